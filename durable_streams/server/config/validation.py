@@ -1,0 +1,96 @@
+"""What settings must be, each rule with its own message."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+
+from .settings import Settings
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; the message names the setting, the value, where it comes from, and the fix."""
+
+
+#: The settings that must be at least 1.
+_POSITIVE = (
+    *(
+        f"limits.max_{name}"
+        for name in (
+            "memory_bytes",
+            "stream_bytes",
+            "streams",
+            "producers_per_stream",
+            "request_body_bytes",
+            "stream_name_bytes",
+            "stream_name_segments",
+            "header_bytes",
+            "target_bytes",
+            "connections",
+        )
+    ),
+    *(
+        f"transport.connection.{name}_timeout_secs"
+        for name in ("long_poll", "header", "body", "idle", "stall", "drain")
+    ),
+)
+
+_BASE_PATH = re.compile(r"/|(?:/[^\s{}:*?#/%]+)+")
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/,\x00-\x20\x7f]+")
+
+
+def validate(settings: Settings, sources: Mapping[str, str]) -> None:
+    """
+    Check the settings against each other and against what they are for.
+
+    :param sources: where the settings that are not at their defaults come from, by dotted name.
+    :raises ConfigError: the first rule that is broken.
+    """
+    for name, value, rule in _broken_rules(settings):
+        raise ConfigError(f"{name} must be {rule}; {sources.get(name, 'the default')} sets it to {value!r}.")
+
+
+def parse_bind_address(text: str) -> tuple[str, int]:
+    """
+    Take an address apart.
+
+    :raises ValueError: it is not an IP address, a colon and a port; an IPv6 address stands in brackets.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(text)
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(text)
+    return str(ip_address(host)), int(port)
+
+
+def _broken_rules(settings: Settings) -> Iterator[tuple[str, object, str]]:
+    try:
+        parse_bind_address(settings.server.bind_address)
+    except ValueError:
+        yield "server.bind_address", settings.server.bind_address, "an IP address and a port, such as 127.0.0.1:4437"
+    for name in _POSITIVE:
+        value: object = settings
+        for part in name.split("."):
+            value = getattr(value, part)
+        assert isinstance(value, int)
+        if value < 1:
+            yield name, value, "1 or more"
+    if settings.storage.mode != "memory":
+        yield "storage.mode", settings.storage.mode, "memory"
+    if _BASE_PATH.fullmatch(settings.http.stream_base_path) is None:
+        yield (
+            "http.stream_base_path",
+            settings.http.stream_base_path,
+            "a path that begins with a slash, does not end with one, and has no spaces nor any of {}:*?#%",
+        )
+    if not settings.http.cors_origins:
+        yield "http.cors_origins", "", "*, or a list of origins such as https://app.example.com"
+    for origin in settings.http.cors_origins:
+        if _ORIGIN.fullmatch(origin) is None:
+            yield "http.cors_origins", origin, "*, or a list of origins such as https://app.example.com"
+    if settings.observability.log_level not in ("debug", "info", "warn", "error"):
+        yield "observability.log_level", settings.observability.log_level, "debug, info, warn or error"

@@ -1,0 +1,140 @@
+"""The contracts between the parts.
+
+A storage answers *now or later*: a method returns its outcome, or a Deferred of it when a disk or a network is in the
+way. Errors come the same two ways, raised or as the Deferred's failure. (An outcome that is at hand costs nothing that
+way, and a fired Deferred with one callback a tenth of all that an append costs.)
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias, TypeVar
+
+from twisted.internet.defer import Deferred
+from zope.interface import Interface
+
+from .model import Append, Appended, Chunk, Created, Offset, StreamConfig, StreamFacts, StreamStatus
+
+T = TypeVar("T")
+
+#: An outcome, or a Deferred of it.
+NowOrLater: TypeAlias = "T | Deferred[T]"
+
+
+class ICommitListener(Interface):
+    """Whoever wants to hear that a stream has changed."""
+
+    def committed(name: str) -> None:
+        """
+        A stream's bytes, closure or existence changed, and the change is as durable as the storage makes it.
+
+        It carries no data: who cares reads again from where they were. It may come more than once for one change,
+        once for many, and for a change that another node made. It must return at once and not raise.
+        """
+
+
+class IStorage(Interface):
+    """
+    Streams, kept.
+
+    Each method is one atomic step for its stream: what it checks still holds when it writes. ``now`` is the time of
+    the request in seconds since 1970; a stream whose lifetime is over by then is not there any more. All methods raise
+    :exc:`.errors.Unavailable` and :exc:`.errors.InsufficientStorage` when the storage can't do its work.
+    """
+
+    def listen(listener: ICommitListener) -> None:
+        """
+        Announce every commit from now on to ``listener``, and to no other.
+        """
+
+    def create(name: str, config: StreamConfig, body: bytes, now: float) -> NowOrLater[Created]:
+        """
+        Make a stream, or find the one that is there with the same configuration (PROTOCOL sections 4.2 and 5.1).
+
+        :param body: the first content as it came, to be brought into the wire form of the stream's type
+            (:func:`.protocol.messages.first_data`), which a fork may have from its source; not looked at when the
+            stream exists.
+        :raises StreamExists: it is there, with another configuration.
+        :raises PathBlocked: a deleted stream with forks has the name.
+        :raises StreamNotFound: the source of the fork is not there.
+        :raises ForkFromDeleted: the source of the fork was deleted.
+        :raises ContentTypeMismatch: the fork has another type than its source.
+        :raises InvalidRequest: the fork's offset or sub-offset is not in the source.
+        :raises InvalidJson: the stream is in JSON mode, and the body is not JSON.
+        :raises StreamFull: the stream's limit is reached.
+        :raises StorageFull: the limit of all streams is reached.
+        """
+
+    def append(name: str, append: Append, now: float) -> NowOrLater[Appended]:
+        """
+        Append, close, or both, in one step with the writer's state and Stream-Seq (PROTOCOL sections 5.2 and 5.3).
+
+        :raises StreamNotFound: there is no such stream.
+        :raises StreamGone: it was deleted and has forks.
+        :raises StreamClosed: it is closed.
+        :raises ContentTypeMismatch: the data has another type than the stream.
+        :raises SequenceConflict: Stream-Seq is not greater than the last.
+        :raises WriterFenced: the writer's epoch is stale.
+        :raises WriterGap: the writer's sequence number leaves some out.
+        :raises InvalidRequest: a writer's new epoch does not begin at 0.
+        :raises StreamFull: the stream's limit is reached.
+        :raises StorageFull: the limit of all streams is reached.
+        """
+
+    def read(
+        name: str, offset: Offset, limit: int, now: float, whole: bool = False, renew: bool = True
+    ) -> NowOrLater[Chunk]:
+        """
+        Read from an offset; one inside an append is read from that append's start, one past the tail from the tail.
+
+        :param limit: how many bytes at the most.
+        :param whole: end at the end of an append, with one append at least, be it longer than ``limit``.
+        :param renew: whether this counts as use for a sliding lifetime.
+        :raises StreamNotFound: there is no such stream.
+        :raises StreamGone: it was deleted and has forks.
+        :raises OffsetGone: the offset is of an earlier stream of the name.
+        :raises InvalidOffset: the offset is of no stream of the name.
+        """
+
+    def read_range(facts: StreamFacts, start: int, end: int) -> NowOrLater[bytes]:
+        """
+        Read the bytes from ``start`` to ``end``, both of them positions that a read of this stream has shown to exist.
+
+        :raises StreamNotFound: the stream was deleted meanwhile.
+        """
+
+    def status(name: str, now: float) -> NowOrLater[StreamStatus]:
+        """
+        Describe a stream; no use of it as lifetimes count.
+
+        :raises StreamNotFound: there is no such stream.
+        :raises StreamGone: it was deleted and has forks.
+        """
+
+    def delete(name: str, now: float) -> NowOrLater[None]:
+        """
+        Delete a stream; one that has forks keeps its data for them, and its name, until the last of them is gone.
+
+        :raises StreamNotFound: there is no such stream.
+        :raises StreamGone: it was deleted before and has forks.
+        """
+
+    def renew(name: str, now: float) -> None:
+        """
+        Count as use for a sliding lifetime what shows in no other call: a reader that waits. Nothing, if the stream is
+        not there. A storage may record it late; a renewal that a crash forgets does no harm.
+        """
+
+    def sweep(now: float, most: int) -> NowOrLater[int]:
+        """
+        Remove expired streams, ``most`` of them at the most, and say how many.
+        """
+
+    def statuses(now: float) -> NowOrLater[list[StreamStatus]]:
+        """
+        Describe all streams, in the order of their names.
+        """
+
+    def close() -> NowOrLater[None]:
+        """
+        Finish what was accepted and let go of every resource. Nothing is called after it.
+        """

@@ -1,0 +1,99 @@
+"""JSON mode: bodies become messages, and ranges of messages become one array (PROTOCOL section 9.1).
+
+The wire form of a JSON stream is each of its messages, the bytes as they came, followed by a comma. A body that is an
+array is already that, but for its brackets, so a batch is checked as a whole and never taken apart.
+"""
+
+from __future__ import annotations
+
+import json as stdlib_json
+from typing import NoReturn
+
+import msgspec
+
+from ..errors import EmptyArray, InvalidJson
+
+_WHITESPACE = b" \t\n\r"
+_check = msgspec.json.Decoder(msgspec.Raw).decode
+_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def wire_form(body: bytes, empty_allowed: bool = False) -> bytes:
+    """
+    Turn a request's body into messages.
+
+    :param empty_allowed: whether an array of nothing is no error.
+    :raises InvalidJson: the body is not JSON.
+    :raises EmptyArray: it is an array of nothing.
+    """
+    try:
+        body.decode()
+        text = bytes(_check(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        text = _second_opinion(body, error)
+    if text[0] != 0x5B:
+        return text + b","
+    inside = text[1:-1].strip(_WHITESPACE)
+    if inside:
+        return inside + b","
+    if empty_allowed:
+        return b""
+    raise EmptyArray("The array has no messages. Append one at least.")
+
+
+def first_data(body: bytes, json: bool) -> bytes:
+    """
+    Bring the body of a creation into the wire form of the stream that it makes; of nothing, nothing is made.
+
+    :raises InvalidJson: the stream is JSON, and the body is not.
+    """
+    return wire_form(body, empty_allowed=True) if json and body else body
+
+
+def _second_opinion(body: bytes, error: Exception) -> bytes:
+    """Half of a surrogate pair, escaped, is JSON, and what a cut token stream is made of; msgspec refuses it."""
+    if isinstance(error, RecursionError):
+        raise InvalidJson("The body is nested too deeply.") from None
+    if isinstance(error, UnicodeDecodeError):
+        raise InvalidJson(f"The body is not UTF-8: look at byte {error.start}.") from None
+    if b"\\u" not in body:
+        raise InvalidJson(f"The body is not valid JSON. {error}") from None
+    try:
+        stdlib_json.loads(body.decode(), parse_constant=_refuse, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        raise InvalidJson(f"The body is not valid JSON. {error}") from None
+    return body.strip(_WHITESPACE)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def document(messages: bytes) -> bytes:
+    """Make the one array that answers a read out of messages in wire form."""
+    return b"[" + messages[:-1] + b"]"
+
+
+def boundaries(messages: bytes) -> list[int]:
+    """Say at which bytes of some messages in wire form one begins, and where the last one ends."""
+    ends = [0]
+    try:
+        for message in _split(document(messages)):
+            ends.append(messages.index(b",", messages.index(message, ends[-1]) + len(message)) + 1)
+    except msgspec.DecodeError:
+        return _slow_boundaries(messages)
+    return ends
+
+
+def _slow_boundaries(messages: bytes) -> list[int]:
+    decoder = stdlib_json.JSONDecoder(parse_int=str, parse_float=str)
+    text = messages.decode()
+    ends = [0]
+    at = 0
+    while at < len(text):
+        while text[at] in " \t\n\r":
+            at += 1
+        _, at = decoder.raw_decode(text, at)
+        at = text.index(",", at) + 1
+        ends.append(len(text[:at].encode()))
+    return ends

@@ -1,0 +1,113 @@
+"""The service that all callers use: a storage, who waits on it, and what expires; one method an operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from .interfaces import IStorage, NowOrLater
+from .model import Append, Appended, Chunk, Created, Offset, StreamConfig, StreamFacts, StreamStatus
+from .waiting import Waiting
+
+#: How often expired streams are looked for, in seconds, and how many are removed at a time.
+SWEEP_INTERVAL = 0.5
+SWEEP_AT_ONCE = 1000
+
+_log = Logger()
+
+
+class Streams(Service):
+    """
+    A storage in service.
+
+    :param clock: the time, for lifetimes and for waking.
+    :ivar draining: the service is about to stop, so nobody is to wait any longer.
+    """
+
+    name = "streams"
+    draining = False
+
+    def __init__(self, storage: IStorage, clock: IReactorTime) -> None:
+        self._storage = storage
+        self._now = clock.seconds
+        self._waiting = Waiting(clock)
+        self._sweeping = LoopingCall(self._sweep)
+        self._sweeping.clock = clock
+        storage.listen(self._waiting)
+
+    def startService(self) -> None:
+        super().startService()
+        self._sweeping.start(SWEEP_INTERVAL, now=False)
+
+    def drain(self) -> None:
+        """Send everybody home who waits, and let nobody wait from now on."""
+        self.draining = True
+        self._waiting.wake_all()
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        self.drain()
+        if self._sweeping.running:
+            self._sweeping.stop()
+        return maybeDeferred(self._storage.close)
+
+    # Operations
+
+    def create(self, name: str, config: StreamConfig, body: bytes) -> NowOrLater[Created]:
+        """Make a stream or find it; see :meth:`.IStorage.create`."""
+        return self._storage.create(name, config, body, self._now())
+
+    def append(self, name: str, append: Append) -> NowOrLater[Appended]:
+        """Append, close, or both; see :meth:`.IStorage.append`."""
+        return self._storage.append(name, append, self._now())
+
+    def read(self, name: str, offset: Offset, limit: int, renew: bool = True) -> NowOrLater[Chunk]:
+        """Read up to ``limit`` bytes; see :meth:`.IStorage.read`."""
+        return self._storage.read(name, offset, limit, self._now(), False, renew)
+
+    def follow(self, name: str, offset: Offset, limit: int) -> NowOrLater[Chunk]:
+        """Read whole appends, about ``limit`` bytes of them, for one who has waited: no new use of the stream."""
+        return self._storage.read(name, offset, limit, self._now(), True, False)
+
+    def read_range(self, facts: StreamFacts, start: int, end: int) -> NowOrLater[bytes]:
+        """Read on where a read ended; see :meth:`.IStorage.read_range`."""
+        return self._storage.read_range(facts, start, end)
+
+    def status(self, name: str) -> NowOrLater[StreamStatus]:
+        """Describe a stream; see :meth:`.IStorage.status`."""
+        return self._storage.status(name, self._now())
+
+    def delete(self, name: str) -> NowOrLater[None]:
+        """Delete a stream; see :meth:`.IStorage.delete`."""
+        return self._storage.delete(name, self._now())
+
+    def statuses(self) -> NowOrLater[list[StreamStatus]]:
+        """Describe all streams; see :meth:`.IStorage.statuses`."""
+        return self._storage.statuses(self._now())
+
+    # Waiting
+
+    def watch(self, name: str, wake: Callable[[], None]) -> None:
+        """Call ``wake`` after each change of a stream, and when the service drains; see :class:`.Waiting`."""
+        self._waiting.watch(name, wake)
+
+    def unwatch(self, name: str, wake: Callable[[], None]) -> None:
+        """Take back a :meth:`watch`."""
+        self._waiting.unwatch(name, wake)
+
+    # Lifetimes
+
+    async def _sweep(self) -> None:
+        """A stream that somebody waits on is in use (PROTOCOL section 5.1, Stream-TTL); the others may be over."""
+        now = self._now()
+        try:
+            for name in self._waiting.watched():
+                self._storage.renew(name, now)
+            await maybeDeferred(self._storage.sweep, now, SWEEP_AT_ONCE)
+        except Exception:
+            _log.failure("Expired streams could not be removed; this is tried again.")

@@ -1,0 +1,82 @@
+"""``twistd durable-streams``: its options, and the service that it runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from twisted.application.service import IService, Service
+from twisted.internet.error import CannotListenError
+from twisted.python import usage
+
+from .config.layers import PROFILES, load
+from .config.settings import Settings
+from .config.validation import ConfigError
+from .service import Daemon
+
+
+class Options(usage.Options):
+    """The command line."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Serve Durable Streams: append-only streams over HTTP, to be replayed from any offset and followed live. "
+        "Every setting can be given by the environment: server.bind_address as DS_SERVER__BIND_ADDRESS."
+    )
+    optParameters = [
+        ["profile", None, None, f"The built-in settings to begin with: {', '.join(PROFILES)}."],
+        ["config", None, None, "A TOML file of settings; the environment still wins over it."],
+    ]
+
+    def postOptions(self) -> None:
+        """
+        :raises UsageError: the settings are wrong; the message says which, and what would be right.
+        """
+        try:
+            self["settings"] = load(self["profile"], self["config"], os.environ)
+        except ConfigError as error:
+            raise usage.UsageError(str(error)) from None
+
+
+class _Process(Service):
+    """The daemon as the whole of a process: it ends it, by signal, with status 0."""
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        self._daemon = Daemon(settings, reactor)
+
+    def privilegedStartService(self) -> None:
+        try:
+            self._daemon.privilegedStartService()
+        except CannotListenError as error:
+            raise SystemExit(
+                f"[bind_listener] server.bind_address is {self._settings.server.bind_address}, which can't be had: "
+                f"{error.socketError}. Free it, or choose another."
+            ) from None
+
+    def startService(self) -> None:
+        super().startService()
+        self._daemon.startService()
+        self._reactor.callWhenRunning(self._take_signals)
+
+    def stopService(self) -> Any:
+        super().stopService()
+        return self._daemon.stopService()
+
+    def _take_signals(self) -> None:
+        # The reactor's own handlers make twistd end itself by the signal once everything has stopped well.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._reactor.callFromThread(self._stop))
+
+    def _stop(self) -> None:
+        if self._reactor.running:
+            self._reactor.stop()
+
+
+def makeService(options: Options) -> IService:
+    """Make what twistd runs."""
+    from twisted.internet import reactor
+
+    return _Process(options["settings"], reactor)

@@ -1,0 +1,82 @@
+"""Who waits on which stream.
+
+A wake carries no data: whoever is woken reads again from where they were. So a wake may be lost, doubled or late, and
+costs a read and never a byte.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from .interfaces import ICommitListener
+
+#: Under load, how long a waiter may be left in order to get all that comes meanwhile at once, in seconds.
+GATHERING = 0.001
+
+#: How many waiters are woken before others get their turn.
+AT_ONCE = 256
+
+
+@implementer(ICommitListener)
+class Waiting:
+    """
+    Wakes the watchers of a stream after it has changed.
+
+    They are woken in a later turn of the reactor than the commit, so that its writer is answered first. The first
+    commit after a pause wakes at once; those that follow within :data:`GATHERING` wake together.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._watchers: dict[str, set[Callable[[], None]]] = {}
+        self._changed: set[str] = set()
+        self._due: deque[tuple[str, Callable[[], None]]] = deque()
+        self._scheduled = False
+        self._last_woken = 0.0
+
+    def watch(self, name: str, wake: Callable[[], None]) -> None:
+        """Call ``wake`` after each change of a stream, until :meth:`unwatch`."""
+        self._watchers.setdefault(name, set()).add(wake)
+
+    def unwatch(self, name: str, wake: Callable[[], None]) -> None:
+        """Take back a :meth:`watch`; nothing, if there was none."""
+        watchers = self._watchers.get(name)
+        if watchers is not None:
+            watchers.discard(wake)
+            if not watchers:
+                del self._watchers[name]
+
+    def watched(self) -> Iterable[str]:
+        """List the names of the streams that somebody waits on."""
+        return list(self._watchers)
+
+    def wake_all(self) -> None:
+        """Wake every watcher of every stream, soon."""
+        for name in self._watchers:
+            self.committed(name)
+
+    def committed(self, name: str) -> None:
+        if name not in self._watchers:
+            return
+        self._changed.add(name)
+        if not self._scheduled:
+            self._scheduled = True
+            quiet = self._clock.seconds() - self._last_woken > GATHERING
+            self._clock.callLater(0 if quiet else GATHERING, self._wake)
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, set()
+        for name in changed:
+            self._due.extend((name, wake) for wake in self._watchers.get(name, ()))
+        for _ in range(min(AT_ONCE, len(self._due))):
+            name, wake = self._due.popleft()
+            if wake in self._watchers.get(name, ()):
+                wake()
+        self._last_woken = self._clock.seconds()
+        self._scheduled = bool(self._due or self._changed)
+        if self._scheduled:
+            self._clock.callLater(0, self._wake)

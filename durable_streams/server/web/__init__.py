@@ -1,0 +1,1 @@
+"""The only code that touches HTTP: two fronts on one set of operations."""

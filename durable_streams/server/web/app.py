@@ -1,0 +1,106 @@
+"""The tree that is served beside the streams: a Klein application, and the resource that chooses between the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from klein import Klein
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource
+from twisted.web.server import Request
+from werkzeug.exceptions import MethodNotAllowed as WrongMethod
+from werkzeug.exceptions import NotFound
+from zope.interface import implementer
+
+from ..errors import InvalidRequest, StreamsError, Unavailable
+from .answers import Answers, MethodNotAllowed, NoSuchPath
+from .requests import check_host
+
+#: Says what keeps the service from taking requests; None when nothing does.
+Readiness = Callable[[], "str | None"]
+
+_PLAIN: Final = b"text/plain"
+
+
+def build_app(answers: Answers, ready: Readiness) -> Klein:
+    """Lay out everything that is not a stream."""
+    app = Klein()
+
+    @app.route("/healthz", methods=["GET", "HEAD"])
+    def healthz(request: IRequest) -> bytes:
+        """The process is alive."""
+        request.setHeader(b"Content-Type", _PLAIN)
+        return b"ok"
+
+    @app.route("/readyz", methods=["GET", "HEAD"])
+    def readyz(request: IRequest) -> bytes:
+        """The service takes requests."""
+        obstacle = ready()
+        if obstacle is not None:
+            return _problem(request, answers, Unavailable(obstacle))
+        request.setHeader(b"Content-Type", _PLAIN)
+        return b"ready"
+
+    @app.handle_errors(NotFound)
+    def nothing_here(request: IRequest, failure: Failure) -> bytes:
+        return _problem(request, answers, NoSuchPath())
+
+    @app.handle_errors(WrongMethod)
+    def not_so(request: IRequest, failure: Failure) -> bytes:
+        return _problem(request, answers, MethodNotAllowed("This path can only be read."))
+
+    return app
+
+
+def _problem(request: IRequest, answers: Answers, error: StreamsError) -> bytes:
+    answer = answers.error(None, error)
+    request.setResponseCode(answer.status)
+    for line in answer.head.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b": ")
+        request.setHeader(name, value)
+    assert isinstance(answer.body, bytes)
+    return answer.body
+
+
+@implementer(IResource)
+class Tree:
+    """
+    The whole of a server: the streams below the base path, the Klein application everywhere else.
+
+    A stream's name is made of the path as it came, which routing by decoded segments would not keep.
+    """
+
+    isLeaf = True
+
+    def __init__(self, streams: IResource, app: Klein, answers: Answers, base_path: str) -> None:
+        self._streams = streams
+        self._app = app.resource()
+        self._answers = answers
+        self._base = base_path.rstrip("/").encode() + b"/"
+
+    def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
+        """A leaf has no children."""
+        return self
+
+    def putChild(self, path: bytes, child: IResource) -> None:
+        """
+        :raises NotImplementedError: always; the tree is laid out by :func:`build_app`.
+        """
+        raise NotImplementedError("The tree is complete.")
+
+    def render(self, request: Request) -> int | bytes:
+        if request.path.startswith(self._base):
+            mounted = self._base.count(b"/") - 1
+            request.prepath, request.postpath = request.postpath[:mounted], request.postpath[mounted:]
+            return self._streams.render(request)
+        try:
+            check_host(request.getHeader(b"host"))
+            unquote_to_bytes(request.path).decode()
+        except InvalidRequest as error:
+            return _problem(request, self._answers, error)
+        except UnicodeDecodeError:
+            return _problem(request, self._answers, NoSuchPath())
+        return self._app.render(request)

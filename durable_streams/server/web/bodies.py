@@ -1,0 +1,85 @@
+"""Bodies that come bit by bit: a catch-up read that is larger than one piece."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..model import Chunk
+from ..streams import Streams
+from .answers import Sink
+
+#: How many bytes of a stream are in memory at a time for one reader.
+PIECE = 131_072
+
+_log = Logger()
+
+
+@implementer(IPushProducer)
+class Replay:
+    """
+    All of a stream from where ``first`` begins to the tail that it names, in one body.
+
+    :param first: the first piece, which was read already.
+    """
+
+    def __init__(self, streams: Streams, first: Chunk) -> None:
+        self._streams = streams
+        self._facts = first.facts
+        self._json = first.facts.json
+        self._next: bytes = b"[" + first.data if self._json else first.data
+        self._position = first.start + len(first.data)
+        self._tail = first.tail
+        self.length: int | None = first.tail - first.start + self._json
+        self._sink: Sink | None = None
+        self._paused = False
+        self._reading = False
+
+    def start(self, sink: Sink) -> None:
+        self._sink = sink
+        self._go_on()
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        if not self._reading:
+            self._go_on()
+
+    def stopProducing(self) -> None:
+        self._sink = None
+
+    def _go_on(self) -> None:
+        self._reading = True
+        while self._sink is not None and not self._paused:
+            piece, self._next = self._next, b""
+            if piece:
+                self._sink.write(piece)
+            elif self._position == self._tail:
+                sink, self._sink = self._sink, None
+                sink.finish()
+            else:
+                found = self._streams.read_range(self._facts, self._position, min(self._position + PIECE, self._tail))
+                if isinstance(found, Deferred):
+                    found.addCallback(self._read_later).addErrback(self._failed)
+                    return
+                self._take(found)
+        self._reading = False
+
+    def _read_later(self, piece: bytes) -> None:
+        self._take(piece)
+        self._go_on()
+
+    def _take(self, piece: bytes) -> None:
+        self._position += len(piece)
+        # The last message's comma becomes the array's end.
+        self._next = piece[:-1] + b"]" if self._json and self._position == self._tail else piece
+
+    def _failed(self, failure: Failure) -> None:
+        _log.failure("A read of {name} could not go on.", failure=failure, name=self._facts.name)
+        if self._sink is not None:
+            self._sink.abort()

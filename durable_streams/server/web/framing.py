@@ -1,0 +1,20 @@
+"""What the fronts must know of HTTP/1.1's framing, apart from what llhttp does."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+#: Statuses whose answers have no body, nor a length.
+BODILESS: Final = frozenset([204, 304])
+
+#: Status lines, ready to send.
+STATUS_LINES: Final[dict[int, bytes]] = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
+}
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+CLOSE: Final = b"Connection: close\r\n"
+KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"
+CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
+LAST_CHUNK: Final = b"0\r\n\r\n"

@@ -1,0 +1,147 @@
+"""What all connections of a listener share: their settings, one clock tick a second, and their number."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+from msgspec import Struct
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import LoopingCall
+from twisted.web.server import Site
+
+from ..errors import Unavailable
+from .answers import Answer
+from .channel import StreamChannel
+from .framing import CLOSE, STATUS_LINES
+from .operations import Operations
+
+
+class ChannelSettings(Struct, frozen=True, gc=False):
+    """
+    What a connection may do: sizes in bytes, times in whole seconds.
+
+    :ivar header_timeout: from the first byte of a request to the last of its headers.
+    :ivar body_timeout: without a byte of a body.
+    :ivar idle_timeout: between requests.
+    :ivar stall_timeout: without a byte taken by a reader.
+    """
+
+    header_bytes: int = 32_768
+    target_bytes: int = 8_192
+    body_bytes: int = 10_485_760
+    connections: int = 10_000
+    header_timeout: int = 15
+    body_timeout: int = 30
+    idle_timeout: int = 75
+    stall_timeout: int = 60
+
+
+class ChannelFactory(Factory):
+    """
+    Makes a :class:`.StreamChannel` for each connection.
+
+    :param site: what serves everything that is not below ``base_path``.
+    :ivar tick: how many seconds it has been listening. Deadlines are ticks.
+    :ivar date_line: the Date header of this second.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        operations: Operations,
+        site: Site,
+        base_path: str,
+        clock: IReactorTime,
+        settings: ChannelSettings = ChannelSettings(),  # noqa: B008 (frozen)
+        secure: bool = False,
+    ) -> None:
+        self.operations = operations
+        self.site = site
+        self.base = base_path.rstrip("/").encode() + b"/"
+        self.settings = settings
+        self.secure = secure
+        self.known_headers: dict[bytes, bytes] = {}
+        self.known_hosts: set[bytes | None] = set()
+        self.tick = 1
+        self.date_line = b""
+        self._clock = clock
+        self._channels: set[StreamChannel] = set()
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = clock
+        self._emptied: list[Deferred[None]] = []
+        self._draining = False
+
+    def doStart(self) -> None:
+        super().doStart()
+        if not self._ticking.running:
+            self._ticking.start(1)
+
+    def doStop(self) -> None:
+        super().doStop()
+        if not self._channels and self._ticking.running:
+            self._ticking.stop()
+
+    def buildProtocol(self, addr: IAddress) -> Protocol:
+        if len(self._channels) >= self.settings.connections or self._draining:
+            return _Refusal(self)
+        return StreamChannel(self)
+
+    def joined(self, channel: StreamChannel) -> None:
+        self._channels.add(channel)
+
+    def left(self, channel: StreamChannel) -> None:
+        self._channels.discard(channel)
+        if not self._channels:
+            emptied, self._emptied = self._emptied, []
+            for waiting in emptied:
+                waiting.callback(None)
+            if not self.numPorts and self._ticking.running:
+                self._ticking.stop()
+
+    def drain(self) -> Deferred[None]:
+        """End every connection after the answer that is on its way, and say when there are none left."""
+        self._draining = True
+        for channel in list(self._channels):
+            channel.drain()
+        drained: Deferred[None] = Deferred()
+        self._emptied.append(drained)
+        if not self._channels:
+            self._emptied.remove(drained)
+            drained.callback(None)
+        return drained
+
+    def abort(self) -> None:
+        """Hang up on everybody."""
+        for channel in list(self._channels):
+            channel.transport.abortConnection()
+
+    def _tick(self) -> None:
+        self.tick += 1
+        self.date_line = f"Date: {formatdate(self._clock.seconds(), usegmt=True)}\r\n".encode()
+        tick = self.tick
+        for channel in [channel for channel in self._channels if 0 < channel.deadline <= tick]:
+            channel.expire()
+
+
+class _Refusal(Protocol):
+    """What a connection over the limit gets: an answer, whatever it asks, and the end."""
+
+    def __init__(self, factory: ChannelFactory) -> None:
+        self._factory = factory
+
+    def connectionMade(self) -> None:
+        error = Unavailable("The server has as many connections as it takes. Come back in a moment.")
+        answer = self._factory.operations.answers.error(None, error)
+        assert isinstance(answer, Answer) and isinstance(answer.body, bytes)
+        self.transport.write(
+            STATUS_LINES[answer.status]
+            + self._factory.date_line
+            + answer.head
+            + CLOSE
+            + b"Content-Length: %d\r\n\r\n" % len(answer.body)
+            + answer.body
+        )
+        self.transport.loseConnection()

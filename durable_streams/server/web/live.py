@@ -1,0 +1,266 @@
+"""Live reads: the long-poll, and the tail by Server-Sent Events with its back-pressure (PROTOCOL 5.7 and 5.8)."""
+
+from __future__ import annotations
+
+from random import randint
+
+from msgspec import Struct
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..errors import InvalidOffset, OffsetGone, StreamNotFound, StreamsError
+from ..model import Chunk, Offset, StreamFacts
+from ..protocol import cursors, sse
+from ..protocol.content import is_text
+from ..streams import Streams
+from .answers import Sink
+from .bodies import PIECE
+
+#: How much of a stream goes into one event at the most, in bytes; an append that is larger goes whole.
+EVENT_SIZE = 65_536
+
+#: How long a tail may be silent, in seconds.
+KEEP_ALIVE = 14
+
+#: How many frames are kept for other tails that need the same.
+_FRAMES = 64
+
+_log = Logger()
+
+
+class LiveSettings(Struct, frozen=True, gc=False):
+    """How long, in seconds, a long-poll waits, and a tail stays until it is asked to come again (0: for good)."""
+
+    long_poll_timeout: float = 30
+    reconnect_interval: float = 60
+
+
+class Live:
+    """All live readers of a service, and what they share: one tick of the clock a second, and the frames."""
+
+    def __init__(self, streams: Streams, clock: IReactorTime, settings: LiveSettings) -> None:
+        self.streams = streams
+        self.settings = settings
+        self.clock = clock
+        self.current_cursor = 0
+        self._tails: set[Tail] = set()
+        self._frames: dict[tuple[int, int, int, bool, bool, int], bytes] = {}
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = clock
+
+    def cursor(self, given: str | None) -> int:
+        """Choose a cursor (PROTOCOL section 10.1)."""
+        return cursors.next_cursor(self.clock.seconds(), given, randint(*cursors.JITTER))
+
+    def wait(self, empty: Chunk) -> Deferred[Chunk]:
+        """
+        Wait for what comes after a read that found nothing: data, the close, the stream's end, or the time-out.
+
+        :returns: what a read finds then; a failure with :exc:`StreamNotFound` when the stream was deleted.
+        """
+        return _Poll(self, empty).outcome
+
+    def frame(self, chunk: Chunk, cursor: int) -> bytes:
+        """Encode what a tail is sent of a chunk, once for all the tails that are at the same place."""
+        facts = chunk.facts
+        end = chunk.start + len(chunk.data)
+        up_to_date = end == chunk.tail
+        key = (facts.id, chunk.start, end, up_to_date, chunk.closed, cursor)
+        frame = self._frames.get(key)
+        if frame is None:
+            offset = str(Offset(facts.incarnation, end))
+            frame = sse.control_event(offset, cursor, up_to_date, up_to_date and chunk.closed)
+            if chunk.data:
+                frame = sse.data_event(chunk.data, facts.json, is_text(facts.media_type)) + frame
+            if len(self._frames) >= _FRAMES:
+                self._frames.clear()
+            self._frames[key] = frame
+        return frame
+
+    def add(self, tail: Tail) -> None:
+        if not self._tails:
+            self.current_cursor = self.cursor(None)
+            self._ticking.start(1, now=False)
+        self._tails.add(tail)
+
+    def discard(self, tail: Tail) -> None:
+        self._tails.discard(tail)
+        if not self._tails and self._ticking.running:
+            self._ticking.stop()
+            self._frames.clear()
+
+    def _tick(self) -> None:
+        now = self.clock.seconds()
+        self.current_cursor = self.cursor(None)
+        self._frames.clear()
+        for tail in list(self._tails):
+            tail.tick(now)
+
+
+class _Poll:
+    """One long-poll that found nothing yet."""
+
+    def __init__(self, live: Live, empty: Chunk) -> None:
+        self._streams = live.streams
+        self._empty = empty
+        self._place = Offset(empty.facts.incarnation, empty.tail)
+        self.outcome: Deferred[Chunk] = Deferred(lambda _: self._leave())
+        self._over = False
+        self._reading = False
+        self._timeout = live.clock.callLater(live.settings.long_poll_timeout, self._time_out)
+        self._streams.watch(empty.facts.name, self._wake)
+        # Something may have come between the read that found nothing and the watch.
+        self._wake()
+
+    def _time_out(self) -> None:
+        self._over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reading:
+            return
+        self._reading = True
+        found = maybeDeferred(self._streams.read, self._empty.facts.name, self._place, PIECE, False)
+        found.addCallbacks(self._look, self._fail)
+
+    def _look(self, chunk: Chunk) -> None:
+        self._reading = False
+        if self.outcome.called:
+            return
+        if chunk.facts.id != self._empty.facts.id:
+            self._fail(Failure(StreamNotFound(chunk.facts.name)))
+        elif chunk.data or chunk.closed or self._over or self._streams.draining:
+            self._leave()
+            self.outcome.callback(chunk)
+
+    def _fail(self, failure: Failure) -> None:
+        if failure.check(OffsetGone, InvalidOffset):
+            failure = Failure(StreamNotFound(self._empty.facts.name))
+        if not self.outcome.called:
+            self._leave()
+            self.outcome.errback(failure)
+
+    def _leave(self) -> None:
+        self._streams.unwatch(self._empty.facts.name, self._wake)
+        if self._timeout.active():
+            self._timeout.cancel()
+
+
+@implementer(IPushProducer)
+class Tail:
+    """
+    One reader of Server-Sent Events: an offset, and where to send what comes after it.
+
+    Nothing is queued for it. When its reader is slow it is paused, and reads on from its offset when it is resumed.
+    """
+
+    __slots__ = (
+        "_cursor",
+        "_facts",
+        "_live",
+        "_paused",
+        "_position",
+        "_reading",
+        "_silent",
+        "_since",
+        "_sink",
+        "length",
+    )
+
+    def __init__(self, live: Live, first: Chunk, cursor: str | None) -> None:
+        self._live = live
+        self._facts: StreamFacts = first.facts
+        self._position = first.start
+        self._cursor = live.cursor(cursor)
+        self._sink: Sink | None = None
+        self._paused = False
+        self._reading = False
+        # Ticks since the last word; -1 before the first, which is said even if there is nothing to tell.
+        self._silent = -1
+        self._since = live.clock.seconds()
+        self.length: int | None = None
+
+    def start(self, sink: Sink) -> None:
+        self._sink = sink
+        self._live.add(self)
+        self._live.streams.watch(self._facts.name, self._go_on)
+        self._go_on()
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self._go_on()
+
+    def stopProducing(self) -> None:
+        if self._sink is not None:
+            self._sink = None
+            self._live.streams.unwatch(self._facts.name, self._go_on)
+            self._live.discard(self)
+
+    def tick(self, now: float) -> None:
+        """Once a second: stay alive, and ask the reader to come again when it has been here long enough."""
+        if self._sink is None or self._paused:
+            return
+        self._silent += 1
+        interval = self._live.settings.reconnect_interval
+        if interval and now - self._since >= interval:
+            self._finish()
+        elif self._silent >= KEEP_ALIVE:
+            self._silent = 0
+            self._sink.write(sse.KEEP_ALIVE)
+
+    def _go_on(self) -> None:
+        """Read what there is to read, as far as the reader keeps up."""
+        while self._sink is not None and not self._paused and not self._reading:
+            place = Offset(self._facts.incarnation, self._position)
+            try:
+                found = self._live.streams.follow(self._facts.name, place, EVENT_SIZE)
+            except StreamsError:
+                self._finish()
+                return
+            if isinstance(found, Deferred):
+                self._reading = True
+                found.addCallbacks(self._read_later, self._failed)
+            elif not self._send(found):
+                return
+
+    def _read_later(self, chunk: Chunk) -> None:
+        self._reading = False
+        if self._sink is not None and self._send(chunk):
+            self._go_on()
+
+    def _failed(self, failure: Failure) -> None:
+        self._reading = False
+        if not failure.check(StreamsError):
+            _log.failure("A tail of {name} could not read on.", failure=failure, name=self._facts.name)
+        self._finish()
+
+    def _send(self, chunk: Chunk) -> bool:
+        """Send what a read found, and tell whether there is more to read."""
+        sink = self._sink
+        assert sink is not None
+        if chunk.facts.id != self._facts.id:
+            self._finish()
+            return False
+        end = chunk.start + len(chunk.data)
+        at_end = end == chunk.tail
+        if chunk.data or self._silent < 0 or chunk.closed:
+            self._silent = 0
+            self._position = end
+            sink.write(self._live.frame(chunk, max(self._cursor, self._live.current_cursor)))
+        if at_end and (chunk.closed or self._live.streams.draining):
+            self._finish()
+            return False
+        return not at_end
+
+    def _finish(self) -> None:
+        sink = self._sink
+        if sink is not None:
+            self.stopProducing()
+            sink.finish()

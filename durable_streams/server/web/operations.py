@@ -1,0 +1,131 @@
+"""PUT, POST, GET, HEAD and DELETE on a stream: parse, call the service, answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..errors import StreamsError, Unavailable
+from ..interfaces import NowOrLater, T
+from ..model import NOW, START, Chunk
+from ..protocol.names import NameLimits
+from ..streams import Streams
+from .answers import Answer, Answers, Broken, MethodNotAllowed
+from .bodies import PIECE, Replay
+from .live import Live, Tail
+from .requests import StreamRequest, View, name_reader, read_append, read_creation, read_view
+
+_log = Logger()
+
+
+class OperationSettings(Struct, frozen=True, gc=False):
+    """What the operations are to know: how long a name and a body may be."""
+
+    names: NameLimits = NameLimits()
+    body_bytes: int = 10_485_760
+
+
+class Operations:
+    """What both fronts do with a request for a stream."""
+
+    def __init__(self, streams: Streams, live: Live, answers: Answers, settings: OperationSettings) -> None:
+        self.streams = streams
+        self.answers = answers
+        self.settings = settings
+        self._live = live
+        self._read_name = name_reader(settings.names)
+        self._by_method: dict[bytes, Callable[[StreamRequest], NowOrLater[Answer]]] = {
+            b"POST": self._append,
+            b"GET": self._read,
+            b"PUT": self._create,
+            b"HEAD": self._status,
+            b"DELETE": self._delete,
+            b"OPTIONS": self.answers.options,
+        }
+
+    def perform(self, request: StreamRequest) -> NowOrLater[Answer]:
+        """Answer a request; whatever goes wrong becomes an answer too."""
+        try:
+            operation = self._by_method.get(request.method)
+            if operation is None:
+                raise MethodNotAllowed("A stream knows GET, HEAD, PUT, POST, DELETE and OPTIONS.")
+            answer = operation(request)
+        except StreamsError as error:
+            return self.answers.error(request, error)
+        except Exception:
+            return self._broken(Failure(), request)
+        if isinstance(answer, Deferred):
+            answer.addErrback(self._failed, request)
+        return answer
+
+    def _append(self, request: StreamRequest) -> NowOrLater[Answer]:
+        name = self._read_name(request.path)
+        appended = self.streams.append(name, read_append(request))
+        if isinstance(appended, Deferred):
+            return appended.addCallback(lambda outcome: self.answers.appended(request, outcome))
+        return self.answers.appended(request, appended)
+
+    def _read(self, request: StreamRequest) -> NowOrLater[Answer]:
+        name = self._read_name(request.path)
+        view = read_view(request.query)
+        limit = 0 if view.live == "sse" else PIECE
+        chunk = self.streams.read(name, START if view.offset is None else view.offset, limit)
+        if isinstance(chunk, Deferred):
+            return chunk.addCallback(lambda outcome: self._found(request, view, outcome))
+        return self._found(request, view, chunk)
+
+    def _found(self, request: StreamRequest, view: View, chunk: Chunk) -> NowOrLater[Answer]:
+        if view.live is None:
+            if view.offset == NOW:
+                return self.answers.tail(request, chunk)
+            return self.answers.found(request, chunk, self._rest(chunk))
+        if view.live == "sse":
+            return self.answers.events(request, chunk.facts, Tail(self._live, chunk, view.cursor))
+        if chunk.data or chunk.closed or self.streams.draining:
+            return self._polled(request, view, chunk)
+        return self._live.wait(chunk).addCallback(lambda outcome: self._polled(request, view, outcome))
+
+    def _polled(self, request: StreamRequest, view: View, chunk: Chunk) -> Answer:
+        cursor = self._live.cursor(view.cursor)
+        if chunk.data:
+            return self.answers.found(request, chunk, self._rest(chunk), cursor)
+        return self.answers.nothing_yet(request, chunk, cursor)
+
+    def _rest(self, chunk: Chunk) -> Replay | None:
+        """What sends the rest of a read that is larger than one piece."""
+        return Replay(self.streams, chunk) if chunk.start + len(chunk.data) < chunk.tail else None
+
+    def _create(self, request: StreamRequest) -> NowOrLater[Answer]:
+        name = self._read_name(request.path)
+        created = self.streams.create(name, read_creation(request, self._read_name), request.body)
+        return _then(created, lambda outcome: self.answers.created(request, outcome))
+
+    def _status(self, request: StreamRequest) -> NowOrLater[Answer]:
+        status = self.streams.status(self._read_name(request.path))
+        return _then(status, lambda outcome: self.answers.status(request, outcome))
+
+    def _delete(self, request: StreamRequest) -> NowOrLater[Answer]:
+        deleted = self.streams.delete(self._read_name(request.path))
+        return _then(deleted, lambda _: self.answers.deleted(request))
+
+    def _failed(self, failure: Failure, request: StreamRequest) -> Answer:
+        error = failure.value
+        if isinstance(error, StreamsError):
+            return self.answers.error(request, error)
+        if isinstance(error, CancelledError):
+            return self.answers.error(request, Unavailable("The reader has gone."))
+        return self._broken(failure, request)
+
+    def _broken(self, failure: Failure, request: StreamRequest) -> Answer:
+        _log.failure("{method} {path} failed.", failure=failure, method=request.method, path=request.path)
+        return self.answers.error(request, Broken("Something is wrong with the server. Its log says what."))
+
+
+def _then(outcome: NowOrLater[T], answer: Callable[[T], Answer]) -> NowOrLater[Answer]:
+    if isinstance(outcome, Deferred):
+        return outcome.addCallback(answer)
+    return answer(outcome)

@@ -1,0 +1,140 @@
+"""How bytes leave a connection: at once if the socket takes them, otherwise bit by bit as the reader keeps up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from twisted.internet.interfaces import IPullProducer, IPushProducer, ITCPTransport
+from zope.interface import implementer
+
+#: How much is handed to the transport at a time while a reader is slow, in bytes.
+_SLICE: Final = 65_536
+
+
+class OutletOwner(Protocol):
+    """Who must know how the reader keeps up."""
+
+    def blocked(self) -> None:
+        """The reader is slow, but took something just now."""
+
+    def drained(self) -> None:
+        """The reader has taken everything."""
+
+
+@implementer(IPullProducer, IPushProducer)
+class Outlet:
+    """
+    The sending half of a connection.
+
+    ``transport.write`` arms and disarms the reactor for every answer, so what the socket takes at once goes past it.
+    The rest is kept here, uncopied, and the transport asks for it a slice at a time.
+
+    :ivar unsent: how many bytes are kept here.
+    """
+
+    __slots__ = ("_after", "_gathered", "_gathering", "_owner", "_send_some", "_transport", "_waiting", "unsent")
+
+    def __init__(self, transport: ITCPTransport, owner: OutletOwner) -> None:
+        self._transport = transport
+        self._owner = owner
+        self._gathering = False
+        self._gathered: list[bytes] = []
+        self._waiting: list[memoryview] = []
+        self._after: Callable[[], None] | None = None
+        self.unsent = 0
+        # Over TLS, and on transports that are not a socket's own, the transport's buffer has to do.
+        self._send_some = None if getattr(transport, "TLS", False) else getattr(transport, "writeSomeData", None)
+        if self._send_some is None:
+            transport.registerProducer(self, True)
+
+    def gather(self) -> None:
+        """Keep what is written until :meth:`flush`, to send it in one go."""
+        self._gathering = True
+
+    def flush(self) -> None:
+        """Send what was gathered."""
+        self._gathering = False
+        gathered = self._gathered
+        if gathered:
+            self._gathered = []
+            self.unsent = 0
+            self._send(gathered[0] if len(gathered) == 1 else b"".join(gathered))
+        if self._after is not None and not self._waiting:
+            after, self._after = self._after, None
+            after()
+
+    def write(self, data: bytes) -> None:
+        """Send, now or soon."""
+        if not self._gathering:
+            self._send(data)
+            return
+        self._gathered.append(data)
+        self.unsent += len(data)
+        if self.unsent > _SLICE:
+            self.flush()
+            self._gathering = True
+
+    def finish(self, after: Callable[[], None]) -> None:
+        """Call ``after`` when the transport has been given everything; nothing is written after this."""
+        self._after = after
+        if not self._gathering:
+            self.flush()
+
+    def close(self) -> None:
+        """The connection is gone."""
+        self._send_some = _into_nothing
+        self._waiting = []
+        self._after = None
+        self.unsent = 0
+
+    def _send(self, data: bytes) -> None:
+        send_some = self._send_some
+        if send_some is None:
+            self._transport.write(data)
+            return
+        if self._waiting:
+            self._waiting.append(memoryview(data))
+            self.unsent += len(data)
+            return
+        sent = send_some(data)
+        size = len(data)
+        if sent == size:
+            return
+        if not isinstance(sent, int) or sent < 0:
+            self.close()
+            self._transport.abortConnection()
+            return
+        self._waiting.append(memoryview(data)[sent:])
+        self.unsent = size - sent
+        # The transport asks for the first slice within this call, and for the next whenever its buffer is empty.
+        self._transport.registerProducer(self, False)
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer is empty: give it the next slice."""
+        waiting = self._waiting
+        if not waiting:
+            if self._send_some is not None:
+                self._transport.unregisterProducer()
+                self.flush()
+            self._owner.drained()
+            return
+        first = waiting[0]
+        if len(first) > _SLICE:
+            first, waiting[0] = first[:_SLICE], first[_SLICE:]
+        else:
+            del waiting[0]
+        self.unsent -= len(first)
+        self._transport.write(bytes(first))
+        self._owner.blocked()
+
+    def pauseProducing(self) -> None:
+        """The transport's own buffer is full."""
+        self._owner.blocked()
+
+    def stopProducing(self) -> None:
+        """The connection is lost, of which the owner hears too."""
+
+
+def _into_nothing(data: bytes) -> int:
+    return len(data)

@@ -1,0 +1,288 @@
+"""The one reader of request headers and queries: HTTP's words become the values of :mod:`durable_streams.server.model`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
+
+from ..errors import EmptyBody, InvalidName, InvalidOffset, InvalidRequest
+from ..model import START, Append, Fork, Offset, StreamConfig, Writer
+from ..protocol.content import JSON_TYPE, media_type
+from ..protocol.lifetimes import parse_lifetime
+from ..protocol.messages import wire_form
+from ..protocol.names import NameLimits, parse_name
+from ..protocol.offsets import parse_offset
+
+#: The headers that operations read, in lower case. All others are the front's affair, or nobody's.
+READ_HEADERS: Final = frozenset(
+    b"content-type host if-none-match origin producer-epoch producer-id producer-seq stream-closed stream-expires-at "
+    b"stream-fork-offset stream-fork-sub-offset stream-forked-from stream-seq stream-ttl".split()
+)
+
+#: Headers whose values, sent several times, are one list. Of every other, a second one is refused.
+_LISTS: Final = frozenset([b"if-none-match"])
+
+#: The largest epoch and sequence number of a producer: what JavaScript keeps exactly.
+MAX_INTEGER: Final = 2**53 - 1
+
+#: The longest Producer-Id, in bytes: a stream remembers each one.
+MAX_WRITER_ID: Final = 1024
+
+_LABEL = rb"[A-Za-z0-9_-]{1,63}"
+_HOST = re.compile(rb"(?:%b(?:\.%b){0,126}\.?|\[[0-9A-Fa-f:.]{2,45}\])?(?::[0-9]{1,5})?" % (_LABEL, _LABEL))
+_INTEGER = re.compile(rb"0|[1-9][0-9]{0,15}")
+
+
+class StreamRequest:
+    """
+    A request for a stream, as both fronts hand it to the operations.
+
+    :ivar method: in upper case, as HTTP has it.
+    :ivar mount: the part of the path before the stream's name, slash included; percent-encoded.
+    :ivar path: the rest of the path: the stream's name, percent-encoded.
+    :ivar query: what follows the question mark.
+    :ivar headers: those of :data:`READ_HEADERS`, by their names in lower case.
+    :ivar secure: whether it came over TLS.
+    """
+
+    __slots__ = ("body", "headers", "method", "mount", "path", "query", "secure")
+
+    def __init__(
+        self,
+        method: bytes,
+        mount: bytes,
+        path: bytes,
+        query: bytes,
+        headers: dict[bytes, bytes],
+        body: bytes,
+        secure: bool = False,
+    ) -> None:
+        self.method = method
+        self.mount = mount
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.body = body
+        self.secure = secure
+
+    @property
+    def target(self) -> bytes:
+        """The path and the query, as they came."""
+        target = self.mount + self.path
+        return target + b"?" + self.query if self.query else target
+
+
+class View(Struct, frozen=True, gc=False):
+    """What a GET asks to see: from where (None: not said), how (None, ``long-poll`` or ``sse``), and its cursor."""
+
+    offset: Offset | None
+    live: str | None
+    cursor: str | None
+
+
+def join_header(headers: dict[bytes, bytes], name: bytes, value: bytes) -> bool:
+    """
+    Take up a header that was there before.
+
+    :returns: False where a second one makes no sense.
+    """
+    if name not in _LISTS:
+        return False
+    headers[name] += b", " + value
+    return True
+
+
+def pick_headers(fields: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """
+    Keep of a request's headers those that operations read.
+
+    :raises InvalidRequest: one of them is there twice.
+    """
+    headers: dict[bytes, bytes] = {}
+    for name, value in fields:
+        name = name.lower()
+        if name in READ_HEADERS:
+            if name not in headers:
+                headers[name] = value
+            elif not join_header(headers, name, value):
+                raise InvalidRequest(f"{name.decode('latin-1').title()} was sent twice. Send it once.")
+    return headers
+
+
+def check_host(host: bytes | None) -> None:
+    """
+    Refuse a Host header that is none (RFC 9110 section 7.2): it ends up in Location, and in other software.
+
+    :raises InvalidRequest: it is not a host's name or address.
+    """
+    if host is not None and (len(host) > 300 or _HOST.fullmatch(host) is None):
+        raise InvalidRequest("Host is not the name or address of a host.")
+
+
+def name_reader(limits: NameLimits, remembered: int = 4096) -> Callable[[bytes], str]:
+    """Make a :func:`.parse_name` that remembers the short names that it has seen lately."""
+    seen: dict[bytes, str] = {}
+
+    def read_name(path: bytes) -> str:
+        name = seen.get(path)
+        if name is None:
+            name = parse_name(path, limits)
+            if len(path) < 256:
+                if len(seen) >= remembered:
+                    seen.clear()
+                seen[path] = name
+        return name
+
+    return read_name
+
+
+def read_append(request: StreamRequest) -> Append:
+    """
+    Read a POST (PROTOCOL section 5.2).
+
+    :raises InvalidRequest: Content-Type is missing, or a header can't be understood.
+    :raises EmptyBody: there is no body, and nothing to close.
+    :raises InvalidJson: the body says that it is JSON, and is not.
+    :raises EmptyArray: the body is an array of nothing.
+    """
+    headers = request.headers
+    data = request.body
+    close = _is_true(headers.get(b"stream-closed"))
+    media = None
+    if data or not close:
+        content_type = headers.get(b"content-type")
+        if content_type is None:
+            raise InvalidRequest("Content-Type is missing. Send the stream's.")
+        media = _media_type(content_type)
+    writer = None
+    if b"producer-id" in headers or b"producer-epoch" in headers or b"producer-seq" in headers:
+        writer = _read_writer(headers)
+    if data:
+        if media == JSON_TYPE:
+            data = wire_form(data)
+    elif not close:
+        raise EmptyBody("The body is empty. Send data, or Stream-Closed: true to close the stream.")
+    return Append(media, data, close, headers.get(b"stream-seq"), writer)
+
+
+def read_creation(request: StreamRequest, read_name: Callable[[bytes], str]) -> StreamConfig:
+    """
+    Read the headers of a PUT (PROTOCOL section 5.1): what the stream is to be.
+
+    :raises InvalidRequest: a header can't be understood, or two of them exclude each other.
+    """
+    headers = request.headers
+    content_type = _text(headers, b"content-type")
+    if content_type is not None:
+        media_type(content_type)
+    lifetime = parse_lifetime(_text(headers, b"stream-ttl"), _text(headers, b"stream-expires-at"))
+    closed = _is_true(headers.get(b"stream-closed"))
+    fork = _read_fork(request, read_name)
+    return StreamConfig(content_type, lifetime, closed, fork)
+
+
+def read_view(query: bytes) -> View:
+    """
+    Read the query of a GET (PROTOCOL sections 5.6 to 5.8). Parameters that it does not know mean nothing.
+
+    :raises InvalidOffset: the offset is malformed, empty, or there twice.
+    :raises InvalidRequest: ``live`` names no mode, or asks for one without an offset.
+    """
+    offset = live = cursor = None
+    if query:
+        for pair in query.split(b"&"):
+            key, _, value = pair.partition(b"=")
+            if key == b"offset":
+                if offset is not None:
+                    raise InvalidOffset("There are two offsets. Send one.")
+                offset = parse_offset(_unquote(value))
+            elif key == b"live":
+                live = _unquote(value)
+            elif key == b"cursor":
+                cursor = _unquote(value)
+    if live is not None:
+        if live not in ("long-poll", "sse"):
+            raise InvalidRequest("live must be long-poll or sse.")
+        if offset is None:
+            raise InvalidOffset("Live reads need an offset: -1, now, or the last Stream-Next-Offset.")
+    return View(offset, live, cursor)
+
+
+def _unquote(value: bytes) -> str:
+    if b"%" in value:
+        value = unquote_to_bytes(value)
+    return value.decode("latin-1")
+
+
+def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1").strip()
+
+
+def _is_true(value: bytes | None) -> bool:
+    return value is not None and value.strip().lower() == b"true"
+
+
+_media_types: dict[bytes, str] = {}
+
+
+def _media_type(value: bytes) -> str:
+    media = _media_types.get(value)
+    if media is None:
+        media = media_type(value.decode("latin-1").strip())
+        if len(_media_types) < 256 and len(value) < 128:
+            _media_types[value] = media
+    return media
+
+
+def _read_writer(headers: dict[bytes, bytes]) -> Writer:
+    writer_id = headers.get(b"producer-id")
+    epoch = headers.get(b"producer-epoch")
+    seq = headers.get(b"producer-seq")
+    if writer_id is None or epoch is None or seq is None:
+        raise InvalidRequest("Producer-Id, Producer-Epoch and Producer-Seq go together. Send all three, or none.")
+    if not writer_id or len(writer_id) > MAX_WRITER_ID:
+        raise InvalidRequest(f"Producer-Id must have between 1 and {MAX_WRITER_ID} bytes.")
+    return Writer(
+        writer_id.decode("latin-1"), _read_integer(epoch, "Producer-Epoch"), _read_integer(seq, "Producer-Seq")
+    )
+
+
+def _read_integer(value: bytes, header: str) -> int:
+    if _INTEGER.fullmatch(value) is None or int(value) > MAX_INTEGER:
+        raise InvalidRequest(f"{header} must be a whole number in plain digits, up to {MAX_INTEGER}.")
+    return int(value)
+
+
+def _read_fork(request: StreamRequest, read_name: Callable[[bytes], str]) -> Fork | None:
+    headers = request.headers
+    source = headers.get(b"stream-forked-from")
+    offset = _text(headers, b"stream-fork-offset")
+    sub_offset = headers.get(b"stream-fork-sub-offset")
+    if source is None:
+        if offset is not None or sub_offset is not None:
+            raise InvalidRequest("Stream-Fork-Offset and Stream-Fork-Sub-Offset need Stream-Forked-From.")
+        return None
+    path = source.strip()
+    if path.startswith(b"/"):
+        if not path.startswith(request.mount):
+            raise InvalidRequest("Stream-Forked-From must be the path of a stream of this server, or its name.")
+        path = path[len(request.mount) :]
+    try:
+        name = read_name(path)
+    except InvalidName as error:
+        raise InvalidRequest(f"Stream-Forked-From names no stream. {error}") from None
+    try:
+        place = None if offset is None else parse_offset(offset)
+    except InvalidOffset:
+        raise InvalidRequest("Stream-Fork-Offset must be -1, or a Stream-Next-Offset of the source.") from None
+    return Fork(name, place, _read_integer(sub_offset, "Stream-Fork-Sub-Offset") if sub_offset is not None else 0)
+
+
+def offset_of(view: View) -> Offset:
+    """Say where a GET begins to read: at the start, where it does not say."""
+    return START if view.offset is None else view.offset

@@ -1,0 +1,162 @@
+"""Front 1: streams as an IResource, for any twisted.web Site."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import implementer
+
+from ..errors import BodyTooLarge, StreamsError
+from .answers import Answer, Body
+from .operations import Operations
+from .requests import StreamRequest, check_host, pick_headers
+
+
+@implementer(IResource)
+class StreamsResource:
+    """
+    All streams, below wherever in a Site this is put: the rest of the path is the stream's name.
+
+    :param stall_timeout: for how many seconds a reader may take nothing before it is hung up on.
+    """
+
+    isLeaf = True
+
+    def __init__(self, operations: Operations, clock: IReactorTime, stall_timeout: float = 60) -> None:
+        self._operations = operations
+        self._clock = clock
+        self._stall_timeout = stall_timeout
+
+    def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
+        """A leaf has no children."""
+        return self
+
+    def putChild(self, path: bytes, child: IResource) -> None:
+        """
+        :raises NotImplementedError: always; put it beside.
+        """
+        raise NotImplementedError("Streams have every path below them. Put other resources beside.")
+
+    def render(self, request: Request) -> int:
+        path, _, query = request.uri.partition(b"?")
+        # What is left of the path as it came, percent-encoded: twisted.web's own segments are decoded.
+        segments = path.split(b"/")
+        name = b"/".join(segments[len(segments) - len(request.postpath) :]) if request.postpath else b""
+        stream_request = StreamRequest(
+            request.method,
+            path[: len(path) - len(name)],
+            name,
+            query,
+            {},
+            request.content.read(),
+            bool(request.isSecure()),
+        )
+        delivery = _Delivery(request, self._clock, self._stall_timeout)
+        try:
+            stream_request.headers = pick_headers(
+                (name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values
+            )
+            check_host(stream_request.headers.get(b"host"))
+            if len(stream_request.body) > self._operations.settings.body_bytes:
+                raise BodyTooLarge(self._operations.settings.body_bytes)
+        except StreamsError as error:
+            delivery.answer(self._operations.answers.error(stream_request, error))
+            return NOT_DONE_YET
+        answer = self._operations.perform(stream_request)
+        if isinstance(answer, Deferred):
+            delivery.wait_for(answer)
+        else:
+            delivery.answer(answer)
+        return NOT_DONE_YET
+
+
+@implementer(IPushProducer)
+class _Delivery:
+    """One answer on its way through a twisted.web request."""
+
+    def __init__(self, request: Request, clock: IReactorTime, stall_timeout: float) -> None:
+        self._request = request
+        self._clock = clock
+        self._stall_timeout = stall_timeout
+        self._waiting: Deferred[Answer] | None = None
+        self._body: Body | None = None
+        self._stalled: IDelayedCall | None = None
+        self._over = False
+        request.notifyFinish().addErrback(self._lost)
+
+    def wait_for(self, answer: Deferred[Answer]) -> None:
+        self._waiting = answer
+        answer.addCallback(self.answer)
+
+    def answer(self, answer: Answer) -> None:
+        if self._over:
+            return
+        request = self._request
+        request.setResponseCode(answer.status)
+        request.responseHeaders.removeHeader(b"content-type")
+        for line in answer.head.split(b"\r\n")[:-1]:
+            name, _, value = line.partition(b": ")
+            request.responseHeaders.addRawHeader(name, value)
+        body = answer.body
+        if isinstance(body, bytes):
+            if answer.status not in (204, 304):
+                request.setHeader(b"content-length", b"%d" % len(body))
+            request.write(body)
+            self.finish()
+            return
+        if body.length is not None:
+            request.setHeader(b"content-length", b"%d" % body.length)
+        self._body = body
+        request.registerProducer(self, True)
+        body.start(self)
+
+    # What a body writes to
+
+    def write(self, data: bytes) -> None:
+        self._request.write(data)
+
+    def finish(self) -> None:
+        if not self._over:
+            self._over = True
+            self._body = None
+            self._clear_stall()
+            if self._request.producer is not None:
+                self._request.unregisterProducer()
+            self._request.finish()
+
+    def abort(self) -> None:
+        if self._request.channel is not None:
+            self._request.transport.abortConnection()
+
+    # What the transport tells
+
+    def pauseProducing(self) -> None:
+        if self._body is not None:
+            self._body.pauseProducing()
+            self._clear_stall()
+            self._stalled = self._clock.callLater(self._stall_timeout, self.abort)
+
+    def resumeProducing(self) -> None:
+        self._clear_stall()
+        if self._body is not None:
+            self._body.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The request's end, of which :meth:`_lost` hears, says the same."""
+
+    def _clear_stall(self) -> None:
+        if self._stalled is not None and self._stalled.active():
+            self._stalled.cancel()
+        self._stalled = None
+
+    def _lost(self, _: Failure) -> None:
+        self._over = True
+        self._clear_stall()
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._body is not None:
+            self._body.stopProducing()
