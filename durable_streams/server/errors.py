@@ -61,9 +61,7 @@ class StreamGone(StreamError):
     """The stream was deleted, and forks still read its data."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(
-            name, "The stream was deleted; its name is free again when the last of its forks is deleted."
-        )
+        super().__init__(name, "The stream was deleted; its name is free again when the last of its forks is deleted.")
 
 
 class OffsetGone(StreamError):
@@ -88,9 +86,7 @@ class PathBlocked(StreamError):
     """A deleted stream that still has forks holds the name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(
-            name, "A deleted stream of this name still has forks. Delete them first, or use another name."
-        )
+        super().__init__(name, "A deleted stream of this name still has forks. Delete them first, or use another name.")
 
 
 class ForkFromDeleted(StreamError):
@@ -141,9 +137,7 @@ class WriterGap(StreamError):
     """The producer's sequence number leaves some out."""
 
     def __init__(self, name: str, expected: int, received: int) -> None:
-        super().__init__(
-            name, f"Producer-Seq {expected} comes next, not {received}. Send what is missing first."
-        )
+        super().__init__(name, f"Producer-Seq {expected} comes next, not {received}. Send what is missing first.")
         self.expected = expected
         self.received = received
 

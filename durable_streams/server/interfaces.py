@@ -20,6 +20,11 @@ T = TypeVar("T")
 NowOrLater: TypeAlias = "T | Deferred[T]"
 
 
+async def settle(outcome: NowOrLater[T]) -> T:
+    """Wait for an outcome, if there is anything to wait for."""
+    return await outcome if isinstance(outcome, Deferred) else outcome
+
+
 class ICommitListener(Interface):
     """Whoever wants to hear that a stream has changed."""
 
@@ -120,8 +125,9 @@ class IStorage(Interface):
 
     def renew(name: str, now: float) -> None:
         """
-        Count as use for a sliding lifetime what shows in no other call: a reader that waits. Nothing, if the stream is
-        not there. A storage may record it late; a renewal that a crash forgets does no harm.
+        Count as use for a sliding lifetime what shows in no other call: a reader that waits.
+
+        Nothing, if the stream is not there. A storage may record it late; a renewal that a crash forgets does no harm.
         """
 
     def sweep(now: float, most: int) -> NowOrLater[int]:

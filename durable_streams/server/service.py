@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 from twisted.web.server import Site
@@ -20,9 +20,11 @@ from .storage.memory import MemoryStorage
 from .streams import Streams
 from .web.answers import Answers
 from .web.app import Tree, build_app
+from .web.intake import IntakeLimits
 from .web.listener import ChannelFactory, ChannelSettings
 from .web.live import Live, LiveSettings
 from .web.operations import Operations, OperationSettings
+from .web.request_log import LoggedOperations
 from .web.resource import StreamsResource
 
 _log = Logger()
@@ -49,10 +51,9 @@ def name_limits_from(settings: Settings) -> NameLimits:
 def operations_from(streams: Streams, settings: Settings, clock: IReactorTime) -> Operations:
     """Put together what both fronts do with a request."""
     connection = settings.transport.connection
-    live = Live(
-        streams, clock, LiveSettings(connection.long_poll_timeout_secs, connection.sse_reconnect_interval_secs)
-    )
-    return Operations(
+    live = Live(streams, clock, LiveSettings(connection.long_poll_timeout_secs, connection.sse_reconnect_interval_secs))
+    kind = LoggedOperations if settings.observability.log_level == "debug" else Operations
+    return kind(
         streams,
         live,
         Answers(settings.http.cors_origins),
@@ -70,9 +71,7 @@ def channel_settings_from(settings: Settings) -> ChannelSettings:
     limits = settings.limits
     connection = settings.transport.connection
     return ChannelSettings(
-        header_bytes=limits.max_header_bytes,
-        target_bytes=limits.max_target_bytes,
-        body_bytes=limits.max_request_body_bytes,
+        intake=IntakeLimits(limits.max_header_bytes, limits.max_target_bytes, limits.max_request_body_bytes),
         connections=limits.max_connections,
         header_timeout=connection.header_timeout_secs,
         body_timeout=connection.body_timeout_secs,
@@ -104,9 +103,13 @@ class Daemon(Service):
             operations.answers,
             base_path,
         )
-        self.factory = ChannelFactory(
-            operations, Site(self.tree), base_path, reactor, channel_settings_from(settings)
-        )
+        self.factory = ChannelFactory(operations, Site(self.tree), base_path, reactor, channel_settings_from(settings))
+
+    @property
+    def address(self) -> IAddress:
+        """Where it listens; there is no such thing before it is started."""
+        assert self._port is not None
+        return self._port.getHost()
 
     def obstacle(self) -> str | None:
         """Say what keeps the server from taking requests; None when nothing does."""
@@ -123,7 +126,7 @@ class Daemon(Service):
         host, port = parse_bind_address(self._settings.server.bind_address)
         self._port = self._reactor.listenTCP(port, self.factory, backlog=1024, interface=host)
 
-    def startWithoutPort(self) -> None:
+    def start_without_port(self) -> None:
         """Start to serve :attr:`tree`, for a Site that has a port of its own."""
         super().startService()
         self.streams.startService()
@@ -131,7 +134,7 @@ class Daemon(Service):
     def startService(self) -> None:
         if self._port is None:
             self.privilegedStartService()
-        self.startWithoutPort()
+        self.start_without_port()
         _log.info(
             "Streams are served at {address}{base_path}.",
             address=self._settings.server.bind_address,
@@ -144,13 +147,11 @@ class Daemon(Service):
             self._port = None
         self.streams.drain()
         drained = self.factory.drain()
-        too_late = self._reactor.callLater(
-            self._settings.transport.connection.drain_timeout_secs, self.factory.abort
-        )
+        too_late = self._reactor.callLater(self._settings.transport.connection.drain_timeout_secs, self.factory.abort)
         await drained
         if too_late.active():
             too_late.cancel()
-        await maybeDeferred(self.streams.stopService)
+        await self.streams.stopService()
         _log.info("The server has stopped.")
 
     def stopService(self) -> Deferred[None]:

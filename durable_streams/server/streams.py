@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from .interfaces import IStorage, NowOrLater
+from .interfaces import IStorage, NowOrLater, settle
 from .model import Append, Appended, Chunk, Created, Offset, StreamConfig, StreamFacts, StreamStatus
 from .waiting import Waiting
 
@@ -54,7 +54,10 @@ class Streams(Service):
         self.drain()
         if self._sweeping.running:
             self._sweeping.stop()
-        return maybeDeferred(self._storage.close)
+        return maybeDeferred(self._close)
+
+    async def _close(self) -> None:
+        await settle(self._storage.close())
 
     # Operations
 
@@ -108,6 +111,6 @@ class Streams(Service):
         try:
             for name in self._waiting.watched():
                 self._storage.renew(name, now)
-            await maybeDeferred(self._storage.sweep, now, SWEEP_AT_ONCE)
+            await settle(self._storage.sweep(now, SWEEP_AT_ONCE))
         except Exception:
             _log.failure("Expired streams could not be removed; this is tried again.")

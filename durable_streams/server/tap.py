@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.application.service import IService, Service
 from twisted.internet.error import CannotListenError
@@ -24,7 +24,7 @@ class Options(usage.Options):
         "Serve Durable Streams: append-only streams over HTTP, to be replayed from any offset and followed live. "
         "Every setting can be given by the environment: server.bind_address as DS_SERVER__BIND_ADDRESS."
     )
-    optParameters = [
+    optParameters: ClassVar = [
         ["profile", None, None, f"The built-in settings to begin with: {', '.join(PROFILES)}."],
         ["config", None, None, "A TOML file of settings; the environment still wins over it."],
     ]
@@ -77,6 +77,6 @@ class _Process(Service):
 
 def makeService(options: Options) -> IService:
     """Make what twistd runs."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor  # noqa: PLC0415 (whoever runs twistd may choose another until now)
 
     return _Process(options["settings"], reactor)

@@ -125,5 +125,3 @@ def _convert(value: Any, kind: Any, name: str, source: str) -> Any:
             return value.strip()
         wanted = "a text"
     raise ConfigError(f"{name} must be {wanted}, but {source} sets it to {value!r}.")
-
-

@@ -6,10 +6,14 @@ from msgspec import Struct
 
 
 class ServerSettings(Struct, frozen=True):
+    """Where the server listens."""
+
     bind_address: str = "0.0.0.0:4437"
 
 
 class LimitSettings(Struct, frozen=True):
+    """How much of everything the server takes."""
+
     max_memory_bytes: int = 104_857_600
     max_stream_bytes: int = 10_485_760
     max_streams: int = 1_000_000
@@ -23,15 +27,21 @@ class LimitSettings(Struct, frozen=True):
 
 
 class StorageSettings(Struct, frozen=True):
+    """Where streams are kept."""
+
     mode: str = "memory"
 
 
 class HttpSettings(Struct, frozen=True):
+    """How streams appear on the web."""
+
     stream_base_path: str = "/v1/stream"
     cors_origins: tuple[str, ...] = ("*",)
 
 
 class ConnectionSettings(Struct, frozen=True):
+    """How long a connection may take over what."""
+
     long_poll_timeout_secs: int = 30
     sse_reconnect_interval_secs: int = 60
     header_timeout_secs: int = 15
@@ -42,10 +52,14 @@ class ConnectionSettings(Struct, frozen=True):
 
 
 class TransportSettings(Struct, frozen=True):
+    """How clients reach the server."""
+
     connection: ConnectionSettings = ConnectionSettings()
 
 
 class ObservabilitySettings(Struct, frozen=True):
+    """What the server says about itself."""
+
     log_level: str = "info"
 
 

@@ -92,5 +92,5 @@ def _broken_rules(settings: Settings) -> Iterator[tuple[str, object, str]]:
     for origin in settings.http.cors_origins:
         if _ORIGIN.fullmatch(origin) is None:
             yield "http.cors_origins", origin, "*, or a list of origins such as https://app.example.com"
-    if settings.observability.log_level not in ("debug", "info", "warn", "error"):
-        yield "observability.log_level", settings.observability.log_level, "debug, info, warn or error"
+    if settings.observability.log_level not in ("debug", "info"):
+        yield "observability.log_level", settings.observability.log_level, "debug or info"

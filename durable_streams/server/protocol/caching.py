@@ -16,8 +16,5 @@ def matches(if_none_match: bytes, tag: bytes) -> bool:
     """Tell whether a reader has what ``tag`` names already (RFC 9110 section 13.1.2, weak comparison)."""
     if if_none_match == tag:
         return True
-    for candidate in if_none_match.split(b","):
-        candidate = candidate.strip()
-        if candidate == b"*" or candidate.removeprefix(b"W/") == tag:
-            return True
-    return False
+    candidates = [candidate.strip() for candidate in if_none_match.split(b",")]
+    return b"*" in candidates or tag in candidates or b"W/" + tag in candidates

@@ -12,8 +12,8 @@ DEFAULT_TYPE = "application/octet-stream"
 #: The one type whose messages have boundaries. Others that end in ``+json`` are bytes like any other.
 JSON_TYPE = "application/json"
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_MEDIA_TYPE = re.compile(rf"({_TOKEN}/{_TOKEN})[ \t]*(?:;[\t\x20-\x7e]*)?")
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_MEDIA_TYPE = re.compile(rf"({_WORD}/{_WORD})[ \t]*(?:;[\t\x20-\x7e]*)?")
 
 
 def media_type(content_type: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from ..errors import InvalidRequest
 from ..model import FOREVER, Lifetime
@@ -16,7 +16,7 @@ _TIMESTAMP = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]{1,18})?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_lifetime(ttl: str | None, expires_at: str | None) -> Lifetime:
@@ -59,7 +59,7 @@ def parse_timestamp(text: str) -> float:
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
     leap = second == 60
     try:
-        moment = datetime(year, month, day, hour, minute, second - leap, tzinfo=timezone.utc)
+        moment = datetime(year, month, day, hour, minute, second - leap, tzinfo=UTC)
         offset = timedelta(hours=int(match[9] or 0), minutes=int(match[10] or 0))
         if offset >= timedelta(days=1) or int(match[10] or 0) > 59:
             raise ValueError(text)

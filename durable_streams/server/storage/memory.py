@@ -68,7 +68,13 @@ class _Stream:
     )
 
     def __init__(
-        self, facts: StreamFacts, config: StreamConfig, lifetime: Lifetime, source: _Stream | None, base: int, now: float
+        self,
+        facts: StreamFacts,
+        config: StreamConfig,
+        lifetime: Lifetime,
+        source: _Stream | None,
+        base: int,
+        now: float,
     ) -> None:
         self.facts = facts
         self.config = config
@@ -212,9 +218,7 @@ class MemoryStorage:
         self._listener.committed(name)
         return Appended(stream.facts, tail, stream.closed, known)
 
-    def read(
-        self, name: str, offset: Offset, limit: int, now: float, whole: bool = False, renew: bool = True
-    ) -> Chunk:
+    def read(self, name: str, offset: Offset, limit: int, now: float, whole: bool = False, renew: bool = True) -> Chunk:
         stream = self._find(name, now)
         if renew and stream.lifetime.ttl is not None:
             stream.deadline = deadline(stream.lifetime, now)

@@ -41,6 +41,7 @@ _EVENTS: Final = b"Content-Type: text/event-stream\r\nCache-Control: no-cache\r\
 
 # Errors of the HTTP layer itself
 
+
 class BadFraming(errors.StreamsError):
     """The request is not HTTP, or is HTTP that two readers could take two ways."""
 

@@ -18,6 +18,7 @@ from zope.interface import implementer
 from ..errors import InvalidRequest, StreamsError, Unavailable
 from .answers import Answers, MethodNotAllowed, NoSuchPath
 from .requests import check_host
+from .resource import StreamsResource
 
 #: Says what keeps the service from taking requests; None when nothing does.
 Readiness = Callable[[], "str | None"]
@@ -75,7 +76,7 @@ class Tree:
 
     isLeaf = True
 
-    def __init__(self, streams: IResource, app: Klein, answers: Answers, base_path: str) -> None:
+    def __init__(self, streams: StreamsResource, app: Klein, answers: Answers, base_path: str) -> None:
         self._streams = streams
         self._app = app.resource()
         self._answers = answers
@@ -94,7 +95,8 @@ class Tree:
     def render(self, request: Request) -> int | bytes:
         if request.path.startswith(self._base):
             mounted = self._base.count(b"/") - 1
-            request.prepath, request.postpath = request.postpath[:mounted], request.postpath[mounted:]
+            segments = request.postpath or []
+            request.prepath, request.postpath = segments[:mounted], segments[mounted:]
             return self._streams.render(request)
         try:
             check_host(request.getHeader(b"host"))
@@ -103,4 +105,4 @@ class Tree:
             return _problem(request, self._answers, error)
         except UnicodeDecodeError:
             return _problem(request, self._answers, NoSuchPath())
-        return self._app.render(request)
+        return self._app.render(request)  # type: ignore[return-value]

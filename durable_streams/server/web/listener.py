@@ -12,25 +12,25 @@ from twisted.internet.task import LoopingCall
 from twisted.web.server import Site
 
 from ..errors import Unavailable
-from .answers import Answer
 from .channel import StreamChannel
 from .framing import CLOSE, STATUS_LINES
+from .intake import IntakeLimits, Shared
 from .operations import Operations
+from .outlet import Transport
 
 
 class ChannelSettings(Struct, frozen=True, gc=False):
     """
-    What a connection may do: sizes in bytes, times in whole seconds.
+    What connections may do; times are whole seconds.
 
+    :ivar connections: how many of them there may be.
     :ivar header_timeout: from the first byte of a request to the last of its headers.
     :ivar body_timeout: without a byte of a body.
     :ivar idle_timeout: between requests.
     :ivar stall_timeout: without a byte taken by a reader.
     """
 
-    header_bytes: int = 32_768
-    target_bytes: int = 8_192
-    body_bytes: int = 10_485_760
+    intake: IntakeLimits = IntakeLimits()
     connections: int = 10_000
     header_timeout: int = 15
     body_timeout: int = 30
@@ -45,6 +45,7 @@ class ChannelFactory(Factory):
     :param site: what serves everything that is not below ``base_path``.
     :ivar tick: how many seconds it has been listening. Deadlines are ticks.
     :ivar date_line: the Date header of this second.
+    :ivar draining: every connection is to end after the answer that is on its way.
     """
 
     noisy = False
@@ -60,11 +61,9 @@ class ChannelFactory(Factory):
     ) -> None:
         self.operations = operations
         self.site = site
-        self.base = base_path.rstrip("/").encode() + b"/"
+        self.shared = Shared(base_path.rstrip("/").encode() + b"/", settings.intake, secure)
         self.settings = settings
-        self.secure = secure
-        self.known_headers: dict[bytes, bytes] = {}
-        self.known_hosts: set[bytes | None] = set()
+        self.draining = False
         self.tick = 1
         self.date_line = b""
         self._clock = clock
@@ -72,7 +71,6 @@ class ChannelFactory(Factory):
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = clock
         self._emptied: list[Deferred[None]] = []
-        self._draining = False
 
     def doStart(self) -> None:
         super().doStart()
@@ -84,8 +82,8 @@ class ChannelFactory(Factory):
         if not self._channels and self._ticking.running:
             self._ticking.stop()
 
-    def buildProtocol(self, addr: IAddress) -> Protocol:
-        if len(self._channels) >= self.settings.connections or self._draining:
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        if len(self._channels) >= self.settings.connections or self.draining:
             return _Refusal(self)
         return StreamChannel(self)
 
@@ -103,7 +101,7 @@ class ChannelFactory(Factory):
 
     def drain(self) -> Deferred[None]:
         """End every connection after the answer that is on its way, and say when there are none left."""
-        self._draining = True
+        self.draining = True
         for channel in list(self._channels):
             channel.drain()
         drained: Deferred[None] = Deferred()
@@ -129,13 +127,15 @@ class ChannelFactory(Factory):
 class _Refusal(Protocol):
     """What a connection over the limit gets: an answer, whatever it asks, and the end."""
 
+    transport: Transport  # type: ignore[assignment]
+
     def __init__(self, factory: ChannelFactory) -> None:
         self._factory = factory
 
     def connectionMade(self) -> None:
         error = Unavailable("The server has as many connections as it takes. Come back in a moment.")
         answer = self._factory.operations.answers.error(None, error)
-        assert isinstance(answer, Answer) and isinstance(answer.body, bytes)
+        assert isinstance(answer.body, bytes)
         self.transport.write(
             STATUS_LINES[answer.status]
             + self._factory.date_line

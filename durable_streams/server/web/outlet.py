@@ -5,11 +5,48 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from twisted.internet.interfaces import IPullProducer, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IAddress, IPullProducer, IPushProducer
 from zope.interface import implementer
 
 #: How much is handed to the transport at a time while a reader is slow, in bytes.
 _SLICE: Final = 65_536
+
+
+class Transport(Protocol):
+    """What a connection needs of Twisted's transports, of which no one interface has all."""
+
+    def write(self, data: bytes) -> object:
+        """Send, or keep for later."""
+
+    def loseConnection(self) -> object:
+        """Hang up when everything is sent."""
+
+    def abortConnection(self) -> object:
+        """Hang up."""
+
+    def loseWriteConnection(self) -> object:
+        """Send the end of the stream, and go on receiving."""
+
+    def pauseProducing(self) -> object:
+        """Read no more from the socket."""
+
+    def resumeProducing(self) -> object:
+        """Read again."""
+
+    def registerProducer(self, producer: object, streaming: bool) -> object:
+        """Tell a producer how the transport keeps up."""
+
+    def unregisterProducer(self) -> object:
+        """Tell it no more."""
+
+    def setTcpNoDelay(self, enabled: bool) -> object:
+        """Send small packets at once."""
+
+    def getPeer(self) -> IAddress:
+        """Say who is at the other end."""
+
+    def getHost(self) -> IAddress:
+        """Say who is at this end."""
 
 
 class OutletOwner(Protocol):
@@ -35,7 +72,7 @@ class Outlet:
 
     __slots__ = ("_after", "_gathered", "_gathering", "_owner", "_send_some", "_transport", "_waiting", "unsent")
 
-    def __init__(self, transport: ITCPTransport, owner: OutletOwner) -> None:
+    def __init__(self, transport: Transport, owner: OutletOwner) -> None:
         self._transport = transport
         self._owner = owner
         self._gathering = False

@@ -37,7 +37,7 @@ _HOST = re.compile(rb"(?:%b(?:\.%b){0,126}\.?|\[[0-9A-Fa-f:.]{2,45}\])?(?::[0-9]
 _INTEGER = re.compile(rb"0|[1-9][0-9]{0,15}")
 
 
-class StreamRequest:
+class StreamRequest(Struct, frozen=True, gc=False):
     """
     A request for a stream, as both fronts hand it to the operations.
 
@@ -49,25 +49,13 @@ class StreamRequest:
     :ivar secure: whether it came over TLS.
     """
 
-    __slots__ = ("body", "headers", "method", "mount", "path", "query", "secure")
-
-    def __init__(
-        self,
-        method: bytes,
-        mount: bytes,
-        path: bytes,
-        query: bytes,
-        headers: dict[bytes, bytes],
-        body: bytes,
-        secure: bool = False,
-    ) -> None:
-        self.method = method
-        self.mount = mount
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self.body = body
-        self.secure = secure
+    method: bytes
+    mount: bytes
+    path: bytes
+    query: bytes
+    headers: dict[bytes, bytes]
+    body: bytes
+    secure: bool = False
 
     @property
     def target(self) -> bytes:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.python.failure import Failure
@@ -42,36 +45,38 @@ class StreamsResource:
         raise NotImplementedError("Streams have every path below them. Put other resources beside.")
 
     def render(self, request: Request) -> int:
-        path, _, query = request.uri.partition(b"?")
-        # What is left of the path as it came, percent-encoded: twisted.web's own segments are decoded.
-        segments = path.split(b"/")
-        name = b"/".join(segments[len(segments) - len(request.postpath) :]) if request.postpath else b""
-        stream_request = StreamRequest(
-            request.method,
-            path[: len(path) - len(name)],
-            name,
-            query,
-            {},
-            request.content.read(),
-            bool(request.isSecure()),
-        )
         delivery = _Delivery(request, self._clock, self._stall_timeout)
+        fields = request.requestHeaders.getAllRawHeaders()
+        stream_request = self._read(request, {})
         try:
-            stream_request.headers = pick_headers(
-                (name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values
-            )
-            check_host(stream_request.headers.get(b"host"))
+            headers = pick_headers((name, value) for name, values in fields for value in values)
+            check_host(headers.get(b"host"))
             if len(stream_request.body) > self._operations.settings.body_bytes:
                 raise BodyTooLarge(self._operations.settings.body_bytes)
         except StreamsError as error:
             delivery.answer(self._operations.answers.error(stream_request, error))
             return NOT_DONE_YET
-        answer = self._operations.perform(stream_request)
+        answer = self._operations.perform(replace(stream_request, headers=headers))
         if isinstance(answer, Deferred):
             delivery.wait_for(answer)
         else:
             delivery.answer(answer)
         return NOT_DONE_YET
+
+    def _read(self, request: Request, headers: dict[bytes, bytes]) -> StreamRequest:
+        path, _, query = request.uri.partition(b"?")
+        # What is left of the path as it came, percent-encoded: twisted.web's own segments are decoded.
+        segments = path.split(b"/")
+        name = b"/".join(segments[len(segments) - len(request.postpath) :]) if request.postpath else b""
+        return StreamRequest(
+            method=request.method,
+            mount=path[: len(path) - len(name)],
+            path=name,
+            query=query,
+            headers=headers,
+            body=request.content.read() if request.content is not None else b"",
+            secure=bool(request.isSecure()),
+        )
 
 
 @implementer(IPushProducer)
@@ -130,7 +135,8 @@ class _Delivery:
 
     def abort(self) -> None:
         if self._request.channel is not None:
-            self._request.transport.abortConnection()
+            transport: Any = self._request.transport
+            transport.abortConnection()
 
     # What the transport tells
 

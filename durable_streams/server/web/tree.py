@@ -7,12 +7,13 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IAddress, ITCPTransport
+from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request, Site
 
 from .answers import Answer
+from .outlet import Transport
 
 #: What the channel says itself, for every answer.
 _CONNECTION_HEADERS: Final = frozenset([b"connection", b"content-length", b"date", b"server", b"transfer-encoding"])
@@ -29,7 +30,7 @@ class TreeRequest:
         self._fields = fields
         self._body = body
 
-    def perform(self, site: Site, transport: ITCPTransport, secure: bool) -> Deferred[Answer]:
+    def perform(self, site: Site, transport: Transport, secure: bool) -> Deferred[Answer]:
         """Let the tree of ``site`` answer; its answers are small and come whole."""
         return _TreeChannel(site, transport, secure).serve(self._target, self.method, self._fields, self._body)
 
@@ -39,7 +40,7 @@ class _TreeChannel:
 
     factory = None
 
-    def __init__(self, site: Site, transport: ITCPTransport, secure: bool) -> None:
+    def __init__(self, site: Site, transport: Transport, secure: bool) -> None:
         self.site = site
         self.transport = transport
         self._secure = secure
