@@ -4,10 +4,32 @@ The map, in the order in which an append goes through it:
 
 - :mod:`.web.channel` (or :mod:`.web.resource`, inside another Site) frames HTTP,
 - :mod:`.web.requests` reads it, :mod:`.web.operations` calls the service, :mod:`.web.answers` writes the answer,
-- :mod:`.streams` is that service, for callers in Python as well,
+- :mod:`.streams` is that service,
 - :mod:`.storage` keeps streams by the rules of :mod:`.protocol`,
 - :mod:`.waiting` wakes who waits, and :mod:`.web.live` reads on for them.
 
 :mod:`.model` has the values that pass between these, :mod:`.interfaces` the contracts, :mod:`.errors` what can go
-wrong. :mod:`.service` puts it all together.
+wrong. :mod:`.assembly` makes the parts out of the settings, :mod:`.service` puts them together for the daemon, and
+:mod:`.embedding` for other programs, which find here what they need.
 """
+
+from .config.settings import Settings
+from .embedding import DEFAULT_STREAM_BASE_PATH, Reading, StreamService, build_resource
+from .interfaces import ICommitListener, IStorage
+from .model import Fork, Offset, StorageLimits, Writer
+from .storage.memory import MemoryStorage
+
+__all__ = [
+    "DEFAULT_STREAM_BASE_PATH",
+    "Fork",
+    "ICommitListener",
+    "IStorage",
+    "MemoryStorage",
+    "Offset",
+    "Reading",
+    "Settings",
+    "StorageLimits",
+    "StreamService",
+    "Writer",
+    "build_resource",
+]

@@ -1,4 +1,4 @@
-"""The composition root: settings become services. The only place where concrete classes meet."""
+"""The daemon: everything that serves streams on a port of its own."""
 
 from __future__ import annotations
 
@@ -6,78 +6,19 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
+from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from .assembly import channel_settings_from, operations_from, resource_from, storage_from
 from .config.settings import Settings
 from .config.validation import parse_bind_address
-from .interfaces import IStorage
-from .model import StorageLimits
-from .protocol.names import NameLimits
-from .storage.memory import MemoryStorage
 from .streams import Streams
-from .web.answers import Answers
 from .web.app import Tree, build_app
-from .web.intake import IntakeLimits
-from .web.listener import ChannelFactory, ChannelSettings
-from .web.live import Live, LiveSettings
-from .web.operations import Operations, OperationSettings
-from .web.request_log import LoggedOperations
-from .web.resource import StreamsResource
+from .web.listener import ChannelFactory
 
 _log = Logger()
-
-
-def storage_from(settings: Settings) -> IStorage:
-    """Make the storage that the settings name."""
-    limits = settings.limits
-    return MemoryStorage(
-        StorageLimits(
-            total_bytes=limits.max_memory_bytes,
-            stream_bytes=limits.max_stream_bytes,
-            streams=limits.max_streams,
-            writers=limits.max_producers_per_stream,
-        )
-    )
-
-
-def name_limits_from(settings: Settings) -> NameLimits:
-    """Say how long the names of streams may be."""
-    return NameLimits(settings.limits.max_stream_name_bytes, settings.limits.max_stream_name_segments)
-
-
-def operations_from(streams: Streams, settings: Settings, clock: IReactorTime) -> Operations:
-    """Put together what both fronts do with a request."""
-    connection = settings.transport.connection
-    live = Live(streams, clock, LiveSettings(connection.long_poll_timeout_secs, connection.sse_reconnect_interval_secs))
-    kind = LoggedOperations if settings.observability.log_level == "debug" else Operations
-    return kind(
-        streams,
-        live,
-        Answers(settings.http.cors_origins),
-        OperationSettings(name_limits_from(settings), settings.limits.max_request_body_bytes),
-    )
-
-
-def resource_from(operations: Operations, settings: Settings, clock: IReactorTime) -> StreamsResource:
-    """Make front 1: the streams, for any twisted.web Site."""
-    return StreamsResource(operations, clock, settings.transport.connection.stall_timeout_secs)
-
-
-def channel_settings_from(settings: Settings) -> ChannelSettings:
-    """Say what a connection of front 2 may do."""
-    limits = settings.limits
-    connection = settings.transport.connection
-    return ChannelSettings(
-        intake=IntakeLimits(limits.max_header_bytes, limits.max_target_bytes, limits.max_request_body_bytes),
-        connections=limits.max_connections,
-        header_timeout=connection.header_timeout_secs,
-        body_timeout=connection.body_timeout_secs,
-        idle_timeout=connection.idle_timeout_secs,
-        stall_timeout=connection.stall_timeout_secs,
-    )
 
 
 class Daemon(Service):

@@ -69,13 +69,9 @@ class Streams(Service):
         """Append, close, or both; see :meth:`.IStorage.append`."""
         return self._storage.append(name, append, self._now())
 
-    def read(self, name: str, offset: Offset, limit: int, renew: bool = True) -> NowOrLater[Chunk]:
+    def read(self, name: str, offset: Offset, limit: int, whole: bool = False, renew: bool = True) -> NowOrLater[Chunk]:
         """Read up to ``limit`` bytes; see :meth:`.IStorage.read`."""
-        return self._storage.read(name, offset, limit, self._now(), False, renew)
-
-    def follow(self, name: str, offset: Offset, limit: int) -> NowOrLater[Chunk]:
-        """Read whole appends, about ``limit`` bytes of them, for one who has waited: no new use of the stream."""
-        return self._storage.read(name, offset, limit, self._now(), True, False)
+        return self._storage.read(name, offset, limit, self._now(), whole, renew)
 
     def read_range(self, facts: StreamFacts, start: int, end: int) -> NowOrLater[bytes]:
         """Read on where a read ended; see :meth:`.IStorage.read_range`."""

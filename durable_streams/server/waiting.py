@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from math import inf
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from .interfaces import ICommitListener
@@ -19,6 +21,8 @@ GATHERING = 0.001
 
 #: How many waiters are woken before others get their turn.
 AT_ONCE = 256
+
+_log = Logger()
 
 
 @implementer(ICommitListener)
@@ -36,7 +40,7 @@ class Waiting:
         self._changed: set[str] = set()
         self._due: deque[tuple[str, Callable[[], None]]] = deque()
         self._scheduled = False
-        self._last_woken = 0.0
+        self._last_woken = -inf
 
     def watch(self, name: str, wake: Callable[[], None]) -> None:
         """Call ``wake`` after each change of a stream, until :meth:`unwatch`."""
@@ -69,13 +73,19 @@ class Waiting:
             self._clock.callLater(0 if quiet else GATHERING, self._wake)
 
     def _wake(self) -> None:
-        changed, self._changed = self._changed, set()
-        for name in changed:
-            self._due.extend((name, wake) for wake in self._watchers.get(name, ()))
+        # What changes while a long round is under way has its own round after it, so that no commits, however fast,
+        # make the queue longer than there are watchers.
+        if not self._due:
+            changed, self._changed = self._changed, set()
+            for name in changed:
+                self._due.extend((name, wake) for wake in self._watchers.get(name, ()))
         for _ in range(min(AT_ONCE, len(self._due))):
             name, wake = self._due.popleft()
             if wake in self._watchers.get(name, ()):
-                wake()
+                try:
+                    wake()
+                except Exception:
+                    _log.failure("Somebody who waits on {name} could not be woken.", name=name)
         self._last_woken = self._clock.seconds()
         self._scheduled = bool(self._due or self._changed)
         if self._scheduled:

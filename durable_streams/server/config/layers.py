@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -15,6 +16,8 @@ from .settings import Settings
 from .validation import ConfigError, validate
 
 PREFIX: Final = "DS_"
+
+_WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
 
 #: What a built-in profile sets, by dotted name.
 PROFILES: Final[dict[str, dict[str, Any]]] = {
@@ -75,7 +78,7 @@ def _read_toml(path: str) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"The configuration file {path} can't be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"The configuration file {path} is not TOML: {error}.") from None
 
 
@@ -103,11 +106,11 @@ def _with(settings: Any, path: list[str], value: Any, name: str, source: str) ->
 
 def _convert(value: Any, kind: Any, name: str, source: str) -> Any:
     if kind is int:
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
             return value
-        if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value.strip()):
             return int(value)
-        wanted = "a whole number"
+        wanted = "a whole number of 18 digits at the most"
     elif kind is bool:
         if isinstance(value, bool):
             return value

@@ -36,8 +36,8 @@ _POSITIVE = (
     ),
 )
 
-_BASE_PATH = re.compile(r"/|(?:/[^\s{}:*?#/%]+)+")
-_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/,\x00-\x20\x7f]+")
+_BASE_PATH = re.compile(r"/|(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()+,;=@-]+)+")
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://(?:(?![,/])[!-~])+")
 
 
 def validate(settings: Settings, sources: Mapping[str, str]) -> None:
@@ -79,13 +79,16 @@ def _broken_rules(settings: Settings) -> Iterator[tuple[str, object, str]]:
         assert isinstance(value, int)
         if value < 1:
             yield name, value, "1 or more"
+    reconnect = settings.transport.connection.sse_reconnect_interval_secs
+    if reconnect < 0:
+        yield "transport.connection.sse_reconnect_interval_secs", reconnect, "0, for never, or more"
     if settings.storage.mode != "memory":
         yield "storage.mode", settings.storage.mode, "memory"
     if _BASE_PATH.fullmatch(settings.http.stream_base_path) is None:
         yield (
             "http.stream_base_path",
             settings.http.stream_base_path,
-            "a path that begins with a slash, does not end with one, and has no spaces nor any of {}:*?#%",
+            "/, or a path like /v1/stream: no slash at its end, no . or .., only letters, digits and -._~!$&'()+,;=@",
         )
     if not settings.http.cors_origins:
         yield "http.cors_origins", "", "*, or a list of origins such as https://app.example.com"

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
 
-def etag(stream_id: int, start: int, end: int, closed: bool) -> bytes:
-    """
-    Name what a read answered: the range, and whether the stream was closed at its end.
+_ENTITY_TAG = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
-    :param stream_id: differs even between forks of one source, whose ranges may read the same and not be.
+
+def etag_prefix(stream_id: int) -> bytes:
     """
-    return b'"%d:%d:%d:c"' % (stream_id, start, end) if closed else b'"%d:%d:%d"' % (stream_id, start, end)
+    Begin the ETags of a stream.
+
+    :param stream_id: differs even between forks of one source, whose ranges may look the same and not be.
+    """
+    return b'"%d:' % stream_id
+
+
+def etag(prefix: bytes, start: int, end: int, closed: bool) -> bytes:
+    """Name what a read answered: the range, and whether the stream was closed at its end."""
+    return b'%b%d:%d:c"' % (prefix, start, end) if closed else b'%b%d:%d"' % (prefix, start, end)
 
 
 def matches(if_none_match: bytes, tag: bytes) -> bool:
     """Tell whether a reader has what ``tag`` names already (RFC 9110 section 13.1.2, weak comparison)."""
     if if_none_match == tag:
         return True
-    candidates = [candidate.strip() for candidate in if_none_match.split(b",")]
-    return b"*" in candidates or tag in candidates or b"W/" + tag in candidates
+    return if_none_match.strip() == b"*" or tag in _ENTITY_TAG.findall(if_none_match)

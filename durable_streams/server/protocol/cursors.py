@@ -24,7 +24,7 @@ def next_cursor(now: float, given: str | None, jitter: int) -> int:
     :param jitter: a random number of seconds within :data:`JITTER`.
     :returns: the current interval's number, or one greater than the client's where that is as great already.
     """
-    current = int((now - EPOCH) // INTERVAL)
+    current = max(0, int((now - EPOCH) // INTERVAL))
     if given is not None and _CURSOR.fullmatch(given) and int(given) >= current:
         return int(given) + max(1, jitter // INTERVAL)
     return current

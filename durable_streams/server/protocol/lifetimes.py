@@ -17,6 +17,8 @@ _TIMESTAMP = re.compile(
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH).total_seconds()
+_LAST = (datetime.max.replace(tzinfo=UTC, microsecond=999_000) - _EPOCH).total_seconds()
 
 
 def parse_lifetime(ttl: str | None, expires_at: str | None) -> Lifetime:
@@ -65,13 +67,18 @@ def parse_timestamp(text: str) -> float:
             raise ValueError(text)
     except ValueError:
         raise InvalidRequest("Stream-Expires-At names a time that does not exist.") from None
-    seconds = (moment - _EPOCH).total_seconds() + leap + float(match[7] or 0)
-    return seconds + offset.total_seconds() if match[8] == "-" else seconds - offset.total_seconds()
+    # The fraction comes last, so that a moment is the same number in whichever zone it is written.
+    distance = moment - _EPOCH + (offset if match[8] == "-" else -offset)
+    return distance // timedelta(seconds=1) + leap + float(match[7] or 0)
 
 
 def render_timestamp(seconds: float) -> str:
-    """Write seconds since 1970 as an RFC 3339 time in UTC, with milliseconds where there are any."""
-    moment = _EPOCH + timedelta(milliseconds=round(seconds * 1000))
+    """
+    Write seconds since 1970 as an RFC 3339 time in UTC, with milliseconds where there are any.
+
+    What is outside the years 1 to 9999, as a time in another zone may be by a day, is written as their first or last.
+    """
+    moment = _EPOCH + timedelta(milliseconds=round(min(max(seconds, _FIRST), _LAST) * 1000))
     return moment.isoformat(timespec="milliseconds" if moment.microsecond else "seconds").replace("+00:00", "Z")
 
 

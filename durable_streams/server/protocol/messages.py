@@ -7,6 +7,7 @@ array is already that, but for its brackets, so a batch is checked as a whole an
 from __future__ import annotations
 
 import json as stdlib_json
+import re
 from typing import NoReturn
 
 import msgspec
@@ -16,6 +17,7 @@ from ..errors import EmptyArray, InvalidJson
 _WHITESPACE = b" \t\n\r"
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},]', re.DOTALL)
 
 
 def wire_form(body: bytes, empty_allowed: bool = False) -> bytes:
@@ -80,20 +82,21 @@ def boundaries(messages: bytes) -> list[int]:
     try:
         for message in _split(document(messages)):
             ends.append(messages.index(b",", messages.index(message, ends[-1]) + len(message)) + 1)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return _slow_boundaries(messages)
     return ends
 
 
 def _slow_boundaries(messages: bytes) -> list[int]:
-    decoder = stdlib_json.JSONDecoder(parse_int=str, parse_float=str)
-    text = messages.decode()
+    """Half a surrogate pair, and nesting deeper than the stack is at the moment, stop msgspec but not a count."""
     ends = [0]
-    at = 0
-    while at < len(text):
-        while text[at] in " \t\n\r":
-            at += 1
-        _, at = decoder.raw_decode(text, at)
-        at = text.index(",", at) + 1
-        ends.append(len(text[:at].encode()))
+    depth = 0
+    for match in _STRUCTURE.finditer(messages):
+        mark = match[0]
+        if mark in b"[{":
+            depth += 1
+        elif mark in b"]}":
+            depth -= 1
+        elif mark == b"," and not depth:
+            ends.append(match.end())
     return ends

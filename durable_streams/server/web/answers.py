@@ -9,20 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-import msgspec
 from msgspec import Struct
 
 from .. import errors
-from ..model import Appended, Chunk, Created, Offset, StreamFacts, StreamStatus, WriterState
-from ..protocol.caching import etag, matches
+from ..model import Appended, Chunk, Created, StreamFacts, StreamStatus
+from ..protocol.caching import etag, etag_prefix, matches
 from ..protocol.content import is_text
 from ..protocol.lifetimes import render_timestamp
 from ..protocol.messages import document
 from ..protocol.names import quote_name
+from .problems import METHODS, problem
 from .requests import StreamRequest
-
-#: The methods that a stream knows.
-METHODS: Final = b"GET, HEAD, PUT, POST, DELETE, OPTIONS"
 
 _ALLOWED_HEADERS: Final = (
     b"Authorization, Content-Type, If-None-Match, Producer-Epoch, Producer-Id, Producer-Seq, Stream-Closed, "
@@ -37,74 +34,10 @@ _SECURITY: Final = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Po
 _NO_STORE: Final = b"Cache-Control: no-store\r\n"
 _CLOSED: Final = b"Stream-Closed: true\r\n"
 _UP_TO_DATE: Final = b"Stream-Up-To-Date: true\r\n"
+_BASE64: Final = b"Stream-SSE-Data-Encoding: base64\r\n"
 _EVENTS: Final = b"Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
-
-# Errors of the HTTP layer itself
-
-
-class BadFraming(errors.StreamsError):
-    """The request is not HTTP, or is HTTP that two readers could take two ways."""
-
-
-class HeadersTooLarge(errors.StreamsError):
-    """The header block is over the limit."""
-
-
-class TargetTooLong(errors.StreamsError):
-    """The request's target is over the limit."""
-
-
-class RequestTimeout(errors.StreamsError):
-    """The request did not arrive whole in time."""
-
-
-class MethodNotAllowed(errors.StreamsError):
-    """A stream knows no such method."""
-
-
-class NoSuchPath(errors.StreamsError):
-    """The path belongs to nothing."""
-
-    def __init__(self) -> None:
-        super().__init__("There is nothing at this path. Streams are below the server's base path.")
-
-
-class Broken(errors.StreamsError):
-    """Something is wrong with the server, and only its log says what."""
-
-
-#: How HTTP says each error: the status, the code that programs read, the title that people read.
-CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
-    BadFraming: (400, "BAD_REQUEST", "Bad Request"),
-    errors.InvalidRequest: (400, "BAD_REQUEST", "Bad Request"),
-    errors.InvalidOffset: (400, "INVALID_OFFSET", "Invalid Offset"),
-    errors.InvalidName: (400, "INVALID_STREAM_NAME", "Invalid Stream Name"),
-    errors.InvalidJson: (400, "INVALID_JSON", "Invalid JSON"),
-    errors.EmptyBody: (400, "EMPTY_BODY", "Empty Body"),
-    errors.EmptyArray: (400, "EMPTY_ARRAY", "Empty Array"),
-    errors.WriterFenced: (403, "PRODUCER_EPOCH_FENCED", "Producer Epoch Fenced"),
-    errors.StreamNotFound: (404, "NOT_FOUND", "Stream Not Found"),
-    NoSuchPath: (404, "NOT_FOUND", "Not Found"),
-    MethodNotAllowed: (405, "METHOD_NOT_ALLOWED", "Method Not Allowed"),
-    RequestTimeout: (408, "REQUEST_TIMEOUT", "Request Timeout"),
-    errors.StreamExists: (409, "ALREADY_EXISTS", "Stream Already Exists"),
-    errors.ContentTypeMismatch: (409, "CONTENT_TYPE_MISMATCH", "Content Type Mismatch"),
-    errors.StreamClosed: (409, "STREAM_CLOSED", "Stream Closed"),
-    errors.SequenceConflict: (409, "SEQUENCE_CONFLICT", "Sequence Conflict"),
-    errors.WriterGap: (409, "SEQUENCE_CONFLICT", "Sequence Conflict"),
-    errors.ForkFromDeleted: (409, "FORK_FROM_TOMBSTONE", "Fork From Deleted Stream"),
-    errors.PathBlocked: (409, "PATH_BLOCKED", "Stream Path Blocked"),
-    errors.StreamGone: (410, "GONE", "Stream Gone"),
-    errors.OffsetGone: (410, "GONE", "Stream Gone"),
-    errors.BodyTooLarge: (413, "REQUEST_BODY_TOO_LARGE", "Request Body Too Large"),
-    errors.StreamFull: (413, "PAYLOAD_TOO_LARGE", "Payload Too Large"),
-    errors.StorageFull: (413, "PAYLOAD_TOO_LARGE", "Payload Too Large"),
-    TargetTooLong: (414, "TARGET_TOO_LONG", "Target Too Long"),
-    HeadersTooLarge: (431, "HEADERS_TOO_LARGE", "Request Header Fields Too Large"),
-    Broken: (500, "INTERNAL_ERROR", "Internal Server Error"),
-    errors.Unavailable: (503, "UNAVAILABLE", "Service Unavailable"),
-    errors.InsufficientStorage: (507, "INSUFFICIENT_STORAGE", "Insufficient Storage"),
-}
+#: How many streams' answers are remembered in part.
+_FACES: Final = 2048
 
 
 class Sink(Protocol):
@@ -149,27 +82,15 @@ class Answer(Struct, frozen=True, gc=False):
     body: bytes | Body = b""
 
 
-class Problem(Struct):
-    """An ``application/problem+json`` body (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-    instance: str
-
-
 class _Face:
-    """What every answer about one stream has in common."""
+    """What the answers about one stream to one origin begin with, up to the position that differs."""
 
-    __slots__ = ("events_lines", "next_offset", "type_line")
+    __slots__ = ("appended", "etag", "found")
 
-    def __init__(self, facts: StreamFacts) -> None:
-        self.type_line = b"Content-Type: " + facts.content_type.encode("latin-1") + b"\r\n"
-        self.next_offset = b"Stream-Next-Offset: %016d_" % facts.incarnation
-        encoding = b"" if is_text(facts.media_type) else b"Stream-SSE-Data-Encoding: base64\r\n"
-        self.events_lines = _EVENTS + encoding
+    def __init__(self, common: bytes, facts: StreamFacts) -> None:
+        self.appended = common + _NO_STORE + _next_offset(facts)
+        self.found = common + _NO_STORE + _content_type(facts) + _UP_TO_DATE + _next_offset(facts)
+        self.etag = etag_prefix(facts.id)
 
 
 class Answers:
@@ -189,48 +110,45 @@ class Answers:
             for origin in cors_origins
         }
         self._anywhere = self._common.get(b"*", _SECURITY + b"Vary: Origin\r\n")
-        self._faces: dict[int, _Face] = {}
+        self._faces: dict[tuple[int, bytes], _Face] = {}
 
     def common(self, request: StreamRequest) -> bytes:
-        """The lines of every answer to a request."""
+        """Write the lines of every answer to a request."""
         if self._any_origin:
             return self._anywhere
         return self._common.get(request.headers.get(b"origin", b""), self._anywhere)
 
-    def face(self, facts: StreamFacts) -> _Face:
-        face = self._faces.get(facts.id)
+    def _face(self, request: StreamRequest, facts: StreamFacts) -> _Face:
+        common = self.common(request)
+        face = self._faces.get((facts.id, common))
         if face is None:
-            if len(self._faces) >= 10_000:
+            if len(self._faces) >= _FACES:
                 self._faces.clear()
-            face = self._faces[facts.id] = _Face(facts)
+            face = self._faces[facts.id, common] = _Face(common, facts)
         return face
 
     def created(self, request: StreamRequest, created: Created) -> Answer:
-        face = self.face(created.facts)
-        head = self.common(request) + _NO_STORE + face.type_line + b"%b%016d\r\n" % (face.next_offset, created.tail)
+        facts = created.facts
+        head = self.common(request) + _NO_STORE + _content_type(facts) + _next_offset(facts)
+        head += b"%016d\r\n" % created.tail
         if created.closed:
             head += _CLOSED
         if not created.new:
             return Answer(200, head)
-        place = request.mount + quote_name(created.facts.name)
+        place = request.mount + quote_name(facts.name)
         host = request.headers.get(b"host")
         if host is not None:
             place = (b"https://" if request.secure else b"http://") + host + place
         return Answer(201, head + b"Location: %b\r\n" % place)
 
     def appended(self, request: StreamRequest, appended: Appended) -> Answer:
-        head = b"%b%b%b%016d\r\n" % (
-            self.common(request),
-            _NO_STORE,
-            self.face(appended.facts).next_offset,
-            appended.tail,
-        )
+        head = b"%b%016d\r\n" % (self._face(request, appended.facts).appended, appended.tail)
         if appended.closed:
             head += _CLOSED
         writer = appended.writer
         if writer is None:
             return Answer(204, head)
-        head += _writer_lines(writer)
+        head += b"Producer-Epoch: %d\r\nProducer-Seq: %d\r\n" % (writer.epoch, writer.seq)
         return Answer(204 if appended.duplicate or not request.body else 200, head)
 
     def found(
@@ -242,16 +160,9 @@ class Answers:
         :param rest: the body, where ``chunk`` does not have all of it.
         """
         facts = chunk.facts
-        face = self.face(facts)
-        tag = etag(facts.id, chunk.start, chunk.tail, chunk.closed)
-        head = b"%b%b%b%b%016d\r\nStream-Up-To-Date: true\r\nETag: %b\r\n" % (
-            self.common(request),
-            _NO_STORE,
-            face.type_line,
-            face.next_offset,
-            chunk.tail,
-            tag,
-        )
+        face = self._face(request, facts)
+        tag = etag(face.etag, chunk.start, chunk.tail, chunk.closed)
+        head = b"%b%016d\r\nETag: %b\r\n" % (face.found, chunk.tail, tag)
         if chunk.closed:
             head += _CLOSED
         if cursor is not None:
@@ -263,31 +174,29 @@ class Answers:
             return Answer(200, head, rest)
         return Answer(200, head, document(chunk.data) if facts.json else chunk.data)
 
-    def nothing_yet(self, request: StreamRequest, chunk: Chunk, cursor: int | None) -> Answer:
+    def nothing_yet(self, request: StreamRequest, chunk: Chunk, cursor: int) -> Answer:
         """Answer one who asked for what comes after the tail: there is nothing, or never will be."""
         head = self._at_tail(request, chunk)
-        if cursor is not None and not chunk.closed:
-            head += b"Stream-Cursor: %d\r\n" % cursor
-        return Answer(204, head)
+        return Answer(204, head if chunk.closed else head + b"Stream-Cursor: %d\r\n" % cursor)
 
     def tail(self, request: StreamRequest, chunk: Chunk) -> Answer:
         """Answer a catch-up read from ``now``: an empty body, and no ETag (PROTOCOL section 8)."""
-        head = self._at_tail(request, chunk) + self.face(chunk.facts).type_line
+        head = self._at_tail(request, chunk) + _content_type(chunk.facts)
         return Answer(200, head, b"[]" if chunk.facts.json else b"")
 
     def _at_tail(self, request: StreamRequest, chunk: Chunk) -> bytes:
-        head = self.common(request) + _NO_STORE + _UP_TO_DATE
-        head += b"%b%016d\r\n" % (self.face(chunk.facts).next_offset, chunk.tail)
+        head = self.common(request) + _NO_STORE + _UP_TO_DATE + _next_offset(chunk.facts) + b"%016d\r\n" % chunk.tail
         return head + _CLOSED if chunk.closed else head
 
     def events(self, request: StreamRequest, facts: StreamFacts, body: Body) -> Answer:
         """Answer with Server-Sent Events."""
-        return Answer(200, self.common(request) + self.face(facts).events_lines, body)
+        head = self.common(request) + _EVENTS
+        return Answer(200, head if is_text(facts.media_type) else head + _BASE64, body)
 
     def status(self, request: StreamRequest, status: StreamStatus) -> Answer:
         """Answer a HEAD."""
-        face = self.face(status.facts)
-        head = self.common(request) + _NO_STORE + face.type_line + b"%b%016d\r\n" % (face.next_offset, status.tail)
+        head = self.common(request) + _NO_STORE + _content_type(status.facts) + _next_offset(status.facts)
+        head += b"%016d\r\n" % status.tail
         if status.lifetime.ttl is not None:
             head += b"Stream-TTL: %d\r\n" % status.lifetime.ttl
         if status.lifetime.expires_at is not None:
@@ -308,41 +217,18 @@ class Answers:
 
     def error(self, request: StreamRequest | None, error: errors.StreamsError) -> Answer:
         """
-        Answer with an error (RFC 9457).
+        Answer with an error.
 
         :param request: None where there is none to speak of.
         """
-        status, code, title = CATALOGUE[type(error)]
-        slug = "internal" if code == "INTERNAL_ERROR" else code.lower().replace("_", "-")
-        problem = Problem(
-            type=f"/errors/{slug}",
-            title=title,
-            status=status,
-            code=code,
-            detail=str(error),
-            instance="" if request is None else request.target.decode("latin-1"),
-        )
+        status, lines, body = problem(error, "" if request is None else request.target.decode("latin-1"))
         common = self._anywhere if request is None else self.common(request)
-        head = common + _NO_STORE + b"Content-Type: application/problem+json\r\n" + _error_lines(error)
-        return Answer(status, head, msgspec.json.encode(problem))
+        return Answer(status, common + _NO_STORE + lines, body)
 
 
-def _writer_lines(writer: WriterState) -> bytes:
-    return b"Producer-Epoch: %d\r\nProducer-Seq: %d\r\n" % (writer.epoch, writer.seq)
+def _content_type(facts: StreamFacts) -> bytes:
+    return b"Content-Type: %b\r\n" % facts.content_type.encode("latin-1")
 
 
-def _error_lines(error: errors.StreamsError) -> bytes:
-    """The headers by which programs read the rest of an error."""
-    match error:
-        case errors.StreamClosed():
-            return _CLOSED + f"Stream-Next-Offset: {Offset(error.incarnation, error.tail)}\r\n".encode()
-        case errors.WriterFenced():
-            return b"Producer-Epoch: %d\r\n" % error.epoch
-        case errors.WriterGap():
-            return b"Producer-Expected-Seq: %d\r\nProducer-Received-Seq: %d\r\n" % (error.expected, error.received)
-        case errors.Unavailable():
-            return b"Retry-After: 1\r\n"
-        case MethodNotAllowed():
-            return b"Allow: %b\r\n" % METHODS
-        case _:
-            return b""
+def _next_offset(facts: StreamFacts) -> bytes:
+    return b"Stream-Next-Offset: %016d_" % facts.incarnation

@@ -16,7 +16,8 @@ from werkzeug.exceptions import NotFound
 from zope.interface import implementer
 
 from ..errors import InvalidRequest, StreamsError, Unavailable
-from .answers import Answers, MethodNotAllowed, NoSuchPath
+from .answers import Answers
+from .problems import MethodNotAllowed, NoSuchPath
 from .requests import check_host
 from .resource import StreamsResource
 

@@ -9,10 +9,11 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from ..errors import StreamsError
-from .answers import Answer, Body, RequestTimeout
+from .answers import Answer, Body
 from .framing import BODILESS, CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, STATUS_LINES
 from .intake import Asked, Intake
 from .outlet import Outlet, Transport
+from .problems import RequestTimeout
 from .requests import StreamRequest
 
 if TYPE_CHECKING:

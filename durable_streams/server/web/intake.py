@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import BodyTooLarge, InvalidRequest, StreamsError
-from .answers import BadFraming, HeadersTooLarge, TargetTooLong
+from .problems import BadFraming, HeadersTooLarge, TargetTooLong
 from .requests import READ_HEADERS, StreamRequest, check_host, join_header
 from .tree import TreeRequest
 

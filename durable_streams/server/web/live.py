@@ -124,7 +124,7 @@ class _Poll:
         if self._reading:
             return
         self._reading = True
-        found = maybeDeferred(self._streams.read, self._empty.facts.name, self._place, PIECE, False)
+        found = maybeDeferred(self._streams.read, self._empty.facts.name, self._place, PIECE, renew=False)
         found.addCallbacks(self._look, self._fail)
 
     def _look(self, chunk: Chunk) -> None:
@@ -220,7 +220,7 @@ class Tail:
         while self._sink is not None and not self._paused and not self._reading:
             place = Offset(self._facts.incarnation, self._position)
             try:
-                found = self._live.streams.follow(self._facts.name, place, EVENT_SIZE)
+                found = self._live.streams.read(self._facts.name, place, EVENT_SIZE, whole=True, renew=False)
             except StreamsError:
                 self._finish()
                 return

@@ -14,9 +14,10 @@ from ..interfaces import NowOrLater, T
 from ..model import NOW, START, Chunk
 from ..protocol.names import NameLimits
 from ..streams import Streams
-from .answers import Answer, Answers, Broken, MethodNotAllowed
+from .answers import Answer, Answers
 from .bodies import PIECE, Replay
 from .live import Live, Tail
+from .problems import Broken, MethodNotAllowed
 from .requests import StreamRequest, View, name_reader, read_append, read_creation, read_view
 
 _log = Logger()

@@ -1,4 +1,4 @@
-"""The one reader of request headers and queries: HTTP's words become the values of :mod:`durable_streams.server.model`."""
+"""The one reader of request headers and queries: HTTP's words become the values of :mod:`..model`."""
 
 from __future__ import annotations
 
@@ -92,12 +92,12 @@ def pick_headers(fields: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """
     headers: dict[bytes, bytes] = {}
     for name, value in fields:
-        name = name.lower()
-        if name in READ_HEADERS:
-            if name not in headers:
-                headers[name] = value
-            elif not join_header(headers, name, value):
-                raise InvalidRequest(f"{name.decode('latin-1').title()} was sent twice. Send it once.")
+        key = name.lower()
+        if key in READ_HEADERS:
+            if key not in headers:
+                headers[key] = value
+            elif not join_header(headers, key, value):
+                raise InvalidRequest(f"{key.decode('latin-1').title()} was sent twice. Send it once.")
     return headers
 
 
@@ -173,6 +173,12 @@ def read_creation(request: StreamRequest, read_name: Callable[[bytes], str]) -> 
     return StreamConfig(content_type, lifetime, closed, fork)
 
 
+def _unquote(value: bytes) -> str:
+    if b"%" in value:
+        value = unquote_to_bytes(value)
+    return value.decode("latin-1")
+
+
 def read_view(query: bytes) -> View:
     """
     Read the query of a GET (PROTOCOL sections 5.6 to 5.8). Parameters that it does not know mean nothing.
@@ -180,18 +186,21 @@ def read_view(query: bytes) -> View:
     :raises InvalidOffset: the offset is malformed, empty, or there twice.
     :raises InvalidRequest: ``live`` names no mode, or asks for one without an offset.
     """
+    return _FIRST_VIEWS.get(query) or _read_view(query)
+
+
+def _read_view(query: bytes) -> View:
     offset = live = cursor = None
-    if query:
-        for pair in query.split(b"&"):
-            key, _, value = pair.partition(b"=")
-            if key == b"offset":
-                if offset is not None:
-                    raise InvalidOffset("There are two offsets. Send one.")
-                offset = parse_offset(_unquote(value))
-            elif key == b"live":
-                live = _unquote(value)
-            elif key == b"cursor":
-                cursor = _unquote(value)
+    for pair in query.split(b"&"):
+        key, _, value = pair.partition(b"=")
+        if key == b"offset":
+            if offset is not None:
+                raise InvalidOffset("There are two offsets. Send one.")
+            offset = parse_offset(_unquote(value))
+        elif key == b"live":
+            live = _unquote(value)
+        elif key == b"cursor":
+            cursor = _unquote(value)
     if live is not None:
         if live not in ("long-poll", "sse"):
             raise InvalidRequest("live must be long-poll or sse.")
@@ -200,10 +209,8 @@ def read_view(query: bytes) -> View:
     return View(offset, live, cursor)
 
 
-def _unquote(value: bytes) -> str:
-    if b"%" in value:
-        value = unquote_to_bytes(value)
-    return value.decode("latin-1")
+#: What most readers ask for at first.
+_FIRST_VIEWS: Final = {query: _read_view(query) for query in (b"", b"offset=-1", b"offset=now")}
 
 
 def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:

@@ -1,0 +1,132 @@
+"""How HTTP says what went wrong (RFC 9457): each error has one status, one code for programs, one title for people."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from .. import errors
+from ..model import Offset
+
+#: The methods that a stream knows.
+METHODS: Final = b"GET, HEAD, PUT, POST, DELETE, OPTIONS"
+
+# Errors of the HTTP layer itself
+
+
+class BadFraming(errors.StreamsError):
+    """The request is not HTTP, or is HTTP that two readers could take two ways."""
+
+
+class HeadersTooLarge(errors.StreamsError):
+    """The header block is over the limit."""
+
+
+class TargetTooLong(errors.StreamsError):
+    """The request's target is over the limit."""
+
+
+class RequestTimeout(errors.StreamsError):
+    """The request did not arrive whole in time."""
+
+
+class MethodNotAllowed(errors.StreamsError):
+    """A stream knows no such method."""
+
+
+class NoSuchPath(errors.StreamsError):
+    """The path belongs to nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("There is nothing at this path. Streams are below the server's base path.")
+
+
+class Broken(errors.StreamsError):
+    """Something is wrong with the server, and only its log says what."""
+
+
+#: How HTTP says each error: the status, the code that programs read, the title that people read.
+CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
+    BadFraming: (400, "BAD_REQUEST", "Bad Request"),
+    errors.InvalidRequest: (400, "BAD_REQUEST", "Bad Request"),
+    errors.InvalidOffset: (400, "INVALID_OFFSET", "Invalid Offset"),
+    errors.InvalidName: (400, "INVALID_STREAM_NAME", "Invalid Stream Name"),
+    errors.InvalidJson: (400, "INVALID_JSON", "Invalid JSON"),
+    errors.EmptyBody: (400, "EMPTY_BODY", "Empty Body"),
+    errors.EmptyArray: (400, "EMPTY_ARRAY", "Empty Array"),
+    errors.WriterFenced: (403, "PRODUCER_EPOCH_FENCED", "Producer Epoch Fenced"),
+    errors.StreamNotFound: (404, "NOT_FOUND", "Stream Not Found"),
+    NoSuchPath: (404, "NOT_FOUND", "Not Found"),
+    MethodNotAllowed: (405, "METHOD_NOT_ALLOWED", "Method Not Allowed"),
+    RequestTimeout: (408, "REQUEST_TIMEOUT", "Request Timeout"),
+    errors.StreamExists: (409, "ALREADY_EXISTS", "Stream Already Exists"),
+    errors.ContentTypeMismatch: (409, "CONTENT_TYPE_MISMATCH", "Content Type Mismatch"),
+    errors.StreamClosed: (409, "STREAM_CLOSED", "Stream Closed"),
+    errors.SequenceConflict: (409, "SEQUENCE_CONFLICT", "Sequence Conflict"),
+    errors.WriterGap: (409, "SEQUENCE_CONFLICT", "Sequence Conflict"),
+    errors.ForkFromDeleted: (409, "FORK_FROM_TOMBSTONE", "Fork From Deleted Stream"),
+    errors.PathBlocked: (409, "PATH_BLOCKED", "Stream Path Blocked"),
+    errors.StreamGone: (410, "GONE", "Stream Gone"),
+    errors.OffsetGone: (410, "GONE", "Stream Gone"),
+    errors.BodyTooLarge: (413, "REQUEST_BODY_TOO_LARGE", "Request Body Too Large"),
+    errors.StreamFull: (413, "PAYLOAD_TOO_LARGE", "Payload Too Large"),
+    errors.StorageFull: (413, "PAYLOAD_TOO_LARGE", "Payload Too Large"),
+    TargetTooLong: (414, "TARGET_TOO_LONG", "Target Too Long"),
+    HeadersTooLarge: (431, "HEADERS_TOO_LARGE", "Request Header Fields Too Large"),
+    Broken: (500, "INTERNAL_ERROR", "Internal Server Error"),
+    errors.Unavailable: (503, "UNAVAILABLE", "Service Unavailable"),
+    errors.InsufficientStorage: (507, "INSUFFICIENT_STORAGE", "Insufficient Storage"),
+}
+
+_Entry = tuple[int, str, str]
+
+
+class Problem(Struct):
+    """An ``application/problem+json`` body (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    instance: str
+
+
+def problem(error: errors.StreamsError, instance: str) -> tuple[int, bytes, bytes]:
+    """
+    Say an error.
+
+    :param instance: the request's path and query, where there is a request.
+    :returns: the status, the header lines, and the body.
+    """
+    status, code, title = _entry(type(error))
+    slug = "internal" if code == "INTERNAL_ERROR" else code.lower().replace("_", "-")
+    body = Problem(f"/errors/{slug}", title, status, code, str(error), instance)
+    return status, b"Content-Type: application/problem+json\r\n" + _lines(error), msgspec.json.encode(body)
+
+
+def _entry(kind: type) -> _Entry:
+    """Find an error's place in the catalogue, or that of what it is a kind of."""
+    for ancestor in kind.__mro__:
+        if ancestor in CATALOGUE:
+            return CATALOGUE[ancestor]
+    return CATALOGUE[Broken]
+
+
+def _lines(error: errors.StreamsError) -> bytes:
+    """The headers by which programs read the rest of an error."""
+    match error:
+        case errors.StreamClosed():
+            return f"Stream-Closed: true\r\nStream-Next-Offset: {Offset(error.incarnation, error.tail)}\r\n".encode()
+        case errors.WriterFenced():
+            return b"Producer-Epoch: %d\r\n" % error.epoch
+        case errors.WriterGap():
+            return b"Producer-Expected-Seq: %d\r\nProducer-Received-Seq: %d\r\n" % (error.expected, error.received)
+        case errors.Unavailable():
+            return b"Retry-After: 1\r\n"
+        case MethodNotAllowed():
+            return b"Allow: %b\r\n" % METHODS
+        case _:
+            return b""
