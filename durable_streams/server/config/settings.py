@@ -42,7 +42,7 @@ class HttpSettings(Struct, frozen=True):
 class ConnectionSettings(Struct, frozen=True):
     """How long a connection may take over what."""
 
-    long_poll_timeout_secs: int = 30
+    long_poll_timeout_secs: int = 20
     sse_reconnect_interval_secs: int = 60
     header_timeout_secs: int = 15
     body_timeout_secs: int = 30

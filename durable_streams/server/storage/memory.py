@@ -119,17 +119,27 @@ class _Stream:
         start = start_of_append(owner.ends, position)
         return max(start, owner.base), min(end_of_read(owner.ends, start, 0), end)
 
-    def range(self, start: int, end: int) -> bytes:
-        if start == self.base and end == self.tail:
-            return bytes(self.data)
+    def pieces(self, start: int, end: int) -> list[tuple[_Stream, int, int]]:
+        """Say who has the bytes between two positions: each with the first and the end of its part, in order."""
         pieces = []
-        while start < end:
-            owner, stop = self.owner(start)
-            stop = min(stop, end)
-            with memoryview(owner.data) as data:
-                pieces.append(bytes(data[start - owner.base : stop - owner.base]))
-            start = stop
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        stream: _Stream | None = self
+        while stream is not None and start < end:
+            first = max(start, stream.base)
+            if first < end:
+                pieces.append((stream, first, end))
+                end = first
+            stream = stream.source
+        pieces.reverse()
+        return pieces
+
+    def slice(self, start: int, end: int) -> bytes:
+        with memoryview(self.data) as data:
+            return bytes(data[start - self.base : end - self.base])
+
+    def range(self, start: int, end: int) -> bytes:
+        if start >= self.base:
+            return bytes(self.data) if start == self.base and end == self.tail else self.slice(start, end)
+        return b"".join([owner.slice(first, stop) for owner, first, stop in self.pieces(start, end)])
 
 
 class _Silence:
@@ -194,10 +204,9 @@ class MemoryStorage:
         writer = append.writer
         known = self._writer_state(stream, writer.id, now) if writer is not None else None
         tail = stream.base + len(stream.data)
-        new = is_new(append, stream.facts, tail, stream.closed, stream.sequence, known)
-        if stream.lifetime.ttl is not None:
-            stream.deadline = deadline(stream.lifetime, now)
-        if not new:
+        if not is_new(append, stream.facts, tail, stream.closed, stream.sequence, known):
+            if stream.lifetime.ttl is not None:
+                stream.deadline = deadline(stream.lifetime, now)
             return Appended(stream.facts, tail, stream.closed, known, duplicate=True)
         data = append.data
         if data:
@@ -214,6 +223,8 @@ class MemoryStorage:
             stream.sequence = append.sequence
         if append.close:
             stream.closed = True
+        if stream.lifetime.ttl is not None:
+            stream.deadline = deadline(stream.lifetime, now)
         stream.updated_at = now
         self._listener.committed(name)
         return Appended(stream.facts, tail, stream.closed, known)
@@ -250,7 +261,7 @@ class MemoryStorage:
 
     def renew(self, name: str, now: float) -> None:
         stream = self._streams.get(name)
-        if stream is not None and stream.lifetime.ttl is not None and now < stream.deadline:
+        if stream is not None and not stream.deleted and stream.lifetime.ttl is not None and now < stream.deadline:
             stream.deadline = deadline(stream.lifetime, now)
 
     def sweep(self, now: float, most: int) -> int:
@@ -347,8 +358,13 @@ class MemoryStorage:
             return False
 
     def _end_of_whole(self, stream: _Stream, start: int, limit: int) -> int:
-        owner, stop = stream.owner(start)
-        return min(end_of_read(owner.ends, start, limit), stop)
+        if start >= stream.base:
+            return end_of_read(stream.ends, start, limit)
+        for owner, first, stop in stream.pieces(start, stream.tail):
+            if stop - start > limit:
+                end = min(end_of_read(owner.ends, first, start + limit - first), stop)
+                return end if end - start <= limit or first == start else first
+        return stream.tail
 
     def _make_room(self, stream: _Stream, size: int) -> None:
         if self._bytes + size > self._limits.total_bytes:

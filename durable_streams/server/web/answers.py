@@ -137,7 +137,7 @@ class Answers:
             return Answer(200, head)
         place = request.mount + quote_name(facts.name)
         host = request.headers.get(b"host")
-        if host is not None:
+        if host:
             place = (b"https://" if request.secure else b"http://") + host + place
         return Answer(201, head + b"Location: %b\r\n" % place)
 

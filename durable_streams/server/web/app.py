@@ -52,7 +52,7 @@ def build_app(answers: Answers, ready: Readiness) -> Klein:
 
     @app.handle_errors(WrongMethod)
     def not_so(request: IRequest, failure: Failure) -> bytes:
-        return _problem(request, answers, MethodNotAllowed("This path can only be read."))
+        return _problem(request, answers, MethodNotAllowed("This path can only be read.", b"GET, HEAD"))
 
     return app
 

@@ -8,6 +8,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..errors import StreamsError
 from ..model import Chunk
 from ..streams import Streams
 from .answers import Sink
@@ -63,7 +64,12 @@ class Replay:
                 sink, self._sink = self._sink, None
                 sink.finish()
             else:
-                found = self._streams.read_range(self._facts, self._position, min(self._position + PIECE, self._tail))
+                end = min(self._position + PIECE, self._tail)
+                try:
+                    found = self._streams.read_range(self._facts, self._position, end)
+                except Exception:
+                    self._failed(Failure())
+                    return
                 if isinstance(found, Deferred):
                     found.addCallback(self._read_later).addErrback(self._failed)
                     return
@@ -80,6 +86,9 @@ class Replay:
         self._next = piece[:-1] + b"]" if self._json and self._position == self._tail else piece
 
     def _failed(self, failure: Failure) -> None:
-        _log.failure("A read of {name} could not go on.", failure=failure, name=self._facts.name)
-        if self._sink is not None:
-            self._sink.abort()
+        # That the stream was deleted meanwhile is no news to anybody but the reader.
+        if not failure.check(StreamsError):
+            _log.failure("A read of {name} could not go on.", failure=failure, name=self._facts.name)
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.abort()

@@ -19,11 +19,11 @@ from .requests import StreamRequest
 if TYPE_CHECKING:
     from .listener import ChannelFactory
 
-#: Over how many bytes of answers that wait to be sent no further request is served.
-_UNSENT_LIMIT: Final = 262_144
-
 #: How long, in seconds, what a refused client still sends is read and thrown away, so that it gets to see why.
 _LINGER: Final = 2
+
+#: From how many bytes on a chunk is not copied to be framed.
+_LARGE: Final = 16_384
 
 #: What stands in the queue: a request or the refusal of one, whether the connection lives on after it, and whether it
 #: is HTTP/1.0.
@@ -58,7 +58,9 @@ class StreamChannel(Protocol):
         self._chunked = False
         self._continue_due = False
         self._lives_on = True
+        self._taking_turns = False
         self._ending = False
+        self._lingering = False
 
     # The connection
 
@@ -103,7 +105,12 @@ class StreamChannel(Protocol):
 
     def expire(self) -> None:
         """The connection has had its time."""
-        if self._busy or self._ending or self._outlet.unsent:
+        if self._lingering:
+            # What the kernel still has to send, it goes on sending; an abort would throw it away.
+            self._lingering = False
+            self.deadline = self.factory.tick + self.factory.settings.stall_timeout
+            self.transport.loseConnection()
+        elif self._busy or self._ending or self._outlet.behind:
             self.transport.abortConnection()
         elif self._intake.unfinished:
             self._intake.deaf = True
@@ -122,7 +129,9 @@ class StreamChannel(Protocol):
     def asked(self, request: Asked, lives_on: bool, old: bool) -> None:
         if self._ending:
             return
-        if self._busy or self._queue or self._outlet.unsent > _UNSENT_LIMIT:
+        # A client that sent its body did not wait to be told to.
+        self._continue_due = False
+        if self._busy or self._queue or self._outlet.behind:
             self._queue.append((request, lives_on, old))
         else:
             self._answer(request, lives_on, old)
@@ -144,7 +153,6 @@ class StreamChannel(Protocol):
 
     def _answer(self, asked: Asked | Answer, lives_on: bool, old: bool) -> None:
         self._lives_on = lives_on and not self.factory.draining
-        self._continue_due = False
         if isinstance(asked, StreamRequest):
             answer = self._perform(asked)
         elif isinstance(asked, Answer):
@@ -200,9 +208,11 @@ class StreamChannel(Protocol):
         else:
             self._chunked = True
             connection += CHUNKED
-        self._write(b"".join((STATUS_LINES[answer.status], self.factory.date_line, answer.head, connection, b"\r\n")))
         self._begin()
+        self._write(b"".join((STATUS_LINES[answer.status], self.factory.date_line, answer.head, connection, b"\r\n")))
         self._streaming = body
+        if self._outlet.behind:
+            body.pauseProducing()
         body.start(self)
 
     def _answered(self) -> None:
@@ -211,13 +221,19 @@ class StreamChannel(Protocol):
         if not self._lives_on:
             self._end()
             return
-        self.deadline = self.factory.tick + self.factory.settings.idle_timeout
+        if not self._outlet.behind:
+            self.deadline = self.factory.tick + self.factory.settings.idle_timeout
         if self._queue or self._continue_due:
             self._next()
 
     def _next(self) -> None:
-        while self._queue and not self._busy and not self._ending and self._outlet.unsent <= _UNSENT_LIMIT:
+        if self._taking_turns:
+            # The loop further up goes on.
+            return
+        self._taking_turns = True
+        while self._queue and not self._busy and not self._ending and not self._outlet.behind:
             self._answer(*self._queue.pop(0))
+        self._taking_turns = False
         if self._busy or self._queue or self._ending:
             return
         if self._continue_due:
@@ -234,17 +250,30 @@ class StreamChannel(Protocol):
         self._outlet.finish(self._hang_up)
 
     def _hang_up(self) -> None:
-        if self._intake.deaf and not self._paused:
+        if self._outlet.direct and (self._intake.deaf or self._paused):
+            self._intake.deaf = True
+            if self._paused:
+                self.transport.resumeProducing()
             self.transport.loseWriteConnection()
+            self._lingering = True
             self.deadline = self.factory.tick + _LINGER
         else:
             self._intake.deaf = True
             self.transport.loseConnection()
+            self.deadline = self.factory.tick + self.factory.settings.stall_timeout
 
     # What a body writes to
 
     def write(self, data: bytes) -> None:
-        self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        if not self._chunked:
+            self._write(data)
+        elif len(data) < _LARGE:
+            self._write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            # Readers share it: not one copy for each.
+            self._write(b"%x\r\n" % len(data))
+            self._write(data)
+            self._write(b"\r\n")
 
     def finish(self) -> None:
         self._streaming = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
@@ -11,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import BodyTooLarge, InvalidRequest, StreamsError
-from .problems import BadFraming, HeadersTooLarge, TargetTooLong
+from .problems import BadFraming, Broken, HeadersTooLarge, TargetTooLong
 from .requests import READ_HEADERS, StreamRequest, check_host, join_header
 from .tree import TreeRequest
 
@@ -19,7 +20,9 @@ from .tree import TreeRequest
 Asked: TypeAlias = StreamRequest | TreeRequest
 
 #: Headers that say how the request itself is framed.
-_FRAMING_HEADERS: Final = frozenset([b"content-length", b"transfer-encoding", b"expect"])
+_FRAMING_HEADERS: Final = frozenset([b"content-length", b"transfer-encoding", b"expect", b"upgrade"])
+
+_ABSOLUTE_FORM: Final = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 
 _log = Logger()
 
@@ -77,8 +80,11 @@ class _Stop(Exception):
 
 def _origin_form(url: bytes) -> bytes:
     """Take from an absolute URL, which a client may send to a proxy, and so to us, the path and the query."""
-    scheme, _, rest = url.partition(b"://")
-    return b"/" + rest.partition(b"/")[2] if scheme.lower() in (b"http", b"https") else url
+    match = _ABSOLUTE_FORM.match(url)
+    if match is None:
+        return url
+    rest = url[match.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest
 
 
 def _all_unknown(name: bytes) -> None:
@@ -100,11 +106,13 @@ class Intake:
 
     __slots__ = (
         "__weakref__",
+        "_bare_bytes",
         "_body",
         "_feed",
         "_fields",
         "_headers",
         "_in_body",
+        "_interrupted",
         "_lives_on",
         "_look_up",
         "_old",
@@ -129,11 +137,15 @@ class Intake:
         self._look_up: Callable[[bytes], bytes | None] = _all_unknown
         self._body: bytes | bytearray = b""
         self._in_body = False
+        # The parser leaves the body to the protocol that the request asks for.
+        self._interrupted = False
         self._lives_on = True
         self._old = False
         # The packet that the request began with, while it is being parsed; and the bytes of the packets since.
         self._packet = b""
         self._wire_bytes = 0
+        # The bytes of the packets since the last one that had headers or some of the body; -1 during that one.
+        self._bare_bytes = 0
         self.deaf = False
         self.timed = False
 
@@ -160,8 +172,10 @@ class Intake:
                 self._feed(self._packet)
             except httptools.HttpParserUpgrade as upgrade:
                 # We upgrade to nothing: the request was taken as it stands, and the next one follows it.
-                self._renew()
                 rest = data = data[upgrade.args[0] :]
+                if self._interrupted:
+                    rest = self._without_upgrade(self._parser.get_method()) + rest
+                self._renew()
             except httptools.HttpParserCallbackError as error:
                 self._stopped(error)
             except httptools.HttpParserError as error:
@@ -169,11 +183,27 @@ class Intake:
         if self._url and not self.deaf:
             self._count(len(data))
 
+    def _without_upgrade(self, method: bytes) -> bytes:
+        """
+        Write the head that was read once more, as a client would that asks for no other protocol.
+
+        What came behind it would otherwise be taken for the next request, and it is not the client's to say so.
+        """
+        fields = self._headers.items() if self._fields is None else self._fields
+        lines = [b"%b: %b\r\n" % field for field in fields if field[0].lower() not in (b"connection", b"upgrade")]
+        lines.append(b"Connection: keep-alive\r\n" if self._lives_on else b"Connection: close\r\n")
+        head = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self._url, b"1.0" if self._old else b"1.1", b"".join(lines))
+        self._url = b""
+        self._headers = {}
+        self._fields = None
+        self._in_body = self._interrupted = False
+        return head
+
     def _stopped(self, error: httptools.HttpParserCallbackError) -> None:
         self.deaf = True
         if not isinstance(error.__context__, _Stop):
             _log.failure("A request could not be taken in.", failure=Failure(error.__context__))
-            self._refuse(BadFraming("The server could not take this in."))
+            self._refuse(Broken("Something is wrong with the server. Its log says what."))
 
     def _refuse(self, error: StreamsError) -> None:
         self.deaf = True
@@ -192,9 +222,14 @@ class Intake:
         if not self._in_body:
             if self._wire_bytes > limits.header_bytes:
                 self._refuse(HeadersTooLarge(f"The headers are larger than {limits.header_bytes} bytes."))
-        elif self._wire_bytes > 2 * limits.body_bytes + limits.header_bytes:
+            return
+        self._bare_bytes = self._bare_bytes + size if self._bare_bytes >= 0 else 0
+        if self._wire_bytes > 2 * limits.body_bytes + limits.header_bytes:
             # Chunks may cost as much again as what they carry, but not more.
             self._refuse(BodyTooLarge(limits.body_bytes))
+        elif self._bare_bytes > limits.header_bytes:
+            # The parser keeps a trailer until it is complete.
+            self._refuse(HeadersTooLarge(f"The trailers are larger than {limits.header_bytes} bytes."))
 
     # What the parser calls
 
@@ -228,18 +263,23 @@ class Intake:
         parser = self._parser
         headers = self._headers
         self._in_body = True
+        self._bare_bytes = -1
         self._lives_on = parser.should_keep_alive()
-        if headers.get(b"host") not in self._shared.hosts or b" HTTP/1.1\r\n" not in self._packet:
-            self._check_version_and_host(parser.get_http_version())
-        else:
+        # To ask the parser for the version costs more than to look where it stands in a request that came in one piece.
+        packet = self._packet
+        version_at = packet.find(b" ") + 1 + len(self._url)
+        if headers.get(b"host") in self._shared.hosts and packet.startswith(b" HTTP/1.1\r\n", version_at):
             self._old = False
+        else:
+            self._check_version_and_host(parser.get_http_version())
         limits = self._shared.limits
-        if len(self._packet) + self._wire_bytes > limits.header_bytes:
-            header_bytes = self._packet.find(b"\r\n\r\n") + self._wire_bytes
-            if self._packet and header_bytes > limits.header_bytes:
+        if len(packet) + self._wire_bytes > limits.header_bytes:
+            header_bytes = packet.find(b"\r\n\r\n") + self._wire_bytes
+            if packet and header_bytes > limits.header_bytes:
                 self._stop(HeadersTooLarge(f"The headers are larger than {limits.header_bytes} bytes."))
         if b"content-length" in headers:
-            if int(headers[b"content-length"]) > limits.body_bytes:
+            length = headers[b"content-length"].lstrip(b"0")
+            if len(length) > 18 or int(length or b"0") > limits.body_bytes:
                 self._stop(BodyTooLarge(limits.body_bytes))
         elif b"transfer-encoding" in headers:
             if self._old or headers[b"transfer-encoding"].strip().lower() != b"chunked":
@@ -247,7 +287,9 @@ class Intake:
             self._look_up = _all_ignored
         else:
             return
-        if b"expect" in headers and not self._old and headers[b"expect"].strip().lower() == b"100-continue":
+        if b"upgrade" in headers and parser.should_upgrade():
+            self._interrupted = True
+        elif b"expect" in headers and not self._old and headers[b"expect"].strip().lower() == b"100-continue":
             self._owner.expects_continue()
 
     def _check_version_and_host(self, version: str) -> None:
@@ -267,6 +309,7 @@ class Intake:
             self._shared.hosts.add(host)
 
     def on_body(self, data: bytes) -> None:
+        self._bare_bytes = -1
         if not self._body:
             self._body = data
         else:
@@ -277,21 +320,25 @@ class Intake:
             self._stop(BodyTooLarge(self._shared.limits.body_bytes))
 
     def on_message_complete(self) -> None:
+        if self._interrupted:
+            return
         method = self._parser.get_method()
         body = self._body if isinstance(self._body, bytes) else bytes(self._body)
         request: Asked
+        url = self._url if self._url.startswith(b"/") else _origin_form(self._url)
         if self._fields is None:
             base = self._shared.base
-            url = self._url if self._url.startswith(b"/") else _origin_form(self._url)
             path, _, query = url.partition(b"?")
             request = StreamRequest(method, base, path[len(base) :], query, self._headers, body, self._shared.secure)
         else:
-            request = TreeRequest(method, self._url, self._fields, body)
+            request = TreeRequest(method, url, self._fields, body)
             self._fields = None
+            # There are no tunnels, and what follows was meant for one.
+            self._lives_on = self._lives_on and method != b"CONNECT"
         self._url = self._packet = self._body = b""
         self._headers = {}
         self._in_body = self.timed = False
-        self._wire_bytes = 0
+        self._wire_bytes = self._bare_bytes = 0
         self._owner.asked(request, self._lives_on, self._old)
         if not self._lives_on:
             # What follows is not ours to read, and no reason to complain.

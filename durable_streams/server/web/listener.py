@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from email.utils import formatdate
+from typing import Final
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
 from twisted.web.server import Site
 
 from ..errors import Unavailable
@@ -17,6 +19,9 @@ from .framing import CLOSE, STATUS_LINES
 from .intake import IntakeLimits, Shared
 from .operations import Operations
 from .outlet import Transport
+
+#: How long a connection over the limit is left the time to read why, in seconds.
+_LINGER: Final = 1
 
 
 class ChannelSettings(Struct, frozen=True, gc=False):
@@ -66,7 +71,7 @@ class ChannelFactory(Factory):
         self.draining = False
         self.tick = 1
         self.date_line = b""
-        self._clock = clock
+        self.clock = clock
         self._channels: set[StreamChannel] = set()
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = clock
@@ -118,7 +123,7 @@ class ChannelFactory(Factory):
 
     def _tick(self) -> None:
         self.tick += 1
-        self.date_line = f"Date: {formatdate(self._clock.seconds(), usegmt=True)}\r\n".encode()
+        self.date_line = f"Date: {formatdate(self.clock.seconds(), usegmt=True)}\r\n".encode()
         tick = self.tick
         for channel in [channel for channel in self._channels if 0 < channel.deadline <= tick]:
             channel.expire()
@@ -144,4 +149,10 @@ class _Refusal(Protocol):
             + b"Content-Length: %d\r\n\r\n" % len(answer.body)
             + answer.body
         )
-        self.transport.loseConnection()
+        # A client that is still sending would never read this if the socket were closed under it.
+        self.transport.loseWriteConnection()
+        self._end = self._factory.clock.callLater(_LINGER, self.transport.abortConnection)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._end.active():
+            self._end.cancel()

@@ -26,8 +26,8 @@ EVENT_SIZE = 65_536
 #: How long a tail may be silent, in seconds.
 KEEP_ALIVE = 14
 
-#: How many frames are kept for other tails that need the same.
-_FRAMES = 64
+#: Of how many bytes of frames the latest are kept for other tails that need the same.
+_FRAME_BYTES = 1_048_576
 
 _log = Logger()
 
@@ -35,7 +35,7 @@ _log = Logger()
 class LiveSettings(Struct, frozen=True, gc=False):
     """How long, in seconds, a long-poll waits, and a tail stays until it is asked to come again (0: for good)."""
 
-    long_poll_timeout: float = 30
+    long_poll_timeout: float = 20
     reconnect_interval: float = 60
 
 
@@ -49,6 +49,7 @@ class Live:
         self.current_cursor = 0
         self._tails: set[Tail] = set()
         self._frames: dict[tuple[int, int, int, bool, bool, int], bytes] = {}
+        self._frame_bytes = 0
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = clock
 
@@ -76,8 +77,9 @@ class Live:
             frame = sse.control_event(offset, cursor, up_to_date, up_to_date and chunk.closed)
             if chunk.data:
                 frame = sse.data_event(chunk.data, facts.json, is_text(facts.media_type)) + frame
-            if len(self._frames) >= _FRAMES:
-                self._frames.clear()
+            self._frame_bytes += len(frame)
+            if self._frame_bytes > _FRAME_BYTES:
+                self._forget_frames()
             self._frames[key] = frame
         return frame
 
@@ -91,12 +93,16 @@ class Live:
         self._tails.discard(tail)
         if not self._tails and self._ticking.running:
             self._ticking.stop()
-            self._frames.clear()
+            self._forget_frames()
+
+    def _forget_frames(self) -> None:
+        self._frames.clear()
+        self._frame_bytes = 0
 
     def _tick(self) -> None:
         now = self.clock.seconds()
         self.current_cursor = self.cursor(None)
-        self._frames.clear()
+        self._forget_frames()
         for tail in list(self._tails):
             tail.tick(now)
 
@@ -111,6 +117,7 @@ class _Poll:
         self.outcome: Deferred[Chunk] = Deferred(lambda _: self._leave())
         self._over = False
         self._reading = False
+        self._woken = False
         self._timeout = live.clock.callLater(live.settings.long_poll_timeout, self._time_out)
         self._streams.watch(empty.facts.name, self._wake)
         # Something may have come between the read that found nothing and the watch.
@@ -121,6 +128,8 @@ class _Poll:
         self._wake()
 
     def _wake(self) -> None:
+        # A change during a read may have come too late for it.
+        self._woken = self._reading
         if self._reading:
             return
         self._reading = True
@@ -136,6 +145,8 @@ class _Poll:
         elif chunk.data or chunk.closed or self._over or self._streams.draining:
             self._leave()
             self.outcome.callback(chunk)
+        elif self._woken:
+            self._wake()
 
     def _fail(self, failure: Failure) -> None:
         if failure.check(OffsetGone, InvalidOffset):
@@ -168,6 +179,7 @@ class Tail:
         "_silent",
         "_since",
         "_sink",
+        "_woken",
         "length",
     )
 
@@ -179,6 +191,7 @@ class Tail:
         self._sink: Sink | None = None
         self._paused = False
         self._reading = False
+        self._woken = False
         # Ticks since the last word; -1 before the first, which is said even if there is nothing to tell.
         self._silent = -1
         self._since = live.clock.seconds()
@@ -217,12 +230,14 @@ class Tail:
 
     def _go_on(self) -> None:
         """Read what there is to read, as far as the reader keeps up."""
+        # A change during a read may have come too late for it.
+        self._woken = self._reading
         while self._sink is not None and not self._paused and not self._reading:
             place = Offset(self._facts.incarnation, self._position)
             try:
                 found = self._live.streams.read(self._facts.name, place, EVENT_SIZE, whole=True, renew=False)
-            except StreamsError:
-                self._finish()
+            except Exception:
+                self._failed(Failure())
                 return
             if isinstance(found, Deferred):
                 self._reading = True
@@ -232,7 +247,7 @@ class Tail:
 
     def _read_later(self, chunk: Chunk) -> None:
         self._reading = False
-        if self._sink is not None and self._send(chunk):
+        if self._sink is not None and (self._send(chunk) or self._woken):
             self._go_on()
 
     def _failed(self, failure: Failure) -> None:

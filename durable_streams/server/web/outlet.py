@@ -67,22 +67,40 @@ class Outlet:
     ``transport.write`` arms and disarms the reactor for every answer, so what the socket takes at once goes past it.
     The rest is kept here, uncopied, and the transport asks for it a slice at a time.
 
-    :ivar unsent: how many bytes are kept here.
+    :ivar behind: the reader does not keep up: bytes wait here, or with the transport, and none may overtake them.
+    :ivar direct: what is written goes to the socket as it is, so that the socket's own shutdown ends it.
     """
 
-    __slots__ = ("_after", "_gathered", "_gathering", "_owner", "_send_some", "_transport", "_waiting", "unsent")
+    __slots__ = (
+        "_after",
+        "_gathered",
+        "_gathered_bytes",
+        "_gathering",
+        "_owner",
+        "_send_some",
+        "_transport",
+        "_waiting",
+        "behind",
+        "direct",
+    )
 
     def __init__(self, transport: Transport, owner: OutletOwner) -> None:
         self._transport = transport
         self._owner = owner
         self._gathering = False
         self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
         self._waiting: list[memoryview] = []
         self._after: Callable[[], None] | None = None
-        self.unsent = 0
-        # Over TLS, and on transports that are not a socket's own, the transport's buffer has to do.
-        self._send_some = None if getattr(transport, "TLS", False) else getattr(transport, "writeSomeData", None)
-        if self._send_some is None:
+        self.behind = False
+        # Over TLS, and on transports that are not a socket's own, the transport's buffer has to do. Those that wrap a
+        # socket's, as TLS does, pass on its attributes; a writeSomeData from there would go past all that they do.
+        send_some = getattr(type(transport), "writeSomeData", None)
+        self.direct = send_some is not None and not getattr(transport, "TLS", False)
+        self._send_some: Callable[[bytes], object] | None = None
+        if self.direct:
+            self._send_some = transport.writeSomeData  # type: ignore[attr-defined]
+        else:
             transport.registerProducer(self, True)
 
     def gather(self) -> None:
@@ -95,10 +113,12 @@ class Outlet:
         gathered = self._gathered
         if gathered:
             self._gathered = []
-            self.unsent = 0
+            self._gathered_bytes = 0
             self._send(gathered[0] if len(gathered) == 1 else b"".join(gathered))
-        if self._after is not None and not self._waiting:
+        if self._after is not None and not self.behind:
             after, self._after = self._after, None
+            if self._send_some is None:
+                self._transport.unregisterProducer()
             after()
 
     def write(self, data: bytes) -> None:
@@ -107,8 +127,8 @@ class Outlet:
             self._send(data)
             return
         self._gathered.append(data)
-        self.unsent += len(data)
-        if self.unsent > _SLICE:
+        self._gathered_bytes += len(data)
+        if self._gathered_bytes > _SLICE:
             self.flush()
             self._gathering = True
 
@@ -123,27 +143,25 @@ class Outlet:
         self._send_some = _into_nothing
         self._waiting = []
         self._after = None
-        self.unsent = 0
 
     def _send(self, data: bytes) -> None:
         send_some = self._send_some
         if send_some is None:
             self._transport.write(data)
             return
-        if self._waiting:
+        if self.behind:
             self._waiting.append(memoryview(data))
-            self.unsent += len(data)
             return
         sent = send_some(data)
-        size = len(data)
-        if sent == size:
+        if sent == len(data):
             return
+        self.behind = True
         if not isinstance(sent, int) or sent < 0:
             self.close()
             self._transport.abortConnection()
+            self._owner.blocked()
             return
         self._waiting.append(memoryview(data)[sent:])
-        self.unsent = size - sent
         # The transport asks for the first slice within this call, and for the next whenever its buffer is empty.
         self._transport.registerProducer(self, False)
 
@@ -151,9 +169,10 @@ class Outlet:
         """The transport's buffer is empty: give it the next slice."""
         waiting = self._waiting
         if not waiting:
+            self.behind = False
             if self._send_some is not None:
                 self._transport.unregisterProducer()
-                self.flush()
+            self.flush()
             self._owner.drained()
             return
         first = waiting[0]
@@ -161,12 +180,12 @@ class Outlet:
             first, waiting[0] = first[:_SLICE], first[_SLICE:]
         else:
             del waiting[0]
-        self.unsent -= len(first)
         self._transport.write(bytes(first))
         self._owner.blocked()
 
     def pauseProducing(self) -> None:
         """The transport's own buffer is full."""
+        self.behind = True
         self._owner.blocked()
 
     def stopProducing(self) -> None:

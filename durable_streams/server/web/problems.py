@@ -33,7 +33,11 @@ class RequestTimeout(errors.StreamsError):
 
 
 class MethodNotAllowed(errors.StreamsError):
-    """A stream knows no such method."""
+    """There is no such method here; ``methods`` lists those that there are."""
+
+    def __init__(self, message: str, methods: bytes = METHODS) -> None:
+        super().__init__(message)
+        self.methods = methods
 
 
 class NoSuchPath(errors.StreamsError):
@@ -127,6 +131,6 @@ def _lines(error: errors.StreamsError) -> bytes:
         case errors.Unavailable():
             return b"Retry-After: 1\r\n"
         case MethodNotAllowed():
-            return b"Allow: %b\r\n" % METHODS
+            return b"Allow: %b\r\n" % error.methods
         case _:
             return b""

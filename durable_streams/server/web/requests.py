@@ -24,7 +24,7 @@ READ_HEADERS: Final = frozenset(
 )
 
 #: Headers whose values, sent several times, are one list. Of every other, a second one is refused.
-_LISTS: Final = frozenset([b"if-none-match"])
+_LISTS: Final = frozenset([b"if-none-match", b"upgrade"])
 
 #: The largest epoch and sequence number of a producer: what JavaScript keeps exactly.
 MAX_INTEGER: Final = 2**53 - 1

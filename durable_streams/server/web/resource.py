@@ -64,6 +64,8 @@ class StreamsResource:
         return NOT_DONE_YET
 
     def _read(self, request: Request, headers: dict[bytes, bytes]) -> StreamRequest:
+        # A body over the limit may be large, and on disk: one byte more than the limit is enough to know.
+        most = self._operations.settings.body_bytes + 1
         path, _, query = request.uri.partition(b"?")
         # What is left of the path as it came, percent-encoded: twisted.web's own segments are decoded.
         segments = path.split(b"/")
@@ -74,7 +76,7 @@ class StreamsResource:
             path=name,
             query=query,
             headers=headers,
-            body=request.content.read() if request.content is not None else b"",
+            body=request.content.read(most) if request.content is not None else b"",
             secure=bool(request.isSecure()),
         )
 
@@ -108,7 +110,8 @@ class _Delivery:
             request.responseHeaders.addRawHeader(name, value)
         body = answer.body
         if isinstance(body, bytes):
-            if answer.status not in (204, 304):
+            # The answer to a HEAD that has no body to measure does not say that there would be none to a GET.
+            if answer.status not in (204, 304) and (body or request.method != b"HEAD"):
                 request.setHeader(b"content-length", b"%d" % len(body))
             request.write(body)
             self.finish()

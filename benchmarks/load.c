@@ -1,0 +1,1262 @@
+/*
+ * load: the load generator of the benchmarks.
+ *
+ *   load create HOST PORT PATH streams                      PUT each stream once
+ *   load append HOST PORT PATH connections seconds bytes    POST, closed loop
+ *   load read   HOST PORT PATH connections seconds          GET, closed loop
+ *   load write  HOST PORT PATH events bytes                 numbered events from one connection, closed loop
+ *   load tails  HOST PORT PATH tails events rate bytes      SSE latency at a steady rate
+ *   load fanout HOST PORT PATH tails seconds bytes          SSE throughput, one writer as fast as it goes
+ *   load idle   HOST PORT PATH tails                        holds SSE tails until stdin closes
+ *   load stall  HOST PORT PATH tails                        holds SSE tails unread until stdin says "EVENTS BYTES"
+ *
+ * Options: --type CONTENT-TYPE (application/json); --streams N (a "{n}" in PATH stands for 0 to N-1, taken in turn,
+ * request by request); --drain SECONDS (30: how long to wait for an answer, and for what is still on its way).
+ *
+ * One thread, epoll, no memory taken and nothing printed while it measures. Requests are rendered once, before. Each
+ * connection of a closed loop has one request under way. A result is one line of JSON on stdout; latencies are in
+ * microseconds; "busy" is the share of one core that the generator itself used: near 1, it measures itself.
+ *
+ * An event is {"n":NUMBER,"t":NANOSECONDS,"p":"xxx"}: its number from 0, the monotonic time just before it was sent,
+ * and a filling that makes it exactly as long as asked. A tail checks that each number comes once, in order and
+ * whole. Tails read as a client should: one that the server ends goes on from the last offset that it was told
+ * ("reconnects").
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SECOND UINT64_C(1000000000)
+
+enum {
+    OPENING = 16,           /* connections that may wait for their first answer: servers' backlogs are short */
+    BATCH = 512,            /* epoll events taken at once */
+    WINDOW = 1024,          /* how far back a late event is told from a doubled one */
+    SMALLEST_EVENT = 64,
+    STALLED_RECEIVE_BUFFER = 16 << 10,
+};
+
+/* Tags of epoll registrations that are no index of a client or a tail. */
+#define WRITER UINT64_MAX
+#define TIMER (UINT64_MAX - 1)
+#define STDIN (UINT64_MAX - 2)
+
+static const char *content_type = "application/json";
+static size_t stream_count = 1;
+static double drain_seconds = 30;
+static uint64_t last_answer; /* when the last one came, or when the waiting began */
+
+static const char *server_host, *server_port;
+static struct sockaddr_storage server_address;
+static socklen_t server_address_length;
+
+static int poller;
+static int receive_buffer; /* of each connection; 0: as the system sets it */
+static char received[256 * 1024];
+
+/* --------------------------------------------------------------------------------------------- time and failure */
+
+static _Noreturn void fail(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("load: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    exit(1);
+}
+
+static uint64_t clock_ns(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t now_ns(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+/* Gives up on a server that answers nothing. */
+static void keep_patience(uint64_t now)
+{
+    if ((double)(now - last_answer) > drain_seconds * (double)SECOND)
+        fail("no answer for %g seconds", drain_seconds);
+}
+
+/* The processor time that this process has used. */
+static uint64_t processor_ns(void)
+{
+    return clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+static void *allocate(size_t count, size_t size)
+{
+    void *memory = calloc(count ? count : 1, size);
+    if (!memory)
+        fail("out of memory");
+    return memory;
+}
+
+struct stopwatch {
+    uint64_t started, processor;
+};
+
+static struct stopwatch stopwatch_start(void)
+{
+    return (struct stopwatch){now_ns(), processor_ns()};
+}
+
+static double stopwatch_seconds(const struct stopwatch *stopwatch)
+{
+    return (double)(now_ns() - stopwatch->started) / (double)SECOND;
+}
+
+/* The share of one core that this process used meanwhile. */
+static double stopwatch_busy(const struct stopwatch *stopwatch)
+{
+    return (double)(processor_ns() - stopwatch->processor) / (double)SECOND / stopwatch_seconds(stopwatch);
+}
+
+/* ---------------------------------------------------------------------------------------------------- histogram */
+
+/* Buckets of 1/128 of their value, so quantiles are exact to under one per cent; the largest value is kept exactly. */
+enum { FINENESS = 7, BUCKETS = (64 - FINENESS + 1) << FINENESS };
+
+struct histogram {
+    uint64_t count, largest;
+    uint64_t buckets[BUCKETS];
+};
+
+static void histogram_add(struct histogram *histogram, uint64_t value)
+{
+    unsigned index;
+    if (value < (1u << FINENESS)) {
+        index = (unsigned)value;
+    } else {
+        unsigned power = 63u - (unsigned)__builtin_clzll(value);
+        unsigned within = (unsigned)(value >> (power - FINENESS)) & ((1u << FINENESS) - 1);
+        index = ((power - FINENESS + 1) << FINENESS) + within;
+    }
+    histogram->buckets[index]++;
+    histogram->count++;
+    if (value > histogram->largest)
+        histogram->largest = value;
+}
+
+static double histogram_quantile_us(const struct histogram *histogram, double quantile)
+{
+    uint64_t rank = (uint64_t)(quantile * (double)histogram->count), before = 0;
+    for (unsigned index = 0; index < BUCKETS; index++) {
+        before += histogram->buckets[index];
+        if (before > rank) {
+            if (index < (1u << FINENESS))
+                return index / 1e3;
+            unsigned shift = (index >> FINENESS) - 1;
+            uint64_t lowest = (UINT64_C(1) << FINENESS) + (index & ((1u << FINENESS) - 1));
+            return (double)(lowest << shift) / 1e3;
+        }
+    }
+    return (double)histogram->largest / 1e3;
+}
+
+static void print_latency(const struct histogram *histogram)
+{
+    printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f", histogram_quantile_us(histogram, 0.50),
+           histogram_quantile_us(histogram, 0.99), (double)histogram->largest / 1e3);
+}
+
+/* ----------------------------------------------------------------------------------------------------- requests */
+
+struct request {
+    char *bytes;
+    size_t length;
+};
+
+/* Renders "PATH" with "{n}" replaced by the number of a stream. */
+static void render_path(char *path, size_t size, const char *pattern, size_t number)
+{
+    const char *mark = strstr(pattern, "{n}");
+    int length = mark ? snprintf(path, size, "%.*s%zu%s", (int)(mark - pattern), pattern, number, mark + 3)
+                      : snprintf(path, size, "%s", pattern);
+    if (length < 0 || (size_t)length >= size)
+        fail("the path is too long");
+}
+
+/*
+ * Renders a request with the headers that a browser's fetch sends to another origin. The body, when there is one, is
+ * left for the caller to write behind the head: the answer's length includes it.
+ */
+static struct request render_request(const char *method, const char *path, const char *accept, bool typed,
+                                     size_t body_length)
+{
+    char type[300] = "", size[64] = "";
+    if (typed)
+        snprintf(type, sizeof type, "Content-Type: %s\r\n", content_type);
+    if (strcmp(method, "GET") != 0)
+        snprintf(size, sizeof size, "Content-Length: %zu\r\n", body_length);
+    char head[4096];
+    int length = snprintf(
+        head, sizeof head,
+        "%s %s HTTP/1.1\r\n"
+        "Host: %s:%s\r\n"
+        "Connection: keep-alive\r\n"
+        "%s"
+        "sec-ch-ua-platform: \"Linux\"\r\n"
+        "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+        "Chrome/140.0.0.0 Safari/537.36\r\n"
+        "sec-ch-ua: \"Chromium\";v=\"140\", \"Not=A?Brand\";v=\"24\", \"Google Chrome\";v=\"140\"\r\n"
+        "%s"
+        "sec-ch-ua-mobile: ?0\r\n"
+        "Accept: %s\r\n"
+        "Origin: https://app.example.com\r\n"
+        "Sec-Fetch-Site: cross-site\r\n"
+        "Sec-Fetch-Mode: cors\r\n"
+        "Sec-Fetch-Dest: empty\r\n"
+        "Referer: https://app.example.com/\r\n"
+        "Accept-Encoding: gzip, deflate, br, zstd\r\n"
+        "Accept-Language: en-GB,en;q=0.9\r\n"
+        "\r\n",
+        method, path, server_host, server_port, size, type, accept);
+    if (length < 0 || (size_t)length >= sizeof head)
+        fail("the request head is too long");
+    struct request request = {allocate(1, (size_t)length + body_length), (size_t)length + body_length};
+    memcpy(request.bytes, head, (size_t)length);
+    return request;
+}
+
+/* Writes a body of exactly so many bytes that is JSON, and text, and bytes. */
+static void fill_body(char *body, size_t length)
+{
+    static const char open[] = "{\"p\":\"", close[] = "\"}";
+    size_t shortest = sizeof open - 1 + sizeof close - 1;
+    if (length < shortest)
+        fail("a body has at least %zu bytes", shortest);
+    memset(body, 'x', length);
+    memcpy(body, open, sizeof open - 1);
+    memcpy(body + length - (sizeof close - 1), close, sizeof close - 1);
+}
+
+/* ---------------------------------------------------------------------------------------------------- responses */
+
+enum response_state { HEAD, BODY, CHUNK_SIZE, CHUNK, CHUNK_END, TRAILERS, COMPLETE };
+
+/* What is known of a response so far. Zeroed, it awaits one. */
+struct response {
+    enum response_state state;
+    int status;
+    bool sized, chunked, encoded, closes;
+    uint64_t left;      /* bytes of a sized body, or of this chunk, still to come */
+    size_t line_length; /* of a line whose end has not come yet */
+    char line[200];     /* the names and values of interest are shorter; what is longer is cut */
+};
+
+typedef void body_sink(void *owner, const char *bytes, size_t length);
+
+/* Takes one line, without its end, from the bytes; false when its end has not come. */
+static bool take_line(struct response *response, const char **at, const char *end, const char **line, size_t *length)
+{
+    const char *newline = memchr(*at, '\n', (size_t)(end - *at));
+    const char *stop = newline ? newline : end;
+    size_t piece = (size_t)(stop - *at);
+    if (newline && response->line_length == 0) {
+        *line = *at;
+        *length = piece;
+    } else {
+        size_t room = sizeof response->line - response->line_length;
+        size_t kept = piece < room ? piece : room;
+        memcpy(response->line + response->line_length, *at, kept);
+        response->line_length += kept;
+        *line = response->line;
+        *length = response->line_length;
+    }
+    *at = newline ? newline + 1 : end;
+    if (!newline)
+        return false;
+    response->line_length = 0;
+    if (*length && (*line)[*length - 1] == '\r')
+        --*length;
+    return true;
+}
+
+/* The value of a header line when its name is this (given in lower case, with the colon); else a null pointer. */
+static const char *header_value(const char *line, size_t length, const char *name, size_t *value_length)
+{
+    size_t name_length = strlen(name);
+    if (length < name_length || strncasecmp(line, name, name_length) != 0)
+        return NULL;
+    const char *value = line + name_length, *end = line + length;
+    while (value < end && (*value == ' ' || *value == '\t'))
+        value++;
+    *value_length = (size_t)(end - value);
+    return value;
+}
+
+static uint64_t parse_number(const char *text, size_t length, unsigned base)
+{
+    uint64_t number = 0;
+    for (size_t index = 0; index < length; index++) {
+        char character = text[index];
+        unsigned digit;
+        if (character >= '0' && character <= '9')
+            digit = (unsigned)(character - '0');
+        else if (base == 16 && (character | 32) >= 'a' && (character | 32) <= 'f')
+            digit = (unsigned)((character | 32) - 'a') + 10;
+        else
+            break;
+        number = number * base + digit;
+    }
+    return number;
+}
+
+static bool contains(const char *text, size_t length, const char *word)
+{
+    size_t word_length = strlen(word);
+    for (size_t start = 0; start + word_length <= length; start++)
+        if (strncasecmp(text + start, word, word_length) == 0)
+            return true;
+    return false;
+}
+
+static void take_header(struct response *response, const char *line, size_t length)
+{
+    const char *value;
+    size_t value_length;
+    if (response->status == 0) {
+        if (length < 12 || memcmp(line, "HTTP/1.", 7) != 0)
+            fail("this is no HTTP/1 response: %.*s", (int)(length < 80 ? length : 80), line);
+        response->status = (int)parse_number(line + 9, 3, 10);
+    } else if ((line[0] | 32) != 'c' && (line[0] | 32) != 't') {
+        return;
+    } else if ((value = header_value(line, length, "content-length:", &value_length))) {
+        response->sized = true;
+        response->left = parse_number(value, value_length, 10);
+    } else if ((value = header_value(line, length, "transfer-encoding:", &value_length))) {
+        response->chunked = contains(value, value_length, "chunked");
+    } else if ((value = header_value(line, length, "content-encoding:", &value_length))) {
+        response->encoded = !contains(value, value_length, "identity");
+    } else if ((value = header_value(line, length, "connection:", &value_length))) {
+        response->closes = contains(value, value_length, "close");
+    }
+}
+
+static void head_is_complete(struct response *response)
+{
+    if (response->status < 200)
+        memset(response, 0, sizeof *response); /* an interim response: the real one follows */
+    else if (response->status == 204 || response->status == 304)
+        response->state = COMPLETE;
+    else if (response->chunked)
+        response->state = CHUNK_SIZE;
+    else if (response->sized && response->left == 0)
+        response->state = COMPLETE;
+    else
+        response->state = BODY;
+}
+
+/* Reads the bytes up to the end of this response; gives the body to the sink, and answers how many bytes it used. */
+static size_t response_feed(struct response *response, const char *bytes, size_t length, body_sink *sink, void *owner)
+{
+    const char *at = bytes, *end = bytes + length, *line;
+    size_t line_length, piece;
+    while (at < end && response->state != COMPLETE) {
+        switch (response->state) {
+        case HEAD:
+            if (!take_line(response, &at, end, &line, &line_length))
+                break;
+            if (line_length)
+                take_header(response, line, line_length);
+            else if (response->status)
+                head_is_complete(response);
+            break;
+        case CHUNK_SIZE:
+            if (!take_line(response, &at, end, &line, &line_length))
+                break;
+            response->left = parse_number(line, line_length, 16);
+            response->state = response->left ? CHUNK : TRAILERS;
+            break;
+        case BODY:
+        case CHUNK:
+            piece = (size_t)(end - at);
+            if ((response->sized || response->chunked) && piece > response->left)
+                piece = (size_t)response->left;
+            if (sink)
+                sink(owner, at, piece);
+            at += piece;
+            response->left -= piece;
+            if (response->chunked && response->left == 0)
+                response->state = CHUNK_END;
+            else if (response->sized && response->left == 0)
+                response->state = COMPLETE;
+            break;
+        case CHUNK_END:
+            if (take_line(response, &at, end, &line, &line_length))
+                response->state = CHUNK_SIZE;
+            break;
+        case TRAILERS:
+            if (take_line(response, &at, end, &line, &line_length) && line_length == 0)
+                response->state = COMPLETE;
+            break;
+        case COMPLETE:
+            break;
+        }
+    }
+    return (size_t)(at - bytes);
+}
+
+static void response_reset(struct response *response)
+{
+    memset(response, 0, offsetof(struct response, line));
+}
+
+/* -------------------------------------------------------------------------------------------------- connections */
+
+static void resolve(void)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found;
+    int problem = getaddrinfo(server_host, server_port, &hints, &found);
+    if (problem)
+        fail("%s:%s: %s", server_host, server_port, gai_strerror(problem));
+    memcpy(&server_address, found->ai_addr, found->ai_addrlen);
+    server_address_length = found->ai_addrlen;
+    freeaddrinfo(found);
+}
+
+static void watch(int operation, int descriptor, uint32_t events, uint64_t tag)
+{
+    struct epoll_event event = {.events = events, .data.u64 = tag};
+    if (epoll_ctl(poller, operation, descriptor, &event) != 0)
+        fail("epoll_ctl: %s", strerror(errno));
+}
+
+static int dial(void)
+{
+    int descriptor = socket(server_address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0), yes = 1;
+    if (descriptor < 0)
+        fail("socket: %s", strerror(errno));
+    /* Set before connecting, or the kernel drops what an earlier, larger window let in, and backs off for seconds. */
+    if (receive_buffer)
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+    if (connect(descriptor, (struct sockaddr *)&server_address, server_address_length) != 0)
+        fail("cannot connect to %s:%s: %s", server_host, server_port, strerror(errno));
+    setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    return descriptor;
+}
+
+/* A keep-alive connection with at most one request under way. */
+struct client {
+    int descriptor;
+    bool answered; /* at least once */
+    bool underway; /* a request is */
+    bool watching_output;
+    uint64_t tag, sent_at;
+    const char *unsent;
+    size_t unsent_length;
+    struct response response;
+};
+
+enum outcome { WAITING, ANSWERED, BROKEN };
+
+static void client_connect(struct client *client, uint64_t tag)
+{
+    client->descriptor = dial();
+    client->tag = tag;
+    client->underway = client->watching_output = false;
+    client->unsent_length = 0;
+    response_reset(&client->response);
+    watch(EPOLL_CTL_ADD, client->descriptor, EPOLLIN, tag);
+}
+
+static void client_reconnect(struct client *client)
+{
+    close(client->descriptor);
+    client_connect(client, client->tag);
+}
+
+/* Sends what it can of what is unsent; false when the connection is broken. */
+static bool client_flush(struct client *client)
+{
+    while (client->unsent_length) {
+        ssize_t sent = send(client->descriptor, client->unsent, client->unsent_length, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0 && errno != EAGAIN)
+            return false;
+        if (sent < 0)
+            break;
+        client->unsent += sent;
+        client->unsent_length -= (size_t)sent;
+    }
+    bool wanted = client->unsent_length != 0;
+    if (wanted != client->watching_output)
+        watch(EPOLL_CTL_MOD, client->descriptor, wanted ? EPOLLIN | EPOLLOUT : EPOLLIN, client->tag);
+    client->watching_output = wanted;
+    return true;
+}
+
+static void client_send(struct client *client, const struct request *request)
+{
+    client->unsent = request->bytes;
+    client->unsent_length = request->length;
+    client->underway = true;
+    client->sent_at = now_ns();
+    client_flush(client); /* should the connection be broken, epoll says so next */
+}
+
+/* Goes on with what epoll announced: sends what is left of the request, reads what has come of the answer. */
+static enum outcome client_continue(struct client *client, uint32_t events)
+{
+    struct response *response = &client->response;
+    if ((events & EPOLLOUT) && !client_flush(client))
+        return BROKEN;
+    if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+        return WAITING;
+    ssize_t length = recv(client->descriptor, received, sizeof received, MSG_DONTWAIT);
+    if (length < 0 && (errno == EAGAIN || errno == EINTR))
+        return WAITING;
+    if (length == 0 && response->state == BODY && !response->sized)
+        return ANSWERED; /* a body that ends with its connection */
+    if (length <= 0)
+        return BROKEN;
+    size_t used = response_feed(response, received, (size_t)length, NULL, NULL);
+    if (used < (size_t)length)
+        return BROKEN; /* an answer to no question */
+    if (response->state != COMPLETE)
+        return WAITING;
+    return client->unsent_length ? BROKEN : ANSWERED;
+}
+
+/* Readies the client, answered or broken, for its next request. Tells whether the answer was a success. */
+static bool client_conclude(struct client *client, enum outcome outcome)
+{
+    static bool told;
+    struct response *response = &client->response;
+    int status = outcome == ANSWERED ? response->status : 0;
+    bool success = status >= 200 && status < 300;
+    if (client->underway && !success && !told) {
+        fprintf(stderr, "load: a request was answered %d (0: not at all); others are only counted\n", status);
+        told = true;
+    }
+    last_answer = now_ns();
+    client->answered = true;
+    client->underway = false;
+    if (outcome == BROKEN || response->closes || response->state != COMPLETE)
+        client_reconnect(client);
+    response_reset(response);
+    return success;
+}
+
+/* ----------------------------------------------------------------------------------------- create, append, read */
+
+static struct histogram answer_latency;
+
+/* The result of a run of requests. */
+static void print_answers(uint64_t answers, uint64_t errors, const struct stopwatch *stopwatch)
+{
+    double passed = stopwatch_seconds(stopwatch), busy = stopwatch_busy(stopwatch);
+    printf("{\"requests\": %" PRIu64 ", \"errors\": %" PRIu64 ", \"seconds\": %.3f, \"per_second\": %.1f, ", answers,
+           errors, passed, (double)(answers - errors) / passed);
+    print_latency(&answer_latency);
+    printf(", \"busy\": %.3f}\n", busy);
+}
+
+/*
+ * Runs the requests in turn over the connections, each sending its next as its last is answered: for so many seconds,
+ * or, when that is 0, each request once. The clock of a timed run starts when every connection has had an answer.
+ */
+static void closed_loop(const struct request *requests, size_t request_count, size_t connections, double seconds)
+{
+    bool timed = seconds > 0;
+    struct client *clients = allocate(connections, sizeof *clients);
+    struct epoll_event events[BATCH];
+    struct stopwatch stopwatch = stopwatch_start();
+    last_answer = stopwatch.started;
+    size_t opened = 0, established = 0, next = 0, underway = 0;
+    uint64_t answers = 0, errors = 0, now = 0, deadline = UINT64_MAX;
+    if (!timed && connections > request_count)
+        connections = request_count;
+    while (timed ? now < deadline : next < request_count || underway) {
+        for (; opened < connections && opened - established < OPENING; opened++, underway++) {
+            client_connect(&clients[opened], opened);
+            client_send(&clients[opened], &requests[next++ % request_count]);
+        }
+        int count = epoll_wait(poller, events, BATCH, 100);
+        now = now_ns();
+        if (count == 0)
+            keep_patience(now);
+        for (int index = 0; index < count; index++) {
+            struct client *client = &clients[events[index].data.u64];
+            bool first = !client->answered, expected = client->underway;
+            enum outcome outcome = client_continue(client, events[index].events);
+            if (outcome == WAITING)
+                continue;
+            now = now_ns();
+            bool success = client_conclude(client, outcome);
+            if (!expected)
+                continue; /* the server hung up on a connection with nothing under way */
+            underway--;
+            answers++;
+            errors += !success;
+            if (success)
+                histogram_add(&answer_latency, now - client->sent_at);
+            if (first && ++established == connections && timed) {
+                memset(&answer_latency, 0, sizeof answer_latency);
+                answers = errors = 0;
+                stopwatch = stopwatch_start();
+                deadline = stopwatch.started + (uint64_t)(seconds * (double)SECOND);
+            }
+            if (timed ? now < deadline : next < request_count) {
+                client_send(client, &requests[next++ % request_count]);
+                underway++;
+            }
+        }
+    }
+    print_answers(answers, errors, &stopwatch);
+}
+
+/* Renders a request for each stream that the path stands for, and runs them. */
+static void run_requests(const char *method, const char *pattern, size_t connections, double seconds,
+                         size_t body_length)
+{
+    struct request *requests = allocate(stream_count, sizeof *requests);
+    char path[1024];
+    for (size_t number = 0; number < stream_count; number++) {
+        render_path(path, sizeof path, pattern, number);
+        requests[number] = render_request(method, path, "*/*", strcmp(method, "GET") != 0, body_length);
+        if (body_length)
+            fill_body(requests[number].bytes + requests[number].length - body_length, body_length);
+    }
+    closed_loop(requests, stream_count, connections, seconds);
+}
+
+/* ------------------------------------------------------------------------------------------------------- events */
+
+/* The one connection that appends numbered events to a stream. */
+struct writer {
+    struct client client;
+    struct request request;
+    char *body;
+    size_t bytes;
+    uint64_t sent, answers, errors;
+};
+
+static void writer_open(struct writer *writer, const char *path, size_t bytes)
+{
+    if (bytes < SMALLEST_EVENT)
+        fail("an event has at least %d bytes", SMALLEST_EVENT);
+    memset(writer, 0, sizeof *writer);
+    writer->bytes = bytes;
+    writer->request = render_request("POST", path, "*/*", true, bytes);
+    writer->body = writer->request.bytes + writer->request.length - bytes;
+    memset(writer->body, 'x', bytes);
+    memcpy(writer->body + bytes - 2, "\"}", 2);
+    client_connect(&writer->client, WRITER);
+}
+
+static void writer_send(struct writer *writer)
+{
+    char start[SMALLEST_EVENT + 1];
+    int length = snprintf(start, sizeof start, "{\"n\":%" PRIu64 ",\"t\":%" PRIu64 ",\"p\":\"", writer->sent,
+                          now_ns());
+    if (length + 2 > SMALLEST_EVENT)
+        fail("too many events");
+    memset(writer->body, 'x', SMALLEST_EVENT - 2); /* over the last event's start, which may have been longer */
+    memcpy(writer->body, start, (size_t)length);
+    writer->sent++;
+    client_send(&writer->client, &writer->request);
+    last_answer = writer->client.sent_at;
+}
+
+/* Goes on with what epoll announced. */
+static void writer_continue(struct writer *writer, uint32_t events)
+{
+    bool expected = writer->client.underway;
+    enum outcome outcome = client_continue(&writer->client, events);
+    if (outcome == WAITING)
+        return;
+    uint64_t passed = now_ns() - writer->client.sent_at;
+    bool success = client_conclude(&writer->client, outcome);
+    if (!expected)
+        return;
+    writer->answers++;
+    writer->errors += !success;
+    if (success)
+        histogram_add(&answer_latency, passed);
+}
+
+/* -------------------------------------------------------------------------------------------------------- tails */
+
+enum scan_state { SEEK, KEY, KEY_END, COLON, VALUE, NUMBER, TEXT };
+enum { FOUND_N = 1, FOUND_T = 2, FOUND_P = 4, FOUND_ALL = 7 };
+
+/* Where in the JSON of the events a tail is. Whitespace and the order of the members do not matter. */
+struct scanner {
+    enum scan_state state;
+    char key;
+    unsigned found;
+    uint64_t number, n, t;
+    size_t text;
+};
+
+enum field { NAME, EVENT, DATA, OTHER };
+
+struct tail {
+    int descriptor;
+    bool ready; /* its first control event has come */
+    struct response response;
+    struct scanner scanner;
+    /* the line and the event of SSE that it is in */
+    enum field field;
+    bool after_colon;
+    char name[8];
+    unsigned name_length;
+    char kind; /* first letter of the event's name: c(ontrol) or d(ata) */
+    char control[320];
+    size_t control_length;
+    char offset[80]; /* where to go on from, as last told */
+    /* the events that it has had */
+    uint64_t next, taken;
+    uint64_t seen[WINDOW / 64];
+};
+
+static struct histogram arrival_latency;
+
+static struct {
+    struct tail *tails;
+    size_t count, opened, ready;
+    size_t bytes; /* of an event; 0 when not known */
+    char path[1024];
+    uint64_t arrived;    /* when the bytes that are read now came */
+    uint64_t last_taken; /* when the last event came */
+    uint64_t taken, doubled, out_of_order, damaged, reconnects;
+} audience;
+
+static size_t digits(uint64_t number)
+{
+    size_t count = 1;
+    while (number >= 10)
+        number /= 10, count++;
+    return count;
+}
+
+static inline uint64_t *seen_word(struct tail *tail, uint64_t number)
+{
+    return &tail->seen[number % WINDOW / 64];
+}
+
+static inline uint64_t seen_bit(uint64_t number)
+{
+    return UINT64_C(1) << (number % 64);
+}
+
+/* Takes an event that has come to a tail. */
+static void take_event(struct tail *tail, uint64_t number, uint64_t sent_at, size_t text)
+{
+    static const size_t frame = sizeof "{\"n\":,\"t\":,\"p\":\"\"}" - 1;
+    if (sent_at > audience.arrived || (number > tail->next && number - tail->next > (UINT64_C(1) << 32))
+        || (audience.bytes && frame + digits(number) + digits(sent_at) + text != audience.bytes)) {
+        audience.damaged++;
+        return;
+    }
+    if (number >= tail->next) {
+        uint64_t gap = number - tail->next;
+        for (uint64_t missing = gap > WINDOW ? number - WINDOW : tail->next; missing < number; missing++)
+            *seen_word(tail, missing) &= ~seen_bit(missing);
+        tail->next = number + 1;
+    } else if (tail->next - number > WINDOW || (*seen_word(tail, number) & seen_bit(number))) {
+        audience.doubled++;
+        return;
+    } else {
+        audience.out_of_order++;
+    }
+    *seen_word(tail, number) |= seen_bit(number);
+    tail->taken++;
+    audience.taken++;
+    audience.last_taken = audience.arrived;
+    histogram_add(&arrival_latency, audience.arrived - sent_at);
+}
+
+static void scan(struct tail *tail, const char *at, const char *end)
+{
+    struct scanner *scanner = &tail->scanner;
+    while (at < end) {
+        char character = *at;
+        switch (scanner->state) {
+        case SEEK:
+            at++;
+            if (character == '"') {
+                scanner->state = KEY;
+            } else if (character == '{') {
+                scanner->found = 0;
+            } else if (character == '}') {
+                if (scanner->found == FOUND_ALL)
+                    take_event(tail, scanner->n, scanner->t, scanner->text);
+                else
+                    audience.damaged++;
+                scanner->found = 0;
+            }
+            break;
+        case KEY:
+            at++;
+            scanner->key = character;
+            scanner->state = KEY_END;
+            break;
+        case KEY_END:
+            at++;
+            if (character == '"')
+                scanner->state = COLON;
+            else
+                scanner->key = 0; /* a longer name is none of ours */
+            break;
+        case COLON:
+            at++;
+            if (character == ':')
+                scanner->state = VALUE;
+            break;
+        case VALUE:
+            if (character == '"') {
+                at++;
+                scanner->state = TEXT;
+                if (scanner->key == 'p')
+                    scanner->text = 0;
+            } else if (character == ' ' || character == '\t') {
+                at++;
+            } else {
+                scanner->number = 0;
+                scanner->state = NUMBER;
+            }
+            break;
+        case NUMBER:
+            if (character >= '0' && character <= '9') {
+                at++;
+                scanner->number = scanner->number * 10 + (uint64_t)(character - '0');
+                break;
+            }
+            if (scanner->key == 'n') {
+                scanner->n = scanner->number;
+                scanner->found |= FOUND_N;
+            } else if (scanner->key == 't') {
+                scanner->t = scanner->number;
+                scanner->found |= FOUND_T;
+            }
+            scanner->state = SEEK;
+            break;
+        case TEXT: {
+            const char *quote = memchr(at, '"', (size_t)(end - at));
+            scanner->text += (size_t)((quote ? quote : end) - at);
+            if (quote) {
+                if (scanner->key == 'p')
+                    scanner->found |= FOUND_P;
+                scanner->state = SEEK;
+            }
+            at = quote ? quote + 1 : end;
+            break;
+        }
+        }
+    }
+}
+
+/* An event of SSE is complete. */
+static void end_event(struct tail *tail)
+{
+    static const char name[] = "\"streamNextOffset\"";
+    if (tail->kind == 'c') {
+        const char *end = tail->control + tail->control_length;
+        const char *at = memmem(tail->control, tail->control_length, name, sizeof name - 1);
+        const char *opening = at ? memchr(at + sizeof name - 1, '"', (size_t)(end - at) - (sizeof name - 1)) : NULL;
+        const char *closing = opening ? memchr(opening + 1, '"', (size_t)(end - opening - 1)) : NULL;
+        if (closing && (size_t)(closing - opening) <= sizeof tail->offset) {
+            memcpy(tail->offset, opening + 1, (size_t)(closing - opening - 1));
+            tail->offset[closing - opening - 1] = 0;
+        } else {
+            audience.damaged++;
+        }
+        if (!tail->ready) {
+            tail->ready = true;
+            audience.ready++;
+        }
+    }
+    tail->kind = 0;
+    tail->control_length = 0;
+}
+
+/* Takes a piece of the value of a field. */
+static void take_value(struct tail *tail, const char *at, const char *end)
+{
+    if (at < end && tail->after_colon) {
+        tail->after_colon = false;
+        if (*at == ' ')
+            at++;
+    }
+    if (at == end)
+        return;
+    if (tail->field == EVENT && tail->kind == 0) {
+        tail->kind = *at;
+    } else if (tail->field == DATA && tail->kind == 'c') {
+        size_t length = (size_t)(end - at), room = sizeof tail->control - tail->control_length;
+        if (length > room)
+            length = room;
+        memcpy(tail->control + tail->control_length, at, length);
+        tail->control_length += length;
+    } else if (tail->field == DATA) {
+        scan(tail, at, end);
+    }
+}
+
+static enum field field_named(const char *name, unsigned length)
+{
+    if (length == 4 && memcmp(name, "data", 4) == 0)
+        return DATA;
+    if (length == 5 && memcmp(name, "event", 5) == 0)
+        return EVENT;
+    return OTHER;
+}
+
+/* Reads a piece of an SSE body. */
+static void take_sse(void *owner, const char *at, size_t length)
+{
+    struct tail *tail = owner;
+    const char *end = at + length;
+    while (at < end) {
+        if (tail->field == NAME) {
+            char character = *at++;
+            if (character == ':') {
+                tail->field = field_named(tail->name, tail->name_length);
+                tail->after_colon = true;
+            } else if (character == '\n') {
+                if (tail->name_length == 0)
+                    end_event(tail);
+                tail->name_length = 0;
+            } else if (character != '\r' && tail->name_length < sizeof tail->name) {
+                tail->name[tail->name_length++] = character;
+            }
+        } else {
+            const char *newline = memchr(at, '\n', (size_t)(end - at));
+            take_value(tail, at, newline ? newline : end);
+            at = newline ? newline + 1 : end;
+            if (newline) {
+                tail->field = NAME;
+                tail->name_length = 0;
+            }
+        }
+    }
+}
+
+/* Connects a tail, or connects it again, and asks from where it stands. */
+static void tail_connect(struct tail *tail)
+{
+    char path[sizeof audience.path + 128];
+    snprintf(path, sizeof path, "%s?live=sse&offset=%s", audience.path, tail->offset[0] ? tail->offset : "now");
+    struct request request = render_request("GET", path, "text/event-stream", false, 0);
+    tail->descriptor = dial();
+    response_reset(&tail->response);
+    memset(&tail->scanner, 0, sizeof tail->scanner);
+    tail->field = NAME;
+    tail->name_length = 0;
+    tail->kind = 0;
+    tail->control_length = 0;
+    if (send(tail->descriptor, request.bytes, request.length, MSG_NOSIGNAL) != (ssize_t)request.length)
+        fail("the server hangs up on a tail");
+    free(request.bytes);
+    watch(EPOLL_CTL_ADD, tail->descriptor, EPOLLIN, (uint64_t)(tail - audience.tails));
+}
+
+static void tail_read(struct tail *tail)
+{
+    struct response *response = &tail->response;
+    ssize_t length = recv(tail->descriptor, received, sizeof received, MSG_DONTWAIT);
+    if (length < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (length > 0) {
+        audience.arrived = now_ns();
+        bool before = response->state == HEAD;
+        response_feed(response, received, (size_t)length, take_sse, tail);
+        if (before && response->state != HEAD && (response->status != 200 || response->encoded))
+            fail("a tail was answered %d%s", response->status, response->encoded ? ", encoded" : "");
+        if (response->state != COMPLETE)
+            return;
+    }
+    /* The server ended this response, as it may: go on from the last offset. */
+    if (!tail->ready)
+        fail("the server hangs up on a tail before its first control event");
+    close(tail->descriptor);
+    audience.reconnects++;
+    tail_connect(tail);
+}
+
+static void audience_prepare(const char *path, size_t count, size_t bytes)
+{
+    snprintf(audience.path, sizeof audience.path, "%s", path);
+    audience.count = count;
+    audience.bytes = bytes;
+    audience.tails = allocate(count, sizeof *audience.tails);
+}
+
+/* Opens the tails, some at a time, until the first control event of each has come. */
+static void audience_open(void)
+{
+    struct epoll_event events[BATCH];
+    uint64_t deadline = now_ns() + (uint64_t)((drain_seconds + 30) * (double)SECOND);
+    while (audience.ready < audience.count) {
+        while (audience.opened < audience.count && audience.opened - audience.ready < OPENING)
+            tail_connect(&audience.tails[audience.opened++]);
+        int count = epoll_wait(poller, events, BATCH, 1000);
+        for (int index = 0; index < count; index++)
+            tail_read(&audience.tails[events[index].data.u64]);
+        if (now_ns() > deadline)
+            fail("only %zu of %zu tails were answered", audience.ready, audience.count);
+    }
+}
+
+/* Waits at most so long for what epoll announces, and hands it on. Its result: whether TIMER or STDIN fired. */
+static bool serve(struct writer *writer, int milliseconds)
+{
+    struct epoll_event events[BATCH];
+    bool fired = false;
+    int count = epoll_wait(poller, events, BATCH, milliseconds);
+    if (writer && writer->client.underway)
+        keep_patience(now_ns());
+    for (int index = 0; index < count; index++) {
+        uint64_t tag = events[index].data.u64;
+        if (tag == WRITER)
+            writer_continue(writer, events[index].events);
+        else if (tag == TIMER || tag == STDIN)
+            fired = true;
+        else
+            tail_read(&audience.tails[tag]);
+    }
+    return fired;
+}
+
+/* Waits until every tail has had so many events, or too long; then a little longer, for what nobody should send. */
+static void drain(struct writer *writer, uint64_t events)
+{
+    uint64_t deadline = now_ns() + (uint64_t)(drain_seconds * (double)SECOND);
+    while (audience.taken < events * audience.count && now_ns() < deadline)
+        serve(writer, 100);
+    deadline = now_ns() + SECOND / 5;
+    while (now_ns() < deadline)
+        serve(writer, 50);
+}
+
+static void print_audience(uint64_t sent)
+{
+    uint64_t lost = 0, complete = 0;
+    for (size_t index = 0; index < audience.count; index++) {
+        uint64_t taken = audience.tails[index].taken;
+        lost += taken < sent ? sent - taken : 0;
+        complete += taken == sent;
+    }
+    printf("\"tails\": %zu, \"complete\": %" PRIu64 ", \"deliveries\": %" PRIu64 ", \"lost\": %" PRIu64
+           ", \"out_of_order\": %" PRIu64 ", \"doubled\": %" PRIu64 ", \"damaged\": %" PRIu64
+           ", \"reconnects\": %" PRIu64,
+           audience.count, complete, audience.taken, lost, audience.out_of_order, audience.doubled,
+           audience.damaged, audience.reconnects);
+}
+
+/* The result of a run with a writer and tails, but for its end. */
+static void print_run(const struct writer *writer, const struct stopwatch *stopwatch, double writing, double busy)
+{
+    double delivering = (double)(audience.last_taken - stopwatch->started) / (double)SECOND;
+    printf("{\"events\": %" PRIu64 ", \"errors\": %" PRIu64 ", \"seconds\": %.3f, \"appends_per_second\": %.1f, "
+           "\"deliveries_per_second\": %.1f, ",
+           writer->sent, writer->errors, writing, (double)(writer->answers - writer->errors) / writing,
+           audience.taken ? (double)audience.taken / delivering : 0);
+    print_audience(writer->sent - writer->errors);
+    printf(", ");
+    print_latency(&arrival_latency);
+    printf(", \"busy\": %.3f}\n", busy);
+}
+
+/* ----------------------------------------------------------------------------------------------------- commands */
+
+static void command_write(const char *path, uint64_t events, size_t bytes)
+{
+    struct writer writer;
+    writer_open(&writer, path, bytes);
+    struct stopwatch stopwatch = stopwatch_start();
+    while (writer.answers < events) {
+        if (!writer.client.underway)
+            writer_send(&writer);
+        serve(&writer, 100);
+    }
+    print_answers(writer.answers, writer.errors, &stopwatch);
+}
+
+/* Each event is sent when its time has come and the one before it is answered. */
+static void command_tails(const char *path, size_t tails, uint64_t events, double rate, size_t bytes)
+{
+    struct writer writer;
+    audience_prepare(path, tails, bytes);
+    audience_open();
+    writer_open(&writer, path, bytes);
+    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    watch(EPOLL_CTL_ADD, timer, EPOLLIN, TIMER);
+    struct stopwatch stopwatch = stopwatch_start();
+    uint64_t armed = 0;
+    while (writer.answers < events) {
+        uint64_t due = stopwatch.started + (uint64_t)((double)writer.sent * (double)SECOND / rate);
+        if (!writer.client.underway && writer.sent < events && now_ns() >= due) {
+            writer_send(&writer);
+        } else if (!writer.client.underway && armed != due) {
+            struct itimerspec at = {.it_value = {(time_t)(due / SECOND), (long)(due % SECOND)}};
+            timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL);
+            armed = due;
+        }
+        if (serve(&writer, 100)) {
+            uint64_t expirations;
+            if (read(timer, &expirations, sizeof expirations) < 0 && errno != EAGAIN)
+                fail("timer: %s", strerror(errno));
+        }
+    }
+    double writing = stopwatch_seconds(&stopwatch), busy = stopwatch_busy(&stopwatch);
+    drain(&writer, writer.sent - writer.errors);
+    print_run(&writer, &stopwatch, writing, busy);
+}
+
+static void command_fanout(const char *path, size_t tails, double seconds, size_t bytes)
+{
+    struct writer writer;
+    audience_prepare(path, tails, bytes);
+    audience_open();
+    writer_open(&writer, path, bytes);
+    struct stopwatch stopwatch = stopwatch_start();
+    uint64_t deadline = stopwatch.started + (uint64_t)(seconds * (double)SECOND);
+    while (writer.client.underway || now_ns() < deadline) {
+        if (!writer.client.underway)
+            writer_send(&writer);
+        serve(&writer, 100);
+    }
+    double writing = stopwatch_seconds(&stopwatch), busy = stopwatch_busy(&stopwatch);
+    drain(&writer, writer.sent - writer.errors);
+    print_run(&writer, &stopwatch, writing, busy);
+}
+
+/* Says that the tails are open. */
+static void announce(void)
+{
+    printf("{\"tails\": %zu}\n", audience.ready);
+    fflush(stdout);
+}
+
+static void command_idle(const char *path, size_t tails)
+{
+    char line[64];
+    audience_prepare(path, tails, 0);
+    audience_open();
+    announce();
+    watch(EPOLL_CTL_ADD, STDIN_FILENO, EPOLLIN, STDIN);
+    while (!serve(NULL, 1000) || read(STDIN_FILENO, line, sizeof line) > 0)
+        continue;
+    printf("{");
+    print_audience(0);
+    printf("}\n");
+}
+
+static void command_stall(const char *path, size_t tails)
+{
+    uint64_t events;
+    receive_buffer = STALLED_RECEIVE_BUFFER;
+    audience_prepare(path, tails, 0);
+    audience_open();
+    announce();
+    if (scanf("%" SCNu64 " %zu", &events, &audience.bytes) != 2)
+        fail("stdin was to say: EVENTS BYTES");
+    struct stopwatch stopwatch = stopwatch_start();
+    drain(NULL, events);
+    double passed = audience.taken ? (double)(audience.last_taken - stopwatch.started) / (double)SECOND : 0;
+    printf("{\"seconds\": %.3f, ", passed);
+    print_audience(events);
+    printf(", \"busy\": %.3f}\n", stopwatch_busy(&stopwatch));
+}
+
+/* ---------------------------------------------------------------------------------------------------- arguments */
+
+static double positive(const char *text)
+{
+    char *end;
+    double number = strtod(text, &end);
+    if (end == text || *end || !(number > 0))
+        fail("this is no positive number: %s", text);
+    return number;
+}
+
+int main(int count, char **words)
+{
+    static const struct option options[] = {
+        {"type", required_argument, NULL, 't'},
+        {"streams", required_argument, NULL, 's'},
+        {"drain", required_argument, NULL, 'd'},
+        {0},
+    };
+    static const struct {
+        const char *name;
+        int arguments;
+    } commands[] = {{"create", 1}, {"append", 3}, {"read", 2},  {"write", 2},
+                    {"tails", 4},  {"fanout", 3}, {"idle", 1}, {"stall", 1}};
+    for (int option; (option = getopt_long(count, words, "", options, NULL)) != -1;) {
+        if (option == 't')
+            content_type = optarg;
+        else if (option == 's')
+            stream_count = (size_t)positive(optarg);
+        else if (option == 'd')
+            drain_seconds = positive(optarg);
+        else
+            return 2;
+    }
+    const char *command = optind < count ? words[optind] : "";
+    int wanted = 0;
+    for (size_t index = 0; index < sizeof commands / sizeof *commands; index++)
+        if (strcmp(command, commands[index].name) == 0)
+            wanted = commands[index].arguments;
+    if (!wanted || count - optind != 4 + wanted)
+        fail("usage: load create|append|read|write|tails|fanout|idle|stall HOST PORT PATH NUMBERS... (see load.c)");
+    server_host = words[optind + 1];
+    server_port = words[optind + 2];
+    const char *path = words[optind + 3];
+    double number[4] = {0};
+    for (int index = 0; index < wanted; index++)
+        number[index] = positive(words[optind + 4 + index]);
+    resolve();
+    poller = epoll_create1(EPOLL_CLOEXEC);
+    if (poller < 0)
+        fail("epoll_create1: %s", strerror(errno));
+
+    if (strcmp(command, "create") == 0) {
+        stream_count = (size_t)number[0];
+        run_requests("PUT", path, OPENING, 0, 0);
+    } else if (strcmp(command, "append") == 0) {
+        run_requests("POST", path, (size_t)number[0], number[1], (size_t)number[2]);
+    } else if (strcmp(command, "read") == 0) {
+        run_requests("GET", path, (size_t)number[0], number[1], 0);
+    } else if (strcmp(command, "write") == 0) {
+        command_write(path, (uint64_t)number[0], (size_t)number[1]);
+    } else if (strcmp(command, "tails") == 0) {
+        command_tails(path, (size_t)number[0], (uint64_t)number[1], number[2], (size_t)number[3]);
+    } else if (strcmp(command, "fanout") == 0) {
+        command_fanout(path, (size_t)number[0], number[1], (size_t)number[2]);
+    } else if (strcmp(command, "idle") == 0) {
+        command_idle(path, (size_t)number[0]);
+    } else {
+        command_stall(path, (size_t)number[0]);
+    }
+    return 0;
+}

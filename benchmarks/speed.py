@@ -1,0 +1,154 @@
+"""Measures speed: appends, reads, the latency of tails, and fan-out."""
+
+from dataclasses import dataclass
+
+from benchmarks.figures import Outcome
+from benchmarks.generator import Generator, Result
+from benchmarks.peers import Server
+
+BASE = "/v1/stream/bench"
+
+
+@dataclass(frozen=True)
+class Load:
+    """
+    How much load is made.
+
+    :param seconds: the length of a run.
+    :param warmup: the length of a run before it that does not count, for what compiles itself.
+    :param connections: keep-alive connections of the closed loops.
+    :param streams: streams that the appends are spread over, in turn.
+    :param size: bytes of a body, or of an event.
+    :param content_type: of the streams that are appended to and read; tails always read JSON.
+    :param tails: SSE connections to one stream, while latency is measured.
+    :param fanout_tails: the same, while throughput is.
+    :param rate: events per second while their latency is measured.
+    """
+
+    seconds: float
+    warmup: float
+    connections: int
+    streams: int
+    size: int
+    content_type: str
+    tails: int
+    fanout_tails: int
+    rate: float
+
+
+def warm_up(server: Server, generator: Generator, load: Load) -> None:
+    """
+    Makes a server append, and serve tails, for a while.
+
+    :param server: the server.
+    :param generator: the generator.
+    :param load: how long.
+    """
+    if load.warmup:
+        path = f"{BASE}/warmup"
+        generator.run("create", server.port, path, 1)
+        generator.run("fanout", server.port, path, 20, load.warmup, load.size, drain=10)
+
+
+def _closed_loop(server: Server, generator: Generator, load: Load, command: str, *numbers: float) -> Outcome:
+    """Runs ``append`` or ``read`` twice, and keeps the second run."""
+    path = f"{BASE}/{command}/{{n}}"
+    generator.run("create", server.port, path, load.streams, type=load.content_type)
+    if command == "read":
+        path += "?offset=-1"
+        for number in range(load.streams):
+            stream = f"{BASE}/{command}/{number}"
+            generator.run("write", server.port, stream, 1, load.size, type=load.content_type)
+
+    def run(seconds: float) -> Result:
+        counts = (load.connections, seconds, *numbers)
+        options: dict[str, str | float] = {"streams": load.streams, "type": load.content_type}
+        return generator.run(command, server.port, path, *counts, timeout=seconds + 60, **options)
+
+    if load.warmup:
+        run(load.warmup)
+    before = server.processor_seconds()
+    result = run(load.seconds)
+    spent = server.processor_seconds() - before
+    outcome = Outcome()
+    outcome.note_speed(result)
+    outcome.figures = {
+        f"{command}s": result["per_second"],
+        f"{command}_p50": result["p50_us"],
+        f"{command}_p99": result["p99_us"],
+        f"{command}_cpu": spent * 1e6 / max(result["requests"], 1),
+    }
+    return outcome
+
+
+def appends(server: Server, generator: Generator, load: Load) -> Outcome:
+    """
+    Appends of one small message each, spread over some streams.
+
+    :param server: the server.
+    :param generator: the generator.
+    :param load: how much.
+    :returns: appends per second, their latency, and the server's processor time for one.
+    """
+    return _closed_loop(server, generator, load, "append", load.size)
+
+
+def reads(server: Server, generator: Generator, load: Load) -> Outcome:
+    """
+    Catch-up reads of streams that hold one small message each.
+
+    :param server: the server.
+    :param generator: the generator.
+    :param load: how much.
+    :returns: reads per second, their latency, and the server's processor time for one.
+    """
+    return _closed_loop(server, generator, load, "read")
+
+
+def tails(server: Server, generator: Generator, load: Load) -> Outcome:
+    """
+    The time from just before an append is sent to its arrival at SSE tails, at a steady rate.
+
+    :param server: the server.
+    :param generator: the generator.
+    :param load: how much.
+    :returns: quantiles over all tails and events.
+    """
+    warm_up(server, generator, load)
+    path = f"{BASE}/tails"
+    generator.run("create", server.port, path, 1)
+    events = max(1, round(load.rate * load.seconds))
+    result = generator.run("tails", server.port, path, load.tails, events, load.rate, load.size, timeout=300)
+    outcome = Outcome()
+    outcome.note_speed(result)
+    outcome.figures = {
+        "tail_p50": result["p50_us"],
+        "tail_p99": result["p99_us"],
+        "tail_max": result["max_us"],
+    }
+    if result["appends_per_second"] < 0.95 * load.rate:
+        outcome.remarks.append(f"only {result['appends_per_second']:.0f} events per second were taken")
+    return outcome
+
+
+def fanout(server: Server, generator: Generator, load: Load) -> Outcome:
+    """
+    One writer as fast as it goes, and SSE tails: events delivered per second, until the last has come.
+
+    :param server: the server.
+    :param generator: the generator.
+    :param load: how much.
+    :returns: deliveries and appends per second, and the latency's p99.
+    """
+    warm_up(server, generator, load)
+    path = f"{BASE}/fanout"
+    generator.run("create", server.port, path, 1)
+    result = generator.run("fanout", server.port, path, load.fanout_tails, load.seconds, load.size, timeout=300)
+    outcome = Outcome()
+    outcome.note_speed(result)
+    outcome.figures = {
+        "deliveries": result["deliveries_per_second"],
+        "fanout_appends": result["appends_per_second"],
+        "fanout_p99": result["p99_us"],
+    }
+    return outcome

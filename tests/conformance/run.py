@@ -1,0 +1,112 @@
+"""Run the official conformance suite against real processes of this server.
+
+``python -m tests.conformance.run [--front daemon|web|both] [--url URL] [--expect N]``
+
+The suite is the npm package @durable-streams/server-conformance-tests, at its newest version.  The last
+line says ``N passed, M failed``; the exit status is 0 only if nothing failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.conformance.fronts import LONG_POLL_SECONDS, FrontFailure, FrontProcess, chosen_fronts
+from tests.conformance.npm import install_newest
+from tests.conformance.processes import ProgramFailure, leave_on_sigterm, run_bounded
+from tests.conformance.report import SuiteResult, read_report
+
+HERE = Path(__file__).resolve().parent
+SUITE = "@durable-streams/server-conformance-tests"
+EXPECTED_TESTS = 332
+SUITE_SECONDS = 900.0
+
+LONG_POLL_SLACK_SECONDS = 8
+"""Added to what the suite is told about long-polls: it only bounds its own tests by that, plus one second."""
+
+
+def run_suite(base_url: str) -> SuiteResult:
+    """Run the installed suite once against the server at `base_url`."""
+    with tempfile.TemporaryDirectory(prefix="durable-streams-suite-") as place:
+        report = Path(place) / "report.json"
+        ended = run_bounded(
+            ("node", "node_modules/vitest/vitest.mjs", "run", "--reporter=json", f"--outputFile={report}"),
+            seconds=SUITE_SECONDS,
+            cwd=HERE,
+            environment={
+                "CONFORMANCE_BASE_URL": base_url,
+                "CONFORMANCE_LONG_POLL_MS": str((LONG_POLL_SECONDS + LONG_POLL_SLACK_SECONDS) * 1000),
+                "CI": "1",
+            },
+        )
+        if ended.status is None:
+            return SuiteResult(0, [f"the suite was ended after {SUITE_SECONDS:.0f} s\n{ended.tail()}"])
+        try:
+            result = read_report(report)
+        except (OSError, json.JSONDecodeError):
+            return SuiteResult(0, [f"vitest ended with status {ended.status} and no report\n{ended.tail()}"])
+    if ended.status != 0 and not result.problems:
+        result.problems.append(f"vitest ended with status {ended.status}, no test failed\n{ended.tail()}")
+    return result
+
+
+def run_front(front: str) -> SuiteResult:
+    """Run the suite against one front: start it, test it, stop it."""
+    process = FrontProcess(front)
+    try:
+        process.start()
+    except FrontFailure as failure:
+        return SuiteResult(0, [str(failure)])
+    complaints: list[str] = []
+    try:
+        result = run_suite(process.base_url)
+    finally:
+        complaints = process.stop()
+    result.problems.extend(complaints)
+    return result
+
+
+def tell(name: str, result: SuiteResult, expected: int) -> None:
+    """Print what happened; a suite that shrank counts as a failure, because it would hide regressions."""
+    if result.passed < expected:
+        result.problems.append(f"only {result.passed} tests passed where at least {expected} are expected")
+    for problem in result.problems:
+        print(f"{name}: {problem}")
+    print(f"{name}: {result.passed} passed, {len(result.problems)} failed", flush=True)
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance.run", description="official suite")
+    parser.add_argument("--front", choices=("daemon", "web", "both"), default="both")
+    parser.add_argument("--url", help="test the server that already listens there, and start none")
+    parser.add_argument("--expect", type=int, default=EXPECTED_TESTS, help="fewest tests that must pass")
+    return parser.parse_args()
+
+
+def main() -> int:
+    chosen = options()
+    leave_on_sigterm()
+    try:
+        version = install_newest(HERE, SUITE)
+    except ProgramFailure as failure:
+        print(f"the suite could not be installed: {failure}\n0 passed, 1 failed")
+        return 1
+    print(f"{SUITE} {version}", flush=True)
+    results: list[SuiteResult] = []
+    if chosen.url:
+        results.append(run_suite(chosen.url.rstrip("/")))
+        tell(chosen.url, results[-1], chosen.expect)
+    else:
+        for front in chosen_fronts(chosen.front):
+            results.append(run_front(front))
+            tell(front, results[-1], chosen.expect)
+    failed = sum(len(result.problems) for result in results)
+    print(f"{sum(result.passed for result in results)} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The official clients, run against real processes of this server."""

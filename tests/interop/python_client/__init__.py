@@ -1,0 +1,1 @@
+"""Scenarios for the official Python client, in both of its APIs."""
