@@ -1,0 +1,101 @@
+"""How the daemon starts, and how it refuses to."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.daemon import PATIENCE, TWISTD, Daemon, environment, free_port
+
+
+class StartTests(SynchronousTestCase):
+    def test_it_serves(self) -> None:
+        with Daemon() as daemon:
+            self.assertEqual(daemon.request("GET", "/healthz")[2], b"ok")
+            daemon.create("first", body=b"hello")
+            status, headers, body = daemon.request("GET", "/v1/stream/first")
+            self.assertEqual((status, body, headers["stream-up-to-date"]), (200, b"hello", "true"))
+            self.assertEqual(daemon.request("GET", "/elsewhere")[0], 404)
+            self.assertEqual(daemon.request("POST", "/healthz", b"")[0], 405)
+            self.assertNotIn("Traceback", daemon.log())
+
+    def test_the_base_path_is_a_setting(self) -> None:
+        with Daemon(http__stream_base_path="/s") as daemon:
+            self.assertEqual(daemon.request("PUT", "/s/a")[0], 201)
+            self.assertEqual(daemon.request("PUT", "/v1/stream/a")[0], 404)
+
+    def test_after_kill_it_starts_again_at_once(self) -> None:
+        with Daemon() as daemon:
+            daemon.create("gone")
+            following = daemon.get("/v1/stream/gone?offset=-1&live=sse")
+            self.addCleanup(following.close)
+            self.assertEqual(daemon.stop(signal.SIGKILL), -signal.SIGKILL)
+            with Daemon(daemon.port) as again:
+                self.assertEqual(again.request("GET", "/v1/stream/gone")[0], 404)
+
+    def test_a_request_is_logged_at_debug_without_its_body_or_secrets(self) -> None:
+        with Daemon(observability__log_level="debug") as daemon:
+            daemon.create("logged")
+            daemon.request("POST", "/v1/stream/logged?token=hush", b"a secret", content_type="text/plain")
+            daemon.request("GET", "/v1/stream/logged", authorization="Bearer hush")
+            daemon.stop()
+            log = daemon.log()
+        for line in ("PUT /v1/stream/logged 201", "POST /v1/stream/logged 204", "GET /v1/stream/logged 200"):
+            self.assertEqual(log.count(line), 1, log)
+        self.assertNotIn("secret", log)
+        self.assertNotIn("hush", log)
+
+    def test_requests_are_not_logged_otherwise(self) -> None:
+        with Daemon() as daemon:
+            daemon.create("unlogged")
+            daemon.stop()
+            self.assertNotIn("unlogged", daemon.log())
+
+
+class RefusalTests(SynchronousTestCase):
+    """What a user can get wrong costs a line on stderr and the exit status, and nothing else."""
+
+    def refusal(self, *arguments: str, port: int | None = None, **settings: object) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            ended = subprocess.run(
+                [*TWISTD, *arguments],
+                env=environment(free_port() if port is None else port, **settings),
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+            self.assertEqual([path.name for path in Path(folder).iterdir()], [])
+        self.assertNotEqual(ended.returncode, 0)
+        output = ended.stdout + ended.stderr
+        self.assertNotIn("Traceback", output)
+        return output
+
+    def test_a_port_that_is_taken(self) -> None:
+        with Daemon() as daemon:
+            output = self.refusal(port=daemon.port)
+            self.assertIn("[bind_listener]", output)
+            self.assertIn(f"server.bind_address is 127.0.0.1:{daemon.port}", output)
+            self.assertEqual(daemon.request("GET", "/healthz")[0], 200)
+
+    def test_a_setting_that_is_none(self) -> None:
+        output = self.refusal(limits__max_stream_byte=1)
+        self.assertIn("limits.max_stream_byte", output)
+        self.assertIn("DS_LIMITS__MAX_STREAM_BYTE", output)
+        self.assertIn("limits.max_stream_bytes?", output)
+
+    def test_a_value_that_is_none(self) -> None:
+        output = self.refusal(storage__mode="tape")
+        self.assertIn("storage.mode must be memory", output)
+        self.assertIn("'tape'", output)
+
+    def test_a_profile_that_is_none(self) -> None:
+        self.assertIn("There is no profile staging", self.refusal("--profile", "staging"))
+
+    def test_a_file_that_is_none(self) -> None:
+        self.assertIn("/no/such/file.toml can't be read", self.refusal("--config", "/no/such/file.toml"))

@@ -1,0 +1,148 @@
+"""The daemon as a process of its own."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+#: How long, in seconds, a daemon may take to come up, and an exchange with it to end.
+PATIENCE = 20.0
+
+TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "durable-streams")
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def environment(port: int, **settings: object) -> dict[str, str]:
+    """The environment of a daemon: ``limits__max_streams=3`` sets DS_LIMITS__MAX_STREAMS."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DS_")}
+    chosen = {f"DS_{name.upper()}": str(value) for name, value in settings.items()}
+    return inherited | {"PYTHONPATH": str(CHECKOUT), "DS_SERVER__BIND_ADDRESS": f"127.0.0.1:{port}"} | chosen
+
+
+class Daemon:
+    """A running daemon, with its port and its log."""
+
+    def __init__(self, port: int | None = None, **settings: object) -> None:
+        self.port = free_port() if port is None else port
+        self._folder = tempfile.TemporaryDirectory()
+        self._log = Path(self._folder.name, "log")
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                TWISTD,
+                env=environment(self.port, **settings),
+                cwd=self._folder.name,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
+
+    def __enter__(self) -> Daemon:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if self.request("GET", "/readyz")[0] == 200:
+                    return self
+            except OSError:
+                time.sleep(0.05)
+        self.close()
+        raise AssertionError(f"The daemon did not come up:\n{self.log()}")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it, however it is."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._folder.cleanup()
+
+    def log(self) -> str:
+        """What it has logged."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, and say the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(40)
+
+    def resident_bytes(self) -> int:
+        """How much of it is in memory."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no VmRSS")
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Ask on a connection of its own: ``content_type="text/plain"`` is a header. Names come in lower case."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            response = connection.getresponse()
+            return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+        finally:
+            connection.close()
+
+    def create(self, name: str, content_type: str = "text/plain", body: bytes | None = None) -> None:
+        """Make a stream."""
+        status, _, answer = self.request("PUT", f"/v1/stream/{name}", body, content_type=content_type)
+        assert status == 201, answer
+
+    def append(self, name: str, data: bytes, content_type: str = "text/plain") -> None:
+        """Append to it."""
+        status, _, answer = self.request("POST", f"/v1/stream/{name}", data, content_type=content_type)
+        assert status == 204, answer
+
+    def dial(self, receive_buffer: int | None = None) -> socket.socket:
+        """Open a connection and leave it to the test."""
+        connection = socket.socket()
+        connection.settimeout(PATIENCE)
+        if receive_buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.connect(("127.0.0.1", self.port))
+        return connection
+
+    def get(self, path: str, receive_buffer: int | None = None) -> socket.socket:
+        """Ask for something on a connection of its own, and leave the answer to the test."""
+        connection = self.dial(receive_buffer)
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        return connection
+
+
+def read_until(connection: socket.socket, mark: bytes, already: bytes = b"") -> bytes:
+    """Read until something has come; an end before it is a failure."""
+    received = already
+    while mark not in received:
+        data = connection.recv(65536)
+        assert data, f"The connection ended before {mark!r}; it had {received[-500:]!r}"
+        received += data
+    return received
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """Read until the other side hangs up."""
+    received = b""
+    while data := connection.recv(65536):
+        received += data
+    return received
