@@ -28,6 +28,15 @@ class StartTests(SynchronousTestCase):
             self.assertEqual(daemon.request("PUT", "/s/a")[0], 201)
             self.assertEqual(daemon.request("PUT", "/v1/stream/a")[0], 404)
 
+    def test_streams_may_have_every_path_but_the_probes(self) -> None:
+        with Daemon(http__stream_base_path="/") as daemon:
+            self.assertEqual(daemon.request("PUT", "/a/b")[0], 201)
+            self.assertEqual(daemon.request("GET", "/healthz?x=y")[2], b"ok")
+
+    def test_variables_of_others_are_left_alone(self) -> None:
+        with Daemon(port_4437_tcp="tcp://10.0.0.1:4437", service_host="10.0.0.1") as daemon:
+            self.assertEqual(daemon.request("GET", "/healthz")[0], 200)
+
     def test_after_kill_it_starts_again_at_once(self) -> None:
         with Daemon() as daemon:
             daemon.create("gone")

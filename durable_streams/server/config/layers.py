@@ -19,6 +19,9 @@ PREFIX: Final = "DS_"
 
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
 
+#: Settings that are one of some words, which may be in any case in the environment.
+_WORDS: Final = frozenset(["storage.mode", "observability.log_level"])
+
 #: What a built-in profile sets, by dotted name.
 PROFILES: Final[dict[str, dict[str, Any]]] = {
     "default": {},
@@ -68,9 +71,11 @@ def _layers(
         for name, value in _flatten(_read_toml(config_file)):
             yield config_file, name, value
     for variable in sorted(environment):
-        if variable.startswith(PREFIX):
+        # All settings have a group. What has none, such as the DS_PORT of a service called ds, is not meant for us.
+        if variable.startswith(PREFIX) and "__" in variable:
             name = variable.removeprefix(PREFIX).lower().replace("__", ".")
-            yield f"environment variable {variable}", name, environment[variable]
+            value = environment[variable]
+            yield f"environment variable {variable}", name, value.lower() if name in _WORDS else value
 
 
 def _read_toml(path: str) -> dict[str, Any]:

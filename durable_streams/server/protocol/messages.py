@@ -6,9 +6,7 @@ array is already that, but for its brackets, so a batch is checked as a whole an
 
 from __future__ import annotations
 
-import json as stdlib_json
 import re
-from typing import NoReturn
 
 import msgspec
 
@@ -17,6 +15,7 @@ from ..errors import EmptyArray, InvalidJson
 _WHITESPACE = b" \t\n\r"
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},]', re.DOTALL)
 
 
@@ -54,21 +53,20 @@ def first_data(body: bytes, json: bool) -> bytes:
 
 def _second_opinion(body: bytes, error: Exception) -> bytes:
     """Half of a surrogate pair, escaped, is JSON, and what a cut token stream is made of; msgspec refuses it."""
-    if isinstance(error, RecursionError):
-        raise InvalidJson("The body is nested too deeply.") from None
     if isinstance(error, UnicodeDecodeError):
         raise InvalidJson(f"The body is not UTF-8: look at byte {error.start}.") from None
-    if b"\\u" not in body:
-        raise InvalidJson(f"The body is not valid JSON. {error}") from None
     try:
-        stdlib_json.loads(body.decode(), parse_constant=_refuse, parse_int=str, parse_float=str)
-    except (ValueError, RecursionError):
-        raise InvalidJson(f"The body is not valid JSON. {error}") from None
+        _check(_without_surrogates(body))
+    except RecursionError:
+        raise InvalidJson("The body is nested too deeply.") from None
+    except msgspec.DecodeError as reason:
+        raise InvalidJson(f"The body is not valid JSON. {reason}") from None
     return body.strip(_WHITESPACE)
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(constant)
+def _without_surrogates(text: bytes) -> bytes:
+    """Put other escapes in the place of those of surrogates, so that every byte else stays where it is."""
+    return _SURROGATE.sub(rb"\\u0020", text)
 
 
 def document(messages: bytes) -> bytes:
@@ -79,16 +77,17 @@ def document(messages: bytes) -> bytes:
 def boundaries(messages: bytes) -> list[int]:
     """Say at which bytes of some messages in wire form one begins, and where the last one ends."""
     ends = [0]
+    text = _without_surrogates(messages)
     try:
-        for message in _split(document(messages)):
-            ends.append(messages.index(b",", messages.index(message, ends[-1]) + len(message)) + 1)
-    except (msgspec.DecodeError, RecursionError):
-        return _slow_boundaries(messages)
+        for message in _split(document(text)):
+            ends.append(text.index(b",", text.index(message, ends[-1]) + len(message)) + 1)
+    except RecursionError:
+        return _counted_boundaries(text)
     return ends
 
 
-def _slow_boundaries(messages: bytes) -> list[int]:
-    """Half a surrogate pair, and nesting deeper than the stack is at the moment, stop msgspec but not a count."""
+def _counted_boundaries(messages: bytes) -> list[int]:
+    """What was not nested too deeply when it was taken may be so now, further down the stack, and in one more array."""
     ends = [0]
     depth = 0
     for match in _STRUCTURE.finditer(messages):

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from ..errors import InvalidRequest, StreamsError, Unavailable
 from .answers import Answers
+from .framing import PROBES
 from .problems import MethodNotAllowed, NoSuchPath
 from .requests import check_host
 from .resource import StreamsResource
@@ -94,7 +95,7 @@ class Tree:
         raise NotImplementedError("The tree is complete.")
 
     def render(self, request: Request) -> int | bytes:
-        if request.path.startswith(self._base):
+        if request.path.startswith(self._base) and request.path not in PROBES:
             mounted = self._base.count(b"/") - 1
             segments = request.postpath or []
             request.prepath, request.postpath = segments[:mounted], segments[mounted:]

@@ -223,7 +223,7 @@ class StreamChannel(Protocol):
             return
         if not self._outlet.behind:
             self.deadline = self.factory.tick + self.factory.settings.idle_timeout
-        if self._queue or self._continue_due:
+        if self._queue or self._continue_due or self._paused:
             self._next()
 
     def _next(self) -> None:
@@ -250,15 +250,15 @@ class StreamChannel(Protocol):
         self._outlet.finish(self._hang_up)
 
     def _hang_up(self) -> None:
-        if self._outlet.direct and (self._intake.deaf or self._paused):
-            self._intake.deaf = True
-            if self._paused:
-                self.transport.resumeProducing()
+        still_sending = self._intake.deaf or self._paused
+        self._intake.deaf = True
+        if self._paused:
+            self.transport.resumeProducing()
+        if self._outlet.direct and still_sending:
             self.transport.loseWriteConnection()
             self._lingering = True
             self.deadline = self.factory.tick + _LINGER
         else:
-            self._intake.deaf = True
             self.transport.loseConnection()
             self.deadline = self.factory.tick + self.factory.settings.stall_timeout
 

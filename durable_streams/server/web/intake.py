@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import BodyTooLarge, InvalidRequest, StreamsError
+from .framing import PROBES
 from .problems import BadFraming, Broken, HeadersTooLarge, TargetTooLong
 from .requests import READ_HEADERS, StreamRequest, check_host, join_header
 from .tree import TreeRequest
@@ -241,7 +242,7 @@ class Intake:
         if len(url) > shared.limits.target_bytes:
             self._stop(TargetTooLong(f"The request's target is longer than {shared.limits.target_bytes} bytes."))
         # As long as the target is not complete, it may still become a stream's.
-        if url.startswith(shared.base):
+        if url.startswith(shared.base) and (shared.base != b"/" or url.partition(b"?")[0] not in PROBES):
             self._fields = None
             self._look_up = shared.spellings.get
         else:
@@ -253,11 +254,15 @@ class Intake:
         if key is None:
             key = self._shared.learn(name)
             if self._fields is not None:
-                self._fields.append((name, value))
+                self._fields.append((name, value.rstrip(b" \t")))
         if key:
-            if key in self._headers and not join_header(self._headers, key, value):
+            if value[-1:] <= b" ":
+                # The parser takes away the white space before a value, but not that behind it.
+                value = value.rstrip(b" \t")
+            if key not in self._headers:
+                self._headers[key] = value
+            elif not join_header(self._headers, key, value):
                 self._stop(BadFraming(f"{key.decode().title()} was sent twice. Send it once."))
-            self._headers[key] = value
 
     def on_headers_complete(self) -> None:
         parser = self._parser

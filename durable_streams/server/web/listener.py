@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
@@ -18,10 +18,11 @@ from .channel import StreamChannel
 from .framing import CLOSE, STATUS_LINES
 from .intake import IntakeLimits, Shared
 from .operations import Operations
-from .outlet import Transport
+from .outlet import Transport, is_direct
 
-#: How long a connection over the limit is left the time to read why, in seconds.
+#: How long a connection over the limit is left the time to read why, in seconds, and how many of them at a time.
 _LINGER: Final = 1
+_REFUSALS: Final = 100
 
 
 class ChannelSettings(Struct, frozen=True, gc=False):
@@ -51,6 +52,7 @@ class ChannelFactory(Factory):
     :ivar tick: how many seconds it has been listening. Deadlines are ticks.
     :ivar date_line: the Date header of this second.
     :ivar draining: every connection is to end after the answer that is on its way.
+    :ivar refusals: how many connections over the limit are being told so.
     """
 
     noisy = False
@@ -69,6 +71,7 @@ class ChannelFactory(Factory):
         self.shared = Shared(base_path.rstrip("/").encode() + b"/", settings.intake, secure)
         self.settings = settings
         self.draining = False
+        self.refusals = 0
         self.tick = 1
         self.date_line = b""
         self.clock = clock
@@ -84,7 +87,7 @@ class ChannelFactory(Factory):
 
     def doStop(self) -> None:
         super().doStop()
-        if not self._channels and self._ticking.running:
+        if not self.numPorts and not self._channels and self._ticking.running:
             self._ticking.stop()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
@@ -136,8 +139,13 @@ class _Refusal(Protocol):
 
     def __init__(self, factory: ChannelFactory) -> None:
         self._factory = factory
+        self._end: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
+        self._factory.refusals += 1
+        if self._factory.refusals > _REFUSALS:
+            self.transport.abortConnection()
+            return
         error = Unavailable("The server has as many connections as it takes. Come back in a moment.")
         answer = self._factory.operations.answers.error(None, error)
         assert isinstance(answer.body, bytes)
@@ -149,10 +157,14 @@ class _Refusal(Protocol):
             + b"Content-Length: %d\r\n\r\n" % len(answer.body)
             + answer.body
         )
-        # A client that is still sending would never read this if the socket were closed under it.
-        self.transport.loseWriteConnection()
+        if is_direct(self.transport):
+            # A client that is still sending would never read this if the socket were closed under it.
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
         self._end = self._factory.clock.callLater(_LINGER, self.transport.abortConnection)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._end.active():
+        self._factory.refusals -= 1
+        if self._end is not None and self._end.active():
             self._end.cancel()

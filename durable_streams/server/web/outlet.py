@@ -59,6 +59,15 @@ class OutletOwner(Protocol):
         """The reader has taken everything."""
 
 
+def is_direct(transport: Transport) -> bool:
+    """
+    Tell a socket's own transport from one that wraps it, as TLS does.
+
+    Those pass on the socket's attributes, and what is sent or shut by these goes past all that they do.
+    """
+    return hasattr(type(transport), "writeSomeData") and not getattr(transport, "TLS", False)
+
+
 @implementer(IPullProducer, IPushProducer)
 class Outlet:
     """
@@ -93,10 +102,8 @@ class Outlet:
         self._waiting: list[memoryview] = []
         self._after: Callable[[], None] | None = None
         self.behind = False
-        # Over TLS, and on transports that are not a socket's own, the transport's buffer has to do. Those that wrap a
-        # socket's, as TLS does, pass on its attributes; a writeSomeData from there would go past all that they do.
-        send_some = getattr(type(transport), "writeSomeData", None)
-        self.direct = send_some is not None and not getattr(transport, "TLS", False)
+        # Over TLS, and on transports that are not a socket's own, the transport's buffer has to do.
+        self.direct = is_direct(transport)
         self._send_some: Callable[[bytes], object] | None = None
         if self.direct:
             self._send_some = transport.writeSomeData  # type: ignore[attr-defined]

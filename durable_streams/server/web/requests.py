@@ -215,7 +215,7 @@ _FIRST_VIEWS: Final = {query: _read_view(query) for query in (b"", b"offset=-1",
 
 def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:
     value = headers.get(name)
-    return None if value is None else value.decode("latin-1").strip()
+    return None if value is None else value.decode("latin-1").strip(" \t")
 
 
 def _is_true(value: bytes | None) -> bool:
@@ -228,7 +228,7 @@ _media_types: dict[bytes, str] = {}
 def _media_type(value: bytes) -> str:
     media = _media_types.get(value)
     if media is None:
-        media = media_type(value.decode("latin-1").strip())
+        media = media_type(value.decode("latin-1").strip(" \t"))
         if len(_media_types) < 256 and len(value) < 128:
             _media_types[value] = media
     return media

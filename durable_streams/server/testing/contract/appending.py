@@ -1,0 +1,194 @@
+"""What an append does, and what it leaves alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...errors import (
+    ContentTypeMismatch,
+    SequenceConflict,
+    StorageFull,
+    StreamClosed,
+    StreamFull,
+    StreamNotFound,
+    WriterGap,
+)
+from ...model import (
+    Append,
+    Appended,
+    Writer,
+)
+from ..values import JSON, OCTETS, settled
+from .base import Contract
+
+
+class Appending(Contract):
+    """PROTOCOL sections 5.2 and 5.3."""
+
+    async def test_an_append_moves_the_tail(self) -> None:
+        facts = (await self.create(body=b"hello")).facts
+        self.assertEqual(await self.append(data=b" world"), Appended(facts, 11, closed=False))
+        self.assertEqual(await self.content(), b"hello world")
+
+    async def test_appends_keep_their_order(self) -> None:
+        await self.create()
+        for number in range(100):
+            await self.append(data=b"%d " % number)
+        self.assertEqual(await self.content(), b"".join(b"%d " % number for number in range(100)))
+
+    async def test_every_byte_comes_back_as_it_was(self) -> None:
+        data = bytes(range(256)) * 4096
+        await self.create(config=OCTETS)
+        self.assertEqual((await self.append(data=data, media_type="application/octet-stream")).tail, len(data))
+        self.assertEqual(await self.content(), data)
+
+    async def test_json_data_is_kept_in_its_wire_form(self) -> None:
+        await self.create(config=JSON, body=b"1")
+        await self.append(data=b'{"a":[1,2]},"x",', media_type="application/json")
+        self.assertEqual(await self.content(), b'1,{"a":[1,2]},"x",')
+
+    async def test_streams_do_not_share_appends(self) -> None:
+        await self.create("a")
+        await self.create("b")
+        await self.append("a", b"to a")
+        self.assertEqual((await self.content("a"), await self.content("b")), (b"to a", b""))
+
+    async def test_there_must_be_a_stream_to_append_to(self) -> None:
+        error = await self.refused(StreamNotFound, self.append("missing", b"x"))
+        self.assertEqual(error.name, "missing")
+        await self.refused(StreamNotFound, self.append("missing", close=True))
+
+    async def test_the_data_must_have_the_streams_type(self) -> None:
+        await self.create()
+        error = await self.refused(ContentTypeMismatch, self.append(data=b"1,", media_type="application/json"))
+        self.assertEqual((error.expected, error.received), ("text/plain", "application/json"))
+        await self.refused(ContentTypeMismatch, self.append(data=b"1", media_type=None))
+
+    async def test_a_stream_is_closed_without_data(self) -> None:
+        facts = (await self.create(body=b"hello")).facts
+        self.assertEqual(await self.append(close=True), Appended(facts, 5, closed=True))
+        chunk = await self.read()
+        self.assertEqual((chunk.data, chunk.closed), (b"hello", True))
+
+    async def test_the_type_of_a_close_without_data_does_not_matter(self) -> None:
+        await self.create()
+        close = Append("image/png", b"", close=True)
+        self.assertTrue((await settled(self.storage.append("a", close, self.now))).closed)
+
+    async def test_the_last_data_and_the_close_are_one_append(self) -> None:
+        facts = (await self.create(body=b"hello")).facts
+        self.assertEqual(await self.append(data=b" world", close=True), Appended(facts, 11, closed=True))
+        chunk = await self.read()
+        self.assertEqual((chunk.data, chunk.closed), (b"hello world", True))
+
+    async def test_a_closed_stream_takes_no_more(self) -> None:
+        facts = (await self.create(body=b"hello")).facts
+        await self.append(close=True)
+        for close in (False, True):
+            error = await self.refused(StreamClosed, self.append(data=b"more", close=close))
+            self.assertEqual((error.name, error.incarnation, error.tail), ("a", facts.incarnation, 5))
+
+    async def test_closing_again_is_no_error(self) -> None:
+        facts = (await self.create(body=b"hello")).facts
+        await self.append(close=True)
+        before = await self.everything()
+        self.later(1)
+        self.assertEqual(await self.append(close=True), Appended(facts, 5, closed=True, duplicate=True))
+        self.assertEqual(await self.everything(), before)
+
+    async def test_closure_is_told_before_all_other_conflicts(self) -> None:
+        await self.create()
+        await self.append(data=b"x", close=True, sequence=b"5", writer=Writer("w", 0, 0))
+        await self.refused(StreamClosed, self.append(data=b"1,", media_type="application/json"))
+        await self.refused(StreamClosed, self.append(data=b"y", sequence=b"1"))
+        await self.refused(StreamClosed, self.append(data=b"y", writer=Writer("w", 0, 7)))
+        await self.refused(StreamClosed, self.append(data=b"y", writer=Writer("new", 0, 0)))
+
+    async def test_the_type_is_told_before_sequences(self) -> None:
+        await self.create()
+        await self.append(data=b"x", sequence=b"5", writer=Writer("w", 0, 0))
+        wrong: dict[str, Any] = {"data": b"1,", "media_type": "application/json"}
+        await self.refused(ContentTypeMismatch, self.append(sequence=b"1", **wrong))
+        await self.refused(ContentTypeMismatch, self.append(writer=Writer("w", 0, 7), **wrong))
+
+    async def test_a_writers_gap_is_told_before_stream_seq(self) -> None:
+        await self.create()
+        await self.append(data=b"x", sequence=b"5")
+        await self.refused(WriterGap, self.append(data=b"y", sequence=b"1", writer=Writer("w", 0, 7)))
+
+    async def test_stream_seq_must_grow(self) -> None:
+        await self.create()
+        await self.append(data=b"x", sequence=b"2")
+        await self.refused(SequenceConflict, self.append(data=b"y", sequence=b"2"))
+        await self.refused(SequenceConflict, self.append(data=b"y", sequence=b"1"))
+        self.assertEqual((await self.append(data=b"y", sequence=b"3")).tail, 2)
+
+    async def test_stream_seq_is_compared_byte_by_byte(self) -> None:
+        await self.create()
+        for sequence in (b"", b"10", b"9", b"A", b"a", b"aa", b"b", b"\xc3\xa4", b"\xff"):
+            await self.append(data=b"x", sequence=sequence)
+        for sequence in (b"", b"99", b"zz", b"\xc3\xa4", b"\xff"):
+            await self.refused(SequenceConflict, self.append(data=b"y", sequence=sequence))
+        self.assertEqual((await self.append(data=b"y", sequence=b"\xff\x00")).tail, 10)
+
+    async def test_an_append_without_stream_seq_leaves_the_last_one(self) -> None:
+        await self.create()
+        await self.append(data=b"x", sequence=b"5")
+        await self.append(data=b"x")
+        await self.refused(SequenceConflict, self.append(data=b"y", sequence=b"5"))
+
+    async def test_stream_seq_belongs_to_the_stream_and_not_to_its_writers(self) -> None:
+        await self.create("a")
+        await self.create("b")
+        await self.append("a", b"x", sequence=b"5", writer=Writer("v", 0, 0))
+        await self.refused(SequenceConflict, self.append("a", b"y", sequence=b"5", writer=Writer("w", 0, 0)))
+        self.assertEqual((await self.append("b", b"y", sequence=b"5")).tail, 1)
+
+    async def test_a_close_is_guarded_by_stream_seq(self) -> None:
+        await self.create()
+        await self.append(data=b"x", sequence=b"5")
+        await self.refused(SequenceConflict, self.append(close=True, sequence=b"5"))
+        self.assertTrue((await self.append(close=True, sequence=b"6")).closed)
+
+    async def test_a_refused_append_leaves_stream_seq(self) -> None:
+        await self.take(stream_bytes=10)
+        await self.create()
+        await self.append(data=b"x", sequence=b"1")
+        await self.refused(ContentTypeMismatch, self.append(data=b"1,", sequence=b"5", media_type="application/json"))
+        await self.refused(WriterGap, self.append(data=b"y", sequence=b"5", writer=Writer("w", 0, 3)))
+        await self.refused(StreamFull, self.append(data=b"y" * 10, sequence=b"5"))
+        self.assertEqual((await self.append(data=b"y", sequence=b"2")).tail, 2)
+
+    async def test_a_refused_append_leaves_the_writer(self) -> None:
+        await self.take(stream_bytes=10)
+        await self.create()
+        await self.append(data=b"x", sequence=b"5", writer=Writer("w", 0, 0))
+        second = Writer("w", 0, 1)
+        await self.refused(ContentTypeMismatch, self.append(data=b"1,", writer=second, media_type="application/json"))
+        await self.refused(SequenceConflict, self.append(data=b"y", sequence=b"4", writer=second))
+        await self.refused(StreamFull, self.append(data=b"y" * 10, writer=second))
+        await self.refused(StreamFull, self.append(data=b"y" * 10, writer=Writer("w", 1, 0)))
+        await self.refused(StreamFull, self.append(data=b"y" * 10, writer=Writer("v", 3, 0)))
+        appended = await self.append(data=b"y", writer=second)
+        self.assertEqual((appended.duplicate, appended.tail), (False, 2))
+        self.assertFalse((await self.append(data=b"z", writer=Writer("v", 0, 0))).duplicate)
+
+    async def test_a_refused_append_does_not_close(self) -> None:
+        await self.take(stream_bytes=10)
+        await self.create()
+        await self.append(data=b"x", sequence=b"5")
+        await self.refused(StreamFull, self.append(data=b"y" * 10, close=True))
+        await self.refused(SequenceConflict, self.append(data=b"y", close=True, sequence=b"1"))
+        await self.refused(WriterGap, self.append(data=b"y", close=True, writer=Writer("w", 0, 3)))
+        await self.refused(ContentTypeMismatch, self.append(data=b"1,", close=True, media_type="application/json"))
+        self.assertEqual((await self.append(data=b"y")).closed, False)
+
+    async def test_a_refused_append_takes_no_room(self) -> None:
+        await self.take(total_bytes=10)
+        await self.create()
+        await self.append(data=b"x", sequence=b"5")
+        for _ in range(5):
+            await self.refused(SequenceConflict, self.append(data=b"yyyyy", sequence=b"1"))
+            await self.refused(WriterGap, self.append(data=b"yyyyy", writer=Writer("w", 0, 3)))
+            await self.refused(StorageFull, self.append(data=b"y" * 10))
+        self.assertEqual((await self.append(data=b"y" * 9)).tail, 10)

@@ -1,0 +1,161 @@
+"""What is still there when a storage is opened again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from ...errors import (
+    InsufficientStorage,
+    SequenceConflict,
+    StorageFull,
+    StreamClosed,
+    StreamFull,
+    WriterFenced,
+)
+from ...interfaces import IStorage
+from ...model import (
+    Append,
+    Lifetime,
+    StreamConfig,
+    StreamStatus,
+    Writer,
+)
+from ..values import JSON, T0, settled
+from .base import Contract
+
+
+class Durable(Contract):
+    """What is still there when a storage was closed and is opened again."""
+
+    def reopen(self, storage: IStorage) -> IStorage | Awaitable[IStorage]:
+        """
+        Close a storage and open it again: to be said by the user.
+
+        :returns: the same streams, in a new storage.
+        """
+        raise NotImplementedError
+
+    async def again(self) -> None:
+        """Close the storage and open it again."""
+        self.storage = await settled(self.reopen(self.storage))
+
+    async def test_streams_are_kept(self) -> None:
+        await self.create("a", StreamConfig("Text/Plain; x=y", Lifetime(ttl=60)), b"hello")
+        await self.create("b", StreamConfig(closed=True), bytes(range(256)))
+        await self.create("c", JSON, b"[1,2]")
+        self.later(1)
+        await self.append("a", b" world")
+        before = await self.everything()
+        for _ in range(3):
+            await self.again()
+            self.assertEqual(await self.everything(), before)
+        await self.assert_reads("a", [b"hello", b" world"])
+        self.assertEqual((await self.append("a", b"!")).tail, 12)
+
+    async def test_ranges_of_kept_streams_can_be_read_on(self) -> None:
+        facts = (await self.create(body=b"hello")).facts
+        await self.again()
+        self.assertEqual(await self.range(facts, 1, 4), b"ell")
+
+    async def test_closure_is_kept(self) -> None:
+        await self.create()
+        await self.append(data=b"last", close=True)
+        await self.again()
+        await self.refused(StreamClosed, self.append(data=b"more"))
+        self.assertTrue((await self.read()).closed)
+
+    async def test_writers_are_kept(self) -> None:
+        await self.create()
+        await self.append(data=b"x", writer=Writer("w", 3, 0))
+        await self.append(data=b"y", close=True, writer=Writer("w", 3, 1))
+        await self.again()
+        again = await self.append(data=b"y", close=True, writer=Writer("w", 3, 1))
+        self.assertEqual((again.duplicate, again.tail, again.closed), (True, 2, True))
+        await self.refused(WriterFenced, self.append(data=b"z", writer=Writer("w", 2, 0)))
+
+    async def test_stream_seq_is_kept(self) -> None:
+        await self.create()
+        await self.append(data=b"x", sequence=b"\xff")
+        await self.again()
+        await self.refused(SequenceConflict, self.append(data=b"y", sequence=b"\xff"))
+        self.assertEqual((await self.append(data=b"y", sequence=b"\xff\x01")).tail, 2)
+
+    async def test_lifetimes_go_on(self) -> None:
+        await self.create("a", StreamConfig("text/plain", Lifetime(ttl=60)))
+        await self.create("b", StreamConfig("text/plain", Lifetime(expires_at=T0 + 70)))
+        self.later(30)
+        await self.append("a", b"x")
+        await self.again()
+        self.later(59.5)
+        self.assertEqual(await self.names(), ["a"])
+        self.later(0.5)
+        self.assertEqual((await self.names(), await self.sweep()), ([], 2))
+
+    async def test_deleted_streams_stay_deleted(self) -> None:
+        await self.create()
+        await self.delete()
+        await self.again()
+        await self.assert_absent()
+
+    async def test_ids_and_incarnations_do_not_come_back(self) -> None:
+        first = (await self.create()).facts
+        await self.delete()
+        self.later(-3600)
+        await self.again()
+        second = (await self.create()).facts
+        self.assertGreater(second.incarnation, first.incarnation)
+        self.assertNotEqual(second.id, first.id)
+
+    async def test_forks_and_their_deleted_sources_are_kept(self) -> None:
+        await self.create("a", body=b"hello")
+        await self.fork("b", "a", 0, 4, body=b"B")
+        await self.fork("c", "b", body=b"C")
+        await self.delete("a")
+        await self.delete("b")
+        await self.again()
+        await self.assert_hidden("a")
+        await self.assert_hidden("b")
+        await self.assert_reads("c", [b"hell", b"B", b"C"])
+        await self.delete("c")
+        for name in ("a", "b", "c"):
+            await self.assert_absent(name)
+
+    async def test_forks_are_found_again(self) -> None:
+        await self.create("a", body=b"hello")
+        asked = self.forking("a")
+        await self.create("b", asked)
+        await self.append("a", b"more")
+        await self.again()
+        self.assertFalse((await self.create("b", asked)).new)
+        self.assertFalse((await self.create("b", self.forking("a", 5))).new)
+
+    async def test_limits_count_what_was_kept(self) -> None:
+        await self.take(total_bytes=10, stream_bytes=8, streams=2, writers=1)
+        await self.create("a", body=b"xxxxx")
+        await self.create("b", body=b"yyy")
+        await self.append("a", b"x", writer=Writer("w", 0, 0))
+        await self.again()
+        await self.refused(StorageFull, self.append("a", b"xx"))
+        await self.refused(InsufficientStorage, self.create("c"))
+        await self.refused(InsufficientStorage, self.append("a", b"x", writer=Writer("v", 0, 0)))
+        await self.delete("b")
+        await self.refused(StreamFull, self.append("a", b"xxx"))
+        self.assertEqual((await self.append("a", b"xx")).tail, 8)
+
+    async def test_what_was_accepted_is_finished_before_the_end(self) -> None:
+        await self.create()
+        append = Append("text/plain", b"x")
+        storage = self.storage
+        started = [self.begin(lambda: storage.append("a", append, self.now)) for _ in range(20)]
+        await self.again()
+        tails = [(await deferred).tail for deferred in started]
+        self.assertEqual(sorted(tails), list(range(1, 21)))
+        self.assertEqual(await self.content(), b"x" * 20)
+
+    async def test_a_storage_that_was_opened_again_announces(self) -> None:
+        await self.create()
+        await self.again()
+        ear = self.listen()
+        await self.append(data=b"x")
+        seen = await ear.sees("a", lambda look: isinstance(look, StreamStatus) and look.tail == 1)
+        self.assertTrue(seen)

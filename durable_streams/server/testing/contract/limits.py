@@ -1,0 +1,145 @@
+"""How much a storage takes."""
+
+from __future__ import annotations
+
+from ...errors import (
+    InsufficientStorage,
+    StorageFull,
+    StreamClosed,
+    StreamExists,
+    StreamFull,
+)
+from ...model import (
+    Writer,
+)
+from ..values import WEEK
+from .base import Contract
+
+
+class Limits(Contract):
+    """What :class:`.StorageLimits` bounds."""
+
+    async def test_a_stream_may_be_filled_to_its_limit(self) -> None:
+        await self.take(stream_bytes=10)
+        await self.create(body=b"xxxxx")
+        self.assertEqual((await self.append(data=b"xxxxx")).tail, 10)
+        error = await self.refused(StreamFull, self.append(data=b"x"))
+        self.assertEqual((error.name, error.limit), ("a", 10))
+
+    async def test_a_full_stream_can_be_closed_and_read(self) -> None:
+        await self.take(stream_bytes=10, total_bytes=10)
+        await self.create(body=b"x" * 10)
+        self.assertTrue((await self.append(close=True)).closed)
+        self.assertEqual(await self.content(), b"x" * 10)
+
+    async def test_a_first_body_over_the_limit_makes_nothing(self) -> None:
+        await self.take(stream_bytes=10, total_bytes=15)
+        error = await self.refused(StreamFull, self.create(body=b"x" * 11))
+        self.assertEqual((error.name, error.limit), ("a", 10))
+        await self.assert_absent()
+        await self.create("b", body=b"x" * 10)
+        full = await self.refused(StorageFull, self.create(body=b"x" * 6))
+        self.assertEqual((full.name, full.limit), ("a", 15))
+        await self.assert_absent()
+
+    async def test_all_streams_share_a_limit(self) -> None:
+        await self.take(total_bytes=10)
+        await self.create("a", body=b"xxxx")
+        await self.create("b", body=b"xxxx")
+        error = await self.refused(StorageFull, self.append("b", b"xxx"))
+        self.assertEqual((error.name, error.limit), ("b", 10))
+        self.assertEqual((await self.append("b", b"xx")).tail, 6)
+
+    async def test_the_limit_of_all_streams_is_told_before_that_of_one(self) -> None:
+        await self.take(total_bytes=10, stream_bytes=5)
+        await self.create()
+        await self.refused(StorageFull, self.append(data=b"x" * 11))
+        await self.refused(StreamFull, self.append(data=b"x" * 6))
+
+    async def test_conflicts_are_told_before_limits(self) -> None:
+        await self.take(total_bytes=10)
+        await self.create(body=b"x" * 10)
+        await self.append(close=True)
+        await self.refused(StreamClosed, self.append(data=b"x"))
+        await self.refused(StreamExists, self.create(body=b"x"))
+
+    async def test_a_retry_needs_no_room(self) -> None:
+        await self.take(total_bytes=10)
+        await self.create()
+        await self.append(data=b"x" * 10, writer=Writer("w", 0, 0))
+        self.assertTrue((await self.append(data=b"x" * 10, writer=Writer("w", 0, 0))).duplicate)
+        await self.delete()
+        self.assertEqual((await self.create(body=b"x" * 10)).tail, 10)
+
+    async def test_deleting_gives_room_back(self) -> None:
+        await self.take(total_bytes=10, streams=1)
+        for _ in range(3):
+            await self.create(body=b"xxxxx")
+            await self.append(data=b"xxxxx")
+            await self.delete()
+        self.assertEqual((await self.create("b", body=b"x" * 10)).tail, 10)
+
+    async def test_a_fork_counts_only_what_is_its_own(self) -> None:
+        await self.take(total_bytes=12, stream_bytes=10)
+        await self.create("a", body=b"x" * 10)
+        self.assertEqual((await self.fork("b", "a", body=b"y")).tail, 11)
+        self.assertEqual((await self.fork("c", "b", body=b"z")).tail, 12)
+        await self.refused(StorageFull, self.append("c", b"z"))
+
+    async def test_a_fork_may_be_filled_to_its_own_limit(self) -> None:
+        await self.take(stream_bytes=10)
+        await self.create("a", body=b"x" * 10)
+        self.assertEqual((await self.fork("b", "a", body=b"y" * 10)).tail, 20)
+        await self.refused(StreamFull, self.append("b", b"y"))
+
+    async def test_a_deleted_source_takes_room_until_its_forks_are_gone(self) -> None:
+        await self.take(total_bytes=10)
+        await self.create("a", body=b"x" * 8)
+        await self.fork("b", "a", body=b"y")
+        await self.delete("a")
+        await self.refused(StorageFull, self.create("c", body=b"zz"))
+        await self.delete("b")
+        self.assertEqual((await self.create("c", body=b"z" * 10)).tail, 10)
+
+    async def test_there_may_be_so_many_streams(self) -> None:
+        await self.take(streams=2)
+        await self.create("a")
+        await self.create("b")
+        await self.refused(InsufficientStorage, self.create("c"))
+        await self.assert_absent("c")
+        self.assertFalse((await self.create("b")).new)
+        await self.delete("a")
+        self.assertTrue((await self.create("c")).new)
+
+    async def test_a_stream_too_many_takes_no_room(self) -> None:
+        await self.take(streams=1, total_bytes=10)
+        await self.create("a")
+        await self.refused(InsufficientStorage, self.create("b", body=b"xxxxx"))
+        self.assertEqual((await self.append("a", b"x" * 10)).tail, 10)
+
+    async def test_a_stream_remembers_so_many_writers(self) -> None:
+        await self.take(writers=2)
+        await self.create()
+        await self.append(data=b"x", writer=Writer("u", 0, 0))
+        await self.append(data=b"x", writer=Writer("v", 0, 0))
+        await self.refused(InsufficientStorage, self.append(data=b"x", close=True, writer=Writer("w", 0, 0)))
+        self.assertEqual((await self.append(data=b"x", writer=Writer("u", 0, 1))).tail, 3)
+        self.assertEqual((await self.append(data=b"x", writer=Writer("v", 1, 0))).tail, 4)
+        self.assertEqual((await self.append(data=b"x")).closed, False)
+
+    async def test_a_writer_too_many_takes_no_room(self) -> None:
+        await self.take(writers=1, total_bytes=10)
+        await self.create()
+        await self.append(data=b"x", writer=Writer("v", 0, 0))
+        await self.refused(InsufficientStorage, self.append(data=b"xxxx", writer=Writer("w", 0, 0)))
+        self.assertEqual((await self.append(data=b"x" * 9)).tail, 10)
+
+    async def test_a_forgotten_writer_makes_room_for_another(self) -> None:
+        await self.take(writers=2)
+        await self.create()
+        await self.append(data=b"x", writer=Writer("u", 0, 0))
+        self.later(WEEK / 2)
+        await self.append(data=b"x", writer=Writer("v", 0, 0))
+        self.later(WEEK / 2)
+        await self.append(data=b"x", writer=Writer("w", 0, 0))
+        self.assertTrue((await self.append(data=b"x", writer=Writer("v", 0, 0))).duplicate)

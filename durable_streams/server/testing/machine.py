@@ -1,0 +1,389 @@
+"""A storage and its model side by side, on a random walk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.defer import Deferred
+
+from ..errors import (
+    StreamsError,
+)
+from ..interfaces import IStorage, NowOrLater
+from ..model import (
+    FOREVER,
+    NOW,
+    START,
+    Append,
+    Fork,
+    Lifetime,
+    Offset,
+    StorageLimits,
+    StreamConfig,
+    StreamStatus,
+    Writer,
+)
+from .model import Body, Model, Twin
+from .values import ALL, JSON, T0, TEXT, WEEK, T
+
+if TYPE_CHECKING:
+    from hypothesis.stateful import RuleBasedStateMachine
+
+
+class Settle(Protocol):
+    """What turns an outcome, or a Deferred of it, into the outcome, and raises the error that it may be."""
+
+    def __call__(self, outcome: NowOrLater[T]) -> T:
+        """Turn ``outcome`` into what it stands for."""
+
+
+def settled_now(outcome: NowOrLater[T]) -> T:
+    """Take the outcome of a storage that answers at once."""
+    assert not isinstance(outcome, Deferred), "The storage answers later: give storage_machine a run that can wait."
+    return outcome
+
+
+class SideBySide:
+    """
+    Does everything twice, in a storage and in the model, and compares.
+
+    :ivar now: what the clock says; whoever moves it calls :meth:`catch_up` then.
+    """
+
+    def __init__(self, storage: IStorage, limits: StorageLimits, run: Settle) -> None:
+        self.storage = storage
+        self.model = Model(limits)
+        self.now = T0
+        self._run = run
+        self._ids: set[int] = set()
+        self._incarnations: dict[str, int] = {}
+        self._earlier: dict[str, int] = {}
+        self._unswept_bytes = self._unswept_streams = 0
+
+    def catch_up(self) -> None:
+        """
+        Let the model forget what has expired.
+
+        When the storage does so is its own business, but for what hangs on it: forks, their sources, and the room that
+        is left. It is made to where that matters.
+        """
+        model = self.model
+        expired = model.expired(self.now)
+        self._unswept_bytes += sum(twin.own for twin in expired)
+        self._unswept_streams += len(expired)
+        full = model.size + self._unswept_bytes > model.limits.total_bytes // 2
+        crowded = len(model.twins) + self._unswept_streams >= model.limits.streams
+        if full or crowded or any(twin.source is not None or model.forks(twin) for twin in expired):
+            self.sweep(1000)
+        model.expire(self.now)
+
+    def sweep(self, most: int) -> None:
+        """Remove all that has expired, ``most`` at a time."""
+        while removed := self._run(self.storage.sweep(self.now, most)):
+            assert removed <= most, f"{removed} were removed, and {most} asked for"
+        self._unswept_bytes = self._unswept_streams = 0
+
+    def both(self, here: Callable[[], NowOrLater[T]], there: Callable[[], Any]) -> tuple[T, Any] | None:
+        """
+        Do it in the storage and in the model.
+
+        :returns: what both said; None, when they refused it for the same reason.
+        """
+        found: T | StreamsError
+        expected: Any
+        try:
+            found = self._run(here())
+        except StreamsError as error:
+            found = error
+        try:
+            expected = there()
+        except StreamsError as error:
+            expected = error
+        if not isinstance(found, StreamsError) and not isinstance(expected, StreamsError):
+            return found, expected
+        assert type(found) is type(expected), f"{found!r} is not {expected!r}"
+        fields = {name: value for name, value in vars(expected).items() if name != "difference"}
+        assert {name: getattr(found, name) for name in fields} == fields, f"{found!r} is not {expected!r}"
+        return None
+
+    def name(self, number: int) -> str:
+        """Choose a stream that is there, or, now and then, one that was, or one that never was."""
+        names = sorted(self._incarnations if number % 16 == 7 else self.model.twins)
+        return names[number // 16 % len(names)] if names else "nowhere"
+
+    def offset(self, name: str, kind: str, number: int) -> Offset:
+        """Make an offset of this kind for a stream, whether it is there or not."""
+        twin = self.model.twins.get(name)
+        facts = twin.facts if twin is not None else None
+        if kind == "now":
+            return NOW
+        if kind == "start" or twin is None or facts is None:
+            return START
+        if kind == "foreign":
+            return Offset(facts.incarnation + 1 + number, number)
+        if kind == "stale" and 0 < self._earlier.get(name, 0) < facts.incarnation:
+            return Offset(self._earlier[name], number)
+        if kind == "past":
+            return Offset(facts.incarnation, twin.tail + 1 + number)
+        if kind == "edge":
+            return Offset(facts.incarnation, twin.edges[number % len(twin.edges)])
+        return Offset(facts.incarnation, number % (twin.tail + 1))
+
+    def create(self, name: str, config: StreamConfig, body: Body) -> None:
+        said = self.both(
+            lambda: self.storage.create(name, config, body.text, self.now),
+            lambda: self.model.create(name, config, body, self.now),
+        )
+        if said is None:
+            return
+        found, expected = said
+        assert (found.tail, found.closed, found.new) == expected, f"{found} is not {expected}"
+        facts = found.facts
+        twin = self.model.twins[name]
+        if not found.new:
+            assert facts == twin.facts, f"{facts} is not {twin.facts}"
+            return
+        assert (facts.name, facts.media_type) == (name, twin.media), f"{facts} is not {name}, {twin.media}"
+        assert facts.json == (twin.media == "application/json"), f"{facts} is or is not JSON"
+        assert facts.id not in self._ids, f"the id {facts.id} is used twice"
+        if twin.source is not None and twin.source.facts is not None:
+            assert facts.incarnation == twin.source.facts.incarnation, (
+                f"{facts} has another incarnation than its source"
+            )
+        else:
+            assert facts.incarnation > self._incarnations.get(name, 0), f"{facts} has no new incarnation"
+        self._ids.add(facts.id)
+        self._earlier[name] = self._incarnations.get(name, 0)
+        self._incarnations[name] = max(facts.incarnation, self._incarnations.get(name, 0))
+        twin.facts = facts
+
+    def append(
+        self,
+        name: str,
+        body: Body,
+        close: str,
+        sequence: bytes | None = None,
+        media: str | None = None,
+        writer: Writer | None = None,
+    ) -> None:
+        twin = self.model.twins.get(name)
+        own = "text/plain" if twin is None else twin.media
+        data = b"" if close == "only close" else body.wire(own)
+        append = Append((media or own) if data else None, data, close != "open", sequence, writer)
+        said = self.both(
+            lambda: self.storage.append(name, append, self.now),
+            lambda: self.model.append(name, append, body, self.now),
+        )
+        if said is not None:
+            found, expected = said
+            state = found.writer and (found.writer.epoch, found.writer.seq)
+            assert (found.tail, found.closed, state, found.duplicate) == expected, f"{found} is not {expected}"
+            assert found.facts == self.model.twins[name].facts, f"{found.facts} is of another stream"
+
+    def read(self, name: str, offset: Offset, limit: int, whole: bool, renew: bool) -> None:
+        said = self.both(
+            lambda: self.storage.read(name, offset, limit, self.now, whole, renew),
+            lambda: self.model.place(name, offset, self.now if renew else None),
+        )
+        if said is None:
+            return
+        found, (twin, start) = said
+        end = found.start + len(found.data)
+        place = (found.facts, found.start, found.tail, found.closed)
+        assert place == (twin.facts, start, twin.tail, twin.closed), f"{found} does not begin at {start}"
+        assert found.data == twin.wire[start:end], f"{found} is not a part of {twin.wire!r}"
+        if end < twin.tail:
+            assert end > start, f"{found} is nothing, though there is more"
+            assert twin.tail - start > limit, f"{found} is not all, though it fits {limit}"
+        first = next((edge for edge in twin.edges if edge > start), start)
+        assert end - start <= limit or (whole and end == first), f"{found} is longer than {limit}"
+        assert not whole or end in twin.edges, f"{found} does not end with an append: {twin.edges}"
+        middle = (start + twin.tail) // 2
+        rest = self._run(self.storage.read_range(found.facts, middle, twin.tail))
+        assert rest == twin.wire[middle:], f"{rest!r} is not the end of {twin.wire!r}"
+
+    def delete(self, name: str) -> None:
+        self.both(
+            lambda: self.storage.delete(name, self.now),
+            lambda: self.model.remove(self.model.find(name)),
+        )
+
+    def renew(self, name: str) -> None:
+        self.storage.renew(name, self.now)
+        twin = self.model.twins.get(name)
+        if twin is not None and not twin.hidden:
+            twin.used = self.now
+
+    def status(self, name: str) -> None:
+        said = self.both(
+            lambda: self.storage.status(name, self.now),
+            lambda: self.model.find(name),
+        )
+        if said is not None:
+            self.compare(*said)
+
+    def compare(self, found: StreamStatus, twin: Twin) -> None:
+        expected = (twin.facts, twin.tail, twin.closed, twin.lifetime, twin.made, twin.updated)
+        said = (found.facts, found.tail, found.closed, found.lifetime, found.created_at, found.updated_at)
+        assert said == expected, f"{said} is not {expected}"
+
+    def everything(self) -> None:
+        """Compare all that can be seen without using it."""
+        visible = {name: twin for name, twin in sorted(self.model.twins.items()) if not twin.hidden}
+        found = self._run(self.storage.statuses(self.now))
+        assert [status.facts.name for status in found] == list(visible), f"{found} is not {list(visible)}"
+        for status, twin in zip(found, visible.values(), strict=True):
+            self.compare(status, twin)
+            chunk = self._run(self.storage.read(status.facts.name, START, ALL, self.now, True, False))
+            assert chunk.data == twin.wire, f"{chunk} is not {twin.wire!r}"
+
+    def writer(self, name: str, writer_id: str, kind: str) -> Writer:
+        """Make a writer's next, last, too early, late or new append, as the model knows it."""
+        twin = self.model.twins.get(name)
+        epoch, seq, _ = twin.writers.get(writer_id, (0, -1, 0)) if twin is not None else (0, -1, 0)
+        return {
+            "next": Writer(writer_id, epoch, seq + 1),
+            "retry": Writer(writer_id, epoch, max(seq, 0)),
+            "first": Writer(writer_id, epoch, 0),
+            "gap": Writer(writer_id, epoch, seq + 2),
+            "fenced": Writer(writer_id, max(epoch - 1, 0), 0),
+            "new epoch": Writer(writer_id, epoch + 1, 0),
+            "bad epoch": Writer(writer_id, epoch + 1, 1),
+        }[kind]
+
+
+#: Tight enough for all of them to be met.
+MACHINE_LIMITS = StorageLimits(total_bytes=160, stream_bytes=60, streams=5, writers=2)
+
+
+def storage_machine(  # noqa: C901 (the rules of one machine)
+    make_storage: Callable[[StorageLimits], NowOrLater[IStorage]],
+    run: Settle = settled_now,
+    reopen: Callable[[IStorage], NowOrLater[IStorage]] | None = None,
+) -> type[RuleBasedStateMachine]:
+    """
+    Make a hypothesis state machine that drives a storage beside a model, and compares all that they say.
+
+    It is run by ``hypothesis.stateful.run_state_machine_as_test``, or as the ``TestCase`` that it has.
+
+    :param make_storage: makes a storage that is new and empty.
+    :param run: turns an outcome that comes now or later into the outcome. By default it must come now.
+    :param reopen: closes a durable storage and opens it again; None for one that keeps nothing.
+    """
+    from hypothesis import strategies as some  # noqa: PLC0415 (not everybody has it)
+    from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule  # noqa: PLC0415
+
+    names = some.sampled_from("abcdef")
+    which = some.integers(0, 255)
+    medias = some.sampled_from(["text/plain", "application/json"])
+    values = some.lists(some.sampled_from([1, "x,]", [2, 3], {"k": "\u2603"}]), min_size=1, max_size=4)
+    bodies = some.one_of(values, values, values, some.just([]), some.none()).map(Body)
+    lifetimes = some.sampled_from(
+        [FOREVER] * 4 + [Lifetime(ttl=0), Lifetime(ttl=60), Lifetime(ttl=600), Lifetime(expires_at=T0 + 300)]
+    )
+    rarely = some.sampled_from([False] * 7 + [True])
+    closes = some.sampled_from(["open"] * 12 + ["close", "only close"])
+    numbers = some.integers(0, 60)
+    sequences = some.sampled_from([None, None, b"1", b"10", b"2", b"\xff"])
+    writes = some.sampled_from(["next", "next", "retry", "first", "gap", "fenced", "new epoch", "bad epoch"])
+    places = some.sampled_from(["edge", "edge", "edge", "inside", "start", "now", "past", "stale", "foreign"])
+
+    class StorageMachine(RuleBasedStateMachine):
+        """Creates, forks, writes, closes, reads, deletes, waits, and looks at everything after each step."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.pair = SideBySide(run(make_storage(MACHINE_LIMITS)), MACHINE_LIMITS, run)
+
+        def teardown(self) -> None:
+            run(self.pair.storage.close())
+
+        @initialize(body=values.map(Body))
+        def begin(self, body: Body) -> None:
+            self.pair.create("a", TEXT, body)
+            self.pair.create("b", JSON, body)
+
+        @rule(name=names, media=some.one_of(some.none(), medias), lifetime=lifetimes, closed=rarely, body=bodies)
+        def create(self, name: str, media: str | None, lifetime: Lifetime, closed: bool, body: Body) -> None:
+            self.pair.create(name, StreamConfig(media, lifetime, closed), body)
+            self.pair.catch_up()
+
+        @rule(
+            name=names,
+            source=which,
+            place=some.one_of(some.none(), places),
+            number=numbers,
+            sub_offset=some.sampled_from([0, 0, 0, 1, 2, 9]),
+            lifetime=lifetimes,
+            body=bodies,
+        )
+        def fork(
+            self,
+            name: str,
+            source: int,
+            place: str | None,
+            number: int,
+            sub_offset: int,
+            lifetime: Lifetime,
+            body: Body,
+        ) -> None:
+            stream = self.pair.name(source)
+            offset = None if place is None else self.pair.offset(stream, place, number)
+            self.pair.create(name, StreamConfig(None, lifetime, fork=Fork(stream, offset, sub_offset)), body)
+            self.pair.catch_up()
+
+        @rule(name=names, source=which, media=medias, closed=rarely)
+        def fork_all(self, name: str, source: int, media: str, closed: bool) -> None:
+            self.pair.create(name, StreamConfig(media, closed=closed, fork=Fork(self.pair.name(source))), Body([]))
+            self.pair.catch_up()
+
+        @rule(stream=which, body=values.map(Body), close=closes, sequence=sequences, wrong=rarely)
+        def append(self, stream: int, body: Body, close: str, sequence: bytes | None, wrong: bool) -> None:
+            self.pair.append(self.pair.name(stream), body, close, sequence, "image/png" if wrong else None)
+
+        @rule(stream=which, writer=some.sampled_from("vvwu"), write=writes, body=values.map(Body), close=closes)
+        def write(self, stream: int, writer: str, write: str, body: Body, close: str) -> None:
+            name = self.pair.name(stream)
+            self.pair.append(name, body, close, writer=self.pair.writer(name, writer, write))
+
+        @rule(
+            stream=which, place=places, number=numbers, limit=some.integers(1, 40), whole=some.booleans(), renew=rarely
+        )
+        def read(self, stream: int, place: str, number: int, limit: int, whole: bool, renew: bool) -> None:
+            name = self.pair.name(stream)
+            self.pair.read(name, self.pair.offset(name, place, number), limit, whole, renew)
+
+        @rule(stream=which)
+        def status(self, stream: int) -> None:
+            self.pair.status(self.pair.name(stream))
+
+        @precondition(lambda self: len(self.pair.model.twins) > 2)
+        @rule(stream=which)
+        def delete(self, stream: int) -> None:
+            self.pair.delete(self.pair.name(stream))
+
+        @rule(stream=which)
+        def renew(self, stream: int) -> None:
+            self.pair.renew(self.pair.name(stream))
+
+        @rule(seconds=some.sampled_from([0.25, 1, 1, 30, 30, 59, 60, 600, WEEK]))
+        def wait(self, seconds: float) -> None:
+            self.pair.now += seconds
+            self.pair.catch_up()
+
+        @rule(most=some.sampled_from([1, 2, 1000]))
+        def sweep(self, most: int) -> None:
+            self.pair.sweep(most)
+
+        @precondition(lambda self: reopen is not None)
+        @rule()
+        def close_and_open(self) -> None:
+            assert reopen is not None
+            self.pair.storage = run(reopen(self.pair.storage))
+
+        @invariant()
+        def all_is_as_expected(self) -> None:
+            self.pair.everything()
+
+    return StorageMachine

@@ -1,0 +1,302 @@
+"""A storage as plain lists, written without a look at the real ones."""
+
+from __future__ import annotations
+
+import json
+from math import inf
+from typing import Any, cast
+
+from ..errors import (
+    ContentTypeMismatch,
+    ForkFromDeleted,
+    InsufficientStorage,
+    InvalidJson,
+    InvalidOffset,
+    InvalidRequest,
+    OffsetGone,
+    PathBlocked,
+    SequenceConflict,
+    StorageFull,
+    StreamClosed,
+    StreamExists,
+    StreamFull,
+    StreamGone,
+    StreamNotFound,
+    WriterFenced,
+    WriterGap,
+)
+from ..model import (
+    FOREVER,
+    NOW,
+    START,
+    Append,
+    Fork,
+    Lifetime,
+    Offset,
+    StorageLimits,
+    StreamConfig,
+    StreamFacts,
+    Writer,
+)
+from .values import WEEK
+
+
+class Body:
+    """What is written, as a JSON array: messages to a JSON stream, and bytes to any other."""
+
+    def __init__(self, values: list[Any] | None) -> None:
+        self._values = values
+        self.text = b"[nonsense" if values is None else json.dumps(values).encode() if values else b""
+
+    def units(self, media: str) -> list[bytes]:
+        if media != "application/json":
+            return [bytes([byte]) for byte in self.text]
+        if self._values is None:
+            raise InvalidJson
+        # The spaces between messages are the writer's own, and belong to the message that follows.
+        units = [json.dumps(value).encode() + b"," for value in self._values]
+        return units[:1] + [b" " + unit for unit in units[1:]]
+
+    def wire(self, media: str) -> bytes:
+        return b"".join(self.units(media))
+
+
+class Twin:
+    """One stream, as plainly as it can be told: a list of appends, each of them a list of messages or bytes."""
+
+    def __init__(self, source: Twin | None, config: StreamConfig, media: str, lifetime: Lifetime, now: float) -> None:
+        self.source = source
+        self.asked = config
+        self.media = media
+        self.lifetime = lifetime
+        self.appends: list[list[bytes]] = []
+        self.inherited = 0
+        self.closed = config.closed
+        self.hidden = False
+        self.sequence: bytes | None = None
+        self.writers: dict[str, tuple[int, int, float]] = {}
+        self.made = self.updated = self.used = now
+        self.facts: StreamFacts | None = None
+
+    @property
+    def wire(self) -> bytes:
+        return b"".join(unit for append in self.appends for unit in append)
+
+    @property
+    def tail(self) -> int:
+        return len(self.wire)
+
+    @property
+    def own(self) -> int:
+        return self.tail - self.inherited
+
+    @property
+    def over(self) -> float:
+        if self.lifetime.ttl is not None:
+            return self.used + self.lifetime.ttl
+        return inf if self.lifetime.expires_at is None else self.lifetime.expires_at
+
+    @property
+    def edges(self) -> list[int]:
+        """The positions at which an append begins, and the tail."""
+        edges = [0]
+        for append in self.appends:
+            edges.append(edges[-1] + sum(map(len, append)))
+        return edges
+
+    def up_to(self, position: int) -> list[list[bytes]]:
+        """Copy the appends before a position, the last of them perhaps in part."""
+        copy: list[list[bytes]] = []
+        at = 0
+        for append in self.appends:
+            part = []
+            for unit in append:
+                if at + len(unit) <= position:
+                    part.append(unit)
+                at += len(unit)
+            if part:
+                copy.append(part)
+        return copy
+
+
+class Model:
+    """A storage without a thought for speed. Nothing in here is shared with any real one."""
+
+    def __init__(self, limits: StorageLimits) -> None:
+        self.limits = limits
+        self.twins: dict[str, Twin] = {}
+
+    @property
+    def size(self) -> int:
+        return sum(twin.own for twin in self.twins.values())
+
+    def forks(self, of: Twin) -> list[Twin]:
+        return [twin for twin in self.twins.values() if twin.source is of]
+
+    def expired(self, now: float) -> list[Twin]:
+        return [twin for twin in self.twins.values() if not twin.hidden and now >= twin.over]
+
+    def expire(self, now: float) -> None:
+        for twin in self.expired(now):
+            self.remove(twin)
+
+    def remove(self, twin: Twin) -> None:
+        twin.hidden = True
+        while any(other.hidden and not self.forks(other) for other in self.twins.values()):
+            self.twins = {name: other for name, other in self.twins.items() if not other.hidden or self.forks(other)}
+
+    def find(self, name: str) -> Twin:
+        if name not in self.twins:
+            raise StreamNotFound(name)
+        if self.twins[name].hidden:
+            raise StreamGone(name)
+        return self.twins[name]
+
+    def create(self, name: str, asked: StreamConfig, body: Body, now: float) -> tuple[int, bool, bool]:
+        if name in self.twins:
+            twin = self.twins[name]
+            if twin.hidden:
+                raise PathBlocked(name)
+            if not self.same(asked, twin):
+                raise StreamExists(name, "")
+            return twin.tail, twin.closed, False
+        twin = self.new(name, asked, now)
+        units = body.units(twin.media)
+        self.make_room(name, 0, units)
+        if len(self.twins) >= self.limits.streams:
+            raise InsufficientStorage
+        if units:
+            twin.appends.append(units)
+        self.twins[name] = twin
+        return twin.tail, twin.closed, True
+
+    def new(self, name: str, asked: StreamConfig, now: float) -> Twin:
+        fork = asked.fork
+        if fork is None:
+            return Twin(None, asked, asked.content_type or "application/octet-stream", asked.lifetime, now)
+        try:
+            source = self.find(fork.source)
+        except StreamGone:
+            raise ForkFromDeleted(fork.source) from None
+        if asked.content_type not in (None, source.media):
+            raise ContentTypeMismatch(name, source.media, str(asked.content_type))
+        lifetime = source.lifetime if asked.lifetime == FOREVER else asked.lifetime
+        twin = Twin(source, asked, source.media, lifetime, now)
+        twin.inherited = self.point(source, fork)
+        twin.appends = source.up_to(twin.inherited)
+        return twin
+
+    def point(self, source: Twin, fork: Fork) -> int:
+        """Say where a fork leaves its source."""
+        assert source.facts is not None
+        anchor = source.tail
+        if fork.offset is not None and fork.offset != NOW:
+            if fork.offset != START and fork.offset.incarnation != source.facts.incarnation:
+                raise InvalidRequest
+            anchor = fork.offset.position
+        at = 0
+        for append in source.appends:
+            ends = [at]
+            for unit in append:
+                ends.append(ends[-1] + len(unit))
+            if ends[0] <= anchor < ends[-1]:
+                if anchor not in ends or ends.index(anchor) + fork.sub_offset >= len(ends):
+                    raise InvalidRequest
+                return ends[ends.index(anchor) + fork.sub_offset]
+            at = ends[-1]
+        if anchor > at or fork.sub_offset:
+            raise InvalidRequest
+        return anchor
+
+    def same(self, asked: StreamConfig, twin: Twin) -> bool:
+        """Say whether a creation would have made the stream that is there."""
+        made_with = twin.asked.fork
+        same_place = asked.fork == made_with
+        if not same_place and asked.fork and made_with and asked.fork.source == made_with.source and twin.source:
+            try:
+                same_place = self.point(twin.source, asked.fork) == twin.inherited
+            except InvalidRequest:
+                return False
+        media = asked.content_type or (twin.media if asked.fork else "application/octet-stream")
+        return (
+            same_place
+            and asked.closed == twin.closed
+            and asked.lifetime in (twin.asked.lifetime, twin.lifetime)
+            and media == twin.media
+        )
+
+    def make_room(self, name: str, own: int, units: list[bytes]) -> None:
+        size = sum(map(len, units))
+        if self.size + size > self.limits.total_bytes:
+            raise StorageFull(name, self.limits.total_bytes)
+        if own + size > self.limits.stream_bytes:
+            raise StreamFull(name, self.limits.stream_bytes)
+
+    def known(self, twin: Twin, now: float) -> dict[str, tuple[int, int, float]]:
+        return {name: state for name, state in twin.writers.items() if now - state[2] < WEEK}
+
+    def append(
+        self, name: str, append: Append, body: Body, now: float
+    ) -> tuple[int, bool, tuple[int, int] | None, bool]:
+        twin = self.find(name)
+        writer = append.writer
+        known = self.known(twin, now)
+        state = known.get(writer.id) if writer is not None else None
+        if self.done(twin, append, state):
+            twin.used = now
+            return twin.tail, twin.closed, state and state[:2], True
+        if twin.closed:
+            assert twin.facts is not None
+            raise StreamClosed(name, twin.facts.incarnation, twin.tail)
+        if append.data and append.media_type != twin.media:
+            raise ContentTypeMismatch(name, twin.media, str(append.media_type))
+        if writer is not None:
+            self.in_order(name, writer, state)
+        if None not in (append.sequence, twin.sequence) and cast("bytes", append.sequence) <= cast(
+            "bytes", twin.sequence
+        ):
+            raise SequenceConflict(name)
+        units = body.units(twin.media) if append.data else []
+        self.make_room(name, twin.own, units)
+        if writer is not None and writer.id not in known and len(known) >= self.limits.writers:
+            raise InsufficientStorage
+        if writer is not None:
+            twin.writers[writer.id] = (writer.epoch, writer.seq, now)
+        if units:
+            twin.appends.append(units)
+        twin.sequence = twin.sequence if append.sequence is None else append.sequence
+        twin.closed = twin.closed or append.close
+        twin.used = twin.updated = now
+        return twin.tail, twin.closed, None if writer is None else (writer.epoch, writer.seq), False
+
+    def done(self, twin: Twin, append: Append, state: tuple[int, int, float] | None) -> bool:
+        """Say whether an append was carried out before."""
+        writer = append.writer
+        if writer is None:
+            return twin.closed and append.close and not append.data
+        if state is not None and writer.epoch < state[0]:
+            assert twin.facts is not None
+            raise WriterFenced(twin.facts.name, state[0])
+        return state is not None and writer.epoch == state[0] and writer.seq <= state[1]
+
+    def in_order(self, name: str, writer: Writer, state: tuple[int, int, float] | None) -> None:
+        """Refuse an append that does not come next."""
+        if state is not None and writer.epoch > state[0]:
+            if writer.seq:
+                raise InvalidRequest
+            return
+        expected = 0 if state is None else state[1] + 1
+        if writer.seq != expected:
+            raise WriterGap(name, expected, writer.seq)
+
+    def place(self, name: str, offset: Offset, use: float | None) -> tuple[Twin, int]:
+        """Say where a read begins."""
+        twin = self.find(name)
+        assert twin.facts is not None
+        if use is not None:
+            twin.used = use
+        if offset == NOW:
+            return twin, twin.tail
+        if offset != START and offset.incarnation != twin.facts.incarnation:
+            raise InvalidOffset if offset.incarnation > twin.facts.incarnation else OffsetGone(name)
+        return twin, max(edge for edge in twin.edges if edge <= offset.position)

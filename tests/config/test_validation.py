@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.config.settings import Settings
+from durable_streams.server.config.validation import ConfigError, parse_bind_address, validate
+
+from .test_layers import defaults
+
+
+def changed(group: Any, path: list[str], value: object) -> Any:
+    inner = value if len(path) == 1 else changed(getattr(group, path[0]), path[1:], value)
+    return replace(group, **{path[0]: inner})
+
+
+class RuleTests(SynchronousTestCase):
+    def check(self, name: str, value: object) -> None:
+        validate(changed(Settings(), name.split("."), value), {name: "the test"})
+
+    def is_right(self, name: str, value: object) -> bool:
+        try:
+            self.check(name, value)
+        except ConfigError:
+            return False
+        return True
+
+    def refused(self, name: str, value: object, shown: object = None) -> str:
+        message = str(self.assertRaises(ConfigError, self.check, name, value))
+        for part in (f"{name} must be ", "; the test sets it to ", repr(value if shown is None else shown)):
+            self.assertIn(part, message)
+        return message
+
+    def test_the_defaults_are_right(self) -> None:
+        for name, default in defaults():
+            self.assertTrue(self.is_right(name, default))
+
+    def test_a_default_that_is_wrong_says_so(self) -> None:
+        message = str(self.assertRaises(ConfigError, validate, changed(Settings(), ["storage", "mode"], "x"), {}))
+        self.assertIn("the default sets it to 'x'", message)
+
+    def test_numbers_are_1_or_more(self) -> None:
+        may_be_0 = {"transport.connection.sse_reconnect_interval_secs"}
+        names = {name for name, default in defaults() if isinstance(default, int)}
+        self.assertTrue(may_be_0 < names)
+        for name in names - may_be_0:
+            self.assertTrue(self.is_right(name, 1))
+            for value in (0, -1):
+                self.assertIn("1 or more", self.refused(name, value))
+        for name in may_be_0:
+            self.assertTrue(self.is_right(name, 0))
+            self.assertIn("0, for never, or more", self.refused(name, -1))
+
+    def test_the_storage_mode_is_one_that_there_is(self) -> None:
+        for value in ("", "disk", "Memory"):
+            self.assertIn("memory", self.refused("storage.mode", value))
+
+    def test_the_log_level_is_one_that_there_is(self) -> None:
+        for value in ("debug", "info"):
+            self.assertTrue(self.is_right("observability.log_level", value))
+        for value in ("", "loud", "INFO"):
+            self.assertIn("debug or info", self.refused("observability.log_level", value))
+
+    def test_base_paths(self) -> None:
+        for value in ("/", "/v1/stream", "/a", "/a.b/c-d", "/~me/@x", "/..a", "/a..b/.c"):
+            self.assertTrue(self.is_right("http.stream_base_path", value))
+        for value in ("", "v1", "/v1/", "//", "/a//b", "/a b", "/a\n", "/{x}", "/a:b", "/*", "/a?b", "/a#b", "/%61"):
+            self.assertIn("a path like /v1/stream", self.refused("http.stream_base_path", value))
+
+    def test_base_paths_that_no_request_would_ever_ask_for(self) -> None:
+        for value in ("/caf\u00e9", "/.", "/..", "/a/../b", "/a/.", '/"', "/<", "/\\", "/\x7f", "/^", "/|", "/`"):
+            self.refused("http.stream_base_path", value)
+
+    def test_origins(self) -> None:
+        for value in (("*",), ("null",), ("https://a.example", "http://localhost:3000", "capacitor://localhost")):
+            self.assertTrue(self.is_right("http.cors_origins", value))
+        for origin in ("", "a.example", "https://", "https://a.example/", "https://a.example/x", "a\r\nX: y", "**"):
+            message = self.refused("http.cors_origins", ("https://good.example", origin), origin)
+            self.assertIn("https://app.example.com", message)
+
+    def test_origins_that_can_be_no_header(self) -> None:
+        for origin in ("https://caf\u00e9.example", "https://a\udcff", "https://a\x00", "https://a b", "https://a,b"):
+            self.refused("http.cors_origins", (origin,), origin)
+
+    def test_no_origins_are_refused(self) -> None:
+        self.assertIn("a list of origins", self.refused("http.cors_origins", (), ""))
+
+    def test_bind_addresses(self) -> None:
+        for value in ("", "localhost:4437", "127.0.0.1", ":4437", "4437", "::1:80:"):
+            self.assertIn("127.0.0.1:4437", self.refused("server.bind_address", value))
+
+
+class BindAddressTests(SynchronousTestCase):
+    def test_version_4_and_6(self) -> None:
+        for text, host, port in (
+            ("127.0.0.1:4437", "127.0.0.1", 4437),
+            ("0.0.0.0:0", "0.0.0.0", 0),
+            ("[::1]:65535", "::1", 65535),
+            ("[::]:80", "::", 80),
+            ("[2001:DB8:0::1]:80", "2001:db8::1", 80),
+            ("[fe80::1%eth0]:80", "fe80::1%eth0", 80),
+            ("127.0.0.1:0080", "127.0.0.1", 80),
+        ):
+            self.assertEqual((host, port), parse_bind_address(text))
+
+    def test_everything_else_is_refused(self) -> None:
+        for text in (
+            "",
+            ":",
+            "127.0.0.1",
+            "127.0.0.1:",
+            ":80",
+            "localhost:80",
+            "127.0.0.1:65536",
+            "127.0.0.1:-1",
+            "127.0.0.1:+80",
+            "127.0.0.1:8_0",
+            "127.0.0.1: 80",
+            "127.0.0.1:http",
+            "127.0.0.1:\u0668\u0660",
+            "127.0.0.1:" + "9" * 5000,
+            "127.0.0.256:80",
+            "127.1:80",
+            "::1:80",
+            "::1",
+            "[::1]",
+            "[::1",
+            "[::1]80",
+            "[::1:80",
+            "::1]:80",
+            "[]:80",
+            "[localhost]:80",
+            "*:80",
+            "http://127.0.0.1:80",
+        ):
+            self.assertRaises(ValueError, parse_bind_address, text)
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.ip_addresses(), st.integers(0, 65535))
+    def test_any_address_and_port(self, address: Any, port: int) -> None:
+        text = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+        host, found = parse_bind_address(text)
+        self.assertEqual((address, port), (ip_address(host), found))
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.text("0123456789abcdef:.[]% ", max_size=24))
+    def test_any_text_is_an_address_or_refused(self, text: str) -> None:
+        try:
+            host, port = parse_bind_address(text)
+        except ValueError:
+            return
+        self.assertTrue(0 <= port <= 65535)
+        self.assertEqual(host, str(ip_address(host)))

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from itertools import product
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.errors import StreamExists
+from durable_streams.server.model import FOREVER, Fork, Lifetime, StreamConfig
+from durable_streams.server.protocol.creating import check_same
+
+from .samples import facts
+
+HOUR = Lifetime(ttl=3600)
+LATER = Lifetime(expires_at=2e9)
+
+
+def difference(
+    asked: StreamConfig,
+    made_with: StreamConfig = StreamConfig(),  # noqa: B008 (frozen)
+    content_type: str = "application/octet-stream",
+    lifetime: Lifetime | None = None,
+    closed: bool = False,
+    same_point: bool = True,
+) -> str | None:
+    """Say in what a creation differs from what is there, as the error tells it; None where it does not."""
+    own = made_with.lifetime if lifetime is None else lifetime
+    try:
+        check_same(asked, made_with, facts(content_type), own, closed, same_point)
+    except StreamExists as error:
+        return error.difference
+    return None
+
+
+class SameTests(SynchronousTestCase):
+    def test_the_same_again_is_the_same(self) -> None:
+        for content_type, lifetime in product(
+            ("text/plain", "application/json; charset=utf-8"), (FOREVER, HOUR, LATER)
+        ):
+            config = StreamConfig(content_type, lifetime)
+            self.assertIsNone(difference(config, config, content_type))
+
+    def test_a_type_may_be_written_otherwise(self) -> None:
+        asked = StreamConfig("Application/JSON;charset=utf-8")
+        self.assertIsNone(difference(asked, content_type="application/json"))
+
+    def test_no_type_is_the_default_type(self) -> None:
+        self.assertIsNone(difference(StreamConfig()))
+        self.assertIsNone(difference(StreamConfig("application/octet-stream")))
+        self.assertIn("content type", difference(StreamConfig(), content_type="text/plain") or "")
+
+    def test_another_type_differs_and_the_error_says_which_it_is(self) -> None:
+        asked = StreamConfig("text/html")
+        self.assertEqual("content type: it is text/plain", difference(asked, content_type="text/plain"))
+
+    def test_the_error_names_the_stream_and_says_the_difference(self) -> None:
+        error = self.assertRaises(
+            StreamExists, check_same, StreamConfig("a/b"), StreamConfig(), facts(), FOREVER, False, True
+        )
+        self.assertEqual("room/1", error.name)
+        self.assertIn("content type: it is text/plain", str(error))
+
+
+class ClosureTests(SynchronousTestCase):
+    def test_what_counts_is_whether_it_is_closed_by_now(self) -> None:
+        made_open, made_closed = StreamConfig(), StreamConfig(closed=True)
+        for asked, made_with, closed in product((made_open, made_closed), (made_open, made_closed), (True, False)):
+            found = difference(asked, made_with, closed=closed)
+            if asked.closed == closed:
+                self.assertIsNone(found)
+            else:
+                self.assertIn("closure", found or "")
+
+
+class LifetimeTests(SynchronousTestCase):
+    def test_another_one_differs(self) -> None:
+        lifetimes = (FOREVER, HOUR, LATER, Lifetime(ttl=60), Lifetime(expires_at=2e9 + 1), Lifetime(ttl=0))
+        for asked, made in product(lifetimes, lifetimes):
+            found = difference(StreamConfig(lifetime=asked), StreamConfig(lifetime=made))
+            self.assertEqual(None if asked == made else "lifetime", found)
+
+
+class ForkTests(SynchronousTestCase):
+    fork = Fork("source")
+
+    def test_another_place_differs(self) -> None:
+        config = StreamConfig(fork=self.fork)
+        self.assertIsNone(difference(config, config, same_point=True))
+        self.assertEqual("source or fork offset", difference(config, config, same_point=False))
+
+    def test_a_fork_that_names_no_type_has_its_sources(self) -> None:
+        asked = StreamConfig(fork=self.fork)
+        self.assertIsNone(difference(asked, asked, "application/json"))
+
+    def test_a_fork_that_names_another_type_than_its_source_differs(self) -> None:
+        asked = StreamConfig("text/plain", fork=self.fork)
+        self.assertIn("content type", difference(asked, asked, "application/json") or "")
+
+    def test_an_inherited_lifetime_may_be_named_or_not(self) -> None:
+        made_with = StreamConfig(fork=self.fork)
+        for asked in (FOREVER, HOUR):
+            config = StreamConfig(lifetime=asked, fork=self.fork)
+            self.assertIsNone(difference(config, made_with, lifetime=HOUR))
+        other = StreamConfig(lifetime=Lifetime(ttl=60), fork=self.fork)
+        self.assertEqual("lifetime", difference(other, made_with, lifetime=HOUR))

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, NoReturn
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.errors import EmptyArray, InvalidJson
+from durable_streams.server.protocol.messages import boundaries, document, first_data, wire_form
+
+from .samples import examples, json_arrays, json_texts, message_texts, whitespace
+from .splitting import split_messages
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def parsed(text: bytes) -> Any:
+    """Parse JSON strictly, with the numbers and the order of keys as they are written."""
+    return json.loads(text.decode(), parse_int=str, parse_float=str, parse_constant=_refuse, object_pairs_hook=list)
+
+
+def pieces(wire: bytes) -> list[bytes]:
+    """Cut messages at their boundaries."""
+    edges = boundaries(wire)
+    return [wire[start:end] for start, end in pairwise(edges)]
+
+
+class WireFormTests(SynchronousTestCase):
+    def test_the_examples_of_the_protocol(self) -> None:
+        for body, wire in (
+            (b'{"event": "created"}', b'{"event": "created"},'),
+            (b'[{"event": "a"}, {"event": "b"}]', b'{"event": "a"}, {"event": "b"},'),
+            (b"[[1,2], [3,4]]", b"[1,2], [3,4],"),
+            (b"[[[1,2,3]]]", b"[[1,2,3]],"),
+        ):
+            self.assertEqual(wire, wire_form(body))
+
+    def test_a_value_of_any_kind_is_a_message(self) -> None:
+        for body in (b"null", b"true", b"false", b"0", b"-0", b"1.50", b"1E400", b'""', b'"a"', b"{}"):
+            self.assertEqual(body + b",", wire_form(b" \r\n" + body + b"\t"))
+
+    @examples(60)
+    @given(json_arrays())
+    def test_an_array_is_read_back_as_it_came(self, case: tuple[bytes, list[bytes]]) -> None:
+        body, elements = case
+        document_read = document(wire_form(body))
+        self.assertEqual(parsed(body), parsed(document_read))
+        self.assertEqual([parsed(element) for element in elements], parsed(document_read))
+
+    @examples(60)
+    @given(json_arrays())
+    def test_no_byte_of_an_array_changes_but_the_whitespace_around_it(self, case: tuple[bytes, list[bytes]]) -> None:
+        body, _ = case
+        inside = body.strip()[1:-1].strip()
+        self.assertEqual(b"[" + inside + b"]", document(wire_form(body)))
+
+    @examples(60)
+    @given(message_texts, whitespace, whitespace)
+    def test_no_byte_of_a_single_message_changes(self, text: str, before: str, after: str) -> None:
+        wire = wire_form(f"{before}{text}{after}".encode())
+        self.assertEqual(text.encode() + b",", wire)
+
+    @examples(60)
+    @given(json_arrays())
+    def test_an_array_in_an_array_is_one_message(self, case: tuple[bytes, list[bytes]]) -> None:
+        body, _ = case
+        wire = wire_form(b"[" + body + b"]")
+        self.assertEqual([parsed(body)], parsed(document(wire)))
+        self.assertEqual(1, len(pieces(wire)))
+
+    @examples(60)
+    @given(st.lists(json_arrays(), max_size=4))
+    def test_appends_that_follow_each_other_are_one_array(self, appends: list[tuple[bytes, list[bytes]]]) -> None:
+        wire = b"".join(wire_form(body) for body, _ in appends)
+        expected = [parsed(element) for _, elements in appends for element in elements]
+        self.assertEqual(expected, parsed(document(wire)))
+
+    def test_numbers_and_keys_are_left_alone(self) -> None:
+        body = b'{"b":1.0,"a":123456789012345678901234567890,"b":1e5,"\\u0061":-0}'
+        self.assertEqual(body + b",", wire_form(body))
+
+    def test_numbers_longer_than_python_reads_are_left_alone(self) -> None:
+        body = b"[" + b"7" * 5000 + b',"\\ud800"]'
+        self.assertEqual(body[1:-1] + b",", wire_form(body))
+
+    def test_nothing_is_read_as_an_empty_array(self) -> None:
+        self.assertEqual(b"[]", document(b""))
+
+
+class EmptyArrayTests(SynchronousTestCase):
+    def test_an_array_of_nothing_is_refused(self) -> None:
+        for body in (b"[]", b" [ ] ", b"[\r\n\t]"):
+            self.assertRaises(EmptyArray, wire_form, body)
+
+    def test_a_creation_may_have_one(self) -> None:
+        for body in (b"[]", b" [ ] "):
+            self.assertEqual(b"", wire_form(body, empty_allowed=True))
+            self.assertEqual(b"", first_data(body, json=True))
+
+    def test_an_array_of_an_empty_array_has_a_message(self) -> None:
+        self.assertEqual(b"[],", wire_form(b"[[]]"))
+
+
+class FirstDataTests(SynchronousTestCase):
+    def test_no_body_makes_no_data(self) -> None:
+        self.assertEqual(b"", first_data(b"", json=True))
+        self.assertEqual(b"", first_data(b"", json=False))
+
+    def test_json_is_brought_into_wire_form(self) -> None:
+        self.assertEqual(b"1, 2,", first_data(b"[1, 2]", json=True))
+
+    def test_other_types_are_not_looked_at(self) -> None:
+        self.assertEqual(b"[1, \xff", first_data(b"[1, \xff", json=False))
+
+    def test_what_is_not_json_is_refused(self) -> None:
+        self.assertRaises(InvalidJson, first_data, b"{", json=True)
+        self.assertRaises(InvalidJson, first_data, b" ", json=True)
+
+
+def _unlike_json() -> st.SearchStrategy[bytes]:
+    """Draw bytes out of the stuff that JSON is made of, which now and then are some."""
+    parts = [
+        *'[]{},:"\\ \n\t\r.eE+-0129u',
+        "true",
+        "null",
+        "NaN",
+        "Infinity",
+        '"a"',
+        r"\ud800",
+        r"\u00",
+        "\x00",
+        "\x1f",
+    ]
+    parts += ["\ufeff", "\x85", "\u2028", "\xa0", "'", "//", "\x0b", "\x0c"]
+    text = st.lists(st.sampled_from(parts), max_size=7).map("".join)
+    return st.one_of(text.map(str.encode), st.binary(max_size=6))
+
+
+class InvalidJsonTests(SynchronousTestCase):
+    def refused(self, body: bytes) -> str:
+        return str(self.assertRaises(InvalidJson, wire_form, body))
+
+    def test_nothing_and_whitespace_are_not_json(self) -> None:
+        for body in (b"", b" ", b"\r\n\t "):
+            self.refused(body)
+
+    def test_what_javascript_takes_and_json_does_not(self) -> None:
+        for body in (
+            b"NaN",
+            b"[NaN]",
+            b"Infinity",
+            b"[-Infinity]",
+            b"[1,]",
+            b"[,1]",
+            b"[1,,2]",
+            b'{"a":1,}',
+            b"{,}",
+            b"{a:1}",
+            b"'a'",
+            b"[1] // one",
+            b"/**/1",
+            b"undefined",
+            b"+1",
+            b".5",
+            b"5.",
+            b"01",
+            b"0x1",
+            b"1e",
+            b"1_0",
+            b"True",
+            b'"\t"',
+            b'"a\nb"',
+            b'"\\x41"',
+            b'"\\u12g4"',
+            b"1 2",
+            b"[1][2]",
+            b"{}{}",
+            b"[1]]",
+            b"[1}",
+            b'{"a"}',
+            b'{"a":}',
+            b"{1:2}",
+            b"[1]\x00",
+            b"\x0b1",
+            b"1,",
+            b",",
+        ):
+            self.refused(body)
+
+    def test_the_same_beside_half_a_surrogate_pair(self) -> None:
+        for bad in (b"NaN", b"-Infinity", b"01", b"'a'", b'"\t"', b"tru", b"", b"1 2", b'"\\u12g4"', b'"\\u 123"'):
+            self.refused(b'["\\ud800",' + bad + b"]")
+        self.assertIn("byte 10", self.refused(b'["\\ud800",NaN]'))
+
+    def test_a_byte_order_mark_is_not_json(self) -> None:
+        self.refused(b"\xef\xbb\xbf[1]")
+        self.refused(b'\xef\xbb\xbf["\\ud800"]')
+        self.refused("[1]".encode("utf-16"))
+
+    def test_what_is_not_utf8_is_refused_with_the_place(self) -> None:
+        self.assertIn("byte 2", self.refused(b'["\xff"]'))
+        for body in (b'"\xc3"', b'"\xed\xa0\x80"', b'"\xc0\xaf"', b'"\xf5\x80\x80\x80"', b'"\\ud800\xff"', b"\xff"):
+            self.assertIn("UTF-8", self.refused(body))
+
+    def test_nesting_without_end_is_refused(self) -> None:
+        deep = 100_000
+        for body in (
+            b"[" * deep,
+            b"[" * deep + b"]" * deep,
+            b'{"a":' * deep + b"1" + b"}" * deep,
+            b'{"\\ud800":' * deep + b"1" + b"}" * deep,
+            b'["\\ud800",' + b"[" * deep + b"]" * deep + b"]",
+        ):
+            self.assertIn("nested too deeply", self.refused(body))
+
+    @examples(60)
+    @given(json_texts.filter(lambda text: text[0] in '[{"'), st.data())
+    def test_a_body_that_was_cut_is_refused(self, text: str, data: st.DataObject) -> None:
+        body = text.encode()
+        self.refused(body[: data.draw(st.integers(0, len(body) - 1))])
+
+    @examples(600)
+    @given(_unlike_json())
+    @example(b'"\\ud800" ')
+    @example(b'"\\ud800"\xa0')
+    def test_a_second_parser_is_of_the_same_opinion(self, body: bytes) -> None:
+        try:
+            value = parsed(body)
+        except ValueError:
+            self.refused(body)
+            return
+        expected = value if body.strip().startswith(b"[") else [value]
+        self.assertEqual(expected, parsed(document(wire_form(body, empty_allowed=True))))
+
+
+class LoneSurrogateTests(SynchronousTestCase):
+    """Streams of tokens are cut where they are cut, so half an emoji, escaped, is no rarity."""
+
+    def test_half_a_pair_is_taken_as_it_came(self) -> None:
+        for body in (rb'"\ud83d"', rb'{"t":"\udc00"}', rb'{"\ud83d":1}', rb'"\ud83d\ud83d"', rb'"\uD83Dx\uDE00"'):
+            self.assertEqual(body + b",", wire_form(b" " + body + b"\n"))
+
+    def test_an_array_with_one_is_flattened(self) -> None:
+        self.assertEqual(rb'1 , "\ud83d", "\ude00",', wire_form(rb' [ 1 , "\ud83d", "\ude00" ] '))
+
+    def test_what_only_looks_like_one_is_left_alone(self) -> None:
+        for body in (rb'"\\ud83d"', rb'"\\\ud83d"', rb'"\u005cud83d"', rb'"\ud83d\\\""'):
+            self.assertEqual(body + b',"x",', wire_form(b"[" + body + b',"x"]'))
+            self.assertEqual([body + b",", b'"x",'], pieces(body + b',"x",'))
+        self.assertRaises(InvalidJson, wire_form, rb'"\\\u12"')
+        self.assertRaises(InvalidJson, wire_form, rb"\ud83d")
+
+    def test_messages_with_one_can_be_told_apart(self) -> None:
+        wire = wire_form(rb'["\ud83d,]", {"a": [1,"\udc00"]}, "\"\\"]')
+        self.assertEqual([rb'"\ud83d,]",', rb' {"a": [1,"\udc00"]},', rb' "\"\\",'], pieces(wire))
+
+
+class BoundaryTests(SynchronousTestCase):
+    def test_no_messages_have_one_edge(self) -> None:
+        self.assertEqual([0], boundaries(b""))
+
+    def test_edges_lie_after_the_commas(self) -> None:
+        self.assertEqual([0, 3, 7, 11], boundaries(b"1 ,[2],{} ,"))
+
+    @examples(60)
+    @given(st.lists(json_arrays(), max_size=4))
+    def test_messages_are_told_apart_as_a_simple_splitter_does(self, appends: list[tuple[bytes, list[bytes]]]) -> None:
+        wire = b"".join(wire_form(body) for body, _ in appends)
+        elements = [element for _, elements in appends for element in elements]
+        self.assertEqual(split_messages(wire), pieces(wire))
+        self.assertEqual(elements, [piece[:-1].strip() for piece in pieces(wire)])
+
+    @examples(60)
+    @given(json_arrays(min_size=2))
+    def test_a_stream_can_be_cut_at_each_edge(self, case: tuple[bytes, list[bytes]]) -> None:
+        body, elements = case
+        wire = wire_form(body)
+        for index, edge in enumerate(boundaries(wire)):
+            self.assertEqual([parsed(element) for element in elements[:index]], parsed(document(wire[:edge])))
+            self.assertEqual([parsed(element) for element in elements[index:]], parsed(document(wire[edge:])))
+
+    def test_the_same_message_over_and_over(self) -> None:
+        self.assertEqual(list(range(0, 202, 2)), boundaries(b"1," * 100))
+        self.assertEqual([0, 3, 6, 8], boundaries(b"11,11,1,"))
+
+    def test_whatever_was_taken_can_be_told_apart_however_deep_the_stack_is_by_then(self) -> None:
+        def nested(depth: int) -> bytes:
+            return b'{"a":' * depth + b"[1,2]" + b"}" * depth
+
+        def deepest() -> int:
+            low, high = 1, sys.getrecursionlimit() * 100
+            while low < high:
+                middle = (low + high + 1) // 2
+                try:
+                    wire_form(nested(middle))
+                except InvalidJson:
+                    high = middle - 1
+                else:
+                    low = middle
+            return low
+
+        def below(frames: int, call: Callable[[], list[int]]) -> list[int]:
+            return below(frames - 1, call) if frames else call()
+
+        wire = wire_form(nested(deepest()))
+        self.assertEqual([0, len(wire)], below(60, lambda: boundaries(wire)))
+        self.assertEqual([0, len(wire), len(wire) + 2], boundaries(wire + b"3,"))
+        half = rb'"\ud83d,[\"",'
+        self.assertEqual([0, len(half), len(half + wire)], boundaries(half + wire))

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.protocol.messages import wire_form
+from durable_streams.server.protocol.sse import KEEP_ALIVE, control_event, data_event
+
+from .event_stream import parse_events
+from .samples import examples, json_arrays
+
+OFFSET = "0000000000000012_0000000000000345"
+
+#: Text with many line ends, colons and spaces, as an attacker or a language model sends it.
+texts = st.lists(
+    st.one_of(st.sampled_from(["\r", "\n", "\r\n", " ", ":", "data:", "event: control", "\ufeff", "\x00"]), st.text()),
+    min_size=1,
+    max_size=8,
+).map("".join)
+some_text = texts.filter(bool)
+
+
+def _lines(text: str) -> str:
+    return re.sub("\r\n|\r", "\n", text)
+
+
+def _read(stream: bytes) -> str:
+    """Take the data out of the one event that there is to be."""
+    [(kind, data)] = parse_events(stream)
+    assert kind == "data"
+    return data
+
+
+class TextTests(SynchronousTestCase):
+    @examples(300)
+    @given(some_text)
+    @example(" leading space")
+    @example("  two")
+    @example("a\n b\n  c")
+    @example("\n")
+    @example("\n\nevent: control\ndata: {}\n\n")
+    def test_text_is_read_as_it_was_written_but_for_the_kind_of_line_ends(self, text: str) -> None:
+        self.assertEqual(_lines(text), _read(data_event(text.encode(), False, True)))
+
+    @examples(200)
+    @given(st.binary(min_size=1, max_size=40))
+    @example(b"\xff\n\xc3")
+    def test_bytes_that_are_no_text_are_still_one_event(self, data: bytes) -> None:
+        self.assertEqual(_lines(data.decode("utf-8", "replace")), _read(data_event(data, False, True)))
+
+    def test_each_line_is_a_field(self) -> None:
+        self.assertEqual(b"event: data\ndata:a\ndata:\ndata:b\n\n", data_event(b"a\r\n\rb", False, True))
+
+    def test_a_leading_space_gets_one_more_to_lose(self) -> None:
+        self.assertEqual(b"event: data\ndata:  hello\n\n", data_event(b" hello", False, True))
+
+    def test_no_event_can_be_smuggled_in(self) -> None:
+        for line_end in ("\n", "\r", "\r\n"):
+            text = line_end.join(
+                ["x", "", "event: control", 'data: {"streamClosed":true}', "id: 1", "retry: 1", "", ""]
+            )
+            self.assertEqual(_lines(text), _read(data_event(text.encode(), False, True)))
+
+
+class Base64Tests(SynchronousTestCase):
+    @examples(200)
+    @given(st.binary(min_size=1, max_size=500))
+    def test_bytes_are_read_as_they_were_written(self, data: bytes) -> None:
+        text = _read(data_event(data, False, False)).replace("\n", "").replace("\r", "")
+        self.assertEqual(0, len(text) % 4)
+        self.assertEqual(data, b64decode(text, validate=True))
+
+    def test_the_frame_to_the_byte(self) -> None:
+        self.assertEqual(b"event: data\ndata:AQIDBAU=\n\n", data_event(b"\1\2\3\4\5", False, False))
+
+
+class JsonTests(SynchronousTestCase):
+    @examples(60)
+    @given(json_arrays())
+    def test_messages_are_one_array(self, case: tuple[bytes, list[bytes]]) -> None:
+        body, elements = case
+
+        def parse(text: str | bytes) -> Any:
+            return json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=list)
+
+        data = _read(data_event(wire_form(body), True, True))
+        self.assertEqual([parse(element) for element in elements], parse(data))
+
+    def test_the_frame_to_the_byte(self) -> None:
+        self.assertEqual(b'event: data\ndata:[{"k":1},\ndata:  2]\n\n', data_event(b'{"k":1},\r\n 2,', True, True))
+
+
+class ControlTests(SynchronousTestCase):
+    def read(self, frame: bytes) -> Any:
+        [(kind, data)] = parse_events(frame)
+        self.assertEqual("control", kind)
+        return json.loads(data)
+
+    def test_behind_the_tail(self) -> None:
+        self.assertEqual(
+            {"streamNextOffset": OFFSET, "streamCursor": "12"}, self.read(control_event(OFFSET, 12, False, False))
+        )
+
+    def test_at_the_tail(self) -> None:
+        self.assertEqual(
+            {"streamNextOffset": OFFSET, "streamCursor": "12", "upToDate": True},
+            self.read(control_event(OFFSET, 12, True, False)),
+        )
+
+    def test_at_the_end_there_is_no_cursor(self) -> None:
+        for up_to_date in (True, False):
+            self.assertEqual(
+                {"streamNextOffset": OFFSET, "upToDate": True, "streamClosed": True},
+                self.read(control_event(OFFSET, 12, up_to_date, True)),
+            )
+
+
+class StreamTests(SynchronousTestCase):
+    @examples(100)
+    @given(st.lists(st.tuples(some_text, st.booleans()), max_size=6))
+    def test_frames_and_signs_of_life_keep_out_of_each_others_way(self, parts: list[tuple[str, bool]]) -> None:
+        stream = b""
+        expected = []
+        for number, (text, silence) in enumerate(parts):
+            stream += data_event(text.encode(), False, True) + control_event(OFFSET, number, True, False)
+            expected += [("data", _lines(text)), ("control", str(number))]
+            if silence:
+                stream += KEEP_ALIVE
+        found = [
+            (kind, json.loads(data)["streamCursor"] if kind == "control" else data)
+            for kind, data in parse_events(stream)
+        ]
+        self.assertEqual(expected, found)
+
+    def test_a_sign_of_life_is_no_event(self) -> None:
+        self.assertEqual([], parse_events(KEEP_ALIVE))

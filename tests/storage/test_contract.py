@@ -1,0 +1,420 @@
+"""The contract itself: a storage may answer later and may be durable, and one with a bug does not get through."""
+
+from __future__ import annotations
+
+import unittest
+from collections.abc import Callable
+from typing import cast
+
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
+
+from durable_streams.server.errors import OffsetGone, StreamsError
+from durable_streams.server.interfaces import ICommitListener, IStorage
+from durable_streams.server.model import (
+    Append,
+    Appended,
+    Chunk,
+    Created,
+    Offset,
+    StorageLimits,
+    StreamConfig,
+    StreamFacts,
+    StreamStatus,
+    WriterState,
+)
+from durable_streams.server.storage.memory import MemoryStorage, _Stream
+from durable_streams.server.testing import DurableStorageContract, StorageContract, storage_machine
+from tests.support.late_storage import LateStorage
+
+
+def late(limits: StorageLimits) -> LateStorage:
+    """Make a storage that writes in a later turn of the reactor than it is asked, and answers then."""
+    return LateStorage(MemoryStorage(limits), reactor, delay=0)
+
+
+class LateTests(StorageContract, TestCase):
+    """A storage that answers later passes."""
+
+    async def make_storage(self, limits: StorageLimits) -> LateStorage:
+        await deferLater(reactor, 0)
+        return late(limits)
+
+
+class KeptStorage(MemoryStorage):
+    """As durable as a test needs it: what one leaves behind, the next one takes up."""
+
+    def reopened(self) -> KeptStorage:
+        other = type(self)(self._limits)
+        kept = {name: value for name, value in vars(self).items() if name != "_listener"}
+        vars(other).update(kept)
+        vars(self).clear()
+        return other
+
+
+class KeptTests(DurableStorageContract, TestCase):
+    """A storage that is durable passes, and none of the tests is skipped."""
+
+    def make_storage(self, limits: StorageLimits) -> KeptStorage:
+        return KeptStorage(limits)
+
+    async def reopen(self, storage: IStorage) -> IStorage:
+        assert isinstance(storage, KeptStorage)
+        return storage.reopened()
+
+
+# The bugs
+
+
+class ForgetsWriters(KeptStorage):
+    """An append goes in, and its writer is not remembered."""
+
+    def _remember(self, stream: _Stream, writer_id: str, state: WriterState, now: float) -> None:
+        pass
+
+
+class RemembersWritersForEver(KeptStorage):
+    """A writer's state outlives its week."""
+
+    def _writer_state(self, stream: _Stream, writer_id: str, now: float) -> WriterState | None:
+        return (stream.writers or {}).get(writer_id)
+
+
+class ClosesInAStepOfItsOwn(KeptStorage):
+    """The close is not one with the append that it comes with, and goes in when that is refused."""
+
+    def append(self, name: str, append: Append, now: float) -> Appended:
+        try:
+            return super().append(name, append, now)
+        except StreamsError:
+            stream = self._streams.get(name)
+            if stream is not None and append.close:
+                stream.closed = True
+            raise
+
+
+class KeepsTheRoom(KeptStorage):
+    """A deleted stream's bytes stay counted."""
+
+    def _remove(self, stream: _Stream) -> None:
+        before = self._bytes
+        super()._remove(stream)
+        self._bytes = before
+
+
+class CountsRefusedAppends(KeptStorage):
+    """The room that an append was to have is not given back when it is refused."""
+
+    def append(self, name: str, append: Append, now: float) -> Appended:
+        try:
+            return super().append(name, append, now)
+        except StreamsError:
+            self._bytes += len(append.data)
+            raise
+
+
+class HoldsSourcesOfRefusedForks(KeptStorage):
+    """A fork counts for its source before it is known whether it will be made."""
+
+    def create(self, name: str, config: StreamConfig, body: bytes, now: float) -> Created:
+        try:
+            return super().create(name, config, body, now)
+        except StreamsError:
+            source = self._streams.get(config.fork.source) if config.fork is not None else None
+            if source is not None and name not in self._streams:
+                source.forks += 1
+            raise
+
+
+class FreesDeletedSources(KeptStorage):
+    """A source is gone when it is deleted, whoever reads it still."""
+
+    def delete(self, name: str, now: float) -> None:
+        stream = self._find(name, now)
+        super().delete(name, now)
+        self._streams.pop(name, None)
+        self._bytes -= len(stream.data) if stream.forks else 0
+
+
+class LetsWritersIntoForks(KeptStorage):
+    """A fork goes on with the writers and the Stream-Seq of its source."""
+
+    def create(self, name: str, config: StreamConfig, body: bytes, now: float) -> Created:
+        created = super().create(name, config, body, now)
+        stream = self._streams[name]
+        if created.new and stream.source is not None:
+            stream.writers = dict(stream.source.writers or {})
+            stream.sequence = stream.source.sequence
+        return created
+
+
+class ShowsForksWhatComesLater(KeptStorage):
+    """A fork that has written nothing itself has its source's tail."""
+
+    def read(self, name: str, offset: Offset, limit: int, now: float, whole: bool = False, renew: bool = True) -> Chunk:
+        stream = self._find(name, now)
+        if stream.source is not None and not stream.data:
+            stream.base = stream.source.tail
+        return super().read(name, offset, limit, now, whole, renew)
+
+
+class RenewsByLooking(KeptStorage):
+    """To describe a stream is to use it."""
+
+    def status(self, name: str, now: float) -> StreamStatus:
+        self.renew(name, now)
+        return super().status(name, now)
+
+
+class KeepsExpiredStreams(KeptStorage):
+    """What has expired is there until it is swept."""
+
+    def _find(self, name: str, now: float) -> _Stream:
+        return super()._find(name, min(now, self._streams[name].deadline - 1) if name in self._streams else now)
+
+
+@implementer(ICommitListener)
+class Deaf:
+    def committed(self, name: str) -> None:
+        pass
+
+
+class AnnouncesTooEarly(KeptStorage):
+    """Who waits is woken before there is anything to see, and not after it."""
+
+    def append(self, name: str, append: Append, now: float) -> Appended:
+        listener, self._listener = self._listener, Deaf()
+        listener.committed(name)
+        try:
+            return super().append(name, append, now)
+        finally:
+            self._listener = listener
+
+
+class SaysNothing(KeptStorage):
+    """Nobody is told of anything."""
+
+    def listen(self, listener: ICommitListener) -> None:
+        pass
+
+
+class ReusesIncarnations(KeptStorage):
+    """A stream that is made again has the offsets of the one before it."""
+
+    def _facts(self, name: str, incarnation: int, content_type: str) -> StreamFacts:
+        return super()._facts(name, 1, content_type)
+
+
+class ReadsOnAfterADeletion(KeptStorage):
+    """A range is read from whatever has the name now."""
+
+    def read_range(self, facts: StreamFacts, start: int, end: int) -> bytes:
+        stream = self._streams.get(facts.name)
+        return super().read_range(facts if stream is None else stream.facts, start, end)
+
+
+class TakesStaleOffsets(KeptStorage):
+    """An offset of an earlier stream is read from the start."""
+
+    def read(self, name: str, offset: Offset, limit: int, now: float, whole: bool = False, renew: bool = True) -> Chunk:
+        try:
+            return super().read(name, offset, limit, now, whole, renew)
+        except OffsetGone:
+            return super().read(name, Offset(0, 0), limit, now, whole, renew)
+
+
+class CutsMessages(KeptStorage):
+    """Whole appends are cut at the limit."""
+
+    def read(self, name: str, offset: Offset, limit: int, now: float, whole: bool = False, renew: bool = True) -> Chunk:
+        return super().read(name, offset, limit, now, False, renew)
+
+
+class ForgetsWritersWhenClosed(KeptStorage):
+    """Data is durable, and writers are not."""
+
+    def reopened(self) -> KeptStorage:
+        for stream in self._streams.values():
+            stream.writers = None
+        return super().reopened()
+
+
+class CountsAnewWhenOpened(KeptStorage):
+    """Ids begin at the clock when a storage is opened, and the clock may have gone back."""
+
+    def reopened(self) -> KeptStorage:
+        other = super().reopened()
+        other._last_id = 0
+        return other
+
+
+class LosesARace(LateStorage):
+    """What an append has checked does not hold any more when it writes."""
+
+    def append(self, name: str, append: Append, now: float) -> Deferred[Appended]:
+        stream = self._inner._find(name, now)
+        checked = stream.closed, stream.sequence, dict(stream.writers or {})
+
+        def write() -> Appended:
+            closed = stream.closed
+            stream.closed, stream.sequence, stream.writers = checked
+            try:
+                return self._inner.append(name, append, now)
+            finally:
+                stream.closed = stream.closed or closed
+
+        return self._later("append", write)
+
+
+def failures_of(make: Callable[[StorageLimits], IStorage]) -> set[str]:
+    """Run the contract, and say which of its tests do not pass."""
+
+    class Suite(StorageContract, TestCase):
+        patience = 0.05
+
+        def make_storage(self, limits: StorageLimits) -> IStorage:
+            return make(limits)
+
+    class DurableSuite(DurableStorageContract, TestCase):
+        patience = 0.05
+
+        def make_storage(self, limits: StorageLimits) -> IStorage:
+            return make(limits)
+
+        def reopen(self, storage: IStorage) -> IStorage:
+            assert isinstance(storage, KeptStorage)
+            return storage.reopened()
+
+    result = unittest.TestResult()
+    suite = DurableSuite if isinstance(make(StorageLimits()), KeptStorage) else Suite
+    unittest.TestLoader().loadTestsFromTestCase(suite).run(result)
+    if result.testsRun < 200:
+        raise RuntimeError(f"Only {result.testsRun} tests were run.")
+    return {case.id().rpartition(".")[2] for case, _ in [*result.failures, *result.errors]}
+
+
+class CaughtByTheContractTests(SynchronousTestCase):
+    """Each bug is caught by the test that is meant for it, and perhaps by others."""
+
+    def assert_caught(self, make: Callable[[StorageLimits], IStorage], *names: str) -> None:
+        self.assertEqual(set(names) - failures_of(make), set(), "These pass, in spite of the bug.")
+
+    def test_storages_without_a_bug_pass(self) -> None:
+        self.assertEqual((failures_of(KeptStorage), failures_of(late)), (set(), set()))
+
+    def test_writers_that_are_not_remembered(self) -> None:
+        self.assert_caught(
+            ForgetsWriters, "test_a_retry_writes_nothing_and_tells_the_last_one", "test_a_new_epoch_fences_the_old_one"
+        )
+
+    def test_writers_that_are_never_forgotten(self) -> None:
+        self.assert_caught(RemembersWritersForEver, "test_a_writer_is_forgotten_after_a_week")
+
+    def test_a_close_that_is_not_one_with_its_append(self) -> None:
+        self.assert_caught(ClosesInAStepOfItsOwn, "test_a_refused_append_does_not_close")
+
+    def test_room_that_is_not_given_back_by_a_deletion(self) -> None:
+        self.assert_caught(KeepsTheRoom, "test_deleting_gives_room_back", "test_sweeping_gives_room_back")
+
+    def test_room_that_is_not_given_back_by_a_refused_append(self) -> None:
+        self.assert_caught(CountsRefusedAppends, "test_a_refused_append_takes_no_room")
+
+    def test_a_refused_fork_that_holds_its_source(self) -> None:
+        self.assert_caught(HoldsSourcesOfRefusedForks, "test_a_refused_fork_does_not_hold_its_source")
+
+    def test_a_deleted_source_that_is_not_kept_for_its_forks(self) -> None:
+        self.assert_caught(FreesDeletedSources, "test_a_deleted_source_stays_for_its_forks")
+
+    def test_forks_that_inherit_writers(self) -> None:
+        self.assert_caught(
+            LetsWritersIntoForks, "test_a_fork_inherits_no_writers", "test_a_fork_inherits_no_stream_seq"
+        )
+
+    def test_forks_that_see_what_their_source_appends_later(self) -> None:
+        self.assert_caught(ShowsForksWhatComesLater, "test_a_fork_that_has_nothing_of_its_own_stays_as_it_is")
+
+    def test_lifetimes_that_are_renewed_by_looking(self) -> None:
+        self.assert_caught(RenewsByLooking, "test_describing_does_not_renew_a_ttl")
+
+    def test_expired_streams_that_are_there_until_they_are_swept(self) -> None:
+        self.assert_caught(KeepsExpiredStreams, "test_a_ttl_ends", "test_expires_at_ends")
+
+    def test_wakes_that_come_before_there_is_anything_to_see(self) -> None:
+        self.assert_caught(AnnouncesTooEarly, "test_an_append_is_announced", "test_a_close_is_announced")
+
+    def test_wakes_that_do_not_come(self) -> None:
+        self.assert_caught(SaysNothing, "test_a_creation_is_announced", "test_expiry_is_announced_when_it_is_swept")
+
+    def test_incarnations_that_come_back(self) -> None:
+        self.assert_caught(ReusesIncarnations, "test_a_stream_made_again_is_another_one")
+
+    def test_ranges_that_are_read_from_the_next_stream_of_a_name(self) -> None:
+        self.assert_caught(ReadsOnAfterADeletion, "test_a_range_of_a_deleted_stream_is_not_found")
+
+    def test_stale_offsets_that_are_taken(self) -> None:
+        self.assert_caught(TakesStaleOffsets, "test_the_offset_of_an_earlier_stream_is_gone")
+
+    def test_messages_that_are_cut(self) -> None:
+        self.assert_caught(CutsMessages, "test_an_append_longer_than_the_limit_is_read_whole")
+
+    def test_writers_that_are_not_durable(self) -> None:
+        self.assert_caught(ForgetsWritersWhenClosed, "test_writers_are_kept")
+
+    def test_ids_that_come_back_after_a_restart(self) -> None:
+        self.assert_caught(CountsAnewWhenOpened, "test_ids_and_incarnations_do_not_come_back")
+
+    def test_checks_that_do_not_hold_any_more_when_it_is_written(self) -> None:
+        self.assert_caught(
+            lambda limits: LosesARace(MemoryStorage(limits), reactor, delay=0),
+            "test_one_of_the_same_appends_is_written",
+            "test_one_of_the_same_sequences_is_taken",
+            "test_nothing_comes_after_a_close",
+        )
+
+
+def walk(make: Callable[[StorageLimits], IStorage], examples: int) -> int:
+    """Let storages walk at random beside the model, by the same steps each time, and say how many did."""
+    made = []
+
+    def make_storage(limits: StorageLimits) -> IStorage:
+        made.append(make(limits))
+        return made[-1]
+
+    machine = storage_machine(make_storage, reopen=lambda storage: cast("KeptStorage", storage).reopened())
+    steps = settings(
+        max_examples=examples,
+        stateful_step_count=40,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+    )
+    run_state_machine_as_test(machine, settings=steps)
+    return len(made)
+
+
+class CaughtByTheMachineTests(SynchronousTestCase):
+    """So are bugs by random walks, without a test that is meant for them."""
+
+    def assert_caught(self, make: Callable[[StorageLimits], IStorage]) -> None:
+        self.assertRaises(AssertionError, walk, make, 300)
+
+    def test_a_durable_storage_without_a_bug_passes(self) -> None:
+        self.assertGreaterEqual(walk(KeptStorage, 50), 50)
+
+    def test_writers_that_are_not_remembered(self) -> None:
+        self.assert_caught(ForgetsWriters)
+
+    def test_room_that_is_not_given_back_by_a_refused_append(self) -> None:
+        self.assert_caught(CountsRefusedAppends)
+
+    def test_forks_that_see_what_their_source_appends_later(self) -> None:
+        self.assert_caught(ShowsForksWhatComesLater)
+
+    def test_messages_that_are_cut(self) -> None:
+        self.assert_caught(CutsMessages)

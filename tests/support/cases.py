@@ -1,0 +1,75 @@
+"""What the tests of the web have in common."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TypeVar
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.config.settings import Settings
+
+from .fronts import BASE, ChannelFront, Front, Peer, SiteFront, request
+
+TEXT = {"Content-Type": "text/plain"}
+
+
+def get(name: str, query: str = "", headers: Mapping[str, str] | None = None, version: str = "1.1") -> bytes:
+    """Write a request to read a stream."""
+    return request("GET", BASE + name + query, headers, version=version)
+
+
+def post(name: str, body: bytes, headers: Mapping[str, str] | None = None, version: str = "1.1") -> bytes:
+    """Write a request to append some text."""
+    return request("POST", BASE + name, TEXT | dict(headers or {}), body, version)
+
+
+class ChannelTestCase(SynchronousTestCase):
+    """A server whose only front is the daemon's own."""
+
+    settings = Settings()
+    front_type = ChannelFront
+
+    def setUp(self) -> None:
+        self.front = self.front_type(self.settings)
+        self.addCleanup(self.front.stop)
+
+    def read(self, name: str) -> bytes:
+        return bytes(self.front.ask("GET", BASE + name).body)
+
+    def assert_ends_politely(self, peer: Peer) -> None:
+        """The server shuts its half, reads on for a moment, and closes."""
+        self.assertTrue(peer.ended)
+        self.front.pass_time(5)
+        self.assertTrue(peer.closed)
+        self.assertFalse(peer.aborted)
+
+
+class FrontTestCase(SynchronousTestCase):
+    """A server with a front, and a storage that answers at once, or later."""
+
+    settings = Settings()
+    front_type: type[Front] = ChannelFront
+    late = False
+
+    def setUp(self) -> None:
+        self.front = self.front_type(self.settings, self.late)
+        self.addCleanup(self.front.stop)
+
+
+_Case = TypeVar("_Case", bound=type[FrontTestCase])
+
+
+def each_way(case: _Case) -> _Case:
+    """Run a test case on both fronts, with a storage that answers at once and with one that answers later."""
+    module = sys.modules[case.__module__]
+    for suffix, front_type, late in (
+        ("Late", ChannelFront, True),
+        ("OnSite", SiteFront, False),
+        ("OnSiteLate", SiteFront, True),
+    ):
+        name = case.__name__ + suffix
+        members = {"front_type": front_type, "late": late, "__module__": case.__module__, "__qualname__": name}
+        setattr(module, name, type(name, (case,), members))
+    return case

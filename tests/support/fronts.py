@@ -1,0 +1,430 @@
+"""Both fronts of the server, without a network and without waiting: a clock, and clients that are buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+from msgspec.structs import replace
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.task import Clock
+from twisted.internet.tcp import Server
+from twisted.protocols.policies import WrappingFactory
+from twisted.python.failure import Failure
+from twisted.web.server import Site
+
+from durable_streams.server.assembly import channel_settings_from, operations_from, resource_from, storage_from
+from durable_streams.server.config.settings import ConnectionSettings, LimitSettings, Settings, TransportSettings
+from durable_streams.server.interfaces import IStorage
+from durable_streams.server.model import Append
+from durable_streams.server.storage.memory import MemoryStorage
+from durable_streams.server.streams import Streams
+from durable_streams.server.web.app import Tree, build_app
+from durable_streams.server.web.listener import ChannelFactory
+
+from .late_storage import LateStorage
+from .replies import Event, Reply, ReplyReader, read_events
+from .wire import ENDLESS, Network, Socket
+
+#: When every test begins, in seconds since 1970: 2027-01-15T08:00:00Z.
+START_TIME = 1_800_000_000.0
+
+#: Where streams are.
+BASE = "/v1/stream/"
+
+Headers = Mapping[str, str | bytes]
+
+
+def request(
+    method: str, target: str | bytes, headers: Headers | None = None, body: bytes = b"", version: str = "1.1"
+) -> bytes:
+    """Write a request; Host and Content-Length are added where they are missing."""
+    fields = {"Host": b"streams.example"} | {name: _bytes(value) for name, value in (headers or {}).items()}
+    lower = {name.lower() for name in fields}
+    if (body or method in ("POST", "PUT")) and not lower & {"content-length", "transfer-encoding"}:
+        fields["Content-Length"] = b"%d" % len(body)
+    lines = [b"%b %b HTTP/%b" % (method.encode(), _bytes(target), version.encode())]
+    lines += [b"%b: %b" % (name.encode(), value) for name, value in fields.items()]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode("latin-1")
+
+
+def chunked(pieces: Iterable[bytes], extension: bytes = b"", trailers: bytes = b"") -> bytes:
+    """Write a body in chunks."""
+    written = b"".join(b"%x%b\r\n%b\r\n" % (len(piece), extension, piece) for piece in pieces)
+    return written + b"0\r\n" + trailers + b"\r\n"
+
+
+class Peer:
+    """
+    One client.
+
+    :ivar received: all that it took so far.
+    """
+
+    def __init__(self, network: Network, skt: Socket, transport: Server, read_replies: bool) -> None:
+        self._network = network
+        self._socket = skt
+        self._transport = transport
+        self._reader = ReplyReader() if read_replies else None
+        self.received = bytearray()
+
+    # What it sends
+
+    def send(self, data: bytes, *methods: str) -> None:
+        """
+        Send, and let the server do what it does at once.
+
+        :param methods: of the requests that end in ``data``, where one is not a GET.
+        """
+        for method in methods:
+            if self._reader is not None:
+                self._reader.expect(method)
+        self._socket.inbound += self._seal(data)
+        self._network.settle()
+        self._look()
+
+    def send_unseen(self, data: bytes) -> None:
+        """Send, and let the server do one thing after it: what is readable first, then what is writable."""
+        self._socket.inbound += self._seal(data)
+        self._network.turn()
+
+    def break_off(self) -> None:
+        """Break the connection so that the server learns of it when it sends."""
+        self._socket.ended = True
+
+    def send_request(self, method: str, target: str, headers: Headers | None = None, body: bytes = b"") -> None:
+        self.send(request(method, target, headers, body), method)
+
+    def send_bit_by_bit(self, data: bytes, sizes: Iterable[int]) -> None:
+        """Send in packets of these sizes, the last of them whatever is left."""
+        place = 0
+        for size in sizes:
+            if place < len(data):
+                self.send(data[place : place + size])
+                place += size
+        if place < len(data):
+            self.send(data[place:])
+
+    def send_no_more(self) -> None:
+        """Shut the sending half."""
+        self._socket.inbound_ended = True
+        self._network.settle()
+        self._look()
+
+    def leave(self) -> None:
+        """Hang up."""
+        if not self._transport.disconnected:
+            self._socket.inbound_ended = True
+            self._socket.room = 0
+            if self._transport not in self._network._readers:
+                # A reactor hears of it all the same.
+                self._transport.connectionLost(Failure(ConnectionResetError()))
+            self._network.settle()
+
+    # How it reads
+
+    def take(self, size: int = ENDLESS) -> bytes:
+        """Take some of what lies there, which makes room for more."""
+        self._look(size)
+        before = len(self.received)
+        self._network.settle()
+        if self._socket.room == ENDLESS:
+            self._look()
+        return bytes(self.received[before:])
+
+    def take_all(self, at_a_time: int = 65_536) -> None:
+        """Take all that there is, a piece at a time."""
+        while self._socket.outbound:
+            self._look(at_a_time)
+            self._network.settle()
+
+    def take_piece(self, size: int) -> None:
+        """Take a piece, and let the server react to the room."""
+        self._look(size)
+        self._network.settle()
+
+    def limit(self, room: int) -> None:
+        """From now on, let no more than this lie there."""
+        self._socket.room = room
+
+    def read_freely(self) -> None:
+        """From now on, take everything at once."""
+        self._socket.room = ENDLESS
+        self._network.settle()
+        self._look()
+
+    def look(self) -> None:
+        """Take what came meanwhile."""
+        if self._socket.room == ENDLESS:
+            self._look()
+
+    def _look(self, size: int = ENDLESS) -> None:
+        if size == ENDLESS and self._socket.room != ENDLESS:
+            return
+        taken = bytes(self._socket.outbound[:size])
+        del self._socket.outbound[:size]
+        piece = self._open(taken)
+        self.received += piece
+        if self._reader is not None:
+            self._reader.feed(piece)
+            if self.ended and not self._reader._ended:
+                self._reader.end()
+
+    # What goes over the wire
+
+    def _seal(self, data: bytes) -> bytes:
+        return data
+
+    def _open(self, piece: bytes) -> bytes:
+        return piece
+
+    # What it sees
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much lies there, not taken yet."""
+        return len(self._socket.outbound)
+
+    @property
+    def unread_by_server(self) -> int:
+        """How much the server has not read of what was sent."""
+        return len(self._socket.inbound)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server has sent its last byte, and it was taken."""
+        return self._socket.ended and not self._socket.outbound
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server let go of the connection altogether."""
+        return self._socket.closed
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the server hung up without an end."""
+        return self._socket.reset
+
+    @property
+    def replies(self) -> list[Reply]:
+        assert self._reader is not None
+        return self._reader.replies
+
+    @property
+    def interim(self) -> list[int]:
+        assert self._reader is not None
+        return self._reader.interim
+
+    @property
+    def reply(self) -> Reply:
+        """The last answer, or what there is of it."""
+        assert self.replies, bytes(self.received)
+        return self.replies[-1]
+
+    @property
+    def statuses(self) -> list[int]:
+        """The statuses of all complete answers."""
+        return [reply.status for reply in self.replies if reply.complete]
+
+    @property
+    def events(self) -> list[Event]:
+        """The events of the last answer so far."""
+        return read_events(bytes(self.reply.body))
+
+    @property
+    def transport(self) -> Server:
+        """The server's end."""
+        return self._transport
+
+
+class Front:
+    """
+    A server, whose front a subclass chooses.
+
+    :param late: whether its storage answers later.
+    :param storage: another storage.
+    :ivar obstacle: what keeps it from being ready.
+    """
+
+    front = ""
+    peer_type = Peer
+
+    def __init__(
+        self,
+        settings: Settings = Settings(),  # noqa: B008 (frozen)
+        late: bool = False,
+        storage: Callable[[Clock], IStorage] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.clock = Clock()
+        self.clock.advance(START_TIME)
+        self.network = Network(self.clock)
+        self.obstacle: str | None = None
+        memory = storage_from(settings)
+        assert isinstance(memory, MemoryStorage)
+        self.storage: Any = storage(self.clock) if storage else LateStorage(memory, self.clock) if late else memory
+        self.streams = Streams(self.storage, self.clock)
+        self.operations = operations_from(self.streams, settings, self.clock)
+        base_path = settings.http.stream_base_path
+        self.tree = Tree(
+            resource_from(self.operations, settings, self.clock),
+            build_app(self.operations.answers, lambda: self.obstacle),
+            self.operations.answers,
+            base_path,
+        )
+        # Not to read forms is what keeps twisted.web from parsing the bodies of appends.
+        self.site = Site(self.tree, reactor=self.clock, parsePOSTFormSubmission=False)
+        self.channels = ChannelFactory(
+            self.operations, Site(self.tree), base_path, self.clock, channel_settings_from(settings)
+        )
+        self.peers: list[Peer] = []
+        self.streams.startService()
+        self.channels.doStart()
+
+    @property
+    def factory(self) -> IProtocolFactory:
+        """What makes the front's protocols."""
+        raise NotImplementedError
+
+    def connect(self, room: int = ENDLESS, read_replies: bool = True) -> Peer:
+        """
+        Connect a client.
+
+        :param room: how much it lets lie unread; one that keeps up takes everything at once.
+        """
+        skt, transport = self.network.accept(self.factory, room)
+        peer = self.peer_type(self.network, skt, transport, read_replies)
+        self.peers.append(peer)
+        self.network.settle()
+        peer.look()
+        return peer
+
+    def ask(self, method: str, target: str, headers: Headers | None = None, body: bytes = b"") -> Reply:
+        """Put one request on a connection of its own, and have its one answer."""
+        peer = self.connect()
+        peer.send_request(method, target, headers, body)
+        assert len(peer.replies) == 1, (method, target, bytes(peer.received))
+        peer.leave()
+        self.peers.remove(peer)
+        return peer.reply
+
+    def follow(self, target: str, headers: Headers | None = None, room: int = ENDLESS) -> Peer:
+        """Send a GET whose answer may take its time."""
+        peer = self.connect(room)
+        peer.send_request("GET", target, headers)
+        return peer
+
+    def create(self, name: str, content_type: str = "text/plain", body: bytes = b"", **headers: str) -> str:
+        """Create a stream, and say its tail."""
+        fields = {"Content-Type": content_type} | {key.replace("_", "-"): value for key, value in headers.items()}
+        reply = self.ask("PUT", BASE + name, fields, body)
+        assert reply.status == 201, bytes(reply.body)
+        return reply.get("stream-next-offset") or ""
+
+    def append(self, name: str, body: bytes, content_type: str = "text/plain", **headers: str) -> str:
+        """Append, and say the new tail."""
+        fields = {"Content-Type": content_type} | {key.replace("_", "-"): value for key, value in headers.items()}
+        reply = self.ask("POST", BASE + name, fields, body)
+        assert reply.status in (200, 204), bytes(reply.body)
+        self.look()
+        return reply.get("stream-next-offset") or ""
+
+    def append_directly(self, name: str, body: bytes, media_type: str) -> None:
+        """Append past HTTP and its limits."""
+        self.streams.append(name, Append(media_type, body))
+        self.network.settle()
+        self.look()
+
+    def close_stream(self, name: str) -> None:
+        reply = self.ask("POST", BASE + name, {"Stream-Closed": "true"})
+        assert reply.status == 204, bytes(reply.body)
+        self.look()
+
+    def delete(self, name: str) -> None:
+        reply = self.ask("DELETE", BASE + name)
+        assert reply.status == 204, bytes(reply.body)
+        self.look()
+
+    def pass_time(self, seconds: float, step: float = 0.25) -> None:
+        """Let time pass, in steps in which everybody does what they have to."""
+        end = self.clock.seconds() + seconds
+        while self.clock.seconds() < end - 1e-6:
+            self.clock.advance(min(step, end - self.clock.seconds()))
+            self.network.settle(0)
+            self.look()
+
+    def settle(self) -> None:
+        self.network.settle()
+        self.look()
+
+    def look(self) -> None:
+        """Let every client take what there is."""
+        for peer in self.peers:
+            peer.look()
+
+    def is_healthy(self) -> bool:
+        """Ask for the server's health on a fresh connection."""
+        reply = self.ask("GET", "/healthz")
+        return reply.status == 200 and bytes(reply.body) == b"ok" and reply.complete
+
+    def stop(self) -> None:
+        """Let go of everything; nothing may be left that the clock would still call."""
+        for peer in list(self.peers):
+            peer.leave()
+        self.peers.clear()
+        self.channels.doStop()
+        self.streams.stopService()
+        self.pass_time(2 if isinstance(self.storage, LateStorage) else 0.1)
+        left = self.clock.getDelayedCalls()
+        assert not left, f"left behind: {left}"
+
+
+class ChannelFront(Front):
+    """
+    The daemon's own HTTP/1.1.
+
+    :ivar wrap: what to put under its protocols.
+    """
+
+    front = "channel"
+    wrap: Callable[[IProtocolFactory, Clock], IProtocolFactory] | None = None
+
+    @cached_property
+    def factory(self) -> IProtocolFactory:
+        return self.channels if self.wrap is None else self.wrap(self.channels, self.clock)
+
+
+class WrappedFront(ChannelFront):
+    """The daemon's own HTTP/1.1 on transports that wrap a socket's, and have no more than the interfaces say."""
+
+    @staticmethod
+    def wrap(factory: IProtocolFactory, clock: Clock) -> IProtocolFactory:
+        return WrappingFactory(factory)
+
+
+class SiteFront(Front):
+    """A twisted.web Site."""
+
+    front = "site"
+
+    @property
+    def factory(self) -> IProtocolFactory:
+        return self.site
+
+
+def settings_with(
+    connection: Mapping[str, int] | None = None, cors_origins: tuple[str, ...] | None = None, **limits: int
+) -> Settings:
+    """Make settings: ``connection`` of the transport, the rest of the limits."""
+    settings = Settings(
+        limits=replace(LimitSettings(), **limits),
+        transport=TransportSettings(connection=replace(ConnectionSettings(), **(connection or {}))),
+    )
+    if cors_origins is not None:
+        settings = replace(settings, http=replace(settings.http, cors_origins=cors_origins))
+    return settings

@@ -1,0 +1,122 @@
+"""A storage that answers later, as one on a disk does, and that can be made to fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from durable_streams.server.interfaces import ICommitListener, IStorage
+from durable_streams.server.model import (
+    Append,
+    Appended,
+    Chunk,
+    Created,
+    Offset,
+    StreamConfig,
+    StreamFacts,
+    StreamStatus,
+)
+from durable_streams.server.storage.memory import MemoryStorage
+
+T = TypeVar("T")
+
+#: How long it takes for everything, in seconds.
+DELAY = 0.001
+
+
+@implementer(IStorage)
+class LateStorage:
+    """
+    Memory that takes its time.
+
+    What is read is read when it is asked for, and told later; what is written is written later. So between a read and
+    its outcome there may be a commit.
+
+    :ivar failures: what the next calls fail with, by the method's name; each is used once.
+    :ivar broken: methods that raise at once, as a bug does.
+    :ivar calls: the names of the methods called so far, in order.
+    :ivar cancelled: how many outcomes nobody wanted any more.
+    """
+
+    def __init__(self, inner: MemoryStorage, clock: IReactorTime, delay: float = DELAY) -> None:
+        self._inner = inner
+        self._clock = clock
+        self.delay = delay
+        self.failures: dict[str, list[Exception]] = {}
+        self.broken: dict[str, Exception] = {}
+        self.calls: list[str] = []
+        self.cancelled = 0
+        self.closed = False
+
+    def _later(self, method: str, work: Callable[[], T], at_once: bool = False) -> Deferred[T]:
+        self.calls.append(method)
+        if method in self.broken:
+            raise self.broken[method]
+        failures = self.failures.get(method)
+        outcome: T | Failure | None = None
+        if failures:
+            outcome = Failure(failures.pop(0))
+        elif at_once:
+            outcome = _attempt(work)
+
+        def tell() -> None:
+            told = _attempt(work) if outcome is None else outcome
+            if not later.called:
+                later.callback(told)
+
+        later: Deferred[T] = Deferred(self._cancel)
+        self._clock.callLater(self.delay, tell)
+        return later
+
+    def _cancel(self, _: object) -> None:
+        self.cancelled += 1
+
+    def listen(self, listener: ICommitListener) -> None:
+        self._inner.listen(listener)
+
+    def create(self, name: str, config: StreamConfig, body: bytes, now: float) -> Deferred[Created]:
+        return self._later("create", lambda: self._inner.create(name, config, body, now))
+
+    def append(self, name: str, append: Append, now: float) -> Deferred[Appended]:
+        return self._later("append", lambda: self._inner.append(name, append, now))
+
+    def read(
+        self, name: str, offset: Offset, limit: int, now: float, whole: bool = False, renew: bool = True
+    ) -> Deferred[Chunk]:
+        return self._later("read", lambda: self._inner.read(name, offset, limit, now, whole, renew), at_once=True)
+
+    def read_range(self, facts: StreamFacts, start: int, end: int) -> Deferred[bytes]:
+        return self._later("read_range", lambda: self._inner.read_range(facts, start, end), at_once=True)
+
+    def status(self, name: str, now: float) -> Deferred[StreamStatus]:
+        return self._later("status", lambda: self._inner.status(name, now), at_once=True)
+
+    def delete(self, name: str, now: float) -> Deferred[None]:
+        return self._later("delete", lambda: self._inner.delete(name, now))
+
+    def renew(self, name: str, now: float) -> None:
+        self._inner.renew(name, now)
+
+    def sweep(self, now: float, most: int) -> Deferred[int]:
+        return self._later("sweep", lambda: self._inner.sweep(now, most))
+
+    def statuses(self, now: float) -> Deferred[list[StreamStatus]]:
+        return self._later("statuses", lambda: self._inner.statuses(now), at_once=True)
+
+    def close(self) -> Deferred[None]:
+        def close() -> None:
+            self.closed = True
+
+        return self._later("close", close)
+
+
+def _attempt(work: Callable[[], T]) -> T | Failure:
+    try:
+        return work()
+    except Exception:
+        return Failure()

@@ -1,0 +1,405 @@
+"""The shape of the tree: which part may import which, what is packaged, and what every module must have."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator
+from configparser import ConfigParser
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Final
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+SERVER: Final = ROOT / "durable_streams" / "server"
+PACKAGE: Final = "durable_streams.server"
+
+_RULES: Final = frozenset({"model", "errors", "interfaces", "protocol"})
+_SERVICE: Final = _RULES | {"waiting", "streams"}
+_PARTS: Final = _SERVICE | {"storage", "web", "subscriptions", "transfer", "config", "transport", "startup"}
+
+#: Which parts of the server a part may import: arrows point downwards in this table only. A part may always import what
+#: is in its own folder; of the storages, each has its own.
+PARTS: Final[dict[str, frozenset[str]]] = {
+    "model": frozenset(),
+    "errors": frozenset(),
+    "interfaces": frozenset({"model", "errors"}),
+    "protocol": frozenset({"model", "errors"}),
+    "storage": _RULES,
+    "waiting": frozenset({"model", "interfaces"}),
+    "streams": _RULES | {"waiting"},
+    "web": _SERVICE | {"subscriptions"},
+    "subscriptions": _SERVICE,
+    "transfer": _SERVICE,
+    "config": frozenset(),
+    "transport": frozenset({"errors", "config"}),
+    "startup": frozenset({"errors", "config"}),
+    "assembly": _PARTS,
+    "service": _PARTS | {"assembly"},
+    "embedding": _PARTS | {"assembly", "service"},
+    "testing": _PARTS | {"assembly", "service", "embedding"},
+    "": _PARTS | {"assembly", "service", "embedding"},
+    "tap": frozenset({"config", "startup", "service"}),
+    "cli": frozenset({"config", "startup", "service"}),
+}
+
+_TWISTED: Final = ("twisted", "zope.interface")
+_ANYTHING: Final = ("",)
+
+#: What else than the standard library a part may import: these modules, and those inside them.
+LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
+    "model": ("attrs", "attr", "msgspec"),
+    "errors": ("attrs", "attr", "msgspec"),
+    "interfaces": ("twisted.internet.defer", "zope.interface"),
+    "protocol": ("msgspec",),
+    "storage": (*_TWISTED, "msgspec"),
+    "waiting": _TWISTED,
+    "streams": _TWISTED,
+    "web": (*_TWISTED, "msgspec", "httptools", "klein", "werkzeug"),
+    "subscriptions": (*_TWISTED, "msgspec", "cryptography"),
+    "transfer": (*_TWISTED, "msgspec"),
+    "config": ("msgspec",),
+    "startup": (),
+}
+
+#: What the rules of the protocol have no business with: they are told the time, and touch nothing.
+IMPURE: Final = frozenset(
+    {
+        "asyncio",
+        "io",
+        "logging",
+        "os",
+        "pathlib",
+        "random",
+        "secrets",
+        "socket",
+        "subprocess",
+        "threading",
+        "time",
+        "uuid",
+    }
+)
+
+
+def module_name(path: Path) -> str:
+    """Say by which name a file of the server is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules() -> dict[str, Path]:
+    """Find all modules of the server."""
+    return {module_name(path): path for path in sorted(SERVER.rglob("*.py"))}
+
+
+def imported(source: str, module: str, is_package: bool, known: Iterable[str]) -> Iterator[str]:
+    """List the modules that a source imports, wherever in it that is, with relative names resolved."""
+    package = module if is_package else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *([node.module] if node.module else [])])
+            for alias in node.names:
+                # What is imported from a package may be a module in it.
+                inner = f"{base}.{alias.name}"
+                yield inner if inner in known else base
+
+
+def part_of(module: str) -> str:
+    """Say to which part a module belongs: the first name after the package's."""
+    return module.removeprefix(PACKAGE).removeprefix(".").partition(".")[0]
+
+
+def provider_of(module: str) -> str:
+    """Say to which storage a module belongs."""
+    return module.removeprefix(f"{PACKAGE}.storage").removeprefix(".").partition(".")[0]
+
+
+def objection(module: str, target: str) -> str | None:
+    """Say what is wrong with an arrow from one module to another; None for nothing."""
+    part = part_of(module)
+    if part not in PARTS:
+        return f"{part} is not in the table of parts"
+    if target == PACKAGE or target.startswith(f"{PACKAGE}."):
+        to = part_of(target)
+        if to == part:
+            if part == "storage" and provider_of(target) not in ("", provider_of(module)):
+                return "a storage imports another"
+            return None
+        if to not in PARTS[part]:
+            return f"{part or 'the package itself'} may not import {to or 'the package itself'}"
+        if part == "web" and to == "subscriptions" and target != f"{PACKAGE}.subscriptions":
+            return "web may not import what is inside subscriptions"
+        return None
+    top = target.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return f"rules may not import {top}" if part == "protocol" and top in IMPURE else None
+    for library in LIBRARIES.get(part, _ANYTHING):
+        if not library or target == library or target.startswith(f"{library}."):
+            return None
+    return f"{part} may not import {target}"
+
+
+def bad_arrows(source: str, module: str, is_package: bool = False, known: Iterable[str] = ()) -> list[str]:
+    """List everything that a module must not import, and why."""
+    known = frozenset(known)
+    found = ((target, objection(module, target)) for target in imported(source, module, is_package, known))
+    return [f"{module} -> {target}: {why}" for target, why in found if why is not None]
+
+
+class ArrowTests(SynchronousTestCase):
+    def test_imports_point_downwards_only(self) -> None:
+        found = modules()
+        self.assertIn(f"{PACKAGE}.protocol.offsets", found)
+        bad: list[str] = []
+        for module, path in found.items():
+            bad += bad_arrows(path.read_text(), module, path.name == "__init__.py", found)
+        self.assertEqual([], bad)
+
+    def test_the_table_points_downwards_itself(self) -> None:
+        for part, below in PARTS.items():
+            self.assertNotIn(part, below)
+            for other in below:
+                self.assertNotIn(part, PARTS[other], f"{part} and {other} import each other")
+
+    def check(self, module: str, source: str, why: str | None, is_package: bool = False) -> None:
+        known = [*modules(), f"{PACKAGE}.subscriptions.leases", f"{PACKAGE}.storage.acid"]
+        found = bad_arrows(source, f"{PACKAGE}.{module}".rstrip("."), is_package, known)
+        if why is None:
+            self.assertEqual([], found)
+        else:
+            self.assertEqual(1, len(found), (source, found))
+            self.assertIn(why, found[0])
+
+    def test_an_arrow_that_points_upwards_is_caught(self) -> None:
+        for module, source, why in (
+            ("model", "from .errors import StreamsError", "model may not import errors"),
+            ("errors", "from .model import Offset", "errors may not import model"),
+            ("interfaces", "from .streams import Streams", "interfaces may not import streams"),
+            ("protocol.names", "from ..interfaces import IStorage", "protocol may not import interfaces"),
+            ("storage.memory", "from ..web.answers import Answers", "storage may not import web"),
+            ("storage.memory", "from ..waiting import Waiting", "storage may not import waiting"),
+            ("storage.memory", "from . import acid", "imports another"),
+            ("storage.memory", "from .acid import AcidStorage", "imports another"),
+            ("storage.file.journal", "from ..memory import MemoryStorage", "imports another"),
+            ("waiting", "from .storage.memory import MemoryStorage", "waiting may not import storage"),
+            ("streams", "from .storage.memory import MemoryStorage", "streams may not import storage"),
+            ("streams", "from .storage import memory", "streams may not import storage"),
+            ("streams", "from .config.settings import Settings", "streams may not import config"),
+            ("web.live", "from ..config.settings import Settings", "web may not import config"),
+            ("web.live", "from ..storage.memory import MemoryStorage", "web may not import storage"),
+            ("web.app", "from ..subscriptions.leases import Lease", "inside subscriptions"),
+            ("web.app", "from ..subscriptions import leases", "inside subscriptions"),
+            ("web.app", "from .. import service", "web may not import service"),
+            ("web.app", "from .. import StreamService", "web may not import the package itself"),
+            ("config.layers", "from ..model import StorageLimits", "config may not import model"),
+            ("assembly", "from .service import Daemon", "assembly may not import service"),
+            ("service", "from .tap import Options", "service may not import tap"),
+            ("tap", "from .web.app import build_app", "tap may not import web"),
+            ("gadgets", "import os", "gadgets is not in the table"),
+        ):
+            self.check(module, source, why)
+
+    def test_however_it_is_written(self) -> None:
+        for source in (
+            "import durable_streams.server.web.answers",
+            "import durable_streams.server.web.answers as answers",
+            "from durable_streams.server.web import answers",
+            "from durable_streams.server import web",
+            "from ..web import answers",
+            "from .. import web",
+            "def f():\n    from ..web.answers import Answers",
+            "if TYPE_CHECKING:\n    from ..web.answers import Answers",
+            "try:\n    import durable_streams.server.web\nexcept ImportError:\n    pass",
+        ):
+            self.check("protocol.names", source, "protocol may not import web")
+
+    def test_a_library_that_a_part_must_do_without_is_caught(self) -> None:
+        for module, source, why in (
+            ("model", "import twisted", "model may not import twisted"),
+            ("protocol.names", "from zope.interface import Interface", "protocol may not import zope.interface"),
+            ("protocol.names", "from twisted.internet import defer", "protocol may not import twisted"),
+            ("protocol.names", "import time", "rules may not import time"),
+            ("protocol.names", "from os.path import join", "rules may not import os"),
+            ("interfaces", "from twisted.web.server import Site", "interfaces may not import twisted.web"),
+            ("config.layers", "from twisted.python import usage", "config may not import twisted"),
+            ("storage.memory", "import klein", "storage may not import klein"),
+            ("waiting", "import msgspec", "waiting may not import msgspec"),
+            ("web.app", "import flask", "web may not import flask"),
+        ):
+            self.check(module, source, why)
+
+    def test_what_the_table_allows_is_let_through(self) -> None:
+        for module, source in (
+            ("interfaces", "from twisted.internet.defer import Deferred\nfrom zope.interface import Interface"),
+            ("protocol.sse", "from .messages import document\nfrom ..model import Offset\nimport json, msgspec"),
+            ("storage.file.journal", "from . import segments\nfrom .segments import Segment\nimport os, threading"),
+            ("streams", "from .protocol.names import check_name\nfrom twisted.logger import Logger"),
+            ("web.app", "from ..subscriptions import Subscriptions\nfrom ..streams import Streams\nimport klein"),
+            ("service", "from .storage.memory import MemoryStorage\nimport anything"),
+        ):
+            self.check(module, source, None)
+        self.check("", "from .embedding import StreamService\nfrom .config.settings import Settings", None, True)
+
+    def test_the_plugin_imports_nothing_of_ours_before_it_is_used(self) -> None:
+        source = (ROOT / "twisted" / "plugins" / "durable_streams_server.py").read_text()
+        self.assertEqual({"twisted"}, {name.partition(".")[0] for name in imported(source, "plugin", False, ())})
+
+    def test_importing_the_package_leaves_the_choice_of_the_reactor_to_the_program(self) -> None:
+        code = f"import sys, {PACKAGE}; sys.exit('twisted.internet.reactor' in sys.modules)"
+        self.assertEqual(0, subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False).returncode)
+
+
+def settings_file() -> ConfigParser:
+    """Read setup.cfg."""
+    parser = ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Find all files, but those that Python and Twisted leave behind."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts and path.name != "dropin.cache":
+            yield path
+
+
+class PackageTests(SynchronousTestCase):
+    def test_nothing_lies_beside_the_server(self) -> None:
+        # durable_streams/__init__.py is the official client's, which may be installed into the same environment.
+        self.assertEqual(["server"], sorted(set(os.listdir(SERVER.parent)) - {"__pycache__"}))
+
+    def test_nothing_of_twisteds_is_overlaid_but_the_plugin(self) -> None:
+        found = [path.relative_to(ROOT).as_posix() for path in files_below(ROOT / "twisted")]
+        self.assertEqual(["twisted/plugins/durable_streams_server.py"], found)
+
+    def test_each_package_that_exists_is_listed_and_no_other(self) -> None:
+        listed = settings_file()["options"]["packages"].split()
+        existing = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in SERVER.rglob("*.py")}
+        self.assertEqual(sorted(existing | {"twisted.plugins"}), sorted(listed))
+
+    def test_each_package_of_ours_has_its_init(self) -> None:
+        folders = {path.parent for path in SERVER.rglob("*.py")}
+        self.assertEqual([], [str(folder) for folder in folders if not (folder / "__init__.py").is_file()])
+
+    def test_every_file_of_the_server_is_shipped(self) -> None:
+        data = {package: patterns.split() for package, patterns in settings_file()["options.package_data"].items()}
+        left_out = []
+        for path in files_below(SERVER):
+            package = path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+            patterns = ["*.py", *data.get(package, [])]
+            if not any(fnmatch(path.name, pattern) for pattern in patterns):
+                left_out.append(str(path))
+        self.assertEqual([], left_out)
+        self.assertIn("py.typed", data[PACKAGE])
+
+    def test_a_wheel_has_the_server_and_the_plugin_and_what_describes_it(self) -> None:
+        names = self.wheel()
+        described = [name for name in names if re.match(r"durable_streams_server-[^/]+\.dist-info/", name)]
+        shipped = sorted(set(names) - set(described))
+        expected = [path.relative_to(ROOT).as_posix() for path in files_below(SERVER)]
+        self.assertEqual(sorted([*expected, "twisted/plugins/durable_streams_server.py"]), shipped)
+        self.assertTrue(any(name.endswith("/METADATA") for name in described))
+        self.assertTrue(any(name.endswith("/LICENSE") for name in described))
+
+    def wheel(self) -> list[str]:
+        """Build a wheel out of a copy of the tree, and list what is in it."""
+        copy, out = Path(self.mktemp()), Path(self.mktemp())
+        copy.mkdir()
+        for name in ("durable_streams", "twisted"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
+        for path in ROOT.iterdir():
+            if path.is_file() and path.suffix in ("", ".cfg", ".toml", ".rst", ".in") and path.name[0] != ".":
+                shutil.copy(path, copy)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--retries=0", "--timeout=10"]
+        command = [*pip, "wheel", "--no-deps", "--wheel-dir", str(out.absolute()), str(copy.absolute())]
+        try:
+            built = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        except subprocess.TimeoutExpired:
+            raise SkipTest("setuptools can't be had in time to build a wheel") from None
+        said = built.stdout + built.stderr
+        if built.returncode and re.search(r"No matching distribution found|No module named pip|Max retries", said):
+            raise SkipTest("setuptools can't be had to build a wheel")
+        self.assertEqual(0, built.returncode, said)
+        [path] = out.iterdir()
+        with zipfile.ZipFile(path) as wheel:
+            return wheel.namelist()
+
+
+def public_definitions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """Find the classes and functions that others may use."""
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and node.name[0] != "_":
+            yield node
+
+
+def without_docstring(source: str, name: str) -> list[str]:
+    """List what has no docstring and should: a module, and its public classes and functions."""
+    tree = ast.parse(source)
+    found = [] if ast.get_docstring(tree) else [name]
+    return found + [f"{name}.{node.name}" for node in public_definitions(tree) if not ast.get_docstring(node)]
+
+
+#: A number that only means something to who can look it up in a tracker.
+_TRACKER: Final = re.compile(
+    r"\bissues?[ #]+[0-9]+\b|\bgh-[0-9]+\b|\bPR ?#?[0-9]+\b|/(?:issues|pull)/[0-9]+|(?<![\w&/#\"'])#[0-9]+\b(?!-)",
+    re.IGNORECASE,
+)
+_TEXTS: Final = frozenset(
+    {"", ".c", ".cfg", ".js", ".md", ".mjs", ".py", ".rst", ".sh", ".toml", ".txt", ".yaml", ".yml"}
+)
+_NOT_OURS: Final = frozenset({"__pycache__", "build", "dist", "node_modules"})
+
+
+def our_texts() -> Iterator[Path]:
+    """Find all the texts of the tree, but those that tools have put there."""
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [
+            name
+            for name in folders
+            if name not in _NOT_OURS and not name.startswith((".", "_trial_temp")) and not name.endswith(".egg-info")
+        ]
+        for name in names:
+            if name[0] != "." and Path(name).suffix in _TEXTS:
+                yield Path(folder, name)
+
+
+class TextTests(SynchronousTestCase):
+    def test_everything_public_has_a_docstring(self) -> None:
+        missing: list[str] = []
+        for module, path in modules().items():
+            missing += without_docstring(path.read_text(), module)
+        self.assertEqual([], missing)
+
+    def test_what_has_none_is_caught(self) -> None:
+        source = "def f(): ...\nasync def g(): ...\nclass C: ...\ndef _own(): ...\nclass D:\n    '''Has one.'''"
+        self.assertEqual(["m", "m.f", "m.g", "m.C"], without_docstring(source, "m"))
+
+    def test_no_text_needs_a_tracker_to_be_understood(self) -> None:
+        texts = list(our_texts())
+        self.assertIn(Path(__file__).resolve(), [path.resolve() for path in texts])
+        found = []
+        for path in texts:
+            for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+                if _TRACKER.search(line):
+                    found.append(f"{path}:{number}: {line.strip()}")
+        self.assertEqual([], found)
+
+    def test_a_number_of_a_tracker_is_caught_and_others_are_not(self) -> None:
+        number = "12"
+        for text in (f"see #{number}", f"Issue {number}", f"fixes #{number}.", f"GH-{number}", f"x/issues/{number}"):
+            self.assertIsNotNone(_TRACKER.search(text), text)
+        for text in ("section 5.2", "RFC 9110", "# 12 bytes", "&#39;", "'#123456'", "issue of 3", "a#1", "PRs"):
+            self.assertIsNone(_TRACKER.search(text), text)

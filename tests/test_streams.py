@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.errors import StreamNotFound, Unavailable
+from durable_streams.server.model import NOW, START, Append, Chunk, Created, Fork, Lifetime, StreamConfig
+from durable_streams.server.storage.memory import MemoryStorage
+from durable_streams.server.streams import SWEEP_AT_ONCE, SWEEP_INTERVAL, Streams
+
+BEGIN = 1_700_000_000.0
+TEXT = StreamConfig("text/plain")
+
+
+def text(data: bytes, close: bool = False) -> Append:
+    return Append("text/plain", data, close)
+
+
+def short_lived(seconds: int = 1) -> StreamConfig:
+    return StreamConfig("text/plain", Lifetime(ttl=seconds))
+
+
+class BrokenStorage(MemoryStorage):
+    """A storage in memory, parts of which can fail, or take their time."""
+
+    sweep_fails = False
+    slow_sweep: Deferred[int] | None = None
+    slow_close: Deferred[None] | None = None
+    closed = 0
+    swept = 0
+
+    def sweep(self, now: float, most: int) -> int | Deferred[int]:  # type: ignore[override]
+        self.swept += 1
+        if self.sweep_fails:
+            raise Unavailable("no disk")
+        return self.slow_sweep or super().sweep(now, most)
+
+    def close(self) -> Deferred[None] | None:  # type: ignore[override]
+        self.closed += 1
+        return self.slow_close
+
+
+class StreamsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.rightNow = BEGIN
+        self.storage = BrokenStorage()
+        self.streams = Streams(self.storage, self.clock)
+        self.streams.startService()
+        self.addCleanup(self.streams.stopService)
+
+    def create(self, name: str, config: StreamConfig = TEXT, body: bytes = b"") -> Created:
+        created = self.streams.create(name, config, body)
+        assert not isinstance(created, Deferred)
+        return created
+
+    def read(self, name: str) -> Chunk:
+        chunk = self.streams.read(name, START, 1000)
+        assert not isinstance(chunk, Deferred)
+        return chunk
+
+    def names(self) -> list[str]:
+        statuses = self.streams.statuses()
+        assert not isinstance(statuses, Deferred)
+        return [status.facts.name for status in statuses]
+
+    def kept(self) -> set[str]:
+        """Say which streams the storage has, expired ones that nobody removed yet among them."""
+        return set(self.storage._streams)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time go by in steps as small as a reactor's."""
+        self.clock.pump([0.1] * round(seconds * 10))
+
+
+class OperationTests(StreamsTests):
+    def test_a_stream_is_made_and_written_and_read_and_described_and_deleted(self) -> None:
+        created = self.create("a", body=b"one")
+        self.streams.append("a", text(b"two", close=True))
+        chunk = self.read("a")
+        self.assertEqual((b"onetwo", 6, True), (chunk.data, chunk.tail, chunk.closed))
+        self.assertEqual(b"net", self.streams.read_range(created.facts, 1, 4))
+        status = self.streams.status("a")
+        assert not isinstance(status, Deferred)
+        self.assertEqual((created.facts, 6, True), (status.facts, status.tail, status.closed))
+        self.streams.delete("a")
+        self.assertRaises(StreamNotFound, self.read, "a")
+        self.assertEqual([], self.names())
+
+    def test_operations_happen_at_the_time_of_the_clock(self) -> None:
+        self.create("a")
+        self.clock.advance(5)
+        self.streams.append("a", text(b"x"))
+        status = self.streams.status("a")
+        assert not isinstance(status, Deferred)
+        self.assertEqual((BEGIN, BEGIN + 5), (status.created_at, status.updated_at))
+
+    def test_a_read_ends_at_the_limit_or_with_a_whole_append(self) -> None:
+        self.create("a", body=b"one")
+        self.streams.append("a", text(b"two"))
+        cut, whole = self.streams.read("a", START, 2), self.streams.read("a", START, 2, whole=True)
+        assert not isinstance(cut, Deferred)
+        assert not isinstance(whole, Deferred)
+        self.assertEqual((b"on", b"one"), (cut.data, whole.data))
+
+    def test_a_reader_at_the_tail_finds_nothing(self) -> None:
+        self.create("a", body=b"one")
+        chunk = self.streams.read("a", NOW, 10)
+        assert not isinstance(chunk, Deferred)
+        self.assertEqual((3, b"", 3), (chunk.start, chunk.data, chunk.tail))
+
+
+class WatchTests(StreamsTests):
+    def setUp(self) -> None:
+        super().setUp()
+        self.woken = 0
+        self.create("a", short_lived())
+        self.streams.watch("a", self.wake)
+        self.clock.advance(0.1)
+        self.woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def test_writing_wakes_after_the_writer_has_its_answer(self) -> None:
+        self.streams.append("a", text(b"x"))
+        self.assertEqual(0, self.woken)
+        self.clock.advance(0)
+        self.assertEqual(1, self.woken)
+
+    def test_closing_and_deleting_and_making_again_wake_too(self) -> None:
+        for expected, change in enumerate(
+            (
+                lambda: self.streams.append("a", Append(None, b"", close=True)),
+                lambda: self.streams.delete("a"),
+                lambda: self.streams.create("a", TEXT, b""),
+            ),
+            1,
+        ):
+            change()
+            self.clock.advance(0.1)
+            self.assertEqual(expected, self.woken)
+
+    def test_what_changes_nothing_wakes_nobody(self) -> None:
+        self.read("a")
+        self.streams.status("a")
+        self.streams.create("a", short_lived(), b"ignored")
+        self.clock.advance(0.1)
+        self.assertEqual(0, self.woken)
+
+    def test_who_has_left_is_not_woken(self) -> None:
+        self.streams.unwatch("a", self.wake)
+        self.streams.append("a", text(b"x"))
+        self.clock.advance(0.1)
+        self.assertEqual(0, self.woken)
+
+    def test_the_end_of_an_absolute_lifetime_wakes(self) -> None:
+        self.create("b", StreamConfig("text/plain", Lifetime(expires_at=BEGIN + 2)))
+        self.streams.watch("b", self.wake)
+        self.clock.advance(0)
+        self.woken = 0
+        self.pass_time(3)
+        self.assertEqual(1, self.woken)
+        self.assertEqual(["a"], self.names())
+
+    def test_waiting_on_a_stream_keeps_a_sliding_lifetime_going(self) -> None:
+        self.create("b", short_lived())
+        self.pass_time(10)
+        self.assertEqual(["a"], self.names())
+        self.streams.unwatch("a", self.wake)
+        self.pass_time(2)
+        self.assertEqual([], self.names())
+
+    def test_waiting_on_a_stream_that_is_not_there_does_no_harm(self) -> None:
+        self.streams.watch("none", self.wake)
+        self.create("b", short_lived())
+        self.pass_time(3)
+        self.assertEqual({"a"}, self.kept())
+
+
+class LifetimeTests(StreamsTests):
+    def test_expired_streams_are_removed_by_themselves(self) -> None:
+        self.create("a", short_lived(1))
+        self.create("b", short_lived(5))
+        self.create("c", StreamConfig("text/plain", Lifetime(expires_at=BEGIN + 1)))
+        self.create("d")
+        self.pass_time(2)
+        self.assertEqual({"b", "d"}, self.kept())
+        self.pass_time(5)
+        self.assertEqual({"d"}, self.kept())
+
+    def test_reading_and_writing_keep_a_stream_going(self) -> None:
+        for name in ("read", "written", "left"):
+            self.create(name, short_lived(2))
+        for _ in range(4):
+            self.pass_time(1)
+            self.read("read")
+            self.streams.append("written", text(b"x"))
+        self.assertEqual({"read", "written"}, self.kept())
+
+    def test_describing_one_and_reading_on_do_not(self) -> None:
+        for name in ("described", "read on"):
+            self.create(name, short_lived(2))
+        self.pass_time(1.5)
+        self.streams.status("described")
+        self.streams.statuses()
+        self.streams.read("read on", START, 10, renew=False)
+        self.pass_time(1.5)
+        self.assertEqual(set(), self.kept())
+
+    def test_a_stream_is_over_at_its_time_even_if_it_is_not_removed_yet(self) -> None:
+        self.create("a", short_lived(2))
+        self.pass_time(1.9)
+        self.assertEqual(["a"], self.names())
+        self.clock.rightNow = BEGIN + 2
+        self.assertEqual(([], {"a"}), (self.names(), self.kept()))
+        self.assertRaises(StreamNotFound, self.read, "a")
+
+    def test_a_source_that_expires_keeps_its_data_for_its_forks(self) -> None:
+        self.create("source", short_lived(1), b"one")
+        self.create("fork", StreamConfig(lifetime=Lifetime(ttl=60), fork=Fork("source")), b"two")
+        self.pass_time(3)
+        self.assertEqual(["fork"], self.names())
+        self.assertEqual(b"onetwo", self.read("fork").data)
+
+    def test_many_that_expire_together_are_removed_a_slice_at_a_time(self) -> None:
+        for number in range(2 * SWEEP_AT_ONCE + 1):
+            self.create(str(number), short_lived(1))
+        self.clock.advance(2)
+        left = [len(self.kept())]
+        for _ in range(3):
+            self.clock.advance(SWEEP_INTERVAL)
+            left.append(len(self.kept()))
+        self.assertEqual([SWEEP_AT_ONCE + 1, 1, 0, 0], left)
+
+
+class FailureTests(StreamsTests):
+    def test_a_sweep_that_fails_is_logged_and_tried_again(self) -> None:
+        self.create("a", short_lived(1))
+        self.storage.sweep_fails = True
+        self.pass_time(2.5)
+        failures = self.flushLoggedErrors(Unavailable)
+        self.assertEqual((self.storage.swept, {"a"}), (len(failures), self.kept()))
+        self.assertGreater(len(failures), 1)
+        self.storage.sweep_fails = False
+        self.pass_time(1)
+        self.assertEqual(set(), self.kept())
+
+    def test_so_is_one_that_fails_later(self) -> None:
+        self.storage.slow_sweep = Deferred()
+        self.clock.advance(SWEEP_INTERVAL)
+        self.storage.slow_sweep.errback(Unavailable("no disk"))
+        self.storage.slow_sweep = None
+        self.assertEqual(1, len(self.flushLoggedErrors(Unavailable)))
+        self.clock.advance(SWEEP_INTERVAL)
+        self.assertEqual(2, self.storage.swept)
+
+    def test_sweeps_do_not_overtake_each_other(self) -> None:
+        self.storage.slow_sweep = Deferred()
+        self.pass_time(5)
+        self.assertEqual(1, self.storage.swept)
+        slow, self.storage.slow_sweep = self.storage.slow_sweep, None
+        slow.callback(0)
+        self.pass_time(1)
+        self.assertGreater(self.storage.swept, 1)
+
+
+class StopTests(StreamsTests):
+    def test_draining_wakes_who_waits_and_is_there_to_see(self) -> None:
+        seen: list[bool] = []
+        self.create("a")
+        self.streams.watch("a", lambda: seen.append(self.streams.draining))
+        self.assertFalse(self.streams.draining)
+        self.streams.drain()
+        self.clock.advance(0.1)
+        self.assertEqual([True], seen)
+
+    def test_a_service_that_drains_still_reads_and_writes(self) -> None:
+        self.create("a")
+        self.streams.drain()
+        self.streams.append("a", text(b"x"))
+        self.assertEqual(b"x", self.read("a").data)
+
+    def test_stopping_drains_and_sweeps_no_more_and_closes_the_storage(self) -> None:
+        woken: list[None] = []
+        self.create("a", short_lived(1))
+        self.streams.watch("a", lambda: woken.append(None))
+        self.clock.advance(0.1)
+        woken.clear()
+        self.successResultOf(self.streams.stopService())
+        self.assertEqual((True, 1), (self.streams.draining, self.storage.closed))
+        swept = self.storage.swept
+        self.pass_time(3)
+        self.assertEqual((swept, [None]), (self.storage.swept, woken))
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_it_runs_until_it_is_stopped(self) -> None:
+        self.assertTrue(self.streams.running)
+        self.successResultOf(self.streams.stopService())
+        self.assertFalse(self.streams.running)
+
+    def test_stopping_waits_for_the_storage(self) -> None:
+        self.storage.slow_close = Deferred()
+        stopped = self.streams.stopService()
+        self.assertNoResult(stopped)
+        self.storage.slow_close.callback(None)
+        self.successResultOf(stopped)
+
+    def test_stopping_tells_if_the_storage_could_not_be_closed(self) -> None:
+        self.storage.slow_close = Deferred()
+        stopped = self.streams.stopService()
+        self.storage.slow_close.errback(Unavailable("no disk"))
+        self.failureResultOf(stopped, Unavailable)
+        self.storage.slow_close = None
+
+    def test_a_service_that_never_started_can_be_stopped(self) -> None:
+        storage = BrokenStorage()
+        streams = Streams(storage, self.clock)
+        self.successResultOf(streams.stopService())
+        self.assertEqual(1, storage.closed)

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from durable_streams.server.interfaces import ICommitListener
+from durable_streams.server.waiting import AT_ONCE, GATHERING, Waiting
+
+
+class Reactor(Clock):
+    """A clock that goes round as a reactor does: what a call puts off until later is not done in the same turn."""
+
+    def turn(self, seconds: float = 0) -> None:
+        """Let some time go by, and go round once."""
+        self.rightNow += seconds
+        for call in [call for call in self.calls if call.getTime() <= self.rightNow]:
+            if call.active():
+                self.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
+
+
+class Sleeper:
+    """Somebody who waits, and counts how often they are woken."""
+
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        self.woken = 0
+        self._then = then
+
+    def wake(self) -> None:
+        self.woken += 1
+        self._then()
+
+
+class Case(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Reactor()
+        self.waiting = Waiting(self.clock)
+
+    def sleepers(self, count: int, name: str = "a") -> list[Sleeper]:
+        sleepers = [Sleeper() for _ in range(count)]
+        for sleeper in sleepers:
+            self.waiting.watch(name, sleeper.wake)
+        return sleepers
+
+    def settle(self) -> int:
+        """Let the reactor go round until nothing is left to do, and say how often it did."""
+        turns = 0
+        while self.clock.getDelayedCalls():
+            self.clock.turn(GATHERING)
+            turns += 1
+            self.assertLess(turns, 1000, "this goes on for ever")
+        return turns
+
+
+class WaitingTests(Case):
+    def test_it_listens_to_commits(self) -> None:
+        self.assertTrue(verifyObject(ICommitListener, self.waiting))
+
+    def test_the_first_commit_wakes_in_the_next_turn(self) -> None:
+        [sleeper] = self.sleepers(1)
+        self.waiting.committed("a")
+        self.assertEqual(0, sleeper.woken)
+        self.clock.turn()
+        self.assertEqual(1, sleeper.woken)
+
+    def test_so_does_the_first_after_a_pause(self) -> None:
+        [sleeper] = self.sleepers(1)
+        self.waiting.committed("a")
+        self.settle()
+        self.clock.turn(2 * GATHERING)
+        self.waiting.committed("a")
+        self.clock.turn()
+        self.assertEqual(2, sleeper.woken)
+
+    def test_commits_that_follow_each_other_closely_wake_once(self) -> None:
+        [sleeper] = self.sleepers(1)
+        self.waiting.committed("a")
+        self.clock.turn()
+        for _ in range(5):
+            self.waiting.committed("a")
+            self.clock.turn(GATHERING / 10)
+        self.assertEqual(1, sleeper.woken)
+        self.clock.turn(GATHERING)
+        self.assertEqual(2, sleeper.woken)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_commits_of_one_turn_wake_once(self) -> None:
+        [sleeper] = self.sleepers(1)
+        for _ in range(5):
+            self.waiting.committed("a")
+        self.assertEqual(1, len(self.clock.getDelayedCalls()))
+        self.settle()
+        self.assertEqual(1, sleeper.woken)
+
+    def test_only_those_who_wait_on_the_stream_are_woken(self) -> None:
+        [here], [there] = self.sleepers(1, "a"), self.sleepers(1, "b")
+        self.waiting.committed("a")
+        self.settle()
+        self.assertEqual((1, 0), (here.woken, there.woken))
+
+    def test_where_nobody_waits_nothing_is_done(self) -> None:
+        self.waiting.committed("a")
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_who_waits_twice_is_woken_once_and_forgotten_at_once(self) -> None:
+        [sleeper] = self.sleepers(1)
+        self.waiting.watch("a", sleeper.wake)
+        self.waiting.committed("a")
+        self.settle()
+        self.assertEqual(1, sleeper.woken)
+        self.waiting.unwatch("a", sleeper.wake)
+        self.assertEqual([], list(self.waiting.watched()))
+
+    def test_who_has_left_is_not_woken(self) -> None:
+        first, second = self.sleepers(2)
+        self.waiting.committed("a")
+        self.waiting.unwatch("a", first.wake)
+        self.settle()
+        self.assertEqual((0, 1), (first.woken, second.woken))
+
+    def test_who_leaves_during_a_wake_is_not_woken_any_more(self) -> None:
+        sleepers: list[Sleeper] = []
+
+        def send_the_others_away() -> None:
+            for sleeper in sleepers:
+                self.waiting.unwatch("a", sleeper.wake)
+
+        sleepers += [Sleeper(send_the_others_away), Sleeper(send_the_others_away)]
+        for sleeper in sleepers:
+            self.waiting.watch("a", sleeper.wake)
+        self.waiting.committed("a")
+        self.settle()
+        self.assertEqual(1, sum(sleeper.woken for sleeper in sleepers))
+        self.assertEqual([], list(self.waiting.watched()))
+
+    def test_who_comes_during_a_wake_waits_for_the_next(self) -> None:
+        late = Sleeper()
+        early = Sleeper(lambda: self.waiting.watch("a", late.wake))
+        self.waiting.watch("a", early.wake)
+        self.waiting.committed("a")
+        self.settle()
+        self.assertEqual((1, 0), (early.woken, late.woken))
+        self.waiting.committed("a")
+        self.settle()
+        self.assertEqual((2, 1), (early.woken, late.woken))
+
+    def test_what_a_wake_commits_wakes_later_and_not_at_once(self) -> None:
+        def commit_once() -> None:
+            if sleeper.woken == 1:
+                self.waiting.committed("a")
+
+        sleeper = Sleeper(commit_once)
+        self.waiting.watch("a", sleeper.wake)
+        self.waiting.committed("a")
+        self.clock.turn()
+        self.assertEqual(1, sleeper.woken)
+        self.settle()
+        self.assertEqual(2, sleeper.woken)
+
+    def test_leaving_without_having_come_is_nothing(self) -> None:
+        self.waiting.unwatch("a", Sleeper().wake)
+        [sleeper] = self.sleepers(1)
+        self.waiting.unwatch("a", Sleeper().wake)
+        self.waiting.unwatch("b", sleeper.wake)
+        self.assertEqual(["a"], list(self.waiting.watched()))
+
+    def test_streams_that_somebody_waits_on_are_listed(self) -> None:
+        [here], _ = self.sleepers(1, "a"), self.sleepers(2, "b")
+        self.assertEqual({"a", "b"}, set(self.waiting.watched()))
+        self.waiting.unwatch("a", here.wake)
+        self.assertEqual(["b"], list(self.waiting.watched()))
+
+    def test_everybody_can_be_woken(self) -> None:
+        sleepers = [*self.sleepers(2, "a"), *self.sleepers(2, "b")]
+        self.waiting.wake_all()
+        self.assertEqual({0}, {sleeper.woken for sleeper in sleepers})
+        self.settle()
+        self.assertEqual({1}, {sleeper.woken for sleeper in sleepers})
+
+    def test_everybody_can_leave_while_everybody_is_woken(self) -> None:
+        woken: list[str] = []
+
+        def come_and_leave(name: str) -> None:
+            def wake() -> None:
+                woken.append(name)
+                self.waiting.unwatch(name, wake)
+
+            self.waiting.watch(name, wake)
+
+        for name in "abc":
+            come_and_leave(name)
+        self.waiting.wake_all()
+        self.settle()
+        self.assertEqual(["a", "b", "c"], sorted(woken))
+        self.assertEqual([], list(self.waiting.watched()))
+
+
+class CrowdTests(Case):
+    def test_others_get_their_turn_between_two_slices(self) -> None:
+        sleepers = self.sleepers(2 * AT_ONCE + 1)
+        self.waiting.committed("a")
+        woken = []
+        for _ in range(4):
+            self.clock.turn()
+            woken.append(sum(sleeper.woken for sleeper in sleepers))
+        self.assertEqual([AT_ONCE, 2 * AT_ONCE, 2 * AT_ONCE + 1, 2 * AT_ONCE + 1], woken)
+        self.assertEqual({1}, {sleeper.woken for sleeper in sleepers})
+
+    def test_who_leaves_between_two_slices_is_not_woken(self) -> None:
+        sleepers = self.sleepers(AT_ONCE + 50)
+        self.waiting.committed("a")
+        self.clock.turn()
+        waiting_still = [sleeper for sleeper in sleepers if not sleeper.woken]
+        self.waiting.unwatch("a", waiting_still[0].wake)
+        self.settle()
+        self.assertEqual(0, waiting_still[0].woken)
+        self.assertEqual({1}, {sleeper.woken for sleeper in waiting_still[1:]})
+
+    def test_a_commit_between_two_slices_wakes_everybody_after_it(self) -> None:
+        sleepers = self.sleepers(AT_ONCE + 1)
+        self.waiting.committed("a")
+        self.clock.turn()
+        before = [sleeper.woken for sleeper in sleepers]
+        self.waiting.committed("a")
+        self.settle()
+        self.assertTrue(all(sleeper.woken > woken for sleeper, woken in zip(sleepers, before, strict=True)))
+
+    def test_a_stream_that_never_rests_does_not_pile_up_wakes(self) -> None:
+        crowd = 8 * AT_ONCE
+        sleepers = self.sleepers(crowd)
+        for _ in range(200):
+            self.waiting.committed("a")
+            self.clock.turn()
+        self.assertLessEqual(self.settle(), 2 * crowd // AT_ONCE)
+        counts = Counter(sleeper.woken for sleeper in sleepers)
+        self.assertLessEqual(max(counts) - min(counts), 1)
+
+    def test_a_crowd_does_not_starve_a_lone_reader_of_another_stream(self) -> None:
+        self.sleepers(4 * AT_ONCE, "busy")
+        [lone] = self.sleepers(1, "quiet")
+        self.waiting.committed("busy")
+        self.clock.turn()
+        self.waiting.committed("quiet")
+        for _ in range(8):
+            self.waiting.committed("busy")
+            self.clock.turn()
+        self.assertEqual(1, lone.woken)
+
+
+class FailingTests(Case):
+    def test_one_whose_wake_fails_does_not_keep_the_others_from_being_woken(self) -> None:
+        def fail() -> None:
+            raise RuntimeError("not today")
+
+        failing = [Sleeper(fail) for _ in range(3)]
+        for sleeper in failing:
+            self.waiting.watch("a", sleeper.wake)
+        others = [*self.sleepers(AT_ONCE, "a"), *self.sleepers(3, "b")]
+        self.waiting.wake_all()
+        self.settle()
+        self.assertEqual({1}, {sleeper.woken for sleeper in [*failing, *others]})
+        self.assertEqual(3, len(self.flushLoggedErrors(RuntimeError)))
+
+    def test_nor_from_being_woken_again(self) -> None:
+        def fail() -> None:
+            raise RuntimeError("not today")
+
+        self.waiting.watch("a", Sleeper(fail).wake)
+        [other] = self.sleepers(1)
+        for expected in (1, 2):
+            self.waiting.committed("a")
+            self.settle()
+            self.assertEqual(expected, other.woken)
+            self.assertEqual(1, len(self.flushLoggedErrors(RuntimeError)))
+
+
+class PropertyTests(SynchronousTestCase):
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from(["watch", "unwatch", "commit", "turn"]), st.sampled_from("abc")), max_size=60
+        )
+    )
+    def test_no_commit_is_missed_by_who_waits(self, steps: list[tuple[str, str]]) -> None:
+        clock = Reactor()
+        waiting = Waiting(clock)
+        sleepers = {name: Sleeper() for name in "abc"}
+        owed: dict[str, int] = {}
+        for step, name in steps:
+            if step == "watch":
+                waiting.watch(name, sleepers[name].wake)
+            elif step == "unwatch":
+                waiting.unwatch(name, sleepers[name].wake)
+                owed.pop(name, None)
+            elif step == "turn":
+                clock.turn(GATHERING / 2)
+            elif name in waiting.watched():
+                waiting.committed(name)
+                owed[name] = sleepers[name].woken + 1
+        for _ in range(3):
+            clock.turn(GATHERING)
+        for name, least in owed.items():
+            self.assertGreaterEqual(sleepers[name].woken, least)
+        self.assertEqual([], clock.getDelayedCalls())

@@ -1,0 +1,444 @@
+"""The daemon's connections: whose turn it is, how long a client may take, and how it ends."""
+
+from __future__ import annotations
+
+from tests.support.cases import TEXT, ChannelTestCase, get, post
+from tests.support.fronts import BASE, chunked, request, settings_with
+
+
+class KeepAliveTests(ChannelTestCase):
+    def test_one_request_after_another_is_served_on_a_connection(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        for _ in range(3):
+            peer.send(get("a"))
+        self.assertEqual(peer.statuses, [200, 200, 200])
+        self.assertEqual([reply.get("connection") for reply in peer.replies], [None, None, None])
+        self.assertFalse(peer.ended)
+
+    def test_a_client_that_asks_for_the_end_gets_it(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(get("a", headers={"Connection": "close"}))
+        self.assertEqual((peer.statuses, peer.reply.get("connection")), ([200], "close"))
+        self.assert_ends_politely(peer)
+
+    def test_what_follows_the_last_request_is_not_looked_at(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(get("a", headers={"Connection": "close"}) + post("a", b"too late") + b"\x00garbage")
+        peer.send(post("a", b"later still"))
+        self.assertEqual(peer.statuses, [200])
+        self.assertEqual(self.read("a"), b"")
+        self.assert_ends_politely(peer)
+
+    def test_the_end_comes_when_the_client_has_shut_its_half(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(get("a", headers={"Connection": "close"}))
+        peer.send_no_more()
+        self.assertTrue(peer.closed)
+
+    def test_http_1_0_has_one_request_a_connection(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(get("a", version="1.0"))
+        self.assertEqual((peer.statuses, peer.reply.get("connection")), ([200], "close"))
+        self.assertEqual(bytes(peer.reply.body), b"one")
+        self.assert_ends_politely(peer)
+
+    def test_http_1_0_needs_no_host(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(b"GET /v1/stream/a HTTP/1.0\r\n\r\n")
+        self.assertEqual(peer.statuses, [200])
+
+    def test_http_1_0_keep_alive_is_agreed_to(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        for _ in range(2):
+            peer.send(get("a", headers={"Connection": "keep-alive"}, version="1.0"))
+        self.assertEqual(peer.statuses, [200, 200])
+        self.assertEqual([reply.get("connection") for reply in peer.replies], ["keep-alive", "keep-alive"])
+        self.assertFalse(peer.ended)
+
+    def test_versions_are_told_apart_within_a_packet(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(get("a", headers={"Connection": "keep-alive"}, version="1.0") + get("a"))
+        self.assertEqual([reply.get("connection") for reply in peer.replies], ["keep-alive", None])
+
+    def test_a_header_that_ends_like_a_request_line_is_not_taken_for_one(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(get("a", "?offset=-1&live=sse", {"X-Odd": "a HTTP/1.1"}, "1.0"))
+        self.assertEqual((peer.reply.framing, peer.reply.get("connection")), ("end", "close"))
+
+    def test_http_1_0_has_no_chunks_to_send(self) -> None:
+        self.front.create("a")
+        for odd in ({}, {"X-Odd": "a HTTP/1.1"}):
+            peer = self.front.connect()
+            body = chunked([b"smuggled"])
+            peer.send(request("POST", BASE + "a", TEXT | odd | {"Transfer-Encoding": "chunked"}, body, "1.0"))
+            self.assertEqual(peer.statuses, [400])
+            self.assertTrue(peer.ended)
+        self.assertEqual(self.read("a"), b"")
+
+    def test_a_tail_goes_to_http_1_0_without_chunks_and_until_the_end(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(get("a", "?offset=-1&live=sse", version="1.0"))
+        self.assertEqual((peer.reply.framing, peer.reply.get("connection")), ("end", "close"))
+        self.front.append("a", b"two")
+        self.front.close_stream("a")
+        self.assertTrue(peer.reply.complete)
+        self.assertEqual([event.data for event in peer.events if event.kind == "data"], ["one", "two"])
+        self.assertTrue(peer.events[-1].control["streamClosed"])
+        self.assert_ends_politely(peer)
+
+    def test_http_1_0_keep_alive_ends_with_a_body_of_unknown_length(self) -> None:
+        self.front.create("a", body=b"one", Stream_Closed="true")
+        peer = self.front.connect()
+        peer.send(get("a", "?offset=-1&live=sse", {"Connection": "keep-alive"}, "1.0"))
+        self.assertEqual(peer.reply.get("connection"), "close")
+        self.assertTrue(peer.reply.complete)
+        self.assertTrue(peer.ended)
+
+
+class PipeliningTests(ChannelTestCase):
+    def test_answers_come_in_the_order_of_the_requests(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(
+            get("a") + request("GET", "/healthz") + post("a", b"two") + get("a") + request("DELETE", BASE + "a"),
+            *("GET", "GET", "POST", "GET", "DELETE"),
+        )
+        self.assertEqual(peer.statuses, [200, 200, 204, 200, 204])
+        self.assertEqual([bytes(reply.body) for reply in peer.replies], [b"one", b"ok", b"", b"onetwo", b""])
+
+    def test_what_other_paths_answer_stands_between(self) -> None:
+        self.front.create("a", body=b"one")
+        self.front.obstacle = "It rains."
+        peer = self.front.connect()
+        peer.send(
+            get("a")
+            + request("GET", "/readyz")
+            + get("a")
+            + request("GET", "/nowhere")
+            + get("a")
+            + request("DELETE", "/healthz")
+            + request("POST", "/healthz", TEXT, b"a body to read over")
+            + request("HEAD", "/healthz")
+            + get("a"),
+            *("GET", "GET", "GET", "GET", "GET", "DELETE", "POST", "HEAD", "GET"),
+        )
+        self.assertEqual(peer.statuses, [200, 503, 200, 404, 200, 405, 405, 200, 200])
+        self.assertEqual(
+            [reply.code for reply in peer.replies if reply.framing != "none"],
+            [None, "UNAVAILABLE", None, "NOT_FOUND", None, "METHOD_NOT_ALLOWED", "METHOD_NOT_ALLOWED", None],
+        )
+        self.assertEqual(peer.replies[5].get("allow"), "GET, HEAD")
+        self.assertEqual(bytes(peer.replies[-1].body), b"one")
+
+    def test_a_long_poll_holds_up_what_is_behind_it(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.connect()
+        peer.send(get("a", f"?offset={offset}&live=long-poll") + post("a", b"two") + get("a"), "GET", "POST", "GET")
+        self.assertEqual(peer.replies, [])
+        self.front.append("a", b"one")
+        self.assertEqual(peer.statuses, [200, 204, 200])
+        self.assertEqual([bytes(reply.body) for reply in peer.replies], [b"one", b"", b"onetwo"])
+
+    def test_two_long_polls_in_a_row_wait_in_turn(self) -> None:
+        offset = self.front.create("a")
+        self.front.create("b")
+        peer = self.front.connect()
+        peer.send(get("a", f"?offset={offset}&live=long-poll") + get("b", "?offset=now&live=long-poll") + get("b"))
+        self.front.append("a", b"one")
+        self.assertEqual(peer.statuses, [200])
+        self.front.append("b", b"two")
+        self.assertEqual([bytes(reply.body) for reply in peer.replies], [b"one", b"two", b"two"])
+
+    def test_what_was_not_read_meanwhile_is_read_afterwards(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        poll = get("a", "?offset=now&live=long-poll")
+        peer.send(poll)
+        peer.send(poll)
+        peer.send(get("a"))
+        self.assertGreater(peer.unread_by_server, 0)
+        self.front.append("a", b"one")
+        self.assertEqual(peer.statuses, [200])
+        self.front.append("a", b"two")
+        self.assertEqual([bytes(reply.body) for reply in peer.replies], [b"one", b"two", b"onetwo"])
+
+    def test_nothing_is_read_while_there_is_a_queue(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.connect()
+        poll = get("a", f"?offset={offset}&live=long-poll")
+        peer.send(poll)
+        peer.send(post("a", b"x" * 100))
+        self.assertEqual(peer.unread_by_server, 0)
+        peer.send(post("a", b"y" * 200_000))
+        self.assertGreater(peer.unread_by_server, 200_000)
+        self.front.append("a", b"one")
+        self.assertEqual((peer.statuses, peer.unread_by_server), ([200, 204, 204], 0))
+        self.assertEqual(self.read("a"), b"one" + b"x" * 100 + b"y" * 200_000)
+
+    def test_a_thousand_requests_behind_a_long_poll_are_answered(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.connect()
+        peer.send(get("a", f"?offset={offset}&live=long-poll") + get("a") * 1000)
+        self.assertEqual(peer.replies, [])
+        self.front.append("a", b"one")
+        self.assertEqual(peer.statuses, [200] * 1001)
+
+    def test_a_refusal_waits_for_its_turn(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.connect()
+        peer.send(get("a", f"?offset={offset}&live=long-poll") + b"NONSENSE\r\n\r\n")
+        self.assertEqual(peer.replies, [])
+        self.front.append("a", b"one")
+        self.assertEqual(peer.statuses, [200, 400])
+        self.assert_ends_politely(peer)
+
+    def test_a_request_that_ends_the_connection_waits_for_its_turn(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.connect()
+        last = get("a", headers={"Connection": "close"})
+        peer.send(get("a", f"?offset={offset}&live=long-poll") + last + get("a"))
+        self.front.append("a", b"one")
+        self.assertEqual(peer.statuses, [200, 200])
+        self.assert_ends_politely(peer)
+
+    def test_a_client_that_sends_on_and_on_still_gets_to_read_the_end(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.connect()
+        peer.send(get("a", f"?offset={offset}&live=long-poll") + get("a"))
+        peer.send(get("a", headers={"Connection": "close"}) + b"more" * 100_000)
+        self.assertGreater(peer.unread_by_server, 0)
+        self.front.append("a", b"one")
+        self.assertEqual(peer.statuses, [200, 200, 200])
+        self.assertEqual(peer.unread_by_server, 0)
+        self.assert_ends_politely(peer)
+
+    def test_a_client_that_leaves_takes_its_requests_along(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.connect()
+        peer.send(get("a", f"?offset={offset}&live=long-poll") + post("a", b"never"))
+        peer.leave()
+        self.front.append("a", b"one")
+        self.assertEqual(self.read("a"), b"one")
+        self.assertEqual(peer.replies, [])
+
+
+class HeadTests(ChannelTestCase):
+    def test_no_body_follows(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(
+            request("HEAD", BASE + "a") + request("HEAD", BASE + "none") + request("HEAD", "/nowhere") + get("a"),
+            *("HEAD", "HEAD", "HEAD", "GET"),
+        )
+        self.assertEqual(peer.statuses, [200, 404, 404, 200])
+        self.assertEqual(peer.replies[0].get("content-length"), None)
+        self.assertEqual(bytes(peer.reply.body), b"one")
+
+
+class TimeTests(ChannelTestCase):
+    settings = settings_with(
+        {
+            "header_timeout_secs": 5,
+            "body_timeout_secs": 10,
+            "idle_timeout_secs": 20,
+            "long_poll_timeout_secs": 100,
+            "stall_timeout_secs": 30,
+        }
+    )
+
+    def test_a_client_that_says_nothing_is_hung_up_on(self) -> None:
+        peer = self.front.connect()
+        self.front.pass_time(3.9)
+        self.assertFalse(peer.closed)
+        self.front.pass_time(2.2)
+        self.assertTrue(peer.closed)
+        self.assertEqual(bytes(peer.received), b"")
+
+    def test_headers_that_do_not_come_in_time_are_refused(self) -> None:
+        peer = self.front.connect()
+        peer.send(b"GET /v1/stream/a HT")
+        self.front.pass_time(6.1)
+        self.assertEqual((peer.statuses, peer.reply.code), ([408], "REQUEST_TIMEOUT"))
+        self.assertEqual(peer.reply.get("connection"), "close")
+        self.assert_ends_politely(peer)
+
+    def test_headers_that_dribble_get_no_more_time(self) -> None:
+        peer = self.front.connect()
+        peer.send(b"GET /v1/stream/a HTTP/1.1\r\n")
+        for _ in range(7):
+            self.front.pass_time(1)
+            peer.send(b"X: y\r\n")
+        self.assertEqual(peer.statuses, [408])
+
+    def test_nor_do_those_of_a_later_request(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(get("a"))
+        self.front.pass_time(15)
+        peer.send(b"GET /v1/stream/a HTTP/1.1\r\n")
+        self.front.pass_time(3)
+        peer.send(b"X: y\r\n")
+        self.front.pass_time(4)
+        self.assertEqual(peer.statuses, [200, 408])
+
+    def test_empty_lines_before_a_request_buy_no_time(self) -> None:
+        peer = self.front.connect()
+        for _ in range(7):
+            self.front.pass_time(1)
+            peer.send(b"\r\n" * 10)
+        self.assertTrue(peer.ended)
+
+    def test_a_body_that_stops_coming_is_refused(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(request("POST", BASE + "a", TEXT | {"Content-Length": "100"}, b"some of it"), "POST")
+        self.front.pass_time(9)
+        self.assertEqual(peer.replies, [])
+        self.front.pass_time(3)
+        self.assertEqual((peer.statuses, self.read("a")), ([408], b""))
+        self.assert_ends_politely(peer)
+
+    def test_a_body_that_keeps_coming_has_its_time(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(request("POST", BASE + "a", TEXT | {"Content-Length": "8"}), "POST")
+        for _ in range(8):
+            self.front.pass_time(8)
+            peer.send(b"x")
+        self.assertEqual((peer.statuses, self.read("a")), ([204], b"x" * 8))
+
+    def test_an_idle_connection_is_ended_without_a_word(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(get("a"))
+        self.front.pass_time(19)
+        self.assertFalse(peer.ended)
+        self.front.pass_time(3)
+        self.assertTrue(peer.closed)
+        self.assertFalse(peer.aborted)
+        self.assertEqual(peer.statuses, [200])
+
+    def test_each_request_starts_the_time_anew(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        for _ in range(5):
+            peer.send(get("a"))
+            self.front.pass_time(15)
+        self.assertEqual(peer.statuses, [200] * 5)
+        self.assertFalse(peer.ended)
+
+    def test_who_waits_for_an_answer_is_not_idle(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.follow(BASE + f"a?offset={offset}&live=long-poll")
+        self.front.pass_time(90)
+        self.assertFalse(peer.ended)
+        self.front.append("a", b"one")
+        self.assertEqual(peer.statuses, [200])
+        self.front.pass_time(19)
+        self.assertFalse(peer.ended)
+        self.front.pass_time(3)
+        self.assertTrue(peer.ended)
+
+    def test_a_request_begun_behind_a_long_poll_has_its_time_afterwards(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.connect()
+        peer.send(get("a", f"?offset={offset}&live=long-poll") + b"GET /v1/stream/a HTTP/1.1\r\n")
+        self.front.pass_time(50)
+        self.assertEqual(peer.replies, [])
+        self.front.append("a", b"one")
+        self.front.pass_time(22)
+        self.assertEqual(peer.statuses, [200, 408])
+
+
+class DrainTests(ChannelTestCase):
+    def drain(self) -> None:
+        self.front.streams.drain()
+        self.drained = self.front.channels.drain()
+        self.front.settle()
+
+    def test_idle_connections_are_ended(self) -> None:
+        self.front.create("a")
+        fresh, used = self.front.connect(), self.front.connect()
+        used.send(get("a"))
+        self.drain()
+        self.assertTrue(fresh.closed)
+        self.assertTrue(used.closed)
+        self.assertFalse(used.aborted)
+        self.assertIsNone(self.successResultOf(self.drained))
+
+    def test_without_connections_it_is_over_at_once(self) -> None:
+        self.drain()
+        self.assertIsNone(self.successResultOf(self.drained))
+
+    def test_long_polls_are_answered_first(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.follow(BASE + f"a?offset={offset}&live=long-poll")
+        self.drain()
+        self.assertEqual((peer.statuses, peer.reply.get("connection")), ([204], "close"))
+        self.assertEqual(peer.reply.get("stream-next-offset"), offset)
+        self.assertEqual(peer.reply.get("stream-closed"), None)
+        self.assertTrue(peer.ended)
+        self.assertIsNone(self.successResultOf(self.drained))
+
+    def test_tails_end_properly(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.follow(BASE + "a?offset=-1&live=sse")
+        self.drain()
+        self.assertTrue(peer.reply.complete)
+        self.assertTrue(peer.ended)
+        self.assertNotIn("streamClosed", peer.events[-1].control)
+        self.assertIsNone(self.successResultOf(self.drained))
+
+    def test_of_waiting_requests_the_next_one_is_the_last(self) -> None:
+        offset = self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(get("a", f"?offset={offset}&live=long-poll") + get("a") + get("a"))
+        self.drain()
+        self.assertEqual(peer.statuses[0], 204)
+        self.assertEqual(peer.reply.get("connection"), "close")
+        self.assertTrue(peer.ended)
+
+    def test_a_request_that_is_on_its_way_is_waited_for(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        whole = post("a", b"one")
+        peer.send(whole[:-1])
+        self.drain()
+        self.assertNoResult(self.drained)
+        peer.send(whole[-1:], "POST")
+        self.assertEqual((peer.statuses, peer.reply.get("connection")), ([204], "close"))
+        peer.send_no_more()
+        self.assertIsNone(self.successResultOf(self.drained))
+
+    def test_a_replay_is_sent_to_its_end(self) -> None:
+        self.front.create("a")
+        self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
+        peer = self.front.follow(BASE + "a", room=10_000)
+        self.drain()
+        self.assertNoResult(self.drained)
+        peer.read_freely()
+        self.assertTrue(peer.reply.complete)
+        self.assertEqual(len(peer.reply.body), 1_000_000)
+        self.assertTrue(peer.ended)
+        peer.leave()
+        self.assertIsNone(self.successResultOf(self.drained))
+
+    def test_who_is_too_slow_is_hung_up_on(self) -> None:
+        self.front.create("a")
+        self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
+        peer = self.front.follow(BASE + "a", room=10_000)
+        self.drain()
+        self.front.channels.abort()
+        self.front.settle()
+        self.assertTrue(peer.aborted)
+        self.assertIsNone(self.successResultOf(self.drained))

@@ -1,0 +1,326 @@
+"""What a client may send to the daemon, and what it may not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tests.support.cases import TEXT, ChannelTestCase, get, post
+from tests.support.fronts import BASE, Peer, chunked, request, settings_with
+
+
+class ExpectTests(ChannelTestCase):
+    settings = settings_with(max_request_body_bytes=1000)
+    expecting: Mapping[str, str] = TEXT | {"Expect": "100-continue"}
+
+    def test_the_client_is_told_to_go_on(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(request("POST", BASE + "a", {**self.expecting, "Content-Length": "3"}), "POST")
+        self.assertEqual((peer.interim, peer.replies), ([100], []))
+        peer.send(b"one")
+        self.assertEqual((peer.interim, peer.statuses), ([100], [204]))
+
+    def test_so_is_one_that_sends_chunks(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(request("POST", BASE + "a", {**self.expecting, "Transfer-Encoding": "chunked"}), "POST")
+        self.assertEqual(peer.interim, [100])
+        peer.send(chunked([b"one"]))
+        self.assertEqual(peer.statuses, [204])
+
+    def test_a_body_over_the_limit_is_refused_instead(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(request("POST", BASE + "a", {**self.expecting, "Content-Length": "1001"}), "POST")
+        self.assertEqual((peer.interim, peer.statuses), ([], [413]))
+        self.assertEqual(peer.reply.code, "REQUEST_BODY_TOO_LARGE")
+        self.assert_ends_politely(peer)
+
+    def test_without_a_body_there_is_nothing_to_go_on_with(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(get("a", headers={"Expect": "100-continue"}))
+        self.assertEqual((peer.interim, peer.statuses), ([], [200]))
+
+    def test_http_1_0_knows_no_interim_answers(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(request("POST", BASE + "a", {**self.expecting, "Content-Length": "3"}, version="1.0"))
+        self.assertEqual(peer.interim, [])
+        peer.send(b"one")
+        self.assertEqual(peer.statuses, [204])
+
+    def test_it_is_told_when_its_turn_has_come(self) -> None:
+        offset = self.front.create("a")
+        for between in (b"", get("a")):
+            peer = self.front.connect()
+            peer.send(get("a", "?offset=now&live=long-poll") + between)
+            peer.send(request("POST", BASE + "a", {**self.expecting, "Content-Length": "3"}))
+            self.assertEqual(peer.interim, [])
+            self.front.append("a", b"one")
+            self.assertEqual(peer.interim, [100])
+            peer.send(b"two")
+            self.assertEqual(peer.statuses[-1], 204)
+        self.assertEqual(self.read("a?offset=" + offset), b"onetwoonetwo")
+
+    def test_one_that_did_not_wait_is_not_told(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(get("a", "?offset=now&live=long-poll"))
+        peer.send(request("POST", BASE + "a", {**self.expecting, "Content-Length": "3"}, b"two"))
+        self.front.append("a", b"one")
+        self.assertEqual((peer.interim, peer.statuses), ([], [200, 204]))
+
+
+class BodyTests(ChannelTestCase):
+    settings = settings_with(max_request_body_bytes=10_000, max_header_bytes=2_000)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.front.create("a")
+
+    def send_chunked(self, body: bytes, **headers: str) -> Peer:
+        peer = self.front.connect()
+        peer.send(request("POST", BASE + "a", TEXT | {"Transfer-Encoding": "chunked"} | headers, body), "POST")
+        return peer
+
+    def test_chunks_are_put_together(self) -> None:
+        peer = self.send_chunked(chunked([b"one", b"two", b"x" * 300]))
+        self.assertEqual((peer.statuses, self.read("a")), ([204], b"onetwo" + b"x" * 300))
+
+    def test_extensions_and_trailers_mean_nothing(self) -> None:
+        trailers = b"Stream-Closed: true\r\nHost: elsewhere\r\nStream-Seq: zzz\r\n"
+        peer = self.send_chunked(chunked([b"one"], b';name="value"', trailers))
+        self.assertEqual((peer.statuses, self.read("a")), ([204], b"one"))
+        self.assertEqual(self.front.ask("HEAD", BASE + "a").get("stream-closed"), None)
+        peer.send(post("a", b"two", {"Stream-Seq": "a"}))
+        self.assertEqual(peer.statuses, [204, 204])
+
+    def test_no_chunks_are_no_body(self) -> None:
+        peer = self.send_chunked(chunked([]))
+        self.assertEqual((peer.statuses, peer.reply.code), ([400], "EMPTY_BODY"))
+        self.assertFalse(peer.ended)
+
+    def test_a_body_of_the_limit_is_taken(self) -> None:
+        peer = self.front.connect()
+        peer.send(post("a", b"x" * 10_000), "POST")
+        self.assertEqual(peer.statuses, [204])
+        peer = self.send_chunked(chunked([b"y" * 9_999, b"y"]))
+        self.assertEqual(peer.statuses, [204])
+
+    def test_zeros_before_a_length_count_for_nothing(self) -> None:
+        peer = self.front.connect()
+        peer.send(request("POST", BASE + "a", TEXT | {"Content-Length": "0" * 1500 + "3"}, b"one"), "POST")
+        self.assertEqual((peer.statuses, self.read("a")), ([204], b"one"))
+
+    def test_a_longer_one_is_refused_by_its_length_alone(self) -> None:
+        for length in ("10001", "18446744073709551615", "0" * 500 + "99999999999"):
+            peer = self.front.connect()
+            peer.send(request("POST", BASE + "a", TEXT | {"Content-Length": length}), "POST")
+            self.assertEqual((peer.statuses, peer.reply.code), ([413], "REQUEST_BODY_TOO_LARGE"))
+            peer.send(b"x" * 100_000)
+            self.assertEqual(peer.unread_by_server, 0)
+            self.assert_ends_politely(peer)
+        self.assertEqual(self.read("a"), b"")
+
+    def test_or_as_soon_as_its_chunks_are_too_many(self) -> None:
+        peer = self.send_chunked(b"1388\r\n" + b"x" * 5_000 + b"\r\n")
+        self.assertEqual(peer.replies, [])
+        peer.send(b"1388\r\n" + b"x" * 5_000 + b"\r\n")
+        self.assertEqual(peer.replies, [])
+        peer.send(b"1\r\nx")
+        self.assertEqual((peer.statuses, peer.reply.code), ([413], "REQUEST_BODY_TOO_LARGE"))
+        self.assertEqual(self.read("a"), b"")
+        self.assert_ends_politely(peer)
+
+    def test_a_body_announced_as_one_huge_chunk_is_read_no_further_than_the_limit(self) -> None:
+        peer = self.send_chunked(b"ffffffff\r\n")
+        sent = 0
+        while not peer.replies:
+            peer.send(b"x" * 1_000)
+            sent += 1_000
+        self.assertEqual((peer.statuses, sent), ([413], 11_000))
+
+    def test_what_chunks_cost_beside_their_data_is_limited(self) -> None:
+        peer = self.send_chunked(b"")
+        sent = 0
+        while not peer.replies:
+            peer.send(b"1\r\nx\r\n" * 100)
+            sent += 600
+            self.assertLess(sent, 30_000)
+        self.assertEqual((peer.statuses, peer.reply.code), ([413], "REQUEST_BODY_TOO_LARGE"))
+
+    def test_so_are_trailers_however_they_are_cut(self) -> None:
+        for pieces in ([b"X: " + b"y" * 500], [b"X" * 50], [b"X: y\r\n"] * 10, [b"y"]):
+            peer = self.send_chunked(b"3\r\none\r\n0\r\nX-First: ")
+            sent = 0
+            while not peer.replies:
+                for piece in pieces:
+                    peer.send(piece)
+                    sent += len(piece)
+                self.assertLess(sent, 5_000)
+            self.assertEqual((peer.statuses, peer.reply.code), ([431], "HEADERS_TOO_LARGE"))
+            self.assertTrue(peer.ended)
+        self.assertEqual(self.read("a"), b"")
+
+    def test_so_is_what_a_chunk_says_beside_its_size(self) -> None:
+        peer = self.send_chunked(b"3\r\none\r\n3;")
+        sent = 0
+        while not peer.replies:
+            peer.send(b"x" * 100)
+            sent += 100
+            self.assertLess(sent, 5_000)
+        self.assertEqual(peer.statuses, [431])
+
+    def test_headers_at_the_end_of_a_large_packet_are_not_held_against_the_next_one(self) -> None:
+        peer = self.front.connect()
+        head = request("POST", BASE + "a", TEXT | {"Content-Length": "10"})
+        peer.send(post("a", b"x" * 5_000) + post("a", b"y" * 5_000) + head)
+        self.assertEqual(peer.statuses, [204, 204])
+        peer.send(b"z" * 4)
+        peer.send(b"z" * 6)
+        self.assertEqual(peer.statuses, [204, 204, 204])
+
+    def test_a_body_may_dribble_in(self) -> None:
+        peer = self.front.connect()
+        peer.send_bit_by_bit(post("a", b"one by one"), [1] * 1000)
+        self.assertEqual((peer.statuses, self.read("a")), ([204], b"one by one"))
+
+    def test_a_get_may_have_a_body_that_nobody_reads(self) -> None:
+        peer = self.front.connect()
+        peer.send(request("GET", BASE + "a", {"Content-Length": "5"}, b"hello") + get("a"))
+        self.assertEqual(peer.statuses, [200, 200])
+
+
+class UpgradeTests(ChannelTestCase):
+    upgrading: Mapping[str, str] = {"Connection": "Upgrade", "Upgrade": "websocket"}
+
+    def test_the_request_is_served_as_if_it_did_not_ask(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(get("a", headers=self.upgrading))
+        self.assertEqual((peer.statuses, bytes(peer.reply.body)), ([200], b"one"))
+        self.assertFalse(peer.ended)
+
+    def test_what_follows_in_the_same_packet_is_served_too(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(get("a", headers=self.upgrading) + get("a", headers=self.upgrading) + post("a", b"two") + get("a"))
+        self.assertEqual(peer.statuses, [200, 200, 204, 200])
+        self.assertEqual(bytes(peer.reply.body), b"onetwo")
+
+    def test_one_with_a_body_is_no_different(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(post("a", b"one", self.upgrading) + post("a", b"two"), "POST", "POST")
+        self.assertEqual((peer.statuses, self.read("a")), ([204, 204], b"onetwo"))
+
+    def test_http_2_in_the_clear_is_not_spoken(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+        peer.send(get("a", headers=headers))
+        self.assertEqual(peer.statuses, [200])
+        peer = self.front.connect()
+        peer.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        self.assertEqual(peer.statuses, [400])
+
+    def test_there_is_no_tunnel(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(b"CONNECT streams.example:443 HTTP/1.1\r\nHost: streams.example:443\r\n\r\n" + get("a"))
+        self.assertEqual(peer.statuses, [404])
+        self.assert_ends_politely(peer)
+
+    def test_a_body_behind_it_is_never_taken_for_a_request(self) -> None:
+        self.front.create("a")
+        hidden = request("DELETE", BASE + "a")
+        for headers in (self.upgrading, {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c"}):
+            for sizes in ([], [1] * 500):
+                peer = self.front.connect()
+                peer.send_bit_by_bit(post("a", hidden, headers) + get("a"), sizes)
+                self.assertEqual(peer.statuses, [204, 200])
+                peer = self.front.connect()
+                head = request("POST", BASE + "a", {**TEXT, **headers, "Transfer-Encoding": "chunked"})
+                peer.send_bit_by_bit(head + chunked([hidden]) + get("a"), sizes)
+                self.assertEqual(peer.statuses, [204, 200])
+        self.assertEqual(self.read("a"), hidden * 8)
+
+    def test_nor_is_one_to_another_path(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(request("POST", "/healthz", self.upgrading, request("DELETE", BASE + "a")) + get("a"))
+        self.assertEqual(peer.statuses, [405, 200])
+
+    def test_the_client_is_told_once_to_go_on_and_the_end_is_kept(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        headers = {"Connection": "Upgrade, close", "Upgrade": "h2c", "Expect": "100-continue", "Content-Length": "3"}
+        peer.send(request("POST", BASE + "a", {**TEXT, **headers}))
+        self.assertEqual(peer.interim, [100])
+        peer.send(b"one")
+        self.assertEqual((peer.interim, peer.statuses, peer.reply.get("connection")), ([100], [204], "close"))
+        self.assertTrue(peer.ended)
+
+    def test_a_body_over_the_limit_is_refused_there_too(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(request("POST", BASE + "a", {**TEXT, **self.upgrading, "Content-Length": "99999999"}))
+        self.assertEqual(peer.statuses, [413])
+
+
+class HeaderLimitTests(ChannelTestCase):
+    settings = settings_with(max_header_bytes=2_000, max_target_bytes=300)
+
+    def test_headers_over_the_limit_are_refused(self) -> None:
+        peer = self.front.connect()
+        peer.send(get("a", headers={"X-Long": "x" * 2_000}))
+        self.assertEqual((peer.statuses, peer.reply.code), ([431], "HEADERS_TOO_LARGE"))
+        self.assert_ends_politely(peer)
+
+    def test_they_need_not_be_complete_for_that(self) -> None:
+        for piece in (b"x" * 90, b"X: y\r\n" * 15):
+            peer = self.front.connect()
+            peer.send(b"GET /v1/stream/a HTTP/1.1\r\nHost: a\r\nX: ")
+            for _ in range(30):
+                if not peer.replies:
+                    peer.send(piece)
+            self.assertEqual(peer.statuses, [431])
+            self.assert_ends_politely(peer)
+
+    def test_one_byte_decides_in_one_packet_as_in_many(self) -> None:
+        self.front.create("a")
+        frame = len(get("a", headers={"X-Long": ""}))
+        for size, status in ((2_000, 200), (2_200, 431)):
+            whole = get("a", headers={"X-Long": "x" * (size - frame)})
+            self.assertEqual(len(whole), size)
+            for sizes in ([], [1_990], [100] * 30):
+                peer = self.front.connect()
+                peer.send_bit_by_bit(whole, sizes)
+                self.assertEqual(peer.statuses, [status], (size, sizes))
+
+    def test_headers_may_be_as_many_as_fit(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(get("a", headers={f"X-{number}": "y" for number in range(100)}))
+        self.assertEqual(peer.statuses, [200])
+
+    def test_a_target_over_the_limit_is_refused(self) -> None:
+        for target in ("/" + "x" * 300, BASE + "x" * 300, BASE + "a?" + "x" * 300):
+            peer = self.front.connect()
+            peer.send(request("GET", target))
+            self.assertEqual((peer.statuses, peer.reply.code), ([414], "TARGET_TOO_LONG"))
+            self.assert_ends_politely(peer)
+
+    def test_it_need_not_be_complete_for_that(self) -> None:
+        peer = self.front.connect()
+        peer.send(b"GET /")
+        for _ in range(40):
+            if not peer.replies:
+                peer.send(b"x" * 10)
+        self.assertEqual(peer.statuses, [414])
+
+    def test_a_target_of_the_limit_is_taken(self) -> None:
+        self.front.create("a", body=b"one")
+        target = BASE + "a?"
+        self.assertEqual(self.front.ask("GET", target + "x" * (300 - len(target))).status, 200)

@@ -1,0 +1,627 @@
+"""Long-polls and tails, on both fronts, whether the storage answers at once or later."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from itertools import pairwise
+
+from durable_streams.server.errors import Unavailable
+from durable_streams.server.model import Append
+from durable_streams.server.protocol import sse
+from tests.support.cases import TEXT, FrontTestCase, each_way
+from tests.support.fronts import BASE, Headers, Peer, SiteFront, request, settings_with
+from tests.support.late_storage import LateStorage
+from tests.support.replies import Event
+
+#: The cursor at the time when the tests begin.
+CURSOR = 3_578_400
+
+
+class LiveTestCase(FrontTestCase):
+    def poll(self, name: str, offset: str, query: str = "", headers: Headers | None = None) -> Peer:
+        """Begin a long-poll."""
+        return self.front.follow(BASE + f"{name}?offset={offset}&live=long-poll{query}", headers)
+
+    def tail(self, name: str, offset: str = "-1", query: str = "") -> Peer:
+        """Begin a tail."""
+        return self.front.follow(BASE + f"{name}?offset={offset}&live=sse{query}")
+
+    def watched(self) -> list[str]:
+        """The streams that somebody waits on."""
+        return list(self.front.streams._waiting.watched())
+
+    def ticks(self) -> int:
+        """How many calls the clock has before it, but for those that are always there."""
+        ticking = self.front.channels._ticking, self.front.streams._sweeping
+        own = [each.call for each in ticking]
+        return sum(call not in own for call in self.front.clock.getDelayedCalls())
+
+
+@each_way
+class LongPollTests(LiveTestCase):
+    settings = settings_with({"long_poll_timeout_secs": 20})
+
+    def test_what_is_there_is_answered_at_once(self) -> None:
+        tail = self.front.create("a", body=b"hello")
+        reply = self.poll("a", "-1").reply
+        self.assertEqual((reply.status, bytes(reply.body), reply.get("stream-next-offset")), (200, b"hello", tail))
+        self.assertEqual((reply.get("stream-cursor"), reply.get("stream-up-to-date")), (str(CURSOR), "true"))
+        self.assertEqual((reply.get("content-type"), reply.get("cache-control")), ("text/plain", "no-store"))
+        self.assertIsNotNone(reply.get("etag"))
+
+    def test_what_comes_is_answered_when_it_comes(self) -> None:
+        tail = self.front.create("a", body=b"hello")
+        peer = self.poll("a", tail)
+        self.front.pass_time(5)
+        self.assertEqual(peer.replies, [])
+        new_tail = self.front.append("a", b" world")
+        reply = peer.reply
+        self.assertEqual((reply.status, bytes(reply.body)), (200, b" world"))
+        self.assertEqual((reply.get("stream-next-offset"), reply.get("stream-up-to-date")), (new_tail, "true"))
+        self.assertEqual((reply.get("stream-cursor"), reply.get("stream-closed")), (str(CURSOR), None))
+        self.assertEqual(self.watched(), [])
+
+    def test_json_comes_in_an_array(self) -> None:
+        tail = self.front.create("j", "application/json", b"[1]")
+        peer = self.poll("j", tail)
+        self.front.append("j", b"[2,3]", "application/json")
+        self.assertEqual(peer.reply.json(), [2, 3])
+
+    def test_now_is_from_now_on(self) -> None:
+        self.front.create("a", body=b"hello")
+        peer = self.poll("a", "now")
+        self.assertEqual(peer.replies, [])
+        self.front.append("a", b" world")
+        self.assertEqual(bytes(peer.reply.body), b" world")
+
+    def test_all_who_wait_are_answered(self) -> None:
+        tail = self.front.create("a")
+        peers = [self.poll("a", tail) for _ in range(30)]
+        others = [self.poll("a", "now") for _ in range(30)]
+        self.front.append("a", b"one")
+        self.assertEqual([bytes(peer.reply.body) for peer in peers + others], [b"one"] * 60)
+        self.assertEqual(self.watched(), [])
+
+    def test_nothing_comes(self) -> None:
+        tail = self.front.create("a")
+        peer = self.poll("a", tail)
+        self.front.pass_time(19.9)
+        self.assertEqual(peer.replies, [])
+        self.front.pass_time(0.3)
+        reply = peer.reply
+        self.assertEqual((reply.status, bytes(reply.body)), (204, b""))
+        self.assertEqual((reply.get("stream-next-offset"), reply.get("stream-up-to-date")), (tail, "true"))
+        self.assertEqual((reply.get("stream-cursor"), reply.get("stream-closed")), (str(CURSOR + 1), None))
+        self.assertEqual((reply.get("content-type"), reply.get("etag")), (None, None))
+        self.assertEqual((reply.get("cache-control"), self.watched()), ("no-store", []))
+
+    def test_the_stream_is_closed(self) -> None:
+        tail = self.front.create("a", body=b"hello")
+        peer = self.poll("a", tail)
+        self.front.close_stream("a")
+        reply = peer.reply
+        self.assertEqual((reply.status, reply.get("stream-closed")), (204, "true"))
+        self.assertEqual((reply.get("stream-next-offset"), reply.get("stream-up-to-date")), (tail, "true"))
+
+    def test_the_last_data_comes_with_the_close(self) -> None:
+        tail = self.front.create("a")
+        peer = self.poll("a", tail)
+        self.front.append("a", b"last", Stream_Closed="true")
+        self.assertEqual((bytes(peer.reply.body), peer.reply.get("stream-closed")), (b"last", "true"))
+
+    def test_who_has_all_of_a_closed_stream_does_not_wait(self) -> None:
+        tail = self.front.create("a", body=b"all", Stream_Closed="true")
+        for offset in (tail, "now"):
+            reply = self.poll("a", offset).reply
+            self.assertEqual((reply.status, reply.get("stream-closed")), (204, "true"))
+            self.assertEqual((reply.get("stream-next-offset"), reply.get("stream-up-to-date")), (tail, "true"))
+        reply = self.poll("a", "-1").reply
+        self.assertEqual((bytes(reply.body), reply.get("stream-closed")), (b"all", "true"))
+
+    def test_the_stream_is_deleted(self) -> None:
+        tail = self.front.create("a")
+        peer = self.poll("a", tail)
+        self.front.delete("a")
+        self.assertEqual((peer.statuses, peer.reply.code), ([404], "NOT_FOUND"))
+        self.assertEqual(self.watched(), [])
+
+    def test_the_stream_is_deleted_and_made_anew(self) -> None:
+        tail = self.front.create("a")
+        peer = self.poll("a", tail)
+        self.front.streams.delete("a")
+        self.front.create("a", body=b"another")
+        self.front.settle()
+        self.assertEqual((peer.statuses, peer.reply.code), ([404], "NOT_FOUND"))
+
+    def test_the_stream_expires(self) -> None:
+        self.front.create("a", Stream_Expires_At="2027-01-15T08:00:05Z")
+        peer = self.poll("a", "now")
+        self.front.pass_time(4.9)
+        self.assertEqual(peer.replies, [])
+        self.front.pass_time(1)
+        self.assertEqual((peer.statuses, peer.reply.code), ([404], "NOT_FOUND"))
+
+    def test_who_waits_keeps_a_stream_alive(self) -> None:
+        self.front.create("a", Stream_TTL="3")
+        peer = self.poll("a", "now")
+        self.front.pass_time(15)
+        self.front.append("a", b"one")
+        self.assertEqual(peer.statuses, [200])
+
+    def test_the_service_stops(self) -> None:
+        tail = self.front.create("a")
+        peer = self.poll("a", tail)
+        self.front.streams.drain()
+        self.front.settle()
+        reply = peer.reply
+        self.assertEqual((reply.status, reply.get("stream-next-offset")), (204, tail))
+        self.assertEqual((reply.get("stream-up-to-date"), reply.get("stream-cursor")), ("true", str(CURSOR)))
+        self.assertEqual(reply.get("stream-closed"), None)
+        self.assertEqual(self.poll("a", tail).statuses, [204])
+        self.assertEqual(self.watched(), [])
+
+    def test_who_leaves_leaves_nothing(self) -> None:
+        self.front.create("a")
+        before = self.ticks()
+        peers = [self.poll("a", "now") for _ in range(5)]
+        self.assertEqual(self.watched(), ["a"])
+        for peer in peers:
+            peer.leave()
+        self.assertEqual((self.watched(), self.ticks()), ([], before))
+
+    def test_nobody_leaves_anything(self) -> None:
+        self.front.create("a")
+        before = self.ticks()
+        peers = [self.poll("a", "now") for _ in range(5)]
+        self.front.append("a", b"one")
+        self.assertEqual([peer.statuses for peer in peers], [[200]] * 5)
+        for peer in peers:
+            peer.leave()
+        self.front.settle()
+        self.assertEqual((self.watched(), self.ticks()), ([], before))
+
+    def test_what_is_known_is_not_sent_again(self) -> None:
+        self.front.create("a", body=b"hello")
+        tag = self.poll("a", "-1").reply.get("etag") or ""
+        reply = self.poll("a", "-1", headers={"If-None-Match": tag}).reply
+        self.assertEqual((reply.status, reply.get("stream-cursor")), (304, str(CURSOR)))
+
+    def test_a_cursor_is_moved_on(self) -> None:
+        self.front.create("a", body=b"hello")
+        for given, least in (("5", CURSOR), (str(CURSOR - 1), CURSOR), (str(CURSOR), CURSOR + 1)):
+            cursor = self.poll("a", "-1", f"&cursor={given}").reply.get("stream-cursor") or ""
+            self.assertGreaterEqual(int(cursor), least)
+            self.assertLessEqual(int(cursor), CURSOR + 180)
+        ahead = self.poll("a", "-1", f"&cursor={CURSOR + 1000}").reply.get("stream-cursor") or ""
+        self.assertGreater(int(ahead), CURSOR + 1000)
+
+    def test_a_cursor_that_is_none_is_not_heard(self) -> None:
+        self.front.create("a", body=b"hello")
+        for odd in ("", "abc", "-5", "9" * 400, "%00"):
+            self.assertEqual(self.poll("a", "-1", f"&cursor={odd}").reply.get("stream-cursor"), str(CURSOR))
+
+    def test_of_a_fork_only_its_own_data_is_waited_for(self) -> None:
+        self.front.create("a", body=b"hello")
+        self.assertEqual(self.front.ask("PUT", BASE + "f", {"Stream-Forked-From": "a"}).status, 201)
+        self.assertEqual(bytes(self.poll("f", "-1").reply.body), b"hello")
+        peer = self.poll("f", "now")
+        self.front.append("a", b" source")
+        self.assertEqual(peer.replies, [])
+        self.front.append("f", b" fork")
+        self.assertEqual(bytes(peer.reply.body), b" fork")
+
+
+@each_way
+class TailTests(LiveTestCase):
+    settings = settings_with({"sse_reconnect_interval_secs": 0})
+
+    def test_it_is_an_event_stream(self) -> None:
+        for content_type, encoding in (
+            ("text/plain", None),
+            ("text/csv; charset=utf-8", None),
+            ("application/json", None),
+            ("application/octet-stream", "base64"),
+            ("application/ndjson", "base64"),
+            ("image/png", "base64"),
+        ):
+            name = content_type.partition(";")[0]
+            self.front.create(name, content_type)
+            reply = self.tail(name).reply
+            self.assertEqual((reply.status, reply.get("content-type")), (200, "text/event-stream"))
+            self.assertEqual((reply.get("cache-control"), reply.framing), ("no-cache", "chunked"))
+            self.assertEqual(reply.get("stream-sse-data-encoding"), encoding)
+
+    def test_it_says_at_once_where_it_is(self) -> None:
+        tail = self.front.create("a", body=b"hello")
+        for offset in (tail, "now"):
+            (event,) = self.tail("a", offset).events
+            control = {"streamNextOffset": tail, "streamCursor": str(CURSOR), "upToDate": True}
+            self.assertEqual((event.kind, event.control), ("control", control))
+
+    def test_what_is_there_comes_first(self) -> None:
+        tail = self.front.create("a", body=b"hello")
+        data, control = self.tail("a").events
+        self.assertEqual(data, Event("data", "hello"))
+        self.assertEqual((control.control["streamNextOffset"], control.control["upToDate"]), (tail, True))
+
+    def test_each_data_event_has_its_control_event(self) -> None:
+        self.front.create("a")
+        peer = self.tail("a")
+        tails = [self.front.append("a", b"%d" % number) for number in range(50)]
+        events = peer.events[1:]
+        self.assertEqual([event.kind for event in events], ["data", "control"] * 50)
+        self.assertEqual([event.data for event in events[::2]], [str(number) for number in range(50)])
+        self.assertEqual([event.control["streamNextOffset"] for event in events[1::2]], tails)
+        self.assertTrue(all(event.control["upToDate"] for event in events[1::2]))
+
+    def test_json_comes_in_arrays(self) -> None:
+        self.front.create("j", "application/json", b'[1,{"a":[]}]')
+        peer = self.tail("j")
+        self.front.append("j", b'"two\\nlines"', "application/json")
+        arrays = [json.loads(event.data) for event in peer.events if event.kind == "data"]
+        self.assertEqual(arrays, [[1, {"a": []}], ["two\nlines"]])
+
+    def test_json_of_many_lines_is_json_still(self) -> None:
+        self.front.create("j", "application/json", b'{\r\n "a":\n 1\r}')
+        (array,) = (json.loads(event.data) for event in self.tail("j").events if event.kind == "data")
+        self.assertEqual(array, [{"a": 1}])
+
+    def test_text_comes_line_by_line_as_it_is(self) -> None:
+        self.front.create("a")
+        peer = self.tail("a")
+        texts = (
+            *(
+                "plain",
+                " one space",
+                "  two",
+                "a\nb",
+                "\n",
+                "\n\n",
+                "ends\n",
+                "\nbegins",
+                "data: x\n\nevent: control\n",
+                ":",
+            ),
+            *("tab\t", "\u00e4\u2028\u2029\u0085", "id: 5\nretry: 1", "\x00\x1b", "\ufeffmark"),
+        )
+        for text in texts:
+            self.front.append("a", text.encode())
+        self.assertEqual([event.data for event in peer.events if event.kind == "data"], list(texts))
+        self.assertEqual({event.kind for event in peer.events}, {"data", "control"})
+
+    def test_returns_become_new_lines(self) -> None:
+        self.front.create("a", body=b"a\rb\r\nc\n\rd\r")
+        self.assertEqual(self.tail("a").events[0].data, "a\nb\nc\n\nd\n")
+
+    def test_bytes_come_in_base_64(self) -> None:
+        data = bytes(range(256)) * 40
+        self.front.create("b", "application/octet-stream", data)
+        peer = self.tail("b")
+        self.front.append("b", b"\x00", "application/octet-stream")
+        first, second = (event for event in peer.events if event.kind == "data")
+        self.assertEqual(b64decode("".join(first.data.split("\n")), validate=True), data)
+        self.assertEqual(b64decode(second.data, validate=True), b"\x00")
+
+    def test_much_comes_in_several_events(self) -> None:
+        self.front.create("a")
+        for number in range(40):
+            self.front.append_directly("a", b"%02d" % number + b"x" * 9_998, "text/plain")
+        peer = self.tail("a")
+        self.front.settle()
+        data = [event.data for event in peer.events if event.kind == "data"]
+        controls = [event.control for event in peer.events if event.kind == "control"]
+        self.assertEqual("".join(data), "".join(f"{number:02}" + "x" * 9_998 for number in range(40)))
+        self.assertGreater(len(data), 4)
+        self.assertLessEqual(max(map(len, data)), 65_536)
+        self.assertEqual(["upToDate" in control for control in controls], [False] * (len(data) - 1) + [True])
+
+    def test_each_event_ends_where_an_append_ends(self) -> None:
+        self.front.create("a")
+        for _ in range(5):
+            self.front.append_directly("a", b"x" * 50_000, "text/plain")
+        self.front.append_directly("a", b"y" * 200_000, "text/plain")
+        peer = self.tail("a")
+        self.front.settle()
+        sizes = [len(event.data) for event in peer.events if event.kind == "data"]
+        self.assertEqual(sizes, [50_000] * 5 + [200_000])
+
+    def test_the_close_ends_it(self) -> None:
+        tail = self.front.create("a", body=b"hello")
+        peer = self.tail("a", tail)
+        self.front.close_stream("a")
+        control = peer.events[-1].control
+        self.assertEqual((control["streamClosed"], control["streamNextOffset"]), (True, tail))
+        self.assertNotIn("streamCursor", control)
+        self.assertTrue(peer.reply.complete)
+        self.assertEqual(self.watched(), [])
+
+    def test_the_last_data_comes_with_the_close(self) -> None:
+        self.front.create("a")
+        peer = self.tail("a")
+        self.front.append("a", b"last", Stream_Closed="true")
+        self.assertEqual(peer.events[-2], Event("data", "last"))
+        self.assertTrue(peer.events[-1].control["streamClosed"])
+        self.assertTrue(peer.reply.complete)
+
+    def test_a_stream_closed_before_is_told_whole(self) -> None:
+        tail = self.front.create("a", body=b"all", Stream_Closed="true")
+        for offset, kinds in (("-1", ["data", "control"]), (tail, ["control"]), ("now", ["control"])):
+            peer = self.tail("a", offset)
+            self.assertEqual([event.kind for event in peer.events], kinds)
+            control = {"streamNextOffset": tail, "upToDate": True, "streamClosed": True}
+            self.assertEqual(peer.events[-1].control, control)
+            self.assertTrue(peer.reply.complete)
+
+    def test_the_deletion_ends_it(self) -> None:
+        self.front.create("a", body=b"hello")
+        peer = self.tail("a")
+        self.front.delete("a")
+        self.assertTrue(peer.reply.complete)
+        self.assertNotIn("streamClosed", peer.events[-1].control)
+        self.assertEqual(self.watched(), [])
+
+    def test_a_stream_made_anew_is_another(self) -> None:
+        self.front.create("a", body=b"hello")
+        peer = self.tail("a")
+        self.front.streams.delete("a")
+        self.front.create("a", body=b"another")
+        self.front.settle()
+        self.assertTrue(peer.reply.complete)
+        self.assertEqual([event.data for event in peer.events if event.kind == "data"], ["hello"])
+
+    def test_the_service_stops(self) -> None:
+        self.front.create("a", body=b"hello")
+        peer = self.tail("a")
+        self.front.streams.drain()
+        self.front.settle()
+        self.assertTrue(peer.reply.complete)
+        self.assertEqual(self.watched(), [])
+        late = self.tail("a")
+        self.assertEqual([event.kind for event in late.events], ["data", "control"])
+        self.assertTrue(late.reply.complete)
+
+    def test_it_is_never_silent_for_long(self) -> None:
+        self.front.create("a")
+        peer = self.tail("a")
+        heard = [self.front.clock.seconds()]
+        seen = len(peer.reply.body)
+        for _ in range(400):
+            self.front.pass_time(0.25)
+            if len(peer.reply.body) > seen:
+                heard.append(self.front.clock.seconds())
+                seen = len(peer.reply.body)
+            if len(heard) == 4:
+                self.front.append("a", b"something")
+        gaps = [later - earlier for earlier, later in pairwise(heard)]
+        self.assertLessEqual(max(gaps), 15.0)
+        self.assertGreater(len(heard), 6)
+        self.assertEqual({event.kind for event in peer.events}, {"control", "data", ":"})
+
+    def test_who_leaves_leaves_nothing(self) -> None:
+        self.front.create("a")
+        before = self.ticks()
+        peers = [self.tail("a") for _ in range(5)]
+        self.assertEqual(self.watched(), ["a"])
+        for peer in peers:
+            peer.leave()
+        self.assertEqual((self.watched(), self.ticks(), len(self.front.operations._live._tails)), ([], before, 0))
+
+    def test_a_cursor_is_moved_on(self) -> None:
+        self.front.create("a")
+        peer = self.tail("a", "-1", f"&cursor={CURSOR + 100}")
+        self.front.pass_time(25)
+        self.front.append("a", b"one")
+        cursors = [int(event.control["streamCursor"]) for event in peer.events if event.kind == "control"]
+        self.assertGreater(cursors[0], CURSOR + 100)
+        self.assertEqual(cursors, sorted(cursors))
+        peer = self.tail("a")
+        self.front.pass_time(25)
+        self.front.append("a", b"two")
+        cursors = [int(event.control["streamCursor"]) for event in peer.events if event.kind == "control"]
+        self.assertEqual(cursors, [CURSOR + 1, CURSOR + 2])
+
+    def test_of_a_fork_only_its_own_data_is_told(self) -> None:
+        self.front.create("a", body=b"hello")
+        self.assertEqual(self.front.ask("PUT", BASE + "f", {"Stream-Forked-From": "a"}).status, 201)
+        peer = self.tail("f")
+        self.front.append("a", b" source")
+        self.front.append("f", b" fork")
+        self.assertEqual([event.data for event in peer.events if event.kind == "data"], ["hello", " fork"])
+
+    def test_a_frame_is_made_once_for_all(self) -> None:
+        made: list[bytes] = []
+        data_event = sse.data_event
+
+        def counted(data: bytes, json: bool, text: bool) -> bytes:
+            made.append(data)
+            return data_event(data, json, text)
+
+        self.patch(sse, "data_event", counted)
+        self.front.create("a")
+        peers = [self.tail("a") for _ in range(100)]
+        for number in range(5):
+            self.front.append("a", b"%d" % number)
+        self.assertEqual(made, [b"0", b"1", b"2", b"3", b"4"])
+        for peer in peers:
+            self.assertEqual([event.data for event in peer.events if event.kind == "data"], ["0", "1", "2", "3", "4"])
+
+    def test_a_reader_that_pauses_is_not_read_for(self) -> None:
+        self.front.create("a")
+        peer = self.front.follow(BASE + "a?offset=-1&live=sse", room=2_000)
+        for _ in range(30):
+            self.front.append("a", b"x" * 10_000)
+        reads: list[int] = []
+        read = self.front.storage.read
+
+        def counted(*arguments: object, **named: object) -> object:
+            reads.append(1)
+            return read(*arguments, **named)
+
+        self.patch(self.front.storage, "read", counted)
+        for _ in range(30):
+            self.front.append_directly("a", b"x" * 10_000, "text/plain")
+        self.assertEqual(reads, [])
+        peer.read_freely()
+        self.front.settle()
+        self.assertEqual(sum(len(event.data) for event in peer.events if event.kind == "data"), 600_000)
+
+
+@each_way
+class ReconnectTests(LiveTestCase):
+    settings = settings_with({"sse_reconnect_interval_secs": 30})
+
+    def test_after_a_while_a_reader_is_to_come_again(self) -> None:
+        self.front.create("a", body=b"hello")
+        peer = self.tail("a")
+        self.front.pass_time(29)
+        self.assertFalse(peer.reply.complete)
+        self.front.pass_time(3)
+        self.assertTrue(peer.reply.complete)
+        self.assertEqual([event.kind for event in peer.events][:2], ["data", "control"])
+        self.assertNotIn("streamClosed", peer.events[1].control)
+        self.assertFalse(peer.aborted)
+        self.assertEqual(self.watched(), [])
+
+    def test_the_connection_is_there_for_it(self) -> None:
+        tail = self.front.create("a", body=b"hello")
+        peer = self.tail("a")
+        self.front.pass_time(32)
+        peer.send(request("GET", BASE + f"a?offset={tail}&live=sse"))
+        self.front.append("a", b" world")
+        self.assertEqual(len(peer.replies), 2)
+        self.assertEqual([event.data for event in peer.events if event.kind == "data"], [" world"])
+
+    def test_so_is_a_busy_one(self) -> None:
+        self.front.create("a")
+        peer = self.tail("a")
+        for number in range(40):
+            self.front.pass_time(1)
+            if not peer.reply.complete:
+                self.front.append("a", b"%d," % number)
+        self.assertTrue(peer.reply.complete)
+        text = "".join(event.data for event in peer.events if event.kind == "data")
+        offset = [event.control["streamNextOffset"] for event in peer.events if event.kind == "control"][-1]
+        self.assertEqual(int(offset.partition("_")[2]), len(text))
+
+
+class LateTests(LiveTestCase):
+    """What can only happen while a storage takes its time."""
+
+    late = True
+    settings = settings_with({"sse_reconnect_interval_secs": 0})
+
+    def setUp(self) -> None:
+        super().setUp()
+        storage = self.front.storage
+        assert isinstance(storage, LateStorage)
+        self.storage = storage
+
+    def commit(self, data: bytes) -> None:
+        """Append at once, as another does whose write was under way."""
+        self.storage._inner.append("a", Append("text/plain", data), self.front.clock.seconds())
+
+    def test_what_comes_during_a_read_is_not_missed(self) -> None:
+        tail = self.front.create("a")
+        self.storage.delay = 1
+        follower, poll = self.tail("a", tail), self.poll("a", tail)
+        for number in range(12):
+            self.front.pass_time(0.4, 0.1)
+            self.commit(b"%d," % number)
+        self.front.pass_time(10)
+        text = "".join(event.data for event in follower.events if event.kind == "data")
+        self.assertEqual(text, "0,1,2,3,4,5,6,7,8,9,10,11,")
+        self.assertEqual(poll.statuses, [200])
+        self.assertTrue(bytes(poll.reply.body).startswith(b"0,"))
+
+    def test_a_poll_hears_of_what_came_during_its_last_read(self) -> None:
+        tail = self.front.create("a")
+        for moment in range(1, 40):
+            self.storage.delay = 0.3
+            peer = self.poll("a", tail)
+            self.front.pass_time(moment * 0.05, 0.05)
+            self.commit(b"x")
+            self.front.pass_time(2, 0.1)
+            self.assertEqual(peer.statuses, [200], moment)
+            tail = peer.reply.get("stream-next-offset") or ""
+            peer.leave()
+
+    def test_one_that_ends_while_a_read_is_under_way_ends_once(self) -> None:
+        tail = self.front.create("a")
+        self.storage.delay = 1
+        follower, poll = self.tail("a", tail), self.poll("a", tail)
+        self.front.pass_time(1.5)
+        self.front.streams.drain()
+        self.front.pass_time(5)
+        self.assertEqual((poll.statuses, follower.reply.complete), ([204], True))
+        self.assertEqual(self.watched(), [])
+
+    def test_a_time_out_during_a_read_is_not_missed(self) -> None:
+        tail = self.front.create("a")
+        poll = self.poll("a", tail)
+        self.front.pass_time(29.8)
+        self.storage.delay = 1
+        self.front.streams._waiting.committed("a")
+        self.front.pass_time(3)
+        self.assertEqual(poll.statuses, [204])
+
+    def test_a_storage_that_fails_ends_a_tail(self) -> None:
+        self.front.create("a")
+        peer = self.tail("a")
+        self.storage.failures["read"] = [Unavailable("The storage is busy.")]
+        self.front.append("a", b"one")
+        self.assertTrue(peer.reply.complete)
+        peer = self.tail("a")
+        self.storage.failures["read"] = [ZeroDivisionError("a bug")]
+        self.front.append("a", b"two")
+        self.assertTrue(peer.reply.complete)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.watched(), [])
+
+    def test_and_a_long_poll(self) -> None:
+        tail = self.front.create("a")
+        peer = self.poll("a", tail)
+        self.storage.failures["read"] = [Unavailable("The storage is busy.")]
+        self.front.append("a", b"one")
+        self.assertEqual((peer.statuses, peer.reply.code), ([503], "UNAVAILABLE"))
+        self.assertEqual(self.watched(), [])
+
+    def test_a_bug_that_shows_at_once_ends_a_tail_and_no_other(self) -> None:
+        self.front.create("a")
+        self.front.create("b")
+        peers = [self.tail("a") for _ in range(3)]
+        other = self.tail("b")
+        self.storage.broken["read"] = ZeroDivisionError("a bug")
+        self.front.append("a", b"one")
+        self.assertEqual([peer.reply.complete for peer in peers], [True] * 3)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+        self.storage.broken.clear()
+        self.front.append("b", b"two")
+        self.assertEqual(other.events[-2], Event("data", "two"))
+
+    def test_a_reader_that_leaves_during_a_read_is_forgotten(self) -> None:
+        self.front.create("a")
+        for begin in (self.tail, self.poll):
+            self.storage.delay = 0.001
+            peer = begin("a", "now")
+            self.storage.delay = 1
+            self.front.streams._waiting.committed("a")
+            self.front.pass_time(0.5)
+            peer.leave()
+            self.front.pass_time(3)
+            self.assertEqual(self.watched(), [])
+        self.storage.delay = 0.001
+        self.assertTrue(self.front.is_healthy())
+
+
+class LateOnSiteTests(LateTests):
+    """The same behind a Site."""
+
+    front_type = SiteFront
+
+
+class PolitenessTests(LiveTestCase):
+    def test_a_head_of_a_live_read_is_a_head(self) -> None:
+        self.front.create("a", body=b"hello")
+        reply = self.front.ask("HEAD", BASE + "a?offset=-1&live=sse", TEXT)
+        self.assertEqual((reply.status, reply.get("content-type")), (200, "text/plain"))

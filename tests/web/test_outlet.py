@@ -1,0 +1,418 @@
+"""How bytes leave the daemon's connections, whether or not their readers keep up."""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IProducer
+from twisted.internet.testing import StringTransport
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.model import StreamFacts
+from durable_streams.server.web.channel import StreamChannel
+from durable_streams.server.web.outlet import Outlet, Transport
+from tests.support.cases import ChannelTestCase, get
+from tests.support.fronts import BASE, Peer, WrappedFront, settings_with
+from tests.support.replies import read_events
+from tests.support.tls import TLSFront, TLSPeer
+
+
+class ReaderTests(ChannelTestCase):
+    """Clients that read slowly, or not at all."""
+
+    settings = settings_with({"stall_timeout_secs": 20, "idle_timeout_secs": 50, "sse_reconnect_interval_secs": 0})
+    #: How long one that reads nothing may keep a small answer from being sent, in seconds.
+    patience = 22
+
+    def kept(self, peer: Peer) -> int:
+        """Count what the server keeps for a client: in the outlet, and in the transport."""
+        transport = peer.transport
+        kept = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        channel = transport.protocol
+        if isinstance(channel, ProtocolWrapper):
+            if isinstance(channel, TLSMemoryBIOProtocol):
+                kept += sum(map(len, channel._appSendBuffer))
+            channel = channel.wrappedProtocol
+        assert isinstance(channel, StreamChannel)
+        return kept + sum(map(len, channel._outlet._waiting)) + sum(map(len, channel._outlet._gathered))
+
+    def test_a_slow_reader_gets_every_byte_once_and_in_order(self) -> None:
+        data = bytes(range(251)) * 600
+        self.front.create("a", "application/octet-stream", data)
+        self.front.create("b", body=b"second")
+        for step in (1_000, 7_777, 65_536):
+            peer = self.front.connect(room=20_000)
+            peer.send(get("a") + get("b") + get("a"))
+            while peer.waiting_bytes:
+                peer.take_piece(step)
+            self.assertEqual([bytes(reply.body) for reply in peer.replies], [data, b"second", data], step)
+
+    def test_a_request_that_comes_while_the_last_bytes_wait_does_not_overtake_them(self) -> None:
+        self.front.create("a", body=b"x" * 100_000)
+        self.front.create("b", body=b"second")
+        for take in range(1_000, 60_000, 4_000):
+            peer = self.front.connect(room=50_000)
+            peer.send(get("a"))
+            while peer.waiting_bytes == 50_000:
+                peer.take_piece(take)
+                peer.send_unseen(get("b"))
+            peer.read_freely()
+            bodies = {bytes(reply.body) for reply in peer.replies[1:]}
+            self.assertEqual((bytes(peer.replies[0].body), bodies), (b"x" * 100_000, {b"second"}))
+
+    def test_one_that_asks_and_asks_and_never_reads_fills_no_memory(self) -> None:
+        self.front.create("a", body=b"x" * 100_000)
+        peer = self.front.connect(room=1_000)
+        for _ in range(100):
+            peer.send(get("a") * 10)
+        self.assertLess(self.kept(peer), 400_000)
+        self.assertGreater(peer.unread_by_server, 0)
+
+    def test_one_that_then_reads_gets_all_that_it_asked_for(self) -> None:
+        self.front.create("a", body=b"x" * 10_000)
+        peer = self.front.connect(room=1_000)
+        for _ in range(100):
+            peer.send(get("a"))
+        peer.read_freely()
+        self.assertEqual(peer.statuses, [200] * 100)
+        self.assertEqual(peer.unread_by_server, 0)
+
+    def test_a_tail_that_begins_behind_unread_answers_is_not_read_for(self) -> None:
+        self.front.create("a", body=b"x" * 100_000)
+        self.front.create("b")
+        for _ in range(100):
+            self.front.append_directly("b", b"y" * 50_000, "text/plain")
+        peer = self.front.connect(room=1_000)
+        peer.send(get("a") + get("b", "?offset=-1&live=sse"))
+        self.assertLess(self.kept(peer), 300_000)
+        peer.read_freely()
+        text = "".join(event.data for event in peer.events if event.kind == "data")
+        self.assertEqual(len(text), 5_000_000)
+
+    def test_so_is_a_replay(self) -> None:
+        self.front.create("a", body=b"x" * 100_000)
+        self.front.create("b")
+        self.front.append_directly("b", b"y" * 5_000_000, "text/plain")
+        peer = self.front.connect(room=1_000)
+        peer.send(get("a") + get("b"))
+        self.assertLess(self.kept(peer), 300_000)
+        peer.read_freely()
+        self.assertEqual([len(reply.body) for reply in peer.replies], [100_000, 5_000_000])
+
+    def test_a_tail_that_stops_reading_is_not_read_for(self) -> None:
+        self.front.create("a")
+        peer = self.front.follow(BASE + "a?offset=-1&live=sse", room=5_000)
+        for number in range(200):
+            self.front.append("a", b"%05d" % number + b"x" * 20_000)
+        self.assertLess(self.kept(peer), 200_000)
+        peer.read_freely()
+        text = "".join(event.data for event in peer.events if event.kind == "data")
+        self.assertEqual(text, "".join(f"{number:05}" + "x" * 20_000 for number in range(200)))
+
+    def test_a_slow_tail_reads_every_byte_once(self) -> None:
+        self.front.create("a", "application/json")
+        peer = self.front.follow(BASE + "a?offset=-1&live=sse", room=3_000)
+        for number in range(300):
+            self.front.append("a", b'{"number":%d,"rest":"%b"}' % (number, b"x" * 500), "application/json")
+            peer.take_piece(200)
+        peer.take_all(1_000)
+        peer.read_freely()
+        found = [
+            message["number"]
+            for event in read_events(bytes(peer.reply.body))
+            if event.kind == "data"
+            for message in json.loads(event.data)
+        ]
+        self.assertEqual(found, list(range(300)))
+
+    def test_who_takes_nothing_for_too_long_is_hung_up_on(self) -> None:
+        self.front.create("a")
+        self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
+        readers = [
+            self.front.follow(BASE + "a", room=10_000),
+            self.front.follow(BASE + "a?offset=-1&live=sse", room=10_000),
+            self.front.follow(BASE + "a?offset=-1&live=long-poll", room=10_000),
+        ]
+        self.front.pass_time(18.5)
+        self.assertEqual([peer.closed for peer in readers], [False] * 3)
+        self.front.pass_time(3)
+        self.assertEqual([peer.aborted for peer in readers], [True] * 3)
+
+    def test_so_is_one_with_a_small_answer(self) -> None:
+        self.front.create("a", body=b"x" * 20_000)
+        peer = self.front.follow(BASE + "a", room=10_000)
+        self.front.pass_time(self.patience)
+        self.assertTrue(peer.aborted)
+
+    def test_so_is_one_whose_answer_came_late(self) -> None:
+        self.front.create("a")
+        for size in (50_000, 500_000):
+            peer = self.front.follow(BASE + "a?offset=now&live=long-poll", room=10_000)
+            self.front.pass_time(5)
+            self.front.append_directly("a", b"x" * size, "text/plain")
+            self.front.pass_time(self.patience)
+            self.assertTrue(peer.aborted, size)
+
+    def test_who_takes_a_little_now_and_then_is_not(self) -> None:
+        self.front.create("a")
+        self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
+        peer = self.front.follow(BASE + "a", room=100_000)
+        while peer.waiting_bytes:
+            self.front.pass_time(7)
+            self.assertFalse(peer.closed)
+            peer.take_piece(100_000)
+        self.assertTrue(peer.reply.complete)
+        self.assertEqual(len(peer.reply.body), 1_000_000)
+
+    def test_a_slow_reader_of_a_last_answer_gets_it_whole(self) -> None:
+        self.front.create("a", body=b"x" * 100_000)
+        peer = self.front.connect(room=10_000)
+        peer.send(get("a", headers={"Connection": "close"}))
+        while not peer.ended:
+            self.front.pass_time(1)
+            peer.take_piece(15_000)
+        self.assertEqual(len(peer.reply.body), 100_000)
+        self.assertTrue(peer.reply.complete)
+
+    def test_a_connection_that_breaks_under_an_answer_is_forgotten(self) -> None:
+        self.front.create("a")
+        self.front.append_directly("a", b"x" * 5_000_000, "text/plain")
+        peer = self.front.connect(room=10_000)
+        peer.send(get("a"))
+        peer.break_off()
+        self.front.settle()
+        self.assertTrue(peer.closed)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_a_connection_that_is_broken_already_is_not_read_for(self) -> None:
+        self.front.create("a")
+        self.front.append_directly("a", b"x" * 5_000_000, "text/plain")
+        reads: list[int] = []
+        read_range = self.front.storage.read_range
+
+        def counted(facts: StreamFacts, start: int, end: int) -> object:
+            reads.append(start)
+            return read_range(facts, start, end)
+
+        self.patch(self.front.storage, "read_range", counted)
+        peer = self.front.connect()
+        peer.break_off()
+        peer.send(get("a"))
+        self.assertTrue(peer.closed)
+        self.assertLess(len(reads), 3)
+
+
+class KernelTests(ChannelTestCase):
+    def test_what_the_kernel_has_taken_outlives_the_connection(self) -> None:
+        self.front.create("a", body=b"x" * 100_000)
+        peer = self.front.connect(room=1_000_000)
+        peer.send(get("a", headers={"Connection": "close"}))
+        self.front.pass_time(10)
+        self.assertTrue(peer.closed)
+        self.assertFalse(peer.aborted)
+        peer.read_freely()
+        self.assertTrue(peer.reply.complete)
+
+
+class WrappedReaderTests(ReaderTests):
+    """The same, where the transport's own buffer has to do: of a little in there, nobody hears that it is not taken."""
+
+    front_type = WrappedFront
+    patience = 50 + 22
+
+
+class TLSReaderTests(ReaderTests):
+    """The same over TLS."""
+
+    front_type = TLSFront
+    patience = 50 + 22
+
+
+class TLSTests(ChannelTestCase):
+    front_type = TLSFront
+
+    def connect(self) -> TLSPeer:
+        peer = self.front.connect()
+        assert isinstance(peer, TLSPeer)
+        return peer
+
+    def test_nothing_goes_out_in_the_clear(self) -> None:
+        self.front.create("a", body=b"secret")
+        peer = self.connect()
+        seen = bytearray()
+        unseal = peer._open
+
+        def overheard(piece: bytes) -> bytes:
+            seen.extend(piece)
+            return unseal(piece)
+
+        self.patch(peer, "_open", overheard)
+        peer.send(get("a"))
+        self.assertEqual(bytes(peer.reply.body), b"secret")
+        self.assertGreater(len(seen), 100)
+        self.assertNotIn(b"secret", seen)
+        self.assertNotIn(b"HTTP/1.1", seen)
+
+    def test_the_end_is_told_properly_and_after_the_last_byte(self) -> None:
+        self.front.create("a", body=b"x" * 200_000)
+        for target in (get("a", headers={"Connection": "close"}), get("a") + b"garbage\r\n\r\n"):
+            peer = self.connect()
+            peer.send(target)
+            self.assertTrue(all(reply.complete for reply in peer.replies))
+            self.assertEqual(len(peer.replies[0].body), 200_000)
+            self.assertTrue(peer.told)
+            peer.send_no_more()
+            self.assertTrue(peer.closed)
+            self.assertFalse(peer.aborted)
+
+    def test_tails_end_properly(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.connect()
+        peer.send(get("a", "?offset=-1&live=sse", version="1.0"))
+        self.front.close_stream("a")
+        self.assertTrue(peer.told)
+        self.assertTrue(peer.events[-1].control["streamClosed"])
+
+    def test_a_client_that_will_not_close_is_not_kept(self) -> None:
+        self.front.create("a")
+        peer = self.connect()
+        peer.send(get("a", headers={"Connection": "close"}))
+        self.front.pass_time(62)
+        self.assertTrue(peer.closed)
+
+    def test_one_that_never_says_hello_is_not_kept(self) -> None:
+        skt, _ = self.front.network.accept(self.front.factory)
+        self.front.pass_time(17)
+        self.assertTrue(skt.closed)
+
+
+class _Told:
+    """Who owns an outlet, and what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def blocked(self) -> None:
+        self.told.append("blocked")
+
+    def drained(self) -> None:
+        self.told.append("drained")
+
+
+class _StingyTransport(StringTransport):
+    """Takes a few bytes at a time, the rest when its buffer is empty."""
+
+    TLS = False
+    takes: list[object]
+    aborted = False
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+
+    def writeSomeData(self, data: bytes) -> object:
+        taken = self.takes.pop(0) if self.takes else len(data)
+        if isinstance(taken, int) and taken > 0:
+            self.io.write(data[:taken])
+        return taken
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        super().registerProducer(producer, streaming)
+        if not streaming:
+            producer.resumeProducing()  # type: ignore[attr-defined]
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """It has no packets."""
+
+
+class OutletTests(SynchronousTestCase):
+    def outlet(self, *takes: object) -> Outlet:
+        self.transport = _StingyTransport()
+        self.transport.takes = list(takes)
+        self.owner = _Told()
+        return Outlet(cast(Transport, self.transport), self.owner)
+
+    def test_what_the_socket_takes_at_once_needs_no_producer(self) -> None:
+        outlet = self.outlet()
+        outlet.write(b"one")
+        outlet.write(b"two")
+        self.assertEqual((self.transport.value(), self.transport.producer, self.owner.told), (b"onetwo", None, []))
+
+    def test_what_is_gathered_goes_out_together(self) -> None:
+        outlet = self.outlet(6)
+        outlet.gather()
+        outlet.write(b"one")
+        outlet.write(b"two")
+        self.assertEqual(self.transport.value(), b"")
+        outlet.flush()
+        self.assertEqual((self.transport.value(), outlet.behind), (b"onetwo", False))
+
+    def test_much_is_not_gathered_for_long(self) -> None:
+        outlet = self.outlet()
+        outlet.gather()
+        for _ in range(10):
+            outlet.write(b"x" * 50_000)
+        self.assertGreater(len(self.transport.value()), 400_000)
+        outlet.flush()
+        self.assertEqual(len(self.transport.value()), 500_000)
+
+    def test_the_rest_is_asked_for_slice_by_slice(self) -> None:
+        for taken in (0, 1, 99_999):
+            outlet = self.outlet(taken)
+            data = bytes(range(250)) * 800
+            outlet.write(data)
+            self.assertTrue(outlet.behind)
+            outlet.write(b"and more")
+            for _ in range(10):
+                if self.transport.producer is not None:
+                    outlet.resumeProducing()
+            self.assertEqual(self.transport.value(), data + b"and more")
+            self.assertEqual((outlet.behind, self.owner.told[-1]), (False, "drained"))
+
+    def test_nothing_overtakes_the_last_slice(self) -> None:
+        outlet = self.outlet(3)
+        outlet.write(b"abcdef")
+        self.assertEqual(self.transport.value(), b"abcdef")
+        self.transport.clear()
+        outlet.write(b"ghi")
+        self.assertEqual(self.transport.value(), b"")
+        outlet.resumeProducing()
+        self.assertEqual(self.transport.value(), b"ghi")
+        self.assertEqual(self.owner.told, ["blocked", "blocked"])
+        outlet.resumeProducing()
+        self.assertEqual(self.owner.told, ["blocked", "blocked", "drained"])
+
+    def test_the_end_waits_for_the_rest(self) -> None:
+        outlet = self.outlet(3)
+        ended: list[bytes] = []
+        outlet.write(b"abcdef")
+        outlet.finish(lambda: ended.append(self.transport.value()))
+        self.assertEqual(ended, [])
+        outlet.resumeProducing()
+        self.assertEqual(ended, [b"abcdef"])
+
+    def test_a_broken_connection_takes_no_more(self) -> None:
+        for broken in (ConnectionLost(), -1):
+            outlet = self.outlet(broken)
+            outlet.write(b"abc")
+            outlet.write(b"def")
+            self.assertEqual((self.transport.value(), self.transport.aborted), (b"", True))
+            self.assertEqual(self.owner.told, ["blocked"])
+            self.assertTrue(outlet.behind)
+
+    def test_a_transport_that_is_no_socket_buffers_for_itself(self) -> None:
+        transport = StringTransport()
+        owner = _Told()
+        outlet = Outlet(cast(Transport, transport), owner)
+        self.assertIs(transport.producer, outlet)
+        self.assertTrue(transport.streaming)
+        outlet.write(b"abc")
+        outlet.pauseProducing()
+        self.assertTrue(outlet.behind)
+        outlet.resumeProducing()
+        self.assertEqual((transport.value(), owner.told, outlet.behind), (b"abc", ["blocked", "drained"], False))
+        outlet.finish(transport.loseConnection)
+        self.assertEqual((transport.producer, transport.disconnecting), (None, True))
