@@ -41,14 +41,19 @@ class IStorage(Interface):
     """
     Streams, kept.
 
-    Each method is one atomic step for its stream: what it checks still holds when it writes. ``now`` is the time of
-    the request in seconds since 1970; a stream whose lifetime is over by then is not there any more. All methods raise
+    Each method is one atomic step for its stream, and for the sources and forks that it changes with it: what it checks
+    still holds when it writes. An answer comes when what it says is as durable as the storage makes it, and that goes
+    for refusals too: who is told of a duplicate or of a closed stream was told of something that a crash does not take
+    back. To cancel a Deferred gives up the answer, never the write.
+
+    ``now`` is the time of the request in seconds since 1970; a stream whose lifetime is over by then is not there any
+    more. To find a stream by :meth:`create`, to fork it, and an append that is refused are no use of it. All methods raise
     :exc:`.errors.Unavailable` and :exc:`.errors.InsufficientStorage` when the storage can't do its work.
     """
 
     def listen(listener: ICommitListener) -> None:
         """
-        Announce every commit from now on to ``listener``, and to no other.
+        Announce every commit from now on to ``listener``, and to no other, in the thread that called this.
         """
 
     def create(name: str, config: StreamConfig, body: bytes, now: float) -> NowOrLater[Created]:
@@ -63,7 +68,7 @@ class IStorage(Interface):
         :raises StreamNotFound: the source of the fork is not there.
         :raises ForkFromDeleted: the source of the fork was deleted.
         :raises ContentTypeMismatch: the fork has another type than its source.
-        :raises InvalidRequest: the fork's offset or sub-offset is not in the source.
+        :raises InvalidRequest: the fork's offset or sub-offset is not in the source, or the content type is none.
         :raises InvalidJson: the stream is in JSON mode, and the body is not JSON.
         :raises StreamFull: the stream's limit is reached.
         :raises StorageFull: the limit of all streams is reached.
@@ -127,7 +132,8 @@ class IStorage(Interface):
         """
         Count as use for a sliding lifetime what shows in no other call: a reader that waits.
 
-        Nothing, if the stream is not there. A storage may record it late; a renewal that a crash forgets does no harm.
+        Nothing, if the stream is not there. A storage may record this, and what a read renews, late, if it counts every
+        stream as used when it is opened again: no stream is over because a renewal was forgotten.
         """
 
     def sweep(now: float, most: int) -> NowOrLater[int]:
