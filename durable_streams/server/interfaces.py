@@ -47,8 +47,10 @@ class IStorage(Interface):
     back. To cancel a Deferred gives up the answer, never the write.
 
     ``now`` is the time of the request in seconds since 1970; a stream whose lifetime is over by then is not there any
-    more. To find a stream by :meth:`create`, to fork it, and an append that is refused are no use of it. All methods raise
-    :exc:`.errors.Unavailable` and :exc:`.errors.InsufficientStorage` when the storage can't do its work.
+    more. To find a stream by :meth:`create`, to fork it, and an append that is refused are no use of it.
+
+    All methods raise :exc:`.errors.Unavailable` and :exc:`.errors.InsufficientStorage` when the storage can't do its
+    work.
     """
 
     def listen(listener: ICommitListener) -> None:
