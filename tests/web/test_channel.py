@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from durable_streams.server.web.channel import StreamChannel
 from tests.support.cases import TEXT, ChannelTestCase, get, post
 from tests.support.fronts import BASE, chunked, request, settings_with
 
@@ -230,6 +231,25 @@ class PipeliningTests(ChannelTestCase):
         self.front.append("a", b"one")
         self.assertEqual(self.read("a"), b"one")
         self.assertEqual(peer.replies, [])
+
+
+class BugTests(ChannelTestCase):
+    """What happens when something is wrong with the server itself."""
+
+    def test_it_is_logged_and_told(self) -> None:
+        peer = self.front.connect()
+
+        def broken(request: object) -> None:
+            raise ZeroDivisionError("secret")
+
+        channel = peer.transport.protocol
+        assert isinstance(channel, StreamChannel)
+        channel._perform = broken  # type: ignore[assignment]
+        peer.send(get("a"))
+        self.assertEqual((peer.statuses, peer.reply.code), ([500], "INTERNAL_ERROR"))
+        self.assertNotIn(b"secret", peer.received)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assert_ends_politely(peer)
 
 
 class HeadTests(ChannelTestCase):

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.fronts import BASE, ChannelFront, Front, SiteFront, chunked, request, settings_with
+from tests.support.fronts import BASE, ChannelFront, Front, SiteFront, WrappedFront, chunked, request, settings_with
 from tests.support.replies import ReplyReader
 
 SETTINGS = settings_with(
@@ -181,6 +181,68 @@ class PacketTests(FuzzTestCase):
     @given(beginnings, st.binary(max_size=200), cuts)
     def test_so_is_what_begins_well(self, beginning: bytes, noise: bytes, sizes: list[int]) -> None:
         self.check_packets(beginning + noise, sizes)
+
+
+readings = st.lists(
+    st.sampled_from(
+        [
+            *(
+                "big",
+                "huge",
+                "a",
+                "none",
+                "big?offset=now",
+                "huge?offset=-1&live=long-poll",
+                "a?offset=now&live=long-poll",
+            ),
+            *("done?offset=-1&live=sse", "huge?offset=-1&live=sse"),
+        ]
+    ),
+    min_size=1,
+    max_size=6,
+)
+paces = st.lists(st.tuples(st.integers(0, 200), st.integers(0, 90_000)), max_size=30)
+
+
+class ReaderTests(FuzzTestCase):
+    def read(self, front_type: type[Front], targets: list[str], room: int, pace: list[tuple[int, int]]) -> list[Digest]:
+        """Ask for all of it, sending and reading at some pace."""
+        front = front_type(SETTINGS)
+        for name in ("a", "big", "huge"):
+            front.create(name, body=b"hello")
+        front.create("done", body=b"x" * 1_500, Stream_Closed="true")
+        front.append_directly("big", b"y" * 100_000, "text/plain")
+        for _ in range(8):
+            front.append_directly("huge", b"z" * 50_000, "text/plain")
+        data = b"".join(request("GET", BASE + target) for target in targets)
+        peer = front.connect(room, read_replies=False)
+        for sending, taking in pace:
+            peer.send(data[:sending])
+            data = data[sending:]
+            peer.take_piece(taking)
+        peer.send(data)
+        peer.read_freely()
+        front.pass_time(15, step=1)
+        reader = ReplyReader(strict=front.front == "channel")
+        reader.feed(bytes(peer.received))
+        front.stop()
+        self.assertFalse(peer.aborted)
+        self.assertTrue(all(reply.complete for reply in reader.replies))
+        self.assertEqual(len(reader.replies), len(targets))
+        # Keep-alives and the size of events are the pace's own.
+        return [
+            (reply.status, frozenset(), b"" if reply.framing == "chunked" else bytes(reply.body))
+            for reply in reader.replies
+        ]
+
+    @fuzzing
+    @given(readings, st.sampled_from([1, 1_000, 50_000, 150_000]), paces)
+    def test_whatever_the_pace_everything_comes_in_order(
+        self, targets: list[str], room: int, pace: list[tuple[int, int]]
+    ) -> None:
+        for front_type in (ChannelFront, WrappedFront, SiteFront):
+            wanted = self.read(front_type, targets, 1 << 60, [])
+            self.assertEqual(self.read(front_type, targets, room, pace), wanted, front_type.front)
 
 
 class LivingTests(FuzzTestCase):

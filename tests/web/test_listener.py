@@ -114,6 +114,19 @@ class ClockTests(ChannelTestCase):
         self.assertEqual(self.front.clock.getDelayedCalls(), [])
         self.front.channels.doStart()
 
+    def test_a_bug_in_one_connection_does_not_stop_it(self) -> None:
+        def broken() -> None:
+            raise ZeroDivisionError
+
+        peers = [self.front.connect() for _ in range(3)]
+        for peer in peers[:2]:
+            peer.transport.protocol.expire = broken  # type: ignore[attr-defined]
+        self.front.pass_time(17)
+        self.assertEqual([(peer.closed, peer.aborted) for peer in peers], [(True, True)] * 2 + [(True, False)])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+        self.front.create("a")
+        self.assertEqual(self.front.ask("GET", BASE + "a").get("date"), "Fri, 15 Jan 2027 08:00:17 GMT")
+
     def test_two_ports_share_one_clock(self) -> None:
         self.front.channels.doStart()
         self.front.create("a")

@@ -7,7 +7,7 @@ from base64 import b64decode
 from itertools import pairwise
 
 from durable_streams.server.errors import Unavailable
-from durable_streams.server.model import Append
+from durable_streams.server.model import Append, Fork, StreamConfig
 from durable_streams.server.protocol import sse
 from tests.support.cases import TEXT, FrontTestCase, each_way
 from tests.support.fronts import BASE, Headers, Peer, SiteFront, request, settings_with
@@ -492,6 +492,20 @@ class ReconnectTests(LiveTestCase):
         self.assertEqual(len(peer.replies), 2)
         self.assertEqual([event.data for event in peer.events if event.kind == "data"], [" world"])
 
+    def test_one_tail_may_follow_another_on_it(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        for _ in range(3):
+            peer.send(request("GET", BASE + "a?offset=-1&live=sse"))
+        for count in range(1, 4):
+            self.front.pass_time(25)
+            self.front.append("a", b"%d" % count)
+            self.assertEqual(len(peer.replies), count)
+            self.assertEqual(peer.events[-2].data, str(count))
+            self.front.pass_time(6)
+        self.assertEqual(peer.statuses, [200] * 3)
+        self.assertEqual([reply.body.count(b":\n\n") for reply in peer.replies], [1, 1, 1])
+
     def test_so_is_a_busy_one(self) -> None:
         self.front.create("a")
         peer = self.tail("a")
@@ -615,6 +629,44 @@ class LateTests(LiveTestCase):
 
 
 class LateOnSiteTests(LateTests):
+    """The same behind a Site."""
+
+    front_type = SiteFront
+
+
+class SameMomentTests(LiveTestCase):
+    """A stream that is deleted and made anew before anybody who waits on it is woken."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.offset = self.front.create("a", body=b"hello")
+        self.front.ask("PUT", BASE + "f", {"Stream-Forked-From": "a"})
+
+    def make_anew(self) -> None:
+        """Make both anew. The fork has the same offsets as before."""
+        self.front.streams.delete("f")
+        self.front.streams.create("f", StreamConfig(fork=Fork("a")), b"another")
+        self.front.settle()
+        self.front.delete("f")
+        self.front.streams.delete("a")
+        self.front.streams.create("a", StreamConfig("text/plain"), b"another")
+        self.front.settle()
+
+    def test_long_polls_are_told(self) -> None:
+        peers = [self.poll(name, self.offset) for name in ("a", "f")]
+        self.make_anew()
+        self.assertEqual([(peer.statuses, peer.reply.code) for peer in peers], [([404], "NOT_FOUND")] * 2)
+        self.assertEqual(self.watched(), [])
+
+    def test_tails_end(self) -> None:
+        peers = [self.tail(name, self.offset) for name in ("a", "f")]
+        self.make_anew()
+        self.assertEqual([peer.reply.complete for peer in peers], [True, True])
+        self.assertEqual([event.kind for peer in peers for event in peer.events], ["control", "control"])
+        self.assertEqual(self.watched(), [])
+
+
+class SameMomentOnSiteTests(SameMomentTests):
     """The same behind a Site."""
 
     front_type = SiteFront

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from binascii import b2a_base64
 
 from .messages import document
 
 #: What keeps a connection alive while there is nothing to say.
 KEEP_ALIVE = b":\n\n"
-
-_LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 def data_event(data: bytes, json: bool, text: bool) -> bytes:
@@ -24,17 +21,12 @@ def data_event(data: bytes, json: bool, text: bool) -> bytes:
         data = document(data)
     elif not text:
         return b"event: data\ndata:" + b2a_base64(data, newline=False) + b"\n\n"
-    if b"\n" not in data and b"\r" not in data:
-        return b"event: data\n" + _line(data) + b"\n"
-    return b"event: data\n" + b"".join(map(_line, _LINE_END.split(data))) + b"\n"
-
-
-def _line(data: bytes) -> bytes:
-    # A reader takes one space away after the colon. A line that begins with one, as most tokens of a language model
-    # do, gets one more to lose.
-    if data[:1] == b" ":
-        return b"data: " + data + b"\n"
-    return b"data:" + data + b"\n"
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    # A reader takes one space away after the colon. A line that begins with one, as most tokens of a language model do,
+    # gets one more to lose.
+    lines = (b"\n" + data).replace(b"\n", b"\ndata:").replace(b"\ndata: ", b"\ndata:  ")
+    return b"event: data" + lines + b"\n\n"
 
 
 def control_event(offset: str, cursor: int, up_to_date: bool, closed: bool) -> bytes:

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 
@@ -24,6 +25,8 @@ from .outlet import Transport, is_direct
 _LINGER: Final = 1
 _REFUSALS: Final = 100
 
+_log = Logger()
+
 
 class ChannelSettings(Struct, frozen=True, gc=False):
     """
@@ -33,7 +36,7 @@ class ChannelSettings(Struct, frozen=True, gc=False):
     :ivar header_timeout: from the first byte of a request to the last of its headers.
     :ivar body_timeout: without a byte of a body.
     :ivar idle_timeout: between requests.
-    :ivar stall_timeout: without a byte taken by a reader.
+    :ivar stall_timeout: for a slow reader to take another 64 KiB.
     """
 
     intake: IntakeLimits = IntakeLimits()
@@ -129,7 +132,12 @@ class ChannelFactory(Factory):
         self.date_line = f"Date: {formatdate(self.clock.seconds(), usegmt=True)}\r\n".encode()
         tick = self.tick
         for channel in [channel for channel in self._channels if 0 < channel.deadline <= tick]:
-            channel.expire()
+            try:
+                channel.expire()
+            except Exception:
+                # An error here would stop the clock for everybody.
+                _log.failure("A connection whose time was over could not be ended.")
+                channel.transport.abortConnection()
 
 
 class _Refusal(Protocol):

@@ -6,8 +6,7 @@ from random import randint
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IPushProducer, IReactorTime
-from twisted.internet.task import LoopingCall
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -50,8 +49,8 @@ class Live:
         self._tails: set[Tail] = set()
         self._frames: dict[tuple[int, int, int, bool, bool, int], bytes] = {}
         self._frame_bytes = 0
-        self._ticking = LoopingCall(self._tick)
-        self._ticking.clock = clock
+        # No LoopingCall: the last tail may leave, and another come, within a tick.
+        self._next_tick: IDelayedCall | None = None
 
     def cursor(self, given: str | None) -> int:
         """Choose a cursor (PROTOCOL section 10.1)."""
@@ -84,15 +83,16 @@ class Live:
         return frame
 
     def add(self, tail: Tail) -> None:
-        if not self._tails:
+        if self._next_tick is None:
             self.current_cursor = self.cursor(None)
-            self._ticking.start(1, now=False)
+            self._next_tick = self.clock.callLater(1, self._tick)
         self._tails.add(tail)
 
     def discard(self, tail: Tail) -> None:
         self._tails.discard(tail)
-        if not self._tails and self._ticking.running:
-            self._ticking.stop()
+        if not self._tails and self._next_tick is not None:
+            self._next_tick.cancel()
+            self._next_tick = None
             self._forget_frames()
 
     def _forget_frames(self) -> None:
@@ -100,6 +100,7 @@ class Live:
         self._frame_bytes = 0
 
     def _tick(self) -> None:
+        self._next_tick = self.clock.callLater(1, self._tick)
         now = self.clock.seconds()
         self.current_cursor = self.cursor(None)
         self._forget_frames()

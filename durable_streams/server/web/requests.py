@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 from msgspec import Struct
 
 from ..errors import EmptyBody, InvalidName, InvalidOffset, InvalidRequest
-from ..model import START, Append, Fork, Offset, StreamConfig, Writer
+from ..model import Append, Fork, Offset, StreamConfig, Writer
 from ..protocol.content import JSON_TYPE, media_type
 from ..protocol.lifetimes import parse_lifetime
 from ..protocol.messages import wire_form
@@ -29,8 +29,10 @@ _LISTS: Final = frozenset([b"if-none-match", b"upgrade"])
 #: The largest epoch and sequence number of a producer: what JavaScript keeps exactly.
 MAX_INTEGER: Final = 2**53 - 1
 
-#: The longest Producer-Id, in bytes: a stream remembers each one.
+#: The longest Producer-Id, Stream-Seq and Content-Type, in bytes: a stream remembers them.
 MAX_WRITER_ID: Final = 1024
+MAX_SEQUENCE: Final = 1024
+MAX_CONTENT_TYPE: Final = 512
 
 _LABEL = rb"[A-Za-z0-9_-]{1,63}"
 _HOST = re.compile(rb"(?:%b(?:\.%b){0,126}\.?|\[[0-9A-Fa-f:.]{2,45}\])?(?::[0-9]{1,5})?" % (_LABEL, _LABEL))
@@ -154,7 +156,10 @@ def read_append(request: StreamRequest) -> Append:
             data = wire_form(data)
     elif not close:
         raise EmptyBody("The body is empty. Send data, or Stream-Closed: true to close the stream.")
-    return Append(media, data, close, headers.get(b"stream-seq"), writer)
+    sequence = headers.get(b"stream-seq")
+    if sequence is not None and len(sequence) > MAX_SEQUENCE:
+        raise InvalidRequest(f"Stream-Seq must not be longer than {MAX_SEQUENCE} bytes.")
+    return Append(media, data, close, sequence, writer)
 
 
 def read_creation(request: StreamRequest, read_name: Callable[[bytes], str]) -> StreamConfig:
@@ -166,6 +171,8 @@ def read_creation(request: StreamRequest, read_name: Callable[[bytes], str]) -> 
     headers = request.headers
     content_type = _text(headers, b"content-type")
     if content_type is not None:
+        if len(content_type) > MAX_CONTENT_TYPE:
+            raise InvalidRequest(f"Content-Type must not be longer than {MAX_CONTENT_TYPE} bytes.")
         media_type(content_type)
     lifetime = parse_lifetime(_text(headers, b"stream-ttl"), _text(headers, b"stream-expires-at"))
     closed = _is_true(headers.get(b"stream-closed"))
@@ -276,8 +283,3 @@ def _read_fork(request: StreamRequest, read_name: Callable[[bytes], str]) -> For
     except InvalidOffset:
         raise InvalidRequest("Stream-Fork-Offset must be -1, or a Stream-Next-Offset of the source.") from None
     return Fork(name, place, _read_integer(sub_offset, "Stream-Fork-Sub-Offset") if sub_offset is not None else 0)
-
-
-def offset_of(view: View) -> Offset:
-    """Say where a GET begins to read: at the start, where it does not say."""
-    return START if view.offset is None else view.offset

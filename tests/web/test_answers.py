@@ -1,0 +1,159 @@
+"""What becomes of outcomes and errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server import errors
+from durable_streams.server.model import FOREVER, Appended, Chunk, Created, Lifetime, StreamFacts, StreamStatus
+from durable_streams.server.web import problems
+from durable_streams.server.web.answers import Answer, Answers
+from durable_streams.server.web.framing import BODILESS, STATUS_LINES
+from durable_streams.server.web.problems import CATALOGUE, problem
+from durable_streams.server.web.requests import StreamRequest
+
+FACTS = StreamFacts("a b", 7, 5, "text/plain", "text/plain", False)
+
+
+def asked(secure: bool = False, **headers: bytes) -> StreamRequest:
+    named = {name.replace("_", "-").encode(): value for name, value in headers.items()}
+    return StreamRequest(b"GET", b"/s/", b"a%20b", b"", named, b"", secure)
+
+
+def lines(answer: Answer) -> dict[bytes, bytes]:
+    """Take the head apart."""
+    assert answer.head.endswith(b"\r\n")
+    pairs = [line.partition(b": ")[::2] for line in answer.head.split(b"\r\n")[:-1]]
+    assert len(dict(pairs)) == len(pairs), pairs
+    return dict(pairs)
+
+
+def kinds_of(kind: type[errors.StreamsError]) -> Iterator[type[errors.StreamsError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from kinds_of(child)
+
+
+class LocationTests(SynchronousTestCase):
+    def location(self, request: StreamRequest) -> bytes | None:
+        answer = Answers().created(request, Created(FACTS, 0, False, new=True))
+        self.assertEqual(answer.status, 201)
+        return lines(answer).get(b"Location")
+
+    def test_it_is_where_the_client_came(self) -> None:
+        self.assertEqual(self.location(asked(host=b"h:1")), b"http://h:1/s/a%20b")
+        self.assertEqual(self.location(asked(secure=True, host=b"h")), b"https://h/s/a%20b")
+
+    def test_without_a_host_it_is_a_path(self) -> None:
+        self.assertEqual(self.location(asked()), b"/s/a%20b")
+        self.assertEqual(self.location(asked(host=b"")), b"/s/a%20b")
+
+    def test_what_was_there_has_none(self) -> None:
+        answer = Answers().created(asked(host=b"h"), Created(FACTS, 0, False, new=False))
+        self.assertNotIn(b"Location", lines(answer))
+
+
+class FaceTests(SynchronousTestCase):
+    """What is put together once for a stream must not be taken for another's."""
+
+    def test_streams_are_told_apart(self) -> None:
+        answers = Answers()
+        other = StreamFacts("b", 8, 6, "application/json", "application/json", True)
+        for _ in range(2):
+            for facts, offset in ((FACTS, b"0000000000000005_"), (other, b"0000000000000006_")):
+                found = lines(answers.found(asked(), Chunk(facts, 0, b"1,", 2, False)))
+                self.assertEqual(found[b"Content-Type"], facts.content_type.encode())
+                self.assertTrue(found[b"Stream-Next-Offset"].startswith(offset))
+                self.assertEqual(found[b"ETag"], b'"%d:0:2"' % facts.id)
+                appended = lines(answers.appended(asked(), Appended(facts, 2, False)))
+                self.assertTrue(appended[b"Stream-Next-Offset"].startswith(offset))
+
+    def test_origins_are_told_apart(self) -> None:
+        answers = Answers(["https://a.example", "https://b.example"])
+        for _ in range(2):
+            for origin in (b"https://a.example", b"https://b.example", b"https://c.example", b""):
+                found = lines(answers.found(asked(origin=origin), Chunk(FACTS, 0, b"1", 1, False)))
+                listed = origin in (b"https://a.example", b"https://b.example")
+                self.assertEqual(found.get(b"Access-Control-Allow-Origin"), origin if listed else None)
+                self.assertEqual(found[b"Vary"], b"Origin")
+
+    def test_many_streams_are_no_burden(self) -> None:
+        answers = Answers()
+        for number in range(25_000):
+            facts = StreamFacts("a", number, number, "text/plain", "text/plain", False)
+            answer = answers.appended(asked(), Appended(facts, 0, False))
+            self.assertEqual(lines(answer)[b"Stream-Next-Offset"], b"%016d_%016d" % (number, 0))
+        self.assertLessEqual(len(answers._faces), 10_000)
+
+
+class OutcomeTests(SynchronousTestCase):
+    def test_a_status(self) -> None:
+        for lifetime, header in (
+            (FOREVER, None),
+            (Lifetime(ttl=5), (b"Stream-TTL", b"5")),
+            (Lifetime(expires_at=1_893_456_000.25), (b"Stream-Expires-At", b"2030-01-01T00:00:00.250Z")),
+        ):
+            found = lines(Answers().status(asked(), StreamStatus(FACTS, 3, True, lifetime, 0.0, 0.0)))
+            self.assertEqual(found[b"Stream-Closed"], b"true")
+            expiry = {name: found[name] for name in (b"Stream-TTL", b"Stream-Expires-At") if name in found}
+            self.assertEqual(expiry, dict([header] if header else []))
+
+    def test_what_is_known_is_not_sent(self) -> None:
+        chunk = Chunk(FACTS, 2, b"cd", 4, False)
+        answers = Answers()
+        tag = lines(answers.found(asked(), chunk))[b"ETag"]
+        self.assertEqual(tag, b'"7:2:4"')
+        self.assertEqual(answers.found(asked(if_none_match=tag), chunk).status, 304)
+        self.assertEqual(answers.found(asked(if_none_match=b'"7:2:5"'), chunk).body, b"cd")
+        closed = Chunk(FACTS, 2, b"cd", 4, True)
+        self.assertEqual(answers.found(asked(if_none_match=tag), closed).status, 200)
+
+
+class CatalogueTests(SynchronousTestCase):
+    def test_every_error_has_its_place(self) -> None:
+        for kind in kinds_of(errors.StreamsError):
+            if kind is not errors.StreamError and kind.__module__.startswith("durable_streams.server"):
+                self.assertIn(kind, CATALOGUE)
+
+    def test_every_status_can_be_sent(self) -> None:
+        for status, code, title in CATALOGUE.values():
+            self.assertIn(status, STATUS_LINES)
+            self.assertNotIn(status, BODILESS)
+            self.assertRegex(code, r"^[A-Z_]+$")
+            self.assertTrue(title)
+
+    def test_an_error_of_a_new_kind_is_told_as_what_it_is_a_kind_of(self) -> None:
+        class NewKind(errors.Unavailable):
+            pass
+
+        class NoKind(errors.StreamsError):
+            pass
+
+        self.assertEqual(problem(NewKind("Later."), "")[0], 503)
+        self.assertEqual(problem(NoKind("Odd."), "")[0], 500)
+
+    def test_a_problem_says_all(self) -> None:
+        status, head, body = problem(errors.WriterGap("a", 3, 5), '/s/a?x=\xff"')
+        self.assertEqual(status, 409)
+        self.assertEqual(
+            head,
+            b"Content-Type: application/problem+json\r\nProducer-Expected-Seq: 3\r\nProducer-Received-Seq: 5\r\n",
+        )
+        told = json.loads(body)
+        self.assertEqual(told["instance"], '/s/a?x=\xff"')
+        self.assertEqual((told["type"], told["code"]), ("/errors/sequence-conflict", "SEQUENCE_CONFLICT"))
+
+    def test_headers_tell_programs_the_rest(self) -> None:
+        for error, wanted in (
+            (errors.StreamClosed("a", 5, 7), b"Stream-Next-Offset: 0000000000000005_0000000000000007\r\n"),
+            (errors.StreamClosed("a", 5, 7), b"Stream-Closed: true\r\n"),
+            (errors.WriterFenced("a", 3), b"Producer-Epoch: 3\r\n"),
+            (errors.Unavailable("Later."), b"Retry-After: 1\r\n"),
+            (problems.MethodNotAllowed("No."), b"Allow: GET, HEAD, PUT, POST, DELETE, OPTIONS\r\n"),
+            (problems.MethodNotAllowed("No.", b"GET"), b"Allow: GET\r\n"),
+        ):
+            self.assertIn(wanted, problem(error, "")[1])
+        self.assertNotIn(b"Retry-After", problem(errors.InsufficientStorage("Full."), "")[1])
