@@ -94,6 +94,12 @@ class AppendTests(SynchronousTestCase):
             append = requests.read_append(asked(stream_closed=b"true", **odd))
             self.assertEqual(append, Append(None, b"", True))
 
+    def test_what_a_stream_remembers_is_bounded(self) -> None:
+        longest = b"s" * requests.MAX_SEQUENCE
+        self.assertEqual(requests.read_append(asked(b"x", content_type=b"a/b", stream_seq=longest)).sequence, longest)
+        too_long = asked(b"x", content_type=b"a/b", stream_seq=longest + b"s")
+        self.assertRaises(InvalidRequest, requests.read_append, too_long)
+
     def test_what_is_wrong(self) -> None:
         wrong: list[tuple[type[StreamsError], StreamRequest]] = [
             (InvalidRequest, asked(b"x")),
@@ -129,6 +135,11 @@ class CreationTests(SynchronousTestCase):
         self.assertEqual(config, StreamConfig("A/b; c=d", Lifetime(ttl=60), True))
         config = self.read(stream_expires_at=b"2030-01-01T00:00:00Z")
         self.assertEqual(config.lifetime, Lifetime(expires_at=1_893_456_000.0))
+
+    def test_a_content_type_is_bounded(self) -> None:
+        longest = b"a/" + b"b" * (requests.MAX_CONTENT_TYPE - 2)
+        self.assertEqual(self.read(content_type=longest).content_type, longest.decode())
+        self.assertRaises(InvalidRequest, self.read, content_type=longest + b"b")
 
     def test_forks(self) -> None:
         offset = b"0000000000000005_0000000000000007"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -16,6 +16,9 @@ from .answers import Sink
 #: How many bytes of a stream are in memory at a time for one reader.
 PIECE = 131_072
 
+#: How many pieces one reader is sent before the others get their turn.
+PIECES_AT_ONCE = 16
+
 _log = Logger()
 
 
@@ -27,8 +30,9 @@ class Replay:
     :param first: the first piece, which was read already.
     """
 
-    def __init__(self, streams: Streams, first: Chunk) -> None:
+    def __init__(self, streams: Streams, first: Chunk, clock: IReactorTime) -> None:
         self._streams = streams
+        self._clock = clock
         self._facts = first.facts
         self._json = first.facts.json
         self._next: bytes = b"[" + first.data if self._json else first.data
@@ -56,7 +60,9 @@ class Replay:
 
     def _go_on(self) -> None:
         self._reading = True
-        while self._sink is not None and not self._paused:
+        for _ in range(2 * PIECES_AT_ONCE):
+            if self._sink is None or self._paused:
+                break
             piece, self._next = self._next, b""
             if piece:
                 self._sink.write(piece)
@@ -74,6 +80,10 @@ class Replay:
                     found.addCallback(self._read_later).addErrback(self._failed)
                     return
                 self._take(found)
+        else:
+            # A reader that takes all at once must not keep the others waiting.
+            self._clock.callLater(0, self._go_on)
+            return
         self._reading = False
 
     def _read_later(self, piece: bytes) -> None:

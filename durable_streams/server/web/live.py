@@ -22,6 +22,9 @@ from .bodies import PIECE
 #: How much of a stream goes into one event at the most, in bytes; an append that is larger goes whole.
 EVENT_SIZE = 65_536
 
+#: How many events one tail is sent before the others get their turn.
+EVENTS_AT_ONCE = 32
+
 #: How long a tail may be silent, in seconds.
 KEEP_ALIVE = 14
 
@@ -233,7 +236,9 @@ class Tail:
         """Read what there is to read, as far as the reader keeps up."""
         # A change during a read may have come too late for it.
         self._woken = self._reading
-        while self._sink is not None and not self._paused and not self._reading:
+        for _ in range(EVENTS_AT_ONCE):
+            if self._sink is None or self._paused or self._reading:
+                return
             place = Offset(self._facts.incarnation, self._position)
             try:
                 found = self._live.streams.read(self._facts.name, place, EVENT_SIZE, whole=True, renew=False)
@@ -245,6 +250,8 @@ class Tail:
                 found.addCallbacks(self._read_later, self._failed)
             elif not self._send(found):
                 return
+        # A reader that takes all at once must not keep the others waiting.
+        self._live.clock.callLater(0, self._go_on)
 
     def _read_later(self, chunk: Chunk) -> None:
         self._reading = False

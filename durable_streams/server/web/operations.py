@@ -98,7 +98,7 @@ class Operations:
 
     def _rest(self, chunk: Chunk) -> Replay | None:
         """What sends the rest of a read that is larger than one piece."""
-        return Replay(self.streams, chunk) if chunk.start + len(chunk.data) < chunk.tail else None
+        return Replay(self.streams, chunk, self._live.clock) if chunk.start + len(chunk.data) < chunk.tail else None
 
     def _create(self, request: StreamRequest) -> NowOrLater[Answer]:
         name = self._read_name(request.path)
