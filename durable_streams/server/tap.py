@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from typing import Any, ClassVar
@@ -59,6 +60,9 @@ class _Process(Service):
     def startService(self) -> None:
         super().startService()
         self._daemon.startService()
+        # What is there by now lives as long as the process. To look through it again and again is what a pause of the
+        # garbage collector mostly is.
+        gc.freeze()
         self._reactor.callWhenRunning(self._take_signals)
 
     def stopService(self) -> Any:
