@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from itertools import islice
 
 from ..errors import InvalidRequest
 from .messages import boundaries
@@ -31,9 +31,12 @@ def divergence(anchor: int, sub_offset: int, append: tuple[int, bytes] | None, j
     if anchor == start and not sub_offset:
         return anchor
     edges = boundaries(data)
-    index = bisect_left(edges, anchor - start)
-    if edges[index] != anchor - start:
+    if next(edge for edge in edges if start + edge >= anchor) != anchor - start:
         raise InvalidRequest("Stream-Fork-Offset lies inside a message of the source.")
-    if index + sub_offset >= len(edges):
+    if not sub_offset:
+        return anchor
+    # A message has a byte at least, and a comma.
+    edge = next(islice(edges, sub_offset - 1, None), None) if 2 * sub_offset <= len(data) else None
+    if edge is None:
         raise InvalidRequest("Stream-Fork-Sub-Offset counts more messages than the append has.")
-    return start + edges[index + sub_offset]
+    return start + edge

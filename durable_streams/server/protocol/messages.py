@@ -7,6 +7,7 @@ array is already that, but for its brackets, so a batch is checked as a whole an
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import msgspec
 
@@ -14,7 +15,6 @@ from ..errors import EmptyArray, InvalidJson
 
 _WHITESPACE = b" \t\n\r"
 _check = msgspec.json.Decoder(msgspec.Raw).decode
-_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},]', re.DOTALL)
 
@@ -74,21 +74,14 @@ def document(messages: bytes) -> bytes:
     return b"[" + messages[:-1] + b"]"
 
 
-def boundaries(messages: bytes) -> list[int]:
-    """Say at which bytes of some messages in wire form one begins, and where the last one ends."""
-    ends = [0]
-    text = _without_surrogates(messages)
-    try:
-        for message in _split(document(text)):
-            ends.append(text.index(b",", text.index(message, ends[-1]) + len(message)) + 1)
-    except RecursionError:
-        return _counted_boundaries(text)
-    return ends
+def boundaries(messages: bytes) -> Iterator[int]:
+    """
+    Say at which bytes of some messages in wire form one begins, and where the last one ends, one after the other.
 
-
-def _counted_boundaries(messages: bytes) -> list[int]:
-    """What was not nested too deeply when it was taken may be so now, further down the stack, and in one more array."""
-    ends = [0]
+    They were found to be JSON when they were taken, so it is enough to count brackets outside strings: in the memory of
+    none of the messages, and no further than the caller wants to know.
+    """
+    yield 0
     depth = 0
     for match in _STRUCTURE.finditer(messages):
         mark = match[0]
@@ -97,5 +90,4 @@ def _counted_boundaries(messages: bytes) -> list[int]:
         elif mark in b"]}":
             depth -= 1
         elif mark == b"," and not depth:
-            ends.append(match.end())
-    return ends
+            yield match.end()
