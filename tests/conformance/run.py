@@ -14,10 +14,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.conformance.fronts import LONG_POLL_SECONDS, FrontFailure, FrontProcess, chosen_fronts
+from tests.conformance.fronts import LONG_POLL_SECONDS, FrontProcess, chosen_fronts
 from tests.conformance.npm import install_newest
 from tests.conformance.processes import ProgramFailure, leave_on_sigterm, run_bounded
 from tests.conformance.report import SuiteResult, read_report
+from tests.conformance.served import against
 
 HERE = Path(__file__).resolve().parent
 SUITE = "@durable-streams/server-conformance-tests"
@@ -53,22 +54,6 @@ def run_suite(base_url: str) -> SuiteResult:
     return result
 
 
-def run_front(front: str) -> SuiteResult:
-    """Run the suite against one front: start it, test it, stop it."""
-    process = FrontProcess(front)
-    try:
-        process.start()
-    except FrontFailure as failure:
-        return SuiteResult(0, [str(failure)])
-    complaints: list[str] = []
-    try:
-        result = run_suite(process.base_url)
-    finally:
-        complaints = process.stop()
-    result.problems.extend(complaints)
-    return result
-
-
 def tell(name: str, result: SuiteResult, expected: int) -> None:
     """Print what happened; a suite that shrank counts as a failure, because it would hide regressions."""
     if result.passed < expected:
@@ -101,7 +86,7 @@ def main() -> int:
         tell(chosen.url, results[-1], chosen.expect)
     else:
         for front in chosen_fronts(chosen.front):
-            results.append(run_front(front))
+            results.append(against(FrontProcess(front), run_suite))
             tell(front, results[-1], chosen.expect)
     failed = sum(len(result.problems) for result in results)
     print(f"{sum(result.passed for result in results)} passed, {failed} failed")

@@ -16,9 +16,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.conformance.fronts import FrontFailure, FrontProcess, chosen_fronts
+from tests.conformance.fronts import FrontProcess, chosen_fronts
 from tests.conformance.processes import ProgramFailure, leave_on_sigterm
 from tests.conformance.report import SuiteResult
+from tests.conformance.served import against
 from tests.interop import environments, scenarios
 from tests.interop.environments import Environment
 
@@ -39,22 +40,6 @@ class Counts:
         print(f"{name}: {result.passed} passed, {len(result.problems)} failed", flush=True)
         self.passed += result.passed
         self.failed += len(result.problems)
-
-
-def against_front(front: str, python: Path, run: Scenarios) -> SuiteResult:
-    """Run scenarios against one front of the server installed beside `python`: start it, use it, stop it."""
-    process = FrontProcess(front, python)
-    try:
-        process.start()
-    except FrontFailure as failure:
-        return SuiteResult(0, [str(failure)])
-    complaints: list[str] = []
-    try:
-        result = run(process.base_url)
-    finally:
-        complaints = process.stop()
-    result.problems.extend(complaints)
-    return result
 
 
 def against_url(url: str, clients: set[str], place: Path, counts: Counts) -> None:
@@ -82,7 +67,9 @@ def against_this_server(
     if "typescript" in clients:
         print(f"{scenarios.TYPESCRIPT_CLIENT} {scenarios.install_typescript()}", flush=True)
         for front in fronts:
-            counts.add(f"typescript client, {front}", against_front(front, second.python, scenarios.run_typescript))
+            counts.add(
+                f"typescript client, {front}", against(FrontProcess(front, second.python), scenarios.run_typescript)
+            )
     if "python" in clients:
         result = SuiteResult()
         for environment in installed:
@@ -92,7 +79,8 @@ def against_this_server(
 
 def python_against(front: str, environment: Environment, place: Path) -> SuiteResult:
     """Run the Python client's scenarios, client and server being in the same environment."""
-    return against_front(front, environment.python, lambda url: scenarios.run_python(environment.python, url, place))
+    process = FrontProcess(front, environment.python)
+    return against(process, lambda url: scenarios.run_python(environment.python, url, place))
 
 
 def options() -> argparse.Namespace:

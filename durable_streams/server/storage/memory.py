@@ -95,9 +95,17 @@ class _Stream:
     def tail(self) -> int:
         return self.base + len(self.data)
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes) -> int:
+        """Append, and say where the tail is now."""
         self.data += data
-        self.ends.append(self.base + len(self.data))
+        tail = self.base + len(self.data)
+        self.ends.append(tail)
+        return tail
+
+    def use(self, now: float) -> None:
+        """Begin a sliding lifetime anew."""
+        if self.lifetime.ttl is not None:
+            self.deadline = deadline(self.lifetime, now)
 
     def forget(self) -> None:
         """Let go of the data; a deadline may still hold on to the rest for a while."""
@@ -205,8 +213,7 @@ class MemoryStorage:
         known = self._writer_state(stream, writer.id, now) if writer is not None else None
         tail = stream.base + len(stream.data)
         if not is_new(append, stream.facts, tail, stream.closed, stream.sequence, known):
-            if stream.lifetime.ttl is not None:
-                stream.deadline = deadline(stream.lifetime, now)
+            stream.use(now)
             return Appended(stream.facts, tail, stream.closed, known, duplicate=True)
         data = append.data
         if data:
@@ -215,24 +222,21 @@ class MemoryStorage:
             known = WriterState(writer.epoch, writer.seq, now)
             self._remember(stream, writer.id, known, now)
         if data:
-            stream.data += data
-            tail += len(data)
-            stream.ends.append(tail)
+            tail = stream.add(data)
             self._bytes += len(data)
         if append.sequence is not None:
             stream.sequence = append.sequence
         if append.close:
             stream.closed = True
-        if stream.lifetime.ttl is not None:
-            stream.deadline = deadline(stream.lifetime, now)
+        stream.use(now)
         stream.updated_at = now
         self._listener.committed(name)
         return Appended(stream.facts, tail, stream.closed, known)
 
     def read(self, name: str, offset: Offset, limit: int, now: float, whole: bool = False, renew: bool = True) -> Chunk:
         stream = self._find(name, now)
-        if renew and stream.lifetime.ttl is not None:
-            stream.deadline = deadline(stream.lifetime, now)
+        if renew:
+            stream.use(now)
         facts = stream.facts
         tail = stream.base + len(stream.data)
         start = locate(offset, facts, tail)
@@ -261,8 +265,8 @@ class MemoryStorage:
 
     def renew(self, name: str, now: float) -> None:
         stream = self._streams.get(name)
-        if stream is not None and not stream.deleted and stream.lifetime.ttl is not None and now < stream.deadline:
-            stream.deadline = deadline(stream.lifetime, now)
+        if stream is not None and not stream.deleted and now < stream.deadline:
+            stream.use(now)
 
     def sweep(self, now: float, most: int) -> int:
         removed = 0

@@ -36,6 +36,7 @@ _CLOSED: Final = b"Stream-Closed: true\r\n"
 _UP_TO_DATE: Final = b"Stream-Up-To-Date: true\r\n"
 _BASE64: Final = b"Stream-SSE-Data-Encoding: base64\r\n"
 _EVENTS: Final = b"Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
+
 #: How many streams' answers are remembered in part.
 _FACES: Final = 2048
 
@@ -80,6 +81,10 @@ class Answer(Struct, frozen=True, gc=False):
     status: int
     head: bytes
     body: bytes | Body = b""
+
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """Take the header lines apart, for a front that does not send them as they are."""
+        return [(name, value) for name, _, value in (line.partition(b": ") for line in self.head.split(b"\r\n")[:-1])]
 
 
 class _Face:
@@ -128,14 +133,10 @@ class Answers:
         return face
 
     def created(self, request: StreamRequest, created: Created) -> Answer:
-        facts = created.facts
-        head = self.common(request) + _NO_STORE + _content_type(facts) + _next_offset(facts)
-        head += b"%016d\r\n" % created.tail
-        if created.closed:
-            head += _CLOSED
+        head = self._describing(request, created.facts, created.tail, created.closed)
         if not created.new:
             return Answer(200, head)
-        place = request.mount + quote_name(facts.name)
+        place = request.mount + quote_name(created.facts.name)
         host = request.headers.get(b"host")
         if host:
             place = (b"https://" if request.secure else b"http://") + host + place
@@ -176,17 +177,20 @@ class Answers:
 
     def nothing_yet(self, request: StreamRequest, chunk: Chunk, cursor: int) -> Answer:
         """Answer one who asked for what comes after the tail: there is nothing, or never will be."""
-        head = self._at_tail(request, chunk)
+        head = self._at(request, chunk.facts, chunk.tail, chunk.closed) + _UP_TO_DATE
         return Answer(204, head if chunk.closed else head + b"Stream-Cursor: %d\r\n" % cursor)
 
     def tail(self, request: StreamRequest, chunk: Chunk) -> Answer:
         """Answer a catch-up read from ``now``: an empty body, and no ETag (PROTOCOL section 8)."""
-        head = self._at_tail(request, chunk) + _content_type(chunk.facts)
+        head = self._describing(request, chunk.facts, chunk.tail, chunk.closed) + _UP_TO_DATE
         return Answer(200, head, b"[]" if chunk.facts.json else b"")
 
-    def _at_tail(self, request: StreamRequest, chunk: Chunk) -> bytes:
-        head = self.common(request) + _NO_STORE + _UP_TO_DATE + _next_offset(chunk.facts) + b"%016d\r\n" % chunk.tail
-        return head + _CLOSED if chunk.closed else head
+    def _describing(self, request: StreamRequest, facts: StreamFacts, tail: int, closed: bool) -> bytes:
+        return self._at(request, facts, tail, closed) + _content_type(facts)
+
+    def _at(self, request: StreamRequest, facts: StreamFacts, tail: int, closed: bool) -> bytes:
+        head = self.common(request) + _NO_STORE + _next_offset(facts) + b"%016d\r\n" % tail
+        return head + _CLOSED if closed else head
 
     def events(self, request: StreamRequest, facts: StreamFacts, body: Body) -> Answer:
         """Answer with Server-Sent Events."""
@@ -195,13 +199,12 @@ class Answers:
 
     def status(self, request: StreamRequest, status: StreamStatus) -> Answer:
         """Answer a HEAD."""
-        head = self.common(request) + _NO_STORE + _content_type(status.facts) + _next_offset(status.facts)
-        head += b"%016d\r\n" % status.tail
+        head = self._describing(request, status.facts, status.tail, status.closed)
         if status.lifetime.ttl is not None:
             head += b"Stream-TTL: %d\r\n" % status.lifetime.ttl
         if status.lifetime.expires_at is not None:
             head += b"Stream-Expires-At: %b\r\n" % render_timestamp(status.lifetime.expires_at).encode()
-        return Answer(200, head + _CLOSED if status.closed else head)
+        return Answer(200, head)
 
     def deleted(self, request: StreamRequest) -> Answer:
         return Answer(204, self.common(request) + _NO_STORE)

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from ..errors import InvalidRequest, StreamsError, Unavailable
 from .answers import Answers
-from .framing import PROBES
+from .framing import below, is_stream
 from .problems import MethodNotAllowed, NoSuchPath
 from .requests import check_host
 from .resource import StreamsResource
@@ -61,8 +61,7 @@ def build_app(answers: Answers, ready: Readiness) -> Klein:
 def _problem(request: IRequest, answers: Answers, error: StreamsError) -> bytes:
     answer = answers.error(None, error)
     request.setResponseCode(answer.status)
-    for line in answer.head.split(b"\r\n")[:-1]:
-        name, _, value = line.partition(b": ")
+    for name, value in answer.fields():
         request.setHeader(name, value)
     assert isinstance(answer.body, bytes)
     return answer.body
@@ -82,7 +81,7 @@ class Tree:
         self._streams = streams
         self._app = app.resource()
         self._answers = answers
-        self._base = base_path.rstrip("/").encode() + b"/"
+        self._base = below(base_path)
 
     def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
         """A leaf has no children."""
@@ -95,7 +94,7 @@ class Tree:
         raise NotImplementedError("The tree is complete.")
 
     def render(self, request: Request) -> int | bytes:
-        if request.path.startswith(self._base) and request.path not in PROBES:
+        if is_stream(request.path, self._base):
             mounted = self._base.count(b"/") - 1
             segments = request.postpath or []
             request.prepath, request.postpath = segments[:mounted], segments[mounted:]

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from ..errors import StreamsError
 from .answers import Answer, Body
-from .framing import BODILESS, CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, STATUS_LINES
+from .framing import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, STATUS_LINES, has_length
 from .intake import Asked, Intake
 from .outlet import Outlet, Transport
 from .problems import RequestTimeout
@@ -189,13 +189,10 @@ class StreamChannel(Protocol):
         if not isinstance(body, bytes):
             self._stream(answer, body, connection, old)
             return
-        if status in BODILESS:
-            frame = b"\r\n"
-        elif method == b"HEAD":
-            frame = b"Content-Length: %d\r\n\r\n" % len(body) if body else b"\r\n"
-        else:
-            frame = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-        self._write(b"".join((STATUS_LINES[status], self.factory.date_line, answer.head, connection, frame)))
+        end = b"Content-Length: %d\r\n\r\n" % len(body) if has_length(status, method, body) else b"\r\n"
+        if method != b"HEAD":
+            end += body
+        self._write(b"".join((STATUS_LINES[status], self.factory.date_line, answer.head, connection, end)))
         self._answered()
 
     def _stream(self, answer: Answer, body: Body, connection: bytes, old: bool) -> None:

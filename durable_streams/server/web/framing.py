@@ -21,3 +21,27 @@ CLOSE: Final = b"Connection: close\r\n"
 KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"
 CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+def below(base_path: str) -> bytes:
+    """Say what the paths of streams begin with."""
+    return base_path.rstrip("/").encode() + b"/"
+
+
+def is_stream(path: bytes, base: bytes) -> bool:
+    """
+    Tell the path of a stream from that of something else.
+
+    :param path: with or without its query.
+    :param base: what the paths of streams begin with.
+    """
+    return path.startswith(base) and (base != b"/" or path.partition(b"?")[0] not in PROBES)
+
+
+def has_length(status: int, method: bytes, body: bytes) -> bool:
+    """
+    Tell whether an answer says how long its body is.
+
+    That to a HEAD that has no body to measure does not say that there would be none to a GET.
+    """
+    return status not in BODILESS and (body != b"" or method != b"HEAD")

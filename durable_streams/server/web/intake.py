@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import BodyTooLarge, InvalidRequest, StreamsError
-from .framing import PROBES
+from .framing import is_stream
 from .problems import BadFraming, Broken, HeadersTooLarge, TargetTooLong
 from .requests import READ_HEADERS, StreamRequest, check_host, join_header
 from .tree import TreeRequest
@@ -106,7 +106,6 @@ class Intake:
     """
 
     __slots__ = (
-        "__weakref__",
         "_bare_bytes",
         "_body",
         "_feed",
@@ -242,7 +241,7 @@ class Intake:
         if len(url) > shared.limits.target_bytes:
             self._stop(TargetTooLong(f"The request's target is longer than {shared.limits.target_bytes} bytes."))
         # As long as the target is not complete, it may still become a stream's.
-        if url.startswith(shared.base) and (shared.base != b"/" or url.partition(b"?")[0] not in PROBES):
+        if is_stream(url, shared.base):
             self._fields = None
             self._look_up = shared.spellings.get
         else:

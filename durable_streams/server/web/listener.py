@@ -16,7 +16,7 @@ from twisted.web.server import Site
 
 from ..errors import Unavailable
 from .channel import StreamChannel
-from .framing import CLOSE, STATUS_LINES
+from .framing import CLOSE, STATUS_LINES, below
 from .intake import IntakeLimits, Shared
 from .operations import Operations
 from .outlet import Transport, is_direct
@@ -71,7 +71,7 @@ class ChannelFactory(Factory):
     ) -> None:
         self.operations = operations
         self.site = site
-        self.shared = Shared(base_path.rstrip("/").encode() + b"/", settings.intake, secure)
+        self.shared = Shared(below(base_path), settings.intake, secure)
         self.settings = settings
         self.draining = False
         self.refusals = 0
@@ -90,8 +90,7 @@ class ChannelFactory(Factory):
 
     def doStop(self) -> None:
         super().doStop()
-        if not self.numPorts and not self._channels and self._ticking.running:
-            self._ticking.stop()
+        self._rest()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         if len(self._channels) >= self.settings.connections or self.draining:
@@ -107,8 +106,7 @@ class ChannelFactory(Factory):
             emptied, self._emptied = self._emptied, []
             for waiting in emptied:
                 waiting.callback(None)
-            if not self.numPorts and self._ticking.running:
-                self._ticking.stop()
+            self._rest()
 
     def drain(self) -> Deferred[None]:
         """End every connection after the answer that is on its way, and say when there are none left."""
@@ -116,9 +114,9 @@ class ChannelFactory(Factory):
         for channel in list(self._channels):
             channel.drain()
         drained: Deferred[None] = Deferred()
-        self._emptied.append(drained)
-        if not self._channels:
-            self._emptied.remove(drained)
+        if self._channels:
+            self._emptied.append(drained)
+        else:
             drained.callback(None)
         return drained
 
@@ -126,6 +124,10 @@ class ChannelFactory(Factory):
         """Hang up on everybody."""
         for channel in list(self._channels):
             channel.transport.abortConnection()
+
+    def _rest(self) -> None:
+        if not self.numPorts and not self._channels and self._ticking.running:
+            self._ticking.stop()
 
     def _tick(self) -> None:
         self.tick += 1

@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from ..errors import BodyTooLarge, StreamsError
 from .answers import Answer, Body
+from .framing import has_length
 from .operations import Operations
 from .requests import StreamRequest, check_host, pick_headers
 
@@ -47,7 +48,7 @@ class StreamsResource:
     def render(self, request: Request) -> int:
         delivery = _Delivery(request, self._clock, self._stall_timeout)
         fields = request.requestHeaders.getAllRawHeaders()
-        stream_request = self._read(request, {})
+        stream_request = self._read(request)
         try:
             headers = pick_headers((name, value) for name, values in fields for value in values)
             check_host(headers.get(b"host"))
@@ -63,7 +64,7 @@ class StreamsResource:
             delivery.answer(answer)
         return NOT_DONE_YET
 
-    def _read(self, request: Request, headers: dict[bytes, bytes]) -> StreamRequest:
+    def _read(self, request: Request) -> StreamRequest:
         # A body over the limit may be large, and on disk: one byte more than the limit is enough to know.
         most = self._operations.settings.body_bytes + 1
         path, _, query = request.uri.partition(b"?")
@@ -75,7 +76,7 @@ class StreamsResource:
             mount=path[: len(path) - len(name)],
             path=name,
             query=query,
-            headers=headers,
+            headers={},
             body=request.content.read(most) if request.content is not None else b"",
             secure=bool(request.isSecure()),
         )
@@ -105,13 +106,11 @@ class _Delivery:
         request = self._request
         request.setResponseCode(answer.status)
         request.responseHeaders.removeHeader(b"content-type")
-        for line in answer.head.split(b"\r\n")[:-1]:
-            name, _, value = line.partition(b": ")
+        for name, value in answer.fields():
             request.responseHeaders.addRawHeader(name, value)
         body = answer.body
         if isinstance(body, bytes):
-            # The answer to a HEAD that has no body to measure does not say that there would be none to a GET.
-            if answer.status not in (204, 304) and (body or request.method != b"HEAD"):
+            if has_length(answer.status, request.method, body):
                 request.setHeader(b"content-length", b"%d" % len(body))
             request.write(body)
             self.finish()
