@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.conformance.fronts import FrontProcess, chosen_fronts
@@ -22,8 +21,6 @@ from tests.conformance.report import SuiteResult
 from tests.conformance.served import against
 from tests.interop import environments, scenarios
 from tests.interop.environments import Environment
-
-Scenarios = Callable[[str], SuiteResult]
 
 
 class Counts:
