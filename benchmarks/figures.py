@@ -16,17 +16,20 @@ class Figure:
     """
     One thing measured.
 
-    :param label: its name in the tables, with the unit.
+    :param label: its name in the tables, with the unit. A ``{}`` in it stands for the number in the figure's key.
     :param target: what is aimed at, in words; never asserted. A ratio is of ours to the reference's.
     :param decimals: how many digits are shown after the point.
+    :param targets: the same as the target, of one peer, by its name.
     """
 
     label: str
     target: str = ""
     decimals: int = 0
+    targets: Mapping[str, str] = field(default_factory=dict)
 
 
-#: The figures by key, in the order of the tables. Change the targets here.
+#: The figures by key, in the order of the tables. Change the targets here. What is measured for several numbers, of
+#: streams for example, has one of them behind its key: ``scale_appends:1000``.
 FIGURES: Mapping[str, Figure] = {
     "appends": Figure("appends per second", "ratio >= 1.5, aim 2"),
     "append_p50": Figure("append latency p50, us"),
@@ -49,7 +52,40 @@ FIGURES: Mapping[str, Figure] = {
     "stall_small_end": Figure("  the same, until they have caught up", "<= 64", 1),
     "stall_large": Figure("stalled readers, large appends: MiB over data", "<= 64", 1),
     "stall_large_end": Figure("  the same, until they have caught up", "<= 64", 1),
+    "durables": Figure(
+        "durable appends per second",
+        targets={"file-durable": ">= 5 to ported; >= 0.7 to electric, aim 1", "acid": ">= 2 to ported"},
+    ),
+    "durable_p50": Figure("durable append latency p50, us"),
+    "durable_p99": Figure("durable append latency p99, us"),
+    "durable_cpu": Figure("server CPU a durable append, us", "", 1),
+    "replay": Figure("replay just written, MiB/s, connections: {}"),
+    "replay_cpu": Figure("  server CPU a MiB, us, connections: {}"),
+    "replay_kept": Figure("replay after a restart, MiB/s, connections: {}"),
+    "replay_kept_cpu": Figure("  server CPU a MiB, us, connections: {}"),
+    "scale_creates": Figure("{} streams: creates per second"),
+    "scale_fills": Figure("{} streams: first appends per second"),
+    "scale_resident": Figure("{} streams: resident for one, bytes"),
+    "scale_reads": Figure("{} streams: reads per second"),
+    "scale_appends": Figure("{} streams: appends per second"),
+    "scale_p99": Figure("{} streams: append latency p99, us"),
+    "scale_restart": Figure("{} streams: ready again after a kill, s", "", 2),
+    "sweep_before_p50": Figure("append latency before, p50, us"),
+    "sweep_before_p99": Figure("append latency before, p99, us"),
+    "sweep_before_max": Figure("append latency before, max, us"),
+    "sweep_create_p50": Figure("append latency beside creates, p50, us"),
+    "sweep_create_p99": Figure("append latency beside creates, p99, us"),
+    "sweep_create_max": Figure("append latency beside creates, max, us"),
+    "sweep_expire_p50": Figure("append latency beside the sweep, p50, us"),
+    "sweep_expire_p99": Figure("append latency beside the sweep, p99, us"),
+    "sweep_expire_max": Figure("append latency beside the sweep, max, us"),
 }
+
+
+def _order(key: str) -> tuple[int, int]:
+    """Where a figure of this key, with or without a number, stands in a table."""
+    name, _, number = key.partition(":")
+    return list(FIGURES).index(name), int(number or 0)
 
 
 @dataclass
@@ -129,36 +165,43 @@ def ratio(rounds: Rounds, key: str, subject: str, reference: str) -> float | Non
     return above / below if above is not None and below is not None and above > 0 and below > 0 else None
 
 
-def table(rounds: Rounds, subject: str, reference: str) -> str:
+def table(rounds: Rounds, subjects: Sequence[str], references: Sequence[str]) -> str:
     """
-    Renders the figures of all rounds, their medians, and the ratios of subject to reference.
+    Renders the figures of all rounds, their medians, and the ratios of each subject to each reference.
 
     :param rounds: the outcomes.
-    :param subject: the name of the peer whose ratios are shown.
-    :param reference: the name of the peer that it is compared with.
+    :param subjects: the names of the peers whose ratios are shown.
+    :param references: the names of the peers that they are compared with; those that were not measured are left out.
     :returns: lines of text.
     """
     count = max((len(outcomes) for outcomes in rounds.values()), default=0)
     numbers = [f"round {number + 1}" for number in range(count)]
-    heading = ["figure", "peer", *numbers, "median", "ratio", "target"]
+    references = [name for name in references if name in rounds]
+    heading = ["figure", "peer", *numbers, "median", *(f"to {name}" for name in references), "target"]
     rows = [heading]
-    for key, figure in FIGURES.items():
-        label = figure.label
-        for name, outcomes in rounds.items():
+    keys = {key for outcomes in rounds.values() for outcome in outcomes for key in outcome.figures}
+    for key in sorted(keys, key=_order):
+        name, _, number = key.partition(":")
+        figure = FIGURES[name]
+        label = figure.label.format(f"{int(number or 0):,}")
+        for peer, outcomes in rounds.items():
             middle = median(outcomes, key)
             if middle is None:
                 continue
             values = [outcome.figures.get(key) for outcome in outcomes]
-            share = ratio(rounds, key, subject, reference) if name == subject != reference else None
+            shares = [
+                ratio(rounds, key, peer, reference) if peer in subjects and peer != reference else None
+                for reference in references
+            ]
             rows.append(
                 [
                     label,
-                    name,
+                    peer,
                     *("-" if value is None else f"{value:,.{figure.decimals}f}" for value in values),
                     *[""] * (count - len(values)),
                     f"{middle:,.{figure.decimals}f}",
-                    "" if share is None else f"{share:.2f}",
-                    figure.target if name == subject else "",
+                    *("" if share is None else f"{share:.2f}" for share in shares),
+                    figure.targets.get(peer, figure.target) if peer in subjects else "",
                 ]
             )
             label = ""

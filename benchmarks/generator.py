@@ -15,6 +15,9 @@ HOST = "127.0.0.1"
 #: What a sub-command prints: numbers by name. See ``load.c``.
 Result = dict[str, float]
 
+#: The value of an option of the generator.
+Option = str | float | Path
+
 
 class GeneratorFailed(Exception):
     """The generator gave up, or took too long; the message is its own."""
@@ -52,6 +55,18 @@ def build(folder: Path) -> Path:
     return program
 
 
+def tally(file: Path) -> list[tuple[int, int]]:
+    """
+    Reads what the option ``tally`` of the generator wrote.
+
+    :param file: the file.
+    :returns: for each stream, how many appends were acknowledged, or found; and how many were not, or whether anything
+        else was found.
+    """
+    lines = file.read_text(encoding="ascii").splitlines()
+    return [(int(good), int(bad)) for good, bad in map(str.split, lines)]
+
+
 @dataclass(frozen=True)
 class Generator:
     """
@@ -71,7 +86,7 @@ class Generator:
         path: str,
         *numbers: float,
         timeout: float = 120,
-        **options: str | float,
+        **options: Option,
     ) -> Result:
         """
         Runs a sub-command to its end.
@@ -90,7 +105,7 @@ class Generator:
 
     @contextlib.contextmanager
     def start(
-        self, command: str, port: int, path: str, *numbers: float, **options: str | float
+        self, command: str, port: int, path: str, *numbers: float, **options: Option
     ) -> "Iterator[RunningGenerator]":
         """
         Starts a sub-command; takes the same as :meth:`run`. The end of the block kills it if it still runs.

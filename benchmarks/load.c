@@ -4,6 +4,9 @@
  *   load create HOST PORT PATH streams                      PUT each stream once
  *   load append HOST PORT PATH connections seconds bytes    POST, closed loop
  *   load read   HOST PORT PATH connections seconds          GET, closed loop
+ *   load fill   HOST PORT PATH connections bytes            POST to each stream once
+ *   load check  HOST PORT PATH connections bytes            GET each stream once, whole: of bodies of this size
+ *   load replay HOST PORT PATH connections seconds bytes    GET whole streams of so many bytes, closed loop
  *   load write  HOST PORT PATH events bytes                 numbered events from one connection, closed loop
  *   load tails  HOST PORT PATH tails events rate bytes      SSE latency at a steady rate
  *   load fanout HOST PORT PATH tails seconds bytes          SSE throughput, one writer as fast as it goes
@@ -11,7 +14,11 @@
  *   load stall  HOST PORT PATH tails                        holds SSE tails unread until stdin says "EVENTS BYTES"
  *
  * Options: --type CONTENT-TYPE (application/json); --streams N (a "{n}" in PATH stands for 0 to N-1, taken in turn,
- * request by request); --drain SECONDS (30: how long to wait for an answer, and for what is still on its way).
+ * request by request); --drain SECONDS (30: how long to wait for an answer, and for what is still on its way);
+ * --connections N (16: of create); --ttl SECONDS (the lifetime of what create makes); --tally FILE (a line for each
+ * stream: of fill and append, how many were acknowledged, and how many not; of check, how many were found, and 1 when
+ * something else was); --phases NAME (of append: the latency of each phase is told apart; the first has this name, and
+ * each line on stdin names another one that begins; the end of stdin ends the run).
  *
  * One thread, epoll, no memory taken and nothing printed while it measures. Requests are rendered once, before. Each
  * connection of a closed loop has one request under way. A result is one line of JSON on stdout; latencies are in
@@ -58,7 +65,10 @@ enum {
 #define STDIN (UINT64_MAX - 2)
 
 static const char *content_type = "application/json";
+static const char *accept_encoding = "gzip, deflate, br, zstd";
 static size_t stream_count = 1;
+static size_t create_connections = OPENING;
+static unsigned time_to_live; /* in seconds; 0: for ever */
 static double drain_seconds = 30;
 static uint64_t last_answer; /* when the last one came, or when the waiting began */
 
@@ -208,17 +218,20 @@ static void render_path(char *path, size_t size, const char *pattern, size_t num
 static struct request render_request(const char *method, const char *path, const char *accept, bool typed,
                                      size_t body_length)
 {
-    char type[300] = "", size[64] = "";
+    char type[300] = "", size[64] = "", lifetime[64] = "";
     if (typed)
         snprintf(type, sizeof type, "Content-Type: %s\r\n", content_type);
     if (strcmp(method, "GET") != 0)
         snprintf(size, sizeof size, "Content-Length: %zu\r\n", body_length);
+    if (time_to_live && strcmp(method, "PUT") == 0)
+        snprintf(lifetime, sizeof lifetime, "Stream-TTL: %u\r\n", time_to_live);
     char head[4096];
     int length = snprintf(
         head, sizeof head,
         "%s %s HTTP/1.1\r\n"
         "Host: %s:%s\r\n"
         "Connection: keep-alive\r\n"
+        "%s"
         "%s"
         "sec-ch-ua-platform: \"Linux\"\r\n"
         "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
@@ -232,10 +245,10 @@ static struct request render_request(const char *method, const char *path, const
         "Sec-Fetch-Mode: cors\r\n"
         "Sec-Fetch-Dest: empty\r\n"
         "Referer: https://app.example.com/\r\n"
-        "Accept-Encoding: gzip, deflate, br, zstd\r\n"
+        "Accept-Encoding: %s\r\n"
         "Accept-Language: en-GB,en;q=0.9\r\n"
         "\r\n",
-        method, path, server_host, server_port, size, type, accept);
+        method, path, server_host, server_port, size, lifetime, type, accept, accept_encoding);
     if (length < 0 || (size_t)length >= sizeof head)
         fail("the request head is too long");
     struct request request = {allocate(1, (size_t)length + body_length), (size_t)length + body_length};
@@ -264,9 +277,11 @@ struct response {
     enum response_state state;
     int status;
     bool sized, chunked, encoded, closes;
-    uint64_t left;      /* bytes of a sized body, or of this chunk, still to come */
-    size_t line_length; /* of a line whose end has not come yet */
-    char line[200];     /* the names and values of interest are shorter; what is longer is cut */
+    bool up_to_date;      /* the body ends at the stream's tail */
+    char next_offset[80]; /* where to read on */
+    uint64_t left;        /* bytes of a sized body, or of this chunk, still to come */
+    size_t line_length;   /* of a line whose end has not come yet */
+    char line[200];       /* the names and values of interest are shorter; what is longer is cut */
 };
 
 typedef void body_sink(void *owner, const char *bytes, size_t length);
@@ -344,7 +359,7 @@ static void take_header(struct response *response, const char *line, size_t leng
         if (length < 12 || memcmp(line, "HTTP/1.", 7) != 0)
             fail("this is no HTTP/1 response: %.*s", (int)(length < 80 ? length : 80), line);
         response->status = (int)parse_number(line + 9, 3, 10);
-    } else if ((line[0] | 32) != 'c' && (line[0] | 32) != 't') {
+    } else if ((line[0] | 32) != 'c' && (line[0] | 32) != 't' && (line[0] | 32) != 's') {
         return;
     } else if ((value = header_value(line, length, "content-length:", &value_length))) {
         response->sized = true;
@@ -355,6 +370,10 @@ static void take_header(struct response *response, const char *line, size_t leng
         response->encoded = !contains(value, value_length, "identity");
     } else if ((value = header_value(line, length, "connection:", &value_length))) {
         response->closes = contains(value, value_length, "close");
+    } else if ((value = header_value(line, length, "stream-up-to-date:", &value_length))) {
+        response->up_to_date = contains(value, value_length, "true");
+    } else if ((value = header_value(line, length, "stream-next-offset:", &value_length))) {
+        snprintf(response->next_offset, sizeof response->next_offset, "%.*s", (int)value_length, value);
     }
 }
 
@@ -470,6 +489,8 @@ struct client {
     uint64_t tag, sent_at;
     const char *unsent;
     size_t unsent_length;
+    size_t number;   /* of the request under way, or of its stream */
+    body_sink *sink; /* is given this client, and the body; may be null */
     struct response response;
 };
 
@@ -536,7 +557,7 @@ static enum outcome client_continue(struct client *client, uint32_t events)
         return ANSWERED; /* a body that ends with its connection */
     if (length <= 0)
         return BROKEN;
-    size_t used = response_feed(response, received, (size_t)length, NULL, NULL);
+    size_t used = response_feed(response, received, (size_t)length, client->sink, client);
     if (used < (size_t)length)
         return BROKEN; /* an answer to no question */
     if (response->state != COMPLETE)
@@ -564,7 +585,68 @@ static bool client_conclude(struct client *client, enum outcome outcome)
     return success;
 }
 
-/* ----------------------------------------------------------------------------------------- create, append, read */
+/* ------------------------------------------------------------------------------------------- tallies and phases */
+
+static const char *tally_path;
+static struct tally {
+    uint64_t good, bad;
+} *tallies; /* of each stream, when they are asked for */
+
+static void tally_add(size_t number, uint64_t good, uint64_t bad)
+{
+    if (tallies) {
+        tallies[number].good += good;
+        tallies[number].bad += bad;
+    }
+}
+
+static void tally_write(void)
+{
+    FILE *file = tallies ? fopen(tally_path, "w") : NULL;
+    if (tallies && !file)
+        fail("%s: %s", tally_path, strerror(errno));
+    for (size_t number = 0; file && number < stream_count; number++)
+        fprintf(file, "%" PRIu64 " %" PRIu64 "\n", tallies[number].good, tallies[number].bad);
+    if (file && fclose(file) != 0)
+        fail("%s: %s", tally_path, strerror(errno));
+}
+
+static size_t phase_count;
+static struct phase {
+    char name[32];
+    struct histogram latency;
+} phases[8];
+
+static void begin_phase(const char *name, size_t length)
+{
+    if (phase_count == sizeof phases / sizeof *phases)
+        fail("these are too many phases");
+    snprintf(phases[phase_count++].name, sizeof phases->name, "%.*s", (int)length, name);
+}
+
+/* Begins the phases that stdin names, one a line, each written at once; false at its end. */
+static bool take_phases(void)
+{
+    char text[256];
+    ssize_t length = read(STDIN_FILENO, text, sizeof text);
+    if (length <= 0)
+        return false;
+    const char *at = text, *end = text + length;
+    for (const char *newline; (newline = memchr(at, '\n', (size_t)(end - at))); at = newline + 1)
+        begin_phase(at, (size_t)(newline - at));
+    return true;
+}
+
+static void print_phases(void)
+{
+    for (struct phase *phase = phases; phase < phases + phase_count; phase++)
+        printf(", \"%s_requests\": %" PRIu64 ", \"%s_p50_us\": %.1f, \"%s_p99_us\": %.1f, \"%s_max_us\": %.1f",
+               phase->name, phase->latency.count, phase->name, histogram_quantile_us(&phase->latency, 0.50),
+               phase->name, histogram_quantile_us(&phase->latency, 0.99), phase->name,
+               (double)phase->latency.largest / 1e3);
+}
+
+/* ----------------------------------------------------------------------------------- create, fill, append, read */
 
 static struct histogram answer_latency;
 
@@ -575,12 +657,40 @@ static void print_answers(uint64_t answers, uint64_t errors, const struct stopwa
     printf("{\"requests\": %" PRIu64 ", \"errors\": %" PRIu64 ", \"seconds\": %.3f, \"per_second\": %.1f, ", answers,
            errors, passed, (double)(answers - errors) / passed);
     print_latency(&answer_latency);
+    print_phases();
     printf(", \"busy\": %.3f}\n", busy);
+}
+
+/* Requests that are sent in turn: each once, or again and again until a deadline. */
+struct turns {
+    const struct request *requests;
+    size_t count, next, underway;
+    bool once;
+};
+
+static bool may_go_on(const struct turns *turns, uint64_t now, uint64_t deadline)
+{
+    return turns->once ? turns->next < turns->count : now < deadline;
+}
+
+static void take_turn(struct turns *turns, struct client *client)
+{
+    client->number = turns->next++ % turns->count;
+    turns->underway++;
+    client_send(client, &turns->requests[client->number]);
+}
+
+static void note_latency(uint64_t passed)
+{
+    histogram_add(&answer_latency, passed);
+    if (phase_count)
+        histogram_add(&phases[phase_count - 1].latency, passed);
 }
 
 /*
  * Runs the requests in turn over the connections, each sending its next as its last is answered: for so many seconds,
- * or, when that is 0, each request once. The clock of a timed run starts when every connection has had an answer.
+ * or, when that is 0, each request once. The clock of a timed run starts when every connection has had an answer, and
+ * stops when every request has.
  */
 static void closed_loop(const struct request *requests, size_t request_count, size_t connections, double seconds)
 {
@@ -588,21 +698,31 @@ static void closed_loop(const struct request *requests, size_t request_count, si
     struct client *clients = allocate(connections, sizeof *clients);
     struct epoll_event events[BATCH];
     struct stopwatch stopwatch = stopwatch_start();
-    last_answer = stopwatch.started;
-    size_t opened = 0, established = 0, next = 0, underway = 0;
-    uint64_t answers = 0, errors = 0, now = 0, deadline = UINT64_MAX;
+    struct turns turns = {.requests = requests, .count = request_count, .once = !timed};
+    uint64_t answers = 0, errors = 0, now = stopwatch.started, deadline = UINT64_MAX;
+    size_t opened = 0, established = 0;
+    last_answer = now;
     if (!timed && connections > request_count)
         connections = request_count;
-    while (timed ? now < deadline : next < request_count || underway) {
-        for (; opened < connections && opened - established < OPENING; opened++, underway++) {
+    if (phase_count)
+        watch(EPOLL_CTL_ADD, STDIN_FILENO, EPOLLIN, STDIN);
+    while (turns.underway || may_go_on(&turns, now, deadline)) {
+        for (; opened < connections && opened - established < OPENING && may_go_on(&turns, now, deadline); opened++) {
             client_connect(&clients[opened], opened);
-            client_send(&clients[opened], &requests[next++ % request_count]);
+            take_turn(&turns, &clients[opened]);
         }
         int count = epoll_wait(poller, events, BATCH, 100);
         now = now_ns();
         if (count == 0)
             keep_patience(now);
         for (int index = 0; index < count; index++) {
+            if (events[index].data.u64 == STDIN) {
+                if (!take_phases()) {
+                    watch(EPOLL_CTL_DEL, STDIN_FILENO, 0, STDIN);
+                    deadline = now;
+                }
+                continue;
+            }
             struct client *client = &clients[events[index].data.u64];
             bool first = !client->answered, expected = client->underway;
             enum outcome outcome = client_continue(client, events[index].events);
@@ -612,24 +732,24 @@ static void closed_loop(const struct request *requests, size_t request_count, si
             bool success = client_conclude(client, outcome);
             if (!expected)
                 continue; /* the server hung up on a connection with nothing under way */
-            underway--;
+            turns.underway--;
             answers++;
             errors += !success;
+            tally_add(client->number % stream_count, success, !success);
             if (success)
-                histogram_add(&answer_latency, now - client->sent_at);
-            if (first && ++established == connections && timed) {
+                note_latency(now - client->sent_at);
+            if (first && ++established == connections && timed && now < deadline) {
                 memset(&answer_latency, 0, sizeof answer_latency);
                 answers = errors = 0;
                 stopwatch = stopwatch_start();
                 deadline = stopwatch.started + (uint64_t)(seconds * (double)SECOND);
             }
-            if (timed ? now < deadline : next < request_count) {
-                client_send(client, &requests[next++ % request_count]);
-                underway++;
-            }
+            if (may_go_on(&turns, now, deadline))
+                take_turn(&turns, client);
         }
     }
     print_answers(answers, errors, &stopwatch);
+    tally_write();
 }
 
 /* Renders a request for each stream that the path stands for, and runs them. */
@@ -645,6 +765,161 @@ static void run_requests(const char *method, const char *pattern, size_t connect
             fill_body(requests[number].bytes + requests[number].length - body_length, body_length);
     }
     closed_loop(requests, stream_count, connections, seconds);
+}
+
+/* ------------------------------------------------------------------------------------------------ check, replay */
+
+/* A connection that reads streams whole: from the start, and on from where an answer ends before the tail. */
+struct download {
+    struct client client; /* first: its sink is given it */
+    struct request request;
+    uint64_t asked_at;    /* when the stream's start was asked for */
+    uint64_t taken, part; /* bytes of the stream so far, and of it before this answer */
+    bool damaged;
+};
+
+static struct {
+    const char *pattern; /* of the path */
+    char *sample;        /* the body that a stream consists of, again and again; or null, and any will do */
+    size_t sample_length;
+    uint64_t expected; /* bytes of a whole stream; 0 when not known */
+    size_t next;       /* the turn of the stream to read next */
+    uint64_t arrived, answers, streams, errors, damaged;
+    uint64_t before; /* bytes that had arrived when the clock started */
+} downloads;
+
+static void take_piece(void *owner, const char *at, size_t length)
+{
+    struct download *download = owner;
+    size_t piece;
+    if (download->client.response.status != 200)
+        return;
+    for (size_t seen = 0; downloads.sample && seen < length; seen += piece) {
+        size_t within = (download->taken + seen) % downloads.sample_length, room = downloads.sample_length - within;
+        piece = room < length - seen ? room : length - seen;
+        download->damaged |= memcmp(at + seen, downloads.sample + within, piece) != 0;
+    }
+    download->taken += length;
+    downloads.arrived += length;
+    last_answer = now_ns(); /* a long answer is no silence */
+}
+
+static void download_ask(struct download *download, const char *offset)
+{
+    char path[1024], target[1200];
+    render_path(path, sizeof path, downloads.pattern, download->client.number);
+    snprintf(target, sizeof target, "%s?offset=%s", path, offset);
+    free(download->request.bytes);
+    download->request = render_request("GET", target, "*/*", false, 0);
+    download->part = download->taken;
+    client_send(&download->client, &download->request);
+}
+
+static void download_start(struct download *download)
+{
+    download->client.number = downloads.next++ % stream_count;
+    download->client.sink = take_piece;
+    download->taken = 0;
+    download->damaged = false;
+    download_ask(download, "-1");
+    download->asked_at = download->client.sent_at;
+}
+
+/* Counts a stream that was read to its end, or in vain. */
+static void download_judge(struct download *download, bool success)
+{
+    size_t length = downloads.sample ? downloads.sample_length : 1;
+    bool wrong = download->damaged || download->taken % length != 0
+                 || (downloads.expected && download->taken != downloads.expected);
+    downloads.streams++;
+    downloads.errors += !success;
+    downloads.damaged += success && wrong;
+    tally_add(download->client.number, success && !wrong ? download->taken / length : 0, !success || wrong);
+    if (success)
+        note_latency(now_ns() - download->asked_at);
+}
+
+/* Goes on with what epoll announced; tells whether the connection is free for another stream. */
+static bool download_continue(struct download *download, uint32_t events)
+{
+    struct client *client = &download->client;
+    bool expected = client->underway;
+    enum outcome outcome = client_continue(client, events);
+    if (outcome == WAITING)
+        return false;
+    struct response response = client->response; /* as it is before it is readied for the next */
+    bool success = client_conclude(client, outcome) && response.status == 200 && !response.encoded;
+    if (!expected)
+        return false;
+    downloads.answers++;
+    if (success && !response.up_to_date && response.next_offset[0] && download->taken > download->part) {
+        download_ask(download, response.next_offset);
+        return false;
+    }
+    download_judge(download, success);
+    return true;
+}
+
+/*
+ * Reads streams in turn over the connections, each whole: for so many seconds, or, when that is 0, each stream once.
+ * The clock of a timed run starts when every connection has read one, and at its end what is under way is left.
+ */
+static void download_loop(const char *pattern, size_t connections, double seconds)
+{
+    bool timed = seconds > 0;
+    struct download *clients = allocate(connections, sizeof *clients);
+    struct epoll_event events[BATCH];
+    struct stopwatch stopwatch = stopwatch_start();
+    uint64_t now = stopwatch.started, deadline = UINT64_MAX;
+    size_t established = 0, underway = 0;
+    downloads.pattern = pattern;
+    accept_encoding = "identity";
+    last_answer = now;
+    if (!timed && connections > stream_count)
+        connections = stream_count;
+    for (size_t index = 0; index < connections; index++, underway++) {
+        client_connect(&clients[index].client, index);
+        download_start(&clients[index]);
+    }
+    while (timed ? now < deadline : underway) {
+        int count = epoll_wait(poller, events, BATCH, 100);
+        now = now_ns();
+        if (count == 0)
+            keep_patience(now);
+        for (int index = 0; index < count; index++) {
+            struct download *download = &clients[events[index].data.u64];
+            if (!download_continue(download, events[index].events))
+                continue;
+            if (timed && established < connections && ++established == connections) {
+                memset(&answer_latency, 0, sizeof answer_latency);
+                downloads.before = downloads.arrived;
+                downloads.answers = downloads.streams = 0;
+                stopwatch = stopwatch_start();
+                deadline = stopwatch.started + (uint64_t)(seconds * (double)SECOND);
+            }
+            if (timed || downloads.next < stream_count)
+                download_start(download);
+            else
+                underway--;
+        }
+    }
+    double passed = stopwatch_seconds(&stopwatch), busy = stopwatch_busy(&stopwatch);
+    printf("{\"streams\": %" PRIu64 ", \"answers\": %" PRIu64 ", \"errors\": %" PRIu64 ", \"damaged\": %" PRIu64
+           ", \"seconds\": %.3f, \"bytes_per_second\": %.1f, \"all_bytes\": %" PRIu64 ", ",
+           downloads.streams, downloads.answers, downloads.errors, downloads.damaged, passed,
+           (double)(downloads.arrived - downloads.before) / passed, downloads.arrived);
+    print_latency(&answer_latency);
+    printf(", \"busy\": %.3f}\n", busy);
+    tally_write();
+}
+
+/* Reads each stream once; each is to consist of bodies of this size, as append and fill send them. */
+static void command_check(const char *pattern, size_t connections, size_t bytes)
+{
+    downloads.sample = allocate(1, bytes);
+    downloads.sample_length = bytes;
+    fill_body(downloads.sample, bytes);
+    download_loop(pattern, connections, 0);
 }
 
 /* ------------------------------------------------------------------------------------------------------- events */
@@ -1205,13 +1480,17 @@ int main(int count, char **words)
         {"type", required_argument, NULL, 't'},
         {"streams", required_argument, NULL, 's'},
         {"drain", required_argument, NULL, 'd'},
+        {"connections", required_argument, NULL, 'c'},
+        {"ttl", required_argument, NULL, 'l'},
+        {"tally", required_argument, NULL, 'y'},
+        {"phases", required_argument, NULL, 'p'},
         {0},
     };
     static const struct {
         const char *name;
         int arguments;
-    } commands[] = {{"create", 1}, {"append", 3}, {"read", 2},  {"write", 2},
-                    {"tails", 4},  {"fanout", 3}, {"idle", 1}, {"stall", 1}};
+    } commands[] = {{"create", 1}, {"append", 3}, {"read", 2},  {"fill", 2}, {"check", 2}, {"replay", 3},
+                    {"write", 2},  {"tails", 4},  {"fanout", 3}, {"idle", 1}, {"stall", 1}};
     for (int option; (option = getopt_long(count, words, "", options, NULL)) != -1;) {
         if (option == 't')
             content_type = optarg;
@@ -1219,6 +1498,14 @@ int main(int count, char **words)
             stream_count = (size_t)positive(optarg);
         else if (option == 'd')
             drain_seconds = positive(optarg);
+        else if (option == 'c')
+            create_connections = (size_t)positive(optarg);
+        else if (option == 'l')
+            time_to_live = (unsigned)positive(optarg);
+        else if (option == 'y')
+            tally_path = optarg;
+        else if (option == 'p')
+            begin_phase(optarg, strlen(optarg));
         else
             return 2;
     }
@@ -1228,7 +1515,7 @@ int main(int count, char **words)
         if (strcmp(command, commands[index].name) == 0)
             wanted = commands[index].arguments;
     if (!wanted || count - optind != 4 + wanted)
-        fail("usage: load create|append|read|write|tails|fanout|idle|stall HOST PORT PATH NUMBERS... (see load.c)");
+        fail("usage: load COMMAND HOST PORT PATH NUMBERS... (see load.c)");
     server_host = words[optind + 1];
     server_port = words[optind + 2];
     const char *path = words[optind + 3];
@@ -1240,13 +1527,24 @@ int main(int count, char **words)
     if (poller < 0)
         fail("epoll_create1: %s", strerror(errno));
 
-    if (strcmp(command, "create") == 0) {
+    if (strcmp(command, "create") == 0)
         stream_count = (size_t)number[0];
-        run_requests("PUT", path, OPENING, 0, 0);
+    if (tally_path)
+        tallies = allocate(stream_count, sizeof *tallies);
+
+    if (strcmp(command, "create") == 0) {
+        run_requests("PUT", path, create_connections, 0, 0);
     } else if (strcmp(command, "append") == 0) {
         run_requests("POST", path, (size_t)number[0], number[1], (size_t)number[2]);
     } else if (strcmp(command, "read") == 0) {
         run_requests("GET", path, (size_t)number[0], number[1], 0);
+    } else if (strcmp(command, "fill") == 0) {
+        run_requests("POST", path, (size_t)number[0], 0, (size_t)number[1]);
+    } else if (strcmp(command, "check") == 0) {
+        command_check(path, (size_t)number[0], (size_t)number[1]);
+    } else if (strcmp(command, "replay") == 0) {
+        downloads.expected = (uint64_t)number[2];
+        download_loop(path, (size_t)number[0], number[1]);
     } else if (strcmp(command, "write") == 0) {
         command_write(path, (uint64_t)number[0], (size_t)number[1]);
     } else if (strcmp(command, "tails") == 0) {

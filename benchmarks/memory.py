@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from benchmarks.figures import Outcome
 from benchmarks.generator import Generator, GeneratorFailed
-from benchmarks.peers import MEBIBYTE, PeakWatch, Server
+from benchmarks.peers import MEBIBYTE
+from benchmarks.servers import PeakWatch, Server
 from benchmarks.speed import BASE, Load, warm_up
 
 KIBIBYTE = 1024
@@ -111,8 +112,7 @@ def stalled_tails(server: Server, generator: Generator, load: Load, crowd: Crowd
                 course = f"in {result['seconds']:.1f} s, with {result['reconnects']:g} reconnects"
                 outcome.remarks.append(f"{figure}: {complete} {course}")
             except GeneratorFailed as failure:
-                state = "alive" if server.alive else f"dead:\n{server.complaint()}"
-                outcome.faults.append(f"{figure}, stopped at the peak shown: {failure}; the server is {state}")
+                outcome.faults.append(f"{figure}, stopped at the peak shown: {failure}; the server is {server.state}")
             outcome.figures[figure + "_end"] = (watch.peak() - expected) / MEBIBYTE
             outcome.figures.setdefault(figure, outcome.figures[figure + "_end"])
     return outcome

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from benchmarks.figures import Outcome
-from benchmarks.generator import Generator, Result
-from benchmarks.peers import Server
+from benchmarks.generator import Generator, Option, Result
+from benchmarks.servers import Server
 
 BASE = "/v1/stream/bench"
 
@@ -50,8 +50,21 @@ def warm_up(server: Server, generator: Generator, load: Load) -> None:
         generator.run("fanout", server.port, path, 20, load.warmup, load.size, drain=10)
 
 
-def _closed_loop(server: Server, generator: Generator, load: Load, command: str, *numbers: float) -> Outcome:
-    """Runs ``append`` or ``read`` twice, and keeps the second run."""
+def closed_loop(
+    server: Server, generator: Generator, load: Load, command: str, *numbers: float, figure: str = ""
+) -> Outcome:
+    """
+    Runs ``append`` or ``read`` twice on streams of their own, and keeps the second run.
+
+    :param server: the server.
+    :param generator: the generator.
+    :param load: how much.
+    :param command: which of the two.
+    :param numbers: what the command takes besides connections and seconds.
+    :param figure: what the figures' keys begin with; the command's name unless given.
+    :returns: requests per second, their latency, and the server's processor time for one.
+    """
+    figure = figure or command
     path = f"{BASE}/{command}/{{n}}"
     generator.run("create", server.port, path, load.streams, type=load.content_type)
     if command == "read":
@@ -62,7 +75,7 @@ def _closed_loop(server: Server, generator: Generator, load: Load, command: str,
 
     def run(seconds: float) -> Result:
         counts = (load.connections, seconds, *numbers)
-        options: dict[str, str | float] = {"streams": load.streams, "type": load.content_type}
+        options: dict[str, Option] = {"streams": load.streams, "type": load.content_type}
         return generator.run(command, server.port, path, *counts, timeout=seconds + 60, **options)
 
     if load.warmup:
@@ -73,10 +86,10 @@ def _closed_loop(server: Server, generator: Generator, load: Load, command: str,
     outcome = Outcome()
     outcome.note_speed(result)
     outcome.figures = {
-        f"{command}s": result["per_second"],
-        f"{command}_p50": result["p50_us"],
-        f"{command}_p99": result["p99_us"],
-        f"{command}_cpu": spent * 1e6 / max(result["requests"], 1),
+        f"{figure}s": result["per_second"],
+        f"{figure}_p50": result["p50_us"],
+        f"{figure}_p99": result["p99_us"],
+        f"{figure}_cpu": spent * 1e6 / max(result["requests"], 1),
     }
     return outcome
 
@@ -90,7 +103,7 @@ def appends(server: Server, generator: Generator, load: Load) -> Outcome:
     :param load: how much.
     :returns: appends per second, their latency, and the server's processor time for one.
     """
-    return _closed_loop(server, generator, load, "append", load.size)
+    return closed_loop(server, generator, load, "append", load.size)
 
 
 def reads(server: Server, generator: Generator, load: Load) -> Outcome:
@@ -102,7 +115,7 @@ def reads(server: Server, generator: Generator, load: Load) -> Outcome:
     :param load: how much.
     :returns: reads per second, their latency, and the server's processor time for one.
     """
-    return _closed_loop(server, generator, load, "read")
+    return closed_loop(server, generator, load, "read")
 
 
 def tails(server: Server, generator: Generator, load: Load) -> Outcome:

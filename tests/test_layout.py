@@ -47,8 +47,8 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "embedding": _PARTS | {"assembly", "service"},
     "testing": _PARTS | {"assembly", "service", "embedding"},
     "": _PARTS | {"assembly", "service", "embedding"},
-    "tap": frozenset({"config", "startup", "service"}),
-    "cli": frozenset({"config", "startup", "service"}),
+    "tap": frozenset({"config", "startup", "service", "storage"}),
+    "cli": frozenset({"config", "startup", "service", "storage"}),
 }
 
 _TWISTED: Final = ("twisted", "zope.interface")
@@ -122,6 +122,10 @@ def part_of(module: str) -> str:
     return module.removeprefix(PACKAGE).removeprefix(".").partition(".")[0]
 
 
+#: What the storages have in common.
+SHARED: Final = frozenset({"catalogue", "changes", "committed", "disk", "findings", "ownership", "workers"})
+
+
 def provider_of(module: str) -> str:
     """Say to which storage a module belongs."""
     return module.removeprefix(f"{PACKAGE}.storage").removeprefix(".").partition(".")[0]
@@ -135,7 +139,7 @@ def objection(module: str, target: str) -> str | None:
     if target == PACKAGE or target.startswith(f"{PACKAGE}."):
         to = part_of(target)
         if to == part:
-            if part == "storage" and provider_of(target) not in ("", provider_of(module)):
+            if part == "storage" and provider_of(target) not in {"", provider_of(module), *SHARED}:
                 return "a storage imports another"
             return None
         if to not in PARTS[part]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.interfaces import IReactorTime
 
 from .config.settings import Settings
+from .config.validation import STORAGE_MODES
 from .interfaces import IStorage
 from .model import StorageLimits
 from .protocol.names import NameLimits
+from .storage.file import FileSettings, FileStorage
 from .storage.memory import MemoryStorage
 from .streams import Streams
 from .web.answers import Answers
@@ -19,17 +23,24 @@ from .web.request_log import LoggedOperations
 from .web.resource import StreamsResource
 
 
-def storage_from(settings: Settings) -> IStorage:
-    """Make the storage that the settings name."""
-    limits = settings.limits
-    return MemoryStorage(
-        StorageLimits(
-            total_bytes=limits.max_memory_bytes,
-            stream_bytes=limits.max_stream_bytes,
-            streams=limits.max_streams,
-            writers=limits.max_producers_per_stream,
-        )
+def storage_from(settings: Settings, reactor: Any) -> IStorage:
+    """
+    Make the storage that the settings name. It is yet to be opened.
+
+    :param reactor: the time, and where the outcomes of threads are told.
+    """
+    limits = StorageLimits(
+        total_bytes=settings.limits.max_memory_bytes,
+        stream_bytes=settings.limits.max_stream_bytes,
+        streams=settings.limits.max_streams,
+        writers=settings.limits.max_producers_per_stream,
     )
+    mode = STORAGE_MODES[settings.storage.mode]
+    queued = settings.limits.max_queued_bytes
+    if mode == "memory":
+        return MemoryStorage(limits)
+    directory = settings.storage.data_dir
+    return FileStorage(directory, reactor, limits, FileSettings(durable=mode == "file-durable", queued_bytes=queued))
 
 
 def name_limits_from(settings: Settings) -> NameLimits:

@@ -53,6 +53,18 @@ class IStorage(Interface):
     work.
     """
 
+    def open() -> None:
+        """
+        Take up what is kept, before anything else is asked for. It may block for some seconds; again, it does nothing.
+
+        :raises StorageError: it can't be taken up; the message says why, and what to do.
+        """
+
+    def obstacle() -> str | None:
+        """
+        Say in a sentence what keeps it from taking writes until it is opened again; None, when nothing does.
+        """
+
     def listen(listener: ICommitListener) -> None:
         """
         Announce every commit from now on to ``listener``, and to no other, in the thread that called this.

@@ -35,7 +35,7 @@ class Daemon(Service):
         self._settings = settings
         self._reactor = reactor
         self._port: IListeningPort | None = None
-        self.streams = Streams(storage_from(settings), reactor)
+        self.streams = Streams(storage_from(settings, reactor), reactor)
         operations = operations_from(self.streams, settings, reactor)
         base_path = settings.http.stream_base_path
         self.tree: IResource = Tree(
@@ -56,7 +56,7 @@ class Daemon(Service):
         """Say what keeps the server from taking requests; None when nothing does."""
         if not self.running:
             return "The server is not started yet, or stopping."
-        return None
+        return self.streams.obstacle()
 
     def privilegedStartService(self) -> None:
         """
@@ -68,9 +68,13 @@ class Daemon(Service):
         self._port = self._reactor.listenTCP(port, self.factory, backlog=1024, interface=host)
 
     def start_without_port(self) -> None:
-        """Start to serve :attr:`tree`, for a Site that has a port of its own."""
-        super().startService()
+        """
+        Start to serve :attr:`tree`, for a Site that has a port of its own.
+
+        :raises StorageError: the storage can't be opened.
+        """
         self.streams.startService()
+        super().startService()
 
     def startService(self) -> None:
         if self._port is None:

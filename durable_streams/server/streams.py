@@ -40,7 +40,17 @@ class Streams(Service):
         self._sweeping.clock = clock
         storage.listen(self._waiting)
 
+    def obstacle(self) -> str | None:
+        """Say what keeps the storage from taking writes; None when nothing does."""
+        return self._storage.obstacle()
+
     def startService(self) -> None:
+        """
+        Open the storage, which may take some seconds, and begin to look for what expires.
+
+        :raises Exception: what :meth:`.IStorage.open` raises.
+        """
+        self._storage.open()
         super().startService()
         self._sweeping.start(SWEEP_INTERVAL, now=False)
 

@@ -15,6 +15,7 @@ from .config.layers import PROFILES, load
 from .config.settings import Settings
 from .config.validation import ConfigError
 from .service import Daemon
+from .storage.ownership import StorageError
 
 
 class Options(usage.Options):
@@ -59,7 +60,14 @@ class _Process(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._daemon.startService()
+        try:
+            self._daemon.startService()
+        except (StorageError, OSError) as error:
+            storage = self._settings.storage
+            raise SystemExit(
+                f"[start_server] storage.mode is {storage.mode} and storage.data_dir {storage.data_dir}, which can't "
+                f"be opened: {error}"
+            ) from None
         # What is there by now lives as long as the process. To look through it again and again is what a pause of the
         # garbage collector mostly is.
         gc.freeze()

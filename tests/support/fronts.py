@@ -265,7 +265,7 @@ class Front:
         self.clock.advance(START_TIME)
         self.network = Network(self.clock)
         self.obstacle: str | None = None
-        memory = storage_from(settings)
+        memory = storage_from(settings, self.clock)
         assert isinstance(memory, MemoryStorage)
         self.storage: Any = storage(self.clock) if storage else LateStorage(memory, self.clock) if late else memory
         self.streams = Streams(self.storage, self.clock)

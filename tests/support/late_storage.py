@@ -76,6 +76,12 @@ class LateStorage:
     def _cancel(self, _: object) -> None:
         self.cancelled += 1
 
+    def open(self) -> None:
+        self._inner.open()
+
+    def obstacle(self) -> str | None:
+        return None
+
     def listen(self, listener: ICommitListener) -> None:
         self._inner.listen(listener)
 

@@ -20,7 +20,7 @@ PREFIX: Final = "DS_"
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
 
 #: Settings that are one of some words, which may be in any case in the environment.
-_WORDS: Final = frozenset(["storage.mode", "observability.log_level"])
+_WORDS: Final = frozenset(["storage.mode", "storage.acid_backend", "observability.log_level"])
 
 #: What a built-in profile sets, by dotted name.
 PROFILES: Final[dict[str, dict[str, Any]]] = {
@@ -29,6 +29,8 @@ PROFILES: Final[dict[str, dict[str, Any]]] = {
     "prod": {
         "limits.max_memory_bytes": 536_870_912,
         "limits.max_stream_bytes": 268_435_456,
+        "storage.mode": "file-durable",
+        "storage.data_dir": "/var/lib/durable-streams",
     },
 }
 

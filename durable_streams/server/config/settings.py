@@ -24,12 +24,16 @@ class LimitSettings(Struct, frozen=True):
     max_header_bytes: int = 32_768
     max_target_bytes: int = 8_192
     max_connections: int = 10_000
+    max_queued_bytes: int = 67_108_864
 
 
 class StorageSettings(Struct, frozen=True):
     """Where streams are kept."""
 
     mode: str = "memory"
+    data_dir: str = "./data/streams"
+    acid_backend: str = "file"
+    acid_shard_count: int = 16
 
 
 class HttpSettings(Struct, frozen=True):

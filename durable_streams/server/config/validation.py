@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
-from .settings import Settings
+from .settings import Settings, StorageSettings
 
 
 class ConfigError(Exception):
@@ -28,6 +28,7 @@ _POSITIVE = (
             "header_bytes",
             "target_bytes",
             "connections",
+            "queued_bytes",
         )
     ),
     *(
@@ -35,6 +36,20 @@ _POSITIVE = (
         for name in ("long_poll", "header", "body", "idle", "stall", "drain")
     ),
 )
+
+#: What ``storage.mode`` may be, and what each is called here.
+STORAGE_MODES = {
+    "memory": "memory",
+    "file": "file-durable",
+    "file-durable": "file-durable",
+    "file-fast": "file-fast",
+    "acid": "acid",
+    "sqlite": "acid",
+    "redb": "acid",
+}
+
+#: What ``storage.acid_backend`` may be, and what each is called here.
+ACID_BACKENDS = {"file": "file", "in-memory": "in-memory", "memory": "in-memory", "inmemory": "in-memory"}
 
 _BASE_PATH = re.compile(r"/|(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()+,;=@-]+)+")
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://(?:(?![,/])[!-~])+")
@@ -67,6 +82,18 @@ def parse_bind_address(text: str) -> tuple[str, int]:
     return str(ip_address(host)), int(port)
 
 
+def _broken_storage_rules(storage: StorageSettings) -> Iterator[tuple[str, object, str]]:
+    if storage.mode not in STORAGE_MODES:
+        yield "storage.mode", storage.mode, "memory, file-durable, file-fast or acid"
+    if storage.acid_backend not in ACID_BACKENDS:
+        yield "storage.acid_backend", storage.acid_backend, "file or in-memory"
+    if STORAGE_MODES.get(storage.mode) != "memory" and not storage.data_dir.strip():
+        yield "storage.data_dir", storage.data_dir, "the path of a directory"
+    shards = storage.acid_shard_count
+    if not 1 <= shards <= 256 or shards & (shards - 1):
+        yield "storage.acid_shard_count", shards, "a power of two from 1 to 256"
+
+
 def _broken_rules(settings: Settings) -> Iterator[tuple[str, object, str]]:
     try:
         parse_bind_address(settings.server.bind_address)
@@ -82,8 +109,7 @@ def _broken_rules(settings: Settings) -> Iterator[tuple[str, object, str]]:
     reconnect = settings.transport.connection.sse_reconnect_interval_secs
     if reconnect < 0:
         yield "transport.connection.sse_reconnect_interval_secs", reconnect, "0, for never, or more"
-    if settings.storage.mode != "memory":
-        yield "storage.mode", settings.storage.mode, "memory"
+    yield from _broken_storage_rules(settings.storage)
     if _BASE_PATH.fullmatch(settings.http.stream_base_path) is None:
         yield (
             "http.stream_base_path",

@@ -1,0 +1,112 @@
+"""Measures many streams under few descriptors: their speed, their memory, and what a kill leaves of them."""
+
+import tempfile
+from pathlib import Path
+
+from benchmarks.durable import CONTENT_TYPE
+from benchmarks.figures import Outcome
+from benchmarks.generator import Generator, GeneratorFailed, Option, tally
+from benchmarks.servers import Server, ServerFailed
+from benchmarks.speed import BASE, Load
+
+#: The descriptors that the server may have: what a login shell usually gives.
+OPEN_FILES = 1024
+
+#: Seconds for anything that is done once for each stream.
+PATIENCE = 900
+
+PATH = f"{BASE}/scale/{{n}}"
+
+
+def steps(most: int) -> list[int]:
+    """
+    The numbers of streams to measure.
+
+    :param most: the largest.
+    :returns: a hundred, ten times as many as before while that is less than the most, and the most.
+    """
+    numbers = [100]
+    while numbers[-1] * 10 < most:
+        numbers.append(numbers[-1] * 10)
+    return [*(number for number in numbers if number < most), most]
+
+
+def compare(appended: list[list[tuple[int, int]]], found: list[tuple[int, int]]) -> list[str]:
+    """
+    Compares what streams have with what was acknowledged. An append that was not may be there all the same.
+
+    :param appended: the tallies of all that was appended.
+    :param found: the tally of what was read afterwards.
+    :returns: what is wrong, in words.
+    """
+    damaged = lost = doubled = 0
+    for (good, bad), *appends in zip(found, *appended, strict=True):
+        acknowledged = sum(each for each, _ in appends)
+        damaged += bad
+        lost += not bad and good < acknowledged
+        doubled += good > acknowledged + sum(each for _, each in appends)
+    counts = {"are unreadable or damaged": damaged, "lack what was acknowledged": lost, "have too much": doubled}
+    return [f"after a kill {count:,} of {len(found):,} streams {fault}" for fault, count in counts.items() if count]
+
+
+def scale(server: Server, generator: Generator, load: Load, count: int) -> Outcome:
+    """
+    So many streams: each created, then appended to once; then reads of all in turn, then appends.
+
+    Then a server that keeps its data is killed and started again, and each stream is compared with what was
+    acknowledged.
+
+    :param server: a server just started, with few descriptors.
+    :param generator: the generator.
+    :param load: how long, and over how many connections.
+    :param count: how many streams.
+    :returns: what is done per second, the resident memory for a stream, and the seconds until it is ready again.
+    """
+    outcome = Outcome()
+    with tempfile.TemporaryDirectory(prefix="durable-streams-tally-") as folder:
+        try:
+            _scale(server, generator, load, count, Path(folder), outcome)
+        except (GeneratorFailed, ServerFailed) as failure:
+            outcome.faults.append(f"{failure}; the server is {server.state}")
+    outcome.figures = {f"{key}:{count}": value for key, value in outcome.figures.items()}
+    outcome.faults = [f"{count:,} streams: {fault}" for fault in outcome.faults]
+    outcome.remarks = [f"{count:,} streams: {remark}" for remark in outcome.remarks]
+    return outcome
+
+
+def _scale(server: Server, generator: Generator, load: Load, count: int, folder: Path, outcome: Outcome) -> None:
+    """Measures into the outcome, so that a failure leaves what was measured before it."""
+    first, later, after = (folder / name for name in ("first", "later", "after"))
+    many: dict[str, Option] = {"streams": count, "type": CONTENT_TYPE}
+    each_once = (load.connections, load.size)
+    if load.warmup:
+        path = f"{BASE}/warmup"
+        generator.run("create", server.port, path, 1, type=CONTENT_TYPE)
+        generator.run("append", server.port, path, load.connections, load.warmup, load.size, type=CONTENT_TYPE)
+
+    before = server.settled()
+    options: dict[str, Option] = {"connections": load.connections, "type": CONTENT_TYPE}
+    created = generator.run("create", server.port, PATH, count, timeout=PATIENCE, **options)
+    if created["errors"]:
+        outcome.faults.append(f"{created['errors']:,.0f} of them could not be created")
+        return  # what else such a server does says nothing
+    outcome.figures["scale_creates"] = created["per_second"]
+    filled = generator.run("fill", server.port, PATH, *each_once, timeout=PATIENCE, tally=first, **many)
+    outcome.figures["scale_fills"] = filled["per_second"]
+    outcome.note(filled)
+    outcome.figures["scale_resident"] = (server.settled() - before) / count
+
+    timed = (load.connections, load.seconds)
+    read = generator.run("read", server.port, f"{PATH}?offset=-1", *timed, timeout=PATIENCE, **many)
+    outcome.figures["scale_reads"] = read["per_second"]
+    outcome.note_speed(read)
+    appended = generator.run("append", server.port, PATH, *timed, load.size, timeout=PATIENCE, tally=later, **many)
+    outcome.figures["scale_appends"] = appended["per_second"]
+    outcome.figures["scale_p99"] = appended["p99_us"]
+    outcome.note_speed(appended)
+
+    if server.peer.keeps:
+        server.kill()
+        outcome.figures["scale_restart"] = server.restart()
+        generator.run("check", server.port, PATH, *each_once, timeout=PATIENCE, tally=after, **many)
+        outcome.faults += compare([tally(first), tally(later)], tally(after))

@@ -1,0 +1,391 @@
+"""The streams of a storage as a catalogue: what is known of each but its bytes, and how a write changes it.
+
+All of it is in memory and all of it at once: a provider has one catalogue, and adds where the bytes are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import Generic, Self, TypeVar
+
+from ..errors import (
+    ContentTypeMismatch,
+    ForkFromDeleted,
+    InsufficientStorage,
+    InvalidOffset,
+    InvalidRequest,
+    OffsetGone,
+    PathBlocked,
+    StorageFull,
+    StreamFull,
+    StreamGone,
+    StreamNotFound,
+)
+from ..interfaces import ICommitListener
+from ..model import (
+    Append,
+    Appended,
+    Fork,
+    Lifetime,
+    StorageLimits,
+    StreamConfig,
+    StreamFacts,
+    StreamStatus,
+    WriterState,
+)
+from ..protocol.content import DEFAULT_TYPE, JSON_TYPE, media_type
+from ..protocol.creating import check_same
+from ..protocol.forks import divergence
+from ..protocol.lifetimes import deadline
+from ..protocol.messages import first_data
+from ..protocol.offsets import locate
+from ..protocol.writing import WRITER_MEMORY, is_new
+
+
+class Entry:
+    """
+    One stream: its own bytes, which begin at ``base``, and the source that has those before.
+
+    :ivar tail: where the next append begins.
+    :ivar deleted: it is there for its forks only.
+    :ivar forks: how many streams have it for their source.
+    :ivar deadline: when it is over, in seconds since 1970.
+    """
+
+    __slots__ = (
+        "base",
+        "closed",
+        "config",
+        "created_at",
+        "deadline",
+        "deleted",
+        "facts",
+        "forks",
+        "lifetime",
+        "sequence",
+        "source",
+        "tail",
+        "updated_at",
+        "writers",
+    )
+
+    def __init__(
+        self,
+        facts: StreamFacts,
+        config: StreamConfig,
+        lifetime: Lifetime,
+        source: Self | None,
+        base: int,
+        now: float,
+    ) -> None:
+        self.facts = facts
+        self.config = config
+        self.lifetime = lifetime
+        self.source: Self | None = source
+        self.base = self.tail = base
+        self.closed = config.closed
+        self.deleted = False
+        self.forks = 0
+        self.sequence: bytes | None = None
+        self.writers: dict[str, WriterState] | None = None
+        self.created_at = self.updated_at = now
+        self.deadline = deadline(lifetime, now)
+
+    @property
+    def size(self) -> int:
+        """How many bytes are its own."""
+        return self.tail - self.base
+
+    def owner(self, position: int) -> tuple[Self, int]:
+        """Find who has the byte at ``position``, and up to where its bytes are this stream's too."""
+        stream, end = self, self.tail
+        while position < stream.base and stream.source is not None:
+            end = min(end, stream.base)
+            stream = stream.source
+        return stream, end
+
+    def parts(self, start: int, end: int) -> list[tuple[Self, int, int]]:
+        """Say who has the bytes between two positions: each with the first and the end of its part, in order."""
+        parts = []
+        stream: Self | None = self
+        while stream is not None and start < end:
+            first = max(start, stream.base)
+            if first < end:
+                parts.append((stream, first, end))
+                end = first
+            stream = stream.source
+        parts.reverse()
+        return parts
+
+    def use(self, now: float) -> None:
+        """Begin a sliding lifetime anew."""
+        if self.lifetime.ttl is not None:
+            self.deadline = deadline(self.lifetime, now)
+
+    def forget(self) -> None:
+        """Let go of what nobody can ask for any more; a deadline may still hold on to the rest for a while."""
+        self.writers = self.source = None
+
+
+S = TypeVar("S", bound=Entry)
+
+
+def facts_of(name: str, stream_id: int, incarnation: int, content_type: str) -> StreamFacts:
+    """Put together what never changes of a stream."""
+    media = media_type(content_type)
+    return StreamFacts(name, stream_id, incarnation, content_type, media, media == JSON_TYPE)
+
+
+class Silence:
+    """An :class:`.ICommitListener` that does not care."""
+
+    def committed(self, name: str) -> None:
+        """Nobody listens yet."""
+
+
+class Catalogue(Generic[S]):
+    """
+    All streams of a storage, and the rules by which they change.
+
+    A provider says in :meth:`_append_at` how bytes are found, and in :meth:`_removed` and :meth:`_purged` what becomes
+    of those that are deleted.
+
+    :param limits: what it takes; over it, writes are refused and nothing that is there suffers.
+    :param entry_type: what it has for each stream.
+    """
+
+    def __init__(self, limits: StorageLimits, entry_type: Callable[..., S]) -> None:
+        self._limits = limits
+        self._entry_type = entry_type
+        self._listener: ICommitListener = Silence()  # type: ignore[assignment]
+        self._streams: dict[str, S] = {}
+        self._last_id = 0
+        self._bytes = 0
+        # When streams may be over: what is in here may be renewed or deleted by the time that it comes up.
+        self._deadlines: list[tuple[float, int, S]] = []
+
+    # What a provider says
+
+    def _append_at(self, stream: S, position: int) -> tuple[int, bytes]:
+        """Say where the append with the byte at ``position`` begins, and its bytes, as far as they are this stream's."""
+        raise NotImplementedError
+
+    def _removed(self, stream: S) -> None:
+        """Hear that a stream is deleted. Those that go with it are told by :meth:`_purged` before this."""
+
+    def _purged(self, stream: S) -> None:
+        """Hear that nobody can read a stream's bytes any more."""
+
+    # Finding
+
+    def _find(self, name: str, now: float) -> S:
+        stream = self._streams.get(name)
+        if stream is None:
+            raise StreamNotFound(name)
+        if now >= stream.deadline:
+            self._remove(stream)
+            if stream.forks == 0:
+                raise StreamNotFound(name)
+        if stream.deleted:
+            raise StreamGone(name)
+        return stream
+
+    def _same_stream(self, facts: StreamFacts) -> S:
+        """
+        Find the very stream that was found before.
+
+        :raises StreamNotFound: it was deleted meanwhile.
+        """
+        stream = self._streams.get(facts.name)
+        if stream is None or stream.facts.id != facts.id or stream.deleted:
+            raise StreamNotFound(facts.name)
+        return stream
+
+    def _present(self, now: float) -> list[S]:
+        """List the streams that can be found, in the order of their names."""
+        return [stream for _, stream in sorted(self._streams.items()) if not stream.deleted and now < stream.deadline]
+
+    def _status(self, stream: S) -> StreamStatus:
+        return StreamStatus(
+            stream.facts, stream.tail, stream.closed, stream.lifetime, stream.created_at, stream.updated_at
+        )
+
+    # Creating
+
+    def _make(self, name: str, config: StreamConfig, body: bytes, now: float) -> tuple[S, bytes | None]:
+        """
+        Make a stream, or find it.
+
+        :returns: the stream, and its first bytes; None for these, when it was there already.
+        """
+        stream = self._streams.get(name)
+        if stream is not None and now >= stream.deadline:
+            self._remove(stream)
+            stream = self._streams.get(name)
+        if stream is not None:
+            if stream.deleted:
+                raise PathBlocked(name)
+            check_same(
+                config, stream.config, stream.facts, stream.lifetime, stream.closed, self._same_point(config, stream)
+            )
+            return stream, None
+        stream = self._new(name, config, now)
+        data = first_data(body, stream.facts.json)
+        self._make_room(stream, len(data))
+        if len(self._streams) >= self._limits.streams:
+            raise InsufficientStorage(
+                f"There are {self._limits.streams} streams, which is the limit. Delete some, or let them expire."
+            )
+        stream.tail += len(data)
+        if stream.source is not None:
+            stream.source.forks += 1
+        self._enter(stream)
+        return stream, data
+
+    def _enter(self, stream: S) -> None:
+        """Put a stream that is complete into the catalogue."""
+        self._bytes += stream.size
+        self._streams[stream.facts.name] = stream
+        if stream.deadline != inf:
+            heappush(self._deadlines, (stream.deadline, stream.facts.id, stream))
+
+    def _new(self, name: str, config: StreamConfig, now: float) -> S:
+        # Microseconds, so that a stream made after a restart sorts after the ones before it.
+        self._last_id = max(self._last_id + 1, int(now * 1_000_000))
+        if config.fork is None:
+            content_type = config.content_type or DEFAULT_TYPE
+            facts = self._facts(name, self._last_id, content_type)
+            return self._entry_type(facts, config, config.lifetime, None, 0, now)
+        source = self._source(config.fork, now)
+        if config.content_type is not None and media_type(config.content_type) != source.facts.media_type:
+            raise ContentTypeMismatch(name, source.facts.media_type, media_type(config.content_type))
+        facts = self._facts(name, source.facts.incarnation, source.facts.content_type)
+        base = self._fork_point(config.fork, source)
+        lifetime = config.lifetime if config.lifetime != Lifetime() else source.lifetime
+        return self._entry_type(facts, config, lifetime, source, base, now)
+
+    def _facts(self, name: str, incarnation: int, content_type: str) -> StreamFacts:
+        return facts_of(name, self._last_id, incarnation, content_type)
+
+    def _source(self, fork: Fork, now: float) -> S:
+        try:
+            return self._find(fork.source, now)
+        except StreamGone:
+            raise ForkFromDeleted(fork.source) from None
+
+    def _fork_point(self, fork: Fork, source: S) -> int:
+        tail = source.tail
+        anchor = tail
+        if fork.offset is not None:
+            try:
+                anchor = locate(fork.offset, source.facts, tail)
+            except (InvalidOffset, OffsetGone):
+                raise InvalidRequest("Stream-Fork-Offset is not an offset of the source.") from None
+            if anchor < fork.offset.position:
+                raise InvalidRequest("Stream-Fork-Offset is past the source's tail.")
+        append = None if anchor == tail else self._append_at(source, anchor)
+        return divergence(anchor, fork.sub_offset, append, source.facts.json)
+
+    def _same_point(self, asked: StreamConfig, stream: S) -> bool:
+        made_with = stream.config.fork
+        if asked.fork == made_with:
+            return True
+        source = stream.source
+        if asked.fork is None or made_with is None or asked.fork.source != made_with.source or source is None:
+            return False
+        try:
+            return self._fork_point(asked.fork, source) == stream.base
+        except InvalidRequest:
+            return False
+
+    def _make_room(self, stream: S, size: int) -> None:
+        if self._bytes + size > self._limits.total_bytes:
+            raise StorageFull(stream.facts.name, self._limits.total_bytes)
+        if stream.tail - stream.base + size > self._limits.stream_bytes:
+            raise StreamFull(stream.facts.name, self._limits.stream_bytes)
+
+    # Writing
+
+    def _write(self, stream: S, append: Append, now: float) -> Appended:
+        """Carry out an append, but for its bytes, which the provider has yet to put where ``tail`` now says."""
+        writer = append.writer
+        known = self._writer_state(stream, writer.id, now) if writer is not None else None
+        if not is_new(append, stream.facts, stream.tail, stream.closed, stream.sequence, known):
+            stream.use(now)
+            return Appended(stream.facts, stream.tail, stream.closed, known, duplicate=True)
+        size = len(append.data)
+        if size:
+            self._make_room(stream, size)
+        if writer is not None:
+            known = WriterState(writer.epoch, writer.seq, now)
+            self._remember(stream, writer.id, known, now)
+        if size:
+            stream.tail += size
+            self._bytes += size
+        if append.sequence is not None:
+            stream.sequence = append.sequence
+        if append.close:
+            stream.closed = True
+        if stream.lifetime.ttl is not None:
+            stream.use(now)
+        stream.updated_at = now
+        return Appended(stream.facts, stream.tail, stream.closed, known)
+
+    def _writer_state(self, stream: S, writer_id: str, now: float) -> WriterState | None:
+        known = stream.writers.get(writer_id) if stream.writers is not None else None
+        return known if known is not None and now - known.seen < WRITER_MEMORY else None
+
+    def _remember(self, stream: S, writer_id: str, state: WriterState, now: float) -> None:
+        writers = stream.writers
+        if writers is None:
+            writers = stream.writers = {}
+        elif writer_id not in writers and len(writers) >= self._limits.writers:
+            for other, known in list(writers.items()):
+                if now - known.seen >= WRITER_MEMORY:
+                    del writers[other]
+            if len(writers) >= self._limits.writers:
+                raise InsufficientStorage(
+                    f"The stream remembers {self._limits.writers} producers, which is the limit. Reuse a Producer-Id."
+                )
+        writers[writer_id] = state
+
+    # Removing
+
+    def _remove(self, stream: S) -> None:
+        """Delete a stream, or only hide it while it has forks; and every hidden source that has none left then."""
+        stream.deleted = True
+        stream.deadline = inf
+        gone: S | None = stream
+        while gone is not None and gone.deleted and not gone.forks:
+            del self._streams[gone.facts.name]
+            self._bytes -= gone.size
+            source = gone.source
+            self._purged(gone)
+            gone.forget()
+            if source is not None:
+                source.forks -= 1
+            gone = source
+        if len(self._deadlines) > 2 * len(self._streams) + 1000:
+            self._deadlines = [entry for entry in self._deadlines if not entry[2].deleted]
+            heapify(self._deadlines)
+        self._removed(stream)
+
+    def _renew(self, name: str, now: float) -> None:
+        stream = self._streams.get(name)
+        if stream is not None and not stream.deleted and now < stream.deadline:
+            stream.use(now)
+
+    def _sweep(self, now: float, most: int) -> int:
+        removed = 0
+        while self._deadlines and removed < most and self._deadlines[0][0] <= now:
+            _, stream_id, stream = heappop(self._deadlines)
+            if stream.deleted or self._streams.get(stream.facts.name) is not stream:
+                continue
+            if now >= stream.deadline:
+                self._remove(stream)
+                removed += 1
+            else:
+                heappush(self._deadlines, (stream.deadline, stream_id, stream))
+        return removed

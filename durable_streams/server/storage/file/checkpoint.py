@@ -1,0 +1,128 @@
+"""A checkpoint: all that the catalogue knows, at a moment after which the journal tells the rest.
+
+While it is made, the server goes on. Streams are written down one after the other, each with the number of the last
+change that it had by then; when the journal is replayed on top, a change that a stream has had already is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from ...model import Lifetime, StreamConfig, WriterState
+from ..disk import Disk, File
+from .frames import CLOSING, ENTRIES, Header, frame, frame_size
+from .places import Piece
+
+FOLDER: Final = "checkpoint"
+_NEW: Final = ".new"
+
+encode: Final = msgspec.msgpack.Encoder().encode
+
+
+class Held(Struct, array_like=True, gc=False):
+    """
+    What is known of a stream.
+
+    :ivar used_at: when its lifetime began to count.
+    :ivar lsn: the number of the last change that is in this.
+    :ivar filed: how many bytes are in its own file, from ``base`` on.
+    :ivar filed_appends: of how many appends these are.
+    :ivar pieces: the appends that come after, in packs. What comes after these is in the journal.
+    """
+
+    id: int
+    name: str
+    incarnation: int
+    content_type: str
+    config: StreamConfig
+    lifetime: Lifetime
+    source: int | None
+    base: int
+    tail: int
+    closed: bool
+    deleted: bool
+    sequence: bytes | None
+    writers: dict[str, WriterState] | None
+    created_at: float
+    updated_at: float
+    used_at: float
+    lsn: int
+    filed: int
+    filed_appends: int
+    pieces: tuple[Piece, ...]
+
+
+class Closing(Struct, array_like=True, gc=False):
+    """
+    How a checkpoint ends.
+
+    :ivar streams: how many there are in it.
+    :ivar segment: the number of the journal segment from which on to replay.
+    :ivar lsn: the number of the first change in that segment.
+    :ivar last_id: the greatest id that a stream has had.
+    :ivar packs: the packs that have pieces, by number, with their sizes in bytes.
+    """
+
+    streams: int
+    segment: int
+    lsn: int
+    last_id: int
+    packs: dict[int, int]
+
+
+def path_of(number: int) -> str:
+    """Name a checkpoint's file."""
+    return f"{FOLDER}/{number:016d}"
+
+
+def numbers(disk: Disk) -> list[int]:
+    """List the checkpoints that are complete."""
+    return sorted(int(name) for name in disk.names(FOLDER) if name.isdigit())
+
+
+def latest(disk: Disk) -> int | None:
+    """Say the number of the latest checkpoint."""
+    return max(numbers(disk), default=None)
+
+
+def unfinished(disk: Disk) -> list[str]:
+    """List the files of checkpoints that were never completed."""
+    return [f"{FOLDER}/{name}" for name in disk.names(FOLDER) if name.endswith(_NEW)]
+
+
+class CheckpointFile:
+    """A checkpoint that is being written. Every method blocks, and may raise OSError."""
+
+    def __init__(self, disk: Disk, number: int) -> None:
+        self._disk = disk
+        self.number = number
+        disk.make_folder(FOLDER)
+        self._file: File = disk.open(path_of(number) + _NEW, new=True)
+        self.size = 0
+        self._streams = 0
+
+    def add(self, entries: Sequence[Held]) -> None:
+        """Write down some streams."""
+        self._write(ENTRIES, encode(entries))
+        self._streams += len(entries)
+
+    def _write(self, magic: bytes, payload: bytes) -> None:
+        self._file.write(frame(Header(magic, len(payload), self.number, 0, 0, 0), payload), self.size)
+        self.size += frame_size(len(payload))
+
+    def complete(self, segment: int, lsn: int, last_id: int, packs: dict[int, int]) -> None:
+        """Make it the latest one."""
+        self._write(CLOSING, encode(Closing(self._streams, segment, lsn, last_id, packs)))
+        self._file.sync()
+        self._file.close()
+        self._disk.rename(path_of(self.number) + _NEW, path_of(self.number))
+        self._disk.sync_folder(FOLDER)
+
+    def abandon(self) -> None:
+        """Leave nothing of it."""
+        self._file.close()
+        self._disk.remove(path_of(self.number) + _NEW)

@@ -1,0 +1,107 @@
+"""Open files, as few as there may be: the ones that were read last stay open, the others are opened again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+from ..disk import Disk, File
+
+
+class _Open:
+    __slots__ = ("dropped", "file", "users")
+
+    def __init__(self, file: File) -> None:
+        self.file = file
+        self.users = 0
+        self.dropped = False
+
+
+class OpenFiles:
+    """
+    Files that are open for reading, for several threads.
+
+    :param most: how many stay open while nobody reads them.
+    """
+
+    def __init__(self, disk: Disk, most: int) -> None:
+        self._disk = disk
+        self._most = most
+        self._lock = Lock()
+        self._open: OrderedDict[str, _Open] = OrderedDict()
+
+    @contextmanager
+    def using(self, path: str) -> Iterator[File]:
+        """
+        Have a file open; blocks, if it is not.
+
+        :raises OSError: it can't be opened.
+        """
+        entry = self._take(path)
+        if entry is None:
+            file = self._disk.open(path)
+            with self._lock:
+                entry = self._open.get(path)
+                if entry is None:
+                    entry = self._open[path] = _Open(file)
+                else:
+                    file.close()
+                entry.users += 1
+                self._shrink()
+        try:
+            yield entry.file
+        finally:
+            self._give_back(entry)
+
+    def read_now(self, path: str, position: int, size: int) -> bytes | None:
+        """Read without waiting for the disk; None, if that can't be done."""
+        entry = self._take(path)
+        if entry is None:
+            return None
+        try:
+            return entry.file.read_now(position, size)
+        finally:
+            self._give_back(entry)
+
+    def read(self, path: str, position: int, size: int) -> bytes:
+        """Read, and wait for the disk."""
+        with self.using(path) as file:
+            return file.read(position, size)
+
+    def drop(self, path: str) -> None:
+        """Let go of a file that is about to be removed."""
+        with self._lock:
+            entry = self._open.pop(path, None)
+            if entry is not None:
+                self._close(entry)
+
+    def close(self) -> None:
+        """Let go of all."""
+        with self._lock:
+            while self._open:
+                self._close(self._open.popitem()[1])
+
+    def _take(self, path: str) -> _Open | None:
+        with self._lock:
+            entry = self._open.get(path)
+            if entry is not None:
+                self._open.move_to_end(path)
+                entry.users += 1
+            return entry
+
+    def _give_back(self, entry: _Open) -> None:
+        with self._lock:
+            entry.users -= 1
+            if entry.dropped and not entry.users:
+                entry.file.close()
+
+    def _shrink(self) -> None:
+        while len(self._open) > self._most:
+            self._close(self._open.popitem(last=False)[1])
+
+    def _close(self, entry: _Open) -> None:
+        entry.dropped = True
+        if not entry.users:
+            entry.file.close()

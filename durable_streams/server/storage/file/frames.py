@@ -1,0 +1,78 @@
+"""The frames that journals and checkpoints consist of: a header, a payload, and a checksum over both.
+
+``docs/file-format.rst`` describes them. All numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final, NamedTuple
+from zlib import crc32
+
+#: Where a frame may begin: at a multiple of this, so that no write ever touches a block that an earlier one filled.
+BLOCK: Final = 4096
+
+#: magic, checksum of the rest, payload size, segment, first LSN, last LSN, durable LSN
+_HEADER: Final = Struct("<4sIQQQQQ")
+HEADER_SIZE: Final = _HEADER.size
+_CHECKED_FROM: Final = 8
+
+BATCH: Final = b"DSb1"
+OPENING: Final = b"DSj1"
+ENTRIES: Final = b"DSe1"
+CLOSING: Final = b"DSz1"
+PIECE: Final = b"DSp1"
+
+_ZEROS: Final = bytes(BLOCK)
+
+
+class Header(NamedTuple):
+    """
+    What a frame says of itself.
+
+    :ivar size: of the payload, in bytes.
+    :ivar number: of the file that it is in.
+    :ivar first: the LSN of its first change; in the opening of a journal segment, of the first that will be in it.
+    :ivar last: the LSN of its last change.
+    :ivar durable: up to which LSN everything was on the disk for sure when it was written.
+    """
+
+    magic: bytes
+    size: int
+    number: int
+    first: int
+    last: int
+    durable: int
+
+
+def padded(size: int) -> int:
+    """Round up to where the next frame may begin."""
+    return (size + BLOCK - 1) // BLOCK * BLOCK
+
+
+def frame_size(payload_size: int) -> int:
+    """Say how much room a frame takes, padding included."""
+    return padded(HEADER_SIZE + payload_size)
+
+
+def frame(header: Header, payload: bytes) -> list[bytes]:
+    """Make a frame, as parts to be written one after the other, padded to whole blocks."""
+    rest = _HEADER.pack(header.magic, 0, len(payload), *header[2:])
+    checksum = crc32(payload, crc32(rest[_CHECKED_FROM:]))
+    head = _HEADER.pack(header.magic, checksum, len(payload), *header[2:])
+    return [head, payload, _ZEROS[: -(HEADER_SIZE + len(payload)) % BLOCK]]
+
+
+def read_header(data: bytes) -> tuple[Header, int] | None:
+    """Take a header apart, and say its checksum; None, if it is none."""
+    if len(data) < HEADER_SIZE:
+        return None
+    magic, checksum, size, number, first, last, durable = _HEADER.unpack_from(data)
+    if magic not in (BATCH, OPENING, ENTRIES, CLOSING, PIECE):
+        return None
+    return Header(magic, size, number, first, last, durable), checksum
+
+
+def is_whole(head: bytes, checksum: int, payload: bytes) -> bool:
+    """Tell whether a payload is the one that a header was made for."""
+    return crc32(payload, crc32(head[_CHECKED_FROM:HEADER_SIZE])) == checksum

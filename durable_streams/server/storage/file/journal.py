@@ -1,0 +1,308 @@
+"""The journal: what has happened, in order, on the disk before anybody is told of it.
+
+It is a row of segments. A batch of changes is one frame, written and made durable by one system call; what comes
+meanwhile is the next batch. Segments have their room reserved beforehand, so that a full disk is found out before
+anything is accepted, and not in the middle of a write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from ...errors import InsufficientStorage
+from ..changes import Change
+from ..committed import NotYet
+from ..disk import Disk, File, is_full
+from ..workers import Worker
+from .frames import BATCH, BLOCK, OPENING, Header, frame, frame_size
+
+FOLDER: Final = "journal"
+
+#: How large segments are, in bytes; on a disk that has no room for the first, the next is tried.
+SEGMENT_SIZES: Final = (64 << 20, 16 << 20, 4 << 20, 1 << 20)
+
+#: What is kept for removals when there is no room for anything else, in bytes.
+RESERVE: Final = 128 << 10
+
+#: How long, in seconds, a full disk is left alone before it is asked again.
+_PATIENCE: Final = 0.5
+
+encode: Final = msgspec.msgpack.Encoder().encode
+
+
+def path_of(number: int) -> str:
+    """Name a segment's file."""
+    return f"{FOLDER}/{number:016d}"
+
+
+class _Segment:
+    """
+    A file that batches are written to.
+
+    :ivar room: how many bytes are reserved.
+    :ivar position: where the next frame begins.
+    :ivar first: the LSN of the first change that is in it, or will be.
+    """
+
+    __slots__ = ("file", "first", "number", "position", "room")
+
+    def __init__(self, number: int, file: File, room: int) -> None:
+        self.number = number
+        self.file = file
+        self.room = room
+        self.position = 0
+        self.first = 0
+
+
+class Written(Struct, frozen=True, gc=False):
+    """
+    How the journal stands after a batch.
+
+    :ivar left: bytes left in the segment.
+    :ivar spare: bytes in the next one, if it is there.
+    :ivar frame: bytes that the batch took.
+    """
+
+    left: int
+    spare: int
+    frame: int
+
+
+class Journal:
+    """
+    The journal that is written to. Its segments belong to the worker; the reactor knows how they stood last.
+
+    :param durable: whether a batch is on the disk when its Deferred fires; else it is with the operating system.
+    :param number: of the first segment that it makes.
+    :param lsn: of the last change so far.
+    :ivar first_number: of the segment that the latest changes are in.
+    :ivar durable_lsn: up to which change all are on the disk.
+    :ivar size: how many bytes were written.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        worker: Worker,
+        seconds: Callable[[], float],
+        durable: bool,
+        number: int,
+        lsn: int,
+        sizes: Sequence[int] = SEGMENT_SIZES,
+    ) -> None:
+        self._disk = disk
+        self._worker = worker
+        self._seconds = seconds
+        self._durable = durable
+        self._sizes = sizes
+        self._next_number = number
+        self._lsn = lsn
+        self.durable_lsn = lsn
+        self.size = 0
+        # The worker's
+        self._segment: _Segment | None = None
+        self._spare: _Segment | None = None
+        self._unsynced_lsn = lsn
+        # The reactor's
+        self._left = self._spare_room = self._under_way = 0
+        self._preparing: Deferred[None] | None = None
+        self._full_until = 0.0
+
+    def open(self) -> None:
+        """
+        Make the first segment. Blocks.
+
+        :raises OSError: it can't be made.
+        """
+        self._disk.make_folder(FOLDER)
+        self._spare = self._make_segment(0)
+        self._rotate()
+        assert self._segment is not None
+        self._left = self._segment.room - self._segment.position
+
+    # Room
+
+    def check_room(self, size: int, queued: int, removal: bool) -> None:
+        """
+        See that a change of ``size`` bytes at the most can be written, beside what is queued and under way.
+
+        :raises NotYet: a segment is being made.
+        :raises InsufficientStorage: the disk is full.
+        """
+        need = frame_size(size + queued)
+        kept = 0 if removal else RESERVE
+        left = self._left - self._under_way
+        if need + kept <= left:
+            if left < RESERVE * 8 and not self._spare_room:
+                self._prepare(0)
+            return
+        if need + BLOCK <= self._spare_room:
+            return
+        if self._spare_room and frame_size(size) + BLOCK <= self._spare_room and (queued or self._under_way):
+            # It fits when what is before it is written.
+            raise NotYet(self._prepare(0))
+        if self._seconds() < self._full_until:
+            raise InsufficientStorage("The disk is full. Delete streams that are done with, or make room on it.")
+        raise NotYet(self._prepare(frame_size(size) + BLOCK))
+
+    def _prepare(self, least: int) -> Deferred[None]:
+        """Have another segment made; say when that is done, or has failed, or when what is under way is written."""
+        ready: Deferred[None] = Deferred()
+        if self._preparing is None:
+            self._preparing = self._worker.do(lambda: self._make_spare(least)).addBoth(self._prepared)
+        waiting = self._preparing
+
+        def tell(_: None) -> None:
+            ready.callback(None)
+
+        waiting.addCallback(tell)
+        return ready
+
+    def _prepared(self, outcome: int | Failure) -> None:
+        self._preparing = None
+        if isinstance(outcome, Failure):
+            self._full_until = self._seconds() + _PATIENCE
+            self.refused(outcome)
+        else:
+            self._full_until = 0.0
+            self._spare_room = outcome
+
+    def refused(self, failure: Failure) -> None:
+        """Hear that there is no room for a segment, or that the disk has failed; to be replaced by the owner."""
+
+    def _make_spare(self, least: int) -> int:
+        if self._spare is not None and self._spare.room < least:
+            self._spare.file.reserve(least)
+            self._spare.room = least
+        if self._spare is None:
+            self._spare = self._make_segment(least)
+        return self._spare.room
+
+    def _make_segment(self, least: int) -> _Segment:
+        number = self._next_number
+        path = path_of(number)
+        file = self._disk.open(path, new=True)
+        try:
+            room = self._reserve(file, least)
+            file.sync()
+            self._disk.sync_folder(FOLDER)
+        except BaseException:
+            file.close()
+            self._disk.remove(path)
+            raise
+        self._next_number += 1
+        return _Segment(number, file, room)
+
+    def _reserve(self, file: File, least: int) -> int:
+        sizes = [max(size, least) for size in self._sizes]
+        for size in sizes:
+            try:
+                file.reserve(size)
+            except OSError as error:
+                if not is_full(error) or size == sizes[-1]:
+                    raise
+                file.cut(0)
+            else:
+                return size
+        raise AssertionError(sizes)
+
+    # Writing
+
+    def write(self, changes: Sequence[Change], lsn: int, most: int) -> Deferred[None]:
+        """
+        Write a batch.
+
+        :param lsn: the number of the last change in it.
+        :param most: how many bytes its changes take at the most.
+        """
+        self._under_way = frame_size(most)
+        durable_lsn = self.durable_lsn
+        return self._worker.do(lambda: self._write(changes, lsn, durable_lsn)).addCallback(self._written, lsn)
+
+    def _write(self, changes: Sequence[Change], lsn: int, durable_lsn: int) -> Written:
+        payload = encode(changes)
+        size = frame_size(len(payload))
+        segment = self._segment
+        assert segment is not None
+        if segment.position + size > segment.room:
+            segment = self._rotate()
+        header = Header(BATCH, len(payload), segment.number, self._lsn + 1, lsn, durable_lsn)
+        segment.file.write(frame(header, payload), segment.position, self._durable)
+        segment.position += size
+        self._lsn = lsn
+        return Written(segment.room - segment.position, 0 if self._spare is None else self._spare.room, size)
+
+    def _written(self, written: Written, lsn: int) -> None:
+        self._left = written.left
+        self._spare_room = written.spare
+        self._under_way = 0
+        self.size += written.frame
+        if self._durable:
+            self.durable_lsn = lsn
+
+    def _rotate(self) -> _Segment:
+        """Go on in the spare segment; everything before it is on the disk then."""
+        if self._spare is None:
+            self._spare = self._make_segment(0)
+        if self._segment is not None:
+            self._segment.file.cut(self._segment.position)
+            self._segment.file.sync()
+            self._segment.file.close()
+        segment, self._spare = self._spare, None
+        segment.first = self._lsn + 1
+        opening = Header(OPENING, 0, segment.number, self._lsn + 1, self._lsn, self._lsn)
+        segment.file.write(frame(opening, b""), 0, durable=True)
+        segment.position = BLOCK
+        self._segment = segment
+        return segment
+
+    def rotate(self) -> Deferred[tuple[int, int]]:
+        """
+        Begin a new segment, if there is room for one.
+
+        :returns: the number of the segment, and the LSN of the first change that is in it, or will be.
+        """
+
+        def work() -> tuple[_Segment, int, int]:
+            segment = self._segment
+            try:
+                segment = self._rotate()
+            except OSError as error:
+                if not is_full(error) or segment is None:
+                    raise
+            return segment, segment.room - segment.position, 0 if self._spare is None else self._spare.room
+
+        def done(outcome: tuple[_Segment, int, int]) -> tuple[int, int]:
+            segment, self._left, self._spare_room = outcome
+            self.durable_lsn = max(self.durable_lsn, segment.first - 1)
+            return segment.number, segment.first
+
+        return self._worker.do(work).addCallback(done)
+
+    def sync(self) -> Deferred[None]:
+        """Have on the disk what was written."""
+
+        def work() -> int:
+            if self._segment is not None:
+                self._segment.file.sync()
+            return self._lsn
+
+        def done(lsn: int) -> None:
+            self.durable_lsn = max(self.durable_lsn, lsn)
+
+        return self._worker.do(work).addCallback(done)
+
+    def close(self) -> None:
+        """Let go of the segments; the spare one, which has nothing in it, goes. The worker must be done."""
+        if self._segment is not None:
+            self._segment.file.close()
+        if self._spare is not None:
+            self._spare.file.close()
+            self._disk.remove(path_of(self._spare.number))
+        self._segment = self._spare = None

@@ -1,0 +1,431 @@
+"""The way of bytes out of the journal: to their places, so that a checkpoint can be made and the journal be cut.
+
+It goes on beside everything else: the catalogue is looked at in slices, and the disk is another thread's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ...errors import Unavailable
+from ..disk import Disk, File, is_full
+from ..workers import Worker
+from . import checkpoint as checkpoints
+from . import journal
+from .checkpoint import CheckpointFile, Held
+from .files import OpenFiles
+from .journal import Journal
+from .opening import Opened
+from .places import (
+    INDEX_ENTRY_SIZE,
+    OWN_FILE,
+    PACKS,
+    Content,
+    Piece,
+    data_path,
+    index_entries,
+    index_path,
+    pack_path,
+    piece_frame,
+    read_piece,
+    stream_folder,
+)
+from .recovery import segment_numbers
+from .stream import FileStream
+
+if TYPE_CHECKING:
+    from .storage import FileStorage
+
+#: How many pieces a stream may have before they become one.
+_PIECES: Final = 8
+
+#: How much is written at a time, in bytes, before others get their turn.
+_SLICE_BYTES: Final = 4 << 20
+
+#: When less than this share of a pack is needed, the rest is written anew.
+_LIVE_SHARE: Final = 0.5
+
+#: How long, in seconds, after one that failed for want of room a checkpoint is tried again.
+_PATIENCE: Final = 5.0
+
+_log = Logger()
+
+
+class Move(Struct, gc=False):
+    """
+    What is to be done with a stream's bytes: ``old`` pieces and the ``recent`` ones become one content.
+
+    :ivar kept: the pieces that stay as they are.
+    :ivar filed: where the stream's own file ends, if it has one.
+    :ivar to_file: whether they go there, instead of into the pack.
+    """
+
+    stream: FileStream
+    old: tuple[Piece, ...]
+    kept: tuple[Piece, ...]
+    recent: Content
+    filed: int
+    filed_appends: int
+    to_file: bool
+
+
+class Moved(Struct, gc=False):
+    """Where they are now."""
+
+    stream: FileStream
+    pieces: tuple[Piece, ...]
+    filed: int
+    filed_appends: int
+
+
+class Pack:
+    """A pack that is being filled. Every method blocks, and may raise OSError."""
+
+    def __init__(self, disk: Disk, number: int) -> None:
+        self._disk = disk
+        self.number = number
+        self.size = 0
+        self._file: File | None = None
+
+    def add(self, frames: Sequence[bytes]) -> None:
+        """Append some pieces."""
+        if self._file is None:
+            self._disk.make_folder(PACKS)
+            self._file = self._disk.open(pack_path(self.number), new=True)
+        self._file.write(frames, self.size)
+        self.size += sum(map(len, frames))
+
+    def complete(self) -> None:
+        """Have it on the disk."""
+        if self._file is not None:
+            self._file.sync()
+            self._file.close()
+            self._disk.sync_folder(PACKS)
+
+    def abandon(self) -> None:
+        """Leave nothing of it."""
+        if self._file is not None:
+            self._file.close()
+            self._disk.remove(pack_path(self.number))
+
+
+class Mover:
+    """
+    Makes checkpoints, one at a time, when the journal has grown enough.
+
+    :ivar packs: the packs that there are, with their sizes in bytes.
+    """
+
+    def __init__(
+        self,
+        storage: FileStorage,
+        disk: Disk,
+        files: OpenFiles,
+        written: Journal,
+        worker: Worker,
+        clock: IReactorTime,
+        opened: Opened,
+    ) -> None:
+        self._storage = storage
+        self._disk = disk
+        self._files = files
+        self._journal = written
+        self._worker = worker
+        self._clock = clock
+        self._number = opened.checkpoint
+        self._covered = -opened.journal_size
+        self._checkpoint_size = 0
+        self.packs = dict(opened.packs)
+        self._next_pack = max(self.packs, default=0) + 1
+        self._live: dict[int, int] = {}
+        self._running: Deferred[None] | None = None
+        self._soon: IDelayedCall | None = None
+        self._not_before = 0.0
+        self._stopping = False
+
+    # When
+
+    def consider(self) -> None:
+        """Make a checkpoint if the journal has grown enough since the last."""
+        grown = self._journal.size - self._covered
+        if grown >= max(self._storage.settings.checkpoint_bytes, self._checkpoint_size):
+            self.start()
+
+    @property
+    def behind(self) -> int:
+        """How many bytes the journal has grown since the last checkpoint."""
+        return self._journal.size - self._covered
+
+    def start_soon(self) -> None:
+        """Make a checkpoint when the reactor runs."""
+        self._soon = self._clock.callLater(0, self.start)
+
+    def start(self) -> None:
+        """Make a checkpoint, if none is under way, and none failed a moment ago."""
+        if self._running is None and not self._stopping and self._clock.seconds() >= self._not_before:
+            running = self._running = Deferred.fromCoroutine(self._make())
+            running.addBoth(self._over)
+
+    def _over(self, outcome: Failure | None) -> None:
+        self._running = None
+        if not isinstance(outcome, Failure):
+            return
+        self._not_before = self._clock.seconds() + _PATIENCE
+        if is_full(outcome.value):
+            _log.warn("There is no room on the disk for a checkpoint: {why}", why=outcome.getErrorMessage())
+        elif not outcome.check(_Stopped):
+            if not outcome.check(OSError, Unavailable):
+                _log.failure("A checkpoint could not be made.", failure=outcome)
+            self._storage.stop_writing(outcome)
+
+    def stop(self) -> Deferred[None]:
+        """Make no more checkpoints, and say when the one that is under way has come to an end."""
+        self._stopping = True
+        if self._soon is not None and self._soon.active():
+            self._soon.cancel()
+        ended: Deferred[None] = Deferred()
+        if self._running is None:
+            ended.callback(None)
+        else:
+            self._running.addBoth(lambda _: ended.callback(None))
+        return ended
+
+    # How
+
+    async def _make(self) -> None:
+        grown = self._journal.size
+        segment, lsn = await self._journal.rotate()
+        pack = Pack(self._disk, self._next_pack)
+        self._next_pack += 1
+        try:
+            moved = await self._move(pack)
+            await self._worker.do(pack.complete)
+        except BaseException:
+            await self._worker.do(pack.abandon)
+            raise
+        if pack.size:
+            self.packs[pack.number] = pack.size
+        for slice_ in _slices(moved, self._storage.settings.slice_streams):
+            for place in slice_:
+                self._put(place)
+            await self._others_turn()
+        file = await self._worker.do(lambda: CheckpointFile(self._disk, self._number + 1))
+        try:
+            packs = await self._write_down(file)
+            last_id = self._storage.newest_id
+            await self._storage.committed_and_synced()
+            await self._worker.do(lambda: file.complete(segment, lsn, last_id, packs))
+        except BaseException:
+            await self._worker.do(file.abandon)
+            raise
+        self._number = file.number
+        self._covered = grown
+        self._checkpoint_size = file.size
+        dropped = [number for number in self.packs if number not in packs]
+        self.packs = dict(packs)
+        await self._worker.do(lambda: self._cut(segment, file.number, dropped))
+
+    async def _others_turn(self) -> None:
+        if self._stopping:
+            raise _Stopped
+        await deferLater(self._clock, 0)
+
+    async def _move(self, pack: Pack) -> list[Moved]:
+        moved: list[Moved] = []
+        for slice_ in self._work(await self._streams_to_move()):
+            moves = slice_
+            moved += await self._worker.do(lambda moves=moves: self._carry_out(moves, pack))  # type: ignore[misc]
+            await self._others_turn()
+        return moved
+
+    async def _streams_to_move(self) -> Iterable[FileStream]:
+        """Find the streams that have bytes in the journal only, or in a pack that is mostly of no use any more."""
+        sparse = {number for number, size in self.packs.items() if self._live.get(number, size) < _LIVE_SHARE * size}
+        chosen = {stream.facts.id: stream for stream in self._storage.dirty}
+        if sparse:
+            for slice_ in _slices(self._storage.all_streams, 4 * self._storage.settings.slice_streams):
+                for stream in slice_:
+                    if any(piece.pack in sparse for piece in stream.pieces):
+                        chosen[stream.facts.id] = stream
+                await self._others_turn()
+        self._sparse = sparse
+        return chosen.values()
+
+    def _work(self, streams: Iterable[FileStream]) -> Iterator[list[Move]]:
+        moves: list[Move] = []
+        size = 0
+        for stream in streams:
+            move = None if stream.gone else self._plan(stream)
+            if move is not None:
+                moves.append(move)
+                size += len(move.recent.data) + sum(piece.size for piece in move.old)
+            if len(moves) >= self._storage.settings.slice_streams or size >= _SLICE_BYTES:
+                yield moves
+                moves = []
+                size = 0
+        if moves:
+            yield moves
+
+    def _plan(self, stream: FileStream) -> Move | None:
+        recent = stream.recent
+        start = stream.settled
+        content = Content(start, b"", Content.no_numbers("Q"), Content.no_numbers("I"))
+        if recent is not None and stream.shown > start:
+            count = len(recent.ends)
+            while recent.ends[count - 1] > stream.shown:
+                count -= 1
+            content = Content(start, recent.slice(start, stream.shown), recent.ends[:count], recent.checksums[:count])
+        pieces = stream.pieces
+        packed = sum(piece.size for piece in pieces)
+        if packed + len(content.data) >= OWN_FILE:
+            return Move(stream, pieces, (), content, stream.filed, stream.filed_appends, to_file=True)
+        # Pieces get fewer as they get older and larger, so that a byte is written some few times.
+        kept = len(pieces)
+        size = len(content.data)
+        if len(pieces) >= _PIECES or any(piece.pack in self._sparse for piece in pieces):
+            kept = 0
+        while kept and pieces[kept - 1].size <= size:
+            size += pieces[kept - 1].size
+            kept -= 1
+        if not content.data and kept == len(pieces):
+            return None
+        return Move(stream, pieces[kept:], pieces[:kept], content, stream.filed, stream.filed_appends, to_file=False)
+
+    def _carry_out(self, moves: Sequence[Move], pack: Pack) -> list[Moved]:
+        """Write some streams' bytes. In the worker's thread."""
+        moved = []
+        frames: list[bytes] = []
+        position = pack.size
+        for move in moves:
+            content = self._gathered(move)
+            if move.to_file:
+                moved.append(self._file(move, content))
+                continue
+            frames.append(piece_frame(move.stream.facts.id, content))
+            piece = Piece(pack.number, position, content.start, len(content.data), len(content.ends))
+            position += len(frames[-1])
+            moved.append(Moved(move.stream, (*move.kept, piece), move.filed, move.filed_appends))
+        if frames:
+            pack.add(frames)
+        return moved
+
+    def _gathered(self, move: Move) -> Content:
+        if not move.old:
+            return move.recent
+        start = move.old[0].start
+        parts = []
+        ends, checksums = Content.no_numbers("Q"), Content.no_numbers("I")
+        for piece in move.old:
+            content = read_piece(
+                self._files.read(pack_path(piece.pack), piece.position, piece.frame), piece.appends, piece.start
+            )
+            parts.append(content.data)
+            ends += content.ends
+            checksums += content.checksums
+        data = b"".join([*parts, move.recent.data])
+        return Content(start, data, ends + move.recent.ends, checksums + move.recent.checksums)
+
+    def _file(self, move: Move, content: Content) -> Moved:
+        stream_id = move.stream.facts.id
+        new = not move.filed
+        if new:
+            self._disk.make_folder(stream_folder(stream_id))
+        entries = index_entries(content.ends, content.checksums)
+        for path, data, position in (
+            (data_path(stream_id), content.data, move.filed),
+            (index_path(stream_id), entries, move.filed_appends * INDEX_ENTRY_SIZE),
+        ):
+            file = self._disk.open(path, new)
+            try:
+                file.write([data], position)
+                file.sync()
+            finally:
+                file.close()
+        if new:
+            self._disk.sync_folder(stream_folder(stream_id))
+        return Moved(move.stream, (), move.filed + len(content.data), move.filed_appends + len(content.ends))
+
+    def _put(self, moved: Moved) -> None:
+        """Read a stream's bytes from their new places from now on."""
+        stream = moved.stream
+        if stream.gone:
+            if moved.filed and not stream.filed:
+                stream.filed = moved.filed
+                self._storage.remove_files([stream])
+            return
+        stream.pieces = moved.pieces
+        stream.filed = moved.filed
+        stream.filed_appends = moved.filed_appends
+        self._storage.settle(stream)
+
+    async def _write_down(self, file: CheckpointFile) -> dict[int, int]:
+        """Write down all streams, and say which packs they are in."""
+        live: dict[int, int] = {}
+        for slice_ in _slices(self._storage.all_streams, self._storage.settings.slice_streams):
+            entries = [held(stream) for stream in slice_ if not stream.gone]
+            for entry in entries:
+                for piece in entry.pieces:
+                    live[piece.pack] = live.get(piece.pack, 0) + piece.frame
+            if entries:
+                await self._worker.do(lambda entries=entries: file.add(entries))  # type: ignore[misc]
+            await self._others_turn()
+        self._live = live
+        return {number: self.packs[number] for number in sorted(live)}
+
+    def _cut(self, segment: int, number: int, packs: Sequence[int]) -> None:
+        """Take away what the checkpoint has taken the place of. In the worker's thread."""
+        for other in checkpoints.numbers(self._disk):
+            if other < number:
+                self._disk.remove(checkpoints.path_of(other))
+        for other in segment_numbers(self._disk):
+            if other < segment:
+                self._disk.remove(journal.path_of(other))
+        for other in packs:
+            self._files.drop(pack_path(other))
+            self._disk.remove(pack_path(other))
+
+
+class _Stopped(Exception):
+    """The storage is being closed."""
+
+
+def _slices(streams: Iterable[object], size: int) -> Iterator[list]:  # type: ignore[type-arg]
+    items = list(streams)
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def held(stream: FileStream) -> Held:
+    """Say of a stream what a checkpoint says."""
+    facts = stream.facts
+    ttl = stream.lifetime.ttl
+    return Held(
+        facts.id,
+        facts.name,
+        facts.incarnation,
+        facts.content_type,
+        stream.config,
+        stream.lifetime,
+        None if stream.source is None else stream.source.facts.id,
+        stream.base,
+        stream.tail,
+        stream.closed,
+        stream.deleted,
+        stream.sequence,
+        stream.writers,
+        stream.created_at,
+        stream.updated_at,
+        stream.updated_at if ttl is None or stream.deleted else stream.deadline - ttl,
+        stream.lsn,
+        stream.filed,
+        stream.filed_appends,
+        stream.pieces,
+    )

@@ -1,0 +1,364 @@
+"""Taking up what is in a data directory: the catalogue is put together again, and what is left over is dealt with.
+
+What the journal and the checkpoint explain is tidied up. What they do not is set aside under a name that says so, and
+never deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import monotonic
+from typing import Final
+
+from msgspec import Struct
+from twisted.logger import Logger
+
+from ...model import WriterState
+from ...protocol.lifetimes import deadline
+from ..catalogue import facts_of
+from ..changes import Change, Made, Removed, Wrote
+from ..committed import Recent
+from ..disk import Disk
+from ..ownership import FORMAT_FILE, LOCK_FILE, StorageDamaged
+from . import checkpoint as checkpoints
+from . import journal
+from .checkpoint import Closing, Held
+from .places import INDEX_ENTRY_SIZE, PACKS, STREAMS, data_path, index_path, pack_path
+from .recovery import Replayed, read_checkpoint, replay, segment_numbers
+from .stream import FileStream
+
+SET_ASIDE: Final = "set-aside"
+
+#: What belongs at the top of a data directory.
+_KNOWN: Final = frozenset(
+    [FORMAT_FILE, LOCK_FILE, journal.FOLDER, checkpoints.FOLDER, PACKS, STREAMS, SET_ASIDE, "lost+found"]
+)
+
+_log = Logger()
+
+
+class Opened(Struct):
+    """
+    What was taken up.
+
+    :ivar last_id: the greatest id that a stream has had.
+    :ivar lsn: of the last change.
+    :ivar next_segment: the number of the segment to be made.
+    :ivar checkpoint: the number of the latest checkpoint; 0 for none.
+    :ivar packs: the packs that there are, with their sizes.
+    :ivar purged: the ids of the streams whose removal the journal tells of.
+    """
+
+    streams: list[FileStream]
+    last_id: int
+    lsn: int
+    next_segment: int
+    checkpoint: int
+    packs: dict[int, int]
+    purged: set[int]
+    replayed: Replayed
+    first_segment: int
+
+    @property
+    def journal_size(self) -> int:
+        """How many bytes of the journal no checkpoint covers."""
+        return self.replayed.size
+
+
+class Rebuilding:
+    """A catalogue that is put together from a checkpoint and the changes after it."""
+
+    def __init__(self, opened_at: float) -> None:
+        self._opened_at = opened_at
+        self._streams: dict[int, FileStream] = {}
+        self._sources: dict[int, int] = {}
+        self._unknown: set[int] = set()
+        self.purged: set[int] = set()
+        self.last_id = 0
+
+    def hold(self, held: Held) -> None:
+        """Take up a stream as a checkpoint has it."""
+        facts = facts_of(held.name, held.id, held.incarnation, held.content_type)
+        stream = FileStream(facts, held.config, held.lifetime, None, held.base, held.created_at)
+        stream.tail = held.tail
+        stream.closed = held.closed
+        stream.deleted = held.deleted
+        stream.sequence = held.sequence
+        stream.writers = held.writers
+        stream.updated_at = held.updated_at
+        stream.lsn = held.lsn
+        stream.filed = held.filed
+        stream.filed_appends = held.filed_appends
+        stream.pieces = held.pieces
+        self._use(stream, held.used_at)
+        self._add(stream, held.source)
+
+    def _use(self, stream: FileStream, at: float) -> None:
+        # What a read has renewed is not written down: to be taken up counts as use.
+        stream.deadline = deadline(stream.lifetime, max(at, self._opened_at))
+
+    def _add(self, stream: FileStream, source: int | None) -> None:
+        self._streams[stream.facts.id] = stream
+        if source is not None:
+            self._sources[stream.facts.id] = source
+        self.last_id = max(self.last_id, stream.facts.id)
+
+    def apply(self, change: Change, lsn: int) -> None:
+        """
+        Carry out a change, as far as the checkpoint has not seen it.
+
+        :raises StorageDamaged: it does not follow from what was before.
+        """
+        stream = self._streams.get(change.id)
+        if isinstance(change, Made):
+            self._make(stream, change, lsn)
+        elif stream is None:
+            # Its stream was gone when the checkpoint came to it, so that its removal must follow.
+            if isinstance(change, Wrote):
+                self._unknown.add(change.id)
+            else:
+                self._unknown.discard(change.id)
+                self.purged.add(change.id)
+        elif isinstance(change, Wrote):
+            self._write(stream, change, lsn)
+        elif isinstance(change, Removed):
+            stream.deleted = True
+            stream.lsn = max(stream.lsn, lsn)
+
+    def _make(self, stream: FileStream | None, made: Made, lsn: int) -> None:
+        if stream is None:
+            stream = FileStream(made.facts, made.config, made.lifetime, None, made.base, made.at)
+            stream.tail += len(made.data)
+            stream.lsn = lsn
+            self._use(stream, made.at)
+            self._add(stream, made.source)
+        if made.data:
+            self._put(stream, made.base, made.data, made.checksum, lsn)
+
+    def _write(self, stream: FileStream, wrote: Wrote, lsn: int) -> None:
+        if lsn > stream.lsn:
+            if wrote.start != stream.tail:
+                raise _gap(stream, lsn, wrote.start)
+            stream.lsn = lsn
+            stream.tail += len(wrote.data)
+            if wrote.sequence is not None:
+                stream.sequence = wrote.sequence
+            if wrote.close:
+                stream.closed = True
+            if wrote.writer is not None:
+                if stream.writers is None:
+                    stream.writers = {}
+                stream.writers[wrote.writer] = WriterState(wrote.epoch, wrote.seq, wrote.at)
+            stream.updated_at = wrote.at
+            self._use(stream, wrote.at)
+        if wrote.data:
+            self._put(stream, wrote.start, wrote.data, wrote.checksum, lsn)
+
+    def _put(self, stream: FileStream, start: int, data: bytes, checksum: int, lsn: int) -> None:
+        if start < stream.settled:
+            return
+        recent = stream.recent
+        if recent is None:
+            recent = stream.recent = Recent(stream.settled)
+        if start != recent.start + len(recent.data):
+            raise _gap(stream, lsn, start)
+        recent.add(data, start + len(data), checksum)
+
+    def finish(self) -> list[FileStream]:
+        """
+        Put the streams together, and leave out those that are gone.
+
+        :raises StorageDamaged: something is missing.
+        """
+        if self._unknown:
+            raise StorageDamaged(
+                f"The journal has changes of a stream, {min(self._unknown)}, that neither it nor the checkpoint knows."
+            )
+        for stream_id, source_id in self._sources.items():
+            stream = self._streams[stream_id]
+            source = stream.source = self._streams.get(source_id)
+            if source is not None:
+                source.forks += 1
+        for stream in list(self._streams.values()):
+            gone: FileStream | None = stream
+            while gone is not None and gone.deleted and not gone.forks and gone.facts.id in self._streams:
+                del self._streams[gone.facts.id]
+                self.purged.add(gone.facts.id)
+                source = gone.source
+                gone.forget()
+                if source is not None:
+                    source.forks -= 1
+                gone = source
+        streams = list(self._streams.values())
+        self._check(streams)
+        for stream in streams:
+            if stream.deleted:
+                stream.deadline = float("inf")
+        return streams
+
+    def _check(self, streams: list[FileStream]) -> None:
+        names: set[str] = set()
+        for stream in streams:
+            name = stream.facts.name
+            if name in names:
+                raise StorageDamaged(f"There are two streams of the name {name}.")
+            names.add(name)
+            if stream.source is None and stream.facts.id in self._sources:
+                raise StorageDamaged(f"The stream {name} was forked from one that is not there any more.")
+            end = stream.settled if stream.recent is None else stream.recent.ends[-1]
+            if end != stream.tail:
+                raise StorageDamaged(f"The stream {name} ends at {stream.tail}, but its bytes end at {end}.")
+
+
+def _gap(stream: FileStream, lsn: int, start: int) -> StorageDamaged:
+    return StorageDamaged(
+        f"Change {lsn} appends to the stream {stream.facts.name} at {start}, where it does not end: it is {stream.tail}."
+    )
+
+
+def load(disk: Disk, opened_at: float) -> Opened:
+    """
+    Read what there is, and change nothing.
+
+    :param opened_at: the time, in seconds since 1970.
+    :raises StorageDamaged: it is not whole.
+    """
+    rebuilding = Rebuilding(opened_at)
+    closing = read_checkpoint(disk, rebuilding.hold)
+    if closing is None:
+        closing = Closing(0, 0, 1, 0, {})
+    replayed = replay(disk, closing.segment, closing.lsn, rebuilding.apply)
+    streams = rebuilding.finish()
+    check_places(disk, streams, closing.packs)
+    return Opened(
+        streams,
+        max(rebuilding.last_id, closing.last_id),
+        replayed.lsn,
+        replayed.last_number + 1,
+        checkpoints.latest(disk) or 0,
+        closing.packs,
+        rebuilding.purged,
+        replayed,
+        closing.segment,
+    )
+
+
+def check_places(disk: Disk, streams: list[FileStream], packs: dict[int, int]) -> None:
+    """
+    See that every place that streams are in is there, and long enough.
+
+    :raises StorageDamaged: one is not.
+    """
+    wanted = {pack_path(number): size for number, size in packs.items()}
+    for stream in streams:
+        if stream.filed:
+            wanted[data_path(stream.facts.id)] = stream.filed
+            wanted[index_path(stream.facts.id)] = stream.filed_appends * INDEX_ENTRY_SIZE
+    for path, size in wanted.items():
+        try:
+            file = disk.open(path)
+        except FileNotFoundError:
+            raise StorageDamaged(f"The file {path} is missing. Restore it from a backup.") from None
+        try:
+            found = file.size()
+        finally:
+            file.close()
+        if found < size:
+            raise StorageDamaged(f"The file {path} has {found} bytes, and had {size} once. Restore it from a backup.")
+
+
+def open_directory(disk: Disk, where: str, opened_at: float) -> Opened:
+    """
+    Take up a data directory that is locked already.
+
+    :param where: what it is called in the log.
+    :raises StorageDamaged: something is missing that was there once.
+    """
+    began_at = monotonic()
+    opened = load(disk, opened_at)
+    # What a killed process has left with the operating system must not be shown before it is on the disk.
+    for segment in opened.replayed.segments:
+        file = disk.open(journal.path_of(segment.number))
+        try:
+            file.sync()
+        finally:
+            file.close()
+    disk.make_folder(journal.FOLDER)
+    disk.sync_folder(journal.FOLDER)
+    tidy(disk, opened)
+    replayed = opened.replayed
+    _log.info(
+        "{streams} streams were taken up from {where} in {seconds:.1f} s: checkpoint {checkpoint}, and {changes} "
+        "changes from {segments} journal segments.",
+        streams=len(opened.streams),
+        where=where,
+        seconds=monotonic() - began_at,
+        checkpoint=opened.checkpoint or "none",
+        changes=replayed.changes,
+        segments=len(replayed.segments),
+    )
+    for rest in replayed.unfinished:
+        _log.info(
+            "{path} ends with {size} bytes of a write, at {position}, that was not finished and that nobody was told "
+            "of. They are left out.",
+            path=rest.path,
+            size=rest.size,
+            position=rest.position,
+        )
+    return opened
+
+
+def tidy(disk: Disk, opened: Opened) -> None:
+    """Take away what is explained and not needed, and set aside what is not explained."""
+    for path in superseded(disk, opened):
+        disk.remove(path)
+    for path in unexplained(disk, opened):
+        disk.make_folder(SET_ASIDE)
+        place = f"{SET_ASIDE}/{path.replace('/', '-')}"
+        taken = set(disk.names(SET_ASIDE))
+        while place.partition("/")[2] in taken:
+            place += "+"
+        disk.rename(path, place)
+        disk.sync_folder(SET_ASIDE)
+        _log.warn(
+            "{path} does not belong to this data directory as far as it can be told. It was set aside as {place}; look "
+            "whether it is needed, and remove it if not.",
+            path=path,
+            place=place,
+        )
+
+
+def superseded(disk: Disk, opened: Opened) -> Iterator[str]:
+    """List the files that something later has taken the place of, or that were never finished."""
+    yield from checkpoints.unfinished(disk)
+    yield from (checkpoints.path_of(number) for number in checkpoints.numbers(disk) if number < opened.checkpoint)
+    yield from (journal.path_of(number) for number in segment_numbers(disk) if number < opened.first_segment)
+    yield from opened.replayed.unused
+    yield from (pack_path(int(name)) for name in disk.names(PACKS) if name.isdigit() and int(name) not in opened.packs)
+    filed = {stream.facts.id: stream.filed for stream in opened.streams}
+    for path, stream_id in _stream_files(disk):
+        # The file of a stream that was removed; or one that was begun, of bytes that the journal still has.
+        if stream_id is not None and (stream_id in opened.purged or filed.get(stream_id) == 0):
+            yield path
+
+
+def unexplained(disk: Disk, opened: Opened) -> Iterator[str]:
+    """List what is there, and why is not known."""
+    yield from (name for name in disk.names("") if name not in _KNOWN)
+    for folder in (journal.FOLDER, checkpoints.FOLDER, PACKS):
+        yield from (f"{folder}/{name}" for name in disk.names(folder) if not name.isdigit())
+    known = {stream.facts.id for stream in opened.streams}
+    for path, stream_id in _stream_files(disk):
+        if stream_id not in known:
+            yield path
+
+
+def _stream_files(disk: Disk) -> Iterator[tuple[str, int | None]]:
+    for folder in disk.names(STREAMS):
+        for name in disk.names(f"{STREAMS}/{folder}"):
+            path = f"{STREAMS}/{folder}/{name}"
+            number = name.partition(".")[0]
+            stream_id = int(number) if number.isdigit() else None
+            if stream_id is not None and path not in (data_path(stream_id), index_path(stream_id)):
+                stream_id = None
+            yield path, stream_id

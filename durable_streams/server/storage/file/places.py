@@ -1,0 +1,176 @@
+"""Where streams' bytes are once they have left the journal: in packs while they are few, in files of their own then.
+
+``docs/file-format.rst`` describes both.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from struct import Struct as Layout
+from typing import Final, Literal, overload
+
+from msgspec import Struct
+
+from .frames import HEADER_SIZE, PIECE, Header, frame, is_whole, read_header
+
+PACKS: Final = "packs"
+STREAMS: Final = "streams"
+
+#: A stream whose bytes are at least that many gets a file of its own.
+OWN_FILE: Final = 65_536
+
+_INDEX_ENTRY: Final = Layout("<QI")
+INDEX_ENTRY_SIZE: Final = _INDEX_ENTRY.size
+
+#: How many entries of an index are read at a time.
+_INDEX_BLOCK: Final = 340
+
+
+class Piece(Struct, array_like=True, frozen=True, gc=False):
+    """
+    Some appends of a stream, in a pack.
+
+    :ivar position: of the piece's frame in the pack.
+    :ivar start: where its first append begins in the stream.
+    :ivar size: how many bytes of the stream it has.
+    """
+
+    pack: int
+    position: int
+    start: int
+    size: int
+    appends: int
+
+    @property
+    def end(self) -> int:
+        """Where its last append ends in the stream."""
+        return self.start + self.size
+
+    @property
+    def frame(self) -> int:
+        """How many bytes it takes in the pack."""
+        return HEADER_SIZE + 8 * self.appends + self.size
+
+
+class Content(Struct, gc=False):
+    """Some appends, wherever they are: their bytes, where they end in the stream, and a CRC-32 for each."""
+
+    start: int
+    data: bytes
+    ends: array[int]
+    checksums: array[int]
+
+    @staticmethod
+    def no_numbers(typecode: Literal["I", "Q"]) -> array[int]:
+        """Begin a list of ends (Q) or of checksums (I)."""
+        return array(typecode)
+
+
+def pack_path(number: int) -> str:
+    """Name a pack's file."""
+    return f"{PACKS}/{number:016d}"
+
+
+def stream_folder(stream_id: int) -> str:
+    """Name the folder that a stream's files are in."""
+    return f"{STREAMS}/{stream_id % 256:02x}"
+
+
+def data_path(stream_id: int) -> str:
+    """Name the file of a stream's bytes."""
+    return f"{stream_folder(stream_id)}/{stream_id}.data"
+
+
+def index_path(stream_id: int) -> str:
+    """Name the file that says where a stream's appends end."""
+    return f"{stream_folder(stream_id)}/{stream_id}.index"
+
+
+def _little_endian(numbers: array[int]) -> array[int]:
+    if sys.byteorder == "big":
+        numbers = array(numbers.typecode, numbers)
+        numbers.byteswap()
+    return numbers
+
+
+def piece_frame(stream_id: int, content: Content) -> bytes:
+    """Write appends as they stand in a pack."""
+    ends = array("I", [end - content.start for end in content.ends])
+    payload = b"".join((_little_endian(ends).tobytes(), _little_endian(content.checksums).tobytes(), content.data))
+    end = content.start + len(content.data)
+    head, payload, _ = frame(Header(PIECE, len(payload), stream_id, content.start, end, len(ends)), payload)
+    return head + payload
+
+
+def read_piece(data: bytes, appends: int, start: int) -> Content:
+    """Take a piece's frame apart."""
+    numbers = array("I")
+    numbers.frombytes(data[HEADER_SIZE : HEADER_SIZE + 8 * appends])
+    numbers = _little_endian(numbers)
+    ends = array("Q", [start + end for end in numbers[:appends]])
+    return Content(start, data[HEADER_SIZE + 8 * appends :], ends, numbers[appends:])
+
+
+def is_piece(data: bytes, stream_id: int, piece: Piece) -> bool:
+    """Tell whether what stands in a pack is the piece that is meant, and whole."""
+    found = read_header(data)
+    return (
+        found is not None
+        and found[0] == (PIECE, len(data) - HEADER_SIZE, stream_id, piece.start, piece.end, piece.appends)
+        and is_whole(data, found[1], data[HEADER_SIZE:])
+    )
+
+
+def index_entries(ends: Sequence[int], checksums: Sequence[int]) -> bytes:
+    """Write what an index says of some appends."""
+    return b"".join(map(_INDEX_ENTRY.pack, ends, checksums))
+
+
+def read_index(data: bytes) -> list[tuple[int, int]]:
+    """Read an index: where each append ends, and its checksum."""
+    return [(end, checksum) for end, checksum in _INDEX_ENTRY.iter_unpack(data)]
+
+
+class Index(Sequence[int]):
+    """
+    Where the appends in a stream's own file end, read as far as it is looked at.
+
+    :param read: reads some of the index file, by position and size.
+    """
+
+    def __init__(self, count: int, read: Callable[[int, int], bytes]) -> None:
+        self._count = count
+        self._read = read
+        self._blocks: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[int]: ...
+
+    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(self._count))]
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        number, offset = divmod(index, _INDEX_BLOCK)
+        block = self._blocks.get(number)
+        if block is None:
+            first = number * _INDEX_BLOCK
+            size = min(_INDEX_BLOCK, self._count - first) * INDEX_ENTRY_SIZE
+            block = self._blocks[number] = self._read(first * INDEX_ENTRY_SIZE, size)
+        end: int = _INDEX_ENTRY.unpack_from(block, offset * INDEX_ENTRY_SIZE)[0]
+        return end
+
+
+def last_end(ends: Sequence[int], start: int, most: int) -> int:
+    """Say where the last append ends that ends at ``most`` or before; ``start``, if none ends after it."""
+    index = bisect_right(ends, most)
+    return max(ends[index - 1], start) if index else start

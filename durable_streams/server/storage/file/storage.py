@@ -1,0 +1,333 @@
+"""The file storage: a journal that everything goes through, and the places where bytes come to rest."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from msgspec import Struct
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ...errors import StreamNotFound, Unavailable
+from ...interfaces import IStorage
+from ...model import StorageLimits
+from ...protocol.reading import end_of_read, start_of_append
+from ..changes import Change
+from ..committed import CommittedStorage
+from ..disk import Disk, RealDisk, is_full
+from ..ownership import StorageDamaged, take
+from ..workers import ThreadWorker, Worker
+from .files import OpenFiles
+from .journal import SEGMENT_SIZES, Journal
+from .moving import Mover
+from .opening import Opened, open_directory
+from .places import Content, Index, Piece, data_path, index_path, last_end, pack_path, read_piece
+from .stream import FileStream
+
+KIND: Final = "file"
+VERSION: Final = 1
+
+#: How long, in seconds, file-fast leaves to the operating system what it has answered.
+SYNC_INTERVAL: Final = 0.1
+
+_log = Logger()
+
+
+class FileSettings(Struct, frozen=True, gc=False):
+    """
+    How the file storage goes about it.
+
+    :ivar durable: whether an answer waits for the disk; else for the operating system only.
+    :ivar queued_bytes: how much may wait to be written; what comes beyond that is refused.
+    :ivar checkpoint_bytes: how much the journal may grow before a checkpoint is made.
+    :ivar most_behind_bytes: how much it may grow while it waits for one; what comes beyond that is refused.
+    :ivar open_files: how many files stay open for reading.
+    :ivar segment_sizes: how large journal segments are, and what is tried when the disk has no room for that.
+    :ivar slice_streams: how many streams a checkpoint looks at before others get their turn.
+    """
+
+    durable: bool = True
+    queued_bytes: int = 67_108_864
+    checkpoint_bytes: int = 67_108_864
+    most_behind_bytes: int = 536_870_912
+    open_files: int = 128
+    segment_sizes: tuple[int, ...] = SEGMENT_SIZES
+    slice_streams: int = 128
+
+
+@implementer(IStorage)
+class FileStorage(CommittedStorage[FileStream]):
+    """
+    Streams in a directory.
+
+    :param directory: where they are; it is made, if it is not there.
+    :param reactor: the time, and where the outcomes of threads are told.
+    :param disk: None for the operating system's.
+    :param workers: makes whoever writes, reads and moves, by name and number of hands; None for threads.
+    """
+
+    kind: ClassVar[str] = KIND
+
+    def __init__(
+        self,
+        directory: str | Path,
+        reactor: Any,
+        limits: StorageLimits = StorageLimits(),  # noqa: B008 (frozen)
+        settings: FileSettings = FileSettings(),  # noqa: B008 (frozen)
+        disk: Disk | None = None,
+        workers: Callable[[str, int], Worker] | None = None,
+    ) -> None:
+        if workers is None:
+            workers = partial(ThreadWorker, reactor)
+        super().__init__(limits, reactor, FileStream, workers("reader", 4), settings.queued_bytes)
+        self._where = str(directory)
+        self._disk: Disk = RealDisk(directory) if disk is None else disk
+        self.settings = settings
+        self._writer = workers("journal", 1)
+        self._moving_worker = workers("checkpoint", 1)
+        self._files = OpenFiles(self._disk, settings.open_files)
+        self._dirty: dict[int, FileStream] = {}
+        self._journal: Journal
+        self._mover: Mover
+        self._opened = False
+        self._syncing: IDelayedCall | None = None
+        self._to_discard: list[tuple[int, Sequence[FileStream]]] = []
+        self._retrying: IDelayedCall | None = None
+
+    # Opening and closing
+
+    def open(self) -> None:
+        """
+        Take up what is in the directory. Blocks.
+
+        :raises StorageError: it can't be taken up; the message says why.
+        :raises OSError: the disk does not let us.
+        """
+        if self._opened:
+            return
+        take(self._disk, KIND, VERSION, self._where)
+        try:
+            self._take_up(open_directory(self._disk, self._where, self._clock.seconds()))
+        except BaseException:
+            self._disk.unlock()
+            raise
+        self._opened = True
+
+    def _take_up(self, opened: Opened) -> None:
+        for stream in opened.streams:
+            stream.show()
+            self._enter(stream)
+            if stream.recent is not None:
+                self._dirty[stream.facts.id] = stream
+        self._last_id = opened.last_id
+        self._lsn = self._removal_lsn = self.committed_lsn = opened.lsn
+        self._journal = Journal(
+            self._disk,
+            self._writer,
+            self._clock.seconds,
+            self.settings.durable,
+            opened.next_segment,
+            opened.lsn,
+            self.settings.segment_sizes,
+        )
+        self._journal.refused = self._no_segment  # type: ignore[method-assign]
+        self._journal.open()
+        self._mover = Mover(self, self._disk, self._files, self._journal, self._moving_worker, self._clock, opened)
+        if opened.journal_size:
+            self._mover.start_soon()
+
+    def _close(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._let_go())
+
+    async def _let_go(self) -> None:
+        if not self._opened:
+            for worker in (self._readers, self._moving_worker, self._writer):
+                worker.close()
+            return
+        if self._retrying is not None and self._retrying.active():
+            self._retrying.cancel()
+        await self._mover.stop()
+        if self._syncing is not None:
+            self._syncing.cancel()
+            self._syncing = None
+        if self._failed is None:
+            try:
+                await self._journal.sync()
+            except OSError:
+                self.stop_writing(Failure())
+            self._discard_durable()
+        await self._moving_worker.do(lambda: None)
+        for worker in (self._readers, self._moving_worker, self._writer):
+            worker.close()
+        self._journal.close()
+        self._files.close()
+        self._disk.unlock()
+
+    # The journal
+
+    def _check_room(self, size: int, removal: bool) -> None:
+        if self._mover.behind > self.settings.most_behind_bytes and not removal:
+            raise Unavailable("The disk is behind with what it has taken. Come back in a moment.")
+        self._journal.check_room(size, self._queued_bytes, removal)
+
+    async def committed_and_synced(self) -> None:
+        """Wait until all that was accepted so far is on the disk."""
+        await self._after(lambda: None)
+        if not self.settings.durable:
+            await self._journal.sync()
+
+    def _no_segment(self, failure: Failure) -> None:
+        if is_full(failure.value):
+            # What the journal has may be cut by a checkpoint.
+            self._mover.start()
+        else:
+            self.stop_writing(failure)
+
+    def _commit(self, changes: Sequence[Change], lsn: int, most: int) -> Deferred[None]:
+        return self._journal.write(changes, lsn, most).addCallback(self._wrote)
+
+    def _wrote(self, _: None) -> None:
+        if not self.settings.durable and self._syncing is None:
+            self._syncing = self._clock.callLater(SYNC_INTERVAL, self._sync)
+        if self._to_discard:
+            self._discard_durable()
+        self._mover.consider()
+
+    def _sync(self) -> None:
+        self._syncing = None
+        if self._failed is None:
+            self._journal.sync().addCallbacks(lambda _: self._discard_durable(), self.stop_writing)
+
+    # Removal
+
+    def _discard(self, streams: Sequence[FileStream]) -> None:
+        for stream in streams:
+            self._dirty.pop(stream.facts.id, None)
+        filed = [stream for stream in streams if stream.filed]
+        if filed:
+            self._to_discard.append((self.committed_lsn, filed))
+            self._discard_durable()
+
+    def _discard_durable(self) -> None:
+        """Take away the files of streams whose removal is on the disk."""
+        durable = self._journal.durable_lsn
+        while self._to_discard and self._to_discard[0][0] <= durable:
+            self.remove_files(self._to_discard.pop(0)[1])
+
+    def remove_files(self, streams: Sequence[FileStream]) -> None:
+        """Take away streams' own files, in the background."""
+        ids = [stream.facts.id for stream in streams]
+
+        def work() -> None:
+            for stream_id in ids:
+                for path in (data_path(stream_id), index_path(stream_id)):
+                    self._files.drop(path)
+                    self._disk.remove(path)
+
+        self._moving_worker.do(work).addErrback(
+            lambda failure: _log.warn(
+                "The files of deleted streams could not be removed: {reason}. They are removed at the next start.",
+                reason=failure.getErrorMessage(),
+            )
+        )
+
+    # Bytes
+
+    def _remember_bytes(self, stream: FileStream, data: bytes, end: int, checksum: int) -> None:
+        if stream.recent is None:
+            self._dirty[stream.facts.id] = stream
+        super()._remember_bytes(stream, data, end, checksum)
+
+    @property
+    def dirty(self) -> list[FileStream]:
+        """The streams that have bytes in the journal only."""
+        return list(self._dirty.values())
+
+    @property
+    def all_streams(self) -> list[FileStream]:
+        """All streams, hidden ones too."""
+        return list(self._streams.values())
+
+    @property
+    def newest_id(self) -> int:
+        """The greatest id that a stream has had."""
+        return self._last_id
+
+    def settle(self, stream: FileStream) -> None:
+        """Let go of the bytes in memory that have left the journal."""
+        recent = stream.recent
+        if recent is not None:
+            recent.drop(bisect_right(recent.ends, stream.settled))
+            if not recent.ends:
+                stream.recent = None
+                self._dirty.pop(stream.facts.id, None)
+
+    def _look(self, path: str, position: int, size: int) -> bytes:
+        key = (path, position, size)
+        data: bytes | None = self._hand.get(key)
+        if data is None:
+            data = self._files.read_now(path, position, size)
+        if data is None:
+            self._fetch(key, partial(self._read_file, path, position, size))
+        if len(data) != size:
+            raise StorageDamaged(f"{path} ends before {position + size}, and there were more bytes once.")
+        return data
+
+    def _read_file(self, path: str, position: int, size: int) -> bytes:
+        try:
+            return self._files.read(path, position, size)
+        except FileNotFoundError:
+            # What was in it may have another place by now, and then nobody asks for this again.
+            return b""
+
+    def _index(self, stream: FileStream) -> Index:
+        return Index(stream.filed_appends, partial(self._look, index_path(stream.facts.id)))
+
+    def _content(self, piece: Piece) -> Content:
+        return read_piece(self._look(pack_path(piece.pack), piece.position, piece.frame), piece.appends, piece.start)
+
+    def _ends_at(self, stream: FileStream, position: int) -> tuple[Sequence[int], int]:
+        """Find the ends of the appends among which the one is that has a byte, and where the first of these begins."""
+        if position < stream.base + stream.filed:
+            return self._index(stream), stream.base
+        for piece in stream.pieces:
+            if position < piece.end:
+                return self._content(piece).ends, piece.start
+        raise StreamNotFound(stream.facts.name)
+
+    def _append_bounds(self, stream: FileStream, position: int) -> tuple[int, int]:
+        ends, first = self._ends_at(stream, position)
+        start = max(start_of_append(ends, position), first)
+        return start, end_of_read(ends, start, 0)
+
+    def _last_end(self, stream: FileStream, start: int, most: int) -> int:
+        edge = stream.base + stream.filed
+        for piece in reversed(stream.pieces):
+            if piece.end <= most:
+                return max(piece.end, start)
+            if piece.start <= most:
+                return last_end(self._content(piece).ends, max(piece.start, start), most)
+        if edge <= most:
+            return max(edge, start)
+        return last_end(self._index(stream), start, most)
+
+    def _own_bytes(self, stream: FileStream, start: int, end: int) -> bytes:
+        parts = []
+        edge = stream.base + stream.filed
+        if start < edge:
+            size = min(edge, end) - start
+            parts.append(self._look(data_path(stream.facts.id), start - stream.base, size))
+            start += size
+        for piece in stream.pieces:
+            if start < end and start < piece.end:
+                stop = min(piece.end, end)
+                parts.append(self._content(piece).data[start - piece.start : stop - piece.start])
+                start = stop
+        return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,0 +1,38 @@
+"""One stream of the file storage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...model import Lifetime, StreamConfig, StreamFacts
+from ..committed import Kept
+from .places import Piece
+
+
+class FileStream(Kept):
+    """
+    One stream in files.
+
+    :ivar filed: how many of its own bytes are in its own file, from ``base`` on.
+    :ivar pieces: the appends after those, in packs; what comes then is in memory, and in the journal.
+    :ivar gone: nobody can read it any more.
+    """
+
+    __slots__ = ("filed", "filed_appends", "gone", "pieces")
+
+    def __init__(
+        self, facts: StreamFacts, config: StreamConfig, lifetime: Lifetime, source: Any, base: int, now: float
+    ) -> None:
+        super().__init__(facts, config, lifetime, source, base, now)
+        self.filed = self.filed_appends = 0
+        self.pieces: tuple[Piece, ...] = ()
+        self.gone = False
+
+    @property
+    def settled(self) -> int:
+        """Up to where its bytes have left the journal."""
+        return self.pieces[-1].end if self.pieces else self.base + self.filed
+
+    def forget(self) -> None:
+        super().forget()
+        self.gone = True

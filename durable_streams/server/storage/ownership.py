@@ -1,0 +1,95 @@
+"""Whose a data directory is: one kind of storage's, in a format that it knows, and one process's at a time."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from .disk import Disk
+
+FORMAT_FILE: Final = "FORMAT"
+LOCK_FILE: Final = "LOCK"
+
+
+class StorageError(Exception):
+    """A storage can't be opened; the message says what is wrong, where, and what to do."""
+
+
+class StorageDamaged(StorageError):
+    """Something that was acknowledged is not there as it was written."""
+
+
+class Format(Struct, frozen=True):
+    """What the file ``FORMAT`` says: a JSON object on one line."""
+
+    storage: str
+    version: int
+
+
+def take(disk: Disk, kind: str, version: int, where: str) -> None:
+    """
+    Lock a data directory, and see that it is one of this kind; a new one becomes one.
+
+    :param where: what it is called in messages.
+    :raises StorageError: it is another's, of another kind, of a later version, or no data directory at all.
+    """
+    disk.make_folder("")
+    holder = disk.lock(LOCK_FILE, b"%d\n" % os.getpid())
+    if holder is not None:
+        process = holder.decode("ascii", "replace").strip() or "unknown"
+        raise StorageError(
+            f"The data directory {where} is in use by process {process}. Stop that one first, or set storage.data_dir "
+            "to another directory."
+        )
+    try:
+        _check_format(disk, kind, version, where)
+    except BaseException:
+        disk.unlock()
+        raise
+
+
+def read_format(disk: Disk) -> Format | None:
+    """
+    Say what a data directory is; None, if it does not say.
+
+    :raises StorageError: what it says can't be understood.
+    """
+    if FORMAT_FILE not in disk.names(""):
+        return None
+    file = disk.open(FORMAT_FILE)
+    try:
+        return msgspec.json.decode(file.read(0, 4096), type=Format)
+    except msgspec.DecodeError as error:
+        raise StorageError(f"The file {FORMAT_FILE} can't be understood: {error}. Restore it from a backup.") from None
+    finally:
+        file.close()
+
+
+def _check_format(disk: Disk, kind: str, version: int, where: str) -> None:
+    found = read_format(disk)
+    if found is None:
+        others = [name for name in disk.names("") if name not in (LOCK_FILE, FORMAT_FILE + ".new", "lost+found")]
+        if others:
+            raise StorageError(
+                f"{where} has no {FORMAT_FILE} file and is not empty ({others[0]}), so it is no data directory of this "
+                "server. Set storage.data_dir to one that is, or to an empty one."
+            )
+        file = disk.open(FORMAT_FILE + ".new", new=True)
+        file.write([msgspec.json.encode(Format(kind, version)) + b"\n"], 0)
+        file.sync()
+        file.close()
+        disk.rename(FORMAT_FILE + ".new", FORMAT_FILE)
+        disk.sync_folder("")
+    elif found.storage != kind:
+        raise StorageError(
+            f"{where} has the streams of a storage of the kind {found.storage}, not {kind}. Set storage.mode to that "
+            "kind, or storage.data_dir to another directory."
+        )
+    elif found.version > version:
+        raise StorageError(
+            f"{where} is in format {found.version} of the {kind} storage; this server knows formats up to {version}. "
+            "Use the server that wrote it, or a later one."
+        )
