@@ -46,15 +46,34 @@ class RuleTests(SynchronousTestCase):
 
     def test_numbers_are_1_or_more(self) -> None:
         may_be_0 = {"transport.connection.sse_reconnect_interval_secs"}
+        powers_of_two = {"storage.acid_shard_count"}
         names = {name for name, default in defaults() if isinstance(default, int)}
         self.assertTrue(may_be_0 < names)
-        for name in names - may_be_0:
+        for name in names - may_be_0 - powers_of_two:
             self.assertTrue(self.is_right(name, 1))
             for value in (0, -1):
                 self.assertIn("1 or more", self.refused(name, value))
         for name in may_be_0:
             self.assertTrue(self.is_right(name, 0))
             self.assertIn("0, for never, or more", self.refused(name, -1))
+
+    def test_the_shard_count_is_a_power_of_two(self) -> None:
+        for value in (1, 2, 64, 256):
+            self.assertTrue(self.is_right("storage.acid_shard_count", value))
+        for value in (-1, 0, 3, 512):
+            self.assertIn("a power of two from 1 to 256", self.refused("storage.acid_shard_count", value))
+
+    def test_a_storage_on_a_disk_has_a_directory(self) -> None:
+        for mode in ("file", "file-durable", "file-fast", "acid", "sqlite", "redb"):
+            settings = changed(changed(Settings(), ["storage", "mode"], mode), ["storage", "data_dir"], " ")
+            message = str(self.assertRaises(ConfigError, validate, settings, {}))
+            self.assertIn("storage.data_dir must be the path of a directory", message)
+        validate(changed(Settings(), ["storage", "data_dir"], ""), {})
+
+    def test_the_acid_backend_is_one_that_there_is(self) -> None:
+        for value in ("file", "in-memory", "memory", "inmemory"):
+            self.assertTrue(self.is_right("storage.acid_backend", value))
+        self.assertIn("file or in-memory", self.refused("storage.acid_backend", "tape"))
 
     def test_the_storage_mode_is_one_that_there_is(self) -> None:
         for value in ("", "disk", "Memory"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from treq.testing import StubTreq
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -155,7 +156,11 @@ class MountedTests(SynchronousTestCase):
             self.assertEqual((code, b"INVALID_STREAM_NAME" in body), (400, True), path)
 
     def test_a_storage_is_enough(self) -> None:
+        before = reactor.getDelayedCalls()
         resource = build_resource(MemoryStorage())
+        # Its service runs as long as the program does, and here the program goes on.
+        for call in set(reactor.getDelayedCalls()) - set(before):
+            self.addCleanup(call.cancel)
         response = self.successResultOf(
             StubTreq(resource).put(  # type: ignore[attr-defined]
                 "http://site.example/a"

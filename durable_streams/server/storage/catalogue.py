@@ -169,7 +169,7 @@ class Catalogue(Generic[S]):
     # What a provider says
 
     def _append_at(self, stream: S, position: int) -> tuple[int, bytes]:
-        """Say where the append with the byte at ``position`` begins, and its bytes, as far as they are this stream's."""
+        """Say where the append with a byte begins, and its bytes, as far as they are this stream's."""
         raise NotImplementedError
 
     def _removed(self, stream: S) -> None:

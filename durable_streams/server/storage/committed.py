@@ -541,7 +541,11 @@ class CommittedStorage(Catalogue[K]):
     def _begin(self) -> None:
         """Have what is queued committed, if nothing is under way."""
         self._scheduled = False
-        if self._busy or not self._changes:
+        if self._busy:
+            return
+        if self._failed is not None:
+            self._refuse_queued(Unavailable(self._failed))
+        if not self._changes:
             return
         changes, self._changes = self._changes, []
         answers, self._answers = self._answers, []
@@ -549,8 +553,8 @@ class CommittedStorage(Catalogue[K]):
         size, self._queued_bytes = self._queued_bytes, 0
         lsn = self._lsn
         committed = self._commit(changes, lsn, size)
-        committed.addCallback(self._committed, answers, lsn)
-        committed.addErrback(self._not_committed, answers)
+        committed.addCallbacks(self._committed, self._not_committed, (answers, lsn), {}, (answers,))
+        committed.addErrback(lambda failure: _log.failure("What was committed could not be told.", failure=failure))
 
     def _committed(self, _: None, answers: list[_Answer], lsn: int) -> None:
         self.committed_lsn = lsn
@@ -561,7 +565,7 @@ class CommittedStorage(Catalogue[K]):
             # These rest on what is committed now.
             answers += self._answers
             self._answers = []
-        for changed, outcome, _ in answers:
+        for changed, outcome, _answer in answers:
             if changed is not None:
                 changed.shown = outcome.tail
                 if outcome.closed:
@@ -578,14 +582,20 @@ class CommittedStorage(Catalogue[K]):
 
     def _not_committed(self, failure: Failure, answers: list[_Answer]) -> None:
         """The log has failed. What became of the batch shows when the storage is opened again."""
+        self._busy = False
+        self._answers = answers + self._answers
         self.stop_writing(failure)
-        answers += self._answers
-        self._answers = []
+        self._refuse_queued(
+            failure.value if isinstance(failure.value, StreamsError) else Unavailable(self._failed or "")
+        )
+
+    def _refuse_queued(self, error: StreamsError) -> None:
+        answers, self._answers = self._answers, []
         self._changes = []
-        error = failure.value if isinstance(failure.value, StreamsError) else Unavailable(self._failed or "")
-        for _, _, answer in answers:
-            if answer is not None:
-                answer.errback(error)
+        self._queued_bytes = 0
+        for _, _, waiting in answers:
+            if waiting is not None:
+                waiting.errback(error)
 
     def stop_writing(self, failure: Failure) -> None:
         """
@@ -601,6 +611,7 @@ class CommittedStorage(Catalogue[K]):
                 kind=self.kind,
                 reason=failure.getErrorMessage(),
             )
+            self._begin()
 
 
 def _room_of(name: str, config: StreamConfig) -> int:

@@ -212,7 +212,7 @@ class Rebuilding:
 
 def _gap(stream: FileStream, lsn: int, start: int) -> StorageDamaged:
     return StorageDamaged(
-        f"Change {lsn} appends to the stream {stream.facts.name} at {start}, where it does not end: it is {stream.tail}."
+        f"Change {lsn} appends to the stream {stream.facts.name} at {start}, and ends at {stream.tail}."
     )
 
 

@@ -213,7 +213,7 @@ def _judge_rest(data: bytes, number: int, end: int, last: int, replayed: Replaye
     frontier = max((header.durable for header in _later_frames(data, number, end)), default=0)
     if frontier > last:
         raise StorageDamaged(
-            f"The journal segment {path_of(number)} can't be read at {end}: changes up to {frontier} were on the disk, and "
-            f"those up to {last} are left. Restore it from a backup."
+            f"The journal segment {path_of(number)} can't be read at {end}: changes up to {frontier} were on the disk, "
+            f"and those up to {last} are left. Restore it from a backup."
         )
     replayed.unfinished.append(Unfinished(path_of(number), end, len(rest.rstrip(b"\0"))))

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ...errors import StreamNotFound, Unavailable
+from ...errors import InsufficientStorage, StreamNotFound, Unavailable
 from ...interfaces import IStorage
 from ...model import StorageLimits
 from ...protocol.reading import end_of_read, start_of_append
@@ -191,7 +191,7 @@ class FileStorage(CommittedStorage[FileStream]):
             self.stop_writing(failure)
 
     def _commit(self, changes: Sequence[Change], lsn: int, most: int) -> Deferred[None]:
-        return self._journal.write(changes, lsn, most).addCallback(self._wrote)
+        return self._journal.write(changes, lsn, most).addCallbacks(self._wrote, _say_full)
 
     def _wrote(self, _: None) -> None:
         if not self.settings.durable and self._syncing is None:
@@ -331,3 +331,10 @@ class FileStorage(CommittedStorage[FileStream]):
                 parts.append(self._content(piece).data[start - piece.start : stop - piece.start])
                 start = stop
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _say_full(failure: Failure) -> Failure:
+    """There was room for it, by what the file system has promised; there was not."""
+    if is_full(failure.value):
+        return Failure(InsufficientStorage("The disk is full. The server writes nothing until it is started again."))
+    return failure
