@@ -172,6 +172,9 @@ class Catalogue(Generic[S]):
         """Say where the append with a byte begins, and its bytes, as far as they are this stream's."""
         raise NotImplementedError
 
+    def _expiring(self) -> None:
+        """Hear that a stream is about to be removed, because its time is over; what is raised here keeps it."""
+
     def _removed(self, stream: S) -> None:
         """Hear that a stream is deleted. Those that go with it are told by :meth:`_purged` before this."""
 
@@ -185,6 +188,7 @@ class Catalogue(Generic[S]):
         if stream is None:
             raise StreamNotFound(name)
         if now >= stream.deadline:
+            self._expiring()
             self._remove(stream)
             if stream.forks == 0:
                 raise StreamNotFound(name)
@@ -222,6 +226,7 @@ class Catalogue(Generic[S]):
         """
         stream = self._streams.get(name)
         if stream is not None and now >= stream.deadline:
+            self._expiring()
             self._remove(stream)
             stream = self._streams.get(name)
         if stream is not None:

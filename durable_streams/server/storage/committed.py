@@ -163,6 +163,8 @@ class CommittedStorage(Catalogue[K]):
         self._changes: list[Change] = []
         self._answers: list[_Answer] = []
         self._queued_bytes = 0
+        # How much may be queued before it has to be asked whether there is room.
+        self._credit = 0
         self._busy = False
         self._scheduled = False
         self._closing: Deferred[None] | None = None
@@ -182,10 +184,11 @@ class CommittedStorage(Catalogue[K]):
         """
 
     @abstractmethod
-    def _check_room(self, size: int, removal: bool) -> None:
+    def _check_room(self, size: int, removal: bool) -> int:
         """
         See that the log has room for a change of this size, beside what is queued.
 
+        :returns: how many bytes of changes, this one's among them, may be queued before this is asked again.
         :raises NotYet: not at the moment.
         :raises InsufficientStorage: no.
         """
@@ -239,7 +242,11 @@ class CommittedStorage(Catalogue[K]):
         return self._attempt(self._create, name, config, body, now)
 
     def append(self, name: str, append: Append, now: float) -> NowOrLater[Appended]:
-        return self._attempt(self._append, name, append, now)
+        # As _attempt does, without its cost.
+        try:
+            return self._append(name, append, now)
+        except (NotYet, StreamsError) as trouble:
+            return self._not_now(trouble, self._append, name, append, now)
 
     def read(
         self, name: str, offset: Offset, limit: int, now: float, whole: bool = False, renew: bool = True
@@ -266,6 +273,7 @@ class CommittedStorage(Catalogue[K]):
 
     def close(self) -> Deferred[None]:
         if self._closing is None:
+            self._credit = 0
             self._closing = self._after(lambda: None).addBoth(lambda _: self._close())
         return self._closing
 
@@ -275,16 +283,20 @@ class CommittedStorage(Catalogue[K]):
         """Take a step; again, if it can't be taken yet. A refusal waits for the changes that it rests on."""
         try:
             return step(name, *rest)
-        except NotYet as wait:
-            return wait.ready.addCallback(self._attempt_again, step, name, *rest)
-        except StreamsError as error:
-            stream = self._streams.get(name)
-            if (self._removal_lsn if stream is None else stream.lsn) <= self.committed_lsn:
-                raise
-            reason = error
+        except (NotYet, StreamsError) as trouble:
+            return self._not_now(trouble, step, name, *rest)
+
+    def _not_now(
+        self, trouble: NotYet | StreamsError, step: Callable[..., NowOrLater[T]], name: str, *rest: Any
+    ) -> Deferred[T]:
+        if isinstance(trouble, NotYet):
+            return trouble.ready.addCallback(self._attempt_again, step, name, *rest)
+        stream = self._streams.get(name)
+        if (self._removal_lsn if stream is None else stream.lsn) <= self.committed_lsn:
+            raise trouble
 
         def refuse() -> NoReturn:
-            raise reason
+            raise trouble
 
         return self._after(refuse)
 
@@ -320,7 +332,7 @@ class CommittedStorage(Catalogue[K]):
             checksum,
         )
         if data:
-            self._remember_bytes(stream, data, stream.tail, checksum)
+            self._begin_recent(stream, stream.base).add(data, stream.tail, checksum)
         return self._log_change(made, stream, created, room)
 
     def _append(self, name: str, append: Append, now: float) -> NowOrLater[Appended]:
@@ -331,7 +343,8 @@ class CommittedStorage(Catalogue[K]):
             room += len(append.sequence)
         if writer is not None:
             room += 4 * len(writer.id)
-        self._check_writable(room)
+        if room > self._credit:
+            self._check_writable(room)
         stream = self._find(name, now)
         start = stream.tail
         appended = self._write(stream, append, now)
@@ -354,7 +367,12 @@ class CommittedStorage(Catalogue[K]):
                 writer.seq,
             )
         if data:
-            self._remember_bytes(stream, data, appended.tail, checksum)
+            recent = stream.recent
+            if recent is None:
+                recent = self._begin_recent(stream, start)
+            recent.data += data
+            recent.ends.append(appended.tail)
+            recent.checksums.append(checksum)
         return self._log_change(wrote, stream, appended, room)
 
     def _delete(self, name: str, now: float) -> NowOrLater[None]:
@@ -363,12 +381,9 @@ class CommittedStorage(Catalogue[K]):
         self._remove(stream)
         return self._after(lambda: None)
 
-    def _find(self, name: str, now: float) -> K:
-        stream = self._streams.get(name)
-        if stream is not None and now >= stream.deadline:
-            # It is about to be removed, and who is told so must not see it come back.
-            self._check_writable(OVERHEAD, removal=True)
-        return super()._find(name, now)
+    def _expiring(self) -> None:
+        # Who is told that a stream is gone must not see it come back.
+        self._check_writable(OVERHEAD, removal=True)
 
     def _shown(self, name: str, now: float) -> K:
         stream = self._find(name, now)
@@ -478,11 +493,10 @@ class CommittedStorage(Catalogue[K]):
         """
         raise NotYet(self._readers.do(work).addCallback(lambda found: {key: found}))
 
-    def _remember_bytes(self, stream: K, data: bytes, end: int, checksum: int) -> None:
-        recent = stream.recent
-        if recent is None:
-            recent = stream.recent = Recent(end - len(data))
-        recent.add(data, end, checksum)
+    def _begin_recent(self, stream: K, start: int) -> Recent:
+        """Keep a stream's bytes in memory from a position on."""
+        recent = stream.recent = Recent(start)
+        return recent
 
     # The queue
 
@@ -493,7 +507,7 @@ class CommittedStorage(Catalogue[K]):
             raise Unavailable("The storage is being closed.")
         if self._queued_bytes + size > self._most_queued and self._queued_bytes and not removal:
             raise Unavailable("The disk has more to write than it keeps up with. Come back in a moment.")
-        self._check_room(size, removal)
+        self._credit = self._check_room(size, removal)
 
     def _log_change(self, change: Made | Wrote, stream: K, outcome: T, room: int) -> Deferred[T]:
         answer: Deferred[T] = Deferred()
@@ -501,6 +515,7 @@ class CommittedStorage(Catalogue[K]):
         self._changes.append(change)
         self._answers.append((stream, outcome, answer))
         self._queued_bytes += room
+        self._credit -= room
         if not self._busy:
             if not self._scheduled:
                 self._scheduled = True
@@ -550,6 +565,7 @@ class CommittedStorage(Catalogue[K]):
         changes, self._changes = self._changes, []
         answers, self._answers = self._answers, []
         self._busy = True
+        self._credit = 0
         size, self._queued_bytes = self._queued_bytes, 0
         lsn = self._lsn
         committed = self._commit(changes, lsn, size)
@@ -603,6 +619,7 @@ class CommittedStorage(Catalogue[K]):
 
         What a failed write or sync has left on the disk is not known, and to try again would not tell.
         """
+        self._credit = 0
         if self._failed is None:
             self._failed = "The storage has failed to write, and takes no more until the server is restarted."
             _log.critical(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import StreamsError
@@ -28,6 +29,9 @@ _LARGE: Final = 16_384
 #: What stands in the queue: a request or the refusal of one, whether the connection lives on after it, and whether it
 #: is HTTP/1.0.
 _Turn: TypeAlias = "tuple[Asked | Answer, bool, bool]"
+
+
+_log = Logger()
 
 
 class StreamChannel(Protocol):
@@ -165,8 +169,7 @@ class StreamChannel(Protocol):
         else:
             self._begin()
             self._awaited = answer
-            answer.addCallback(self._send_awaited, asked.method, old)
-            answer.addErrback(_trap_cancelled)
+            answer.addCallbacks(self._send_awaited, self._not_answered, (asked.method, old))
 
     def _begin(self) -> None:
         self._busy = True
@@ -177,6 +180,12 @@ class StreamChannel(Protocol):
         if not self._ending:
             self._lives_on = self._lives_on and not self.factory.draining
             self._send(answer, method, old)
+
+    def _not_answered(self, failure: Failure) -> None:
+        self._awaited = None
+        if not failure.check(CancelledError):
+            _log.failure("A request could not be answered.", failure=failure)
+            self.transport.abortConnection()
 
     def _send(self, answer: Answer, method: bytes, old: bool) -> None:
         body = answer.body
@@ -298,7 +307,3 @@ class StreamChannel(Protocol):
         else:
             self.deadline = self.factory.tick + self.factory.settings.idle_timeout
             self._next()
-
-
-def _trap_cancelled(failure: Failure) -> None:
-    failure.trap(CancelledError)

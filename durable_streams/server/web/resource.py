@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from msgspec.structs import replace
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
@@ -18,6 +19,8 @@ from .answers import Answer, Body
 from .framing import has_length
 from .operations import Operations
 from .requests import StreamRequest, check_host, pick_headers
+
+_log = Logger()
 
 
 @implementer(IResource)
@@ -98,7 +101,7 @@ class _Delivery:
 
     def wait_for(self, answer: Deferred[Answer]) -> None:
         self._waiting = answer
-        answer.addCallback(self.answer)
+        answer.addCallbacks(self.answer, self._not_answered)
 
     def answer(self, answer: Answer) -> None:
         if self._over:
@@ -120,6 +123,11 @@ class _Delivery:
         self._body = body
         request.registerProducer(self, True)
         body.start(self)
+
+    def _not_answered(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            _log.failure("A request could not be answered.", failure=failure)
+            self.abort()
 
     # What a body writes to
 

@@ -128,10 +128,11 @@ class Journal:
 
     # Room
 
-    def check_room(self, size: int, queued: int, removal: bool) -> None:
+    def check_room(self, size: int, queued: int, removal: bool) -> int:
         """
         See that a change of ``size`` bytes at the most can be written, beside what is queued and under way.
 
+        :returns: how many bytes of changes may be queued, this one's among them, before this is asked again.
         :raises NotYet: a segment is being made.
         :raises InsufficientStorage: the disk is full.
         """
@@ -141,9 +142,9 @@ class Journal:
         if need + kept <= left:
             if left < RESERVE * 8 and not self._spare_room:
                 self._prepare(0)
-            return
+            return max(size, left - kept - frame_size(queued) - BLOCK)
         if need + BLOCK <= self._spare_room:
-            return
+            return size
         if self._spare_room and frame_size(size) + BLOCK <= self._spare_room and (queued or self._under_way):
             # It fits when what is before it is written.
             raise NotYet(self._prepare(0))

@@ -20,7 +20,7 @@ from ...interfaces import IStorage
 from ...model import StorageLimits
 from ...protocol.reading import end_of_read, start_of_append
 from ..changes import Change
-from ..committed import CommittedStorage
+from ..committed import CommittedStorage, Recent
 from ..disk import Disk, RealDisk, is_full
 from ..ownership import StorageDamaged, take
 from ..workers import ThreadWorker, Worker
@@ -172,10 +172,10 @@ class FileStorage(CommittedStorage[FileStream]):
 
     # The journal
 
-    def _check_room(self, size: int, removal: bool) -> None:
+    def _check_room(self, size: int, removal: bool) -> int:
         if self._mover.behind > self.settings.most_behind_bytes and not removal:
             raise Unavailable("The disk is behind with what it has taken. Come back in a moment.")
-        self._journal.check_room(size, self._queued_bytes, removal)
+        return self._journal.check_room(size, self._queued_bytes, removal)
 
     async def committed_and_synced(self) -> None:
         """Wait until all that was accepted so far is on the disk."""
@@ -240,10 +240,9 @@ class FileStorage(CommittedStorage[FileStream]):
 
     # Bytes
 
-    def _remember_bytes(self, stream: FileStream, data: bytes, end: int, checksum: int) -> None:
-        if stream.recent is None:
-            self._dirty[stream.facts.id] = stream
-        super()._remember_bytes(stream, data, end, checksum)
+    def _begin_recent(self, stream: FileStream, start: int) -> Recent:
+        self._dirty[stream.facts.id] = stream
+        return super()._begin_recent(stream, start)
 
     @property
     def dirty(self) -> list[FileStream]:
