@@ -10,12 +10,22 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FRONTS = ("daemon", "web")
+
+#: The storages, and the variables that choose each.
+STORAGES: Mapping[str, Mapping[str, str]] = {
+    "memory": {"DS_STORAGE__MODE": "memory"},
+    "file-fast": {"DS_STORAGE__MODE": "file-fast"},
+    "file-durable": {"DS_STORAGE__MODE": "file-durable"},
+    "acid": {"DS_STORAGE__MODE": "acid"},
+    "acid-in-memory": {"DS_STORAGE__MODE": "acid", "DS_STORAGE__ACID_BACKEND": "in-memory"},
+}
 LONG_POLL_SECONDS = 2
 """How long the server holds an idle long-poll: short, because the suites wait for it to run out."""
 
@@ -44,12 +54,14 @@ class Launch:
     environment: dict[str, str]
 
 
-def launch_of(front: str, python: Path, port: int, elsewhere: Path) -> Launch:
+def launch_of(front: str, python: Path, port: int, elsewhere: Path, storage: str = "memory") -> Launch:
     """Tell how to start `front`, from the virtual environment that `python` belongs to.
 
     The daemon runs `elsewhere`, away from the checkout, so that what it serves with is what was installed.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DS_")}
+    environment.update(STORAGES[storage])
+    environment["DS_STORAGE__DATA_DIR"] = str(elsewhere / "data")
     environment["DS_SERVER__BIND_ADDRESS"] = f"127.0.0.1:{port}"
     environment["DS_TRANSPORT__CONNECTION__LONG_POLL_TIMEOUT_SECS"] = str(LONG_POLL_SECONDS)
     if front == "daemon":
@@ -71,8 +83,9 @@ def free_port() -> int:
 class FrontProcess:
     """One front, from its start to its exit status."""
 
-    def __init__(self, front: str, python: Path | None = None) -> None:
+    def __init__(self, front: str, python: Path | None = None, storage: str = "memory") -> None:
         self.front = front
+        self._storage = storage
         self._python = python or Path(sys.executable)
         self._port = free_port()
         self._place = tempfile.TemporaryDirectory(prefix=f"durable-streams-{front}-")
@@ -86,7 +99,7 @@ class FrontProcess:
 
     def start(self) -> None:
         """Start the process and wait until its health page answers."""
-        launch = launch_of(self.front, self._python, self._port, Path(self._place.name))
+        launch = launch_of(self.front, self._python, self._port, Path(self._place.name), self._storage)
         with self._log.open("wb") as log:
             try:
                 self._process = subprocess.Popen(

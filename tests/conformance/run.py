@@ -1,6 +1,6 @@
 """Run the official conformance suite against real processes of this server.
 
-``python -m tests.conformance.run [--front daemon|web|both] [--url URL] [--expect N]``
+``python -m tests.conformance.run [--front daemon|web|both] [--storage NAME] [--url URL] [--expect N]``
 
 The suite is the npm package @durable-streams/server-conformance-tests, at its newest version.  The last
 line says ``N passed, M failed``; the exit status is 0 only if nothing failed.
@@ -12,9 +12,11 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.conformance.fronts import LONG_POLL_SECONDS, FrontProcess, chosen_fronts
+from tests.conformance.fronts import LONG_POLL_SECONDS, STORAGES, FrontProcess, chosen_fronts
 from tests.conformance.npm import install_newest
 from tests.conformance.processes import ProgramFailure, leave_on_sigterm, run_bounded
 from tests.conformance.report import SuiteResult, read_report
@@ -63,9 +65,20 @@ def tell(name: str, result: SuiteResult, expected: int) -> None:
     print(f"{name}: {result.passed} passed, {len(result.problems)} failed", flush=True)
 
 
+def run_all(storages: Iterable[str], fronts: Iterable[str], at_once: int) -> Iterator[tuple[str, SuiteResult]]:
+    """Run the suite against each storage behind each front, some at a time, and say how each went, in order."""
+    pairs = [(storage, front) for storage in storages for front in fronts]
+    with ThreadPoolExecutor(at_once) as pool:
+        running = [pool.submit(against, FrontProcess(front, storage=storage), run_suite) for storage, front in pairs]
+        for (storage, front), result in zip(pairs, running, strict=True):
+            yield f"{storage}, {front}", result.result()
+
+
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance.run", description="official suite")
     parser.add_argument("--front", choices=("daemon", "web", "both"), default="both")
+    parser.add_argument("--storage", choices=tuple(STORAGES), action="append", help="all of them, unless given")
+    parser.add_argument("--at-once", type=int, default=2, help="how many servers are tested at a time")
     parser.add_argument("--url", help="test the server that already listens there, and start none")
     parser.add_argument("--expect", type=int, default=EXPECTED_TESTS, help="fewest tests that must pass")
     return parser.parse_args()
@@ -85,9 +98,9 @@ def main() -> int:
         results.append(run_suite(chosen.url.rstrip("/")))
         tell(chosen.url, results[-1], chosen.expect)
     else:
-        for front in chosen_fronts(chosen.front):
-            results.append(against(FrontProcess(front), run_suite))
-            tell(front, results[-1], chosen.expect)
+        for name, result in run_all(chosen.storage or list(STORAGES), chosen_fronts(chosen.front), chosen.at_once):
+            results.append(result)
+            tell(name, result, chosen.expect)
     failed = sum(len(result.problems) for result in results)
     print(f"{sum(result.passed for result in results)} passed, {failed} failed")
     return 1 if failed else 0

@@ -301,7 +301,7 @@ class CommittedStorage(Catalogue[K]):
         return self._after(refuse)
 
     def _attempt_again(self, hand: Mapping[Any, Any] | None, step: Callable[..., T], name: str, *rest: Any) -> T:
-        self._hand = {**self._hand, **hand} if hand else {}
+        self._hand = hand or {}
         try:
             return self._attempt(step, name, *rest)  # type: ignore[return-value]
         finally:
@@ -489,9 +489,12 @@ class CommittedStorage(Catalogue[K]):
         """
         Have something read that a step needs: it finds it in ``_hand`` under ``key`` when it is taken again.
 
+        What it had in hand stays there, so that a step which needs more than stays open, or cached, comes to an end.
+
         :raises NotYet: always.
         """
-        raise NotYet(self._readers.do(work).addCallback(lambda found: {key: found}))
+        hand = self._hand
+        raise NotYet(self._readers.do(work).addCallback(lambda found: {**hand, key: found}))
 
     def _begin_recent(self, stream: K, start: int) -> Recent:
         """Keep a stream's bytes in memory from a position on."""
