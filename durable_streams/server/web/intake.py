@@ -8,7 +8,6 @@ from typing import Final, Protocol, TypeAlias
 
 import httptools
 from msgspec import Struct
-from msgspec.structs import replace
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -56,17 +55,23 @@ class IntakeOwner(Protocol):
 
 
 class Known(Struct, frozen=True, gc=False):
-    """A head that was taken in before: what it asks for, and how many bytes of body follow it."""
+    """Headers that were taken in before: those that are read, and how many bytes of body follow."""
 
-    request: StreamRequest
+    headers: dict[bytes, bytes]
     length: int
 
 
-#: How many heads are known at a time, and how long each may be, in bytes.
-_HEADS: Final = 2048
-_HEAD_BYTES: Final = 2048
+#: How many blocks of headers are known at a time, and how long each may be, in bytes.
+_BLOCKS: Final = 2048
+_BLOCK_BYTES: Final = 2048
 
-#: Headers with which the same head may stand for something else the next time.
+#: A request line for a stream, of characters that nobody reads in two ways.
+_LINE: Final = (
+    rb"(GET|HEAD|POST|PUT|DELETE) %b([A-Za-z0-9._~!$&'()*+,;=:@%%/-]*)"
+    rb"(?:\?([A-Za-z0-9._~!$&'()*+,;=:@%%/?-]*))? HTTP/1\.1(?=\r\n)"
+)
+
+#: Headers with which the same block may stand for something else the next time.
 _UNSTEADY: Final = frozenset([b"transfer-encoding", b"expect", b"upgrade"])
 
 
@@ -75,11 +80,13 @@ class Shared:
     What the intakes of one listener learn and share.
 
     :ivar spellings: the names of headers as they come, and what each is called here.
-    :ivar heads: whole heads as they came. Clients send the same ones again and again, and what llhttp has made of one
-        it would make of the next. A third of the time that a request takes is saved so.
+    :ivar line: matches the request line of a request for a stream.
+    :ivar blocks: all headers of a request as they came, from the end of the request line on. Clients send the same ones
+        again and again, and what llhttp has made of them it would make of them the next time. A third of the time that
+        a request takes is saved so.
     """
 
-    __slots__ = ("base", "heads", "hosts", "limits", "secure", "spellings")
+    __slots__ = ("base", "blocks", "hosts", "limits", "line", "secure", "spellings")
 
     def __init__(self, base: bytes, limits: IntakeLimits, secure: bool) -> None:
         self.base = base
@@ -87,7 +94,9 @@ class Shared:
         self.secure = secure
         self.spellings: dict[bytes, bytes] = {}
         self.hosts: set[bytes] = set()
-        self.heads: dict[bytes, Known] = {}
+        self.blocks: dict[bytes, Known] = {}
+        # Below the root itself there are paths that are no streams'.
+        self.line = re.compile(_LINE % re.escape(base) if base != b"/" else b"(?!)")
 
     def learn(self, name: bytes) -> bytes:
         """Find out whether a header is read: its name in lower case, or nothing. Usual spellings are remembered."""
@@ -97,12 +106,12 @@ class Shared:
             self.spellings[name] = key
         return key
 
-    def remember(self, head: bytes, request: StreamRequest, length: int) -> None:
-        """Know a head from now on."""
-        if len(head) <= _HEAD_BYTES:
-            if len(self.heads) >= _HEADS:
-                self.heads.clear()
-            self.heads[head] = Known(replace(request, body=b""), length)
+    def remember(self, block: bytes, headers: dict[bytes, bytes], length: int) -> None:
+        """Know a block of headers from now on."""
+        if len(block) <= _BLOCK_BYTES:
+            if len(self.blocks) >= _BLOCKS:
+                self.blocks.clear()
+            self.blocks[block] = Known(headers, length)
 
 
 class _Stop(Exception):
@@ -138,11 +147,12 @@ class Intake:
     __slots__ = (
         "_bare_bytes",
         "_between",
+        "_block",
         "_body",
         "_fed",
         "_feed",
         "_fields",
-        "_head",
+        "_head_size",
         "_headers",
         "_in_body",
         "_interrupted",
@@ -179,9 +189,11 @@ class Intake:
         self._wire_bytes = 0
         # The bytes of the packets since the last one that had headers or some of the body; -1 during that one.
         self._bare_bytes = 0
-        # Whether the next byte is the first of a request for sure; if it was, its head, and the bytes that came since.
+        # Whether the next byte is the first of a request for sure. If it was: the size of its head, its headers, and
+        # the bytes that came since.
         self._between = True
-        self._head = b""
+        self._head_size = 0
+        self._block = b""
         self._fed = 0
         self.deaf = False
         self.timed = False
@@ -203,22 +215,7 @@ class Intake:
     def feed(self, data: bytes) -> None:
         """Take in what the socket had."""
         if self._between:
-            end = data.find(b"\r\n\r\n") + 4
-            self._head = head = data[:end] if end > 3 else b""
-            known = self._shared.heads.get(head)
-            if known is not None and len(data) == end + known.length:
-                request = known.request
-                if known.length:
-                    request = StreamRequest(
-                        request.method,
-                        request.mount,
-                        request.path,
-                        request.query,
-                        request.headers,
-                        data[end:],
-                        request.secure,
-                    )
-                self._owner.asked(request, True, False)
+            if self._is_known(data):
                 return
             self._between = False
             self._fed = 0
@@ -240,6 +237,26 @@ class Intake:
                 self._refuse(BadFraming(f"This is not HTTP/1.1 as the server reads it: {error}."))
         if self._url and not self.deaf:
             self._count(len(data))
+
+    def _is_known(self, data: bytes) -> bool:
+        """Take in a whole request whose headers are known, if it is one."""
+        shared = self._shared
+        self._head_size = end = data.find(b"\r\n\r\n") + 4
+        self._block = b""
+        line = shared.line.match(data)
+        if line is None or end < 4:
+            return False
+        line_end = line.end()
+        self._block = block = data[line_end:end]
+        known = shared.blocks.get(block)
+        if known is None or len(data) != end + known.length:
+            return False
+        if end > shared.limits.header_bytes or line_end > shared.limits.target_bytes:
+            return False
+        method, path, query = line.groups(b"")
+        request = StreamRequest(method, shared.base, path, query, known.headers, data[end:], shared.secure)
+        self._owner.asked(request, True, False)
+        return True
 
     def _without_upgrade(self, method: bytes) -> bytes:
         """
@@ -409,14 +426,13 @@ class Intake:
 
     def _note_end(self, request: StreamRequest) -> None:
         """See whether the request has ended with the last byte that came, as its head says that it does."""
-        head = self._head
-        self._head = b""
-        if not head or self._fed != len(head) + len(request.body) or not self._lives_on or self._old:
+        size, self._head_size = self._head_size, 0
+        if size < 4 or self._fed != size + len(request.body) or not self._lives_on or self._old:
             return
         if _UNSTEADY.isdisjoint(request.headers):
             self._between = True
-            if self._packet:
-                self._shared.remember(head, request, len(request.body))
+            if self._packet and self._block:
+                self._shared.remember(self._block, request.headers, len(request.body))
 
     def _stop(self, error: StreamsError) -> None:
         """
