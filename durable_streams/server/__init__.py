@@ -17,10 +17,14 @@ from .config.settings import Settings
 from .embedding import DEFAULT_STREAM_BASE_PATH, Reading, StreamService, build_resource
 from .interfaces import ICommitListener, IStorage
 from .model import Fork, Offset, StorageLimits, Writer
+from .storage.file import FileSettings, FileStorage
 from .storage.memory import MemoryStorage
+from .storage.ownership import StorageError
 
 __all__ = [
     "DEFAULT_STREAM_BASE_PATH",
+    "FileSettings",
+    "FileStorage",
     "Fork",
     "ICommitListener",
     "IStorage",
@@ -28,6 +32,7 @@ __all__ = [
     "Offset",
     "Reading",
     "Settings",
+    "StorageError",
     "StorageLimits",
     "StreamService",
     "Writer",
