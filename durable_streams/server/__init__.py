@@ -17,12 +17,14 @@ from .config.settings import Settings
 from .embedding import DEFAULT_STREAM_BASE_PATH, Reading, StreamService, build_resource
 from .interfaces import ICommitListener, IStorage
 from .model import Fork, Offset, StorageLimits, Writer
+from .storage.acid import AcidStorage
 from .storage.file import FileSettings, FileStorage
 from .storage.memory import MemoryStorage
 from .storage.ownership import StorageError
 
 __all__ = [
     "DEFAULT_STREAM_BASE_PATH",
+    "AcidStorage",
     "FileSettings",
     "FileStorage",
     "Fork",

@@ -7,10 +7,11 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 from .config.settings import Settings
-from .config.validation import STORAGE_MODES
+from .config.validation import ACID_BACKENDS, STORAGE_MODES
 from .interfaces import IStorage
 from .model import StorageLimits
 from .protocol.names import NameLimits
+from .storage.acid import AcidStorage
 from .storage.file import FileSettings, FileStorage
 from .storage.memory import MemoryStorage
 from .streams import Streams
@@ -40,6 +41,9 @@ def storage_from(settings: Settings, reactor: Any) -> IStorage:
     if mode == "memory":
         return MemoryStorage(limits)
     directory = settings.storage.data_dir
+    if mode == "acid":
+        in_memory = ACID_BACKENDS[settings.storage.acid_backend] == "in-memory"
+        return AcidStorage(None if in_memory else directory, reactor, limits, queued)
     return FileStorage(directory, reactor, limits, FileSettings(durable=mode == "file-durable", queued_bytes=queued))
 
 

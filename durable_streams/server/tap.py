@@ -41,6 +41,10 @@ class Options(usage.Options):
             raise usage.UsageError(str(error)) from None
 
 
+class StartFailed(SystemExit, Exception):
+    """The daemon can't start: a line for the user. That it is an Exception too makes twistd take its pid file away."""
+
+
 class _Process(Service):
     """The daemon as the whole of a process: it ends it, by signal, with status 0."""
 
@@ -53,7 +57,7 @@ class _Process(Service):
         try:
             self._daemon.privilegedStartService()
         except CannotListenError as error:
-            raise SystemExit(
+            raise StartFailed(
                 f"[bind_listener] server.bind_address is {self._settings.server.bind_address}, which can't be had: "
                 f"{error.socketError}. Free it, or choose another."
             ) from None
@@ -64,7 +68,7 @@ class _Process(Service):
             self._daemon.startService()
         except (StorageError, OSError) as error:
             storage = self._settings.storage
-            raise SystemExit(
+            raise StartFailed(
                 f"[start_server] storage.mode is {storage.mode} and storage.data_dir {storage.data_dir}, which can't "
                 f"be opened: {error}"
             ) from None

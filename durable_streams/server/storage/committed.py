@@ -291,14 +291,21 @@ class CommittedStorage(Catalogue[K]):
     ) -> Deferred[T]:
         if isinstance(trouble, NotYet):
             return trouble.ready.addCallback(self._attempt_again, step, name, *rest)
-        stream = self._streams.get(name)
-        if (self._removal_lsn if stream is None else stream.lsn) <= self.committed_lsn:
+        names = [name]
+        if rest and isinstance(rest[0], StreamConfig) and rest[0].fork is not None:
+            names.append(rest[0].fork.source)
+        if all(self._lsn_of(each) <= self.committed_lsn for each in names):
             raise trouble
 
         def refuse() -> NoReturn:
             raise trouble
 
         return self._after(refuse)
+
+    def _lsn_of(self, name: str) -> int:
+        """Say which change it was that left a stream, or its absence, as it is; or a later one."""
+        stream = self._streams.get(name)
+        return self._removal_lsn if stream is None else stream.lsn
 
     def _attempt_again(self, hand: Mapping[Any, Any] | None, step: Callable[..., T], name: str, *rest: Any) -> T:
         self._hand = hand or {}
@@ -603,7 +610,7 @@ class CommittedStorage(Catalogue[K]):
         """The log has failed. What became of the batch shows when the storage is opened again."""
         self._busy = False
         self._answers = answers + self._answers
-        self.stop_writing(failure)
+        self._give_up(failure)
         self._refuse_queued(
             failure.value if isinstance(failure.value, StreamsError) else Unavailable(self._failed or "")
         )
@@ -622,6 +629,10 @@ class CommittedStorage(Catalogue[K]):
 
         What a failed write or sync has left on the disk is not known, and to try again would not tell.
         """
+        self._give_up(failure)
+        self._begin()
+
+    def _give_up(self, failure: Failure) -> None:
         self._credit = 0
         if self._failed is None:
             self._failed = "The storage has failed to write, and takes no more until the server is restarted."
@@ -631,7 +642,6 @@ class CommittedStorage(Catalogue[K]):
                 kind=self.kind,
                 reason=failure.getErrorMessage(),
             )
-            self._begin()
 
 
 def _room_of(name: str, config: StreamConfig) -> int:

@@ -7,6 +7,7 @@ anything is accepted, and not in the middle of a write.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -108,7 +109,8 @@ class Journal:
         # The worker's
         self._segment: _Segment | None = None
         self._spare: _Segment | None = None
-        self._unsynced_lsn = lsn
+        # False when what a failed write or sync has left is not known: what came after it could contradict it.
+        self._sound = True
         # The reactor's
         self._left = self._spare_room = self._under_way = 0
         self._preparing: Deferred[None] | None = None
@@ -227,6 +229,7 @@ class Journal:
         return self._worker.do(lambda: self._write(changes, lsn, durable_lsn)).addCallback(self._written, lsn)
 
     def _write(self, changes: Sequence[Change], lsn: int, durable_lsn: int) -> Written:
+        self._check_sound()
         payload = encode(changes)
         size = frame_size(len(payload))
         segment = self._segment
@@ -234,7 +237,9 @@ class Journal:
         if segment.position + size > segment.room:
             segment = self._rotate()
         header = Header(BATCH, len(payload), segment.number, self._lsn + 1, lsn, durable_lsn)
+        self._sound = False
         segment.file.write(frame(header, payload), segment.position, self._durable)
+        self._sound = True
         segment.position += size
         self._lsn = lsn
         return Written(segment.room - segment.position, 0 if self._spare is None else self._spare.room, size)
@@ -248,20 +253,43 @@ class Journal:
             self.durable_lsn = lsn
 
     def _rotate(self) -> _Segment:
-        """Go on in the spare segment; everything before it is on the disk then."""
+        """
+        Go on in the spare segment; everything before it is on the disk then.
+
+        :raises OSError: it can't be done. For want of room, things are as they were; else nothing is written any more.
+        """
+        self._check_sound()
         if self._spare is None:
             self._spare = self._make_segment(0)
-        if self._segment is not None:
-            self._segment.file.cut(self._segment.position)
-            self._segment.file.sync()
-            self._segment.file.close()
-        segment, self._spare = self._spare, None
+        old, segment, self._spare = self._segment, self._spare, None
+        self._sound = False
+        if old is not None:
+            old.file.sync()
         segment.first = self._lsn + 1
         opening = Header(OPENING, 0, segment.number, self._lsn + 1, self._lsn, self._lsn)
-        segment.file.write(frame(opening, b""), 0, durable=True)
+        try:
+            segment.file.write(frame(opening, b""), 0, durable=True)
+        except OSError as error:
+            segment.file.close()
+            if is_full(error):
+                # With an opening it would say that nothing comes any more where it was to be taken up.
+                self._disk.remove(path_of(segment.number))
+                self._disk.sync_folder(FOLDER)
+                self._sound = True
+            raise
         segment.position = BLOCK
         self._segment = segment
+        self._sound = True
+        if old is not None:
+            try:
+                old.file.cut(old.position)
+            finally:
+                old.file.close()
         return segment
+
+    def _check_sound(self) -> None:
+        if not self._sound:
+            raise OSError(errno.EIO, "An earlier write to the journal has failed")
 
     def rotate(self) -> Deferred[tuple[int, int]]:
         """
@@ -271,12 +299,13 @@ class Journal:
         """
 
         def work() -> tuple[_Segment, int, int]:
-            segment = self._segment
             try:
-                segment = self._rotate()
+                self._rotate()
             except OSError as error:
-                if not is_full(error) or segment is None:
+                if not is_full(error):
                     raise
+            segment = self._segment
+            assert segment is not None
             return segment, segment.room - segment.position, 0 if self._spare is None else self._spare.room
 
         def done(outcome: tuple[_Segment, int, int]) -> tuple[int, int]:
@@ -290,8 +319,11 @@ class Journal:
         """Have on the disk what was written."""
 
         def work() -> int:
+            self._check_sound()
             if self._segment is not None:
+                self._sound = False
                 self._segment.file.sync()
+                self._sound = True
             return self._lsn
 
         def done(lsn: int) -> None:

@@ -203,6 +203,7 @@ class Mover:
     async def _make(self) -> None:
         grown = self._journal.size
         segment, lsn = await self._journal.rotate()
+        self._storage.discard_durable()
         pack = Pack(self._disk, self._next_pack)
         self._next_pack += 1
         try:

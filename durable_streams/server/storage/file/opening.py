@@ -284,7 +284,10 @@ def open_directory(disk: Disk, where: str, opened_at: float) -> Opened:
         finally:
             file.close()
     disk.make_folder(journal.FOLDER)
-    disk.sync_folder(journal.FOLDER)
+    # The same goes for names: that of a folder, or of the checkpoint in whose favour others are about to be removed.
+    for folder in ("", journal.FOLDER, checkpoints.FOLDER, STREAMS):
+        if not folder or folder in disk.names(""):
+            disk.sync_folder(folder)
     tidy(disk, opened)
     replayed = opened.replayed
     _log.info(
@@ -310,8 +313,13 @@ def open_directory(disk: Disk, where: str, opened_at: float) -> Opened:
 
 def tidy(disk: Disk, opened: Opened) -> None:
     """Take away what is explained and not needed, and set aside what is not explained."""
+    emptied = set()
     for path in superseded(disk, opened):
         disk.remove(path)
+        emptied.add(path.rpartition("/")[0])
+    for folder in sorted(emptied):
+        # What tells that they were not needed is not kept for ever.
+        disk.sync_folder(folder)
     for path in unexplained(disk, opened):
         disk.make_folder(SET_ASIDE)
         place = f"{SET_ASIDE}/{path.replace('/', '-')}"

@@ -28,7 +28,7 @@ from .files import OpenFiles
 from .journal import SEGMENT_SIZES, Journal
 from .moving import Mover
 from .opening import Opened, open_directory
-from .places import Content, Index, Piece, data_path, index_path, last_end, pack_path, read_piece
+from .places import Content, Index, Piece, data_path, index_path, last_end, pack_path, read_piece, stream_folder
 from .stream import FileStream
 
 KIND: Final = "file"
@@ -162,7 +162,7 @@ class FileStorage(CommittedStorage[FileStream]):
                 await self._journal.sync()
             except OSError:
                 self.stop_writing(Failure())
-            self._discard_durable()
+            self.discard_durable()
         await self._moving_worker.do(lambda: None)
         for worker in (self._readers, self._moving_worker, self._writer):
             worker.close()
@@ -197,13 +197,13 @@ class FileStorage(CommittedStorage[FileStream]):
         if not self.settings.durable and self._syncing is None:
             self._syncing = self._clock.callLater(SYNC_INTERVAL, self._sync)
         if self._to_discard:
-            self._discard_durable()
+            self.discard_durable()
         self._mover.consider()
 
     def _sync(self) -> None:
         self._syncing = None
         if self._failed is None:
-            self._journal.sync().addCallbacks(lambda _: self._discard_durable(), self.stop_writing)
+            self._journal.sync().addCallbacks(lambda _: self.discard_durable(), self.stop_writing)
 
     # Removal
 
@@ -213,9 +213,9 @@ class FileStorage(CommittedStorage[FileStream]):
         filed = [stream for stream in streams if stream.filed]
         if filed:
             self._to_discard.append((self.committed_lsn, filed))
-            self._discard_durable()
+            self.discard_durable()
 
-    def _discard_durable(self) -> None:
+    def discard_durable(self) -> None:
         """Take away the files of streams whose removal is on the disk."""
         durable = self._journal.durable_lsn
         while self._to_discard and self._to_discard[0][0] <= durable:
@@ -230,6 +230,9 @@ class FileStorage(CommittedStorage[FileStream]):
                 for path in (data_path(stream_id), index_path(stream_id)):
                     self._files.drop(path)
                     self._disk.remove(path)
+            # The next checkpoint, which knows nothing of them any more, comes after this.
+            for folder in sorted(set(map(stream_folder, ids))):
+                self._disk.sync_folder(folder)
 
         self._moving_worker.do(work).addErrback(
             lambda failure: _log.warn(

@@ -1,0 +1,107 @@
+"""Looks whether all is as it should be in a database that nobody uses: every page, every row, every checksum."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+from zlib import crc32
+
+import msgspec
+
+from ...model import Lifetime, StreamConfig
+from ..findings import Counts, Finding
+from .schema import DATABASE, connect
+
+_RESTORE: Final = "Restore the database from a backup."
+_SALVAGE: Final = f"The sqlite3 shell's .recover can save what is readable of {DATABASE}. {_RESTORE}"
+
+#: How many findings of SQLite's own check are told.
+_MOST: Final = 100
+
+
+def check_acid(directory: Path, found: Callable[[Finding], None]) -> Counts:
+    """
+    Check a data directory of the acid storage, and change nothing in it.
+
+    :param found: is told of everything that is not as it should be.
+    :returns: how much was looked at; bytes are those of streams.
+    """
+    counts = Counts()
+    path = directory / DATABASE
+    if not path.exists():
+        found(Finding(True, DATABASE, "The database is missing.", _RESTORE))
+        return counts
+    try:
+        connection = connect(path, read_only=True)
+        try:
+            _check(connection, counts, found)
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        found(Finding(True, DATABASE, f"The database can't be read: {error}.", _SALVAGE))
+    return counts
+
+
+def _check(connection: sqlite3.Connection, counts: Counts, found: Callable[[Finding], None]) -> None:
+    for (message,) in connection.execute(f"PRAGMA integrity_check({_MOST})"):
+        if message != "ok":
+            found(Finding(True, DATABASE, f"SQLite says: {message}.", _SALVAGE))
+    counts.frames = connection.execute("PRAGMA page_count").fetchone()[0]
+    known = {row[0] for row in connection.execute("SELECT id FROM streams")}
+    leftovers = {row[0] for row in connection.execute("SELECT stream FROM leftovers")}
+    last_id = connection.execute("SELECT value FROM numbers WHERE name = 'last_id'").fetchone()[0]
+    names: dict[str, int] = {}
+    for row in connection.execute("SELECT id, name, config, lifetime, source, base, tail FROM streams ORDER BY id"):
+        stream_id, name, config, lifetime, source, base, tail = row
+        where = f"streams, id {stream_id}"
+        counts.streams += 1
+        counts.bytes += tail - base
+        for what in _wrong_with(config, lifetime):
+            found(Finding(True, where, f"{what} of the stream {name} can't be understood.", _RESTORE))
+        if names.setdefault(name, stream_id) != stream_id:
+            found(Finding(True, where, f"There is another stream of the name {name}, id {names[name]}.", _RESTORE))
+        if source is not None and source not in known:
+            found(Finding(True, where, f"The source of the stream {name}, id {source}, is missing.", _RESTORE))
+        if stream_id > last_id:
+            found(Finding(True, where, f"The greatest id was {last_id}.", _RESTORE))
+        _check_appends(connection, (stream_id, name, base, tail), counts, found)
+    for (stream_id,) in connection.execute("SELECT DISTINCT stream FROM appends"):
+        if stream_id not in known and stream_id not in leftovers:
+            found(
+                Finding(
+                    False,
+                    f"appends, stream {stream_id}",
+                    "These rows belong to no stream.",
+                    "They can be deleted, and do no harm.",
+                )
+            )
+
+
+def _wrong_with(config: str, lifetime: str) -> Iterator[str]:
+    for text, kind, what in ((config, StreamConfig, "The configuration"), (lifetime, Lifetime, "The lifetime")):
+        try:
+            msgspec.json.decode(text, type=kind)
+        except msgspec.DecodeError:
+            yield what
+
+
+def _check_appends(
+    connection: sqlite3.Connection, stream: tuple[int, str, int, int], counts: Counts, found: Callable[[Finding], None]
+) -> None:
+    stream_id, name, position, tail = stream
+    rows: Any = connection.execute(
+        "SELECT start, data, checksum FROM appends WHERE stream = ? ORDER BY start", (stream_id,)
+    )
+    for start, data, checksum in rows:
+        where = f"appends, stream {stream_id}, start {start}"
+        counts.appends += 1
+        if start != position:
+            found(Finding(True, where, f"{name}: bytes {position} to {start} are missing or doubled.", _RESTORE))
+        if crc32(data) != checksum:
+            found(Finding(True, where, f"{name}: bytes {start} to {start + len(data)} are damaged.", _RESTORE))
+        position = start + len(data)
+    if position != tail:
+        where = f"appends, stream {stream_id}"
+        found(Finding(True, where, f"{name}: its bytes end at {position}, and it ends at {tail}.", _RESTORE))
