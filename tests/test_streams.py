@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import StreamNotFound, Unavailable
@@ -227,22 +228,28 @@ class LifetimeTests(StreamsTests):
     def test_many_that_expire_together_are_removed_a_slice_at_a_time(self) -> None:
         for number in range(2 * SWEEP_AT_ONCE + 1):
             self.create(str(number), short_lived(1))
-        self.clock.advance(2)
-        left = [len(self.kept())]
-        for _ in range(3):
-            self.clock.advance(SWEEP_INTERVAL)
-            left.append(len(self.kept()))
-        self.assertEqual([SWEEP_AT_ONCE + 1, 1, 0, 0], left)
+        turns: list[int] = []
+
+        def others() -> None:
+            turns.append(len(self.kept()))
+            if self.kept():
+                self.clock.callLater(0, others)
+
+        self.clock.callLater(1.5, others)
+        self.clock.advance(1.5)
+        self.assertEqual([SWEEP_AT_ONCE + 1, 1, 0], sorted(set(turns), reverse=True)[-3:])
 
 
 class FailureTests(StreamsTests):
-    def test_a_sweep_that_fails_is_logged_and_tried_again(self) -> None:
+    def test_a_sweep_that_fails_is_tried_again_and_logged_once(self) -> None:
         self.create("a", short_lived(1))
         self.storage.sweep_fails = True
-        self.pass_time(2.5)
-        failures = self.flushLoggedErrors(Unavailable)
-        self.assertEqual((self.storage.swept, {"a"}), (len(failures), self.kept()))
-        self.assertGreater(len(failures), 1)
+        with capturedLogs() as events:
+            self.pass_time(2.5)
+        self.assertGreater(self.storage.swept, 1)
+        self.assertEqual({"a"}, self.kept())
+        told = [event for event in events if "could not be removed" in (event["log_format"] or "")]
+        self.assertEqual([LogLevel.warn], [event["log_level"] for event in told])
         self.storage.sweep_fails = False
         self.pass_time(1)
         self.assertEqual(set(), self.kept())
@@ -250,9 +257,9 @@ class FailureTests(StreamsTests):
     def test_so_is_one_that_fails_later(self) -> None:
         self.storage.slow_sweep = Deferred()
         self.clock.advance(SWEEP_INTERVAL)
-        self.storage.slow_sweep.errback(Unavailable("no disk"))
+        self.storage.slow_sweep.errback(ZeroDivisionError())
         self.storage.slow_sweep = None
-        self.assertEqual(1, len(self.flushLoggedErrors(Unavailable)))
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
         self.clock.advance(SWEEP_INTERVAL)
         self.assertEqual(2, self.storage.swept)
 

@@ -7,16 +7,17 @@ from collections.abc import Callable
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
+from .errors import StreamsError
 from .interfaces import IStorage, NowOrLater, settle
 from .model import Append, Appended, Chunk, Created, Offset, StreamConfig, StreamFacts, StreamStatus
 from .waiting import Waiting
 
-#: How often expired streams are looked for, in seconds, and how many are removed at a time.
+#: How often expired streams are looked for, in seconds, and how many are removed before others get their turn.
 SWEEP_INTERVAL = 0.5
-SWEEP_AT_ONCE = 1000
+SWEEP_AT_ONCE = 100
 
 _log = Logger()
 
@@ -34,7 +35,9 @@ class Streams(Service):
 
     def __init__(self, storage: IStorage, clock: IReactorTime) -> None:
         self._storage = storage
+        self._clock = clock
         self._now = clock.seconds
+        self._unswept_for = ""
         self._waiting = Waiting(clock)
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = clock
@@ -117,6 +120,13 @@ class Streams(Service):
         try:
             for name in self._waiting.watched():
                 self._storage.renew(name, now)
-            await settle(self._storage.sweep(now, SWEEP_AT_ONCE))
+            while not self.draining and await settle(self._storage.sweep(now, SWEEP_AT_ONCE)) == SWEEP_AT_ONCE:
+                await deferLater(self._clock, 0)
+            self._unswept_for = ""
+        except StreamsError as error:
+            # A disk that is full or has failed stays so for a while, and is not news each time.
+            if self._unswept_for != str(error):
+                self._unswept_for = str(error)
+                _log.warn("Expired streams could not be removed; this is tried again: {reason}", reason=error)
         except Exception:
             _log.failure("Expired streams could not be removed; this is tried again.")
