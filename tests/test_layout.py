@@ -68,6 +68,7 @@ LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
     "transfer": (*_TWISTED, "msgspec"),
     "config": ("msgspec",),
     "startup": (),
+    "cli": ("click", "msgspec"),
 }
 
 #: What the rules of the protocol have no business with: they are told the time, and touch nothing.
@@ -242,6 +243,8 @@ class ArrowTests(SynchronousTestCase):
             ("storage.memory", "import klein", "storage may not import klein"),
             ("waiting", "import msgspec", "waiting may not import msgspec"),
             ("web.app", "import flask", "web may not import flask"),
+            ("cli", "from twisted.internet import reactor", "cli may not import twisted"),
+            ("storage.readonly", "import click", "storage may not import click"),
         ):
             self.check(module, source, why)
 

@@ -59,9 +59,13 @@ def connect(path: Path | str, read_only: bool = False) -> sqlite3.Connection:
     Open a database; transactions are begun and ended by whoever uses it.
 
     :param path: of the file, or ``:memory:``.
+    :param read_only: change nothing; nobody else may have it open.
     """
     if read_only:
-        uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+        # Where there is no log to be read as well, SQLite need not make one, nor share it with anybody.
+        log = Path(f"{path}-wal")
+        alone = not log.exists() or not log.stat().st_size
+        uri = f"{Path(path).absolute().as_uri()}?{'immutable=1' if alone else 'mode=ro'}"
         return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 

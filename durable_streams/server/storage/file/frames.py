@@ -31,7 +31,7 @@ class Header(NamedTuple):
     What a frame says of itself.
 
     :ivar size: of the payload, in bytes.
-    :ivar number: of the file that it is in.
+    :ivar number: of the checkpoint that it is in, the mark of the journal segment, or the id of the piece's stream.
     :ivar first: the LSN of its first change; in the opening of a journal segment, of the first that will be in it.
     :ivar last: the LSN of its last change.
     :ivar durable: up to which LSN everything was on the disk for sure when it was written.

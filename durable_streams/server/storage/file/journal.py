@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
+from secrets import randbits
 from typing import Final
 
 import msgspec
@@ -31,6 +32,9 @@ SEGMENT_SIZES: Final = (64 << 20, 16 << 20, 4 << 20, 1 << 20)
 #: What is kept for removals when there is no room for anything else, in bytes.
 RESERVE: Final = 128 << 10
 
+#: How large the first segment may be on a full disk, in bytes.
+_SMALL_SIZES: Final = (RESERVE, RESERVE // 2, RESERVE // 4, RESERVE // 8)
+
 #: How long, in seconds, a full disk is left alone before it is asked again.
 _PATIENCE: Final = 0.5
 
@@ -49,9 +53,11 @@ class _Segment:
     :ivar room: how many bytes are reserved.
     :ivar position: where the next frame begins.
     :ivar first: the LSN of the first change that is in it, or will be.
+    :ivar mark: what its frames have for their number. Nobody can guess it, so that no bytes that a client has sent can
+        be taken for a frame when what is around them is torn.
     """
 
-    __slots__ = ("file", "first", "number", "position", "room")
+    __slots__ = ("file", "first", "mark", "number", "position", "room")
 
     def __init__(self, number: int, file: File, room: int) -> None:
         self.number = number
@@ -59,6 +65,7 @@ class _Segment:
         self.room = room
         self.position = 0
         self.first = 0
+        self.mark = randbits(63)
 
 
 class Written(Struct, frozen=True, gc=False):
@@ -123,7 +130,15 @@ class Journal:
         :raises OSError: it can't be made.
         """
         self._disk.make_folder(FOLDER)
-        self._spare = self._make_segment(0)
+        try:
+            self._spare = self._make_segment(0)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            # Nothing but removals fits in, and they are what is needed.
+            sizes, self._sizes = self._sizes, _SMALL_SIZES
+            self._spare = self._make_segment(0)
+            self._sizes = sizes
         self._rotate()
         assert self._segment is not None
         self._left = self._segment.room - self._segment.position
@@ -236,7 +251,7 @@ class Journal:
         assert segment is not None
         if segment.position + size > segment.room:
             segment = self._rotate()
-        header = Header(BATCH, len(payload), segment.number, self._lsn + 1, lsn, durable_lsn)
+        header = Header(BATCH, len(payload), segment.mark, self._lsn + 1, lsn, durable_lsn)
         self._sound = False
         segment.file.write(frame(header, payload), segment.position, self._durable)
         self._sound = True
@@ -266,7 +281,7 @@ class Journal:
         if old is not None:
             old.file.sync()
         segment.first = self._lsn + 1
-        opening = Header(OPENING, 0, segment.number, self._lsn + 1, self._lsn, self._lsn)
+        opening = Header(OPENING, 0, segment.mark, self._lsn + 1, self._lsn, self._lsn)
         try:
             segment.file.write(frame(opening, b""), 0, durable=True)
         except OSError as error:

@@ -287,6 +287,7 @@ class Mover:
         pieces = stream.pieces
         packed = sum(piece.size for piece in pieces)
         if packed + len(content.data) >= OWN_FILE:
+            stream.begun = True
             return Move(stream, pieces, (), content, stream.filed, stream.filed_appends, to_file=True)
         # Pieces get fewer as they get older and larger, so that a byte is written some few times.
         kept = len(pieces)
@@ -358,9 +359,6 @@ class Mover:
         """Read a stream's bytes from their new places from now on."""
         stream = moved.stream
         if stream.gone:
-            if moved.filed and not stream.filed:
-                stream.filed = moved.filed
-                self._storage.remove_files([stream])
             return
         stream.pieces = moved.pieces
         stream.filed = moved.filed

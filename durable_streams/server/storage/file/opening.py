@@ -23,7 +23,7 @@ from ..ownership import FORMAT_FILE, LOCK_FILE, StorageDamaged
 from . import checkpoint as checkpoints
 from . import journal
 from .checkpoint import Closing, Held
-from .places import INDEX_ENTRY_SIZE, PACKS, STREAMS, data_path, index_path, pack_path
+from .places import INDEX_ENTRY_SIZE, PACKS, STREAMS, data_path, index_path, pack_path, stream_folder
 from .recovery import Replayed, read_checkpoint, replay, segment_numbers
 from .stream import FileStream
 
@@ -75,6 +75,8 @@ class Rebuilding:
         self._unknown: set[int] = set()
         self.purged: set[int] = set()
         self.last_id = 0
+        # The last change that the checkpoint knows.
+        self.known = 0
 
     def hold(self, held: Held) -> None:
         """Take up a stream as a checkpoint has it."""
@@ -87,6 +89,7 @@ class Rebuilding:
         stream.writers = held.writers
         stream.updated_at = held.updated_at
         stream.lsn = held.lsn
+        self.known = max(self.known, held.lsn)
         stream.filed = held.filed
         stream.filed_appends = held.filed_appends
         stream.pieces = held.pieces
@@ -227,7 +230,17 @@ def load(disk: Disk, opened_at: float) -> Opened:
     closing = read_checkpoint(disk, rebuilding.hold)
     if closing is None:
         closing = Closing(0, 0, 1, 0, {})
+        if not segment_numbers(disk) and (disk.names(PACKS) or disk.names(STREAMS)):
+            raise StorageDamaged(
+                "There is neither a checkpoint nor a journal, but there are bytes of streams. Restore the whole "
+                "directory from a backup."
+            )
     replayed = replay(disk, closing.segment, closing.lsn, rebuilding.apply)
+    if rebuilding.known > replayed.lsn:
+        raise StorageDamaged(
+            f"The journal ends with change {replayed.lsn}, and change {rebuilding.known} was on the disk when the "
+            "checkpoint was made. Restore the whole directory from a backup."
+        )
     streams = rebuilding.finish()
     check_places(disk, streams, closing.packs)
     return Opened(
@@ -281,6 +294,9 @@ def open_directory(disk: Disk, where: str, opened_at: float) -> Opened:
         file = disk.open(journal.path_of(segment.number))
         try:
             file.sync()
+            if not any(rest.path == journal.path_of(segment.number) for rest in opened.replayed.unfinished):
+                # Room that was reserved and is not needed may be all that there is for the next segment.
+                file.cut(segment.end)
         finally:
             file.close()
     disk.make_folder(journal.FOLDER)
@@ -313,7 +329,9 @@ def open_directory(disk: Disk, where: str, opened_at: float) -> Opened:
 
 def tidy(disk: Disk, opened: Opened) -> None:
     """Take away what is explained and not needed, and set aside what is not explained."""
-    emptied = set()
+    # A killed process may have taken away the files of removed streams, and not come to have that on the disk.
+    emptied = {stream_folder(stream_id) for stream_id in opened.purged}
+    emptied &= {f"{STREAMS}/{folder}" for folder in disk.names(STREAMS)}
     for path in superseded(disk, opened):
         disk.remove(path)
         emptied.add(path.rpartition("/")[0])

@@ -69,7 +69,7 @@ def whole_file(disk: Disk, path: str) -> bytes:
 
 
 def frames(data: bytes, number: int) -> Iterator[tuple[int, Header, bytes]]:
-    """Read frames, one after the other, as far as they are whole and of this file."""
+    """Read frames, one after the other, as far as they are whole and have this number."""
     position = 0
     while (found := _frame_at(data, position, number)) is not None:
         header, payload = found
@@ -77,10 +77,18 @@ def frames(data: bytes, number: int) -> Iterator[tuple[int, Header, bytes]]:
         position += padded(HEADER_SIZE + header.size)
 
 
-def _frame_at(data: bytes, position: int, number: int) -> tuple[Header, bytes] | None:
+def opening_of(data: bytes) -> Header | None:
+    """Read the opening of a journal segment, whose number all its other frames have; None, if it is not whole."""
+    found = _frame_at(data, 0, None)
+    return found[0] if found is not None and found[0].magic == OPENING else None
+
+
+def _frame_at(data: bytes, position: int, number: int | None) -> tuple[Header, bytes] | None:
     head = data[position : position + HEADER_SIZE]
     found = read_header(head)
-    if found is None or found[0].number != number or found[0].size > len(data) - position - HEADER_SIZE:
+    if found is None or found[0].size > len(data) - position - HEADER_SIZE:
+        return None
+    if number is not None and found[0].number != number:
         return None
     header, checksum = found
     payload = data[position + HEADER_SIZE : position + HEADER_SIZE + header.size]
@@ -139,19 +147,19 @@ def replay(disk: Disk, start: int, first_lsn: int, apply: Callable[[Change, int]
             continue
         path = path_of(number)
         data = whole_file(disk, path)
-        opening = _frame_at(data, 0, number)
-        if opening is None or opening[0].magic != OPENING:
-            if any(_later_frames(data, number, 0)):
+        opening = opening_of(data)
+        if opening is None:
+            if data[BLOCK:].strip(b"\0"):
                 raise StorageDamaged(f"The journal segment {path} has lost its beginning. Restore it from a backup.")
             replayed.unused.append(path)
             continue
-        first = opening[0].first
+        first = opening.first
         if expected is None and first > first_lsn:
             raise _missing(path, first_lsn, first)
         if expected is not None and first != expected:
             raise _missing(path, expected, first)
-        last, end, changes = _replay_segment(data, number, first - 1, replayed, apply)
-        _judge_rest(data, number, end, last, replayed)
+        last, end, changes = _replay_segment(data, path, opening, apply)
+        _judge_rest(data, path, opening.number, end, last, replayed)
         replayed.segments.append(Segment(number, first, end))
         replayed.size += end
         replayed.changes += changes
@@ -172,18 +180,19 @@ def _missing(path: str, expected: int, first: int) -> StorageDamaged:
 
 
 def _replay_segment(
-    data: bytes, number: int, last: int, replayed: Replayed, apply: Callable[[Change, int], None]
+    data: bytes, path: str, opening: Header, apply: Callable[[Change, int], None]
 ) -> tuple[int, int, int]:
+    last = opening.first - 1
     end = BLOCK
     count = 0
-    for position, header, payload in frames(data, number):
+    for position, header, payload in frames(data, opening.number):
         if not position:
             continue
         if header.magic != BATCH or header.first != last + 1:
             break
         changes = _changes.decode(payload)
         if len(changes) != header.last - header.first + 1:
-            raise StorageDamaged(f"A batch in {path_of(number)} at {position} does not have the changes that it names.")
+            raise StorageDamaged(f"A batch in {path} at {position} does not have the changes that it names.")
         for lsn, change in enumerate(changes, header.first):
             apply(change, lsn)
         last = header.last
@@ -201,7 +210,7 @@ def _later_frames(data: bytes, number: int, position: int) -> Iterator[Header]:
                 yield found[0]
 
 
-def _judge_rest(data: bytes, number: int, end: int, last: int, replayed: Replayed) -> None:
+def _judge_rest(data: bytes, path: str, mark: int, end: int, last: int, replayed: Replayed) -> None:
     """
     Say what comes after the last batch that can be read: nothing, or the remains of a write that nobody was told of.
 
@@ -210,10 +219,10 @@ def _judge_rest(data: bytes, number: int, end: int, last: int, replayed: Replaye
     rest = data[end:]
     if not rest.strip(b"\0"):
         return
-    frontier = max((header.durable for header in _later_frames(data, number, end)), default=0)
+    frontier = max((header.durable for header in _later_frames(data, mark, end)), default=0)
     if frontier > last:
         raise StorageDamaged(
-            f"The journal segment {path_of(number)} can't be read at {end}: changes up to {frontier} were on the disk, "
+            f"The journal segment {path} can't be read at {end}: changes up to {frontier} were on the disk, "
             f"and those up to {last} are left. Restore it from a backup."
         )
-    replayed.unfinished.append(Unfinished(path_of(number), end, len(rest.rstrip(b"\0"))))
+    replayed.unfinished.append(Unfinished(path, end, len(rest.rstrip(b"\0"))))

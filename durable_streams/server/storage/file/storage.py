@@ -28,7 +28,18 @@ from .files import OpenFiles
 from .journal import SEGMENT_SIZES, Journal
 from .moving import Mover
 from .opening import Opened, open_directory
-from .places import Content, Index, Piece, data_path, index_path, last_end, pack_path, read_piece, stream_folder
+from .places import (
+    STREAMS,
+    Content,
+    Index,
+    Piece,
+    data_path,
+    index_path,
+    last_end,
+    pack_path,
+    read_piece,
+    stream_folder,
+)
 from .stream import FileStream
 
 KIND: Final = "file"
@@ -210,7 +221,7 @@ class FileStorage(CommittedStorage[FileStream]):
     def _discard(self, streams: Sequence[FileStream]) -> None:
         for stream in streams:
             self._dirty.pop(stream.facts.id, None)
-        filed = [stream for stream in streams if stream.filed]
+        filed = [stream for stream in streams if stream.filed or stream.begun]
         if filed:
             self._to_discard.append((self.committed_lsn, filed))
             self.discard_durable()
@@ -231,7 +242,8 @@ class FileStorage(CommittedStorage[FileStream]):
                     self._files.drop(path)
                     self._disk.remove(path)
             # The next checkpoint, which knows nothing of them any more, comes after this.
-            for folder in sorted(set(map(stream_folder, ids))):
+            folders = {f"{STREAMS}/{name}" for name in self._disk.names(STREAMS)}
+            for folder in sorted(folders.intersection(map(stream_folder, ids))):
                 self._disk.sync_folder(folder)
 
         self._moving_worker.do(work).addErrback(

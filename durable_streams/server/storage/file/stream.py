@@ -15,10 +15,11 @@ class FileStream(Kept):
 
     :ivar filed: how many of its own bytes are in its own file, from ``base`` on.
     :ivar pieces: the appends after those, in packs; what comes then is in memory, and in the journal.
+    :ivar begun: there may be such a file, though nothing in it counts yet.
     :ivar gone: nobody can read it any more.
     """
 
-    __slots__ = ("filed", "filed_appends", "gone", "pieces")
+    __slots__ = ("begun", "filed", "filed_appends", "gone", "pieces")
 
     def __init__(
         self, facts: StreamFacts, config: StreamConfig, lifetime: Lifetime, source: Any, base: int, now: float
@@ -26,6 +27,7 @@ class FileStream(Kept):
         super().__init__(facts, config, lifetime, source, base, now)
         self.filed = self.filed_appends = 0
         self.pieces: tuple[Piece, ...] = ()
+        self.begun = False
         self.gone = False
 
     @property

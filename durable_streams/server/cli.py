@@ -1,0 +1,196 @@
+"""``durable-streams-server``: what is done to a server's data while it does not run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import click
+import msgspec
+from msgspec import Struct
+
+from .config.layers import PROFILES, load
+from .config.validation import STORAGE_MODES, ConfigError
+from .storage.file.checking import check_files
+from .storage.file.storage import KIND, VERSION
+from .storage.findings import Counts, Finding
+from .storage.ownership import FORMAT_FILE, LOCK_FILE, Format, StorageError, read_format
+from .storage.readonly import ReadOnlyDisk
+
+#: What shows whose a data directory is when nothing says so: a name in it, and the kind of storage.
+_SIGNS: Final = {"journal": KIND, "checkpoint": KIND, "acid.sqlite": "acid"}
+
+_DAMAGED: Final = 1
+_NOT_CHECKED: Final = 2
+
+
+class CheckReport(Struct, frozen=True):
+    """
+    What ``check --json`` says: one object.
+
+    :ivar whole: whether nothing is damaged.
+    """
+
+    directory: str
+    storage: str
+    version: int
+    whole: bool
+    seconds: float
+    counts: Counts
+    findings: list[Finding]
+
+
+class _Refused(click.ClickException):
+    """Nothing was checked; the message says why, and what to do."""
+
+    exit_code = _NOT_CHECKED
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Look after the data of a Durable Streams server, which itself is started by twistd."""
+
+
+@main.command()
+@click.option("--profile", metavar="NAME", help=f"The built-in settings to begin with: {', '.join(PROFILES)}.")
+@click.option("--config", metavar="FILE", help="A TOML file of settings; the environment still wins over it.")
+@click.option("--data-dir", metavar="DIR", help="The data directory, whatever the settings say.")
+@click.option("--json", "as_json", is_flag=True, help="Say it as one JSON object.")
+def check(profile: str | None, config: str | None, data_dir: str | None, as_json: bool) -> None:
+    """
+    Read all that is in a data directory, and tell what is damaged. Nothing is changed.
+
+    No server may run on it. The exit status is 0 if nothing is damaged, 1 if something is, and 2 if that could not be
+    found out.
+    """
+    where = _directory(profile, config, data_dir)
+    began_at = monotonic()
+    findings: list[Finding] = []
+    serious = 0
+
+    def found(finding: Finding) -> None:
+        nonlocal serious
+        serious += finding.serious
+        if as_json:
+            findings.append(finding)
+        else:
+            _tell(finding)
+
+    with _held(where) as disk:
+        form = _format(disk, where, found)
+        try:
+            counts = _check(disk, form, found)
+        except PermissionError as error:
+            raise _Refused(f"{error.filename} may not be read by this user. Run the check as the server's.") from None
+    seconds = monotonic() - began_at
+    if as_json:
+        report = CheckReport(str(where), form.storage, form.version, not serious, seconds, counts, findings)
+        click.echo(msgspec.json.encode(report))
+    else:
+        verdict = f"{serious} findings of damage" if serious > 1 else "1 finding of damage" if serious else "no damage"
+        click.echo(
+            f"{where}: {counts.streams} streams, {counts.appends} appends, {counts.bytes} bytes, looked at in "
+            f"{seconds:.1f} s: {verdict}."
+        )
+    if serious:
+        sys.exit(_DAMAGED)
+
+
+def _directory(profile: str | None, config: str | None, data_dir: str | None) -> Path:
+    """Find out which directory is meant."""
+    if data_dir is None or profile is not None or config is not None:
+        try:
+            settings = load(profile, config, os.environ)
+        except ConfigError as error:
+            raise _Refused(str(error)) from None
+        if data_dir is None:
+            data_dir = settings.storage.data_dir
+            if STORAGE_MODES[settings.storage.mode] == "memory":
+                raise _Refused(
+                    f"storage.mode is {settings.storage.mode}, which has no data directory. Set it, and "
+                    "storage.data_dir, as the server has them, or give --data-dir."
+                )
+    where = Path(data_dir)
+    if not where.is_dir():
+        why = "is not a directory" if where.exists() else "does not exist"
+        raise _Refused(f"The data directory {where} {why}. Set storage.data_dir, or --data-dir, to one that is.")
+    return where
+
+
+@contextmanager
+def _held(where: Path) -> Iterator[ReadOnlyDisk]:
+    """Have the lock of a data directory."""
+    disk = ReadOnlyDisk(where)
+    try:
+        names = disk.names("")
+        if FORMAT_FILE not in names and _SIGNS.keys().isdisjoint(names):
+            raise _Refused(
+                f"{where} has no {FORMAT_FILE} file, so it is no data directory of this server. Set storage.data_dir, "
+                "or --data-dir, to one that is."
+            )
+        holder = disk.lock(LOCK_FILE, b"%d\n" % os.getpid())
+    except OSError as error:
+        raise _Refused(f"The data directory {where} can't be locked: {error.strerror}.") from None
+    if holder is not None:
+        process = holder.decode("ascii", "replace").strip() or "unknown"
+        raise _Refused(
+            f"The data directory {where} is in use by process {process}. Stop that one first, or check a copy of it."
+        )
+    try:
+        yield disk
+    finally:
+        disk.unlock()
+
+
+def _format(disk: ReadOnlyDisk, where: Path, found: Callable[[Finding], None]) -> Format:
+    """Find out what a data directory is."""
+    try:
+        form = read_format(disk)
+        what = "The file is missing."
+    except StorageError as error:
+        form = None
+        what = str(error)
+    except OSError as error:
+        raise _Refused(f"The file {where / FORMAT_FILE} can't be read: {error.strerror}.") from None
+    if form is None:
+        signs = [kind for name, kind in _SIGNS.items() if name in disk.names("")]
+        if not signs:
+            raise _Refused(f"{where}: {what}")
+        form = Format(signs[0], VERSION)
+        line = msgspec.json.encode(form).decode()
+        found(Finding(True, FORMAT_FILE, what, f"Write one line into it: {line}"))
+    if form.storage not in _SIGNS.values():
+        raise _Refused(f"{where} has the streams of a storage of the kind {form.storage}, which is not known here.")
+    if form.version > VERSION:
+        raise _Refused(
+            f"{where} is in format {form.version} of the {form.storage} storage; this version knows formats up to "
+            f"{VERSION}. Use that of the server that wrote it."
+        )
+    return form
+
+
+def _check(disk: ReadOnlyDisk, form: Format, found: Callable[[Finding], None]) -> Counts:
+    if form.storage == "acid":
+        from .storage.acid.checking import check_acid  # noqa: PLC0415 (whoever has files does not need it)
+
+        return check_acid(disk.root, found)
+    if not sys.stderr.isatty():
+        return check_files(disk, found)
+    total = sum(path.stat().st_size for path in disk.root.rglob("*") if path.is_file())
+    with click.progressbar(length=total, label="Checking", file=sys.stderr) as bar:
+
+        def found_beside_bar(finding: Finding) -> None:
+            click.echo("\r\x1b[K", nl=False, err=True)
+            found(finding)
+
+        return check_files(disk, found_beside_bar, bar.update)
+
+
+def _tell(finding: Finding) -> None:
+    kind = "DAMAGED" if finding.serious else "note"
+    click.echo(f"{kind}: {finding.where}: {finding.what} {finding.advice}")

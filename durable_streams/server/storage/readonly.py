@@ -1,0 +1,70 @@
+"""A data directory that is looked at: nothing in it can be changed by this, but for who is said to have the lock."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from .disk import RealDisk, RealFile
+
+#: What is said by a place where nothing can be written, or not by us.
+_READ_ONLY = frozenset([errno.EROFS, errno.EACCES, errno.EPERM])
+
+
+class ReadOnlyDisk(RealDisk):
+    """A folder of the operating system's that is only read, so that it may be on a read-only file system as well."""
+
+    def open(self, path: str, new: bool = False) -> RealFile:
+        if new:
+            raise _refusal(path)
+        return RealFile(os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC))
+
+    def make_folder(self, path: str) -> None:
+        raise _refusal(path)
+
+    def rename(self, path: str, new_path: str) -> None:
+        raise _refusal(path)
+
+    def remove(self, path: str) -> None:
+        raise _refusal(path)
+
+    def lock(self, path: str, owner: bytes) -> bytes | None:
+        place = self.root / path
+        missing = not place.exists()
+        try:
+            holder = super().lock(path, owner)
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
+            return None if missing else self._lock_unwritten(path)
+        if missing and os.geteuid() == 0:
+            # Whoever runs the server must be able to lock it after us.
+            kept_by = self.root.stat()
+            os.chown(place, kept_by.st_uid, kept_by.st_gid)
+        return holder
+
+    def _lock_unwritten(self, path: str) -> bytes | None:
+        """Take the lock, and leave unsaid who has it."""
+        descriptor = os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 1024, 0)
+            os.close(descriptor)
+            return holder
+        self._lock = descriptor
+        return None
+
+    def unlock(self) -> None:
+        try:
+            super().unlock()
+        except OSError:
+            # Nothing was said there.
+            assert self._lock is not None
+            os.close(self._lock)
+            self._lock = None
+
+
+def _refusal(path: str) -> OSError:
+    return OSError(errno.EROFS, os.strerror(errno.EROFS), path)

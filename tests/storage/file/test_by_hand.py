@@ -1,0 +1,72 @@
+"""The written format: a program that has nothing but it reads what the storage has written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import TestCase
+
+from durable_streams.server.model import Append, Fork, Offset
+from durable_streams.server.testing import settled
+
+from .directories import append, checkpointed, contents, create, digests, fill, flip, only, opened
+
+SCRIPT = Path(__file__).resolve().parents[3] / "docs" / "examples" / "recover_by_hand.py"
+
+
+def by_hand(*arguments: object) -> tuple[bytes, str]:
+    """Run the program, and say what it wrote and complained of."""
+    done = subprocess.run(
+        [sys.executable, "-I", SCRIPT, *map(str, arguments)], capture_output=True, timeout=60, check=True
+    )
+    return done.stdout, done.stderr.decode()
+
+
+class RecoverByHandTests(TestCase):
+    async def setUp(self) -> None:  # type: ignore[override]
+        self.directory = Path(self.mktemp()).absolute()
+        await fill(self.directory)
+
+    async def assert_alike(self) -> None:
+        before = digests(self.directory)
+        listed, complaints = by_hand(self.directory)
+        self.assertEqual("", complaints)
+        self.assertEqual(before, digests(self.directory))
+        read = {}
+        for line in listed.decode().splitlines():
+            name, size, _ = line.split("\t")
+            read[name], _ = by_hand(self.directory, name)
+            self.assertEqual(int(size), len(read[name]))
+        self.assertEqual(await contents(self.directory), read)
+
+    async def test_it_reads_what_the_storage_reads(self) -> None:
+        await self.assert_alike()
+
+    async def test_after_more_of_everything(self) -> None:
+        storage = opened(self.directory)
+        await append(storage, "small/0", b"z" * 70_000)
+        await create(storage, "fork/of", b"!", Fork("large", Offset(1, 40_000)))
+        await checkpointed(storage)
+        await append(storage, "small/0", b"y" * 70_000)
+        await append(storage, "fork/of", b"?")
+        await create(storage, "fork/of/fork", b"", Fork("fork/of"))
+        await settled(storage.delete("fork/of", 0.0))
+        await settled(storage.append("late", Append(None, b"", close=True), 0.0))
+        await settled(storage.delete("small/1", 0.0))
+        await storage.close()
+        listed, _ = by_hand(self.directory)
+        self.assertIn(b"late\t20\tclosed\n", listed)
+        self.assertNotIn(b"small/1\t", listed)
+        await self.assert_alike()
+
+    def test_it_says_what_is_damaged(self) -> None:
+        flip(only(self.directory, "streams/*/*.data"), 50_000)
+        flip(self.directory / "packs/0000000000000001", 100)
+        _, complaints = by_hand(self.directory)
+        self.assertIn("1.data: 40000 to 80000 are damaged", complaints)
+        self.assertIn("packs/0000000000000001: the piece at ", complaints)
+
+    def test_it_has_nothing_of_ours(self) -> None:
+        self.assertNotIn("durable_streams", SCRIPT.read_text())

@@ -1,0 +1,233 @@
+"""The command line: what it says, where, and with which exit status."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from unittest.mock import patch
+
+from click.testing import CliRunner, Result
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from durable_streams.server.cli import main
+from durable_streams.server.storage.findings import Counts, Finding
+from tests.storage.file.directories import digests, fill, flip, only, opened
+
+
+def check(*arguments: object, **settings: str) -> Result:
+    """Run the check: ``storage__mode="memory"`` sets DS_STORAGE__MODE."""
+    inherited: dict[str, str | None] = {name: None for name in os.environ if name.startswith("DS_")}
+    chosen = {f"DS_{name.upper()}": value for name, value in settings.items()}
+    return CliRunner().invoke(main, ["check", *map(str, arguments)], env=inherited | chosen)
+
+
+class CheckTests(TestCase):
+    async def setUp(self) -> None:  # type: ignore[override]
+        self.directory = Path(self.mktemp()).absolute()
+        await fill(self.directory)
+
+    def test_a_whole_directory(self) -> None:
+        before = digests(self.directory)
+        result = check("--data-dir", self.directory)
+        self.assertEqual(0, result.exit_code, result.output)
+        [line] = result.output.splitlines()
+        self.assertRegex(
+            line, r"^.*: 10 streams, 31 appends, 150248 bytes, looked at in [0-9.]+ s: no damage\.$", result.output
+        )
+        self.assertEqual(before, digests(self.directory))
+        self.assertEqual(b"", (self.directory / "LOCK").read_bytes())
+
+    def test_damage(self) -> None:
+        data = only(self.directory, "streams/*/*.data")
+        flip(data, 50_000)
+        flip(self.directory / "packs/0000000000000001", 100)
+        result = check("--data-dir", self.directory)
+        self.assertEqual(1, result.exit_code, result.output)
+        pack, own, summary = result.output.splitlines()
+        self.assertTrue(pack.startswith("DAMAGED: packs/0000000000000001 at "), pack)
+        self.assertTrue(
+            own.startswith(
+                f"DAMAGED: {data.relative_to(self.directory)} at 40000: Bytes 40000 to 80000 of the stream large "
+            ),
+            own,
+        )
+        self.assertIn("Restore the data directory from a backup", own)
+        self.assertTrue(summary.endswith(" s: 2 findings of damage."), summary)
+
+    def test_a_note_is_no_damage(self) -> None:
+        (self.directory / "mine").write_text("?")
+        result = check("--data-dir", self.directory)
+        self.assertEqual(0, result.exit_code, result.output)
+        note, summary = result.output.splitlines()
+        self.assertTrue(note.startswith("note: mine: It does not belong "), note)
+        self.assertTrue(summary.endswith("no damage."), summary)
+
+    def test_as_json(self) -> None:
+        (self.directory / "mine").write_text("?")
+        flip(only(self.directory, "streams/*/*.data"), 50_000)
+        result = check("--data-dir", self.directory, "--json")
+        self.assertEqual(1, result.exit_code, result.output)
+        report = json.loads(result.output)
+        self.assertEqual((str(self.directory), "file", 1, False), tuple(report[name] for name in _HEAD))
+        self.assertEqual((10, 31, 150_248), tuple(report["counts"][name] for name in ("streams", "appends", "bytes")))
+        damage, note = report["findings"]
+        self.assertEqual({"serious", "where", "what", "advice"}, set(damage))
+        self.assertEqual((True, False), (damage["serious"], note["serious"]))
+        self.assertGreater(report["seconds"], 0)
+
+    def test_as_json_of_what_is_whole(self) -> None:
+        result = check("--data-dir", self.directory, "--json")
+        self.assertEqual(0, result.exit_code, result.output)
+        report = json.loads(result.output)
+        self.assertEqual((True, []), (report["whole"], report["findings"]))
+
+    def test_the_directory_of_the_settings(self) -> None:
+        for mode in ("file-durable", "file-fast", "FILE"):
+            result = check(storage__mode=mode, storage__data_dir=str(self.directory))
+            self.assertEqual(0, result.exit_code, result.output)
+        config = Path(self.mktemp())
+        config.write_text(f'[storage]\nmode = "file-fast"\ndata_dir = "{self.directory}"\n')
+        self.assertEqual(0, check("--config", config).exit_code)
+
+    async def test_one_that_is_in_use(self) -> None:
+        storage = opened(self.directory)
+        before = digests(self.directory)
+        result = check("--data-dir", self.directory)
+        self.assertEqual(2, result.exit_code, result.output)
+        self.assertIn(f"is in use by process {os.getpid()}. Stop that one first", result.output)
+        self.assertEqual(b"%d\n" % os.getpid(), (self.directory / "LOCK").read_bytes())
+        self.assertEqual(before, digests(self.directory))
+        await storage.close()
+
+    def test_nobody_else_gets_it_meanwhile(self) -> None:
+        # The lock is given back at the end, in whatever way that comes.
+        (self.directory / "FORMAT").write_text('{"storage":"tape","version":1}')
+        self.assertEqual(2, check("--data-dir", self.directory).exit_code)
+        descriptor = os.open(self.directory / "LOCK", os.O_RDWR)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(descriptor)
+
+    def test_a_directory_without_a_lock_file(self) -> None:
+        (self.directory / "LOCK").unlink()
+        self.assertEqual(0, check("--data-dir", self.directory).exit_code)
+        self.assertEqual(self.directory.stat().st_uid, (self.directory / "LOCK").stat().st_uid)
+
+    def test_the_format_file(self) -> None:
+        path = self.directory / "FORMAT"
+        for text in (None, "{", '{"storage": 3}'):
+            path.unlink(missing_ok=True)
+            if text is not None:
+                path.write_text(text)
+            flip(only(self.directory, "streams/*/*.data"), 50_000)
+            result = check("--data-dir", self.directory)
+            self.assertEqual(1, result.exit_code, result.output)
+            self.assertTrue(result.output.startswith("DAMAGED: FORMAT: "), result.output)
+            self.assertIn('Write one line into it: {"storage":"file","version":1}', result.output)
+            flip(only(self.directory, "streams/*/*.data"), 50_000)
+            self.assertIn("31 appends", result.output)
+
+
+_HEAD = ("directory", "storage", "version", "whole")
+
+
+class RefusalTests(SynchronousTestCase):
+    def assert_refused(self, result: Result, *parts: str) -> None:
+        self.assertEqual(2, result.exit_code, result.output)
+        self.assertNotIn("Traceback", result.output)
+        said = " ".join(result.output.split())
+        for part in parts:
+            self.assertIn(part, said)
+
+    def test_what_is_no_data_directory(self) -> None:
+        directory = Path(self.mktemp()).absolute()
+        self.assert_refused(check("--data-dir", directory), f"{directory} does not exist. Set storage.data_dir")
+        self.assertFalse(directory.exists())
+        directory.mkdir()
+        self.assert_refused(check("--data-dir", directory), "has no FORMAT file")
+        self.assertEqual([], list(directory.iterdir()))
+        path = directory / "x"
+        path.write_text("?")
+        self.assert_refused(check("--data-dir", directory), "has no FORMAT file")
+        self.assert_refused(check("--data-dir", path), "is not a directory")
+
+    def test_another_kind_or_a_later_version(self) -> None:
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        for text, part in (
+            ('{"storage":"tape","version":1}', "of the kind tape"),
+            ('{"storage":"file","version":2}', "is in format 2 of the file storage"),
+            ("", "can't be understood"),
+        ):
+            (directory / "FORMAT").write_text(text)
+            self.assert_refused(check("--data-dir", directory), part)
+
+    def test_a_directory_of_the_other_kind_is_checked_by_its_own(self) -> None:
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        (directory / "FORMAT").write_text('{"storage":"acid","version":1}')
+        asked: list[object] = []
+
+        def check_acid(place: Path, found: Callable[[Finding], None]) -> Counts:
+            asked.append(place)
+            found(Finding(True, "shard", "It is damaged.", "Restore it."))
+            return Counts(streams=3)
+
+        package = "durable_streams.server.storage.acid"
+        modules = {package: ModuleType(package), f"{package}.checking": ModuleType(f"{package}.checking")}
+        vars(modules[f"{package}.checking"])["check_acid"] = check_acid
+        with patch.dict(sys.modules, modules):
+            result = check("--data-dir", directory)
+        self.assertEqual(([directory], 1), (asked, result.exit_code))
+        self.assertTrue(result.output.startswith("DAMAGED: shard: It is damaged. Restore it.\n"), result.output)
+        self.assertIn(": 3 streams, ", result.output)
+
+    def test_a_directory_that_does_not_say_what_it_is(self) -> None:
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        (directory / "acid.sqlite").write_bytes(b"?" * 4096)
+        result = check("--data-dir", directory)
+        self.assertEqual(1, result.exit_code, result.output)
+        self.assertIn('Write one line into it: {"storage":"acid","version":1}', result.output)
+        self.assertIn("DAMAGED: acid.sqlite: ", result.output)
+
+    def test_settings_that_are_wrong(self) -> None:
+        self.assert_refused(check(), "storage.mode is memory, which has no data directory")
+        self.assert_refused(check("--profile", "nobody"), "There is no profile nobody.")
+        self.assert_refused(check("--config", "/nowhere"), "The configuration file /nowhere can't be read")
+        self.assert_refused(check(storage__mode="tape"), "storage.mode must be", "DS_STORAGE__MODE", "'tape'")
+        self.assert_refused(check("--nonsense"), "No such option")
+
+    def test_a_file_that_may_not_be_read(self) -> None:
+        directory = Path(self.mktemp()).absolute()
+        (directory / "journal").mkdir(parents=True)
+        (directory / "FORMAT").write_text('{"storage":"file","version":1}')
+        (directory / "journal" / ("0" * 15 + "1")).write_bytes(b"?")
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(13, "Permission denied", "the journal")
+
+        self.patch(sys.modules["durable_streams.server.cli"], "check_files", refuse)
+        self.assert_refused(check("--data-dir", directory), "the journal may not be read by this user.")
+
+
+class CommandTests(SynchronousTestCase):
+    def test_it_needs_no_reactor(self) -> None:
+        code = "import sys, durable_streams.server.cli; sys.exit('twisted.internet.reactor' in sys.modules)"
+        self.assertEqual(0, subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode)
+
+    def test_the_installed_command(self) -> None:
+        command = Path(sys.executable).with_name("durable-streams-server")
+        if not command.exists():
+            command = Path(shutil.which("durable-streams-server") or "")
+        if not command.is_file():
+            self.skipTest("the command is not installed here")
+        done = subprocess.run([command, "check", "--help"], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(0, done.returncode, done.stderr)
+        self.assertIn("--data-dir", done.stdout)
