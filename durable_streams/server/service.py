@@ -16,6 +16,7 @@ from .config.settings import Settings
 from .config.validation import parse_bind_address
 from .streams import Streams
 from .web.app import Tree, build_app
+from .web.gathering import listen
 from .web.listener import ChannelFactory
 
 _log = Logger()
@@ -65,7 +66,7 @@ class Daemon(Service):
         :raises CannotListenError: it can't be had.
         """
         host, port = parse_bind_address(self._settings.server.bind_address)
-        self._port = self._reactor.listenTCP(port, self.factory, backlog=1024, interface=host)
+        self._port = listen(self._reactor, port, self.factory, 1024, host)
 
     def start_without_port(self) -> None:
         """
