@@ -14,7 +14,7 @@ from select import EPOLLIN, epoll
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IListeningPort, IReadDescriptor
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Port, Server
@@ -125,6 +125,19 @@ class GatheredServer(Server):
         self._readers = readers
         readers.joined()
         super().__init__(*arguments)
+
+    def doRead(self) -> Any:
+        # As Twisted has it, but for what becomes of deprecated answers.
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return ConnectionLost()
+        if not data:
+            return ConnectionDone()
+        self.protocol.dataReceived(data)
+        return None
 
     def startReading(self) -> None:
         self._readers.add(self)

@@ -106,7 +106,7 @@ class Outlet:
         self.direct = is_direct(transport)
         self._send_some: Callable[[bytes], object] | None = None
         if self.direct:
-            self._send_some = transport.writeSomeData  # type: ignore[attr-defined]
+            self._send_some = _sender_of(transport)
         else:
             transport.registerProducer(self, True)
 
@@ -197,6 +197,25 @@ class Outlet:
 
     def stopProducing(self) -> None:
         """The connection is lost, of which the owner hears too."""
+
+
+def _sender_of(transport: Transport) -> Callable[[bytes], object]:
+    """Find what ``transport.writeSomeData`` comes down to: it wraps and unwraps what is sent, and again each time."""
+    socket = getattr(transport, "socket", None)
+    if socket is None:
+        send_some: Callable[[bytes], object] = transport.writeSomeData  # type: ignore[attr-defined]
+        return send_some
+    send: Callable[[bytes], int] = socket.send
+
+    def send_now(data: bytes) -> int:
+        try:
+            return send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            return -1
+
+    return send_now
 
 
 def _into_nothing(data: bytes) -> int:
