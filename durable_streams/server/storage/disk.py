@@ -40,6 +40,9 @@ class File(Protocol):
     def sync(self) -> None:
         """Have all that was written on the disk."""
 
+    def forget(self) -> None:
+        """Read from now on what the disk has, and not what the operating system remembers to have written there."""
+
     def reserve(self, size: int) -> None:
         """Have room for so many bytes, so that writing them does not fail for want of it."""
 
@@ -128,6 +131,9 @@ class RealFile:
 
     def sync(self) -> None:
         os.fdatasync(self._descriptor)
+
+    def forget(self) -> None:
+        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def reserve(self, size: int) -> None:
         os.posix_fallocate(self._descriptor, 0, size)

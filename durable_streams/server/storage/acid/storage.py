@@ -249,13 +249,17 @@ class AcidStorage(CommittedStorage[AcidStream]):
     def _bring_home(self) -> None:
         """Copy the write-ahead log into the tables: most of it beside the writer, then the rest in its turn."""
         self._bringing_home = True
-        self._log_bytes = 0
 
         def over(outcome: object) -> None:
             self._bringing_home = False
             if isinstance(outcome, Failure):
-                self.stop_writing(outcome)
+                if not _is_full(outcome):
+                    self.stop_writing(outcome)
+                else:
+                    self._log_bytes += size
 
+        size = self._log_bytes
+        self._log_bytes = 0
         if self._directory is None:
             self._bringing_home = False
             return
@@ -279,7 +283,12 @@ class AcidStorage(CommittedStorage[AcidStream]):
             if more and self._closing is None and self._failed is None:
                 self._collect()
 
-        self._writer.do(partial(collect_leftovers, self._database)).addCallbacks(go_on, self.stop_writing)
+        def not_now(failure: Failure) -> None:
+            self._collecting = False
+            if not _is_full(failure):
+                self.stop_writing(failure)
+
+        self._writer.do(partial(collect_leftovers, self._database)).addCallbacks(go_on, not_now)
 
     # Bytes in memory
 
@@ -381,7 +390,12 @@ def _checkpoint(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
+def _is_full(failure: Failure) -> bool:
+    """Tell whether it was for want of room that nothing was done."""
+    return getattr(failure.value, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
 def _say_full(failure: Failure) -> Failure:
-    if getattr(failure.value, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+    if _is_full(failure):
         return Failure(InsufficientStorage("The disk is full. The server writes nothing until it is started again."))
     return failure

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...errors import Unavailable
+from ...errors import InsufficientStorage, Unavailable
 from ..disk import Disk, File, is_full
 from ..workers import Worker
 from . import checkpoint as checkpoints
@@ -182,7 +182,7 @@ class Mover:
         if is_full(outcome.value):
             _log.warn("There is no room on the disk for a checkpoint: {why}", why=outcome.getErrorMessage())
         elif not outcome.check(_Stopped):
-            if not outcome.check(OSError, Unavailable):
+            if not outcome.check(OSError, Unavailable, InsufficientStorage):
                 _log.failure("A checkpoint could not be made.", failure=outcome)
             self._storage.stop_writing(outcome)
 

@@ -288,12 +288,19 @@ def open_directory(disk: Disk, where: str, opened_at: float) -> Opened:
     :raises StorageDamaged: something is missing that was there once.
     """
     began_at = monotonic()
+    # What a killed process has left with the operating system must not be shown before it is on the disk; and what
+    # could not be put there may still be remembered, and taken for written.
+    for number in segment_numbers(disk):
+        file = disk.open(journal.path_of(number))
+        try:
+            file.sync()
+            file.forget()
+        finally:
+            file.close()
     opened = load(disk, opened_at)
-    # What a killed process has left with the operating system must not be shown before it is on the disk.
     for segment in opened.replayed.segments:
         file = disk.open(journal.path_of(segment.number))
         try:
-            file.sync()
             if not any(rest.path == journal.path_of(segment.number) for rest in opened.replayed.unfinished):
                 # Room that was reserved and is not needed may be all that there is for the next segment.
                 file.cut(segment.end)

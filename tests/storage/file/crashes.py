@@ -1,0 +1,949 @@
+"""A random walk of the file storage over a disk that loses power, kills, fails and fills up.
+
+Everything hangs on one number, the seed: what is asked for, in which order workers get on, when it stops and what the
+disk makes of it. What was told before must hold afterwards; what was not, is there whole or not at all.
+
+``python -m tests.storage.file.crashes --seeds 5000`` walks many; ``--seed 17 -v`` walks one, and says what it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from random import Random
+from time import monotonic
+from traceback import format_exc
+from typing import Any, Literal
+from unittest.mock import patch
+from zlib import crc32
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import globalLogBeginner
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from durable_streams.server.errors import InsufficientStorage, StreamGone, StreamNotFound, StreamsError, Unavailable
+from durable_streams.server.interfaces import ICommitListener
+from durable_streams.server.model import (
+    FOREVER,
+    START,
+    Append,
+    Chunk,
+    Created,
+    Fork,
+    Lifetime,
+    Offset,
+    StorageLimits,
+    StreamConfig,
+    StreamStatus,
+    Writer,
+)
+from durable_streams.server.storage.committed import NotYet
+from durable_streams.server.storage.file import FileSettings, FileStorage, journal, moving
+from durable_streams.server.storage.file.checking import check_files
+from durable_streams.server.storage.file.places import (
+    data_path,
+    index_path,
+    is_piece,
+    pack_path,
+    read_index,
+    read_piece,
+)
+from durable_streams.server.storage.file.stream import FileStream
+from durable_streams.server.storage.findings import Finding
+
+from ...support.simulated_disk import PowerFailure, SimulatedDisk
+from ...support.simulated_workers import Schedule
+from .ledger import JSON, Account, Ledger, Made, Removed, Request, Wrote
+
+T0 = 1_800_000_000.0
+ALL = 1 << 40
+NAMES = "abcdefgh"
+LIMITS = StorageLimits(total_bytes=ALL, stream_bytes=ALL)
+
+Ending = Literal["power", "kill", "close", "close, then power"]
+DiskOf = Callable[[str], SimulatedDisk]
+
+
+class WrongError(Exception):
+    """The storage did what it must not do."""
+
+
+class Observed(FileStorage):
+    """The file storage, and somebody who sees in which order it takes decisions."""
+
+    walk: Walk
+
+    def start(self, request: Request) -> Any:
+        if request.kind == "create":
+            self.walk.asked[id(request.config)] = request
+            return self.create(request.name, request.config, request.body, request.now)
+        if request.kind == "append":
+            assert request.append is not None
+            self.walk.asked[id(request.append)] = request
+            return self.append(request.name, request.append, request.now)
+        return self._attempt(self._step, request.name, request)
+
+    def _create(self, name: str, config: StreamConfig, body: bytes, now: float) -> Any:
+        step = super()._create
+        return self.walk.saw(self.walk.asked[id(config)], lambda: step(name, config, body, now))
+
+    def _append(self, name: str, append: Append, now: float) -> Any:
+        step = super()._append
+        return self.walk.saw(self.walk.asked[id(append)], lambda: step(name, append, now))
+
+    def _step(self, name: str, request: Request) -> Any:
+        if request.kind == "delete":
+            return self.walk.saw(request, lambda: self._delete(name, request.now))
+        return self.walk.saw(request, lambda: self._sweep_committed("", request.now, 1000))
+
+    def _remove(self, stream: FileStream) -> None:
+        super()._remove(stream)
+        self.walk.saw_removal(stream)
+
+    @property
+    def lsn(self) -> int:
+        return self._lsn
+
+    @property
+    def streams(self) -> dict[str, FileStream]:
+        return self._streams
+
+    @property
+    def size(self) -> int:
+        return self._bytes
+
+
+@implementer(ICommitListener)
+class Ears:
+    """Reads what is announced, now and then."""
+
+    def __init__(self, walk: Walk) -> None:
+        self._walk = walk
+
+    def committed(self, name: str) -> None:
+        if not self._walk.over and self._walk.random.random() < 0.2:
+            self._walk.read(name)
+
+
+class Walk:
+    """
+    One walk.
+
+    :param storage_type: what is walked over.
+    :param disk_of: makes the disk, given its seed.
+    :param often: what comes more often than it would: errors, lost writes, kills, or clocks that are set.
+    :ivar floor: the number of the last change that somebody was told of.
+    :ivar synced: the number of the last change that is on the disk for sure.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        trace: Callable[[str], None] | None = None,
+        storage_type: type[Observed] = Observed,
+        disk_of: DiskOf = SimulatedDisk,
+        often: str = "",
+    ) -> None:
+        self.random = random = Random(seed)
+        self.trace: Callable[[str], None] = trace or (lambda _: None)
+        self.disk = disk_of(f"disk of {seed}")
+        self.disk.on_call = lambda call: self.trace(f"        {call}")
+        self._storage_type = storage_type
+        self.settings = FileSettings(
+            durable=random.random() < 0.7,
+            checkpoint_bytes=random.choice(
+                {"errors": [1], "lost writes": [1 << 20]}.get(often, [1, 1, 12_000, 40_000, 1 << 20])
+            ),
+            segment_sizes=random.choice([(1 << 16,), (1 << 18, 1 << 16), (1 << 15,)]),
+            slice_streams=random.choice([1, 2, 2, 5]),
+            open_files=random.choice([1, 128]),
+        )
+        self.own_file = random.choice([60, 400, 3000, 65_536])
+        self.reserve = random.choice([8192, 8192, 128 << 10])
+        self.large = random.random() < 0.15
+        self._often = often
+        self.with_errors = often in ("errors", "lost writes") or random.random() < 0.35
+        self.now = T0
+        self.ledger = Ledger()
+        self._base = Ledger()
+        self._events: list[Made | Wrote | Removed] = []
+        self._known: dict[int, Account] = {}
+        self._versions: dict[int, list[tuple[int, int, bool]]] = {}
+        self._told_ids: dict[int, str] = {}
+        self._shown: dict[int, int] = {}
+        self.floor = self.synced = 0
+        self._requests = 0
+        self._open: dict[int, Request] = {}
+        self.asked: dict[int, Request] = {}
+        self._retries: list[Request] = []
+        self.over = False
+        self._wrong: str | None = None
+        self._removing: Request | None = None
+        self._faulty = self._closing = False
+        self._errors: set[int] = set()
+        self._opened_at = T0
+        self.storage: Observed
+        self.schedule: Schedule
+
+    # The walk
+
+    def run(self) -> None:
+        """
+        Walk.
+
+        :raises WrongError: the storage did what it must not do.
+        """
+        self.trace(f"{self.settings} own_file={self.own_file} reserve={self.reserve}")
+        with patch.object(moving, "OWN_FILE", self.own_file), patch.object(journal, "RESERVE", self.reserve):
+            generations = self.random.randint(2, 6)
+            try:
+                for generation in range(generations):
+                    self.trace(f"== generation {generation}, {self.now:.2f}")
+                    self._generation(last=generation == generations - 1)
+            except Exception:
+                self.over = True
+                self.disk.stop()
+                self._wind_down()
+                raise
+
+    def wrong(self, what: str) -> None:
+        """Remember the first thing that went wrong; who finds it may be called by somebody who swallows errors."""
+        if self._wrong is None and not self.over and not self.disk.dead:
+            self._wrong = what
+            self.trace(f"!! {what}")
+
+    def _check(self) -> None:
+        if self._wrong is not None:
+            raise WrongError(self._wrong)
+
+    def _generation(self, last: bool) -> None:
+        if not self._reopen():
+            return
+        endings: list[Ending] = ["power", "power", "power", "power", "kill", "kill", "close", "close, then power"]
+        if self._often in ("kills", "lost writes"):
+            endings = ["power", "kill"]
+        ending: Ending = "close" if last else self.random.choice(endings)
+        if ending in ("power", "kill") and self.random.random() < 0.7:
+            self.disk.stop_at(self.random.randrange(self.random.choice([20, 100, 300])))
+        if self.with_errors and self.random.random() < 0.6 and not last:
+            self._make_faulty()
+        for _ in range(self.random.choice([10, 40, 80])):
+            self._one_step()
+            self._check()
+            if self.disk.dead:
+                break
+        self._end(ending)
+
+    def _make_faulty(self) -> None:
+        self._faulty = True
+        kinds = {"errors": ["EIO", "ENOSPC"], "lost writes": ["EIO"]}.get(
+            self._often, ["EIO", "ENOSPC", "full", "full"]
+        )
+        kind = self.random.choice(kinds)
+        self.trace(f"   to be faulty: {kind}")
+        if kind == "full":
+            self.disk.capacity = self.disk.used + self.random.choice([0, 5000, 70_000, 150_000])
+        else:
+            self.disk.fail_at(self.random.randrange(self.random.choice([10, 60])), getattr(errno, kind))
+
+    def _one_step(self) -> None:
+        if self.random.random() < 0.55:
+            for _ in range(self.random.randint(1, 6)):
+                if not self.disk.dead and not self.schedule.turn():
+                    break
+            return
+        if self.random.random() < 0.06:
+            self._later(self.random.choice([0.01, 0.2, 0.6, 6, 61]))
+            return
+        if self.disk.capacity is not None and self.random.random() < 0.1:
+            self._make_room()
+            return
+        kind = self.random.choice(
+            ["create"] * 3 + ["fork"] * 2 + ["append"] * 12 + ["delete", "delete", "sweep", "retry"] + ["read"] * 4
+        )
+        if kind == "read":
+            self.read(self.random.choice(NAMES))
+        elif kind == "retry":
+            self._retry()
+        else:
+            self._ask(getattr(self, f"_new_{kind}")())
+
+    def _later(self, seconds: float) -> None:
+        self.now += seconds
+        self.trace(f"   {seconds} s later")
+        self.schedule.clock.advance(seconds)
+
+    def _make_room(self) -> None:
+        """Writes go on when a disk is not full any more."""
+        self.trace("   there is room again")
+        self.disk.stop_failing()
+        self.schedule.run()
+        self._later(0.6)
+        self.schedule.run()
+        if self.disk.dead or self.storage.obstacle() is not None:
+            if not self.disk.dead and self.disk_was_only_full:
+                self.wrong("A full disk has stopped the storage for good.")
+            return
+        self._faulty = False
+        self._ask(self._new_append())
+
+    @property
+    def disk_was_only_full(self) -> bool:
+        return not self.disk.failed_with - {errno.ENOSPC}
+
+    # What clients ask for
+
+    def _number(self) -> int:
+        self._requests += 1
+        return self._requests
+
+    def _content(self, json: bool) -> tuple[bytes, tuple[int, ...]]:
+        size = self.random.choice([1, 5, 30, 30, 60, 300, 2000, 30_000 if self.large else 100])
+        if not json:
+            text = b"<%d>" % self._requests
+            return (text * (size // len(text) + 1))[: max(size, len(text))], ()
+        data = b""
+        ends = []
+        for number in range(self.random.randint(1, 4)):
+            data += b'"%d.%d%s",' % (self._requests, number, b"-" * (size // 3))
+            ends.append(len(data))
+        return data, tuple(ends)
+
+    def _new_create(self) -> Request:
+        random = self.random
+        number = self._number()
+        name = random.choice(NAMES)
+        content_type = random.choice([None, JSON])
+        data, ends = self._content(content_type == JSON) if random.random() < 0.6 else (b"", ())
+        lifetime = random.choice([FOREVER] * 6 + [Lifetime(ttl=60), Lifetime(expires_at=T0 + 200)])
+        config = StreamConfig(content_type, lifetime, random.random() < 0.08)
+        account = self.ledger.accounts.get(name)
+        if account is not None and random.random() < 0.5:
+            # Perhaps it finds the stream that is there.
+            config = StreamConfig(
+                account.config.content_type, account.config.lifetime, account.closed, account.config.fork
+            )
+            if config.fork is not None:
+                data, ends = b"", ()
+        body = b"[" + data[:-1] + b"]" if content_type == JSON and data else data
+        if config.content_type != content_type:
+            body, data, ends = b"", b"", ()
+        return Request(number, "create", name, self.now, config, body, data, ends)
+
+    def _new_fork(self) -> Request:
+        random = self.random
+        number = self._number()
+        name = random.choice(NAMES)
+        source = random.choice(NAMES)
+        account = self.ledger.accounts.get(source)
+        offset = None
+        sub_offset = random.choice([0, 0, 1, 2])
+        if account is None:
+            fork = Fork(source)
+        else:
+            if random.random() < 0.7:
+                place = random.choice([0, *account.ends, *account.marks, random.randint(0, account.tail + 2)])
+                offset = Offset(account.facts.incarnation, place)
+            fork = Fork(source, offset, sub_offset if offset is not None else 0)
+        data: bytes = b""
+        ends: tuple[int, ...] = ()
+        json = account is not None and account.facts.json
+        if random.random() < 0.4:
+            data, ends = self._content(json)
+        lifetime = random.choice([FOREVER] * 6 + [Lifetime(ttl=60)])
+        body = b"[" + data[:-1] + b"]" if json and data else data
+        return Request(number, "create", name, self.now, StreamConfig(None, lifetime, False, fork), body, data, ends)
+
+    def _new_append(self) -> Request:
+        random = self.random
+        number = self._number()
+        visible = self.ledger.visible
+        name = random.choice(visible).facts.name if visible and random.random() < 0.9 else random.choice(NAMES)
+        account = self.ledger.accounts.get(name)
+        media = "application/octet-stream" if account is None else account.facts.media_type
+        close = random.random() < 0.05
+        data, ends = self._content(media == JSON)
+        if close and random.random() < 0.5:
+            data, ends = b"", ()
+        writer = sequence = None
+        if random.random() < 0.5:
+            writer = self._writer(account, random.choice("uvw"))
+        if random.random() < 0.2:
+            sequence = b"%06d" % (number + random.choice([0, 0, 0, -20]))
+        append = Append(media if data else None, data, close, sequence, writer)
+        return Request(number, "append", name, self.now, data=data, ends=ends, append=append)
+
+    def _writer(self, account: Account | None, writer_id: str) -> Writer:
+        epoch, seq, _ = (0, -1, 0.0) if account is None else account.writers.get(writer_id, (0, -1, 0.0))
+        kind = self.random.choice(["next"] * 8 + ["retry", "gap", "fenced", "new epoch"])
+        if kind == "next":
+            return Writer(writer_id, epoch, seq + 1)
+        if kind == "retry":
+            return Writer(writer_id, epoch, max(seq, 0))
+        if kind == "gap":
+            return Writer(writer_id, epoch, seq + 2)
+        return Writer(writer_id, max(epoch - 1, 0) if kind == "fenced" else epoch + 1, 0)
+
+    def _new_delete(self) -> Request:
+        return Request(self._number(), "delete", self.random.choice(NAMES), self.now)
+
+    def _new_sweep(self) -> Request:
+        return Request(self._number(), "sweep", "", self.now)
+
+    def _retry(self) -> None:
+        """Ask again for something of which nobody was told what became of it, or for something that was told."""
+        if self._retries:
+            self._ask(self._retries.pop(self.random.randrange(len(self._retries))).again(self._number(), self.now))
+
+    def _ask(self, request: Request) -> None:
+        self.trace(f"   {request}")
+        self._open[request.number] = request
+        try:
+            outcome = self.storage.start(request)
+        except StreamsError:
+            outcome = Failure()
+        if isinstance(outcome, Deferred):
+            outcome.addBoth(lambda told: self._told(request, told))
+        else:
+            self._told(request, outcome)
+
+    # What the storage decides
+
+    def saw(self, request: Request, step: Callable[[], Any]) -> Any:
+        """Watch a decision being taken, and take the same in the ledger."""
+        storage = self.storage
+        before = self.ledger.lsn
+        self._removing = request if request.kind == "delete" else None
+        try:
+            outcome = step()
+        except (NotYet, Unavailable, InsufficientStorage):
+            raise
+        except StreamsError as error:
+            self._judge_refusal(request, error)
+            raise
+        finally:
+            self._removing = None
+        if self.over:
+            return outcome
+        request.taken = True
+        if request.kind in ("delete", "sweep"):
+            request.lsn = self.ledger.lsn if self.ledger.lsn > before else 0
+            return outcome
+        try:
+            expected = (
+                self.ledger.judge_create(request) if request.kind == "create" else self.ledger.judge_append(request)
+            )
+        except StreamsError as error:
+            self.wrong(f"{request} was accepted, where {error!r} was expected")
+            return outcome
+        request.expected = expected
+        new = expected[2] if request.kind == "create" else not expected[-1]
+        if new and storage.obstacle() is not None:
+            self.wrong(f"{request} was accepted, though {storage.obstacle()}")
+        if new and request.kind == "create":
+            self._saw_creation(request, storage.streams[request.name])
+        elif new:
+            self._happened(Wrote(storage.lsn, request))
+            account = self.ledger.accounts[request.name]
+            self._versions[account.facts.id].append((storage.lsn, account.tail, account.closed))
+        request.lsn = self.ledger.touched.get(request.name, 0)
+        return outcome
+
+    def _judge_refusal(self, request: Request, error: StreamsError) -> None:
+        if self.over:
+            return
+        self._judge(request, error)
+        names = [request.name]
+        if request.config.fork is not None:
+            names.append(request.config.fork.source)
+        request.lsn = max(self.ledger.touched.get(name, 0) for name in names)
+
+    def _judge(self, request: Request, error: StreamsError) -> None:
+        try:
+            if request.kind == "create":
+                self.ledger.judge_create(request)
+            elif request.kind == "append":
+                self.ledger.judge_append(request)
+            else:
+                self.ledger.find(request.name)
+        except StreamsError as expected:
+            if type(expected) is not type(error):
+                self.wrong(f"{request} was refused with {error!r}, not {expected!r}")
+            request.expected = error
+        else:
+            self.wrong(f"{request} was refused: {error!r}")
+
+    def _saw_creation(self, request: Request, stream: FileStream) -> None:
+        facts = stream.facts
+        if facts.id in self._told_ids:
+            self.wrong(f"The id {facts.id} is used twice: for {self._told_ids[facts.id]} and {facts.name}")
+        self._happened(Made(self.storage.lsn, request, facts))
+        account = self.ledger.accounts[facts.name]
+        if stream.base != account.base or (account.source is None) != (stream.source is None):
+            self.wrong(f"{request} begins at {stream.base}, not at {account.base}")
+        if account.source is None and facts.incarnation in self._told_ids:
+            self.wrong(f"The incarnation {facts.incarnation} is used twice")
+        self._known[facts.id] = account
+        self._versions[facts.id] = [(self.storage.lsn, account.tail, account.closed)]
+
+    def saw_removal(self, stream: FileStream) -> None:
+        """Watch a stream being removed."""
+        if self.over:
+            return
+        name = stream.facts.name
+        account = self.ledger.accounts.get(name)
+        if account is None or account.facts.id != stream.facts.id or account.hidden:
+            self.wrong(f"{name} was removed, and is not there")
+            return
+        asked = self._removing is not None and self._removing.name == name
+        lifetime = account.lifetime
+        used = min(account.updated, self._opened_at)
+        least = used + lifetime.ttl if lifetime.ttl is not None else lifetime.expires_at or float("inf")
+        if not asked and self.now < least:
+            self.wrong(f"{name} was removed, and nobody asked for it")
+        self._happened(Removed(self.storage.lsn, name))
+
+    def _happened(self, event: Made | Wrote | Removed) -> None:
+        self._events.append(event)
+        self.ledger.apply(event)
+
+    # What the storage tells
+
+    def _told(self, request: Request, told: Any) -> None:
+        if self.over:
+            return
+        del self._open[request.number]
+        self.trace(f"   #{request.number}: {told.value if isinstance(told, Failure) else told!r}"[:200])
+        if isinstance(told, Failure):
+            self._told_refusal(request, told)
+            return
+        self.floor = max(self.floor, request.lsn)
+        if request.kind == "create":
+            self._told_created(request, told)
+        elif request.kind == "append":
+            writer = told.writer and (told.writer.epoch, told.writer.seq)
+            said = (told.tail, told.closed, writer, told.duplicate)
+            if said != request.expected:
+                self.wrong(f"{request} came to {said}, not to {request.expected}")
+            self._note_shown(told.facts.id, request.lsn)
+            if request.append is not None and request.append.writer is not None and self.random.random() < 0.2:
+                self._retries.append(request)
+
+    def _told_created(self, request: Request, told: Created) -> None:
+        said = (told.tail, told.closed, told.new)
+        if said != request.expected:
+            self.wrong(f"{request} came to {said}, not to {request.expected}")
+        self._told_ids[told.facts.id] = request.name
+        self._told_ids[told.facts.incarnation] = request.name
+        self._note_shown(told.facts.id, request.lsn)
+
+    def _told_refusal(self, request: Request, told: Failure) -> None:
+        error = told.value
+        if isinstance(error, Unavailable | InsufficientStorage):
+            self._retries.append(request)
+            if isinstance(error, Unavailable) and not self._closing and self.storage.obstacle() is None:
+                self.wrong(f"{request} was refused, and nothing stands in the way: {error!r}")
+            if not self._faulty:
+                self.wrong(f"{request} was refused, and nothing is wrong with the disk: {error!r}")
+        elif request.expected is error:
+            self.floor = max(self.floor, request.lsn)
+        else:
+            self.wrong(f"{request} has failed: {told.getTraceback()}")
+
+    def _note_shown(self, stream_id: int, lsn: int) -> None:
+        self._shown[stream_id] = max(self._shown.get(stream_id, 0), lsn)
+
+    # Reading
+
+    def read(self, name: str) -> None:
+        """Read some of a stream; what it shows must hold."""
+        random = self.random
+        account = self.ledger.accounts.get(name)
+        position, offset = 0, START
+        if account is not None and random.random() < 0.6:
+            position = random.choice([*account.ends[-4:], random.randint(0, account.tail + 3)])
+            offset = Offset(account.facts.incarnation, position)
+        limit = random.choice([ALL, ALL, 1, 40, 1000])
+        whole = random.random() < 0.6
+        began = (self.ledger.lsn, dict(self._shown))
+        self.trace(f"   read {name} {offset} {limit} {whole}")
+        try:
+            outcome: Any = self.storage.read(name, offset, limit, self.now, whole, renew=random.random() < 0.3)
+        except StreamsError:
+            outcome = Failure()
+
+        def told(chunk: Chunk | Failure) -> None:
+            if self.over:
+                return
+            if isinstance(chunk, Failure):
+                self._not_read(name, began[0], chunk)
+            elif offset is START or (account is not None and chunk.facts.incarnation == account.facts.incarnation):
+                self._check_shown(chunk, began[1])
+                self._check_chunk(chunk, position, limit, whole)
+
+        if isinstance(outcome, Deferred):
+            outcome.addBoth(told)
+        else:
+            told(outcome)
+
+    def _not_read(self, name: str, began: int, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, Unavailable | InsufficientStorage) and self._faulty:
+            return
+        touched = self.ledger.touched.get(name, 0)
+        if touched > began:
+            if not isinstance(error, StreamsError):
+                self.wrong(f"{name} can't be read: {failure.getTraceback()}")
+            return
+        account = self.ledger.accounts.get(name)
+        expected: type[StreamsError] | None = (
+            StreamNotFound if account is None else StreamGone if account.hidden else None
+        )
+        if expected is None or type(error) is not expected:
+            self.wrong(f"{name} can't be read: {failure.getTraceback()}")
+        else:
+            self.floor = max(self.floor, touched)
+
+    def _check_shown(self, shown: Chunk | StreamStatus, before: dict[int, int]) -> None:
+        """See that a stream is shown as it was at some moment, and not as it was before one that was shown already."""
+        stream_id = shown.facts.id
+        for lsn, tail, closed in self._versions.get(stream_id, []):
+            if (tail, closed) == (shown.tail, shown.closed):
+                if lsn < before.get(stream_id, 0):
+                    self.wrong(f"{shown.facts.name} goes back to {shown.tail}")
+                self.floor = max(self.floor, lsn)
+                self._note_shown(stream_id, lsn)
+                self._told_ids[stream_id] = shown.facts.name
+                return
+        self.wrong(f"{shown.facts} was never at {shown.tail}, {shown.closed}: {self._versions.get(stream_id)}")
+
+    def _check_chunk(self, chunk: Chunk, position: int, limit: int, whole: bool) -> None:
+        account = self._known[chunk.facts.id]
+        start = chunk.tail if position >= chunk.tail else account.start_of(position)
+        end = chunk.start + len(chunk.data)
+        if chunk.start != start:
+            self.wrong(f"{chunk.facts.name} is read from {chunk.start}, not {start}, which {position} lies in")
+        if chunk.data != account.data[chunk.start : end]:
+            self.wrong(f"{chunk.facts.name} has other bytes from {chunk.start} to {end}")
+        if end > chunk.tail or (end < chunk.tail and chunk.tail - start <= limit):
+            self.wrong(f"{chunk.facts.name} is read from {start} to {end}, for {limit}, and is {chunk.tail} long")
+        if end < chunk.tail and whole and (end not in account.ends or end <= start):
+            self.wrong(f"{chunk.facts.name} is read to {end}, in the middle of an append: {account.ends}")
+
+    # The end of a generation
+
+    def _end(self, ending: Ending) -> None:
+        if not self.disk.dead and ending.startswith("close"):
+            self._close()
+        stopped = self.disk.dead
+        self._check()
+        self.over = True
+        self._retries += [request for request in self._open.values() if request.kind != "sweep"]
+        self._open.clear()
+        failed = bool(self.disk.failed_with - {errno.ENOSPC})
+        self._errors |= self.disk.failed_with
+        how: Ending = "power" if stopped and ending.startswith("close") else ending
+        disk = self.disk.crash() if how in ("power", "close, then power") else self.disk.killed()
+        closed = how.startswith("close") and not stopped and not failed and self.storage.obstacle() is None
+        lost_power = how == "power" or failed or (how == "close, then power" and not closed)
+        self.trace(
+            f"-- {how}{' after an error' if failed else ''}: "
+            f"changes up to {self.floor} were told of, {self.ledger.lsn} accepted"
+        )
+        self._wind_down()
+        self.disk = disk
+        if not self.settings.durable and lost_power:
+            self.floor = self.synced
+        if closed:
+            self.floor = self.ledger.lsn
+        self.now += self.random.choice([1, 1, 30, 100])
+        if self.settings.durable and self.random.random() < (0.7 if self._often == "clocks" else 0.1):
+            # Clocks are set, too.
+            self.now -= 150
+
+    def _wind_down(self) -> None:
+        """Let what is left of a stopped storage come to its end, so that nothing is left hanging."""
+        for _ in range(50):
+            self.schedule.run()
+            if not self.schedule.clock.getDelayedCalls():
+                break
+            self.schedule.clock.advance(10)
+
+    def _close(self) -> None:
+        self.trace("   close")
+        self._closing = True
+        if self.random.random() < 0.5:
+            self.schedule.run()
+        elif not self._faulty:
+            self._faulty = True
+        if self.disk.dead:
+            return
+        closed: list[Any] = []
+        outcome: Any = self.storage.close()
+        outcome.addBoth(closed.append)
+        for _ in range(5):
+            self.schedule.run()
+            if closed or self.disk.dead:
+                break
+            self._later(1)
+        if self.disk.dead:
+            return
+        if not closed:
+            self.wrong("It is never closed.")
+        elif isinstance(closed[0], Failure) and not self.disk.failed_with:
+            self.wrong(f"It can't be closed: {closed[0].getTraceback()}")
+        elif self._open and not self._faulty:
+            self.wrong(f"It was closed, and nobody was told of {[str(request) for request in self._open.values()]}")
+
+    # The beginning of one
+
+    def _reopen(self) -> bool:
+        """Open, and see that everything is there."""
+        for _ in range(20):
+            if self.random.random() < 0.15:
+                self.disk.stop_at(self.random.randrange(40))
+            elif self.with_errors and self.random.random() < 0.1:
+                self.disk.fail_at(self.random.randrange(20), self.random.choice([errno.EIO, errno.ENOSPC]))
+            if not self.disk.failed_with and self.random.random() < 0.1:
+                self._look_from_outside()
+            opened = self._try_to_open()
+            self._check()
+            if opened:
+                break
+        else:
+            return False
+        self.disk.stop_at(-1)
+        self.disk.stop_failing()
+        self._take_stock()
+        self._check()
+        return True
+
+    def _look_from_outside(self) -> None:
+        """See that who checks the directory finds nothing that is lost, where nothing is."""
+
+        def found(finding: Finding) -> None:
+            if finding.serious:
+                self.over = False
+                self.wrong(f"{finding.where}: {finding.what}")
+
+        check_files(self.disk, found)
+
+    def _try_to_open(self) -> bool:
+        clock = Clock()
+        clock.rightNow = self._opened_at = self.now
+        self.schedule = Schedule(self.random, clock)
+        storage = self._storage_type("data", clock, LIMITS, self.settings, self.disk, self.schedule.workers)
+        storage.walk = self
+        storage.listen(Ears(self))
+        self.storage = storage
+        self.over = True
+        try:
+            storage.open()
+        except (PowerFailure, OSError) as error:
+            self.over = crashed = False
+            if self.disk.dead:
+                crashed = self.random.random() < 0.6
+                self.trace(f"   stopped while it was opened: {'power' if crashed else 'kill'}")
+                disk = self.disk.crash() if crashed else self.disk.killed()
+            else:
+                self.trace(f"   not opened: {error!r}")
+                if not self.disk.failed_with:
+                    self.wrong(f"It can't be opened: {error!r}")
+                disk = self.disk.killed()
+        except Exception as error:
+            self.over = False
+            self.wrong(f"It can't be opened: {type(error).__name__}: {error}")
+            return False
+        else:
+            self.over = False
+            return True
+        self._errors |= self.disk.failed_with
+        if not self.settings.durable and (crashed or self.disk.failed_with):
+            # What the one before has left with the operating system is lost with it.
+            self.floor = self.synced
+        self._wind_down()
+        self.disk = disk
+        self.now += 1
+        return False
+
+    def _take_stock(self) -> None:
+        """Compare what was taken up with what was accepted, as far as it got."""
+        lsn = self.storage.lsn
+        self.trace(f"   opened: changes up to {lsn}, of {self.floor} told and {self.ledger.lsn} accepted")
+        if not self.floor <= lsn <= self.ledger.lsn:
+            self.wrong(f"Changes up to {lsn} are there; {self.floor} were told of, and {self.ledger.lsn} accepted")
+        self._faulty = self._closing = False
+        self._rewind(lsn)
+        self.floor = self.synced = lsn
+        self._compare()
+        for account in self.ledger.visible:
+            self._read_whole(account)
+        if self.random.random() < 0.5:
+            self.schedule.run()
+        self._look_at_places()
+        for path in self.disk.paths:
+            # That a file could not be removed is not remembered for ever.
+            if path.startswith("set-aside") and errno.EIO not in self._errors:
+                self.wrong(f"{path}: what a crash leaves can be explained")
+
+    def _rewind(self, lsn: int) -> None:
+        for event in self._events:
+            if event.lsn <= lsn:
+                self._base.apply(event)
+        self._events = []
+        self._base.lsn = lsn
+        self.ledger = deepcopy(self._base)
+        self._known = {account.facts.id: account for account in self.ledger.accounts.values()}
+        self._versions = {
+            account.facts.id: [(self.ledger.touched[account.facts.name], account.tail, account.closed)]
+            for account in self.ledger.accounts.values()
+        }
+        self._shown = {}
+
+    def _compare(self) -> None:
+        streams, accounts = self.storage.streams, self.ledger.accounts
+        if sorted(streams) != sorted(accounts):
+            self.wrong(f"There are {sorted(streams)}, and should be {sorted(accounts)}")
+            return
+        for name, account in accounts.items():
+            stream = streams[name]
+            writers = {key: (state.epoch, state.seq, state.seen) for key, state in (stream.writers or {}).items()}
+            said = (
+                stream.facts, stream.config, stream.lifetime, stream.base, stream.tail, stream.closed, stream.deleted,
+                stream.sequence, writers, stream.created_at, stream.updated_at, stream.forks,
+                None if stream.source is None else stream.source.facts.id,
+            )  # fmt: skip
+            expected = (
+                account.facts, account.config, account.lifetime, account.base, account.tail, account.closed,
+                account.hidden, account.sequence, account.writers, account.made, account.updated,
+                self.ledger.forks(account), None if account.source is None else account.source.facts.id,
+            )  # fmt: skip
+            if said != expected:
+                self.wrong(f"{name} is {said}, not {expected}")
+            ttl = account.lifetime.ttl
+            if ttl is not None and not account.hidden and stream.deadline < self.now + ttl:
+                self.wrong(f"{name} is over at {stream.deadline}, though to be opened counts as use at {self.now}")
+        listed = self.storage.statuses(self.now)
+        present = [
+            (account.facts, account.tail, account.closed, account.lifetime, account.made, account.updated)
+            for account in self.ledger.visible
+            if self.now < streams[account.facts.name].deadline
+        ]
+        if isinstance(listed, Deferred):
+            self.wrong("All is on the disk, and what there is can't be listed.")
+        elif [
+            (one.facts, one.tail, one.closed, one.lifetime, one.created_at, one.updated_at) for one in listed
+        ] != present:
+            self.wrong(f"{listed} are listed, not {present}")
+        size = sum(account.own for account in accounts.values())
+        if self.storage.size != size:
+            self.wrong(f"There are {self.storage.size} bytes, not {size}")
+
+    def _read_whole(self, account: Account) -> None:
+        name = account.facts.name
+        stream = self.storage.streams[name]
+        if self.now >= stream.deadline:
+            return
+        shown = dict(self._shown)
+        for outcome in (
+            self.storage.read(name, START, ALL, self.now, True, False),
+            self.storage.status(name, self.now),
+        ):
+            told: list[Any] = []
+            if isinstance(outcome, Deferred):
+                outcome.addBoth(told.append)
+                while not told and self.schedule.turn():
+                    pass
+            else:
+                told.append(outcome)
+            if self.disk.dead:
+                return
+            if not told or isinstance(told[0], Failure):
+                self.wrong(f"{name} can't be read: {told and told[0].getTraceback()}")
+                return
+            if isinstance(told[0], Chunk):
+                self._check_chunk(told[0], 0, ALL, whole=True)
+            self._check_shown(told[0], shown)
+
+    def _look_at_places(self) -> None:
+        """See that the places where bytes rest have what they should, index and checksums included."""
+        for stream in self.storage.streams.values():
+            account = self.ledger.accounts.get(stream.facts.name)
+            if account is None or account.facts.id != stream.facts.id:
+                continue
+            ends = [end for end in account.ends if end > account.base]
+            if stream.filed:
+                data = self.disk.content(data_path(stream.facts.id))[: stream.filed]
+                index = read_index(self.disk.content(index_path(stream.facts.id))[: 12 * stream.filed_appends])
+                self._check_place(account, account.base, data, index, ends)
+            for piece in stream.pieces:
+                whole = self.disk.content(pack_path(piece.pack))[piece.position : piece.position + piece.frame]
+                if not is_piece(whole, stream.facts.id, piece):
+                    self.wrong(f"{stream.facts.name} is not in {piece}")
+                    continue
+                content = read_piece(whole, piece.appends, piece.start)
+                index = list(zip(content.ends, content.checksums, strict=True))
+                self._check_place(account, piece.start, content.data, index, ends)
+
+    def _check_place(
+        self, account: Account, start: int, data: bytes, index: list[tuple[int, int]], ends: list[int]
+    ) -> None:
+        stop = start + len(data)
+        if [end for end, _ in index] != [end for end in ends if start < end <= stop]:
+            self.wrong(f"{account.facts.name} has other appends from {start} to {stop}: {index}, not {ends}")
+        edge = start
+        for end, checksum in index:
+            if crc32(data[edge - start : end - start]) != checksum:
+                self.wrong(f"{account.facts.name} has other bytes from {edge} to {end} than it had")
+            edge = end
+
+
+def walk(seed: int, trace: Callable[[str], None] | None = None, **rest: Any) -> str | None:
+    """Walk one seed, and say what went wrong; None, if nothing did."""
+    try:
+        Walk(seed, trace, **rest).run()
+    except WrongError as wrong:
+        return str(wrong)
+    except Exception:
+        return format_exc()
+    return None
+
+
+def first_failure(seeds: Iterable[int], **rest: Any) -> tuple[int, str] | None:
+    """Walk until something goes wrong, and say what and for which seed."""
+    for seed in seeds:
+        wrong = walk(seed, **rest)
+        if wrong is not None:
+            return seed, wrong
+    return None
+
+
+def main() -> int:
+    """Walk as many seeds as the command line says."""
+    options = argparse.ArgumentParser(prog="python -m tests.storage.file.crashes", description=__doc__.splitlines()[0])
+    options.add_argument("--seeds", type=int, default=1000, help="how many seeds to walk")
+    options.add_argument("--first", type=int, default=0, help="the first of them")
+    options.add_argument("--seed", type=int, help="walk this one only")
+    options.add_argument("--often", default="", help="what comes more often: errors, kills, clocks, lost writes")
+    options.add_argument("-v", "--verbose", action="store_true", help="say what happens")
+    asked = options.parse_args()
+    seeds = range(asked.first, asked.first + asked.seeds) if asked.seed is None else [asked.seed]
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False)
+    began = monotonic()
+    failures = 0
+    for seed in seeds:
+        wrong = walk(seed, print if asked.verbose else None, often=asked.often)
+        if wrong is not None:
+            failures += 1
+            print(f"seed {seed}: {wrong}", flush=True)
+    print(f"{len(seeds)} seeds, {failures} failures, {monotonic() - began:.1f} s")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

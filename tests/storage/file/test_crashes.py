@@ -1,0 +1,57 @@
+"""The file storage over power failures, kills, failing and full disks; and that who looks for bugs finds them."""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from .crashes import first_failure
+from .planted import BUGS
+
+
+class WalkTests(SynchronousTestCase):
+    """What was told holds, whatever the disk does. ``python -m tests.storage.file.crashes`` walks further."""
+
+    def walk(self, seeds: int, often: str = "") -> None:
+        failure = first_failure(range(seeds), often=often)
+        seed, wrong = failure or (0, "")
+        self.assertIsNone(failure, f"python -m tests.storage.file.crashes -v --often '{often}' --seed {seed}: {wrong}")
+
+    def test_all_that_can_happen(self) -> None:
+        self.walk(300)
+
+    def test_failing_disks(self) -> None:
+        self.walk(100, "errors")
+
+    def test_writes_that_are_lost(self) -> None:
+        self.walk(100, "lost writes")
+
+    def test_killed_processes(self) -> None:
+        self.walk(100, "kills")
+
+    def test_clocks_that_are_set(self) -> None:
+        self.walk(50, "clocks")
+
+
+class PlantedTests(SynchronousTestCase):
+    """Each bug that is planted is found within so many seeds."""
+
+    def found(self, name: str) -> None:
+        bug = BUGS[name]
+        with bug.plant():
+            failure = first_failure(range(bug.seeds), disk_of=bug.disk, often=bug.often)
+        # What it makes of the storage may be logged, now or when the last of it goes.
+        gc.collect()
+        self.flushLoggedErrors()
+        self.assertIsNotNone(failure, f"{bug.seeds} seeds do not find it: {name}")
+
+
+def _test(name: str) -> Callable[[PlantedTests], None]:
+    return lambda self: self.found(name)
+
+
+for _name in BUGS:
+    setattr(PlantedTests, "test_" + "_".join(re.findall("[a-z]+", _name)), _test(_name))
