@@ -124,7 +124,21 @@ def part_of(module: str) -> str:
 
 
 #: What the storages have in common.
-SHARED: Final = frozenset({"catalogue", "changes", "committed", "disk", "findings", "ownership", "workers"})
+SHARED: Final = frozenset(
+    {
+        "catalogue",
+        "changes",
+        "committed",
+        "committing",
+        "disk",
+        "findings",
+        "kept",
+        "ownership",
+        "ranges",
+        "readonly",
+        "workers",
+    }
+)
 
 
 def provider_of(module: str) -> str:

@@ -42,7 +42,7 @@ from durable_streams.server.model import (
     StreamStatus,
     Writer,
 )
-from durable_streams.server.storage.committed import NotYet
+from durable_streams.server.storage.committing import NotYet
 from durable_streams.server.storage.file import FileSettings, FileStorage, journal, moving
 from durable_streams.server.storage.file.checking import check_files
 from durable_streams.server.storage.file.places import (

@@ -10,7 +10,7 @@ from unittest.mock import patch
 from msgspec.structs import replace as with_other
 from twisted.internet.defer import succeed
 
-from durable_streams.server.storage import changes, committed
+from durable_streams.server.storage import changes, committed, committing
 from durable_streams.server.storage.file import checkpoint, journal, moving, opening, recovery, storage
 from durable_streams.server.storage.file.frames import BLOCK, OPENING, Header, frame
 from durable_streams.server.storage.file.journal import Journal
@@ -219,7 +219,7 @@ def _without_hidden(held: Any) -> Any:
 
 def _at_once(_: Any) -> Any:
     def not_now(self: Any, trouble: Exception, step: Any, name: str, *rest: Any) -> Any:
-        if isinstance(trouble, committed.NotYet):
+        if isinstance(trouble, committing.NotYet):
             return trouble.ready.addCallback(self._attempt_again, step, name, *rest)
         raise trouble
 

@@ -25,8 +25,9 @@ from ...model import Lifetime, StorageLimits, StreamConfig, StreamFacts, WriterS
 from ...protocol.lifetimes import deadline
 from ..catalogue import facts_of
 from ..changes import Change
-from ..committed import CommittedStorage, Kept, Recent
+from ..committed import CommittedStorage
 from ..disk import RealDisk
+from ..kept import Kept, Recent
 from ..ownership import StorageDamaged, StorageError, take
 from ..workers import ThreadWorker, Worker
 from .schema import DATABASE, KIND, VERSION, connect, prepare

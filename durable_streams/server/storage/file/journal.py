@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from ...errors import InsufficientStorage
 from ..changes import Change
-from ..committed import NotYet
+from ..committing import NotYet
 from ..disk import Disk, File, is_full
 from ..workers import Worker
 from .frames import BATCH, BLOCK, OPENING, Header, frame, frame_size

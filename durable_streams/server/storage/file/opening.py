@@ -17,8 +17,8 @@ from ...model import WriterState
 from ...protocol.lifetimes import deadline
 from ..catalogue import facts_of
 from ..changes import Change, Made, Removed, Wrote
-from ..committed import Recent
 from ..disk import Disk
+from ..kept import Recent
 from ..ownership import FORMAT_FILE, LOCK_FILE, StorageDamaged
 from . import checkpoint as checkpoints
 from . import journal

@@ -20,8 +20,9 @@ from ...interfaces import IStorage
 from ...model import StorageLimits
 from ...protocol.reading import end_of_read, start_of_append
 from ..changes import Change
-from ..committed import CommittedStorage, Recent
+from ..committed import CommittedStorage
 from ..disk import Disk, RealDisk, is_full
+from ..kept import Recent
 from ..ownership import StorageDamaged, take
 from ..workers import ThreadWorker, Worker
 from .files import OpenFiles

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...model import Lifetime, StreamConfig, StreamFacts
-from ..committed import Kept
+from ..kept import Kept
 from .places import Piece
 
 

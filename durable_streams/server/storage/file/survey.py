@@ -7,9 +7,9 @@ from typing import Final
 from zlib import crc32
 
 from ..changes import Change, Made, Wrote
-from ..committed import Recent
 from ..disk import Disk, File
 from ..findings import Counts, Finding
+from ..kept import Recent
 from ..ownership import StorageDamaged
 from . import journal
 from .frames import BLOCK, HEADER_SIZE, Header, padded, read_header

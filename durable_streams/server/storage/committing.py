@@ -1,0 +1,246 @@
+"""A catalogue whose changes go into a log: nothing is answered, and nothing shown, before the log has it.
+
+A change waits, with all that come meanwhile, for the log to commit them together. What was accepted and what is
+committed are two states of a stream; readers see the second only.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..errors import StreamsError, Unavailable
+from ..model import StorageLimits
+from .catalogue import Catalogue
+from .changes import OVERHEAD, Change, Made, Removed, Wrote
+from .kept import Kept
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Kept)
+
+#: Up to this many changes wait for the end of the reactor's turn, so that they are committed together.
+GATHERED_AT_MOST: Final = 32
+
+#: What is done when a batch is committed: a stream, what its change came to and who wants to know; or some other deed.
+_Answer = tuple[Kept | None, Any, "Deferred[Any] | None"]
+
+_log = Logger()
+
+
+class NotYet(Exception):
+    """
+    What a step needs is not there yet: try it again when ``ready`` fires.
+
+    :ivar ready: fires with what is at hand then, a mapping by key; or with None.
+    """
+
+    def __init__(self, ready: Deferred[Any]) -> None:
+        super().__init__()
+        self.ready = ready
+
+
+class Committing(Catalogue[K]):
+    """
+    The queue of what was accepted, and what becomes of it.
+
+    :param clock: the reactor, or a Clock.
+    :param most_queued: how many bytes of changes may wait; what comes beyond that is refused.
+    :ivar committed_lsn: the number of the last change that the log has.
+    """
+
+    #: What the provider is called in the log.
+    kind: ClassVar[str]
+
+    def __init__(
+        self, limits: StorageLimits, clock: IReactorTime, entry_type: Callable[..., K], most_queued: int
+    ) -> None:
+        super().__init__(limits, entry_type)
+        self._clock = clock
+        self._most_queued = most_queued
+        self.committed_lsn = 0
+        self._lsn = 0
+        self._removal_lsn = 0
+        self._changes: list[Change] = []
+        self._answers: list[_Answer] = []
+        self._queued_bytes = 0
+        # How much may be queued before it has to be asked whether there is room.
+        self._credit = 0
+        self._busy = False
+        self._scheduled = False
+        self._closing: Deferred[None] | None = None
+        self._failed: str | None = None
+        self._purging: list[K] = []
+
+    # What a provider says
+
+    @abstractmethod
+    def _commit(self, changes: Sequence[Change], lsn: int, most: int) -> Deferred[None]:
+        """
+        Put changes into the log, all or none. At most one batch of them is under way.
+
+        :param lsn: the number of the last of them.
+        :param most: how many bytes they take at the most.
+        """
+
+    @abstractmethod
+    def _check_room(self, size: int, removal: bool) -> int:
+        """
+        See that the log has room for a change of this size, beside what is queued.
+
+        :returns: how many bytes of changes, this one's among them, may be queued before this is asked again.
+        :raises NotYet: not at the moment.
+        :raises InsufficientStorage: no.
+        """
+
+    def _discard(self, streams: Sequence[K]) -> None:
+        """Take away what is kept of streams whose removal is committed."""
+
+    # The queue
+
+    def _check_writable(self, size: int, removal: bool = False) -> None:
+        if self._failed is not None:
+            raise Unavailable(self._failed)
+        if self._closing is not None:
+            raise Unavailable("The storage is being closed.")
+        if self._queued_bytes + size > self._most_queued and self._queued_bytes and not removal:
+            raise Unavailable("The disk has more to write than it keeps up with. Come back in a moment.")
+        self._credit = self._check_room(size, removal)
+
+    def _log_change(self, change: Made | Wrote, stream: K, outcome: T, room: int) -> Deferred[T]:
+        answer: Deferred[T] = Deferred()
+        self._lsn = stream.lsn = self._lsn + 1
+        self._changes.append(change)
+        self._answers.append((stream, outcome, answer))
+        self._queued_bytes += room
+        self._credit -= room
+        if not self._busy:
+            if not self._scheduled:
+                self._scheduled = True
+                self._clock.callLater(0, self._begin)
+            elif len(self._changes) == GATHERED_AT_MOST:
+                self._begin()
+        return answer
+
+    def _purged(self, stream: K) -> None:
+        self._purging.append(stream)
+
+    def _removed(self, stream: K) -> None:
+        purged, self._purging = self._purging, []
+        self._lsn = self._removal_lsn = stream.lsn = self._lsn + 1
+        self._changes.append(Removed(stream.facts.id, self._clock.seconds()))
+        self._queued_bytes += OVERHEAD
+
+        def gone() -> None:
+            self._discard(purged)
+            self._listener.committed(stream.facts.name)
+
+        self._answers.append((None, gone, None))
+        if not self._busy and not self._scheduled:
+            self._scheduled = True
+            self._clock.callLater(0, self._begin)
+
+    def _after(self, outcome: Callable[[], T]) -> Deferred[T]:
+        """Tell something when all that was accepted so far is committed."""
+        answer: Deferred[T] = Deferred()
+        if self._failed is not None:
+            answer.errback(Unavailable(self._failed))
+        elif self._lsn == self.committed_lsn:
+            _tell(answer, outcome)
+        else:
+            self._answers.append((None, outcome, answer))
+        return answer
+
+    def _begin(self) -> None:
+        """Have what is queued committed, if nothing is under way."""
+        self._scheduled = False
+        if self._busy:
+            return
+        if self._failed is not None:
+            self._refuse_queued(Unavailable(self._failed))
+        if not self._changes:
+            return
+        changes, self._changes = self._changes, []
+        answers, self._answers = self._answers, []
+        self._busy = True
+        self._credit = 0
+        size, self._queued_bytes = self._queued_bytes, 0
+        lsn = self._lsn
+        committed = self._commit(changes, lsn, size)
+        committed.addCallbacks(self._committed, self._not_committed, (answers, lsn), {}, (answers,))
+        committed.addErrback(lambda failure: _log.failure("What was committed could not be told.", failure=failure))
+
+    def _committed(self, _: None, answers: list[_Answer], lsn: int) -> None:
+        self.committed_lsn = lsn
+        self._busy = False
+        # The disk has work while the answers go out.
+        self._begin()
+        if not self._busy:
+            # These rest on what is committed now.
+            answers += self._answers
+            self._answers = []
+        for changed, outcome, _answer in answers:
+            if changed is not None:
+                changed.shown = outcome.tail
+                if outcome.closed:
+                    changed.shown_closed = True
+        announce = self._listener.committed
+        for stream, outcome, answer in answers:
+            if answer is None:
+                outcome()
+            elif stream is not None:
+                announce(stream.facts.name)
+                answer.callback(outcome)
+            else:
+                _tell(answer, outcome)
+
+    def _not_committed(self, failure: Failure, answers: list[_Answer]) -> None:
+        """The log has failed. What became of the batch shows when the storage is opened again."""
+        self._busy = False
+        self._answers = answers + self._answers
+        self._give_up(failure)
+        self._refuse_queued(
+            failure.value if isinstance(failure.value, StreamsError) else Unavailable(self._failed or "")
+        )
+
+    def _refuse_queued(self, error: StreamsError) -> None:
+        answers, self._answers = self._answers, []
+        self._changes = []
+        self._queued_bytes = 0
+        for _, _, waiting in answers:
+            if waiting is not None:
+                waiting.errback(error)
+
+    def stop_writing(self, failure: Failure) -> None:
+        """
+        Write nothing more until the storage is opened again.
+
+        What a failed write or sync has left on the disk is not known, and to try again would not tell.
+        """
+        self._give_up(failure)
+        self._begin()
+
+    def _give_up(self, failure: Failure) -> None:
+        self._credit = 0
+        if self._failed is None:
+            self._failed = "The storage has failed to write, and takes no more until the server is restarted."
+            _log.critical(
+                "The {kind} storage can't write any more: {reason}. Streams can be read; nothing is written until the "
+                "server is started again. See to the disk first.",
+                kind=self.kind,
+                reason=failure.getErrorMessage(),
+            )
+
+
+def _tell(answer: Deferred[T], outcome: Callable[[], T]) -> None:
+    try:
+        told = outcome()
+    except Exception:
+        answer.errback()
+    else:
+        answer.callback(told)

@@ -1,0 +1,137 @@
+"""Where bytes are found: in memory as far as they are recent, else wherever the provider has put them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from twisted.internet.interfaces import IReactorTime
+
+from ..model import StorageLimits
+from ..protocol.reading import end_of_read, start_of_append
+from .committing import Committing, K, NotYet
+from .kept import Recent
+from .workers import Worker
+
+
+class Ranges(Committing[K]):
+    """
+    Streams' bytes.
+
+    A step that needs some which are not at hand is broken off by :exc:`.NotYet`, and taken again when they are.
+
+    :param readers: whoever waits for the disk.
+    """
+
+    def __init__(
+        self,
+        limits: StorageLimits,
+        clock: IReactorTime,
+        entry_type: Callable[..., K],
+        readers: Worker,
+        most_queued: int,
+    ) -> None:
+        super().__init__(limits, clock, entry_type, most_queued)
+        self._readers = readers
+        self._hand: Mapping[Any, Any] = {}
+
+    # What a provider says
+
+    @abstractmethod
+    def _append_bounds(self, stream: K, position: int) -> tuple[int, int]:
+        """
+        Say where the append begins and ends that has one of a stream's own bytes, which is not in memory.
+
+        :raises NotYet: it takes a look at the disk.
+        """
+
+    @abstractmethod
+    def _last_end(self, stream: K, start: int, most: int) -> int:
+        """
+        Say where the last of a stream's own appends ends that ends at ``most`` or before.
+
+        :param start: where an append begins; the answer, if none ends after it.
+
+        :raises NotYet: it takes a look at the disk.
+        """
+
+    @abstractmethod
+    def _own_bytes(self, stream: K, start: int, end: int) -> bytes:
+        """
+        Read some of a stream's own bytes that are not in memory.
+
+        :raises NotYet: it takes a look at the disk.
+        """
+
+    # Bytes, wherever they are
+
+    def _start_of_append(self, stream: K, position: int) -> int:
+        owner, _ = stream.owner(position)
+        recent = owner.recent
+        if recent is not None and position >= recent.start:
+            return max(start_of_append(recent.ends, position), recent.start)
+        return max(self._append_bounds(owner, position)[0], owner.base)
+
+    def _end_of_append(self, stream: K, position: int) -> int:
+        """Say where the append ends that begins at ``position``, as far as it is this stream's."""
+        owner, end = stream.owner(position)
+        recent = owner.recent
+        if recent is not None and position >= recent.start:
+            return min(end_of_read(recent.ends, position, 0), end)
+        return min(self._append_bounds(owner, position)[1], end)
+
+    def _end_of_whole(self, stream: K, start: int, limit: int) -> int:
+        """Choose the end of a read of whole appends: the last one within the limit, or else the first one."""
+        for owner, first, stop in stream.parts(start, stream.shown):
+            if stop - start > limit:
+                end = self._last_own_end(owner, first, start + limit)
+                return end if end > start else self._end_of_append(stream, start)
+        return stream.shown
+
+    def _last_own_end(self, stream: K, start: int, most: int) -> int:
+        recent = stream.recent
+        if recent is not None and most >= recent.start:
+            end = end_of_read(recent.ends, recent.start, most - recent.start)
+            if end <= most:
+                return max(end, start)
+            most = recent.start
+            if start >= most:
+                return start
+            # What is not in memory ends with an append where memory begins.
+            return most
+        return self._last_end(stream, start, most)
+
+    def _bytes_between(self, stream: K, start: int, end: int) -> bytes:
+        recent = stream.recent
+        if recent is not None and start >= recent.start:
+            return recent.slice(start, end)
+        pieces = []
+        for owner, first, stop in stream.parts(start, end):
+            edge = min(stop, stop if owner.recent is None else max(owner.recent.start, first))
+            if first < edge:
+                pieces.append(self._own_bytes(owner, first, edge))
+            if edge < stop:
+                assert owner.recent is not None
+                pieces.append(owner.recent.slice(edge, stop))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _append_at(self, stream: K, position: int) -> tuple[int, bytes]:
+        start = self._start_of_append(stream, position)
+        return start, self._bytes_between(stream, start, self._end_of_append(stream, start))
+
+    def _fetch(self, key: Any, work: Callable[[], Any]) -> NoReturn:
+        """
+        Have something read that a step needs: it finds it in ``_hand`` under ``key`` when it is taken again.
+
+        What it had in hand stays there, so that a step which needs more than stays open, or cached, comes to an end.
+
+        :raises NotYet: always.
+        """
+        hand = self._hand
+        raise NotYet(self._readers.do(work).addCallback(lambda found: {**hand, key: found}))
+
+    def _begin_recent(self, stream: K, start: int) -> Recent:
+        """Keep a stream's bytes in memory from a position on."""
+        recent = stream.recent = Recent(start)
+        return recent
