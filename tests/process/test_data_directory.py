@@ -1,0 +1,229 @@
+"""Data directories that the daemon can't take: it says why in a line, ends, and leaves them as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.daemon import PATIENCE
+from tests.support.killed_daemon import KILLED, KilledDaemon, Order
+from tests.support.mounts import make_read_only, small_disk
+
+_BLOCK = 4096
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Say what is in a folder: a digest of each file."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in folder.rglob("*")
+        if not path.is_symlink()
+    }
+
+
+class RefusalTestCase(SynchronousTestCase):
+    """A place for data directories."""
+
+    mode = "file-durable"
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.data = Path(folder.name, "data")
+
+    def daemon(self, mode: str | None = None) -> KilledDaemon:
+        return KilledDaemon(Order(self.settings(mode or self.mode, self.data)), self.data.parent)
+
+    @staticmethod
+    def settings(mode: str, data: Path) -> dict[str, str]:
+        return {"storage__mode": mode, "storage__data_dir": str(data)}
+
+    def refusal(self, mode: str | None = None, data: Path | None = None) -> str:
+        """Start a daemon that can't start, and say what it says."""
+        place = self.data if data is None else data
+        before = contents(place)
+        with tempfile.TemporaryDirectory() as folder:
+            daemon = KilledDaemon(Order(self.settings(mode or self.mode, place), folder=folder), self.data.parent)
+            self.assertEqual(daemon.wait(), 1, daemon.log())
+            self.assertEqual(os.listdir(folder), [], "The daemon has left something behind")
+        with socket.socket() as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(("127.0.0.1", daemon.port))
+        output = daemon.log()
+        self.assertNotIn("Traceback", output)
+        lines = [line for line in output.splitlines() if "#error]" in line or "#critical]" in line]
+        self.assertEqual(len(lines), 1, output)
+        self.assertIn("[start_server] storage.mode is ", lines[0])
+        self.assertIn(str(place), lines[0])
+        after = contents(place)
+        after.pop("LOCK", None)
+        before.pop("LOCK", None)
+        self.assertEqual(after, before)
+        return lines[0]
+
+
+class OwnershipTests(RefusalTestCase):
+    def test_one_that_is_in_use(self) -> None:
+        with self.daemon() as daemon:
+            daemon.create("kept", b"whole")
+            line = self.refusal()
+            self.assertIn(f"in use by process {daemon.process.pid}.", line)
+            daemon.append("kept", b" and well")
+            self.assertEqual(daemon.read("kept"), b"whole and well")
+
+    def test_one_whose_owner_was_killed_is_free(self) -> None:
+        with self.daemon() as daemon:
+            daemon.create("kept", b"whole")
+            self.assertEqual(daemon.kill(), KILLED)
+        with self.daemon() as daemon:
+            self.assertEqual(daemon.read("kept"), b"whole")
+
+    def test_one_of_a_later_version(self) -> None:
+        with self.daemon() as daemon:
+            self.assertEqual(daemon.terminate(), 0)
+        known = (self.data / "FORMAT").read_text()
+        later = re.sub(r'"version":\d+', '"version":77', known)
+        self.assertNotEqual(later, known)
+        (self.data / "FORMAT").write_text(later)
+        self.assertIn("is in format 77 of the ", self.refusal())
+
+    def test_one_of_another_kind(self) -> None:
+        for mode, other in (("acid", "file"), ("file-fast", "acid")):
+            with self.daemon() as daemon:
+                self.assertEqual(daemon.terminate(), 0)
+            if mode.partition("-")[0] != self.mode.partition("-")[0]:
+                kind = mode.partition("-")[0]
+                self.assertIn(f"has the streams of a storage of the kind {other}, not {kind}", self.refusal(mode))
+
+    def test_one_that_says_nonsense(self) -> None:
+        with self.daemon() as daemon:
+            self.assertEqual(daemon.terminate(), 0)
+        (self.data / "FORMAT").write_text("\0\0\0\0")
+        self.assertIn("The file FORMAT can't be understood", self.refusal())
+
+    def test_one_that_is_none(self) -> None:
+        self.data.mkdir()
+        (self.data / "thesis.tex").write_text("Chapter 1")
+        line = self.refusal()
+        self.assertIn("thesis.tex", line)
+        self.assertIn("no data directory of this server", line)
+
+    def test_one_that_can_not_be(self) -> None:
+        self.data.write_text("a file")
+        self.assertIn("a file", self.data.read_text())
+        for place in (self.data, self.data / "below"):
+            self.assertIn("can't be opened: ", self.refusal(data=place))
+        self.assertEqual(self.data.read_text(), "a file")
+
+    def test_one_that_may_not_be_made_where_mounting_is_allowed(self) -> None:
+        disk = small_disk("1m", self.addCleanup)
+        make_read_only(disk)
+        self.assertIn("Read-only file system", self.refusal(data=disk / "data"))
+        self.assertEqual(os.listdir(disk), [])
+
+
+class AcidOwnershipTests(OwnershipTests):
+    mode = "acid"
+
+    def test_a_database_that_is_none(self) -> None:
+        with self.daemon() as daemon:
+            daemon.create("kept", b"whole")
+            self.assertEqual(daemon.terminate(), 0)
+        database = self.data / "acid.sqlite"
+        with database.open("r+b") as file:
+            file.write(bytes(64))
+        line = self.refusal()
+        self.assertIn(f"The database {database} can't be opened: ", line)
+        self.assertIn("restore it from a backup", line)
+
+
+class DamageTests(RefusalTestCase):
+    """What was acknowledged and is not there any more is a matter for a person."""
+
+    def fill(self, appends: int = 20) -> Path:
+        """Make a journal, whose writer was killed."""
+        with self.daemon() as daemon:
+            daemon.create("damaged")
+            for number in range(appends):
+                daemon.append("damaged", b"<%d>" % number)
+            self.assertEqual(daemon.kill(), KILLED)
+        (journal,) = (self.data / "journal").iterdir()
+        return journal
+
+    @staticmethod
+    def flip(path: Path, position: int) -> None:
+        with path.open("r+b") as file:
+            file.seek(position)
+            byte = file.read(1)[0]
+            file.seek(position)
+            file.write(bytes([byte ^ 1]))
+
+    def test_in_the_journal(self) -> None:
+        journal = self.fill()
+        position = 5 * _BLOCK
+        self.flip(journal, position + 60)
+        line = self.refusal()
+        self.assertIn(f"journal/{journal.name} can't be read at {position}: ", line)
+        self.assertIn("Restore it from a backup.", line)
+
+    def test_at_the_beginning_of_a_segment(self) -> None:
+        journal = self.fill()
+        self.flip(journal, 20)
+        self.assertIn(f"journal/{journal.name} has lost its beginning", self.refusal())
+
+    def checkpoint(self) -> Path:
+        """Have a checkpoint made, which a start does when a killed one has left some journal."""
+        self.fill()
+        checkpoint = self.data / "checkpoint" / f"{1:016d}"
+        with self.daemon() as daemon:
+            deadline = time.monotonic() + PATIENCE
+            while not checkpoint.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self.assertEqual(daemon.terminate(), 0)
+        self.assertTrue(checkpoint.exists())
+        return checkpoint
+
+    def test_a_journal_that_is_not_there(self) -> None:
+        self.checkpoint()
+        for path in (self.data / "journal").iterdir():
+            path.unlink()
+        self.assertIn("The journal has no segment from number", self.refusal())
+
+    def test_in_a_checkpoint(self) -> None:
+        checkpoint = self.checkpoint()
+        self.flip(checkpoint, 60)
+        self.assertIn(f"The checkpoint checkpoint/{checkpoint.name} is not whole", self.refusal())
+
+    def test_a_pack_that_is_not_there(self) -> None:
+        self.checkpoint()
+        (pack,) = (self.data / "packs").iterdir()
+        pack.unlink()
+        self.assertIn(f"The file packs/{pack.name} is missing.", self.refusal())
+
+    def test_the_end_that_nobody_was_told_of_is_left_out(self) -> None:
+        journal = self.fill()
+        size = len(journal.read_bytes().rstrip(b"\0"))
+        last = size // _BLOCK * _BLOCK
+        self.flip(journal, last + 60)
+        with self.daemon() as daemon:
+            body = daemon.read("damaged")
+            self.assertEqual(body, b"".join(b"<%d>" % number for number in range(19)))
+            self.assertIn("that was not finished and that nobody was told of", daemon.log())
+
+    def test_a_stray_file_is_set_aside(self) -> None:
+        self.fill()
+        (self.data / "journal" / "notes").write_text("do not lose")
+        (self.data / "stray").write_text("nor this")
+        with self.daemon() as daemon:
+            self.assertEqual(daemon.read("damaged"), b"".join(b"<%d>" % number for number in range(20)))
+            log = daemon.log()
+        for place, text in (("set-aside/journal-notes", "do not lose"), ("set-aside/stray", "nor this")):
+            self.assertEqual((self.data / place).read_text(), text)
+            self.assertIn(f"It was set aside as {place};", log)

@@ -1,0 +1,134 @@
+"""A disk that fails once: nothing more is written, everything can be read, and nothing that was taken is lost."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.exchanges import Exchanges
+from tests.support.killed_daemon import KilledDaemon
+from tests.support.traps import BROKEN
+
+from .kills import TRAP_PATIENCE, Campaign
+
+_SOON = {"checkpoint_bytes": 128 << 10, "segment_sizes": (1 << 20, 512 << 10)}
+
+
+class FailingDiskTests(SynchronousTestCase):
+    """What fails is named as :mod:`tests.support.traps` does."""
+
+    def keeps_its_word(self, point: str, passage: int, mode: str = "file-durable") -> None:
+        campaign = Campaign(mode, self.id(), _SOON)
+        self.addCleanup(campaign.close)
+        daemon = campaign.start(point, passage, BROKEN)
+        self.addCleanup(daemon.kill)
+        daemon.wait_until_ready()
+        campaign.renew(daemon, at_least=1)
+        # One that waits is answered when the server stops, and not before.
+        following = Following(daemon, campaign.shared[0].path)
+        for client in campaign.clients:
+            client.begin(daemon.port)
+        for client in campaign.clients:
+            client.wait(TRAP_PATIENCE)
+            client.end()
+        self.assertEqual(campaign.mark.read_text(), f"{point} {passage}")
+        self.assert_reads_only(campaign, daemon)
+        self.assertTrue(following.goes_on)
+        self.assertEqual(daemon.terminate(), 0, daemon.log())
+        self.assertTrue(following.ended_well())
+        log = daemon.log()
+        self.assertEqual(log.count("#critical]"), 1, log)
+        self.assertIn("can't write any more: ", log)
+        self.assertNotIn("Traceback", log)
+        campaign.look()
+        self.assertGreater(campaign.figures.checked, 10)
+
+    def assert_reads_only(self, campaign: Campaign, daemon: KilledDaemon) -> None:
+        self.assertEqual(daemon.ask("GET", "/healthz").status, 200)
+        ready = daemon.ask("GET", "/readyz")
+        self.assertEqual(ready.status, 503)
+        self.assertIn("failed to write", json.loads(ready.body)["detail"])
+        with Exchanges(daemon.port) as exchanges:
+            for ledger in campaign.shared:
+                reply = exchanges.ask(
+                    "POST", ledger.path, b"{}" if ledger.json else b"x", {"Content-Type": ledger.content_type}
+                )
+                self.assertEqual(reply.status, 503)
+                self.assertEqual(reply.headers["content-type"], "application/problem+json")
+                problem = json.loads(reply.body)
+                self.assertEqual((problem["status"], problem["code"]), (503, "UNAVAILABLE"))
+                self.assertIn("failed to write", problem["detail"])
+                self.assertEqual(exchanges.ask("DELETE", ledger.path).status, 503)
+                # All that was acknowledged can be read, and nothing else: what is read now must be there later.
+                reply = exchanges.ask("GET", f"{ledger.path}?offset=-1")
+                ledger.compare(reply)
+                ledger.see(ledger.wire(reply.body), reply.closed)
+
+    def test_a_batch(self) -> None:
+        self.keeps_its_word("before journal/write", 40)
+
+    def test_half_a_batch(self) -> None:
+        self.keeps_its_word("amid journal/write", 40)
+
+    def test_a_batch_that_is_there_all_the_same(self) -> None:
+        self.keeps_its_word("after journal/write", 40)
+
+    def test_the_sync_of_what_was_answered(self) -> None:
+        self.keeps_its_word("before journal/sync", 8, "file-fast")
+
+    def test_a_new_segment(self) -> None:
+        self.keeps_its_word("before journal/folder", 5)
+
+    def test_the_sync_of_a_segment(self) -> None:
+        self.keeps_its_word("before journal/sync", 8)
+
+    def test_a_pack(self) -> None:
+        self.keeps_its_word("before packs/sync", 3)
+
+    def test_a_streams_file(self) -> None:
+        self.keeps_its_word("before data/sync", 2)
+
+    def test_a_checkpoint(self) -> None:
+        self.keeps_its_word("before checkpoint/sync", 3)
+
+    def test_the_name_of_a_checkpoint(self) -> None:
+        self.keeps_its_word("after checkpoint/rename", 3)
+
+    def test_a_transaction(self) -> None:
+        self.keeps_its_word("before sqlite/insert", 40, "acid")
+
+    def test_a_commit(self) -> None:
+        self.keeps_its_word("before sqlite/commit", 40, "acid")
+
+    def test_a_commit_that_is_done_all_the_same(self) -> None:
+        self.keeps_its_word("after sqlite/commit", 40, "acid")
+
+    def test_the_way_home_of_a_log(self) -> None:
+        self.keeps_its_word("before sqlite/checkpoint", 2, "acid")
+
+
+class Following:
+    """Somebody who follows a stream as events, as they come."""
+
+    def __init__(self, daemon: KilledDaemon, path: str) -> None:
+        self._exchanges = Exchanges(daemon.port)
+        self._exchanges.send("GET", f"{path}?offset=-1&live=sse")
+        self._received = b""
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        self._received = self._exchanges.receive_all()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is not hung up on."""
+        return self._thread.is_alive()
+
+    def ended_well(self) -> bool:
+        """Whether it was told of the end."""
+        self._thread.join(TRAP_PATIENCE)
+        self._exchanges.close()
+        return self._received.startswith(b"HTTP/1.1 200 ") and self._received.endswith(b"\r\n0\r\n\r\n")
