@@ -534,6 +534,9 @@ class SimulatedDisk:
         self._pending = [one for one in self._pending if one not in settled]
         self.between()
 
+    def free(self) -> int:
+        return self.room
+
     def lock(self, path: str, owner: bytes) -> bytes | None:
         self.check_power()
         if self._locked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -80,6 +81,9 @@ class Disk(Protocol):
 
     def sync_folder(self, path: str) -> None:
         """Have on the disk which names are in a folder."""
+
+    def free(self) -> int:
+        """Say how many bytes there is room for, about."""
 
     def lock(self, path: str, owner: bytes) -> bytes | None:
         """
@@ -184,6 +188,9 @@ class RealDisk:
 
     def sync_folder(self, path: str) -> None:
         _sync_folder(self.root / path)
+
+    def free(self) -> int:
+        return shutil.disk_usage(self.root).free
 
     def lock(self, path: str, owner: bytes) -> bytes | None:
         descriptor = os.open(self.root / path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

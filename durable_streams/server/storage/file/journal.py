@@ -160,20 +160,22 @@ class Journal:
             if left < RESERVE * 8 and not self._spare_room:
                 self._prepare(0)
             return max(size, left - kept - frame_size(queued) - BLOCK)
-        if need + BLOCK <= self._spare_room:
+        if need + kept + BLOCK <= self._spare_room:
             return size
-        if self._spare_room and frame_size(size) + BLOCK <= self._spare_room and (queued or self._under_way):
+        alone = frame_size(size) + kept + BLOCK
+        if self._spare_room and alone <= self._spare_room and (queued or self._under_way):
             # It fits when what is before it is written.
             raise NotYet(self._prepare(0))
         if self._seconds() < self._full_until:
             raise InsufficientStorage("The disk is full. Delete streams that are done with, or make room on it.")
-        raise NotYet(self._prepare(frame_size(size) + BLOCK))
+        raise NotYet(self._prepare(alone))
 
     def _prepare(self, least: int) -> Deferred[None]:
         """Have another segment made; say when that is done, or has failed, or when what is under way is written."""
         ready: Deferred[None] = Deferred()
         if self._preparing is None:
-            self._preparing = self._worker.do(lambda: self._make_spare(least)).addBoth(self._prepared)
+            made = self._worker.do(lambda: self._make_spare(least)).addBoth(self._prepared)
+            self._preparing = made.addBoth(self._end_preparing)
         waiting = self._preparing
 
         def tell(_: None) -> None:
@@ -182,20 +184,34 @@ class Journal:
         waiting.addCallback(tell)
         return ready
 
-    def _prepared(self, outcome: int | Failure) -> None:
-        self._preparing = None
-        if isinstance(outcome, Failure):
-            self._full_until = self._seconds() + _PATIENCE
-            self.refused(outcome)
-        else:
+    def _prepared(self, outcome: int | Failure) -> Deferred[None] | None:
+        if not isinstance(outcome, Failure):
             self._full_until = 0.0
             self._spare_room = outcome
+            return None
+        relief = self.refused(outcome)
+        if relief is None:
+            self._full_until = self._seconds() + _PATIENCE
+        return relief
 
-    def refused(self, failure: Failure) -> None:
-        """Hear that there is no room for a segment, or that the disk has failed; to be replaced by the owner."""
+    def _end_preparing(self, _: object) -> None:
+        self._preparing = None
+
+    def refused(self, failure: Failure) -> Deferred[None] | None:
+        """
+        Hear that there is no room for a segment, or that the disk has failed; to be replaced by the owner.
+
+        :returns: what fires when there may be room; None, if nothing can be done about it.
+        """
+        return None
+
+    def kept_free(self) -> int:
+        """Say how much a checkpoint would take now, in bytes; to be replaced by the owner."""
+        return 0
 
     def _make_spare(self, least: int) -> int:
         if self._spare is not None and self._spare.room < least:
+            self._check_free(least)
             self._spare.file.reserve(least)
             self._spare.room = least
         if self._spare is None:
@@ -217,10 +233,20 @@ class Journal:
         self._next_number += 1
         return _Segment(number, file, room)
 
+    def _check_free(self, size: int) -> None:
+        """
+        See that what goes into a segment will have room elsewhere too, so that there can be a checkpoint.
+
+        :raises OSError: there would be none: no segment, then, but a checkpoint.
+        """
+        if self._sizes is not _SMALL_SIZES and self._disk.free() < self.kept_free() + 2 * size:
+            raise OSError(errno.ENOSPC, "There would be no room for a checkpoint")
+
     def _reserve(self, file: File, least: int) -> int:
         sizes = [max(size, least) for size in self._sizes]
         for size in sizes:
             try:
+                self._check_free(size)
                 file.reserve(size)
             except OSError as error:
                 if not is_full(error) or size == sizes[-1]:

@@ -6,10 +6,11 @@ It goes on beside everything else: the catalogue is looked at in slices, and the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -55,6 +56,9 @@ _LIVE_SHARE: Final = 0.5
 
 #: How long, in seconds, after one that failed for want of room a checkpoint is tried again.
 _PATIENCE: Final = 5.0
+
+#: What a checkpoint takes besides what it has to say, in bytes.
+_SLACK: Final = 1 << 20
 
 _log = Logger()
 
@@ -164,6 +168,21 @@ class Mover:
         """How many bytes the journal has grown since the last checkpoint."""
         return self._journal.size - self._covered
 
+    @property
+    def room(self) -> int:
+        """How many bytes a checkpoint may take, about: what the journal has, and all that is known of the streams."""
+        return self.behind + 2 * self._checkpoint_size + _SLACK
+
+    def make_room(self) -> Deferred[None] | None:
+        """
+        Make a checkpoint if the journal has grown at all: it gives back the room that the journal takes.
+
+        :returns: what fires when it has ended; None, if there is none to be made.
+        """
+        if self.behind:
+            self.start()
+        return self._end_of_running()
+
     def start_soon(self) -> None:
         """Make a checkpoint when the reactor runs."""
         self._soon = self._clock.callLater(0, self.start)
@@ -191,11 +210,13 @@ class Mover:
         self._stopping = True
         if self._soon is not None and self._soon.active():
             self._soon.cancel()
-        ended: Deferred[None] = Deferred()
+        return self._end_of_running() or succeed(None)
+
+    def _end_of_running(self) -> Deferred[None] | None:
         if self._running is None:
-            ended.callback(None)
-        else:
-            self._running.addBoth(lambda _: ended.callback(None))
+            return None
+        ended: Deferred[None] = Deferred()
+        self._running.addBoth(lambda _: ended.callback(None))
         return ended
 
     # How
@@ -206,11 +227,13 @@ class Mover:
         self._storage.discard_durable()
         pack = Pack(self._disk, self._next_pack)
         self._next_pack += 1
+        self._begun: list[Move] = []
         try:
             moved = await self._move(pack)
             await self._worker.do(pack.complete)
         except BaseException:
             await self._worker.do(pack.abandon)
+            await self._worker.do(self._take_back)
             raise
         if pack.size:
             self.packs[pack.number] = pack.size
@@ -309,6 +332,7 @@ class Mover:
         for move in moves:
             content = self._gathered(move)
             if move.to_file:
+                self._begun.append(move)
                 moved.append(self._file(move, content))
                 continue
             frames.append(piece_frame(move.stream.facts.id, content))
@@ -354,6 +378,24 @@ class Mover:
         if new:
             self._disk.sync_folder(stream_folder(stream_id))
         return Moved(move.stream, (), move.filed + len(content.data), move.filed_appends + len(content.ends))
+
+    def _take_back(self) -> None:
+        """Give back the room of what was written in vain, as far as can be. In the worker's thread."""
+        for move in self._begun:
+            stream_id = move.stream.facts.id
+            for path, size in (
+                (data_path(stream_id), move.filed),
+                (index_path(stream_id), move.filed_appends * INDEX_ENTRY_SIZE),
+            ):
+                with suppress(OSError):
+                    if not size:
+                        self._disk.remove(path)
+                        continue
+                    file = self._disk.open(path)
+                    try:
+                        file.cut(size)
+                    finally:
+                        file.close()
 
     def _put(self, moved: Moved) -> None:
         """Read a stream's bytes from their new places from now on."""

@@ -151,6 +151,7 @@ class FileStorage(CommittedStorage[FileStream]):
         )
         self._journal.refused = self._no_segment  # type: ignore[method-assign]
         self._journal.open()
+        self._journal.kept_free = lambda: self._mover.room  # type: ignore[method-assign]
         self._mover = Mover(self, self._disk, self._files, self._journal, self._moving_worker, self._clock, opened)
         if opened.journal_size:
             self._mover.start_soon()
@@ -195,12 +196,11 @@ class FileStorage(CommittedStorage[FileStream]):
         if not self.settings.durable:
             await self._journal.sync()
 
-    def _no_segment(self, failure: Failure) -> None:
+    def _no_segment(self, failure: Failure) -> Deferred[None] | None:
         if is_full(failure.value):
-            # What the journal has may be cut by a checkpoint.
-            self._mover.start()
-        else:
-            self.stop_writing(failure)
+            return self._mover.make_room()
+        self.stop_writing(failure)
+        return None
 
     def _commit(self, changes: Sequence[Change], lsn: int, most: int) -> Deferred[None]:
         return self._journal.write(changes, lsn, most).addCallbacks(self._wrote, _say_full)
