@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -23,9 +23,6 @@ from .kept import Kept
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Kept)
-
-#: Up to this many changes wait for the end of the reactor's turn, so that they are committed together.
-GATHERED_AT_MOST: Final = 32
 
 #: What is done when a batch is committed: a stream, what its change came to and who wants to know; or some other deed.
 _Answer = tuple[Kept | None, Any, "Deferred[Any] | None"]
@@ -119,12 +116,10 @@ class Committing(Catalogue[K]):
         self._answers.append((stream, outcome, answer))
         self._queued_bytes += room
         self._credit -= room
-        if not self._busy:
-            if not self._scheduled:
-                self._scheduled = True
-                self._clock.callLater(0, self._begin)
-            elif len(self._changes) == GATHERED_AT_MOST:
-                self._begin()
+        if not self._busy and not self._scheduled:
+            # What comes in this turn of the reactor is committed together.
+            self._scheduled = True
+            self._clock.callLater(0, self._begin)
         return answer
 
     def _purged(self, stream: K) -> None:
@@ -177,10 +172,7 @@ class Committing(Catalogue[K]):
 
     def _committed(self, _: None, answers: list[_Answer], lsn: int) -> None:
         self.committed_lsn = lsn
-        self._busy = False
-        # The disk has work while the answers go out.
-        self._begin()
-        if not self._busy:
+        if not self._changes:
             # These rest on what is committed now.
             answers += self._answers
             self._answers = []
@@ -189,6 +181,15 @@ class Committing(Catalogue[K]):
                 changed.shown = outcome.tail
                 if outcome.closed:
                     changed.shown_closed = True
+        try:
+            self._tell_all(answers)
+        finally:
+            # Not before: while it has work, the log's thread would fight this one for the interpreter with every answer
+            # that goes out. It is what a third of all appends were lost by.
+            self._busy = False
+            self._begin()
+
+    def _tell_all(self, answers: list[_Answer]) -> None:
         announce = self._listener.committed
         for stream, outcome, answer in answers:
             if answer is None:
