@@ -17,6 +17,7 @@ from durable_streams.server.storage.acid import AcidStorage
 from durable_streams.server.storage.acid import storage as module
 from durable_streams.server.storage.acid.checking import check_acid
 from durable_streams.server.storage.acid.schema import DATABASE
+from durable_streams.server.storage.disk import RealFile
 from durable_streams.server.storage.findings import Counts, Finding
 from durable_streams.server.storage.ownership import StorageError
 
@@ -212,6 +213,37 @@ class LeftoverTests(DatabaseTestCase):
         self.storage = self.opened(copy)
         self.turns.run()
         self.assertEqual(self.rows("SELECT count(*) FROM appends") + self.rows("SELECT * FROM leftovers"), [(0,)])
+
+
+class LogTests(DatabaseTestCase):
+    """What a killed process leaves in the write-ahead log may be on no disk yet."""
+
+    def copied(self, *names: str) -> Path:
+        self.create("a", body=b"one")
+        copy = Path(self.mktemp())
+        copy.mkdir()
+        for name in names:
+            shutil.copy(self.directory / name, copy)
+        return copy
+
+    def test_it_is_synced_before_it_is_shown(self) -> None:
+        copy = self.copied("FORMAT", DATABASE, f"{DATABASE}-wal")
+        synced: list[int] = []
+        sync = RealFile.sync
+
+        def count(file: RealFile) -> None:
+            synced.append(file.size())
+            sync(file)
+
+        self.patch(RealFile, "sync", count)
+        self.assertEqual(self.content(self.opened(copy), "a"), b"one")
+        self.assertEqual(synced, [(self.directory / f"{DATABASE}-wal").stat().st_size])
+
+    def test_one_without_its_database_is_not_thrown_away(self) -> None:
+        copy = self.copied("FORMAT", f"{DATABASE}-wal")
+        error = self.assertRaises(StorageError, self.opened, copy)
+        self.assertIn("is missing, and its write-ahead log is there", str(error))
+        self.assertEqual(sorted(path.name for path in copy.iterdir()), ["FORMAT", "LOCK", f"{DATABASE}-wal"])
 
 
 class RecentTests(DatabaseTestCase):

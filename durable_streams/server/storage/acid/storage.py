@@ -137,6 +137,7 @@ class AcidStorage(CommittedStorage[AcidStream]):
     def _take_up(self, path: Path) -> None:
         began_at = monotonic()
         new = not path.exists()
+        self._sync_log(path)
         try:
             self._database = connect(path)
             if new:
@@ -155,6 +156,27 @@ class AcidStorage(CommittedStorage[AcidStream]):
             seconds=monotonic() - began_at,
         )
         self._collect()
+
+    def _sync_log(self, path: Path) -> None:
+        """
+        Have on the disk what a killed process has left in the write-ahead log with the operating system only.
+
+        It is shown from now on, and what is shown must not be taken back.
+        """
+        assert self._disk is not None
+        log = f"{path.name}-wal"
+        if log not in self._disk.names(""):
+            return
+        if not path.exists():
+            raise StorageDamaged(
+                f"The database {path} is missing, and its write-ahead log is there. Put back all of its files, or "
+                "restore a backup."
+            )
+        file = self._disk.open(log)
+        try:
+            file.sync()
+        finally:
+            file.close()
 
     def _load(self) -> None:
         opened_at = self._clock.seconds()
