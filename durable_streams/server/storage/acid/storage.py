@@ -262,7 +262,8 @@ class AcidStorage(CommittedStorage[AcidStream]):
         for change in changes:
             stream = self._recent.get(change.id)
             if stream is not None and stream.recent is not None:
-                stream.stored = stream.recent.ends[bisect_right(stream.recent.ends, _end_of(change)) - 1]
+                # A creation without a body, or a close, has stored none of what is queued behind it.
+                stream.stored = max(stream.stored, _end_of(change))
                 self._recent.move_to_end(change.id)
                 self._shorten(stream)
         self._forget_oldest()
