@@ -107,20 +107,26 @@ class Committing(Catalogue[K]):
             raise Unavailable("The storage is being closed.")
         if self._queued_bytes + size > self._most_queued and self._queued_bytes and not removal:
             raise Unavailable("The disk has more to write than it keeps up with. Come back in a moment.")
-        self._credit = self._check_room(size, removal)
+        credit = self._check_room(size, removal)
+        if not removal:
+            # What there is for removals only is no credit to others.
+            self._credit = min(credit, self._most_queued - self._queued_bytes)
 
     def _log_change(self, change: Made | Wrote, stream: K, outcome: T, room: int) -> Deferred[T]:
         answer: Deferred[T] = Deferred()
         self._lsn = stream.lsn = self._lsn + 1
         self._changes.append(change)
         self._answers.append((stream, outcome, answer))
+        self._queue(room)
+        return answer
+
+    def _queue(self, room: int) -> None:
+        """Count what was queued, and have all that comes in this turn of the reactor committed together."""
         self._queued_bytes += room
         self._credit -= room
         if not self._busy and not self._scheduled:
-            # What comes in this turn of the reactor is committed together.
             self._scheduled = True
             self._clock.callLater(0, self._begin)
-        return answer
 
     def _purged(self, stream: K) -> None:
         self._purging.append(stream)
@@ -129,16 +135,13 @@ class Committing(Catalogue[K]):
         purged, self._purging = self._purging, []
         self._lsn = self._removal_lsn = stream.lsn = self._lsn + 1
         self._changes.append(Removed(stream.facts.id, self._clock.seconds()))
-        self._queued_bytes += OVERHEAD
 
         def gone() -> None:
             self._discard(purged)
             self._listener.committed(stream.facts.name)
 
         self._answers.append((None, gone, None))
-        if not self._busy and not self._scheduled:
-            self._scheduled = True
-            self._clock.callLater(0, self._begin)
+        self._queue(OVERHEAD)
 
     def _after(self, outcome: Callable[[], T]) -> Deferred[T]:
         """Tell something when all that was accepted so far is committed."""
