@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from twisted.application.service import Service
@@ -17,19 +16,10 @@ from .config.settings import Settings
 from .config.validation import parse_bind_address
 from .streams import Streams
 from .web.app import Tree, build_app
+from .web.gathering import listen
 from .web.listener import ChannelFactory
 
 _log = Logger()
-
-
-def _listen(reactor: Any, port: int, factory: ChannelFactory, backlog: int, interface: str) -> IListeningPort:
-    if sys.platform == "linux":
-        # Elsewhere there is nothing to gather with.
-        from .web.gathering import listen  # noqa: PLC0415
-
-        return listen(reactor, port, factory, backlog, interface)
-    listening: IListeningPort = reactor.listenTCP(port, factory, backlog, interface)
-    return listening
 
 
 class Daemon(Service):
@@ -76,7 +66,7 @@ class Daemon(Service):
         :raises CannotListenError: it can't be had.
         """
         host, port = parse_bind_address(self._settings.server.bind_address)
-        self._port = _listen(self._reactor, port, self.factory, 1024, host)
+        self._port = listen(self._reactor, port, self.factory, 1024, host)
 
     def start_without_port(self) -> None:
         """

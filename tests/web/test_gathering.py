@@ -8,14 +8,13 @@ from unittest import SkipTest
 from twisted.internet import reactor as running
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
-from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from durable_streams.server.web.gathering import GatheredPort, listen
+from durable_streams.server.web.gathering import GatheredPort, is_epoll, listen
 
 reactor = cast(Any, running)
 
@@ -68,7 +67,7 @@ class Client(Protocol):
 
 class GatheringTests(TestCase):
     def setUp(self) -> None:
-        if not isinstance(reactor, EPollReactor):
+        if not is_epoll(reactor):
             raise SkipTest("Only the epoll reactor has anything to gather.")
         self.servers: list[Echo] = []
         self.clients: list[Client] = []

@@ -194,14 +194,20 @@ class RealDisk:
 
     def lock(self, path: str, owner: bytes) -> bytes | None:
         descriptor = os.open(self.root / path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        holder = self._take_lock(descriptor)
+        if holder is None:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, owner, 0)
+        return holder
+
+    def _take_lock(self, descriptor: int) -> bytes | None:
+        """Lock an open file; if somebody else has it, close it, and say what they said of themselves."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 1024, 0)
             os.close(descriptor)
             return holder
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, owner, 0)
         self._lock = descriptor
         return None
 

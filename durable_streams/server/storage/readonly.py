@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 
 from .disk import RealDisk, RealFile
@@ -46,15 +45,7 @@ class ReadOnlyDisk(RealDisk):
 
     def _lock_unwritten(self, path: str) -> bytes | None:
         """Take the lock, and leave unsaid who has it."""
-        descriptor = os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 1024, 0)
-            os.close(descriptor)
-            return holder
-        self._lock = descriptor
-        return None
+        return self._take_lock(os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC))
 
     def unlock(self) -> None:
         try:

@@ -8,12 +8,11 @@ other. Everything else about them is as Twisted has it.
 
 from __future__ import annotations
 
+import select
 import sys
 from functools import partial
-from select import EPOLLIN, epoll
 from typing import Any
 
-from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IListeningPort, IReadDescriptor
 from twisted.internet.protocol import Factory
@@ -25,13 +24,22 @@ from zope.interface import implementer
 _log = Logger()
 
 
+def is_epoll(reactor: Any) -> bool:
+    """Tell whether a reactor waits by epoll, so that it can wait for another one."""
+    if not hasattr(select, "epoll"):
+        return False
+    from twisted.internet.epollreactor import EPollReactor  # noqa: PLC0415 (it is only there where epoll is)
+
+    return isinstance(reactor, EPollReactor)
+
+
 def listen(reactor: Any, port: int, factory: Factory, backlog: int, interface: str) -> IListeningPort:
     """
-    Listen as ``reactor.listenTCP`` does.
+    Listen as ``reactor.listenTCP`` does; where there is no epoll, by it.
 
     :raises CannotListenError: the port can't be had.
     """
-    if not isinstance(reactor, EPollReactor):
+    if not is_epoll(reactor):
         listening: IListeningPort = reactor.listenTCP(port, factory, backlog, interface)
         return listening
     gathered = GatheredPort(port, factory, backlog, interface, reactor)
@@ -45,7 +53,7 @@ class Gathered:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._ready = epoll()
+        self._ready = select.epoll()
         self._members: dict[int, GatheredServer] = {}
         self._alive = 0
         self._closing = False
@@ -64,7 +72,7 @@ class Gathered:
                 continue
             why: Any
             try:
-                why = member.doRead() if event & EPOLLIN else ConnectionDone()
+                why = member.doRead() if event & select.EPOLLIN else ConnectionDone()
             except BaseException:
                 _log.failure("What a connection has sent could not be taken in.")
                 why = sys.exc_info()[1]
@@ -79,7 +87,7 @@ class Gathered:
         descriptor = member.fileno()
         if descriptor not in self._members:
             self._members[descriptor] = member
-            self._ready.register(descriptor, EPOLLIN)
+            self._ready.register(descriptor, select.EPOLLIN)
             member.gathered = descriptor
 
     def remove(self, member: GatheredServer) -> None:

@@ -150,6 +150,9 @@ class Mover:
         self.packs = dict(opened.packs)
         self._next_pack = max(self.packs, default=0) + 1
         self._live: dict[int, int] = {}
+        # Of the checkpoint under way: the packs that are emptied, and the files that were begun.
+        self._sparse: set[int] = set()
+        self._begun: list[Move] = []
         self._running: Deferred[None] | None = None
         self._soon: IDelayedCall | None = None
         self._not_before = 0.0
@@ -159,8 +162,7 @@ class Mover:
 
     def consider(self) -> None:
         """Make a checkpoint if the journal has grown enough since the last."""
-        grown = self._journal.size - self._covered
-        if grown >= max(self._storage.settings.checkpoint_bytes, self._checkpoint_size):
+        if self.behind >= max(self._storage.settings.checkpoint_bytes, self._checkpoint_size):
             self.start()
 
     @property
@@ -227,7 +229,7 @@ class Mover:
         self._storage.discard_durable()
         pack = Pack(self._disk, self._next_pack)
         self._next_pack += 1
-        self._begun: list[Move] = []
+        self._begun = []
         try:
             moved = await self._move(pack)
             await self._worker.do(pack.complete)
@@ -272,7 +274,9 @@ class Mover:
 
     async def _streams_to_move(self) -> Iterable[FileStream]:
         """Find the streams that have bytes in the journal only, or in a pack that is mostly of no use any more."""
-        sparse = {number for number, size in self.packs.items() if self._live.get(number, size) < _LIVE_SHARE * size}
+        sparse = self._sparse = {
+            number for number, size in self.packs.items() if self._live.get(number, size) < _LIVE_SHARE * size
+        }
         chosen = {stream.facts.id: stream for stream in self._storage.dirty}
         if sparse:
             for slice_ in _slices(self._storage.all_streams, 4 * self._storage.settings.slice_streams):
@@ -280,7 +284,6 @@ class Mover:
                     if any(piece.pack in sparse for piece in stream.pieces):
                         chosen[stream.facts.id] = stream
                 await self._others_turn()
-        self._sparse = sparse
         return chosen.values()
 
     def _work(self, streams: Iterable[FileStream]) -> Iterator[list[Move]]:

@@ -111,7 +111,6 @@ class FileStorage(CommittedStorage[FileStream]):
         self._opened = False
         self._syncing: IDelayedCall | None = None
         self._to_discard: list[tuple[int, Sequence[FileStream]]] = []
-        self._retrying: IDelayedCall | None = None
 
     # Opening and closing
 
@@ -164,8 +163,6 @@ class FileStorage(CommittedStorage[FileStream]):
             for worker in (self._readers, self._moving_worker, self._writer):
                 worker.close()
             return
-        if self._retrying is not None and self._retrying.active():
-            self._retrying.cancel()
         await self._mover.stop()
         if self._syncing is not None:
             self._syncing.cancel()
