@@ -6,9 +6,14 @@ from msgspec import Struct
 
 
 class ServerSettings(Struct, frozen=True):
-    """Where the server listens."""
+    """
+    Where the server listens.
+
+    :ivar listen: Twisted's string endpoints; when there are any, the server listens on them and nowhere else.
+    """
 
     bind_address: str = "0.0.0.0:4437"
+    listen: tuple[str, ...] = ()
 
 
 class LimitSettings(Struct, frozen=True):
@@ -25,6 +30,7 @@ class LimitSettings(Struct, frozen=True):
     max_target_bytes: int = 8_192
     max_connections: int = 10_000
     max_queued_bytes: int = 67_108_864
+    max_storage_jobs: int = 64
 
 
 class StorageSettings(Struct, frozen=True):
@@ -41,6 +47,42 @@ class HttpSettings(Struct, frozen=True):
 
     stream_base_path: str = "/v1/stream"
     cors_origins: tuple[str, ...] = ("*",)
+    allow_wildcard_cors: bool = False
+    allow_insecure_webhooks: bool = False
+    cache: str = "no-store"
+
+
+class AdminSettings(Struct, frozen=True):
+    """
+    What is for operators only.
+
+    :ivar bind_address: a listener of its own for it; None to have it where the streams are.
+    """
+
+    enabled: bool = False
+    base_path: str = "/admin"
+    bind_address: str | None = None
+
+
+class VersionSettings(Struct, frozen=True):
+    """Which versions of HTTP there are: ``http1``, ``http2``."""
+
+    versions: tuple[str, ...] = ("http1",)
+
+
+class TlsSettings(Struct, frozen=True):
+    """
+    Certificates, and the range of TLS versions.
+
+    :ivar alpn_protocols: None for what the versions of HTTP come to, HTTP/2 first.
+    """
+
+    cert_path: str | None = None
+    key_path: str | None = None
+    client_ca_path: str | None = None
+    min_version: str = "1.3"
+    max_version: str = "1.3"
+    alpn_protocols: tuple[str, ...] | None = None
 
 
 class ConnectionSettings(Struct, frozen=True):
@@ -52,19 +94,63 @@ class ConnectionSettings(Struct, frozen=True):
     body_timeout_secs: int = 30
     idle_timeout_secs: int = 75
     stall_timeout_secs: int = 60
-    drain_timeout_secs: int = 25
+    drain_timeout_secs: int = 30
+    drain_spread_secs: int = 2
 
 
 class TransportSettings(Struct, frozen=True):
-    """How clients reach the server."""
+    """
+    How clients reach the server.
 
+    :ivar mode: ``http``, ``tls`` or ``mtls``.
+    """
+
+    mode: str = "http"
+    http: VersionSettings = VersionSettings()
+    tls: TlsSettings = TlsSettings()
     connection: ConnectionSettings = ConnectionSettings()
 
 
+class IdentitySettings(Struct, frozen=True):
+    """Whether a trusted proxy says who the client is: ``none``, or ``header``, in ``header_name``."""
+
+    mode: str = "none"
+    header_name: str | None = None
+    require_tls: bool = True
+
+
+class ProxySettings(Struct, frozen=True):
+    """
+    Which proxies are believed what they say of their clients.
+
+    :ivar forwarded_headers: ``none``, ``x-forwarded`` or ``forwarded``.
+    :ivar trusted_proxies: addresses and networks.
+    """
+
+    enabled: bool = False
+    forwarded_headers: str = "none"
+    trusted_proxies: tuple[str, ...] = ()
+    identity: IdentitySettings = IdentitySettings()
+
+
 class ObservabilitySettings(Struct, frozen=True):
-    """What the server says about itself."""
+    """
+    What the server says about itself.
+
+    :ivar log_level: ``debug``, ``info``, ``warn`` or ``error``.
+    :ivar log_format: ``text`` or ``json``.
+    :ivar log_file: None for where twistd logs.
+    :ivar access_log: which requests have a line: ``none``, ``failures`` (statuses from 400 on) or ``all``.
+    :ivar metrics: whether there is ``/metrics``.
+    :ivar traces: whether requests are traced by OpenTelemetry, whose own variables say where to.
+    """
 
     log_level: str = "info"
+    log_format: str = "text"
+    log_file: str | None = None
+    access_log: str = "failures"
+    metrics: bool = True
+    traces: bool = False
 
 
 class Settings(Struct, frozen=True):
@@ -74,5 +160,7 @@ class Settings(Struct, frozen=True):
     limits: LimitSettings = LimitSettings()
     storage: StorageSettings = StorageSettings()
     http: HttpSettings = HttpSettings()
+    admin: AdminSettings = AdminSettings()
     transport: TransportSettings = TransportSettings()
+    proxy: ProxySettings = ProxySettings()
     observability: ObservabilitySettings = ObservabilitySettings()
