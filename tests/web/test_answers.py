@@ -11,6 +11,7 @@ from durable_streams.server import errors
 from durable_streams.server.model import FOREVER, Appended, Chunk, Created, Lifetime, StreamFacts, StreamStatus
 from durable_streams.server.web import problems
 from durable_streams.server.web.answers import Answer, Answers
+from durable_streams.server.web.callers import Caller
 from durable_streams.server.web.framing import BODILESS, STATUS_LINES
 from durable_streams.server.web.problems import CATALOGUE, problem
 from durable_streams.server.web.requests import StreamRequest
@@ -20,7 +21,7 @@ FACTS = StreamFacts("a b", 7, 5, "text/plain", "text/plain", False)
 
 def asked(secure: bool = False, **headers: bytes) -> StreamRequest:
     named = {name.replace("_", "-").encode(): value for name, value in headers.items()}
-    return StreamRequest(b"GET", b"/s/", b"a%20b", b"", named, b"", secure)
+    return StreamRequest(b"GET", b"/s/", b"a%20b", b"", named, b"", Caller(secure=secure))
 
 
 def lines(answer: Answer) -> dict[bytes, bytes]:

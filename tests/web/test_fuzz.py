@@ -24,7 +24,7 @@ SETTINGS = settings_with(
 #: What of an answer must not depend on the packets: all of it, but for the moment.
 Digest: TypeAlias = "tuple[int, frozenset[tuple[str, str]], bytes]"
 
-_MOMENTS = frozenset(["date", "stream-cursor", "server"])
+_MOMENTS = frozenset(["date", "stream-cursor", "server", "x-request-id"])
 _INCARNATION = re.compile(r"18000000[0-9]{8}")
 _CURSOR = re.compile(r'"streamCursor":"[0-9]+"')
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import StreamsError
+from durable_streams.server.web.callers import NOBODY
 from durable_streams.server.web.intake import Asked, Intake, IntakeLimits, Shared
 from durable_streams.server.web.requests import StreamRequest
 
@@ -18,7 +19,7 @@ class Owner:
 
     def __init__(self, shared: Shared) -> None:
         self.told: list[object] = []
-        self.intake = Intake(shared, self)
+        self.intake = Intake(shared, self, NOBODY)
 
     def asked(self, request: Asked, lives_on: bool, old: bool) -> None:
         what: object = type(request)
@@ -48,7 +49,7 @@ class Forgetful(Shared):
 
 
 def shared_by(kind: type[Shared]) -> Shared:
-    return kind(BASE, IntakeLimits(header_bytes=400, target_bytes=100, body_bytes=20), secure=False)
+    return kind(BASE, IntakeLimits(header_bytes=400, target_bytes=100, body_bytes=20))
 
 
 def post(path: bytes, body: bytes, *lines: bytes) -> bytes:

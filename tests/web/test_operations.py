@@ -15,7 +15,7 @@ JSON = {"Content-Type": "application/json"}
 #: What every answer about streams has, and what twisted.web adds.
 ALWAYS = {
     *("date", "x-content-type-options", "cross-origin-resource-policy", "cache-control"),
-    *("access-control-allow-origin", "access-control-expose-headers"),
+    *("access-control-allow-origin", "access-control-expose-headers", "x-request-id"),
 }
 SITES_OWN = {"server"}
 

@@ -28,7 +28,7 @@ _ALLOWED_HEADERS: Final = (
 _EXPOSED_HEADERS: Final = (
     b"Date, ETag, Location, Producer-Epoch, Producer-Expected-Seq, Producer-Received-Seq, Producer-Seq, Retry-After, "
     b"Stream-Closed, Stream-Cursor, Stream-Expires-At, Stream-Next-Offset, Stream-SSE-Data-Encoding, Stream-TTL, "
-    b"Stream-Up-To-Date"
+    b"Stream-Up-To-Date, X-Request-Id"
 )
 _SECURITY: Final = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: cross-origin\r\n"
 _NO_STORE: Final = b"Cache-Control: no-store\r\n"
@@ -76,11 +76,16 @@ class Body(Protocol):
 
 
 class Answer(Struct, frozen=True, gc=False):
-    """What a front sends: ``head`` is complete lines, each ended with CRLF."""
+    """
+    What a front sends: ``head`` is complete lines, each ended with CRLF.
+
+    :ivar error: what was refused, and why; None where nothing was.
+    """
 
     status: int
     head: bytes
     body: bytes | Body = b""
+    error: errors.StreamsError | None = None
 
     def fields(self) -> list[tuple[bytes, bytes]]:
         """Take the header lines apart, for a front that does not send them as they are."""
@@ -139,7 +144,7 @@ class Answers:
         place = request.mount + quote_name(created.facts.name)
         host = request.headers.get(b"host")
         if host:
-            place = (b"https://" if request.secure else b"http://") + host + place
+            place = (b"https://" if request.caller.secure else b"http://") + host + place
         return Answer(201, head + b"Location: %b\r\n" % place)
 
     def appended(self, request: StreamRequest, appended: Appended) -> Answer:
@@ -226,7 +231,7 @@ class Answers:
         """
         status, lines, body = problem(error, "" if request is None else request.target.decode("latin-1"))
         common = self._anywhere if request is None else self.common(request)
-        return Answer(status, common + _NO_STORE + lines, body)
+        return Answer(status, common + _NO_STORE + lines, body, error)
 
 
 def _content_type(facts: StreamFacts) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -11,6 +12,7 @@ from twisted.python.failure import Failure
 
 from ..errors import StreamsError
 from .answers import Answer, Body
+from .callers import RUN, caller_on, next_number
 from .framing import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, STATUS_LINES, has_length
 from .intake import Asked, Intake
 from .outlet import Outlet, Transport
@@ -52,7 +54,8 @@ class StreamChannel(Protocol):
         self.factory = factory
         self.deadline = 0
         self._perform = factory.operations.perform
-        self._intake = Intake(factory.shared, self)
+        self._note = factory.operations.telemetry.answered
+        self._intake: Intake
         self._queue: list[_Turn] = []
         self._paused = False
         # The answer that takes its time: busy with it, waiting for it, streaming its body
@@ -69,6 +72,8 @@ class StreamChannel(Protocol):
     # The connection
 
     def connectionMade(self) -> None:
+        caller = caller_on(self.transport)
+        self._intake = Intake(self.factory.shared, self, caller)
         self._outlet = Outlet(self.transport, self)
         self._write = self._outlet.write
         self.transport.setTcpNoDelay(True)
@@ -157,29 +162,30 @@ class StreamChannel(Protocol):
 
     def _answer(self, asked: Asked | Answer, lives_on: bool, old: bool) -> None:
         self._lives_on = lives_on and not self.factory.draining
+        began_at = perf_counter()
         if isinstance(asked, StreamRequest):
             answer = self._perform(asked)
         elif isinstance(asked, Answer):
-            self._send(asked, b"", old)
+            self._send(asked, None, old, began_at)
             return
         else:
-            answer = asked.perform(self.factory.site, self.transport, self.factory.shared.secure)
+            answer = asked.perform(self.factory.site, self.transport)
         if isinstance(answer, Answer):
-            self._send(answer, asked.method, old)
+            self._send(answer, asked, old, began_at)
         else:
             self._begin()
             self._awaited = answer
-            answer.addCallbacks(self._send_awaited, self._not_answered, (asked.method, old))
+            answer.addCallbacks(self._send_awaited, self._not_answered, (asked, old, began_at))
 
     def _begin(self) -> None:
         self._busy = True
         self.deadline = 0
 
-    def _send_awaited(self, answer: Answer, method: bytes, old: bool) -> None:
+    def _send_awaited(self, answer: Answer, asked: Asked, old: bool, began_at: float) -> None:
         self._awaited = None
         if not self._ending:
             self._lives_on = self._lives_on and not self.factory.draining
-            self._send(answer, method, old)
+            self._send(answer, asked, old, began_at)
 
     def _not_answered(self, failure: Failure) -> None:
         self._awaited = None
@@ -187,24 +193,28 @@ class StreamChannel(Protocol):
             _log.failure("A request could not be answered.", failure=failure)
             self.transport.abortConnection()
 
-    def _send(self, answer: Answer, method: bytes, old: bool) -> None:
+    def _send(self, answer: Answer, asked: Asked | None, old: bool, began_at: float) -> None:
         body = answer.body
         status = answer.status
+        number = next_number() if asked is None else asked.number
+        self._note(asked, number, answer, began_at)
+        head = b"%bX-Request-Id: %b-%x\r\n" % (answer.head, RUN, number)
         connection = b""
         if not self._lives_on:
             connection = CLOSE
         elif old:
             connection = KEEP_ALIVE
         if not isinstance(body, bytes):
-            self._stream(answer, body, connection, old)
+            self._stream(STATUS_LINES[status] + self.factory.date_line + head, body, connection, old)
             return
+        method = b"" if asked is None else asked.method
         end = b"Content-Length: %d\r\n\r\n" % len(body) if has_length(status, method, body) else b"\r\n"
         if method != b"HEAD":
             end += body
-        self._write(b"".join((STATUS_LINES[status], self.factory.date_line, answer.head, connection, end)))
+        self._write(b"".join((STATUS_LINES[status], self.factory.date_line, head, connection, end)))
         self._answered()
 
-    def _stream(self, answer: Answer, body: Body, connection: bytes, old: bool) -> None:
+    def _stream(self, head: bytes, body: Body, connection: bytes, old: bool) -> None:
         self._chunked = False
         if body.length is not None:
             connection += b"Content-Length: %d\r\n" % body.length
@@ -215,7 +225,7 @@ class StreamChannel(Protocol):
             self._chunked = True
             connection += CHUNKED
         self._begin()
-        self._write(b"".join((STATUS_LINES[answer.status], self.factory.date_line, answer.head, connection, b"\r\n")))
+        self._write(b"".join((head, connection, b"\r\n")))
         self._streaming = body
         if self._outlet.behind:
             body.pauseProducing()

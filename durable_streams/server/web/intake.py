@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import BodyTooLarge, InvalidRequest, StreamsError
+from .callers import Caller, next_number
 from .framing import is_stream
 from .problems import BadFraming, Broken, HeadersTooLarge, TargetTooLong
 from .requests import READ_HEADERS, StreamRequest, check_host, join_header
@@ -79,6 +80,7 @@ class Shared:
     """
     What the intakes of one listener learn and share.
 
+    :ivar read: the headers that are read, in lower case; all others might as well not be there.
     :ivar spellings: the names of headers as they come, and what each is called here.
     :ivar line: matches the request line of a request for a stream.
     :ivar blocks: all headers of a request as they came, from the end of the request line on. Clients send the same ones
@@ -86,12 +88,12 @@ class Shared:
         a request takes is saved so.
     """
 
-    __slots__ = ("base", "blocks", "hosts", "limits", "line", "secure", "spellings")
+    __slots__ = ("base", "blocks", "hosts", "limits", "line", "read", "spellings")
 
-    def __init__(self, base: bytes, limits: IntakeLimits, secure: bool) -> None:
+    def __init__(self, base: bytes, limits: IntakeLimits, read: frozenset[bytes] = READ_HEADERS) -> None:
         self.base = base
         self.limits = limits
-        self.secure = secure
+        self.read = read
         self.spellings: dict[bytes, bytes] = {}
         self.hosts: set[bytes] = set()
         self.blocks: dict[bytes, Known] = {}
@@ -101,7 +103,7 @@ class Shared:
     def learn(self, name: bytes) -> bytes:
         """Find out whether a header is read: its name in lower case, or nothing. Usual spellings are remembered."""
         lower = name.lower()
-        key = lower if lower in READ_HEADERS or lower in _FRAMING_HEADERS else b""
+        key = lower if lower in self.read or lower in _FRAMING_HEADERS else b""
         if len(self.spellings) < 512 and len(name) < 64:
             self.spellings[name] = key
         return key
@@ -149,6 +151,7 @@ class Intake:
         "_between",
         "_block",
         "_body",
+        "_caller",
         "_fed",
         "_feed",
         "_fields",
@@ -169,8 +172,9 @@ class Intake:
         "timed",
     )
 
-    def __init__(self, shared: Shared, owner: IntakeOwner) -> None:
+    def __init__(self, shared: Shared, owner: IntakeOwner, caller: Caller) -> None:
         self._shared = shared
+        self._caller = caller
         self._owner = owner
         self._renew()
         self._url = b""
@@ -254,7 +258,9 @@ class Intake:
         if end > shared.limits.header_bytes or line_end > shared.limits.target_bytes:
             return False
         method, path, query = line.groups(b"")
-        request = StreamRequest(method, shared.base, path, query, known.headers, data[end:], shared.secure)
+        request = StreamRequest(
+            method, shared.base, path, query, known.headers, data[end:], self._caller, next_number()
+        )
         self._owner.asked(request, True, False)
         return True
 
@@ -408,10 +414,12 @@ class Intake:
         if self._fields is None:
             base = self._shared.base
             path, _, query = url.partition(b"?")
-            request = StreamRequest(method, base, path[len(base) :], query, self._headers, body, self._shared.secure)
+            request = StreamRequest(
+                method, base, path[len(base) :], query, self._headers, body, self._caller, next_number()
+            )
             self._note_end(request)
         else:
-            request = TreeRequest(method, url, self._fields, body)
+            request = TreeRequest(method, url, self._fields, body, self._caller, next_number())
             self._fields = None
             # There are no tunnels, and what follows was meant for one.
             self._lives_on = self._lives_on and method != b"CONNECT"

@@ -67,11 +67,10 @@ class ChannelFactory(Factory):
         base_path: str,
         clock: IReactorTime,
         settings: ChannelSettings = ChannelSettings(),  # noqa: B008 (frozen)
-        secure: bool = False,
     ) -> None:
         self.operations = operations
         self.site = site
-        self.shared = Shared(below(base_path), settings.intake, secure)
+        self.shared = Shared(below(base_path), settings.intake)
         self.settings = settings
         self.draining = False
         self.refusals = 0

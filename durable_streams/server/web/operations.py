@@ -19,6 +19,7 @@ from .bodies import PIECE, Replay
 from .live import Live, Tail
 from .problems import Broken, MethodNotAllowed
 from .requests import StreamRequest, View, name_reader, read_append, read_creation, read_view
+from .telemetry import Telemetry
 
 _log = Logger()
 
@@ -33,10 +34,18 @@ class OperationSettings(Struct, frozen=True, gc=False):
 class Operations:
     """What both fronts do with a request for a stream."""
 
-    def __init__(self, streams: Streams, live: Live, answers: Answers, settings: OperationSettings) -> None:
+    def __init__(
+        self,
+        streams: Streams,
+        live: Live,
+        answers: Answers,
+        settings: OperationSettings,
+        telemetry: Telemetry = Telemetry(),  # noqa: B008 (it has no state)
+    ) -> None:
         self.streams = streams
         self.answers = answers
         self.settings = settings
+        self.telemetry = telemetry
         self._live = live
         self._read_name = name_reader(settings.names)
         self._by_method: dict[bytes, Callable[[StreamRequest], NowOrLater[Answer]]] = {

@@ -16,6 +16,7 @@ from ..protocol.lifetimes import parse_lifetime
 from ..protocol.messages import wire_form
 from ..protocol.names import NameLimits, parse_name
 from ..protocol.offsets import parse_offset
+from .callers import NOBODY, Caller
 
 #: The headers that operations read, in lower case. All others are the front's affair, or nobody's.
 READ_HEADERS: Final = frozenset(
@@ -48,7 +49,8 @@ class StreamRequest(Struct, frozen=True, gc=False):
     :ivar path: the rest of the path: the stream's name, percent-encoded.
     :ivar query: what follows the question mark.
     :ivar headers: those of :data:`READ_HEADERS`, by their names in lower case.
-    :ivar secure: whether it came over TLS.
+    :ivar caller: whose request it is.
+    :ivar number: tells it from all others that this process has had.
     """
 
     method: bytes
@@ -57,7 +59,8 @@ class StreamRequest(Struct, frozen=True, gc=False):
     query: bytes
     headers: dict[bytes, bytes]
     body: bytes
-    secure: bool = False
+    caller: Caller = NOBODY
+    number: int = 0
 
     @property
     def target(self) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 from msgspec.structs import replace
@@ -16,9 +17,11 @@ from zope.interface import implementer
 
 from ..errors import BodyTooLarge, StreamsError
 from .answers import Answer, Body
+from .callers import Caller, next_number
 from .framing import has_length
 from .operations import Operations
 from .requests import StreamRequest, check_host, pick_headers
+from .telemetry import Telemetry, request_id
 
 _log = Logger()
 
@@ -49,9 +52,9 @@ class StreamsResource:
         raise NotImplementedError("Streams have every path below them. Put other resources beside.")
 
     def render(self, request: Request) -> int:
-        delivery = _Delivery(request, self._clock, self._stall_timeout)
         fields = request.requestHeaders.getAllRawHeaders()
         stream_request = self._read(request)
+        delivery = _Delivery(request, stream_request, self._operations.telemetry, self._clock, self._stall_timeout)
         try:
             headers = pick_headers((name, value) for name, values in fields for value in values)
             check_host(headers.get(b"host"))
@@ -81,7 +84,8 @@ class StreamsResource:
             query=query,
             headers={},
             body=request.content.read(most) if request.content is not None else b"",
-            secure=bool(request.isSecure()),
+            caller=Caller(getattr(request.getClientAddress(), "host", None) or "", bool(request.isSecure())),
+            number=next_number(),
         )
 
 
@@ -89,8 +93,18 @@ class StreamsResource:
 class _Delivery:
     """One answer on its way through a twisted.web request."""
 
-    def __init__(self, request: Request, clock: IReactorTime, stall_timeout: float) -> None:
+    def __init__(
+        self,
+        request: Request,
+        asked: StreamRequest,
+        telemetry: Telemetry,
+        clock: IReactorTime,
+        stall_timeout: float,
+    ) -> None:
         self._request = request
+        self._asked = asked
+        self._telemetry = telemetry
+        self._began_at = perf_counter()
         self._clock = clock
         self._stall_timeout = stall_timeout
         self._waiting: Deferred[Answer] | None = None
@@ -107,7 +121,9 @@ class _Delivery:
         if self._over:
             return
         request = self._request
+        self._telemetry.answered(self._asked, self._asked.number, answer, self._began_at)
         request.setResponseCode(answer.status)
+        request.setHeader(b"x-request-id", request_id(self._asked.number))
         request.responseHeaders.removeHeader(b"content-type")
         for name, value in answer.fields():
             request.responseHeaders.addRawHeader(name, value)

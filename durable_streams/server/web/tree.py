@@ -13,6 +13,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Request, Site
 
 from .answers import Answer
+from .callers import Caller
 from .outlet import Transport
 
 #: What the channel says itself, for every answer.
@@ -22,17 +23,29 @@ _CONNECTION_HEADERS: Final = frozenset([b"connection", b"content-length", b"date
 class TreeRequest:
     """A request for the tree, read whole."""
 
-    __slots__ = ("_body", "_fields", "_target", "method")
+    __slots__ = ("_body", "_fields", "caller", "method", "number", "target")
 
-    def __init__(self, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]], body: bytes) -> None:
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        fields: list[tuple[bytes, bytes]],
+        body: bytes,
+        caller: Caller,
+        number: int,
+    ) -> None:
         self.method = method
-        self._target = target
+        self.target = target
+        self.caller = caller
+        self.number = number
         self._fields = fields
         self._body = body
 
-    def perform(self, site: Site, transport: Transport, secure: bool) -> Deferred[Answer]:
+    def perform(self, site: Site, transport: Transport) -> Deferred[Answer]:
         """Let the tree of ``site`` answer; its answers are small and come whole."""
-        return _TreeChannel(site, transport, secure).serve(self._target, self.method, self._fields, self._body)
+        return _TreeChannel(site, transport, self.caller.secure).serve(
+            self.target, self.method, self._fields, self._body
+        )
 
 
 class _TreeChannel:
