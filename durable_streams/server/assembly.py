@@ -55,7 +55,13 @@ def name_limits_from(settings: Settings) -> NameLimits:
 def operations_from(streams: Streams, settings: Settings, clock: IReactorTime) -> Operations:
     """Put together what both fronts do with a request."""
     connection = settings.transport.connection
-    live = Live(streams, clock, LiveSettings(connection.long_poll_timeout_secs, connection.sse_reconnect_interval_secs))
+    live = Live(
+        streams,
+        clock,
+        LiveSettings(
+            connection.long_poll_timeout_secs, connection.sse_reconnect_interval_secs, connection.drain_spread_secs
+        ),
+    )
     kind = LoggedOperations if settings.observability.log_level == "debug" else Operations
     return kind(
         streams,

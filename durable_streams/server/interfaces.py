@@ -53,9 +53,21 @@ class IStorage(Interface):
     work.
     """
 
+    def take_up() -> None:
+        """
+        Take up what is kept, which may block for long.
+
+        It may be called in any thread, while nothing else is asked for. Again, it does nothing.
+
+        :raises StorageError: it can't be taken up; the message says why, and what to do.
+        """
+
     def open() -> None:
         """
-        Take up what is kept, before anything else is asked for. It may block for some seconds; again, it does nothing.
+        Be ready for everything else.
+
+        Take up what is kept, unless that was done, and begin with what goes on by itself, such as checkpoints. Again,
+        it does nothing.
 
         :raises StorageError: it can't be taken up; the message says why, and what to do.
         """

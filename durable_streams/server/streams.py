@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from .errors import StreamsError
+from .errors import StreamsError, Unavailable
 from .interfaces import IStorage, NowOrLater, settle
 from .model import Append, Appended, Chunk, Created, Offset, StreamConfig, StreamFacts, StreamStatus
 from .waiting import Waiting
@@ -22,9 +25,19 @@ SWEEP_AT_ONCE = 100
 _log = Logger()
 
 
+class _Shut:
+    """What stands for a storage until it is open."""
+
+    def obstacle(self) -> str:
+        return "The storage is not open yet: the service is not started, or still takes up what is kept. Wait for it."
+
+    def __getattr__(self, name: str) -> Any:
+        raise Unavailable(self.obstacle())
+
+
 class Streams(Service):
     """
-    A storage in service.
+    A storage in service. Until it is open, everything is refused with :exc:`.Unavailable`.
 
     :param clock: the time, for lifetimes and for waking.
     :ivar draining: the service is about to stop, so nobody is to wait any longer.
@@ -34,7 +47,9 @@ class Streams(Service):
     draining = False
 
     def __init__(self, storage: IStorage, clock: IReactorTime) -> None:
-        self._storage = storage
+        self._owned = storage
+        self._storage: IStorage = _Shut()  # type: ignore[assignment]
+        self._taking_up: threading.Thread | None = None
         self._clock = clock
         self._now = clock.seconds
         self._unswept_for = ""
@@ -47,13 +62,52 @@ class Streams(Service):
         """Say what keeps the storage from taking writes; None when nothing does."""
         return self._storage.obstacle()
 
+    def take_up(self, patience: float, reactor: Any) -> Deferred[None]:
+        """
+        Have the storage taken up in a thread, and the service started after it; requests are refused meanwhile.
+
+        :param patience: for how many seconds the caller is kept waiting for it. What a small storage has, or why it
+            can't be opened, is known by then.
+        :returns: fires when the service is started; fails with what :meth:`.IStorage.take_up` raises.
+        """
+        done: Deferred[None] = Deferred()
+        failures: list[Failure] = []
+
+        def work() -> None:
+            try:
+                self._owned.take_up()
+            except BaseException:
+                failures.append(Failure())
+            reactor.callFromThread(self._taken_up, done, failures)
+
+        self._taking_up = threading.Thread(target=work, name="opening", daemon=True)
+        self._taking_up.start()
+        self._taking_up.join(patience)
+        if not self._taking_up.is_alive():
+            self._taken_up(done, failures)
+        return done
+
+    def _taken_up(self, done: Deferred[None], failures: list[Failure]) -> None:
+        if self._taking_up is None:
+            return
+        self._taking_up = None
+        if self.draining:
+            # Nobody waits for it any more.
+            self._owned.close()
+        elif failures:
+            done.errback(failures[0])
+        else:
+            self.startService()
+            done.callback(None)
+
     def startService(self) -> None:
         """
         Open the storage, which may take some seconds, and begin to look for what expires.
 
         :raises Exception: what :meth:`.IStorage.open` raises.
         """
-        self._storage.open()
+        self._owned.open()
+        self._storage = self._owned
         super().startService()
         self._sweeping.start(SWEEP_INTERVAL, now=False)
 
@@ -70,7 +124,9 @@ class Streams(Service):
         return maybeDeferred(self._close)
 
     async def _close(self) -> None:
-        await settle(self._storage.close())
+        # What is still being taken up can't be closed; it has promised nothing to anybody.
+        if self._taking_up is None:
+            await settle(self._owned.close())
 
     # Operations
 

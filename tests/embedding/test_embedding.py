@@ -112,6 +112,8 @@ class MountedTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.streams = StreamService(MemoryStorage(), Clock())
+        self.streams.startService()
+        self.addCleanup(self.streams.stopService)
         root = Resource()
         root.putChild(b"page", Data(b"a page", "text/plain"))
         api = Resource()

@@ -76,6 +76,9 @@ class LateStorage:
     def _cancel(self, _: object) -> None:
         self.cancelled += 1
 
+    def take_up(self) -> None:
+        self._inner.take_up()
+
     def open(self) -> None:
         self._inner.open()
 

@@ -381,6 +381,23 @@ class TailTests(LiveTestCase):
         self.assertEqual([event.kind for event in late.events], ["data", "control"])
         self.assertTrue(late.reply.complete)
 
+    def test_when_the_service_stops_the_ends_are_spread(self) -> None:
+        self.front.stop()
+        self.front = self.front_type(settings_with({"drain_spread_secs": 10}), late=self.late)
+        self.front.create("a", body=b"hello")
+        peers = [self.tail("a") for _ in range(40)]
+        gone = self.tail("a")
+        self.front.streams.drain()
+        self.front.settle()
+        gone.leave()
+        ended = []
+        for _ in range(10):
+            self.front.pass_time(1)
+            ended.append(sum(peer.reply.complete for peer in peers))
+        self.assertLess(ended[0], 30)
+        self.assertEqual((ended[-1], sorted(ended)), (40, ended))
+        self.assertEqual(self.watched(), [])
+
     def test_it_is_never_silent_for_long(self) -> None:
         self.front.create("a")
         peer = self.tail("a")

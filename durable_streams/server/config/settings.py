@@ -95,7 +95,7 @@ class ConnectionSettings(Struct, frozen=True):
     idle_timeout_secs: int = 75
     stall_timeout_secs: int = 60
     drain_timeout_secs: int = 30
-    drain_spread_secs: int = 2
+    drain_spread_secs: int = 0
 
 
 class TransportSettings(Struct, frozen=True):

@@ -38,6 +38,8 @@ T = TypeVar("T")
 class CommittedStorage(Ranges[K]):
     """What the storages with a log have in common. A provider says how to commit, and where the bytes are."""
 
+    _begun = False
+
     @abstractmethod
     def _close(self) -> Deferred[None]:
         """Let go of everything; nothing is queued any more."""
@@ -45,8 +47,17 @@ class CommittedStorage(Ranges[K]):
     # What IStorage asks for
 
     @abstractmethod
+    def take_up(self) -> None:
+        """See :meth:`.IStorage.take_up`."""
+
     def open(self) -> None:
-        """See :meth:`.IStorage.open`."""
+        self.take_up()
+        if not self._begun:
+            self._begun = True
+            self._begin_by_itself()
+
+    def _begin_by_itself(self) -> None:
+        """Begin with what nobody asks for."""
 
     def listen(self, listener: ICommitListener) -> None:
         self._listener = listener

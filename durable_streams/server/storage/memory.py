@@ -74,6 +74,9 @@ class MemoryStorage(Catalogue[_Stream]):
     def __init__(self, limits: StorageLimits = StorageLimits()) -> None:  # noqa: B008 (frozen)
         super().__init__(limits, _Stream)
 
+    def take_up(self) -> None:
+        """There is nothing to take up."""
+
     def open(self) -> None:
         """There is nothing to take up."""
 

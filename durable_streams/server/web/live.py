@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from random import randint
+from random import randint, random
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -35,10 +35,17 @@ _log = Logger()
 
 
 class LiveSettings(Struct, frozen=True, gc=False):
-    """How long, in seconds, a long-poll waits, and a tail stays until it is asked to come again (0: for good)."""
+    """
+    How long a live reader stays, in seconds.
+
+    :ivar long_poll_timeout: a long-poll, when nothing comes.
+    :ivar reconnect_interval: a tail, until it is asked to come again; 0 for good.
+    :ivar drain_spread: over how long the ends of all tails are spread when the service drains.
+    """
 
     long_poll_timeout: float = 20
     reconnect_interval: float = 60
+    drain_spread: float = 0
 
 
 class Live:
@@ -176,6 +183,7 @@ class Tail:
     __slots__ = (
         "_cursor",
         "_facts",
+        "_leaving",
         "_live",
         "_paused",
         "_position",
@@ -196,6 +204,7 @@ class Tail:
         self._paused = False
         self._reading = False
         self._woken = False
+        self._leaving: IDelayedCall | None = None
         # Ticks since the last word; -1 before the first, which is said even if there is nothing to tell.
         self._silent = -1
         self._since = live.clock.seconds()
@@ -219,6 +228,8 @@ class Tail:
             self._sink = None
             self._live.streams.unwatch(self._facts.name, self._go_on)
             self._live.discard(self)
+            if self._leaving is not None and self._leaving.active():
+                self._leaving.cancel()
 
     def tick(self, now: float) -> None:
         """Once a second: stay alive, and ask the reader to come again when it has been here long enough."""
@@ -277,10 +288,21 @@ class Tail:
             self._silent = 0
             self._position = end
             sink.write(self._live.frame(chunk, max(self._cursor, self._live.current_cursor)))
-        if at_end and (chunk.closed or self._live.streams.draining):
+        if not at_end:
+            return True
+        if chunk.closed:
             self._finish()
-            return False
-        return not at_end
+        elif self._live.streams.draining:
+            self._leave()
+        return False
+
+    def _leave(self) -> None:
+        """End, soon. Were all tails to end at once, all their readers would come again at once."""
+        spread = self._live.settings.drain_spread
+        if not spread:
+            self._finish()
+        elif self._leaving is None:
+            self._leaving = self._live.clock.callLater(random() * spread, self._finish)
 
     def _finish(self) -> None:
         sink = self._sink

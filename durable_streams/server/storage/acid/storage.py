@@ -113,9 +113,9 @@ class AcidStorage(CommittedStorage[AcidStream]):
 
     # Opening and closing
 
-    def open(self) -> None:
+    def take_up(self) -> None:
         """
-        Take up what is in the database. Blocks.
+        Take up what is in the database.
 
         :raises StorageError: it can't be taken up; the message says why.
         """
@@ -155,6 +155,8 @@ class AcidStorage(CommittedStorage[AcidStream]):
             where=str(path),
             seconds=monotonic() - began_at,
         )
+
+    def _begin_by_itself(self) -> None:
         self._collect()
 
     def _sync_log(self, path: Path) -> None:

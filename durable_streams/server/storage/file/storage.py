@@ -114,9 +114,9 @@ class FileStorage(CommittedStorage[FileStream]):
 
     # Opening and closing
 
-    def open(self) -> None:
+    def take_up(self) -> None:
         """
-        Take up what is in the directory. Blocks.
+        Take up what is in the directory.
 
         :raises StorageError: it can't be taken up; the message says why.
         :raises OSError: the disk does not let us.
@@ -152,7 +152,9 @@ class FileStorage(CommittedStorage[FileStream]):
         self._journal.open()
         self._journal.kept_free = lambda: self._mover.room  # type: ignore[method-assign]
         self._mover = Mover(self, self._disk, self._files, self._journal, self._moving_worker, self._clock, opened)
-        if opened.journal_size:
+
+    def _begin_by_itself(self) -> None:
+        if self._mover.behind:
             self._mover.start_soon()
 
     def _close(self) -> Deferred[None]:
