@@ -5,97 +5,17 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from pathlib import Path
-from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
-
-from durable_streams.server.errors import InsufficientStorage, Unavailable
-from durable_streams.server.model import START, Append, Fork, StorageLimits, StreamConfig, Writer
-from durable_streams.server.storage.acid import AcidStorage
+from durable_streams.server.errors import StreamNotFound
+from durable_streams.server.model import Append, Fork, StreamConfig, Writer
+from durable_streams.server.protocol.writing import WRITER_MEMORY
+from durable_streams.server.storage.acid import schema
 from durable_streams.server.storage.acid import storage as module
-from durable_streams.server.storage.acid.checking import check_acid
 from durable_streams.server.storage.acid.schema import DATABASE
 from durable_streams.server.storage.disk import RealFile
-from durable_streams.server.storage.findings import Counts, Finding
 from durable_streams.server.storage.ownership import StorageError
 
-NOW = 1_800_000_000.0
-TEXT = StreamConfig("text/plain")
-ROOMY = StorageLimits(total_bytes=2**40, stream_bytes=2**40)
-
-
-class Turns:
-    """Workers that do their work when the test says so, all in this thread."""
-
-    def __init__(self) -> None:
-        self.clock = Clock()
-        self.clock.advance(NOW)
-        self._jobs: list[tuple[Any, Deferred[Any]]] = []
-
-    def do(self, work: Any) -> Deferred[Any]:
-        done: Deferred[Any] = Deferred()
-        self._jobs.append((work, done))
-        return done
-
-    def close(self) -> None:
-        pass
-
-    def run(self) -> None:
-        """Let time stand still until all is done."""
-        for _ in range(10_000):
-            self.clock.advance(0)
-            if not self._jobs:
-                return
-            work, done = self._jobs.pop(0)
-            try:
-                outcome = work()
-            except Exception as error:
-                done.errback(error)
-            else:
-                done.callback(outcome)
-        raise AssertionError("There is no end of work.")
-
-
-class DatabaseTestCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.turns = Turns()
-        self.directory = Path(self.mktemp())
-        self.storage = self.opened(self.directory)
-
-    def opened(self, directory: Path) -> AcidStorage:
-        storage = AcidStorage(directory, self.turns.clock, ROOMY, workers=lambda name, hands: self.turns)
-        storage.open()
-        self.addCleanup(self.close, storage)
-        return storage
-
-    def close(self, storage: AcidStorage) -> None:
-        storage.close()
-        self.turns.run()
-
-    def now(self, outcome: Any) -> Any:
-        if isinstance(outcome, Deferred):
-            self.turns.run()
-            return self.successResultOf(outcome)
-        return outcome
-
-    def create(self, name: str, config: StreamConfig = TEXT, body: bytes = b"") -> None:
-        self.now(self.storage.create(name, config, body, NOW))
-
-    def append(self, name: str, data: bytes, **more: Any) -> None:
-        self.now(self.storage.append(name, Append("text/plain", data, **more), NOW))
-
-    def content(self, storage: AcidStorage, name: str) -> bytes:
-        data: bytes = self.now(storage.read(name, START, 2**40, NOW)).data
-        return data
-
-    def check(self, directory: Path) -> tuple[Counts, list[Finding]]:
-        findings: list[Finding] = []
-        return check_acid(directory, findings.append), findings
-
-    def rows(self, statement: str) -> list[Any]:
-        return self.storage._database.execute(statement).fetchall()
+from .turns import NOW, TEXT, DatabaseTestCase
 
 
 class CopyTests(DatabaseTestCase):
@@ -120,15 +40,18 @@ class CopyTests(DatabaseTestCase):
 
     def test_an_online_backup_is_a_data_directory(self) -> None:
         self.fill()
-        copy = Path(self.mktemp())
-        copy.mkdir()
-        shutil.copy(self.directory / "FORMAT", copy)
-        source, target = sqlite3.connect(self.directory / DATABASE), sqlite3.connect(copy / DATABASE)
+        copies = [Path(self.mktemp()) for _ in range(2)]
+        for copy in copies:
+            copy.mkdir()
+            shutil.copy(self.directory / "FORMAT", copy)
+        source, target = sqlite3.connect(self.directory / DATABASE), sqlite3.connect(copies[0] / DATABASE)
         source.backup(target)
+        source.execute("VACUUM INTO ?", (str(copies[1] / DATABASE),))
         source.close()
         target.close()
         self.append("b", b"later")
-        self.assert_whole(copy)
+        for copy in copies:
+            self.assert_whole(copy)
 
     def test_the_log_is_brought_home_when_it_is_closed(self) -> None:
         self.fill()
@@ -144,6 +67,27 @@ class CopyTests(DatabaseTestCase):
         self.turns.run()
         self.assertLess((self.directory / f"{DATABASE}-wal").stat().st_size, 1_000_000)
         self.assertEqual(len(self.content(self.storage, "a")), 2_000_000)
+
+    def test_nobody_who_reads_it_stands_in_the_way_for_long(self) -> None:
+        self.patch(module, "_LOG_SIZE", 200_000)
+        self.patch(module, "_PATIENCE", 1)
+        self.create("a")
+        log = self.directory / f"{DATABASE}-wal"
+        other = sqlite3.connect(self.directory / DATABASE, isolation_level=None)
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM streams").fetchall()
+        for _ in range(50):
+            self.append("a", b"x" * 20_000)
+        self.assertGreater(log.stat().st_size, 1_000_000)
+        other.close()
+        # The next time that it is brought home, it is begun anew.
+        for _ in range(20):
+            self.append("a", b"x" * 20_000)
+        size = log.stat().st_size
+        for _ in range(50):
+            self.append("a", b"x" * 20_000)
+        self.assertEqual(log.stat().st_size, size)
+        self.assertEqual(self.rows("PRAGMA busy_timeout"), [(5000,)])
 
     def test_only_its_owner_can_read_it(self) -> None:
         self.fill()
@@ -168,6 +112,19 @@ class ChecksumTests(DatabaseTestCase):
 
     def test_missing_bytes(self) -> None:
         self.assert_found("DELETE FROM appends WHERE start = 3", "its bytes end at 3, and it ends at 6")
+
+    def test_an_append_that_goes_on_as_another(self) -> None:
+        self.assert_found("UPDATE appends SET append = 1 WHERE start = 3", "began at 0 goes on as another")
+
+    def test_a_source_that_is_too_short(self) -> None:
+        self.create("s", body=b"sss")
+        self.create("f", StreamConfig(fork=Fork("s")))
+        self.close(self.storage)
+        connection = sqlite3.connect(self.directory / DATABASE, isolation_level=None)
+        connection.execute("UPDATE streams SET tail = 2 WHERE name = 's'")
+        connection.close()
+        found = {finding.what for finding in self.check(self.directory)[1]}
+        self.assertIn("The stream f leaves its source at 3, and that ends at 2.", found)
 
     def test_a_missing_source(self) -> None:
         self.assert_found("UPDATE streams SET source = 7", "The source of the stream a, id 7, is missing")
@@ -196,6 +153,36 @@ class LeftoverTests(DatabaseTestCase):
         self.turns.run()
         for table in ("streams", "appends", "writers", "leftovers"):
             self.assertEqual(self.rows(f"SELECT count(*) FROM {table}"), [(0,)], table)
+
+    def test_the_log_is_brought_home_meanwhile(self) -> None:
+        self.create("a")
+        for _ in range(200):
+            self.storage.append("a", Append("text/plain", b"x" * 100_000), NOW)
+        self.turns.run()
+        self.patch(module, "_LOG_SIZE", 100_000)
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.now(self.storage.delete("a", NOW))
+        self.turns.run()
+        self.assertEqual(self.rows("SELECT count(*) FROM appends"), [(0,)])
+        self.assertLess((self.directory / f"{DATABASE}-wal").stat().st_size, 1_000_000)
+
+    def test_they_go_later_if_they_can_not_go_now(self) -> None:
+        self.create("a", body=b"x")
+        self.storage._database.execute("PRAGMA busy_timeout = 1")
+        deleting = self.begin(self.storage.delete("a", NOW))
+        self.turns.clock.advance(0)
+        self.turns.step()
+        self.successResultOf(deleting)
+        other = sqlite3.connect(self.directory / DATABASE, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        self.turns.run()
+        other.execute("ROLLBACK")
+        other.close()
+        self.assertEqual(self.rows("SELECT count(*) FROM leftovers"), [(1,)])
+        self.turns.clock.advance(1)
+        self.create("b")
+        self.turns.run()
+        self.assertEqual(self.rows("SELECT count(*) FROM appends") + self.rows("SELECT * FROM leftovers"), [(0,)])
 
     def test_they_go_after_a_restart_too(self) -> None:
         self.create("a", body=b"x")
@@ -246,51 +233,70 @@ class LogTests(DatabaseTestCase):
         self.assertEqual(sorted(path.name for path in copy.iterdir()), ["FORMAT", "LOCK", f"{DATABASE}-wal"])
 
 
-class RecentTests(DatabaseTestCase):
-    def test_memory_is_bounded(self) -> None:
-        self.patch(module, "_RECENT_OF_ALL", 300_000)
-        for number in range(20):
-            self.create(f"{number}")
-            for piece in range(20):
-                self.append(f"{number}", bytes([piece]) * 10_000)
-        held = sum(len(stream.recent.data) for stream in self.storage._streams.values() if stream.recent is not None)
-        self.assertEqual(held, self.storage._recent_bytes)
-        self.assertLessEqual(held, 300_000)
-        largest = max(len(stream.recent.data) for stream in self.storage._streams.values() if stream.recent is not None)
-        self.assertLessEqual(largest, 65_536)
-        whole = b"".join(bytes([piece]) * 10_000 for piece in range(20))
-        for number in range(20):
-            self.assertEqual(self.content(self.storage, f"{number}"), whole)
-
-
-class FullTests(DatabaseTestCase):
-    def test_a_full_disk_is_found_out_before_anything_is_accepted(self) -> None:
+class KillTests(DatabaseTestCase):
+    def test_a_batch_is_there_or_it_is_not(self) -> None:
         self.create("a", body=b"one")
-        free = shutil.disk_usage(self.directory)
-        self.patch(shutil, "disk_usage", lambda path: free._replace(free=4 << 20))
-        self.turns.clock.advance(1)
-        self.assertRaises(InsufficientStorage, self.storage.append, "a", Append("text/plain", b"two"), NOW)
-        self.assertRaises(InsufficientStorage, self.storage.create, "b", TEXT, b"", NOW)
-        self.assertEqual(self.content(self.storage, "a"), b"one")
+        self.create("b", StreamConfig(fork=Fork("a")), b"b")
         self.now(self.storage.delete("a", NOW))
-        self.patch(shutil, "disk_usage", lambda path: free)
-        self.turns.clock.advance(1)
-        self.create("b")
-        self.assertIsNone(self.storage.obstacle())
+        copies: dict[str, Path] = {}
 
-    def test_one_that_is_full_all_the_same_stops_the_storage(self) -> None:
-        self.create("a", body=b"one")
-        pages = self.rows("PRAGMA page_count")[0][0]
-        self.storage._database.execute(f"PRAGMA max_page_count = {pages}")
-        appended = self.storage.append("a", Append("text/plain", b"x" * 100_000), NOW)
+        def copy(statement: str) -> None:
+            moment = statement.partition(" ")[0]
+            if moment in ("BEGIN", "COMMIT", "DELETE") and moment not in copies:
+                copies[moment] = Path(self.mktemp())
+                shutil.copytree(self.directory, copies[moment])
+
+        self.storage._database.set_trace_callback(copy)
+        written = self.begin(self.storage.append("b", Append("text/plain", b"x" * 5_000_000, close=True), NOW))
+        made = self.begin(self.storage.create("c", TEXT, b"c", NOW))
+        deleted = self.begin(self.storage.delete("b", NOW))
         self.turns.run()
-        self.failureResultOf(appended, InsufficientStorage)
-        refused = maybeDeferred(self.storage.append, "a", Append("text/plain", b"x"), NOW)
-        self.failureResultOf(refused, Unavailable)
-        self.assertIsNotNone(self.storage.obstacle())
-        self.assertEqual(self.content(self.storage, "a"), b"one")
-        self.close(self.storage)
-        self.assertEqual(self.content(self.opened(self.directory), "a"), b"one")
+        self.storage._database.set_trace_callback(None)
+        for answer in (written, made, deleted):
+            self.successResultOf(answer)
+        # Some of it is in the log before it is committed.
+        size = (copies["COMMIT"] / f"{DATABASE}-wal").stat().st_size
+        self.assertGreater(size, (copies["BEGIN"] / f"{DATABASE}-wal").stat().st_size + 2_000_000)
+        for moment in ("BEGIN", "DELETE", "COMMIT"):
+            self.assertEqual(self.check(copies[moment])[1], [])
+            storage = self.opened(copies[moment])
+            self.assertEqual(self.content(storage, "b"), b"oneb")
+            self.assertRaises(StreamNotFound, storage.status, "c", NOW)
+        after = Path(self.mktemp())
+        shutil.copytree(self.directory, after)
+        storage = self.opened(after)
+        self.assertEqual(list(storage._streams), ["c"])
+
+
+class FirstStartTests(DatabaseTestCase):
+    """Wherever it is killed, the next one goes on from there."""
+
+    def test_killed_at_any_statement(self) -> None:
+        copies: list[Path] = []
+
+        def copy(_: str) -> None:
+            copies.append(Path(self.mktemp()))
+            shutil.copytree(directory, copies[-1])
+
+        def traced(path: Path | str) -> sqlite3.Connection:
+            connection = connect(path)
+            connection.set_trace_callback(copy)
+            return connection
+
+        connect = schema.connect
+        self.patch(module, "connect", traced)
+        directory = Path(self.mktemp())
+        storage = self.opened(directory)
+        storage._database.set_trace_callback(None)
+        self.patch(module, "connect", connect)
+        self.assertGreater(len(copies), 10)
+        for each in copies:
+            self.storage = self.opened(each)
+            self.create("a", body=b"one")
+            self.assertEqual(self.content(self.storage, "a"), b"one")
+            for path in each.iterdir():
+                self.assertEqual(path.stat().st_mode & 0o077, 0, path)
+            self.assertEqual(self.check(each)[1], [])
 
 
 class OwnershipTests(DatabaseTestCase):
@@ -303,3 +309,86 @@ class OwnershipTests(DatabaseTestCase):
         (self.directory / "FORMAT").write_text('{"storage":"acid","version":2}\n')
         error = self.assertRaises(StorageError, self.opened, self.directory)
         self.assertIn("is in format 2 of the acid storage", str(error))
+
+    def test_a_later_format_is_refused_without_the_file_that_says_so(self) -> None:
+        self.change("PRAGMA user_version = 2")
+        error = self.assertRaises(StorageError, self.opened, self.directory)
+        self.assertIn("is in format 2", str(error))
+
+    def test_one_from_before_the_first_release_is_refused(self) -> None:
+        self.create("a", body=b"one")
+        self.change("PRAGMA user_version = 0; ALTER TABLE appends DROP COLUMN append")
+        error = self.assertRaises(StorageError, self.opened, self.directory)
+        self.assertEqual(
+            str(error),
+            f"The database {self.directory / DATABASE} can't be opened. It was made by a development version of this "
+            "server, in a format that was never released. Set storage.data_dir to an empty directory, or use the "
+            "version that made it.",
+        )
+        self.assertEqual(
+            [finding.what for finding in self.check(self.directory)[1]],
+            ["It was made by a development version of this server, in a format that was never released."],
+        )
+
+    def test_another_programs_database_is_refused(self) -> None:
+        self.change("PRAGMA application_id = 1")
+        error = self.assertRaises(StorageError, self.opened, self.directory)
+        self.assertIn("It is another program's", str(error))
+        self.assertEqual([finding.what for finding in self.check(self.directory)[1]], ["It is another program's."])
+
+    def test_one_that_another_program_has_locked_is_refused(self) -> None:
+        self.change("PRAGMA journal_mode = DELETE")
+        other = sqlite3.connect(self.directory / DATABASE, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN EXCLUSIVE")
+        connect = sqlite3.connect
+        self.patch(sqlite3, "connect", lambda path, **more: connect(path, timeout=0.01, **more))
+        error = self.assertRaises(StorageError, self.opened, self.directory)
+        self.assertIn("database is locked. See who else has it open.", str(error))
+
+    def test_a_log_of_an_empty_database_is_kept(self) -> None:
+        self.create("a", body=b"one")
+        copy = Path(self.mktemp())
+        shutil.copytree(self.directory, copy)
+        (copy / DATABASE).write_bytes(b"")
+        log = (copy / f"{DATABASE}-wal").read_bytes()
+        for _ in range(2):
+            error = self.assertRaises(StorageError, self.opened, copy)
+            self.assertIn("its write-ahead log is there", str(error))
+        self.assertEqual((copy / f"{DATABASE}-wal").read_bytes(), log)
+
+    def test_what_does_not_fit_together_is_refused(self) -> None:
+        self.create("a", body=b"one")
+        self.create("b")
+        for statement, what in (
+            ("UPDATE streams SET config = '{' WHERE name = 'a'", "what the stream a was made with"),
+            ("UPDATE streams SET name = 'b', config = '{}'", "two streams of the same name"),
+            ("UPDATE streams SET name = id, source = 7", "has lost its source"),
+            ("UPDATE streams SET source = NULL; DELETE FROM numbers", "which ids streams have had"),
+            ("DROP TABLE streams", "no such table: streams"),
+        ):
+            self.change(statement)
+            error = self.assertRaises(StorageError, self.opened, self.directory)
+            self.assertIn(what, str(error))
+            self.assertIn("durable-streams-server check", str(error))
+
+    def change(self, statements: str) -> None:
+        self.close(self.storage)
+        connection = sqlite3.connect(self.directory / DATABASE, isolation_level=None)
+        connection.executescript(statements)
+        connection.close()
+
+
+class WriterTests(DatabaseTestCase):
+    def test_those_not_heard_of_for_too_long_are_forgotten(self) -> None:
+        self.create("a")
+        for number in range(600):
+            self.storage.append("a", Append("text/plain", b"x", writer=Writer(f"{number}", 0, 0)), NOW)
+        self.turns.run()
+        self.now(self.storage.append("a", Append("text/plain", b"x", writer=Writer("w", 0, 0)), NOW + 1000))
+        self.close(self.storage)
+        self.turns.clock.advance(WRITER_MEMORY + 1)
+        self.storage = self.opened(self.directory)
+        self.assertEqual(list(self.storage._streams["a"].writers or ()), ["w"])
+        self.turns.run()
+        self.assertEqual(self.rows("SELECT id FROM writers"), [("w",)])

@@ -12,7 +12,7 @@ import msgspec
 
 from ...model import Lifetime, StreamConfig
 from ..findings import Counts, Finding
-from .schema import DATABASE, connect
+from .schema import DATABASE, connect, refusal_of
 
 _RESTORE: Final = "Restore the database from a backup."
 _SALVAGE: Final = f"The sqlite3 shell's .recover can save what is readable of {DATABASE}. {_RESTORE}"
@@ -36,7 +36,11 @@ def check_acid(directory: Path, found: Callable[[Finding], None]) -> Counts:
     try:
         connection = connect(path, read_only=True)
         try:
-            _check(connection, counts, found)
+            refusal = refusal_of(connection)
+            if refusal is not None:
+                found(Finding(True, DATABASE, *refusal))
+            else:
+                _check(connection, counts, found)
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
@@ -49,9 +53,11 @@ def _check(connection: sqlite3.Connection, counts: Counts, found: Callable[[Find
         if message != "ok":
             found(Finding(True, DATABASE, f"SQLite says: {message}.", _SALVAGE))
     counts.frames = connection.execute("PRAGMA page_count").fetchone()[0]
-    known = {row[0] for row in connection.execute("SELECT id FROM streams")}
+    tails = dict(connection.execute("SELECT id, tail FROM streams"))
     leftovers = {row[0] for row in connection.execute("SELECT stream FROM leftovers")}
-    last_id = connection.execute("SELECT value FROM numbers WHERE name = 'last_id'").fetchone()[0]
+    last_id = connection.execute("SELECT max(value) FROM numbers WHERE name = 'last_id'").fetchone()[0]
+    if last_id is None:
+        found(Finding(True, "numbers", "It is not known which ids streams have had.", _RESTORE))
     names: dict[str, int] = {}
     for row in connection.execute("SELECT id, name, config, lifetime, source, base, tail FROM streams ORDER BY id"):
         stream_id, name, config, lifetime, source, base, tail = row
@@ -62,21 +68,20 @@ def _check(connection: sqlite3.Connection, counts: Counts, found: Callable[[Find
             found(Finding(True, where, f"{what} of the stream {name} can't be understood.", _RESTORE))
         if names.setdefault(name, stream_id) != stream_id:
             found(Finding(True, where, f"There is another stream of the name {name}, id {names[name]}.", _RESTORE))
-        if source is not None and source not in known:
+        if source is not None and source not in tails:
             found(Finding(True, where, f"The source of the stream {name}, id {source}, is missing.", _RESTORE))
-        if stream_id > last_id:
+        elif source is not None and base > tails[source]:
+            what = f"The stream {name} leaves its source at {base}, and that ends at {tails[source]}."
+            found(Finding(True, where, what, _RESTORE))
+        if last_id is not None and stream_id > last_id:
             found(Finding(True, where, f"The greatest id was {last_id}.", _RESTORE))
         _check_appends(connection, (stream_id, name, base, tail), counts, found)
-    for (stream_id,) in connection.execute("SELECT DISTINCT stream FROM appends"):
-        if stream_id not in known and stream_id not in leftovers:
-            found(
-                Finding(
-                    False,
-                    f"appends, stream {stream_id}",
-                    "These rows belong to no stream.",
-                    "They can be deleted, and do no harm.",
-                )
-            )
+    for table, stream_id in connection.execute(
+        "SELECT DISTINCT 'appends', stream FROM appends UNION ALL SELECT DISTINCT 'writers', stream FROM writers"
+    ):
+        if stream_id not in tails and stream_id not in leftovers:
+            advice = "They can be deleted, and do no harm."
+            found(Finding(False, f"{table}, stream {stream_id}", "These rows belong to no stream.", advice))
 
 
 def _wrong_with(config: str, lifetime: str) -> Iterator[str]:
@@ -92,13 +97,18 @@ def _check_appends(
 ) -> None:
     stream_id, name, position, tail = stream
     rows: Any = connection.execute(
-        "SELECT start, data, checksum FROM appends WHERE stream = ? ORDER BY start", (stream_id,)
+        "SELECT start, append, checksum, data FROM appends WHERE stream = ? ORDER BY start", (stream_id,)
     )
-    for start, data, checksum in rows:
+    begun = position
+    for start, append, checksum, data in rows:
         where = f"appends, stream {stream_id}, start {start}"
-        counts.appends += 1
         if start != position:
             found(Finding(True, where, f"{name}: bytes {position} to {start} are missing or doubled.", _RESTORE))
+        if append == start:
+            counts.appends += 1
+            begun = start
+        elif append != begun:
+            found(Finding(True, where, f"{name}: the append that began at {begun} goes on as another.", _RESTORE))
         if crc32(data) != checksum:
             found(Finding(True, where, f"{name}: bytes {start} to {start + len(data)} are damaged.", _RESTORE))
         position = start + len(data)

@@ -6,6 +6,9 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from ..disk import Disk
+from ..ownership import StorageDamaged, StorageError
+
 KIND: Final = "acid"
 VERSION: Final = 1
 
@@ -14,6 +17,9 @@ DATABASE: Final = "acid.sqlite"
 
 #: Tells a database of this server's from others (``PRAGMA application_id``): "DStr".
 _APPLICATION: Final = 0x44537472
+
+#: The first SQLite that knows all that is asked of it: strict tables.
+_SQLITE: Final = (3, 37, 0)
 
 _TABLES: Final = """
 CREATE TABLE streams (
@@ -36,8 +42,9 @@ CREATE INDEX forks ON streams (source) WHERE source IS NOT NULL;
 CREATE TABLE appends (
     stream INTEGER NOT NULL,
     start INTEGER NOT NULL,
-    data BLOB NOT NULL,
+    append INTEGER NOT NULL,
     checksum INTEGER NOT NULL,
+    data BLOB NOT NULL,
     PRIMARY KEY (stream, start)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE writers (
@@ -71,11 +78,79 @@ def connect(path: Path | str, read_only: bool = False) -> sqlite3.Connection:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Make it keep its promises, and lay out the tables if there are none."""
+    """
+    Make it keep its promises, and lay out the tables if there are none.
+
+    :raises StorageError: the database is not ours, or in another format, or SQLite is too old for it.
+    """
+    if sqlite3.sqlite_version_info < _SQLITE:
+        raise StorageError(
+            f"SQLite {sqlite3.sqlite_version} is too old for the acid storage. Use a Python with SQLite "
+            f"{'.'.join(map(str, _SQLITE))} or later, or another storage.mode."
+        )
+    refusal = refusal_of(connection)
+    if refusal is not None:
+        raise StorageError(" ".join(refusal))
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     # When the log is brought home is the storage's own business.
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute("PRAGMA journal_size_limit = 67108864")
-    if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
-        connection.executescript(f"BEGIN; {_TABLES} PRAGMA application_id = {_APPLICATION}; COMMIT;")
+    # Some builds of SQLite write zeros over all that is deleted, as much as it was.
+    connection.execute("PRAGMA secure_delete = FAST")
+    if _is_empty(connection):
+        connection.executescript(
+            f"BEGIN; {_TABLES} PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
+        )
+
+
+def refusal_of(connection: sqlite3.Connection) -> tuple[str, str] | None:
+    """
+    Say why a database can't be one of this server's, and what to do; None, if it can.
+
+    One without any tables can: it is yet to be laid out.
+    """
+    if _is_empty(connection):
+        return None
+    application, version = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
+    if application != _APPLICATION:
+        return "It is another program's.", "Move it away, and restore the server's own from a backup."
+    if version > VERSION:
+        return (
+            f"It is in format {version}; this server knows formats up to {VERSION}.",
+            "Use the server that wrote it, or a later one.",
+        )
+    if version < VERSION:
+        return (
+            "It was made by a development version of this server, in a format that was never released.",
+            "Set storage.data_dir to an empty directory, or use the version that made it.",
+        )
+    return None
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+
+
+def sync_log(disk: Disk, path: Path) -> None:
+    """
+    Have on the disk what a killed process has left in the write-ahead log with the operating system only.
+
+    It is shown from now on, and what is shown must not be taken back. Before the database is opened.
+
+    :raises StorageDamaged: there is a log, and no database: SQLite would throw the log away.
+    """
+    log = f"{path.name}-wal"
+    if log not in disk.names(""):
+        return
+    if not path.exists() or not path.stat().st_size:
+        raise StorageDamaged(
+            "it is missing, and its write-ahead log is there: all of its files have to be put back together."
+        )
+    file = disk.open(log)
+    try:
+        file.sync()
+    finally:
+        file.close()

@@ -5,15 +5,13 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
-from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar, Final
 
-import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,21 +19,19 @@ from zope.interface import implementer
 
 from ...errors import InsufficientStorage
 from ...interfaces import IStorage
-from ...model import Lifetime, StorageLimits, StreamConfig, StreamFacts, WriterState
-from ...protocol.lifetimes import deadline
-from ..catalogue import facts_of
+from ...model import StorageLimits
+from ...protocol.writing import WRITER_MEMORY
 from ..changes import Change
-from ..committed import CommittedStorage
+from ..committing import NotYet
 from ..disk import RealDisk
-from ..kept import Kept, Recent
 from ..ownership import StorageDamaged, StorageError, take
 from ..workers import ThreadWorker, Worker
-from .schema import DATABASE, KIND, VERSION, connect, prepare
-from .transactions import collect_leftovers, commit
-
-#: How many bytes of one stream, and of all, are in memory for live readers.
-_RECENT_OF_ONE: Final = 65_536
-_RECENT_OF_ALL: Final = 32 << 20
+from .loading import Loaded, load
+from .reading import Reading
+from .schema import DATABASE, KIND, VERSION, connect, prepare, sync_log
+from .stream import AcidStream
+from .transactions import collect_leftovers, forget_writers, free_bytes, log_bytes
+from .undone import FULL, Undone, attempt, reason_of
 
 #: How much is left free on the disk, in bytes, for appends and for anything.
 _KEPT_FREE: Final = 8 << 20
@@ -47,32 +43,18 @@ _ROOM_INTERVAL: Final = 0.5
 #: How much may be accepted before the disk is asked again, in bytes.
 _CREDIT: Final = 4 << 20
 
-#: How large the write-ahead log may grow before it is brought home, in bytes.
+#: How large the write-ahead log may grow before it is brought home, in bytes; and how large where there is little room.
 _LOG_SIZE: Final = 16 << 20
+_LEAST_LOG_SIZE: Final = 1 << 20
+
+#: How long, in milliseconds, the writer waits for those who read the log to be done, so that it can be begun anew.
+_PATIENCE: Final = 50
 
 _log = Logger()
 
 
-class AcidStream(Kept):
-    """
-    One stream in the database.
-
-    :ivar stored: up to where its bytes are in the database.
-    :ivar counted: how many of its bytes in memory were counted.
-    """
-
-    __slots__ = ("counted", "stored")
-
-    def __init__(
-        self, facts: StreamFacts, config: StreamConfig, lifetime: Lifetime, source: Any, base: int, now: float
-    ) -> None:
-        super().__init__(facts, config, lifetime, source, base, now)
-        self.stored = base
-        self.counted = 0
-
-
 @implementer(IStorage)
-class AcidStorage(CommittedStorage[AcidStream]):
+class AcidStorage(Reading):
     """
     Streams in SQLite.
 
@@ -102,14 +84,16 @@ class AcidStorage(CommittedStorage[AcidStream]):
         self._database: sqlite3.Connection
         self._here = threading.local()
         self._reading: list[sqlite3.Connection] = []
-        self._recent: OrderedDict[int, AcidStream] = OrderedDict()
-        self._recent_bytes = 0
-        self._log_bytes = 0
+        # How much is in the write-ahead log, about, and how much of that is on its way home.
+        self._log_bytes = self._moving_bytes = 0
         self._bringing_home = False
-        self._collecting = False
+        self._waiting: list[Deferred[None]] = []
+        self._collecting = self._collecting_later = False
         self._opened = False
-        self._room_until = 0.0
-        self._room = 0
+        self._asked_at = inf
+        self._full = False
+        # What the disk has said that it has, and what was written since; and what is free in the database's own file.
+        self._room = self._spent = self._free_bytes = 0
 
     # Opening and closing
 
@@ -128,27 +112,36 @@ class AcidStorage(CommittedStorage[AcidStream]):
             self._disk = RealDisk(self._directory)
             take(self._disk, KIND, VERSION, str(self._directory))
             try:
-                self._take_up(self._directory / DATABASE)
+                self._take_up(self._disk, self._directory / DATABASE)
             except BaseException:
                 self._disk.unlock()
                 raise
         self._opened = True
 
-    def _take_up(self, path: Path) -> None:
+    def _take_up(self, disk: RealDisk, path: Path) -> None:
         began_at = monotonic()
-        new = not path.exists()
-        self._sync_log(path)
         try:
+            sync_log(disk, path)
+            if not path.exists():
+                # SQLite would let others read it.
+                disk.open(DATABASE, new=True).close()
             self._database = connect(path)
-            if new:
-                path.chmod(0o600)
-            prepare(self._database)
-            self._load()
-        except sqlite3.DatabaseError as error:
+            try:
+                prepare(self._database)
+                self._take_over(load(self._database, self._clock.seconds()))
+            except BaseException:
+                self._database.close()
+                raise
+        except (sqlite3.DatabaseError, StorageDamaged) as error:
+            if reason_of(error) is not None:
+                raise StorageError(f"The database {path} can't be opened: {error}. See who else has it open.") from None
+            what = str(error).rstrip(".")
             raise StorageError(
-                f"The database {path} can't be opened: {error}. See what durable-streams-server check says of it, or "
+                f"The database {path} can't be opened: {what}. See what durable-streams-server check says of it, or "
                 "restore it from a backup."
             ) from None
+        except StorageError as error:
+            raise StorageError(f"The database {path} can't be opened. {error}") from None
         _log.info(
             "{streams} streams were taken up from {where} in {seconds:.1f} s.",
             streams=len(self._streams),
@@ -157,87 +150,44 @@ class AcidStorage(CommittedStorage[AcidStream]):
         )
 
     def _begin_by_itself(self) -> None:
+        self._forget_writers(self._clock.seconds() - WRITER_MEMORY, (0, ""))
         self._collect()
 
-    def _sync_log(self, path: Path) -> None:
-        """
-        Have on the disk what a killed process has left in the write-ahead log with the operating system only.
-
-        It is shown from now on, and what is shown must not be taken back.
-        """
-        assert self._disk is not None
-        log = f"{path.name}-wal"
-        if log not in self._disk.names(""):
-            return
-        if not path.exists():
-            raise StorageDamaged(
-                f"The database {path} is missing, and its write-ahead log is there. Put back all of its files, or "
-                "restore a backup."
-            )
-        file = self._disk.open(log)
-        try:
-            file.sync()
-        finally:
-            file.close()
-
-    def _load(self) -> None:
-        opened_at = self._clock.seconds()
-        streams: dict[int, AcidStream] = {}
-        sources: dict[int, int] = {}
-        configs = msgspec.json.Decoder(StreamConfig)
-        lifetimes = msgspec.json.Decoder(Lifetime)
-        for row in self._database.execute("SELECT * FROM streams"):
-            (stream_id, name, incarnation, content_type, config, lifetime, source) = row[:7]
-            (base, tail, closed, deleted, sequence, created_at, updated_at) = row[7:]
-            facts = facts_of(name, stream_id, incarnation, content_type)
-            stream = AcidStream(facts, configs.decode(config), lifetimes.decode(lifetime), None, base, created_at)
-            stream.tail = stream.stored = tail
-            stream.closed = bool(closed)
-            stream.deleted = bool(deleted)
-            stream.sequence = sequence
-            stream.updated_at = updated_at
-            # What a read has renewed is not written down: to be taken up counts as use.
-            used_at = max(updated_at, opened_at)
-            stream.deadline = float("inf") if deleted else deadline(stream.lifetime, used_at)
-            stream.show()
-            streams[stream_id] = stream
-            if source is not None:
-                sources[stream_id] = source
-        for stream_id, writer, epoch, seq, seen in self._database.execute("SELECT * FROM writers"):
-            written = streams.get(stream_id)
-            if written is not None:
-                if written.writers is None:
-                    written.writers = {}
-                written.writers[writer] = WriterState(epoch, seq, seen)
-        for stream_id, source_id in sources.items():
-            found = streams.get(source_id)
-            if found is None:
-                raise StorageDamaged(f"The stream {streams[stream_id].facts.name} has lost its source.")
-            streams[stream_id].source = found
-            found.forks += 1
-        for stream in streams.values():
+    def _take_over(self, loaded: Loaded) -> None:
+        """Have in the catalogue what is in the database, and nothing else."""
+        # What reads have renewed counts on, and what has come to nothing renews nothing.
+        deadlines = {stream.facts.id: stream.deadline for stream in self._streams.values()}
+        self._streams.clear()
+        self._deadlines.clear()
+        self._bytes = 0
+        self._purging.clear()
+        self._forget_all_recent()
+        for stream in loaded.streams:
+            stream.deadline = min(stream.deadline, deadlines.get(stream.facts.id, inf))
             self._enter(stream)
-        self._last_id = self._database.execute("SELECT value FROM numbers WHERE name = 'last_id'").fetchone()[0]
+        # An id that somebody was told of, even in vain, does not come back.
+        self._last_id = max(self._last_id, loaded.last_id)
+        self._lsn = self._removal_lsn = self.committed_lsn
 
     def _close(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._let_go())
 
     async def _let_go(self) -> None:
+        self._go_on()
         await self._writer.do(lambda: None)
         self._readers.close()
-        self._writer.close()
-        if not self._opened:
-            return
         for connection in self._reading:
             connection.close()
-        try:
-            if self._directory is not None and self._failed is None:
-                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.Error:
-            # It is all in the log, from which the next one to open it takes it.
-            _log.failure("The write-ahead log could not be brought home.")
-        self._database.close()
-        if self._disk is not None:
+        if self._opened and self._directory is not None and self._failed is None:
+            try:
+                await self._writer.do(partial(_checkpoint, self._database, "TRUNCATE"))
+            except sqlite3.Error:
+                # It is all in the log, from which the next one to open it takes it.
+                _log.failure("The write-ahead log could not be brought home.")
+        self._writer.close()
+        if self._opened:
+            self._database.close()
+        if self._disk is not None and self._opened:
             self._disk.unlock()
 
     # The log
@@ -246,108 +196,157 @@ class AcidStorage(CommittedStorage[AcidStream]):
         if self._directory is None:
             return 1 << 62
         now = self._clock.seconds()
-        if not self._room_until - _ROOM_INTERVAL <= now < self._room_until:
-            self._room = shutil.disk_usage(self._directory).free
-            self._room_until = now + _ROOM_INTERVAL
-        # What is written is in the log first, then in the tables.
-        left = self._room - 3 * (self._queued_bytes + size) - self._log_bytes
-        if left < (_KEPT_FREE_FROM_REMOVALS if removal else _KEPT_FREE):
-            raise InsufficientStorage("The disk is full. Delete streams that are done with, or make room on it.")
+        least = _KEPT_FREE_FROM_REMOVALS if removal else _KEPT_FREE
+        if not self._asked_at <= now < self._asked_at + _ROOM_INTERVAL:
+            self._ask(now)
+            self._full = False
+        left = self._left(size)
+        if left < least and not self._full and self._spent:
+            self._ask(now)
+            left = self._left(size)
+        if left < least <= left + self._log_bytes + self._moving_bytes and not self._full:
+            # When the log is at home, it may turn out that there is room.
+            ready: Deferred[None] = Deferred()
+            self._waiting.append(ready)
+            self._bring_home()
+            raise NotYet(ready)
+        # The log takes room on the disk, whatever is free in the database.
+        if self._full or left < least or (self._room < _KEPT_FREE_FROM_REMOVALS and not removal):
+            raise InsufficientStorage(FULL)
         return max(size, min(_CREDIT, (left - _KEPT_FREE) // 3))
 
-    def _commit(self, changes: Sequence[Change], lsn: int, most: int) -> Deferred[None]:
-        self._log_bytes += most
-        done = self._writer.do(partial(commit, self._database, changes))
-        return done.addCallbacks(self._written, _say_full, (changes,))
+    def _ask(self, now: float) -> None:
+        """Ask the disk how much room it has."""
+        self._room = shutil.disk_usage(self._directory or ".").free
+        self._asked_at = now
+        self._spent = 0
+        if self._collecting_later:
+            self._collect()
 
-    def _written(self, _: None, changes: Sequence[Change]) -> None:
+    def _be_full(self) -> None:
+        """Take nothing until the disk is asked again."""
+        self._full = True
+        self._asked_at = self._clock.seconds()
+
+    def _go_on(self) -> None:
+        """Let those try again who wait for the log to be at home."""
+        waiting, self._waiting = self._waiting, []
+        for ready in waiting:
+            ready.callback(None)
+
+    def _left(self, size: int) -> int:
+        # What is written is in the log first, then in the tables.
+        to_come = 3 * (self._queued_bytes + size) + self._log_bytes + self._moving_bytes
+        return self._room + self._free_bytes - self._spent - to_come
+
+    def _commit(self, changes: Sequence[Change], lsn: int, most: int) -> Deferred[None]:
+        self._grow(log_bytes(changes, most))
+        done = self._writer.do(partial(attempt, self._database, changes, self._clock.seconds()))
+        return done.addCallback(self._written, changes)
+
+    def _written(self, free: int, changes: Sequence[Change]) -> None:
+        self._free_bytes = free
         for change in changes:
-            stream = self._recent.get(change.id)
-            if stream is not None and stream.recent is not None:
-                # A creation without a body, or a close, has stored none of what is queued behind it.
-                stream.stored = max(stream.stored, _end_of(change))
-                self._recent.move_to_end(change.id)
-                self._shorten(stream)
+            self._stored(change.id, _end_of(change))
         self._forget_oldest()
-        if self._log_bytes > _LOG_SIZE and not self._bringing_home:
+        self._consider_log()
+
+    def _not_committed(self, failure: Failure, answers: list[Any]) -> None:
+        undone = failure.value
+        if not isinstance(undone, Undone):
+            super()._not_committed(failure, answers)
+            return
+        _log.warn("Nothing was written, and it goes on without: {reason}", reason=str(undone.reason))
+        if isinstance(undone.reason, InsufficientStorage):
+            # What is in the log may give back its room.
+            self._be_full()
+            self._bring_home()
+        # What was accepted meanwhile rests on what was not written.
+        self._busy = False
+        self._credit = 0
+        self._answers = answers + self._answers
+        self._take_over(undone.loaded)
+        self._refuse_queued(undone.reason)
+
+    def _grow(self, size: int) -> None:
+        """Count what the write-ahead log grows by."""
+        self._log_bytes += size
+        self._spent += size
+
+    def _consider_log(self) -> None:
+        """Bring the write-ahead log home when it has grown; earlier, where there is little room."""
+        if self._directory is None:
+            return
+        most = min(_LOG_SIZE, max(_LEAST_LOG_SIZE, self._room // 4))
+        if self._log_bytes > most:
             self._bring_home()
 
     def _bring_home(self) -> None:
         """Copy the write-ahead log into the tables: most of it beside the writer, then the rest in its turn."""
+        if self._directory is None or self._bringing_home or self._closing is not None:
+            return
         self._bringing_home = True
+        self._moving_bytes, self._log_bytes = self._log_bytes, 0
 
         def over(outcome: object) -> None:
+            size, self._moving_bytes = self._moving_bytes, 0
             self._bringing_home = False
-            if isinstance(outcome, Failure):
-                if not _is_full(outcome):
-                    self.stop_writing(outcome)
-                else:
-                    self._log_bytes += size
+            if not isinstance(outcome, Failure):
+                self._spent += size
+            elif reason_of(outcome.value) is None:
+                self.stop_writing(outcome)
+            else:
+                self._log_bytes += size
+                self._be_full()
+            self._go_on()
 
-        size = self._log_bytes
-        self._log_bytes = 0
-        if self._directory is None:
-            self._bringing_home = False
-            return
         self._readers.do(lambda: _checkpoint(self._connection())).addCallback(
-            lambda _: self._writer.do(partial(_checkpoint, self._database))
+            lambda _: self._writer.do(partial(_begin_log_anew, self._database))
         ).addBoth(over)
+
+    # What nobody needs any more
 
     def _discard(self, streams: Sequence[AcidStream]) -> None:
         for stream in streams:
-            if self._recent.pop(stream.facts.id, None) is not None:
-                self._recent_bytes -= stream.counted
-        if not self._collecting:
-            self._collect()
+            self._forget_recent(stream)
+        self._collect()
 
     def _collect(self) -> None:
         """Remove the rows of deleted streams, bit by bit, between the batches."""
-        self._collecting = True
+        if self._collecting:
+            return
+        self._collecting, self._collecting_later = True, False
 
-        def go_on(more: bool) -> None:
+        def work() -> tuple[int | None, int]:
+            return collect_leftovers(self._database), free_bytes(self._database)
+
+        def go_on(outcome: tuple[int | None, int]) -> None:
             self._collecting = False
-            if more and self._closing is None and self._failed is None:
+            grown, self._free_bytes = outcome
+            if grown is not None and self._closing is None and self._failed is None:
+                self._grow(grown)
+                self._consider_log()
                 self._collect()
 
         def not_now(failure: Failure) -> None:
-            self._collecting = False
-            if not _is_full(failure):
-                self.stop_writing(failure)
+            self._collecting, self._collecting_later = False, True
+            self._unless_undone(failure)
 
-        self._writer.do(partial(collect_leftovers, self._database)).addCallbacks(go_on, not_now)
+        self._writer.do(work).addCallbacks(go_on, not_now)
 
-    # Bytes in memory
+    def _forget_writers(self, before: float, after: tuple[int, str]) -> None:
+        def go_on(last: tuple[int, str] | None) -> None:
+            if last is not None and self._closing is None and self._failed is None:
+                self._forget_writers(before, last)
 
-    def _begin_recent(self, stream: AcidStream, start: int) -> Recent:
-        self._recent[stream.facts.id] = stream
-        stream.counted = 0
-        return super()._begin_recent(stream, start)
+        work = partial(forget_writers, self._database, before, after)
+        self._writer.do(work).addCallbacks(go_on, self._unless_undone)
 
-    def _shorten(self, stream: AcidStream) -> None:
-        recent = stream.recent
-        assert recent is not None
-        if len(recent.data) > _RECENT_OF_ONE:
-            least = min(stream.stored, stream.tail - _RECENT_OF_ONE // 2)
-            recent.drop(bisect_right(recent.ends, least))
-        self._recent_bytes += len(recent.data) - stream.counted
-        stream.counted = len(recent.data)
-        if not recent.ends:
-            self._forget_recent(stream)
+    def _unless_undone(self, failure: Failure) -> None:
+        if reason_of(failure.value) is None:
+            self.stop_writing(failure)
 
-    def _forget_oldest(self) -> None:
-        while self._recent_bytes > _RECENT_OF_ALL:
-            stream = next(iter(self._recent.values()))
-            if stream.stored != stream.tail:
-                return
-            self._forget_recent(stream)
-
-    def _forget_recent(self, stream: AcidStream) -> None:
-        del self._recent[stream.facts.id]
-        self._recent_bytes -= stream.counted
-        stream.counted = 0
-        stream.recent = None
-
-    # Bytes in the database
+    # The readers
 
     def _connection(self) -> sqlite3.Connection:
         """Give the calling reader's thread its own connection."""
@@ -360,68 +359,21 @@ class AcidStorage(CommittedStorage[AcidStream]):
             self._reading.append(connection)
         return connection
 
-    def _query(self, statement: str, *parameters: int) -> list[tuple[Any, ...]]:
-        key = (statement, parameters)
-        rows: list[tuple[Any, ...]] | None = self._hand.get(key)
-        if rows is None:
-            self._fetch(key, lambda: self._connection().execute(statement, parameters).fetchall())
-        return rows
-
-    def _append_bounds(self, stream: AcidStream, position: int) -> tuple[int, int]:
-        rows = self._query(
-            "SELECT start, start + length(data) FROM appends WHERE stream = ? AND start <= ? "
-            "ORDER BY start DESC LIMIT 1",
-            stream.facts.id,
-            position,
-        )
-        if not rows or rows[0][1] <= position:
-            raise StorageDamaged(f"The stream {stream.facts.name} has no byte {position}, and had one once.")
-        start, end = rows[0]
-        return start, end
-
-    def _last_end(self, stream: AcidStream, start: int, most: int) -> int:
-        # An append ends where the next one begins.
-        rows = self._query(
-            "SELECT max(start), start + length(data) FROM appends WHERE stream = ? AND start <= ?",
-            stream.facts.id,
-            most,
-        )
-        first: int | None = rows[0][0]
-        if first is None:
-            return start
-        end: int = rows[0][1]
-        return max(start, end if end <= most else first)
-
-    def _own_bytes(self, stream: AcidStream, start: int, end: int) -> bytes:
-        rows = self._query(
-            "SELECT substr(data, max(?2 - start, 0) + 1, ?3 - max(start, ?2)) FROM appends WHERE stream = ?1 "
-            "AND start < ?3 AND start >= (SELECT max(start) FROM appends WHERE stream = ?1 AND start <= ?2) "
-            "ORDER BY start",
-            stream.facts.id,
-            start,
-            end,
-        )
-        data = b"".join([row[0] for row in rows])
-        if len(data) != end - start:
-            raise StorageDamaged(f"Bytes of the stream {stream.facts.name} are missing between {start} and {end}.")
-        return data
-
 
 def _end_of(change: Change) -> int:
     start: int = getattr(change, "start", getattr(change, "base", 0))
     return start + len(getattr(change, "data", b""))
 
 
-def _checkpoint(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+def _checkpoint(connection: sqlite3.Connection, kind: str = "PASSIVE") -> None:
+    connection.execute(f"PRAGMA wal_checkpoint({kind})").fetchall()
 
 
-def _is_full(failure: Failure) -> bool:
-    """Tell whether it was for want of room that nothing was done."""
-    return getattr(failure.value, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-
-
-def _say_full(failure: Failure) -> Failure:
-    if _is_full(failure):
-        return Failure(InsufficientStorage("The disk is full. The server writes nothing until it is started again."))
-    return failure
+def _begin_log_anew(connection: sqlite3.Connection) -> None:
+    """Copy what is left in the log, and have it begun anew by what is written next, if nobody reads it for long."""
+    patience = connection.execute("PRAGMA busy_timeout").fetchone()[0]
+    connection.execute(f"PRAGMA busy_timeout = {_PATIENCE}")
+    try:
+        _checkpoint(connection, "RESTART")
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final
+from zlib import crc32
 
 import msgspec
 
@@ -13,20 +14,64 @@ from ..changes import Change, Made, Removed, Wrote
 
 _json: Final = msgspec.json.Encoder().encode
 
-#: How many rows of a deleted stream are removed at a time, and about how many bytes.
+#: One of ``appends``.
+_Row = tuple[int, int, int, int, bytes]
+
+#: How many bytes a row has at the most, so that a piece of a long append can be read without the rest.
+ROW_BYTES: Final = 65_536
+
+#: How many rows of deleted streams are removed at a time, and about how many bytes.
 _ROWS_AT_ONCE: Final = 500
-_BYTES_AT_ONCE: Final = 4 << 20
+_BYTES_AT_ONCE: Final = 1 << 20
+
+#: A page, and one as it is in the write-ahead log, in bytes.
+_PAGE: Final = 4096
+_LOGGED_PAGE: Final = 4120
+
+#: How many bytes of data, about, a row has that is all in one page, beside others.
+_LOCAL: Final = 950
 
 
-def commit(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
+def commit(connection: sqlite3.Connection, changes: Sequence[Change]) -> int:
     """
     Carry out some changes in one transaction.
 
+    :returns: how many bytes are free in the database's file.
     :raises sqlite3.Error: nothing of them is in the database; or, if it was the commit that failed, all or nothing.
     """
+    with _transaction(connection):
+        _insert(connection, changes)
+        return free_bytes(connection)
+
+
+def log_bytes(changes: Iterable[Change], most: int) -> int:
+    """
+    Say how many bytes some changes take in the write-ahead log, about: it is of whole pages.
+
+    :param most: how many bytes the changes take by themselves.
+    """
+    streams: set[int] = set()
+    pages = 1
+    for change in changes:
+        streams.add(change.id)
+        if not isinstance(change, Removed) and len(change.data) > _LOCAL:
+            # The last of the pages that it goes on to is not full.
+            pages += 1
+    # For each stream there is a page for its row, and one for its appends, a part of which was there before.
+    return most + _LOGGED_PAGE * (2 * len(streams) + pages)
+
+
+def free_bytes(connection: sqlite3.Connection) -> int:
+    """Say how many bytes of the database's file what was deleted has left for what is to come."""
+    pages: int = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    return pages * _PAGE
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        _insert(connection, changes)
+        yield
         connection.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):
@@ -42,17 +87,17 @@ def _insert(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
             "INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, NULL, ?, ?)", map(_stream_row, made)
         )
         connection.execute("UPDATE numbers SET value = ? WHERE name = 'last_id'", (made[-1].id,))
-    rows = []
+    rows: list[_Row] = []
     streams: dict[int, tuple[int, bool, bytes | None, float]] = {}
     writers: dict[tuple[int, str], tuple[int, int, float]] = {}
     for change in changes:
         if isinstance(change, Made):
             if change.data:
-                rows.append((change.id, change.base, change.data, change.checksum))
+                rows += _rows_of(change.id, change.base, change.data, change.checksum)
         elif isinstance(change, Wrote):
             stream_id = change.id
             if change.data:
-                rows.append((stream_id, change.start, change.data, change.checksum))
+                rows += _rows_of(stream_id, change.start, change.data, change.checksum)
             _, closed, sequence, _ = streams.get(stream_id, (0, False, None, 0.0))
             streams[stream_id] = (
                 change.start + len(change.data),
@@ -62,7 +107,7 @@ def _insert(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
             )
             if change.writer is not None:
                 writers[stream_id, change.writer] = (change.epoch, change.seq, change.at)
-    connection.executemany("INSERT INTO appends VALUES (?, ?, ?, ?)", rows)
+    connection.executemany("INSERT INTO appends VALUES (?, ?, ?, ?, ?)", rows)
     connection.executemany(
         "UPDATE streams SET tail = ?, closed = closed OR ?, sequence = coalesce(?, sequence), updated_at = ? "
         "WHERE id = ?",
@@ -77,6 +122,14 @@ def _insert(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
     for change in changes:
         if isinstance(change, Removed):
             _remove(connection, change.id)
+
+
+def _rows_of(stream_id: int, start: int, data: bytes, checksum: int) -> Iterable[_Row]:
+    """Make rows of an append: one, unless it is long. The checksum of each is its own."""
+    if len(data) <= ROW_BYTES:
+        return ((stream_id, start, start, checksum, data),)
+    pieces = [(first, data[first : first + ROW_BYTES]) for first in range(0, len(data), ROW_BYTES)]
+    return [(stream_id, start + first, start, crc32(piece), piece) for first, piece in pieces]
 
 
 def _stream_row(made: Made) -> tuple[Any, ...]:
@@ -111,36 +164,54 @@ def _remove(connection: sqlite3.Connection, stream_id: int | None) -> None:
         stream_id = row[0][0]
 
 
-def collect_leftovers(connection: sqlite3.Connection) -> bool:
+def collect_leftovers(connection: sqlite3.Connection) -> int | None:
     """
     Remove some rows of streams that are gone.
 
-    :returns: whether there are more.
+    :returns: how many bytes that takes in the write-ahead log, about; None, if there is nothing left to remove.
     """
     found = connection.execute("SELECT stream FROM leftovers LIMIT 1").fetchone()
     if found is None:
-        return False
+        return None
     stream_id = found[0]
-    last, size = None, 0
+    last, size, count = None, 0, 0
     rows = connection.execute(
         "SELECT start, length(data) FROM appends WHERE stream = ? ORDER BY start LIMIT ?", (stream_id, _ROWS_AT_ONCE)
     )
     for start, length in rows:
         last = start
         size += length
+        count += 1
         if size >= _BYTES_AT_ONCE:
             break
     rows.close()
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with _transaction(connection):
         if last is not None:
             connection.execute("DELETE FROM appends WHERE stream = ? AND start <= ?", (stream_id, last))
         else:
             connection.execute("DELETE FROM writers WHERE stream = ?", (stream_id,))
             connection.execute("DELETE FROM leftovers WHERE stream = ?", (stream_id,))
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
-    return True
+    return size // 8 + 100 * count + 8 * _LOGGED_PAGE
+
+
+def forget_writers(connection: sqlite3.Connection, before: float, after: tuple[int, str]) -> tuple[int, str] | None:
+    """
+    Look at some writers, and remove those that nothing was heard of for too long.
+
+    :param before: since when, in seconds since 1970.
+    :param after: the stream and the id of the last one that was looked at.
+    :returns: those of the last one now; None, if there are no more.
+    """
+    seen = connection.execute(
+        "SELECT stream, id FROM writers WHERE (stream, id) > (?, ?) ORDER BY stream, id LIMIT ?",
+        (*after, _ROWS_AT_ONCE),
+    ).fetchall()
+    if not seen:
+        return None
+    last: tuple[int, str] = seen[-1]
+    with _transaction(connection):
+        connection.execute(
+            "DELETE FROM writers WHERE (stream, id) > (?, ?) AND (stream, id) <= (?, ?) AND seen < ?",
+            (*after, *last, before),
+        )
+    return last

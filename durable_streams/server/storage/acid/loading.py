@@ -1,0 +1,97 @@
+"""Taking up what is in the tables: the catalogue is made from them, when a storage is opened or starts over."""
+
+from __future__ import annotations
+
+import sqlite3
+from math import inf
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from ...model import Lifetime, StreamConfig, WriterState
+from ...protocol.lifetimes import deadline
+from ...protocol.writing import WRITER_MEMORY
+from ..catalogue import facts_of
+from ..ownership import StorageDamaged
+from .stream import AcidStream
+
+_config: Final = msgspec.json.Decoder(StreamConfig).decode
+_lifetime: Final = msgspec.json.Decoder(Lifetime).decode
+
+
+class Loaded(Struct):
+    """
+    What is in the tables.
+
+    :ivar streams: all of them, hidden ones too, as readers may see them.
+    :ivar last_id: the greatest id that a stream has had.
+    """
+
+    streams: list[AcidStream]
+    last_id: int
+
+
+def load(connection: sqlite3.Connection, loaded_at: float) -> Loaded:
+    """
+    Read all but the streams' bytes, and change nothing.
+
+    :param loaded_at: the time, in seconds since 1970.
+    :raises StorageDamaged: it does not fit together.
+    :raises sqlite3.Error: it can't be read.
+    """
+    streams: dict[int, AcidStream] = {}
+    sources: dict[int, int] = {}
+    names: set[str] = set()
+    for row in connection.execute(
+        "SELECT id, name, incarnation, content_type, config, lifetime, source, base, tail, closed, deleted, sequence, "
+        "created_at, updated_at FROM streams"
+    ):
+        stream = _stream(row, loaded_at)
+        streams[stream.facts.id] = stream
+        names.add(stream.facts.name)
+        if row[6] is not None:
+            sources[stream.facts.id] = row[6]
+    if len(names) != len(streams):
+        raise StorageDamaged("there are two streams of the same name.")
+    for stream_id, source_id in sources.items():
+        source = streams.get(source_id)
+        if source is None:
+            raise StorageDamaged(f"the stream {streams[stream_id].facts.name} has lost its source.")
+        streams[stream_id].source = source
+        source.forks += 1
+    _take_up_writers(connection, streams, loaded_at)
+    last_id = connection.execute("SELECT max(value) FROM numbers WHERE name = 'last_id'").fetchone()[0]
+    if last_id is None:
+        raise StorageDamaged("it is not known which ids streams have had.")
+    return Loaded(list(streams.values()), last_id)
+
+
+def _stream(row: tuple[Any, ...], loaded_at: float) -> AcidStream:
+    stream_id, name, incarnation, content_type, config, lifetime, _ = row[:7]
+    base, tail, closed, deleted, sequence, created_at, updated_at = row[7:]
+    facts = facts_of(name, stream_id, incarnation, content_type)
+    try:
+        stream = AcidStream(facts, _config(config), _lifetime(lifetime), None, base, created_at)
+    except msgspec.DecodeError as error:
+        raise StorageDamaged(f"what the stream {name} was made with can't be understood: {error}.") from None
+    stream.tail = stream.stored = tail
+    stream.closed = bool(closed)
+    stream.deleted = bool(deleted)
+    stream.sequence = sequence
+    stream.updated_at = updated_at
+    # What a read has renewed is not written down: to be taken up counts as use.
+    stream.deadline = inf if deleted else deadline(stream.lifetime, max(updated_at, loaded_at))
+    stream.show()
+    return stream
+
+
+def _take_up_writers(connection: sqlite3.Connection, streams: dict[int, AcidStream], loaded_at: float) -> None:
+    for stream_id, writer, epoch, seq, seen in connection.execute(
+        "SELECT stream, id, epoch, seq, seen FROM writers WHERE seen > ?", (loaded_at - WRITER_MEMORY,)
+    ):
+        stream = streams.get(stream_id)
+        if stream is not None:
+            if stream.writers is None:
+                stream.writers = {}
+            stream.writers[writer] = WriterState(epoch, seq, seen)

@@ -1,0 +1,55 @@
+"""Changes of which nothing was written, for a reason that passes: it goes on without them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from ...errors import InsufficientStorage, StreamsError, Unavailable
+from ..changes import Change
+from .loading import Loaded, load
+from .transactions import commit
+
+FULL: Final = "The disk is full. Delete streams that are done with, or make room on it."
+
+
+class Undone(Exception):
+    """
+    Nothing of a batch is in the database, and that is no fault of the disk's.
+
+    :ivar reason: what those are told whose changes were in it, or came after it.
+    :ivar loaded: what is in the database.
+    """
+
+    def __init__(self, reason: StreamsError, loaded: Loaded) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+        self.loaded = loaded
+
+
+def reason_of(error: BaseException | None) -> StreamsError | None:
+    """Say what to tell those who waited for what was not done; None, if it may be done, or if the disk has failed."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return InsufficientStorage(FULL)
+    if code == sqlite3.SQLITE_BUSY:
+        return Unavailable("Another program keeps the database from being written. Come back in a moment.")
+    return None
+
+
+def attempt(connection: sqlite3.Connection, changes: Sequence[Change], now: float) -> int:
+    """
+    Commit some changes (:func:`.commit`), or find out what there is without them, before anything else is written.
+
+    :param now: the time, in seconds since 1970.
+    :raises Undone: it can go on without them.
+    :raises sqlite3.Error: what became of them is not known.
+    """
+    try:
+        return commit(connection, changes)
+    except sqlite3.Error as error:
+        reason = reason_of(error)
+        if reason is None or connection.in_transaction:
+            raise
+        raise Undone(reason, load(connection, now)) from error

@@ -1,0 +1,201 @@
+"""What becomes of changes that can't be written: nothing of them is there, and whatever can go on goes on."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+
+from twisted.internet.defer import maybeDeferred
+
+from durable_streams.server.errors import InsufficientStorage, StreamNotFound, Unavailable
+from durable_streams.server.model import Append, Fork, Lifetime, StreamConfig, Writer
+from durable_streams.server.storage.acid.schema import DATABASE
+from durable_streams.server.storage.acid.undone import Undone
+
+from .turns import NOW, TEXT, DatabaseTestCase
+
+
+class FullTests(DatabaseTestCase):
+    def test_a_full_disk_is_found_out_before_anything_is_accepted(self) -> None:
+        self.create("a", body=b"one")
+        free = shutil.disk_usage(self.directory)
+        self.patch(shutil, "disk_usage", lambda path: free._replace(free=4 << 20))
+        self.turns.clock.advance(1)
+        self.assertRaises(InsufficientStorage, self.storage.append, "a", Append("text/plain", b"two"), NOW)
+        self.assertRaises(InsufficientStorage, self.storage.create, "b", TEXT, b"", NOW)
+        self.assertEqual(self.content(self.storage, "a"), b"one")
+        self.now(self.storage.delete("a", NOW))
+        self.patch(shutil, "disk_usage", lambda path: free)
+        self.turns.clock.advance(1)
+        self.create("b")
+        self.assertIsNone(self.storage.obstacle())
+
+    def test_it_waits_for_the_room_that_the_log_takes(self) -> None:
+        self.create("a")
+        room = shutil.disk_usage(self.directory)._replace(free=12 << 20)
+        self.patch(shutil, "disk_usage", lambda path: room)
+        self.turns.clock.advance(1)
+        for _ in range(50):
+            self.storage._grow(100_000)
+        appended = self.begin(self.storage.append("a", Append("text/plain", b"one"), NOW))
+        self.assertNoResult(appended)
+        self.turns.run()
+        self.assertEqual(self.successResultOf(appended).tail, 3)
+
+    def test_a_log_that_can_not_be_brought_home_is_not_waited_for_again(self) -> None:
+        self.create("a")
+        room = shutil.disk_usage(self.directory)._replace(free=12 << 20)
+        self.patch(shutil, "disk_usage", lambda path: room)
+        self.turns.clock.advance(1)
+        self.storage._grow(5_000_000)
+        full = sqlite3.OperationalError("database or disk is full")
+        full.sqlite_errorcode = sqlite3.SQLITE_FULL
+        appended = self.begin(self.storage.append("a", Append("text/plain", b"one"), NOW))
+        self.turns._jobs.pop()[1].errback(full)
+        self.failureResultOf(appended, InsufficientStorage)
+        self.assertRaises(InsufficientStorage, self.storage.append, "a", Append("text/plain", b"one"), NOW)
+        self.turns.clock.advance(1)
+        self.now(self.storage.append("a", Append("text/plain", b"one"), NOW))
+
+    def limit(self) -> None:
+        """Let the database grow no more."""
+        pages = self.rows("PRAGMA page_count")[0][0]
+        self.storage._database.execute(f"PRAGMA max_page_count = {pages}")
+
+    def unlimit(self) -> None:
+        self.storage._database.execute("PRAGMA max_page_count = 1000000")
+        self.turns.clock.advance(1)
+
+    def test_one_that_is_full_all_the_same_is_refused_and_it_goes_on(self) -> None:
+        self.create("a", body=b"one")
+        self.append("a", b"two", writer=Writer("w", 0, 0), sequence=b"1")
+        self.create("b", body=b"b")
+        self.limit()
+        storage = self.storage
+        attempts = [
+            lambda: storage.append("a", Append("text/plain", b"x" * 100_000, writer=Writer("w", 0, 1)), NOW),
+            lambda: storage.append("a", Append("text/plain", b"y", sequence=b"2"), NOW),
+            lambda: storage.create("c", StreamConfig(fork=Fork("a")), b"c", NOW),
+            lambda: storage.append("a", Append(None, b"", close=True), NOW),
+            lambda: storage.delete("b", NOW),
+        ]
+        answers = [maybeDeferred(attempt) for attempt in attempts]
+        self.turns.clock.advance(0)
+        # These are accepted while the others are on their way.
+        answers.append(maybeDeferred(storage.delete, "a", NOW))
+        answers.append(maybeDeferred(storage.delete, "c", NOW))
+        self.turns.run()
+        for answer in answers:
+            self.failureResultOf(answer, InsufficientStorage)
+        self.assertIsNone(storage.obstacle())
+        self.assertRaises(StreamNotFound, storage.status, "c", NOW)
+        # Not before the disk was asked again.
+        self.assertRaises(InsufficientStorage, storage.append, "a", Append("text/plain", b"x"), NOW)
+        for again in range(3):
+            self.assertEqual((self.content(storage, "a"), self.content(storage, "b")), (b"onetwo", b"b"))
+            self.unlimit()
+            if again < 2:
+                self.limit()
+                failed = maybeDeferred(storage.append, "a", Append("text/plain", b"x" * 100_000), NOW)
+                self.turns.run()
+                self.failureResultOf(failed, InsufficientStorage)
+        self.append("a", b"three", writer=Writer("w", 0, 1), sequence=b"11")
+        self.create("c", StreamConfig(fork=Fork("a")), b"!")
+        self.assertEqual(self.content(storage, "c"), b"onetwothree!")
+        self.now(storage.delete("b", NOW))
+        self.close(storage)
+        self.assertEqual(self.check(self.directory)[1], [])
+        self.assertEqual(self.content(self.opened(self.directory), "c"), b"onetwothree!")
+
+    def test_ids_do_not_come_back_after_that(self) -> None:
+        self.create("a")
+        made = self.now(self.storage.create("b", TEXT, b"", NOW)).facts
+        self.limit()
+        failed = self.begin(self.storage.create("c", TEXT, b"x" * 100_000, NOW))
+        self.turns.run()
+        self.failureResultOf(failed, InsufficientStorage)
+        self.unlimit()
+        self.assertEqual(self.now(self.storage.create("c", TEXT, b"", NOW)).facts.id, made.id + 2)
+
+    def test_what_was_deleted_is_room(self) -> None:
+        self.create("a", body=b"x" * (20 << 20))
+        self.create("b")
+        free = shutil.disk_usage(self.directory)
+        self.patch(shutil, "disk_usage", lambda path: free._replace(free=4 << 20))
+        self.turns.clock.advance(1)
+        self.storage._log_bytes = 0
+        self.assertRaises(InsufficientStorage, self.storage.append, "b", Append("text/plain", b"two"), NOW)
+        self.now(self.storage.delete("a", NOW))
+        self.turns.run()
+        self.append("b", b"two")
+        self.assertEqual(self.content(self.storage, "b"), b"two")
+
+    def test_the_log_needs_room_beside_it(self) -> None:
+        self.create("a", body=b"x" * (20 << 20))
+        self.create("b", body=b"one")
+        self.now(self.storage.delete("a", NOW))
+        self.turns.run()
+        free = shutil.disk_usage(self.directory)
+        self.patch(shutil, "disk_usage", lambda path: free._replace(free=0))
+        self.turns.clock.advance(1)
+        refused = maybeDeferred(self.storage.append, "b", Append("text/plain", b"two"), NOW)
+        self.turns.run()
+        self.failureResultOf(refused, InsufficientStorage)
+        # Deleting may do with what the log has.
+        self.now(self.storage.delete("b", NOW))
+        self.assertRaises(StreamNotFound, self.storage.status, "b", NOW)
+
+    def test_what_has_failed_renews_nothing(self) -> None:
+        self.create("a", StreamConfig("text/plain", Lifetime(ttl=100)), b"one")
+        self.turns.clock.advance(60)
+        self.limit()
+        failed = self.begin(self.storage.create("b", TEXT, b"x" * 100_000, NOW + 60))
+        self.turns.run()
+        self.failureResultOf(failed, InsufficientStorage)
+        self.assertEqual(self.storage._streams["a"].deadline, NOW + 100)
+        self.unlimit()
+        late = self.begin(self.storage.append("a", Append("text/plain", b"two"), NOW + 100))
+        self.turns.run()
+        self.failureResultOf(late, StreamNotFound)
+
+    def test_it_is_found_out_before_anything_else_is_written(self) -> None:
+        self.create("a", body=b"one")
+        self.limit()
+        failed = self.begin(self.storage.append("a", Append("text/plain", b"x" * 100_000), NOW))
+        self.turns.clock.advance(0)
+        work, done = self.turns._jobs.pop(0)
+        error = self.assertRaises(Undone, work)
+        self.unlimit()
+        # The writer has gone on to something else by the time that it is told.
+        self.storage._database.execute("BEGIN IMMEDIATE")
+        done.errback(error)
+        self.storage._database.execute("ROLLBACK")
+        self.failureResultOf(failed, InsufficientStorage)
+        self.assertIsNone(self.storage.obstacle())
+        self.turns.clock.advance(1)
+        self.append("a", b"two")
+        self.assertEqual(self.content(self.storage, "a"), b"onetwo")
+
+    def test_another_program_in_the_way_is_waited_for_and_then_refused_for(self) -> None:
+        self.create("a", body=b"one")
+        self.storage._database.execute("PRAGMA busy_timeout = 1")
+        other = sqlite3.connect(self.directory / DATABASE, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        appended = self.begin(self.storage.append("a", Append("text/plain", b"two"), NOW))
+        self.turns.run()
+        self.failureResultOf(appended, Unavailable)
+        other.execute("ROLLBACK")
+        other.close()
+        self.append("a", b"three")
+        self.assertEqual(self.content(self.storage, "a"), b"onethree")
+
+    def test_any_other_failure_stops_the_storage(self) -> None:
+        self.create("a", body=b"one")
+        self.storage._database.execute("DROP TABLE writers")
+        appended = self.begin(self.storage.append("a", Append("text/plain", b"two", writer=Writer("w", 0, 0)), NOW))
+        self.turns.run()
+        self.failureResultOf(appended, Unavailable)
+        self.assertIsNotNone(self.storage.obstacle())
+        refused = maybeDeferred(self.storage.append, "a", Append("text/plain", b"x"), NOW)
+        self.failureResultOf(refused, Unavailable)
+        self.assertEqual(self.content(self.storage, "a"), b"one")
