@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from pathlib import Path
 
@@ -143,6 +145,49 @@ class RoomTests(FullDiskTestCase):
         self.assertEqual(daemon.terminate(), 0)
 
 
+class RoomAcidTests(RoomTests):
+    """In mode acid, where it is the database's own file that has the room."""
+
+    mode = "acid"
+
+
+class SqueezedAcidTests(FullDiskTestCase):
+    """In mode acid, where others fill the disk faster than the server looks at it."""
+
+    mode = "acid"
+
+    def test_it_goes_on_when_there_is_room_where_mounting_is_allowed(self) -> None:
+        disk = self.disk()
+        daemon = self.start_on(disk)
+        taken = {"full-0": bytearray()}
+        self.assertEqual(daemon.ask("PUT", path("full-0"), content_type="text/plain").status, 201)
+        for number in range(3):
+            data = b"%d" % number * 200_000
+            daemon.append("full-0", data)
+            taken["full-0"] += data
+            with (disk / "others").open("wb") as others:
+                os.posix_fallocate(others.fileno(), 0, shutil.disk_usage(disk).free)
+            for _ in range(3):
+                data = b"!" * 3_000_000
+                self.assertIsFull(daemon.ask("POST", path("full-0"), data, content_type="text/plain"))
+                self.assertHas(daemon, taken)
+            if number == 1:
+                self.assertEqual(daemon.kill(), KILLED)
+                daemon = self.start_on(disk)
+                self.assertHas(daemon, taken)
+            (disk / "others").unlink()
+            # It looks at the disk again when half a second is over.
+            time.sleep(0.6)
+        self.assertIn("it goes on without", daemon.log())
+        data = b"?" * 1_000_000
+        daemon.append("full-0", data)
+        taken["full-0"] += data
+        self.assertHas(daemon, taken)
+        self.assertEqual(daemon.terminate(), 0)
+        self.assertNotIn("Traceback", daemon.log())
+        self.assertNotIn("#critical", daemon.log())
+
+
 class FullDiskFastTests(FullDiskTests):
     """In mode file-fast."""
 
@@ -153,8 +198,6 @@ class FullDiskAcidTests(FullDiskTests):
     """In mode acid."""
 
     mode = "acid"
-    # It says that the write-ahead log has no room to go to.
-    ends_quietly = False
 
 
 def path(name: str) -> str:
