@@ -14,7 +14,8 @@ import click
 import msgspec
 from msgspec import Struct
 
-from .config.layers import PROFILES, load
+from .config.layers import CONFIG_DIR, PROFILES, load
+from .config.rendering import as_json, as_toml
 from .config.validation import STORAGE_MODES, ConfigError
 from .storage.file.checking import check_files
 from .storage.file.storage import KIND, VERSION
@@ -25,6 +26,7 @@ from .storage.readonly import ReadOnlyDisk
 #: What shows whose a data directory is when nothing says so: a name in it, and the kind of storage.
 _SIGNS: Final = {"journal": KIND, "checkpoint": KIND, "acid.sqlite": "acid"}
 
+_WRONG: Final = 1
 _DAMAGED: Final = 1
 _NOT_CHECKED: Final = 2
 
@@ -56,19 +58,53 @@ def main() -> None:
     """Look after the data of a Durable Streams server, which itself is started by twistd."""
 
 
+def _layers(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say where the server's settings are."""
+    for name, metavar, text in (
+        ("--config-dir", "DIR", f"The folder of default.toml, NAME.toml and local.toml instead of {CONFIG_DIR}."),
+        ("--config", "FILE", "A TOML file of settings; the environment still wins over it."),
+        ("--profile", "NAME", f"The settings to begin with: {', '.join(PROFILES)}, or a file NAME.toml of yours."),
+    ):
+        command = click.option(name, metavar=metavar, help=text)(command)
+    return command
+
+
+@main.command("config")
+@_layers
+@click.option("--json", "as_one_object", is_flag=True, help="Say it as one JSON object.")
+def show_config(profile: str | None, config: str | None, config_dir: str | None, as_one_object: bool) -> None:
+    """
+    Print the settings that a server would have, as a configuration file, and where each of them comes from.
+
+    What may be secret is shown as ***. The exit status is 1 if no server can start with the settings.
+    """
+    try:
+        loaded = load(profile, config, os.environ, config_dir)
+    except ConfigError as error:
+        click.echo(f"[{error.phase}] {error}", err=True)
+        sys.exit(_WRONG)
+    for warning in loaded.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if as_one_object:
+        click.echo(as_json(loaded))
+    else:
+        click.echo(as_toml(loaded), nl=False)
+
+
 @main.command()
-@click.option("--profile", metavar="NAME", help=f"The built-in settings to begin with: {', '.join(PROFILES)}.")
-@click.option("--config", metavar="FILE", help="A TOML file of settings; the environment still wins over it.")
+@_layers
 @click.option("--data-dir", metavar="DIR", help="The data directory, whatever the settings say.")
-@click.option("--json", "as_json", is_flag=True, help="Say it as one JSON object.")
-def check(profile: str | None, config: str | None, data_dir: str | None, as_json: bool) -> None:
+@click.option("--json", "as_one_object", is_flag=True, help="Say it as one JSON object.")
+def check(
+    profile: str | None, config: str | None, config_dir: str | None, data_dir: str | None, as_one_object: bool
+) -> None:
     """
     Read all that is in a data directory, and tell what is damaged. Nothing is changed.
 
     No server may run on it. The exit status is 0 if nothing is damaged, 1 if something is, and 2 if that could not be
     found out.
     """
-    where = _directory(profile, config, data_dir)
+    where = _directory(profile, config, config_dir, data_dir)
     began_at = monotonic()
     findings: list[Finding] = []
     serious = 0
@@ -76,7 +112,7 @@ def check(profile: str | None, config: str | None, data_dir: str | None, as_json
     def found(finding: Finding) -> None:
         nonlocal serious
         serious += finding.serious
-        if as_json:
+        if as_one_object:
             findings.append(finding)
         else:
             _tell(finding)
@@ -88,7 +124,7 @@ def check(profile: str | None, config: str | None, data_dir: str | None, as_json
         except PermissionError as error:
             raise _Refused(f"{error.filename} may not be read by this user. Run the check as the server's.") from None
     seconds = monotonic() - began_at
-    if as_json:
+    if as_one_object:
         report = CheckReport(str(where), form.storage, form.version, not serious, seconds, counts, findings)
         click.echo(msgspec.json.encode(report))
     else:
@@ -101,13 +137,13 @@ def check(profile: str | None, config: str | None, data_dir: str | None, as_json
         sys.exit(_DAMAGED)
 
 
-def _directory(profile: str | None, config: str | None, data_dir: str | None) -> Path:
+def _directory(profile: str | None, config: str | None, config_dir: str | None, data_dir: str | None) -> Path:
     """Find out which directory is meant."""
-    if data_dir is None or profile is not None or config is not None:
+    if data_dir is None or any(given is not None for given in (profile, config, config_dir)):
         try:
-            settings = load(profile, config, os.environ)
+            settings = load(profile, config, os.environ, config_dir).settings
         except ConfigError as error:
-            raise _Refused(str(error)) from None
+            raise _Refused(f"[{error.phase}] {error}") from None
         if data_dir is None:
             data_dir = settings.storage.data_dir
             if STORAGE_MODES[settings.storage.mode] == "memory":

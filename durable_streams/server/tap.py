@@ -9,13 +9,16 @@ from typing import Any, ClassVar
 
 from twisted.application.service import IService, Service
 from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
 from twisted.python import usage
 
-from .config.layers import PROFILES, load
+from .config.layers import CONFIG_DIR, PROFILES, load
 from .config.settings import Settings
 from .config.validation import ConfigError
 from .service import Daemon
 from .storage.ownership import StorageError
+
+_log = Logger()
 
 
 class Options(usage.Options):
@@ -27,18 +30,33 @@ class Options(usage.Options):
         "Every setting can be given by the environment: server.bind_address as DS_SERVER__BIND_ADDRESS."
     )
     optParameters: ClassVar = [
-        ["profile", None, None, f"The built-in settings to begin with: {', '.join(PROFILES)}."],
+        ["profile", None, None, f"The settings to begin with: {', '.join(PROFILES)}, or a file NAME.toml of yours."],
         ["config", None, None, "A TOML file of settings; the environment still wins over it."],
+        ["config-dir", None, None, f"The folder of default.toml, NAME.toml and local.toml instead of {CONFIG_DIR}."],
     ]
+    optFlags: ClassVar = [["check", None, "Say whether the server could start with these settings, and end."]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """Listen at this endpoint of Twisted's, such as tcp:4437, and not where the settings say; once for each."""
+        self["listen"].append(endpoint)
 
     def postOptions(self) -> None:
         """
         :raises UsageError: the settings are wrong; the message says which, and what would be right.
         """
         try:
-            self["settings"] = load(self["profile"], self["config"], os.environ)
+            loaded = load(self["profile"], self["config"], os.environ, self["config-dir"], self["listen"])
         except ConfigError as error:
-            raise usage.UsageError(str(error)) from None
+            raise usage.UsageError(f"[{error.phase}] {error}") from None
+        self["settings"] = loaded.settings
+        self["warnings"] = loaded.warnings
+        # What is logged before the log is there is kept for it.
+        for warning in loaded.warnings:
+            _log.warn("{warning}", warning=warning)
 
 
 class StartFailed(SystemExit, Exception):

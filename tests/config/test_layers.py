@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.config.layers import PROFILES, load, setting_names
-from durable_streams.server.config.settings import Settings
+import durable_streams.server.config.layers as layers_module
+from durable_streams.server.config.choices import CHOICES, words_of
+from durable_streams.server.config.conversion import KINDS
+from durable_streams.server.config.layers import CONFIG_DIR, PROFILES, Loaded, load, read_layers
+from durable_streams.server.config.legacy import LEGACY
+from durable_streams.server.config.settings import LimitSettings, Settings
 from durable_streams.server.config.validation import ConfigError
-
-Value = int | str | list[str]
 
 
 def get(settings: Any, name: str) -> Any:
@@ -40,130 +44,141 @@ def variable(name: str) -> str:
     return "DS_" + name.upper().replace(".", "__")
 
 
-def toml(values: dict[str, Value]) -> str:
-    def written(value: Value) -> str:
-        if isinstance(value, int):
-            return str(value)
-        if isinstance(value, str):
-            return f"'{value}'"
-        return "[" + ", ".join(f"'{item}'" for item in value) + "]"
-
-    return "".join(f"{name} = {written(value)}\n" for name, value in values.items())
-
-
-def as_text(value: Value) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)
-
-
-INTEGERS = [name for name, value in defaults() if isinstance(value, int) and name != "storage.acid_shard_count"]
-PATHS = ["/v1/stream", "/", "/streams", "/a/b-c"]
-
-
-@st.composite
-def layers(draw: st.DrawFn) -> dict[str, Value]:
-    """Draw some settings, all of them good."""
-    values: dict[str, Value] = draw(st.dictionaries(st.sampled_from(INTEGERS), st.integers(1, 10**12), max_size=6))
-    if draw(st.booleans()):
-        values["http.stream_base_path"] = draw(st.sampled_from(PATHS))
-    if draw(st.booleans()):
-        values["server.bind_address"] = f"127.0.0.1:{draw(st.integers(0, 65535))}"
-    if draw(st.booleans()):
-        values["http.cors_origins"] = draw(st.lists(st.sampled_from(["https://a.example", "null"]), min_size=1))
-    return values
-
-
 _ASCII = st.text(st.characters(codec="ascii", min_codepoint=33), max_size=20)
 
 
 class LoadTests(SynchronousTestCase):
+    """Layers of which there are only those that a test makes, whatever this machine is configured to be."""
+
     def setUp(self) -> None:
         self.path = Path(self.mktemp())
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
 
-    def file(self, text: str | bytes) -> str:
-        self.path.write_bytes(text.encode() if isinstance(text, str) else text)
-        return str(self.path)
+    def file(self, text: str | bytes, name: str | None = None) -> str:
+        """Write a file: one of the folder, or one that is to be given by --config."""
+        path = self.path if name is None else self.folder / name
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return str(path)
+
+    def loaded(self, profile: str | None, file: str | None, environment: dict[str, str], *listen: str) -> Loaded:
+        return load(profile, file, environment, str(self.folder), listen)
+
+    def load(self, profile: str | None, file: str | None, environment: dict[str, str]) -> Settings:
+        # What prod asks for beyond its own settings.
+        allowed = {"DS_HTTP__ALLOW_WILDCARD_CORS": "true"} if (profile or "").startswith("prod") else {}
+        return self.loaded(profile, file, allowed | environment).settings
 
     def refused(
         self, profile: str | None = None, file: str | None = None, environment: dict[str, str] | None = None
     ) -> str:
-        return str(self.assertRaises(ConfigError, load, profile, file, environment or {}))
+        return str(self.refusal(profile, file, environment))
+
+    def refusal(
+        self, profile: str | None = None, file: str | None = None, environment: dict[str, str] | None = None
+    ) -> ConfigError:
+        """The error of a layer that can't be read or understood; that rules are broken is another matter."""
+        error: ConfigError = self.assertRaises(ConfigError, self.load, profile, file, environment or {})
+        self.assertNotIn(f"[{error.phase}]", str(error))
+        return error
 
 
 class LayerTests(LoadTests):
     def test_without_layers_there_are_the_defaults(self) -> None:
         for profile in (None, "", "default"):
-            self.assertEqual(Settings(), load(profile, None, {}))
-        self.assertEqual(Settings(), load(None, None, {"PATH": "/bin", "DSX": "1", "ds_limits__max_streams": "5"}))
+            self.assertEqual(Settings(), self.load(profile, None, {}))
+        self.assertEqual(Settings(), self.load(None, None, {"PATH": "/bin", "DSX": "1", "ds_limits__max_streams": "5"}))
 
     def test_all_names_are_listed(self) -> None:
-        self.assertEqual([name for name, _ in defaults()], list(setting_names()))
-        self.assertIn("transport.connection.long_poll_timeout_secs", list(setting_names()))
-
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    @given(st.sampled_from(sorted(PROFILES)), layers(), layers())
-    def test_what_comes_later_wins(self, profile: str, in_file: dict[str, Value], set_last: dict[str, Value]) -> None:
-        environment = {variable(name): as_text(value) for name, value in set_last.items()}
-        loaded = load(profile, self.file(toml(in_file)), environment)
-        for name, default in defaults():
-            expected = {name: default} | PROFILES[profile] | in_file | set_last
-            value = expected[name]
-            self.assertEqual(tuple(value) if isinstance(value, list) else value, get(loaded, name))
-
-    def test_each_setting_can_be_set_in_a_file_and_by_the_environment(self) -> None:
-        for name, default in defaults():
-            for value in ("debug", "memory", "127.0.0.1:1", "/x") if isinstance(default, str) else ("8",):
-                try:
-                    by_environment = load(None, None, {variable(name): value})
-                except ConfigError:
-                    self.assertIsInstance(default, (str, tuple))
-                else:
-                    by_file = load(
-                        None, self.file(f"{name} = {value if isinstance(default, int) else repr(value)}"), {}
-                    )
-                    self.assertEqual(int(value) if isinstance(default, int) else value, get(by_environment, name))
-                    self.assertEqual(by_environment, by_file)
-                    break
-            else:
-                self.assertIsInstance(default, tuple, f"{name} can't be set")
+        self.assertEqual([name for name, _ in defaults()], list(KINDS))
+        self.assertIn("transport.connection.long_poll_timeout_secs", list(KINDS))
 
     def test_tables_and_dotted_names_are_the_same(self) -> None:
-        dotted = load(None, self.file("transport.connection.idle_timeout_secs = 9"), {})
-        table = load(None, self.file("[transport.connection]\nidle_timeout_secs = 9"), {})
-        inline = load(None, self.file("transport = {connection = {idle_timeout_secs = 9}}"), {})
+        dotted = self.load(None, self.file("transport.connection.idle_timeout_secs = 9"), {})
+        table = self.load(None, self.file("[transport.connection]\nidle_timeout_secs = 9"), {})
+        inline = self.load(None, self.file("transport = {connection = {idle_timeout_secs = 9}}"), {})
         self.assertEqual(9, dotted.transport.connection.idle_timeout_secs)
         self.assertEqual((dotted, dotted), (table, inline))
 
     def test_the_layers_below_keep_what_a_later_one_does_not_set(self) -> None:
-        loaded = load("dev", self.file("limits.max_streams = 5"), {"DS_LIMITS__MAX_CONNECTIONS": "6"})
+        loaded = self.load("dev", self.file("limits.max_streams = 5"), {"DS_LIMITS__MAX_CONNECTIONS": "6"})
         self.assertEqual("127.0.0.1:4437", loaded.server.bind_address)
         self.assertEqual((5, 6), (loaded.limits.max_streams, loaded.limits.max_connections))
         self.assertEqual(Settings().limits.max_stream_bytes, loaded.limits.max_stream_bytes)
 
     def test_a_later_layer_can_mend_what_an_earlier_one_broke(self) -> None:
-        loaded = load(None, self.file("limits.max_streams = 0"), {"DS_LIMITS__MAX_STREAMS": "1"})
+        loaded = self.load(None, self.file("limits.max_streams = 0"), {"DS_LIMITS__MAX_STREAMS": "1"})
         self.assertEqual(1, loaded.limits.max_streams)
 
 
 class ProfileTests(LoadTests):
     def test_they_set_what_they_are_for(self) -> None:
-        dev, prod = load("dev", None, {}), load("prod", None, {})
-        self.assertEqual(("127.0.0.1:4437", "debug"), (dev.server.bind_address, dev.observability.log_level))
+        dev, prod = self.load("dev", None, {}), self.load("prod", None, {})
+        self.assertEqual("127.0.0.1:4437", dev.server.bind_address)
+        self.assertEqual(("debug", "all"), (dev.observability.log_level, dev.observability.access_log))
         self.assertEqual((536_870_912, 268_435_456), (prod.limits.max_memory_bytes, prod.limits.max_stream_bytes))
+        self.assertEqual(("file-durable", "/var/lib/durable-streams"), (prod.storage.mode, prod.storage.data_dir))
+        self.assertEqual("http", prod.transport.mode)
 
-    def test_each_is_right_in_itself_and_sets_settings_of_the_right_type(self) -> None:
+    def test_those_with_tls_need_its_files_and_are_like_prod_otherwise(self) -> None:
+        paths = {variable(f"transport.tls.{name}_path"): f"/{name}" for name in ("cert", "key", "client_ca")}
+        for profile, mode, files in (("prod-tls", "tls", 2), ("prod-mtls", "mtls", 3)):
+            given = dict(list(paths.items())[:files])
+            for name in given:
+                error = self.refusal(profile, None, {other: path for other, path in given.items() if other != name})
+                self.assertEqual(("validate_config", "MissingTlsField"), (error.phase, error.rule))
+            loaded = self.load(profile, None, given)
+            transport = loaded.transport
+            self.assertEqual((mode, ("http1", "http2")), (transport.mode, transport.http.versions))
+            self.assertEqual(("h2", "http/1.1"), transport.tls.alpn_protocols)
+            self.assertEqual(self.load("prod", None, {}), replace(loaded, transport=Settings().transport))
+
+    def test_prod_wants_to_know_whose_pages_use_the_streams(self) -> None:
+        for profile in ("prod", "prod-tls", "prod-mtls", "prod-of-ours"):
+            self.file("transport.mode = 'http'\ntransport.http.versions = ['http1']", f"{profile}.toml")
+            error = self.assertRaises(ConfigError, self.loaded, profile, None, {})
+            self.assertEqual(("validate_config", "WildcardCorsOriginsProd"), (error.phase, error.rule))
+            for setting, value in (("http.cors_origins", "https://a.example"), ("http.allow_wildcard_cors", "true")):
+                self.assertEqual((), self.loaded(profile, None, {variable(setting): value}).warnings)
+
+    def test_each_sets_settings_of_the_right_type(self) -> None:
         for profile, values in PROFILES.items():
-            loaded = load(profile, None, {})
+            loaded = read_layers(profile, None, {}, str(self.folder))
+            self.assertEqual(dict.fromkeys(values, f"profile {profile}"), loaded.sources)
             for name, value in values.items():
-                self.assertEqual(value, get(loaded, name))
-                self.assertIs(type(get(Settings(), name)), type(value))
+                self.assertEqual(value, get(loaded.settings, name))
+                if get(Settings(), name) is not None:
+                    self.assertIs(type(get(Settings(), name)), type(value))
 
     def test_case_and_spaces_around_do_not_count(self) -> None:
-        self.assertEqual(load("dev", None, {}), load(" Dev\n", None, {}))
+        self.assertEqual(self.load("dev", None, {}), self.load(" Dev\n", None, {}))
 
     def test_an_unknown_one_is_refused_with_those_there_are(self) -> None:
-        message = self.refused("production")
-        for part in ("production", *PROFILES):
-            self.assertIn(part, message)
+        self.file("", "default.toml")
+        self.file("", "local.toml")
+        self.file("", "staging.toml")
+        error = self.refusal("production")
+        self.assertEqual(("load_config", "UnknownProfile"), (error.phase, error.rule))
+        self.assertEqual(
+            f"There is no profile production, and no file {self.folder}/production.toml to make it one. "
+            "There are: default, dev, prod, prod-mtls, prod-tls, staging.",
+            str(error),
+        )
+
+    def test_one_of_the_folder_has_no_built_in_settings(self) -> None:
+        self.file("limits.max_streams = 7", "staging.toml")
+        loaded = self.loaded(" STAGING ", None, {})
+        self.assertEqual(replace(Settings(), limits=LimitSettings(max_streams=7)), loaded.settings)
+        self.assertEqual("staging", loaded.profile)
+
+    def test_no_name_leaves_the_folder(self) -> None:
+        (self.folder / "inner").mkdir()
+        self.file("limits.max_streams = 7", "inner/x.toml")
+        Path(self.folder.parent, "outer.toml").write_text("limits.max_streams = 7")
+        for name in ("inner/x", "../outer", "/etc/passwd", ".", "..", "a.b", "a b", "caf\u00e9", "x\x00", "\u0663"):
+            error = self.refusal(name)
+            self.assertEqual(("load_config", "InvalidProfileName"), (error.phase, error.rule))
+            self.assertIn(repr(name), str(error))
 
 
 class UnknownTests(LoadTests):
@@ -189,6 +204,8 @@ class UnknownTests(LoadTests):
             "limits.max_streams = {x = 1}",
             "'' = 1",
             "limits.'' = 1",
+            "xyzzy = {x = {y = 1}}",
+            "RUST_LOG = 'info'",
         ):
             self.assertIn("is not a setting", self.refused(file=self.file(text)))
         for name in ("DS___", "DS_SERVER__", "DS_LIMITS__MAX_STREAMS__X"):
@@ -196,38 +213,40 @@ class UnknownTests(LoadTests):
 
     def test_a_variable_without_a_group_is_not_meant_for_us(self) -> None:
         for name in ("DS_", "DS_SERVER", "DS_LIMITS_MAX_STREAMS", "DS_PORT_4437_TCP"):
-            self.assertEqual(load(None, None, {name: "1"}), Settings())
-
-    def test_words_may_be_in_any_case(self) -> None:
-        loaded = load(None, None, {"DS_STORAGE__MODE": "Memory", "DS_OBSERVABILITY__LOG_LEVEL": "DEBUG"})
-        self.assertEqual((loaded.storage.mode, loaded.observability.log_level), ("memory", "debug"))
+            self.assertEqual(self.load(None, None, {name: "1"}), Settings())
 
     @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.builds("{}__{}".format, _ASCII, _ASCII))
     def test_any_variable_with_a_group_is_a_setting_or_refused(self, rest: str) -> None:
         try:
-            loaded = load(None, None, {f"DS_{rest}": "7"})
+            loaded = read_layers(None, None, {f"DS_{rest}": "7"}, str(self.folder))
         except ConfigError as error:
             self.assertIn(f"DS_{rest}", str(error))
         else:
-            self.assertIn(rest.lower().replace("__", "."), list(setting_names()))
-            self.assertNotEqual(Settings(), loaded)
+            self.assertIn(rest.lower().replace("__", "."), [*KINDS, *LEGACY])
+            self.assertNotEqual(Settings(), loaded.settings)
 
 
 class FileTests(LoadTests):
     def test_one_that_is_not_there_is_refused(self) -> None:
-        message = self.refused(file="/no/such/file.toml")
-        for part in ("/no/such/file.toml", "No such file"):
-            self.assertIn(part, message)
+        error = self.refusal(file="/no/such/file.toml")
+        self.assertEqual(("load_config", "OverrideFileNotFound"), (error.phase, error.rule))
+        self.assertEqual(
+            "The configuration file /no/such/file.toml can't be read: No such file or directory.", str(error)
+        )
 
     def test_so_is_a_directory(self) -> None:
         self.path.mkdir()
-        self.assertIn("Is a directory", self.refused(file=str(self.path)))
+        error = self.refusal(file=str(self.path))
+        self.assertIn("Is a directory", str(error))
+        self.assertEqual(("load_config", "FileNotReadable"), (error.phase, error.rule))
 
     def test_what_is_not_toml_is_refused_with_the_place(self) -> None:
         message = self.refused(file=self.file("[server]\nbind_address: 'x'\n"))
         for part in (str(self.path), "not TOML", "line 2"):
             self.assertIn(part, message)
+        error = self.refusal(file=str(self.path))
+        self.assertEqual(("load_config", "TomlParse"), (error.phase, error.rule))
 
     def test_so_is_everything_else_that_toml_is_not(self) -> None:
         for text in (
@@ -241,13 +260,116 @@ class FileTests(LoadTests):
             self.assertIn("not TOML", self.refused(file=self.file(text)))
 
     def test_an_empty_one_sets_nothing(self) -> None:
-        self.assertEqual(Settings(), load(None, self.file("# nothing\n[limits]\n"), {}))
+        self.assertEqual(Settings(), self.load(None, self.file("# nothing\n[limits]\n"), {}))
+
+
+class FolderTests(LoadTests):
+    def test_its_files_come_in_their_order(self) -> None:
+        self.file("limits.max_streams = 1\nlimits.max_connections = 1\nlimits.max_target_bytes = 1", "default.toml")
+        self.file("limits.max_streams = 2\nlimits.max_connections = 2", "dev.toml")
+        self.file("limits.max_streams = 3", "local.toml")
+        self.file("limits.max_streams = 4", "prod.toml")
+        limits = self.load("dev", None, {}).limits
+        self.assertEqual((3, 2, 1), (limits.max_streams, limits.max_connections, limits.max_target_bytes))
+        limits = self.load(None, None, {}).limits
+        self.assertEqual((3, 1, 1), (limits.max_streams, limits.max_connections, limits.max_target_bytes))
+
+    def test_they_win_over_the_profile_and_lose_against_a_file_that_is_given(self) -> None:
+        local = self.file("server.bind_address = '127.0.0.1:1'\nlimits.max_streams = 1", "local.toml")
+        given = self.file("limits.max_streams = 2")
+        loaded = self.loaded("dev", given, {})
+        self.assertEqual(("127.0.0.1:1", 2), (loaded.settings.server.bind_address, loaded.settings.limits.max_streams))
+        self.assertEqual(local, loaded.sources["server.bind_address"])
+        self.assertEqual(given, loaded.sources["limits.max_streams"])
+        self.assertEqual("profile dev", loaded.sources["observability.log_level"])
+
+    def test_one_that_is_given_must_be_there(self) -> None:
+        file = self.file("")
+        for folder, why in (("/no/such/folder", "does not exist"), (file, "is not a directory")):
+            error = self.assertRaises(ConfigError, load, None, None, {}, folder)
+            self.assertEqual(("load_config", "ConfigDirNotFound"), (error.phase, error.rule))
+            self.assertEqual(f"The folder {folder}, given by --config-dir, {why}.", str(error))
+
+    def test_without_one_it_is_that_of_the_documentation(self) -> None:
+        self.assertEqual("/etc/durable-streams", CONFIG_DIR)
+        self.patch(layers_module, "CONFIG_DIR", str(self.folder))
+        self.file("limits.max_streams = 5", "default.toml")
+        self.assertEqual(5, load(None, None, {}).settings.limits.max_streams)
+        self.patch(layers_module, "CONFIG_DIR", "/no/such/folder")
+        self.assertEqual(Settings(), load(None, None, {}).settings)
+
+    def test_it_is_never_the_current_directory_by_accident(self) -> None:
+        self.file("limits.max_streams = 5", "default.toml")
+        self.addCleanup(os.chdir, Path.cwd())
+        os.chdir(self.folder)
+        self.patch(layers_module, "CONFIG_DIR", "/no/such/folder")
+        self.assertEqual(Settings(), load(None, None, {}).settings)
+        for file, folder in ((None, ""), (None, " "), ("", None)):
+            error = self.assertRaises(ConfigError, load, None, file, {}, folder)
+            self.assertIn("one of them is empty", str(error))
+        self.assertEqual(5, load(None, None, {}, ".").settings.limits.max_streams)
+
+    def test_a_link_to_nothing_was_meant_to_be_something(self) -> None:
+        (self.folder / "local.toml").symlink_to("gone.toml")
+        self.assertIn(f"{self.folder}/local.toml can't be read: No such file", self.refused())
+
+    def test_what_may_not_be_looked_at_is_not_left_out(self) -> None:
+        def refuse(_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        self.patch(os, "lstat", refuse)
+        error = self.refusal()
+        self.assertEqual(("load_config", "FileNotReadable"), (error.phase, error.rule))
+        self.assertIn("default.toml can't be read: Permission denied", str(error))
+
+
+class EndpointTests(LoadTests):
+    def test_the_command_line_comes_last(self) -> None:
+        loaded = self.loaded(None, None, {"DS_SERVER__LISTEN": "tcp:1, tcp:2"}, "tcp:3:interface=a,b", "unix:/x")
+        self.assertEqual(("tcp:3:interface=a,b", "unix:/x"), loaded.settings.server.listen)
+        self.assertEqual({"server.listen": "--listen"}, loaded.sources)
+
+    def test_without_one_there_they_are_those_of_the_layers(self) -> None:
+        self.assertEqual(("tcp:1", "tcp:2"), self.load(None, None, {"DS_SERVER__LISTEN": "tcp:1, tcp:2"}).server.listen)
+
+    def test_a_blank_one_is_refused(self) -> None:
+        error = self.assertRaises(ConfigError, self.loaded, None, None, {}, "tcp:1", " ")
+        self.assertEqual(("validate_config", "EmptyListenEndpoint"), (error.phase, error.rule))
+
+
+class WarningTests(LoadTests):
+    def test_pages_of_all_sites(self) -> None:
+        [warning] = self.loaded(None, None, {}).warnings
+        self.assertIn("http.cors_origins is *", warning)
+        for setting, value in (("http.allow_wildcard_cors", "true"), ("http.cors_origins", "https://a.example")):
+            self.assertEqual((), self.loaded(None, None, {variable(setting): value}).warnings)
+
+    def test_an_admin_that_others_reach(self) -> None:
+        known = {"DS_HTTP__ALLOW_WILDCARD_CORS": "true", "DS_ADMIN__ENABLED": "true"}
+        for name, value, setting in (
+            ("server.bind_address", "0.0.0.0:1", "server.bind_address"),
+            ("server.bind_address", "[::]:1", "server.bind_address"),
+            ("server.bind_address", "10.0.0.1:1", "server.bind_address"),
+            ("admin.bind_address", "0.0.0.0:4438", "admin.bind_address"),
+            ("server.listen", "unix:/run/x,tcp:80", "server.listen"),
+            ("server.listen", "tls:443:interface=10.0.0.1", "server.listen"),
+        ):
+            [warning] = self.loaded(None, None, known | {variable(name): value}).warnings
+            self.assertIn(f"admin.enabled is true and {setting} is '{value.rpartition(',')[2]}'", warning)
+        for name, value in (
+            ("server.bind_address", "127.0.0.1:1"),
+            ("server.bind_address", "[::1]:1"),
+            ("server.listen", "unix:/run/x, tcp:80:interface=127.0.0.1, tcp6:80:interface=\\:\\:1"),
+            ("admin.bind_address", "127.0.0.2:1"),
+        ):
+            self.assertEqual((), self.loaded(None, None, known | {variable(name): value}).warnings)
+        self.assertEqual((), self.loaded(None, None, known | {"DS_ADMIN__ENABLED": "false"}).warnings)
 
 
 class ConversionTests(LoadTests):
     def test_whole_numbers(self) -> None:
         for text, number in (("5", 5), (" 5\n", 5), ("0005", 5)):
-            self.assertEqual(number, load(None, None, {"DS_LIMITS__MAX_STREAMS": text}).limits.max_streams)
+            self.assertEqual(number, self.load(None, None, {"DS_LIMITS__MAX_STREAMS": text}).limits.max_streams)
 
     def test_what_is_no_whole_number_is_refused(self) -> None:
         for text in ("", " ", "five", "5.0", "1e3", "+5", "5 000", "5_000", "0x5", "\u0665", "9" * 19, "9" * 5000):
@@ -256,15 +378,15 @@ class ConversionTests(LoadTests):
                 self.assertIn(part, message)
 
     def test_what_is_no_whole_number_in_a_file_is_refused(self) -> None:
-        for text in ("'five'", "5.0", "true", "[5]", "1979-05-27", "inf", "9" * 19, "-" + "9" * 19):
+        for text in ("'five'", "'5'", "5.0", "true", "[5]", "{}", "1979-05-27", "inf", "9" * 19, "-" + "9" * 19):
             message = self.refused(file=self.file(f"limits.max_streams = {text}"))
             for part in ("limits.max_streams", "whole number", str(self.path)):
                 self.assertIn(part, message)
 
     def test_whole_numbers_have_18_digits_at_the_most(self) -> None:
         for loaded in (
-            load(None, None, {"DS_LIMITS__MAX_STREAMS": "9" * 18}),
-            load(None, self.file("limits.max_streams = " + "9" * 18), {}),
+            self.load(None, None, {"DS_LIMITS__MAX_STREAMS": "9" * 18}),
+            self.load(None, self.file("limits.max_streams = " + "9" * 18), {}),
         ):
             self.assertEqual(10**18 - 1, loaded.limits.max_streams)
         self.assertIn("18 digits", self.refused(environment={"DS_LIMITS__MAX_STREAMS": "1" + "0" * 18}))
@@ -275,7 +397,7 @@ class ConversionTests(LoadTests):
         self.assertIn("1 or more", self.refused(file=self.file("limits.max_streams = -5")))
 
     def test_texts(self) -> None:
-        self.assertEqual("/x", load(None, None, {"DS_HTTP__STREAM_BASE_PATH": " /x "}).http.stream_base_path)
+        self.assertEqual("/x", self.load(None, None, {"DS_HTTP__STREAM_BASE_PATH": " /x "}).http.stream_base_path)
         for text in ("5", "true", "['/x']", "1979-05-27"):
             message = self.refused(file=self.file(f"http.stream_base_path = {text}"))
             for part in ("http.stream_base_path", "a text", str(self.path)):
@@ -284,21 +406,67 @@ class ConversionTests(LoadTests):
     def test_lists_of_texts(self) -> None:
         expected = ("https://a.example", "https://b.example")
         for text in ("https://a.example,https://b.example", " https://a.example , ,https://b.example,"):
-            self.assertEqual(expected, load(None, None, {"DS_HTTP__CORS_ORIGINS": text}).http.cors_origins)
-            self.assertEqual(expected, load(None, self.file(f"http.cors_origins = '{text}'"), {}).http.cors_origins)
+            self.assertEqual(expected, self.load(None, None, {"DS_HTTP__CORS_ORIGINS": text}).http.cors_origins)
+            self.assertEqual(
+                expected, self.load(None, self.file(f"http.cors_origins = '{text}'"), {}).http.cors_origins
+            )
         listed = self.file("http.cors_origins = ['https://a.example', 'https://b.example']")
-        self.assertEqual(expected, load(None, listed, {}).http.cors_origins)
+        self.assertEqual(expected, self.load(None, listed, {}).http.cors_origins)
         for text in ("5", "[5]", "['https://a.example', 5]", "true"):
             message = self.refused(file=self.file(f"http.cors_origins = {text}"))
             for part in ("http.cors_origins", "a list of texts", str(self.path)):
                 self.assertIn(part, message)
 
-    def test_the_loader_knows_the_type_of_every_setting(self) -> None:
-        def kinds(group: type[Struct]) -> Iterator[Any]:
-            for kind in get_type_hints(group).values():
-                if isinstance(kind, type) and issubclass(kind, Struct):
-                    yield from kinds(kind)
-                else:
-                    yield kind
+    def test_true_and_false(self) -> None:
+        for text, value in (("true", True), ("false", False), (" true\n", True)):
+            self.assertIs(value, self.load(None, None, {"DS_OBSERVABILITY__TRACES": text}).observability.traces)
+        for text in ("", "True", "TRUE", "yes", "1", "0", "on"):
+            message = self.refused(environment={"DS_OBSERVABILITY__TRACES": text})
+            self.assertEqual(
+                "observability.traces must be true or false; environment variable DS_OBSERVABILITY__TRACES sets it to "
+                f"{text!r}.",
+                message,
+            )
+        self.assertTrue(self.load(None, self.file("observability.traces = true"), {}).observability.traces)
+        for text in ("'true'", "1", "[true]"):
+            self.assertIn("must be true or false", self.refused(file=self.file(f"observability.traces = {text}")))
 
-        self.assertEqual(set(), set(kinds(Settings)) - {int, bool, str, tuple[str, ...]})
+    def test_words_may_be_in_any_case_in_the_environment_only(self) -> None:
+        for name, words in CHOICES.items():
+            listed = isinstance(get(Settings(), name), tuple) or name.endswith("alpn_protocols")
+            for word, canonical in words.items():
+                expected = (canonical,) if listed else canonical
+                written = f"['{word}']" if listed else f"'{word}'"
+                for loaded in (
+                    read_layers(None, None, {variable(name): word.upper()}, str(self.folder)),
+                    read_layers(None, self.file(f"{name} = {written}"), {}, str(self.folder)),
+                ):
+                    self.assertEqual(expected, get(loaded.settings, name))
+                if word.upper() != word:
+                    error = self.refusal(file=self.file(f"{name} = {written.upper()}"))
+                    self.assertEqual(("load_config", "InvalidValue"), (error.phase, error.rule))
+                    self.assertIn(f"{name} must be {words_of(name)}; ", str(error))
+
+    def test_two_names_of_one_word_are_one(self) -> None:
+        versions = self.load(None, None, {"DS_TRANSPORT__HTTP__VERSIONS": "1.1, http1, H1"}).transport.http.versions
+        self.assertEqual(("http1",), versions)
+
+    def test_a_version_of_tls_is_no_number(self) -> None:
+        message = self.refused(file=self.file("transport.tls.min_version = 1.2"))
+        self.assertIn("transport.tls.min_version must be a text in quotes, one of 1.2 or 1.3; ", message)
+
+    def test_texts_have_no_control_characters(self) -> None:
+        for value in ("/a\x00b", "/a\nb", "/\x7f", "/\udcff"):
+            message = self.refused(environment={"DS_STORAGE__DATA_DIR": value})
+            self.assertIn("storage.data_dir must be a text without control characters; ", message)
+        self.assertEqual(
+            "/caf\u00e9 x", self.load(None, None, {"DS_STORAGE__DATA_DIR": "/caf\u00e9 x"}).storage.data_dir
+        )
+
+    def test_no_secret_is_repeated(self) -> None:
+        message = self.refused(environment={"DS_HTTP__CORS_ORIGINS": "https://me:hush@a.example"})
+        self.assertIn("'https://***@a.example'", message)
+        self.assertNotIn("hush", message)
+
+    def test_the_loader_knows_the_type_of_every_setting(self) -> None:
+        self.assertEqual({int, bool, str, tuple[str, ...]}, set(KINDS.values()))

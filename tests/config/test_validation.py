@@ -46,11 +46,12 @@ class RuleTests(SynchronousTestCase):
 
     def test_numbers_are_1_or_more(self) -> None:
         may_be_0 = {"transport.connection.sse_reconnect_interval_secs"}
-        powers_of_two = {"storage.acid_shard_count"}
-        names = {name for name, default in defaults() if isinstance(default, int)}
+        with_more_to_them = {"storage.acid_shard_count", "transport.connection.drain_spread_secs"}
+        names = {name for name, default in defaults() if type(default) is int}
         self.assertTrue(may_be_0 < names)
-        for name in names - may_be_0 - powers_of_two:
-            self.assertTrue(self.is_right(name, 1))
+        for name in names - may_be_0 - with_more_to_them:
+            # The time to drain is more than that in which clients are told to go.
+            self.assertTrue(self.is_right(name, 3 if name == "transport.connection.drain_timeout_secs" else 1))
             for value in (0, -1):
                 self.assertIn("1 or more", self.refused(name, value))
         for name in may_be_0:
@@ -80,10 +81,10 @@ class RuleTests(SynchronousTestCase):
             self.assertIn("memory", self.refused("storage.mode", value))
 
     def test_the_log_level_is_one_that_there_is(self) -> None:
-        for value in ("debug", "info"):
+        for value in ("debug", "info", "warn", "error"):
             self.assertTrue(self.is_right("observability.log_level", value))
         for value in ("", "loud", "INFO"):
-            self.assertIn("debug or info", self.refused("observability.log_level", value))
+            self.assertIn("debug, info, warn or error", self.refused("observability.log_level", value))
 
     def test_base_paths(self) -> None:
         for value in ("/", "/v1/stream", "/a", "/a.b/c-d", "/~me/@x", "/..a", "/a..b/.c"):

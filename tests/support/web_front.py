@@ -20,7 +20,7 @@ reactor = cast(Any, running_reactor)
 def main(port: int) -> None:
     """Serve until SIGTERM."""
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)])
-    daemon = Daemon(load(None, None, os.environ), reactor)
+    daemon = Daemon(load(None, None, os.environ).settings, reactor)
     daemon.start_without_port()
     reactor.listenTCP(port, Site(daemon.tree, parsePOSTFormSubmission=False), backlog=1024, interface="127.0.0.1")
     reactor.callWhenRunning(lambda: signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(reactor.stop)))

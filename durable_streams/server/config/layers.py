@@ -1,137 +1,269 @@
-"""Where settings come from: defaults, a profile, a file, the environment; what comes later wins."""
+"""Where settings come from: defaults, a profile, files, the environment, the command line; what comes later wins."""
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import Any, Final, NamedTuple, get_type_hints
 
 from msgspec import Struct
-from msgspec.structs import replace
 
+from .conversion import KINDS, convert
+from .legacy import LEGACY, RUST_LOG, modern
 from .settings import Settings
-from .validation import ConfigError, validate
+from .validation import ConfigError, validate, warnings_about
 
 PREFIX: Final = "DS_"
 
-_WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
+#: The folder of ``default.toml``, ``local.toml`` and the files of profiles, unless another is given.
+CONFIG_DIR: Final = "/etc/durable-streams"
 
-#: Settings that are one of some words, which may be in any case in the environment.
-_WORDS: Final = frozenset(["storage.mode", "storage.acid_backend", "observability.log_level"])
+_PROD: Final[dict[str, Any]] = {
+    "limits.max_memory_bytes": 536_870_912,
+    "limits.max_stream_bytes": 268_435_456,
+    "storage.mode": "file-durable",
+    "storage.data_dir": "/var/lib/durable-streams",
+}
+_BOTH_VERSIONS: Final[dict[str, Any]] = {
+    "transport.http.versions": ("http1", "http2"),
+    "transport.tls.alpn_protocols": ("h2", "http/1.1"),
+}
 
 #: What a built-in profile sets, by dotted name.
 PROFILES: Final[dict[str, dict[str, Any]]] = {
     "default": {},
-    "dev": {"server.bind_address": "127.0.0.1:4437", "observability.log_level": "debug"},
-    "prod": {
-        "limits.max_memory_bytes": 536_870_912,
-        "limits.max_stream_bytes": 268_435_456,
-        "storage.mode": "file-durable",
-        "storage.data_dir": "/var/lib/durable-streams",
+    "dev": {
+        "server.bind_address": "127.0.0.1:4437",
+        "observability.log_level": "debug",
+        "observability.access_log": "all",
     },
+    "prod": _PROD,
+    "prod-tls": {**_PROD, "transport.mode": "tls", **_BOTH_VERSIONS},
+    "prod-mtls": {**_PROD, "transport.mode": "mtls", **_BOTH_VERSIONS},
 }
 
+_PROFILE_NAME: Final = re.compile(r"[a-z0-9_-]+")
 
-def load(profile: str | None, config_file: str | None, environment: Mapping[str, str]) -> Settings:
+_UNREADABLE: Final = "The configuration file {} can't be read: {}."
+
+_VERSIONS: Final = "transport.http.versions"
+_ALPN: Final = "transport.tls.alpn_protocols"
+
+#: What is applied first in a layer, so that what is in use wins over the names that were, and ALPN over what the
+#: versions of HTTP make of it.
+_FIRST: Final = {name: place for place, name in enumerate([*LEGACY, _VERSIONS])}
+
+
+class Loaded(Struct, frozen=True):
+    """
+    What the layers come to.
+
+    :ivar profile: the name of the profile.
+    :ivar sources: where the settings that are not at their defaults come from, by dotted name.
+    :ivar warnings: what is allowed, and may still not be meant; a sentence or two each.
+    """
+
+    settings: Settings
+    profile: str
+    sources: dict[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+class _Entry(NamedTuple):
+    """What a layer says of one setting; ``is_text`` where it can only be text."""
+
+    name: str
+    value: Any
+    source: str
+    is_text: bool = False
+
+
+def load(
+    profile: str | None,
+    config_file: str | None,
+    environment: Mapping[str, str],
+    config_dir: str | None = None,
+    listen: Sequence[str] = (),
+) -> Loaded:
     """
     Put the layers together and check the outcome.
 
-    :param profile: one of :data:`PROFILES`, in any case; None or empty for the default one.
+    :param profile: one of :data:`PROFILES` or of a file in the folder, in any case; None or empty for the default one.
     :param config_file: a TOML file's path.
+    :param config_dir: the folder of the other files; None for :data:`CONFIG_DIR`, which need not be there.
+    :param listen: endpoints from the command line.
+    :raises ConfigError: a layer can't be read, names no setting, or sets one to what it can't be; or all of them
+        together break a rule.
+    """
+    loaded = read_layers(profile, config_file, environment, config_dir, listen)
+    validate(loaded.settings, loaded.sources, loaded.profile)
+    return Loaded(loaded.settings, loaded.profile, loaded.sources, (*loaded.warnings, *warnings_about(loaded.settings)))
+
+
+def read_layers(
+    profile: str | None,
+    config_file: str | None,
+    environment: Mapping[str, str],
+    config_dir: str | None = None,
+    listen: Sequence[str] = (),
+) -> Loaded:
+    """
+    Put the layers together, whatever they come to: :func:`load` without the rules.
+
     :raises ConfigError: a layer can't be read, names no setting, or sets one to what it can't be.
     """
-    settings = Settings()
-    sources: dict[str, str] = {}
-    for source, name, value in _layers(profile, config_file, environment):
-        settings = _with(settings, name.split("."), value, name, source)
-        sources[name] = source
-    validate(settings, sources)
-    return settings
-
-
-def setting_names(settings_type: type[Struct] = Settings, prefix: str = "") -> Iterator[str]:
-    """List the dotted names of all settings."""
-    for name, kind in get_type_hints(settings_type).items():
-        if isinstance(kind, type) and issubclass(kind, Struct):
-            yield from setting_names(kind, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-def _layers(
-    profile: str | None, config_file: str | None, environment: Mapping[str, str]
-) -> Iterator[tuple[str, str, Any]]:
-    chosen = (profile or "default").strip().lower()
-    if chosen not in PROFILES:
-        raise ConfigError(f"There is no profile {chosen}. There are: {', '.join(PROFILES)}.")
-    for name, value in PROFILES[chosen].items():
-        yield f"profile {chosen}", name, value
+    chosen = (profile or "").strip().lower() or "default"
+    layers = _Layers()
+    layers.add(_Entry(name, value, f"profile {chosen}") for name, value in PROFILES.get(chosen, {}).items())
+    for path in _files(chosen, config_dir):
+        layers.add(_entries(path))
     if config_file is not None:
-        for name, value in _flatten(_read_toml(config_file)):
-            yield config_file, name, value
-    for variable in sorted(environment):
-        # All settings have a group. What has none, such as the DS_PORT of a service called ds, is not meant for us.
-        if variable.startswith(PREFIX) and "__" in variable:
-            name = variable.removeprefix(PREFIX).lower().replace("__", ".")
-            value = environment[variable]
-            yield f"environment variable {variable}", name, value.lower() if name in _WORDS else value
+        layers.add(_entries(_given(config_file)))
+    layers.add(_environment(environment))
+    if listen:
+        layers.add([_Entry("server.listen", list(listen), "--listen")])
+    layers.infer()
+    return Loaded(_settings(Settings, "", layers.values), chosen, layers.sources, tuple(layers.warnings))
 
 
-def _read_toml(path: str) -> dict[str, Any]:
+class _Layers:
+    """What the layers have come to so far."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
+        self.warnings: list[str] = []
+        self._legacy: set[str] = set()
+
+    def add(self, layer: Iterable[_Entry]) -> None:
+        """Apply a layer over those that are there."""
+        for entry in sorted(layer, key=lambda entry: _FIRST.get(entry.name, len(_FIRST))):
+            name, value, source, is_text = entry
+            if name in LEGACY and (name != RUST_LOG or is_text):
+                self._add_legacy(entry)
+            elif name in KINDS:
+                self._set(name, convert(name, value, source, is_text), source)
+            else:
+                near = get_close_matches(name, KINDS, n=1)
+                hint = f" Is it {near[0]}?" if near else ""
+                raise _refused("UnknownSetting", f"{name}, set by {source}, is not a setting.{hint}")
+
+    def _add_legacy(self, entry: _Entry) -> None:
+        name, value, source, is_text = entry
+        try:
+            current = modern(name, value, source, is_text)
+        except ConfigError as error:
+            if name != RUST_LOG:
+                raise
+            # The variable may be there for another program.
+            self.warnings.append(f"{error} It counts for nothing.")
+            return
+        self._legacy.add(name)
+        if current is not None:
+            self._set(LEGACY[name], current, source if is_text else f"{name} in {source}")
+
+    def _set(self, name: str, value: Any, source: str) -> None:
+        self.values[name] = value
+        self.sources[name] = source
+        if name == _VERSIONS:
+            self.values.pop(_ALPN, None)
+            self.sources.pop(_ALPN, None)
+
+    def infer(self) -> None:
+        """Have what only followed from something else when that still had its legacy name."""
+        if {"tls.cert_path", "tls.key_path"} <= self._legacy and "transport.mode" not in self.values:
+            self._set("transport.mode", "tls", "tls.cert_path and tls.key_path")
+
+
+def _settings(group: type[Struct], prefix: str, values: Mapping[str, Any]) -> Any:
+    """Make the tree of settings; what has no value keeps its default."""
+    made = {}
+    for name, kind in get_type_hints(group).items():
+        if isinstance(kind, type) and issubclass(kind, Struct):
+            made[name] = _settings(kind, f"{prefix}{name}.", values)
+        elif prefix + name in values:
+            made[name] = values[prefix + name]
+    return group(**made)
+
+
+def _refused(rule: str, message: str) -> ConfigError:
+    return ConfigError(message, rule=rule, phase="load_config")
+
+
+def _files(profile: str, config_dir: str | None) -> list[Path]:
+    """List the files of a folder that are layers, in their order."""
+    folder = Path(CONFIG_DIR)
+    if config_dir is not None:
+        folder = _given(config_dir)
+        if not folder.is_dir():
+            why = "is not a directory" if folder.exists() else "does not exist"
+            raise _refused("ConfigDirNotFound", f"The folder {folder}, given by --config-dir, {why}.")
+    if _PROFILE_NAME.fullmatch(profile) is None:
+        raise _refused(
+            "InvalidProfileName",
+            f"A profile can't be called {profile!r}: its name has letters, digits, - and _ only. "
+            f"There are: {', '.join(PROFILES)}.",
+        )
+    files = [folder / f"{name}.toml" for name in dict.fromkeys(("default", profile, "local"))]
+    found = [path for path in files if _is_there(path)]
+    own = folder / f"{profile}.toml"
+    if profile not in PROFILES and own not in found:
+        there = sorted({*PROFILES, *(path.stem for path in folder.glob("*.toml"))} - {"local"})
+        raise _refused(
+            "UnknownProfile",
+            f"There is no profile {profile}, and no file {own} to make it one. There are: {', '.join(there)}.",
+        )
+    return found
+
+
+def _is_there(path: Path) -> bool:
+    """Find out whether there is a file. A link to nothing is there, and so is what only others may read."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
     except OSError as error:
-        raise ConfigError(f"The configuration file {path} can't be read: {error.strerror}.") from None
+        raise _refused("FileNotReadable", _UNREADABLE.format(path, error.strerror)) from None
+    return True
+
+
+def _given(path: str) -> Path:
+    """Take a path from the command line. An empty one would be the current directory."""
+    if not path.strip():
+        raise _refused("EmptyPath", "--config and --config-dir need a path, but one of them is empty.")
+    return Path(path)
+
+
+def _entries(path: Path) -> Iterator[_Entry]:
+    """Read a file."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        rule = "OverrideFileNotFound" if isinstance(error, FileNotFoundError) else "FileNotReadable"
+        raise _refused(rule, _UNREADABLE.format(path, error.strerror)) from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"The configuration file {path} is not TOML: {error}.") from None
+        raise _refused("TomlParse", f"The configuration file {path} is not TOML: {error}.") from None
+    return (_Entry(name, value, str(path)) for name, value in _flatten(table))
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
+        full = prefix + name
+        if isinstance(value, Mapping) and (value or not (full in KINDS or full in LEGACY)):
+            yield from _flatten(value, f"{full}.")
         else:
-            yield prefix + name, value
+            yield full, value
 
 
-def _with(settings: Any, path: list[str], value: Any, name: str, source: str) -> Any:
-    """Set one field in a tree of frozen settings."""
-    kinds = get_type_hints(type(settings))
-    kind = kinds.get(path[0])
-    is_group = isinstance(kind, type) and issubclass(kind, Struct)
-    if kind is None or is_group != (len(path) > 1):
-        near = get_close_matches(name, list(setting_names()), n=1)
-        hint = f" Is it {near[0]}?" if near else ""
-        raise ConfigError(f"{name}, set by {source}, is not a setting.{hint}")
-    if is_group:
-        return replace(settings, **{path[0]: _with(getattr(settings, path[0]), path[1:], value, name, source)})
-    return replace(settings, **{path[0]: _convert(value, kind, name, source)})
-
-
-def _convert(value: Any, kind: Any, name: str, source: str) -> Any:
-    if kind is int:
-        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
-            return value
-        if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value.strip()):
-            return int(value)
-        wanted = "a whole number of 18 digits at the most"
-    elif kind is bool:
-        if isinstance(value, bool):
-            return value
-        if value in ("true", "false"):
-            return value == "true"
-        wanted = "true or false"
-    elif get_origin(kind) is tuple and get_args(kind)[0] is str:
-        if isinstance(value, str):
-            return tuple(item.strip() for item in value.split(",") if item.strip())
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        wanted = "a list of texts"
-    else:
-        if isinstance(value, str):
-            return value.strip()
-        wanted = "a text"
-    raise ConfigError(f"{name} must be {wanted}, but {source} sets it to {value!r}.")
+def _environment(environment: Mapping[str, str]) -> Iterator[_Entry]:
+    for variable in sorted(environment):
+        # All settings have a group. What has none, such as the DS_PORT of a service called ds, is not meant for us.
+        if variable.startswith(PREFIX) and "__" in variable:
+            name = variable.removeprefix(PREFIX).lower().replace("__", ".")
+            yield _Entry(name, environment[variable], f"environment variable {variable}", True)
+    if environment.get(RUST_LOG, "").strip():
+        yield _Entry(RUST_LOG, environment[RUST_LOG], f"environment variable {RUST_LOG}", True)

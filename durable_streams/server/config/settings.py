@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 
@@ -164,3 +166,11 @@ class Settings(Struct, frozen=True):
     transport: TransportSettings = TransportSettings()
     proxy: ProxySettings = ProxySettings()
     observability: ObservabilitySettings = ObservabilitySettings()
+
+
+def value_of(settings: Settings, name: str) -> Any:
+    """Get a setting by its dotted name."""
+    value: Any = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value

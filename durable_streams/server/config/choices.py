@@ -1,0 +1,60 @@
+"""The settings that are one of some words, and what else each word may be called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+#: What ``storage.mode`` may be, and what each is called here.
+STORAGE_MODES: Final = {
+    "memory": "memory",
+    "file": "file-durable",
+    "file-durable": "file-durable",
+    "file-fast": "file-fast",
+    "acid": "acid",
+    "sqlite": "acid",
+    "redb": "acid",
+}
+
+#: What ``storage.acid_backend`` may be, and what each is called here.
+ACID_BACKENDS: Final = {"file": "file", "in-memory": "in-memory", "memory": "in-memory", "inmemory": "in-memory"}
+
+_TLS_VERSIONS: Final = {
+    alias: version
+    for version in ("1.2", "1.3")
+    for alias in (version, f"tls{version}", f"tls-{version}", f"tls_{version}", f"tlsv{version}")
+}
+
+
+def _words(*words: str) -> dict[str, str]:
+    return {word: word for word in words}
+
+
+#: By dotted name, what such a setting may be, and what each is called here. Of a list, it is each item.
+CHOICES: Final[dict[str, Mapping[str, str]]] = {
+    "storage.mode": STORAGE_MODES,
+    "storage.acid_backend": ACID_BACKENDS,
+    "http.cache": _words("no-store", "private", "public"),
+    "transport.mode": _words("http", "tls", "mtls"),
+    "transport.http.versions": {
+        **dict.fromkeys(("http1", "1.1", "http1.1", "http/1.1", "h1"), "http1"),
+        **dict.fromkeys(("http2", "2", "h2"), "http2"),
+    },
+    "transport.tls.min_version": _TLS_VERSIONS,
+    "transport.tls.max_version": _TLS_VERSIONS,
+    "transport.tls.alpn_protocols": {
+        **dict.fromkeys(("http/1.1", "http1", "h1"), "http/1.1"),
+        **dict.fromkeys(("h2", "http2"), "h2"),
+    },
+    "proxy.forwarded_headers": {**_words("none", "x-forwarded", "forwarded"), "xforwarded": "x-forwarded"},
+    "proxy.identity.mode": _words("none", "header"),
+    "observability.log_level": _words("debug", "info", "warn", "error"),
+    "observability.log_format": _words("text", "json"),
+    "observability.access_log": _words("none", "failures", "all"),
+}
+
+
+def words_of(name: str) -> str:
+    """Say, for a message, what a setting may be, each under its own name."""
+    *first, last = dict.fromkeys(CHOICES[name].values())
+    return f"{', '.join(first)} or {last}"

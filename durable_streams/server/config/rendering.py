@@ -1,0 +1,67 @@
+"""The settings that are in force, written for people and for programs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from .conversion import KINDS
+from .layers import Loaded
+from .settings import value_of
+from .showing import concealed
+
+_ESCAPED: Final = re.compile(r'["\\\x00-\x1f\x7f]')
+
+
+def as_toml(loaded: Loaded) -> str:
+    """
+    Write a configuration file that comes to the same settings, each with where it is from.
+
+    What may be secret is hidden. Settings that are not set, for which TOML has no value, are comments.
+    """
+    return "".join(_line(loaded, name) for name in KINDS)
+
+
+def as_json(loaded: Loaded) -> bytes:
+    """Write the profile, the warnings and, by dotted name, each setting's value and source, without secrets."""
+    return msgspec.json.encode(
+        {
+            "profile": loaded.profile,
+            "settings": {
+                name: {"value": _without_secrets(value_of(loaded.settings, name)), "source": _source(loaded, name)}
+                for name in KINDS
+            },
+            "warnings": loaded.warnings,
+        }
+    )
+
+
+def toml_value(value: Any) -> str:
+    """Write a value as TOML has it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, str):
+        return '"' + _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", value) + '"'
+    return str(value)
+
+
+def _line(loaded: Loaded, name: str) -> str:
+    value = _without_secrets(value_of(loaded.settings, name))
+    source = _source(loaded, name)
+    return f"# {name} is not set  # {source}\n" if value is None else f"{name} = {toml_value(value)}  # {source}\n"
+
+
+def _source(loaded: Loaded, name: str) -> str:
+    """Say where a setting comes from, in one line whatever the paths are called."""
+    source = loaded.sources.get(name, "default")
+    return source if source.isprintable() else ascii(source)
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_without_secrets, value))
+    return concealed(value) if isinstance(value, str) else value

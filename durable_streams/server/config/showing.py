@@ -1,0 +1,32 @@
+"""How values of settings are shown to people, without the secrets that some may hold."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_HIDDEN: Final = "***"
+
+#: The user and the password in a URL.
+_USERINFO: Final = re.compile(r"(?<=://)[^/?#\s]*(?=@)")
+
+#: An argument of a string endpoint or a query whose name says that it is a secret, up to the next argument. In an
+#: endpoint a colon that belongs to a value has a backslash before it.
+_SECRET: Final = re.compile(
+    r"((?:^|[:?&;])[\w-]*(?:passw|passphrase|secret|token|credential|private_?key)[\w-]*=)(?:\\.|[^:&;\\])*",
+    re.IGNORECASE,
+)
+
+
+def concealed(text: str) -> str:
+    """Hide what may be a secret in a text."""
+    return _SECRET.sub(rf"\1{_HIDDEN}", _USERINFO.sub(_HIDDEN, text))
+
+
+def shown(value: object) -> str:
+    """Write a value for a message."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(shown, value))}]"
+    return repr(concealed(value)) if isinstance(value, str) else repr(value)
