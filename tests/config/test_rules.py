@@ -1,0 +1,637 @@
+"""Every rule broken once: its name, its phase, and the whole message."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from durable_streams.server.config import rules, transport_rules
+from durable_streams.server.config.validation import ConfigError
+
+from .test_layers import LoadTests, variable
+
+TLS: Final = {
+    "transport.mode": "tls",
+    "transport.tls.cert_path": "/cert.pem",
+    "transport.tls.key_path": "/key.pem",
+}
+MTLS: Final = {**TLS, "transport.mode": "mtls", "transport.tls.client_ca_path": "/ca.pem"}
+PROXY: Final = {
+    "proxy.enabled": "true",
+    "proxy.forwarded_headers": "forwarded",
+    "proxy.trusted_proxies": "10.0.0.0/8, ::1",
+}
+ADMIN: Final = {"admin.enabled": "true"}
+
+Case = tuple[str, dict[str, str], str]
+
+#: By the rule's name: settings that break it, and what is said then.
+CASES: Final[list[Case]] = [
+    (
+        "InvalidBindAddress",
+        {"server.bind_address": "localhost:4437"},
+        (
+            "server.bind_address must be an IP address and a port, such as 127.0.0.1:4437; environment "
+            "variable DS_SERVER__BIND_ADDRESS sets it to 'localhost:4437'."
+        ),
+    ),
+    (
+        "MaxMemoryBytesTooSmall",
+        {"limits.max_memory_bytes": "0"},
+        ("limits.max_memory_bytes must be 1 or more; environment variable DS_LIMITS__MAX_MEMORY_BYTES sets it to 0."),
+    ),
+    (
+        "MaxStreamBytesTooSmall",
+        {"limits.max_stream_bytes": "0"},
+        ("limits.max_stream_bytes must be 1 or more; environment variable DS_LIMITS__MAX_STREAM_BYTES sets it to 0."),
+    ),
+    (
+        "MaxStreamsTooSmall",
+        {"limits.max_streams": "0"},
+        "limits.max_streams must be 1 or more; environment variable DS_LIMITS__MAX_STREAMS sets it to 0.",
+    ),
+    (
+        "MaxProducersPerStreamTooSmall",
+        {"limits.max_producers_per_stream": "0"},
+        (
+            "limits.max_producers_per_stream must be 1 or more; environment variable "
+            "DS_LIMITS__MAX_PRODUCERS_PER_STREAM sets it to 0."
+        ),
+    ),
+    (
+        "MaxRequestBodyBytesTooSmall",
+        {"limits.max_request_body_bytes": "0"},
+        (
+            "limits.max_request_body_bytes must be 1 or more; environment variable "
+            "DS_LIMITS__MAX_REQUEST_BODY_BYTES sets it to 0."
+        ),
+    ),
+    (
+        "MaxStreamNameBytesTooSmall",
+        {"limits.max_stream_name_bytes": "0"},
+        (
+            "limits.max_stream_name_bytes must be 1 or more; environment variable "
+            "DS_LIMITS__MAX_STREAM_NAME_BYTES sets it to 0."
+        ),
+    ),
+    (
+        "MaxStreamNameSegmentsTooSmall",
+        {"limits.max_stream_name_segments": "0"},
+        (
+            "limits.max_stream_name_segments must be 1 or more; environment variable "
+            "DS_LIMITS__MAX_STREAM_NAME_SEGMENTS sets it to 0."
+        ),
+    ),
+    (
+        "MaxHeaderBytesTooSmall",
+        {"limits.max_header_bytes": "0"},
+        ("limits.max_header_bytes must be 1 or more; environment variable DS_LIMITS__MAX_HEADER_BYTES sets it to 0."),
+    ),
+    (
+        "MaxTargetBytesTooSmall",
+        {"limits.max_target_bytes": "0"},
+        ("limits.max_target_bytes must be 1 or more; environment variable DS_LIMITS__MAX_TARGET_BYTES sets it to 0."),
+    ),
+    (
+        "MaxConnectionsTooSmall",
+        {"limits.max_connections": "0"},
+        ("limits.max_connections must be 1 or more; environment variable DS_LIMITS__MAX_CONNECTIONS sets it to 0."),
+    ),
+    (
+        "MaxQueuedBytesTooSmall",
+        {"limits.max_queued_bytes": "0"},
+        ("limits.max_queued_bytes must be 1 or more; environment variable DS_LIMITS__MAX_QUEUED_BYTES sets it to 0."),
+    ),
+    (
+        "InvalidMaxStorageJobs",
+        {"limits.max_storage_jobs": "0"},
+        ("limits.max_storage_jobs must be 1 or more; environment variable DS_LIMITS__MAX_STORAGE_JOBS sets it to 0."),
+    ),
+    (
+        "LongPollTimeoutTooSmall",
+        {"transport.connection.long_poll_timeout_secs": "0"},
+        (
+            "transport.connection.long_poll_timeout_secs must be 1 or more; environment variable "
+            "DS_TRANSPORT__CONNECTION__LONG_POLL_TIMEOUT_SECS sets it to 0."
+        ),
+    ),
+    (
+        "HeaderTimeoutTooSmall",
+        {"transport.connection.header_timeout_secs": "0"},
+        (
+            "transport.connection.header_timeout_secs must be 1 or more; environment variable "
+            "DS_TRANSPORT__CONNECTION__HEADER_TIMEOUT_SECS sets it to 0."
+        ),
+    ),
+    (
+        "BodyTimeoutTooSmall",
+        {"transport.connection.body_timeout_secs": "0"},
+        (
+            "transport.connection.body_timeout_secs must be 1 or more; environment variable "
+            "DS_TRANSPORT__CONNECTION__BODY_TIMEOUT_SECS sets it to 0."
+        ),
+    ),
+    (
+        "IdleTimeoutTooSmall",
+        {"transport.connection.idle_timeout_secs": "0"},
+        (
+            "transport.connection.idle_timeout_secs must be 1 or more; environment variable "
+            "DS_TRANSPORT__CONNECTION__IDLE_TIMEOUT_SECS sets it to 0."
+        ),
+    ),
+    (
+        "StallTimeoutTooSmall",
+        {"transport.connection.stall_timeout_secs": "0"},
+        (
+            "transport.connection.stall_timeout_secs must be 1 or more; environment variable "
+            "DS_TRANSPORT__CONNECTION__STALL_TIMEOUT_SECS sets it to 0."
+        ),
+    ),
+    (
+        "SseReconnectIntervalTooSmall",
+        {"transport.connection.sse_reconnect_interval_secs": "-1"},
+        (
+            "transport.connection.sse_reconnect_interval_secs must be 0, for never, or more; environment "
+            "variable DS_TRANSPORT__CONNECTION__SSE_RECONNECT_INTERVAL_SECS sets it to -1."
+        ),
+    ),
+    (
+        "InvalidDrainSpread",
+        {"transport.connection.drain_spread_secs": "30"},
+        (
+            "transport.connection.drain_spread_secs must be 0 or more, and less than the time that all "
+            "clients have, while transport.connection.drain_timeout_secs is 30 by the default; environment "
+            "variable DS_TRANSPORT__CONNECTION__DRAIN_SPREAD_SECS sets it to 30."
+        ),
+    ),
+    (
+        "InvalidAcidShardCount",
+        {"storage.acid_shard_count": "3"},
+        (
+            "storage.acid_shard_count must be a power of two from 1 to 256; environment variable "
+            "DS_STORAGE__ACID_SHARD_COUNT sets it to 3."
+        ),
+    ),
+    (
+        "EmptyCorsOrigin",
+        {"http.cors_origins": ""},
+        (
+            "http.cors_origins must be *, or a list of origins such as https://app.example.com; environment "
+            "variable DS_HTTP__CORS_ORIGINS sets it to ''."
+        ),
+    ),
+    (
+        "InvalidStreamBasePath",
+        {"http.stream_base_path": "/a/"},
+        (
+            "http.stream_base_path must be /, or a path like /v1/stream: no slash at its end, no . or .., "
+            "only letters, digits and -._~!$&'()+,;=@; environment variable DS_HTTP__STREAM_BASE_PATH sets it"
+            " to '/a/'."
+        ),
+    ),
+    (
+        "InvalidAdminBasePath",
+        {"admin.base_path": "/"},
+        (
+            "admin.base_path must be a path like /admin, and not /: no slash at its end, no . or .., only "
+            "letters, digits and -._~!$&'()+,;=@; environment variable DS_ADMIN__BASE_PATH sets it to '/'."
+        ),
+    ),
+    (
+        "EmptyHttpVersions",
+        {"transport.http.versions": ""},
+        (
+            "transport.http.versions must be a list of http1, http2 or both; environment variable "
+            "DS_TRANSPORT__HTTP__VERSIONS sets it to []."
+        ),
+    ),
+    (
+        "EmptyPath",
+        {"observability.log_file": ""},
+        (
+            "observability.log_file must be the path of a file, or left out; environment variable "
+            "DS_OBSERVABILITY__LOG_FILE sets it to ''."
+        ),
+    ),
+    (
+        "AdminBindAddressRequiresAdmin",
+        {"admin.bind_address": "127.0.0.1:1"},
+        (
+            "admin.bind_address must be left out, or admin.enabled set to true, while admin.enabled is false "
+            "by the default; environment variable DS_ADMIN__BIND_ADDRESS sets it to '127.0.0.1:1'."
+        ),
+    ),
+    (
+        "InvalidCorsOrigin",
+        {"http.cors_origins": "app.example"},
+        (
+            "http.cors_origins must be *, or a list of origins such as https://app.example.com; environment "
+            "variable DS_HTTP__CORS_ORIGINS sets it to 'app.example'."
+        ),
+    ),
+    (
+        "DrainTimeoutTooSmall",
+        {"transport.connection.drain_timeout_secs": "0"},
+        (
+            "transport.connection.drain_timeout_secs must be 1 or more; environment variable "
+            "DS_TRANSPORT__CONNECTION__DRAIN_TIMEOUT_SECS sets it to 0."
+        ),
+    ),
+    (
+        "InvalidDrainSpread",
+        {"transport.connection.drain_timeout_secs": "2"},
+        (
+            "transport.connection.drain_spread_secs must be 0 or more, and less than the time that all "
+            "clients have, while transport.connection.drain_timeout_secs is 2 by environment variable "
+            "DS_TRANSPORT__CONNECTION__DRAIN_TIMEOUT_SECS; the default sets it to 2."
+        ),
+    ),
+    (
+        "InvalidDrainSpread",
+        {"transport.connection.drain_spread_secs": "-1"},
+        (
+            "transport.connection.drain_spread_secs must be 0 or more, and less than the time that all "
+            "clients have, while transport.connection.drain_timeout_secs is 30 by the default; environment "
+            "variable DS_TRANSPORT__CONNECTION__DRAIN_SPREAD_SECS sets it to -1."
+        ),
+    ),
+    (
+        "EmptyStorageDataDir",
+        {"storage.mode": "sqlite", "storage.data_dir": " "},
+        (
+            "storage.data_dir must be the path of a directory while storage.mode is 'acid' by environment "
+            "variable DS_STORAGE__MODE; environment variable DS_STORAGE__DATA_DIR sets it to ''."
+        ),
+    ),
+    (
+        "InvalidAdminBindAddress",
+        ADMIN | {"admin.bind_address": "localhost:1"},
+        (
+            "admin.bind_address must be an IP address and a port, such as 127.0.0.1:4437; environment "
+            "variable DS_ADMIN__BIND_ADDRESS sets it to 'localhost:1'."
+        ),
+    ),
+    (
+        "AdminBindAddressConflictsWithBindAddress",
+        ADMIN | {"admin.bind_address": "0.0.0.0:4437"},
+        (
+            "admin.bind_address must be another address and port while server.bind_address is '0.0.0.0:4437' "
+            "by the default; environment variable DS_ADMIN__BIND_ADDRESS sets it to '0.0.0.0:4437'."
+        ),
+    ),
+    (
+        "AdminBasePathConflictsWithStreamBasePath",
+        ADMIN | {"admin.base_path": "/v1"},
+        (
+            "admin.base_path must be a path neither above nor below that of the streams, or have a listener "
+            "of its own by admin.bind_address, while http.stream_base_path is '/v1/stream' by the default; "
+            "environment variable DS_ADMIN__BASE_PATH sets it to '/v1'."
+        ),
+    ),
+    (
+        "EmptyPath",
+        {"transport.tls.cert_path": ""},
+        (
+            "transport.tls.cert_path must be the path of a PEM file, or left out; environment variable "
+            "DS_TRANSPORT__TLS__CERT_PATH sets it to ''."
+        ),
+    ),
+    (
+        "HttpModeDisallowsTlsField",
+        {"transport.tls.cert_path": "/c"},
+        (
+            "transport.tls.cert_path must be left out, or transport.mode set to tls or mtls, while "
+            "transport.mode is 'http' by the default; environment variable DS_TRANSPORT__TLS__CERT_PATH sets "
+            "it to '/c'."
+        ),
+    ),
+    (
+        "HttpModeDisallowsTlsField",
+        {"transport.tls.key_path": "/c"},
+        (
+            "transport.tls.key_path must be left out, or transport.mode set to tls or mtls, while "
+            "transport.mode is 'http' by the default; environment variable DS_TRANSPORT__TLS__KEY_PATH sets "
+            "it to '/c'."
+        ),
+    ),
+    (
+        "HttpModeDisallowsTlsField",
+        {"transport.tls.client_ca_path": "/c"},
+        (
+            "transport.tls.client_ca_path must be left out, or transport.mode set to tls or mtls, while "
+            "transport.mode is 'http' by the default; environment variable DS_TRANSPORT__TLS__CLIENT_CA_PATH "
+            "sets it to '/c'."
+        ),
+    ),
+    (
+        "MissingTlsField",
+        {"transport.mode": "tls"},
+        (
+            "transport.tls.cert_path must be the path of a PEM file while transport.mode is 'tls' by "
+            "environment variable DS_TRANSPORT__MODE; it is not set."
+        ),
+    ),
+    (
+        "MissingTlsField",
+        {"transport.mode": "tls", "transport.tls.cert_path": "/c"},
+        (
+            "transport.tls.key_path must be the path of a PEM file while transport.mode is 'tls' by "
+            "environment variable DS_TRANSPORT__MODE; it is not set."
+        ),
+    ),
+    (
+        "MissingTlsField",
+        TLS | {"transport.mode": "mtls"},
+        (
+            "transport.tls.client_ca_path must be the path of a PEM file while transport.mode is 'mtls' by "
+            "environment variable DS_TRANSPORT__MODE; it is not set."
+        ),
+    ),
+    (
+        "ClientCaRequiresMtls",
+        TLS | {"transport.tls.client_ca_path": "/ca.pem"},
+        (
+            "transport.tls.client_ca_path must be left out, or transport.mode set to mtls, while "
+            "transport.mode is 'tls' by environment variable DS_TRANSPORT__MODE; environment variable "
+            "DS_TRANSPORT__TLS__CLIENT_CA_PATH sets it to '/ca.pem'."
+        ),
+    ),
+    (
+        "HttpModeDoesNotSupportHttp2",
+        {"transport.http.versions": "http1,h2"},
+        (
+            "transport.http.versions must be ['http1'] while transport.mode is 'http' by the default, since "
+            "HTTP/2 is only spoken over TLS; environment variable DS_TRANSPORT__HTTP__VERSIONS sets it to "
+            "['http1', 'http2']."
+        ),
+    ),
+    (
+        "InvalidTlsVersionRange",
+        TLS | {"transport.tls.max_version": "tls1.2"},
+        (
+            "transport.tls.min_version must be the same or earlier while transport.tls.max_version is '1.2' "
+            "by environment variable DS_TRANSPORT__TLS__MAX_VERSION; the default sets it to '1.3'."
+        ),
+    ),
+    (
+        "UnexpectedAlpnProtocol",
+        {"transport.tls.alpn_protocols": "h2,http/1.1"},
+        (
+            "transport.tls.alpn_protocols must be left out, or a list without h2, while "
+            "transport.http.versions is ['http1'] by the default; environment variable "
+            "DS_TRANSPORT__TLS__ALPN_PROTOCOLS sets it to ['h2', 'http/1.1']."
+        ),
+    ),
+    (
+        "MissingAlpnProtocol",
+        {"transport.tls.alpn_protocols": ""},
+        (
+            "transport.tls.alpn_protocols must be left out, or a list with http/1.1, while "
+            "transport.http.versions is ['http1'] by the default; environment variable "
+            "DS_TRANSPORT__TLS__ALPN_PROTOCOLS sets it to []."
+        ),
+    ),
+    (
+        "MissingAlpnProtocol",
+        TLS | {"transport.http.versions": "http1,http2", "transport.tls.alpn_protocols": "h2"},
+        (
+            "transport.tls.alpn_protocols must be left out, or a list with http/1.1, while "
+            "transport.http.versions is ['http1', 'http2'] by environment variable "
+            "DS_TRANSPORT__HTTP__VERSIONS; environment variable DS_TRANSPORT__TLS__ALPN_PROTOCOLS sets it to "
+            "['h2']."
+        ),
+    ),
+    (
+        "ProxyEnabledRequiresForwardedHeaders",
+        PROXY | {"proxy.forwarded_headers": "none"},
+        (
+            "proxy.forwarded_headers must be x-forwarded or forwarded while proxy.enabled is true by "
+            "environment variable DS_PROXY__ENABLED; environment variable DS_PROXY__FORWARDED_HEADERS sets it"
+            " to 'none'."
+        ),
+    ),
+    (
+        "ProxyEnabledRequiresTrustedProxies",
+        PROXY | {"proxy.trusted_proxies": ""},
+        (
+            "proxy.trusted_proxies must be a list of IP addresses and networks such as 10.0.0.0/8 while "
+            "proxy.enabled is true by environment variable DS_PROXY__ENABLED; environment variable "
+            "DS_PROXY__TRUSTED_PROXIES sets it to []."
+        ),
+    ),
+    (
+        "InvalidTrustedProxy",
+        PROXY | {"proxy.trusted_proxies": "10.0.0.1,proxy.internal"},
+        (
+            "proxy.trusted_proxies must be a list of IP addresses and networks such as 10.0.0.0/8; "
+            "environment variable DS_PROXY__TRUSTED_PROXIES sets it to 'proxy.internal'."
+        ),
+    ),
+    (
+        "InvalidTrustedProxy",
+        PROXY | {"proxy.trusted_proxies": "10.1.2.3/8"},
+        (
+            "proxy.trusted_proxies must be a list of IP addresses and networks such as 10.0.0.0/8, where a "
+            "network's address has no bits beyond its length: perhaps 10.0.0.0/8 is meant; environment "
+            "variable DS_PROXY__TRUSTED_PROXIES sets it to '10.1.2.3/8'."
+        ),
+    ),
+    (
+        "ProxyDisabledDisallowsTrustedProxies",
+        {"proxy.trusted_proxies": "::1"},
+        (
+            "proxy.trusted_proxies must be left out, or proxy.enabled set to true, while proxy.enabled is "
+            "false by the default; environment variable DS_PROXY__TRUSTED_PROXIES sets it to ['::1']."
+        ),
+    ),
+    (
+        "ProxyDisabledDisallowsForwardedHeaders",
+        {"proxy.forwarded_headers": "xforwarded"},
+        (
+            "proxy.forwarded_headers must be left out, or proxy.enabled set to true, while proxy.enabled is "
+            "false by the default; environment variable DS_PROXY__FORWARDED_HEADERS sets it to 'x-forwarded'."
+        ),
+    ),
+    (
+        "ProxyDisabledDisallowsIdentityMode",
+        {"proxy.identity.mode": "header"},
+        (
+            "proxy.identity.mode must be left out, or proxy.enabled set to true, while proxy.enabled is false"
+            " by the default; environment variable DS_PROXY__IDENTITY__MODE sets it to 'header'."
+        ),
+    ),
+    (
+        "ProxyDisabledDisallowsIdentityHeader",
+        {"proxy.identity.header_name": "X-Id"},
+        (
+            "proxy.identity.header_name must be left out, or proxy.enabled set to true, while proxy.enabled "
+            "is false by the default; environment variable DS_PROXY__IDENTITY__HEADER_NAME sets it to 'X-Id'."
+        ),
+    ),
+    (
+        "HeaderIdentityRequiresMtls",
+        PROXY | {"proxy.identity.mode": "header", "proxy.identity.header_name": "X-Id"},
+        (
+            "proxy.identity.mode must be none, or transport.mode set to mtls, while transport.mode is 'http' "
+            "by the default; environment variable DS_PROXY__IDENTITY__MODE sets it to 'header'."
+        ),
+    ),
+    (
+        "HeaderIdentityRequiresHeaderName",
+        PROXY | MTLS | {"proxy.identity.mode": "header"},
+        (
+            "proxy.identity.header_name must be the name of a header such as X-Client-Identity while "
+            "proxy.identity.mode is 'header' by environment variable DS_PROXY__IDENTITY__MODE; it is not set."
+        ),
+    ),
+    (
+        "IdentityHeaderRequiresHeaderMode",
+        PROXY | {"proxy.identity.header_name": "X-Id"},
+        (
+            "proxy.identity.header_name must be left out, or proxy.identity.mode set to header, while "
+            "proxy.identity.mode is 'none' by the default; environment variable "
+            "DS_PROXY__IDENTITY__HEADER_NAME sets it to 'X-Id'."
+        ),
+    ),
+    (
+        "InvalidIdentityHeaderName",
+        PROXY | MTLS | {"proxy.identity.mode": "header", "proxy.identity.header_name": "X Id"},
+        (
+            "proxy.identity.header_name must be the name of a header: letters, digits and !#$%&'*+.^_`|~- "
+            "only; environment variable DS_PROXY__IDENTITY__HEADER_NAME sets it to 'X Id'."
+        ),
+    ),
+]
+
+
+class RuleTests(LoadTests):
+    def broken(self, changes: dict[str, str], profile: str | None = None) -> ConfigError:
+        environment = {variable(name): value for name, value in changes.items()}
+        error: ConfigError = self.assertRaises(ConfigError, self.loaded, profile, None, environment)
+        return error
+
+    def test_each_says_what_is_wrong_where_it_is_from_and_what_would_be_right(self) -> None:
+        for rule, changes, message in CASES:
+            error = self.broken(changes)
+            self.assertEqual((rule, "validate_config", message), (error.rule, error.phase, str(error)))
+
+    def test_a_value_of_a_file_is_told_with_its_path(self) -> None:
+        local = self.file("admin.enabled = true\nadmin.base_path = '/v1/stream/of'", "local.toml")
+        given = self.file("http.stream_base_path = '/v1'")
+        error = self.assertRaises(ConfigError, self.loaded, None, given, {})
+        self.assertEqual(
+            "admin.base_path must be a path neither above nor below that of the streams, or have a listener of its own "
+            f"by admin.bind_address, while http.stream_base_path is '/v1' by {given}; {local} sets it to "
+            "'/v1/stream/of'.",
+            str(error),
+        )
+
+    def test_blank_items_of_a_list(self) -> None:
+        for text, rule, message in (
+            (
+                "server.listen = ['tcp:80', ' ']",
+                "EmptyListenEndpoint",
+                "server.listen must be a list of endpoints such as tcp:4437; {} sets it to ''.",
+            ),
+            (
+                "http.cors_origins = ['https://a.example', '']",
+                "EmptyCorsOrigin",
+                "http.cors_origins must be *, or a list of origins such as https://app.example.com; {} sets it to ''.",
+            ),
+        ):
+            file = self.file(text)
+            error = self.assertRaises(ConfigError, self.loaded, None, file, {})
+            self.assertEqual(("validate_config", rule), (error.phase, error.rule))
+            self.assertEqual(message.format(file), str(error))
+
+    def test_pages_of_all_sites_in_prod(self) -> None:
+        error = self.broken({}, "prod")
+        self.assertEqual(("validate_config", "WildcardCorsOriginsProd"), (error.phase, error.rule))
+        self.assertEqual(
+            "http.cors_origins must be a list of the origins whose pages may use the streams, or "
+            "http.allow_wildcard_cors set to true, in the profile prod; the default sets it to ['*'].",
+            str(error),
+        )
+
+    def test_no_rule_is_without_a_case(self) -> None:
+        named = {rule for rule, _, _ in CASES} | {"WildcardCorsOriginsProd", "EmptyListenEndpoint"}
+        sources = [Path(str(module.__file__)).read_text() for module in (rules, transport_rules)]
+        # What is put together from a setting's name is in the table for each such setting.
+        written = {rule for source in sources for rule in re.findall(r'"([A-Z][a-z]+(?:[A-Z][A-Za-z0-9]*)+)"', source)}
+        parts = {"TooSmall", "TrustedProxies", "ForwardedHeaders", "IdentityMode", "IdentityHeader"}
+        self.assertEqual(set(), written - parts - named - {"InvalidValue"})
+        self.assertTrue(parts < written)
+        self.assertTrue({f"ProxyDisabledDisallows{part}" for part in parts - {"TooSmall"}} < named)
+
+    def test_what_is_right(self) -> None:
+        for changes in (
+            TLS,
+            MTLS,
+            PROXY,
+            {**PROXY, **MTLS, "proxy.identity.mode": "header", "proxy.identity.header_name": "X-Client"},
+            {"proxy.identity.require_tls": "false"},
+            {**TLS, "transport.http.versions": "h2"},
+            {**TLS, "transport.http.versions": "http1, http2", "transport.tls.alpn_protocols": "http/1.1, h2"},
+            {**TLS, "transport.tls.min_version": "1.2"},
+            {**TLS, "transport.tls.min_version": "1.2", "transport.tls.max_version": "1.2"},
+            {"transport.tls.alpn_protocols": "http/1.1"},
+            {**ADMIN, "admin.base_path": "/v1/streams"},
+            {**ADMIN, "admin.base_path": "/v1/stream-of"},
+            {"admin.base_path": "/v1/stream"},
+            {**ADMIN, "http.stream_base_path": "/", "admin.bind_address": "127.0.0.1:4438"},
+            {**ADMIN, "admin.bind_address": "0.0.0.0:0", "server.bind_address": "0.0.0.0:0"},
+            {**ADMIN, "admin.bind_address": "127.0.0.1:1", "server.bind_address": "127.0.0.2:1"},
+            {**ADMIN, "admin.bind_address": "0.0.0.0:4437", "server.listen": "tcp:80"},
+            {"transport.connection.drain_spread_secs": "0", "transport.connection.drain_timeout_secs": "1"},
+            {"http.cache": "PUBLIC", "observability.access_log": "none", "observability.log_format": "json"},
+        ):
+            self.loaded(None, None, {variable(name): value for name, value in changes.items()})
+
+    def test_with_endpoints_the_files_of_tls_are_still_of_no_use_to_http(self) -> None:
+        error = self.broken({"server.listen": "tcp:80", "transport.tls.cert_path": "/cert.pem"})
+        self.assertEqual("HttpModeDisallowsTlsField", error.rule)
+
+    def test_addresses_that_leave_no_room_for_the_admin(self) -> None:
+        for server, admin in (
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("127.0.0.1:1", "0.0.0.0:1"),
+            ("0.0.0.0:1", "127.0.0.1:01"),
+            ("[::]:1", "127.0.0.1:1"),
+            ("[::1]:1", "[0::1]:1"),
+        ):
+            error = self.broken({**ADMIN, "server.bind_address": server, "admin.bind_address": admin})
+            self.assertEqual("AdminBindAddressConflictsWithBindAddress", error.rule)
+
+    def test_paths_that_overlap(self) -> None:
+        for base, admin in (("/", "/admin"), ("/admin", "/admin"), ("/a/b", "/a"), ("/a", "/a/b")):
+            error = self.broken({**ADMIN, "http.stream_base_path": base, "admin.base_path": admin})
+            self.assertEqual("AdminBasePathConflictsWithStreamBasePath", error.rule)
+
+    def test_paths_of_the_admin(self) -> None:
+        for path in ("", "/", "admin", "/admin/", "//", "/a b", "/{x}", "/a:b", "/..", "/*", "/a?b", "/a#b"):
+            self.assertEqual("InvalidAdminBasePath", self.broken({"admin.base_path": path}).rule)
+
+    def test_proxies(self) -> None:
+        for text in ("10.0.0.1", "10.0.0.0/8", "0.0.0.0/0", "::1", "fd00::/8", "10.0.0.1/32", "::ffff:10.0.0.1"):
+            self.loaded(None, None, {variable(name): value for name, value in {**PROXY, **_trusting(text)}.items()})
+        for text in (
+            *("10.0.0.256", "10.0.0.0/33", "::/129", "proxy.internal", "*", "10.0.0.0/", "/8", "10.0.0.0/-1"),
+            *("10.0.0.0/255.0.0.0", "fe80::1%eth0", "10.0.0.1:80", "[::1]", "10.0.0.0/8/8", "10.0.0.0/\u0668", "10"),
+        ):
+            self.assertEqual("InvalidTrustedProxy", self.broken({**PROXY, **_trusting(text)}).rule)
+
+    def test_the_network_that_was_probably_meant(self) -> None:
+        for text, meant in (("10.1.2.3/8", "10.0.0.0/8"), ("fd00::1/64", "fd00::/64"), ("1.2.3.4/0", "0.0.0.0/0")):
+            self.assertIn(f"perhaps {meant} is meant", str(self.broken({**PROXY, **_trusting(text)})))
+
+    def test_names_of_headers(self) -> None:
+        known = {**PROXY, **MTLS, "proxy.identity.mode": "header"}
+        for name in ("", "X Id", "X-Id:", "X\u00efd", "(x)", "a,b"):
+            self.assertEqual(
+                "InvalidIdentityHeaderName", self.broken({**known, "proxy.identity.header_name": name}).rule
+            )
+
+
+def _trusting(text: str) -> dict[str, str]:
+    return {"proxy.trusted_proxies": text}
