@@ -1,0 +1,101 @@
+"""How settings are written."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from durable_streams.server.config.conversion import KINDS
+from durable_streams.server.config.layers import read_layers
+from durable_streams.server.config.rendering import as_json, as_toml, toml_value
+from durable_streams.server.config.showing import concealed, shown
+
+from .test_layering import Layer, layers, toml
+from .test_layers import LoadTests, get
+
+
+class FileTests(LoadTests):
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(layers())
+    def test_what_is_printed_is_a_file_that_comes_to_the_same(self, layer: Layer) -> None:
+        loaded = read_layers("prod", self.file(toml(layer)), {}, str(self.folder))
+        again = read_layers(None, self.file(as_toml(loaded)), {}, str(self.folder))
+        self.assertEqual(loaded.settings, again.settings)
+
+    def test_each_setting_has_a_line_with_its_layer(self) -> None:
+        self.file("limits.max_streams = 5", "local.toml")
+        loaded = self.loaded("dev", None, {"DS_HTTP__CORS_ORIGINS": "https://a.example,null"}, "tcp:80")
+        lines = as_toml(loaded).splitlines()
+        self.assertEqual(len(KINDS), len(lines))
+        for line in (
+            'server.bind_address = "127.0.0.1:4437"  # profile dev',
+            'server.listen = ["tcp:80"]  # --listen',
+            f"limits.max_streams = 5  # {self.folder}/local.toml",
+            'http.cors_origins = ["https://a.example", "null"]  # environment variable DS_HTTP__CORS_ORIGINS',
+            "http.allow_wildcard_cors = false  # default",
+            "# transport.tls.cert_path is not set  # default",
+        ):
+            self.assertIn(line, lines)
+
+    def test_a_path_does_not_break_its_line(self) -> None:
+        self.path = self.folder / "a\nb"
+        loaded = read_layers(None, self.file("limits.max_streams = 5"), {}, str(self.folder))
+        self.assertIn("limits.max_streams = 5  # '", as_toml(loaded))
+        self.assertEqual(5, tomllib.loads(as_toml(loaded))["limits"]["max_streams"])
+
+    @given(st.text(st.characters(exclude_categories=["Cs"])))
+    def test_any_text(self, text: str) -> None:
+        self.assertEqual(text, tomllib.loads(f"x = {toml_value(text)}  # y")["x"])
+
+
+class JsonTests(LoadTests):
+    def test_it_has_values_sources_and_warnings(self) -> None:
+        loaded = self.loaded("dev", None, {"DS_LIMITS__MAX_STREAMS": "5"})
+        report: dict[str, Any] = json.loads(as_json(loaded))
+        self.assertEqual({"profile", "settings", "warnings"}, set(report))
+        self.assertEqual(("dev", list(loaded.warnings)), (report["profile"], report["warnings"]))
+        self.assertEqual(list(KINDS), list(report["settings"]))
+        for name in KINDS:
+            value = get(loaded.settings, name)
+            self.assertEqual(
+                {
+                    "value": list(value) if isinstance(value, tuple) else value,
+                    "source": loaded.sources.get(name, "default"),
+                },
+                report["settings"][name],
+            )
+
+
+class SecretTests(LoadTests):
+    hidden = (
+        ("https://me:hush@a.example/x", "https://***@a.example/x"),
+        ("redis://:hush@h:1", "redis://***@h:1"),
+        ("https://hush@a.example", "https://***@a.example"),
+        ("tls:443:privateKey=hush:certKey=/c", "tls:443:privateKey=***:certKey=/c"),
+        ("x:password=hu\\:sh:y=1", "x:password=***:y=1"),
+        ("x:PassPhrase=hush", "x:PassPhrase=***"),
+        ("x:y=1:api_token=hush", "x:y=1:api_token=***"),
+        ("https://a.example/?client_secret=hush&b=1", "https://a.example/?client_secret=***&b=1"),
+    )
+
+    def test_they_are_hidden(self) -> None:
+        for text, safe in self.hidden:
+            self.assertEqual(safe, concealed(text))
+            self.assertEqual(repr(safe), shown(text))
+            self.assertEqual(f"['x', {safe!r}]", shown(("x", text)))
+
+    def test_what_is_none_is_left(self) -> None:
+        for text in ("/etc/password=x", "https://a.example", "me@a.example", "tcp:80:interface=::1", "0.0.0.0:4437"):
+            self.assertEqual(text, concealed(text))
+
+    def test_they_are_in_no_print(self) -> None:
+        endpoints = tuple(text for text, _ in self.hidden)
+        loaded = self.loaded(None, None, {}, *endpoints)
+        for printed in (as_toml(loaded), as_json(loaded).decode()):
+            self.assertNotIn("hush", printed)
+            self.assertIn("***", printed)
+            self.assertNotIn("hu\\\\:sh", printed)
