@@ -21,11 +21,17 @@ from durable_streams.server.storage.findings import Counts, Finding
 from tests.storage.file.directories import digests, fill, flip, only, opened
 
 
-def check(*arguments: object, **settings: str) -> Result:
-    """Run the check: ``storage__mode="memory"`` sets DS_STORAGE__MODE."""
-    inherited: dict[str, str | None] = {name: None for name in os.environ if name.startswith("DS_")}
+def command(name: str, *arguments: object, **settings: str) -> Result:
+    """Run a command: ``storage__mode="memory"`` sets DS_STORAGE__MODE."""
+    unset = {name: None for name in os.environ if name.startswith("DS_") or name == "RUST_LOG"}
+    inherited: dict[str, str | None] = {**unset}
     chosen = {f"DS_{name.upper()}": value for name, value in settings.items()}
-    return CliRunner().invoke(main, ["check", *map(str, arguments)], env=inherited | chosen)
+    return CliRunner().invoke(main, [name, *map(str, arguments)], env=inherited | chosen)
+
+
+def check(*arguments: object, **settings: str) -> Result:
+    """Run the check."""
+    return command("check", *arguments, **settings)
 
 
 class CheckTests(TestCase):
@@ -95,6 +101,10 @@ class CheckTests(TestCase):
         config = Path(self.mktemp())
         config.write_text(f'[storage]\nmode = "file-fast"\ndata_dir = "{self.directory}"\n')
         self.assertEqual(0, check("--config", config).exit_code)
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        config.rename(folder / "default.toml")
+        self.assertEqual(0, check("--config-dir", folder).exit_code)
 
     async def test_one_that_is_in_use(self) -> None:
         storage = opened(self.directory)
@@ -203,6 +213,7 @@ class RefusalTests(SynchronousTestCase):
         self.assert_refused(check("--config", "/nowhere"), "The configuration file /nowhere can't be read")
         self.assert_refused(check(storage__mode="tape"), "storage.mode must be", "DS_STORAGE__MODE", "'tape'")
         self.assert_refused(check("--nonsense"), "No such option")
+        self.assert_refused(check("--config-dir", "/nowhere"), "[load_config] The folder /nowhere", "does not exist")
 
     def test_a_file_that_may_not_be_read(self) -> None:
         directory = Path(self.mktemp()).absolute()
@@ -215,6 +226,65 @@ class RefusalTests(SynchronousTestCase):
 
         self.patch(sys.modules["durable_streams.server.cli"], "check_files", refuse)
         self.assert_refused(check("--data-dir", directory), "the journal may not be read by this user.")
+
+
+class ConfigTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+
+    def config(self, *arguments: object, **settings: str) -> Result:
+        return command("config", "--config-dir", self.folder, *arguments, **settings)
+
+    def test_it_prints_the_settings_as_a_file_of_settings(self) -> None:
+        (self.folder / "default.toml").write_text("limits.max_streams = 5")
+        given = self.folder / "given.toml"
+        given.write_text("storage.mode = 'acid'")
+        result = self.config("--profile", "prod", "--config", given, http__cors_origins="https://a.example")
+        self.assertEqual((0, ""), (result.exit_code, result.stderr), result.output)
+        for line in (
+            f"limits.max_streams = 5  # {self.folder}/default.toml",
+            f'storage.mode = "acid"  # {given}',
+            'storage.data_dir = "/var/lib/durable-streams"  # profile prod',
+            'http.cors_origins = ["https://a.example"]  # environment variable DS_HTTP__CORS_ORIGINS',
+        ):
+            self.assertIn(line, result.stdout.splitlines())
+        given.write_text(result.stdout)
+        again = command("config", "--json", "--config", given)
+        self.assertEqual(0, again.exit_code, again.output)
+        settings = json.loads(again.stdout)["settings"]
+        self.assertEqual({"value": 5, "source": str(given)}, settings["limits.max_streams"])
+
+    def test_warnings_are_told_beside_it(self) -> None:
+        for arguments in ((), ("--json",)):
+            result = self.config(*arguments)
+            self.assertEqual(0, result.exit_code, result.output)
+            self.assertRegex(result.stderr, r"^Warning: http\.cors_origins is \*: .*\n$")
+            self.assertNotIn("Warning: ", result.stdout)
+        self.assertEqual(1, len(json.loads(self.config("--json").stdout)["warnings"]))
+
+    def test_no_secret_is_printed(self) -> None:
+        for arguments in ((), ("--json",)):
+            result = self.config(*arguments, server__listen="tls:443:privateKey=hush, x:password=hush")
+            self.assertEqual(0, result.exit_code, result.output)
+            self.assertNotIn("hush", result.output)
+            self.assertIn("tls:443:privateKey=***", result.stdout)
+
+    def test_settings_that_are_wrong_are_told_in_a_line_with_their_phase(self) -> None:
+        for result, line in (
+            (
+                self.config(limits__max_streams="0"),
+                (
+                    "[validate_config] limits.max_streams must be 1 or more; environment variable "
+                    "DS_LIMITS__MAX_STREAMS sets it to 0.\n"
+                ),
+            ),
+            (
+                self.config("--config", "/nowhere"),
+                "[load_config] The configuration file /nowhere can't be read: No such file or directory.\n",
+            ),
+        ):
+            self.assertEqual((1, "", line), (result.exit_code, result.stdout, result.stderr))
 
 
 class CommandTests(SynchronousTestCase):

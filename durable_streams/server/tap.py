@@ -56,7 +56,7 @@ class Options(usage.Options):
         self["warnings"] = loaded.warnings
         # What is logged before the log is there is kept for it.
         for warning in loaded.warnings:
-            _log.warn("{warning}", warning=warning)
+            _log.warn("{text}", text=warning)
 
 
 class StartFailed(SystemExit, Exception):

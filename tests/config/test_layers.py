@@ -160,8 +160,8 @@ class ProfileTests(LoadTests):
         error = self.refusal("production")
         self.assertEqual(("load_config", "UnknownProfile"), (error.phase, error.rule))
         self.assertEqual(
-            f"There is no profile production, and no file {self.folder}/production.toml to make it one. "
-            "There are: default, dev, prod, prod-mtls, prod-tls, staging.",
+            "There is no profile production. There are: default, dev, prod, prod-mtls, prod-tls, staging. "
+            f"A file {self.folder}/production.toml would make it one.",
             str(error),
         )
 

@@ -215,7 +215,7 @@ def _files(profile: str, config_dir: str | None) -> list[Path]:
         there = sorted({*PROFILES, *(path.stem for path in folder.glob("*.toml"))} - {"local"})
         raise _refused(
             "UnknownProfile",
-            f"There is no profile {profile}, and no file {own} to make it one. There are: {', '.join(there)}.",
+            f"There is no profile {profile}. There are: {', '.join(there)}. A file {own} would make it one.",
         )
     return found
 

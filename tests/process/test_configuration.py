@@ -1,0 +1,143 @@
+"""How the daemon refuses to start when its configuration is wrong: one line, and the exit status."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.daemon import PATIENCE, TWISTD, Daemon, environment, free_port
+
+
+class ConfigurationTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir()
+
+    def file(self, name: str, text: str) -> str:
+        path = self.folder / name
+        path.write_text(text)
+        return str(path)
+
+    def refusal(self, *arguments: str, **settings: object) -> str:
+        """Start it in a folder of its own, and get the line that it ends with."""
+        variables = environment(free_port(), **settings)
+        with tempfile.TemporaryDirectory() as folder:
+            ended = subprocess.run(
+                [*TWISTD, "--config-dir", str(self.folder), *arguments],
+                env=variables,
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+            self.assertEqual([], [path.name for path in Path(folder).iterdir()])
+        output = ended.stdout + ended.stderr
+        self.assertEqual(1, ended.returncode, output)
+        self.assertNotIn("Traceback", output)
+        [line] = [line for line in output.splitlines() if "[load_config]" in line or "[validate_config]" in line]
+        self.assertEqual(line, output.splitlines()[-1])
+        return line[line.index("[") :]
+
+    def test_a_file_that_is_missing(self) -> None:
+        self.assertEqual(
+            "[load_config] The configuration file /no/such.toml can't be read: No such file or directory.",
+            self.refusal("--config", "/no/such.toml"),
+        )
+
+    def test_a_folder_that_is_missing(self) -> None:
+        self.assertEqual(
+            "[load_config] The folder /no/such, given by --config-dir, does not exist.",
+            self.refusal("--config-dir", "/no/such"),
+        )
+
+    def test_a_profile_that_is_none(self) -> None:
+        self.assertEqual(
+            "[load_config] There is no profile staging. There are: default, dev, prod, prod-mtls, prod-tls. "
+            f"A file {self.folder}/staging.toml would make it one.",
+            self.refusal("--profile", "staging"),
+        )
+
+    def test_a_profile_that_would_leave_the_folder(self) -> None:
+        self.assertIn("[load_config] A profile can't be called '../staging': ", self.refusal("--profile", "../staging"))
+
+    def test_a_file_that_is_not_toml(self) -> None:
+        path = self.file("local.toml", "server = [")
+        self.assertIn(f"[load_config] The configuration file {path} is not TOML: ", self.refusal())
+
+    def test_a_name_that_is_no_setting(self) -> None:
+        path = self.file("default.toml", "[limits]\nmax_stream_byte = 5")
+        self.assertEqual(
+            f"[load_config] limits.max_stream_byte, set by {path}, is not a setting. Is it limits.max_stream_bytes?",
+            self.refusal(),
+        )
+
+    def test_a_value_of_the_wrong_type(self) -> None:
+        path = self.file("default.toml", "limits.max_streams = 'many'")
+        self.assertEqual(
+            "[load_config] limits.max_streams must be a whole number of 18 digits at the most; "
+            f"{path} sets it to 'many'.",
+            self.refusal(),
+        )
+
+    def test_a_word_that_is_none_of_those(self) -> None:
+        self.assertEqual(
+            "[load_config] storage.mode must be memory, file-durable, file-fast or acid; environment variable "
+            "DS_STORAGE__MODE sets it to 'tape'.",
+            self.refusal(storage__mode="tape"),
+        )
+
+    def test_a_legacy_name(self) -> None:
+        path = self.file("given.toml", "server.port = 65536")
+        self.assertEqual(
+            f"[load_config] server.port must be a port, from 0 to 65535; {path} sets it to 65536.",
+            self.refusal("--config", path),
+        )
+
+    def test_a_filter_that_is_none(self) -> None:
+        self.assertIn("[load_config] log.rust_log must be a level ", self.refusal(log__rust_log="loud"))
+
+    def test_a_rule(self) -> None:
+        self.assertEqual(
+            "[validate_config] limits.max_streams must be 1 or more; environment variable DS_LIMITS__MAX_STREAMS sets "
+            "it to 0.",
+            self.refusal(limits__max_streams=0),
+        )
+
+    def test_a_rule_between_settings_of_several_layers(self) -> None:
+        path = self.file("prod-tls.toml", "transport.tls.cert_path = '/cert.pem'")
+        self.assertEqual(
+            "[validate_config] transport.tls.cert_path must be left out, or transport.mode set to tls or mtls, while "
+            f"transport.mode is 'http' by environment variable DS_TRANSPORT__MODE; {path} sets it to '/cert.pem'.",
+            self.refusal("--profile", "prod-tls", transport__mode="HTTP", http__allow_wildcard_cors="true"),
+        )
+
+    def test_a_profile_that_wants_more(self) -> None:
+        self.assertEqual(
+            "[validate_config] http.cors_origins must be a list of the origins whose pages may use the streams, or "
+            "http.allow_wildcard_cors set to true, in the profile prod; the default sets it to ['*'].",
+            self.refusal("--profile", "prod"),
+        )
+
+    def test_an_endpoint_that_is_blank(self) -> None:
+        self.assertEqual(
+            "[validate_config] server.listen must be a list of endpoints such as tcp:4437; --listen sets it to ''.",
+            self.refusal("--listen", " "),
+        )
+
+
+class WarningTests(SynchronousTestCase):
+    def test_what_may_not_be_meant_is_in_the_log(self) -> None:
+        with Daemon(admin__enabled="true", admin__bind_address="0.0.0.0:0") as daemon:
+            daemon.stop()
+            log = daemon.log()
+        self.assertEqual(1, log.count("http.cors_origins is *: "), log)
+        self.assertEqual(1, log.count("admin.enabled is true and admin.bind_address is '0.0.0.0:0': "), log)
+
+    def test_what_is_meant_is_not(self) -> None:
+        with Daemon(http__allow_wildcard_cors="true") as daemon:
+            daemon.stop()
+            self.assertNotIn("#warn", daemon.log())

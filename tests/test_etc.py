@@ -1,0 +1,169 @@
+"""The samples of ``etc``: they load, they say what is true, and they are shipped."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.config.conversion import KINDS
+from durable_streams.server.config.layers import PROFILES, load, read_layers
+from durable_streams.server.config.settings import Settings, value_of
+from durable_streams.server.config.validation import ConfigError
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+ETC: Final = ROOT / "etc"
+
+ORIGINS: Final = {"DS_HTTP__CORS_ORIGINS": "https://app.example.com"}
+FILES: Final = {
+    f"DS_TRANSPORT__TLS__{name}": f"/etc/durable-streams/tls/{file}.pem"
+    for name, file in (("CERT_PATH", "cert"), ("KEY_PATH", "key"), ("CLIENT_CA_PATH", "clients"))
+}
+
+#: What each sample needs before a server starts with it.
+NEEDED: Final[dict[str, dict[str, str]]] = {
+    "default": {},
+    "dev": {},
+    "prod": ORIGINS,
+    "prod-tls": {**ORIGINS, **dict(list(FILES.items())[:2])},
+    "prod-mtls": {**ORIGINS, **FILES},
+}
+
+
+def commented(text: str) -> Iterator[tuple[str, str]]:
+    """Find the settings that are comments, with what stands for their values."""
+    group = ""
+    for line in text.splitlines():
+        if header := re.fullmatch(r"\[([a-z_.]+)\]", line):
+            group = header[1]
+        elif setting := re.fullmatch(r"#([a-z_]+) =(.*)", line):
+            yield f"{group}.{setting[1]}", setting[2].strip()
+
+
+class SampleTests(SynchronousTestCase):
+    def test_there_is_one_for_each_profile(self) -> None:
+        self.assertEqual(set(PROFILES), {path.stem for path in ETC.glob("*.toml")})
+        self.assertEqual(set(PROFILES), set(NEEDED))
+
+    def test_the_whole_folder_serves_every_profile(self) -> None:
+        for profile, environment in NEEDED.items():
+            loaded = load(profile, None, environment, str(ETC))
+            self.assertEqual(
+                ["http.cors_origins is *"] if profile == "default" else [], [text[:22] for text in loaded.warnings]
+            )
+            for name in environment:
+                without = {other: value for other, value in environment.items() if other != name}
+                self.assertRaises(ConfigError, load, profile, None, without, str(ETC))
+
+    def test_each_of_prod_is_whole_without_the_profile(self) -> None:
+        for profile in ("prod", "prod-tls", "prod-mtls"):
+            given = load(None, str(ETC / f"{profile}.toml"), NEEDED[profile]).settings
+            self.assertEqual(load(profile, None, NEEDED[profile], str(ETC)).settings, given)
+
+    def test_one_is_ready_when_its_marked_lines_are(self) -> None:
+        for profile in NEEDED:
+            text = (ETC / f"{profile}.toml").read_text()
+            edited = Path(self.mktemp())
+            edited.write_text(re.sub(r"(?m)^# ([a-z_]+ = )", r"\1", text))
+            loaded = load(profile, str(edited), {}, str(ETC))
+            self.assertEqual(load(profile, None, NEEDED[profile], str(ETC)).settings, loaded.settings)
+            self.assertEqual(bool(NEEDED[profile]), "EDIT" in text)
+
+    def test_they_keep_to_what_the_profiles_set(self) -> None:
+        for profile, values in PROFILES.items():
+            loaded = read_layers(profile, None, NEEDED[profile], str(ETC)).settings
+            for name, value in values.items():
+                if name != "server.bind_address":
+                    self.assertEqual(value, value_of(loaded, name))
+
+    def test_default_names_all_settings_with_their_defaults_and_sets_none(self) -> None:
+        text = (ETC / "default.toml").read_text()
+        found = dict(commented(text))
+        self.assertEqual(list(KINDS), [name for name, _ in commented(text)])
+        for name in KINDS:
+            default: Any = value_of(Settings(), name)
+            if default is None:
+                self.assertEqual("", found[name])
+            else:
+                value = tomllib.loads(f"x = {found[name]}")["x"]
+                self.assertEqual(default, tuple(value) if isinstance(value, list) else value)
+        self.assertEqual({}, read_layers(None, str(ETC / "default.toml"), {}, self.empty()).sources)
+
+    def test_default_can_be_uncommented(self) -> None:
+        text = re.sub(r"(?m)^#([a-z_]+ = )", r"\1", (ETC / "default.toml").read_text())
+        edited = Path(self.mktemp())
+        edited.write_text(text)
+        loaded = load(None, str(edited), {}, self.empty())
+        self.assertEqual(Settings(), loaded.settings)
+        self.assertEqual({name for name in KINDS if value_of(Settings(), name) is not None}, set(loaded.sources))
+
+    def empty(self) -> str:
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        return str(folder)
+
+
+class UnitTests(SynchronousTestCase):
+    text = (ETC / "durable-streams.service").read_text()
+
+    def test_it_leaves_time_to_drain_and_room_for_connections(self) -> None:
+        stop = re.search(r"(?m)^TimeoutStopSec=(\d+)$", self.text)
+        files = re.search(r"(?m)^LimitNOFILE=(\d+)$", self.text)
+        assert stop is not None
+        assert files is not None
+        self.assertGreater(int(stop[1]), Settings().transport.connection.drain_timeout_secs)
+        self.assertGreater(int(files[1]), Settings().limits.max_connections)
+
+    def test_it_keeps_to_the_paths_of_the_server(self) -> None:
+        self.assertIn("\nStateDirectory=durable-streams\n", self.text)
+        self.assertEqual("/var/lib/durable-streams", PROFILES["prod"]["storage.data_dir"])
+
+    def test_systemd_understands_it(self) -> None:
+        if shutil.which("systemd-analyze") is None:
+            raise SkipTest("systemd is not installed here")
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        unit = folder / "durable-streams.service"
+        # It looks for the programs, and this machine has them elsewhere.
+        unit.write_text(self.text.replace("/opt/durable-streams/bin/twistd", sys.executable))
+        done = subprocess.run(
+            ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False
+        )
+        self.assertEqual((0, ""), (done.returncode, done.stdout + done.stderr))
+
+
+class SourceDistributionTests(SynchronousTestCase):
+    def test_it_has_the_samples(self) -> None:
+        if find_spec("setuptools") is None:
+            raise SkipTest("setuptools is not installed here")
+        copy, out = Path(self.mktemp()), Path(self.mktemp()).absolute()
+        shutil.copytree(
+            ROOT,
+            copy,
+            ignore=shutil.ignore_patterns(".*", "_trial_temp*", "node_modules", "tests", "benchmarks", "*.egg-info"),
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", "import setuptools; setuptools.setup()", "-q", "sdist", "-d", str(out)],
+            cwd=copy,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        self.assertEqual(0, done.returncode, done.stdout + done.stderr)
+        [path] = out.iterdir()
+        with tarfile.open(path) as archive:
+            names = {name.partition("/")[2] for name in archive.getnames()}
+        expected = {path.relative_to(ROOT).as_posix() for path in ETC.rglob("*") if path.is_file()}
+        self.assertTrue(expected, ETC)
+        self.assertEqual(set(), expected - names)

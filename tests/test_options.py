@@ -1,0 +1,68 @@
+"""The command line of ``twistd durable-streams``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import TestCase
+
+from durable_streams.server.tap import Options
+
+
+class OptionsTests(TestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self.patch(os, "environ", {"DS_HTTP__ALLOW_WILDCARD_CORS": "true"})
+
+    def parsed(self, *arguments: str) -> Options:
+        options = Options()
+        options.parseOptions(["--config-dir", str(self.folder), *arguments])
+        return options
+
+    def refused(self, *arguments: str) -> str:
+        return str(self.assertRaises(UsageError, self.parsed, *arguments))
+
+    def test_settings_of_all_layers(self) -> None:
+        (self.folder / "default.toml").write_text("limits.max_streams = 5")
+        given = self.folder / "given"
+        given.write_text("limits.max_connections = 6")
+        os.environ["DS_LIMITS__MAX_TARGET_BYTES"] = "7"
+        settings = self.parsed("--profile", "dev", "--config", str(given))["settings"]
+        limits = settings.limits
+        self.assertEqual((5, 6, 7), (limits.max_streams, limits.max_connections, limits.max_target_bytes))
+        self.assertEqual("127.0.0.1:4437", settings.server.bind_address)
+
+    def test_endpoints_win_over_everything(self) -> None:
+        os.environ["DS_SERVER__LISTEN"] = "tcp:1"
+        self.assertEqual(("tcp:1",), self.parsed()["settings"].server.listen)
+        options = self.parsed("--listen", "tcp:2:interface=127.0.0.1", "--listen=unix:/run/x")
+        self.assertEqual(("tcp:2:interface=127.0.0.1", "unix:/run/x"), options["settings"].server.listen)
+        self.assertEqual(("tcp:1",), self.parsed()["settings"].server.listen)
+
+    def test_to_check_only(self) -> None:
+        self.assertFalse(self.parsed()["check"])
+        self.assertTrue(self.parsed("--check")["check"])
+
+    def test_what_is_wrong_is_told_with_its_phase(self) -> None:
+        self.assertEqual(
+            "[load_config] There is no profile nobody. There are: default, dev, prod, prod-mtls, prod-tls. "
+            f"A file {self.folder}/nobody.toml would make it one.",
+            self.refused("--profile", "nobody"),
+        )
+        self.assertEqual(
+            "[validate_config] server.listen must be a list of endpoints such as tcp:4437; --listen sets it to ''.",
+            self.refused("--listen", ""),
+        )
+
+    def test_warnings_are_logged_and_kept(self) -> None:
+        del os.environ["DS_HTTP__ALLOW_WILDCARD_CORS"]
+        logged = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
+        [warning] = self.parsed()["warnings"]
+        self.assertIn("http.cors_origins is *", warning)
+        told = [event for event in logged if event["log_level"] is LogLevel.warn]
+        self.assertEqual([warning], [formatEvent(event) for event in told])
