@@ -1,4 +1,4 @@
-"""The samples of ``etc``: they load, they say what is true, and they are shipped."""
+"""The samples of ``etc`` and the reference of settings: they say what is true, and the samples load and are shipped."""
 
 from __future__ import annotations
 
@@ -111,6 +111,22 @@ class SampleTests(SynchronousTestCase):
         folder = Path(self.mktemp())
         folder.mkdir()
         return str(folder)
+
+
+class ReferenceTests(SynchronousTestCase):
+    def test_it_names_all_settings_with_their_defaults(self) -> None:
+        text = (ROOT / "docs" / "configuration.rst").read_text()
+        rows = re.findall(r"(?m)^   \* - ``([a-z_.]+)``\n     - (.*)$", text)
+        self.assertEqual([(name, self.written(value_of(Settings(), name))) for name in KINDS], rows)
+
+    def written(self, default: Any) -> str:
+        if default is None or default == ():
+            return "none" if default == () else "not set"
+        if isinstance(default, bool):
+            return f"``{str(default).lower()}``"
+        if isinstance(default, tuple):
+            [default] = default
+        return f"``{default}``" if isinstance(default, str) else str(default)
 
 
 class UnitTests(SynchronousTestCase):
