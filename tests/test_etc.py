@@ -67,7 +67,7 @@ class SampleTests(SynchronousTestCase):
 
     def test_each_of_prod_is_whole_without_the_profile(self) -> None:
         for profile in ("prod", "prod-tls", "prod-mtls"):
-            given = load(None, str(ETC / f"{profile}.toml"), NEEDED[profile]).settings
+            given = load(None, str(ETC / f"{profile}.toml"), NEEDED[profile], self.empty()).settings
             self.assertEqual(load(profile, None, NEEDED[profile], str(ETC)).settings, given)
 
     def test_one_is_ready_when_its_marked_lines_are(self) -> None:

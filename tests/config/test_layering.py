@@ -11,8 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.config.choices import CHOICES
 from durable_streams.server.config.conversion import KINDS
-from durable_streams.server.config.layers import PROFILES, Loaded, read_layers
+from durable_streams.server.config.layers import PROFILES, Loaded, load, read_layers
 from durable_streams.server.config.legacy import LEGACY, RUST_LOG
+from durable_streams.server.config.validation import ConfigError
 
 from .test_layers import defaults, get, variable
 
@@ -156,3 +157,20 @@ class LayeringTests(SynchronousTestCase):
         legacy = f"{name} in " if name in LEGACY else ""
         source = f"environment variable {variable(name)}" if last == 4 else f"{legacy}{self.folder / file}"
         self.assertEqual(source, loaded.sources[setting])
+
+    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.sampled_from(sorted(PROFILES)), layers(), layers(RUST_LOG))
+    def test_any_settings_are_right_or_one_of_them_is_told_to_be_wrong(
+        self, profile: str, given: Layer, environment: Layer
+    ) -> None:
+        read = self.read(profile, {}, given, environment)
+        try:
+            loaded = load(profile, str(self.folder / "given"), variables(environment), str(self.folder))
+        except ConfigError as error:
+            self.assertEqual("validate_config", error.phase)
+            name, must_be, rest = str(error).partition(" must be ")
+            self.assertTrue(must_be, error)
+            source = f"; {read.sources.get(name, 'the default')} sets it to "
+            self.assertTrue(source in rest or (rest.endswith("; it is not set.") and get(read.settings, name) is None))
+        else:
+            self.assertEqual(read.settings, loaded.settings)

@@ -259,6 +259,16 @@ class FileTests(LoadTests):
         ):
             self.assertIn("not TOML", self.refused(file=self.file(text)))
 
+    def test_depth_is_no_trouble(self) -> None:
+        self.assertIn("not TOML", self.refused(file=self.file("a." * 20_000 + "a = 1")))
+
+    def test_a_message_is_one_line_whatever_it_is_about(self) -> None:
+        self.path = self.folder / "a\nb"
+        message = self.refused(file=self.file('"y\\\\n" = 1'))
+        self.assertEqual(f"y\\n, set by {self.folder}/a\\nb, is not a setting.", message)
+        message = self.refused(environment={"DS_\udcff__X": "1"})
+        self.assertEqual("\\udcff.x, set by environment variable DS_\\udcff__X, is not a setting.", message)
+
     def test_an_empty_one_sets_nothing(self) -> None:
         self.assertEqual(Settings(), self.load(None, self.file("# nothing\n[limits]\n"), {}))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from durable_streams.server.config.conversion import KINDS
 from durable_streams.server.config.layers import read_layers
@@ -44,7 +45,7 @@ class FileTests(LoadTests):
     def test_a_path_does_not_break_its_line(self) -> None:
         self.path = self.folder / "a\nb"
         loaded = read_layers(None, self.file("limits.max_streams = 5"), {}, str(self.folder))
-        self.assertIn("limits.max_streams = 5  # '", as_toml(loaded))
+        self.assertIn(f"limits.max_streams = 5  # {self.folder}/a\\nb\n", as_toml(loaded))
         self.assertEqual(5, tomllib.loads(as_toml(loaded))["limits"]["max_streams"])
 
     @given(st.text(st.characters(exclude_categories=["Cs"])))
@@ -68,6 +69,12 @@ class JsonTests(LoadTests):
                 },
                 report["settings"][name],
             )
+
+    def test_a_path_that_is_no_text_is_written_all_the_same(self) -> None:
+        loaded = self.loaded(None, None, {})
+        loaded = replace(loaded, sources={"limits.max_streams": "/a\udcffb"})
+        self.assertEqual("/a\\udcffb", json.loads(as_json(loaded))["settings"]["limits.max_streams"]["source"])
+        self.assertIn("# /a\\udcffb\n", as_toml(loaded))
 
 
 class SecretTests(LoadTests):

@@ -240,11 +240,12 @@ CASES: Final[list[Case]] = [
     ),
     (
         "InvalidDrainSpread",
-        {"transport.connection.drain_timeout_secs": "2"},
+        {"transport.connection.drain_timeout_secs": "2", "transport.connection.drain_spread_secs": "2"},
         (
             "transport.connection.drain_spread_secs must be 0 or more, and less than the time that all "
             "clients have, while transport.connection.drain_timeout_secs is 2 by environment variable "
-            "DS_TRANSPORT__CONNECTION__DRAIN_TIMEOUT_SECS; the default sets it to 2."
+            "DS_TRANSPORT__CONNECTION__DRAIN_TIMEOUT_SECS; environment variable "
+            "DS_TRANSPORT__CONNECTION__DRAIN_SPREAD_SECS sets it to 2."
         ),
     ),
     (
@@ -583,7 +584,7 @@ class RuleTests(LoadTests):
             {**ADMIN, "admin.bind_address": "0.0.0.0:0", "server.bind_address": "0.0.0.0:0"},
             {**ADMIN, "admin.bind_address": "127.0.0.1:1", "server.bind_address": "127.0.0.2:1"},
             {**ADMIN, "admin.bind_address": "0.0.0.0:4437", "server.listen": "tcp:80"},
-            {"transport.connection.drain_spread_secs": "0", "transport.connection.drain_timeout_secs": "1"},
+            {"transport.connection.drain_timeout_secs": "1"},
             {"http.cache": "PUBLIC", "observability.access_log": "none", "observability.log_format": "json"},
         ):
             self.loaded(None, None, {variable(name): value for name, value in changes.items()})

@@ -50,8 +50,7 @@ class RuleTests(SynchronousTestCase):
         names = {name for name, default in defaults() if type(default) is int}
         self.assertTrue(may_be_0 < names)
         for name in names - may_be_0 - with_more_to_them:
-            # The time to drain is more than that in which clients are told to go.
-            self.assertTrue(self.is_right(name, 3 if name == "transport.connection.drain_timeout_secs" else 1))
+            self.assertTrue(self.is_right(name, 1))
             for value in (0, -1):
                 self.assertIn("1 or more", self.refused(name, value))
         for name in may_be_0:

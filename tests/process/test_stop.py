@@ -52,7 +52,7 @@ class StopTests(SynchronousTestCase):
             self.assertEqual(daemon.process.wait(10), 0)
 
     def test_clients_that_never_finish_hold_nothing_up_for_long(self) -> None:
-        with Daemon(transport__connection__drain_timeout_secs=2, transport__connection__drain_spread_secs=0) as daemon:
+        with Daemon(transport__connection__drain_timeout_secs=2) as daemon:
             daemon.create("large", "application/octet-stream", b"x" * 10_000_000)
             stalled = daemon.get("/v1/stream/large", receive_buffer=16_384)
             unfinished = daemon.dial()

@@ -31,7 +31,7 @@ def free_port() -> int:
 
 def environment(port: int, **settings: object) -> dict[str, str]:
     """The environment of a daemon: ``limits__max_streams=3`` sets DS_LIMITS__MAX_STREAMS."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DS_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DS_") and name != "RUST_LOG"}
     chosen = {f"DS_{name.upper()}": str(value) for name, value in settings.items()}
     return inherited | {"PYTHONPATH": str(CHECKOUT), "DS_SERVER__BIND_ADDRESS": f"127.0.0.1:{port}"} | chosen
 

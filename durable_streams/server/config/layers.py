@@ -238,16 +238,16 @@ def _given(path: str) -> Path:
     return Path(path)
 
 
-def _entries(path: Path) -> Iterator[_Entry]:
+def _entries(path: Path) -> list[_Entry]:
     """Read a file."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return [_Entry(name, value, str(path)) for name, value in _flatten(table)]
     except OSError as error:
         rule = "OverrideFileNotFound" if isinstance(error, FileNotFoundError) else "FileNotReadable"
         raise _refused(rule, _UNREADABLE.format(path, error.strerror)) from None
     except (ValueError, RecursionError) as error:
         raise _refused("TomlParse", f"The configuration file {path} is not TOML: {error}.") from None
-    return (_Entry(name, value, str(path)) for name, value in _flatten(table))
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

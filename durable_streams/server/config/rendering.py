@@ -10,7 +10,7 @@ import msgspec
 from .conversion import KINDS
 from .layers import Loaded
 from .settings import value_of
-from .showing import concealed
+from .showing import concealed, in_one_line
 
 _ESCAPED: Final = re.compile(r'["\\\x00-\x1f\x7f]')
 
@@ -56,9 +56,7 @@ def _line(loaded: Loaded, name: str) -> str:
 
 
 def _source(loaded: Loaded, name: str) -> str:
-    """Say where a setting comes from, in one line whatever the paths are called."""
-    source = loaded.sources.get(name, "default")
-    return source if source.isprintable() else ascii(source)
+    return in_one_line(loaded.sources.get(name, "default"))
 
 
 def _without_secrets(value: Any) -> Any:

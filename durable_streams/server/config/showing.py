@@ -17,6 +17,14 @@ _SECRET: Final = re.compile(
     re.IGNORECASE,
 )
 
+#: What would break a line, or can't be written at all.
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x80-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def in_one_line(text: str) -> str:
+    """Escape what would break a message's line: paths, names and variables may have anything in them."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
 
 def concealed(text: str) -> str:
     """Hide what may be a secret in a text."""

@@ -19,7 +19,7 @@ from .rules import (
     parse_bind_address,
 )
 from .settings import Settings, value_of
-from .showing import shown
+from .showing import in_one_line, shown
 from .transport_rules import broken_identity, broken_proxies, broken_tls_files, broken_versions
 
 __all__ = ["ACID_BACKENDS", "STORAGE_MODES", "ConfigError", "parse_bind_address", "validate", "warnings_about"]
@@ -49,7 +49,7 @@ class ConfigError(Exception):
     """
 
     def __init__(self, message: str, *, rule: str, phase: str) -> None:
-        super().__init__(message)
+        super().__init__(in_one_line(message))
         self.rule = rule
         self.phase = phase
 
