@@ -133,6 +133,7 @@ SHARED: Final = frozenset(
         "disk",
         "findings",
         "kept",
+        "measuring",
         "ownership",
         "ranges",
         "readonly",

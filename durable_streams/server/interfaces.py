@@ -12,7 +12,7 @@ from typing import TypeAlias, TypeVar
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
-from .model import Append, Appended, Chunk, Created, Offset, StreamConfig, StreamFacts, StreamStatus
+from .model import Append, Appended, Chunk, Created, Offset, StorageFigures, StreamConfig, StreamFacts, StreamStatus
 
 T = TypeVar("T")
 
@@ -75,6 +75,11 @@ class IStorage(Interface):
     def obstacle() -> str | None:
         """
         Say in a sentence what keeps it from taking writes until it is opened again; None, when nothing does.
+        """
+
+    def figures() -> StorageFigures:
+        """
+        Say how much there is, as far as is known at once; it is asked for every few seconds.
         """
 
     def listen(listener: ICommitListener) -> None:

@@ -169,3 +169,35 @@ class StorageLimits(Struct, frozen=True, gc=False):
     stream_bytes: int = 10_485_760
     streams: int = 1_000_000
     writers: int = 10_000
+
+
+class Distribution(Struct, frozen=True, gc=False):
+    """
+    How often a measure had which size.
+
+    :ivar bounds: the upper ends of the classes, each of which includes its end; after the last there is one more class.
+    :ivar counts: how often it fell into each class.
+    :ivar total: the sum of all that was measured.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float
+
+
+class StorageFigures(Struct, frozen=True, gc=False):
+    """
+    What a storage has, and how it gets on.
+
+    :ivar streams: how many streams there are; those that are there for their forks only are among them.
+    :ivar bytes: of data, as the limits count it.
+    :ivar queued_bytes: of changes that wait to be written.
+    :ivar commit_sizes: how many changes went into the log together; None where there is no log.
+    :ivar commit_seconds: how long that took, until they were as durable as the storage makes them.
+    """
+
+    streams: int
+    bytes: int
+    queued_bytes: int = 0
+    commit_sizes: Distribution | None = None
+    commit_seconds: Distribution | None = None

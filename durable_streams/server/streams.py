@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from .errors import StreamsError, Unavailable
 from .interfaces import IStorage, NowOrLater, settle
-from .model import Append, Appended, Chunk, Created, Offset, StreamConfig, StreamFacts, StreamStatus
+from .model import Append, Appended, Chunk, Created, Offset, StorageFigures, StreamConfig, StreamFacts, StreamStatus
 from .waiting import Waiting
 
 #: How often expired streams are looked for, in seconds, and how many are removed before others get their turn.
@@ -61,6 +61,10 @@ class Streams(Service):
     def obstacle(self) -> str | None:
         """Say what keeps the storage from taking writes; None when nothing does."""
         return self._storage.obstacle()
+
+    def figures(self) -> StorageFigures:
+        """Say how much the storage has; see :meth:`.IStorage.figures`."""
+        return self._owned.figures()
 
     def take_up(self, patience: float, reactor: Any) -> Deferred[None]:
         """

@@ -17,6 +17,7 @@ from durable_streams.server.model import (
     Chunk,
     Created,
     Offset,
+    StorageFigures,
     StreamConfig,
     StreamFacts,
     StreamStatus,
@@ -84,6 +85,9 @@ class LateStorage:
 
     def obstacle(self) -> str | None:
         return None
+
+    def figures(self) -> StorageFigures:
+        return self._inner.figures()
 
     def listen(self, listener: ICommitListener) -> None:
         self._inner.listen(listener)

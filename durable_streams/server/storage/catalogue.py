@@ -29,6 +29,7 @@ from ..model import (
     Appended,
     Fork,
     Lifetime,
+    StorageFigures,
     StorageLimits,
     StreamConfig,
     StreamFacts,
@@ -165,6 +166,10 @@ class Catalogue(Generic[S]):
         self._bytes = 0
         # When streams may be over: what is in here may be renewed or deleted by the time that it comes up.
         self._deadlines: list[tuple[float, int, S]] = []
+
+    def figures(self) -> StorageFigures:
+        """See :meth:`.IStorage.figures`."""
+        return StorageFigures(len(self._streams), self._bytes)
 
     # What a provider says
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -16,16 +16,21 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import StreamsError, Unavailable
-from ..model import StorageLimits
+from ..model import StorageFigures, StorageLimits
 from .catalogue import Catalogue
 from .changes import OVERHEAD, Change, Made, Removed, Wrote
 from .kept import Kept
+from .measuring import Measure
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Kept)
 
 #: What is done when a batch is committed: a stream, what its change came to and who wants to know; or some other deed.
 _Answer = tuple[Kept | None, Any, "Deferred[Any] | None"]
+
+#: The classes of how many changes are committed together, and of how long that takes in seconds.
+_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+_SECONDS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 _log = Logger()
 
@@ -73,6 +78,18 @@ class Committing(Catalogue[K]):
         self._closing: Deferred[None] | None = None
         self._failed: str | None = None
         self._purging: list[K] = []
+        self._commit_sizes = Measure(_SIZES)
+        self._commit_seconds = Measure(_SECONDS)
+
+    def figures(self) -> StorageFigures:
+        """See :meth:`.IStorage.figures`."""
+        return StorageFigures(
+            len(self._streams),
+            self._bytes,
+            self._queued_bytes,
+            self._commit_sizes.distribution(),
+            self._commit_seconds.distribution(),
+        )
 
     # What a provider says
 
@@ -169,9 +186,16 @@ class Committing(Catalogue[K]):
         self._credit = 0
         size, self._queued_bytes = self._queued_bytes, 0
         lsn = self._lsn
+        began_at = self._clock.seconds()
         committed = self._commit(changes, lsn, size)
+        committed.addCallback(self._measured, len(changes), began_at)
         committed.addCallbacks(self._committed, self._not_committed, (answers, lsn), {}, (answers,))
         committed.addErrback(lambda failure: _log.failure("What was committed could not be told.", failure=failure))
+
+    def _measured(self, _: None, size: int, began_at: float) -> None:
+        self._commit_sizes.add(size)
+        # The clock on the wall may be set back.
+        self._commit_seconds.add(max(self._clock.seconds() - began_at, 0))
 
     def _committed(self, _: None, answers: list[_Answer], lsn: int) -> None:
         self.committed_lsn = lsn

@@ -143,3 +143,27 @@ class Limits(Contract):
         self.later(WEEK / 2)
         await self.append(data=b"x", writer=Writer("w", 0, 0))
         self.assertTrue((await self.append(data=b"x", writer=Writer("v", 0, 0))).duplicate)
+
+    async def test_it_says_how_much_it_has(self) -> None:
+        self.assertEqual((self.storage.figures().streams, self.storage.figures().bytes), (0, 0))
+        await self.create("a", body=b"xxxx")
+        await self.append("a", b"xx")
+        await self.fork("b", "a", body=b"y")
+        self.assertEqual((self.storage.figures().streams, self.storage.figures().bytes), (2, 7))
+        await self.delete("a")
+        self.assertEqual(self.storage.figures().bytes, 7)
+        await self.delete("b")
+        self.assertEqual((self.storage.figures().streams, self.storage.figures().bytes), (0, 0))
+
+    async def test_it_says_what_it_has_committed(self) -> None:
+        await self.create("a", body=b"xxxx")
+        await self.append("a", b"xx")
+        figures = self.storage.figures()
+        self.assertEqual(figures.queued_bytes, 0)
+        for measured in (figures.commit_sizes, figures.commit_seconds):
+            if measured is not None:
+                self.assertEqual(len(measured.counts), len(measured.bounds) + 1)
+                self.assertEqual(list(measured.bounds), sorted(measured.bounds))
+                self.assertGreaterEqual(measured.total, 0)
+        if figures.commit_sizes is not None:
+            self.assertEqual((sum(figures.commit_sizes.counts), figures.commit_sizes.total), (2, 2))

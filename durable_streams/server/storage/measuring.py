@@ -1,0 +1,32 @@
+"""What a storage measures of itself."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from ..model import Distribution
+
+
+class Measure:
+    """
+    Sorts what is measured into classes.
+
+    :param bounds: the upper ends of the classes, in order.
+    """
+
+    __slots__ = ("_bounds", "_counts", "_total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = tuple(bounds)
+        self._counts = [0] * (len(self._bounds) + 1)
+        self._total: float = 0
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._total += value
+
+    def distribution(self) -> Distribution:
+        """Say what was counted so far."""
+        return Distribution(self._bounds, tuple(self._counts), self._total)
