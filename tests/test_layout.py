@@ -24,7 +24,9 @@ PACKAGE: Final = "durable_streams.server"
 
 _RULES: Final = frozenset({"model", "errors", "interfaces", "protocol"})
 _SERVICE: Final = _RULES | {"waiting", "streams"}
-_PARTS: Final = _SERVICE | {"storage", "web", "subscriptions", "transfer", "config", "transport", "startup"}
+_PARTS: Final = _SERVICE | {
+    *("storage", "web", "subscriptions", "transfer", "config", "transport", "startup", "logs", "telemetry")
+}
 
 #: Which parts of the server a part may import: arrows point downwards in this table only. A part may always import what
 #: is in its own folder; of the storages, each has its own.
@@ -42,12 +44,14 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "config": frozenset(),
     "transport": frozenset({"errors", "config"}),
     "startup": frozenset({"errors", "config"}),
+    "logs": frozenset({"config", "startup"}),
+    "telemetry": _SERVICE | {"web", "config", "startup"},
     "assembly": _PARTS,
     "service": _PARTS | {"assembly"},
     "embedding": _PARTS | {"assembly", "service"},
     "testing": _PARTS | {"assembly", "service", "embedding"},
     "": _PARTS | {"assembly", "service", "embedding"},
-    "tap": frozenset({"config", "startup", "service", "storage"}),
+    "tap": frozenset({"config", "startup", "service", "storage", "logs"}),
     "cli": frozenset({"config", "startup", "service", "storage"}),
 }
 
@@ -68,6 +72,8 @@ LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
     "transfer": (*_TWISTED, "msgspec"),
     "config": ("msgspec",),
     "startup": (),
+    "logs": (*_TWISTED, "msgspec"),
+    "telemetry": (*_TWISTED, "msgspec", "prometheus_client", "opentelemetry"),
     "cli": ("click", "msgspec"),
 }
 
@@ -223,6 +229,10 @@ class ArrowTests(SynchronousTestCase):
             ("web.app", "from ..subscriptions.leases import Lease", "inside subscriptions"),
             ("web.app", "from ..subscriptions import leases", "inside subscriptions"),
             ("web.app", "from .. import service", "web may not import service"),
+            ("web.app", "from ..telemetry import metrics_from", "web may not import telemetry"),
+            ("web.app", "import prometheus_client", "web may not import prometheus_client"),
+            ("telemetry.counts", "from ..storage.memory import MemoryStorage", "telemetry may not import storage"),
+            ("logs", "from .telemetry import metrics_from", "logs may not import telemetry"),
             ("web.app", "from .. import StreamService", "web may not import the package itself"),
             ("config.layers", "from ..model import StorageLimits", "config may not import model"),
             ("assembly", "from .service import Daemon", "assembly may not import service"),

@@ -20,8 +20,8 @@ from .web.intake import IntakeLimits
 from .web.listener import ChannelSettings
 from .web.live import Live, LiveSettings
 from .web.operations import Operations, OperationSettings
-from .web.request_log import LoggedOperations
 from .web.resource import StreamsResource
+from .web.telemetry import Telemetry
 
 
 def storage_from(settings: Settings, reactor: Any) -> IStorage:
@@ -52,8 +52,17 @@ def name_limits_from(settings: Settings) -> NameLimits:
     return NameLimits(settings.limits.max_stream_name_bytes, settings.limits.max_stream_name_segments)
 
 
-def operations_from(streams: Streams, settings: Settings, clock: IReactorTime) -> Operations:
-    """Put together what both fronts do with a request."""
+def operations_from(
+    streams: Streams,
+    settings: Settings,
+    clock: IReactorTime,
+    telemetry: Telemetry = Telemetry(),  # noqa: B008 (it has no state)
+) -> Operations:
+    """
+    Put together what both fronts do with a request.
+
+    :param telemetry: who hears of every answer (:func:`.telemetry_from`); nobody, unless given.
+    """
     connection = settings.transport.connection
     live = Live(
         streams,
@@ -62,12 +71,12 @@ def operations_from(streams: Streams, settings: Settings, clock: IReactorTime) -
             connection.long_poll_timeout_secs, connection.sse_reconnect_interval_secs, connection.drain_spread_secs
         ),
     )
-    kind = LoggedOperations if settings.observability.log_level == "debug" else Operations
-    return kind(
+    return Operations(
         streams,
         live,
         Answers(settings.http.cors_origins),
         OperationSettings(name_limits_from(settings), settings.limits.max_request_body_bytes),
+        telemetry,
     )
 
 

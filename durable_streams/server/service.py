@@ -15,6 +15,7 @@ from .assembly import channel_settings_from, operations_from, resource_from, sto
 from .config.settings import Settings
 from .config.validation import parse_bind_address
 from .streams import Streams
+from .telemetry import metrics_from, telemetry_from
 from .web.app import Tree, build_app
 from .web.gathering import listen
 from .web.listener import ChannelFactory
@@ -37,15 +38,19 @@ class Daemon(Service):
         self._reactor = reactor
         self._port: IListeningPort | None = None
         self.streams = Streams(storage_from(settings, reactor), reactor)
-        operations = operations_from(self.streams, settings, reactor)
+        self._telemetry = telemetry_from(settings)
+        operations = operations_from(self.streams, settings, reactor, self._telemetry)
+        metrics = metrics_from(settings, operations)
         base_path = settings.http.stream_base_path
         self.tree: IResource = Tree(
             resource_from(operations, settings, reactor),
-            build_app(operations.answers, self.obstacle),
+            build_app(operations.answers, self.obstacle, None if metrics is None else metrics.render),
             operations.answers,
             base_path,
         )
         self.factory = ChannelFactory(operations, Site(self.tree), base_path, reactor, channel_settings_from(settings))
+        if metrics is not None:
+            metrics.watch(self.factory)
 
     @property
     def address(self) -> IAddress:
@@ -98,6 +103,7 @@ class Daemon(Service):
         if too_late.active():
             too_late.cancel()
         await self.streams.stopService()
+        await maybeDeferred(self._telemetry.stop)
         _log.info("The server has stopped.")
 
     def stopService(self) -> Deferred[None]:

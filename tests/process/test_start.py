@@ -46,8 +46,8 @@ class StartTests(SynchronousTestCase):
             with Daemon(daemon.port) as again:
                 self.assertEqual(again.request("GET", "/v1/stream/gone")[0], 404)
 
-    def test_a_request_is_logged_at_debug_without_its_body_or_secrets(self) -> None:
-        with Daemon(observability__log_level="debug") as daemon:
+    def test_each_request_can_be_logged_without_its_body_or_secrets(self) -> None:
+        with Daemon(observability__access_log="all") as daemon:
             daemon.create("logged")
             daemon.request("POST", "/v1/stream/logged?token=hush", b"a secret", content_type="text/plain")
             daemon.request("GET", "/v1/stream/logged", authorization="Bearer hush")

@@ -422,7 +422,7 @@ class TailTests(LiveTestCase):
         self.assertEqual(self.watched(), ["a"])
         for peer in peers:
             peer.leave()
-        self.assertEqual((self.watched(), self.ticks(), len(self.front.operations._live._tails)), ([], before, 0))
+        self.assertEqual((self.watched(), self.ticks(), len(self.front.operations.live._tails)), ([], before, 0))
 
     def test_a_cursor_is_moved_on(self) -> None:
         self.front.create("a")

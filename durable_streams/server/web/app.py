@@ -26,10 +26,15 @@ from .resource import StreamsResource
 Readiness = Callable[[], "str | None"]
 
 _PLAIN: Final = b"text/plain"
+_METRICS: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 
-def build_app(answers: Answers, ready: Readiness) -> Klein:
-    """Lay out everything that is not a stream."""
+def build_app(answers: Answers, ready: Readiness, metrics: Callable[[], bytes] | None = None) -> Klein:
+    """
+    Lay out everything that is not a stream.
+
+    :param metrics: writes what ``/metrics`` answers, in Prometheus' text format; None, and there is no such path.
+    """
     app = Klein()
 
     @app.route("/healthz", methods=["GET", "HEAD"])
@@ -46,6 +51,15 @@ def build_app(answers: Answers, ready: Readiness) -> Klein:
             return _problem(request, answers, Unavailable(obstacle))
         request.setHeader(b"Content-Type", _PLAIN)
         return b"ready"
+
+    if metrics is not None:
+
+        @app.route("/metrics", methods=["GET", "HEAD"])
+        def scrape(request: IRequest) -> bytes:
+            """All figures of the server."""
+            request.setHeader(b"Content-Type", _METRICS)
+            request.setHeader(b"Cache-Control", b"no-store")
+            return metrics()
 
     @app.handle_errors(NotFound)
     def nothing_here(request: IRequest, failure: Failure) -> bytes:

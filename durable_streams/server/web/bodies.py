@@ -22,15 +22,30 @@ PIECES_AT_ONCE = 16
 _log = Logger()
 
 
+class Sent:
+    """
+    Counts what bodies send that come bit by bit.
+
+    :ivar bytes: all of it.
+    """
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
 @implementer(IPushProducer)
 class Replay:
     """
     All of a stream from where ``first`` begins to the tail that it names, in one body.
 
     :param first: the first piece, which was read already.
+    :param sent: counts what is sent.
     """
 
-    def __init__(self, streams: Streams, first: Chunk, clock: IReactorTime) -> None:
+    def __init__(self, streams: Streams, first: Chunk, clock: IReactorTime, sent: Sent | None = None) -> None:
+        self._sent = Sent() if sent is None else sent
         self._streams = streams
         self._clock = clock
         self._facts = first.facts
@@ -65,6 +80,7 @@ class Replay:
                 break
             piece, self._next = self._next, b""
             if piece:
+                self._sent.bytes += len(piece)
                 self._sink.write(piece)
             elif self._position == self._tail:
                 sink, self._sink = self._sink, None

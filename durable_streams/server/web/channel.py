@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from ..errors import StreamsError
 from .answers import Answer, Body
-from .callers import RUN, caller_on, next_number
+from .callers import RUN, Caller, caller_on, next_number
 from .framing import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, STATUS_LINES, has_length
 from .intake import Asked, Intake
 from .outlet import Outlet, Transport
@@ -55,6 +55,7 @@ class StreamChannel(Protocol):
         self.deadline = 0
         self._perform = factory.operations.perform
         self._note = factory.operations.telemetry.answered
+        self._caller: Caller
         self._intake: Intake
         self._queue: list[_Turn] = []
         self._paused = False
@@ -68,12 +69,13 @@ class StreamChannel(Protocol):
         self._taking_turns = False
         self._ending = False
         self._lingering = False
+        self._slow = False
 
     # The connection
 
     def connectionMade(self) -> None:
-        caller = caller_on(self.transport)
-        self._intake = Intake(self.factory.shared, self, caller)
+        self._caller = caller_on(self.transport)
+        self._intake = Intake(self.factory.shared, self, self._caller)
         self._outlet = Outlet(self.transport, self)
         self._write = self._outlet.write
         self.transport.setTcpNoDelay(True)
@@ -196,8 +198,12 @@ class StreamChannel(Protocol):
     def _send(self, answer: Answer, asked: Asked | None, old: bool, began_at: float) -> None:
         body = answer.body
         status = answer.status
-        number = next_number() if asked is None else asked.number
-        self._note(asked, number, answer, began_at)
+        if asked is None:
+            number = next_number()
+            self._note(self._caller, number, answer, began_at)
+        else:
+            number = asked.number
+            self._note(asked, number, answer, began_at)
         head = b"%bX-Request-Id: %b-%x\r\n" % (answer.head, RUN, number)
         connection = b""
         if not self._lives_on:
@@ -303,11 +309,15 @@ class StreamChannel(Protocol):
     # How the reader keeps up
 
     def blocked(self) -> None:
+        if not self._slow:
+            self._slow = True
+            self.factory.pauses += 1
         self.deadline = self.factory.tick + self.factory.settings.stall_timeout
         if self._streaming is not None:
             self._streaming.pauseProducing()
 
     def drained(self) -> None:
+        self._slow = False
         if self._ending:
             return
         if self._busy:

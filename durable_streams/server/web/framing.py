@@ -14,7 +14,7 @@ STATUS_LINES: Final[dict[int, bytes]] = {
 }
 
 #: Paths that are never a stream's, even where streams have all the others.
-PROBES: Final = frozenset([b"/healthz", b"/readyz"])
+PROBES: Final = frozenset([b"/healthz", b"/readyz", b"/metrics"])
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE: Final = b"Connection: close\r\n"

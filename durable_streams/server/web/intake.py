@@ -212,6 +212,10 @@ class Intake:
         return bool(self._url)
 
     @property
+    def _version(self) -> str:
+        return "1.0" if self._old else "1.1"
+
+    @property
     def in_body(self) -> bool:
         """Whether the headers of that request are complete."""
         return self._in_body
@@ -415,11 +419,11 @@ class Intake:
             base = self._shared.base
             path, _, query = url.partition(b"?")
             request = StreamRequest(
-                method, base, path[len(base) :], query, self._headers, body, self._caller, next_number()
+                method, base, path[len(base) :], query, self._headers, body, self._caller, next_number(), self._version
             )
             self._note_end(request)
         else:
-            request = TreeRequest(method, url, self._fields, body, self._caller, next_number())
+            request = TreeRequest(method, url, self._fields, body, self._caller, next_number(), self._version)
             self._fields = None
             # There are no tunnels, and what follows was meant for one.
             self._lives_on = self._lives_on and method != b"CONNECT"

@@ -20,6 +20,7 @@ from .framing import CLOSE, STATUS_LINES, below
 from .intake import IntakeLimits, Shared
 from .operations import Operations
 from .outlet import Transport, is_direct
+from .requests import READ_HEADERS
 
 #: How long a connection over the limit is left the time to read why, in seconds, and how many of them at a time.
 _LINGER: Final = 1
@@ -56,6 +57,9 @@ class ChannelFactory(Factory):
     :ivar date_line: the Date header of this second.
     :ivar draining: every connection is to end after the answer that is on its way.
     :ivar refusals: how many connections over the limit are being told so.
+    :ivar accepted: how many connections there have been, but for those that were refused.
+    :ivar refused: how many were over the limit, or came when it was draining.
+    :ivar pauses: how often a reader was too slow for what was sent to it, and it had to wait.
     """
 
     noisy = False
@@ -70,10 +74,11 @@ class ChannelFactory(Factory):
     ) -> None:
         self.operations = operations
         self.site = site
-        self.shared = Shared(below(base_path), settings.intake)
+        self.shared = Shared(below(base_path), settings.intake, READ_HEADERS | operations.telemetry.headers)
         self.settings = settings
         self.draining = False
         self.refusals = 0
+        self.accepted = self.refused = self.pauses = 0
         self.tick = 1
         self.date_line = b""
         self.clock = clock
@@ -96,7 +101,13 @@ class ChannelFactory(Factory):
             return _Refusal(self)
         return StreamChannel(self)
 
+    @property
+    def connections(self) -> int:
+        """How many connections there are."""
+        return len(self._channels)
+
     def joined(self, channel: StreamChannel) -> None:
+        self.accepted += 1
         self._channels.add(channel)
 
     def left(self, channel: StreamChannel) -> None:
@@ -151,6 +162,7 @@ class _Refusal(Protocol):
         self._end: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
+        self._factory.refused += 1
         self._factory.refusals += 1
         if self._factory.refusals > _REFUSALS:
             self.transport.abortConnection()

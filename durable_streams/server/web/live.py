@@ -17,7 +17,7 @@ from ..protocol import cursors, sse
 from ..protocol.content import is_text
 from ..streams import Streams
 from .answers import Sink
-from .bodies import PIECE
+from .bodies import PIECE, Sent
 
 #: How much of a stream goes into one event at the most, in bytes; an append that is larger goes whole.
 EVENT_SIZE = 65_536
@@ -49,18 +49,34 @@ class LiveSettings(Struct, frozen=True, gc=False):
 
 
 class Live:
-    """All live readers of a service, and what they share: one tick of the clock a second, and the frames."""
+    """
+    All live readers of a service, and what they share: one tick of the clock a second, and the frames.
+
+    :ivar sent: what was sent to all readers whose bodies come bit by bit.
+    """
 
     def __init__(self, streams: Streams, clock: IReactorTime, settings: LiveSettings) -> None:
         self.streams = streams
         self.settings = settings
         self.clock = clock
         self.current_cursor = 0
+        self.sent = Sent()
         self._tails: set[Tail] = set()
+        self._polls: set[_Poll] = set()
         self._frames: dict[tuple[int, int, int, bool, bool, int], bytes] = {}
         self._frame_bytes = 0
         # No LoopingCall: the last tail may leave, and another come, within a tick.
         self._next_tick: IDelayedCall | None = None
+
+    @property
+    def tails(self) -> int:
+        """How many readers follow by Server-Sent Events."""
+        return len(self._tails)
+
+    @property
+    def polls(self) -> int:
+        """How many long-polls wait."""
+        return len(self._polls)
 
     def cursor(self, given: str | None) -> int:
         """Choose a cursor (PROTOCOL section 10.1)."""
@@ -72,7 +88,7 @@ class Live:
 
         :returns: what a read finds then; a failure with :exc:`StreamNotFound` when the stream was deleted.
         """
-        return _Poll(self, empty).outcome
+        return _Poll(self, empty, self._polls).outcome
 
     def frame(self, chunk: Chunk, cursor: int) -> bytes:
         """Encode what a tail is sent of a chunk, once for all the tails that are at the same place."""
@@ -121,8 +137,10 @@ class Live:
 class _Poll:
     """One long-poll that found nothing yet."""
 
-    def __init__(self, live: Live, empty: Chunk) -> None:
+    def __init__(self, live: Live, empty: Chunk, polls: set[_Poll]) -> None:
         self._streams = live.streams
+        self._polls = polls
+        polls.add(self)
         self._empty = empty
         self._place = Offset(empty.facts.incarnation, empty.tail)
         self.outcome: Deferred[Chunk] = Deferred(lambda _: self._leave())
@@ -167,6 +185,7 @@ class _Poll:
             self.outcome.errback(failure)
 
     def _leave(self) -> None:
+        self._polls.discard(self)
         self._streams.unwatch(self._empty.facts.name, self._wake)
         if self._timeout.active():
             self._timeout.cancel()
@@ -287,7 +306,10 @@ class Tail:
         if chunk.data or self._silent < 0 or chunk.closed:
             self._silent = 0
             self._position = end
-            sink.write(self._live.frame(chunk, max(self._cursor, self._live.current_cursor)))
+            live = self._live
+            frame = live.frame(chunk, max(self._cursor, live.current_cursor))
+            live.sent.bytes += len(frame)
+            sink.write(frame)
         if not at_end:
             return True
         if chunk.closed:

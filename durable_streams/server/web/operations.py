@@ -19,7 +19,7 @@ from .bodies import PIECE, Replay
 from .live import Live, Tail
 from .problems import Broken, MethodNotAllowed
 from .requests import StreamRequest, View, name_reader, read_append, read_creation, read_view
-from .telemetry import Telemetry
+from .telemetry import Telemetry, request_name
 
 _log = Logger()
 
@@ -46,7 +46,7 @@ class Operations:
         self.answers = answers
         self.settings = settings
         self.telemetry = telemetry
-        self._live = live
+        self.live = live
         self._read_name = name_reader(settings.names)
         self._by_method: dict[bytes, Callable[[StreamRequest], NowOrLater[Answer]]] = {
             b"POST": self._append,
@@ -92,20 +92,22 @@ class Operations:
                 return self.answers.tail(request, chunk)
             return self.answers.found(request, chunk, self._rest(chunk))
         if view.live == "sse":
-            return self.answers.events(request, chunk.facts, Tail(self._live, chunk, view.cursor))
+            return self.answers.events(request, chunk.facts, Tail(self.live, chunk, view.cursor))
         if chunk.data or chunk.closed or self.streams.draining:
             return self._polled(request, view, chunk)
-        return self._later(request, self._live.wait(chunk), lambda outcome: self._polled(request, view, outcome))
+        return self._later(request, self.live.wait(chunk), lambda outcome: self._polled(request, view, outcome))
 
     def _polled(self, request: StreamRequest, view: View, chunk: Chunk) -> Answer:
-        cursor = self._live.cursor(view.cursor)
+        cursor = self.live.cursor(view.cursor)
         if chunk.data:
             return self.answers.found(request, chunk, self._rest(chunk), cursor)
         return self.answers.nothing_yet(request, chunk, cursor)
 
     def _rest(self, chunk: Chunk) -> Replay | None:
         """What sends the rest of a read that is larger than one piece."""
-        return Replay(self.streams, chunk, self._live.clock) if chunk.start + len(chunk.data) < chunk.tail else None
+        if chunk.start + len(chunk.data) == chunk.tail:
+            return None
+        return Replay(self.streams, chunk, self.live.clock, self.live.sent)
 
     def _create(self, request: StreamRequest) -> NowOrLater[Answer]:
         name = self._read_name(request.path)
@@ -142,5 +144,11 @@ class Operations:
         return self._broken(failure, request)
 
     def _broken(self, failure: Failure, request: StreamRequest) -> Answer:
-        _log.failure("{method} {path} failed.", failure=failure, method=request.method, path=request.path)
+        _log.failure(
+            "{method} {path} failed.",
+            failure=failure,
+            method=request.method.decode("latin-1"),
+            path=(request.mount + request.path).decode("latin-1"),
+            **request_name(request.number),
+        )
         return self.answers.error(request, Broken("Something is wrong with the server. Its log says what."))

@@ -111,6 +111,11 @@ def problem(error: errors.StreamsError, instance: str) -> tuple[int, bytes, byte
     return status, b"Content-Type: application/problem+json\r\n" + _lines(error), msgspec.json.encode(body)
 
 
+def code_of(error: errors.StreamsError) -> str:
+    """Say by which code programs know an error."""
+    return _entry(type(error))[1]
+
+
 def _entry(kind: type) -> _Entry:
     """Find an error's place in the catalogue, or that of what it is a kind of."""
     for ancestor in kind.__mro__:

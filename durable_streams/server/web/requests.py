@@ -25,7 +25,7 @@ READ_HEADERS: Final = frozenset(
 )
 
 #: Headers whose values, sent several times, are one list. Of every other, a second one is refused.
-_LISTS: Final = frozenset([b"if-none-match", b"upgrade"])
+_LISTS: Final = frozenset([b"if-none-match", b"upgrade", b"user-agent", b"traceparent"])
 
 #: The largest epoch and sequence number of a producer: what JavaScript keeps exactly.
 MAX_INTEGER: Final = 2**53 - 1
@@ -51,6 +51,7 @@ class StreamRequest(Struct, frozen=True, gc=False):
     :ivar headers: those of :data:`READ_HEADERS`, by their names in lower case.
     :ivar caller: whose request it is.
     :ivar number: tells it from all others that this process has had.
+    :ivar version: of HTTP.
     """
 
     method: bytes
@@ -61,6 +62,7 @@ class StreamRequest(Struct, frozen=True, gc=False):
     body: bytes
     caller: Caller = NOBODY
     number: int = 0
+    version: str = "1.1"
 
     @property
     def target(self) -> bytes:
@@ -89,16 +91,17 @@ def join_header(headers: dict[bytes, bytes], name: bytes, value: bytes) -> bool:
     return True
 
 
-def pick_headers(fields: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+def pick_headers(fields: Iterable[tuple[bytes, bytes]], read: frozenset[bytes] = READ_HEADERS) -> dict[bytes, bytes]:
     """
-    Keep of a request's headers those that operations read.
+    Keep of a request's headers those that are read.
 
+    :param read: their names in lower case.
     :raises InvalidRequest: one of them is there twice.
     """
     headers: dict[bytes, bytes] = {}
     for name, value in fields:
         key = name.lower()
-        if key in READ_HEADERS:
+        if key in read:
             if key not in headers:
                 headers[key] = value
             elif not join_header(headers, key, value):

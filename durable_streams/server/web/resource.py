@@ -20,7 +20,7 @@ from .answers import Answer, Body
 from .callers import Caller, next_number
 from .framing import has_length
 from .operations import Operations
-from .requests import StreamRequest, check_host, pick_headers
+from .requests import READ_HEADERS, StreamRequest, check_host, pick_headers
 from .telemetry import Telemetry, request_id
 
 _log = Logger()
@@ -40,6 +40,7 @@ class StreamsResource:
         self._operations = operations
         self._clock = clock
         self._stall_timeout = stall_timeout
+        self._read_headers = READ_HEADERS | operations.telemetry.headers
 
     def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
         """A leaf has no children."""
@@ -56,7 +57,7 @@ class StreamsResource:
         stream_request = self._read(request)
         delivery = _Delivery(request, stream_request, self._operations.telemetry, self._clock, self._stall_timeout)
         try:
-            headers = pick_headers((name, value) for name, values in fields for value in values)
+            headers = pick_headers(((name, value) for name, values in fields for value in values), self._read_headers)
             check_host(headers.get(b"host"))
             if len(stream_request.body) > self._operations.settings.body_bytes:
                 raise BodyTooLarge(self._operations.settings.body_bytes)
@@ -86,6 +87,7 @@ class StreamsResource:
             body=request.content.read(most) if request.content is not None else b"",
             caller=Caller(getattr(request.getClientAddress(), "host", None) or "", bool(request.isSecure())),
             number=next_number(),
+            version=request.clientproto.removeprefix(b"HTTP/").decode("latin-1"),
         )
 
 

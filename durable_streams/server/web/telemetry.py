@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+from typing import Any, Final, TypeAlias
+
+from twisted.internet.defer import Deferred
+
 from .answers import Answer
-from .callers import RUN
+from .callers import RUN, Caller
 from .requests import StreamRequest
 from .tree import TreeRequest
 
+#: What was answered.
+Asked: TypeAlias = StreamRequest | TreeRequest | Caller
+
+#: A status that no answer has: nothing is of interest.
+NEVER: Final = 1000
+
 
 class Telemetry:
-    """Hears of every answer when its head goes out; this one forgets."""
+    """
+    Hears of every answer when its head goes out; this one forgets.
 
-    def answered(self, asked: StreamRequest | TreeRequest | None, number: int, answer: Answer, began_at: float) -> None:
+    :ivar least_status: from which status on an answer is of interest; who passes on may leave out the others.
+    :ivar headers: the headers, in lower case, that are to be read for it besides those that the operations read.
+    """
+
+    least_status: int = NEVER
+    headers: frozenset[bytes] = frozenset()
+
+    def answered(self, asked: Asked, number: int, answer: Answer, began_at: float) -> None:
         """
         Take note of an answer.
 
-        :param asked: the request; None where what came was none.
+        :param asked: the request; where what came was none, whoever sent it.
         :param number: the request's.
         :param began_at: when the request was there, as :func:`time.perf_counter` has it.
         """
+
+    def stop(self) -> Deferred[None] | None:
+        """Pass on what is still to be passed on; nothing is heard after that."""
+        return None
 
 
 def request_id(number: int) -> bytes:
     """Write the id of a request, as it is answered and logged."""
     return b"%b-%x" % (RUN, number)
+
+
+def request_name(number: int) -> dict[str, Any]:
+    """Write the id of a request as a field of a log event."""
+    return {"request.id": request_id(number).decode()}

@@ -23,7 +23,7 @@ _CONNECTION_HEADERS: Final = frozenset([b"connection", b"content-length", b"date
 class TreeRequest:
     """A request for the tree, read whole."""
 
-    __slots__ = ("_body", "_fields", "caller", "method", "number", "target")
+    __slots__ = ("_body", "_fields", "caller", "method", "number", "target", "version")
 
     def __init__(
         self,
@@ -33,13 +33,19 @@ class TreeRequest:
         body: bytes,
         caller: Caller,
         number: int,
+        version: str = "1.1",
     ) -> None:
         self.method = method
         self.target = target
         self.caller = caller
         self.number = number
+        self.version = version
         self._fields = fields
         self._body = body
+
+    def header(self, name: bytes) -> bytes | None:
+        """Find the first header of a name, in lower case."""
+        return next((value for key, value in self._fields if key.lower() == name), None)
 
     def perform(self, site: Site, transport: Transport) -> Deferred[Answer]:
         """Let the tree of ``site`` answer; its answers are small and come whole."""

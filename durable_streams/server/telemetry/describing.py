@@ -1,0 +1,164 @@
+"""What is said of a request, and nothing beyond it: no header but the ones named here, no body, no token."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from ..web.answers import Answer
+from ..web.callers import Caller
+from ..web.problems import code_of
+from ..web.requests import StreamRequest
+from ..web.telemetry import Asked, request_name
+from ..web.tree import TreeRequest
+
+#: The operations, by the methods of requests for streams, where the method alone says which one it is.
+_BY_METHOD: Final = {b"POST": "append", b"PUT": "create", b"HEAD": "head", b"DELETE": "delete"}
+
+#: The operations on what is beside the streams.
+_BY_PATH: Final = {b"/healthz": "health", b"/readyz": "readiness"}
+
+#: All of the operations.
+OPERATIONS: Final = (
+    *("create", "append", "read", "poll", "subscribe", "head", "delete", "health", "readiness", "request"),
+)
+
+#: How a GET follows a stream, and which operation that is.
+_LIVE: Final = {"long-poll": "poll", "sse": "subscribe"}
+
+#: What is told of a query: all other parameters may be secrets.
+_PARAMETERS: Final = frozenset([b"offset", b"live", b"cursor"])
+
+_ERROR_CLASSES: Final = {503: "unavailable", 507: "insufficient_storage"}
+_RETRY_AFTER: Final = re.compile(rb"^retry-after: *([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_PORT: Final = re.compile(rb":[0-9]*\Z")
+
+#: How long a value may be, in characters.
+_LONGEST: Final = 2048
+
+
+def text(value: bytes | str) -> str:
+    """Write what a client sent so that it can be told: no character of it that is not printed, and not too many."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    if len(value) > _LONGEST:
+        value = value[:_LONGEST] + "..."
+    if value.isprintable():
+        return value
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in value)
+
+
+def live_mode(query: bytes) -> str | None:
+    """Say how the query of a GET asks to follow the stream, if it does."""
+    if b"live=" in query:
+        for pair in query.split(b"&"):
+            key, _, value = pair.partition(b"=")
+            if key == b"live":
+                return unquote_to_bytes(value).decode("latin-1")
+    return None
+
+
+def operation_of(asked: Asked) -> str:
+    """Say which of :data:`OPERATIONS` a request is."""
+    if isinstance(asked, StreamRequest):
+        if asked.method == b"GET":
+            return _LIVE.get(live_mode(asked.query) or "", "read")
+        return _BY_METHOD.get(asked.method, "request")
+    if isinstance(asked, TreeRequest):
+        return _BY_PATH.get(asked.target.partition(b"?")[0], "request")
+    return "request"
+
+
+def line_of(asked: Asked, status: int, took: float) -> str:
+    """
+    Write a line about an answer.
+
+    :param took: until it began, in seconds.
+    """
+    what = "No request"
+    if not isinstance(asked, Caller):
+        what = f"{text(asked.method)} {text(_path_and_query(asked)[0])}"
+    return f"{what} {status} in {took * 1000:.1f} ms"
+
+
+def _path_and_query(asked: StreamRequest | TreeRequest) -> tuple[bytes, bytes]:
+    if isinstance(asked, StreamRequest):
+        return asked.mount + asked.path, asked.query
+    path, _, query = asked.target.partition(b"?")
+    return path, query
+
+
+def fields_of(asked: Asked, number: int, answer: Answer, took: float, backend: str) -> dict[str, object]:
+    """
+    Say everything of a request and its answer that is said of any.
+
+    :param took: until the answer began, in seconds.
+    :param backend: what the streams are kept in.
+    """
+    fields: dict[str, object] = {"ds.operation": operation_of(asked), **request_name(number)}
+    caller = asked if isinstance(asked, Caller) else asked.caller
+    if not isinstance(asked, Caller):
+        fields |= _of_request(asked)
+    if isinstance(asked, StreamRequest):
+        fields["ds.stream_id"] = text(unquote_to_bytes(asked.path))
+        fields["ds.storage.backend"] = backend
+        mode = live_mode(asked.query) if asked.method == b"GET" else None
+        if mode is not None:
+            fields["ds.live_mode"] = text(mode)
+    fields |= _of_caller(caller)
+    fields["http.response.status_code"] = answer.status
+    fields["event.duration"] = int(took * 1_000_000_000)
+    return fields | _of_failure(answer)
+
+
+def _of_request(asked: StreamRequest | TreeRequest) -> dict[str, object]:
+    path, query = _path_and_query(asked)
+    fields: dict[str, object] = {
+        "http.request.method": text(asked.method),
+        "url.path": text(path),
+        "network.protocol.version": asked.version,
+    }
+    told = b"&".join(pair for pair in query.split(b"&") if pair.partition(b"=")[0] in _PARAMETERS)
+    if told:
+        fields["url.query"] = text(told)
+    if isinstance(asked, StreamRequest):
+        fields["http.route"] = text(asked.mount) + "{name}"
+        host, agent = asked.headers.get(b"host"), asked.headers.get(b"user-agent")
+    else:
+        if path in _BY_PATH:
+            fields["http.route"] = text(path)
+        host, agent = asked.header(b"host"), asked.header(b"user-agent")
+    if host:
+        fields["server.address"] = text(_PORT.sub(b"", host))
+    if agent:
+        fields["user_agent.original"] = text(agent)
+    return fields
+
+
+def _of_caller(caller: Caller) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    if caller.address:
+        fields["client.address"] = caller.address
+    if caller.subject is not None:
+        fields["client.subject"] = text(caller.subject)
+    if caller.trusted:
+        fields["ds.proxy.trusted"] = True
+        fields["ds.proxy.peer_ip"] = caller.address
+    return fields
+
+
+def _of_failure(answer: Answer) -> dict[str, object]:
+    if answer.status < 400:
+        return {}
+    fields: dict[str, object] = {}
+    if answer.status >= 500:
+        fields["ds.error_class"] = _ERROR_CLASSES.get(answer.status, "internal")
+    if answer.error is not None:
+        fields["ds.error_code"] = code_of(answer.error)
+        fields["error.type"] = type(answer.error).__name__
+        fields["error.message"] = text(str(answer.error))
+    retry_after = _RETRY_AFTER.search(answer.head)
+    if retry_after is not None:
+        fields["http.response.header.retry_after"] = text(retry_after[1])
+    return fields

@@ -1,0 +1,150 @@
+"""What ``/metrics`` answers: put together from plain numbers whenever it is asked for, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
+from platform import python_version
+from typing import TypeAlias
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from ..model import Distribution, StorageFigures
+from ..web.listener import ChannelFactory
+from ..web.operations import Operations
+from .counts import DURATIONS, RequestCounts
+
+_Buckets: TypeAlias = "list[tuple[str, float]]"
+
+
+class Metrics(Collector):
+    """
+    All figures of a server, in a registry of their own.
+
+    :param counts: the requests.
+    :param operations: what they are for.
+    :param backend: what the streams are kept in.
+    """
+
+    def __init__(self, counts: RequestCounts, operations: Operations, backend: str) -> None:
+        self._counts = counts
+        self._streams = operations.streams
+        self._live = operations.live
+        self._build = {"version": _version(), "python": python_version(), "storage": backend}
+        self._factories: list[ChannelFactory] = []
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def watch(self, factory: ChannelFactory) -> None:
+        """Count the connections of a listener from now on."""
+        self._factories.append(factory)
+
+    def render(self) -> bytes:
+        """Write all figures as they are now."""
+        return generate_latest(self._registry)
+
+    def describe(self) -> Iterable[Metric]:
+        """Say nothing beforehand: to put everything together once more costs what a scrape does."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Put everything together."""
+        yield InfoMetricFamily(
+            "durable_streams_build",
+            "The server's version and Python's, and the storage mode.",
+            self._build,
+        )
+        yield from self._requests()
+        yield from self._readers()
+        yield from self._connections()
+        yield from _storage(self._streams.figures())
+        yield _gauge(
+            "storage_failed",
+            "1 when the storage takes no writes until the server is started again.",
+            self._streams.obstacle() is not None,
+        )
+
+    def _requests(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily("durable_streams_requests", "Requests answered.", labels=("operation", "status"))
+        durations = HistogramMetricFamily(
+            "durable_streams_request_duration_seconds",
+            "From a request's arrival until its answer begins; of polls, the wait is a part.",
+            labels=("operation",),
+        )
+        for operation, tally in self._counts.operations.items():
+            for status, count in sorted(tally.statuses.items()):
+                requests.add_metric((operation, str(status)), count)
+            durations.add_metric((operation,), _buckets(DURATIONS, tally.durations), tally.seconds)
+        yield requests
+        yield durations
+        appends = self._counts.operations["append"].successes
+        yield _counter("appends", "Appends that were accepted, retries among them.", appends)
+        yield _counter(
+            "appended_bytes", "Bytes in the bodies of accepted appends and creations.", self._counts.appended_bytes
+        )
+        read = self._counts.read_bytes + self._live.sent.bytes
+        yield _counter("read_bytes", "Bytes in answers to reads, Server-Sent Events among them.", read)
+
+    def _readers(self) -> Iterator[Metric]:
+        yield _gauge("live_tails", "Readers that follow by Server-Sent Events.", self._live.tails)
+        yield _gauge("live_polls", "Long-polls that wait.", self._live.polls)
+
+    def _connections(self) -> Iterator[Metric]:
+        factories = self._factories
+        connections = sum(factory.connections for factory in factories)
+        accepted = sum(factory.accepted for factory in factories)
+        refused = sum(factory.refused for factory in factories)
+        pauses = sum(factory.pauses for factory in factories)
+        yield _gauge("connections", "Connections that are open.", connections)
+        yield _counter("connections_accepted", "Connections taken.", accepted)
+        yield _counter("connections_refused", "Connections refused: there were too many.", refused)
+        yield _counter("slow_reader_pauses", "How often a reader was too slow, and its answer had to wait.", pauses)
+
+
+def _storage(figures: StorageFigures) -> Iterator[Metric]:
+    yield _gauge("storage_streams", "Streams that are kept.", figures.streams)
+    yield _gauge("storage_bytes", "Bytes of data, as limits.max_memory_bytes counts them.", figures.bytes)
+    yield _gauge("storage_queued_bytes", "Bytes of changes that wait to be written.", figures.queued_bytes)
+    if figures.commit_sizes is not None:
+        yield _histogram("storage_commit_changes", "Changes that were committed together.", figures.commit_sizes)
+    if figures.commit_seconds is not None:
+        yield _histogram(
+            "storage_commit_seconds", "How long a commit took, the sync to disk included.", figures.commit_seconds
+        )
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"durable_streams_{name}", text, value=value)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"durable_streams_{name}", text, value=value)
+
+
+def _histogram(name: str, text: str, measured: Distribution) -> Metric:
+    buckets = _buckets(measured.bounds, measured.counts)
+    return HistogramMetricFamily(f"durable_streams_{name}", text, buckets=buckets, sum_value=measured.total)
+
+
+def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> _Buckets:
+    """Say of each bound how many were not above it."""
+    names = [*map(floatToGoString, bounds), "+Inf"]
+    return list(zip(names, accumulate(counts), strict=True))
+
+
+def _version() -> str:
+    try:
+        return version("durable-streams-server")
+    except PackageNotFoundError:
+        return "unknown"
