@@ -26,8 +26,8 @@ LEVELS: Final[Mapping[str, int]] = {"debug": 0, "info": 1, "warn": 2, "error": 3
 #: Who may read a log file: its owner, and those who look after the machine.
 FILE_MODE: Final = 0o640
 
-#: What the logging systems add to every event, and what is said of it in another place.
-_OWN_KEYS: Final = frozenset(
+#: What ``twisted.python.log`` adds to every event: it is said in other words.
+_OLD_KEYS: Final = frozenset(
     {"message", "time", "system", "isError", "failure", "why", "format", "logLevel", "eventSource"}
 )
 _RESERVED: Final = frozenset({"time", "level", "logger", "message", "error.type", "error.stack"})
@@ -168,22 +168,27 @@ def _time_of(event: LogEvent) -> str:
 
 
 def _message_of(event: LogEvent) -> str:
-    message = formatEvent(event)
-    failure = event.get("log_failure")
-    if not message and isinstance(failure, Failure):
-        why = event.get("why")
-        message = str(why) if why else failure.getErrorMessage()
-    return message
+    old = "log_failure" not in event and _failure_of(event)
+    if old:
+        # Its text has the traceback as well.
+        return str(event.get("why") or old.getErrorMessage())
+    return formatEvent(event)
+
+
+def _failure_of(event: LogEvent) -> Failure | None:
+    """Find what failed, by either of Twisted's two ways to log it."""
+    failure = event.get("log_failure", event.get("failure") if _is_old(event) else None)
+    return failure if isinstance(failure, Failure) else None
+
+
+def _is_old(event: LogEvent) -> bool:
+    """Tell what has come through ``twisted.python.log``, which has keys of its own."""
+    return isinstance(event.get("message"), tuple)
 
 
 def _traceback_of(event: LogEvent) -> str | None:
-    failure = event.get("log_failure")
-    if failure is None:
-        return None
-    try:
-        return str(failure.getTraceback())[:_LONGEST].rstrip("\n")
-    except Exception:
-        return "The traceback could not be written."
+    failure = _failure_of(event)
+    return None if failure is None else failure.getTraceback()[:_LONGEST].rstrip("\n")
 
 
 def _printed(text: str) -> str:
@@ -197,7 +202,7 @@ def as_text(event: LogEvent) -> str:
     """Write an event for people: a line, and indented lines of what there is more."""
     message = _message_of(event)
     request = event.get("request.id")
-    head = f"{_time_of(event)} {level_of(event)} [{event.get('log_namespace', '-')}]"
+    head = f"{_time_of(event)} {level_of(event)} [{_printed(str(event.get('log_namespace', '-')))}]"
     lines = message.split("\n")
     if request is not None:
         lines[0] += f" (request {request})"
@@ -215,15 +220,15 @@ def as_json(event: LogEvent) -> str:
         "logger": _plain(event.get("log_namespace", "-")),
         "message": _sound(_message_of(event)),
     }
-    legacy = isinstance(event.get("message"), tuple)
+    old = _is_old(event)
     for key, value in event.items():
-        if key.startswith("log_") or (legacy and key in _OWN_KEYS):
+        if key.startswith("log_") or (old and key in _OLD_KEYS):
             continue
         said[f"event.{key}" if key in _RESERVED else _sound(key)] = _plain(value)
     traceback = _traceback_of(event)
     if traceback is not None:
-        kind = getattr(event["log_failure"], "type", None)
-        said["error.type"] = _sound(getattr(kind, "__name__", str(kind)))
+        failure = _failure_of(event)
+        said["error.type"] = _sound(getattr(failure.type if failure else None, "__name__", "unknown"))
         said["error.stack"] = _sound(traceback)
     return msgspec.json.encode(said).decode()
 

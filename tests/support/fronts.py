@@ -20,8 +20,10 @@ from durable_streams.server.interfaces import IStorage
 from durable_streams.server.model import Append
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
+from durable_streams.server.telemetry import metrics_from, telemetry_from
 from durable_streams.server.web.app import Tree, build_app
 from durable_streams.server.web.listener import ChannelFactory
+from durable_streams.server.web.telemetry import Telemetry
 
 from .late_storage import LateStorage
 from .replies import Event, Reply, ReplyReader, read_events
@@ -248,6 +250,7 @@ class Front:
 
     :param late: whether its storage answers later.
     :param storage: another storage.
+    :param telemetry: who hears of the answers; whoever the settings say, unless given.
     :ivar obstacle: what keeps it from being ready.
     """
 
@@ -259,6 +262,7 @@ class Front:
         settings: Settings = Settings(),  # noqa: B008 (frozen)
         late: bool = False,
         storage: Callable[[Clock], IStorage] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.settings = settings
         self.clock = Clock()
@@ -269,11 +273,17 @@ class Front:
         assert isinstance(memory, MemoryStorage)
         self.storage: Any = storage(self.clock) if storage else LateStorage(memory, self.clock) if late else memory
         self.streams = Streams(self.storage, self.clock)
-        self.operations = operations_from(self.streams, settings, self.clock)
+        self.telemetry = telemetry_from(settings) if telemetry is None else telemetry
+        self.operations = operations_from(self.streams, settings, self.clock, self.telemetry)
+        self.metrics = metrics_from(settings, self.operations)
         base_path = settings.http.stream_base_path
         self.tree = Tree(
             resource_from(self.operations, settings, self.clock),
-            build_app(self.operations.answers, lambda: self.obstacle),
+            build_app(
+                self.operations.answers,
+                lambda: self.obstacle or self.streams.obstacle(),
+                None if self.metrics is None else self.metrics.render,
+            ),
             self.operations.answers,
             base_path,
         )
@@ -282,6 +292,8 @@ class Front:
         self.channels = ChannelFactory(
             self.operations, Site(self.tree), base_path, self.clock, channel_settings_from(settings)
         )
+        if self.metrics is not None:
+            self.metrics.watch(self.channels)
         self.peers: list[Peer] = []
         self.streams.startService()
         self.channels.doStart()

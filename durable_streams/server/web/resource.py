@@ -64,7 +64,8 @@ class StreamsResource:
         except StreamsError as error:
             delivery.answer(self._operations.answers.error(stream_request, error))
             return NOT_DONE_YET
-        answer = self._operations.perform(replace(stream_request, headers=headers))
+        delivery.asked = stream_request = replace(stream_request, headers=headers)
+        answer = self._operations.perform(stream_request)
         if isinstance(answer, Deferred):
             delivery.wait_for(answer)
         else:
@@ -93,7 +94,11 @@ class StreamsResource:
 
 @implementer(IPushProducer)
 class _Delivery:
-    """One answer on its way through a twisted.web request."""
+    """
+    One answer on its way through a twisted.web request.
+
+    :ivar asked: the request, as far as it has been read.
+    """
 
     def __init__(
         self,
@@ -104,7 +109,7 @@ class _Delivery:
         stall_timeout: float,
     ) -> None:
         self._request = request
-        self._asked = asked
+        self.asked = asked
         self._telemetry = telemetry
         self._began_at = perf_counter()
         self._clock = clock
@@ -123,9 +128,9 @@ class _Delivery:
         if self._over:
             return
         request = self._request
-        self._telemetry.answered(self._asked, self._asked.number, answer, self._began_at)
+        self._telemetry.answered(self.asked, self.asked.number, answer, self._began_at)
         request.setResponseCode(answer.status)
-        request.setHeader(b"x-request-id", request_id(self._asked.number))
+        request.setHeader(b"x-request-id", request_id(self.asked.number))
         request.responseHeaders.removeHeader(b"content-type")
         for name, value in answer.fields():
             request.responseHeaders.addRawHeader(name, value)

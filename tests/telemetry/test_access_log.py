@@ -1,0 +1,227 @@
+"""The line that a request leaves in the log: which ones do, what is in it, and what never is."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+from twisted.logger import LogLevel, formatEvent
+
+from durable_streams.server.config.settings import ObservabilitySettings, Settings
+from durable_streams.server.telemetry import access_log
+from durable_streams.server.telemetry.access_log import MOST_FAILURES
+from tests.support.cases import TEXT, ChannelTestCase, FrontTestCase, each_way, get
+from tests.support.events import Events, fields
+from tests.support.fronts import BASE
+
+
+def logging(access_log: str, metrics: bool = True) -> Settings:
+    return replace(Settings(), observability=ObservabilitySettings(access_log=access_log, metrics=metrics))
+
+
+class LogTestCase(FrontTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.events = Events(self)
+
+
+@each_way
+class AllTests(LogTestCase):
+    settings = logging("all")
+
+    def test_each_request_has_a_line(self) -> None:
+        self.front.create("a")
+        self.front.append("a", b"one")
+        self.front.ask("GET", BASE + "a")
+        self.front.ask("GET", BASE + "%20?offset=x")
+        self.front.ask("PATCH", BASE + "a")
+        self.front.delete("a")
+        self.assertEqual(
+            self.events.lines,
+            [
+                "PUT /v1/stream/a 201",
+                "POST /v1/stream/a 204",
+                "GET /v1/stream/a 200",
+                "GET /v1/stream/%20 400",
+                "PATCH /v1/stream/a 405",
+                "DELETE /v1/stream/a 204",
+            ],
+        )
+
+    def test_a_live_one_has_it_when_its_answer_begins(self) -> None:
+        self.front.create("a")
+        tail, poll = (self.front.follow(BASE + f"a?offset=now&live={live}") for live in ("sse", "long-poll"))
+        self.assertEqual(self.events.lines[1:], ["GET /v1/stream/a 200"])
+        self.front.append("a", b"one")
+        self.assertEqual(sorted(self.events.lines[2:]), ["GET /v1/stream/a 200", "POST /v1/stream/a 204"])
+        self.assertEqual((len(tail.replies), poll.statuses), (1, [200]))
+        modes = [event["ds.live_mode"] for event in self.events.access if "ds.live_mode" in event]
+        operations = [event["ds.operation"] for event in self.events.access]
+        self.assertEqual(sorted(modes), ["long-poll", "sse"])
+        self.assertEqual(sorted(operations), ["append", "create", "poll", "subscribe"])
+
+    def test_no_secret_is_in_it(self) -> None:
+        self.front.create("a")
+        headers = {**TEXT, "Authorization": "Bearer hush", "Cookie": "hush", "Stream-Seq": "hush"}
+        self.front.ask("POST", BASE + "a?token=hush", headers, b"hush")
+        self.front.ask("GET", BASE + "a?offset=-1&sig=hush&live=", headers)
+        self.front.ask("GET", BASE + "a?offset=-1&x=%26offset%3Dhush&cursor=7", headers)
+        self.assertEqual(len(self.events.access), 4)
+        self.assertNotIn("hush", repr([fields(event) for event in self.events.access]))
+        self.assertNotIn("hush", "".join(formatEvent(event) for event in self.events.access))
+        self.assertEqual(
+            [event.get("url.query") for event in self.events.access],
+            [None, None, "offset=-1&live=", "offset=-1&cursor=7"],
+        )
+
+    def test_a_name_can_forge_none(self) -> None:
+        self.front.ask("PUT", BASE + "a%0aPUT%20/v1/stream/b%20201", TEXT)
+        self.front.ask("PUT", BASE + "{status}%s", TEXT)
+        self.front.ask("PUT", BASE + "%1b[2J%e2%80%ae%ff", TEXT)
+        self.assertEqual(
+            self.events.lines,
+            [
+                "PUT /v1/stream/a%0aPUT%20/v1/stream/b%20201 400",
+                "PUT /v1/stream/{status}%s 400",
+                "PUT /v1/stream/%1b[2J%e2%80%ae%ff 400",
+            ],
+        )
+        self.assertEqual(
+            [event["ds.stream_id"] for event in self.events.access],
+            ["a\\nPUT /v1/stream/b 201", "{status}%s", "\\x1b[2J\\u202e\\xff"],
+        )
+
+    def test_a_client_can_say_what_it_likes_of_itself(self) -> None:
+        self.front.ask("PUT", BASE + "a", {**TEXT, "User-Agent": "me\t\u00e9" + "x" * 5000})
+        [agent] = [str(event["user_agent.original"]) for event in self.events.access]
+        self.assertTrue(agent.isprintable() and len(agent) < 2100, agent)
+        self.assertTrue(agent.startswith("me\\t"))
+
+    def test_all_that_is_said(self) -> None:
+        reply = self.front.ask("PUT", BASE + "a/b?live=1", {**TEXT, "User-Agent": "test/1", "Host": "here:8080"})
+        [event] = self.events.access
+        said = fields(event)
+        self.assertGreater(said.pop("event.duration"), 0)  # type: ignore[misc]
+        self.assertRegex(str(said.pop("client.address")), r"\A[0-9.]+\Z")
+        self.assertEqual(
+            said,
+            {
+                "ds.operation": "create",
+                "ds.storage.backend": "memory",
+                "ds.stream_id": "a/b",
+                "http.request.method": "PUT",
+                "http.response.status_code": 201,
+                "http.route": "/v1/stream/{name}",
+                "network.protocol.version": "1.1",
+                "request.id": reply.get("x-request-id"),
+                "server.address": "here",
+                "url.path": "/v1/stream/a/b",
+                "url.query": "live=1",
+                "user_agent.original": "test/1",
+            },
+        )
+
+    def test_all_that_is_said_of_a_failure(self) -> None:
+        self.front.ask("GET", BASE + "a?offset=-1&live=sse")
+        [event] = self.events.access
+        self.assertEqual(event["log_level"], LogLevel.warn)
+        said = fields(event)
+        self.assertEqual(
+            {key: said[key] for key in ("ds.error_code", "ds.live_mode", "ds.operation", "error.type")},
+            {
+                "ds.error_code": "NOT_FOUND",
+                "ds.live_mode": "sse",
+                "ds.operation": "subscribe",
+                "error.type": "StreamNotFound",
+            },
+        )
+        self.assertEqual(said["error.message"], "There is no stream of this name. Create it with PUT first.")
+        self.assertNotIn("ds.error_class", said)
+
+
+@each_way
+class FailureTests(LogTestCase):
+    def test_at_first_only_failures_have_one(self) -> None:
+        self.front.create("a")
+        self.front.ask("GET", BASE + "a")
+        self.assertEqual(self.events.lines, [])
+        self.front.ask("GET", BASE + "b")
+        self.assertEqual(self.events.lines, ["GET /v1/stream/b 404"])
+
+    def test_there_are_so_many_of_them_in_a_second(self) -> None:
+        self.patch_clock(7.0)
+        peer = self.front.connect()
+        for _ in range(MOST_FAILURES + 30):
+            peer.send(get("b"), "GET")
+        self.assertEqual(len(self.events.access), MOST_FAILURES)
+        self.patch_clock(8.0)
+        peer.send(get("b"), "GET")
+        self.assertEqual(self.events.lines[MOST_FAILURES:], ["30 more requests failed", "GET /v1/stream/b 404"])
+
+    def patch_clock(self, now: float) -> None:
+        self.patch(access_log, "perf_counter", lambda: now)
+
+
+@each_way
+class NoneTests(LogTestCase):
+    settings = logging("none", metrics=False)
+
+    def test_there_may_be_none_at_all(self) -> None:
+        self.front.create("a")
+        self.front.ask("GET", BASE + "b")
+        self.assertEqual(self.events.lines, [])
+
+
+class BrokenTests(FrontTestCase):
+    late = True
+
+    def test_what_is_wrong_with_the_server_can_be_found_by_the_id_of_the_request(self) -> None:
+        events = Events(self)
+        self.front.storage.broken["append"] = ZeroDivisionError("secret")
+        reply = self.front.ask("POST", BASE + "a", TEXT, b"x")
+        self.assertEqual(reply.status, 500)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        [failure] = [event for event in events.all if "log_failure" in event]
+        [line] = events.access
+        self.assertEqual(formatEvent(failure), "POST /v1/stream/a failed.")
+        self.assertEqual({failure["request.id"], line["request.id"]}, {reply.get("x-request-id")})
+        self.assertEqual((line["log_level"], line["ds.error_class"]), (LogLevel.error, "internal"))
+
+
+class ChannelTests(ChannelTestCase):
+    settings = logging("all")
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.events = Events(self)
+
+    def test_what_is_no_request_has_a_line_too(self) -> None:
+        self.front.connect().send(b"\x16\x03\x01 rubbish\r\n\r\n")
+        self.assertEqual(self.events.lines, ["No request 400"])
+        [event] = self.events.access
+        self.assertEqual((event["ds.operation"], event["ds.error_code"]), ("request", "BAD_REQUEST"))
+        self.assertRegex(event["client.address"], r"\A[0-9.]+\Z")
+
+    def test_the_probes_have_one(self) -> None:
+        self.front.ask("GET", "/healthz?x=hush", {"User-Agent": "probe"})
+        self.front.obstacle = "It stops."
+        self.front.ask("GET", "/readyz")
+        self.front.ask("GET", "/nowhere")
+        self.assertEqual(self.events.lines, ["GET /healthz 200", "GET /readyz 503", "GET /nowhere 404"])
+        health, readiness, other = map(fields, self.events.access)
+        self.assertEqual(
+            [said["ds.operation"] for said in (health, readiness, other)], ["health", "readiness", "request"]
+        )
+        self.assertEqual((health["user_agent.original"], health["http.route"]), ("probe", "/healthz"))
+        self.assertEqual(
+            (readiness["http.response.header.retry_after"], readiness["ds.error_class"]), ("1", "unavailable")
+        )
+        self.assertFalse({"http.route", "url.query"} & set(other))
+
+    def test_an_old_version_is_told(self) -> None:
+        self.front.connect().send(get("a", version="1.0"), "GET")
+        self.assertEqual([event["network.protocol.version"] for event in self.events.access], ["1.0"])
+
+    def test_it_makes_no_header_the_last(self) -> None:
+        # A client that sends User-Agent twice is odd, and no reason to refuse it.
+        peer = self.front.connect()
+        peer.send(b"GET /v1/stream/a HTTP/1.1\r\nHost: a\r\nUser-Agent: one\r\nUser-Agent: two\r\n\r\n", "GET")
+        self.assertEqual([event["user_agent.original"] for event in self.events.access], ["one, two"])

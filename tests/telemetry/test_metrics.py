@@ -1,0 +1,353 @@
+"""The figures at ``/metrics``: that they are true, and that they can be read by what reads them."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from prometheus_client import REGISTRY
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.config.settings import HttpSettings, ObservabilitySettings, Settings
+from durable_streams.server.telemetry import counts
+from durable_streams.server.telemetry.counts import DURATIONS, RequestCounts
+from durable_streams.server.telemetry.describing import OPERATIONS
+from durable_streams.server.web.answers import Answer
+from durable_streams.server.web.callers import NOBODY
+from durable_streams.server.web.requests import StreamRequest
+from durable_streams.server.web.telemetry import Asked, Telemetry
+from tests.support.at_once import file_storage_at_once
+from tests.support.cases import TEXT, ChannelTestCase, FrontTestCase, each_way, get
+from tests.support.fronts import BASE, ChannelFront, Front, SiteFront, settings_with
+
+#: Samples by name and labels.
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def read(text: bytes) -> Samples:
+    """Read what is answered as Prometheus does."""
+    samples: Samples = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            key = (sample.name, tuple(sorted(sample.labels.items())))
+            assert key not in samples, key
+            samples[key] = sample.value
+    return samples
+
+
+class Figures:
+    """All figures of a front at one moment."""
+
+    def __init__(self, front: Front) -> None:
+        assert front.metrics is not None
+        self.samples = read(front.metrics.render())
+
+    def __call__(self, name: str, **labels: str) -> float:
+        return self.samples.get((f"durable_streams_{name}", tuple(sorted(labels.items()))), 0)
+
+    def requests(self) -> dict[tuple[str, str], float]:
+        """How many requests there were, by operation and status."""
+        return {
+            (dict(labels)["operation"], dict(labels)["status"]): value
+            for (name, labels), value in self.samples.items()
+            if name == "durable_streams_requests_total"
+        }
+
+
+@each_way
+class RequestTests(FrontTestCase):
+    def test_requests_are_counted_by_what_they_are_and_what_became_of_them(self) -> None:
+        self.front.create("a", body=b"first")
+        self.front.append("a", b"one")
+        self.front.append("a", b"two")
+        self.front.ask("POST", BASE + "b", TEXT, b"lost")
+        self.front.ask("GET", BASE + "a")
+        self.front.ask("GET", BASE + "b")
+        self.front.ask("HEAD", BASE + "a")
+        self.front.ask("PATCH", BASE + "a")
+        self.front.ask("OPTIONS", BASE + "a")
+        self.front.follow(BASE + "a?offset=now&live=sse")
+        self.front.follow(BASE + "a?offset=-1&live=long-poll")
+        self.front.ask("PUT", BASE + "a", TEXT, b"not looked at")
+        self.front.delete("a")
+        figures = Figures(self.front)
+        self.assertEqual(
+            figures.requests(),
+            {
+                ("append", "204"): 2,
+                ("append", "404"): 1,
+                ("create", "200"): 1,
+                ("create", "201"): 1,
+                ("delete", "204"): 1,
+                ("head", "200"): 1,
+                ("poll", "200"): 1,
+                ("read", "200"): 1,
+                ("read", "404"): 1,
+                ("request", "204"): 1,
+                ("request", "405"): 1,
+                ("subscribe", "200"): 1,
+            },
+        )
+        self.assertEqual(figures("appends_total"), 2)
+        self.assertEqual(figures("appended_bytes_total"), len(b"first" + b"one" + b"two"))
+
+    def test_what_is_read_is_counted_however_it_is_sent(self) -> None:
+        self.front.create("a", body=b"x" * 1000)
+        self.assertEqual(Figures(self.front)("read_bytes_total"), 0)
+        self.front.ask("GET", BASE + "a")
+        self.front.ask("GET", BASE + "none")
+        self.assertEqual(Figures(self.front)("read_bytes_total"), 1000)
+        tail = self.front.follow(BASE + "a?offset=-1&live=sse")
+        self.front.append("a", b"more")
+        self.assertEqual(Figures(self.front)("read_bytes_total"), 1000 + len(tail.reply.body))
+        tail.leave()
+        before = Figures(self.front)("read_bytes_total")
+        self.front.append("a", b"y" * 1_000_000)
+        whole = self.front.follow(BASE + "a")
+        self.front.pass_time(1)
+        self.assertTrue(whole.reply.complete)
+        self.assertEqual(Figures(self.front)("read_bytes_total") - before, 1_001_004)
+
+    def test_who_follows_is_counted_while_they_do(self) -> None:
+        def following() -> tuple[float, float]:
+            figures = Figures(self.front)
+            return figures("live_tails"), figures("live_polls")
+
+        self.front.create("a")
+        tails = [self.front.follow(BASE + "a?offset=now&live=sse") for _ in range(3)]
+        polls = [self.front.follow(BASE + "a?offset=now&live=long-poll") for _ in range(4)]
+        self.front.pass_time(0.1)
+        self.assertEqual(following(), (3, 4))
+        tails[0].leave()
+        polls[0].leave()
+        self.front.pass_time(0.1)
+        self.assertEqual(following(), (2, 3))
+        self.front.append("a", b"one")
+        self.front.pass_time(0.1)
+        self.assertEqual(following(), (2, 0))
+        self.front.follow(BASE + "a?offset=now&live=long-poll")
+        self.front.pass_time(0.1)
+        self.assertEqual(following(), (2, 1))
+        self.front.pass_time(25)
+        self.assertEqual(following(), (2, 0))
+        self.front.delete("a")
+        self.front.pass_time(1)
+        self.assertEqual(following(), (0, 0))
+
+    def test_how_much_is_kept(self) -> None:
+        self.front.create("a", body=b"xxxx")
+        self.front.create("b")
+        figures = Figures(self.front)
+        self.assertEqual((figures("storage_streams"), figures("storage_bytes")), (2, 4))
+        self.assertEqual((figures("storage_queued_bytes"), figures("storage_failed")), (0, 0))
+        self.assertNotIn(("durable_streams_storage_commit_seconds_count", ()), figures.samples)
+
+
+class Heard(Telemetry):
+    """Whoever is told beyond the counts."""
+
+    def __init__(self, least_status: int) -> None:
+        self.least_status = least_status
+        self.heard: list[int] = []
+
+    def answered(self, asked: Asked, number: int, answer: Answer, began_at: float) -> None:
+        self.heard.append(answer.status)
+
+
+def asked(method: str, query: str) -> StreamRequest:
+    return StreamRequest(method.encode(), BASE.encode(), b"a", query.encode(), {}, b"body")
+
+
+ANSWERS = st.lists(
+    st.tuples(
+        st.one_of(
+            st.just(NOBODY),
+            st.builds(
+                asked,
+                st.sampled_from(["GET", "POST", "PUT", "HEAD", "DELETE", "BREW"]),
+                st.sampled_from(["", "offset=-1", "live=sse&offset=now", "offset=now&live=long-poll", "live=", "&&="]),
+            ),
+        ),
+        st.sampled_from([200, 201, 204, 304, 400, 404, 409, 413, 500, 503]),
+        st.floats(min_value=0, max_value=100),
+    ),
+    max_size=60,
+)
+
+
+class CountTests(SynchronousTestCase):
+    @given(answers=ANSWERS, least=st.sampled_from([0, 400, 1000]))
+    def test_each_answer_is_counted_once_and_in_its_place(
+        self, answers: list[tuple[Any, int, float]], least: int
+    ) -> None:
+        heard = Heard(least)
+        requests = RequestCounts(heard)
+        now, counts.perf_counter = 1000.0, lambda: now  # type: ignore[attr-defined]
+        try:
+            for request, status, took in answers:
+                requests.answered(request, 1, Answer(status, b""), now - took)
+        finally:
+            counts.perf_counter = perf_counter  # type: ignore[attr-defined]
+        tallies = requests.operations.values()
+        self.assertEqual(sum(sum(tally.statuses.values()) for tally in tallies), len(answers))
+        for tally in tallies:
+            self.assertEqual(sum(tally.durations), sum(tally.statuses.values()))
+        for place, bound in enumerate(DURATIONS):
+            within = sum(sum(tally.durations[: place + 1]) for tally in tallies)
+            self.assertEqual(within, sum(now - (now - took) <= bound for _, _, took in answers))
+        self.assertAlmostEqual(sum(tally.seconds for tally in tallies), sum(took for _, _, took in answers), 3)
+        self.assertEqual(heard.heard, [status for _, status, _ in answers if status >= least])
+
+
+class ChannelMetricsTests(ChannelTestCase):
+    def test_connections_are_counted(self) -> None:
+        first, _ = self.front.connect(), self.front.connect()
+        figures = Figures(self.front)
+        self.assertEqual((figures("connections"), figures("connections_accepted_total")), (2, 2))
+        first.leave()
+        figures = Figures(self.front)
+        self.assertEqual((figures("connections"), figures("connections_accepted_total")), (1, 2))
+
+    def test_a_slow_reader_is_counted_once_for_each_time_that_it_is_waited_for(self) -> None:
+        self.front.create("a")
+        self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
+        peer = self.front.connect(room=1000)
+        peer.send(get("a"), "GET")
+        self.assertEqual(Figures(self.front)("slow_reader_pauses_total"), 1)
+        peer.take_piece(1000)
+        peer.take_piece(1000)
+        self.assertEqual(Figures(self.front)("slow_reader_pauses_total"), 1)
+        peer.read_freely()
+        self.front.pass_time(1)
+        self.assertTrue(peer.reply.complete)
+        peer.limit(1000)
+        peer.send(get("a"), "GET")
+        self.assertGreaterEqual(Figures(self.front)("slow_reader_pauses_total"), 2)
+
+    def test_the_probes_are_counted_as_what_they_are(self) -> None:
+        self.front.is_healthy()
+        self.front.ask("GET", "/readyz")
+        self.front.ask("GET", "/metrics")
+        self.front.connect().send(b"rubbish\r\n\r\n")
+        self.assertEqual(
+            Figures(self.front).requests(),
+            {("health", "200"): 1, ("readiness", "200"): 1, ("request", "200"): 1, ("request", "400"): 1},
+        )
+
+
+class RefusedConnectionTests(ChannelTestCase):
+    settings = settings_with(max_connections=1)
+
+    def test_connections_over_the_limit_are_counted(self) -> None:
+        for _ in range(3):
+            self.front.connect()
+        figures = Figures(self.front)
+        self.assertEqual((figures("connections"), figures("connections_refused_total")), (1, 2))
+
+
+@each_way
+class ScrapeTests(FrontTestCase):
+    def test_they_are_at_a_path_of_their_own(self) -> None:
+        self.front.create("a")
+        reply = self.front.ask("GET", "/metrics")
+        self.assertEqual((reply.status, reply.get("cache-control")), (200, "no-store"))
+        self.assertEqual(reply.get("content-type"), "text/plain; version=0.0.4; charset=utf-8")
+        samples = read(bytes(reply.body))
+        self.assertEqual(samples["durable_streams_storage_streams", ()], 1)
+        self.assertIn(("process_resident_memory_bytes", ()), samples)
+        [build] = [dict(labels) for name, labels in samples if name == "durable_streams_build_info"]
+        self.assertEqual((build["storage"], set(build)), ("memory", {"python", "storage", "version"}))
+
+    def test_a_head_has_no_body(self) -> None:
+        reply = self.front.ask("HEAD", "/metrics")
+        self.assertEqual((reply.status, bytes(reply.body)), (200, b""))
+        self.assertEqual(reply.get("content-type"), "text/plain; version=0.0.4; charset=utf-8")
+
+    def test_they_can_only_be_read(self) -> None:
+        self.assertEqual(self.front.ask("POST", "/metrics", TEXT, b"x").status, 405)
+
+    def test_every_operation_has_a_histogram_from_the_start(self) -> None:
+        samples = read(bytes(self.front.ask("GET", "/metrics").body))
+        for operation in OPERATIONS:
+            key = ("durable_streams_request_duration_seconds_count", (("operation", operation),))
+            self.assertIn(key, samples)
+
+    def test_a_large_answer_arrives_whole(self) -> None:
+        assert isinstance(self.front.telemetry, RequestCounts)
+        tally = self.front.telemetry.operations["request"]
+        tally.statuses.update(dict.fromkeys(range(100_000, 120_000), 1))
+        reply = self.front.ask("GET", "/metrics")
+        self.assertGreater(len(reply.body), 1_000_000)
+        self.assertEqual(read(bytes(reply.body))["durable_streams_storage_streams", ()], 0)
+
+    def test_nothing_of_it_is_in_the_registry_of_others(self) -> None:
+        self.assertFalse([family.name for family in REGISTRY.collect() if family.name.startswith("durable")])
+
+
+@each_way
+class OffTests(FrontTestCase):
+    settings = replace(Settings(), observability=ObservabilitySettings(metrics=False))
+
+    def test_there_may_be_none(self) -> None:
+        self.assertIsNone(self.front.metrics)
+        reply = self.front.ask("GET", "/metrics")
+        self.assertEqual((reply.status, reply.code), (404, "NOT_FOUND"))
+
+
+class RootTests(SynchronousTestCase):
+    def test_they_are_no_stream_where_streams_are_everywhere(self) -> None:
+        settings = replace(Settings(), http=HttpSettings(stream_base_path="/"))
+        for front in (ChannelFront(settings), SiteFront(settings)):
+            self.addCleanup(front.stop)
+            self.assertEqual(front.ask("PUT", "/metrics", TEXT).status, 405)
+            self.assertIn(("durable_streams_storage_streams", ()), read(bytes(front.ask("GET", "/metrics").body)))
+            self.assertEqual(front.ask("PUT", "/metrics/a", TEXT).status, 201)
+
+
+class StorageTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.front = ChannelFront(storage=file_storage_at_once)
+        self.addCleanup(self.front.stop)
+
+    def post(self, *bodies: bytes) -> None:
+        peers = [self.front.connect() for _ in bodies]
+        for peer, body in zip(peers, bodies, strict=True):
+            peer._socket.inbound += (
+                b"POST /v1/stream/a HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
+        self.front.pass_time(0.1)
+
+    def create(self) -> None:
+        peer = self.front.connect()
+        peer.send_request("PUT", BASE + "a", TEXT)
+        self.front.pass_time(0.1)
+        self.assertEqual(peer.statuses, [201])
+
+    def test_what_is_committed_together_is_told(self) -> None:
+        self.create()
+        before = Figures(self.front)
+        self.assertEqual((before("storage_commit_changes_sum"), before("storage_commit_changes_count")), (1, 1))
+        self.post(b"one", b"two", b"three")
+        figures = Figures(self.front)
+        self.assertEqual(figures("storage_commit_changes_sum"), 4)
+        commits = figures("storage_commit_changes_count")
+        self.assertLess(commits, 5)
+        self.assertEqual(figures("storage_commit_changes_bucket", le="+Inf"), commits)
+        self.assertEqual(figures("storage_commit_seconds_count"), commits)
+        self.assertEqual(figures("storage_bytes"), 11)
+
+    def test_a_storage_that_has_failed_makes_the_server_not_ready_and_says_why(self) -> None:
+        self.create()
+        self.assertEqual(self.front.ask("GET", "/readyz").status, 200)
+        self.front.storage.stop_writing(Failure(OSError(5, "Input/output error")))
+        reply = self.front.ask("GET", "/readyz")
+        self.assertEqual((reply.status, reply.code, reply.get("retry-after")), (503, "UNAVAILABLE", "1"))
+        self.assertIn("failed to write", reply.json()["detail"])
+        self.assertTrue(self.front.is_healthy())
+        self.assertEqual(Figures(self.front)("storage_failed"), 1)
