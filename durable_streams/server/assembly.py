@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
-from .config.settings import Settings
+from .config.settings import Settings, TransportSettings
 from .config.validation import ACID_BACKENDS, STORAGE_MODES
 from .interfaces import IStorage
 from .model import StorageLimits
@@ -22,6 +22,9 @@ from .web.live import Live, LiveSettings
 from .web.operations import Operations, OperationSettings
 from .web.resource import StreamsResource
 from .web.telemetry import Telemetry
+
+#: What ALPN calls each of ``transport.http.versions``.
+_ALPN = {"http1": "http/1.1", "http2": "h2"}
 
 
 def storage_from(settings: Settings, reactor: Any) -> IStorage:
@@ -85,6 +88,14 @@ def resource_from(operations: Operations, settings: Settings, clock: IReactorTim
     return StreamsResource(operations, clock, settings.transport.connection.stall_timeout_secs)
 
 
+def protocols_from(transport: TransportSettings) -> tuple[bytes, ...]:
+    """List what connections speak, by ALPN's names, best first."""
+    named = transport.tls.alpn_protocols
+    if named is None:
+        named = tuple(_ALPN[version] for version in sorted(transport.http.versions, reverse=True))
+    return tuple(name.encode() for name in named)
+
+
 def channel_settings_from(settings: Settings) -> ChannelSettings:
     """Say what a connection of front 2 may do."""
     limits = settings.limits
@@ -92,6 +103,7 @@ def channel_settings_from(settings: Settings) -> ChannelSettings:
     return ChannelSettings(
         intake=IntakeLimits(limits.max_header_bytes, limits.max_target_bytes, limits.max_request_body_bytes),
         connections=limits.max_connections,
+        protocols=protocols_from(settings.transport),
         header_timeout=connection.header_timeout_secs,
         body_timeout=connection.body_timeout_secs,
         idle_timeout=connection.idle_timeout_secs,

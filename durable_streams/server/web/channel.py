@@ -78,7 +78,6 @@ class StreamChannel(Protocol):
         self._intake = Intake(self.factory.shared, self, self._caller)
         self._outlet = Outlet(self.transport, self)
         self._write = self._outlet.write
-        self.transport.setTcpNoDelay(True)
         self.deadline = self.factory.tick + self.factory.settings.header_timeout
         self.factory.joined(self)
 

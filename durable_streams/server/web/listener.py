@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import typing
 from email.utils import formatdate
-from typing import Final
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, IReactorTime
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.server import Site
+from zope.interface import implementer
 
-from ..errors import Unavailable
-from .channel import StreamChannel
-from .framing import CLOSE, STATUS_LINES, below
+from .framing import below
 from .intake import IntakeLimits, Shared
+from .negotiation import Negotiation, Refusal
 from .operations import Operations
-from .outlet import Transport, is_direct
+from .outlet import Transport
 from .requests import READ_HEADERS
-
-#: How long a connection over the limit is left the time to read why, in seconds, and how many of them at a time.
-_LINGER: Final = 1
-_REFUSALS: Final = 100
 
 _log = Logger()
 
@@ -34,6 +29,7 @@ class ChannelSettings(Struct, frozen=True, gc=False):
     What connections may do; times are whole seconds.
 
     :ivar connections: how many of them there may be.
+    :ivar protocols: what they speak, by ALPN's names, best first: ``http/1.1``, and ``h2`` over TLS.
     :ivar header_timeout: from the first byte of a request to the last of its headers.
     :ivar body_timeout: without a byte of a body.
     :ivar idle_timeout: between requests.
@@ -42,15 +38,34 @@ class ChannelSettings(Struct, frozen=True, gc=False):
 
     intake: IntakeLimits = IntakeLimits()
     connections: int = 10_000
+    protocols: tuple[bytes, ...] = (b"http/1.1",)
     header_timeout: int = 15
     body_timeout: int = 30
     idle_timeout: int = 75
     stall_timeout: int = 60
 
 
+class Member(typing.Protocol):
+    """
+    What a connection is to its factory.
+
+    :ivar deadline: the tick at which it has had its time; 0 while it has all the time.
+    """
+
+    deadline: int
+    transport: Transport
+
+    def expire(self) -> None:
+        """It has had its time."""
+
+    def drain(self) -> None:
+        """The service stops: end after what is on its way."""
+
+
+@implementer(IProtocolNegotiationFactory)
 class ChannelFactory(Factory):
     """
-    Makes a :class:`.StreamChannel` for each connection.
+    Makes what each connection turns out to speak: a :class:`.StreamChannel` or an :class:`.Http2Channel`.
 
     :param site: what serves everything that is not below ``base_path``.
     :ivar tick: how many seconds it has been listening. Deadlines are ticks.
@@ -82,7 +97,7 @@ class ChannelFactory(Factory):
         self.tick = 1
         self.date_line = b""
         self.clock = clock
-        self._channels: set[StreamChannel] = set()
+        self._channels: set[Member] = set()
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = clock
         self._emptied: list[Deferred[None]] = []
@@ -98,19 +113,23 @@ class ChannelFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         if len(self._channels) >= self.settings.connections or self.draining:
-            return _Refusal(self)
-        return StreamChannel(self)
+            self.refused += 1
+            return Refusal(self)
+        self.accepted += 1
+        return Negotiation(self)
 
     @property
     def connections(self) -> int:
         """How many connections there are."""
         return len(self._channels)
 
-    def joined(self, channel: StreamChannel) -> None:
-        self.accepted += 1
+    def acceptableProtocols(self) -> list[bytes]:
+        return list(self.settings.protocols)
+
+    def joined(self, channel: Member) -> None:
         self._channels.add(channel)
 
-    def left(self, channel: StreamChannel) -> None:
+    def left(self, channel: Member) -> None:
         self._channels.discard(channel)
         if not self._channels:
             emptied, self._emptied = self._emptied, []
@@ -150,42 +169,3 @@ class ChannelFactory(Factory):
                 # An error here would stop the clock for everybody.
                 _log.failure("A connection whose time was over could not be ended.")
                 channel.transport.abortConnection()
-
-
-class _Refusal(Protocol):
-    """What a connection over the limit gets: an answer, whatever it asks, and the end."""
-
-    transport: Transport  # type: ignore[assignment]
-
-    def __init__(self, factory: ChannelFactory) -> None:
-        self._factory = factory
-        self._end: IDelayedCall | None = None
-
-    def connectionMade(self) -> None:
-        self._factory.refused += 1
-        self._factory.refusals += 1
-        if self._factory.refusals > _REFUSALS:
-            self.transport.abortConnection()
-            return
-        error = Unavailable("The server has as many connections as it takes. Come back in a moment.")
-        answer = self._factory.operations.answers.error(None, error)
-        assert isinstance(answer.body, bytes)
-        self.transport.write(
-            STATUS_LINES[answer.status]
-            + self._factory.date_line
-            + answer.head
-            + CLOSE
-            + b"Content-Length: %d\r\n\r\n" % len(answer.body)
-            + answer.body
-        )
-        if is_direct(self.transport):
-            # A client that is still sending would never read this if the socket were closed under it.
-            self.transport.loseWriteConnection()
-        else:
-            self.transport.loseConnection()
-        self._end = self._factory.clock.callLater(_LINGER, self.transport.abortConnection)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._factory.refusals -= 1
-        if self._end is not None and self._end.active():
-            self._end.cancel()

@@ -47,6 +47,10 @@ class NoSuchPath(errors.StreamsError):
         super().__init__("There is nothing at this path. Streams are below the server's base path.")
 
 
+class WrongVersion(errors.StreamsError):
+    """The request is of a version of HTTP that is switched off."""
+
+
 class Broken(errors.StreamsError):
     """Something is wrong with the server, and only its log says what."""
 
@@ -81,6 +85,7 @@ CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     HeadersTooLarge: (431, "HEADERS_TOO_LARGE", "Request Header Fields Too Large"),
     Broken: (500, "INTERNAL_ERROR", "Internal Server Error"),
     errors.Unavailable: (503, "UNAVAILABLE", "Service Unavailable"),
+    WrongVersion: (505, "VERSION_NOT_SUPPORTED", "HTTP Version Not Supported"),
     errors.InsufficientStorage: (507, "INSUFFICIENT_STORAGE", "Insufficient Storage"),
 }
 

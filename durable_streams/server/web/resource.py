@@ -167,8 +167,10 @@ class _Delivery:
             self._request.finish()
 
     def abort(self) -> None:
-        if self._request.channel is not None:
-            transport: Any = self._request.transport
+        channel: Any = self._request.channel
+        if channel is not None:
+            # Over HTTP/2 there is no transport of one's own, and the channel is one stream: to abort it resets that.
+            transport: Any = self._request.transport or channel
             transport.abortConnection()
 
     # What the transport tells

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
@@ -14,10 +14,22 @@ from twisted.web.server import Request, Site
 
 from .answers import Answer
 from .callers import Caller
-from .outlet import Transport
 
 #: What the channel says itself, for every answer.
 _CONNECTION_HEADERS: Final = frozenset([b"connection", b"content-length", b"date", b"server", b"transfer-encoding"])
+
+
+class Requester(Protocol):
+    """What a request must know of where it came from."""
+
+    def getPeer(self) -> IAddress:
+        """Say who is at the other end."""
+
+    def getHost(self) -> IAddress:
+        """Say who is at this end."""
+
+    def loseConnection(self) -> object:
+        """Answer no more."""
 
 
 class TreeRequest:
@@ -47,7 +59,7 @@ class TreeRequest:
         """Find the first header of a name, in lower case."""
         return next((value for key, value in self._fields if key.lower() == name), None)
 
-    def perform(self, site: Site, transport: Transport) -> Deferred[Answer]:
+    def perform(self, site: Site, transport: Requester) -> Deferred[Answer]:
         """Let the tree of ``site`` answer; its answers are small and come whole."""
         return _TreeChannel(site, transport, self.caller.secure).serve(
             self.target, self.method, self._fields, self._body
@@ -59,7 +71,7 @@ class _TreeChannel:
 
     factory = None
 
-    def __init__(self, site: Site, transport: Transport, secure: bool) -> None:
+    def __init__(self, site: Site, transport: Requester, secure: bool) -> None:
         self.site = site
         self.transport = transport
         self._secure = secure

@@ -1,0 +1,212 @@
+"""Where the daemon listens: the settings become ports, all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec import Struct
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from .config.settings import Settings, TlsSettings
+from .config.validation import parse_bind_address
+from .endpoints import BACKLOG, Endpoint
+from .startup import StartupError
+from .transport import Certificates, NamedFile, TLSContextError, TLSFileError, TLSFiles, VersionRange
+from .transport.files import read_files
+
+_VERSIONS: Final = {"http1": "HTTP/1.1", "http2": "HTTP/2"}
+
+_log = Logger()
+
+
+class _Place(Struct, frozen=True):
+    """
+    One place to listen at.
+
+    :ivar setting: the dotted name of the setting that asks for it.
+    :ivar listen: binds it for a factory.
+    :ivar scheme: what clients begin its URL with; empty where only an endpoint knows.
+    """
+
+    setting: str
+    value: str
+    listen: Callable[[Factory], IListeningPort]
+    scheme: str = ""
+    remark: str = ""
+
+
+class Listeners:
+    """
+    All ports of a daemon.
+
+    :raises StartupError: in the phases ``resolve_transport``, ``check_tls_files`` and ``build_tls_context``.
+    """
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        self._reactor = reactor
+        self._certificates: list[Certificates] = []
+        self._bound: list[tuple[_Place, IListeningPort]] = []
+        self._bound_for_admin: list[tuple[_Place, IListeningPort]] = []
+        self._places = self._resolve(settings)
+        admin_address = settings.admin.bind_address
+        self._admin_places = (
+            [] if admin_address is None else [self._tcp_place("admin.bind_address", admin_address, None, "http")]
+        )
+
+    def _resolve(self, settings: Settings) -> list[_Place]:
+        transport = settings.transport
+        if settings.server.listen:
+            if transport.mode != "http":
+                raise StartupError(
+                    "resolve_transport",
+                    f"server.listen says where and how to listen, and transport.mode is {transport.mode}. Give the TLS "
+                    "endpoints as server.listen, such as mtls:4437:certificate=...:key=...:clientCA=..., and leave "
+                    "transport.mode at http; or leave server.listen empty.",
+                )
+            return [_Place("server.listen", text, self._at_endpoint(text)) for text in settings.server.listen]
+        address = settings.server.bind_address
+        if transport.mode == "http":
+            return [self._tcp_place("server.bind_address", address, None, "http")]
+        certificates = _certificates_from(transport.tls, transport.mode)
+        self._certificates.append(certificates)
+        versions = " and ".join(_VERSIONS[version] for version in sorted(transport.http.versions))
+        remark = f" ({transport.mode}, {versions})"
+        return [self._tcp_place("server.bind_address", address, certificates, "https", remark)]
+
+    def _tcp_place(
+        self, setting: str, address: str, certificates: Certificates | None, scheme: str, remark: str = ""
+    ) -> _Place:
+        try:
+            host, port = parse_bind_address(address)
+        except ValueError:
+            raise StartupError(
+                "resolve_transport",
+                f"{setting} is {address}, which must be an IP address and a port, such as 127.0.0.1:4437.",
+            ) from None
+        endpoint = Endpoint(self._reactor, port, host, BACKLOG, certificates)
+        return _Place(setting, address, endpoint.listen_now, scheme, remark)
+
+    def _at_endpoint(self, text: str) -> Callable[[Factory], IListeningPort]:
+        def listen(factory: Factory) -> IListeningPort:
+            ports: list[IListeningPort] = []
+            failures: list[Failure] = []
+            endpoint = serverFromString(self._reactor, text)
+            if isinstance(endpoint, Endpoint) and endpoint.certificates is not None:
+                self._certificates.append(endpoint.certificates)
+            endpoint.listen(factory).addCallbacks(ports.append, failures.append)
+            if failures:
+                failures[0].raiseException()
+            if not ports:
+                raise ValueError("it does not listen at once, and so it is not known whether it ever will")
+            return ports[0]
+
+        return listen
+
+    def bind(self, factory: Factory, admin_factory: Factory | None = None) -> None:
+        """
+        Listen.
+
+        :param factory: of the connections for everybody.
+        :param admin_factory: of the connections for operators, where these have an address of their own.
+        :raises StartupError: in the phase ``bind_listener``; then nothing is bound.
+        """
+        try:
+            for place in self._places:
+                self._bound.append((place, _bound(place, factory)))
+            if admin_factory is not None:
+                for place in self._admin_places:
+                    self._bound_for_admin.append((place, _bound(place, admin_factory)))
+        except StartupError:
+            self.stop()
+            raise
+
+    def stop(self) -> Deferred[None]:
+        """Take no more connections; the ones that are there stay."""
+        bound = self._bound + self._bound_for_admin
+        self._bound, self._bound_for_admin = [], []
+        stopping = [maybeDeferred(port.stopListening) for _, port in bound]
+        return Deferred.fromCoroutine(_all_stopped(stopping))
+
+    def reload(self) -> None:
+        """Take up the certificates as they are on disk, for connections from now on. What is wrong is logged."""
+        for certificates in self._certificates:
+            certificates.reload()
+
+    @property
+    def addresses(self) -> list[IAddress]:
+        """Where it listens for everybody; nowhere before :meth:`bind`."""
+        return [port.getHost() for _, port in self._bound]
+
+    @property
+    def admin_addresses(self) -> list[IAddress]:
+        """Where it listens for operators only."""
+        return [port.getHost() for _, port in self._bound_for_admin]
+
+    def describe(self) -> str:
+        """Say where it listens, for the log."""
+        places = [_described(place, port) for place, port in self._bound]
+        places += [f"{_described(place, port)} (admin)" for place, port in self._bound_for_admin]
+        return ", ".join(places)
+
+
+def _certificates_from(tls: TlsSettings, mode: str) -> Certificates:
+    files = _files_from(tls, mode)
+    try:
+        contents = read_files(files)
+    except TLSFileError as error:
+        raise StartupError("check_tls_files", str(error)) from None
+    try:
+        return Certificates(files, VersionRange(tls.min_version, tls.max_version), contents)
+    except TLSContextError as error:
+        raise StartupError("build_tls_context", str(error)) from None
+
+
+def _files_from(tls: TlsSettings, mode: str) -> TLSFiles:
+    named = {"cert_path": tls.cert_path, "key_path": tls.key_path}
+    if mode == "mtls":
+        named["client_ca_path"] = tls.client_ca_path
+    files = []
+    for name, path in named.items():
+        if path is None:
+            raise StartupError(
+                "resolve_transport",
+                f"transport.mode is {mode}, which needs transport.tls.{name}. Set it to the path of a PEM file.",
+            )
+        files.append(NamedFile(f"transport.tls.{name}", path))
+    return TLSFiles(*files)
+
+
+def _bound(place: _Place, factory: Factory) -> IListeningPort:
+    try:
+        return place.listen(factory)
+    except CannotListenError as error:
+        cause: object = error.socketError
+        advice = "Free it, or choose another."
+    except Exception as error:  # whatever an endpoint's parser makes of what a user wrote
+        cause = error
+        advice = "Change it."
+    cause = str(cause).rstrip(".")
+    raise StartupError("bind_listener", f"{place.setting} is {place.value}, which can't be had: {cause}. {advice}")
+
+
+def _described(place: _Place, port: IListeningPort) -> str:
+    if not place.scheme:
+        return place.value
+    address: Any = port.getHost()
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{place.scheme}://{host}:{address.port}{place.remark}"
+
+
+async def _all_stopped(stopping: list[Deferred[Any]]) -> None:
+    for stopped in stopping:
+        try:
+            await stopped
+        except Exception:
+            _log.failure("A port could not be closed well.")

@@ -1,0 +1,198 @@
+"""OpenSSL contexts for servers, from PEM: strong ciphers only, and clients verified on every connection."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from msgspec import Struct
+from OpenSSL import SSL, crypto
+
+from .files import Contents, NamedFile, TLSFiles
+
+#: The versions of TLS that there are here, and OpenSSL's numbers for them.
+TLS_VERSIONS: Final = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+
+#: For TLS 1.2: authenticated encryption with forward secrecy, and nothing else. All of TLS 1.3's have both.
+_CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+
+_KEY: Final = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----\s.*?-----END \1-----", re.DOTALL)
+_CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----")
+
+#: Chooses one of the protocols that a client offers (RFC 7301), or none of them by an empty choice.
+ProtocolChoice = Callable[[SSL.Connection, Sequence[bytes]], bytes | None]
+
+
+class TLSContextError(ValueError):
+    """What is in the files is not what TLS needs; the message says which setting names it, and what to change."""
+
+
+class NoCommonProtocol(SSL.Error):
+    """A client offers protocols by ALPN of which the server speaks none; the handshake fails."""
+
+    def __init__(self) -> None:
+        super().__init__([("SSL routines", "", "no application protocol in common")])
+
+
+class VersionRange(Struct, frozen=True):
+    """Which versions of TLS a client may choose from; see :data:`TLS_VERSIONS`."""
+
+    minimum: str = "1.3"
+    maximum: str = "1.3"
+
+
+class Identity(Struct, frozen=True):
+    """
+    What a server shows and trusts.
+
+    :ivar chain: its own certificate first.
+    :ivar authorities: of clients; None to ask them for nothing.
+    """
+
+    chain: tuple[x509.Certificate, ...]
+    key: Any
+    authorities: tuple[x509.Certificate, ...] | None
+
+    @property
+    def expires(self) -> datetime:
+        """When the server's own certificate is good no more."""
+        return self.chain[0].not_valid_after_utc
+
+    def has_expired(self) -> bool:
+        """Tell whether clients refuse the server's certificate for its age."""
+        return self.expires <= datetime.now(UTC)
+
+
+def read_identity(files: TLSFiles, contents: Contents) -> Identity:
+    """
+    Make sense of what is in the files.
+
+    :raises TLSContextError: the first thing that is wrong with them.
+    """
+    chain = _certificates(files.certificate, contents.certificate, "the server's own certificate first")
+    key = _private_key(files.key, contents.key)
+    if _public_bytes(key.public_key()) != _public_bytes(chain[0].public_key()):
+        raise TLSContextError(
+            f"{files.key}, a key that does not belong to the first certificate of {files.certificate.path!r}, which is "
+            f"{files.certificate.setting}. Give the key that the certificate was made for."
+        )
+    authorities = None
+    if files.client_ca is not None:
+        assert contents.client_ca is not None
+        authorities = _certificates(files.client_ca, contents.client_ca, "those of the clients' authorities")
+    return Identity(chain, key, authorities)
+
+
+def _certificates(file: NamedFile, pem: bytes, which: str) -> tuple[x509.Certificate, ...]:
+    if _CERTIFICATE.search(pem) is None:
+        raise TLSContextError(f"{file}, in which there is no certificate. It must have PEM certificates, {which}.")
+    try:
+        return tuple(x509.load_pem_x509_certificates(pem))
+    except ValueError:
+        raise TLSContextError(
+            f"{file}, in which a certificate is damaged. It must have PEM certificates, {which}."
+        ) from None
+
+
+def _private_key(file: NamedFile, pem: bytes) -> Any:
+    block = _KEY.search(pem)
+    if block is None:
+        raise TLSContextError(
+            f"{file}, in which there is no private key. It must have one in PEM: PKCS 8, PKCS 1 or SEC 1."
+        )
+    if block[1].startswith(b"ENCRYPTED") or b"Proc-Type: 4,ENCRYPTED" in block[0]:
+        raise TLSContextError(
+            f"{file}, in which the private key is encrypted, and nobody is there to type its password. Write it "
+            "unencrypted, into a file that only the server may read."
+        )
+    try:
+        key = load_pem_private_key(block[0], None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise TLSContextError(
+            f"{file}, in which the private key is damaged. It must have one in PEM: PKCS 8, PKCS 1 or SEC 1."
+        ) from None
+    if not isinstance(
+        key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+    ):
+        raise TLSContextError(f"{file}, in which the private key is of no use for TLS. Make an RSA or an EC key.")
+    return key
+
+
+def _public_bytes(key: Any) -> bytes:
+    encoded: bytes = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return encoded
+
+
+def build_context(files: TLSFiles, identity: Identity, versions: VersionRange, choose: ProtocolChoice) -> SSL.Context:
+    """
+    Make what connections are made with.
+
+    Where clients must show a certificate, there is no resumption of sessions: each connection is verified in full, and
+    against the authorities of now.
+
+    :raises TLSContextError: OpenSSL refuses what is in the files.
+    """
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(TLS_VERSIONS[versions.minimum])
+    context.set_max_proto_version(TLS_VERSIONS[versions.maximum])
+    context.set_cipher_list(_CIPHERS)
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION)
+    # An idle connection keeps no buffers.
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    try:
+        context.use_certificate(identity.chain[0])
+        for certificate in identity.chain[1:]:
+            context.add_extra_chain_cert(certificate)
+        context.use_privatekey(identity.key)
+        context.check_privatekey()
+    except SSL.Error as error:
+        raise TLSContextError(f"{files.certificate}, which OpenSSL refuses: {_reason(error)}.") from None
+    # Sessions of one identity are nothing to another.
+    context.set_session_id(sha256(b"".join(map(_der, identity.chain))).digest())
+    if identity.authorities is not None:
+        context.set_options(SSL.OP_NO_TICKET)
+        _ask_for_certificates(context, identity.authorities)
+    context.set_alpn_select_callback(_refusing(choose))
+    return context
+
+
+def _ask_for_certificates(context: SSL.Context, authorities: Sequence[x509.Certificate]) -> None:
+    store = context.get_cert_store()
+    assert store is not None
+    for authority in authorities:
+        store.add_cert(crypto.X509.from_cryptography(authority))
+        context.add_client_ca(authority)
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _as_openssl_says)
+
+
+def _as_openssl_says(_: SSL.Connection, __: crypto.X509, error: int, depth: int, ok: int) -> bool:
+    return bool(ok)
+
+
+def _refusing(choose: ProtocolChoice) -> Callable[[SSL.Connection, list[bytes]], Any]:
+    def select(connection: SSL.Connection, offered: list[bytes]) -> Any:
+        chosen = choose(connection, offered)
+        if chosen is None:
+            raise NoCommonProtocol
+        return chosen or SSL.NO_OVERLAPPING_PROTOCOLS
+
+    return select
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
+
+
+def _reason(error: SSL.Error) -> str:
+    try:
+        return str(error.args[0][-1][-1])
+    except (IndexError, TypeError):
+        return "it does not say why"

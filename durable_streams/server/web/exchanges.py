@@ -1,0 +1,405 @@
+"""One request and its answer on an HTTP/2 connection."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..errors import BodyTooLarge, StreamsError, Unavailable
+from .answers import Answer, Body
+from .callers import next_number
+from .framing import has_length, is_stream
+from .intake import Asked
+from .problems import BadFraming, HeadersTooLarge, RequestTimeout, TargetTooLong
+from .requests import StreamRequest, check_host, pick_headers
+from .telemetry import request_id
+from .tree import TreeRequest
+
+if TYPE_CHECKING:
+    from .http2 import Http2Channel
+
+#: What a header counts for beside its name and its value (RFC 9113 section 6.5.2).
+_FIELD_OVERHEAD: Final = 32
+
+#: How many bodies of the largest size a connection may have coming in at a time.
+_BODIES: Final = 2
+
+#: How long, in seconds, what a refused client still sends is thrown away.
+_LINGER: Final = 2
+
+_CONTINUE: Final = [(b":status", b"100")]
+
+_log = Logger()
+
+
+class Exchange:
+    """
+    A request, read whole, and its answer: a sink for a body that comes bit by bit.
+
+    :ivar is_whole: the client has sent all of the request.
+    :ivar is_receiving: it has not, and is not refused.
+    :ivar deadline: the factory's tick at which it has had its time; 0 while it has all the time.
+    """
+
+    __slots__ = (
+        "_answering",
+        "_asked",
+        "_awaited",
+        "_began_at",
+        "_body",
+        "_channel",
+        "_fields",
+        "_finished",
+        "_method",
+        "_over",
+        "_paused",
+        "_pieces",
+        "_streaming",
+        "_target",
+        "deadline",
+        "id",
+        "is_receiving",
+        "is_whole",
+    )
+
+    def __init__(self, channel: Http2Channel, stream_id: int) -> None:
+        self.id = stream_id
+        self.is_receiving = True
+        self.is_whole = False
+        self.deadline = 0
+        self._channel = channel
+        self._method = b""
+        self._target = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._body = bytearray()
+        self._asked: Asked | None = None
+        self._began_at = 0.0
+        self._awaited: Deferred[Answer] | None = None
+        self._streaming: Body | None = None
+        # Of the answer: whether it has begun, what waits for room, whether that is all, and whether its body was told
+        # to wait
+        self._answering = False
+        self._pieces: deque[memoryview] = deque()
+        self._finished = False
+        self._paused = False
+        self._over = False
+
+    # The request
+
+    def begin(self, fields: Iterable[tuple[bytes, bytes]], is_whole: bool) -> None:
+        """Take the head in."""
+        size = 0
+        authority: bytes | None = None
+        self.is_whole = is_whole
+        for name, value in fields:
+            size += len(name) + len(value) + _FIELD_OVERHEAD
+            if name == b":method":
+                self._method = value
+            elif name == b":path":
+                self._target = value
+            elif name == b":authority":
+                authority = value
+            elif (name != b"host" and not name.startswith(b":")) or (name == b"host" and authority is None):
+                self._fields.append((name, value))
+        if authority is not None:
+            self._fields.append((b"host", authority))
+        error = self._objection(size)
+        if error is not None:
+            self._refuse(error)
+        elif not is_whole:
+            self._set_reading_deadline()
+            if any(name == b"expect" and value.lower() == b"100-continue" for name, value in self._fields):
+                self._send_head(_CONTINUE, False)
+
+    def _objection(self, size: int) -> StreamsError | None:
+        limits = self._channel.factory.shared.limits
+        if len(self._target) > limits.target_bytes:
+            return TargetTooLong(f"The request's target is longer than {limits.target_bytes} bytes.")
+        if size > limits.header_bytes:
+            return HeadersTooLarge(f"The headers are larger than {limits.header_bytes} bytes.")
+        if not self._target.startswith(b"/"):
+            return BadFraming("The path of a request begins with a slash.")
+        for name, value in self._fields:
+            if name == b"content-length" and int(value) > limits.body_bytes:
+                return BodyTooLarge(limits.body_bytes)
+        return None
+
+    def _set_reading_deadline(self) -> None:
+        factory = self._channel.factory
+        self.deadline = factory.tick + factory.settings.body_timeout
+
+    def received(self, data: bytes) -> None:
+        """Take in some of the body."""
+        channel = self._channel
+        limit = channel.factory.shared.limits.body_bytes
+        if data:
+            self._set_reading_deadline()
+        self._body += data
+        channel.body_bytes += len(data)
+        if len(self._body) > limit:
+            self._refuse(BodyTooLarge(limit))
+        elif channel.body_bytes > _BODIES * limit:
+            self._refuse(Unavailable("This connection has too many bodies on their way at a time. Send it again."))
+
+    def ended(self) -> None:
+        """The client has sent all of the request."""
+        self.is_whole = True
+        if self.is_receiving:
+            self._perform()
+        elif self._over:
+            self._channel.done(self)
+
+    def _perform(self) -> None:
+        self.is_receiving = False
+        self.deadline = 0
+        body = self._take_body()
+        factory = self._channel.factory
+        base = factory.shared.base
+        number = next_number()
+        self._began_at = perf_counter()
+        if not is_stream(self._target, base):
+            asked = TreeRequest(self._method, self._target, self._fields, body, self._channel.caller, number)
+            self._asked = asked
+            self._wait_for(asked.perform(factory.site, self))
+            return
+        path, _, query = self._target.partition(b"?")
+        request = StreamRequest(self._method, base, path[len(base) :], query, {}, body, self._channel.caller, number)
+        try:
+            headers = pick_headers(self._fields)
+            check_host(headers.get(b"host"))
+        except StreamsError as error:
+            self._asked = request
+            self._answer(factory.operations.answers.error(request, error))
+            return
+        request.headers.update(headers)
+        self._asked = request
+        answer = factory.operations.perform(request)
+        if isinstance(answer, Deferred):
+            self._wait_for(answer)
+        else:
+            self._answer(answer)
+
+    def _take_body(self) -> bytes:
+        body = bytes(self._body)
+        self._body = bytearray()
+        self._channel.body_bytes -= len(body)
+        return body
+
+    def _refuse(self, error: StreamsError) -> None:
+        """Answer before the request is whole; what still comes of it means nothing."""
+        self.is_receiving = False
+        self._take_body()
+        self._began_at = perf_counter()
+        self._answer(self._channel.factory.operations.answers.error(None, error))
+
+    # The answer
+
+    def _wait_for(self, answer: Deferred[Answer]) -> None:
+        self._awaited = answer
+        answer.addCallbacks(self._answer_awaited, self._not_answered)
+
+    def _answer_awaited(self, answer: Answer) -> None:
+        self._awaited = None
+        self._answer(answer)
+
+    def _not_answered(self, failure: Failure) -> None:
+        self._awaited = None
+        if not failure.check(CancelledError):
+            _log.failure("A request could not be answered.", failure=failure)
+            self.abort()
+
+    def _answer(self, answer: Answer) -> None:
+        if self._over:
+            return
+        channel = self._channel
+        factory = channel.factory
+        number = next_number() if self._asked is None else self._asked.number
+        factory.operations.telemetry.answered(self._asked, number, answer, self._began_at)
+        body = answer.body
+        fields = [
+            (b":status", b"%d" % answer.status),
+            (b"date", factory.date_line[6:-2]),
+            *((name.lower(), value) for name, value in answer.fields()),
+            (b"x-request-id", request_id(number)),
+        ]
+        self._answering = True
+        if isinstance(body, bytes):
+            if has_length(answer.status, self._method, body):
+                fields.append((b"content-length", b"%d" % len(body)))
+            if self._method == b"HEAD":
+                body = b""
+            self._send_head(fields, not body)
+            if body:
+                self._pieces.append(memoryview(body))
+            self._finished = True
+            self.send_on()
+            return
+        if body.length is not None:
+            fields.append((b"content-length", b"%d" % body.length))
+        self._send_head(fields, False)
+        if self._over:
+            return
+        self._streaming = body
+        if channel.blocked:
+            self._pause()
+        body.start(self)
+        channel.flush()
+
+    def _send_head(self, fields: list[tuple[bytes, bytes]], is_all: bool) -> None:
+        try:
+            self._channel.h2.send_headers(self.id, fields, is_all)
+        except ProtocolError:
+            # The client has let go of it meanwhile.
+            is_all = True
+        if is_all:
+            self._close()
+
+    def send_on(self) -> None:
+        """Send what waits, as far as there is room."""
+        while not self._channel.blocked and self.send_some():
+            pass
+        self._channel.flush()
+
+    def send_some(self) -> bool:
+        """Send one frame of what waits, and tell whether there is more of it and room."""
+        if self._over or not self._answering:
+            return False
+        try:
+            return self._send_frame()
+        except ProtocolError:
+            # The client has let go of it meanwhile.
+            self._close()
+            return False
+
+    def _send_frame(self) -> bool:
+        connection = self._channel.h2
+        pieces = self._pieces
+        if not pieces:
+            if self._finished:
+                connection.end_stream(self.id)
+                self._close()
+            else:
+                self._catch_up()
+            return False
+        room = min(connection.local_flow_control_window(self.id), connection.max_outbound_frame_size)
+        if room <= 0:
+            self._fall_behind()
+            return False
+        piece = pieces.popleft()
+        if len(piece) > room:
+            pieces.appendleft(piece[room:])
+            piece = piece[:room]
+        is_last = self._finished and not pieces
+        connection.send_data(self.id, piece, is_last)
+        if is_last:
+            self._close()
+        elif not pieces:
+            self._catch_up()
+        elif self.deadline:
+            self._fall_behind()
+        self._channel.wrote(len(piece))
+        return bool(pieces)
+
+    def _fall_behind(self) -> None:
+        """Give the client its time to make room, and let no more come meanwhile."""
+        factory = self._channel.factory
+        self.deadline = factory.tick + factory.settings.stall_timeout
+        self._pause()
+
+    def _pause(self) -> None:
+        if not self._paused and self._streaming is not None:
+            self._paused = True
+            self._streaming.pauseProducing()
+
+    def _catch_up(self) -> None:
+        self.deadline = 0
+        if self._paused and self._streaming is not None:
+            self._paused = False
+            self._streaming.resumeProducing()
+
+    # What a body writes to
+
+    def write(self, data: bytes) -> None:
+        if self._over:
+            return
+        if data:
+            self._pieces.append(memoryview(data))
+        if self._channel.blocked or self._paused:
+            self._pause()
+        else:
+            self.send_on()
+
+    def finish(self) -> None:
+        self._streaming = None
+        self._finished = True
+        if not self._channel.blocked:
+            self.send_on()
+
+    def abort(self) -> None:
+        """The answer can't be completed: reset the stream, and leave the others alone."""
+        self._reset(ErrorCodes.INTERNAL_ERROR)
+
+    # What is asked of a request's transport
+
+    def getPeer(self) -> IAddress:
+        return self._channel.transport.getPeer()
+
+    def getHost(self) -> IAddress:
+        return self._channel.transport.getHost()
+
+    def loseConnection(self) -> None:
+        self._reset(ErrorCodes.INTERNAL_ERROR)
+
+    # Its end
+
+    def expire(self) -> None:
+        """It has had its time."""
+        if self._over:
+            self._channel.done(self)
+            self._channel.reset(self.id, ErrorCodes.NO_ERROR)
+        elif self.is_receiving:
+            self.deadline = 0
+            self._refuse(RequestTimeout("The request did not arrive in time."))
+        else:
+            self._reset(ErrorCodes.CANCEL)
+
+    def _reset(self, code: ErrorCodes) -> None:
+        if self._over:
+            return
+        self.lost()
+        self._channel.done(self)
+        self._channel.reset(self.id, code)
+        self._channel.flush()
+
+    def _close(self) -> None:
+        """The answer is sent, or nobody is there for it."""
+        self.lost()
+        if self.is_whole:
+            self._channel.done(self)
+        else:
+            # It was refused before it was complete. There are clients that see no answer beside a reset, so they are
+            # left some time to stop.
+            self.deadline = self._channel.factory.tick + _LINGER
+
+    def lost(self) -> None:
+        """The client, or its interest, is gone."""
+        if self._over:
+            return
+        self._over = True
+        self.is_receiving = False
+        self._take_body()
+        self._pieces.clear()
+        if self._awaited is not None:
+            self._awaited.cancel()
+        if self._streaming is not None:
+            streaming, self._streaming = self._streaming, None
+            streaming.stopProducing()

@@ -1,0 +1,313 @@
+"""HTTP/2 (RFC 9113): h2 does its frames and its rules, and each of its streams is one exchange."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from h2.config import H2Configuration
+from h2.connection import ConnectionState, H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    RemoteSettingsChanged,
+    RequestReceived,
+    SettingsAcknowledged,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+from hyperframe.frame import GoAwayFrame, SettingsFrame
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .callers import caller_on
+from .exchanges import Exchange
+from .outlet import Transport
+
+if TYPE_CHECKING:
+    from .listener import ChannelFactory
+
+#: How many requests one connection may have at a time.
+STREAMS: Final = 100
+
+#: How many bytes of bodies a client may send before it hears that they were taken: for a connection, and one stream.
+_CONNECTION_WINDOW: Final = 1_048_576
+_STREAM_WINDOW: Final = 262_144
+
+#: How many resets a connection may have at once, and how many more a second. Each costs the client one small frame, and
+#: the server a whole request.
+_RESETS: Final = 400
+_RESETS_A_SECOND: Final = 40
+
+#: How many bytes of bodies are kept until the end of a turn, to be sent in one go.
+_TURN_BYTES: Final = 65_536
+
+_CONFIG: Final = H2Configuration(
+    client_side=False, header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
+)
+
+
+def goodbye() -> bytes:
+    """Write all that a client is told that can't be served: come back later."""
+    gone = GoAwayFrame(0, last_stream_id=0, error_code=ErrorCodes.NO_ERROR)
+    return bytes(SettingsFrame(0).serialize() + gone.serialize())
+
+
+@implementer(IPushProducer)
+class Http2Channel(Protocol):
+    """
+    One connection, and the exchanges on it.
+
+    :ivar deadline: the factory's tick at which something on it, or all of it, has had its time.
+    :ivar blocked: the client does not take what was sent: nothing more is, for now.
+    :ivar body_bytes: how much of all the bodies that are coming in is here.
+    """
+
+    factory: ChannelFactory
+    transport: Transport  # type: ignore[assignment]
+
+    def __init__(self, factory: ChannelFactory) -> None:
+        self.factory = factory
+        self.deadline = 0
+        self.blocked = False
+        self.body_bytes = 0
+        self.exchanges: dict[int, Exchange] = {}
+        self.h2 = connection = H2Connection(_CONFIG)
+        connection.local_settings = Settings(
+            client=False,
+            initial_values={
+                SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS,
+                SettingCodes.MAX_HEADER_LIST_SIZE: factory.settings.intake.header_bytes,
+                SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
+            },
+        )
+        self._resets = float(_RESETS)
+        self._reset_at = factory.tick
+        self._turn_bytes = 0
+        self._rest_deadline = 0
+        self._last_stream = 0
+        self._leaving = False
+        self._ended = False
+        self._in_turn = False
+
+    # The connection
+
+    def connectionMade(self) -> None:
+        self.caller = caller_on(self.transport)
+        self._rest_deadline = self.factory.tick + self.factory.settings.header_timeout
+        self.deadline = self._rest_deadline
+        self.factory.joined(self)
+        self.h2.initiate_connection()
+        self.h2.increment_flow_control_window(_CONNECTION_WINDOW - self.h2.inbound_flow_control_window)
+        self.transport.registerProducer(self, True)
+        self.flush()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._ended = True
+        self.factory.left(self)
+        for exchange in list(self.exchanges.values()):
+            exchange.lost()
+        self.exchanges.clear()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._ended:
+            return
+        self._in_turn = True
+        try:
+            for event in self.h2.receive_data(data):
+                self._take(event)
+                if self._ended:
+                    return
+        except ProtocolError:
+            # What the client did, and that it is over, h2 has written down for it.
+            self._in_turn = False
+            self._end()
+            return
+        finally:
+            self._in_turn = False
+        self._after()
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case RequestReceived():
+                self._begin(event)
+            case DataReceived():
+                exchange = self.exchanges.get(event.stream_id)
+                if exchange is not None and exchange.is_receiving:
+                    exchange.received(event.data)
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            case StreamEnded():
+                exchange = self.exchanges.get(event.stream_id)
+                if exchange is not None:
+                    exchange.ended()
+            case StreamReset():
+                self._was_reset(event)
+            case WindowUpdated():
+                self._send_on(event.stream_id)
+            case RemoteSettingsChanged():
+                self._send_on(0)
+            case SettingsAcknowledged():
+                # A head that is a little over what was announced is answered; only from twice as much on is it the end.
+                self.h2.decoder.max_header_list_size = 2 * self.factory.settings.intake.header_bytes
+            case ConnectionTerminated():
+                self._said_goodbye(event)
+            case _:
+                pass
+
+    def _said_goodbye(self, event: ConnectionTerminated) -> None:
+        if event.error_code != ErrorCodes.NO_ERROR or not self.exchanges:
+            self._end()
+            return
+        # h2 takes it for the end of everything; it is that of new requests only (RFC 9113 section 6.8).
+        self.h2.state_machine.state = ConnectionState.SERVER_OPEN
+        self._leaving = True
+
+    def _begin(self, event: RequestReceived) -> None:
+        assert event.stream_id is not None
+        if self._leaving:
+            self.reset(event.stream_id, ErrorCodes.REFUSED_STREAM)
+            return
+        self._last_stream = event.stream_id
+        self._rest_deadline = 0
+        exchange = self.exchanges[event.stream_id] = Exchange(self, event.stream_id)
+        exchange.begin(event.headers or [], event.stream_ended is not None)
+
+    def _was_reset(self, event: StreamReset) -> None:
+        exchange = self.exchanges.pop(event.stream_id or 0, None)
+        if exchange is not None:
+            exchange.lost()
+        tick = self.factory.tick
+        self._resets = min(_RESETS, self._resets + (tick - self._reset_at) * _RESETS_A_SECOND) - 1
+        self._reset_at = tick
+        if self._resets < 0:
+            self.h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+            self._end()
+
+    def _send_on(self, stream_id: int | None) -> None:
+        """There is more room at the client's, for one exchange or for all."""
+        if not stream_id:
+            self._send_all()
+        elif (exchange := self.exchanges.get(stream_id)) is not None:
+            exchange.send_on()
+
+    def _send_all(self) -> None:
+        """Let everybody send what waits, one frame each in turn."""
+        sending = list(self.exchanges.values())
+        while sending and not self.blocked and not self._ended:
+            sending = [exchange for exchange in sending if exchange.send_some()]
+            self._pass_on()
+
+    def reset(self, stream_id: int, code: ErrorCodes) -> None:
+        """End a stream, unless the client has done so meanwhile."""
+        try:
+            self.h2.reset_stream(stream_id, code)
+        except ProtocolError:
+            return
+
+    def done(self, exchange: Exchange) -> None:
+        """An exchange is over."""
+        self.exchanges.pop(exchange.id, None)
+
+    def flush(self) -> None:
+        """Send what h2 has to say, unless there is more to come in the same turn."""
+        if not self._in_turn:
+            self._after()
+
+    def _after(self) -> None:
+        if self._ended:
+            return
+        self._pass_on()
+        if self._leaving and not self.exchanges:
+            self._end()
+            return
+        self._set_deadline()
+
+    def _pass_on(self) -> None:
+        data = self.h2.data_to_send()
+        if not data:
+            return
+        self._turn_bytes = 0
+        self.transport.write(data)
+
+    def wrote(self, size: int) -> None:
+        """An exchange has given h2 some of a body."""
+        self._turn_bytes += size
+        if self._turn_bytes >= _TURN_BYTES:
+            self._pass_on()
+
+    # Time
+
+    def _set_deadline(self) -> None:
+        if self.blocked:
+            return
+        if self.exchanges:
+            # They are looked at once a second.
+            self._rest_deadline = 0
+            self.deadline = self.factory.tick + 1
+            return
+        if not self._rest_deadline:
+            self._rest_deadline = self.factory.tick + self.factory.settings.idle_timeout
+        self.deadline = self._rest_deadline
+
+    def expire(self) -> None:
+        """Something on the connection, or all of it, has had its time."""
+        tick = self.factory.tick
+        if self._ended or self.blocked:
+            self.transport.abortConnection()
+            return
+        for exchange in list(self.exchanges.values()):
+            if 0 < exchange.deadline <= tick:
+                exchange.expire()
+        if not self.exchanges and 0 < self._rest_deadline <= tick:
+            self.drain()
+        else:
+            self._after()
+
+    def drain(self) -> None:
+        """Take no more requests, and end after those that are there."""
+        if self._leaving or self._ended:
+            return
+        self._leaving = True
+        # h2 would let nothing be sent after it.
+        self.transport.write(bytes(GoAwayFrame(0, last_stream_id=self._last_stream, error_code=0).serialize()))
+        self.flush()
+
+    def _end(self) -> None:
+        """Hang up when everything is sent."""
+        if self._ended:
+            return
+        data = self.h2.data_to_send()
+        if data:
+            self.transport.write(data)
+        self._ended = True
+        for exchange in list(self.exchanges.values()):
+            exchange.lost()
+        self.exchanges.clear()
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        self.deadline = self.factory.tick + self.factory.settings.stall_timeout
+
+    # How the client keeps up
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full: nothing more is sent, and nothing read that would have to be answered."""
+        self.blocked = True
+        self.transport.pauseProducing()
+        self.deadline = self.factory.tick + self.factory.settings.stall_timeout
+
+    def resumeProducing(self) -> None:
+        """The client has taken everything."""
+        self.blocked = False
+        self.transport.resumeProducing()
+        if not self._ended:
+            self._send_all()
+            self.flush()
+
+    def stopProducing(self) -> None:
+        """The connection is lost, of which :meth:`connectionLost` hears."""

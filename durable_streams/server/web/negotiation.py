@@ -1,0 +1,175 @@
+"""What a connection speaks: known at once on a socket, after the handshake over TLS, with the first bytes elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, ISSLTransport, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..errors import StreamsError, Unavailable
+from .channel import StreamChannel
+from .framing import CLOSE, STATUS_LINES
+from .http2 import Http2Channel, goodbye
+from .outlet import Transport, is_direct
+from .problems import WrongVersion
+
+if TYPE_CHECKING:
+    from .listener import ChannelFactory
+
+#: How long a connection that is refused is left the time to read why, in seconds, and how many of them at a time.
+_LINGER: Final = 1
+_REFUSALS: Final = 100
+
+_log = Logger()
+
+
+def negotiated(transport: Any) -> bytes:
+    """Say what ALPN has come to: HTTP/1.1 where there was none."""
+    return (ISSLTransport.providedBy(transport) and getattr(transport, "negotiatedProtocol", None)) or b"http/1.1"
+
+
+@implementer(IHandshakeListener)
+class Negotiation(Protocol):
+    """
+    A connection of which it is not known yet what it speaks.
+
+    It makes way for the channel that does, so that nothing of it is in the way of later packets. Only what is a
+    socket's own is known when it is made: over TLS the client is known after the handshake, and behind a proxy that
+    says who it is, with the first bytes.
+
+    :ivar deadline: the factory's tick until which it may take.
+    """
+
+    factory: ChannelFactory
+    transport: Transport  # type: ignore[assignment]
+
+    def __init__(self, factory: ChannelFactory) -> None:
+        self.factory = factory
+        self.deadline = 0
+        self._chosen: Protocol | None = None
+
+    def connectionMade(self) -> None:
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        if is_direct(self.transport):
+            self._choose()
+            return
+        self.deadline = self.factory.tick + self.factory.settings.header_timeout
+        self.factory.joined(self)
+
+    def handshakeCompleted(self) -> None:
+        self._choose()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._chosen is None:
+            self._choose()
+        assert self._chosen is not None
+        self._chosen.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._chosen is not None:
+            self._chosen.connectionLost(reason)
+            return
+        self.factory.left(self)
+        if self.deadline and not reason.check(type(connectionDone.value)):
+            _log.debug(
+                "A connection from {peer} came to nothing: {reason}",
+                peer=self.transport.getPeer(),
+                reason=reason.getErrorMessage(),
+            )
+
+    def expire(self) -> None:
+        """The handshake has had its time."""
+        self.transport.abortConnection()
+
+    def drain(self) -> None:
+        """The service stops: nothing was asked yet."""
+        self.transport.abortConnection()
+
+    def _choose(self) -> None:
+        if self._chosen is not None:
+            return
+        spoken = negotiated(self.transport)
+        if spoken == b"h2":
+            self._chosen = Http2Channel(self.factory)
+        elif spoken in self.factory.settings.protocols:
+            self._chosen = StreamChannel(self.factory)
+        else:
+            self._chosen = Refusal(self.factory, WrongVersion("This server speaks HTTP/2 only, over TLS with ALPN."))
+        self._make_way(self._chosen)
+        self._chosen.makeConnection(self.transport)
+        if self.deadline:
+            self.factory.left(self)
+
+    def _make_way(self, channel: Protocol) -> None:
+        for place in ("protocol", "wrappedProtocol"):
+            if getattr(self.transport, place, None) is self:
+                setattr(self.transport, place, channel)
+
+
+@implementer(IHandshakeListener)
+class Refusal(Protocol):
+    """
+    What a connection gets that can't be had: an answer, whatever it asks, and the end.
+
+    :param error: why, of a client whose handshake is over; None for too many connections.
+    """
+
+    transport: Transport  # type: ignore[assignment]
+
+    def __init__(self, factory: ChannelFactory, error: StreamsError | None = None) -> None:
+        self._factory = factory
+        self._error = error or Unavailable("The server has as many connections as it takes. Come back in a moment.")
+        self._is_known = error is not None
+        self._told = False
+        self._end: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        self._factory.refusals += 1
+        if self._factory.refusals > _REFUSALS:
+            self.transport.abortConnection()
+            return
+        self._end = self._factory.clock.callLater(_LINGER, self.transport.abortConnection)
+        # After a handshake there is somebody to tell, and it is known how.
+        if self._is_known or not ISSLTransport.providedBy(self.transport):
+            self._tell()
+
+    def handshakeCompleted(self) -> None:
+        self._tell()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Whatever it is, it makes no difference."""
+        self._tell()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._factory.refusals -= 1
+        if self._end is not None and self._end.active():
+            self._end.cancel()
+
+    def _tell(self) -> None:
+        if self._told:
+            return
+        self._told = True
+        if negotiated(self.transport) == b"h2":
+            self.transport.write(goodbye())
+            self.transport.loseConnection()
+            return
+        answer = self._factory.operations.answers.error(None, self._error)
+        assert isinstance(answer.body, bytes)
+        self.transport.write(
+            STATUS_LINES[answer.status]
+            + self._factory.date_line
+            + answer.head
+            + CLOSE
+            + b"Content-Length: %d\r\n\r\n" % len(answer.body)
+            + answer.body
+        )
+        if is_direct(self.transport):
+            # A client that is still sending would never read this if the socket were closed under it.
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
