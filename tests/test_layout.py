@@ -54,7 +54,9 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "embedding": _PARTS | {"assembly", "service"},
     "testing": _PARTS | {"assembly", "service", "embedding"},
     "": _PARTS | {"assembly", "service", "embedding"},
-    "tap": frozenset({"config", "startup", "service", "storage", "logs"}),
+    "systemd": frozenset(),
+    "process": frozenset({"config", "startup", "service", "logs", "systemd"}),
+    "tap": frozenset({"config", "startup", "service", "logs", "process"}),
     "cli": frozenset({"config", "startup", "service", "storage"}),
 }
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import signal
-from typing import Any, ClassVar
+import sys
+from typing import ClassVar
 
-from twisted.application.service import IService, Service
-from twisted.internet.error import CannotListenError
-from twisted.logger import Logger
+from msgspec.structs import replace
+from twisted.application.service import IService
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 
 from .config.layers import CONFIG_DIR, PROFILES, load
-from .config.settings import Settings
+from .config.settings import ObservabilitySettings, Settings
 from .config.validation import ConfigError
-from .service import Daemon
-from .storage.ownership import StorageError
+from .logs import Logs
+from .process import Process, refusal
+from .startup import StartupError
 
 _log = Logger()
+
+
+#: The log of this process, when it is open.
+_opened: list[Logs] = []
+
+
+def log_observer() -> ILogObserver:
+    """Say who observes the log of this process: twistd wants to know when it begins to log."""
+    return _opened[-1].observer
 
 
 class Options(usage.Options):
@@ -40,77 +49,84 @@ class Options(usage.Options):
         super().__init__()
         self["listen"] = []
 
+    _logs_by_itself = False
+
     def opt_listen(self, endpoint: str) -> None:
         """Listen at this endpoint of Twisted's, such as tcp:4437, and not where the settings say; once for each."""
         self["listen"].append(endpoint)
 
     def postOptions(self) -> None:
         """
-        :raises UsageError: the settings are wrong; the message says which, and what would be right.
+        :raises StartFailed: the settings are wrong; a line on stderr says which, and what would be right.
+        """
+        try:
+            self["settings"] = self.load()
+        except StartupError as error:
+            raise refusal(error) from None
+        if self["check"]:
+            self._check()
+        twistd = self.parent
+        if twistd is not None and not twistd["logger"] and not twistd.get("syslog"):
+            # By its name, as twistd has it from its own command line.
+            twistd["logger"] = f"{__name__}.{log_observer.__name__}"
+            self._logs_by_itself = True
+
+    def load(self) -> Settings:
+        """
+        Read the settings, now.
+
+        :raises StartupError: they are wrong.
         """
         try:
             loaded = load(self["profile"], self["config"], os.environ, self["config-dir"], self["listen"])
         except ConfigError as error:
-            raise usage.UsageError(f"[{error.phase}] {error}") from None
-        self["settings"] = loaded.settings
-        self["warnings"] = loaded.warnings
-        # What is logged before the log is there is kept for it.
+            raise StartupError(error.phase, str(error)) from None
         for warning in loaded.warnings:
             _log.warn("{text}", text=warning)
+        return loaded.settings
 
+    def _check(self) -> None:
+        """
+        :raises SystemExit: always: with status 0 if the server could be started.
+        """
+        from twisted.internet import reactor  # noqa: PLC0415 (only here it is known that nobody chooses another)
 
-class StartFailed(SystemExit, Exception):
-    """The daemon can't start: a line for the user. That it is an Exception too makes twistd take its pid file away."""
+        from .service import Daemon  # noqa: PLC0415 (as above)
 
-
-class _Process(Service):
-    """The daemon as the whole of a process: it ends it, by signal, with status 0."""
-
-    def __init__(self, settings: Settings, reactor: Any) -> None:
-        self._settings = settings
-        self._reactor = reactor
-        self._daemon = Daemon(settings, reactor)
-
-    def privilegedStartService(self) -> None:
         try:
-            self._daemon.privilegedStartService()
-        except CannotListenError as error:
-            raise StartFailed(
-                f"[bind_listener] server.bind_address is {self._settings.server.bind_address}, which can't be had: "
-                f"{error.socketError}. Free it, or choose another."
-            ) from None
+            places = Daemon(self["settings"], reactor).listeners.describe()
+        except StartupError as error:
+            raise refusal(error) from None
+        sys.stdout.write(f"The settings are right. The server would listen on {places}.\n")
+        raise SystemExit(0)
 
-    def startService(self) -> None:
-        super().startService()
-        try:
-            self._daemon.startService()
-        except (StorageError, OSError) as error:
-            storage = self._settings.storage
-            raise StartFailed(
-                f"[start_server] storage.mode is {storage.mode} and storage.data_dir {storage.data_dir}, which can't "
-                f"be opened: {error}"
-            ) from None
-        # What is there by now lives as long as the process. To look through it again and again is what a pause of the
-        # garbage collector mostly is.
-        gc.freeze()
-        self._reactor.callWhenRunning(self._take_signals)
+    def open_logs(self) -> Logs | None:
+        """
+        Begin to log as the settings say; not, where twistd was told of another way.
 
-    def stopService(self) -> Any:
-        super().stopService()
-        return self._daemon.stopService()
-
-    def _take_signals(self) -> None:
-        # The reactor's own handlers make twistd end itself by the signal once everything has stopped well.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self._reactor.callFromThread(self._stop))
-
-    def _stop(self) -> None:
-        if self._reactor.running:
-            self._reactor.stop()
+        :raises StartupError: the file can't be opened.
+        """
+        twistd = self.parent
+        if twistd is None or not self._logs_by_itself:
+            return None
+        wanted: ObservabilitySettings = self["settings"].observability
+        path = wanted.log_file or twistd["logfile"] or (None if twistd["nodaemon"] else "twistd.log")
+        # twistd goes elsewhere when it becomes a daemon.
+        where = None if path is None or path == "-" else os.path.abspath(path)
+        logs = Logs(replace(wanted, log_file=where))
+        _opened.append(logs)
+        return logs
 
 
 def makeService(options: Options) -> IService:
-    """Make what twistd runs."""
+    """
+    Make what twistd runs.
+
+    :raises StartFailed: it can't be made; whoever started it was told why.
+    """
     from twisted.internet import reactor  # noqa: PLC0415 (whoever runs twistd may choose another until now)
 
-    return _Process(options["settings"], reactor)
+    try:
+        return Process(options["settings"], reactor, options.open_logs(), options.load)
+    except StartupError as error:
+        raise refusal(error) from None

@@ -37,7 +37,13 @@ def environment(port: int, **settings: object) -> dict[str, str]:
 
 
 class Daemon:
-    """A running daemon, with its port and its log."""
+    """
+    A running daemon, with its port and its log.
+
+    :cvar command: what starts it.
+    """
+
+    command: tuple[str, ...] = TWISTD
 
     def __init__(self, port: int | None = None, **settings: object) -> None:
         self.port = free_port() if port is None else port
@@ -45,7 +51,7 @@ class Daemon:
         self._log = Path(self._folder.name, "log")
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                TWISTD,
+                self.command,
                 env=environment(self.port, **settings),
                 cwd=self._folder.name,
                 stdout=log,

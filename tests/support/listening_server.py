@@ -21,7 +21,7 @@ reactor = cast(Any, running_reactor)
 def main() -> None:
     """Serve until SIGTERM; SIGHUP takes up the certificates."""
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)])
-    settings = load(None, None, os.environ)
+    settings = load(None, None, os.environ).settings
     daemon = Daemon(settings, reactor)
     listeners = Listeners(settings, reactor)
     listeners.bind(daemon.factory)

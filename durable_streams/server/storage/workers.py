@@ -27,7 +27,7 @@ class Worker(Protocol):
 
 class ThreadWorker:
     """
-    Threads of a storage's own.
+    Threads of a storage's own. They start with the first work: a process that becomes a daemon loses those it has.
 
     :param reactor: where outcomes are told (``IReactorFromThreads``).
     :param name: what the threads are called.
@@ -40,15 +40,20 @@ class ThreadWorker:
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True) for number in range(hands)
         ]
-        for thread in self._threads:
-            thread.start()
+        self._started = False
 
     def do(self, work: Callable[[], T]) -> Deferred[T]:
+        if not self._started:
+            self._started = True
+            for thread in self._threads:
+                thread.start()
         done: Deferred[T] = Deferred()
         self._jobs.put((work, done))
         return done
 
     def close(self) -> None:
+        if not self._started:
+            return
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 (werkzeug needs it with the first request, when the process may have no right to read it)
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -87,11 +88,13 @@ class Tree:
     The whole of a server: the streams below the base path, the Klein application everywhere else.
 
     A stream's name is made of the path as it came, which routing by decoded segments would not keep.
+
+    :param streams: None for a tree without streams.
     """
 
     isLeaf = True
 
-    def __init__(self, streams: StreamsResource, app: Klein, answers: Answers, base_path: str) -> None:
+    def __init__(self, streams: StreamsResource | None, app: Klein, answers: Answers, base_path: str) -> None:
         self._streams = streams
         self._app = app.resource()
         self._answers = answers
@@ -108,7 +111,7 @@ class Tree:
         raise NotImplementedError("The tree is complete.")
 
     def render(self, request: Request) -> int | bytes:
-        if is_stream(request.path, self._base):
+        if self._streams is not None and is_stream(request.path, self._base):
             mounted = self._base.count(b"/") - 1
             segments = request.postpath or []
             request.prepath, request.postpath = segments[:mounted], segments[mounted:]

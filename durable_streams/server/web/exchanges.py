@@ -223,7 +223,7 @@ class Exchange:
         channel = self._channel
         factory = channel.factory
         number = next_number() if self._asked is None else self._asked.number
-        factory.operations.telemetry.answered(self._asked, number, answer, self._began_at)
+        factory.operations.telemetry.answered(self._asked or channel.caller, number, answer, self._began_at)
         body = answer.body
         fields = [
             (b":status", b"%d" % answer.status),

@@ -1,0 +1,249 @@
+"""The daemon as a process: what it says, and to whom, when it starts slowly, fails, reloads, or drops its rights."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.daemon import PATIENCE, TWISTD, Daemon, environment, free_port
+
+TWISTD_AS_DAEMON = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come"
+        time.sleep(0.02)
+
+
+class SlowDaemon(Daemon):
+    """A daemon whose disk can't be read before :meth:`permit`."""
+
+    def __init__(self, folder: str, **settings: object) -> None:
+        self.permission = Path(folder, "permission")
+        self.command = (
+            *(sys.executable, "-m", "tests.support.slow_daemon", str(self.permission)),
+            *("-n", "--pidfile=", "durable-streams"),
+        )
+        super().__init__(None, storage__mode="file-durable", storage__data_dir=f"{folder}/data", **settings)
+
+    def permit(self) -> None:
+        """Let it read."""
+        self.permission.touch()
+
+    def answers(self) -> bool:
+        """Tell whether it answers at all."""
+        try:
+            return self.request("GET", "/healthz")[0] == 200
+        except OSError:
+            return False
+
+
+class ProcessTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+
+class SlowStartTests(ProcessTestCase):
+    def slow(self) -> SlowDaemon:
+        daemon = SlowDaemon(str(self.folder))
+        self.addCleanup(daemon.close)
+        wait_for(daemon.answers, "an answer")
+        return daemon
+
+    def test_while_the_storage_is_taken_up_requests_are_told_to_come_back(self) -> None:
+        daemon = self.slow()
+        for method, path in (("GET", "/v1/stream/a"), ("PUT", "/v1/stream/a"), ("GET", "/readyz")):
+            status, headers, body = daemon.request(method, path)
+            self.assertEqual((status, headers["retry-after"]), (503, "1"), path)
+            self.assertIn(b"not open yet", body)
+        self.assertEqual(daemon.request("GET", "/healthz")[2], b"ok")
+        daemon.permit()
+        wait_for(lambda: daemon.request("GET", "/readyz")[0] == 200, "readiness")
+        daemon.create("a", body=b"hello")
+        self.assertEqual(daemon.request("GET", "/v1/stream/a")[2], b"hello")
+        self.assertEqual(daemon.stop(), 0)
+
+    def test_it_can_be_stopped_meanwhile(self) -> None:
+        daemon = self.slow()
+        self.assertEqual(daemon.stop(), 0)
+        self.assertNotIn("Traceback", daemon.log())
+
+    def test_a_failure_that_shows_late_ends_it_with_a_line_and_status_1(self) -> None:
+        daemon = self.slow()
+        (self.folder / "data").write_text("no directory")
+        daemon.permit()
+        self.assertEqual(daemon.process.wait(PATIENCE), 1)
+        log = daemon.log()
+        self.assertIn(f"[open_storage] storage.mode is file-durable and storage.data_dir {self.folder}/data", log)
+        self.assertNotIn("Traceback", log)
+
+
+class FailureTests(ProcessTestCase):
+    """What a start that fails leaves, and says."""
+
+    def run_to_end(self, command: tuple[str, ...], **settings: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            env=environment(int(str(settings.pop("port", None) or free_port())), **settings),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def test_an_occupied_port_is_told_on_stderr_and_nothing_is_left(self) -> None:
+        with Daemon() as other:
+            ended = self.run_to_end(
+                TWISTD, port=other.port, storage__mode="file-durable", storage__data_dir=str(self.folder / "data")
+            )
+        self.assertEqual(ended.returncode, 1)
+        self.assertEqual(len(ended.stderr.splitlines()), 1, ended.stderr)
+        self.assertTrue(ended.stderr.startswith("[bind_listener] server.bind_address is 127.0.0.1:"), ended.stderr)
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_a_directory_in_use_is_told_on_stderr(self) -> None:
+        data = str(self.folder / "data")
+        with Daemon(storage__mode="file-durable", storage__data_dir=data) as first:
+            ended = self.run_to_end(TWISTD, storage__mode="file-durable", storage__data_dir=data)
+            self.assertEqual(ended.returncode, 1)
+            self.assertTrue(ended.stderr.startswith("[open_storage] storage.mode is file-durable"), ended.stderr)
+            self.assertIn(str(first.process.pid), ended.stderr)
+            self.assertEqual(first.request("GET", "/readyz")[0], 200)
+
+    def test_a_daemon_that_fails_says_so_to_who_started_it(self) -> None:
+        data = self.folder / "data"
+        data.write_text("no directory")
+        ended = self.run_to_end(
+            (*TWISTD_AS_DAEMON, "durable-streams"), storage__mode="file-durable", storage__data_dir=str(data)
+        )
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn("[open_storage] storage.mode is file-durable and storage.data_dir", ended.stderr)
+        self.assertFalse((self.folder / "twistd.pid").exists())
+        self.assertIn("[open_storage]", (self.folder / "twistd.log").read_text())
+
+
+class DaemonTests(ProcessTestCase):
+    """twistd without ``-n``."""
+
+    def start(self, *options: str, **settings: object) -> tuple[int, int]:
+        """Start a daemon, and say its process and port."""
+        port = free_port()
+        subprocess.run(
+            (*TWISTD_AS_DAEMON, *options, "durable-streams"),
+            env=environment(port, **settings),
+            cwd=self.folder,
+            check=True,
+            timeout=PATIENCE,
+        )
+        number = int((self.folder / "twistd.pid").read_text())
+        self.addCleanup(_kill, number)
+        return number, port
+
+    def probe(self, port: int) -> Daemon:
+        """Make something that can ask the daemon."""
+        daemon = Daemon.__new__(Daemon)
+        daemon.port = port
+        wait_for(lambda: daemon.request("GET", "/readyz")[0] == 200, "readiness")
+        return daemon
+
+    def end(self, number: int) -> None:
+        os.kill(number, signal.SIGTERM)
+        wait_for(lambda: not _alive(number), "the end")
+
+    def test_it_serves_from_files_in_the_background_and_cleans_up(self) -> None:
+        data = self.folder / "data"
+        number, port = self.start(storage__mode="file-durable", storage__data_dir=str(data))
+        daemon = self.probe(port)
+        daemon.create("a", body=b"hello")
+        self.assertEqual(daemon.request("GET", "/v1/stream/a")[2], b"hello")
+        self.end(number)
+        self.assertFalse((self.folder / "twistd.pid").exists())
+        self.assertIn("The server has stopped.", (self.folder / "twistd.log").read_text())
+
+    def test_it_serves_from_sqlite_in_the_background(self) -> None:
+        number, port = self.start(storage__mode="acid", storage__data_dir=str(self.folder / "data"))
+        self.probe(port).create("a", body=b"hello")
+        self.end(number)
+
+    def test_it_drops_its_rights_once_the_ports_are_bound(self) -> None:
+        if os.getuid() != 0:
+            raise SkipTest("only root can drop its rights")
+        nobody = pwd.getpwnam("nobody")
+        data = self.folder / "data"
+        data.mkdir()
+        os.chown(data, nobody.pw_uid, nobody.pw_gid)
+        self.folder.chmod(0o755)
+        number, port = self.start(
+            *("--uid", "nobody", "--gid", str(nobody.pw_gid)),
+            storage__mode="file-durable",
+            storage__data_dir=str(data),
+        )
+        self.probe(port).create("a", body=b"hello")
+        self.assertEqual(Path(f"/proc/{number}").stat().st_uid, nobody.pw_uid)
+        self.assertEqual({path.stat().st_uid for path in data.rglob("*")}, {nobody.pw_uid})
+        self.end(number)
+
+
+class ServiceManagerTests(ProcessTestCase):
+    """What systemd is told."""
+
+    def test_readiness_reload_and_the_end_are_told(self) -> None:
+        address = str(self.folder / "notify")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(address)
+            manager.settimeout(PATIENCE)
+            os.environ["NOTIFY_SOCKET"] = address
+            self.addCleanup(os.environ.pop, "NOTIFY_SOCKET", None)
+            daemon = SlowDaemon(str(self.folder))
+            self.addCleanup(daemon.close)
+            wait_for(daemon.answers, "an answer")
+            manager.setblocking(False)
+            self.assertRaises(BlockingIOError, manager.recv, 1000)
+            manager.settimeout(PATIENCE)
+            daemon.permit()
+            self.assertEqual(manager.recv(1000), b"READY=1")
+            daemon.process.send_signal(signal.SIGHUP)
+            self.assertRegex(manager.recv(1000), rb"\ARELOADING=1\nMONOTONIC_USEC=[0-9]+\Z")
+            self.assertEqual(manager.recv(1000), b"READY=1")
+            self.assertEqual(daemon.request("GET", "/readyz")[0], 200)
+            self.assertEqual(daemon.stop(), 0)
+            self.assertEqual(manager.recv(1000), b"STOPPING=1")
+
+    def test_a_manager_that_is_gone_is_no_reason_to_fail(self) -> None:
+        os.environ["NOTIFY_SOCKET"] = str(self.folder / "nobody")
+        self.addCleanup(os.environ.pop, "NOTIFY_SOCKET", None)
+        with Daemon() as daemon:
+            self.assertEqual(daemon.stop(), 0)
+            self.assertIn("can't be told", daemon.log())
+
+
+def _alive(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _kill(number: int) -> None:
+    try:
+        os.kill(number, signal.SIGKILL)
+    except ProcessLookupError:
+        return

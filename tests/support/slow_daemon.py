@@ -1,0 +1,34 @@
+"""The daemon on a disk that is slow to be read: ``python -m tests.support.slow_daemon FILE twistd-arguments``.
+
+What the data directory holds is not taken up before FILE exists.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import twisted.scripts.twistd
+
+from durable_streams.server import assembly
+from durable_streams.server.storage.file import FileStorage
+
+PERMISSION = Path(sys.argv.pop(1))
+
+
+class SlowStorage(FileStorage):
+    """A storage that waits for the permission to read."""
+
+    def take_up(self) -> None:
+        while not PERMISSION.exists():
+            time.sleep(0.02)
+        super().take_up()
+
+
+if __name__ == "__main__":
+    patched: Any = assembly
+    patched.FileStorage = SlowStorage
+    sys.argv[0] = "twistd"
+    twisted.scripts.twistd.run()
