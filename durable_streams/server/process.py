@@ -148,7 +148,7 @@ class Process(Service):
         else:
             if self._logs is not None:
                 self._logs.set_level(level)
-            _log.info("Certificates, log file and log level were taken up again; the level is {level}.", level=level)
+            _log.info("Certificates, log file and log level were taken up again; the level is {least}.", least=level)
         systemd.notify(systemd.READY)
 
 
