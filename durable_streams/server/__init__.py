@@ -13,30 +13,57 @@ wrong. :mod:`.assembly` makes the parts out of the settings, :mod:`.service` put
 :mod:`.embedding` for other programs, which find here what they need.
 """
 
+from . import errors
+from .assembly import storage_from
 from .config.settings import Settings
-from .embedding import DEFAULT_STREAM_BASE_PATH, Reading, StreamService, build_resource
+from .config.validation import ConfigError
+from .embedding import (
+    DEFAULT_STREAM_BASE_PATH,
+    Reading,
+    StreamServer,
+    StreamService,
+    StreamWriter,
+    Tail,
+    build_resource,
+    build_service,
+)
+from .errors import StorageError, StorageOwned, StreamError, StreamsError
 from .interfaces import ICommitListener, IStorage
-from .model import Fork, Offset, StorageLimits, Writer
+from .model import Appended, Created, Fork, Lifetime, Offset, StorageLimits, StreamFacts, StreamStatus, Writer
 from .storage.acid import AcidStorage
 from .storage.file import FileSettings, FileStorage
 from .storage.memory import MemoryStorage
-from .storage.ownership import StorageError
 
 __all__ = [
     "DEFAULT_STREAM_BASE_PATH",
     "AcidStorage",
+    "Appended",
+    "ConfigError",
+    "Created",
     "FileSettings",
     "FileStorage",
     "Fork",
     "ICommitListener",
     "IStorage",
+    "Lifetime",
     "MemoryStorage",
     "Offset",
     "Reading",
     "Settings",
     "StorageError",
     "StorageLimits",
+    "StorageOwned",
+    "StreamError",
+    "StreamFacts",
+    "StreamServer",
     "StreamService",
+    "StreamStatus",
+    "StreamWriter",
+    "StreamsError",
+    "Tail",
     "Writer",
     "build_resource",
+    "build_service",
+    "errors",
+    "storage_from",
 ]

@@ -166,3 +166,15 @@ class InsufficientStorage(StreamsError):
 
 class Unavailable(StreamsError):
     """The service takes no requests just now: it starts, stops, or is over its load."""
+
+
+class StorageError(Exception):
+    """A storage can't be opened; the message says what is wrong, where, and what to do."""
+
+
+class StorageDamaged(StorageError):
+    """Something that was acknowledged is not there as it was written."""
+
+
+class StorageOwned(RuntimeError):
+    """A storage has a service, and was given to another."""

@@ -8,18 +8,13 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from ..errors import StorageDamaged, StorageError
 from .disk import Disk
+
+__all__ = ["FORMAT_FILE", "LOCK_FILE", "Format", "StorageDamaged", "StorageError", "read_format", "take"]
 
 FORMAT_FILE: Final = "FORMAT"
 LOCK_FILE: Final = "LOCK"
-
-
-class StorageError(Exception):
-    """A storage can't be opened; the message says what is wrong, where, and what to do."""
-
-
-class StorageDamaged(StorageError):
-    """Something that was acknowledged is not there as it was written."""
 
 
 class Format(Struct, frozen=True):

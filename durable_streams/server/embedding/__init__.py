@@ -1,0 +1,18 @@
+"""Streams inside another Twisted program: a service to use from Python, a resource for its Site, and a whole server."""
+
+from .readings import Reading
+from .service import StreamService
+from .serving import DEFAULT_STREAM_BASE_PATH, StreamServer, build_resource, build_service
+from .tail import Tail
+from .writing import StreamWriter
+
+__all__ = [
+    "DEFAULT_STREAM_BASE_PATH",
+    "Reading",
+    "StreamServer",
+    "StreamService",
+    "StreamWriter",
+    "Tail",
+    "build_resource",
+    "build_service",
+]
