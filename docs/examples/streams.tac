@@ -12,7 +12,7 @@ from durable_streams.server import FileStorage, Settings, build_service
 
 settings = Settings()
 storage = FileStorage(os.environ.get("STREAMS_DIRECTORY", "streams"), reactor)
-listeners = os.environ.get("STREAMS_LISTEN", "tcp:4437:interface=127.0.0.1").split()
+listeners = os.environ.get("STREAMS_LISTEN", "http:4437:interface=127.0.0.1").split()
 
 application = Application("streams")
 build_service(storage, settings, listeners).setServiceParent(application)

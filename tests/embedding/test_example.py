@@ -95,7 +95,7 @@ class ApplicationTests(ExampleCase):
             "--pidfile=",
             f"--rundir={directory}",
             f"--python={EXAMPLES / 'streams.tac'}",
-            STREAMS_LISTEN=" ".join(f"tcp:{port}:interface=127.0.0.1" for port in ports),
+            STREAMS_LISTEN=" ".join(f"http:{port}:interface=127.0.0.1" for port in ports),
         )
         return program, [f"http://127.0.0.1:{port}" for port in ports]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
+import urllib.request
+from pathlib import Path
 from typing import Any
 
 import treq
@@ -34,6 +37,7 @@ from durable_streams.server import (
     errors,
 )
 from durable_streams.server.config.settings import ConnectionSettings, HttpSettings, TransportSettings
+from tests.support.authority import authority
 
 reactor: Any = running
 # Its annotations do not know of arguments with defaults.
@@ -130,6 +134,26 @@ class WholeServerTests(ServingCase):
         await self.ask(server, "POST", "/v1/stream/log", b"two", listener=1)
         for tail in tails:
             self.assertEqual((await tail)[:2], (200, b"two"))
+
+    async def test_one_of_them_may_speak_tls(self) -> None:
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        certificate, key = authority().issue().write(folder, "server")
+        secure = f"ssl:0:privateKey={key}:certKey={certificate}:interface=127.0.0.1"
+        server = self.serve(MemoryStorage(), None, ["http:0:interface=127.0.0.1", secure])
+        ports: list[Any] = server.addresses
+        trusting = ssl.create_default_context(cadata=authority().certificate_pem.decode())
+
+        def put(url: str) -> str | None:
+            request = urllib.request.Request(url, b"x", TEXT, method="PUT")
+            with urllib.request.urlopen(request, timeout=20, context=trusting) as answer:
+                location: str | None = answer.headers["Location"]
+                return location
+
+        for scheme, port in (("http", ports[0].port), ("https", ports[1].port)):
+            url = f"{scheme}://127.0.0.1:{port}/v1/stream/{scheme}"
+            self.assertEqual(await deferToThread(put, url), url)
+        self.assertEqual([each.facts.name for each in await server.streams.list()], ["http", "https"])
 
     async def test_the_tree_is_for_any_site(self) -> None:
         server = self.serve(MemoryStorage(), None, ())
