@@ -21,6 +21,7 @@ from .streams import Streams
 from .telemetry import metrics_from, telemetry_from
 from .web.app import Tree, build_app
 from .web.listener import ChannelFactory
+from .web.listing import add_list
 
 #: How long, in seconds, a start waits for the storage before it serves what can be served without it.
 PATIENCE: Final = 1.0
@@ -53,7 +54,9 @@ class Daemon(Service):
         metrics = metrics_from(settings, operations)
         render = None if metrics is None else metrics.render
         for_all = build_app(answers, self.obstacle, None if apart else render)
-        for_operators = build_app(answers, self.obstacle, render)
+        for_operators = build_app(answers, self.obstacle, render) if apart else for_all
+        if settings.admin.enabled:
+            add_list(for_operators, settings.admin.base_path, self.streams, answers)
         self.tree: IResource = Tree(resource_from(operations, settings, reactor), for_all, answers, base_path)
         self.factory = ChannelFactory(operations, Site(self.tree), base_path, reactor, channel_settings_from(settings))
         self._admin: Any = Site(Tree(None, for_operators, answers, base_path)) if apart else None

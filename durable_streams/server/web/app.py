@@ -49,7 +49,7 @@ def build_app(answers: Answers, ready: Readiness, metrics: Callable[[], bytes] |
         """The service takes requests."""
         obstacle = ready()
         if obstacle is not None:
-            return _problem(request, answers, Unavailable(obstacle))
+            return say_problem(request, answers, Unavailable(obstacle))
         request.setHeader(b"Content-Type", _PLAIN)
         return b"ready"
 
@@ -64,16 +64,17 @@ def build_app(answers: Answers, ready: Readiness, metrics: Callable[[], bytes] |
 
     @app.handle_errors(NotFound)
     def nothing_here(request: IRequest, failure: Failure) -> bytes:
-        return _problem(request, answers, NoSuchPath())
+        return say_problem(request, answers, NoSuchPath())
 
     @app.handle_errors(WrongMethod)
     def not_so(request: IRequest, failure: Failure) -> bytes:
-        return _problem(request, answers, MethodNotAllowed("This path can only be read.", b"GET, HEAD"))
+        return say_problem(request, answers, MethodNotAllowed("This path can only be read.", b"GET, HEAD"))
 
     return app
 
 
-def _problem(request: IRequest, answers: Answers, error: StreamsError) -> bytes:
+def say_problem(request: IRequest, answers: Answers, error: StreamsError) -> bytes:
+    """Answer with an error."""
     answer = answers.error(None, error)
     request.setResponseCode(answer.status)
     for name, value in answer.fields():
@@ -120,7 +121,7 @@ class Tree:
             check_host(request.getHeader(b"host"))
             unquote_to_bytes(request.path).decode()
         except InvalidRequest as error:
-            return _problem(request, self._answers, error)
+            return say_problem(request, self._answers, error)
         except UnicodeDecodeError:
-            return _problem(request, self._answers, NoSuchPath())
+            return say_problem(request, self._answers, NoSuchPath())
         return self._app.render(request)  # type: ignore[return-value]

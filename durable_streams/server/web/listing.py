@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
+from klein import Klein
 from msgspec import Struct
+from twisted.web.iweb import IRequest
 
+from ..errors import StreamsError
+from ..interfaces import settle
 from ..model import StreamStatus
 from ..protocol.lifetimes import render_timestamp
+from ..streams import Streams
+from .answers import Answers
+from .app import say_problem
+
+_HEADERS: Final = (
+    (b"Content-Type", b"application/json"),
+    (b"Cache-Control", b"no-store"),
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"Cross-Origin-Resource-Policy", b"cross-origin"),
+)
 
 
 class Listed(Struct):
@@ -33,6 +48,24 @@ class Listed(Struct):
 def render_list(statuses: Iterable[StreamStatus]) -> bytes:
     """Write a JSON array of all streams, in the order of their names."""
     return msgspec.json.encode([_listed(status) for status in statuses])
+
+
+def add_list(app: Klein, base_path: str, streams: Streams, answers: Answers) -> None:
+    """
+    Have the list served.
+
+    :param base_path: the path above it; the list is at ``/streams`` below.
+    """
+
+    @app.route(f"{base_path}/streams", methods=["GET", "HEAD"])
+    async def listed(request: IRequest) -> bytes:
+        try:
+            statuses = await settle(streams.statuses())
+        except StreamsError as error:
+            return say_problem(request, answers, error)
+        for name, value in _HEADERS:
+            request.setHeader(name, value)
+        return render_list(statuses)
 
 
 def _listed(status: StreamStatus) -> Listed:
