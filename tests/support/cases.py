@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from durable_streams.server.config.settings import Settings
 
 from .fronts import BASE, ChannelFront, Front, Peer, SiteFront, request
+from .http2 import Http2Front
 
 TEXT = {"Content-Type": "text/plain"}
 
@@ -61,14 +62,23 @@ class FrontTestCase(SynchronousTestCase):
 _Case = TypeVar("_Case", bound=type[FrontTestCase])
 
 
+_HTTP1 = (("Late", ChannelFront, True), ("OnSite", SiteFront, False), ("OnSiteLate", SiteFront, True))
+_HTTP2 = (("OverHttp2", Http2Front, False), ("OverHttp2Late", Http2Front, True))
+
+
 def each_way(case: _Case) -> _Case:
-    """Run a test case on both fronts, with a storage that answers at once and with one that answers later."""
+    """Run a test case on both fronts and over HTTP/2, on a storage that answers at once and one that answers later."""
+    return _varied(case, (*_HTTP1, *_HTTP2))
+
+
+def each_way_in_turn(case: _Case) -> _Case:
+    """Run a test case where the answers on one connection come one after the other."""
+    return _varied(case, _HTTP1)
+
+
+def _varied(case: _Case, ways: Iterable[tuple[str, type[Front], bool]]) -> _Case:
     module = sys.modules[case.__module__]
-    for suffix, front_type, late in (
-        ("Late", ChannelFront, True),
-        ("OnSite", SiteFront, False),
-        ("OnSiteLate", SiteFront, True),
-    ):
+    for suffix, front_type, late in ways:
         name = case.__name__ + suffix
         members = {"front_type": front_type, "late": late, "__module__": case.__module__, "__qualname__": name}
         setattr(module, name, type(name, (case,), members))

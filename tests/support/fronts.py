@@ -252,9 +252,13 @@ class Front:
     :param storage: another storage.
     :param telemetry: who hears of the answers; whoever the settings say, unless given.
     :ivar obstacle: what keeps it from being ready.
+    :cvar scheme: what its URLs begin with.
+    :cvar framing: how bodies come of which it does not say how long they are.
     """
 
     front = ""
+    scheme = "http"
+    framing = "chunked"
     peer_type = Peer
 
     def __init__(

@@ -52,12 +52,17 @@ class TLSPeer(Peer):
     """
     A client that speaks TLS.
 
+    :cvar protocols: what it offers by ALPN.
     :ivar told: whether the server said properly that it sends no more.
     """
+
+    protocols: tuple[bytes, ...] = ()
 
     def __init__(self, network: Network, skt: Socket, transport: Server, read_replies: bool) -> None:
         super().__init__(network, skt, transport, read_replies)
         self._tls = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        if self.protocols:
+            self._tls.set_alpn_protos(list(self.protocols))
         self._tls.set_connect_state()
         self._shaken = False
         self.told = False
@@ -114,6 +119,7 @@ class TLSPeer(Peer):
 class TLSFront(ChannelFront):
     """The daemon's own HTTP/1.1, over TLS."""
 
+    scheme = "https"
     wrap = staticmethod(over_tls)
     peer_type = TLSPeer
 

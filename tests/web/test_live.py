@@ -9,7 +9,7 @@ from itertools import pairwise
 from durable_streams.server.errors import Unavailable
 from durable_streams.server.model import Append, Fork, StreamConfig
 from durable_streams.server.protocol import sse
-from tests.support.cases import TEXT, FrontTestCase, each_way
+from tests.support.cases import TEXT, FrontTestCase, each_way, each_way_in_turn
 from tests.support.fronts import BASE, Headers, Peer, SiteFront, request, settings_with
 from tests.support.late_storage import LateStorage
 from tests.support.replies import Event
@@ -229,7 +229,7 @@ class TailTests(LiveTestCase):
             self.front.create(name, content_type)
             reply = self.tail(name).reply
             self.assertEqual((reply.status, reply.get("content-type")), (200, "text/event-stream"))
-            self.assertEqual((reply.get("cache-control"), reply.framing), ("no-cache", "chunked"))
+            self.assertEqual((reply.get("cache-control"), reply.framing), ("no-cache", self.front.framing))
             self.assertEqual(reply.get("stream-sse-data-encoding"), encoding)
 
     def test_it_says_at_once_where_it_is(self) -> None:
@@ -504,12 +504,17 @@ class ReconnectTests(LiveTestCase):
         tail = self.front.create("a", body=b"hello")
         peer = self.tail("a")
         self.front.pass_time(32)
-        peer.send(request("GET", BASE + f"a?offset={tail}&live=sse"))
+        peer.send_request("GET", BASE + f"a?offset={tail}&live=sse")
         self.front.append("a", b" world")
         self.assertEqual(len(peer.replies), 2)
         self.assertEqual([event.data for event in peer.events if event.kind == "data"], [" world"])
 
-    def test_one_tail_may_follow_another_on_it(self) -> None:
+
+@each_way_in_turn
+class PipelinedTailTests(LiveTestCase):
+    settings = settings_with({"sse_reconnect_interval_secs": 30})
+
+    def test_one_tail_may_follow_another(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         for _ in range(3):

@@ -61,7 +61,7 @@ class CreationTests(OperationTestCase):
         reply = self.put("a/b", {"Content-Type": "text/plain; charset=utf-8"})
         self.assertEqual(reply.status, 201)
         self.assert_headers(reply, {"location", "content-type", "stream-next-offset", "content-length"})
-        self.assertEqual(reply.get("location"), "http://streams.example/v1/stream/a/b")
+        self.assertEqual(reply.get("location"), f"{self.front.scheme}://streams.example/v1/stream/a/b")
         self.assertEqual(reply.get("content-type"), "text/plain; charset=utf-8")
         self.assertEqual(reply.get("stream-next-offset"), "1800000000000000_0000000000000000")
         self.assertEqual(reply.get("cache-control"), "no-store")
@@ -74,7 +74,9 @@ class CreationTests(OperationTestCase):
             ("%7e%41-._!$&'()*+,;=:@", "~A-._!$&'()*+,;=:@"),
             ('"<>\\^`{|}', "%22%3C%3E%5C%5E%60%7B%7C%7D"),
         ):
-            self.assertEqual(self.put(path).get("location"), f"http://streams.example/v1/stream/{location}")
+            self.assertEqual(
+                self.put(path).get("location"), f"{self.front.scheme}://streams.example/v1/stream/{location}"
+            )
             self.assertEqual(self.read(location).status, 200)
 
     def test_it_is_bytes_unless_it_says(self) -> None:

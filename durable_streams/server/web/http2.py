@@ -48,6 +48,11 @@ _RESETS_A_SECOND: Final = 40
 #: How many bytes of bodies are kept until the end of a turn, to be sent in one go.
 _TURN_BYTES: Final = 65_536
 
+#: What a client sends before its first frame, in bytes; what a frame begins with; and how long it may be.
+_PREFACE: Final = 24
+_FRAME_HEAD: Final = 9
+_FRAME: Final = 16_384
+
 _CONFIG: Final = H2Configuration(
     client_side=False, header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
 )
@@ -57,6 +62,30 @@ def goodbye() -> bytes:
     """Write all that a client is told that can't be served: come back later."""
     gone = GoAwayFrame(0, last_stream_id=0, error_code=ErrorCodes.NO_ERROR)
     return bytes(SettingsFrame(0).serialize() + gone.serialize())
+
+
+class _Framing:
+    """Looks for frames that are longer than any may be: h2 would wait until it had all of one, up to 16 MiB."""
+
+    __slots__ = ("_begun", "_left")
+
+    def __init__(self) -> None:
+        # How many bytes there are to the next frame; and the first ones of it, if they are too few to tell its length.
+        self._left = _PREFACE
+        self._begun = b""
+
+    def is_too_long(self, data: bytes) -> bool:
+        """Look through what comes next, and tell whether such a frame begins in it."""
+        data = self._begun + data
+        place = self._left
+        while place + 3 <= len(data):
+            length = int.from_bytes(data[place : place + 3], "big")
+            if length > _FRAME:
+                return True
+            place += _FRAME_HEAD + length
+        self._begun = data[place:]
+        self._left = max(0, place - len(data))
+        return False
 
 
 @implementer(IPushProducer)
@@ -87,6 +116,7 @@ class Http2Channel(Protocol):
                 SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
             },
         )
+        self._framing = _Framing()
         self._resets = float(_RESETS)
         self._reset_at = factory.tick
         self._turn_bytes = 0
@@ -117,6 +147,10 @@ class Http2Channel(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if self._ended:
+            return
+        if self._framing.is_too_long(data):
+            self.h2.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
+            self._end()
             return
         self._in_turn = True
         try:

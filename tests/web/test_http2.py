@@ -1,0 +1,495 @@
+"""HTTP/2: what its connections allow, and what they do not."""
+
+from __future__ import annotations
+
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    WindowUpdateFrame,
+)
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.config.settings import Settings
+from durable_streams.server.model import Append
+from tests.support.cases import TEXT
+from tests.support.fronts import BASE, settings_with
+from tests.support.http2 import Http2Front, Http2Peer
+
+
+class Http2TestCase(SynchronousTestCase):
+    settings = Settings()
+    late = False
+
+    def setUp(self) -> None:
+        self.front = Http2Front(self.settings, self.late)
+        self.addCleanup(self.front.stop)
+
+    def get(self, peer: Http2Peer, query: str = "", name: str = "a") -> int:
+        return peer.ask("GET", BASE + name + query)
+
+    def send(self, peer: Http2Peer, *frames: Frame) -> None:
+        """Send frames that h2 would not."""
+        peer.send(b"".join(frame.serialize() for frame in frames))
+
+
+class ConnectionTests(Http2TestCase):
+    def test_it_says_what_it_allows(self) -> None:
+        peer = self.front.connect()
+        self.assertEqual(peer.settings[SettingCodes.MAX_CONCURRENT_STREAMS], 100)
+        self.assertEqual(peer.settings[SettingCodes.MAX_HEADER_LIST_SIZE], 32_768)
+        self.assertGreaterEqual(peer.h2.outbound_flow_control_window, 1_000_000)
+
+    def test_answers_do_not_wait_for_each_other(self) -> None:
+        offset = self.front.create("a", body=b"hello")
+        peer = self.front.connect()
+        poll = self.get(peer, f"?offset={offset}&live=long-poll")
+        tail = self.get(peer, "?offset=-1&live=sse")
+        read = self.get(peer)
+        self.assertNotIn(poll, peer.streams)
+        self.assertFalse(peer.streams[tail].complete)
+        self.assertEqual(bytes(peer.streams[read].body), b"hello")
+        self.front.append("a", b" world")
+        self.assertEqual(bytes(peer.streams[poll].body), b" world")
+        self.assertIn(b"data:  world", bytes(peer.streams[tail].body))
+
+    def test_the_host_is_the_authority(self) -> None:
+        peer = self.front.connect()
+        made = peer.ask("PUT", BASE + "a", TEXT | {"Host": "other.example:8443"})
+        self.assertEqual(peer.streams[made].get("location"), "https://other.example:8443/v1/stream/a")
+        for host in ("other.example/path", "user@other.example", "a b"):
+            bad = peer.ask("PUT", BASE + "b", TEXT | {"Host": host})
+            self.assertEqual((peer.streams[bad].status, peer.streams[bad].code), (400, "BAD_REQUEST"))
+
+    def test_a_header_sent_twice_is_refused(self) -> None:
+        peer = self.front.connect()
+        stream_id = peer.h2.get_next_available_stream_id()
+        fields = [(":method", "GET"), (":path", BASE + "a"), (":scheme", "https"), (":authority", "x")]
+        peer.h2.send_headers(stream_id, [*fields, ("stream-seq", "1"), ("stream-seq", "2")], True)
+        peer.pass_on()
+        self.assertEqual(peer.streams[stream_id].status, 400)
+
+    def test_a_client_that_waits_to_be_told_is_told(self) -> None:
+        peer = self.front.connect()
+        made = peer.ask("PUT", BASE + "a", TEXT | {"Expect": "100-continue"}, is_all=False)
+        self.assertEqual(peer.interim_statuses, [100])
+        peer.upload(made, b"hello")
+        self.assertEqual(peer.streams[made].status, 201)
+
+    def test_a_client_without_alpn_has_http1(self) -> None:
+        class OldPeer(Http2Peer):
+            protocols: tuple[bytes, ...] = ()
+
+        self.front.create("a", body=b"hello")
+        self.front.peer_type = OldPeer
+        with self.assertRaises(AssertionError):
+            self.front.connect()
+
+    def test_many_connections_are_told_to_come_back(self) -> None:
+        self.front.channels.settings = self.front.channels.settings.__class__(
+            connections=1, protocols=(b"h2", b"http/1.1")
+        )
+        self.front.connect()
+        refused = self.front.connect()
+        self.assertEqual(refused.goodbye, (ErrorCodes.NO_ERROR, 0))
+        self.assertTrue(refused.told)
+
+
+class LimitTests(Http2TestCase):
+    settings = settings_with(
+        {"body_timeout_secs": 5, "header_timeout_secs": 7, "idle_timeout_secs": 9, "stall_timeout_secs": 11},
+        max_request_body_bytes=100_000,
+        max_header_bytes=4096,
+        max_target_bytes=1024,
+    )
+
+    def assert_refused(self, peer: Http2Peer, stream_id: int, status: int, code: str) -> None:
+        reply = peer.streams[stream_id]
+        self.assertEqual((reply.status, reply.code, reply.complete), (status, code, True))
+
+    def assert_alive(self, peer: Http2Peer) -> None:
+        health = peer.ask("GET", "/healthz")
+        self.assertEqual(bytes(peer.streams[health].body), b"ok")
+
+    def test_a_body_that_says_it_is_too_large(self) -> None:
+        peer = self.front.connect()
+        asked = peer.ask("PUT", BASE + "a", TEXT | {"Content-Length": "100001"}, is_all=False)
+        self.assert_refused(peer, asked, 413, "REQUEST_BODY_TOO_LARGE")
+        self.assert_alive(peer)
+
+    def test_a_body_that_is_too_large_is_not_kept(self) -> None:
+        peer = self.front.connect()
+        asked = peer.begin("PUT", BASE + "a", TEXT, False)
+        peer.upload(asked, b"x" * 400_000)
+        self.assert_refused(peer, asked, 413, "REQUEST_BODY_TOO_LARGE")
+        [channel] = self.front.channels._channels
+        self.assertEqual(channel.body_bytes, 0)  # type: ignore[attr-defined]
+        self.assert_alive(peer)
+
+    def test_who_goes_on_sending_it_is_reset_after_a_while(self) -> None:
+        peer = self.front.connect()
+        asked = peer.begin("PUT", BASE + "a", TEXT, False)
+        peer.upload(asked, b"x" * 150_000, False)
+        self.assertEqual(peer.resets, {})
+        self.front.pass_time(4)
+        self.assertEqual(peer.resets, {asked: ErrorCodes.NO_ERROR})
+        self.assert_alive(peer)
+
+    def test_many_bodies_at_a_time_are_too_many_together(self) -> None:
+        peer = self.front.connect()
+        asked = [peer.begin("PUT", BASE + str(number), TEXT, False) for number in range(3)]
+        for stream_id in asked:
+            peer.upload(stream_id, b"x" * 90_000, False)
+        self.assert_refused(peer, asked[2], 503, "UNAVAILABLE")
+        for stream_id in asked[:2]:
+            peer.upload(stream_id, b"y")
+            self.assertEqual(peer.streams[stream_id].status, 201)
+        self.assert_alive(peer)
+
+    def test_a_head_that_is_too_large(self) -> None:
+        peer = self.front.connect()
+        asked = peer.ask("GET", BASE + "a", {"X-Large": "x" * 5000})
+        self.assert_refused(peer, asked, 431, "HEADERS_TOO_LARGE")
+        self.assert_alive(peer)
+
+    def test_a_head_that_is_much_too_large_ends_the_connection(self) -> None:
+        peer = self.front.connect()
+        peer.ask("GET", BASE + "a", {"X-Large": "x" * 15_000})
+        self.assertEqual(peer.goodbye, (ErrorCodes.ENHANCE_YOUR_CALM, 0))
+        self.front.settle()
+        self.assertTrue(peer.told)
+
+    def test_a_head_without_end(self) -> None:
+        peer = self.front.connect()
+        self.send(peer, HeadersFrame(1, b"\x82"))
+        for _ in range(200):
+            if peer.ended:
+                break
+            self.send(peer, ContinuationFrame(1, b"\x00\x01a\x01b" * 3000))
+        assert peer.goodbye is not None
+        self.assertIn(peer.goodbye[0], (ErrorCodes.PROTOCOL_ERROR, ErrorCodes.ENHANCE_YOUR_CALM))
+
+    def test_a_target_that_is_too_long(self) -> None:
+        peer = self.front.connect()
+        asked = peer.ask("GET", BASE + "a" * 1100)
+        self.assert_refused(peer, asked, 414, "TARGET_TOO_LONG")
+        self.assert_alive(peer)
+
+    def test_a_target_that_is_none(self) -> None:
+        peer = self.front.connect()
+        for target in ("*", "https://streams.example/v1/stream/a", "v1"):
+            self.assert_refused(peer, peer.ask("OPTIONS", target), 400, "BAD_REQUEST")
+        self.assert_alive(peer)
+
+    def test_more_requests_at_a_time_than_there_may_be(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.connect()
+        for _ in range(100):
+            self.get(peer, f"?offset={offset}&live=long-poll")
+        self.assertIsNone(peer.goodbye)
+        peer.h2.remote_settings.max_concurrent_streams = 1000
+        peer.h2.remote_settings.acknowledge()
+        self.get(peer, f"?offset={offset}&live=long-poll")
+        assert peer.goodbye is not None
+        self.assertNotEqual(peer.goodbye[0], ErrorCodes.NO_ERROR)
+
+    def test_who_resets_again_and_again_is_sent_away(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.connect()
+        for _ in range(1000):
+            asked = self.get(peer, f"?offset={offset}&live=long-poll")
+            peer.h2.reset_stream(asked)
+            peer.pass_on()
+            if peer.goodbye is not None:
+                break
+        assert peer.goodbye is not None
+        self.assertEqual(peer.goodbye[0], ErrorCodes.ENHANCE_YOUR_CALM)
+
+    def test_who_resets_now_and_then_is_not(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.connect()
+        for _ in range(20):
+            for _ in range(35):
+                asked = self.get(peer, f"?offset={offset}&live=long-poll")
+                peer.h2.reset_stream(asked)
+                peer.pass_on()
+            self.front.pass_time(1)
+        self.assert_alive(peer)
+
+    def test_a_request_that_is_reset_in_the_same_packet(self) -> None:
+        self.front.create("a", body=b"hello")
+        peer = self.front.connect()
+        for query in ("", "?offset=-1&live=sse", "?offset=now&live=long-poll"):
+            asked = peer.begin("GET", BASE + "a" + query)
+            peer.h2.reset_stream(asked)
+            peer.pass_on()
+            self.assertNotIn(asked, peer.streams)
+        self.assert_alive(peer)
+
+    def test_what_is_not_http2_at_all(self) -> None:
+        peer = self.front.connect()
+        peer.send(b"GET / HTTP/1.1\r\n\r\n" * 10)
+        self.assertEqual(peer.goodbye, (ErrorCodes.FRAME_SIZE_ERROR, 0))
+        self.assertTrue(peer.told)
+
+    def test_a_frame_that_would_be_endless(self) -> None:
+        for cuts in ((1, 1, 1), (2, 7), (9,), (1, 8)):
+            peer = self.front.connect()
+            self.assert_alive(peer)
+            head = b"\x00\x40\x01\x00\x00\x00\x00\x00\x01"
+            for size in cuts:
+                peer.send(head[:size])
+                head = head[size:]
+            assert peer.goodbye is not None, cuts
+            self.assertEqual(peer.goodbye[0], ErrorCodes.FRAME_SIZE_ERROR)
+
+    def test_packets_may_be_cut_anywhere(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        asked = peer.begin("POST", BASE + "a", TEXT, False)
+        peer.h2.send_data(asked, b"hello" * 100, True)
+        packet = peer.h2.data_to_send()
+        for place in range(len(packet)):
+            peer.send(packet[place : place + 1])
+        self.assertEqual(peer.streams[asked].status, 204)
+
+
+class TimeTests(LimitTests):
+    def test_who_asks_nothing(self) -> None:
+        peer = self.front.connect()
+        self.front.pass_time(6)
+        self.assertIsNone(peer.goodbye)
+        self.front.pass_time(3)
+        self.assertEqual(peer.goodbye, (ErrorCodes.NO_ERROR, 0))
+        self.assertTrue(peer.told)
+
+    def test_pings_are_no_requests(self) -> None:
+        peer = self.front.connect()
+        self.assert_alive(peer)
+        for _ in range(12):
+            if peer.goodbye is None:
+                peer.h2.ping(b"12345678")
+                peer.pass_on()
+            self.front.pass_time(1)
+        self.assertEqual(peer.goodbye, (ErrorCodes.NO_ERROR, 1))
+
+    def test_who_asks_now_and_then_stays(self) -> None:
+        peer = self.front.connect()
+        for _ in range(6):
+            self.assert_alive(peer)
+            self.front.pass_time(6)
+        self.assertIsNone(peer.goodbye)
+
+    def test_a_body_that_does_not_come(self) -> None:
+        peer = self.front.connect()
+        asked = peer.ask("PUT", BASE + "a", TEXT, b"x", is_all=False)
+        self.front.pass_time(4)
+        peer.upload(asked, b"y", False)
+        self.front.pass_time(4)
+        self.assertNotIn(asked, peer.streams)
+        self.front.pass_time(4)
+        self.assert_refused(peer, asked, 408, "REQUEST_TIMEOUT")
+        self.assert_alive(peer)
+
+    def test_a_tail_is_there_for_as_long_as_it_likes(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        tail = self.get(peer, "?offset=-1&live=sse")
+        self.front.pass_time(50)
+        self.front.append("a", b"late")
+        self.assertIn(b"late", peer.streams[tail].body)
+
+
+class SlowReaderTests(Http2TestCase):
+    settings = settings_with({"stall_timeout_secs": 11})
+
+    def kept(self) -> int:
+        """How much waits for the one client, in the server."""
+        [channel] = self.front.channels._channels
+        exchanges = channel.exchanges.values()  # type: ignore[attr-defined]
+        return sum(len(piece) for exchange in exchanges for piece in exchange._pieces)
+
+    def grow(self, times: int) -> None:
+        for _ in range(times):
+            self.front.streams.append("a", Append("text/plain", b"x" * 50_000))
+            self.front.settle()
+
+    def test_a_tail_without_room_is_not_read_for(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.keeps_up = False
+        tail = self.get(peer, "?offset=-1&live=sse")
+        self.grow(100)
+        self.assertLess(self.kept(), 200_000)
+        self.assertLess(len(peer.streams[tail].body), 70_000)
+        health = peer.ask("GET", "/healthz")
+        self.assertEqual(peer.streams[health].status, 200)
+
+    def test_it_goes_on_when_there_is(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.keeps_up = False
+        tail = self.get(peer, "?offset=-1&live=sse")
+        self.grow(20)
+        peer.keeps_up = True
+        peer.h2.increment_flow_control_window(60_000, tail)
+        peer.h2.increment_flow_control_window(60_000)
+        peer.pass_on()
+        self.front.settle()
+        self.assertEqual(bytes(peer.streams[tail].body).count(b"x" * 50_000), 20)
+
+    def test_one_that_makes_no_room_is_reset(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.keeps_up = False
+        tail = self.get(peer, "?offset=-1&live=sse")
+        self.grow(20)
+        self.front.pass_time(9)
+        self.assertEqual(peer.resets, {})
+        self.front.pass_time(5)
+        self.assertEqual(peer.resets, {tail: ErrorCodes.CANCEL})
+        self.assertIsNone(peer.goodbye)
+        self.assertEqual(self.kept(), 0)
+
+    def test_who_reads_nothing_at_all_is_hung_up_on(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.h2.increment_flow_control_window(2_000_000_000)
+        peer.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2_000_000_000})
+        peer.pass_on()
+        self.get(peer, "?offset=-1&live=sse")
+        peer.limit(10_000)
+        self.grow(100)
+        self.assertLess(self.kept(), 200_000)
+        buffered = peer.transport.dataBuffer
+        self.assertLess(len(buffered) + peer.transport._tempDataLen, 400_000)
+        self.front.pass_time(13)
+        self.assertTrue(peer.closed)
+
+    def test_nothing_is_read_from_who_does_not_read(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.h2.increment_flow_control_window(2_000_000_000)
+        peer.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2_000_000_000})
+        peer.pass_on()
+        self.get(peer, "?offset=-1&live=sse")
+        peer.limit(10_000)
+        self.grow(10)
+        for _ in range(1000):
+            self.send(peer, *(PingFrame(0, b"12345678") for _ in range(100)))
+        self.assertGreater(peer.unread_by_server, 1_000_000)
+
+    def test_a_replay_comes_whole_and_in_pieces(self) -> None:
+        self.front.create("a")
+        self.grow(100)
+        peer = self.front.connect()
+        read = self.get(peer)
+        reply = peer.streams[read]
+        self.assertEqual((len(reply.body), reply.get("content-length")), (5_000_000, "5000000"))
+        self.assertTrue(reply.complete)
+
+    def test_a_stream_deleted_meanwhile_resets_the_stream_alone(self) -> None:
+        self.front.create("a")
+        self.grow(20)
+        peer = self.front.connect()
+        peer.keeps_up = False
+        read = self.get(peer)
+        self.front.delete("a")
+        peer.h2.increment_flow_control_window(1_000_000, read)
+        peer.h2.increment_flow_control_window(1_000_000)
+        peer.pass_on()
+        self.assertEqual(peer.resets, {read: ErrorCodes.INTERNAL_ERROR})
+        self.assertIsNone(peer.goodbye)
+
+
+class EndTests(Http2TestCase):
+    def test_while_it_drains_what_is_there_ends_well(self) -> None:
+        offset = self.front.create("a")
+        idle, busy = self.front.connect(), self.front.connect()
+        poll = self.get(busy, f"?offset={offset}&live=long-poll")
+        drained = self.front.channels.drain()
+        self.front.settle()
+        self.assertEqual((idle.goodbye, busy.goodbye), ((ErrorCodes.NO_ERROR, 0), (ErrorCodes.NO_ERROR, poll)))
+        self.assertTrue(idle.told)
+        self.assertFalse(busy.told)
+        self.assertNoResult(drained)
+        self.front.append_directly("a", b"one", "text/plain")
+        self.assertEqual((busy.streams[poll].status, bytes(busy.streams[poll].body)), (200, b"one"))
+        self.front.settle()
+        self.assertTrue(busy.told)
+        for peer in (idle, busy):
+            peer.leave()
+        self.assertIsNone(self.successResultOf(drained))
+
+    def test_while_it_drains_new_requests_are_refused(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.connect()
+        self.get(peer, f"?offset={offset}&live=long-poll")
+        asked = peer.begin("GET", "/healthz")
+        self.front.channels.drain()
+        peer.look()
+        peer.pass_on()
+        self.assertEqual(peer.resets, {asked: ErrorCodes.REFUSED_STREAM})
+        self.assertNotIn(asked, peer.streams)
+
+    def test_a_client_may_say_goodbye_and_wait(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.connect()
+        poll = self.get(peer, f"?offset={offset}&live=long-poll")
+        peer.send(b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + bytes(8))
+        self.front.append("a", b"one")
+        self.assertEqual(bytes(peer.streams[poll].body), b"one")
+        self.front.settle()
+        self.assertTrue(peer.told)
+
+    def test_who_leaves_leaves_nothing(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        self.get(peer, "?offset=-1&live=sse")
+        self.get(peer, "?offset=now&live=long-poll")
+        peer.ask("PUT", BASE + "b", TEXT, b"half", is_all=False)
+        peer.leave()
+        self.assertEqual(self.front.channels._channels, set())
+
+    def test_an_abort_leaves_nobody(self) -> None:
+        self.front.create("a")
+        peers = [self.front.connect() for _ in range(3)]
+        self.get(peers[0], "?offset=-1&live=sse")
+        self.front.channels.abort()
+        self.front.settle()
+        self.assertTrue(all(peer.aborted for peer in peers))
+
+
+class LateTests(Http2TestCase):
+    late = True
+
+    def test_who_resets_does_not_wait(self) -> None:
+        self.front.create("a", body=b"hello")
+        peer = self.front.connect()
+        asked = peer.begin("GET", BASE + "a")
+        peer.pass_on()
+        if asked not in peer.streams:
+            peer.h2.reset_stream(asked)
+            peer.pass_on()
+        self.front.pass_time(2)
+        health = peer.ask("GET", "/healthz")
+        self.assertEqual(bytes(peer.streams[health].body), b"ok")
+
+
+class StrangeFrameTests(Http2TestCase):
+    def test_data_for_no_stream_and_too_much_room(self) -> None:
+        for frame in (
+            DataFrame(1, b"x"),
+            WindowUpdateFrame(0, window_increment=2**31 - 1),
+            RstStreamFrame(7, error_code=0),
+        ):
+            peer = self.front.connect()
+            self.send(peer, frame)
+            self.front.settle()
+            self.assertTrue(peer.told, frame)
+            self.assertNotEqual(peer.goodbye, None)
