@@ -116,7 +116,7 @@ def _number(prefix: str, given: Mapping[str, str], name: str, least: int, most: 
 def _versions(given: Mapping[str, str]) -> VersionRange:
     maximum = given.get("maximum", "1.3")
     versions = VersionRange(given.get("minimum", maximum), maximum)
-    for name, version in (("minimum", versions.minimum), ("maximum", versions.maximum)):
+    for name, version in (("maximum", versions.maximum), ("minimum", versions.minimum)):
         if version not in TLS_VERSIONS:
             raise ValueError(f"{name}={version} of an mtls: endpoint must be {' or '.join(TLS_VERSIONS)}.")
     if versions.minimum > versions.maximum:

@@ -64,6 +64,13 @@ class Authority(Issued):
         key = key or ec.generate_private_key(ec.SECP256R1())
         return Issued(_certificate(name, key, self, purposes, begins=begins, ends=ends), key)
 
+    def intermediate(self, name: str = "Intermediate") -> Authority:
+        """Issue an authority's."""
+        made = Authority.__new__(Authority)
+        made.key = ec.generate_private_key(ec.SECP256R1())
+        made.certificate = _certificate(name, made.key, self, None, is_authority=True)
+        return made
+
     def client(self, name: str = "client", **how: Any) -> Issued:
         """Issue a client's."""
         return self.issue(name, (CLIENT_AUTH,), **how)

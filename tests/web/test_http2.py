@@ -431,9 +431,10 @@ class EndTests(Http2TestCase):
         peer = self.front.connect()
         self.get(peer, f"?offset={offset}&live=long-poll")
         asked = peer.begin("GET", "/healthz")
+        on_its_way = peer.h2.data_to_send()
         self.front.channels.drain()
-        peer.look()
-        peer.pass_on()
+        self.front.settle()
+        peer.send(on_its_way)
         self.assertEqual(peer.resets, {asked: ErrorCodes.REFUSED_STREAM})
         self.assertNotIn(asked, peer.streams)
 
