@@ -174,7 +174,7 @@ class Exchange:
         path, _, query = self._target.partition(b"?")
         request = StreamRequest(self._method, base, path[len(base) :], query, {}, body, self._channel.caller, number)
         try:
-            headers = pick_headers(self._fields)
+            headers = pick_headers(self._fields, factory.shared.read)
             check_host(headers.get(b"host"))
         except StreamsError as error:
             self._asked = request
@@ -318,6 +318,7 @@ class Exchange:
     def _pause(self) -> None:
         if not self._paused and self._streaming is not None:
             self._paused = True
+            self._channel.factory.pauses += 1
             self._streaming.pauseProducing()
 
     def _catch_up(self) -> None:
