@@ -50,7 +50,8 @@ class Endpoint:
         """
         if self.certificates is not None:
             factory = TLSFactory(self.certificates, factory, self._reactor)
-        return listen(self._reactor, self._port, factory, self._backlog, self._interface)
+        is_secure = self.certificates is not None
+        return listen(self._reactor, self._port, factory, self._backlog, self._interface, prompt=is_secure)
 
 
 def http(reactor: Any, *arguments: str, **named: str) -> Endpoint:

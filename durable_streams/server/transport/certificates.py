@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from .connections import DirectTLS
 from .contexts import Identity, TLSContextError, VersionRange, build_context, read_identity
 from .files import Contents, Signature, TLSFileError, TLSFiles, is_open_to_all, read_files, signature_of
 
@@ -122,8 +123,10 @@ class TLSFactory(TLSMemoryBIOFactory):
     """
     Puts TLS under a factory's protocols, and sees to it that the certificates are those on disk while it is listening.
 
-    :param clock: when to look, and when small writes go out.
+    :param clock: when to look.
     """
+
+    protocol = DirectTLS
 
     def __init__(self, certificates: Certificates, factory: IProtocolFactory, clock: IReactorTime) -> None:
         super().__init__(certificates, False, factory, clock)

@@ -33,16 +33,19 @@ def is_epoll(reactor: Any) -> bool:
     return isinstance(reactor, EPollReactor)
 
 
-def listen(reactor: Any, port: int, factory: Factory, backlog: int, interface: str) -> IListeningPort:
+def listen(
+    reactor: Any, port: int, factory: Factory, backlog: int, interface: str, prompt: bool = False
+) -> IListeningPort:
     """
     Listen as ``reactor.listenTCP`` does; where there is no epoll, by it.
 
+    :param prompt: whether what is written is to be sent at once; see :class:`PromptServer`.
     :raises CannotListenError: the port can't be had.
     """
     if not is_epoll(reactor):
         listening: IListeningPort = reactor.listenTCP(port, factory, backlog, interface)
         return listening
-    gathered = GatheredPort(port, factory, backlog, interface, reactor)
+    gathered = GatheredPort(port, factory, backlog, interface, reactor, PromptServer if prompt else GatheredServer)
     gathered.startListening()
     return gathered
 
@@ -159,13 +162,44 @@ class GatheredServer(Server):
         self._readers.left()
 
 
+class PromptServer(GatheredServer):
+    """
+    A connection whose writes go to the socket at once as long as nothing waits before them.
+
+    Twisted arms and disarms the reactor for each. The channel goes past that by itself where it is a socket's own; over
+    TLS it can't.
+    """
+
+    def write(self, data: bytes) -> None:
+        idle = not self.dataBuffer and not self._tempDataBuffer and not self.disconnecting
+        # One that is asked for more when all is sent needs the reactor to say so.
+        if idle and self.connected and (self.producer is None or self.streamingProducer):
+            try:
+                sent = self.socket.send(data)
+            except OSError:
+                # Either there is no room, or the reactor will see what is wrong.
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        super().write(data)
+
+
 class GatheredPort(Port):
     """A port that gathers its connections."""
 
-    def __init__(self, port: int, factory: Factory, backlog: int, interface: str, reactor: Any) -> None:
+    def __init__(
+        self,
+        port: int,
+        factory: Factory,
+        backlog: int,
+        interface: str,
+        reactor: Any,
+        kind: type[GatheredServer] = GatheredServer,
+    ) -> None:
         super().__init__(port, factory, backlog, interface, reactor)
         self._gathered = Gathered(reactor)
-        self.transport = partial(GatheredServer, self._gathered)  # type: ignore[assignment]
+        self.transport = partial(kind, self._gathered)  # type: ignore[assignment]
 
     def startListening(self) -> None:
         super().startListening()
