@@ -72,7 +72,7 @@ LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
     "storage": (*_TWISTED, "msgspec"),
     "waiting": _TWISTED,
     "streams": _TWISTED,
-    "web": (*_TWISTED, "msgspec", "httptools", "klein", "werkzeug", "h2", "hyperframe"),
+    "web": (*_TWISTED, "msgspec", "httptools", "klein", "werkzeug", "h2", "hpack", "hyperframe"),
     "subscriptions": (*_TWISTED, "msgspec", "cryptography"),
     "transfer": (*_TWISTED, "msgspec"),
     "config": ("msgspec",),

@@ -44,9 +44,8 @@ class DirectTLS(TLSMemoryBIOProtocol):
 
     def _is_one_record(self, data: bytes) -> bool:
         """Keep to where records begin, and tell whether this is exactly one."""
-        if not self._left and not self._begun and len(data) >= _RECORD_HEAD:
-            if len(data) == _RECORD_HEAD + int.from_bytes(data[3:5], "big"):
-                return True
+        if not self._left and not self._begun and len(data) == _RECORD_HEAD + int.from_bytes(data[3:5], "big"):
+            return True
         data = self._begun + data
         place = self._left
         while place + _RECORD_HEAD <= len(data):

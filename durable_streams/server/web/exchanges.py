@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
+from hpack import NeverIndexedHeaderTuple
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
@@ -36,9 +37,17 @@ _BODIES: Final = 2
 #: How long, in seconds, what a refused client still sends is thrown away.
 _LINGER: Final = 2
 
+#: Headers that are hardly ever the same twice. To remember them for the next answer would cost both sides more than it
+#: saves, and make them forget the others.
+_FLEETING: Final = frozenset([b"content-length", b"etag", b"location", b"stream-cursor", b"stream-next-offset"])
+
 _CONTINUE: Final = [(b":status", b"100")]
 
 _log = Logger()
+
+
+def _field(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    return NeverIndexedHeaderTuple(name, value) if name in _FLEETING else (name, value)
 
 
 class Exchange:
@@ -225,16 +234,16 @@ class Exchange:
         number = next_number() if self._asked is None else self._asked.number
         factory.operations.telemetry.answered(self._asked or channel.caller, number, answer, self._began_at)
         body = answer.body
-        fields = [
+        fields: list[tuple[bytes, bytes]] = [
             (b":status", b"%d" % answer.status),
             (b"date", factory.date_line[6:-2]),
-            *((name.lower(), value) for name, value in answer.fields()),
-            (b"x-request-id", request_id(number)),
+            *(_field(name.lower(), value) for name, value in answer.fields()),
+            NeverIndexedHeaderTuple(b"x-request-id", request_id(number)),
         ]
         self._answering = True
         if isinstance(body, bytes):
             if has_length(answer.status, self._method, body):
-                fields.append((b"content-length", b"%d" % len(body)))
+                fields.append(_field(b"content-length", b"%d" % len(body)))
             if self._method == b"HEAD":
                 body = b""
             self._send_head(fields, not body)
@@ -244,7 +253,7 @@ class Exchange:
             self.send_on()
             return
         if body.length is not None:
-            fields.append((b"content-length", b"%d" % body.length))
+            fields.append(_field(b"content-length", b"%d" % body.length))
         self._send_head(fields, False)
         if self._over:
             return
