@@ -41,6 +41,10 @@ class _Place(Struct, frozen=True):
     scheme: str = ""
     remark: str = ""
 
+    def url_of(self, address: str) -> str:
+        """Write an address of it as a URL, if it is known what speaks there."""
+        return f"{self.scheme}://{address}{self.remark}" if self.scheme else address
+
 
 class Listeners:
     """
@@ -94,12 +98,19 @@ class Listeners:
         return _Place(setting, address, endpoint.listen_now, scheme, remark)
 
     def _at_endpoint(self, text: str) -> Callable[[Factory], IListeningPort]:
+        try:
+            endpoint = serverFromString(self._reactor, text)
+        except Exception as error:  # whatever an endpoint's parser makes of what a user wrote
+            cause = str(error).rstrip(".") or type(error).__name__
+            raise StartupError(
+                "resolve_transport", f"server.listen has {text}, which is no endpoint: {cause}. Change it."
+            ) from None
+        if isinstance(endpoint, Endpoint) and endpoint.certificates is not None:
+            self._certificates.append(endpoint.certificates)
+
         def listen(factory: Factory) -> IListeningPort:
             ports: list[IListeningPort] = []
             failures: list[Failure] = []
-            endpoint = serverFromString(self._reactor, text)
-            if isinstance(endpoint, Endpoint) and endpoint.certificates is not None:
-                self._certificates.append(endpoint.certificates)
             endpoint.listen(factory).addCallbacks(ports.append, failures.append)
             if failures:
                 failures[0].raiseException()
@@ -150,9 +161,13 @@ class Listeners:
         return [port.getHost() for _, port in self._bound_for_admin]
 
     def describe(self) -> str:
-        """Say where it listens, for the log."""
-        places = [_described(place, port) for place, port in self._bound]
-        places += [f"{_described(place, port)} (admin)" for place, port in self._bound_for_admin]
+        """Say where it listens, or would listen before :meth:`bind`."""
+        if not self._bound:
+            places = [place.url_of(place.value) for place in self._places]
+            places += [f"{place.url_of(place.value)} (admin)" for place in self._admin_places]
+        else:
+            places = [_described(place, port) for place, port in self._bound]
+            places += [f"{_described(place, port)} (admin)" for place, port in self._bound_for_admin]
         return ", ".join(places)
 
 
@@ -201,7 +216,7 @@ def _described(place: _Place, port: IListeningPort) -> str:
         return place.value
     address: Any = port.getHost()
     host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{place.scheme}://{host}:{address.port}{place.remark}"
+    return place.url_of(f"{host}:{address.port}")
 
 
 async def _all_stopped(stopping: list[Deferred[Any]]) -> None:

@@ -144,7 +144,8 @@ def _close(file: Any) -> None:
 def level_of(event: LogEvent) -> str:
     """Say of which level an event is: what Twisted tells of itself, unless it is wrong, is for debugging."""
     name = getattr(event.get("log_level"), "name", "info")
-    if name == "info" and str(event.get("log_namespace", "")).startswith("twisted."):
+    namespace = str(event.get("log_namespace", ""))
+    if name == "info" and (namespace.startswith("twisted.") or namespace == "log_legacy"):
         return "debug"
     return name if name in LEVELS else "info"
 

@@ -148,12 +148,11 @@ class FailureTests(LogTestCase):
 
     def test_there_are_so_many_of_them_in_a_second(self) -> None:
         self.patch_clock(7.0)
-        peer = self.front.connect()
         for _ in range(MOST_FAILURES + 30):
-            peer.send(get("b"), "GET")
+            self.front.ask("GET", BASE + "b")
         self.assertEqual(len(self.events.access), MOST_FAILURES)
         self.patch_clock(8.0)
-        peer.send(get("b"), "GET")
+        self.front.ask("GET", BASE + "b")
         self.assertEqual(self.events.lines[MOST_FAILURES:], ["30 more requests failed", "GET /v1/stream/b 404"])
 
     def patch_clock(self, now: float) -> None:

@@ -230,8 +230,8 @@ class RefusalTests(ListenersTestCase):
             "",
         ):
             error = self.refusal(Settings(server=ServerSettings(listen=(text,))))
-            self.assertEqual(error.phase, "bind_listener", text)
-            self.assertIn(f"server.listen is {text}, which can't be had: ", error.cause)
+            self.assertEqual(error.phase, "resolve_transport", text)
+            self.assertIn(f"server.listen has {text}, which is no endpoint: ", error.cause)
 
     def test_files_that_are_not_there_in_their_order(self) -> None:
         for changes, setting in (
