@@ -82,7 +82,11 @@ class Options(usage.Options):
         except ConfigError as error:
             raise StartupError(error.phase, str(error)) from None
         for warning in loaded.warnings:
-            _log.warn("{text}", text=warning)
+            if self["check"]:
+                # There will be no log.
+                sys.stderr.write(f"Warning: {warning}\n")
+            else:
+                _log.warn("{text}", text=warning)
         return loaded.settings
 
     def _check(self) -> None:
