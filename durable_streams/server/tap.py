@@ -13,6 +13,7 @@ from twisted.python import usage
 
 from .config.layers import CONFIG_DIR, PROFILES, load
 from .config.settings import ObservabilitySettings, Settings
+from .config.showing import concealed
 from .config.validation import ConfigError
 from .logs import Logs
 from .process import Process, refusal
@@ -98,9 +99,11 @@ class Options(usage.Options):
         from .service import Daemon  # noqa: PLC0415 (as above)
 
         try:
-            places = Daemon(self["settings"], reactor).listeners.describe()
+            Daemon(self["settings"], reactor)
         except StartupError as error:
             raise refusal(error) from None
+        server = self["settings"].server
+        places = concealed(", ".join(server.listen) or server.bind_address)
         sys.stdout.write(f"The settings are right. The server would listen on {places}.\n")
         raise SystemExit(0)
 

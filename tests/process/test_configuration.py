@@ -129,6 +129,34 @@ class ConfigurationTests(SynchronousTestCase):
         )
 
 
+class CheckTests(SynchronousTestCase):
+    def check(self, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+        with tempfile.TemporaryDirectory() as folder:
+            ended = subprocess.run(
+                [*TWISTD, "--config-dir", folder, "--check", *arguments],
+                env=environment(0, **settings),
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+            self.assertEqual([], [path.name for path in Path(folder).iterdir()])
+        return ended
+
+    def test_settings_that_are_right(self) -> None:
+        ended = self.check(storage__mode="file-durable")
+        self.assertEqual(
+            (0, "The settings are right. The server would listen on 127.0.0.1:0.\n"), (ended.returncode, ended.stdout)
+        )
+        self.assertRegex(ended.stderr, r"^Warning: http\.cors_origins is \*: .*\n$")
+
+    def test_settings_that_are_wrong(self) -> None:
+        ended = self.check(limits__max_streams=0)
+        self.assertEqual((1, ""), (ended.returncode, ended.stdout))
+        self.assertRegex(ended.stderr, r"^\[validate_config\] limits\.max_streams must be 1 or more; .*\n$")
+
+
 class WarningTests(SynchronousTestCase):
     def test_what_may_not_be_meant_is_in_the_log(self) -> None:
         with Daemon(admin__enabled="true", admin__bind_address="0.0.0.0:0") as daemon:
