@@ -309,6 +309,11 @@ class _StingyTransport(StringTransport):
     TLS = False
     takes: list[object]
     aborted = False
+    crowded = False
+    asked = 0
+
+    def startWriting(self) -> None:
+        self.asked += 1
 
     def abortConnection(self) -> None:
         self.aborted = True
@@ -340,6 +345,37 @@ class OutletTests(SynchronousTestCase):
         outlet.write(b"one")
         outlet.write(b"two")
         self.assertEqual((self.transport.value(), self.transport.producer, self.owner.told), (b"onetwo", None, []))
+
+    def test_one_that_takes_all_lets_the_others_have_their_turn_while_somebody_writes(self) -> None:
+        outlet = self.outlet()
+        self.transport.crowded = True
+        for _ in range(4):
+            self.assertFalse(outlet.behind)
+            outlet.write(b"x" * 131_072)
+        self.assertTrue(outlet.behind)
+        self.assertEqual((self.transport.asked, self.owner.told), (1, ["blocked"]))
+        outlet.write(b"last")
+        self.assertEqual(len(self.transport.value()), 524_288)
+        outlet.resumeProducing()
+        self.assertEqual(self.owner.told, ["blocked", "blocked"])
+        outlet.resumeProducing()
+        self.assertEqual((self.transport.value()[524_288:], outlet.behind), (b"last", False))
+        self.assertEqual((self.owner.told[-1], self.transport.producer), ("drained", None))
+
+    def test_its_turn_begins_anew_with_what_it_says(self) -> None:
+        outlet = self.outlet()
+        self.transport.crowded = True
+        for _ in range(20):
+            outlet.gather()
+            outlet.write(b"x" * 131_072)
+            outlet.flush()
+        self.assertEqual((outlet.behind, self.transport.asked), (False, 0))
+
+    def test_while_nobody_writes_it_is_sent_what_it_takes(self) -> None:
+        outlet = self.outlet()
+        for _ in range(20):
+            outlet.write(b"x" * 131_072)
+        self.assertEqual((outlet.behind, self.transport.asked), (False, 0))
 
     def test_what_is_gathered_goes_out_together(self) -> None:
         outlet = self.outlet(6)

@@ -28,6 +28,9 @@ _LINGER: Final = 2
 #: From how many bytes on a chunk is not copied to be framed.
 _LARGE: Final = 16_384
 
+#: Requests that change nothing.
+_READS: Final = frozenset([b"GET", b"HEAD"])
+
 #: What stands in the queue: a request or the refusal of one, whether the connection lives on after it, and whether it
 #: is HTTP/1.0.
 _Turn: TypeAlias = "tuple[Asked | Answer, bool, bool]"
@@ -45,6 +48,7 @@ class StreamChannel(Protocol):
     nothing more is read.
 
     :ivar deadline: the factory's tick at which the connection has had its time; 0 while it has all the time.
+    :ivar writes: whether its last request was one that changes something.
     """
 
     factory: ChannelFactory
@@ -53,6 +57,7 @@ class StreamChannel(Protocol):
     def __init__(self, factory: ChannelFactory) -> None:
         self.factory = factory
         self.deadline = 0
+        self.writes = False
         self._perform = factory.operations.perform
         self._note = factory.operations.telemetry.answered
         self._caller: Caller
@@ -141,6 +146,7 @@ class StreamChannel(Protocol):
             return
         # A client that sent its body did not wait to be told to.
         self._continue_due = False
+        self.writes = request.method not in _READS
         if self._busy or self._queue or self._outlet.behind:
             self._queue.append((request, lives_on, old))
         else:

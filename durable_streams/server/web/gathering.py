@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import select
 import sys
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from time import perf_counter
+from typing import Any, Final
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IListeningPort, IReadDescriptor
@@ -20,6 +22,19 @@ from twisted.internet.tcp import Port, Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+#: How long, in seconds, those that do not write are served in a turn of the reactor: at least, and while nobody writes.
+LEAST: Final = 0.001
+MOST: Final = 0.01
+
+#: How long after a write, in seconds, somebody is said to write.
+LULL: Final = 0.1
+
+#: What epoll tells of a socket: it has something, it takes something, it is at its end. The module ``select`` has them
+#: only where there is epoll.
+_IN: Final = 0x1
+_OUT: Final = 0x4
+_ENDED: Final = 0x18
 
 _log = Logger()
 
@@ -52,12 +67,28 @@ def listen(
 
 @implementer(IReadDescriptor)
 class Gathered:
-    """Connections, as one thing to be read."""
+    """
+    Connections, as one thing to be read.
 
-    def __init__(self, reactor: Any) -> None:
+    Those whose last request was a write are read first, in every turn of the reactor. All others are read, and sent
+    what they were slow to take, for as long as that took, and at least for :data:`LEAST`; who is left is first in the
+    next turn. So a flood of readers leaves half of the time to the writers, and no reader is served twice before
+    another that is ready is served once.
+
+    :param seconds: tells the time, in seconds since whenever.
+    """
+
+    def __init__(self, reactor: Any, seconds: Callable[[], float] = perf_counter) -> None:
         self._reactor = reactor
+        self._seconds = seconds
+        # The writers, and as one of them the epoll of all others.
         self._ready = select.epoll()
+        self._others = select.epoll()
+        self._ready.register(self._others, _IN)
+        # Those of the others that were ready together, and have not had their turn yet.
+        self._left: list[tuple[int, int]] = []
         self._members: dict[int, GatheredServer] = {}
+        self._written = -LULL
         self._alive = 0
         self._closing = False
 
@@ -67,37 +98,83 @@ class Gathered:
     def logPrefix(self) -> str:
         return "connections"
 
+    @property
+    def crowded(self) -> bool:
+        """Whether somebody writes, and so nobody else may take long."""
+        return self._seconds() - self._written < LULL
+
     def doRead(self) -> None:
         members = self._members
-        for descriptor, event in self._ready.poll(0, len(members) or 1):
+        others = False
+        started = self._seconds()
+        events = self._ready.poll(0, len(members) + 1)
+        for descriptor, event in events:
             member = members.get(descriptor)
-            if member is None:
-                continue
-            why: Any
-            try:
-                why = member.doRead() if event & select.EPOLLIN else ConnectionDone()
-            except BaseException:
-                _log.failure("What a connection has sent could not be taken in.")
-                why = sys.exc_info()[1]
-            if why:
-                self._reactor._disconnectSelectable(member, why, True)
+            if member is not None:
+                self._serve(member, event)
+            else:
+                others = True
+        if len(events) > others:
+            self._written = started
+        if others:
+            now = self._seconds()
+            self._serve_others(now + (max(now - started, LEAST) if now - self._written < LULL else MOST))
+
+    def _serve_others(self, end: float) -> None:
+        if not self._left:
+            self._left = self._others.poll(0, len(self._members) or 1)
+            self._left.reverse()
+        left = self._left
+        while left:
+            descriptor, event = left.pop()
+            member = self._members.get(descriptor)
+            if member is not None:
+                self._serve(member, event)
+                if self._seconds() >= end:
+                    return
+
+    def _serve(self, member: GatheredServer, event: int) -> None:
+        # What was true when epoll was asked may not be any more.
+        event &= member.watched | _ENDED
+        why: Any = None
+        try:
+            if event & _IN:
+                why = member.doRead()
+            elif event & _ENDED:
+                why = ConnectionDone() if member.watched & _IN else ConnectionLost()
+            if event != _IN and not why and event & member.watched & _OUT:
+                why = member.doWrite()
+        except BaseException:
+            _log.failure("A connection could not be served.")
+            why = sys.exc_info()[1]
+        if why:
+            self._reactor._disconnectSelectable(member, why, bool(event & _IN))
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor ends."""
 
-    def add(self, member: GatheredServer) -> None:
-        """Read from a connection."""
-        descriptor = member.fileno()
-        if descriptor not in self._members:
-            self._members[descriptor] = member
-            self._ready.register(descriptor, select.EPOLLIN)
-            member.gathered = descriptor
+    def watch(self, member: GatheredServer, events: int) -> None:
+        """Wait for a connection to have something, or to take something; it still has its descriptor."""
+        before, member.watched = member.watched, events
+        if events == before:
+            return
+        poller = self._ready if member.urgent else self._others
+        if not before:
+            member.gathered = member.fileno()
+            self._members[member.gathered] = member
+            poller.register(member.gathered, events)
+        elif events:
+            poller.modify(member.gathered, events)
+        else:
+            del self._members[member.gathered]
+            poller.unregister(member.gathered)
 
-    def remove(self, member: GatheredServer) -> None:
-        """Do not read from a connection any more; it still has its descriptor."""
-        descriptor, member.gathered = member.gathered, -1
-        if self._members.pop(descriptor, None) is not None:
-            self._ready.unregister(descriptor)
+    def sort(self, member: GatheredServer, urgent: bool) -> None:
+        """Put a connection among the writers, or among the others."""
+        events = member.watched
+        self.watch(member, 0)
+        member.urgent = urgent
+        self.watch(member, events)
 
     def joined(self) -> None:
         """There is another connection, whether it is read or not."""
@@ -121,16 +198,21 @@ class Gathered:
         if self._closing and not self._alive and not self._ready.closed:
             self._reactor.removeReader(self)
             self._ready.close()
+            self._others.close()
 
 
 class GatheredServer(Server):
     """
     A connection that is read with the others.
 
-    :ivar gathered: its descriptor while it is read; else -1.
+    :ivar gathered: its descriptor while anything is waited for.
+    :ivar watched: what is: to read from it, to write to it.
+    :ivar urgent: its last request was a write.
     """
 
     gathered = -1
+    watched = 0
+    urgent = False
 
     def __init__(self, readers: Gathered, *arguments: Any) -> None:
         self._readers = readers
@@ -147,15 +229,29 @@ class GatheredServer(Server):
             return ConnectionLost()
         if not data:
             return ConnectionDone()
-        self.protocol.dataReceived(data)
+        protocol = self.protocol
+        protocol.dataReceived(data)
+        urgent = getattr(protocol, "writes", False)
+        if urgent is not self.urgent:
+            self._readers.sort(self, urgent)
         return None
 
+    @property
+    def crowded(self) -> bool:
+        """Whether what is sent at once should not be much."""
+        return self._readers.crowded
+
     def startReading(self) -> None:
-        self._readers.add(self)
+        self._readers.watch(self, self.watched | _IN)
 
     def stopReading(self) -> None:
-        if self.gathered >= 0:
-            self._readers.remove(self)
+        self._readers.watch(self, self.watched & ~_IN)
+
+    def startWriting(self) -> None:
+        self._readers.watch(self, self.watched | _OUT)
+
+    def stopWriting(self) -> None:
+        self._readers.watch(self, self.watched & ~_OUT)
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)

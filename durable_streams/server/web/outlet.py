@@ -11,6 +11,9 @@ from zope.interface import implementer
 #: How much is handed to the transport at a time while a reader is slow, in bytes.
 _SLICE: Final = 65_536
 
+#: How much a reader that takes all at once is sent before the others get their turn, in bytes, while others write.
+_TURN: Final = 524_288
+
 
 class Transport(Protocol):
     """What a connection needs of Twisted's transports, of which no one interface has all."""
@@ -41,6 +44,9 @@ class Transport(Protocol):
 
     def setTcpNoDelay(self, enabled: bool) -> object:
         """Send small packets at once."""
+
+    def startWriting(self) -> object:
+        """Ask the producer for more when this one's turn has come; only a socket's own transport can."""
 
     def getPeer(self) -> IAddress:
         """Say who is at the other end."""
@@ -87,6 +93,7 @@ class Outlet:
         "_gathering",
         "_owner",
         "_send_some",
+        "_straight",
         "_transport",
         "_waiting",
         "behind",
@@ -100,6 +107,8 @@ class Outlet:
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
         self._waiting: list[memoryview] = []
+        # How much the socket has taken at once in this turn.
+        self._straight = 0
         self._after: Callable[[], None] | None = None
         self.behind = False
         # Over TLS, and on transports that are not a socket's own, the transport's buffer has to do.
@@ -113,6 +122,7 @@ class Outlet:
     def gather(self) -> None:
         """Keep what is written until :meth:`flush`, to send it in one go."""
         self._gathering = True
+        self._straight = 0
 
     def flush(self) -> None:
         """Send what was gathered."""
@@ -161,20 +171,29 @@ class Outlet:
             return
         sent = send_some(data)
         if sent == len(data):
-            return
+            self._straight += sent
+            if self._straight < _TURN or not getattr(self._transport, "crowded", False):
+                return
         self.behind = True
         if not isinstance(sent, int) or sent < 0:
             self.close()
             self._transport.abortConnection()
             self._owner.blocked()
             return
-        self._waiting.append(memoryview(data)[sent:])
+        if sent < len(data):
+            self._waiting.append(memoryview(data)[sent:])
         # The transport asks for the first slice within this call, and for the next whenever its buffer is empty.
         self._transport.registerProducer(self, False)
 
     def resumeProducing(self) -> None:
         """The transport's buffer is empty: give it the next slice."""
         waiting = self._waiting
+        over, self._straight = self._straight >= _TURN, 0
+        if over and not waiting:
+            # It was stopped while the socket would have taken more.
+            self._transport.startWriting()
+            self._owner.blocked()
+            return
         if not waiting:
             self.behind = False
             if self._send_some is not None:
