@@ -79,6 +79,20 @@ FIGURES: Mapping[str, Figure] = {
     "sweep_expire_p50": Figure("append latency beside the sweep, p50, us"),
     "sweep_expire_p99": Figure("append latency beside the sweep, p99, us"),
     "sweep_expire_max": Figure("append latency beside the sweep, max, us"),
+    **{
+        f"overload_{flood}_{name}": Figure(f"{words}: {label}", target, decimals)
+        for flood, words in (("small", "flood of small reads"), ("replay", "flood of catch-up reads"))
+        for name, label, target, decimals in (
+            ("alone", "appends per second before", "", 0),
+            ("flooded", "appends per second", "", 0),
+            ("share", "share of appends that is left", ">= 0.33, aim 0.5", 2),
+            ("alone_p99", "append latency p99 before, us", "", 0),
+            ("flooded_p99", "append latency p99, us", "", 0),
+            ("flooded_max", "append latency max, us", "", 0),
+            ("reads", "reads per second", "", 0),
+            ("memory", "peak over resident before, MiB", "", 1),
+        )
+    },
 }
 
 

@@ -36,9 +36,9 @@ def _load_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _storage_arguments(parser: argparse.ArgumentParser) -> None:
     storage = parser.add_argument_group("storage")
-    storage.add_argument("--storage-connections", type=int, default=64, help="of durable, scale and sweep")
-    storage.add_argument("--storage-streams", type=int, default=64, help="of durable, and the steady ones of sweep")
-    storage.add_argument("--storage-bytes", type=int, default=256, help="of a body of durable, scale and sweep")
+    storage.add_argument("--storage-connections", type=int, default=64, help="of durable, scale, sweep, overload")
+    storage.add_argument("--storage-streams", type=int, default=64, help="of durable, the steady ones of others")
+    storage.add_argument("--storage-bytes", type=int, default=256, help="of a body of the same")
     storage.add_argument("--replay-mib", type=int, default=64, help="length of the stream of replay")
     storage.add_argument("--replay-connections", type=int, default=4, help="of replay, besides one")
     data = "what is replayed: just written, kept over a restart, or both"
@@ -47,6 +47,13 @@ def _storage_arguments(parser: argparse.ArgumentParser) -> None:
     storage.add_argument("--sweep-streams", type=int, default=50_000, help="that expire")
     storage.add_argument("--sweep-ttl", type=int, default=5, help="seconds after which they do")
     storage.add_argument("--sweep-seconds", type=float, default=30, help="in which they are removed")
+
+
+def _overload_arguments(parser: argparse.ArgumentParser) -> None:
+    overload = parser.add_argument_group("overload")
+    overload.add_argument("--idle-connections", type=int, default=1000, help="that asked for something once")
+    overload.add_argument("--waiting-connections", type=int, default=736, help="tails and long-polls without news")
+    overload.add_argument("--flood-readers", type=int, default=200, help="that read as fast as they can")
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -68,6 +75,7 @@ def arguments() -> argparse.ArgumentParser:
     _peer_arguments(parser)
     _load_arguments(parser)
     _storage_arguments(parser)
+    _overload_arguments(parser)
     machine = parser.add_argument_group("machine")
     machine.add_argument("--server-core", type=int, default=0)
     machine.add_argument("--load-core", type=int, default=1)

@@ -10,6 +10,7 @@ from benchmarks.durable import CONTENT_TYPE, durable
 from benchmarks.figures import Outcome
 from benchmarks.generator import Generator
 from benchmarks.memory import KIBIBYTE, Crowd
+from benchmarks.overload import FLOODS, Throng, overload
 from benchmarks.peers import MEBIBYTE
 from benchmarks.replay import History, replay
 from benchmarks.scale import OPEN_FILES, scale, steps
@@ -107,6 +108,16 @@ def _sweep(options: argparse.Namespace) -> list[Measurement]:
     return [partial(sweep, load=_storage_load(options), mortals=mortals)]
 
 
+def _overload(options: argparse.Namespace) -> list[Measurement]:
+    throng = Throng(
+        idle=options.idle_connections,
+        waiting=options.waiting_connections,
+        readers=options.flood_readers,
+    )
+    load = _storage_load(options)
+    return [partial(overload, load=load, throng=throng, flood=flood) for flood in FLOODS]
+
+
 _BESIDE_NODE = ("ours", "node")
 
 #: The benchmarks by name.
@@ -117,4 +128,5 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "replay": Benchmark(("file-durable", "acid", "memory", "node", "ported", "electric"), _replay),
     "scale": Benchmark(("file-durable", "acid", "ported", "electric"), _scale, OPEN_FILES),
     "sweep": Benchmark(("file-durable", "acid", "memory"), _sweep),
+    "overload": Benchmark(("memory", "file-durable"), _overload),
 }
