@@ -20,6 +20,7 @@ from .web.intake import IntakeLimits
 from .web.listener import ChannelSettings
 from .web.live import Live, LiveSettings
 from .web.operations import Operations, OperationSettings
+from .web.proxies import Proxies
 from .web.resource import StreamsResource
 from .web.telemetry import Telemetry
 
@@ -77,10 +78,20 @@ def operations_from(
     return Operations(
         streams,
         live,
-        Answers(settings.http.cors_origins),
+        Answers(settings.http.cors_origins, settings.http.cache),
         OperationSettings(name_limits_from(settings), settings.limits.max_request_body_bytes),
         telemetry,
+        proxies=proxies_from(settings, clock),
     )
+
+
+def proxies_from(settings: Settings, clock: IReactorTime) -> Proxies:
+    """Say which proxies are believed what."""
+    proxy = settings.proxy
+    if not proxy.enabled:
+        return Proxies()
+    identity = proxy.identity.header_name if proxy.identity.mode == "header" else None
+    return Proxies(clock.seconds, proxy.forwarded_headers, proxy.trusted_proxies, identity)
 
 
 def resource_from(operations: Operations, settings: Settings, clock: IReactorTime) -> StreamsResource:

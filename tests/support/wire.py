@@ -26,7 +26,8 @@ class Socket:
     :ivar outbound: sent by the server, not taken by the client yet; of at most ``room`` bytes.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, address: str) -> None:
+        self._address = address
         self.inbound = bytearray()
         self.inbound_ended = False
         self.outbound = bytearray()
@@ -72,7 +73,7 @@ class Socket:
         """It never blocks."""
 
     def getpeername(self) -> tuple[str, int]:
-        return "192.0.2.1", 50_000 + self._number % 10_000
+        return self._address, 50_000 + self._number % 10_000
 
     def getsockname(self) -> tuple[str, int]:
         return "192.0.2.2", 4437
@@ -83,10 +84,13 @@ class Network(_DisconnectSelectableMixin):
     All connections of a test, on a clock: what a reactor does with descriptors that are ready.
 
     It offers transports what they need of a reactor.
+
+    :ivar client_address: from where clients connect.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self.client_address = "192.0.2.1"
         self.callLater = clock.callLater
         self._readers: set[Any] = set()
         self._writers: set[Any] = set()
@@ -107,7 +111,7 @@ class Network(_DisconnectSelectableMixin):
     def accept(self, factory: IProtocolFactory, room: int = ENDLESS) -> tuple[Socket, Server]:
         """Let a client connect; ``room`` is how much it lets lie before the server's sends are refused."""
         self._opened += 1
-        skt = Socket(self._opened)
+        skt = Socket(self._opened, self.client_address)
         skt.room = room
         protocol = factory.buildProtocol(IPv4Address("TCP", *skt.getpeername()))
         assert protocol is not None

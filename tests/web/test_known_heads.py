@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import StreamsError
-from durable_streams.server.web.callers import NOBODY
+from durable_streams.server.web.callers import NOBODY, Client
 from durable_streams.server.web.intake import Asked, Intake, IntakeLimits, Shared
 from durable_streams.server.web.requests import StreamRequest
 
@@ -44,7 +44,7 @@ class Owner:
 class Forgetful(Shared):
     """Parses every head."""
 
-    def remember(self, block: bytes, headers: dict[bytes, bytes], length: int) -> None:
+    def remember(self, block: bytes, headers: dict[bytes, bytes], length: int, client: Client | None = None) -> None:
         pass
 
 

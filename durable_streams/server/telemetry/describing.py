@@ -96,8 +96,8 @@ def fields_of(asked: Asked, number: int, answer: Answer, took: float, backend: s
     :param took: until the answer began, in seconds.
     :param backend: what the streams are kept in.
     """
-    fields: dict[str, object] = {"ds.operation": operation_of(asked), **request_name(number)}
     caller = asked if isinstance(asked, Caller) else asked.caller
+    fields: dict[str, object] = {"ds.operation": operation_of(asked), **request_name(number, caller)}
     if not isinstance(asked, Caller):
         fields |= _of_request(asked)
     if isinstance(asked, StreamRequest):
@@ -138,10 +138,12 @@ def _of_request(asked: StreamRequest | TreeRequest) -> dict[str, object]:
 
 def _of_caller(caller: Caller) -> dict[str, object]:
     fields: dict[str, object] = {}
-    if caller.address:
-        fields["client.address"] = caller.address
+    if caller.client_address:
+        fields["client.address"] = caller.client_address
     if caller.subject is not None:
         fields["client.subject"] = text(caller.subject)
+    if caller.client is not None and caller.client.identity is not None:
+        fields["client.identity"] = text(caller.client.identity)
     if caller.trusted:
         fields["ds.proxy.trusted"] = True
         fields["ds.proxy.peer_ip"] = caller.address

@@ -22,8 +22,9 @@ from .problems import METHODS, problem
 from .requests import StreamRequest
 
 _ALLOWED_HEADERS: Final = (
-    b"Authorization, Content-Type, If-None-Match, Producer-Epoch, Producer-Id, Producer-Seq, Stream-Closed, "
-    b"Stream-Expires-At, Stream-Fork-Offset, Stream-Fork-Sub-Offset, Stream-Forked-From, Stream-Seq, Stream-TTL, *"
+    b"Authorization, Content-Type, If-None-Match, Last-Event-ID, Producer-Epoch, Producer-Id, Producer-Seq, "
+    b"Stream-Closed, Stream-Expires-At, Stream-Fork-Offset, Stream-Fork-Sub-Offset, Stream-Forked-From, Stream-Seq, "
+    b"Stream-TTL, *"
 )
 _EXPOSED_HEADERS: Final = (
     b"Date, ETag, Location, Producer-Epoch, Producer-Expected-Seq, Producer-Received-Seq, Producer-Seq, Retry-After, "
@@ -32,6 +33,14 @@ _EXPOSED_HEADERS: Final = (
 )
 _SECURITY: Final = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: cross-origin\r\n"
 _NO_STORE: Final = b"Cache-Control: no-store\r\n"
+
+#: Who may keep what a read found, and how long (PROTOCOL section 10.1).
+_CACHING: Final = {
+    "no-store": _NO_STORE,
+    "private": b"Cache-Control: private, max-age=60, stale-while-revalidate=300\r\n",
+    "public": b"Cache-Control: public, max-age=60, stale-while-revalidate=300\r\n",
+}
+
 _CLOSED: Final = b"Stream-Closed: true\r\n"
 _UP_TO_DATE: Final = b"Stream-Up-To-Date: true\r\n"
 _BASE64: Final = b"Stream-SSE-Data-Encoding: base64\r\n"
@@ -89,17 +98,29 @@ class Answer(Struct, frozen=True, gc=False):
 
     def fields(self) -> list[tuple[bytes, bytes]]:
         """Take the header lines apart, for a front that does not send them as they are."""
-        return [(name, value) for name, _, value in (line.partition(b": ") for line in self.head.split(b"\r\n")[:-1])]
+        return fields_of(self.head)
+
+
+def fields_of(head: bytes) -> list[tuple[bytes, bytes]]:
+    """Take complete header lines apart."""
+    return [(name, value) for name, _, value in (line.partition(b": ") for line in head.split(b"\r\n")[:-1])]
 
 
 class _Face:
-    """What the answers about one stream to one origin begin with, up to the position that differs."""
+    """
+    What the answers about one stream to one origin begin with, up to the position that differs.
 
-    __slots__ = ("appended", "etag", "found")
+    :ivar found: for data that anybody may have who asks the same.
+    :ivar passing: for what may be something else the next moment.
+    """
 
-    def __init__(self, common: bytes, facts: StreamFacts) -> None:
+    __slots__ = ("appended", "etag", "found", "passing")
+
+    def __init__(self, common: bytes, caching: bytes, facts: StreamFacts) -> None:
+        described = _content_type(facts) + _UP_TO_DATE + _next_offset(facts)
         self.appended = common + _NO_STORE + _next_offset(facts)
-        self.found = common + _NO_STORE + _content_type(facts) + _UP_TO_DATE + _next_offset(facts)
+        self.found = common + caching + described
+        self.passing = common + _NO_STORE + described
         self.etag = etag_prefix(facts.id)
 
 
@@ -108,43 +129,61 @@ class Answers:
     Writes answers.
 
     :param cors_origins: which origins' pages may use the streams; ``*`` among them for all.
+    :param cache: who may keep what a read found: nobody (``no-store``), its reader (``private``), or whoever stands
+        between (``public``); see PROTOCOL section 10.1.
     """
 
-    def __init__(self, cors_origins: Sequence[str] = ("*",)) -> None:
+    def __init__(self, cors_origins: Sequence[str] = ("*",), cache: str = "no-store") -> None:
+        self._caching = _CACHING[cache]
         self._any_origin = "*" in cors_origins
-        self._common = {
-            origin.encode(): _SECURITY
-            + b"Access-Control-Allow-Origin: %b\r\n" % origin.encode()
+        # Where it is the same for everybody, caches need not tell origins apart.
+        vary = b"" if self._any_origin else b"Vary: Origin\r\n"
+        self._cors = {
+            origin.encode(): b"Access-Control-Allow-Origin: %b\r\n" % origin.encode()
             + b"Access-Control-Expose-Headers: %b\r\n" % _EXPOSED_HEADERS
-            + (b"" if self._any_origin else b"Vary: Origin\r\n")
+            + vary
             for origin in cors_origins
         }
-        self._anywhere = self._common.get(b"*", _SECURITY + b"Vary: Origin\r\n")
+        self._cors_anywhere = self._cors.get(b"*", vary)
+        self._common = {origin: _SECURITY + lines for origin, lines in self._cors.items()}
+        self._anywhere = _SECURITY + self._cors_anywhere
         self._faces: dict[tuple[int, bytes], _Face] = {}
 
-    def common(self, request: StreamRequest) -> bytes:
-        """Write the lines of every answer to a request."""
-        if self._any_origin:
+    def cors(self, origin: bytes | None) -> bytes:
+        """
+        Write the lines that say whose pages may see an answer.
+
+        :param origin: what the request has for Origin.
+        """
+        if self._any_origin or origin is None:
+            return self._cors_anywhere
+        return self._cors.get(origin, self._cors_anywhere)
+
+    def common(self, origin: bytes | None) -> bytes:
+        """
+        Write the lines of every answer about streams.
+
+        :param origin: what the request has for Origin.
+        """
+        if self._any_origin or origin is None:
             return self._anywhere
-        return self._common.get(request.headers.get(b"origin", b""), self._anywhere)
+        return self._common.get(origin, self._anywhere)
 
     def _face(self, request: StreamRequest, facts: StreamFacts) -> _Face:
-        common = self.common(request)
+        common = self._anywhere if self._any_origin else self.common(request.headers.get(b"origin"))
         face = self._faces.get((facts.id, common))
         if face is None:
             if len(self._faces) >= _FACES:
                 self._faces.clear()
-            face = self._faces[facts.id, common] = _Face(common, facts)
+            face = self._faces[facts.id, common] = _Face(common, self._caching, facts)
         return face
 
     def created(self, request: StreamRequest, created: Created) -> Answer:
         head = self._describing(request, created.facts, created.tail, created.closed)
         if not created.new:
             return Answer(200, head)
-        place = request.mount + quote_name(created.facts.name)
-        host = request.headers.get(b"host")
-        if host:
-            place = (b"https://" if request.caller.secure else b"http://") + host + place
+        origin = request.caller.origin(request.headers.get(b"host"))
+        place = origin + request.mount + quote_name(created.facts.name)
         return Answer(201, head + b"Location: %b\r\n" % place)
 
     def appended(self, request: StreamRequest, appended: Appended) -> Answer:
@@ -158,17 +197,24 @@ class Answers:
         return Answer(204 if appended.duplicate or not request.body else 200, head)
 
     def found(
-        self, request: StreamRequest, chunk: Chunk, rest: Body | None = None, cursor: int | None = None
+        self,
+        request: StreamRequest,
+        chunk: Chunk,
+        rest: Body | None = None,
+        cursor: int | None = None,
+        passing: bool = False,
     ) -> Answer:
         """
         Answer a read of all that there is from ``chunk.start`` to the tail.
 
         :param rest: the body, where ``chunk`` does not have all of it.
+        :param passing: whether the same request may find other data the next time. So may one that found nothing.
         """
         facts = chunk.facts
         face = self._face(request, facts)
         tag = etag(face.etag, chunk.start, chunk.tail, chunk.closed)
-        head = b"%b%016d\r\nETag: %b\r\n" % (face.found, chunk.tail, tag)
+        beginning = face.passing if passing or chunk.start >= chunk.tail else face.found
+        head = b"%b%016d\r\nETag: %b\r\n" % (beginning, chunk.tail, tag)
         if chunk.closed:
             head += _CLOSED
         if cursor is not None:
@@ -194,12 +240,13 @@ class Answers:
         return self._at(request, facts, tail, closed) + _content_type(facts)
 
     def _at(self, request: StreamRequest, facts: StreamFacts, tail: int, closed: bool) -> bytes:
-        head = self.common(request) + _NO_STORE + _next_offset(facts) + b"%016d\r\n" % tail
+        common = self.common(request.headers.get(b"origin"))
+        head = common + _NO_STORE + _next_offset(facts) + b"%016d\r\n" % tail
         return head + _CLOSED if closed else head
 
     def events(self, request: StreamRequest, facts: StreamFacts, body: Body) -> Answer:
         """Answer with Server-Sent Events."""
-        head = self.common(request) + _EVENTS
+        head = self.common(request.headers.get(b"origin")) + _EVENTS
         return Answer(200, head if is_text(facts.media_type) else head + _BASE64, body)
 
     def status(self, request: StreamRequest, status: StreamStatus) -> Answer:
@@ -212,25 +259,36 @@ class Answers:
         return Answer(200, head)
 
     def deleted(self, request: StreamRequest) -> Answer:
-        return Answer(204, self.common(request) + _NO_STORE)
+        return Answer(204, self.common(request.headers.get(b"origin")) + _NO_STORE)
 
     def options(self, request: StreamRequest) -> Answer:
         """Answer a CORS preflight, or anybody who asks what can be done here."""
+        return self.preflight(request.headers.get(b"origin"))
+
+    def preflight(self, origin: bytes | None) -> Answer:
+        """
+        Answer a CORS preflight, which a browser sends before a request that a page makes: it is the same everywhere.
+
+        :param origin: what it has for Origin.
+        """
         return Answer(
             204,
-            self.common(request)
+            self.common(origin)
             + b"Allow: %b\r\nAccess-Control-Allow-Methods: %b\r\nAccess-Control-Allow-Headers: %b\r\n"
             b"Access-Control-Max-Age: 86400\r\n" % (METHODS, METHODS, _ALLOWED_HEADERS),
         )
 
-    def error(self, request: StreamRequest | None, error: errors.StreamsError) -> Answer:
+    def error(self, request: StreamRequest | None, error: errors.StreamsError, origin: bytes | None = None) -> Answer:
         """
         Answer with an error.
 
         :param request: None where there is none to speak of.
+        :param origin: what is known of Origin where that is not among the request's headers.
         """
         status, lines, body = problem(error, "" if request is None else request.target.decode("latin-1"))
-        common = self._anywhere if request is None else self.common(request)
+        if origin is None and request is not None:
+            origin = request.headers.get(b"origin")
+        common = self.common(origin)
         return Answer(status, common + _NO_STORE + lines, body, error)
 
 

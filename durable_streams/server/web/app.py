@@ -11,14 +11,14 @@ from klein import Klein
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
-from twisted.web.server import Request
+from twisted.web.server import NOT_DONE_YET, Request
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from werkzeug.exceptions import NotFound
 from zope.interface import implementer
 
 from ..errors import InvalidRequest, StreamsError, Unavailable
-from .answers import Answers
-from .framing import below, is_stream
+from .answers import Answer, Answers, fields_of
+from .framing import PROBES, below, is_stream
 from .problems import MethodNotAllowed, NoSuchPath
 from .requests import check_host
 from .resource import StreamsResource
@@ -75,12 +75,24 @@ def build_app(answers: Answers, ready: Readiness, metrics: Callable[[], bytes] |
 
 def say_problem(request: IRequest, answers: Answers, error: StreamsError) -> bytes:
     """Answer with an error."""
-    answer = answers.error(None, error)
+    return _said(request, answers.error(None, error, request.getHeader(b"origin")))
+
+
+def _said(request: IRequest, answer: Answer) -> bytes:
+    """Answer a request of twisted.web's as if it were for a stream."""
     request.setResponseCode(answer.status)
     for name, value in answer.fields():
         request.setHeader(name, value)
     assert isinstance(answer.body, bytes)
     return answer.body
+
+
+def _sent(request: Request, answer: Answer) -> int:
+    """Answer without a body: to say that it is empty would give it a length, and a type."""
+    _said(request, answer)
+    request.responseHeaders.removeHeader(b"content-type")
+    request.finish()
+    return NOT_DONE_YET
 
 
 @implementer(IResource)
@@ -117,8 +129,17 @@ class Tree:
             segments = request.postpath or []
             request.prepath, request.postpath = segments[:mounted], segments[mounted:]
             return self._streams.render(request)
+        proxies = self._streams.proxies
+        caller = proxies.admit(request)
+        origin = request.getHeader(b"origin")
+        common = self._answers.cors if request.path in PROBES else self._answers.common
+        for name, value in fields_of(common(origin)):
+            request.responseHeaders.addRawHeader(name, value)
         try:
+            proxies.hear(request, caller)
             check_host(request.getHeader(b"host"))
+            if origin and request.method == b"OPTIONS" and request.getHeader(b"access-control-request-method"):
+                return _sent(request, self._answers.preflight(origin))
             unquote_to_bytes(request.path).decode()
         except InvalidRequest as error:
             return say_problem(request, self._answers, error)

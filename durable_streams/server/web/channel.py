@@ -12,12 +12,13 @@ from twisted.python.failure import Failure
 
 from ..errors import StreamsError
 from .answers import Answer, Body
-from .callers import RUN, Caller, caller_on, next_number
+from .callers import Caller, caller_on, next_number
 from .framing import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, STATUS_LINES, has_length
 from .intake import Asked, Intake
 from .outlet import Outlet, Transport
 from .problems import RequestTimeout
 from .requests import StreamRequest
+from .telemetry import request_id
 
 if TYPE_CHECKING:
     from .listener import ChannelFactory
@@ -79,8 +80,8 @@ class StreamChannel(Protocol):
     # The connection
 
     def connectionMade(self) -> None:
-        self._caller = caller_on(self.transport)
-        self._intake = Intake(self.factory.shared, self, self._caller)
+        self._caller = caller_on(self.transport, self.factory.operations.proxies.trusts)
+        self._intake = Intake(self.factory.shared(self._caller), self, self._caller)
         self._outlet = Outlet(self.transport, self)
         self._write = self._outlet.write
         self.deadline = self.factory.tick + self.factory.settings.header_timeout
@@ -153,7 +154,7 @@ class StreamChannel(Protocol):
             self._answer(request, lives_on, old)
 
     def refused(self, error: StreamsError) -> None:
-        refusal = self.factory.operations.answers.error(None, error)
+        refusal = self.factory.operations.answers.error(None, error, self._intake.origin)
         if self._busy or self._queue:
             self._queue.append((refusal, False, False))
         elif not self._ending:
@@ -205,11 +206,13 @@ class StreamChannel(Protocol):
         status = answer.status
         if asked is None:
             number = next_number()
-            self._note(self._caller, number, answer, began_at)
+            caller = self._caller
+            self._note(caller, number, answer, began_at)
         else:
             number = asked.number
+            caller = asked.caller
             self._note(asked, number, answer, began_at)
-        head = b"%bX-Request-Id: %b-%x\r\n" % (answer.head, RUN, number)
+        head = b"%bX-Request-Id: %b\r\n" % (answer.head, request_id(number, caller))
         connection = b""
         if not self._lives_on:
             connection = CLOSE

@@ -121,6 +121,8 @@ class Exchange:
                 self._fields.append((name, value))
         if authority is not None:
             self._fields.append((b"host", authority))
+        channel = self._channel
+        self._fields = channel.shared.proxies.keep(self._fields, channel.caller)
         error = self._objection(size)
         if error is not None:
             self._refuse(error)
@@ -130,7 +132,7 @@ class Exchange:
                 self._send_head(_CONTINUE, False)
 
     def _objection(self, size: int) -> StreamsError | None:
-        limits = self._channel.factory.shared.limits
+        limits = self._channel.shared.limits
         if len(self._target) > limits.target_bytes:
             return TargetTooLong(f"The request's target is longer than {limits.target_bytes} bytes.")
         if size > limits.header_bytes:
@@ -149,7 +151,7 @@ class Exchange:
     def received(self, data: bytes) -> None:
         """Take in some of the body."""
         channel = self._channel
-        limit = channel.factory.shared.limits.body_bytes
+        limit = channel.shared.limits.body_bytes
         if data:
             self._set_reading_deadline()
         self._body += data
@@ -172,25 +174,34 @@ class Exchange:
         self.deadline = 0
         body = self._take_body()
         factory = self._channel.factory
-        base = factory.shared.base
+        shared = self._channel.shared
+        base = shared.base
+        caller = self._channel.caller
         number = next_number()
         self._began_at = perf_counter()
+        headers: dict[bytes, bytes] = {}
+        objection = None
+        try:
+            headers = pick_headers(self._fields, shared.reading.read)
+            check_host(headers.get(b"host"))
+            if caller.trusted:
+                caller = caller.forwarding(shared.proxies.client(headers))
+        except StreamsError as error:
+            objection = error
         if not is_stream(self._target, base):
-            asked = TreeRequest(self._method, self._target, self._fields, body, self._channel.caller, number)
+            asked = TreeRequest(self._method, self._target, self._fields, body, caller, number, "2")
             self._asked = asked
+            if objection is not None:
+                self._answer(factory.operations.answers.error(None, objection, self._origin))
+                return
             self._wait_for(asked.perform(factory.site, self))
             return
         path, _, query = self._target.partition(b"?")
-        request = StreamRequest(self._method, base, path[len(base) :], query, {}, body, self._channel.caller, number)
-        try:
-            headers = pick_headers(self._fields, factory.shared.read)
-            check_host(headers.get(b"host"))
-        except StreamsError as error:
-            self._asked = request
-            self._answer(factory.operations.answers.error(request, error))
-            return
-        request.headers.update(headers)
+        request = StreamRequest(self._method, base, path[len(base) :], query, headers, body, caller, number, "2")
         self._asked = request
+        if objection is not None:
+            self._answer(factory.operations.answers.error(request, objection, self._origin))
+            return
         answer = factory.operations.perform(request)
         if isinstance(answer, Deferred):
             self._wait_for(answer)
@@ -208,7 +219,12 @@ class Exchange:
         self.is_receiving = False
         self._take_body()
         self._began_at = perf_counter()
-        self._answer(self._channel.factory.operations.answers.error(None, error))
+        self._answer(self._channel.factory.operations.answers.error(None, error, self._origin))
+
+    @property
+    def _origin(self) -> bytes | None:
+        """Whose page sends the request."""
+        return next((value for name, value in self._fields if name == b"origin"), None)
 
     # The answer
 
@@ -231,14 +247,16 @@ class Exchange:
             return
         channel = self._channel
         factory = channel.factory
-        number = next_number() if self._asked is None else self._asked.number
-        factory.operations.telemetry.answered(self._asked or channel.caller, number, answer, self._began_at)
+        asked = self._asked
+        number = next_number() if asked is None else asked.number
+        caller = channel.caller if asked is None else asked.caller
+        factory.operations.telemetry.answered(asked or caller, number, answer, self._began_at)
         body = answer.body
         fields: list[tuple[bytes, bytes]] = [
             (b":status", b"%d" % answer.status),
             (b"date", factory.date_line[6:-2]),
             *(_field(name.lower(), value) for name, value in answer.fields()),
-            NeverIndexedHeaderTuple(b"x-request-id", request_id(number)),
+            NeverIndexedHeaderTuple(b"x-request-id", request_id(number, caller)),
         ]
         self._answering = True
         if isinstance(body, bytes):

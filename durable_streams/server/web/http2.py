@@ -129,7 +129,8 @@ class Http2Channel(Protocol):
     # The connection
 
     def connectionMade(self) -> None:
-        self.caller = caller_on(self.transport)
+        self.caller = caller_on(self.transport, self.factory.operations.proxies.trusts)
+        self.shared = self.factory.shared(self.caller)
         self._rest_deadline = self.factory.tick + self.factory.settings.header_timeout
         self.deadline = self._rest_deadline
         self.factory.joined(self)

@@ -12,10 +12,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import BodyTooLarge, InvalidRequest, StreamsError
-from .callers import Caller, next_number
+from .callers import Caller, Client, next_number
 from .framing import is_stream
 from .problems import BadFraming, Broken, HeadersTooLarge, TargetTooLong
-from .requests import READ_HEADERS, StreamRequest, check_host, join_header
+from .proxies import Proxies, Reading
+from .requests import StreamRequest, check_host, join_header
 from .tree import TreeRequest
 
 #: A request for a stream, or one for whatever else is served.
@@ -56,10 +57,17 @@ class IntakeOwner(Protocol):
 
 
 class Known(Struct, frozen=True, gc=False):
-    """Headers that were taken in before: those that are read, and how many bytes of body follow."""
+    """
+    Headers that were taken in before.
+
+    :ivar headers: those that are read.
+    :ivar length: how many bytes of body follow.
+    :ivar client: for whom a trusted proxy asks with them.
+    """
 
     headers: dict[bytes, bytes]
     length: int
+    client: Client | None
 
 
 #: How many blocks of headers are known at a time, and how long each may be, in bytes.
@@ -78,9 +86,9 @@ _UNSTEADY: Final = frozenset([b"transfer-encoding", b"expect", b"upgrade"])
 
 class Shared:
     """
-    What the intakes of one listener learn and share.
+    What the intakes of one listener learn and share, as far as they read the same.
 
-    :ivar read: the headers that are read, in lower case; all others might as well not be there.
+    :ivar reading: the headers that are read; all others might as well not be there.
     :ivar spellings: the names of headers as they come, and what each is called here.
     :ivar line: matches the request line of a request for a stream.
     :ivar blocks: all headers of a request as they came, from the end of the request line on. Clients send the same ones
@@ -88,32 +96,45 @@ class Shared:
         a request takes is saved so.
     """
 
-    __slots__ = ("base", "blocks", "hosts", "limits", "line", "read", "spellings")
+    __slots__ = ("base", "blocks", "hosts", "limits", "line", "proxies", "reading", "spellings")
 
-    def __init__(self, base: bytes, limits: IntakeLimits, read: frozenset[bytes] = READ_HEADERS) -> None:
+    def __init__(
+        self,
+        base: bytes,
+        limits: IntakeLimits,
+        reading: Reading = Reading(),  # noqa: B008 (frozen)
+        proxies: Proxies | None = None,
+    ) -> None:
         self.base = base
         self.limits = limits
-        self.read = read
+        self.reading = reading
+        self.proxies = proxies or Proxies()
         self.spellings: dict[bytes, bytes] = {}
         self.hosts: set[bytes] = set()
         self.blocks: dict[bytes, Known] = {}
         # Below the root itself there are paths that are no streams'.
         self.line = re.compile(_LINE % re.escape(base) if base != b"/" else b"(?!)")
 
-    def learn(self, name: bytes) -> bytes:
-        """Find out whether a header is read: its name in lower case, or nothing. Usual spellings are remembered."""
+    def learn(self, name: bytes) -> bytes | None:
+        """
+        Find out whether a header is read. Usual spellings are remembered.
+
+        :returns: its name in lower case; nothing for one that is not read, None for one that is dropped.
+        """
         lower = name.lower()
-        key = lower if lower in self.read or lower in _FRAMING_HEADERS else b""
+        if lower in self.reading.dropped:
+            return None
+        key = lower if lower in self.reading.read or lower in _FRAMING_HEADERS else b""
         if len(self.spellings) < 512 and len(name) < 64:
             self.spellings[name] = key
         return key
 
-    def remember(self, block: bytes, headers: dict[bytes, bytes], length: int) -> None:
+    def remember(self, block: bytes, headers: dict[bytes, bytes], length: int, client: Client | None = None) -> None:
         """Know a block of headers from now on."""
         if len(block) <= _BLOCK_BYTES:
             if len(self.blocks) >= _BLOCKS:
                 self.blocks.clear()
-            self.blocks[block] = Known(headers, length)
+            self.blocks[block] = Known(headers, length, client)
 
 
 class _Stop(Exception):
@@ -152,6 +173,7 @@ class Intake:
         "_block",
         "_body",
         "_caller",
+        "_client",
         "_fed",
         "_feed",
         "_fields",
@@ -176,6 +198,8 @@ class Intake:
         self._shared = shared
         self._caller = caller
         self._owner = owner
+        # For whom the proxy asks whose request is being read.
+        self._client: Client | None = None
         self._renew()
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
@@ -201,6 +225,11 @@ class Intake:
         self._fed = 0
         self.deaf = False
         self.timed = False
+
+    @property
+    def origin(self) -> bytes | None:
+        """Whose page sends the request that is being read, as far as that has come."""
+        return self._headers.get(b"origin")
 
     def _renew(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
@@ -262,9 +291,8 @@ class Intake:
         if end > shared.limits.header_bytes or line_end > shared.limits.target_bytes:
             return False
         method, path, query = line.groups(b"")
-        request = StreamRequest(
-            method, shared.base, path, query, known.headers, data[end:], self._caller, next_number()
-        )
+        caller = self._caller if known.client is None else self._caller.forwarding(known.client)
+        request = StreamRequest(method, shared.base, path, query, known.headers, data[end:], caller, next_number())
         self._owner.asked(request, True, False)
         return True
 
@@ -337,6 +365,9 @@ class Intake:
         key = self._look_up(name)
         if key is None:
             key = self._shared.learn(name)
+            if key is None:
+                self._shared.proxies.disbelieve(self._caller)
+                return
             if self._fields is not None:
                 self._fields.append((name, value.rstrip(b" \t")))
         if key:
@@ -366,6 +397,8 @@ class Intake:
             header_bytes = packet.find(b"\r\n\r\n") + self._wire_bytes
             if packet and header_bytes > limits.header_bytes:
                 self._stop(HeadersTooLarge(f"The headers are larger than {limits.header_bytes} bytes."))
+        if self._caller.trusted:
+            self._read_client()
         if b"content-length" in headers:
             length = headers[b"content-length"].lstrip(b"0")
             if len(length) > 18 or int(length or b"0") > limits.body_bytes:
@@ -380,6 +413,12 @@ class Intake:
             self._interrupted = True
         elif b"expect" in headers and not self._old and headers[b"expect"].strip().lower() == b"100-continue":
             self._owner.expects_continue()
+
+    def _read_client(self) -> None:
+        try:
+            self._client = self._shared.proxies.client(self._headers)
+        except InvalidRequest as error:
+            self._stop(error)
 
     def _check_version_and_host(self, version: str) -> None:
         self._old = version == "1.0"
@@ -414,16 +453,17 @@ class Intake:
         method = self._parser.get_method()
         body = self._body if isinstance(self._body, bytes) else bytes(self._body)
         request: Asked
+        caller = self._caller if self._client is None else self._caller.forwarding(self._client)
         url = self._url if self._url.startswith(b"/") else _origin_form(self._url)
         if self._fields is None:
             base = self._shared.base
             path, _, query = url.partition(b"?")
             request = StreamRequest(
-                method, base, path[len(base) :], query, self._headers, body, self._caller, next_number(), self._version
+                method, base, path[len(base) :], query, self._headers, body, caller, next_number(), self._version
             )
             self._note_end(request)
         else:
-            request = TreeRequest(method, url, self._fields, body, self._caller, next_number(), self._version)
+            request = TreeRequest(method, url, self._fields, body, caller, next_number(), self._version)
             self._fields = None
             # There are no tunnels, and what follows was meant for one.
             self._lives_on = self._lives_on and method != b"CONNECT"
@@ -444,7 +484,7 @@ class Intake:
         if _UNSTEADY.isdisjoint(request.headers):
             self._between = True
             if self._packet and self._block:
-                self._shared.remember(self._block, request.headers, len(request.body))
+                self._shared.remember(self._block, request.headers, len(request.body), self._client)
 
     def _stop(self, error: StreamsError) -> None:
         """

@@ -6,6 +6,7 @@ import typing
 from email.utils import formatdate
 
 from msgspec import Struct
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
@@ -14,12 +15,13 @@ from twisted.logger import Logger
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from .callers import Caller
 from .framing import below
 from .intake import IntakeLimits, Shared
 from .negotiation import Negotiation, Refusal
 from .operations import Operations
 from .outlet import Transport
-from .requests import READ_HEADERS
+from .proxies import Reading
 
 _log = Logger()
 
@@ -89,8 +91,9 @@ class ChannelFactory(Factory):
     ) -> None:
         self.operations = operations
         self.site = site
-        self.shared = Shared(below(base_path), settings.intake, READ_HEADERS | operations.telemetry.headers)
         self.settings = settings
+        self._base = below(base_path)
+        self._shared: dict[Reading, Shared] = {}
         self.draining = False
         self.refusals = 0
         self.accepted = self.refused = self.pauses = 0
@@ -125,6 +128,16 @@ class ChannelFactory(Factory):
 
     def acceptableProtocols(self) -> list[bytes]:
         return list(self.settings.protocols)
+
+    def shared(self, caller: Caller) -> Shared:
+        """Say what a connection shares with others: what is read of a trusted proxy's headers is not of others'."""
+        proxies, telemetry = self.operations.proxies, self.operations.telemetry
+        reading = proxies.reading(caller)
+        shared = self._shared.get(reading)
+        if shared is None:
+            read = replace(reading, read=reading.read | telemetry.headers)
+            shared = self._shared[reading] = Shared(self._base, self.settings.intake, read, proxies)
+        return shared
 
     def joined(self, channel: Member) -> None:
         self._channels.add(channel)

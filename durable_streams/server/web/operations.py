@@ -18,6 +18,7 @@ from .answers import Answer, Answers
 from .bodies import PIECE, Replay
 from .live import Live, Tail
 from .problems import Broken, MethodNotAllowed
+from .proxies import Proxies
 from .requests import StreamRequest, View, name_reader, read_append, read_creation, read_view
 from .telemetry import Telemetry, request_name
 
@@ -41,12 +42,14 @@ class Operations:
         answers: Answers,
         settings: OperationSettings,
         telemetry: Telemetry = Telemetry(),  # noqa: B008 (it has no state)
+        proxies: Proxies | None = None,
     ) -> None:
         self.streams = streams
         self.answers = answers
         self.settings = settings
         self.telemetry = telemetry
         self.live = live
+        self.proxies = proxies or Proxies()
         self._read_name = name_reader(settings.names)
         self._by_method: dict[bytes, Callable[[StreamRequest], NowOrLater[Answer]]] = {
             b"POST": self._append,
@@ -100,7 +103,8 @@ class Operations:
     def _polled(self, request: StreamRequest, view: View, chunk: Chunk) -> Answer:
         cursor = self.live.cursor(view.cursor)
         if chunk.data:
-            return self.answers.found(request, chunk, self._rest(chunk), cursor)
+            # What comes after the tail of now comes after another one the next time.
+            return self.answers.found(request, chunk, self._rest(chunk), cursor, passing=view.offset == NOW)
         return self.answers.nothing_yet(request, chunk, cursor)
 
     def _rest(self, chunk: Chunk) -> Replay | None:
@@ -149,6 +153,6 @@ class Operations:
             failure=failure,
             method=request.method.decode("latin-1"),
             path=(request.mount + request.path).decode("latin-1"),
-            **request_name(request.number),
+            **request_name(request.number, request.caller),
         )
         return self.answers.error(request, Broken("Something is wrong with the server. Its log says what."))

@@ -25,7 +25,10 @@ READ_HEADERS: Final = frozenset(
 )
 
 #: Headers whose values, sent several times, are one list. Of every other, a second one is refused.
-_LISTS: Final = frozenset([b"if-none-match", b"upgrade", b"user-agent", b"traceparent"])
+_LISTS: Final = frozenset(
+    b"forwarded if-none-match traceparent upgrade user-agent x-forwarded-for x-forwarded-host x-forwarded-port "
+    b"x-forwarded-proto x-request-id".split()
+)
 
 #: The largest epoch and sequence number of a producer: what JavaScript keeps exactly.
 MAX_INTEGER: Final = 2**53 - 1

@@ -32,12 +32,14 @@ class StreamsResource:
     All streams, below wherever in a Site this is put: the rest of the path is the stream's name.
 
     :param stall_timeout: for how many seconds a reader may take nothing before it is hung up on.
+    :ivar proxies: whom it believes what they say of their clients.
     """
 
     isLeaf = True
 
     def __init__(self, operations: Operations, clock: IReactorTime, stall_timeout: float = 60) -> None:
         self._operations = operations
+        self.proxies = operations.proxies
         self._clock = clock
         self._stall_timeout = stall_timeout
         self._read_headers = READ_HEADERS | operations.telemetry.headers
@@ -53,18 +55,21 @@ class StreamsResource:
         raise NotImplementedError("Streams have every path below them. Put other resources beside.")
 
     def render(self, request: Request) -> int:
-        fields = request.requestHeaders.getAllRawHeaders()
-        stream_request = self._read(request)
+        proxies = self.proxies
+        caller = proxies.admit(request)
+        stream_request = self._read(request, caller)
         delivery = _Delivery(request, stream_request, self._operations.telemetry, self._clock, self._stall_timeout)
+        fields = request.requestHeaders.getAllRawHeaders()
         try:
+            caller = proxies.hear(request, caller)
             headers = pick_headers(((name, value) for name, values in fields for value in values), self._read_headers)
             check_host(headers.get(b"host"))
             if len(stream_request.body) > self._operations.settings.body_bytes:
                 raise BodyTooLarge(self._operations.settings.body_bytes)
         except StreamsError as error:
-            delivery.answer(self._operations.answers.error(stream_request, error))
+            delivery.answer(self._operations.answers.error(stream_request, error, request.getHeader(b"origin")))
             return NOT_DONE_YET
-        delivery.asked = stream_request = replace(stream_request, headers=headers)
+        delivery.asked = stream_request = replace(stream_request, headers=headers, caller=caller)
         answer = self._operations.perform(stream_request)
         if isinstance(answer, Deferred):
             delivery.wait_for(answer)
@@ -72,7 +77,7 @@ class StreamsResource:
             delivery.answer(answer)
         return NOT_DONE_YET
 
-    def _read(self, request: Request) -> StreamRequest:
+    def _read(self, request: Request, caller: Caller) -> StreamRequest:
         # A body over the limit may be large, and on disk: one byte more than the limit is enough to know.
         most = self._operations.settings.body_bytes + 1
         path, _, query = request.uri.partition(b"?")
@@ -86,7 +91,7 @@ class StreamsResource:
             query=query,
             headers={},
             body=request.content.read(most) if request.content is not None else b"",
-            caller=Caller(getattr(request.getClientAddress(), "host", None) or "", bool(request.isSecure())),
+            caller=caller,
             number=next_number(),
             version=request.clientproto.removeprefix(b"HTTP/").decode("latin-1"),
         )
@@ -130,7 +135,7 @@ class _Delivery:
         request = self._request
         self._telemetry.answered(self.asked, self.asked.number, answer, self._began_at)
         request.setResponseCode(answer.status)
-        request.setHeader(b"x-request-id", request_id(self.asked.number))
+        request.setHeader(b"x-request-id", request_id(self.asked.number, self.asked.caller))
         request.responseHeaders.removeHeader(b"content-type")
         for name, value in answer.fields():
             request.responseHeaders.addRawHeader(name, value)

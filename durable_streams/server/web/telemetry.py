@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 from twisted.internet.defer import Deferred
 
 from .answers import Answer
-from .callers import RUN, Caller
+from .callers import NOBODY, RUN, Caller
 from .requests import StreamRequest
 from .tree import TreeRequest
 
@@ -43,11 +43,22 @@ class Telemetry:
         return None
 
 
-def request_id(number: int) -> bytes:
-    """Write the id of a request, as it is answered and logged."""
+def request_id(number: int, caller: Caller = NOBODY) -> bytes:
+    """
+    Write the id of a request, as it is answered and logged.
+
+    :param caller: whose request it is: a trusted proxy may have given it an id already.
+    """
+    client = caller.client
+    if client is not None and client.request_id is not None:
+        return client.request_id
     return b"%b-%x" % (RUN, number)
 
 
-def request_name(number: int) -> dict[str, Any]:
-    """Write the id of a request as a field of a log event."""
-    return {"request.id": request_id(number).decode()}
+def request_name(number: int, caller: Caller = NOBODY) -> dict[str, Any]:
+    """
+    Write the id of a request as a field of a log event.
+
+    :param caller: whose request it is.
+    """
+    return {"request.id": request_id(number, caller).decode()}

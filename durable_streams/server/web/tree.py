@@ -61,20 +61,22 @@ class TreeRequest:
 
     def perform(self, site: Site, transport: Requester) -> Deferred[Answer]:
         """Let the tree of ``site`` answer; its answers are small and come whole."""
-        return _TreeChannel(site, transport, self.caller.secure).serve(
-            self.target, self.method, self._fields, self._body
-        )
+        return _TreeChannel(site, transport, self.caller).serve(self.target, self.method, self._fields, self._body)
 
 
 class _TreeChannel:
-    """What twisted.web's Request takes for its channel: it keeps the answer."""
+    """
+    What twisted.web's Request takes for its channel: it keeps the answer.
+
+    :ivar caller: whose request it is, found out already, like what of its headers is believed.
+    """
 
     factory = None
 
-    def __init__(self, site: Site, transport: Requester, secure: bool) -> None:
+    def __init__(self, site: Site, transport: Requester, caller: Caller) -> None:
         self.site = site
         self.transport = transport
-        self._secure = secure
+        self.caller = caller
         self._status = 500
         self._head: list[bytes] = []
         self._body: list[bytes] = []
@@ -100,7 +102,7 @@ class _TreeChannel:
         return self.transport.getHost()
 
     def isSecure(self) -> bool:
-        return self._secure
+        return self.caller.secure
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         self._status = int(code)

@@ -1,0 +1,130 @@
+"""What caches may keep (PROTOCOL section 10)."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from durable_streams.server.config.settings import HttpSettings, Settings
+from tests.support.cases import TEXT, FrontTestCase, each_way
+from tests.support.fronts import BASE
+from tests.support.replies import Reply
+
+FOR_A_MINUTE = "max-age=60, stale-while-revalidate=300"
+
+
+class CachingCases(FrontTestCase):
+    """What a read found may be kept, as the setting says; nothing else may."""
+
+    kept = ""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.start = self.front.create("a", body=b"one")
+        self.tail = self.front.append("a", b"two")
+
+    def get(self, query: str, **headers: str) -> Reply:
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.front.ask("GET", BASE + "a" + query, fields)
+
+    def check_found(self) -> None:
+        for query in ("", "?offset=-1", f"?offset={self.start}", f"?offset={self.start}&live=long-poll"):
+            reply = self.get(query)
+            self.assertEqual((reply.status, reply.get("cache-control")), (200, self.kept), query)
+            self.assertIsNotNone(reply.get("etag"))
+            known = self.get(query, If_None_Match=reply.get("etag") or "")
+            self.assertEqual((known.status, known.get("cache-control")), (304, self.kept), query)
+            self.assertEqual(known.get("etag"), reply.get("etag"))
+
+    def check_polled(self) -> None:
+        after = self.front.follow(BASE + f"a?offset={self.tail}&live=long-poll&cursor=7")
+        now = self.front.follow(BASE + "a?offset=now&live=long-poll")
+        self.front.append("a", b"three")
+        for peer, caching in ((after, self.kept), (now, "no-store")):
+            self.assertEqual((peer.reply.status, bytes(peer.reply.body)), (200, b"three"))
+            self.assertEqual(peer.reply.get("cache-control"), caching)
+            self.assertIsNotNone(peer.reply.get("stream-cursor"))
+
+    def check_passing(self) -> None:
+        self.front.create("done", body=b"x")
+        self.front.close_stream("done")
+        for method, target, status in (
+            ("GET", f"a?offset={self.tail}", 200),
+            ("GET", "a?offset=now", 200),
+            ("GET", "done?offset=now&live=long-poll", 204),
+            ("GET", "a?offset=x", 400),
+            ("GET", "none", 404),
+            ("HEAD", "a", 200),
+            ("POST", "a", 204),
+            ("PUT", "a", 200),
+            ("DELETE", "a", 204),
+        ):
+            reply = self.front.ask(method, BASE + target, TEXT, b"x" if method == "POST" else b"")
+            self.assertEqual((reply.status, reply.get("cache-control")), (status, "no-store"), (method, target))
+
+    def check_waited(self) -> None:
+        poll = self.front.follow(BASE + f"a?offset={self.tail}&live=long-poll")
+        tail = self.front.follow(BASE + f"a?offset={self.tail}&live=sse")
+        self.front.pass_time(21)
+        self.assertEqual((poll.reply.status, poll.reply.get("cache-control")), (204, "no-store"))
+        self.assertEqual(tail.reply.get("cache-control"), "no-cache")
+
+
+@each_way
+class NobodyTests(CachingCases):
+    kept = "no-store"
+
+    def test_nothing_is_kept(self) -> None:
+        self.check_found()
+        self.check_waited()
+        self.check_passing()
+
+    def test_nothing_that_was_waited_for_is_kept(self) -> None:
+        self.check_polled()
+
+
+@each_way
+class ReaderTests(CachingCases):
+    settings = replace(Settings(), http=HttpSettings(cache="private"))
+    kept = f"private, {FOR_A_MINUTE}"
+
+    def test_what_was_found_may_be_kept_by_its_reader(self) -> None:
+        self.check_found()
+        self.check_polled()
+
+    def test_nothing_else_may_be(self) -> None:
+        self.check_waited()
+        self.check_passing()
+
+
+@each_way
+class AnybodyTests(CachingCases):
+    settings = replace(Settings(), http=HttpSettings(cache="public"))
+    kept = f"public, {FOR_A_MINUTE}"
+
+    def test_what_was_found_may_be_kept_by_anybody(self) -> None:
+        self.check_found()
+        self.check_polled()
+        self.assertIsNone(self.get("").get("vary"))
+
+    def test_nothing_else_may_be(self) -> None:
+        self.check_waited()
+        self.check_passing()
+
+    def test_a_stream_that_closes_has_another_tag(self) -> None:
+        before = self.get("").get("etag")
+        self.front.close_stream("a")
+        after = self.get("", If_None_Match=before or "")
+        self.assertEqual((after.status, after.get("cache-control")), (200, self.kept))
+        self.assertNotEqual(after.get("etag"), before)
+
+
+@each_way
+class OriginsTests(CachingCases):
+    settings = replace(Settings(), http=HttpSettings(cache="public", cors_origins=("https://app.example",)))
+    kept = f"public, {FOR_A_MINUTE}"
+
+    def test_caches_tell_listed_origins_apart(self) -> None:
+        for origin in ("https://app.example", "https://other.example"):
+            reply = self.get("", Origin=origin)
+            self.assertEqual((reply.get("cache-control"), reply.get("vary")), (self.kept, "Origin"))
+        self.assertEqual(self.get("").get("vary"), "Origin")
