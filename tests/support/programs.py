@@ -9,6 +9,7 @@ from unittest import SkipTest
 
 #: In which packages of Debian's they are.
 PACKAGES: Final = {
+    "caddy": "caddy",
     "curl": "curl",
     "haproxy": "haproxy",
     "h2load": "nghttp2-client",

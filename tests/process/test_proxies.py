@@ -1,0 +1,183 @@
+"""Behind real proxies, set up as the samples in ``etc`` say."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import ssl
+import statistics
+import time
+from contextlib import ExitStack
+from typing import Final
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.daemon import PATIENCE, Daemon
+from tests.support.proxies import CLIENT, Caddy, HAProxy, Nginx, Proxy, peers_of, wait_until
+
+TEXT: Final = {"Content-Type": "text/plain"}
+BYTES: Final = {"Content-Type": "application/octet-stream"}
+
+#: What a daemon is told of its proxy.
+TRUSTING: Final = {
+    "proxy__enabled": "true",
+    "proxy__forwarded_headers": "x-forwarded",
+    "proxy__trusted_proxies": "127.0.0.1",
+}
+
+#: How soon, in seconds, an event must be there. It takes milliseconds; a machine may be busy.
+SOON: Final = 1.0
+
+
+def read_until(response: http.client.HTTPResponse, mark: bytes) -> bytes:
+    """Read events until something has come."""
+    received = b""
+    while mark not in received:
+        data = response.read1(65536)
+        assert data, f"The tail ended before {mark!r}; it had {received[-500:]!r}"
+        received += data
+    return received
+
+
+class BehindNginxTests(SynchronousTestCase):
+    proxy_type: type[Proxy] = Nginx
+
+    def setUp(self) -> None:
+        stack = ExitStack()
+        self.addCleanup(stack.close)
+        self.daemon = stack.enter_context(Daemon(None, **TRUSTING))
+        self.proxy = stack.enter_context(self.proxy_type(f"127.0.0.1:{self.daemon.port}"))
+
+    def create(self, name: str, headers: dict[str, str] = TEXT, body: bytes = b"") -> dict[str, str]:
+        status, head, answer = self.proxy.request("PUT", f"/v1/stream/{name}", body, headers)
+        self.assertEqual(status, 201, answer)
+        return head
+
+    def append(self, name: str, data: bytes) -> None:
+        status, _, answer = self.proxy.request("POST", f"/v1/stream/{name}", data, TEXT)
+        self.assertEqual(status, 204, answer)
+
+    def follow(self, name: str) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
+        connection = self.proxy.connect()
+        self.addCleanup(connection.close)
+        connection.request("GET", f"/v1/stream/{name}?offset=-1&live=sse", headers={"Host": "streams.example"})
+        response = connection.getresponse()
+        self.assertEqual(response.status, 200)
+        return connection, response
+
+    def test_an_event_is_passed_on_at_once(self) -> None:
+        self.create("a")
+        _, tail = self.follow("a")
+        read_until(tail, b"upToDate")
+        took = []
+        for number in range(15):
+            mark = b"event-%d." % number
+            began_at = time.monotonic()
+            self.daemon.append("a", mark)
+            read_until(tail, mark)
+            took.append(time.monotonic() - began_at)
+        median = statistics.median(took)
+        print(f"{self.proxy.program}: an event is there {median * 1000:.1f} ms after its append began (median of 15)")
+        self.assertLess(median, SOON)
+
+    def test_a_long_poll_is_answered_when_there_is_something(self) -> None:
+        offset = self.create("a")["stream-next-offset"]
+        connection = self.proxy.connect()
+        self.addCleanup(connection.close)
+        connection.request("GET", f"/v1/stream/a?live=long-poll&offset={offset}")
+        # Most of the time, it waits by then.
+        time.sleep(0.3)
+        self.daemon.append("a", b"hello")
+        response = connection.getresponse()
+        self.assertEqual((response.status, response.read()), (200, b"hello"))
+        self.assertIsNotNone(response.getheader("Stream-Cursor"))
+
+    def test_ten_megabytes_go_both_ways_and_more_is_refused(self) -> None:
+        data = bytes(range(250)) * 40_000
+        self.create("large", BYTES)
+        status, _, answer = self.proxy.request("POST", "/v1/stream/large", data, BYTES)
+        self.assertEqual(status, 204, answer)
+        status, head, body = self.proxy.request("GET", "/v1/stream/large")
+        self.assertEqual((status, head["content-length"], body == data), (200, "10000000", True))
+        self.create("larger", BYTES)
+        try:
+            status = self.proxy.request("POST", "/v1/stream/larger", b"x" * 11_000_000, BYTES)[0]
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
+            # The answer was there before the client had sent everything, and it did not look.
+            status = 413
+        self.assertEqual(status, 413)
+        self.assertEqual(self.proxy.request("GET", "/v1/stream/larger")[2], b"")
+
+    def test_the_server_is_told_of_the_client_by_nobody_but_the_proxy(self) -> None:
+        self.assertEqual(self.create("a/b%20c")["location"], "https://streams.example/v1/stream/a/b%20c")
+        lies = {
+            "X-Forwarded-For": "203.0.113.9",
+            "X-Forwarded-Host": "evil.example",
+            "X-Forwarded-Proto": "http",
+            "X-Forwarded-Port": "666",
+            "Forwarded": "host=evil.example",
+            "X-Request-Id": "mine",
+        }
+        head = self.create("a", TEXT | lies)
+        self.assertEqual(head["location"], "https://streams.example/v1/stream/a")
+        self.assertNotEqual(head["x-request-id"], "mine")
+        self.assertNotIn("only trusted proxies", self.daemon.log())
+        ids = {self.proxy.request("GET", "/v1/stream/none")[1]["x-request-id"] for _ in range(3)}
+        self.assertEqual(len(ids), 3)
+        for request_id in ids:
+            self.assertRegex(request_id, r"\A(?:[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\Z")
+        asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+        for path in ("/v1/stream/a", "/healthz", "/nowhere"):
+            status, head, _ = self.proxy.request("OPTIONS", path, headers=asked)
+            self.assertEqual((status, head["access-control-allow-origin"]), (204, "*"))
+
+    def test_connections_to_the_server_are_kept(self) -> None:
+        self.create("a")
+        seen = set()
+        for _ in range(20):
+            self.append("a", b"x")
+            peers = peers_of(self.daemon.port)
+            self.assertGreater(len(peers), 0)
+            seen |= peers
+        self.assertLess(len(seen), 10)
+
+    def test_a_tail_ends_with_its_reader(self) -> None:
+        self.create("a")
+        before = peers_of(self.daemon.port)
+        connections = [self.follow("a") for _ in range(5)]
+        for _, tail in connections:
+            read_until(tail, b"upToDate")
+        wait_until(lambda: len(peers_of(self.daemon.port)) >= 5, "The tails are not there.")
+        for connection, tail in connections:
+            tail.close()
+            connection.close()
+        wait_until(lambda: len(peers_of(self.daemon.port)) <= len(before), "A tail is still there.")
+
+
+class BehindHAProxyTests(BehindNginxTests):
+    proxy_type = HAProxy
+
+
+# It is not among what a machine must have to run the tests.
+if shutil.which(Caddy.program):
+
+    class BehindCaddyTests(BehindNginxTests):
+        proxy_type = Caddy
+
+
+class NotBehindTests(SynchronousTestCase):
+    def test_who_comes_past_the_proxy_is_not_believed(self) -> None:
+        with Daemon(None, **TRUSTING) as daemon:
+            connection = http.client.HTTPConnection(
+                "127.0.0.1", daemon.port, timeout=PATIENCE, source_address=(CLIENT, 0)
+            )
+            self.addCleanup(connection.close)
+            for name in "ab":
+                lies = {**TEXT, "Host": "streams.example", "X-Forwarded-Host": "evil.example"}
+                connection.request("PUT", f"/v1/stream/{name}", headers=lies)
+                response = connection.getresponse()
+                response.read()
+                self.assertEqual(response.getheader("Location"), f"http://streams.example/v1/stream/{name}")
+            said = [line for line in daemon.log().splitlines() if "only trusted proxies" in line]
+            self.assertEqual(len(said), 1)
+            self.assertIn(CLIENT, said[0])
