@@ -614,11 +614,29 @@ class RuleTests(LoadTests):
             self.assertEqual("InvalidAdminBasePath", self.broken({"admin.base_path": path}).rule)
 
     def test_proxies(self) -> None:
-        for text in ("10.0.0.1", "10.0.0.0/8", "0.0.0.0/0", "::1", "fd00::/8", "10.0.0.1/32", "::ffff:10.0.0.1"):
+        for text in (
+            "10.0.0.1",
+            "10.0.0.0/8",
+            "0.0.0.0/0",
+            "::1",
+            "fd00::/8",
+            "10.0.0.1/32",
+            "::ffff:10.0.0.1",
+            "unix",
+        ):
             self.loaded(None, None, {variable(name): value for name, value in {**PROXY, **_trusting(text)}.items()})
         for text in (
             *("10.0.0.256", "10.0.0.0/33", "::/129", "proxy.internal", "*", "10.0.0.0/", "/8", "10.0.0.0/-1"),
-            *("10.0.0.0/255.0.0.0", "fe80::1%eth0", "10.0.0.1:80", "[::1]", "10.0.0.0/8/8", "10.0.0.0/\u0668", "10"),
+            *(
+                "unix:/run/a",
+                "10.0.0.0/255.0.0.0",
+                "fe80::1%eth0",
+                "10.0.0.1:80",
+                "[::1]",
+                "10.0.0.0/8/8",
+                "10.0.0.0/\u0668",
+                "10",
+            ),
         ):
             self.assertEqual("InvalidTrustedProxy", self.broken({**PROXY, **_trusting(text)}).rule)
 

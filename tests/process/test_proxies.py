@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import http.client
+import json
 import shutil
 import ssl
 import statistics
+import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Final
+from typing import Any, Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.daemon import PATIENCE, Daemon
+from tests.support.daemon import PATIENCE, Daemon, free_port
 from tests.support.proxies import CLIENT, Caddy, HAProxy, Nginx, Proxy, peers_of, wait_until
 
 TEXT: Final = {"Content-Type": "text/plain"}
@@ -23,6 +26,8 @@ TRUSTING: Final = {
     "proxy__enabled": "true",
     "proxy__forwarded_headers": "x-forwarded",
     "proxy__trusted_proxies": "127.0.0.1",
+    "observability__access_log": "all",
+    "observability__log_format": "json",
 }
 
 #: How soon, in seconds, an event must be there. It takes milliseconds; a machine may be busy.
@@ -37,6 +42,15 @@ def read_until(response: http.client.HTTPResponse, mark: bytes) -> bytes:
         assert data, f"The tail ended before {mark!r}; it had {received[-500:]!r}"
         received += data
     return received
+
+
+def events(log: str, operation: str) -> Iterator[dict[str, Any]]:
+    """Read an access log: what it has of one kind of request."""
+    for line in log.splitlines():
+        if line.startswith("{"):
+            event = json.loads(line)
+            if event.get("ds.operation") == operation:
+                yield event
 
 
 class BehindNginxTests(SynchronousTestCase):
@@ -122,6 +136,10 @@ class BehindNginxTests(SynchronousTestCase):
         self.assertEqual(head["location"], "https://streams.example/v1/stream/a")
         self.assertNotEqual(head["x-request-id"], "mine")
         self.assertNotIn("only trusted proxies", self.daemon.log())
+        created = list(events(self.daemon.log(), "create"))
+        self.assertEqual([event["client.address"] for event in created], [CLIENT, CLIENT])
+        self.assertEqual([event["ds.proxy.peer_ip"] for event in created], ["127.0.0.1"] * 2)
+        self.assertEqual(created[-1]["request.id"], head["x-request-id"])
         ids = {self.proxy.request("GET", "/v1/stream/none")[1]["x-request-id"] for _ in range(3)}
         self.assertEqual(len(ids), 3)
         for request_id in ids:
@@ -163,6 +181,40 @@ if shutil.which(Caddy.program):
 
     class BehindCaddyTests(BehindNginxTests):
         proxy_type = Caddy
+
+
+class NearbyTests(SynchronousTestCase):
+    """A proxy on the same machine may reach the server by other ways than TCP and HTTP."""
+
+    def start(self, listen: str, upstream: str, kind: type[Proxy], **settings: str) -> tuple[Daemon, Proxy]:
+        stack = ExitStack()
+        self.addCleanup(stack.close)
+        port = free_port()
+        settings = TRUSTING | settings | {"server__listen": f"{listen}, tcp:{port}:interface=127.0.0.1"}
+        daemon = stack.enter_context(Daemon(port, **settings))
+        return daemon, stack.enter_context(kind(upstream))
+
+    def check(self, daemon: Daemon, proxy: Proxy, location: str) -> None:
+        status, head, _ = proxy.request("PUT", "/v1/stream/a", b"hello", TEXT)
+        self.assertEqual((status, head["location"]), (201, location))
+        self.assertEqual(proxy.request("GET", "/v1/stream/a")[2], b"hello")
+        (created,) = events(daemon.log(), "create")
+        self.assertEqual(created["client.address"], CLIENT)
+
+    def test_by_a_unix_socket(self) -> None:
+        # The name of a socket may have no more than 107 bytes.
+        folder = tempfile.mkdtemp(prefix="ds-")
+        self.addCleanup(shutil.rmtree, folder)
+        trusted = {"proxy__trusted_proxies": "unix"}
+        daemon, proxy = self.start(f"unix:{folder}/http", f"unix:{folder}/http", Nginx, **trusted)
+        self.check(daemon, proxy, "https://streams.example/v1/stream/a")
+
+    def test_by_the_proxy_protocol(self) -> None:
+        port = free_port()
+        listen = f"haproxy:tcp:{port}:interface=127.0.0.1"
+        # The peer is who HAProxy says, and what that one says in its headers is not believed.
+        daemon, proxy = self.start(listen, f"127.0.0.1:{port} send-proxy-v2", HAProxy)
+        self.check(daemon, proxy, "http://streams.example/v1/stream/a")
 
 
 class NotBehindTests(SynchronousTestCase):

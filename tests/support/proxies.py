@@ -12,11 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from cryptography.hazmat.primitives.serialization import Encoding
-
+from .authority import authority
 from .daemon import CHECKOUT, PATIENCE, free_port
 from .programs import program
-from .tls import self_signed
 
 #: From where clients come, so that they can be told from a proxy.
 CLIENT = "127.0.0.2"
@@ -51,11 +49,11 @@ class Proxy:
         self.folder = Path(self._folder.name)
         # The proxy's workers may be somebody else's.
         self.folder.chmod(0o755)
-        certificate, key = self_signed()
+        issued = authority().issue("streams.example")
         self.certificate, self.key, self.both = (self.folder / name for name in ("crt", "key", "pem"))
-        self.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
-        self.key.write_bytes(key)
-        self.both.write_bytes(certificate.public_bytes(Encoding.PEM) + key)
+        self.certificate.write_bytes(issued.certificate_pem)
+        self.key.write_bytes(issued.key_pem())
+        self.both.write_bytes(issued.certificate_pem + issued.key_pem())
         self._log = self.folder / "log"
         configuration = self.folder / "configuration"
         configuration.write_text(self.configuration(upstream))

@@ -21,8 +21,8 @@ from .wire import ENDLESS, Network, Socket
 
 
 @cache
-def self_signed() -> tuple[x509.Certificate, bytes]:
-    """Make a certificate that signs itself, and write its key as PEM."""
+def server_options() -> CertificateOptions:
+    """Make a certificate that signs itself, and what a server needs of it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "streams.example")])
     now = datetime.now(UTC)
@@ -37,13 +37,6 @@ def self_signed() -> tuple[x509.Certificate, bytes]:
         .sign(key, hashes.SHA256())
     )
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return certificate, pem
-
-
-@cache
-def server_options() -> CertificateOptions:
-    """Make what a server needs of a certificate."""
-    certificate, pem = self_signed()
     return CertificateOptions(
         privateKey=crypto.load_privatekey(crypto.FILETYPE_PEM, pem),
         certificate=crypto.X509.from_cryptography(certificate),

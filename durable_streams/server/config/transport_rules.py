@@ -121,7 +121,9 @@ def broken_proxies(stated: Stated) -> Iterator[Broken]:
 
 
 def _trouble_with_proxy(text: str) -> str | None:
-    """Say what an address or a network should be instead; None when it is one."""
+    """Say what an address or a network should be instead; None when it is one, or stands for UNIX sockets."""
+    if text == "unix":
+        return None
     address, slash, length = text.partition("/")
     try:
         if "%" in text or (slash and not (length.isascii() and length.isdigit())):
