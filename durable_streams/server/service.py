@@ -57,9 +57,11 @@ class Daemon(Service):
         for_operators = build_app(answers, self.obstacle, render) if apart else for_all
         if settings.admin.enabled:
             add_list(for_operators, settings.admin.base_path, self.streams, answers)
-        self.tree: IResource = Tree(resource_from(operations, settings, reactor), for_all, answers, base_path)
+        proxies = operations.proxies
+        resource = resource_from(operations, settings, reactor)
+        self.tree: IResource = Tree(resource, for_all, answers, base_path, proxies)
         self.factory = ChannelFactory(operations, Site(self.tree), base_path, reactor, channel_settings_from(settings))
-        self._admin: Any = Site(Tree(None, for_operators, answers, base_path)) if apart else None
+        self._admin: Any = Site(Tree(None, for_operators, answers, base_path, proxies)) if apart else None
         if metrics is not None:
             metrics.watch(self.factory)
 

@@ -290,6 +290,7 @@ class Front:
             ),
             self.operations.answers,
             base_path,
+            self.operations.proxies,
         )
         # Not to read forms is what keeps twisted.web from parsing the bodies of appends.
         self.site = Site(self.tree, reactor=self.clock, parsePOSTFormSubmission=False)

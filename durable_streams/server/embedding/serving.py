@@ -118,7 +118,7 @@ class StreamServer(MultiService):
         base_path = settings.http.stream_base_path
         resource = resource_from(operations, settings, reactor)
         app = build_app(operations.answers, self.obstacle, None if metrics is None else metrics.render)
-        self.tree: IResource = Tree(resource, app, operations.answers, base_path)
+        self.tree: IResource = Tree(resource, app, operations.answers, base_path, operations.proxies)
         self._endpoints = [
             serverFromString(reactor, listener) if isinstance(listener, str) else listener for listener in listeners
         ]

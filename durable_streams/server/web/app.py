@@ -20,6 +20,7 @@ from ..errors import InvalidRequest, StreamsError, Unavailable
 from .answers import Answer, Answers, fields_of
 from .framing import PROBES, below, is_stream
 from .problems import MethodNotAllowed, NoSuchPath
+from .proxies import Proxies
 from .requests import check_host
 from .resource import StreamsResource
 
@@ -103,11 +104,15 @@ class Tree:
     A stream's name is made of the path as it came, which routing by decoded segments would not keep.
 
     :param streams: None for a tree without streams.
+    :param proxies: whom it believes what they say of their clients.
     """
 
     isLeaf = True
 
-    def __init__(self, streams: StreamsResource | None, app: Klein, answers: Answers, base_path: str) -> None:
+    def __init__(
+        self, streams: StreamsResource | None, app: Klein, answers: Answers, base_path: str, proxies: Proxies
+    ) -> None:
+        self._proxies = proxies
         self._streams = streams
         self._app = app.resource()
         self._answers = answers
@@ -129,14 +134,13 @@ class Tree:
             segments = request.postpath or []
             request.prepath, request.postpath = segments[:mounted], segments[mounted:]
             return self._streams.render(request)
-        proxies = self._streams.proxies
-        caller = proxies.admit(request)
+        caller = self._proxies.admit(request)
         origin = request.getHeader(b"origin")
         common = self._answers.cors if request.path in PROBES else self._answers.common
         for name, value in fields_of(common(origin)):
             request.responseHeaders.addRawHeader(name, value)
         try:
-            proxies.hear(request, caller)
+            self._proxies.hear(request, caller)
             check_host(request.getHeader(b"host"))
             if origin and request.method == b"OPTIONS" and request.getHeader(b"access-control-request-method"):
                 return _sent(request, self._answers.preflight(origin))

@@ -21,8 +21,6 @@ from .app import say_problem
 _HEADERS: Final = (
     (b"Content-Type", b"application/json"),
     (b"Cache-Control", b"no-store"),
-    (b"X-Content-Type-Options", b"nosniff"),
-    (b"Cross-Origin-Resource-Policy", b"cross-origin"),
 )
 
 

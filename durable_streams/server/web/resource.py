@@ -32,14 +32,12 @@ class StreamsResource:
     All streams, below wherever in a Site this is put: the rest of the path is the stream's name.
 
     :param stall_timeout: for how many seconds a reader may take nothing before it is hung up on.
-    :ivar proxies: whom it believes what they say of their clients.
     """
 
     isLeaf = True
 
     def __init__(self, operations: Operations, clock: IReactorTime, stall_timeout: float = 60) -> None:
         self._operations = operations
-        self.proxies = operations.proxies
         self._clock = clock
         self._stall_timeout = stall_timeout
         self._read_headers = READ_HEADERS | operations.telemetry.headers
@@ -55,7 +53,7 @@ class StreamsResource:
         raise NotImplementedError("Streams have every path below them. Put other resources beside.")
 
     def render(self, request: Request) -> int:
-        proxies = self.proxies
+        proxies = self._operations.proxies
         caller = proxies.admit(request)
         stream_request = self._read(request, caller)
         delivery = _Delivery(request, stream_request, self._operations.telemetry, self._clock, self._stall_timeout)
