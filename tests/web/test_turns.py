@@ -35,6 +35,9 @@ class TurnTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.streams = Streams(MemoryStorage(StorageLimits(2**30, 2**30)), self.clock)
+        self.streams.startService()
+        self.addCleanup(self.streams.stopService)
+        self.sweep = self.clock.getDelayedCalls()
         self.streams.create("a", StreamConfig("application/octet-stream"), b"")
         self.taker = Taker()
 
@@ -86,4 +89,4 @@ class TurnTests(SynchronousTestCase):
         self.assertEqual(self.taker.writes, 2 * EVENTS_AT_ONCE)
         self.assertEqual(bytes(self.taker.received).count(b"upToDate"), 1)
         tail.stopProducing()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.clock.getDelayedCalls(), self.sweep)
