@@ -5,23 +5,19 @@ from __future__ import annotations
 from typing import Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
-from twisted.web.server import Site
 
-from .assembly import channel_settings_from, operations_from, resource_from, storage_from
+from .assembly import storage_from
 from .config.settings import Settings
+from .fronts import Fronts
 from .listeners import Listeners
 from .startup import StartupError
 from .storage.ownership import StorageError
 from .streams import Streams
-from .telemetry import metrics_from, telemetry_from
-from .web.app import Tree, build_app
-from .web.listener import ChannelFactory
-from .web.listing import add_list
 
 #: How long, in seconds, a start waits for the storage before it serves what can be served without it.
 PATIENCE: Final = 1.0
@@ -46,24 +42,8 @@ class Daemon(Service):
         self._stopping = False
         self.listeners = Listeners(settings, reactor)
         self.streams = Streams(storage_from(settings, reactor), reactor)
-        self._telemetry = telemetry_from(settings)
-        operations = operations_from(self.streams, settings, reactor, self._telemetry)
-        answers = operations.answers
-        base_path = settings.http.stream_base_path
-        apart = settings.admin.bind_address is not None
-        metrics = metrics_from(settings, operations)
-        render = None if metrics is None else metrics.render
-        for_all = build_app(answers, self.obstacle, None if apart else render)
-        for_operators = build_app(answers, self.obstacle, render) if apart else for_all
-        if settings.admin.enabled:
-            add_list(for_operators, settings.admin.base_path, self.streams, answers)
-        proxies = operations.proxies
-        resource = resource_from(operations, settings, reactor)
-        self.tree: IResource = Tree(resource, for_all, answers, base_path, proxies)
-        self.factory = ChannelFactory(operations, Site(self.tree), base_path, reactor, channel_settings_from(settings))
-        self._admin: Any = Site(Tree(None, for_operators, answers, base_path, proxies)) if apart else None
-        if metrics is not None:
-            metrics.watch(self.factory)
+        self._fronts = Fronts(self.streams, settings, reactor, self.obstacle)
+        self.tree: IResource = self._fronts.tree
 
     @property
     def address(self) -> IAddress:
@@ -82,7 +62,7 @@ class Daemon(Service):
 
         :raises StartupError: one of them can't be had; then none is.
         """
-        self.listeners.bind(self.factory, self._admin)
+        self.listeners.bind(self._fronts.factory, self._fronts.admin)
 
     def start(self) -> Deferred[None]:
         """
@@ -139,14 +119,9 @@ class Daemon(Service):
 
     async def _stop(self) -> None:
         await self.listeners.stop()
-        self.streams.drain()
-        drained = self.factory.drain()
-        too_late = self._reactor.callLater(self._settings.transport.connection.drain_timeout_secs, self.factory.abort)
-        await drained
-        if too_late.active():
-            too_late.cancel()
+        await self._fronts.drain()
         await self.streams.stopService()
-        await maybeDeferred(self._telemetry.stop)
+        await self._fronts.close()
         _log.info("The server has stopped.")
 
     def stopService(self) -> Deferred[None]:

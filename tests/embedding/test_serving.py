@@ -263,7 +263,7 @@ class LateListenerTests(ServingCase):
         endpoint = LateEndpoint()
         server = self.serve(MemoryStorage(), None, [endpoint])
         self.assertEqual(server.ports, [])
-        port = reactor.listenTCP(0, server._factory, interface="127.0.0.1")
+        port = reactor.listenTCP(0, server._fronts.factory, interface="127.0.0.1")
         endpoint.opening.callback(port)
         self.assertEqual(server.ports, [port])
         await server.stopService()

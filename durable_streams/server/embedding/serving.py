@@ -12,14 +12,12 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerE
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
-from twisted.web.server import Site
 
-from ..assembly import channel_settings_from, operations_from, resource_from
+from ..assembly import operations_from, resource_from
 from ..config.settings import Settings
 from ..config.validation import validate
 from ..errors import StorageOwned
 from ..interfaces import IStorage
-from ..web.listener import ChannelFactory
 from .owning import release
 from .service import StreamService
 
@@ -107,27 +105,15 @@ class StreamServer(MultiService):
     def __init__(
         self, streams: StreamService, settings: Settings, listeners: Sequence[str | IStreamServerEndpoint]
     ) -> None:
-        from ..telemetry import metrics_from, telemetry_from  # noqa: PLC0415 (as below)
-        from ..web.app import Tree, build_app  # noqa: PLC0415 (Klein chooses a reactor when it is imported)
+        from ..fronts import Fronts  # noqa: PLC0415 (Klein, which it needs, chooses a reactor when it is imported)
 
         super().__init__()
         reactor: Any = streams.reactor
-        self._telemetry = telemetry_from(settings)
-        operations = operations_from(streams.streams, settings, reactor, self._telemetry)
-        metrics = metrics_from(settings, operations)
-        base_path = settings.http.stream_base_path
-        resource = resource_from(operations, settings, reactor)
-        app = build_app(operations.answers, self.obstacle, None if metrics is None else metrics.render)
-        self.tree: IResource = Tree(resource, app, operations.answers, base_path, operations.proxies)
+        self._fronts = Fronts(streams.streams, settings, reactor, self.obstacle)
+        self.tree: IResource = self._fronts.tree
         self._endpoints = [
             serverFromString(reactor, listener) if isinstance(listener, str) else listener for listener in listeners
         ]
-        channel_settings = channel_settings_from(settings)
-        self._factory = ChannelFactory(operations, Site(self.tree), base_path, reactor, channel_settings)
-        if metrics is not None:
-            metrics.watch(self._factory)
-        self._reactor = reactor
-        self._drain_timeout = settings.transport.connection.drain_timeout_secs
         self._listening: list[Deferred[None]] | None = None
         self._stopped: Deferred[None] | None = None
         self.ports: list[IListeningPort] = []
@@ -163,7 +149,7 @@ class StreamServer(MultiService):
                 _log.failure("The server can't listen there.", failure=failure)
 
         for endpoint in self._endpoints:
-            opening = endpoint.listen(self._factory)
+            opening = endpoint.listen(self._fronts.factory)
             self._listening.append(opening.addCallbacks(self.ports.append, refuse))
         tried = True
         if refused:
@@ -209,15 +195,10 @@ class StreamServer(MultiService):
 
     async def _stop(self) -> None:
         await self._close_ports()
-        self.streams.streams.drain()
-        drained = self._factory.drain()
-        too_late = self._reactor.callLater(self._drain_timeout, self._factory.abort)
-        await drained
-        if too_late.active():
-            too_late.cancel()
+        await self._fronts.drain()
         ending = [maybeDeferred(child.stopService) for child in reversed(list(self))]
         for success, outcome in await DeferredList(ending, consumeErrors=True):
             if not success:
                 outcome.raiseException()
-        await maybeDeferred(self._telemetry.stop)
+        await self._fronts.close()
         _log.info("The server has stopped.")
