@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import SkipTest
 
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.daemon import PATIENCE, TWISTD, Daemon, environment, free_port
@@ -199,6 +200,64 @@ class DaemonTests(ProcessTestCase):
         self.assertEqual(Path(f"/proc/{number}").stat().st_uid, nobody.pw_uid)
         self.assertEqual({path.stat().st_uid for path in data.rglob("*")}, {nobody.pw_uid})
         self.end(number)
+
+
+class ReloadTests(ProcessTestCase):
+    """SIGHUP."""
+
+    def write(self, level: str) -> None:
+        text = f"observability = {{log_level = '{level}', log_file = '{self.folder}/log', log_format = 'json'}}\n"
+        (self.folder / "settings.toml").write_text(text)
+
+    def daemon(self) -> Daemon:
+        self.write("info")
+        config = str(self.folder / "settings.toml")
+
+        class Configured(Daemon):
+            command = (*TWISTD, "--config", config)
+
+        return Configured()
+
+    def events(self) -> list[dict[str, object]]:
+        lines = (self.folder / "log").read_text().splitlines()
+        return [msgspec.json.decode(line) for line in lines]
+
+    def said(self, text: str) -> bool:
+        return any(text in str(event["message"]) for event in self.events())
+
+    def hang_up(self, daemon: Daemon, expected: str) -> None:
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: (self.folder / "log").exists() and self.said(expected), expected)
+
+    def test_the_log_goes_on_in_a_new_file(self) -> None:
+        with self.daemon() as daemon:
+            daemon.request("GET", "/v1/stream/before")
+            wait_for(lambda: self.said("before"), "the first line")
+            (self.folder / "log").rename(self.folder / "log.1")
+            self.hang_up(daemon, "the level is info")
+            daemon.request("GET", "/v1/stream/after")
+            wait_for(lambda: self.said("after"), "the next line")
+            self.assertFalse(self.said("before"))
+            self.assertNotIn("after", (self.folder / "log.1").read_text())
+
+    def test_its_level_is_read_again(self) -> None:
+        with self.daemon() as daemon:
+            self.write("error")
+            daemon.process.send_signal(signal.SIGHUP)
+            time.sleep(0.5)
+            daemon.request("GET", "/v1/stream/unsaid")
+            self.write("info")
+            self.hang_up(daemon, "the level is info")
+            daemon.request("GET", "/v1/stream/said")
+            wait_for(lambda: self.said("/v1/stream/said"), "the line")
+            self.assertFalse(self.said("unsaid"))
+
+    def test_settings_that_have_become_wrong_are_left_as_they_were(self) -> None:
+        with self.daemon() as daemon:
+            (self.folder / "settings.toml").write_text("observability = {log_level = 'shout'}\n")
+            self.hang_up(daemon, "[load_config] observability.log_level")
+            self.assertEqual(daemon.request("GET", "/readyz")[0], 200)
+            self.assertEqual(daemon.stop(), 0)
 
 
 class ServiceManagerTests(ProcessTestCase):
