@@ -80,6 +80,23 @@ def ours_in(mode: str) -> Peer:
     return replace(OURS, name=mode, environment=environment, keeps=mode != "memory")
 
 
+def ours_observed(name: str, **settings: str) -> Peer:
+    """
+    The checkout in memory, with what it is to say of itself.
+
+    :param name: the peer's name.
+    :param settings: of ``observability``, in the environment's spelling; the rest has its defaults.
+    :returns: the peer.
+    """
+    named = {f"DS_OBSERVABILITY__{key}": value for key, value in settings.items()}
+    environment = {**OURS.environment, **OURS.defaults, **named}
+    return replace(OURS, name=name, environment=environment, defaults={}, sealed=True)
+
+
+#: What the server says of itself at its defaults, and when it says nothing.
+OBSERVED = ours_observed("observed")
+SILENT = ours_observed("silent", METRICS="false", ACCESS_LOG="none")
+
 #: The reference server of the protocol's project, in memory, as it comes.
 NODE = Peer(
     name="node",
@@ -121,7 +138,10 @@ ELECTRIC = Peer(
 #: The peers that are known by name.
 PEERS: Mapping[str, Peer] = {
     peer.name: peer
-    for peer in (OURS, *map(ours_in, ("file-durable", "file-fast", "acid", "memory")), NODE, PORTED, ELECTRIC)
+    for peer in (
+        *(OURS, *map(ours_in, ("file-durable", "file-fast", "acid", "memory"))),
+        *(OBSERVED, SILENT, NODE, PORTED, ELECTRIC),
+    )
 }
 
 

@@ -65,6 +65,10 @@ def _speed(name: str, options: argparse.Namespace) -> list[Measurement]:
     return [partial(getattr(speed, name), load=_load(options))]
 
 
+def _observed(options: argparse.Namespace) -> list[Measurement]:
+    return [partial(speed.appends, load=_load(options)), partial(speed.reads, load=_load(options))]
+
+
 def _memory(options: argparse.Namespace) -> list[Measurement]:
     crowd = Crowd(
         idle_tails=options.idle_tails,
@@ -123,6 +127,7 @@ _BESIDE_NODE = ("ours", "node")
 #: The benchmarks by name.
 BENCHMARKS: Mapping[str, Benchmark] = {
     **{name: Benchmark(_BESIDE_NODE, partial(_speed, name)) for name in ("appends", "reads", "tails", "fanout")},
+    "observed": Benchmark(("observed", "silent"), _observed),
     "memory": Benchmark(_BESIDE_NODE, _memory),
     "durable": Benchmark(("file-durable", "file-fast", "acid", "ported", "electric"), _durable),
     "replay": Benchmark(("file-durable", "acid", "memory", "node", "ported", "electric"), _replay),

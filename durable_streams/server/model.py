@@ -191,6 +191,7 @@ class StorageFigures(Struct, frozen=True, gc=False):
 
     :ivar streams: how many streams there are; those that are there for their forks only are among them.
     :ivar bytes: of data, as the limits count it.
+    :ivar written_bytes: of data that was written since it was opened, what was removed since among it.
     :ivar queued_bytes: of changes that wait to be written.
     :ivar commit_sizes: how many changes went into the log together; None where there is no log.
     :ivar commit_seconds: how long that took, until they were as durable as the storage makes them.
@@ -198,6 +199,7 @@ class StorageFigures(Struct, frozen=True, gc=False):
 
     streams: int
     bytes: int
+    written_bytes: int
     queued_bytes: int = 0
     commit_sizes: Distribution | None = None
     commit_seconds: Distribution | None = None

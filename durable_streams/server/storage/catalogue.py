@@ -164,12 +164,14 @@ class Catalogue(Generic[S]):
         self._streams: dict[str, S] = {}
         self._last_id = 0
         self._bytes = 0
+        # By how much that differs from what was written: what was there already is in it, what was removed is not.
+        self._unwritten = 0
         # When streams may be over: what is in here may be renewed or deleted by the time that it comes up.
         self._deadlines: list[tuple[float, int, S]] = []
 
     def figures(self) -> StorageFigures:
         """See :meth:`.IStorage.figures`."""
-        return StorageFigures(len(self._streams), self._bytes)
+        return StorageFigures(len(self._streams), self._bytes, self._bytes - self._unwritten)
 
     # What a provider says
 
@@ -252,11 +254,13 @@ class Catalogue(Generic[S]):
         if stream.source is not None:
             stream.source.forks += 1
         self._enter(stream)
+        self._unwritten -= stream.size
         return stream, data
 
     def _enter(self, stream: S) -> None:
         """Put a stream that is complete into the catalogue."""
         self._bytes += stream.size
+        self._unwritten += stream.size
         self._streams[stream.facts.name] = stream
         if stream.deadline != inf:
             heappush(self._deadlines, (stream.deadline, stream.facts.id, stream))
@@ -371,6 +375,7 @@ class Catalogue(Generic[S]):
         while gone is not None and gone.deleted and not gone.forks:
             del self._streams[gone.facts.name]
             self._bytes -= gone.size
+            self._unwritten -= gone.size
             source = gone.source
             self._purged(gone)
             gone.forget()

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, TypeVar
 
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -83,12 +84,11 @@ class Committing(Catalogue[K]):
 
     def figures(self) -> StorageFigures:
         """See :meth:`.IStorage.figures`."""
-        return StorageFigures(
-            len(self._streams),
-            self._bytes,
-            self._queued_bytes,
-            self._commit_sizes.distribution(),
-            self._commit_seconds.distribution(),
+        return replace(
+            super().figures(),
+            queued_bytes=self._queued_bytes,
+            commit_sizes=self._commit_sizes.distribution(),
+            commit_seconds=self._commit_seconds.distribution(),
         )
 
     # What a provider says

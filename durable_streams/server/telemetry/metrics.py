@@ -83,16 +83,13 @@ class Metrics(Collector):
             labels=("operation",),
         )
         for operation, tally in self._counts.operations.items():
-            for status, count in sorted(tally.statuses.items()):
+            for status, count in tally.statuses():
                 requests.add_metric((operation, str(status)), count)
-            durations.add_metric((operation,), _buckets(DURATIONS, tally.durations), tally.seconds)
+            durations.add_metric((operation,), _buckets(DURATIONS, tally.durations()), tally.seconds)
         yield requests
         yield durations
-        appends = self._counts.operations["append"].successes
+        appends = sum(count for status, count in self._counts.operations["append"].statuses() if status < 300)
         yield _counter("appends", "Appends that were accepted, retries among them.", appends)
-        yield _counter(
-            "appended_bytes", "Bytes in the bodies of accepted appends and creations.", self._counts.appended_bytes
-        )
         read = self._counts.read_bytes + self._live.sent.bytes
         yield _counter("read_bytes", "Bytes in answers to reads, Server-Sent Events among them.", read)
 
@@ -115,6 +112,7 @@ class Metrics(Collector):
 def _storage(figures: StorageFigures) -> Iterator[Metric]:
     yield _gauge("storage_streams", "Streams that are kept.", figures.streams)
     yield _gauge("storage_bytes", "Bytes of data, as limits.max_memory_bytes counts them.", figures.bytes)
+    yield _counter("appended_bytes", "Bytes of data written, of appends and of creations.", figures.written_bytes)
     yield _gauge("storage_queued_bytes", "Bytes of changes that wait to be written.", figures.queued_bytes)
     if figures.commit_sizes is not None:
         yield _histogram("storage_commit_changes", "Changes that were committed together.", figures.commit_sizes)

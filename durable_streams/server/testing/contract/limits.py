@@ -154,6 +154,7 @@ class Limits(Contract):
         self.assertEqual(self.storage.figures().bytes, 7)
         await self.delete("b")
         self.assertEqual((self.storage.figures().streams, self.storage.figures().bytes), (0, 0))
+        self.assertEqual(self.storage.figures().written_bytes, 7)
 
     async def test_it_says_what_it_has_committed(self) -> None:
         await self.create("a", body=b"xxxx")
