@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -285,6 +287,17 @@ class ScrapeTests(FrontTestCase):
         reply = self.front.ask("GET", "/metrics")
         self.assertGreater(len(reply.body), 1_000_000)
         self.assertEqual(read(bytes(reply.body))["durable_streams_storage_streams", ()], 0)
+
+    def test_each_is_in_the_documentation_and_no_other(self) -> None:
+        text = (Path(__file__).parents[2] / "docs" / "operations.rst").read_text()
+        documented = re.findall(r"^``(durable_streams_[a-z_]+)``", text, re.MULTILINE)
+        front = ChannelFront(storage=file_storage_at_once)
+        self.addCleanup(front.stop)
+        assert front.metrics is not None
+        families = re.findall(rb"^# TYPE (durable_streams_[a-z_]+) ([a-z]+)$", front.metrics.render(), re.MULTILINE)
+        self.assertEqual(sorted(documented), sorted(name.decode() for name, _ in families))
+        for name, kind in families:
+            self.assertRegex(text, rf"(?m)^``{name.decode()}`` +{kind.decode()} ")
 
     def test_nothing_of_it_is_in_the_registry_of_others(self) -> None:
         self.assertFalse([family.name for family in REGISTRY.collect() if family.name.startswith("durable")])

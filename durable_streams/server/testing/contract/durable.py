@@ -159,3 +159,14 @@ class Durable(Contract):
         await self.append(data=b"x")
         seen = await ear.sees("a", lambda look: isinstance(look, StreamStatus) and look.tail == 1)
         self.assertTrue(seen)
+
+    async def test_what_was_written_before_is_not_counted_as_written(self) -> None:
+        await self.create("a", body=b"xxxx")
+        await self.append("a", b"xx")
+        await self.again()
+        figures = self.storage.figures()
+        self.assertEqual((figures.streams, figures.bytes, figures.written_bytes), (1, 6, 0))
+        await self.append("a", b"x")
+        await self.delete("a")
+        figures = self.storage.figures()
+        self.assertEqual((figures.streams, figures.bytes, figures.written_bytes), (0, 0, 1))
