@@ -7,15 +7,19 @@ import json
 import shutil
 import ssl
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.authority import authority
 from tests.support.daemon import PATIENCE, Daemon, free_port
+from tests.support.programs import program
 from tests.support.proxies import CLIENT, Caddy, HAProxy, Nginx, Proxy, peers_of, wait_until
 
 TEXT: Final = {"Content-Type": "text/plain"}
@@ -215,6 +219,72 @@ class NearbyTests(SynchronousTestCase):
         # The peer is who HAProxy says, and what that one says in its headers is not believed.
         daemon, proxy = self.start(listen, f"127.0.0.1:{port} send-proxy-v2", HAProxy)
         self.check(daemon, proxy, "http://streams.example/v1/stream/a")
+
+
+class IdentityTests(SynchronousTestCase):
+    """A proxy that shows its certificate is believed who the client is, whichever HTTP it speaks."""
+
+    def setUp(self) -> None:
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        certificate, key = authority().issue("streams.example").write(folder.absolute(), "server")
+        own, own_key = authority().client("proxy").write(folder.absolute(), "proxy")
+        bundle = folder.absolute() / "ca.pem"
+        bundle.write_bytes(authority().certificate_pem)
+        self.port = free_port()
+        stack = ExitStack()
+        self.addCleanup(stack.close)
+        settings = TRUSTING | {
+            "transport__mode": "mtls",
+            "transport__http__versions": "http1,http2",
+            "transport__tls__cert_path": certificate,
+            "transport__tls__key_path": key,
+            "transport__tls__client_ca_path": str(bundle),
+            "proxy__identity__mode": "header",
+            "proxy__identity__header_name": "X-User",
+            "server__bind_address": f"127.0.0.1:{self.port}",
+        }
+        self.daemon = stack.enter_context(Encrypted(self.port, **settings))
+        self.curl = [program("curl"), "-sS", "--max-time", str(PATIENCE), "--cacert", str(bundle)]
+        self.curl += ["--cert", own, "--key", own_key, "-D", "-", "-X", "PUT", "-H", "Content-Type: text/plain"]
+
+    def ask(self, name: str, *options: str) -> str:
+        url = f"https://127.0.0.1:{self.port}/v1/stream/{name}"
+        done = subprocess.run([*self.curl, *options, url], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def test_it_is(self) -> None:
+        said = ["-H", "X-User: alice", "-H", "X-Forwarded-For: 203.0.113.9", "-H", "X-Forwarded-Host: outer.example"]
+        said += ["-H", "X-Request-Id: abc-1"]
+        for number, version in enumerate(("--http1.1", "--http2")):
+            answer = self.ask(f"a{number}", version, *said).lower()
+            self.assertIn(f"location: https://outer.example/v1/stream/a{number}\n", answer)
+            self.assertIn("x-request-id: abc-1\n", answer)
+            refused = self.ask(f"b{number}", version, "-H", "X-Forwarded-Proto: gopher")
+            self.assertIn("X-Forwarded-Proto must be http or https", refused)
+            # Somebody who has a certificate too, and is not trusted
+            answer = self.ask(f"c{number}", version, "--interface", CLIENT, *said).lower()
+            self.assertIn(f"location: https://127.0.0.1:{self.port}/v1/stream/c{number}\n", answer)
+        created = [event for event in events(self.daemon.log(), "create") if event["http.response.status_code"] == 201]
+        self.assertEqual(
+            [(event["client.address"], event.get("client.identity"), event["client.subject"]) for event in created],
+            [("203.0.113.9", "alice", "CN=proxy"), (CLIENT, None, "CN=proxy")] * 2,
+        )
+        self.assertEqual([event["request.id"] for event in created][::2], ["abc-1"] * 2)
+
+
+class Encrypted(Daemon):
+    """A daemon that only a proxy can ask whether it is ready."""
+
+    def __enter__(self) -> Encrypted:
+        try:
+            wait_until(lambda: "Listening on" in self.log() or self.process.poll() is not None, "It does not listen.")
+            assert self.process.poll() is None, self.log()
+        except AssertionError:
+            self.close()
+            raise
+        return self
 
 
 class NotBehindTests(SynchronousTestCase):
