@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from ..errors import StreamsError
 from .answers import Answer, Body
-from .callers import Caller, caller_on, next_number
+from .callers import RUN, Caller, caller_on, next_number
 from .framing import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, STATUS_LINES, has_length
 from .intake import Asked, Intake
 from .outlet import Outlet, Transport
@@ -212,7 +212,11 @@ class StreamChannel(Protocol):
             number = asked.number
             caller = asked.caller
             self._note(asked, number, answer, began_at)
-        head = b"%bX-Request-Id: %b\r\n" % (answer.head, request_id(number, caller))
+        if caller.client is None:
+            # As below, in one step: it is most requests.
+            head = b"%bX-Request-Id: %b-%x\r\n" % (answer.head, RUN, number)
+        else:
+            head = b"%bX-Request-Id: %b\r\n" % (answer.head, request_id(number, caller))
         connection = b""
         if not self._lives_on:
             connection = CLOSE
