@@ -24,7 +24,7 @@ from durable_streams.server.web.callers import UNIX_PEER, Called, Caller, Client
 from durable_streams.server.web.forwarded import read_forwarded, read_x_forwarded
 from durable_streams.server.web.proxies import Networks, Proxies
 from durable_streams.server.web.telemetry import Telemetry
-from tests.support.cases import TEXT, FrontTestCase, each_way
+from tests.support.cases import TEXT, FrontTestCase, each_way, each_way_in_turn
 from tests.support.fronts import BASE, ChannelFront, Front, SiteFront, request
 
 PROXY = "192.0.2.1"
@@ -285,12 +285,14 @@ class TrustedTests(FrontTestCase):
         return reply.get("location")
 
     def test_a_stream_is_where_the_client_finds_it(self) -> None:
+        own = self.front.scheme
         for headers, origin in (
-            ({}, "http://streams.example"),
+            ({}, f"{own}://streams.example"),
+            ({"X-Forwarded-Proto": "http"}, "http://streams.example"),
             ({"X-Forwarded-Proto": "https"}, "https://streams.example"),
             ({"X-Forwarded-Proto": "https", "X-Forwarded-Host": "outer.example"}, "https://outer.example"),
-            ({"X-Forwarded-Host": "outer.example", "X-Forwarded-Port": "8080"}, "http://outer.example:8080"),
-            ({"Forwarded": "host=evil.example;proto=https"}, "http://streams.example"),
+            ({"X-Forwarded-Host": "outer.example", "X-Forwarded-Port": "8080"}, f"{own}://outer.example:8080"),
+            ({"Forwarded": "host=evil.example;proto=gopher"}, f"{own}://streams.example"),
         ):
             for _ in range(2):
                 self.assertEqual(self.location(headers), f"{origin}/v1/stream/a", headers)
@@ -302,14 +304,6 @@ class TrustedTests(FrontTestCase):
         self.front.ask("GET", BASE + "a")
         self.assertEqual([client_of(asked) for asked in told.asked], [CLIENT, CLIENT, PROXY])
         self.assertEqual({asked.caller.address for asked in told.asked}, {PROXY})
-
-    def test_a_header_may_come_in_parts(self) -> None:
-        told = noting(self.front)
-        peer = self.front.connect()
-        lines = f"X-Forwarded-For: {OTHER}\r\nX-Forwarded-For: {CLIENT}\r\nX-Forwarded-Proto: https\r\n\r\n".encode()
-        peer.send(request("PUT", BASE + "a", TEXT)[:-2] + lines, "PUT")
-        self.assertEqual(peer.reply.get("location"), "https://streams.example/v1/stream/a")
-        self.assertEqual([client_of(asked) for asked in told.asked], [CLIENT])
 
     def test_what_can_not_be_understood_is_refused(self) -> None:
         for target in (BASE + "a", "/healthz", "/nowhere"):
@@ -337,16 +331,33 @@ class TrustedTests(FrontTestCase):
                 self.assertRegex(reply.get("x-request-id") or "", r"\A[0-9a-f]{8}-[0-9a-f]+\Z")
 
 
+@each_way_in_turn
+class PartsTests(FrontTestCase):
+    settings = X_FORWARDED
+
+    def test_a_header_may_come_in_parts(self) -> None:
+        told = noting(self.front)
+        peer = self.front.connect()
+        lines = f"X-Forwarded-For: {OTHER}\r\nX-Forwarded-For: {CLIENT}\r\nX-Forwarded-Proto: https\r\n\r\n".encode()
+        peer.send(request("PUT", BASE + "a", TEXT)[:-2] + lines, "PUT")
+        self.assertEqual(peer.reply.get("location"), "https://streams.example/v1/stream/a")
+        self.assertEqual([client_of(asked) for asked in told.asked], [CLIENT])
+
+
 @each_way
 class ForwardedFamilyTests(FrontTestCase):
     settings = FORWARDED
 
     def test_the_other_family_is_not_read(self) -> None:
-        for headers, location in (
-            ({"Forwarded": "proto=https;host=outer.example"}, "https://outer.example/v1/stream/a"),
-            ({"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "?"}, "http://streams.example/v1/stream/a"),
+        for headers, origin in (
+            ({"Forwarded": "proto=https;host=outer.example"}, "https://outer.example"),
+            (
+                {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "?"},
+                f"{self.front.scheme}://streams.example",
+            ),
         ):
-            self.assertEqual(self.front.ask("PUT", BASE + "a", TEXT | headers).get("location"), location)
+            location = self.front.ask("PUT", BASE + "a", TEXT | headers).get("location")
+            self.assertEqual(location, f"{origin}/v1/stream/a")
             self.front.delete("a")
 
     def test_what_can_not_be_understood_is_refused(self) -> None:
@@ -378,7 +389,7 @@ class UntrustedCases(FrontTestCase):
         told = noting(self.front)
         for _ in range(2):
             reply = self.front.ask("PUT", BASE + "a", TEXT | EVIL)
-            self.assertEqual(reply.get("location"), "http://streams.example/v1/stream/a")
+            self.assertEqual(reply.get("location"), f"{self.front.scheme}://streams.example/v1/stream/a")
             self.assertNotEqual(reply.get("x-request-id"), "mine")
             self.front.delete("a")
         self.assertEqual({client_of(asked) for asked in told.asked}, {PROXY})
