@@ -99,11 +99,9 @@ class Options(usage.Options):
         from .service import Daemon  # noqa: PLC0415 (as above)
 
         try:
-            Daemon(self["settings"], reactor)
+            places = concealed(Daemon(self["settings"], reactor).listeners.describe())
         except StartupError as error:
             raise refusal(error) from None
-        server = self["settings"].server
-        places = concealed(", ".join(server.listen) or server.bind_address)
         sys.stdout.write(f"The settings are right. The server would listen on {places}.\n")
         raise SystemExit(0)
 

@@ -58,9 +58,12 @@ class RefusalTestCase(SynchronousTestCase):
             listening.bind(("127.0.0.1", daemon.port))
         output = daemon.log()
         self.assertNotIn("Traceback", output)
-        lines = [line for line in output.splitlines() if "#error]" in line or "#critical]" in line]
+        # Once in the log, and once to whoever started it.
+        logged = [line for line in output.splitlines() if "Z error [" in line or "Z critical [" in line]
+        self.assertEqual(len(logged), 1, output)
+        lines = [line for line in output.splitlines() if line.startswith("[open_storage] storage.mode is ")]
         self.assertEqual(len(lines), 1, output)
-        self.assertIn("[start_server] storage.mode is ", lines[0])
+        self.assertTrue(logged[0].endswith(lines[0]), output)
         self.assertIn(str(place), lines[0])
         after = contents(place)
         after.pop("LOCK", None)

@@ -39,7 +39,7 @@ class FailingDiskTests(SynchronousTestCase):
         self.assertEqual(daemon.terminate(), 0, daemon.log())
         self.assertTrue(following.ended_well())
         log = daemon.log()
-        self.assertEqual(log.count("#critical]"), 1, log)
+        self.assertEqual(log.count("Z critical ["), 1, log)
         self.assertIn("can't write any more: ", log)
         self.assertNotIn("Traceback", log)
         campaign.look()
