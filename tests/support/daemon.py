@@ -98,11 +98,15 @@ class Daemon:
                 return int(line.split()[1]) * 1024
         raise AssertionError("no VmRSS")
 
+    def connection(self) -> http.client.HTTPConnection:
+        """Make a connection to ask on, again and again."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+
     def request(
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
         """Ask on a connection of its own: ``content_type="text/plain"`` is a header. Names come in lower case."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection = self.connection()
         try:
             connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
             response = connection.getresponse()

@@ -1,0 +1,300 @@
+"""The daemon over TLS, as others' clients meet it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+
+import httpx
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.process import test_start
+from tests.support.authority import DAY, Authority, authority, self_signed
+from tests.support.daemon import PATIENCE, free_port, read_until
+from tests.support.handshakes import client_context
+from tests.support.programs import program
+from tests.support.tls_daemon import Certificates, TLSDaemon
+
+TEXT = ("-H", "content-type: text/plain")
+V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+
+
+class TLSTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.certificates = Certificates()
+        self.addCleanup(self.certificates.clean_up)
+
+    def wait_for(self, what: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not what():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.1)
+
+
+class ClientTests(TLSTestCase):
+    def test_curl_on_both_versions_of_http(self) -> None:
+        with TLSDaemon(self.certificates) as daemon:
+            for option, version in (("--http1.1", b"1.1"), ("--http2", b"2")):
+                path = f"/v1/stream/curl{version.decode()}"
+                say = (option, "-w", "|%{http_version} %{http_code}")
+                made = daemon.curl(*say, *TEXT, "-X", "PUT", "-i", path)
+                self.assertTrue(made.stdout.endswith(b"|%b 201" % version), made)
+                self.assertIn(f"location: {daemon.url}{path}".encode(), made.stdout.replace(b"Location", b"location"))
+                self.assertEqual(daemon.curl(*say, *TEXT, "-d", "hello", path).stdout, b"|%b 204" % version)
+                self.assertEqual(daemon.curl(*say, path).stdout, b"hello|%b 200" % version)
+                self.assertTrue(daemon.curl(*say, "-I", path).stdout.endswith(b"|%b 200" % version))
+                poll = daemon.curl(*say, path + "?offset=-1&live=long-poll")
+                self.assertEqual(poll.stdout, b"hello|%b 200" % version)
+                closed = daemon.curl(*say, "-X", "POST", "-H", "stream-closed: true", path)
+                self.assertEqual(closed.stdout, b"|%b 204" % version)
+                tail = daemon.curl(*say, path + "?offset=-1&live=sse")
+                self.assertIn(b"data:hello\n", tail.stdout)
+                self.assertIn(b'"streamClosed":true', tail.stdout)
+                self.assertEqual(daemon.curl(*say, "-X", "DELETE", path).stdout, b"|%b 204" % version)
+            self.assertNotIn("Traceback", daemon.log())
+
+    def test_curl_is_told_of_a_body_that_is_too_large(self) -> None:
+        body = self.certificates.folder / "body"
+        body.write_bytes(b"x" * 3_000_000)
+        with TLSDaemon(self.certificates, limits__max_request_body_bytes=1_000_000) as daemon:
+            daemon.create("large")
+            for how in (("--data-binary", f"@{body}"), ("-T", str(body), "-X", "POST"), ("-T", "-", "-X", "POST")):
+                answer = daemon.curl("--http2", "-w", "|%{http_code}", *TEXT, *how, "/v1/stream/large")
+                self.assertTrue(answer.stdout.endswith(b"|413") or how[1] == "-", (how, answer))
+
+    def test_nghttp_tails(self) -> None:
+        with TLSDaemon(self.certificates) as daemon:
+            daemon.create("followed", body=b"one")
+            tail = subprocess.Popen(
+                [program("nghttp"), f"{daemon.url}/v1/stream/followed?offset=-1&live=sse"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                daemon.append("followed", b"two")
+                daemon.request("POST", "/v1/stream/followed", stream_closed="true")
+                seen = tail.communicate(timeout=PATIENCE)[0]
+            finally:
+                tail.kill()
+            self.assertIn(b"data:one", seen)
+            self.assertLess(seen.index(b"data:one"), seen.index(b"two"))
+
+    def test_httpx_has_many_answers_at_a_time(self) -> None:
+        with TLSDaemon(self.certificates) as daemon:
+            daemon.create("many", body=b"hello")
+            with httpx.Client(http2=True, http1=False, verify=daemon.context(), timeout=PATIENCE) as client:
+                url = f"{daemon.url}/v1/stream/many"
+                with client.stream("GET", url + "?offset=-1&live=sse") as tail:
+                    lines = tail.iter_lines()
+                    self.assertEqual((next(lines), next(lines)), ("event: data", "data:hello"))
+                    for number in range(20):
+                        headers = {"content-type": "text/plain"}
+                        answer = client.post(url, content=b"%d" % number, headers=headers)
+                        self.assertEqual((answer.status_code, answer.http_version), (204, "HTTP/2"))
+                    seen = ""
+                    while not seen.endswith("19"):
+                        line = next(lines)
+                        if line.startswith("data:") and "{" not in line:
+                            seen += line[5:]
+                    self.assertEqual(seen, "".join(map(str, range(20))))
+
+
+class HandshakeTests(TLSTestCase):
+    def attempt(self, daemon: TLSDaemon, context: ssl.SSLContext) -> str | None:
+        """Ask for the health; say the version of TLS, or None where there is no connection."""
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", daemon.port), PATIENCE) as plain,
+                context.wrap_socket(plain, server_hostname="localhost") as secure,
+            ):
+                secure.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                read_until(secure, b"ok")
+                return secure.version()
+        except (OSError, AssertionError):
+            return None
+
+    def test_each_range_of_versions(self) -> None:
+        for least, most, served in (("1.2", "1.2", {V12}), ("1.2", "1.3", {V12, V13}), ("1.3", "1.3", {V13})):
+            with TLSDaemon(
+                self.certificates, transport__tls__min_version=least, transport__tls__max_version=most
+            ) as daemon:
+                for version, name in ((V12, "TLSv1.2"), (V13, "TLSv1.3")):
+                    context = daemon.context(minimum_version=version, maximum_version=version)
+                    self.assertEqual(self.attempt(daemon, context), name if version in served else None)
+
+    def test_clients_that_must_show_a_certificate(self) -> None:
+        with TLSDaemon(self.certificates, "mtls") as daemon:
+            self.assertEqual(self.attempt(daemon, daemon.context()), "TLSv1.3")
+            for shows in (
+                None,
+                self_signed(),
+                Authority("Other").client(),
+                authority().client(begins=-2 * DAY, ends=-DAY),
+                authority().issue(),
+            ):
+                context = client_context(authority(), self.certificates.folder, shows)
+                self.assertIsNone(self.attempt(daemon, context), shows)
+            self.assertEqual(daemon.request("GET", "/readyz")[0], 200)
+            self.assertNotIn("Traceback", daemon.log())
+
+    def test_plain_text_is_not_served(self) -> None:
+        with TLSDaemon(self.certificates) as daemon, daemon.dial() as plain:
+            plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            received = b""
+            try:
+                while data := plain.recv(1000):
+                    received += data
+            except ConnectionResetError:
+                received += b""
+            self.assertNotIn(b"HTTP", received)
+
+    def test_a_version_that_is_off_is_neither_offered_nor_served(self) -> None:
+        with TLSDaemon(self.certificates, transport__http__versions="http1") as daemon:
+            self.assertEqual(daemon.curl("--http2", "-w", "|%{http_version}", "/healthz").stdout, b"ok|1.1")
+            self.assertIsNone(self.attempt(daemon, daemon.context(alpn=["h2"])))
+        with Http2Daemon(self.certificates, transport__http__versions="http2") as daemon:
+            self.assertEqual(daemon.curl("--http2", "-w", "|%{http_version}", "/healthz").stdout, b"ok|2")
+            self.assertIsNone(self.attempt(daemon, daemon.context(alpn=["http/1.1"])))
+            status, _, body = TLSDaemon.request(daemon, "GET", "/healthz")
+            self.assertEqual(status, 505)
+            self.assertIn(b"This server speaks HTTP/2 only", body)
+
+
+class Http2Daemon(TLSDaemon):
+    """One that is asked over HTTP/2."""
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        with httpx.Client(http2=True, http1=False, verify=self.context(), timeout=PATIENCE) as client:
+            try:
+                answer = client.request(method, self.url + path, content=body, headers=headers)
+            except httpx.TransportError as error:
+                raise OSError(str(error)) from None
+        return answer.status_code, dict(answer.headers), answer.content
+
+
+class ReplacementTests(TLSTestCase):
+    def test_a_certificate_replaced_under_load(self) -> None:
+        after = authority().issue()
+        with TLSDaemon(self.certificates) as daemon:
+            for name in ("kept", "anew", "two"):
+                daemon.create(name)
+            load = _Load(daemon)
+            load.start()
+            self.wait_for(load.is_under_way)
+            self.certificates.replace(after)
+            self.wait_for(lambda: daemon.shows(after))
+            load.forget()
+            self.wait_for(load.is_under_way)
+            self.assertEqual(load.stop(), [])
+            self.assertIn("is used from now on", daemon.log())
+            for name, count in load.all_counts.items():
+                self.assertEqual(daemon.request("GET", f"/v1/stream/{name}")[2], b"x" * count)
+
+    def test_a_broken_one_keeps_the_old_and_says_so(self) -> None:
+        with TLSDaemon(self.certificates) as daemon:
+            self.certificates.certificate.write_bytes(b"-----BEGIN CERTIFICATE-----\nhalf")
+            self.wait_for(lambda: "The certificates stay as they were." in daemon.log())
+            self.assertTrue(daemon.shows(self.certificates.server))
+            daemon.process.send_signal(signal.SIGHUP)
+            after = authority().issue()
+            self.certificates.replace(after)
+            daemon.process.send_signal(signal.SIGHUP)
+            self.wait_for(lambda: daemon.shows(after))
+            self.assertNotIn("Traceback", daemon.log())
+
+
+class _Load:
+    """Appends on a connection that is kept, on new ones, and over HTTP/2, until it is stopped."""
+
+    def __init__(self, daemon: TLSDaemon) -> None:
+        self._daemon = daemon
+        self._over = threading.Event()
+        self._problems: list[str] = []
+        self._counts = dict.fromkeys(("kept", "anew", "two"), 0)
+        self.all_counts = dict(self._counts)
+        targets = (self._on_one_connection, self._on_new_ones, self._over_http2)
+        self._threads = [threading.Thread(target=self._guarded, args=(target,)) for target in targets]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def is_under_way(self) -> bool:
+        return bool(self._problems) or min(self._counts.values()) >= 10
+
+    def forget(self) -> None:
+        """Begin to count once more."""
+        self._counts = dict.fromkeys(self._counts, 0)
+
+    def stop(self) -> list[str]:
+        """End it, and say what went wrong."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        return self._problems
+
+    def _guarded(self, target: Callable[[], None]) -> None:
+        try:
+            target()
+        except Exception as error:
+            self._problems.append(f"{target.__name__}: {error!r}")
+
+    def _note(self, name: str, status: int) -> None:
+        if status != 204:
+            self._problems.append(f"{name}: {status}")
+        self._counts[name] += 1
+        self.all_counts[name] += 1
+        time.sleep(0.005)
+
+    def _on_one_connection(self) -> None:
+        connection = self._daemon.connection()
+        while not self._over.is_set():
+            connection.request("POST", "/v1/stream/kept", b"x", {"Content-Type": "text/plain"})
+            response = connection.getresponse()
+            response.read()
+            self._note("kept", response.status)
+        connection.close()
+
+    def _on_new_ones(self) -> None:
+        while not self._over.is_set():
+            self._note("anew", self._daemon.request("POST", "/v1/stream/anew", b"x", content_type="text/plain")[0])
+
+    def _over_http2(self) -> None:
+        with httpx.Client(http2=True, http1=False, verify=self._daemon.context(), timeout=PATIENCE) as client:
+            url = f"{self._daemon.url}/v1/stream/two"
+            while not self._over.is_set():
+                self._note("two", client.post(url, content=b"x", headers={"content-type": "text/plain"}).status_code)
+
+
+class StopTests(TLSTestCase):
+    def test_live_readers_over_http2_end_well(self) -> None:
+        with TLSDaemon(self.certificates) as daemon:
+            daemon.create("ending", body=b"hello")
+            command = [program("curl"), "-sSN", "--http2", "--cacert", str(self.certificates.ca)]
+            url = f"{daemon.url}/v1/stream/ending?offset=-1&live=sse"
+            tail = subprocess.Popen([*command, url], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            assert tail.stdout is not None
+            self.assertEqual(tail.stdout.readline(), b"event: data\n")
+            self.assertEqual(daemon.stop(), 0)
+            said = tail.communicate(timeout=PATIENCE)[0]
+            self.assertEqual((tail.returncode, b"curl:" in said), (0, False), said)
+
+
+class StartTests(SynchronousTestCase):
+    """The files that TLS needs, and what is said of them."""
+
+    def test_files_that_are_not_there(self) -> None:
+        output = test_start.RefusalTests("refusal").refusal(
+            port=free_port(),
+            transport__mode="tls",
+            transport__tls__cert_path="/no/such/file.pem",
+            transport__tls__key_path="/no/such/file.key",
+        )
+        self.assertIn("[check_tls_files] transport.tls.cert_path is '/no/such/file.pem', and there is no", output)
