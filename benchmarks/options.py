@@ -14,9 +14,9 @@ def _peer_arguments(parser: argparse.ArgumentParser) -> None:
     peers.add_argument("--peers", help=f"who is measured, of {', '.join(PEERS)}{usual}")
     command = "one more server, with {port} where its port on 127.0.0.1 goes"
     peers.add_argument("--peer", action="append", type=from_text, default=[], metavar="NAME=COMMAND", help=command)
-    ours = "ours,file-durable,file-fast,acid,memory,observed"
+    ours = "ours,file-durable,file-fast,acid,memory,observed,tls"
     peers.add_argument("--subject", default=ours, help="whose ratios are shown, and whose faults count")
-    peers.add_argument("--reference", default="node,ported,electric,silent", help="to whose figures")
+    peers.add_argument("--reference", default="node,ported,electric,silent,plain", help="to whose figures")
 
 
 def _load_arguments(parser: argparse.ArgumentParser) -> None:

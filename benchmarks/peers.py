@@ -34,6 +34,7 @@ class Peer:
     :param defaults: variables to set where the caller has none.
     :param sealed: the caller's ``DS_*`` variables are not handed on: they are meant for this server, not for it.
     :param ready: a path that it answers when it is ready.
+    :param secure: it serves over TLS, by the certificate ``{work}/server.pem`` and its key ``{work}/server.key``.
     :param keeps: what it has acknowledged is still there when its process is killed and started again.
     :param npm: the npm package that it needs, with its version.
     :param crate: the crate that has its program, with its version.
@@ -45,6 +46,7 @@ class Peer:
     defaults: Mapping[str, str] = field(default_factory=dict)
     sealed: bool = False
     ready: str = "/healthz"
+    secure: bool = False
     keeps: bool = False
     npm: str = ""
     crate: str = ""
@@ -97,6 +99,21 @@ def ours_observed(name: str, **settings: str) -> Peer:
 OBSERVED = ours_observed("observed")
 SILENT = ours_observed("silent", METRICS="false", ACCESS_LOG="none")
 
+#: The same in memory, without TLS and with it.
+PLAIN = replace(ours_in("memory"), name="plain")
+TLS = replace(
+    PLAIN,
+    name="tls",
+    secure=True,
+    environment={
+        **PLAIN.environment,
+        "DS_TRANSPORT__MODE": "tls",
+        "DS_TRANSPORT__HTTP__VERSIONS": "http1,http2",
+        "DS_TRANSPORT__TLS__CERT_PATH": "{work}/server.pem",
+        "DS_TRANSPORT__TLS__KEY_PATH": "{work}/server.key",
+    },
+)
+
 #: The reference server of the protocol's project, in memory, as it comes.
 NODE = Peer(
     name="node",
@@ -140,7 +157,7 @@ PEERS: Mapping[str, Peer] = {
     peer.name: peer
     for peer in (
         *(OURS, *map(ours_in, ("file-durable", "file-fast", "acid", "memory"))),
-        *(OBSERVED, SILENT, NODE, PORTED, ELECTRIC),
+        *(OBSERVED, SILENT, PLAIN, TLS, NODE, PORTED, ELECTRIC),
     )
 }
 

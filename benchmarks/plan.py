@@ -14,6 +14,7 @@ from benchmarks.overload import FLOODS, Throng, overload
 from benchmarks.peers import MEBIBYTE
 from benchmarks.replay import History, replay
 from benchmarks.scale import OPEN_FILES, scale, steps
+from benchmarks.secure import secure
 from benchmarks.servers import Server
 from benchmarks.speed import Load
 from benchmarks.sweep import Mortals, sweep
@@ -103,6 +104,10 @@ def _scale(options: argparse.Namespace) -> list[Measurement]:
     return [partial(scale, load=_storage_load(options), count=count) for count in steps(options.scale_to)]
 
 
+def _tls(options: argparse.Namespace) -> list[Measurement]:
+    return [partial(secure, load=_load(options))]
+
+
 def _sweep(options: argparse.Namespace) -> list[Measurement]:
     mortals = Mortals(
         streams=options.sweep_streams,
@@ -132,6 +137,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "durable": Benchmark(("file-durable", "file-fast", "acid", "ported", "electric"), _durable),
     "replay": Benchmark(("file-durable", "acid", "memory", "node", "ported", "electric"), _replay),
     "scale": Benchmark(("file-durable", "acid", "ported", "electric"), _scale, OPEN_FILES),
+    "tls": Benchmark(("plain", "tls"), _tls),
     "sweep": Benchmark(("file-durable", "acid", "memory"), _sweep),
     "overload": Benchmark(("memory", "file-durable"), _overload),
 }

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.generator import HOST, pinned
 from benchmarks.peers import CHECKOUT, HERE, MEBIBYTE, Peer, crate_folder
+from tests.support.authority import authority
 
 
 class ServerFailed(Exception):
@@ -60,6 +62,8 @@ class Server:
         self._command = [word.format(**places) for word in peer.command]
         if shutil.which(self._command[0]) is None:
             raise ServerFailed(f"{peer.name}: there is no {self._command[0]}")
+        if peer.secure:
+            authority().issue().write(work, "server")
         if open_files is not None:  # the hard limit too: some servers raise the soft one to it
             self._command = ["sh", "-c", f'ulimit -n {open_files} && exec "$@"', "sh", *self._command]
         self._launch()
@@ -94,13 +98,24 @@ class Server:
         """
         return "\n".join((self._work / "log").read_text(encoding="utf-8", errors="replace").splitlines()[-10:])
 
+    def connection(self, timeout: float) -> http.client.HTTPConnection:
+        """
+        A connection to ask it on.
+
+        :param timeout: the seconds that anything may take.
+        """
+        if not self.peer.secure:
+            return http.client.HTTPConnection(HOST, self.port, timeout=timeout)
+        context = ssl.create_default_context(cadata=authority().certificate_pem.decode())
+        return http.client.HTTPSConnection(HOST, self.port, timeout=timeout, context=context)
+
     def answers(self, path: str) -> bool:
         """
         Whether it answers a GET, with any status below 500.
 
         :param path: the path.
         """
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=2)
+        connection = self.connection(2)
         try:
             connection.request("GET", path)
             return connection.getresponse().status < 500

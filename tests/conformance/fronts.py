@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
+from tests.support.authority import authority
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 FRONTS = ("daemon", "web")
+
+#: What is added to a front's name where it serves over TLS.
+SECURE = "-https"
+SECURE_FRONTS = tuple(front + SECURE for front in FRONTS)
 
 #: The storages, and the variables that choose each.
 STORAGES: Mapping[str, Mapping[str, str]] = {
@@ -42,7 +49,7 @@ class FrontFailure(Exception):
 
 def chosen_fronts(choice: str) -> tuple[str, ...]:
     """Name the fronts meant by a command line's ``--front``."""
-    return FRONTS if choice == "both" else (choice,)
+    return {"both": FRONTS, "secure": SECURE_FRONTS}.get(choice, (choice,))
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,12 @@ def launch_of(front: str, python: Path, port: int, elsewhere: Path, storage: str
     environment["DS_STORAGE__DATA_DIR"] = str(elsewhere / "data")
     environment["DS_SERVER__BIND_ADDRESS"] = f"127.0.0.1:{port}"
     environment["DS_TRANSPORT__CONNECTION__LONG_POLL_TIMEOUT_SECS"] = str(LONG_POLL_SECONDS)
+    if front.endswith(SECURE):
+        front = front.removesuffix(SECURE)
+        certificate, key = authority().issue().write(elsewhere, "server")
+        environment["DS_TRANSPORT__MODE"] = "tls"
+        environment["DS_TRANSPORT__TLS__CERT_PATH"] = certificate
+        environment["DS_TRANSPORT__TLS__KEY_PATH"] = key
     if front == "daemon":
         twistd = python.parent / "twistd"
         return Launch((str(twistd), "-n", "--pidfile=", "durable-streams"), elsewhere, environment)
@@ -81,7 +94,11 @@ def free_port() -> int:
 
 
 class FrontProcess:
-    """One front, from its start to its exit status."""
+    """
+    One front, from its start to its exit status.
+
+    :ivar authority: a file with the certificate that clients are to trust; None where there is no TLS.
+    """
 
     def __init__(self, front: str, python: Path | None = None, storage: str = "memory") -> None:
         self.front = front
@@ -91,11 +108,15 @@ class FrontProcess:
         self._place = tempfile.TemporaryDirectory(prefix=f"durable-streams-{front}-")
         self._log = Path(self._place.name) / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self.authority: Path | None = None
+        if front.endswith(SECURE):
+            self.authority = Path(self._place.name) / "authority.pem"
+            self.authority.write_bytes(authority().certificate_pem)
 
     @property
     def base_url(self) -> str:
         """Where the front listens, without a path."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"{'http' if self.authority is None else 'https'}://127.0.0.1:{self._port}"
 
     def start(self) -> None:
         """Start the process and wait until its health page answers."""
@@ -143,10 +164,11 @@ class FrontProcess:
 
     def _wait_for_health(self) -> None:
         process = self._running()
+        context = None if self.authority is None else ssl.create_default_context(cafile=self.authority)
         deadline = time.monotonic() + START_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(f"{self.base_url}/healthz", timeout=2) as answer:
+                with urllib.request.urlopen(f"{self.base_url}/healthz", timeout=2, context=context) as answer:
                     if answer.status == HTTPStatus.OK:
                         return
             except OSError:

@@ -1,6 +1,6 @@
 """Run the official conformance suite against real processes of this server.
 
-``python -m tests.conformance.run [--front daemon|web|both] [--storage NAME] [--url URL] [--expect N]``
+``python -m tests.conformance.run [--front daemon|web|both|secure] [--storage NAME] [--url URL] [--expect N]``
 
 The suite is the npm package @durable-streams/server-conformance-tests, at its newest version.  The last
 line says ``N passed, M failed``; the exit status is 0 only if nothing failed.
@@ -14,9 +14,17 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-from tests.conformance.fronts import LONG_POLL_SECONDS, STORAGES, FrontProcess, chosen_fronts
+from tests.conformance.fronts import (
+    FRONTS,
+    LONG_POLL_SECONDS,
+    SECURE_FRONTS,
+    STORAGES,
+    FrontProcess,
+    chosen_fronts,
+)
 from tests.conformance.npm import install_newest
 from tests.conformance.processes import ProgramFailure, leave_on_sigterm, run_bounded
 from tests.conformance.report import SuiteResult, read_report
@@ -31,8 +39,9 @@ LONG_POLL_SLACK_SECONDS = 8
 """Added to what the suite is told about long-polls: it only bounds its own tests by that, plus one second."""
 
 
-def run_suite(base_url: str) -> SuiteResult:
-    """Run the installed suite once against the server at `base_url`."""
+def run_suite(base_url: str, authority: Path | None = None) -> SuiteResult:
+    """Run the installed suite once against the server at `base_url`, whose certificate is of `authority`."""
+    trusting = {} if authority is None else {"NODE_EXTRA_CA_CERTS": str(authority)}
     with tempfile.TemporaryDirectory(prefix="durable-streams-suite-") as place:
         report = Path(place) / "report.json"
         ended = run_bounded(
@@ -43,6 +52,7 @@ def run_suite(base_url: str) -> SuiteResult:
                 "CONFORMANCE_BASE_URL": base_url,
                 "CONFORMANCE_LONG_POLL_MS": str((LONG_POLL_SECONDS + LONG_POLL_SLACK_SECONDS) * 1000),
                 "CI": "1",
+                **trusting,
             },
         )
         if ended.status is None:
@@ -69,14 +79,17 @@ def run_all(storages: Iterable[str], fronts: Iterable[str], at_once: int) -> Ite
     """Run the suite against each storage behind each front, some at a time, and say how each went, in order."""
     pairs = [(storage, front) for storage in storages for front in fronts]
     with ThreadPoolExecutor(at_once) as pool:
-        running = [pool.submit(against, FrontProcess(front, storage=storage), run_suite) for storage, front in pairs]
+        running = []
+        for storage, front in pairs:
+            process = FrontProcess(front, storage=storage)
+            running.append(pool.submit(against, process, partial(run_suite, authority=process.authority)))
         for (storage, front), result in zip(pairs, running, strict=True):
             yield f"{storage}, {front}", result.result()
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance.run", description="official suite")
-    parser.add_argument("--front", choices=("daemon", "web", "both"), default="both")
+    parser.add_argument("--front", choices=(*FRONTS, *SECURE_FRONTS, "both", "secure"), default="both")
     parser.add_argument("--storage", choices=tuple(STORAGES), action="append", help="all of them, unless given")
     parser.add_argument("--at-once", type=int, default=2, help="how many servers are tested at a time")
     parser.add_argument("--url", help="test the server that already listens there, and start none")

@@ -20,9 +20,14 @@ reactor = cast(Any, running_reactor)
 def main(port: int) -> None:
     """Serve until SIGTERM."""
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)])
-    daemon = Daemon(load(None, None, os.environ).settings, reactor)
+    settings = load(None, None, os.environ).settings
+    daemon = Daemon(settings, reactor)
     daemon.start_without_port()
-    reactor.listenTCP(port, Site(daemon.tree, parsePOSTFormSubmission=False), backlog=1024, interface="127.0.0.1")
+    site: Any = Site(daemon.tree, parsePOSTFormSubmission=False)
+    if settings.transport.mode == "http":
+        reactor.listenTCP(port, site, backlog=1024, interface="127.0.0.1")
+    else:
+        daemon.listeners.bind(site)
     reactor.callWhenRunning(lambda: signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(reactor.stop)))
     reactor.addSystemEventTrigger("before", "shutdown", daemon.stopService)
     reactor.run()
