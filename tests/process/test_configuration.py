@@ -147,7 +147,8 @@ class CheckTests(SynchronousTestCase):
     def test_settings_that_are_right(self) -> None:
         ended = self.check(storage__mode="file-durable")
         self.assertEqual(
-            (0, "The settings are right. The server would listen on http://127.0.0.1:0.\n"), (ended.returncode, ended.stdout)
+            (0, "The settings are right. The server would listen on http://127.0.0.1:0.\n"),
+            (ended.returncode, ended.stdout),
         )
         self.assertRegex(ended.stderr, r"^Warning: http\.cors_origins is \*: .*\n$")
 
