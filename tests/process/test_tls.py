@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.process import test_start
 from tests.support.authority import DAY, Authority, authority, self_signed
-from tests.support.daemon import PATIENCE, free_port, read_until
+from tests.support.daemon import PATIENCE, Daemon, free_port, read_until
 from tests.support.handshakes import client_context
 from tests.support.programs import program
 from tests.support.tls_daemon import Certificates, TLSDaemon
@@ -163,6 +163,32 @@ class HandshakeTests(TLSTestCase):
             status, _, body = TLSDaemon.request(daemon, "GET", "/healthz")
             self.assertEqual(status, 505)
             self.assertIn(b"This server speaks HTTP/2 only", body)
+
+
+class EndpointTests(TLSTestCase):
+    def test_http2_on_endpoints_of_twisteds_and_ours(self) -> None:
+        folder = self.certificates.folder
+        pems = folder / "pems"
+        pems.mkdir()
+        (pems / "server.pem").write_bytes(self.certificates.key.read_bytes() + self.certificates.server.certificate_pem)
+        plain, twisteds, ours = free_port(), free_port(), free_port()
+        mutual = (
+            f"certificate={self.certificates.certificate}:key={self.certificates.key}:clientCA={self.certificates.ca}"
+        )
+        listen = (
+            f"http:{plain}:interface=127.0.0.1",
+            f"tls:{pems}:{twisteds}:interface=127.0.0.1",
+            f"mtls:{ours}:interface=127.0.0.1:{mutual}",
+        )
+        with Daemon(plain, server__listen=",".join(listen), transport__http__versions="http1,http2") as daemon:
+            self.assertEqual(daemon.request("GET", "/healthz")[2], b"ok")
+            command = [program("curl"), "-sS", "--max-time", str(PATIENCE), "--cacert", str(self.certificates.ca)]
+            command += ["--cert", self.certificates.client, "--key", self.certificates.client_key]
+            for port in (twisteds, ours):
+                for option, version in (("--http1.1", b"1.1"), ("--http2", b"2")):
+                    words = [*command, option, "-w", "|%{http_version}", f"https://localhost:{port}/healthz"]
+                    answer = subprocess.run(words, capture_output=True, timeout=2 * PATIENCE, check=False)
+                    self.assertEqual(answer.stdout, b"ok|" + version, answer)
 
 
 class Http2Daemon(TLSDaemon):

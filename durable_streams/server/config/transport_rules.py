@@ -31,7 +31,8 @@ def broken_versions(stated: Stated) -> Iterator[Broken]:
     name = "transport.http.versions"
     if not versions:
         yield Broken("EmptyHttpVersions", name, "a list of http1, http2 or both")
-    if "http2" in versions and transport.mode == "http":
+    # Endpoints of server.listen have TLS of their own, or have none and speak HTTP/1.1.
+    if "http2" in versions and transport.mode == "http" and not stated.settings.server.listen:
         yield Broken(
             "HttpModeDoesNotSupportHttp2",
             name,
