@@ -53,6 +53,8 @@ class KeptStorage(MemoryStorage):
         other = type(self)(self._limits)
         kept = {name: value for name, value in vars(self).items() if name != "_listener"}
         vars(other).update(kept)
+        # What there is was written by the one before.
+        other._unwritten = other._bytes
         vars(self).clear()
         return other
 
