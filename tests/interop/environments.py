@@ -16,7 +16,9 @@ SERVER = "durable-streams-server"
 PLUGIN = "durable-streams"
 PROBE = Path(__file__).resolve().parent / "probe.py"
 PIP_SECONDS = 300.0
-NOT_COPIED = shutil.ignore_patterns(".git", "node_modules", "build", "dist", "*.egg-info", "__pycache__", ".*_cache")
+NOT_COPIED = shutil.ignore_patterns(
+    "_trial_temp*", ".git", "node_modules", "build", "dist", "*.egg-info", "__pycache__", ".*_cache"
+)
 
 
 @dataclass(frozen=True)
