@@ -150,6 +150,25 @@ class GatheringTests(TestCase):
         other.say(b"a")
         self.assertEqual(await other.hears(1), b"A")
 
+    async def test_a_bug_at_the_end_of_one_ends_no_other(self) -> None:
+        one, other = await self.connect(), await self.connect()
+        one.say(b"a")
+        await one.hears(1)
+        server: Any = self.servers[0]
+        end = server.connectionLost
+
+        def end_badly(reason: Failure) -> None:
+            end(reason)
+            raise ZeroDivisionError
+
+        server.connectionLost = end_badly
+        cast(Any, one.transport).loseConnection()
+        await server.lost
+        await deferLater(reactor, 0)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        other.say(b"b")
+        self.assertEqual(await other.hears(1), b"B")
+
     async def test_those_that_are_left_are_read_when_the_port_is_closed(self) -> None:
         client = await self.connect()
         client.say(b"a")
@@ -289,6 +308,30 @@ class ShareTests(TestCase):
         gone, other = (reader for reader in readers if reader is not first)
         cast(Any, gone.transport).connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.turn() + self.turn(), [other])
+
+    def test_one_that_has_its_descriptor_by_then_is_left_alone(self) -> None:
+        readers = [self.connect(MOST) for _ in range(3)]
+        self.say(*readers)
+        (first,) = self.turn()
+        gone, other = (reader for reader in readers if reader is not first)
+        server = cast(Any, gone.transport)
+        descriptor = server.fileno()
+        self.sockets[gone].close()
+        server.connectionLost(Failure(ConnectionDone()))
+        ours, theirs = socket.socketpair()
+        # One of the two has it, as the lowest that is free; what it is said to be ready for was not meant for it.
+        self.assertIn(descriptor, (ours.fileno(), theirs.fileno()))
+        if theirs.fileno() != descriptor:
+            ours, theirs = theirs, ours
+        theirs.setblocking(False)
+        heir = Scribe(self.served, self.clock)
+        heir.makeConnection(
+            cast(Any, GatheredServer(self.gathered, theirs, heir, ("", 0), None, 0, reactor)),
+        )
+        cast(Any, heir.transport).startReading()
+        self.sockets[heir] = ours
+        self.assertEqual(self.turn() + self.turn(), [other])
+        self.assertFalse(heir.lost.called)
 
     def test_one_that_is_slow_to_take_what_it_is_sent_waits_for_its_turn(self) -> None:
         reader = self.connect(0.0)

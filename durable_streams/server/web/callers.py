@@ -119,7 +119,12 @@ def subject_of(transport: Any) -> str | None:
     certificate = transport.getPeerCertificate()
     if certificate is None:
         return None
-    subject: str = certificate.to_cryptography().subject.rfc4514_string()
+    try:
+        subject: str = certificate.to_cryptography().subject.rfc4514_string()
+    except ValueError:
+        # Old authorities write in alphabets that the library refuses; OpenSSL, which has let it in, does not.
+        parts = certificate.get_subject().get_components()
+        subject = ",".join(f"{name.decode()}={value.decode('utf-8', 'backslashreplace')}" for name, value in parts)
     return subject
 
 

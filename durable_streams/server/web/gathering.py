@@ -86,8 +86,10 @@ class Gathered:
         self._others = select.epoll()
         self._ready.register(self._others, _IN)
         # Those of the others that were ready together, and have not had their turn yet.
-        self._left: list[tuple[int, int]] = []
+        self._left: list[tuple[GatheredServer, int]] = []
         self._members: dict[int, GatheredServer] = {}
+        # How many of them are writers that are waited for.
+        self._urgent = 0
         self._written = -LULL
         self._alive = 0
         self._closing = False
@@ -105,6 +107,10 @@ class Gathered:
 
     def doRead(self) -> None:
         members = self._members
+        if not self._urgent:
+            now = self._seconds()
+            self._serve_others(now + (LEAST if now - self._written < LULL else MOST))
+            return
         others = False
         started = self._seconds()
         events = self._ready.poll(0, len(members) + 1)
@@ -121,14 +127,16 @@ class Gathered:
             self._serve_others(now + (max(now - started, LEAST) if now - self._written < LULL else MOST))
 
     def _serve_others(self, end: float) -> None:
-        if not self._left:
-            self._left = self._others.poll(0, len(self._members) or 1)
-            self._left.reverse()
         left = self._left
+        if not left:
+            # By themselves: until its turn has come, one may be gone, and another have its descriptor.
+            members = self._members
+            for descriptor, event in self._others.poll(0, len(members) or 1):
+                left.append((members[descriptor], event))
+            left.reverse()
         while left:
-            descriptor, event = left.pop()
-            member = self._members.get(descriptor)
-            if member is not None:
+            member, event = left.pop()
+            if member.watched:
                 self._serve(member, event)
                 if self._seconds() >= end:
                     return
@@ -148,7 +156,11 @@ class Gathered:
             _log.failure("A connection could not be served.")
             why = sys.exc_info()[1]
         if why:
-            self._reactor._disconnectSelectable(member, why, bool(event & _IN))
+            try:
+                self._reactor._disconnectSelectable(member, why, bool(event & _IN))
+            except Exception:
+                # An error here would end the reading of all.
+                _log.failure("A connection could not be ended well.")
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor ends."""
@@ -162,11 +174,13 @@ class Gathered:
         if not before:
             member.gathered = member.fileno()
             self._members[member.gathered] = member
+            self._urgent += member.urgent
             poller.register(member.gathered, events)
         elif events:
             poller.modify(member.gathered, events)
         else:
             del self._members[member.gathered]
+            self._urgent -= member.urgent
             poller.unregister(member.gathered)
 
     def sort(self, member: GatheredServer, urgent: bool) -> None:
@@ -254,8 +268,10 @@ class GatheredServer(Server):
         self._readers.watch(self, self.watched & ~_OUT)
 
     def connectionLost(self, reason: Failure) -> None:
-        super().connectionLost(reason)
-        self._readers.left()
+        try:
+            super().connectionLost(reason)
+        finally:
+            self._readers.left()
 
 
 class PromptServer(GatheredServer):

@@ -1,0 +1,60 @@
+"""Whose certificate it is, in whatever alphabet an authority has written it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from OpenSSL import crypto
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.web.callers import subject_of
+
+_PRINTABLE, _T61 = b"\x13", b"\x14"
+
+
+def certificate_of(name: str) -> bytes:
+    """Make a certificate of a common name, in DER."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COUNTRY_NAME, "DE"), x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+class Connection:
+    """A connection whose client has shown a certificate."""
+
+    def __init__(self, der: bytes | None) -> None:
+        self._der = der
+
+    def getPeerCertificate(self) -> Any:
+        return None if self._der is None else crypto.load_certificate(crypto.FILETYPE_ASN1, self._der)
+
+
+class SubjectTests(SynchronousTestCase):
+    def test_it_is_written_as_a_distinguished_name(self) -> None:
+        self.assertEqual(subject_of(Connection(certificate_of("reporter"))), "CN=reporter,C=DE")
+
+    def test_without_one_there_is_none(self) -> None:
+        self.assertIsNone(subject_of(Connection(None)))
+
+    def test_one_that_the_library_can_not_read_is_still_told(self) -> None:
+        der = certificate_of("J_rgen")
+        utf8 = b"\x0c\x06J_rgen"
+        self.assertIn(utf8, der)
+        old = der.replace(utf8, _T61 + b"\x06J\xfcrgen")
+        self.assertEqual(subject_of(Connection(old)), "C=DE,CN=J\\xfcrgen")
