@@ -214,22 +214,22 @@ class StreamChannel(Protocol):
             self._note(asked, number, answer, began_at)
         if caller.client is None:
             # As below, in one step: it is most requests.
-            head = b"%bX-Request-Id: %b-%x\r\n" % (answer.head, RUN, number)
+            name = b"X-Request-Id: %b-%x\r\n" % (RUN, number)
         else:
-            head = b"%bX-Request-Id: %b\r\n" % (answer.head, request_id(number, caller))
+            name = b"X-Request-Id: %b\r\n" % request_id(number, caller)
         connection = b""
         if not self._lives_on:
             connection = CLOSE
         elif old:
             connection = KEEP_ALIVE
         if not isinstance(body, bytes):
-            self._stream(STATUS_LINES[status] + self.factory.date_line + head, body, connection, old)
+            self._stream(STATUS_LINES[status] + self.factory.date_line + answer.head + name, body, connection, old)
             return
         method = b"" if asked is None else asked.method
         end = b"Content-Length: %d\r\n\r\n" % len(body) if has_length(status, method, body) else b"\r\n"
         if method != b"HEAD":
             end += body
-        self._write(b"".join((STATUS_LINES[status], self.factory.date_line, head, connection, end)))
+        self._write(b"".join((STATUS_LINES[status], self.factory.date_line, answer.head, name, connection, end)))
         self._answered()
 
     def _stream(self, head: bytes, body: Body, connection: bytes, old: bool) -> None:

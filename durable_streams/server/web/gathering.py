@@ -142,16 +142,10 @@ class Gathered:
                     return
 
     def _serve(self, member: GatheredServer, event: int) -> None:
-        # What was true when epoll was asked may not be any more.
-        event &= member.watched | _ENDED
-        why: Any = None
+        why: Any
         try:
-            if event & _IN:
-                why = member.doRead()
-            elif event & _ENDED:
-                why = ConnectionDone() if member.watched & _IN else ConnectionLost()
-            if event != _IN and not why and event & member.watched & _OUT:
-                why = member.doWrite()
+            # Nearly always it is only this.
+            why = member.doRead() if event == _IN == member.watched else self._read_and_write(member, event)
         except BaseException:
             _log.failure("A connection could not be served.")
             why = sys.exc_info()[1]
@@ -161,6 +155,19 @@ class Gathered:
             except Exception:
                 # An error here would end the reading of all.
                 _log.failure("A connection could not be ended well.")
+
+    @staticmethod
+    def _read_and_write(member: GatheredServer, event: int) -> Any:
+        # What was true when epoll was asked may not be any more.
+        event &= member.watched | _ENDED
+        why: Any = None
+        if event & _IN:
+            why = member.doRead()
+        elif event & _ENDED:
+            why = ConnectionDone() if member.watched & _IN else ConnectionLost()
+        if not why and event & member.watched & _OUT:
+            why = member.doWrite()
+        return why
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor ends."""
