@@ -344,6 +344,53 @@ class LegacyTests(LogsTestCase):
         self.assertEqual((said["message"], said["x"], said["time"]), ("1", 1, "2027-01-15T08:00:00.250Z"))
 
 
+class Disk(BytesIO):
+    """A file on a disk that may have room for so many bytes more only."""
+
+    room: int | None = None
+
+    def write(self, data: Any, /) -> int:
+        if self.room is None:
+            return super().write(data)
+        if not self.room:
+            raise OSError(28, "No space left on device")
+        taken, self.room = data[: self.room], self.room - len(data[: self.room])
+        return super().write(taken)
+
+
+class LostLinesTests(LogsTestCase):
+    def setUp(self) -> None:
+        self.written = self.disk = Disk()
+        self.use(self.settings)
+
+    def test_what_could_not_be_written_is_told_when_something_can_be(self) -> None:
+        self.log.info("one")
+        self.disk.room = 10
+        for word in ("two", "three", "four"):
+            self.log.info(word)
+        self.disk.room = None
+        self.log.info("five")
+        self.log.info("six")
+        first, torn, lost, fifth, sixth = self.lines
+        self.assertEqual([first, fifth, sixth], [f"info [tests.here] {word}" for word in ("one", "five", "six")])
+        self.assertEqual(len(torn), 10)
+        self.assertTrue(
+            lost.endswith(
+                "error [durable_streams.server.logs] 3 lines of the log could not be written before this one."
+            )
+        )
+
+    def test_a_disk_that_is_full_again_loses_no_count(self) -> None:
+        self.disk.room = 0
+        self.log.info("one")
+        self.disk.room = 5
+        self.log.info("two")
+        self.disk.room = None
+        self.log.info("three")
+        self.assertIn("2 lines of the log could not be written", self.text)
+        self.assertTrue(self.text.endswith("three\n"))
+
+
 class FileTests(LogsTestCase):
     def setUp(self) -> None:
         folder = Path(self.mktemp())

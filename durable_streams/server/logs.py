@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from time import time
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -60,7 +61,13 @@ class Logs:
 
     def __init__(self, settings: ObservabilitySettings, destination: Destination | None = None) -> None:
         self._path = settings.log_file
-        self._destination: Destination = sys.stdout.buffer if destination is None else destination
+        # How many lines were lost since the last one that was written, and whether that one was, whole.
+        self._lost = 0
+        self._torn = False
+        if destination is None:
+            # There is none where it was closed before the start.
+            destination = open(os.devnull, "wb") if sys.stdout is None else sys.stdout.buffer  # noqa: SIM115 (to stay)
+        self._destination: Destination = destination
         if self._path is not None:
             try:
                 self._destination = _open(self._path)
@@ -113,10 +120,22 @@ class Logs:
                 line = self._write_event(event)
             except Exception:
                 line = as_json(_stand_in(event)) if self._write_event is as_json else as_text(_stand_in(event))
-            self._destination.write(line.encode("utf-8", "backslashreplace") + b"\n")
-            self._destination.flush()
-        except Exception:  # noqa: S110 (there is nobody left to tell)
-            pass
+            self._write(line.encode("utf-8", "backslashreplace") + b"\n")
+        except Exception:
+            # There is nobody to tell, until something can be written again.
+            self._lost += 1
+
+    def _write(self, line: bytes) -> None:
+        if self._lost:
+            lost = self._write_event(_loss(self._lost)).encode() + b"\n"
+            line = (b"\n" if self._torn else b"") + lost + line
+        written = self._destination.write(line)
+        self._destination.flush()
+        self._torn = isinstance(written, int) and 0 < written < len(line)
+        if self._torn or written == 0:
+            self._lost += 1
+        else:
+            self._lost = 0
 
 
 @implementer(ILogObserver)
@@ -148,6 +167,17 @@ def level_of(event: LogEvent) -> str:
     if name == "info" and (namespace.startswith("twisted.") or namespace == "log_legacy"):
         return "debug"
     return name if name in LEVELS else "info"
+
+
+def _loss(count: int) -> LogEvent:
+    """Say how many lines there are not."""
+    return {
+        "log_level": LogLevel.error,
+        "log_namespace": __name__,
+        "log_time": time(),
+        "log_format": "{count} lines of the log could not be written before this one.",
+        "count": count,
+    }
 
 
 def _stand_in(event: LogEvent) -> LogEvent:

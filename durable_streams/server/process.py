@@ -36,6 +36,14 @@ class StartFailed(SystemExit, Exception):
         self.code = 1
 
 
+class Stopped(SystemExit, Exception):
+    """The process was told to end before it had started."""
+
+    def __init__(self) -> None:
+        super().__init__("Stopped by a signal before it had started.")
+        self.code = 0
+
+
 class Complaints:
     """Where a start that fails says why: what stderr is before twistd makes it a part of the log, or closes it."""
 
@@ -67,6 +75,7 @@ class Process(Service):
         self._logs = logs
         self._read_again = read_again
         self._complaints = Complaints()
+        self._started = self._ending = False
         self._daemon = Daemon(settings, reactor)
 
     def privilegedStartService(self) -> None:
@@ -74,7 +83,9 @@ class Process(Service):
         Bind the ports, which may need more rights than the process keeps.
 
         :raises StartFailed: they can't be had.
+        :raises Stopped: it is to end.
         """
+        self._take_signals()
         try:
             self._daemon.privilegedStartService()
         except StartupError as error:
@@ -85,10 +96,18 @@ class Process(Service):
         Start to serve. What takes longer than a moment goes on when the reactor runs.
 
         :raises StartFailed: it is known by now that it can't be done.
+        :raises Stopped: it is to end.
         """
         super().startService()
         failed: list[Failure] = []
-        started = self._daemon.start()
+        try:
+            started = self._daemon.start()
+        except Stopped:
+            _log.info("The server was stopped before it had started.")
+            self._daemon.listeners.stop()
+            raise
+        self._started = True
+        # The reactor has taken them for itself by then.
         self._reactor.callWhenRunning(self._take_signals)
         started.addCallbacks(self._serving, failed.append)
         if failed:
@@ -126,13 +145,27 @@ class Process(Service):
     def _take_signals(self) -> None:
         # The reactor's own handlers make twistd end itself by the signal once everything has stopped well.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self._reactor.callFromThread(self._end, 0))
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
+            signal.signal(number, self._told_to_end)
+        signal.signal(signal.SIGHUP, self._told_to_reload)
+
+    def _told_to_end(self, *_: object) -> None:
+        if not self._started:
+            raise Stopped
+        self._reactor.callFromThread(self._reactor.callWhenRunning, self._end, 0)
+
+    def _told_to_reload(self, *_: object) -> None:
+        # Before it has started there is nothing that could be out of date.
+        if self._started:
+            self._reactor.callFromThread(self._reload)
 
     def _end(self, status: int) -> None:
         if status:
             _exit_with(status)
-        if self._reactor.running:
+        if self._ending:
+            _log.info("The server is told again to stop, and hangs up on everybody.")
+            self._daemon.hang_up()
+        else:
+            self._ending = True
             self._reactor.stop()
 
     def _reload(self) -> None:
@@ -148,7 +181,7 @@ class Process(Service):
         else:
             if self._logs is not None:
                 self._logs.set_level(level)
-            _log.info("Certificates, log file and log level were taken up again; the level is {least}.", least=level)
+            _log.info("Certificates and log file were looked at again; the log's level is {least}.", least=level)
         systemd.notify(systemd.READY)
 
 

@@ -90,6 +90,10 @@ class Daemon(Service):
         self.streams.startService()
         super().startService()
 
+    def hang_up(self) -> None:
+        """Wait for nobody any longer who is still served while the server stops."""
+        self._fronts.factory.abort()
+
     def reload(self) -> None:
         """Take up certificates that have changed."""
         self.listeners.reload()

@@ -99,6 +99,7 @@ class Options(usage.Options):
         from .service import Daemon  # noqa: PLC0415 (as above)
 
         try:
+            self._check_log()
             places = concealed(Daemon(self["settings"], reactor).listeners.describe())
         except StartupError as error:
             raise refusal(error) from None
@@ -111,16 +112,44 @@ class Options(usage.Options):
 
         :raises StartupError: the file can't be opened.
         """
-        twistd = self.parent
-        if twistd is None or not self._logs_by_itself:
-            return None
         wanted: ObservabilitySettings = self["settings"].observability
-        path = wanted.log_file or twistd["logfile"] or (None if twistd["nodaemon"] else "twistd.log")
-        # twistd goes elsewhere when it becomes a daemon.
-        where = None if path is None or path == "-" else os.path.abspath(path)
-        logs = Logs(replace(wanted, log_file=where))
+        if not self._logs_by_itself:
+            if wanted.log_file is not None or wanted.log_format != "text":
+                _log.warn("twistd was told how to log: observability.log_file and log_format are of no effect.")
+            return None
+        logs = Logs(replace(wanted, log_file=self._log_path()))
         _opened.append(logs)
         return logs
+
+    def _log_path(self) -> str | None:
+        """
+        Say where the log goes; None for the standard output.
+
+        :raises StartupError: a daemon has none.
+        """
+        twistd = self.parent
+        path = self["settings"].observability.log_file
+        if path is None and twistd is not None:
+            path = twistd["logfile"] or (None if twistd["nodaemon"] else "twistd.log")
+            if path == "-" and not twistd["nodaemon"]:
+                raise StartupError(
+                    "validate_config",
+                    "--logfile is -, and a daemon has no standard output. Name a file, or stay in front with -n.",
+                )
+        # twistd goes elsewhere when it becomes a daemon.
+        return None if path is None or path == "-" else os.path.abspath(path)
+
+    def _check_log(self) -> None:
+        """
+        :raises StartupError: the log can't be written.
+        """
+        path = self._log_path()
+        if path is not None and not os.access(path if os.path.exists(path) else os.path.dirname(path), os.W_OK):
+            raise StartupError(
+                "validate_config",
+                f"observability.log_file is {path}, which can't be written. Make its directory, let the server write "
+                "there, or choose another.",
+            )
 
 
 def makeService(options: Options) -> IService:

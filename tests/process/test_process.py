@@ -95,6 +95,46 @@ class SlowStartTests(ProcessTestCase):
         self.assertNotIn("Traceback", log)
 
 
+class EarlySignalTests(ProcessTestCase):
+    """A signal that comes when the ports are bound, and the reactor does not run yet."""
+
+    def bound(self) -> SlowDaemon:
+        daemon = SlowDaemon(str(self.folder))
+        self.addCleanup(daemon.close)
+        wait_for(lambda: _is_bound(daemon.port), "a port")
+        return daemon
+
+    def test_it_ends_as_later(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            daemon = self.bound()
+            self.assertEqual(daemon.stop(number), 0)
+            self.assertNotIn("Traceback", daemon.log())
+
+    def test_a_reload_is_none(self) -> None:
+        daemon = self.bound()
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.permit()
+        wait_for(lambda: daemon.answers() and daemon.request("GET", "/readyz")[0] == 200, "readiness")
+        self.assertEqual(daemon.stop(), 0)
+
+    def test_who_has_started_a_daemon_hears_of_its_end(self) -> None:
+        port = free_port()
+        launcher = subprocess.Popen(
+            (sys.executable, "-m", "tests.support.slow_daemon", str(self.folder / "permission"), "durable-streams"),
+            env=environment(port, storage__mode="file-durable", storage__data_dir=str(self.folder / "data")),
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.addCleanup(launcher.wait)
+        self.addCleanup(launcher.kill)
+        wait_for(lambda: _is_bound(port), "a port")
+        os.kill(int((self.folder / "twistd.pid").read_text()), signal.SIGTERM)
+        # Had the second gone by already, it has started.
+        self.assertIn(launcher.wait(PATIENCE), (0, 1))
+        wait_for(lambda: not (self.folder / "twistd.pid").exists(), "the end of the pid file")
+
+
 class FailureTests(ProcessTestCase):
     """What a start that fails leaves, and says."""
 
@@ -138,6 +178,24 @@ class FailureTests(ProcessTestCase):
         self.assertIn("[open_storage] storage.mode is file-durable and storage.data_dir", ended.stderr)
         self.assertFalse((self.folder / "twistd.pid").exists())
         self.assertIn("[open_storage]", (self.folder / "twistd.log").read_text())
+
+    def test_a_daemon_has_no_standard_output(self) -> None:
+        ended = self.run_to_end((*TWISTD_AS_DAEMON, "--logfile", "-", "durable-streams"))
+        self.assertEqual(ended.returncode, 1)
+        self.assertTrue(ended.stderr.startswith("[validate_config] --logfile is -, and a daemon has no"), ended.stderr)
+
+    def test_a_log_that_can_not_be_written_is_found_by_a_check(self) -> None:
+        log = str(self.folder / "none" / "log")
+        ended = self.run_to_end((*TWISTD, "--check"), observability__log_file=log)
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn(f"[validate_config] observability.log_file is {log}, which can't be written", ended.stderr)
+
+    def test_without_a_standard_output_it_serves_all_the_same(self) -> None:
+        class Mute(Daemon):
+            command = ("sh", "-c", 'exec "$@" >&-', "sh", *TWISTD)
+
+        with Mute() as daemon:
+            self.assertEqual(daemon.stop(), 0)
 
 
 class DaemonTests(ProcessTestCase):
@@ -234,7 +292,7 @@ class ReloadTests(ProcessTestCase):
             daemon.request("GET", "/v1/stream/before")
             wait_for(lambda: self.said("before"), "the first line")
             (self.folder / "log").rename(self.folder / "log.1")
-            self.hang_up(daemon, "the level is info")
+            self.hang_up(daemon, "the log's level is info")
             daemon.request("GET", "/v1/stream/after")
             wait_for(lambda: self.said("after"), "the next line")
             self.assertFalse(self.said("before"))
@@ -247,7 +305,7 @@ class ReloadTests(ProcessTestCase):
             time.sleep(0.5)
             daemon.request("GET", "/v1/stream/unsaid")
             self.write("info")
-            self.hang_up(daemon, "the level is info")
+            self.hang_up(daemon, "the log's level is info")
             daemon.request("GET", "/v1/stream/said")
             wait_for(lambda: self.said("/v1/stream/said"), "the line")
             self.assertFalse(self.said("unsaid"))
@@ -291,6 +349,11 @@ class ServiceManagerTests(ProcessTestCase):
         with Daemon() as daemon:
             self.assertEqual(daemon.stop(), 0)
             self.assertIn("can't be told", daemon.log())
+
+
+def _is_bound(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _alive(number: int) -> bool:

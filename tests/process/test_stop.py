@@ -66,6 +66,20 @@ class StopTests(SynchronousTestCase):
             for connection in (stalled, unfinished, half):
                 connection.close()
 
+    def test_told_twice_it_waits_for_nobody(self) -> None:
+        with Daemon() as daemon:
+            daemon.create("large", "application/octet-stream", b"x" * 10_000_000)
+            stalled = daemon.get("/v1/stream/large", receive_buffer=16_384)
+            self.addCleanup(stalled.close)
+            daemon.request("GET", "/healthz")
+            daemon.process.send_signal(signal.SIGTERM)
+            time.sleep(1)
+            self.assertIsNone(daemon.process.poll())
+            began_at = time.monotonic()
+            self.assertEqual(daemon.stop(), 0)
+            self.assertLess(time.monotonic() - began_at, 10)
+            self.assertNotIn("Traceback", daemon.log())
+
     def test_an_idle_connection_is_closed_at_once(self) -> None:
         with Daemon() as daemon:
             idle = daemon.get("/healthz")
