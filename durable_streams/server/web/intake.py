@@ -257,14 +257,15 @@ class Intake:
             self._between = False
             self._fed = 0
         self._fed += len(data)
-        rest = data
+        packet = rest = data
         while rest and not self.deaf:
-            self._packet, rest = rest, b""
+            self._packet = packet = rest
+            rest = b""
             try:
-                self._feed(self._packet)
+                self._feed(packet)
             except httptools.HttpParserUpgrade as upgrade:
                 # We upgrade to nothing: the request was taken as it stands, and the next one follows it.
-                rest = data = data[upgrade.args[0] :]
+                rest = packet[upgrade.args[0] :]
                 if self._interrupted:
                     rest = self._without_upgrade(self._parser.get_method()) + rest
                 self._renew()
@@ -273,7 +274,7 @@ class Intake:
             except httptools.HttpParserError as error:
                 self._refuse(BadFraming(f"This is not HTTP/1.1 as the server reads it: {error}."))
         if self._url and not self.deaf:
-            self._count(len(data))
+            self._count(len(packet))
 
     def _is_known(self, data: bytes) -> bool:
         """Take in a whole request whose headers are known, if it is one."""
@@ -300,16 +301,18 @@ class Intake:
         """
         Write the head that was read once more, as a client would that asks for no other protocol.
 
-        What came behind it would otherwise be taken for the next request, and it is not the client's to say so.
+        What came behind it would otherwise be taken for the next request, and it is not the client's to say so. It is
+        never longer than what the client wrote: that was held to its limit already.
         """
         fields = self._headers.items() if self._fields is None else self._fields
-        lines = [b"%b: %b\r\n" % field for field in fields if field[0].lower() not in (b"connection", b"upgrade")]
+        lines = [b"%b:%b\r\n" % field for field in fields if field[0].lower() not in (b"connection", b"upgrade")]
         lines.append(b"Connection: keep-alive\r\n" if self._lives_on else b"Connection: close\r\n")
         head = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self._url, b"1.0" if self._old else b"1.1", b"".join(lines))
         self._url = b""
         self._headers = {}
         self._fields = None
         self._in_body = self._interrupted = False
+        self._wire_bytes = 0
         return head
 
     def _stopped(self, error: httptools.HttpParserCallbackError) -> None:
