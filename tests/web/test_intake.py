@@ -232,6 +232,20 @@ class UpgradeTests(ChannelTestCase):
         self.assertEqual(peer.statuses, [404])
         self.assert_ends_politely(peer)
 
+    def test_nor_one_to_a_stream(self) -> None:
+        self.front.create("a", body=b"one")
+        hidden = request("DELETE", BASE + "a")
+        for target in (BASE + "a", "http://streams.example" + BASE + "a"):
+            for headers in ({}, self.upgrading):
+                for sizes in ([], [1] * 500):
+                    peer = self.front.connect()
+                    asked = request("CONNECT", target, {**headers, "Content-Length": str(len(hidden))}, hidden)
+                    peer.send_bit_by_bit(asked + get("a"), sizes)
+                    self.assertEqual(len(peer.statuses), 1)
+                    self.assertGreaterEqual(peer.reply.status, 400)
+                    self.assert_ends_politely(peer)
+        self.assertEqual(self.read("a"), b"one")
+
     def test_a_body_behind_it_is_never_taken_for_a_request(self) -> None:
         self.front.create("a")
         hidden = request("DELETE", BASE + "a")

@@ -454,6 +454,9 @@ class Intake:
         if self._interrupted:
             return
         method = self._parser.get_method()
+        if method == b"CONNECT":
+            # There are no tunnels, and what follows was meant for one.
+            self._lives_on = False
         body = self._body if isinstance(self._body, bytes) else bytes(self._body)
         request: Asked
         caller = self._caller if self._client is None else self._caller.forwarding(self._client)
@@ -468,8 +471,6 @@ class Intake:
         else:
             request = TreeRequest(method, url, self._fields, body, caller, next_number(), self._version)
             self._fields = None
-            # There are no tunnels, and what follows was meant for one.
-            self._lives_on = self._lives_on and method != b"CONNECT"
         self._url = self._packet = self._body = b""
         self._headers = {}
         self._in_body = self.timed = False
