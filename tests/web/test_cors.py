@@ -134,6 +134,7 @@ class RefusalTests(ChannelTestCase):
         for sent, status in (
             (request("GET", BASE + "a", {**origin, "Host": "a b"}), 400),
             (request("GET", BASE + "a", {**origin, "X": "y" * 3_000}), 431),
+            (request("OPTIONS", "*", origin), 400),
             (request("POST", BASE + "a", post, b"x" * 11), 413),
             (request("POST", BASE + "a", {**post, "Transfer-Encoding": "gzip"}), 400),
             (request("POST", BASE + "a", {**post, "Content-Length": "5"}, b"x"), 408),
@@ -156,7 +157,7 @@ class RefusalTests(ChannelTestCase):
 
 class AnybodysRefusalTests(ChannelTestCase):
     def test_they_need_not_be_told_apart(self) -> None:
-        for sent in (b"nonsense\r\n\r\n", request("GET", "/" + "x" * 9_000)):
+        for sent in (b"nonsense\r\n\r\n", request("GET", "/" + "x" * 9_000), request("OPTIONS", "*")):
             peer = self.front.connect()
             peer.send(sent)
-            self.assertEqual(allowed(peer.reply), "*")
+            self.assertEqual((allowed(peer.reply), peer.reply.get("x-content-type-options")), ("*", "nosniff"))

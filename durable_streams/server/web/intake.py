@@ -395,6 +395,8 @@ class Intake:
             self._old = False
         else:
             self._check_version_and_host(parser.get_http_version())
+        if not self._url.startswith(b"/"):
+            self._check_url()
         limits = self._shared.limits
         if len(packet) + self._wire_bytes > limits.header_bytes:
             header_bytes = packet.find(b"\r\n\r\n") + self._wire_bytes
@@ -438,6 +440,11 @@ class Intake:
             self._stop(error)
         if len(self._shared.hosts) < 1024:
             self._shared.hosts.add(host)
+
+    def _check_url(self) -> None:
+        """Refuse a target that is neither a path nor the URL of one."""
+        if _ABSOLUTE_FORM.match(self._url) is None:
+            self._stop(BadFraming("The path of a request begins with a slash."))
 
     def on_body(self, data: bytes) -> None:
         self._bare_bytes = -1
