@@ -275,8 +275,10 @@ class FramingTests(HostileTestCase):
         self.check("a star of options", raw(b"OPTIONS * HTTP/1.1"), REFUSED, OK)
         self.check("another scheme", raw(b"GET ftp://streams.example/v1/stream/a HTTP/1.1"), REFUSED, NOT_FOUND)
         # An absolute target, a server must accept; twisted.web does not take it apart.
-        self.check("absolute", raw(b"GET http://elsewhere/v1/stream/a HTTP/1.1"), OK, NOT_FOUND)
-        self.check("absolute, another path", raw(b"GET HTTP://elsewhere/healthz HTTP/1.1"), OK, NOT_FOUND)
+        self.check("absolute", raw(b"GET http://streams.example/v1/stream/a HTTP/1.1"), OK, NOT_FOUND)
+        self.check("absolute, another path", raw(b"GET HTTP://Streams.Example/healthz HTTP/1.1"), OK, NOT_FOUND)
+        self.check("another host", raw(b"GET http://elsewhere/v1/stream/a HTTP/1.1"), REFUSED, None)
+        self.check("another host, another path", raw(b"GET http://elsewhere/healthz HTTP/1.1"), REFUSED, None)
         for target in (
             b"http://streams.example?x=/v1/stream/a",
             b"http://streams.example",

@@ -283,6 +283,51 @@ class UpgradeTests(ChannelTestCase):
         self.assertEqual(peer.statuses, [413])
 
 
+class AbsoluteTargetTests(ChannelTestCase):
+    """A URL for a target: its host and Host are one."""
+
+    def test_the_url_and_host_agree(self) -> None:
+        for url, host in (
+            ("http://a", "a"),
+            ("HTTP://A.Example", "a.eXample"),
+            ("http://a:80", "a"),
+            ("http://a", "a:80"),
+            ("https://a:443", "a"),
+            ("http://a:8080", "a:8080"),
+            ("http://[::1]:80", "[::1]"),
+        ):
+            for sizes in ([], [1] * 500):
+                peer = self.front.connect()
+                peer.send_bit_by_bit(request("PUT", url + BASE + "a", {**TEXT, "Host": host}), sizes)
+                self.assertIn(peer.statuses, ([201], [200]), (url, host))
+                self.assertFalse(peer.ended)
+
+    def test_or_the_request_is_refused(self) -> None:
+        for url, host in (
+            ("http://evil", "a"),
+            ("http://a:443", "a"),
+            ("https://a:80", "a"),
+            ("http://a:8080", "a"),
+            ("http://a@evil", "a"),
+            ("http://evil@a", "a"),
+            ("http://a.", "a"),
+            ("http://a", ""),
+        ):
+            for target in (BASE + "a", "/healthz"):
+                peer = self.front.connect()
+                peer.send(request("PUT", url + target, {**TEXT, "Host": host}))
+                self.assertEqual((peer.statuses, peer.reply.code), ([400], "BAD_REQUEST"), (url, host))
+                self.assertIn(b"Host", bytes(peer.reply.body))
+                self.assert_ends_politely(peer)
+        self.assertEqual(self.front.ask("GET", BASE + "a").status, 404)
+
+    def test_without_host_there_is_nothing_to_differ_from(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(b"GET http://a/v1/stream/a HTTP/1.0\r\n\r\n")
+        self.assertEqual(peer.statuses, [200])
+
+
 class HeaderLimitTests(ChannelTestCase):
     settings = settings_with(max_header_bytes=2_000, max_target_bytes=300)
 

@@ -16,7 +16,7 @@ from tests.support.fronts import BASE, chunked, request
 #: A request that nobody sends: it stands in bodies.
 HIDDEN = request("DELETE", BASE + "hidden")
 
-UPGRADES = (
+UPGRADES: tuple[dict[str, str], ...] = (
     {},
     {"Connection": "Upgrade", "Upgrade": "websocket"},
     {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NoReturn, Protocol, TypeAlias
 
 import httptools
 from msgspec import Struct
@@ -25,7 +25,8 @@ Asked: TypeAlias = StreamRequest | TreeRequest
 #: Headers that say how the request itself is framed.
 _FRAMING_HEADERS: Final = frozenset([b"content-length", b"transfer-encoding", b"expect", b"upgrade"])
 
-_ABSOLUTE_FORM: Final = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+_ABSOLUTE_FORM: Final = re.compile(rb"(https?)://([^/?#]*)", re.IGNORECASE)
+_DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 
 _log = Logger()
 
@@ -442,9 +443,18 @@ class Intake:
             self._shared.hosts.add(host)
 
     def _check_url(self) -> None:
-        """Refuse a target that is neither a path nor the URL of one."""
-        if _ABSOLUTE_FORM.match(self._url) is None:
+        """
+        Refuse a target that is neither a path nor the URL of one, and a URL of another host than Host.
+
+        Whoever reads the URL, as RFC 9112 section 3.2.2 asks for, and whoever reads Host are to read the same.
+        """
+        match = _ABSOLUTE_FORM.match(self._url)
+        if match is None:
             self._stop(BadFraming("The path of a request begins with a slash."))
+        port = _DEFAULT_PORTS[match[1].lower()]
+        host = self._headers.get(b"host")
+        if host is not None and host.lower().removesuffix(port) != match[2].lower().removesuffix(port):
+            self._stop(BadFraming("The request's URL is of another host than Host says. Send one host."))
 
     def on_body(self, data: bytes) -> None:
         self._bare_bytes = -1
@@ -497,7 +507,7 @@ class Intake:
             if self._packet and self._block:
                 self._shared.remember(self._block, request.headers, len(request.body), self._client)
 
-    def _stop(self, error: StreamsError) -> None:
+    def _stop(self, error: StreamsError) -> NoReturn:
         """
         Refuse the request that is being read.
 
