@@ -328,6 +328,17 @@ class AbsoluteTargetTests(ChannelTestCase):
         self.assertEqual(peer.statuses, [200])
 
 
+class VersionTests(ChannelTestCase):
+    def test_it_is_not_found_in_a_header_that_comes_later(self) -> None:
+        self.front.create("a", body=b"one")
+        target = BASE + "a"
+        for piece in (b" " + b"x" * len(target) + b" HTTP/1.1\r\n\r\n", b"\r\n\r\n"):
+            peer = self.front.connect()
+            peer.send(request("GET", target, {"Connection": "keep-alive", "X": "y"}, version="1.0")[:-4])
+            peer.send(piece)
+            self.assertEqual((peer.statuses, peer.reply.get("connection")), ([200], "keep-alive"))
+
+
 class HeaderLimitTests(ChannelTestCase):
     settings = settings_with(max_header_bytes=2_000, max_target_bytes=300)
 

@@ -392,7 +392,8 @@ class Intake:
         # To ask the parser for the version costs more than to look where it stands in a request that came in one piece.
         packet = self._packet
         version_at = packet.find(b" ") + 1 + len(self._url)
-        if headers.get(b"host") in self._shared.hosts and packet.startswith(b" HTTP/1.1\r\n", version_at):
+        in_one_piece = not self._wire_bytes and packet.startswith(b" HTTP/1.1\r\n", version_at)
+        if in_one_piece and headers.get(b"host") in self._shared.hosts:
             self._old = False
         else:
             self._check_version_and_host(parser.get_http_version())
