@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, ISSLTransport, ITCPTransport
@@ -11,11 +12,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import StreamsError, Unavailable
+from .callers import caller_on, next_number
 from .channel import StreamChannel
 from .framing import CLOSE, STATUS_LINES
 from .http2 import Http2Channel, goodbye
 from .outlet import Transport, is_direct
 from .problems import WrongVersion
+from .telemetry import request_id
 
 if TYPE_CHECKING:
     from .listener import ChannelFactory
@@ -158,12 +161,17 @@ class Refusal(Protocol):
             self.transport.write(goodbye())
             self.transport.loseConnection()
             return
-        answer = self._factory.operations.answers.error(None, self._error)
+        began_at = perf_counter()
+        operations = self._factory.operations
+        number = next_number()
+        answer = operations.answers.error(None, self._error)
+        operations.telemetry.answered(caller_on(self.transport, operations.proxies.trusts), number, answer, began_at)
         assert isinstance(answer.body, bytes)
         self.transport.write(
             STATUS_LINES[answer.status]
             + self._factory.date_line
             + answer.head
+            + b"X-Request-Id: %b\r\n" % request_id(number)
             + CLOSE
             + b"Content-Length: %d\r\n\r\n" % len(answer.body)
             + answer.body

@@ -1,0 +1,67 @@
+"""Connections that are refused as a whole are answered, and heard of, like requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from durable_streams.server.web.answers import Answer
+from durable_streams.server.web.callers import Caller
+from durable_streams.server.web.telemetry import Telemetry, request_id
+from tests.support.cases import ChannelTestCase, get
+from tests.support.fronts import Peer, settings_with
+from tests.support.tls import TLSFront
+
+
+class Noting(Telemetry):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, int, int]] = []
+
+    def answered(self, asked: Any, number: int, answer: Answer, began_at: float) -> None:
+        self.told.append((asked, number, answer.status))
+
+
+class RefusalTestCase(ChannelTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.front.operations.telemetry = self.noting = Noting()
+
+    def check(self, peer: Peer, status: int, caller: Caller) -> None:
+        """It was told to the peer and to telemetry, once and by one id."""
+        self.assertEqual(peer.statuses, [status])
+        [(asked, number, noted)] = self.noting.told
+        self.assertEqual((asked, noted), (caller, status))
+        self.assertEqual(peer.reply.get("x-request-id"), request_id(number).decode())
+        self.assertEqual(peer.reply.get("access-control-allow-origin"), "*")
+        self.assertEqual(peer.reply.get("x-content-type-options"), "nosniff")
+
+
+class OneTooManyTests(RefusalTestCase):
+    settings = settings_with(max_connections=1)
+
+    def test_it_has_an_id_and_is_heard_of_once(self) -> None:
+        self.front.connect()
+        peer = self.front.connect()
+        peer.send(get("a"))
+        self.check(peer, 503, Caller("192.0.2.1"))
+
+
+class OneTooManyOverTLSTests(RefusalTestCase):
+    settings = settings_with(max_connections=1)
+    front_type = TLSFront
+
+    def test_it_has_an_id_and_is_heard_of_once(self) -> None:
+        self.front.connect()
+        peer = self.front.connect()
+        self.check(peer, 503, Caller("192.0.2.1", secure=True))
+
+
+class WrongVersionTests(RefusalTestCase):
+    front_type = TLSFront
+
+    def test_it_has_an_id_and_is_heard_of_once(self) -> None:
+        self.front.channels.settings = replace(self.front.channels.settings, protocols=(b"h2",))
+        self.check(self.front.connect(), 505, Caller("192.0.2.1", secure=True))
