@@ -14,11 +14,12 @@ from msgspec.structs import replace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import DEFAULT_OFF, DEFAULT_ON, Sampler
 from opentelemetry.trace import SpanKind, StatusCode
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from durable_streams.server.config.settings import ObservabilitySettings, Settings
+from durable_streams.server.config.settings import ObservabilitySettings, ProxySettings, Settings
 from durable_streams.server.startup import StartupError
 from durable_streams.server.telemetry import metrics_from, telemetry_from
 from durable_streams.server.telemetry.traces import SPAN, Traces, exported_traces
@@ -29,6 +30,7 @@ from tests.support.fronts import BASE, ChannelFront, Front, SiteFront
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+TRUSTING = replace(Settings(), proxy=ProxySettings(True, "x-forwarded", ("192.0.2.1",)))
 TRACED = replace(Settings(), observability=ObservabilitySettings(traces=True))
 
 
@@ -37,10 +39,14 @@ class SpanTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.exporter = InMemorySpanExporter()
-        provider = TracerProvider(shutdown_on_exit=False)
+        self.front = self.serve()
+
+    def serve(self, settings: Settings = Settings(), sampler: Sampler = DEFAULT_ON) -> Front:  # noqa: B008 (frozen)
+        provider = TracerProvider(sampler, shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.front = self.front_type(telemetry=Traces(provider, "memory"))
-        self.addCleanup(self.front.stop)
+        front = self.front_type(settings, telemetry=Traces(provider, "memory"))
+        self.addCleanup(front.stop)
+        return front
 
     @property
     def spans(self) -> tuple[ReadableSpan, ...]:
@@ -65,17 +71,35 @@ class SpanTests(SynchronousTestCase):
         self.assertIsNone(span.parent)
         self.assertEqual(span.status.status_code, StatusCode.UNSET)
 
-    def test_it_belongs_to_the_trace_of_who_asked(self) -> None:
-        self.front.ask("GET", BASE + "a", {"Traceparent": PARENT})
+    def test_it_belongs_to_the_trace_that_a_trusted_proxy_names(self) -> None:
+        self.serve(TRUSTING).ask("GET", BASE + "a", {"Traceparent": PARENT})
         [span] = self.spans
         assert span.parent is not None
         self.assertEqual(f"{span.parent.trace_id:032x}", TRACE)
         self.assertTrue(span.parent.is_remote)
+        self.assertEqual(len(span.links), 0)
+
+    def test_to_the_trace_that_anybody_else_names_it_is_linked(self) -> None:
+        self.front.ask("GET", BASE + "a", {"Traceparent": PARENT})
+        [span] = self.spans
+        self.assertIsNone(span.parent)
+        assert span.context is not None
+        self.assertNotEqual(f"{span.context.trace_id:032x}", TRACE)
+        self.assertEqual([f"{link.context.trace_id:032x}" for link in span.links], [TRACE])
 
     def test_a_trace_that_is_none_is_left_alone(self) -> None:
-        for parent in ("rubbish", "", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", PARENT + ", " + PARENT, "\u00e9"):
-            self.assertEqual(self.front.ask("GET", BASE + "a", {"traceparent": parent}).status, 404)
-        self.assertEqual([span.parent for span in self.spans], [None] * 5)
+        for front in (self.front, self.serve(TRUSTING)):
+            for parent in ("rubbish", "", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", PARENT + ", " + PARENT, "\u00e9"):
+                self.assertEqual(front.ask("GET", BASE + "a", {"traceparent": parent}).status, 404)
+        self.assertEqual([(span.parent, len(span.links)) for span in self.spans], [(None, 0)] * 10)
+
+    def test_only_trusted_proxies_decide_what_is_kept(self) -> None:
+        for settings, kept in ((Settings(), 0), (TRUSTING, 2)):
+            front = self.serve(settings, DEFAULT_OFF)
+            for target in (BASE + "a", "/healthz"):
+                front.ask("GET", target, {"Traceparent": PARENT})
+            # A plain Site tells nobody of what is beside the streams.
+            self.assertEqual(len(self.spans), min(kept, 1) if front.front == "site" else kept)
 
     def test_only_what_is_wrong_with_the_server_is_an_error(self) -> None:
         self.front.ask("GET", BASE + "none")

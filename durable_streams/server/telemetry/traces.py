@@ -10,17 +10,19 @@ import os
 from time import perf_counter, time_ns
 from typing import Final
 
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from ..web.answers import Answer
+from ..web.callers import Caller
 from ..web.requests import StreamRequest
 from ..web.telemetry import Asked, Telemetry
 from ..web.tree import TreeRequest
@@ -37,6 +39,9 @@ _log = Logger()
 class Traces(Telemetry):
     """
     Makes a span of each answer, from the request's arrival until the answer begins.
+
+    To be the parent of a span is to decide whether it is kept, so that only a trusted proxy names one. What others name
+    is linked to.
 
     :param provider: where spans go.
     :param backend: what the streams are kept in.
@@ -55,17 +60,30 @@ class Traces(Telemetry):
         took = perf_counter() - began_at
         fields = fields_of(asked, number, answer, took, self._backend)
         ended_at = time_ns()
-        parent = _traceparent(asked)
+        context, links = self._belonging(asked)
         span = self._tracer.start_span(
             SPAN,
-            None if parent is None else self._propagator.extract({"traceparent": parent}),
+            context,
             SpanKind.SERVER,
             fields,  # type: ignore[arg-type]
+            links,
             start_time=ended_at - int(took * 1_000_000_000),
         )
         if answer.status >= 500:
             span.set_status(Status(StatusCode.ERROR))
         span.end(ended_at)
+
+    def _belonging(self, asked: Asked) -> tuple[Context | None, list[Link]]:
+        """Say what a span belongs to, and what it is linked to."""
+        named = _traceparent(asked)
+        if named is None:
+            return None, []
+        context = self._propagator.extract({"traceparent": named})
+        caller = asked if isinstance(asked, Caller) else asked.caller
+        if caller.trusted:
+            return context, []
+        remote = get_current_span(context).get_span_context()
+        return None, [Link(remote)] if remote.is_valid else []
 
     def stop(self) -> Deferred[None]:
         """Send what is left, in a thread; that may take some seconds."""
