@@ -28,17 +28,21 @@ class ReaderTests(ChannelTestCase):
     #: How long one that reads nothing may keep a small answer from being sent, in seconds.
     patience = 22
 
+    def outlet(self, peer: Peer) -> Outlet:
+        channel = peer.transport.protocol
+        if isinstance(channel, ProtocolWrapper):
+            channel = channel.wrappedProtocol
+        assert isinstance(channel, StreamChannel)
+        return channel._outlet
+
     def kept(self, peer: Peer) -> int:
         """Count what the server keeps for a client: in the outlet, and in the transport."""
         transport = peer.transport
         kept = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
-        channel = transport.protocol
-        if isinstance(channel, ProtocolWrapper):
-            if isinstance(channel, TLSMemoryBIOProtocol):
-                kept += sum(map(len, channel._appSendBuffer))
-            channel = channel.wrappedProtocol
-        assert isinstance(channel, StreamChannel)
-        return kept + sum(map(len, channel._outlet._waiting)) + sum(map(len, channel._outlet._gathered))
+        if isinstance(transport.protocol, TLSMemoryBIOProtocol):
+            kept += sum(map(len, transport.protocol._appSendBuffer))
+        outlet = self.outlet(peer)
+        return kept + sum(map(len, outlet._waiting)) + sum(map(len, outlet._gathered))
 
     def test_a_slow_reader_gets_every_byte_once_and_in_order(self) -> None:
         data = bytes(range(251)) * 600
@@ -128,6 +132,24 @@ class ReaderTests(ChannelTestCase):
             for message in json.loads(event.data)
         ]
         self.assertEqual(found, list(range(300)))
+
+    def test_readers_share_a_large_event_and_each_may_take_its_time_for_it(self) -> None:
+        self.front.create("a")
+        self.front.append_directly("a", b"x" * 3_000_000, "text/plain")
+        peers = [self.front.follow(BASE + "a?offset=-1&live=sse", room=65_536) for _ in range(2)]
+        shared = [{id(piece.obj) for piece in self.outlet(peer)._waiting if len(piece) > 1_000_000} for peer in peers]
+        self.assertEqual(len(shared[0]), 1)
+        self.assertEqual(shared[0], shared[1])
+        for peer in peers:
+            self.assertLess(peer.transport._tempDataLen + len(peer.transport.dataBuffer), 200_000)
+        for _ in range(60):
+            self.front.pass_time(1)
+            for peer in peers:
+                peer.take_piece(65_536)
+        self.assertEqual([peer.closed for peer in peers], [False, False])
+        for peer in peers:
+            peer.read_freely()
+            self.assertEqual([event.data for event in peer.events if event.kind == "data"], ["x" * 3_000_000])
 
     def test_who_takes_nothing_for_too_long_is_hung_up_on(self) -> None:
         self.front.create("a")
@@ -452,3 +474,26 @@ class OutletTests(SynchronousTestCase):
         self.assertEqual((transport.value(), owner.told, outlet.behind), (b"abc", ["blocked", "drained"], False))
         outlet.finish(transport.loseConnection)
         self.assertEqual((transport.producer, transport.disconnecting), (None, True))
+
+    def test_such_a_transport_is_given_no_more_than_fills_its_buffer(self) -> None:
+        transport = _FullTransport()
+        owner = _Told()
+        outlet = Outlet(cast(Transport, transport), owner)
+        data = bytes(range(250)) * 800
+        outlet.write(data)
+        outlet.write(b"and more")
+        outlet.finish(transport.loseConnection)
+        self.assertEqual((len(transport.value()), owner.told), (65_536, ["blocked"]))
+        while not transport.disconnecting:
+            outlet.resumeProducing()
+        self.assertEqual(owner.told, ["blocked"] * 3 + ["drained"])
+        self.assertEqual(transport.value(), data + b"and more")
+
+
+class _FullTransport(StringTransport):
+    """Says after each write of some size that its buffer is full."""
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if len(data) > 50_000 and self.producer is not None:
+            self.producer.pauseProducing()

@@ -80,7 +80,8 @@ class Outlet:
     The sending half of a connection.
 
     ``transport.write`` arms and disarms the reactor for every answer, so what the socket takes at once goes past it.
-    The rest is kept here, uncopied, and the transport asks for it a slice at a time.
+    The rest is kept here, uncopied, and the transport asks for it a slice at a time. One that is no socket's own, as
+    over TLS, is given a slice at a time until it says that its buffer is full.
 
     :ivar behind: the reader does not keep up: bytes wait here, or with the transport, and none may overtake them.
     :ivar direct: what is written goes to the socket as it is, so that the socket's own shutdown ends it.
@@ -111,7 +112,6 @@ class Outlet:
         self._straight = 0
         self._after: Callable[[], None] | None = None
         self.behind = False
-        # Over TLS, and on transports that are not a socket's own, the transport's buffer has to do.
         self.direct = is_direct(transport)
         self._send_some: Callable[[bytes], object] | None = None
         if self.direct:
@@ -143,6 +143,12 @@ class Outlet:
         if not self._gathering:
             self._send(data)
             return
+        if len(data) > _SLICE:
+            # Readers share it: it is not joined to anything.
+            self.flush()
+            self._gathering = True
+            self._send(data)
+            return
         self._gathered.append(data)
         self._gathered_bytes += len(data)
         if self._gathered_bytes > _SLICE:
@@ -162,12 +168,16 @@ class Outlet:
         self._after = None
 
     def _send(self, data: bytes) -> None:
-        send_some = self._send_some
-        if send_some is None:
-            self._transport.write(data)
-            return
         if self.behind:
             self._waiting.append(memoryview(data))
+            return
+        send_some = self._send_some
+        if send_some is None:
+            if len(data) <= _SLICE:
+                self._transport.write(data)
+            else:
+                self._waiting.append(memoryview(data))
+                self._fill()
             return
         sent = send_some(data)
         if sent == len(data):
@@ -187,6 +197,13 @@ class Outlet:
 
     def resumeProducing(self) -> None:
         """The transport's buffer is empty: give it the next slice."""
+        if not self.direct:
+            self.behind = False
+            self._fill()
+            if not self.behind:
+                self.flush()
+                self._owner.drained()
+            return
         waiting = self._waiting
         over, self._straight = self._straight >= _TURN, 0
         if over and not waiting:
@@ -196,18 +213,26 @@ class Outlet:
             return
         if not waiting:
             self.behind = False
-            if self._send_some is not None:
-                self._transport.unregisterProducer()
+            self._transport.unregisterProducer()
             self.flush()
             self._owner.drained()
             return
+        self._write_slice()
+        self._owner.blocked()
+
+    def _fill(self) -> None:
+        """Give a transport that is not the socket's own what waits, until its buffer is full."""
+        while self._waiting and not self.behind:
+            self._write_slice()
+
+    def _write_slice(self) -> None:
+        waiting = self._waiting
         first = waiting[0]
         if len(first) > _SLICE:
             first, waiting[0] = first[:_SLICE], first[_SLICE:]
         else:
             del waiting[0]
         self._transport.write(bytes(first))
-        self._owner.blocked()
 
     def pauseProducing(self) -> None:
         """The transport's own buffer is full."""
