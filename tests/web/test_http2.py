@@ -186,6 +186,17 @@ class LimitTests(Http2TestCase):
             self.assert_refused(peer, peer.ask("OPTIONS", target), 400, "BAD_REQUEST")
         self.assert_alive(peer)
 
+    def test_a_method_that_is_none(self) -> None:
+        peer = self.front.connect()
+        for method in (b"\xff", b"GE T", b"GET/", b"(", "GÄT".encode()):
+            asked = peer.h2.get_next_available_stream_id()
+            fields = [(b":method", method), (b":scheme", b"https"), (b":path", b"/x"), (b":authority", b"x")]
+            peer.h2.send_headers(asked, fields, True)
+            peer.pass_on()
+            self.assert_refused(peer, asked, 400, "BAD_REQUEST")
+        self.assertEqual(peer.streams[peer.ask("M-SEARCH", BASE + "a")].status, 405)
+        self.assert_alive(peer)
+
     def test_more_requests_at_a_time_than_there_may_be(self) -> None:
         offset = self.front.create("a")
         peer = self.front.connect()

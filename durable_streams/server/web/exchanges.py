@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable
 from time import perf_counter
@@ -40,6 +41,9 @@ _LINGER: Final = 2
 #: Headers that are hardly ever the same twice. To remember them for the next answer would cost both sides more than it
 #: saves, and make them forget the others.
 _FLEETING: Final = frozenset([b"content-length", b"etag", b"location", b"stream-cursor", b"stream-next-offset"])
+
+#: What a method is made of (RFC 9110 section 5.6.2). h2 lets any bytes pass.
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 _CONTINUE: Final = [(b":status", b"100")]
 
@@ -137,6 +141,8 @@ class Exchange:
             return TargetTooLong(f"The request's target is longer than {limits.target_bytes} bytes.")
         if size > limits.header_bytes:
             return HeadersTooLarge(f"The headers are larger than {limits.header_bytes} bytes.")
+        if not _TOKEN.fullmatch(self._method):
+            return BadFraming("The method of a request is letters, digits and a few signs, as in GET.")
         if not self._target.startswith(b"/"):
             return BadFraming("The path of a request begins with a slash.")
         for name, value in self._fields:
