@@ -11,6 +11,7 @@ from hyperframe.frame import (
     HeadersFrame,
     PingFrame,
     RstStreamFrame,
+    SettingsFrame,
     WindowUpdateFrame,
 )
 from twisted.trial.unittest import SynchronousTestCase
@@ -416,6 +417,45 @@ class SlowReaderTests(Http2TestCase):
         peer.pass_on()
         self.assertEqual(peer.resets, {read: ErrorCodes.INTERNAL_ERROR})
         self.assertIsNone(peer.goodbye)
+
+
+class CompressionTests(Http2TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.front.create("a", body=b"hello")
+        self.peer = self.front.connect()
+        [channel] = self.front.channels._channels
+        self.encoder = channel.h2.encoder  # type: ignore[attr-defined]
+
+    def assert_understood(self) -> None:
+        for _ in range(3):
+            self.assertEqual(bytes(self.peer.streams[self.get(self.peer)].body), b"hello")
+        self.assertLessEqual(self.encoder.header_table_size, 4096)
+
+    def test_a_client_that_remembers_much_does_not_make_the_server_do_so(self) -> None:
+        self.assert_understood()
+        for size in (2**32 - 1, 2**32 - 1, 65_536):
+            self.peer.h2.decoder.max_allowed_table_size = size
+            self.send(self.peer, SettingsFrame(0, {SettingCodes.HEADER_TABLE_SIZE: size}))
+            self.assert_understood()
+
+    def test_one_that_remembers_less_is_told_that_it_was_understood(self) -> None:
+        self.assert_understood()
+        for sizes in ((1024,), (512, 512), (0, 4096), (4096, 100, 4096), (100, 2048, 8192), (300, 0, 8192, 200, 200)):
+            self.peer.h2.decoder.max_allowed_table_size = sizes[-1]
+            self.send(self.peer, *(SettingsFrame(0, {SettingCodes.HEADER_TABLE_SIZE: size}) for size in sizes))
+            self.assert_understood()
+
+    def test_what_is_hardly_ever_the_same_is_not_remembered(self) -> None:
+        for number in range(20):
+            writer = {"Producer-Id": "p", "Producer-Epoch": "0", "Producer-Seq": str(2 * number)}
+            self.peer.ask("POST", BASE + "a", TEXT | writer, b"x")
+            self.front.pass_time(1)
+            self.get(self.peer, "?offset=-1")
+        remembered = {name for name, _ in self.encoder.header_table.dynamic_entries}
+        self.assertIn(b"content-type", remembered)
+        fleeting = (b"producer-", b"date", b"etag", b"stream-next")
+        self.assertEqual([name for name in remembered if name.startswith(fleeting)], [])
 
 
 class EndTests(Http2TestCase):

@@ -40,7 +40,22 @@ _LINGER: Final = 2
 
 #: Headers that are hardly ever the same twice. To remember them for the next answer would cost both sides more than it
 #: saves, and make them forget the others.
-_FLEETING: Final = frozenset([b"content-length", b"etag", b"location", b"stream-cursor", b"stream-next-offset"])
+_FLEETING: Final = frozenset(
+    [
+        b"content-length",
+        b"date",
+        b"etag",
+        b"location",
+        b"producer-epoch",
+        b"producer-expected-seq",
+        b"producer-received-seq",
+        b"producer-seq",
+        b"stream-cursor",
+        b"stream-expires-at",
+        b"stream-next-offset",
+        b"stream-ttl",
+    ]
+)
 
 #: What a method is made of (RFC 9110 section 5.6.2). h2 lets any bytes pass.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -260,7 +275,7 @@ class Exchange:
         body = answer.body
         fields: list[tuple[bytes, bytes]] = [
             (b":status", b"%d" % answer.status),
-            (b"date", factory.date_line[6:-2]),
+            _field(b"date", factory.date_line[6:-2]),
             *(_field(name.lower(), value) for name, value in answer.fields()),
             NeverIndexedHeaderTuple(b"x-request-id", request_id(number, caller)),
         ]

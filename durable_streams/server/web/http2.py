@@ -20,6 +20,7 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
+from hpack import Encoder
 from hyperframe.frame import GoAwayFrame, SettingsFrame
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
@@ -52,6 +53,10 @@ _TURN_BYTES: Final = 65_536
 _PREFACE: Final = 24
 _FRAME_HEAD: Final = 9
 _FRAME: Final = 16_384
+
+#: How many bytes of headers are remembered for a client's next answers, whatever it would remember: each header of an
+#: answer is looked for among all of them.
+_REMEMBERED: Final = 4096
 
 _CONFIG: Final = H2Configuration(
     client_side=False, header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
@@ -88,6 +93,28 @@ class _Framing:
         return False
 
 
+class _Encoder(Encoder):
+    """
+    Writes heads, and remembers no more of them than is of use.
+
+    hpack, told the same size twice, would forget to tell the client of it.
+    """
+
+    @property
+    def header_table_size(self) -> int:
+        """How many bytes of headers are remembered."""
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        value = min(value, _REMEMBERED)
+        if value == self.header_table.maxsize:
+            return
+        self.header_table.maxsize = value
+        # Of all the sizes since the last head the client must be told the smallest and the last (RFC 7541 section 4.2).
+        self.table_size_changes = [min([value, *self.table_size_changes]), value]
+
+
 @implementer(IPushProducer)
 class Http2Channel(Protocol):
     """
@@ -108,6 +135,7 @@ class Http2Channel(Protocol):
         self.body_bytes = 0
         self.exchanges: dict[int, Exchange] = {}
         self.h2 = connection = H2Connection(_CONFIG)
+        connection.encoder = _Encoder()
         connection.local_settings = Settings(
             client=False,
             initial_values={
