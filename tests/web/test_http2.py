@@ -8,6 +8,7 @@ from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
     Frame,
+    GoAwayFrame,
     HeadersFrame,
     PingFrame,
     RstStreamFrame,
@@ -496,6 +497,37 @@ class EndTests(Http2TestCase):
         peer.send(b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + bytes(8))
         self.front.append("a", b"one")
         self.assertEqual(bytes(peer.streams[poll].body), b"one")
+        self.front.settle()
+        self.assertTrue(peer.told)
+
+    def test_what_comes_with_a_goodbye_is_answered(self) -> None:
+        offset = self.front.create("a")
+        goodbye = GoAwayFrame(0, last_stream_id=0, additional_data=b"so long").serialize()
+        ping = PingFrame(0, opaque_data=b"12345678").serialize()
+        for cut in range(len(goodbye) + 1):
+            peer = self.front.connect()
+            poll = self.get(peer, f"?offset={offset}&live=long-poll")
+            head, posted = peer.begin("GET", "/healthz"), peer.begin("POST", BASE + "a", TEXT, False)
+            peer.h2.send_data(posted, b"one", True)
+            before = peer.h2.data_to_send()
+            for packet in (before + goodbye[:cut], goodbye[cut:] + ping * 2 + goodbye + ping):
+                if packet:
+                    peer.send(packet)
+            self.front.settle()
+            replies = [peer.streams[stream_id] for stream_id in (poll, head, posted)]
+            self.assertEqual([reply.status for reply in replies], [200, 200, 204], cut)
+            self.assertTrue(all(reply.complete for reply in replies))
+            self.assertTrue(peer.told)
+            offset = str(replies[0].get("stream-next-offset"))
+
+    def test_a_goodbye_and_an_upload_in_one_packet(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        posted = peer.begin("POST", BASE + "a", TEXT, False)
+        peer.pass_on()
+        peer.h2.send_data(posted, b"one", True)
+        peer.send(GoAwayFrame(0, last_stream_id=0).serialize() + peer.h2.data_to_send())
+        self.assertEqual(peer.streams[posted].status, 204)
         self.front.settle()
         self.assertTrue(peer.told)
 

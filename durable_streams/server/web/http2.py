@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from h2.config import H2Configuration
@@ -70,27 +71,47 @@ def goodbye() -> bytes:
 
 
 class _Framing:
-    """Looks for frames that are longer than any may be: h2 would wait until it had all of one, up to 16 MiB."""
+    """
+    Looks at where frames begin, before h2 sees them.
 
-    __slots__ = ("_begun", "_left")
+    Of one that is longer than any may be, h2 would wait until it had it all, up to 16 MiB. And after a GOAWAY it lets
+    nothing be sent, not even the answers to what came before it, so that frame goes to h2 alone.
+    """
+
+    __slots__ = ("_begun", "_in_goodbye", "_left")
 
     def __init__(self) -> None:
-        # How many bytes there are to the next frame; and the first ones of it, if they are too few to tell its length.
+        # How many bytes there are to the next frame; the first ones of it, if they are too few to tell what it is; and
+        # whether the bytes to it are those of a GOAWAY.
         self._left = _PREFACE
         self._begun = b""
+        self._in_goodbye = False
 
-    def is_too_long(self, data: bytes) -> bool:
-        """Look through what comes next, and tell whether such a frame begins in it."""
-        data = self._begun + data
+    def cut(self, data: bytes) -> list[bytes] | None:
+        """Cut what comes next before each GOAWAY and behind it; None if a frame begins in it that is too long."""
+        begun = len(self._begun)
+        whole = self._begun + data
         place = self._left
-        while place + 3 <= len(data):
-            length = int.from_bytes(data[place : place + 3], "big")
+        cuts = [place] if self._in_goodbye else []
+        while place + 3 <= len(whole):
+            length = int.from_bytes(whole[place : place + 3], "big")
             if length > _FRAME:
-                return True
-            place += _FRAME_HEAD + length
-        self._begun = data[place:]
-        self._left = max(0, place - len(data))
-        return False
+                return None
+            if place + 3 == len(whole):
+                break
+            end = place + _FRAME_HEAD + length
+            self._in_goodbye = whole[place + 3] == GoAwayFrame.type
+            if self._in_goodbye:
+                cuts += place, end
+            place = end
+        self._begun = whole[place:]
+        self._left = max(0, place - len(whole))
+        if not self._left:
+            self._in_goodbye = False
+        if not cuts:
+            return [data]
+        edges = [0, *(max(0, place - begun) for place in cuts), len(data)]
+        return [data[start:end] for start, end in pairwise(edges) if data[start:end]]
 
 
 class _Encoder(Encoder):
@@ -177,16 +198,20 @@ class Http2Channel(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._ended:
             return
-        if self._framing.is_too_long(data):
+        packets = self._framing.cut(data)
+        if packets is None:
             self.h2.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
             self._end()
             return
         self._in_turn = True
         try:
-            for event in self.h2.receive_data(data):
-                self._take(event)
-                if self._ended:
-                    return
+            for packet in packets:
+                # With a GOAWAY h2 throws away what it has to say.
+                self._pass_on()
+                for event in self.h2.receive_data(packet):
+                    self._take(event)
+                    if self._ended:
+                        return
         except ProtocolError:
             # What the client did, and that it is over, h2 has written down for it.
             self._in_turn = False
