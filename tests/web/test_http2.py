@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.model import Append
+from durable_streams.server.web.exchanges import Exchange
 from tests.support.cases import TEXT
 from tests.support.fronts import BASE, settings_with
 from tests.support.http2 import Http2Front, Http2Peer
@@ -233,6 +234,40 @@ class LimitTests(Http2TestCase):
                 peer.pass_on()
             self.front.pass_time(1)
         self.assert_alive(peer)
+
+    def test_who_changes_its_settings_again_and_again_is_sent_away(self) -> None:
+        peer = self.front.connect()
+        for _ in range(1000):
+            self.send(peer, SettingsFrame(0))
+            if peer.goodbye is not None:
+                break
+        self.assertEqual(peer.goodbye, (ErrorCodes.ENHANCE_YOUR_CALM, 0))
+
+    def test_who_changes_them_now_and_then_is_not(self) -> None:
+        peer = self.front.connect()
+        for _ in range(20):
+            self.assert_alive(peer)
+            self.send(peer, *[SettingsFrame(0)] * 35)
+            self.front.pass_time(1)
+        self.assert_alive(peer)
+
+    def test_for_a_packet_of_small_frames_everybody_is_looked_at_once(self) -> None:
+        offset = self.front.create("a")
+        peer = self.front.connect()
+        for _ in range(50):
+            self.get(peer, f"?offset={offset}&live=long-poll")
+        looks: list[int] = []
+        send_some = Exchange.send_some
+
+        def counted(exchange: Exchange) -> bool:
+            looks.append(exchange.id)
+            return send_some(exchange)
+
+        self.patch(Exchange, "send_some", counted)
+        self.send(peer, *[SettingsFrame(0), WindowUpdateFrame(0, window_increment=1)] * 100)
+        self.assertEqual(len(looks), 50)
+        self.send(peer, *[WindowUpdateFrame(1, window_increment=1)] * 100)
+        self.assertEqual(looks[50:], [1])
 
     def test_a_request_that_is_reset_in_the_same_packet(self) -> None:
         self.front.create("a", body=b"hello")

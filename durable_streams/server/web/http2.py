@@ -42,10 +42,10 @@ STREAMS: Final = 100
 _CONNECTION_WINDOW: Final = 1_048_576
 _STREAM_WINDOW: Final = 262_144
 
-#: How many resets a connection may have at once, and how many more a second. Each costs the client one small frame, and
-#: the server a whole request.
-_RESETS: Final = 400
-_RESETS_A_SECOND: Final = 40
+#: How many resets and settings a connection may send at once, and how many more a second. Each costs the client one
+#: small frame, and the server a whole request, or a look at all of them.
+_NUISANCES: Final = 400
+_NUISANCES_A_SECOND: Final = 40
 
 #: How many bytes of bodies are kept until the end of a turn, to be sent in one go.
 _TURN_BYTES: Final = 65_536
@@ -166,8 +166,10 @@ class Http2Channel(Protocol):
             },
         )
         self._framing = _Framing()
-        self._resets = float(_RESETS)
-        self._reset_at = factory.tick
+        self._nuisances = float(_NUISANCES)
+        self._nuisance_at = factory.tick
+        # Which streams the client has made more room for since they were looked at; 0 for all.
+        self._widened: set[int] = set()
         self._turn_bytes = 0
         self._rest_deadline = 0
         self._last_stream = 0
@@ -212,6 +214,9 @@ class Http2Channel(Protocol):
                     self._take(event)
                     if self._ended:
                         return
+            # Once for all that was said in it.
+            if self._widened:
+                self._send_on()
         except ProtocolError:
             # What the client did, and that it is over, h2 has written down for it.
             self._in_turn = False
@@ -237,9 +242,10 @@ class Http2Channel(Protocol):
             case StreamReset():
                 self._was_reset(event)
             case WindowUpdated():
-                self._send_on(event.stream_id)
+                self._widened.add(event.stream_id or 0)
             case RemoteSettingsChanged():
-                self._send_on(0)
+                self._widened.add(0)
+                self._count_nuisance()
             case SettingsAcknowledged():
                 # A head that is a little over what was announced is answered; only from twice as much on is it the end.
                 self.h2.decoder.max_header_list_size = 2 * self.factory.settings.intake.header_bytes
@@ -270,23 +276,27 @@ class Http2Channel(Protocol):
         exchange = self.exchanges.pop(event.stream_id or 0, None)
         if exchange is not None:
             exchange.lost()
+        self._count_nuisance()
+
+    def _count_nuisance(self) -> None:
         tick = self.factory.tick
-        self._resets = min(_RESETS, self._resets + (tick - self._reset_at) * _RESETS_A_SECOND) - 1
-        self._reset_at = tick
-        if self._resets < 0:
+        since = tick - self._nuisance_at
+        self._nuisances = min(_NUISANCES, self._nuisances + since * _NUISANCES_A_SECOND) - 1
+        self._nuisance_at = tick
+        if self._nuisances < 0:
             self.h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
             self._end()
 
-    def _send_on(self, stream_id: int | None) -> None:
-        """There is more room at the client's, for one exchange or for all."""
-        if not stream_id:
-            self._send_all()
-        elif (exchange := self.exchanges.get(stream_id)) is not None:
-            exchange.send_on()
+    def _send_on(self) -> None:
+        """Let those send what waits that there is more room for."""
+        widened, self._widened = self._widened, set()
+        if 0 in widened:
+            self._send_in_turn(list(self.exchanges.values()))
+        else:
+            self._send_in_turn([self.exchanges[stream_id] for stream_id in widened if stream_id in self.exchanges])
 
-    def _send_all(self) -> None:
-        """Let everybody send what waits, one frame each in turn."""
-        sending = list(self.exchanges.values())
+    def _send_in_turn(self, sending: list[Exchange]) -> None:
+        """Let some send what waits, one frame each in turn."""
         while sending and not self.blocked and not self._ended:
             sending = [exchange for exchange in sending if exchange.send_some()]
             self._pass_on()
@@ -394,7 +404,7 @@ class Http2Channel(Protocol):
         self.blocked = False
         self.transport.resumeProducing()
         if not self._ended:
-            self._send_all()
+            self._send_in_turn(list(self.exchanges.values()))
             self.flush()
 
     def stopProducing(self) -> None:
