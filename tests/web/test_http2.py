@@ -404,6 +404,53 @@ class SlowReaderTests(Http2TestCase):
         self.assertIsNone(peer.goodbye)
         self.assertEqual(self.kept(), 0)
 
+    def test_so_is_one_that_says_much_and_makes_none(self) -> None:
+        self.front.create("a", body=b"x" * 100_000)
+        peer = self.front.connect()
+        peer.keeps_up = False
+        self.send(peer, SettingsFrame(0, {SettingCodes.INITIAL_WINDOW_SIZE: 0}))
+        asked = [self.get(peer) for _ in range(100)]
+        for second in range(14):
+            self.assertEqual(peer.resets if second < 10 else {}, {})
+            self.front.pass_time(1)
+            self.send(peer, SettingsFrame(0), WindowUpdateFrame(0, window_increment=1))
+            for stream_id in asked:
+                if stream_id not in peer.resets:
+                    self.send(peer, WindowUpdateFrame(stream_id, window_increment=1))
+        self.assertEqual(peer.resets, dict.fromkeys(asked, ErrorCodes.CANCEL))
+        self.assertIsNone(peer.goodbye)
+
+    def test_one_that_makes_room_slowly_is_not(self) -> None:
+        self.front.create("a")
+        self.grow(20)
+        peer = self.front.connect()
+        peer.keeps_up = False
+        asked = self.get(peer)
+        while not peer.streams[asked].complete:
+            self.front.pass_time(1)
+            self.assertEqual(peer.resets, {})
+            for stream_id in (0, asked):
+                peer.h2.increment_flow_control_window(9_000, stream_id or None)
+            peer.pass_on()
+        self.assertEqual(len(peer.streams[asked].body), 1_000_000)
+
+    def test_who_makes_little_room_has_it_shared(self) -> None:
+        self.front.create("a")
+        self.grow(20)
+        peer = self.front.connect()
+        peer.keeps_up = False
+        self.send(peer, SettingsFrame(0, {SettingCodes.INITIAL_WINDOW_SIZE: 1_000_000}))
+        peer.h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = 1_000_000
+        peer.h2.local_settings.acknowledge()
+        asked = [self.get(peer) for _ in range(3)]
+        for _ in range(30):
+            self.front.pass_time(1)
+            peer.h2.increment_flow_control_window(30_000)
+            peer.pass_on()
+        self.assertEqual(peer.resets, {})
+        for stream_id in asked:
+            self.assertGreater(len(peer.streams[stream_id].body), 250_000)
+
     def test_who_reads_nothing_at_all_is_hung_up_on(self) -> None:
         self.front.create("a")
         peer = self.front.connect()

@@ -60,6 +60,9 @@ _FLEETING: Final = frozenset(
 #: What a method is made of (RFC 9110 section 5.6.2). h2 lets any bytes pass.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
+#: How much a client that has no room must make in the time it has for that, in bytes.
+_STRIDE: Final = 65_536
+
 _CONTINUE: Final = [(b":status", b"100")]
 
 _log = Logger()
@@ -92,6 +95,7 @@ class Exchange:
         "_paused",
         "_pieces",
         "_streaming",
+        "_taken",
         "_target",
         "deadline",
         "id",
@@ -119,6 +123,8 @@ class Exchange:
         self._pieces: deque[memoryview] = deque()
         self._finished = False
         self._paused = False
+        # How much the client has taken since it was given its time.
+        self._taken = 0
         self._over = False
 
     # The request
@@ -238,6 +244,7 @@ class Exchange:
     def _refuse(self, error: StreamsError) -> None:
         """Answer before the request is whole; what still comes of it means nothing."""
         self.is_receiving = False
+        self.deadline = 0
         self._take_body()
         self._began_at = perf_counter()
         self._answer(self._channel.factory.operations.answers.error(None, error, self._origin))
@@ -348,19 +355,22 @@ class Exchange:
             piece = piece[:room]
         is_last = self._finished and not pieces
         connection.send_data(self.id, piece, is_last)
+        self._taken += len(piece)
         if is_last:
             self._close()
         elif not pieces:
             self._catch_up()
         elif self.deadline:
             self._fall_behind()
-        self._channel.wrote(len(piece))
+        self._channel.wrote(self, len(piece))
         return bool(pieces)
 
     def _fall_behind(self) -> None:
-        """Give the client its time to make room, and let no more come meanwhile."""
-        factory = self._channel.factory
-        self.deadline = factory.tick + factory.settings.stall_timeout
+        """Give the client its time to make room, once for each stride, and let no more come meanwhile."""
+        if not self.deadline or self._taken >= _STRIDE:
+            factory = self._channel.factory
+            self.deadline = factory.tick + factory.settings.stall_timeout
+            self._taken = 0
         self._pause()
 
     def _pause(self) -> None:
@@ -416,7 +426,6 @@ class Exchange:
             self._channel.done(self)
             self._channel.reset(self.id, ErrorCodes.NO_ERROR)
         elif self.is_receiving:
-            self.deadline = 0
             self._refuse(RequestTimeout("The request did not arrive in time."))
         else:
             self._reset(ErrorCodes.CANCEL)

@@ -333,8 +333,11 @@ class Http2Channel(Protocol):
         self._turn_bytes = 0
         self.transport.write(data)
 
-    def wrote(self, size: int) -> None:
+    def wrote(self, exchange: Exchange, size: int) -> None:
         """An exchange has given h2 some of a body."""
+        if self.exchanges.pop(exchange.id, None) is not None:
+            # Next time it is the last. With a client that makes little room at a time others would wait forever.
+            self.exchanges[exchange.id] = exchange
         self._turn_bytes += size
         if self._turn_bytes >= _TURN_BYTES:
             self._pass_on()
