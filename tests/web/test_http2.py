@@ -40,6 +40,19 @@ class Http2TestCase(SynchronousTestCase):
         """Send frames that h2 would not."""
         peer.send(b"".join(frame.serialize() for frame in frames))
 
+    def kept(self) -> int:
+        """How much waits for the one client, in the server."""
+        [channel] = self.front.channels._channels
+        exchanges = channel.exchanges.values()  # type: ignore[attr-defined]
+        kept = sum(len(piece) for exchange in exchanges for piece in exchange._pieces)
+        self.assertEqual(channel.waiting_bytes, kept)  # type: ignore[attr-defined]
+        return kept
+
+    def grow(self, times: int) -> None:
+        for _ in range(times):
+            self.front.streams.append("a", Append("text/plain", b"x" * 50_000))
+            self.front.settle()
+
 
 class ConnectionTests(Http2TestCase):
     def test_it_says_what_it_allows(self) -> None:
@@ -356,17 +369,6 @@ class TimeTests(LimitTests):
 class SlowReaderTests(Http2TestCase):
     settings = settings_with({"stall_timeout_secs": 11})
 
-    def kept(self) -> int:
-        """How much waits for the one client, in the server."""
-        [channel] = self.front.channels._channels
-        exchanges = channel.exchanges.values()  # type: ignore[attr-defined]
-        return sum(len(piece) for exchange in exchanges for piece in exchange._pieces)
-
-    def grow(self, times: int) -> None:
-        for _ in range(times):
-            self.front.streams.append("a", Append("text/plain", b"x" * 50_000))
-            self.front.settle()
-
     def test_a_tail_without_room_is_not_read_for(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
@@ -409,7 +411,7 @@ class SlowReaderTests(Http2TestCase):
         peer = self.front.connect()
         peer.keeps_up = False
         self.send(peer, SettingsFrame(0, {SettingCodes.INITIAL_WINDOW_SIZE: 0}))
-        asked = [self.get(peer) for _ in range(100)]
+        asked = [self.get(peer) for _ in range(8)]
         for second in range(14):
             self.assertEqual(peer.resets if second < 10 else {}, {})
             self.front.pass_time(1)
@@ -500,6 +502,111 @@ class SlowReaderTests(Http2TestCase):
         peer.pass_on()
         self.assertEqual(peer.resets, {read: ErrorCodes.INTERNAL_ERROR})
         self.assertIsNone(peer.goodbye)
+
+
+class CrowdTests(Http2TestCase):
+    """Many answers on one connection that its client makes no room for."""
+
+    settings = settings_with({"stall_timeout_secs": 11})
+
+    def crowd(self, query: str, names: str = "a") -> tuple[Http2Peer, list[int]]:
+        peer = self.front.connect()
+        self.send(peer, SettingsFrame(0, {SettingCodes.INITIAL_WINDOW_SIZE: 0}))
+        peer.h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = 0
+        peer.h2.local_settings.acknowledge()
+        asked = [self.get(peer, query, names[number % len(names)]) for number in range(90)]
+        self.front.pass_time(0.5)
+        return peer, asked
+
+    def make_room(self, peer: Http2Peer) -> None:
+        peer.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1_000_000})
+        peer.pass_on()
+        self.front.settle()
+
+    def assert_few_are_kept(self, peer: Http2Peer) -> None:
+        self.assertLess(self.kept(), 1_250_000)
+        self.assertGreater(self.kept(), 900_000)
+        # Writes, and who asks what they came to, go on.
+        for method in ("POST", "HEAD"):
+            asked = peer.ask(method, BASE + "b", TEXT, b"x" * (method == "POST"))
+            self.front.pass_time(0.5)
+            self.assertTrue(peer.streams[asked].complete)
+
+    def test_answers_are_not_read_before_others_have_left(self) -> None:
+        self.front.create("b")
+        self.front.create("a", body=b"x" * 100_000)
+        peer, asked = self.crowd("")
+        self.assert_few_are_kept(peer)
+        self.make_room(peer)
+        self.assertEqual({len(peer.streams[stream_id].body) for stream_id in asked}, {100_000})
+        self.assertTrue(all(peer.streams[stream_id].complete for stream_id in asked))
+        self.assertEqual(self.kept(), 0)
+
+    def test_so_are_replays(self) -> None:
+        self.front.create("b")
+        self.front.create("a", body=b"x" * 400_000)
+        peer, asked = self.crowd("")
+        self.assert_few_are_kept(peer)
+        self.make_room(peer)
+        self.assertEqual({len(peer.streams[stream_id].body) for stream_id in asked}, {400_000})
+        self.assertEqual(self.kept(), 0)
+
+    def test_those_that_were_held_back_go_on_after_others_were_reset(self) -> None:
+        self.front.create("a", body=b"x" * 100_000)
+        peer, asked = self.crowd("")
+        for _ in range(10):
+            self.front.pass_time(13)
+        self.assertEqual(peer.resets, dict.fromkeys(asked, ErrorCodes.CANCEL))
+        self.assertEqual(self.kept(), 0)
+
+    def test_one_that_is_held_back_may_be_reset(self) -> None:
+        self.front.create("a", body=b"x" * 100_000)
+        peer, asked = self.crowd("")
+        for stream_id in reversed(asked):
+            peer.h2.reset_stream(stream_id)
+            peer.pass_on()
+        self.assertEqual(self.kept(), 0)
+        health = peer.ask("GET", "/healthz")
+        self.make_room(peer)
+        self.assertEqual(bytes(peer.streams[health].body), b"ok")
+
+    def test_tails_are_paused_together(self) -> None:
+        names = "bcdefghijklmnop"
+        for name in names:
+            self.front.create(name)
+        peer, asked = self.crowd("?offset=-1&live=sse", names)
+        self.make_room(peer)
+        self.send(peer, SettingsFrame(0, {SettingCodes.INITIAL_WINDOW_SIZE: 0}))
+        for name in names:
+            self.front.append_directly(name, b"y" * 100_000, "text/plain")
+            self.front.settle()
+        self.assert_few_are_kept(peer)
+        self.make_room(peer)
+        self.front.pass_time(0.5)
+        for stream_id in asked:
+            self.assertEqual(bytes(peer.streams[stream_id].body).count(b"y" * 100_000), 1)
+        self.assertEqual(self.kept(), 0)
+
+    def test_polls_that_find_too_much_at_a_time_are_told_to_ask_again(self) -> None:
+        self.front.create("b")
+        offset = self.front.create("a")
+        peer, asked = self.crowd(f"?offset={offset}&live=long-poll")
+        self.front.append_directly("a", b"x" * 100_000, "text/plain")
+        self.front.pass_time(0.5)
+        self.assert_few_are_kept(peer)
+        self.make_room(peer)
+        statuses = [peer.streams[stream_id].status for stream_id in asked]
+        self.assertEqual(set(statuses), {200, 503})
+        self.assertGreaterEqual(statuses.count(200), 10)
+        refused = peer.streams[asked[statuses.index(503)]]
+        self.assertEqual((refused.code, refused.complete), ("UNAVAILABLE", True))
+        self.assertIsNotNone(refused.get("retry-after"))
+
+
+class LateCrowdTests(CrowdTests):
+    """The same where the storage takes its time."""
+
+    late = True
 
 
 class CompressionTests(Http2TestCase):

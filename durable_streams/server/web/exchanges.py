@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from ..errors import BodyTooLarge, StreamsError, Unavailable
 from .answers import Answer, Body
+from .bodies import PIECE
 from .callers import next_number
 from .framing import has_length, is_stream
 from .intake import Asked
@@ -63,6 +64,9 @@ _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: How much a client that has no room must make in the time it has for that, in bytes.
 _STRIDE: Final = 65_536
 
+#: An answer of no more than this is sent even if much waits already, in bytes.
+_SMALL: Final = 4096
+
 _CONTINUE: Final = [(b":status", b"100")]
 
 _log = Logger()
@@ -70,6 +74,10 @@ _log = Logger()
 
 def _field(name: bytes, value: bytes) -> tuple[bytes, bytes]:
     return NeverIndexedHeaderTuple(name, value) if name in _FLEETING else (name, value)
+
+
+def _is_large(answer: Answer) -> bool:
+    return isinstance(answer.body, bytes) and len(answer.body) > _SMALL
 
 
 class Exchange:
@@ -90,10 +98,14 @@ class Exchange:
         "_channel",
         "_fields",
         "_finished",
+        "_held",
+        "_kept",
         "_method",
         "_over",
         "_paused",
         "_pieces",
+        "_place",
+        "_reading",
         "_streaming",
         "_taken",
         "_target",
@@ -117,10 +129,15 @@ class Exchange:
         self._began_at = 0.0
         self._awaited: Deferred[Answer] | None = None
         self._streaming: Body | None = None
-        # Of the answer: whether it has begun, what waits for room, whether that is all, and whether its body was told
-        # to wait
+        # Whether it waits for the answers of others to leave, and whether a read of a stream is on its way for it
+        self._held = False
+        self._reading = False
+        # Of the answer: whether it has begun, what waits for room, how much of the first of that is sent, how many
+        # bytes that keeps, whether it is all, and whether its body was told to wait
         self._answering = False
-        self._pieces: deque[memoryview] = deque()
+        self._pieces: deque[bytes] = deque()
+        self._place = 0
+        self._kept = 0
         self._finished = False
         self._paused = False
         # How much the client has taken since it was given its time.
@@ -199,6 +216,9 @@ class Exchange:
     def _perform(self) -> None:
         self.is_receiving = False
         self.deadline = 0
+        self._held = self._method == b"GET" and self._channel.holds_back()
+        if self._held:
+            return
         body = self._take_body()
         factory = self._channel.factory
         shared = self._channel.shared
@@ -258,14 +278,29 @@ class Exchange:
 
     def _wait_for(self, answer: Deferred[Answer]) -> None:
         self._awaited = answer
+        if self._method == b"GET" and b"live=" not in self._target:
+            self._reading = True
+            self._channel.reads += 1
         answer.addCallbacks(self._answer_awaited, self._not_answered)
 
     def _answer_awaited(self, answer: Answer) -> None:
         self._awaited = None
+        if self._reading:
+            self._end_read()
+        elif self._method == b"GET" and _is_large(answer) and self._channel.holds_back():
+            # It waited for what would come, for which nobody could keep room.
+            error = Unavailable("This connection has too many answers that wait to be read. Ask again.")
+            answer = self._channel.factory.operations.answers.error(None, error, self._origin)
         self._answer(answer)
+
+    def _end_read(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._channel.reads -= 1
 
     def _not_answered(self, failure: Failure) -> None:
         self._awaited = None
+        self._end_read()
         if not failure.check(CancelledError):
             _log.failure("A request could not be answered.", failure=failure)
             self.abort()
@@ -294,7 +329,7 @@ class Exchange:
                 body = b""
             self._send_head(fields, not body)
             if body:
-                self._pieces.append(memoryview(body))
+                self._keep(body)
             self._finished = True
             self.send_on()
             return
@@ -304,8 +339,8 @@ class Exchange:
         if self._over:
             return
         self._streaming = body
-        if channel.blocked:
-            self._pause()
+        if channel.blocked or channel.holds_back():
+            self.pause()
         body.start(self)
         channel.flush()
 
@@ -349,21 +384,45 @@ class Exchange:
         if room <= 0:
             self._fall_behind()
             return False
-        piece = pieces.popleft()
-        if len(piece) > room:
-            pieces.appendleft(piece[room:])
-            piece = piece[:room]
-        is_last = self._finished and not pieces
-        connection.send_data(self.id, piece, is_last)
-        self._taken += len(piece)
+        piece, place = pieces[0], self._place
+        size = min(room, len(piece) - place)
+        is_last = self._finished and len(pieces) == 1 and place + size == len(piece)
+        connection.send_data(self.id, memoryview(piece)[place : place + size], is_last)
+        self._taken += size
+        self._place += size
+        if self._place == len(piece):
+            self._place = 0
+            self._weigh(-len(pieces.popleft()))
         if is_last:
             self._close()
         elif not pieces:
             self._catch_up()
         elif self.deadline:
             self._fall_behind()
-        self._channel.wrote(self, len(piece))
+        self._channel.wrote(self, size)
         return bool(pieces)
+
+    def _keep(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._weigh(len(piece))
+
+    def _weigh(self, more: int) -> None:
+        """
+        Tell how much more is kept.
+
+        What is sent of a piece is still kept with the rest of it. And what is larger than a piece of a stream is one
+        large message, which readers share, and counts as one piece, so that others can have their answers beside it.
+        """
+        before = min(self._kept, PIECE)
+        self._kept += more
+        self._channel.weigh(min(self._kept, PIECE) - before)
+
+    def go_on(self) -> None:
+        """There is room for more answers on the connection."""
+        if self._held:
+            self._perform()
+        else:
+            self.send_on()
 
     def _fall_behind(self) -> None:
         """Give the client its time to make room, once for each stride, and let no more come meanwhile."""
@@ -371,9 +430,10 @@ class Exchange:
             factory = self._channel.factory
             self.deadline = factory.tick + factory.settings.stall_timeout
             self._taken = 0
-        self._pause()
+        self.pause()
 
-    def _pause(self) -> None:
+    def pause(self) -> None:
+        """Have no more come of a body."""
         if not self._paused and self._streaming is not None:
             self._paused = True
             self._channel.factory.pauses += 1
@@ -381,7 +441,7 @@ class Exchange:
 
     def _catch_up(self) -> None:
         self.deadline = 0
-        if self._paused and self._streaming is not None:
+        if self._paused and self._streaming is not None and not self._channel.holds_back():
             self._paused = False
             self._streaming.resumeProducing()
 
@@ -391,9 +451,9 @@ class Exchange:
         if self._over:
             return
         if data:
-            self._pieces.append(memoryview(data))
-        if self._channel.blocked or self._paused:
-            self._pause()
+            self._keep(data)
+        if self._channel.blocked:
+            self.pause()
         else:
             self.send_on()
 
@@ -456,6 +516,9 @@ class Exchange:
         self.is_receiving = False
         self._take_body()
         self._pieces.clear()
+        self._weigh(-self._kept)
+        self._held = False
+        self._end_read()
         if self._awaited is not None:
             self._awaited.cancel()
         if self._streaming is not None:

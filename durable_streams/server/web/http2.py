@@ -28,6 +28,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .bodies import PIECE
 from .callers import caller_on
 from .exchanges import Exchange
 from .outlet import Transport
@@ -46,6 +47,9 @@ _STREAM_WINDOW: Final = 262_144
 #: small frame, and the server a whole request, or a look at all of them.
 _NUISANCES: Final = 400
 _NUISANCES_A_SECOND: Final = 40
+
+#: How much of answers may wait for one client to make room, in bytes, before nothing more is read for it.
+_WAITING: Final = 1_048_576
 
 #: How many bytes of bodies are kept until the end of a turn, to be sent in one go.
 _TURN_BYTES: Final = 65_536
@@ -144,6 +148,8 @@ class Http2Channel(Protocol):
     :ivar deadline: the factory's tick at which something on it, or all of it, has had its time.
     :ivar blocked: the client does not take what was sent: nothing more is, for now.
     :ivar body_bytes: how much of all the bodies that are coming in is here.
+    :ivar waiting_bytes: how much of all answers is kept until the client makes room.
+    :ivar reads: how many answers are being read from streams.
     """
 
     factory: ChannelFactory
@@ -154,6 +160,8 @@ class Http2Channel(Protocol):
         self.deadline = 0
         self.blocked = False
         self.body_bytes = 0
+        self.waiting_bytes = 0
+        self.reads = 0
         self.exchanges: dict[int, Exchange] = {}
         self.h2 = connection = H2Connection(_CONFIG)
         connection.encoder = _Encoder()
@@ -173,6 +181,8 @@ class Http2Channel(Protocol):
         self._turn_bytes = 0
         self._rest_deadline = 0
         self._last_stream = 0
+        # Whether some exchanges wait until others have sent what they have.
+        self._crowded = False
         self._leaving = False
         self._ended = False
         self._in_turn = False
@@ -312,6 +322,35 @@ class Http2Channel(Protocol):
         """An exchange is over."""
         self.exchanges.pop(exchange.id, None)
 
+    def weigh(self, more: int) -> None:
+        """There is more of answers kept, or less."""
+        before = self.waiting_bytes
+        self.waiting_bytes += more
+        if before <= _WAITING < self.waiting_bytes:
+            self._crowded = True
+            for exchange in list(self.exchanges.values()):
+                exchange.pause()
+
+    def holds_back(self) -> bool:
+        """Tell whether so much waits that nothing more is to be read; who asked is told when there is less."""
+        if self.waiting_bytes + self.reads * PIECE <= _WAITING:
+            return False
+        self._crowded = True
+        return True
+
+    def _let_on(self) -> None:
+        """Less waits: let those go on that were held back, until there is too much again."""
+        self._crowded = False
+        self._in_turn = True
+        try:
+            for exchange in list(self.exchanges.values()):
+                if self.blocked or self.holds_back():
+                    self._crowded = True
+                    return
+                exchange.go_on()
+        finally:
+            self._in_turn = False
+
     def flush(self) -> None:
         """Send what h2 has to say, unless there is more to come in the same turn."""
         if not self._in_turn:
@@ -320,6 +359,8 @@ class Http2Channel(Protocol):
     def _after(self) -> None:
         if self._ended:
             return
+        while self._crowded and not self.blocked and not self.holds_back():
+            self._let_on()
         self._pass_on()
         if self._leaving and not self.exchanges:
             self._end()
