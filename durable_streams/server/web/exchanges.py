@@ -20,6 +20,7 @@ from ..errors import BodyTooLarge, StreamsError, Unavailable
 from .answers import Answer, Body
 from .bodies import PIECE
 from .callers import next_number
+from .compression import field
 from .framing import has_length, is_stream
 from .intake import Asked
 from .problems import BadFraming, HeadersTooLarge, RequestTimeout, TargetTooLong
@@ -39,25 +40,6 @@ _BODIES: Final = 2
 #: How long, in seconds, what a refused client still sends is thrown away.
 _LINGER: Final = 2
 
-#: Headers that are hardly ever the same twice. To remember them for the next answer would cost both sides more than it
-#: saves, and make them forget the others.
-_FLEETING: Final = frozenset(
-    [
-        b"content-length",
-        b"date",
-        b"etag",
-        b"location",
-        b"producer-epoch",
-        b"producer-expected-seq",
-        b"producer-received-seq",
-        b"producer-seq",
-        b"stream-cursor",
-        b"stream-expires-at",
-        b"stream-next-offset",
-        b"stream-ttl",
-    ]
-)
-
 #: What a method is made of (RFC 9110 section 5.6.2). h2 lets any bytes pass.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -70,10 +52,6 @@ _SMALL: Final = 4096
 _CONTINUE: Final = [(b":status", b"100")]
 
 _log = Logger()
-
-
-def _field(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    return NeverIndexedHeaderTuple(name, value) if name in _FLEETING else (name, value)
 
 
 def _is_large(answer: Answer) -> bool:
@@ -317,14 +295,14 @@ class Exchange:
         body = answer.body
         fields: list[tuple[bytes, bytes]] = [
             (b":status", b"%d" % answer.status),
-            _field(b"date", factory.date_line[6:-2]),
-            *(_field(name.lower(), value) for name, value in answer.fields()),
+            field(b"date", factory.date_line[6:-2]),
+            *(field(name.lower(), value) for name, value in answer.fields()),
             NeverIndexedHeaderTuple(b"x-request-id", request_id(number, caller)),
         ]
         self._answering = True
         if isinstance(body, bytes):
             if has_length(answer.status, self._method, body):
-                fields.append(_field(b"content-length", b"%d" % len(body)))
+                fields.append(field(b"content-length", b"%d" % len(body)))
             if self._method == b"HEAD":
                 body = b""
             self._send_head(fields, not body)
@@ -334,7 +312,7 @@ class Exchange:
             self.send_on()
             return
         if body.length is not None:
-            fields.append(_field(b"content-length", b"%d" % body.length))
+            fields.append(field(b"content-length", b"%d" % body.length))
         self._send_head(fields, False)
         if self._over:
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from h2.config import H2Configuration
@@ -21,7 +20,6 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
-from hpack import Encoder
 from hyperframe.frame import GoAwayFrame, SettingsFrame
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
@@ -30,7 +28,9 @@ from zope.interface import implementer
 
 from .bodies import PIECE
 from .callers import caller_on
+from .compression import HeadEncoder
 from .exchanges import Exchange
+from .frames import Framing
 from .outlet import Transport
 
 if TYPE_CHECKING:
@@ -54,15 +54,6 @@ _WAITING: Final = 1_048_576
 #: How many bytes of bodies are kept until the end of a turn, to be sent in one go.
 _TURN_BYTES: Final = 65_536
 
-#: What a client sends before its first frame, in bytes; what a frame begins with; and how long it may be.
-_PREFACE: Final = 24
-_FRAME_HEAD: Final = 9
-_FRAME: Final = 16_384
-
-#: How many bytes of headers are remembered for a client's next answers, whatever it would remember: each header of an
-#: answer is looked for among all of them.
-_REMEMBERED: Final = 4096
-
 _CONFIG: Final = H2Configuration(
     client_side=False, header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
 )
@@ -72,72 +63,6 @@ def goodbye() -> bytes:
     """Write all that a client is told that can't be served: come back later."""
     gone = GoAwayFrame(0, last_stream_id=0, error_code=ErrorCodes.NO_ERROR)
     return bytes(SettingsFrame(0).serialize() + gone.serialize())
-
-
-class _Framing:
-    """
-    Looks at where frames begin, before h2 sees them.
-
-    Of one that is longer than any may be, h2 would wait until it had it all, up to 16 MiB. And after a GOAWAY it lets
-    nothing be sent, not even the answers to what came before it, so that frame goes to h2 alone.
-    """
-
-    __slots__ = ("_begun", "_in_goodbye", "_left")
-
-    def __init__(self) -> None:
-        # How many bytes there are to the next frame; the first ones of it, if they are too few to tell what it is; and
-        # whether the bytes to it are those of a GOAWAY.
-        self._left = _PREFACE
-        self._begun = b""
-        self._in_goodbye = False
-
-    def cut(self, data: bytes) -> list[bytes] | None:
-        """Cut what comes next before each GOAWAY and behind it; None if a frame begins in it that is too long."""
-        begun = len(self._begun)
-        whole = self._begun + data
-        place = self._left
-        cuts = [place] if self._in_goodbye else []
-        while place + 3 <= len(whole):
-            length = int.from_bytes(whole[place : place + 3], "big")
-            if length > _FRAME:
-                return None
-            if place + 3 == len(whole):
-                break
-            end = place + _FRAME_HEAD + length
-            self._in_goodbye = whole[place + 3] == GoAwayFrame.type
-            if self._in_goodbye:
-                cuts += place, end
-            place = end
-        self._begun = whole[place:]
-        self._left = max(0, place - len(whole))
-        if not self._left:
-            self._in_goodbye = False
-        if not cuts:
-            return [data]
-        edges = [0, *(max(0, place - begun) for place in cuts), len(data)]
-        return [data[start:end] for start, end in pairwise(edges) if data[start:end]]
-
-
-class _Encoder(Encoder):
-    """
-    Writes heads, and remembers no more of them than is of use.
-
-    hpack, told the same size twice, would forget to tell the client of it.
-    """
-
-    @property
-    def header_table_size(self) -> int:
-        """How many bytes of headers are remembered."""
-        return self.header_table.maxsize
-
-    @header_table_size.setter
-    def header_table_size(self, value: int) -> None:
-        value = min(value, _REMEMBERED)
-        if value == self.header_table.maxsize:
-            return
-        self.header_table.maxsize = value
-        # Of all the sizes since the last head the client must be told the smallest and the last (RFC 7541 section 4.2).
-        self.table_size_changes = [min([value, *self.table_size_changes]), value]
 
 
 @implementer(IPushProducer)
@@ -164,7 +89,7 @@ class Http2Channel(Protocol):
         self.reads = 0
         self.exchanges: dict[int, Exchange] = {}
         self.h2 = connection = H2Connection(_CONFIG)
-        connection.encoder = _Encoder()
+        connection.encoder = HeadEncoder()
         connection.local_settings = Settings(
             client=False,
             initial_values={
@@ -173,7 +98,7 @@ class Http2Channel(Protocol):
                 SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
             },
         )
-        self._framing = _Framing()
+        self._framing = Framing()
         self._nuisances = float(_NUISANCES)
         self._nuisance_at = factory.tick
         # Which streams the client has made more room for since they were looked at; 0 for all.
