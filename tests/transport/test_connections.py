@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,12 @@ class PromptTests(TestCase):
     def read(self, port: int) -> Deferred[bytes]:
         def read() -> bytes:
             received = bytearray()
-            with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+            with socket.socket() as connection:
+                connection.settimeout(PATIENCE)
+                # It does not take it as fast as it comes.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+                connection.connect(("127.0.0.1", port))
+                time.sleep(0.3)
                 while data := connection.recv(65_536):
                     received += data
             return bytes(received)
