@@ -12,13 +12,18 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from durable_streams.server.assembly import operations_from
 from durable_streams.server.config.settings import HttpSettings, ObservabilitySettings, Settings
-from durable_streams.server.telemetry import counts
+from durable_streams.server.storage.memory import MemoryStorage
+from durable_streams.server.streams import Streams
+from durable_streams.server.telemetry import counts, metrics_from, telemetry_from
 from durable_streams.server.telemetry.counts import DURATIONS, RequestCounts
 from durable_streams.server.telemetry.describing import OPERATIONS
+from durable_streams.server.telemetry.metrics import Metrics
 from durable_streams.server.web.answers import Answer
 from durable_streams.server.web.callers import NOBODY
 from durable_streams.server.web.requests import StreamRequest
@@ -365,4 +370,25 @@ class StorageTests(SynchronousTestCase):
         self.assertEqual((reply.status, reply.code, reply.get("retry-after")), (503, "UNAVAILABLE", "1"))
         self.assertIn("failed to write", reply.json()["detail"])
         self.assertTrue(self.front.is_healthy())
-        self.assertEqual(Figures(self.front)("storage_failed"), 1)
+        self.assertEqual(readiness(self.front.metrics), (1, 0))
+
+
+def readiness(metrics: Metrics | None) -> tuple[float, float]:
+    """What is said of the storage: whether it has failed, and whether it is ready."""
+    assert metrics is not None
+    samples = read(metrics.render())
+    return samples["durable_streams_storage_failed", ()], samples["durable_streams_ready", ()]
+
+
+class ReadinessTests(SynchronousTestCase):
+    def test_a_storage_that_is_not_open_has_not_failed(self) -> None:
+        clock = Clock()
+        streams = Streams(MemoryStorage(), clock)
+        metrics = metrics_from(Settings(), operations_from(streams, Settings(), clock, telemetry_from(Settings())))
+        self.assertEqual(readiness(metrics), (0, 0))
+        streams.startService()
+        self.assertEqual(readiness(metrics), (0, 1))
+        streams.drain()
+        self.assertEqual(readiness(metrics), (0, 0))
+        streams.stopService()
+        self.assertEqual(readiness(metrics), (0, 0))

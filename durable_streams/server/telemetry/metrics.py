@@ -69,10 +69,14 @@ class Metrics(Collector):
         yield from self._readers()
         yield from self._connections()
         yield from _storage(self._streams.figures())
+        streams = self._streams
+        # It runs from when the storage is open; what is in the way before that passes by itself.
+        failed = bool(streams.running) and streams.obstacle() is not None
+        yield _gauge("storage_failed", "1 when the storage takes no writes until the server is started again.", failed)
         yield _gauge(
-            "storage_failed",
-            "1 when the storage takes no writes until the server is started again.",
-            self._streams.obstacle() is not None,
+            "ready",
+            "1 when streams can be read and written; 0 while the storage is taken up too, and while the server stops.",
+            bool(streams.running) and not streams.draining and not failed,
         )
 
     def _requests(self) -> Iterator[Metric]:
