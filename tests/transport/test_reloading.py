@@ -15,6 +15,7 @@ from durable_streams.server.transport import (
     CHECK_INTERVAL,
     Certificates,
     NamedFile,
+    TLSContextError,
     TLSFactory,
     TLSFiles,
     VersionRange,
@@ -134,6 +135,30 @@ class ReloadTests(SynchronousTestCase):
         self.replace(self.certificate, self.old.certificate_pem)
         self.pass_time()
         self.assert_shown(self.old)
+
+    def test_the_first_half_of_a_chain_changes_nothing_either(self) -> None:
+        chain = self.new.certificate_pem + authority().certificate_pem
+        self.replace(self.key, self.new.key_pem())
+        for length in (len(chain) - 30, len(chain) - 200, len(self.new.certificate_pem) + 40):
+            self.said.clear()
+            self.replace(self.certificate, chain[:length])
+            self.pass_time()
+            self.assert_shown(self.old)
+            [complaint] = self.complaints()
+            self.assertIn("in which a certificate is damaged", complaint)
+        with self.assertRaises(TLSContextError):
+            self.serve()
+        self.replace(self.certificate, chain)
+        self.pass_time()
+        self.assert_shown(self.new)
+
+    def test_half_a_bundle_of_authorities_is_not_taken_for_one(self) -> None:
+        self.serve(mutual=True)
+        other = Authority("Other")
+        self.replace(self.ca, other.certificate_pem + authority().certificate_pem[:-40])
+        self.pass_time()
+        self.assert_shown(self.old, self.connect(authority().client()))
+        self.assertIn("in which a certificate is damaged", self.complaints()[0])
 
     def test_one_that_is_gone_is_missed(self) -> None:
         self.key.unlink()

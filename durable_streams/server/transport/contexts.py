@@ -24,7 +24,7 @@ TLS_VERSIONS: Final = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 _CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 
 _KEY: Final = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----\s.*?-----END \1-----", re.DOTALL)
-_CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----")
+_CERTIFICATE: Final = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----")
 
 #: Chooses one of the protocols that a client offers (RFC 7301), or none of them by an empty choice.
 ProtocolChoice = Callable[[SSL.Connection, Sequence[bytes]], bytes | None]
@@ -91,14 +91,17 @@ def read_identity(files: TLSFiles, contents: Contents) -> Identity:
 
 
 def _certificates(file: NamedFile, pem: bytes, which: str) -> tuple[x509.Certificate, ...]:
-    if _CERTIFICATE.search(pem) is None:
+    begun = len(_CERTIFICATE.findall(pem))
+    if not begun:
         raise TLSContextError(f"{file}, in which there is no certificate. It must have PEM certificates, {which}.")
     try:
-        return tuple(x509.load_pem_x509_certificates(pem))
+        certificates = tuple(x509.load_pem_x509_certificates(pem))
     except ValueError:
-        raise TLSContextError(
-            f"{file}, in which a certificate is damaged. It must have PEM certificates, {which}."
-        ) from None
+        certificates = ()
+    # One that has no end, as in a file that is half written, is passed over when there is another.
+    if len(certificates) != begun:
+        raise TLSContextError(f"{file}, in which a certificate is damaged. It must have PEM certificates, {which}.")
+    return certificates
 
 
 def _private_key(file: NamedFile, pem: bytes) -> Any:
