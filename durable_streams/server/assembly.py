@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -44,7 +45,8 @@ def storage_from(settings: Settings, reactor: Any) -> IStorage:
     queued = settings.limits.max_queued_bytes
     if mode == "memory":
         return MemoryStorage(limits)
-    directory = settings.storage.data_dir
+    # twistd goes elsewhere later, as a daemon or with --rundir.
+    directory = os.path.abspath(settings.storage.data_dir)
     if mode == "acid":
         in_memory = ACID_BACKENDS[settings.storage.acid_backend] == "in-memory"
         return AcidStorage(None if in_memory else directory, reactor, limits, queued)

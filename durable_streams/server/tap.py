@@ -64,6 +64,10 @@ class Options(usage.Options):
             self["settings"] = self.load()
         except StartupError as error:
             raise refusal(error) from None
+        for name in ("config", "config-dir"):
+            if self[name] is not None:
+                # They are read again when twistd has gone elsewhere, as a daemon or with --rundir.
+                self[name] = os.path.abspath(self[name])
         if self["check"]:
             self._check()
         twistd = self.parent

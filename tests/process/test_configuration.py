@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -156,6 +159,38 @@ class CheckTests(SynchronousTestCase):
         ended = self.check(limits__max_streams=0)
         self.assertEqual((1, ""), (ended.returncode, ended.stdout))
         self.assertRegex(ended.stderr, r"^\[validate_config\] limits\.max_streams must be 1 or more; .*\n$")
+
+
+class RelativePathTests(SynchronousTestCase):
+    def test_they_begin_where_twistd_was_started(self) -> None:
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            (folder / "run").mkdir()
+            # From where a Daemon is started, beside it.
+            beside = f"../{folder.name}"
+            given = folder / "given.toml"
+            text = f"[storage]\nmode = 'file-durable'\ndata_dir = '{beside}/data'\n"
+            given.write_text(text)
+
+            class Elsewhere(Daemon):
+                command = (
+                    *TWISTD[:-1],
+                    f"--rundir={folder}/run",
+                    *(TWISTD[-1], "--config", f"{beside}/given.toml", "--config-dir", beside),
+                )
+
+            with Elsewhere() as daemon:
+                daemon.create("a")
+                self.assertTrue((folder / "data" / "FORMAT").exists())
+                given.write_text(f"{text}[observability]\nlog_level = 'debug'\n")
+                daemon.process.send_signal(signal.SIGHUP)
+                deadline = time.monotonic() + PATIENCE
+                while "the level is debug" not in daemon.log() and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                self.assertIn("the level is debug", daemon.log())
+                self.assertNotIn("have become wrong", daemon.log())
+                self.assertEqual(daemon.stop(), 0)
+            self.assertEqual(os.listdir(folder / "run"), [])
 
 
 class WarningTests(SynchronousTestCase):

@@ -160,6 +160,20 @@ class ReloadTests(SynchronousTestCase):
         self.assert_shown(self.old, self.connect(authority().client()))
         self.assertIn("in which a certificate is damaged", self.complaints()[0])
 
+    def test_relative_paths_stay_what_they_were_when_the_process_goes_elsewhere(self) -> None:
+        self.certificate, self.key = self.certificate.absolute(), self.key.absolute()
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.folder)
+        certificate, key = self.certificate, self.key
+        self.certificate, self.key = Path(certificate.name), Path(key.name)
+        self.serve()
+        os.chdir("/")
+        self.replace(certificate, self.new.certificate_pem)
+        self.replace(key, self.new.key_pem())
+        self.pass_time()
+        self.assertEqual(self.complaints(), [])
+        self.assertEqual(self.certificates.identity.chain[0], self.new.certificate)
+
     def test_one_that_is_gone_is_missed(self) -> None:
         self.key.unlink()
         self.pass_time()

@@ -7,11 +7,19 @@ import stat
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 
 class TLSFileError(ValueError):
     """A file can't be read; the message says which setting names it, and what to change."""
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        # There is no such directory any more: only an absolute path can be found.
+        return ""
 
 
 class NamedFile(Struct, frozen=True):
@@ -19,10 +27,18 @@ class NamedFile(Struct, frozen=True):
     A file, and who says that it is to be that one.
 
     :ivar setting: the setting's dotted name, or an endpoint's argument.
+    :ivar path: as it is written there.
+    :ivar folder: where a relative path begins: twistd goes elsewhere later, and the file stays the same.
     """
 
     setting: str
     path: str
+    folder: str = field(default_factory=_here)
+
+    @property
+    def place(self) -> str:
+        """The path, wherever the process is by now."""
+        return os.path.join(self.folder, self.path)
 
     def __str__(self) -> str:
         return f"{self.setting} is {self.path!r}"
@@ -68,7 +84,7 @@ class Contents(Struct, frozen=True):
 
 def signature_of(files: TLSFiles) -> Signature:
     """Say by what a later look tells whether any file has changed. Links are followed."""
-    return tuple(_signature(file.path) for file in files)
+    return tuple(_signature(file.place) for file in files)
 
 
 def _signature(path: str) -> tuple[int, ...] | None:
@@ -95,7 +111,7 @@ def _read(file: NamedFile) -> bytes:
         raise TLSFileError(f"{file.setting} is empty. Give the path of a PEM file.")
     try:
         # Not to wait for whoever writes to a pipe
-        descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(file.place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise TLSFileError(f"{file}, and there is no such file. Give the path of a PEM file that is there.") from None
     except OSError as error:
@@ -115,6 +131,6 @@ def _read(file: NamedFile) -> bytes:
 def is_open_to_all(file: NamedFile) -> bool:
     """Tell whether everybody on the machine may read a file. A group may be meant to."""
     try:
-        return bool(os.stat(file.path).st_mode & stat.S_IROTH)
+        return bool(os.stat(file.place).st_mode & stat.S_IROTH)
     except OSError:
         return False
