@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
 from msgspec import Struct
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import StandardIOEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.filepath import FilePath, LinkError
 
 from .config.settings import Settings, TlsSettings
+from .config.showing import concealed
 from .config.validation import parse_bind_address
 from .endpoints import BACKLOG, Endpoint
 from .startup import StartupError
 from .transport import Certificates, NamedFile, TLSContextError, TLSFileError, TLSFiles, VersionRange
 from .transport.files import read_files
+
+#: The first argument of Twisted's tls: endpoint. It may be given by its name too, and is not looked at then.
+_TLS_DIRECTORY: Final = re.compile(r"tls:((?:\\.|[^:=\\])+)(?::|$)")
 
 _VERSIONS: Final = {"http1": "HTTP/1.1", "http2": "HTTP/2"}
 
@@ -101,10 +108,12 @@ class Listeners:
         try:
             endpoint = serverFromString(self._reactor, text)
         except Exception as error:  # whatever an endpoint's parser makes of what a user wrote
-            cause = str(error).rstrip(".") or type(error).__name__
             raise StartupError(
-                "resolve_transport", f"server.listen has {text}, which is no endpoint: {cause}. Change it."
+                "resolve_transport",
+                f"server.listen has {concealed(text)}, which is no endpoint: {_why_no_endpoint(text, error)}. "
+                "Change it.",
             ) from None
+        _check_endpoint(endpoint, text)
         if isinstance(endpoint, Endpoint) and endpoint.certificates is not None:
             self._certificates.append(endpoint.certificates)
 
@@ -116,6 +125,8 @@ class Listeners:
                 failures[0].raiseException()
             if not ports:
                 raise ValueError("it does not listen at once, and so it is not known whether it ever will")
+            if not IListeningPort.providedBy(ports[0]):
+                raise ValueError("it is no port, at which clients could connect one after the other")
             return ports[0]
 
         return listen
@@ -163,7 +174,7 @@ class Listeners:
     def describe(self) -> str:
         """Say where it listens, or would listen before :meth:`bind`."""
         if not self._bound:
-            places = [place.url_of(place.value) for place in self._places]
+            places = [concealed(place.url_of(place.value)) for place in self._places]
             places += [f"{place.url_of(place.value)} (admin)" for place in self._admin_places]
         else:
             places = [_described(place, port) for place, port in self._bound]
@@ -198,6 +209,50 @@ def _files_from(tls: TlsSettings, mode: str) -> TLSFiles:
     return TLSFiles(*files)
 
 
+def _innermost(text: str) -> str:
+    """Leave out of an endpoint's text what it is wrapped in."""
+    while text.startswith("haproxy:"):
+        text = text.removeprefix("haproxy:")
+    return text
+
+
+def _why_no_endpoint(text: str, error: Exception) -> str:
+    prefix = _innermost(text).partition(":")[0]
+    if prefix == "systemd" and isinstance(error, (IndexError, KeyError)):
+        return "systemd has passed no such socket"
+    if isinstance(error, TypeError):
+        return f"its arguments are not those that it takes; see the form of the endpoint {prefix}:"
+    return concealed(str(error)).rstrip(".") or type(error).__name__
+
+
+def _check_endpoint(endpoint: object, text: str) -> None:
+    """
+    See to what Twisted finds out about too late: when the daemon stops, or when a client connects.
+
+    :raises StartupError: it is of no use.
+    """
+    found = _TLS_DIRECTORY.match(_innermost(text))
+    directory = None if found is None else re.sub(r"\\(.)", r"\1", found[1])
+    if isinstance(endpoint, StandardIOEndpoint):
+        why = "is no port, at which clients could connect one after the other. Change it."
+    elif directory is not None and not _has_pem_file(directory):
+        why = (
+            f"needs a directory with files *.pem, and {directory!r} is none. Its form is tls:DIRECTORY:PORT; give such "
+            "a directory."
+        )
+    else:
+        return
+    raise StartupError("resolve_transport", f"server.listen has {concealed(text)}, which {why}")
+
+
+def _has_pem_file(directory: str) -> bool:
+    """Look as Twisted does."""
+    try:
+        return any(path.basename().endswith(".pem") and path.isfile() for path in FilePath(directory).walk())
+    except (OSError, LinkError):
+        return False
+
+
 def _bound(place: _Place, factory: Factory) -> IListeningPort:
     try:
         return place.listen(factory)
@@ -207,16 +262,24 @@ def _bound(place: _Place, factory: Factory) -> IListeningPort:
     except Exception as error:  # whatever an endpoint's parser makes of what a user wrote
         cause = error
         advice = "Change it."
-    cause = str(cause).rstrip(".")
-    raise StartupError("bind_listener", f"{place.setting} is {place.value}, which can't be had: {cause}. {advice}")
+    if isinstance(cause, FileNotFoundError) and _innermost(place.value).startswith("unix:"):
+        advice = "Make the directory of the socket."
+    if isinstance(cause, OSError) and cause.filename2 is not None:
+        # The names are those of a link, to a process id.
+        cause = f"[Errno {cause.errno}] {cause.strerror}"
+    why = concealed(str(cause)).rstrip(".")
+    value = concealed(place.value)
+    raise StartupError("bind_listener", f"{place.setting} is {value}, which can't be had: {why}. {advice}")
 
 
 def _described(place: _Place, port: IListeningPort) -> str:
-    if not place.scheme:
-        return place.value
     address: Any = port.getHost()
+    if not isinstance(address, IPv4Address | IPv6Address):
+        return concealed(place.value)
     host = f"[{address.host}]" if ":" in address.host else address.host
-    return place.url_of(f"{host}:{address.port}")
+    where = f"{host}:{address.port}"
+    # Of an endpoint's text it is not known which part of it is the port: that of tls:4437 is 443.
+    return place.url_of(where) if place.scheme else f"{concealed(place.value)} ({where})"
 
 
 async def _all_stopped(stopping: list[Deferred[Any]]) -> None:

@@ -12,12 +12,14 @@ from typing import Any
 from msgspec.structs import replace
 from twisted.internet import reactor as running_reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+import durable_streams.server.listeners as listeners_module
 from durable_streams.server.config.settings import (
     AdminSettings,
     ServerSettings,
@@ -153,7 +155,8 @@ class PlaceTests(ListenersTestCase):
         self.assertEqual(await deferToThread(ask, socket.AF_UNIX, path), b"hello ")
         with self.assertRaises(ConnectionRefusedError):
             await deferToThread(ask, socket.AF_INET, ("127.0.0.1", port))
-        self.assertEqual(listeners.describe(), f"tcp:0:interface=127.0.0.1, unix:{path}")
+        chosen: Any = listeners.addresses[0]
+        self.assertEqual(listeners.describe(), f"tcp:0:interface=127.0.0.1 (127.0.0.1:{chosen.port}), unix:{path}")
 
     async def test_a_proxy_says_who_the_client_is(self) -> None:
         listeners = self.listen(Settings(server=ServerSettings(listen=("haproxy:tcp:0:interface=127.0.0.1",))))
@@ -215,6 +218,46 @@ class RefusalTests(ListenersTestCase):
         await deferLater(reactor, 0)
         with socket.socket() as free:
             free.bind(("127.0.0.1", port))
+
+    def test_why_they_are_refused_is_said_in_words(self) -> None:
+        pems = self.folder / "empty"
+        pems.mkdir()
+        for text, said in (
+            ("systemd:domain=INET:index=0", "systemd has passed no such socket."),
+            ("systemd:domain=INET:name=x", "systemd has passed no such socket."),
+            ("haproxy:systemd:domain=INET:index=0", "systemd has passed no such socket."),
+            ("tcp", "see the form of the endpoint tcp:."),
+            ("tcp:1:color=red", "see the form of the endpoint tcp:."),
+            ("stdio:", "which is no port"),
+            ("tls:7752", "Its form is tls:DIRECTORY:PORT"),
+            (f"tls:{pems}:7752", "needs a directory with files *.pem"),
+            (f"haproxy:tls:{pems}:7752", "needs a directory with files *.pem"),
+        ):
+            error = self.refusal(Settings(server=ServerSettings(listen=(text,))))
+            self.assertEqual(error.phase, "resolve_transport", text)
+            self.assertIn(f"server.listen has {text}, which ", error.cause)
+            self.assertIn(said, error.cause)
+
+    def test_a_unix_socket_needs_its_directory(self) -> None:
+        for text in ("unix:/no/such/folder/socket", "unix:/no/such/folder/socket:lockfile=0"):
+            error = self.refusal(Settings(server=ServerSettings(listen=(text,))))
+            self.assertEqual(
+                f"server.listen is {text}, which can't be had: [Errno 2] No such file or directory. Make the "
+                "directory of the socket.",
+                error.cause,
+            )
+
+    def test_no_secret_is_repeated(self) -> Deferred[None]:
+        for text in ("gopher:70:password=hush", "http:1:password=hush", "tcp:1:password=hush"):
+            error = self.refusal(Settings(server=ServerSettings(listen=(text,))))
+            self.assertIn("password=***", error.cause)
+            self.assertNotIn("hush", error.cause)
+        self.patch(listeners_module, "serverFromString", lambda *_: TCP4ServerEndpoint(reactor, 0, 50, "127.0.0.1"))
+        listeners = Listeners(Settings(server=ServerSettings(listen=("ours:password=hush",))), reactor)
+        self.assertEqual(listeners.describe(), "ours:password=***")
+        listeners.bind(Factory.forProtocol(Greeter))
+        self.assertRegex(listeners.describe(), r"^ours:password=\*\*\* \(127\.0\.0\.1:\d+\)$")
+        return listeners.stop()
 
     def test_endpoints_that_make_no_sense(self) -> None:
         for text in (
