@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from msgspec import Struct
@@ -12,7 +13,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import StandardIOEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Factory
+from twisted.internet.unix import Port as UNIXPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath, LinkError
@@ -146,8 +149,18 @@ class Listeners:
                 for place in self._admin_places:
                     self._bound_for_admin.append((place, _bound(place, admin_factory)))
         except StartupError:
-            self.stop()
+            self._give_up()
             raise
+
+    def _give_up(self) -> None:
+        """Let go of the ports. Their sockets' files must be gone at once: the reactor's next turn may never come."""
+        for _, port in self._bound + self._bound_for_admin:
+            if isinstance(port, UNIXPort):
+                # What its stopListening does later: the socket and its lock go.
+                port.stopReading()
+                with suppress(OSError):
+                    port.connectionLost(Failure(CONNECTION_DONE))
+        self.stop()
 
     def stop(self) -> Deferred[None]:
         """Take no more connections; the ones that are there stay."""

@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,18 @@ class RefusalTests(ListenersTestCase):
         await deferLater(reactor, 0)
         with socket.socket() as free:
             free.bind(("127.0.0.1", port))
+
+    def test_the_sockets_of_a_start_that_fails_are_gone_at_once(self) -> Deferred[None]:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        listen = [f"unix:{folder.name}/one", f"haproxy:unix:{folder.name}/two", "unix:/no/such/folder/socket"]
+        for _ in range(2):
+            self.refusal(Settings(server=ServerSettings(listen=tuple(listen))))
+            self.assertEqual(os.listdir(folder.name), [])
+        listeners = Listeners(Settings(server=ServerSettings(listen=tuple(listen[:2]))), reactor)
+        listeners.bind(Factory.forProtocol(Greeter))
+        self.assertEqual(len(os.listdir(folder.name)), 4)
+        return listeners.stop()
 
     def test_why_they_are_refused_is_said_in_words(self) -> None:
         pems = self.folder / "empty"
