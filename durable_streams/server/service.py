@@ -115,7 +115,8 @@ class Daemon(Service):
             _log.failure("The storage could not be opened.", failure=failure)
         raise StartupError(
             "open_storage",
-            f"storage.mode is {storage.mode}{where}, which can't be opened: {failure.getErrorMessage()}",
+            f"storage.mode is {storage.mode}{where}, which can't be opened: {failure.getErrorMessage()}"
+            f"{_advice(failure.value)}",
         )
 
     def _not_served(self, failure: Failure) -> None:
@@ -133,3 +134,12 @@ class Daemon(Service):
         self._stopping = True
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
+
+
+def _advice(error: object) -> str:
+    """Say what to change where the system only says what is wrong."""
+    if isinstance(error, PermissionError):
+        return ". Give it to the user that the server runs as."
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return ". Set storage.data_dir to a directory."
+    return ""

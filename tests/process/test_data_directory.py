@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -10,8 +11,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from durable_streams.server.config.settings import Settings, StorageSettings
+from durable_streams.server.service import Daemon
+from durable_streams.server.startup import StartupError
 from tests.support.daemon import PATIENCE
 from tests.support.killed_daemon import KILLED, KilledDaemon, Order
 from tests.support.mounts import make_read_only, small_disk
@@ -122,7 +128,9 @@ class OwnershipTests(RefusalTestCase):
         self.data.write_text("a file")
         self.assertIn("a file", self.data.read_text())
         for place in (self.data, self.data / "below"):
-            self.assertIn("can't be opened: ", self.refusal(data=place))
+            line = self.refusal(data=place)
+            self.assertIn("can't be opened: ", line)
+            self.assertTrue(line.endswith("'. Set storage.data_dir to a directory."), line)
         self.assertEqual(self.data.read_text(), "a file")
 
     def test_one_that_may_not_be_made_where_mounting_is_allowed(self) -> None:
@@ -130,6 +138,20 @@ class OwnershipTests(RefusalTestCase):
         make_read_only(disk)
         self.assertIn("Read-only file system", self.refusal(data=disk / "data"))
         self.assertEqual(os.listdir(disk), [])
+
+
+class AdviceTests(SynchronousTestCase):
+    def test_one_that_is_somebody_else_s(self) -> None:
+        # Who tests may be root, to whom nothing is denied.
+        settings = Settings(storage=StorageSettings(mode="file-durable", data_dir="/data"))
+        denied = Failure(PermissionError(errno.EACCES, "Permission denied", "/data/LOCK"))
+        with self.assertRaises(StartupError) as caught:
+            Daemon(settings, MemoryReactorClock())._not_opened(denied)
+        self.assertEqual(
+            "[open_storage] storage.mode is file-durable and storage.data_dir /data, which can't be opened: [Errno 13] "
+            "Permission denied: '/data/LOCK'. Give it to the user that the server runs as.",
+            str(caught.exception),
+        )
 
 
 class AcidOwnershipTests(OwnershipTests):
