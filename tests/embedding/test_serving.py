@@ -197,9 +197,10 @@ class StartTests(ServingCase):
 
     def test_listeners_are_checked(self) -> None:
         storage = MemoryStorage()
-        for listener in ("nonsense:80", "tcp:x"):
-            with self.assertRaises(ValueError):
+        for listener in ("nonsense:80", "tcp:x", "tcp", "systemd:domain=INET:name=x", "tcp:1:password=hush"):
+            with self.assertRaisesRegex(ValueError, "is no endpoint: ") as caught:
                 build_service(storage, listeners=[listener])
+            self.assertNotIn("hush", str(caught.exception))
         self.assertEqual(build_service(storage).addresses, [])
 
     async def test_it_has_its_storage_alone(self) -> None:

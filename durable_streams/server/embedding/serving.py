@@ -15,6 +15,7 @@ from twisted.web.resource import IResource
 
 from ..assembly import operations_from, resource_from
 from ..config.settings import Settings
+from ..config.showing import concealed
 from ..config.validation import validate
 from ..errors import StorageOwned
 from ..interfaces import IStorage
@@ -80,6 +81,22 @@ def build_service(
         raise
 
 
+def _endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
+    """
+    Make an endpoint of its description.
+
+    :raises ValueError: it can't be understood.
+    """
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+    except Exception as error:  # whatever an endpoint's parser makes of what it is given
+        cause = concealed(str(error)).rstrip(".") or type(error).__name__
+        raise ValueError(
+            f"The listener {concealed(text)} is no endpoint: {cause}. Give one such as tcp:4437."
+        ) from error
+    return endpoint
+
+
 class _FromTheProgram(Mapping[str, str]):
     """Where every setting comes from."""
 
@@ -112,7 +129,7 @@ class StreamServer(MultiService):
         self._fronts = Fronts(streams.streams, settings, reactor, self.obstacle)
         self.tree: IResource = self._fronts.tree
         self._endpoints = [
-            serverFromString(reactor, listener) if isinstance(listener, str) else listener for listener in listeners
+            _endpoint(reactor, listener) if isinstance(listener, str) else listener for listener in listeners
         ]
         self._listening: list[Deferred[None]] | None = None
         self._stopped: Deferred[None] | None = None
