@@ -149,14 +149,14 @@ class Listeners:
                 for place in self._admin_places:
                     self._bound_for_admin.append((place, _bound(place, admin_factory)))
         except StartupError:
-            self._give_up()
+            self.give_up()
             raise
 
-    def _give_up(self) -> None:
-        """Let go of the ports. Their sockets' files must be gone at once: the reactor's next turn may never come."""
+    def give_up(self) -> None:
+        """Let go of the ports of a start that fails: at once, since the reactor's next turn may never come."""
         for _, port in self._bound + self._bound_for_admin:
             if isinstance(port, UNIXPort):
-                # What its stopListening does later: the socket and its lock go.
+                # What its stopListening does later: the files of the socket and its lock go.
                 port.stopReading()
                 with suppress(OSError):
                     port.connectionLost(Failure(CONNECTION_DONE))

@@ -113,6 +113,9 @@ class Daemon(Service):
         where = "" if storage.mode == "memory" else f" and storage.data_dir {storage.data_dir}"
         if not failure.check(StorageError, OSError):
             _log.failure("The storage could not be opened.", failure=failure)
+        if not self._reactor.running:
+            # Whoever is told of it ends, and nobody stops the service.
+            self.listeners.give_up()
         raise StartupError(
             "open_storage",
             f"storage.mode is {storage.mode}{where}, which can't be opened: {failure.getErrorMessage()}"

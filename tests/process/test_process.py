@@ -168,6 +168,18 @@ class FailureTests(ProcessTestCase):
             self.assertIn(str(first.process.pid), ended.stderr)
             self.assertEqual(first.request("GET", "/readyz")[0], 200)
 
+    def test_no_socket_is_left_where_the_storage_can_not_be_opened(self) -> None:
+        data = self.folder / "data"
+        data.write_text("no directory")
+        ended = self.run_to_end(
+            (*TWISTD, "--listen", f"unix:{self.folder}/socket"),
+            storage__mode="file-durable",
+            storage__data_dir=str(data),
+        )
+        self.assertEqual(ended.returncode, 1)
+        self.assertTrue(ended.stderr.startswith("[open_storage]"), ended.stderr)
+        self.assertEqual(list(self.folder.iterdir()), [data])
+
     def test_a_daemon_that_fails_says_so_to_who_started_it(self) -> None:
         data = self.folder / "data"
         data.write_text("no directory")
