@@ -104,7 +104,7 @@ class Process(Service):
             started = self._daemon.start()
         except Stopped:
             _log.info("The server was stopped before it had started.")
-            self._daemon.listeners.stop()
+            self._daemon.listeners.give_up()
             raise
         self._started = True
         # The reactor has taken them for itself by then.
