@@ -36,14 +36,6 @@ class StartFailed(SystemExit, Exception):
         self.code = 1
 
 
-class Stopped(SystemExit, Exception):
-    """The process was told to end before it had started."""
-
-    def __init__(self) -> None:
-        super().__init__("Stopped by a signal before it had started.")
-        self.code = 0
-
-
 class Complaints:
     """Where a start that fails says why: what stderr is before twistd makes it a part of the log, or closes it."""
 
@@ -75,7 +67,7 @@ class Process(Service):
         self._logs = logs
         self._read_again = read_again
         self._complaints = Complaints()
-        self._started = self._ending = False
+        self._ending = False
         self._daemon = Daemon(settings, reactor)
 
     def privilegedStartService(self) -> None:
@@ -83,8 +75,8 @@ class Process(Service):
         Bind the ports, which may need more rights than the process keeps.
 
         :raises StartFailed: they can't be had.
-        :raises Stopped: it is to end.
         """
+        # What comes before the reactor runs is done as soon as it does.
         self._take_signals()
         try:
             self._daemon.privilegedStartService()
@@ -96,17 +88,10 @@ class Process(Service):
         Start to serve. What takes longer than a moment goes on when the reactor runs.
 
         :raises StartFailed: it is known by now that it can't be done.
-        :raises Stopped: it is to end.
         """
         super().startService()
         failed: list[Failure] = []
-        try:
-            started = self._daemon.start()
-        except Stopped:
-            _log.info("The server was stopped before it had started.")
-            self._daemon.listeners.give_up()
-            raise
-        self._started = True
+        started = self._daemon.start()
         # The reactor has taken them for itself by then.
         self._reactor.callWhenRunning(self._take_signals)
         started.addCallbacks(self._serving, failed.append)
@@ -145,18 +130,8 @@ class Process(Service):
     def _take_signals(self) -> None:
         # The reactor's own handlers make twistd end itself by the signal once everything has stopped well.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._told_to_end)
-        signal.signal(signal.SIGHUP, self._told_to_reload)
-
-    def _told_to_end(self, *_: object) -> None:
-        if not self._started:
-            raise Stopped
-        self._reactor.callFromThread(self._reactor.callWhenRunning, self._end, 0)
-
-    def _told_to_reload(self, *_: object) -> None:
-        # Before it has started there is nothing that could be out of date.
-        if self._started:
-            self._reactor.callFromThread(self._reload)
+            signal.signal(number, lambda *_: self._reactor.callFromThread(self._end, 0))
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
 
     def _end(self, status: int) -> None:
         if status:
