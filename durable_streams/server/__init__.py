@@ -9,10 +9,10 @@ The map, in the order in which an append goes through it:
 - :mod:`.waiting` wakes who waits, and :mod:`.web.live` reads on for them.
 
 :mod:`.model` has the values that pass between these, :mod:`.interfaces` the contracts, :mod:`.errors` what can go
-wrong. :mod:`.assembly` makes the parts out of the settings, and :mod:`.fronts` what is served out of the parts; on which
+wrong. :mod:`.assembly` makes the parts out of the settings, and :mod:`.fronts` what is served out of the parts. On it
 :mod:`.service` puts the ports of :mod:`.listeners` (:mod:`.transport` has their TLS) for the daemon, and
-:mod:`.embedding` those of other programs, which find here what they need. :mod:`.tap` and :mod:`.process` make the daemon
-a process of twistd's, :mod:`.logs` and :mod:`.telemetry` say what it does.
+:mod:`.embedding` those of other programs, which find here what they need. :mod:`.tap` and :mod:`.process` make the
+daemon a process of twistd's, :mod:`.logs` and :mod:`.telemetry` say what it does.
 """
 
 from . import errors
