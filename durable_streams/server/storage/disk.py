@@ -54,7 +54,7 @@ class File(Protocol):
         """Say how long it is, in bytes."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of it; again, do nothing."""
 
 
 class Disk(Protocol):
@@ -149,7 +149,10 @@ class RealFile:
         return os.fstat(self._descriptor).st_size
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        # Its number may be another file's by the next time.
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 class RealDisk:

@@ -1,0 +1,42 @@
+"""The operating system's disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.storage.disk import RealDisk
+from durable_streams.server.storage.file.checkpoint import CheckpointFile
+
+
+class RealDiskTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.disk = RealDisk(Path(self.mktemp()).absolute())
+        self.disk.make_folder("")
+
+    def test_a_file_that_is_closed_twice_does_not_close_another(self) -> None:
+        first = self.disk.open("first", new=True)
+        first.close()
+        # It has the descriptor that is free now.
+        second = self.disk.open("second", new=True)
+        first.close()
+        second.write([b"whole"], 0)
+        self.assertEqual(second.read(0, 10), b"whole")
+        self.assertRaises(OSError, first.read, 0, 1)
+        second.close()
+
+    def test_a_checkpoint_whose_name_can_not_be_given_closes_no_other_file(self) -> None:
+        checkpoint = CheckpointFile(self.disk, 1)
+        rename = self.disk.rename
+
+        def fail(old: str, new: str) -> None:
+            rename(old, new)
+            raise OSError(5, "Input/output error")
+
+        self.patch(self.disk, "rename", fail)
+        self.assertRaises(OSError, checkpoint.complete, 1, 1, 1, {})
+        other = self.disk.open("other", new=True)
+        checkpoint.abandon()
+        other.write([b"whole"], 0)
+        other.close()
