@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import shutil
@@ -20,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.authority import authority
 from tests.support.daemon import PATIENCE, Daemon, free_port
 from tests.support.programs import program
-from tests.support.proxies import CLIENT, Caddy, HAProxy, Nginx, Proxy, peers_of, wait_until
+from tests.support.proxies import CLIENT, Caddy, CompressingHAProxy, HAProxy, Nginx, Proxy, peers_of, wait_until
 
 TEXT: Final = {"Content-Type": "text/plain"}
 BYTES: Final = {"Content-Type": "application/octet-stream"}
@@ -178,6 +179,28 @@ class BehindNginxTests(SynchronousTestCase):
 
 class BehindHAProxyTests(BehindNginxTests):
     proxy_type = HAProxy
+
+
+class CompressingHAProxyTests(SynchronousTestCase):
+    """HAProxy that compresses whatever it may."""
+
+    def test_events_pass_uncompressed_and_at_once_where_text_is_compressed(self) -> None:
+        stack = ExitStack()
+        self.addCleanup(stack.close)
+        daemon = stack.enter_context(Daemon(None, **TRUSTING))
+        proxy = stack.enter_context(CompressingHAProxy(f"127.0.0.1:{daemon.port}"))
+        proxy.request("PUT", "/v1/stream/a", b"x" * 1000, TEXT)
+        accepted = {"Accept-Encoding": "gzip"}
+        _, head, body = proxy.request("GET", "/v1/stream/a", None, accepted)
+        self.assertEqual((head["content-encoding"], gzip.decompress(body)), ("gzip", b"x" * 1000))
+        connection = proxy.connect()
+        self.addCleanup(connection.close)
+        connection.request("GET", "/v1/stream/a?offset=now&live=sse", headers={"Host": "streams.example"} | accepted)
+        tail = connection.getresponse()
+        self.assertEqual((tail.status, tail.getheader("content-encoding")), (200, None))
+        read_until(tail, b"upToDate")
+        daemon.append("a", b"one")
+        read_until(tail, b"data:one\n")
 
 
 # It is not among what a machine must have to run the tests.

@@ -181,6 +181,14 @@ class HAProxy(Proxy):
         return ["-db", "-f", str(configuration)]
 
 
+class CompressingHAProxy(HAProxy):
+    """HAProxy with compression, of events too, as far as an answer allows it."""
+
+    def configuration(self, upstream: str) -> str:
+        backend = "filter compression\ncompression algo gzip\ncompression type text/plain text/event-stream\n"
+        return super().configuration(upstream) + backend
+
+
 class Caddy(Proxy):
     """Caddy."""
 

@@ -66,7 +66,7 @@ class CachingCases(FrontTestCase):
         tail = self.front.follow(BASE + f"a?offset={self.tail}&live=sse")
         self.front.pass_time(21)
         self.assertEqual((poll.reply.status, poll.reply.get("cache-control")), (204, "no-store"))
-        self.assertEqual(tail.reply.get("cache-control"), "no-cache")
+        self.assertEqual(tail.reply.get("cache-control"), "no-cache, no-transform")
 
 
 @each_way

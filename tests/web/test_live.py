@@ -229,7 +229,8 @@ class TailTests(LiveTestCase):
             self.front.create(name, content_type)
             reply = self.tail(name).reply
             self.assertEqual((reply.status, reply.get("content-type")), (200, "text/event-stream"))
-            self.assertEqual((reply.get("cache-control"), reply.framing), ("no-cache", self.front.framing))
+            self.assertEqual(reply.get("cache-control"), "no-cache, no-transform")
+            self.assertEqual((reply.get("x-accel-buffering"), reply.framing), ("no", self.front.framing))
             self.assertEqual(reply.get("stream-sse-data-encoding"), encoding)
 
     def test_it_says_at_once_where_it_is(self) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from gzip import decompress
+from typing import Final
+
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.resource import IResource, Resource, getChildForRequest
-from twisted.web.server import Site
+from twisted.web.resource import EncodingResourceWrapper, IResource, Resource, getChildForRequest
+from twisted.web.server import GzipEncoderFactory, Site
 from twisted.web.static import Data
 from zope.interface.verify import verifyObject
 
@@ -29,6 +32,50 @@ class MountedFront(Front):
         app.putChild(b"streams", self.resource)
         app.putChild(b"page", Data(b"a page", "text/plain"))
         return Site(root, reactor=self.clock)
+
+
+class CompressedFront(MountedFront):
+    """Streams whose resource is wrapped in Twisted's gzip encoder."""
+
+    @property
+    def factory(self) -> IProtocolFactory:
+        root = Resource()
+        resource = resource_from(self.operations, self.settings, self.clock)
+        root.putChild(b"streams", EncodingResourceWrapper(resource, [GzipEncoderFactory()]))
+        return Site(root, reactor=self.clock)
+
+
+class CompressionTests(SynchronousTestCase):
+    accepted: Final = {"Accept-Encoding": "gzip"}
+
+    def setUp(self) -> None:
+        self.front = CompressedFront()
+        self.addCleanup(self.front.stop)
+        reply = self.front.ask("PUT", "/streams/a", TEXT, b"some text")
+        self.tail = reply.get("stream-next-offset")
+
+    def append(self, body: bytes) -> None:
+        self.front.ask("POST", "/streams/a", TEXT, body)
+        self.front.look()
+
+    def test_events_pass_a_gzip_wrapper_uncompressed_and_at_once(self) -> None:
+        tail = self.front.follow("/streams/a?offset=-1&live=sse", self.accepted)
+        self.assertIsNone(tail.reply.get("content-encoding"))
+        self.assertEqual([event.kind for event in tail.events], ["data", "control"])
+        self.append(b"more")
+        self.assertEqual([event.data for event in tail.events if event.kind == "data"], ["some text", "more"])
+
+    def test_finite_answers_are_compressed_by_a_gzip_wrapper(self) -> None:
+        whole = self.front.ask("GET", "/streams/a", self.accepted)
+        self.assertEqual((whole.get("content-encoding"), decompress(whole.body)), ("gzip", b"some text"))
+        poll = self.front.follow(f"/streams/a?offset={self.tail}&live=long-poll", self.accepted)
+        self.append(b"more")
+        self.assertEqual((poll.reply.get("content-encoding"), decompress(poll.reply.body)), ("gzip", b"more"))
+
+    def test_a_large_catch_up_read_is_compressed_by_a_gzip_wrapper(self) -> None:
+        self.append(b"x" * 1_000_000)
+        reply = self.front.ask("GET", f"/streams/a?offset={self.tail}", self.accepted)
+        self.assertEqual((reply.complete, decompress(reply.body)), (True, b"x" * 1_000_000))
 
 
 class MountingTests(SynchronousTestCase):

@@ -44,7 +44,10 @@ _CACHING: Final = {
 _CLOSED: Final = b"Stream-Closed: true\r\n"
 _UP_TO_DATE: Final = b"Stream-Up-To-Date: true\r\n"
 _BASE64: Final = b"Stream-SSE-Data-Encoding: base64\r\n"
-_EVENTS: Final = b"Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
+#: ``no-transform`` keeps intermediaries from compressing events: a compressor holds bytes back until a block is full.
+_EVENTS: Final = (
+    b"Content-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
+)
 
 #: How many streams' answers are remembered in part.
 _FACES: Final = 2048

@@ -146,6 +146,8 @@ class _Delivery:
             return
         if body.length is not None:
             request.setHeader(b"content-length", b"%d" % body.length)
+        if b"no-transform" in answer.head:
+            _disable_encoder(request)
         self._body = body
         request.registerProducer(self, True)
         body.start(self)
@@ -204,3 +206,15 @@ class _Delivery:
             self._waiting.cancel()
         if self._body is not None:
             self._body.stopProducing()
+
+
+def _disable_encoder(request: Request) -> None:
+    """
+    Send the body of an answer as it is, whatever encoder twisted.web has chosen for the request.
+
+    An ``EncodingResourceWrapper`` around the streams compresses without looking at Cache-Control, and its encoders have
+    no way to flush: zlib would hold back some 10 KB of events. There is no public way to opt out.
+    """
+    if request._encoder is not None:
+        request._encoder = None
+        request.responseHeaders.removeHeader(b"content-encoding")
