@@ -137,12 +137,14 @@ class CatalogueTests(SynchronousTestCase):
         self.assertEqual(problem(NoKind("Odd."), "")[0], 500)
 
     def test_a_problem_says_all(self) -> None:
-        status, head, body = problem(errors.WriterGap("a", 3, 5), '/s/a?x=\xff"')
+        status, head, body, report = problem(errors.WriterGap("a", 3, 5), '/s/a?x=\xff"')
         self.assertEqual(status, 409)
         self.assertEqual(
             head,
             b"Content-Type: application/problem+json\r\nProducer-Expected-Seq: 3\r\nProducer-Received-Seq: 5\r\n",
         )
+        self.assertEqual((report.code, report.kind), ("SEQUENCE_CONFLICT", "WriterGap"))
+        self.assertEqual(report.message, "Producer-Seq 3 comes next, not 5. Send what is missing first.")
         told = json.loads(body)
         self.assertEqual(told["instance"], '/s/a?x=\xff"')
         self.assertEqual((told["type"], told["code"]), ("/errors/sequence-conflict", "SEQUENCE_CONFLICT"))

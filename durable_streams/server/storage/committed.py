@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from zlib import crc32
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import StreamsError
@@ -73,7 +74,10 @@ class CommittedStorage(Ranges[K]):
         try:
             return self._append(name, append, now)
         except (NotYet, StreamsError) as trouble:
-            return self._not_now(trouble, self._append, name, append, now)
+            later = self._not_now(trouble, self._append, name, append, now)
+            if later is None:
+                raise
+            return later
 
     def read(
         self, name: str, offset: Offset, limit: int, now: float, whole: bool = False, renew: bool = True
@@ -111,23 +115,29 @@ class CommittedStorage(Ranges[K]):
         try:
             return step(name, *rest)
         except (NotYet, StreamsError) as trouble:
-            return self._not_now(trouble, step, name, *rest)
+            later = self._not_now(trouble, step, name, *rest)
+            if later is None:
+                raise
+            return later
 
     def _not_now(
         self, trouble: NotYet | StreamsError, step: Callable[..., NowOrLater[T]], name: str, *rest: Any
-    ) -> Deferred[T]:
+    ) -> Deferred[T] | None:
+        """
+        Retry a step when what it needs is there, or report a refusal when the changes it depends on are committed.
+
+        It does not raise the refusal itself: with this frame in its traceback, the error would refer to itself.
+
+        :returns: None if the refusal depends on nothing that is not committed.
+        """
         if isinstance(trouble, NotYet):
             return trouble.ready.addCallback(self._attempt_again, step, name, *rest)
         names = [name]
         if rest and isinstance(rest[0], StreamConfig) and rest[0].fork is not None:
             names.append(rest[0].fork.source)
         if all(self._lsn_of(each) <= self.committed_lsn for each in names):
-            raise trouble
-
-        def refuse() -> NoReturn:
-            raise trouble
-
-        return self._after(refuse)
+            return None
+        return self._after(lambda: Failure(trouble))  # type: ignore[arg-type, return-value]
 
     def _lsn_of(self, name: str) -> int:
         """Say which change it was that left a stream, or its absence, as it is; or a later one."""

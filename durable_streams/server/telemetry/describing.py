@@ -8,7 +8,6 @@ from urllib.parse import unquote_to_bytes
 
 from ..web.answers import Answer
 from ..web.callers import Caller
-from ..web.problems import code_of
 from ..web.requests import StreamRequest
 from ..web.telemetry import Asked, request_name
 from ..web.tree import TreeRequest
@@ -157,9 +156,9 @@ def _of_failure(answer: Answer) -> dict[str, object]:
     if answer.status >= 500:
         fields["ds.error_class"] = _ERROR_CLASSES.get(answer.status, "internal")
     if answer.error is not None:
-        fields["ds.error_code"] = code_of(answer.error)
-        fields["error.type"] = type(answer.error).__name__
-        fields["error.message"] = text(str(answer.error))
+        fields["ds.error_code"] = answer.error.code
+        fields["error.type"] = answer.error.kind
+        fields["error.message"] = text(answer.error.message)
     retry_after = _RETRY_AFTER.search(answer.head)
     if retry_after is not None:
         fields["http.response.header.retry_after"] = text(retry_after[1])

@@ -18,7 +18,7 @@ from ..protocol.content import is_text
 from ..protocol.lifetimes import render_timestamp
 from ..protocol.messages import document
 from ..protocol.names import quote_name
-from .problems import METHODS, problem
+from .problems import METHODS, ErrorReport, problem
 from .requests import StreamRequest
 
 _ALLOWED_HEADERS: Final = (
@@ -87,17 +87,17 @@ class Body(Protocol):
         """The reader is gone."""
 
 
-class Answer(Struct, frozen=True, gc=False):
+class Answer(Struct, frozen=True):
     """
     What a front sends: ``head`` is complete lines, each ended with CRLF.
 
-    :ivar error: what was refused, and why; None where nothing was.
+    :ivar error: what to record about the error; None unless the request was refused.
     """
 
     status: int
     head: bytes
     body: bytes | Body = b""
-    error: errors.StreamsError | None = None
+    error: ErrorReport | None = None
 
     def fields(self) -> list[tuple[bytes, bytes]]:
         """Take the header lines apart, for a front that does not send them as they are."""
@@ -285,14 +285,17 @@ class Answers:
         """
         Answer with an error.
 
-        :param request: None where there is none to speak of.
-        :param origin: what is known of Origin where that is not among the request's headers.
+        The error's traceback is dropped: its frames hold the request's body, and may hold the error itself.
+
+        :param request: None if what came is no request.
+        :param origin: the value of Origin if it is not among the request's headers.
         """
-        status, lines, body = problem(error, "" if request is None else request.target.decode("latin-1"))
+        error.__traceback__ = None
+        status, lines, body, report = problem(error, "" if request is None else request.target.decode("latin-1"))
         if origin is None and request is not None:
             origin = request.headers.get(b"origin")
         common = self.common(origin)
-        return Answer(status, common + _NO_STORE + lines, body, error)
+        return Answer(status, common + _NO_STORE + lines, body, report)
 
 
 def _content_type(facts: StreamFacts) -> bytes:

@@ -142,6 +142,8 @@ class Operations:
     def _failed(self, failure: Failure, request: StreamRequest) -> Answer:
         error = failure.value
         if isinstance(error, StreamsError):
+            # Beside the error's own; see Answers.error.
+            failure.tb = None
             return self.answers.error(request, error)
         if isinstance(error, CancelledError):
             return self.answers.error(request, Unavailable("The reader has gone."))

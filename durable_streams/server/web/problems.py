@@ -103,22 +103,36 @@ class Problem(Struct):
     instance: str
 
 
-def problem(error: errors.StreamsError, instance: str) -> tuple[int, bytes, bytes]:
+class ErrorReport(Struct, frozen=True, gc=False):
     """
-    Say an error.
+    What logs and traces record of an error.
 
-    :param instance: the request's path and query, where there is a request.
-    :returns: the status, the header lines, and the body.
+    It replaces the exception, whose traceback holds the frames of the request, and with them the request's body.
+
+    :ivar code: the code that programs read.
+    :ivar kind: the name of the exception's class.
+    :ivar message: the sentence that the client was sent.
     """
-    status, code, title = _entry(type(error))
+
+    code: str
+    kind: str
+    message: str
+
+
+def problem(error: errors.StreamsError, instance: str) -> tuple[int, bytes, bytes, ErrorReport]:
+    """
+    Render an error as HTTP.
+
+    :param instance: the request's path and query, or empty if there is no request.
+    :returns: the status, the header lines, the body, and what to record.
+    """
+    kind = type(error)
+    status, code, title = _entry(kind)
     slug = "internal" if code == "INTERNAL_ERROR" else code.lower().replace("_", "-")
-    body = Problem(f"/errors/{slug}", title, status, code, str(error), instance)
-    return status, b"Content-Type: application/problem+json\r\n" + _lines(error), msgspec.json.encode(body)
-
-
-def code_of(error: errors.StreamsError) -> str:
-    """Say by which code programs know an error."""
-    return _entry(type(error))[1]
+    message = str(error)
+    body = msgspec.json.encode(Problem(f"/errors/{slug}", title, status, code, message, instance))
+    lines = b"Content-Type: application/problem+json\r\n" + _lines(error)
+    return status, lines, body, ErrorReport(code, kind.__name__, message)
 
 
 def _entry(kind: type) -> _Entry:

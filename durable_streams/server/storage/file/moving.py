@@ -63,7 +63,7 @@ _SLACK: Final = 1 << 20
 _log = Logger()
 
 
-class Move(Struct, gc=False):
+class Move(Struct):
     """
     What is to be done with a stream's bytes: ``old`` pieces and the ``recent`` ones become one content.
 
@@ -81,7 +81,7 @@ class Move(Struct, gc=False):
     to_file: bool
 
 
-class Moved(Struct, gc=False):
+class Moved(Struct):
     """Where they are now."""
 
     stream: FileStream
