@@ -86,6 +86,9 @@ class SecretTests(LoadTests):
         ("x:password=hu\\:sh:y=1", "x:password=***:y=1"),
         ("x:PassPhrase=hush", "x:PassPhrase=***"),
         ("x:y=1:api_token=hush", "x:y=1:api_token=***"),
+        ("x:password=hu&sh;hu sh:y=1", "x:password=***:y=1"),
+        ("x:apiKey=hush:auth=hush:pwd=hush", "x:apiKey=***:auth=***:pwd=***"),
+        ("https://a.example/?token=hu:sh&b=1", "https://a.example/?token=***&b=1"),
         ("https://a.example/?client_secret=hush&b=1", "https://a.example/?client_secret=***&b=1"),
     )
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from durable_streams.server.config import rules, transport_rules
+from durable_streams.server.config.rules import RESERVED_PATHS
 from durable_streams.server.config.validation import ConfigError
+from durable_streams.server.web.framing import PROBES
 
 from .test_layers import LoadTests, variable
 
@@ -196,6 +198,22 @@ CASES: Final[list[Case]] = [
         (
             "admin.base_path must be a path like /admin, and not /: no slash at its end, no . or .., only "
             "letters, digits and -._~!$&'()+,;=@; environment variable DS_ADMIN__BASE_PATH sets it to '/'."
+        ),
+    ),
+    (
+        "StreamBasePathIsReserved",
+        {"http.stream_base_path": "/metrics"},
+        (
+            "http.stream_base_path must be another path than the server's own /healthz, /readyz, /metrics; "
+            "environment variable DS_HTTP__STREAM_BASE_PATH sets it to '/metrics'."
+        ),
+    ),
+    (
+        "AdminBasePathIsReserved",
+        {"admin.base_path": "/readyz/x"},
+        (
+            "admin.base_path must be another path than the server's own /healthz, /readyz, /metrics; "
+            "environment variable DS_ADMIN__BASE_PATH sets it to '/readyz/x'."
         ),
     ),
     (
@@ -608,6 +626,12 @@ class RuleTests(LoadTests):
         for base, admin in (("/", "/admin"), ("/admin", "/admin"), ("/a/b", "/a"), ("/a", "/a/b")):
             error = self.broken({**ADMIN, "http.stream_base_path": base, "admin.base_path": admin})
             self.assertEqual("AdminBasePathConflictsWithStreamBasePath", error.rule)
+
+    def test_paths_of_the_servers_own_pages_are_reserved(self) -> None:
+        self.assertEqual({path.encode() for path in RESERVED_PATHS}, PROBES)
+        for page in RESERVED_PATHS:
+            for path in (page, page + "/x"):
+                self.assertEqual("StreamBasePathIsReserved", self.broken({"http.stream_base_path": path}).rule)
 
     def test_paths_of_the_admin(self) -> None:
         for path in ("", "/", "admin", "/admin/", "//", "/a b", "/{x}", "/a:b", "/..", "/*", "/a?b", "/a#b"):

@@ -78,6 +78,9 @@ _POSITIVE: Final = (
 _BASE_PATH: Final = re.compile(r"/|(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()+,;=@-]+)+")
 _ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://(?:(?![,/@])[!-~])+")
 
+#: Paths of pages that the server has whatever the settings are.
+RESERVED_PATHS: Final = ("/healthz", "/readyz", "/metrics")
+
 _ADDRESS_WANTED: Final = "an IP address and a port, such as 127.0.0.1:4437"
 _PATH_WANTED: Final = "no slash at its end, no . or .., only letters, digits and -._~!$&'()+,;=@"
 _ORIGINS_WANTED: Final = "*, or a list of origins such as https://app.example.com"
@@ -193,6 +196,12 @@ def broken_storage(stated: Stated) -> Iterator[Broken]:
 def broken_paths(stated: Stated) -> Iterator[Broken]:
     """Find paths that no request can have, or two may."""
     base, admin = stated.settings.http.stream_base_path, stated.settings.admin
+    for rule, name, path in (
+        ("StreamBasePathIsReserved", "http.stream_base_path", base),
+        ("AdminBasePathIsReserved", "admin.base_path", admin.base_path),
+    ):
+        if any(path == page or path.startswith(f"{page}/") for page in RESERVED_PATHS):
+            yield Broken(rule, name, f"another path than the server's own {', '.join(RESERVED_PATHS)}")
     if _BASE_PATH.fullmatch(base) is None:
         yield Broken("InvalidStreamBasePath", "http.stream_base_path", f"/, or a path like /v1/stream: {_PATH_WANTED}")
     if admin.base_path == "/" or _BASE_PATH.fullmatch(admin.base_path) is None:

@@ -10,11 +10,14 @@ _HIDDEN: Final = "***"
 #: The user and the password in a URL.
 _USERINFO: Final = re.compile(r"(?<=://)[^/?#\s]*(?=@)")
 
-#: An argument of a string endpoint or a query whose name says that it is a secret, up to the next argument. In an
-#: endpoint a colon that belongs to a value has a backslash before it.
+#: Parts of the names of arguments that hold secrets.
+_SECRETS: Final = "pass|pwd|secret|token|credential|private_?key|api_?key|psk|auth|cookie|signature"
+
+#: A secret in a query: up to the next parameter. A secret in a string endpoint: up to the next colon that has no
+#: backslash before it.
 _SECRET: Final = re.compile(
-    r"((?:^|[:?&;])[\w-]*(?:passw|passphrase|secret|token|credential|private_?key)[\w-]*=)(?:\\.|[^:&;\\])*",
-    re.IGNORECASE,
+    rf"([?&;][\w-]*(?:{_SECRETS})[\w-]*=)[^&\s'\"]*|((?:^|(?<!\\):|\s)[\w-]*(?:{_SECRETS})[\w-]*=)(?:\\.|[^:\\])*",
+    re.IGNORECASE | re.DOTALL,
 )
 
 #: What would break a line, or can't be written at all.
@@ -28,7 +31,7 @@ def in_one_line(text: str) -> str:
 
 def concealed(text: str) -> str:
     """Hide what may be a secret in a text."""
-    return _SECRET.sub(rf"\1{_HIDDEN}", _USERINFO.sub(_HIDDEN, text))
+    return _SECRET.sub(rf"\1\2{_HIDDEN}", _USERINFO.sub(_HIDDEN, text))
 
 
 def shown(value: object) -> str:
