@@ -200,7 +200,8 @@ class InvalidJsonTests(SynchronousTestCase):
         self.assertIn("byte 10", self.refused(b'["\\ud800",NaN]'))
 
     def test_a_byte_order_mark_is_not_json(self) -> None:
-        self.refused(b"\xef\xbb\xbf[1]")
+        for body in (b"\xef\xbb\xbf[1]", b"\xef\xbb\xbf"):
+            self.assertIn("byte order mark", str(self.assertRaises(InvalidJson, wire_form, body)))
         self.refused(b'\xef\xbb\xbf["\\ud800"]')
         self.refused("[1]".encode("utf-16"))
 

@@ -6,6 +6,7 @@ array is already that, but for its brackets, so a batch is checked as a whole an
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 
@@ -55,6 +56,8 @@ def _second_opinion(body: bytes, error: Exception) -> bytes:
     """Half of a surrogate pair, escaped, is JSON, and what a cut token stream is made of; msgspec refuses it."""
     if isinstance(error, UnicodeDecodeError):
         raise InvalidJson(f"The body is not UTF-8: look at byte {error.start}.") from None
+    if body.startswith(codecs.BOM_UTF8):
+        raise InvalidJson("The body begins with a UTF-8 byte order mark. Send the JSON without these three bytes.")
     try:
         _check(_without_surrogates(body))
     except RecursionError:
