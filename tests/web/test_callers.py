@@ -10,9 +10,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
+from twisted.internet.address import IPv6Address
+from twisted.internet.interfaces import IAddress
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.web.callers import subject_of
+from durable_streams.server.web.callers import caller_on, subject_of
 
 _PRINTABLE, _T61 = b"\x13", b"\x14"
 
@@ -43,6 +45,25 @@ class Connection:
 
     def getPeerCertificate(self) -> Any:
         return None if self._der is None else crypto.load_certificate(crypto.FILETYPE_ASN1, self._der)
+
+
+class Peer:
+    """A connection from an address."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def getPeer(self) -> IAddress:
+        return IPv6Address("TCP", self._host, 1)
+
+
+class AddressTests(SynchronousTestCase):
+    def test_an_ipv4_peer_of_an_ipv6_listener_is_named_as_ipv4(self) -> None:
+        self.assertEqual(caller_on(Peer("::ffff:192.0.2.1")).address, "192.0.2.1")
+
+    def test_other_ipv6_peers_are_named_as_they_are(self) -> None:
+        for address in ("::1", "2001:db8::1", "::ffff:0:1", "fe80::1%eth0"):
+            self.assertEqual(caller_on(Peer(address)).address, address)
 
 
 class SubjectTests(SynchronousTestCase):

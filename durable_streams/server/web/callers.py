@@ -21,6 +21,9 @@ next_number: Callable[[], int] = itertools.count(1).__next__
 #: The address of everybody who comes by a UNIX socket.
 UNIX_PEER: Final = "unix"
 
+#: What an IPv4 address begins with where it is written as an IPv6 one.
+_MAPPED: Final = "::ffff:"
+
 
 class Client(Struct, frozen=True, gc=False):
     """
@@ -110,6 +113,9 @@ def caller_on(transport: Connection, is_trusted: Callable[[str], bool] = nobody_
     """
     peer = transport.getPeer()
     address = UNIX_PEER if isinstance(peer, UNIXAddress) else getattr(peer, "host", None) or ""
+    if address.startswith(_MAPPED) and "." in address:
+        # A listener for IPv6 that takes IPv4 too names IPv4 peers in this form (RFC 4291 section 2.5.5.2).
+        address = address[len(_MAPPED) :]
     secure = ISSLTransport.providedBy(transport)
     return Caller(address, secure, is_trusted(address), subject_of(transport) if secure else None)
 
