@@ -21,6 +21,7 @@ from .web.intake import IntakeLimits
 from .web.listener import ChannelSettings
 from .web.live import Live, LiveSettings
 from .web.operations import Operations, OperationSettings
+from .web.origins import WritingOrigins
 from .web.proxies import Proxies
 from .web.resource import StreamsResource
 from .web.telemetry import Telemetry
@@ -84,6 +85,7 @@ def operations_from(
         OperationSettings(name_limits_from(settings), settings.limits.max_request_body_bytes),
         telemetry,
         proxies=proxies_from(settings, clock),
+        origins=WritingOrigins(settings.http.cors_origins),
     )
 
 

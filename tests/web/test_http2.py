@@ -198,8 +198,9 @@ class LimitTests(Http2TestCase):
 
     def test_a_target_that_is_none(self) -> None:
         peer = self.front.connect()
-        for target in ("*", "https://streams.example/v1/stream/a", "v1"):
+        for target in ("https://streams.example/v1/stream/a", "v1", BASE + "a#b", "/healthz#"):
             self.assert_refused(peer, peer.ask("OPTIONS", target), 400, "BAD_REQUEST")
+        self.assert_refused(peer, peer.ask("GET", "*"), 400, "BAD_REQUEST")
         self.assert_alive(peer)
 
     def test_a_method_that_is_none(self) -> None:

@@ -613,3 +613,34 @@ class FailureOnSiteTests(FailureTests):
     """The same behind a Site."""
 
     front_type = SiteFront
+
+
+@each_way
+class ContentEncodingTests(OperationTestCase):
+    def test_a_compressed_body_is_415_and_not_stored(self) -> None:
+        self.front.create("a", body=b"one")
+        for coding in ("gzip", "br", "identity, gzip", "GZIP", "x"):
+            headers = {"Content-Type": "text/plain", "Content-Encoding": coding}
+            for reply in (self.post("a", headers, b"\x1f\x8b"), self.put("new", headers, b"\x1f\x8b")):
+                self.assert_problem(reply, 415, "UNSUPPORTED_CONTENT_ENCODING", "accept-encoding")
+                self.assertEqual(reply.get("accept-encoding"), "identity")
+        self.assertEqual(self.read("a").body, b"one")
+        self.assertEqual(self.read("new").status, 404)
+
+    def test_identity_and_requests_without_a_body_pass(self) -> None:
+        for coding in ("identity", "Identity", ""):
+            headers = {"Content-Type": "text/plain", "Content-Encoding": coding}
+            self.assertIn(self.put("a", headers, b"one").status, (200, 201))
+            self.assertEqual(self.post("a", headers, b"two").status, 204)
+        self.assertEqual(self.put("b", {"Content-Encoding": "gzip"}).status, 201)
+        self.assertEqual(self.post("b", {"Content-Encoding": "gzip", "Stream-Closed": "true"}).status, 204)
+
+
+@each_way
+class ForkOffsetTests(OperationTestCase):
+    def test_fork_offset_now_is_400(self) -> None:
+        self.front.create("a", body=b"one")
+        reply = self.put("b", {"Stream-Forked-From": "a", "Stream-Fork-Offset": "now"})
+        self.assert_problem(reply, 400, "BAD_REQUEST")
+        self.assertIn("Stream-Fork-Offset", reply.json()["detail"])
+        self.assertEqual(self.read("b").status, 404)

@@ -21,7 +21,7 @@ from .answers import Answer, Answers, fields_of
 from .framing import PROBES, below, is_stream
 from .problems import MethodNotAllowed, NoSuchPath
 from .proxies import Proxies
-from .requests import check_host
+from .requests import check_host, check_target
 from .resource import StreamsResource
 
 #: Says what keeps the service from taking requests; None when nothing does.
@@ -142,6 +142,7 @@ class Tree:
         try:
             self._proxies.hear(request, caller)
             check_host(request.getHeader(b"host"))
+            check_target(request.uri)
             if origin and request.method == b"OPTIONS" and request.getHeader(b"access-control-request-method"):
                 return _sent(request, self._answers.preflight(origin))
             unquote_to_bytes(request.path).decode()
@@ -149,4 +150,6 @@ class Tree:
             return say_problem(request, self._answers, error)
         except UnicodeDecodeError:
             return say_problem(request, self._answers, NoSuchPath())
+        # Routes do not depend on Host, and werkzeug refuses hosts that IDNA can't encode, as those of UNIX sockets.
+        request.requestHeaders.setRawHeaders(b"host", [b"localhost"])
         return self._app.render(request)  # type: ignore[return-value]

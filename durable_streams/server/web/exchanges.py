@@ -16,15 +16,15 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import BodyTooLarge, StreamsError, Unavailable
+from ..errors import BodyTooLarge, InvalidRequest, StreamsError, Unavailable
 from .answers import Answer, Body
 from .bodies import PIECE
 from .callers import next_number
 from .compression import field
 from .framing import has_length, is_stream
 from .intake import Asked
-from .problems import BadFraming, HeadersTooLarge, RequestTimeout, TargetTooLong
-from .requests import StreamRequest, check_host, pick_headers
+from .problems import BadFraming, HeadersTooLarge, MethodNotAllowed, RequestTimeout, TargetTooLong
+from .requests import WHOLE_SERVER, StreamRequest, check_host, check_target, pick_headers
 from .telemetry import request_id
 from .tree import TreeRequest
 
@@ -159,8 +159,14 @@ class Exchange:
             return HeadersTooLarge(f"The headers are larger than {limits.header_bytes} bytes.")
         if not _TOKEN.fullmatch(self._method):
             return BadFraming("The method of a request is letters, digits and a few signs, as in GET.")
-        if not self._target.startswith(b"/"):
+        if self._method == b"CONNECT":
+            return MethodNotAllowed("The server is no proxy: there is no CONNECT.")
+        if not self._target.startswith(b"/") and (self._method, self._target) != (b"OPTIONS", WHOLE_SERVER):
             return BadFraming("The path of a request begins with a slash.")
+        try:
+            check_target(self._target)
+        except InvalidRequest as error:
+            return error
         for name, value in self._fields:
             if name == b"content-length" and int(value) > limits.body_bytes:
                 return BodyTooLarge(limits.body_bytes)
@@ -213,7 +219,9 @@ class Exchange:
                 caller = caller.forwarding(shared.proxies.client(headers))
         except StreamsError as error:
             objection = error
-        if not is_stream(self._target, base):
+        if self._target == WHOLE_SERVER:
+            base = WHOLE_SERVER
+        elif not is_stream(self._target, base):
             asked = TreeRequest(self._method, self._target, self._fields, body, caller, number, "2")
             self._asked = asked
             if objection is not None:

@@ -120,6 +120,7 @@ def _with_port(authority: bytes | None, port: bytes) -> bytes | None:
     """Complete a host that has no port. The usual ports are left out, whichever of the two schemes it is."""
     if _PORT.fullmatch(port) is None or int(port) > 65535:
         raise _refusal("X-Forwarded-Port", "a port")
+    authority = authority and authority.removesuffix(b":")
     if not authority or port in (b"80", b"443") or _ENDS_IN_PORT.search(authority.rpartition(b"]")[2]):
         return None
     return b"%b:%b" % (authority, port)

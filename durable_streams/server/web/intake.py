@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 from ..errors import BodyTooLarge, InvalidRequest, StreamsError
 from .callers import Caller, Client, next_number
 from .framing import is_stream
-from .problems import BadFraming, Broken, HeadersTooLarge, TargetTooLong
+from .problems import BadFraming, Broken, HeadersTooLarge, MethodNotAllowed, TargetTooLong, WrongVersion
 from .proxies import Proxies, Reading
-from .requests import StreamRequest, check_host, join_header
+from .requests import WHOLE_SERVER, StreamRequest, check_host, check_target, join_header
 from .tree import TreeRequest
 
 #: A request for a stream, or one for whatever else is served.
@@ -151,6 +151,11 @@ def _origin_form(url: bytes) -> bytes:
     return rest if rest.startswith(b"/") else b"/" + rest
 
 
+def _without_port(authority: bytes, port: bytes) -> bytes:
+    """Write a host and port in lower case, without a port that is empty or the scheme's own."""
+    return authority.lower().removesuffix(port).removesuffix(b":")
+
+
 def _all_unknown(name: bytes) -> None:
     """Look a header up where none is known."""
 
@@ -234,6 +239,8 @@ class Intake:
 
     def _renew(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
+        # Versions are checked here: one of a later minor version is served as 1.1 (RFC 9110 section 2.5).
+        self._parser.set_dangerous_leniencies(lenient_version=True)
         self._feed = self._parser.feed_data
 
     @property
@@ -358,7 +365,7 @@ class Intake:
         if len(url) > shared.limits.target_bytes:
             self._stop(TargetTooLong(f"The request's target is longer than {shared.limits.target_bytes} bytes."))
         # As long as the target is not complete, it may still become a stream's.
-        if is_stream(url, shared.base):
+        if is_stream(url, shared.base) or url == WHOLE_SERVER:
             self._fields = None
             self._look_up = shared.spellings.get
         else:
@@ -397,7 +404,7 @@ class Intake:
             self._old = False
         else:
             self._check_version_and_host(parser.get_http_version())
-        if not self._url.startswith(b"/"):
+        if not self._url.startswith(b"/") or b"#" in self._url:
             self._check_url()
         limits = self._shared.limits
         if len(packet) + self._wire_bytes > limits.header_bytes:
@@ -429,8 +436,8 @@ class Intake:
 
     def _check_version_and_host(self, version: str) -> None:
         self._old = version == "1.0"
-        if not self._old and version != "1.1":
-            self._stop(BadFraming("The server speaks HTTP/1.1 and HTTP/1.0 here."))
+        if not version.startswith("1."):
+            self._stop(WrongVersion("The server speaks HTTP/1.1 and HTTP/1.0 here."))
         host = self._headers.get(b"host")
         if host is None:
             if not self._old:
@@ -445,16 +452,27 @@ class Intake:
 
     def _check_url(self) -> None:
         """
-        Refuse a target that is neither a path nor the URL of one, and a URL of another host than Host.
+        Refuse a target whose form the method does not have (RFC 9112 section 3.2), and a URL of another host than Host.
 
         Whoever reads the URL, as RFC 9112 section 3.2.2 asks for, and whoever reads Host are to read the same.
         """
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            self._stop(MethodNotAllowed("The server is no proxy: there is no CONNECT."))
+        if self._url == WHOLE_SERVER and method == b"OPTIONS":
+            return
+        try:
+            check_target(self._url)
+        except InvalidRequest as error:
+            self._stop(error)
+        if self._url.startswith(b"/"):
+            return
         match = _ABSOLUTE_FORM.match(self._url)
         if match is None:
             self._stop(BadFraming("The path of a request begins with a slash."))
         port = _DEFAULT_PORTS[match[1].lower()]
         host = self._headers.get(b"host")
-        if host is not None and host.lower().removesuffix(port) != match[2].lower().removesuffix(port):
+        if host is not None and _without_port(host, port) != _without_port(match[2], port):
             self._stop(BadFraming("The request's URL is of another host than Host says. Send one host."))
 
     def on_body(self, data: bytes) -> None:
@@ -480,7 +498,7 @@ class Intake:
         caller = self._caller if self._client is None else self._caller.forwarding(self._client)
         url = self._url if self._url.startswith(b"/") else _origin_form(self._url)
         if self._fields is None:
-            base = self._shared.base
+            base = self._shared.base if url != WHOLE_SERVER else url
             path, _, query = url.partition(b"?")
             request = StreamRequest(
                 method, base, path[len(base) :], query, self._headers, body, caller, next_number(), self._version

@@ -17,6 +17,7 @@ from ..streams import Streams
 from .answers import Answer, Answers
 from .bodies import PIECE, Replay
 from .live import Live, Tail
+from .origins import WritingOrigins
 from .problems import Broken, MethodNotAllowed
 from .proxies import Proxies
 from .requests import StreamRequest, View, name_reader, read_append, read_creation, read_view
@@ -43,6 +44,7 @@ class Operations:
         settings: OperationSettings,
         telemetry: Telemetry = Telemetry(),  # noqa: B008 (it has no state)
         proxies: Proxies | None = None,
+        origins: WritingOrigins | None = None,
     ) -> None:
         self.streams = streams
         self.answers = answers
@@ -50,6 +52,7 @@ class Operations:
         self.telemetry = telemetry
         self.live = live
         self.proxies = proxies or Proxies()
+        self._origins = origins or WritingOrigins(["*"])
         self._read_name = name_reader(settings.names)
         self._by_method: dict[bytes, Callable[[StreamRequest], NowOrLater[Answer]]] = {
             b"POST": self._append,
@@ -74,6 +77,8 @@ class Operations:
         return answer
 
     def _append(self, request: StreamRequest) -> NowOrLater[Answer]:
+        if not self._origins.any:
+            self._origins.check(request)
         name = self._read_name(request.path)
         appended = self.streams.append(name, read_append(request))
         if isinstance(appended, Deferred):
@@ -114,6 +119,7 @@ class Operations:
         return Replay(self.streams, chunk, self.live.clock, self.live.sent)
 
     def _create(self, request: StreamRequest) -> NowOrLater[Answer]:
+        self._origins.check(request)
         name = self._read_name(request.path)
         created = self.streams.create(name, read_creation(request, self._read_name), request.body)
         return self._then(request, created, lambda outcome: self.answers.created(request, outcome))
@@ -123,6 +129,7 @@ class Operations:
         return self._then(request, status, lambda outcome: self.answers.status(request, outcome))
 
     def _delete(self, request: StreamRequest) -> NowOrLater[Answer]:
+        self._origins.check(request)
         deleted = self.streams.delete(self._read_name(request.path))
         return self._then(request, deleted, lambda _: self.answers.deleted(request))
 

@@ -48,7 +48,15 @@ class NoSuchPath(errors.StreamsError):
 
 
 class WrongVersion(errors.StreamsError):
-    """The request is of a version of HTTP that is switched off."""
+    """The request is of a version of HTTP that the server does not speak, or that is switched off."""
+
+
+class UnsupportedEncoding(errors.StreamsError):
+    """The body has a content coding (RFC 9110 section 8.4) that the server does not decode."""
+
+
+class OriginNotAllowed(errors.StreamsError):
+    """The page that sends the write is of an origin that ``http.cors_origins`` does not list."""
 
 
 class Broken(errors.StreamsError):
@@ -65,6 +73,7 @@ CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     errors.EmptyBody: (400, "EMPTY_BODY", "Empty Body"),
     errors.EmptyArray: (400, "EMPTY_ARRAY", "Empty Array"),
     errors.WriterFenced: (403, "PRODUCER_EPOCH_FENCED", "Producer Epoch Fenced"),
+    OriginNotAllowed: (403, "ORIGIN_NOT_ALLOWED", "Origin Not Allowed"),
     errors.StreamNotFound: (404, "NOT_FOUND", "Stream Not Found"),
     NoSuchPath: (404, "NOT_FOUND", "Not Found"),
     MethodNotAllowed: (405, "METHOD_NOT_ALLOWED", "Method Not Allowed"),
@@ -82,6 +91,7 @@ CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     errors.StreamFull: (413, "PAYLOAD_TOO_LARGE", "Payload Too Large"),
     errors.StorageFull: (413, "PAYLOAD_TOO_LARGE", "Payload Too Large"),
     TargetTooLong: (414, "TARGET_TOO_LONG", "Target Too Long"),
+    UnsupportedEncoding: (415, "UNSUPPORTED_CONTENT_ENCODING", "Unsupported Content Encoding"),
     HeadersTooLarge: (431, "HEADERS_TOO_LARGE", "Request Header Fields Too Large"),
     Broken: (500, "INTERNAL_ERROR", "Internal Server Error"),
     errors.Unavailable: (503, "UNAVAILABLE", "Service Unavailable"),
@@ -154,6 +164,8 @@ def _lines(error: errors.StreamsError) -> bytes:
             return b"Producer-Expected-Seq: %d\r\nProducer-Received-Seq: %d\r\n" % (error.expected, error.received)
         case errors.Unavailable():
             return b"Retry-After: 1\r\n"
+        case UnsupportedEncoding():
+            return b"Accept-Encoding: identity\r\n"
         case MethodNotAllowed():
             return b"Allow: %b\r\n" % error.methods
         case _:

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from ipaddress import IPv6Address
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 
 from ..errors import EmptyBody, InvalidName, InvalidOffset, InvalidRequest
-from ..model import Append, Fork, Offset, StreamConfig, Writer
+from ..model import NOW, Append, Fork, Offset, StreamConfig, Writer
 from ..protocol.content import JSON_TYPE, media_type
 from ..protocol.lifetimes import parse_lifetime
 from ..protocol.messages import wire_form
 from ..protocol.names import NameLimits, parse_name
 from ..protocol.offsets import parse_offset
 from .callers import NOBODY, Caller
+from .problems import UnsupportedEncoding
 
 #: The headers that operations read, in lower case. All others are the front's affair, or nobody's.
 READ_HEADERS: Final = frozenset(
-    b"content-type host if-none-match origin producer-epoch producer-id producer-seq stream-closed stream-expires-at "
-    b"stream-fork-offset stream-fork-sub-offset stream-forked-from stream-seq stream-ttl".split()
+    b"content-encoding content-type host if-none-match origin producer-epoch producer-id producer-seq stream-closed "
+    b"stream-expires-at stream-fork-offset stream-fork-sub-offset stream-forked-from stream-seq stream-ttl".split()
 )
 
 #: Headers whose values, sent several times, are one list. Of every other, a second one is refused.
 _LISTS: Final = frozenset(
-    b"forwarded if-none-match traceparent upgrade user-agent x-forwarded-for x-forwarded-host x-forwarded-port "
-    b"x-forwarded-proto x-request-id".split()
+    b"content-encoding forwarded if-none-match traceparent upgrade user-agent x-forwarded-for x-forwarded-host "
+    b"x-forwarded-port x-forwarded-proto x-request-id".split()
 )
+
+#: The target of a request about the server itself (RFC 9112 section 3.2.4). Only OPTIONS has it.
+WHOLE_SERVER: Final = b"*"
 
 #: The largest epoch and sequence number of a producer: what JavaScript keeps exactly.
 MAX_INTEGER: Final = 2**53 - 1
@@ -38,8 +43,12 @@ MAX_WRITER_ID: Final = 1024
 MAX_SEQUENCE: Final = 1024
 MAX_CONTENT_TYPE: Final = 512
 
-_LABEL = rb"[A-Za-z0-9_-]{1,63}"
-_HOST = re.compile(rb"(?:%b(?:\.%b){0,126}\.?|\[[0-9A-Fa-f:.]{2,45}\])?(?::[0-9]{1,5})?" % (_LABEL, _LABEL))
+#: A host by RFC 3986 section 3.2.2, with a port or without: an address in brackets, or a registered name, which may be
+#: percent-encoded and may be empty.
+_HOST: Final = re.compile(
+    rb"(?:\[(?:([0-9A-Fa-f:.]{2,45})|[Vv][0-9A-Fa-f]+\.[A-Za-z0-9._~!$&'()*+,;=:-]+)\]"
+    rb"|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
+)
 _INTEGER = re.compile(rb"0|[1-9][0-9]{0,15}")
 
 
@@ -114,12 +123,33 @@ def pick_headers(fields: Iterable[tuple[bytes, bytes]], read: frozenset[bytes] =
 
 def check_host(host: bytes | None) -> None:
     """
-    Refuse a Host header that is none (RFC 9110 section 7.2): it ends up in Location, and in other software.
+    Refuse a malformed Host header (RFC 9110 section 7.2): its value becomes part of Location, and of logs.
 
-    :raises InvalidRequest: it is not a host's name or address.
+    :raises InvalidRequest: it is not a host and port by RFC 3986 section 3.2.
     """
-    if host is not None and (len(host) > 300 or _HOST.fullmatch(host) is None):
-        raise InvalidRequest("Host is not the name or address of a host.")
+    if host is None:
+        return
+    match = _HOST.fullmatch(host)
+    if match is None or (match[1] is not None and not _is_ipv6(match[1])):
+        raise InvalidRequest("Host must be the name or the address of a host, with its port or without.")
+
+
+def _is_ipv6(text: bytes) -> bool:
+    try:
+        IPv6Address(text.decode())
+    except ValueError:
+        return False
+    return True
+
+
+def check_target(target: bytes) -> None:
+    """
+    Refuse a request target with a fragment, which belongs to the client alone (RFC 9110 section 4.2.5).
+
+    :raises InvalidRequest: it has a ``#``.
+    """
+    if b"#" in target:
+        raise InvalidRequest("The request's target has a #. Percent-encode it as %23, or leave the fragment out.")
 
 
 def name_reader(limits: NameLimits, remembered: int = 4096) -> Callable[[bytes], str]:
@@ -145,6 +175,7 @@ def read_append(request: StreamRequest) -> Append:
 
     :raises InvalidRequest: Content-Type is missing, or a header can't be understood.
     :raises EmptyBody: there is no body, and nothing to close.
+    :raises UnsupportedEncoding: the body is compressed.
     :raises InvalidJson: the body says that it is JSON, and is not.
     :raises EmptyArray: the body is an array of nothing.
     """
@@ -161,6 +192,8 @@ def read_append(request: StreamRequest) -> Append:
     if b"producer-id" in headers or b"producer-epoch" in headers or b"producer-seq" in headers:
         writer = _read_writer(headers)
     if data:
+        if b"content-encoding" in headers:
+            _check_encoding(headers[b"content-encoding"])
         if media == JSON_TYPE:
             data = wire_form(data)
     elif not close:
@@ -176,8 +209,11 @@ def read_creation(request: StreamRequest, read_name: Callable[[bytes], str]) -> 
     Read the headers of a PUT (PROTOCOL section 5.1): what the stream is to be.
 
     :raises InvalidRequest: a header can't be understood, or two of them exclude each other.
+    :raises UnsupportedEncoding: the body is compressed.
     """
     headers = request.headers
+    if request.body and b"content-encoding" in headers:
+        _check_encoding(headers[b"content-encoding"])
     content_type = _text(headers, b"content-type")
     if content_type is not None:
         if len(content_type) > MAX_CONTENT_TYPE:
@@ -187,6 +223,15 @@ def read_creation(request: StreamRequest, read_name: Callable[[bytes], str]) -> 
     closed = _is_true(headers.get(b"stream-closed"))
     fork = _read_fork(request, read_name)
     return StreamConfig(content_type, lifetime, closed, fork)
+
+
+def _check_encoding(value: bytes) -> None:
+    """
+    :raises UnsupportedEncoding: a content coding other than identity was applied (RFC 9110 section 8.4).
+    """
+    for coding in value.split(b","):
+        if coding.strip().lower() not in (b"identity", b""):
+            raise UnsupportedEncoding("The body has a Content-Encoding. Send it uncompressed, without that header.")
 
 
 def _unquote(value: bytes) -> str:
@@ -291,4 +336,6 @@ def _read_fork(request: StreamRequest, read_name: Callable[[bytes], str]) -> For
         place = None if offset is None else parse_offset(offset)
     except InvalidOffset:
         raise InvalidRequest("Stream-Fork-Offset must be -1, or a Stream-Next-Offset of the source.") from None
+    if place == NOW:
+        raise InvalidRequest("Stream-Fork-Offset must not be now. Leave it out to fork at the source's tail.")
     return Fork(name, place, _read_integer(sub_offset, "Stream-Fork-Sub-Offset") if sub_offset is not None else 0)

@@ -20,7 +20,7 @@ from .answers import Answer, Body
 from .callers import Caller, next_number
 from .framing import has_length
 from .operations import Operations
-from .requests import READ_HEADERS, StreamRequest, check_host, pick_headers
+from .requests import READ_HEADERS, StreamRequest, check_host, check_target, pick_headers
 from .telemetry import Telemetry, request_id
 
 _log = Logger()
@@ -62,6 +62,7 @@ class StreamsResource:
             caller = proxies.hear(request, caller)
             headers = pick_headers(((name, value) for name, values in fields for value in values), self._read_headers)
             check_host(headers.get(b"host"))
+            check_target(request.uri)
             if len(stream_request.body) > self._operations.settings.body_bytes:
                 raise BodyTooLarge(self._operations.settings.body_bytes)
         except StreamsError as error:

@@ -1,0 +1,56 @@
+"""Cross-origin writes: which pages may change streams.
+
+A browser sends a plain POST of a page without asking first (a preflight), and CORS headers only decide who reads the
+answer. So where ``http.cors_origins`` is a list, the server itself refuses writes of pages that are not on it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from .problems import OriginNotAllowed
+from .requests import StreamRequest
+
+#: An origin of HTTP: its scheme, and its host with the port where that is not the scheme's own.
+_ORIGIN: Final = re.compile(rb"(?:(http)://([^/?#@]+?)(?::(?:80)?)?|(https)://([^/?#@]+?)(?::(?:443)?)?)")
+
+
+class WritingOrigins:
+    """
+    The origins whose pages may write.
+
+    :param origins: as ``http.cors_origins``; with ``*`` among them every page may write.
+    :ivar any: whether every page may write.
+    """
+
+    def __init__(self, origins: Sequence[str]) -> None:
+        self.any = "*" in origins
+        self._allowed = frozenset(origin.encode() for origin in origins)
+
+    def check(self, request: StreamRequest) -> None:
+        """
+        Refuse a write of a page whose origin is neither listed nor the server's own.
+
+        A request without Origin is no page's, and passes. The server's own origin is what the client has for Host, or
+        what a trusted proxy says of it. ``https`` is taken for the server's own too where the connection is plain: a
+        proxy in front that is not trusted may have ended TLS.
+
+        :raises OriginNotAllowed: the page may not write.
+        """
+        origin = request.headers.get(b"origin")
+        if self.any or origin is None or origin in self._allowed:
+            return
+        page = _parts(origin)
+        own = _parts(request.caller.origin(request.headers.get(b"host")))
+        if page is None or own is None or page[1] != own[1] or (own[0] == b"https" and page[0] != b"https"):
+            raise OriginNotAllowed(
+                "A page of this origin may not change streams. Add its origin to http.cors_origins if it should."
+            )
+
+
+def _parts(origin: bytes) -> tuple[bytes, bytes] | None:
+    """Split an origin into its scheme and its host with an unusual port; None for what is no origin of HTTP."""
+    match = _ORIGIN.fullmatch(origin.lower())
+    return None if match is None else (match[1] or match[3], match[2] or match[4])
