@@ -23,7 +23,7 @@ SERVER: Final = ROOT / "durable_streams" / "server"
 PACKAGE: Final = "durable_streams.server"
 
 _RULES: Final = frozenset({"model", "errors", "interfaces", "protocol"})
-_SERVICE: Final = _RULES | {"waiting", "streams"}
+_SERVICE: Final = _RULES | {"run_queue", "waiting", "streams"}
 _PARTS: Final = _SERVICE | {
     *("storage", "web", "subscriptions", "transfer", "config", "transport", "startup", "logs", "telemetry")
 }
@@ -37,8 +37,9 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "interfaces": frozenset({"model", "errors"}),
     "protocol": frozenset({"model", "errors"}),
     "storage": _RULES,
-    "waiting": frozenset({"model", "interfaces"}),
-    "streams": _RULES | {"waiting"},
+    "run_queue": frozenset(),
+    "waiting": frozenset({"model", "interfaces", "run_queue"}),
+    "streams": _RULES | {"run_queue", "waiting"},
     "web": _SERVICE | {"subscriptions"},
     "subscriptions": _SERVICE,
     "transfer": _SERVICE,
@@ -71,6 +72,7 @@ LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
     "interfaces": ("twisted.internet.defer", "zope.interface"),
     "protocol": ("msgspec",),
     "storage": (*_TWISTED, "msgspec"),
+    "run_queue": _TWISTED,
     "waiting": _TWISTED,
     "streams": _TWISTED,
     "web": (*_TWISTED, "msgspec", "httptools", "klein", "werkzeug", "h2", "hpack", "hyperframe"),
@@ -230,6 +232,7 @@ class ArrowTests(SynchronousTestCase):
             ("storage.memory", "from .acid import AcidStorage", "imports another"),
             ("storage.file.journal", "from ..memory import MemoryStorage", "imports another"),
             ("waiting", "from .storage.memory import MemoryStorage", "waiting may not import storage"),
+            ("run_queue", "from .waiting import Waiting", "run_queue may not import waiting"),
             ("streams", "from .storage.memory import MemoryStorage", "streams may not import storage"),
             ("streams", "from .storage import memory", "streams may not import storage"),
             ("streams", "from .config.settings import Settings", "streams may not import config"),

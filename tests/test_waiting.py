@@ -5,25 +5,17 @@ from collections.abc import Callable
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from durable_streams.server.interfaces import ICommitListener
-from durable_streams.server.waiting import AT_ONCE, GATHERING, Waiting
+from durable_streams.server.run_queue import BUDGET, RunQueue
+from durable_streams.server.waiting import GATHERING, Waiting
+from tests.support.reactor import Reactor
+from tests.support.stopwatch import Stopwatch
 
-
-class Reactor(Clock):
-    """A clock that goes round as a reactor does: what a call puts off until later is not done in the same turn."""
-
-    def turn(self, seconds: float = 0) -> None:
-        """Let some time go by, and go round once."""
-        self.rightNow += seconds
-        for call in [call for call in self.calls if call.getTime() <= self.rightNow]:
-            if call.active():
-                self.calls.remove(call)
-                call.called = 1
-                call.func(*call.args, **call.kw)
+#: How many of a crowd can be woken in the time that there is in one turn.
+CROWD = 256
 
 
 class Sleeper:
@@ -41,7 +33,8 @@ class Sleeper:
 class Case(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Reactor()
-        self.waiting = Waiting(self.clock)
+        self.stopwatch = Stopwatch()
+        self.waiting = Waiting(self.clock, RunQueue(self.clock, self.stopwatch))
 
     def sleepers(self, count: int, name: str = "a") -> list[Sleeper]:
         sleepers = [Sleeper() for _ in range(count)]
@@ -203,18 +196,36 @@ class WaitingTests(Case):
 
 
 class CrowdTests(Case):
+    def sleepers(self, count: int, name: str = "a") -> list[Sleeper]:
+        """Make some of whom a turn has time for :data:`CROWD`."""
+        sleepers = [Sleeper(lambda: self.stopwatch.spend(BUDGET / CROWD)) for _ in range(count)]
+        for sleeper in sleepers:
+            self.waiting.watch(name, sleeper.wake)
+        return sleepers
+
+    def test_readers_that_have_much_to_do_get_as_much_time_and_not_more(self) -> None:
+        sleepers = [Sleeper(lambda: self.stopwatch.spend(BUDGET)) for _ in range(3)]
+        for sleeper in sleepers:
+            self.waiting.watch("a", sleeper.wake)
+        self.waiting.committed("a")
+        woken = []
+        for _ in range(3):
+            self.clock.turn()
+            woken.append(sum(sleeper.woken for sleeper in sleepers))
+        self.assertEqual([1, 2, 3], woken)
+
     def test_others_get_their_turn_between_two_slices(self) -> None:
-        sleepers = self.sleepers(2 * AT_ONCE + 1)
+        sleepers = self.sleepers(2 * CROWD + 1)
         self.waiting.committed("a")
         woken = []
         for _ in range(4):
             self.clock.turn()
             woken.append(sum(sleeper.woken for sleeper in sleepers))
-        self.assertEqual([AT_ONCE, 2 * AT_ONCE, 2 * AT_ONCE + 1, 2 * AT_ONCE + 1], woken)
+        self.assertEqual([CROWD, 2 * CROWD, 2 * CROWD + 1, 2 * CROWD + 1], woken)
         self.assertEqual({1}, {sleeper.woken for sleeper in sleepers})
 
     def test_who_leaves_between_two_slices_is_not_woken(self) -> None:
-        sleepers = self.sleepers(AT_ONCE + 50)
+        sleepers = self.sleepers(CROWD + 50)
         self.waiting.committed("a")
         self.clock.turn()
         waiting_still = [sleeper for sleeper in sleepers if not sleeper.woken]
@@ -224,7 +235,7 @@ class CrowdTests(Case):
         self.assertEqual({1}, {sleeper.woken for sleeper in waiting_still[1:]})
 
     def test_a_commit_between_two_slices_wakes_everybody_after_it(self) -> None:
-        sleepers = self.sleepers(AT_ONCE + 1)
+        sleepers = self.sleepers(CROWD + 1)
         self.waiting.committed("a")
         self.clock.turn()
         before = [sleeper.woken for sleeper in sleepers]
@@ -233,17 +244,17 @@ class CrowdTests(Case):
         self.assertTrue(all(sleeper.woken > woken for sleeper, woken in zip(sleepers, before, strict=True)))
 
     def test_a_stream_that_never_rests_does_not_pile_up_wakes(self) -> None:
-        crowd = 8 * AT_ONCE
+        crowd = 8 * CROWD
         sleepers = self.sleepers(crowd)
         for _ in range(200):
             self.waiting.committed("a")
             self.clock.turn()
-        self.assertLessEqual(self.settle(), 2 * crowd // AT_ONCE)
+        self.assertLessEqual(self.settle(), 2 * crowd // CROWD)
         counts = Counter(sleeper.woken for sleeper in sleepers)
         self.assertLessEqual(max(counts) - min(counts), 1)
 
     def test_a_crowd_does_not_starve_a_lone_reader_of_another_stream(self) -> None:
-        self.sleepers(4 * AT_ONCE, "busy")
+        self.sleepers(4 * CROWD, "busy")
         [lone] = self.sleepers(1, "quiet")
         self.waiting.committed("busy")
         self.clock.turn()
@@ -262,7 +273,7 @@ class FailingTests(Case):
         failing = [Sleeper(fail) for _ in range(3)]
         for sleeper in failing:
             self.waiting.watch("a", sleeper.wake)
-        others = [*self.sleepers(AT_ONCE, "a"), *self.sleepers(3, "b")]
+        others = [*self.sleepers(CROWD, "a"), *self.sleepers(3, "b")]
         self.waiting.wake_all()
         self.settle()
         self.assertEqual({1}, {sleeper.woken for sleeper in [*failing, *others]})
@@ -290,7 +301,7 @@ class PropertyTests(SynchronousTestCase):
     )
     def test_no_commit_is_missed_by_who_waits(self, steps: list[tuple[str, str]]) -> None:
         clock = Reactor()
-        waiting = Waiting(clock)
+        waiting = Waiting(clock, RunQueue(clock))
         sleepers = {name: Sleeper() for name in "abc"}
         owed: dict[str, int] = {}
         for step, name in steps:

@@ -6,7 +6,8 @@ The map, in the order in which an append goes through it:
 - :mod:`.web.requests` reads it, :mod:`.web.operations` calls the service, :mod:`.web.answers` writes the answer,
 - :mod:`.streams` is that service,
 - :mod:`.storage` keeps streams by the rules of :mod:`.protocol`,
-- :mod:`.waiting` wakes who waits, and :mod:`.web.live` reads on for them.
+- :mod:`.waiting` wakes who waits, a slice of time after another (:mod:`.run_queue`), and :mod:`.web.live` reads on for
+  them.
 
 :mod:`.model` has the values that pass between these, :mod:`.interfaces` the contracts, :mod:`.errors` what can go
 wrong. :mod:`.assembly` makes the parts out of the settings, and :mod:`.fronts` what is served out of the parts. On it

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from .errors import StreamsError, Unavailable
 from .interfaces import IStorage, NowOrLater, settle
 from .model import Append, Appended, Chunk, Created, Offset, StorageFigures, StreamConfig, StreamFacts, StreamStatus
+from .run_queue import RunQueue
 from .waiting import Waiting
 
 #: How often expired streams are looked for, in seconds, and how many are removed before others get their turn.
@@ -40,20 +41,23 @@ class Streams(Service):
     A storage in service. Until it is open, everything is refused with :exc:`.Unavailable`.
 
     :param clock: the time, for lifetimes and for waking.
+    :param turns: None for a run queue on ``clock``.
+    :ivar turns: the run queue of everything that many clients have done at a time.
     :ivar draining: the service is about to stop, so nobody is to wait any longer.
     """
 
     name = "streams"
     draining = False
 
-    def __init__(self, storage: IStorage, clock: IReactorTime) -> None:
+    def __init__(self, storage: IStorage, clock: IReactorTime, turns: RunQueue | None = None) -> None:
+        self.turns = RunQueue(clock) if turns is None else turns
         self._owned = storage
         self._storage: IStorage = _Shut()  # type: ignore[assignment]
         self._taking_up: threading.Thread | None = None
         self._clock = clock
         self._now = clock.seconds
         self._unswept_for = ""
-        self._waiting = Waiting(clock)
+        self._waiting = Waiting(clock, self.turns)
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = clock
         storage.listen(self._waiting)

@@ -6,8 +6,8 @@ costs a read and never a byte.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from math import inf
 
 from twisted.internet.interfaces import IReactorTime
@@ -15,12 +15,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from .interfaces import ICommitListener
+from .run_queue import RunQueue
 
 #: Under load, how long a waiter may be left in order to get all that comes meanwhile at once, in seconds.
 GATHERING = 0.001
-
-#: How many waiters are woken before others get their turn.
-AT_ONCE = 256
 
 _log = Logger()
 
@@ -31,14 +29,17 @@ class Waiting:
     Wakes the watchers of a stream after it has changed.
 
     They are woken in a later turn of the reactor than the commit, so that its writer is answered first. The first
-    commit after a pause wakes at once; those that follow within :data:`GATHERING` wake together.
+    commit after a pause wakes at once; those that follow within :data:`GATHERING` wake together. Each watcher is a task
+    of its own in the run queue, so that many of them, or what they do, do not hold up the reactor.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, turns: RunQueue) -> None:
         self._clock = clock
+        self._turns = turns
         self._watchers: dict[str, set[Callable[[], None]]] = {}
         self._changed: set[str] = set()
-        self._due: deque[tuple[str, Callable[[], None]]] = deque()
+        # How many watchers of the round that is under way are still to be woken.
+        self._due = 0
         self._scheduled = False
         self._last_woken = -inf
 
@@ -73,20 +74,28 @@ class Waiting:
             self._clock.callLater(0 if quiet else GATHERING, self._wake)
 
     def _wake(self) -> None:
+        """Begin a round: wake all that watch what has changed, as fast as the run queue lets them."""
+        changed, self._changed = self._changed, set()
+        round_ = [partial(self._wake_one, name, wake) for name in changed for wake in self._watchers.get(name, ())]
+        self._due = len(round_)
+        if not round_:
+            self._end_round()
+        self._turns.run(round_)
+
+    def _wake_one(self, name: str, wake: Callable[[], None]) -> None:
+        self._due -= 1
+        if wake in self._watchers.get(name, ()):
+            try:
+                wake()
+            except Exception:
+                _log.failure("A reader that waits on {name} could not be woken.", name=name)
+        if not self._due:
+            self._end_round()
+
+    def _end_round(self) -> None:
         # What changes while a long round is under way has its own round after it, so that no commits, however fast,
         # make the queue longer than there are watchers.
-        if not self._due:
-            changed, self._changed = self._changed, set()
-            for name in changed:
-                self._due.extend((name, wake) for wake in self._watchers.get(name, ()))
-        for _ in range(min(AT_ONCE, len(self._due))):
-            name, wake = self._due.popleft()
-            if wake in self._watchers.get(name, ()):
-                try:
-                    wake()
-                except Exception:
-                    _log.failure("Somebody who waits on {name} could not be woken.", name=name)
         self._last_woken = self._clock.seconds()
-        self._scheduled = bool(self._due or self._changed)
+        self._scheduled = bool(self._changed)
         if self._scheduled:
             self._clock.callLater(0, self._wake)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from durable_streams.server import IStorage, MemoryStorage, Reading, StreamService, Tail, errors
+from durable_streams.server.run_queue import BUDGET
 from tests.support.late_storage import LateStorage
 
 
@@ -310,6 +312,10 @@ class TurnTests(TestCase):
         async def follow() -> None:
             async for _ in self.service.tail("log", limit=1):
                 turns.append("reading")
+                end = perf_counter() + BUDGET
+                while perf_counter() < end:
+                    # It has enough to do to use up the time of a turn.
+                    pass
 
         following = Deferred.fromCoroutine(follow())
         while not following.called:

@@ -272,7 +272,7 @@ class StreamService(Service):
         :raises InvalidOffset: the offset is none.
         """
         check_name(name, self._names)
-        return Tail(self.streams, self.reactor, name, _place(offset), limit)
+        return Tail(self.streams, name, _place(offset), limit)
 
     def head(self, name: str) -> Deferred[StreamStatus]:
         """Describe a stream, which is no use of it as lifetimes count (PROTOCOL section 5.5)."""

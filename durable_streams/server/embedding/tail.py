@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 
 from ..errors import InvalidOffset, OffsetGone, StreamNotFound, Unavailable
 from ..interfaces import settle
@@ -24,9 +22,8 @@ class Tail(AsyncIterator[Reading]):
     be taken again.
     """
 
-    def __init__(self, streams: Streams, clock: IReactorTime, name: str, place: Offset, limit: int) -> None:
+    def __init__(self, streams: Streams, name: str, place: Offset, limit: int) -> None:
         self._streams = streams
-        self._clock = clock
         self._name = name
         self._place = place
         self._limit = limit
@@ -56,7 +53,7 @@ class Tail(AsyncIterator[Reading]):
         """Read on; wait for something to be there, or for the stream's end."""
         if self._facts is not None:
             # Others get their turn, however much there is to be read.
-            await deferLater(self._clock, 0)
+            await self._streams.turns.turn()
         alarm = _Alarm()
         self._streams.watch(self._name, alarm.ring)
         try:

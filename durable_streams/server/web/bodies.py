@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import StreamsError
 from ..model import Chunk
+from ..run_queue import SLICE
 from ..streams import Streams
 from .answers import Sink
 
 #: How many bytes of a stream are in memory at a time for one reader.
 PIECE = 131_072
-
-#: How many pieces one reader is sent before the others get their turn.
-PIECES_AT_ONCE = 16
 
 _log = Logger()
 
@@ -44,10 +42,10 @@ class Replay:
     :param sent: counts what is sent.
     """
 
-    def __init__(self, streams: Streams, first: Chunk, clock: IReactorTime, sent: Sent | None = None) -> None:
+    def __init__(self, streams: Streams, first: Chunk, sent: Sent | None = None) -> None:
         self._sent = Sent() if sent is None else sent
         self._streams = streams
-        self._clock = clock
+        self._turns = streams.turns
         self._facts = first.facts
         self._json = first.facts.json
         self._next: bytes = b"[" + first.data if self._json else first.data
@@ -74,21 +72,25 @@ class Replay:
         self._sink = None
 
     def _go_on(self) -> None:
+        """Send piece after piece, as far as the reader keeps up, for a slice of time; then queue for the next one."""
         self._reading = True
-        for _ in range(2 * PIECES_AT_ONCE):
-            if self._sink is None or self._paused:
-                break
+        seconds = self._turns.seconds
+        end = seconds() + SLICE
+        while self._sink is not None and not self._paused:
             piece, self._next = self._next, b""
             if piece:
                 self._sent.bytes += len(piece)
                 self._sink.write(piece)
+                if seconds() >= end:
+                    self._turns.add(self._go_on)
+                    return
             elif self._position == self._tail:
                 sink, self._sink = self._sink, None
                 sink.finish()
             else:
-                end = min(self._position + PIECE, self._tail)
+                stop = min(self._position + PIECE, self._tail)
                 try:
-                    found = self._streams.read_range(self._facts, self._position, end)
+                    found = self._streams.read_range(self._facts, self._position, stop)
                 except Exception:
                     self._failed(Failure())
                     return
@@ -96,10 +98,6 @@ class Replay:
                     found.addCallback(self._read_later).addErrback(self._failed)
                     return
                 self._take(found)
-        else:
-            # A reader that takes all at once must not keep the others waiting.
-            self._clock.callLater(0, self._go_on)
-            return
         self._reading = False
 
     def _read_later(self, piece: bytes) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable, Iterable
 from email.utils import formatdate
+from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -153,8 +155,7 @@ class ChannelFactory(Factory):
     def drain(self) -> Deferred[None]:
         """End every connection after the answer that is on its way, and say when there are none left."""
         self.draining = True
-        for channel in list(self._channels):
-            channel.drain()
+        self._each(list(self._channels), lambda channel: channel.drain())
         drained: Deferred[None] = Deferred()
         if self._channels:
             self._emptied.append(drained)
@@ -164,8 +165,7 @@ class ChannelFactory(Factory):
 
     def abort(self) -> None:
         """Hang up on everybody."""
-        for channel in list(self._channels):
-            channel.transport.abortConnection()
+        self._each(list(self._channels), lambda channel: channel.transport.abortConnection())
 
     def _rest(self) -> None:
         if not self.numPorts and not self._channels and self._ticking.running:
@@ -175,10 +175,23 @@ class ChannelFactory(Factory):
         self.tick += 1
         self.date_line = f"Date: {formatdate(self.clock.seconds(), usegmt=True)}\r\n".encode()
         tick = self.tick
-        for channel in [channel for channel in self._channels if 0 < channel.deadline <= tick]:
-            try:
-                channel.expire()
-            except Exception:
-                # An error here would stop the clock for everybody.
-                _log.failure("A connection whose time was over could not be ended.")
-                channel.transport.abortConnection()
+        self._each([channel for channel in self._channels if 0 < channel.deadline <= tick], self._expire)
+
+    def _expire(self, channel: Member) -> None:
+        if not 0 < channel.deadline <= self.tick:
+            return
+        try:
+            channel.expire()
+        except Exception:
+            _log.failure("A connection whose time was over could not be ended.")
+            channel.transport.abortConnection()
+
+    def _each(self, channels: Iterable[Member], do: Callable[[Member], object]) -> None:
+        """Queue something for each of many connections, for as long as it is there."""
+        turns = self.operations.streams.turns
+        for channel in channels:
+            turns.add(partial(self._if_there, channel, do))
+
+    def _if_there(self, channel: Member, do: Callable[[Member], object]) -> None:
+        if channel in self._channels:
+            do(channel)

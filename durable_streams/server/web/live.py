@@ -15,15 +15,13 @@ from ..errors import InvalidOffset, OffsetGone, StreamNotFound, StreamsError
 from ..model import Chunk, Offset, StreamFacts
 from ..protocol import cursors, sse
 from ..protocol.content import is_text
+from ..run_queue import SLICE
 from ..streams import Streams
 from .answers import Sink
 from .bodies import PIECE, Sent
 
 #: How much of a stream goes into one event at the most, in bytes; an append that is larger goes whole.
 EVENT_SIZE = 65_536
-
-#: How many events one tail is sent before the others get their turn.
-EVENTS_AT_ONCE = 32
 
 #: How long a tail may be silent, in seconds.
 KEEP_ALIVE = 14
@@ -206,6 +204,7 @@ class Tail:
         "_live",
         "_paused",
         "_position",
+        "_queued",
         "_reading",
         "_silent",
         "_since",
@@ -221,6 +220,8 @@ class Tail:
         self._cursor = live.cursor(cursor)
         self._sink: Sink | None = None
         self._paused = False
+        # Whether it waits in the run queue for its next slice of time.
+        self._queued = False
         self._reading = False
         self._woken = False
         self._leaving: IDelayedCall | None = None
@@ -251,24 +252,31 @@ class Tail:
                 self._leaving.cancel()
 
     def tick(self, now: float) -> None:
-        """Once a second: stay alive, and ask the reader to come again when it has been here long enough."""
+        """
+        Queue a keep-alive if nothing was sent for :data:`KEEP_ALIVE`, or the end after the reconnect interval.
+
+        Called once a second for all tails in one go, so it does nothing that costs more.
+        """
         if self._sink is None or self._paused:
             return
         self._silent += 1
         interval = self._live.settings.reconnect_interval
         if interval and now - self._since >= interval:
-            self._finish()
+            self._live.streams.turns.add(self._finish)
         elif self._silent >= KEEP_ALIVE:
             self._silent = 0
+            self._live.streams.turns.add(self._keep_alive)
+
+    def _keep_alive(self) -> None:
+        if self._sink is not None and not self._paused:
             self._sink.write(sse.KEEP_ALIVE)
 
     def _go_on(self) -> None:
-        """Read what there is to read, as far as the reader keeps up."""
+        """Send what there is to read, as far as the reader keeps up, for a slice of time; then queue for the next."""
         # A change during a read may have come too late for it.
         self._woken = self._reading
-        for _ in range(EVENTS_AT_ONCE):
-            if self._sink is None or self._paused or self._reading:
-                return
+        end = 0.0
+        while self._sink is not None and not self._paused and not self._reading and not self._queued:
             place = Offset(self._facts.incarnation, self._position)
             try:
                 found = self._live.streams.read(self._facts.name, place, EVENT_SIZE, whole=True, renew=False)
@@ -280,8 +288,18 @@ class Tail:
                 found.addCallbacks(self._read_later, self._failed)
             elif not self._send(found):
                 return
-        # A reader that takes all at once must not keep the others waiting.
-        self._live.clock.callLater(0, self._go_on)
+            else:
+                turns = self._live.streams.turns
+                now = turns.seconds()
+                # Mostly there is nothing after the first event, and no need for the time.
+                end = end or now + SLICE
+                if now >= end:
+                    self._queued = True
+                    turns.add(self._go_on_queued)
+
+    def _go_on_queued(self) -> None:
+        self._queued = False
+        self._go_on()
 
     def _read_later(self, chunk: Chunk) -> None:
         self._reading = False

@@ -116,7 +116,7 @@ class Operations:
         """What sends the rest of a read that is larger than one piece."""
         if chunk.start + len(chunk.data) == chunk.tail:
             return None
-        return Replay(self.streams, chunk, self.live.clock, self.live.sent)
+        return Replay(self.streams, chunk, self.live.sent)
 
     def _create(self, request: StreamRequest) -> NowOrLater[Answer]:
         self._origins.check(request)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.run_queue import BUDGET, SLICE, RunQueue
+from tests.support.reactor import Reactor
+from tests.support.stopwatch import Stopwatch
+
+
+class RunQueueTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Reactor()
+        self.stopwatch = Stopwatch()
+        self.queue = RunQueue(self.clock, self.stopwatch)
+        self.ran: list[str] = []
+
+    def task(self, name: str, seconds: float = 0.0) -> Callable[[], None]:
+        def run() -> None:
+            self.ran.append(name)
+            self.stopwatch.spend(seconds)
+
+        return run
+
+    def test_tasks_run_in_order_in_a_later_turn(self) -> None:
+        self.queue.add(self.task("a"))
+        self.queue.add(self.task("b"))
+        self.assertEqual([], self.ran)
+        self.clock.turn()
+        self.assertEqual(["a", "b"], self.ran)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_no_more_tasks_run_in_a_turn_than_fit_into_the_budget(self) -> None:
+        for number in range(5):
+            self.queue.add(self.task(str(number), BUDGET / 2))
+        self.clock.turn()
+        self.assertEqual(["0", "1"], self.ran)
+        self.clock.turn()
+        self.assertEqual(["0", "1", "2", "3"], self.ran)
+        self.clock.turn()
+        self.assertEqual(["0", "1", "2", "3", "4"], self.ran)
+
+    def test_a_task_that_adds_itself_again_lets_the_others_run_before(self) -> None:
+        left = 3
+
+        def long() -> None:
+            nonlocal left
+            self.ran.append("long")
+            self.stopwatch.spend(SLICE)
+            left -= 1
+            if left:
+                self.queue.add(long)
+
+        self.queue.add(long)
+        self.queue.add(self.task("short"))
+        for _ in range(5):
+            self.clock.turn()
+        self.assertEqual(["long", "short", "long", "long"], self.ran)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_tasks_that_are_added_and_run_at_once_need_no_turn_of_their_own(self) -> None:
+        self.queue.run([self.task("a", BUDGET / 2), self.task("b")])
+        self.assertEqual(["a", "b"], self.ran)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_what_of_them_does_not_fit_into_the_budget_runs_later(self) -> None:
+        self.queue.run([self.task("a", BUDGET), self.task("b")])
+        self.assertEqual(["a"], self.ran)
+        self.clock.turn()
+        self.assertEqual(["a", "b"], self.ran)
+
+    def test_a_task_that_fails_does_not_keep_the_others_from_running(self) -> None:
+        def fail() -> None:
+            raise RuntimeError("not today")
+
+        self.queue.add(fail)
+        self.queue.add(self.task("a"))
+        self.clock.turn()
+        self.assertEqual(["a"], self.ran)
+        self.assertEqual(1, len(self.flushLoggedErrors(RuntimeError)))
+
+    def test_a_coroutine_can_wait_for_its_turn(self) -> None:
+        self.queue.add(self.task("a", BUDGET))
+        turn = self.queue.turn()
+        self.clock.turn()
+        self.assertNoResult(turn)
+        self.clock.turn()
+        self.successResultOf(turn)
+
+    def test_one_that_stops_waiting_for_it_is_left_alone(self) -> None:
+        turn = self.queue.turn()
+        turn.addErrback(lambda _: None)
+        turn.cancel()
+        self.clock.turn()
+        self.assertEqual([], self.flushLoggedErrors())
