@@ -91,7 +91,7 @@ class Writer(Struct, frozen=True, gc=False):
 
 
 class WriterState(Struct, frozen=True, gc=False):
-    """What a stream remembers of an idempotent writer: the last append that it accepted, and when."""
+    """The last append of an idempotent writer that a stream accepted, and when, in seconds since 1970."""
 
     epoch: int
     seq: int

@@ -195,7 +195,8 @@ class EachMethod(_Case):
         await self.fails(errors.StorageFull, self.streams.create("three", data=b"x" * 700))
         for number in range(3):
             await self.streams.append("one", b"x", writer=Writer(str(number), 0, 0))
-        await self.fails(errors.InsufficientStorage, self.streams.append("one", b"x", writer=Writer("more", 0, 0)))
+        await self.streams.append("one", b"x", writer=Writer("more", 0, 0))
+        await self.fails(errors.WriterGap, self.streams.append("one", b"x", writer=Writer("0", 0, 1)))
 
     # Closing and deleting
 

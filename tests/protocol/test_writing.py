@@ -17,7 +17,7 @@ from durable_streams.server.errors import (
     WriterGap,
 )
 from durable_streams.server.model import Append, Writer, WriterState
-from durable_streams.server.protocol.writing import WRITER_MEMORY, is_new
+from durable_streams.server.protocol.writing import is_new
 
 from .samples import examples, facts
 
@@ -167,9 +167,6 @@ class WriterTests(SynchronousTestCase):
         retry = Append("text/html", b"x", sequence=b"a", writer=Writer("w", 3, 5))
         stream = Stream(closed=True, sequence=b"b", writers=self.stream.writers)
         self.assertFalse(stream.take(retry))
-
-    def test_they_are_remembered_for_a_week(self) -> None:
-        self.assertEqual(604_800, WRITER_MEMORY)
 
 
 @dataclass

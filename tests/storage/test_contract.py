@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from durable_streams.server.errors import OffsetGone, StreamsError
+from durable_streams.server.errors import OffsetGone, StorageFull, StreamsError
 from durable_streams.server.interfaces import ICommitListener, IStorage
 from durable_streams.server.model import (
     Append,
@@ -26,10 +26,12 @@ from durable_streams.server.model import (
     StreamConfig,
     StreamFacts,
     StreamStatus,
+    Writer,
     WriterState,
 )
 from durable_streams.server.storage.memory import MemoryStorage, _Stream
 from durable_streams.server.testing import DurableStorageContract, StorageContract, storage_machine
+from durable_streams.server.testing.values import WEEK
 from tests.support.late_storage import LateStorage
 
 
@@ -76,15 +78,40 @@ class KeptTests(DurableStorageContract, TestCase):
 class ForgetsWriters(KeptStorage):
     """An append goes in, and its writer is not remembered."""
 
-    def _remember(self, stream: _Stream, writer_id: str, state: WriterState, now: float) -> None:
-        pass
+    def _remember(self, stream: _Stream, writer: Writer, known: WriterState | None, now: float) -> WriterState:
+        return WriterState(writer.epoch, writer.seq, now)
 
 
-class RemembersWritersForEver(KeptStorage):
-    """A writer's state outlives its week."""
+class ForgetsWritersAfterAWeek(KeptStorage):
+    """A writer's state is gone when nothing was heard of the writer for a week."""
 
-    def _writer_state(self, stream: _Stream, writer_id: str, now: float) -> WriterState | None:
-        return (stream.writers or {}).get(writer_id)
+    def append(self, name: str, append: Append, now: float) -> Appended:
+        stream = self._streams.get(name)
+        for writer_id, state in list(((stream and stream.writers) or {}).items()):
+            if stream is not None and stream.writers is not None and now - state.seen >= WEEK:
+                del stream.writers[writer_id]
+        return super().append(name, append, now)
+
+
+class ForgetsTheNewestWriter(KeptStorage):
+    """A new writer takes the place of the one that was seen last."""
+
+    def _writers_to_forget(self, writers: dict[str, WriterState]) -> tuple[str, ...]:
+        return tuple(list(writers)[-1:])
+
+
+class ForgetsWritersInVain(KeptStorage):
+    """A new writer takes another's place even though its append is refused."""
+
+    def append(self, name: str, append: Append, now: float) -> Appended:
+        try:
+            return super().append(name, append, now)
+        except StorageFull:
+            stream = self._streams[name]
+            if append.writer is not None and stream.writers is not None:
+                for writer_id in self._writers_to_forget(stream.writers):
+                    del stream.writers[writer_id]
+            raise
 
 
 class ClosesInAStepOfItsOwn(KeptStorage):
@@ -314,8 +341,14 @@ class CaughtByTheContractTests(SynchronousTestCase):
             ForgetsWriters, "test_a_retry_writes_nothing_and_tells_the_last_one", "test_a_new_epoch_fences_the_old_one"
         )
 
-    def test_writers_that_are_never_forgotten(self) -> None:
-        self.assert_caught(RemembersWritersForEver, "test_a_writer_is_forgotten_after_a_week")
+    def test_writers_that_are_forgotten_after_a_week(self) -> None:
+        self.assert_caught(ForgetsWritersAfterAWeek, "test_a_writer_is_remembered_as_long_as_the_stream_is_there")
+
+    def test_the_wrong_writer_forgotten(self) -> None:
+        self.assert_caught(ForgetsTheNewestWriter, "test_a_new_writer_takes_the_place_of_the_one_seen_least_recently")
+
+    def test_writers_forgotten_for_one_that_is_refused(self) -> None:
+        self.assert_caught(ForgetsWritersInVain, "test_a_new_writer_that_is_refused_takes_nobodys_place")
 
     def test_a_close_that_is_not_one_with_its_append(self) -> None:
         self.assert_caught(ClosesInAStepOfItsOwn, "test_a_refused_append_does_not_close")

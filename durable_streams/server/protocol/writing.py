@@ -12,9 +12,6 @@ from ..errors import (
 )
 from ..model import Append, StreamFacts, Writer, WriterState
 
-#: How long a stream remembers an idempotent writer that sends nothing, in seconds.
-WRITER_MEMORY = 7 * 24 * 3600
-
 
 def is_new(
     append: Append, facts: StreamFacts, tail: int, closed: bool, sequence: bytes | None, known: WriterState | None

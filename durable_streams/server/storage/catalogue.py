@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from math import inf
-from typing import Generic, Self, TypeVar
+from typing import Final, Generic, Self, TypeVar
 
 from ..errors import (
     ContentTypeMismatch,
@@ -34,6 +35,7 @@ from ..model import (
     StreamConfig,
     StreamFacts,
     StreamStatus,
+    Writer,
     WriterState,
 )
 from ..protocol.content import DEFAULT_TYPE, JSON_TYPE, media_type
@@ -42,7 +44,11 @@ from ..protocol.forks import divergence
 from ..protocol.lifetimes import deadline
 from ..protocol.messages import first_data
 from ..protocol.offsets import locate
-from ..protocol.writing import WRITER_MEMORY, is_new
+from ..protocol.writing import is_new
+
+#: How many writers a stream forgets at the most when it takes in a new one. More than one, so that their number shrinks
+#: after the limit was lowered; few, so that the change that records them stays small.
+_FORGOTTEN_AT_ONCE: Final = 2
 
 
 class Entry:
@@ -50,6 +56,7 @@ class Entry:
     One stream: its own bytes, which begin at ``base``, and the source that has those before.
 
     :ivar tail: where the next append begins.
+    :ivar writers: the idempotent writers by id, the least recently accepted one first.
     :ivar deleted: it is there for its forks only.
     :ivar forks: how many streams have it for their source.
     :ivar deadline: when it is over, in seconds since 1970.
@@ -125,6 +132,11 @@ class Entry:
         if self.lifetime.ttl is not None:
             self.deadline = deadline(self.lifetime, now)
 
+    def order_writers(self) -> None:
+        """Put writers that were loaded in any order into the order in which they were seen last."""
+        if self.writers is not None and len(self.writers) > 1:
+            self.writers = dict(sorted(self.writers.items(), key=lambda item: item[1].seen))
+
     def forget(self) -> None:
         """Let go of what nobody can ask for any more; a deadline may still hold on to the rest for a while."""
         self.writers = self.source = None
@@ -164,6 +176,8 @@ class Catalogue(Generic[S]):
         self._streams: dict[str, S] = {}
         self._last_id = 0
         self._bytes = 0
+        # The writers that the append under way made its stream forget.
+        self._forgotten: tuple[str, ...] = ()
         # By how much that differs from what was written: what was there already is in it, what was removed is not.
         self._unwritten = 0
         # When streams may be over: what is in here may be renewed or deleted by the time that it comes up.
@@ -325,7 +339,8 @@ class Catalogue(Generic[S]):
     def _write(self, stream: S, append: Append, now: float) -> Appended:
         """Carry out an append, but for its bytes, which the provider has yet to put where ``tail`` now says."""
         writer = append.writer
-        known = self._writer_state(stream, writer.id, now) if writer is not None else None
+        writers = stream.writers
+        known = writers.get(writer.id) if writer is not None and writers is not None else None
         if not is_new(append, stream.facts, stream.tail, stream.closed, stream.sequence, known):
             stream.use(now)
             return Appended(stream.facts, stream.tail, stream.closed, known, duplicate=True)
@@ -333,8 +348,7 @@ class Catalogue(Generic[S]):
         if size:
             self._make_room(stream, size)
         if writer is not None:
-            known = WriterState(writer.epoch, writer.seq, now)
-            self._remember(stream, writer.id, known, now)
+            known = self._remember(stream, writer, known, now)
         if size:
             stream.tail += size
             self._bytes += size
@@ -347,23 +361,25 @@ class Catalogue(Generic[S]):
         stream.updated_at = now
         return Appended(stream.facts, stream.tail, stream.closed, known)
 
-    def _writer_state(self, stream: S, writer_id: str, now: float) -> WriterState | None:
-        known = stream.writers.get(writer_id) if stream.writers is not None else None
-        return known if known is not None and now - known.seen < WRITER_MEMORY else None
-
-    def _remember(self, stream: S, writer_id: str, state: WriterState, now: float) -> None:
+    def _remember(self, stream: S, writer: Writer, known: WriterState | None, now: float) -> WriterState:
+        """Record a writer's append. A stream that has too many writers forgets those seen least recently."""
         writers = stream.writers
         if writers is None:
             writers = stream.writers = {}
-        elif writer_id not in writers and len(writers) >= self._limits.writers:
-            for other, known in list(writers.items()):
-                if now - known.seen >= WRITER_MEMORY:
-                    del writers[other]
+        elif known is None:
             if len(writers) >= self._limits.writers:
-                raise InsufficientStorage(
-                    f"The stream remembers {self._limits.writers} producers, which is the limit. Reuse a Producer-Id."
-                )
-        writers[writer_id] = state
+                self._forgotten = self._writers_to_forget(writers)
+                for writer_id in self._forgotten:
+                    del writers[writer_id]
+        elif len(writers) > 1:
+            # The one seen last is at the end.
+            del writers[writer.id]
+        state = writers[writer.id] = WriterState(writer.epoch, writer.seq, now)
+        return state
+
+    def _writers_to_forget(self, writers: dict[str, WriterState]) -> tuple[str, ...]:
+        count = min(len(writers) + 1 - self._limits.writers, _FORGOTTEN_AT_ONCE)
+        return tuple(islice(writers, count))
 
     # Removing
 

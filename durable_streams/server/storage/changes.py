@@ -50,6 +50,7 @@ class Wrote(Struct, tag=2, array_like=True, frozen=True, gc=False):
     :ivar start: the stream's tail before it.
     :ivar checksum: CRC-32 of ``data``.
     :ivar writer: the idempotent writer's id, where there is one, with its ``epoch`` and ``seq``.
+    :ivar forgotten: the ids of the writers that the stream forgot to remember this one.
     """
 
     id: int
@@ -62,6 +63,7 @@ class Wrote(Struct, tag=2, array_like=True, frozen=True, gc=False):
     writer: str | None = None
     epoch: int = 0
     seq: int = 0
+    forgotten: tuple[str, ...] = ()
 
 
 class Removed(Struct, tag=3, array_like=True, frozen=True, gc=False):

@@ -182,14 +182,17 @@ class CommittedStorage(Ranges[K]):
     def _append(self, name: str, append: Append, now: float) -> NowOrLater[Appended]:
         data = append.data
         writer = append.writer
+        stream = self._find(name, now)
         room = len(data) + OVERHEAD
         if append.sequence is not None:
             room += len(append.sequence)
         if writer is not None:
             room += 4 * len(writer.id)
+            writers = stream.writers
+            if writers is not None and len(writers) >= self._limits.writers and writer.id not in writers:
+                room += sum(4 * len(writer_id) + 4 for writer_id in self._writers_to_forget(writers))
         if room > self._credit:
             self._check_writable(room)
-        stream = self._find(name, now)
         start = stream.tail
         appended = self._write(stream, append, now)
         if appended.duplicate:
@@ -198,6 +201,7 @@ class CommittedStorage(Ranges[K]):
         if writer is None:
             wrote = Wrote(stream.facts.id, start, data, checksum, now, append.close, append.sequence)
         else:
+            forgotten, self._forgotten = self._forgotten, ()
             wrote = Wrote(
                 stream.facts.id,
                 start,
@@ -209,6 +213,7 @@ class CommittedStorage(Ranges[K]):
                 writer.id,
                 writer.epoch,
                 writer.seq,
+                forgotten,
             )
         if data:
             recent = stream.recent

@@ -345,6 +345,9 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
         @rule(stream=which, writer=some.sampled_from("vvwu"), write=writes, body=values.map(Body), close=closes)
         def write(self, stream: int, writer: str, write: str, body: Body, close: str) -> None:
             name = self.pair.name(stream)
+            # No two are accepted at the same time, so that it is clear which is forgotten first.
+            self.pair.now += 2**-10
+            self.pair.catch_up()
             self.pair.append(name, body, close, writer=self.pair.writer(name, writer, write))
 
         @rule(

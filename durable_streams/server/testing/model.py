@@ -38,7 +38,6 @@ from ..model import (
     StreamFacts,
     Writer,
 )
-from .values import WEEK
 
 
 class Body:
@@ -232,16 +231,12 @@ class Model:
         if own + size > self.limits.stream_bytes:
             raise StreamFull(name, self.limits.stream_bytes)
 
-    def known(self, twin: Twin, now: float) -> dict[str, tuple[int, int, float]]:
-        return {name: state for name, state in twin.writers.items() if now - state[2] < WEEK}
-
     def append(
         self, name: str, append: Append, body: Body, now: float
     ) -> tuple[int, bool, tuple[int, int] | None, bool]:
         twin = self.find(name)
         writer = append.writer
-        known = self.known(twin, now)
-        state = known.get(writer.id) if writer is not None else None
+        state = twin.writers.get(writer.id) if writer is not None else None
         if self.done(twin, append, state):
             twin.used = now
             return twin.tail, twin.closed, state and state[:2], True
@@ -258,9 +253,9 @@ class Model:
             raise SequenceConflict(name)
         units = body.units(twin.media) if append.data else []
         self.make_room(name, twin.own, units)
-        if writer is not None and writer.id not in known and len(known) >= self.limits.writers:
-            raise InsufficientStorage
         if writer is not None:
+            if writer.id not in twin.writers and len(twin.writers) >= self.limits.writers:
+                del twin.writers[min(twin.writers, key=lambda each: twin.writers[each][2])]
             twin.writers[writer.id] = (writer.epoch, writer.seq, now)
         if units:
             twin.appends.append(units)

@@ -6,16 +6,17 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from durable_streams.server.errors import StreamNotFound
 from durable_streams.server.model import Append, Fork, StreamConfig, Writer
-from durable_streams.server.protocol.writing import WRITER_MEMORY
 from durable_streams.server.storage.acid import schema
 from durable_streams.server.storage.acid import storage as module
 from durable_streams.server.storage.acid.schema import DATABASE
 from durable_streams.server.storage.disk import RealFile
 from durable_streams.server.storage.ownership import StorageError
 
-from .turns import NOW, TEXT, DatabaseTestCase
+from .turns import NOW, ROOMY, TEXT, DatabaseTestCase
 
 
 class CopyTests(DatabaseTestCase):
@@ -380,15 +381,49 @@ class OwnershipTests(DatabaseTestCase):
 
 
 class WriterTests(DatabaseTestCase):
-    def test_those_not_heard_of_for_too_long_are_forgotten(self) -> None:
+    def test_a_start_keeps_writers_however_long_ago_they_were_seen(self) -> None:
         self.create("a")
         for number in range(600):
+            self.append("a", b"x", writer=Writer(f"{number}", 0, 0))
+        self.close(self.storage)
+        self.turns.clock.advance(10 * 365 * 24 * 3600)
+        self.storage = self.opened(self.directory)
+        self.assertEqual(len(self.storage._streams["a"].writers or ()), 600)
+        self.turns.run()
+        self.assertEqual(self.rows("SELECT count(*) FROM writers"), [(600,)])
+
+    def test_a_writer_that_is_forgotten_and_comes_back_in_one_batch_is_there(self) -> None:
+        self.storage._limits = replace(ROOMY, writers=1)
+        self.create("a")
+        for epoch, writer in enumerate("uvuvu"):
+            self.storage.append("a", Append("text/plain", b"x", writer=Writer(writer, epoch, 0)), NOW)
+        self.turns.run()
+        self.assertEqual(self.rows("SELECT id, epoch FROM writers"), [("u", 4)])
+
+    def test_writers_beyond_a_lowered_limit_are_forgotten_step_by_step(self) -> None:
+        self.create("a")
+        for number in range(5):
+            self.now(
+                self.storage.append("a", Append("text/plain", b"x", writer=Writer(f"{number}", 0, 0)), NOW + number)
+            )
+        self.storage._limits = replace(ROOMY, writers=2)
+        for number, left in ((5, ["2", "3", "4", "5"]), (6, ["4", "5", "6"]), (7, ["6", "7"]), (8, ["7", "8"])):
+            self.append("a", b"x", writer=Writer(f"{number}", 0, 0))
+            self.assertEqual(self.rows("SELECT id FROM writers ORDER BY id"), [(one,) for one in left])
+
+    def test_the_rows_of_a_deleted_streams_writers_are_removed_some_at_a_time(self) -> None:
+        self.create("a")
+        for number in range(1200):
             self.storage.append("a", Append("text/plain", b"x", writer=Writer(f"{number}", 0, 0)), NOW)
         self.turns.run()
-        self.now(self.storage.append("a", Append("text/plain", b"x", writer=Writer("w", 0, 0)), NOW + 1000))
-        self.close(self.storage)
-        self.turns.clock.advance(WRITER_MEMORY + 1)
-        self.storage = self.opened(self.directory)
-        self.assertEqual(list(self.storage._streams["a"].writers or ()), ["w"])
+        self.storage.delete("a", NOW)
+        counts = []
+        for _ in range(12):
+            self.turns.clock.advance(0)
+            self.turns.step()
+            counts.append(self.rows("SELECT count(*) FROM writers")[0][0])
+            if not counts[-1]:
+                break
+        self.assertEqual(list(dict.fromkeys(counts)), [1200, 700, 200, 0])
         self.turns.run()
-        self.assertEqual(self.rows("SELECT id FROM writers"), [("w",)])
+        self.assertEqual(self.rows("SELECT count(*) FROM leftovers"), [(0,)])

@@ -58,12 +58,12 @@ from durable_streams.server.storage.findings import Finding
 
 from ...support.simulated_disk import PowerFailure, SimulatedDisk
 from ...support.simulated_workers import Schedule
-from .ledger import JSON, Account, Ledger, Made, Removed, Request, Wrote
+from .ledger import JSON, WRITERS, Account, Ledger, Made, Removed, Request, Wrote
 
 T0 = 1_800_000_000.0
 ALL = 1 << 40
 NAMES = "abcdefgh"
-LIMITS = StorageLimits(total_bytes=ALL, stream_bytes=ALL)
+LIMITS = StorageLimits(total_bytes=ALL, stream_bytes=ALL, writers=WRITERS)
 
 Ending = Literal["power", "kill", "close", "close, then power"]
 DiskOf = Callable[[str], SimulatedDisk]
@@ -795,6 +795,7 @@ class Walk:
         for event in self._events:
             if event.lsn <= lsn:
                 self._base.apply(event)
+        self._base.order_writers()
         self._events = []
         self._base.lsn = lsn
         self.ledger = deepcopy(self._base)

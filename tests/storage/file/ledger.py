@@ -28,6 +28,9 @@ from durable_streams.server.model import FOREVER, Append, Fork, Lifetime, Stream
 
 JSON = "application/json"
 
+#: How many writers a stream remembers.
+WRITERS = 2
+
 
 @dataclass(eq=False)
 class Request:
@@ -321,12 +324,20 @@ class Ledger:
         assert append is not None
         account = self.accounts[request.name]
         account.extend(append.data, request.ends)
-        if append.writer is not None:
-            account.writers[append.writer.id] = (append.writer.epoch, append.writer.seq, request.now)
+        writer = append.writer
+        if writer is not None:
+            if account.writers.pop(writer.id, None) is None and len(account.writers) == WRITERS:
+                account.writers.pop(next(iter(account.writers)))
+            account.writers[writer.id] = (writer.epoch, writer.seq, request.now)
         account.sequence = account.sequence if append.sequence is None else append.sequence
         account.closed = account.closed or append.close
         account.updated = request.now
         account.lsn = self.touched[request.name] = event.lsn
+
+    def order_writers(self) -> None:
+        """Bring writers into the order in which they were seen last, as opening does."""
+        for account in self.accounts.values():
+            account.writers = dict(sorted(account.writers.items(), key=lambda item: item[1][2]))
 
     def _remove(self, event: Removed) -> None:
         gone: Account | None = self.accounts[event.name]

@@ -11,7 +11,6 @@ from msgspec import Struct
 
 from ...model import Lifetime, StreamConfig, WriterState
 from ...protocol.lifetimes import deadline
-from ...protocol.writing import WRITER_MEMORY
 from ..catalogue import facts_of
 from ..ownership import StorageDamaged
 from .stream import AcidStream
@@ -60,7 +59,7 @@ def load(connection: sqlite3.Connection, loaded_at: float) -> Loaded:
             raise StorageDamaged(f"the stream {streams[stream_id].facts.name} has lost its source.")
         streams[stream_id].source = source
         source.forks += 1
-    _take_up_writers(connection, streams, loaded_at)
+    _load_writers(connection, streams)
     last_id = connection.execute("SELECT max(value) FROM numbers WHERE name = 'last_id'").fetchone()[0]
     if last_id is None:
         raise StorageDamaged("it is not known which ids streams have had.")
@@ -86,12 +85,12 @@ def _stream(row: tuple[Any, ...], loaded_at: float) -> AcidStream:
     return stream
 
 
-def _take_up_writers(connection: sqlite3.Connection, streams: dict[int, AcidStream], loaded_at: float) -> None:
-    for stream_id, writer, epoch, seq, seen in connection.execute(
-        "SELECT stream, id, epoch, seq, seen FROM writers WHERE seen > ?", (loaded_at - WRITER_MEMORY,)
-    ):
+def _load_writers(connection: sqlite3.Connection, streams: dict[int, AcidStream]) -> None:
+    for stream_id, writer, epoch, seq, seen in connection.execute("SELECT stream, id, epoch, seq, seen FROM writers"):
         stream = streams.get(stream_id)
         if stream is not None:
             if stream.writers is None:
                 stream.writers = {}
             stream.writers[writer] = WriterState(epoch, seq, seen)
+    for stream in streams.values():
+        stream.order_writers()

@@ -20,7 +20,6 @@ from zope.interface import implementer
 from ...errors import InsufficientStorage
 from ...interfaces import IStorage
 from ...model import StorageLimits
-from ...protocol.writing import WRITER_MEMORY
 from ..changes import Change
 from ..committing import NotYet
 from ..disk import RealDisk
@@ -30,7 +29,7 @@ from .loading import Loaded, load
 from .reading import Reading
 from .schema import DATABASE, KIND, VERSION, connect, prepare, sync_log
 from .stream import AcidStream
-from .transactions import collect_leftovers, forget_writers, free_bytes, log_bytes
+from .transactions import collect_leftovers, free_bytes, log_bytes
 from .undone import FULL, Undone, attempt, reason_of
 
 #: How much is left free on the disk, in bytes, for appends and for anything.
@@ -150,7 +149,6 @@ class AcidStorage(Reading):
         )
 
     def _begin_by_itself(self) -> None:
-        self._forget_writers(self._clock.seconds() - WRITER_MEMORY, (0, ""))
         self._collect()
 
     def _take_over(self, loaded: Loaded) -> None:
@@ -333,14 +331,6 @@ class AcidStorage(Reading):
             self._unless_undone(failure)
 
         self._writer.do(work).addCallbacks(go_on, not_now)
-
-    def _forget_writers(self, before: float, after: tuple[int, str]) -> None:
-        def go_on(last: tuple[int, str] | None) -> None:
-            if last is not None and self._closing is None and self._failed is None:
-                self._forget_writers(before, last)
-
-        work = partial(forget_writers, self._database, before, after)
-        self._writer.do(work).addCallbacks(go_on, self._unless_undone)
 
     def _unless_undone(self, failure: Failure) -> None:
         if reason_of(failure.value) is None:

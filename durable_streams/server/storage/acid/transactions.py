@@ -57,6 +57,9 @@ def log_bytes(changes: Iterable[Change], most: int) -> int:
         if not isinstance(change, Removed) and len(change.data) > _LOCAL:
             # The last of the pages that it goes on to is not full.
             pages += 1
+        if isinstance(change, Wrote) and change.writer is not None:
+            # The rows of writers are in the order of their ids, so each may be in a page of its own.
+            pages += 1 + len(change.forgotten)
     # For each stream there is a page for its row, and one for its appends, a part of which was there before.
     return most + _LOGGED_PAGE * (2 * len(streams) + pages)
 
@@ -89,7 +92,7 @@ def _insert(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
         connection.execute("UPDATE numbers SET value = ? WHERE name = 'last_id'", (made[-1].id,))
     rows: list[_Row] = []
     streams: dict[int, tuple[int, bool, bytes | None, float]] = {}
-    writers: dict[tuple[int, str], tuple[int, int, float]] = {}
+    writers: dict[tuple[int, str], tuple[int, int, float] | None] = {}
     for change in changes:
         if isinstance(change, Made):
             if change.data:
@@ -106,6 +109,8 @@ def _insert(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
                 change.at,
             )
             if change.writer is not None:
+                for forgotten in change.forgotten:
+                    writers[stream_id, forgotten] = None
                 writers[stream_id, change.writer] = (change.epoch, change.seq, change.at)
     connection.executemany("INSERT INTO appends VALUES (?, ?, ?, ?, ?)", rows)
     connection.executemany(
@@ -115,9 +120,12 @@ def _insert(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
     )
     if writers:
         connection.executemany(
+            "DELETE FROM writers WHERE stream = ? AND id = ?", [key for key, state in writers.items() if state is None]
+        )
+        connection.executemany(
             "INSERT INTO writers VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
             "SET epoch = excluded.epoch, seq = excluded.seq, seen = excluded.seen",
-            [(*key, *state) for key, state in writers.items()],
+            [(*key, *state) for key, state in writers.items() if state is not None],
         )
     for change in changes:
         if isinstance(change, Removed):
@@ -189,29 +197,13 @@ def collect_leftovers(connection: sqlite3.Connection) -> int | None:
         if last is not None:
             connection.execute("DELETE FROM appends WHERE stream = ? AND start <= ?", (stream_id, last))
         else:
-            connection.execute("DELETE FROM writers WHERE stream = ?", (stream_id,))
-            connection.execute("DELETE FROM leftovers WHERE stream = ?", (stream_id,))
+            removed = connection.execute(
+                "DELETE FROM writers WHERE stream = ?1 AND id IN (SELECT id FROM writers WHERE stream = ?1 LIMIT ?2) "
+                "RETURNING length(id)",
+                (stream_id, _ROWS_AT_ONCE),
+            ).fetchall()
+            size += sum(length for (length,) in removed)
+            count += len(removed)
+            if len(removed) < _ROWS_AT_ONCE:
+                connection.execute("DELETE FROM leftovers WHERE stream = ?", (stream_id,))
     return size // 8 + 100 * count + 8 * _LOGGED_PAGE
-
-
-def forget_writers(connection: sqlite3.Connection, before: float, after: tuple[int, str]) -> tuple[int, str] | None:
-    """
-    Look at some writers, and remove those that nothing was heard of for too long.
-
-    :param before: since when, in seconds since 1970.
-    :param after: the stream and the id of the last one that was looked at.
-    :returns: those of the last one now; None, if there are no more.
-    """
-    seen = connection.execute(
-        "SELECT stream, id FROM writers WHERE (stream, id) > (?, ?) ORDER BY stream, id LIMIT ?",
-        (*after, _ROWS_AT_ONCE),
-    ).fetchall()
-    if not seen:
-        return None
-    last: tuple[int, str] = seen[-1]
-    with _transaction(connection):
-        connection.execute(
-            "DELETE FROM writers WHERE (stream, id) > (?, ?) AND (stream, id) <= (?, ?) AND seen < ?",
-            (*after, *last, before),
-        )
-    return last

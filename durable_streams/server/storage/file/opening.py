@@ -151,6 +151,8 @@ class Rebuilding:
             if wrote.writer is not None:
                 if stream.writers is None:
                     stream.writers = {}
+                for writer_id in (*wrote.forgotten, wrote.writer):
+                    stream.writers.pop(writer_id, None)
                 stream.writers[wrote.writer] = WriterState(wrote.epoch, wrote.seq, wrote.at)
             stream.updated_at = wrote.at
             self._use(stream, wrote.at)
@@ -195,6 +197,7 @@ class Rebuilding:
         streams = list(self._streams.values())
         self._check(streams)
         for stream in streams:
+            stream.order_writers()
             if stream.deleted:
                 stream.deadline = float("inf")
         return streams

@@ -11,6 +11,7 @@ from ...errors import (
     StreamClosed,
     StreamFull,
     WriterFenced,
+    WriterGap,
 )
 from ...interfaces import IStorage
 from ...model import (
@@ -20,7 +21,7 @@ from ...model import (
     StreamStatus,
     Writer,
 )
-from ..values import JSON, T0, settled
+from ..values import JSON, T0, WEEK, settled
 from .base import Contract
 
 
@@ -72,6 +73,35 @@ class Durable(Contract):
         again = await self.append(data=b"y", close=True, writer=Writer("w", 3, 1))
         self.assertEqual((again.duplicate, again.tail, again.closed), (True, 2, True))
         await self.refused(WriterFenced, self.append(data=b"z", writer=Writer("w", 2, 0)))
+
+    async def test_writers_are_kept_however_long_ago_they_were_seen(self) -> None:
+        await self.create()
+        await self.append(data=b"x", writer=Writer("w", 3, 0))
+        self.later(100 * WEEK)
+        await self.append(data=b"y", writer=Writer("v", 0, 0))
+        for _ in range(2):
+            await self.again()
+            self.assertTrue((await self.append(data=b"x", writer=Writer("w", 3, 0))).duplicate)
+            await self.refused(WriterFenced, self.append(data=b"z", writer=Writer("w", 2, 0)))
+
+    async def test_forgotten_writers_stay_forgotten_and_the_order_is_kept(self) -> None:
+        await self.take(writers=3)
+        await self.create()
+        # Not in the order of their ids.
+        for writer in (
+            Writer("b", 1, 0), Writer("d", 1, 0), Writer("a", 1, 0), Writer("b", 1, 1), Writer("c", 1, 0)
+        ):  # fmt: skip
+            self.later(1)
+            await self.append(data=b"x", writer=writer)
+        await self.again()
+        await self.refused(WriterGap, self.append(data=b"x", writer=Writer("d", 1, 1)))
+        for new, last in (("e", Writer("a", 1, 1)), ("f", Writer("b", 1, 2)), ("g", Writer("c", 1, 1))):
+            self.later(1)
+            await self.append(data=b"x", writer=Writer(new, 0, 0))
+            await self.refused(WriterGap, self.append(data=b"x", writer=last))
+            await self.again()
+            await self.refused(WriterGap, self.append(data=b"x", writer=last))
+            self.assertTrue((await self.append(data=b"x", writer=Writer(new, 0, 0))).duplicate)
 
     async def test_stream_seq_is_kept(self) -> None:
         await self.create()
@@ -137,10 +167,11 @@ class Durable(Contract):
         await self.again()
         await self.refused(StorageFull, self.append("a", b"xx"))
         await self.refused(InsufficientStorage, self.create("c"))
-        await self.refused(InsufficientStorage, self.append("a", b"x", writer=Writer("v", 0, 0)))
+        await self.append("a", b"x", writer=Writer("v", 0, 0))
+        await self.refused(WriterGap, self.append("a", b"x", writer=Writer("w", 0, 1)))
         await self.delete("b")
-        await self.refused(StreamFull, self.append("a", b"xxx"))
-        self.assertEqual((await self.append("a", b"xx")).tail, 8)
+        await self.refused(StreamFull, self.append("a", b"xx"))
+        self.assertEqual((await self.append("a", b"x")).tail, 8)
 
     async def test_what_was_accepted_is_finished_before_the_end(self) -> None:
         await self.create()

@@ -8,11 +8,11 @@ from ...errors import (
     StreamClosed,
     StreamExists,
     StreamFull,
+    WriterGap,
 )
 from ...model import (
     Writer,
 )
-from ..values import WEEK
 from .base import Contract
 
 
@@ -117,31 +117,25 @@ class Limits(Contract):
         await self.refused(InsufficientStorage, self.create("b", body=b"xxxxx"))
         self.assertEqual((await self.append("a", b"x" * 10)).tail, 10)
 
-    async def test_a_stream_remembers_so_many_writers(self) -> None:
+    async def test_a_new_writer_takes_the_place_of_the_one_seen_least_recently(self) -> None:
         await self.take(writers=2)
         await self.create()
-        await self.append(data=b"x", writer=Writer("u", 0, 0))
-        await self.append(data=b"x", writer=Writer("v", 0, 0))
-        await self.refused(InsufficientStorage, self.append(data=b"x", close=True, writer=Writer("w", 0, 0)))
-        self.assertEqual((await self.append(data=b"x", writer=Writer("u", 0, 1))).tail, 3)
-        self.assertEqual((await self.append(data=b"x", writer=Writer("v", 1, 0))).tail, 4)
-        self.assertEqual((await self.append(data=b"x")).closed, False)
+        for writer in (Writer("u", 3, 0), Writer("v", 3, 0), Writer("u", 3, 1), Writer("w", 3, 0)):
+            self.later(1)
+            await self.append(data=b"x", writer=writer)
+        self.assertTrue((await self.append(data=b"x", writer=Writer("u", 3, 1))).duplicate)
+        self.assertTrue((await self.append(data=b"x", writer=Writer("w", 3, 0))).duplicate)
+        await self.refused(WriterGap, self.append(data=b"x", writer=Writer("v", 3, 1)))
+        self.later(1)
+        self.assertEqual((await self.append(data=b"x", writer=Writer("v", 0, 0))).tail, 5)
+        await self.refused(WriterGap, self.append(data=b"x", writer=Writer("u", 3, 2)))
 
-    async def test_a_writer_too_many_takes_no_room(self) -> None:
+    async def test_a_new_writer_that_is_refused_takes_nobodys_place(self) -> None:
         await self.take(writers=1, total_bytes=10)
         await self.create()
         await self.append(data=b"x", writer=Writer("v", 0, 0))
-        await self.refused(InsufficientStorage, self.append(data=b"xxxx", writer=Writer("w", 0, 0)))
-        self.assertEqual((await self.append(data=b"x" * 9)).tail, 10)
-
-    async def test_a_forgotten_writer_makes_room_for_another(self) -> None:
-        await self.take(writers=2)
-        await self.create()
-        await self.append(data=b"x", writer=Writer("u", 0, 0))
-        self.later(WEEK / 2)
-        await self.append(data=b"x", writer=Writer("v", 0, 0))
-        self.later(WEEK / 2)
-        await self.append(data=b"x", writer=Writer("w", 0, 0))
+        await self.refused(StorageFull, self.append(data=b"x" * 10, writer=Writer("w", 0, 0)))
+        await self.refused(WriterGap, self.append(data=b"x", writer=Writer("w", 0, 1)))
         self.assertTrue((await self.append(data=b"x", writer=Writer("v", 0, 0))).duplicate)
 
     async def test_it_says_how_much_it_has(self) -> None:
