@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -177,6 +178,17 @@ class RefusalTests(SynchronousTestCase):
         ):
             (directory / "FORMAT").write_text(text)
             self.assert_refused(check("--data-dir", directory), part)
+
+    def test_a_database_of_a_development_version_can_not_be_checked_and_is_not_called_damaged(self) -> None:
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        (directory / "FORMAT").write_text('{"storage":"acid","version":1}')
+        connection = sqlite3.connect(directory / "acid.sqlite")
+        connection.executescript("CREATE TABLE streams (id); PRAGMA application_id = 0x44537472;")
+        connection.close()
+        result = check("--data-dir", directory)
+        self.assert_refused(result, f"{directory}/acid.sqlite can't be checked. It was made by a development version")
+        self.assertNotIn("DAMAGED", result.output)
 
     def test_a_directory_of_the_other_kind_is_checked_by_its_own(self) -> None:
         directory = Path(self.mktemp()).absolute()

@@ -123,6 +123,8 @@ def check(
             counts = _check(disk, form, found)
         except PermissionError as error:
             raise _Refused(f"{error.filename} may not be read by this user. Run the check as the server's.") from None
+        except StorageError as error:
+            raise _Refused(str(error)) from None
     seconds = monotonic() - began_at
     if as_one_object:
         report = CheckReport(str(where), form.storage, form.version, not serious, seconds, counts, findings)

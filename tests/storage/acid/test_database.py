@@ -315,6 +315,9 @@ class OwnershipTests(DatabaseTestCase):
         self.change("PRAGMA user_version = 2")
         error = self.assertRaises(StorageError, self.opened, self.directory)
         self.assertIn("is in format 2", str(error))
+        self.assertIn(
+            "can't be checked. It is in format 2", str(self.assertRaises(StorageError, self.check, self.directory))
+        )
 
     def test_one_from_before_the_first_release_is_refused(self) -> None:
         self.create("a", body=b"one")
@@ -326,9 +329,12 @@ class OwnershipTests(DatabaseTestCase):
             "server, in a format that was never released. Set storage.data_dir to an empty directory, or use the "
             "version that made it.",
         )
+        error = self.assertRaises(StorageError, self.check, self.directory)
         self.assertEqual(
-            [finding.what for finding in self.check(self.directory)[1]],
-            ["It was made by a development version of this server, in a format that was never released."],
+            str(error),
+            f"The database {self.directory / DATABASE} can't be checked. It was made by a development version of this "
+            "server, in a format that was never released. Set storage.data_dir to an empty directory, or use the "
+            "version that made it.",
         )
 
     def test_another_programs_database_is_refused(self) -> None:

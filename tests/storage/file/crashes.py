@@ -162,6 +162,7 @@ class Walk:
             segment_sizes=random.choice([(1 << 16,), (1 << 18, 1 << 16), (1 << 15,)]),
             slice_streams=random.choice([1, 2, 2, 5]),
             open_files=random.choice([1, 128]),
+            reclaim_bytes=1 << 20 if often else (1, 10_000, 1 << 20)[seed % 3],
         )
         self.own_file = random.choice([60, 400, 3000, 65_536])
         self.reserve = random.choice([8192, 8192, 128 << 10])

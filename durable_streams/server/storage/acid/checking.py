@@ -12,7 +12,8 @@ import msgspec
 
 from ...model import Lifetime, StreamConfig
 from ..findings import Counts, Finding
-from .schema import DATABASE, connect, refusal_of
+from ..ownership import StorageError
+from .schema import DATABASE, check_format, connect, refusal_of
 
 _RESTORE: Final = "Restore the database from a backup."
 _SALVAGE: Final = f"The sqlite3 shell's .recover can save what is readable of {DATABASE}. {_RESTORE}"
@@ -27,6 +28,7 @@ def check_acid(directory: Path, found: Callable[[Finding], None]) -> Counts:
 
     :param found: is told of everything that is not as it should be.
     :returns: how much was looked at; bytes are those of streams.
+    :raises StorageError: the database is in a format that this version does not know: it can't be checked.
     """
     counts = Counts()
     path = directory / DATABASE
@@ -36,6 +38,7 @@ def check_acid(directory: Path, found: Callable[[Finding], None]) -> Counts:
     try:
         connection = connect(path, read_only=True)
         try:
+            check_format(connection)
             refusal = refusal_of(connection)
             if refusal is not None:
                 found(Finding(True, DATABASE, *refusal))
@@ -43,6 +46,8 @@ def check_acid(directory: Path, found: Callable[[Finding], None]) -> Counts:
                 _check(connection, counts, found)
         finally:
             connection.close()
+    except StorageError as error:
+        raise StorageError(f"The database {path} can't be checked. {error}") from None
     except sqlite3.DatabaseError as error:
         found(Finding(True, DATABASE, f"The database can't be read: {error}.", _SALVAGE))
     return counts

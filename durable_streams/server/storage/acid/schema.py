@@ -117,6 +117,24 @@ def refusal_of(connection: sqlite3.Connection) -> tuple[str, str] | None:
     )
     if application != _APPLICATION:
         return "It is another program's.", "Move it away, and restore the server's own from a backup."
+    return _other_format(version)
+
+
+def check_format(connection: sqlite3.Connection) -> None:
+    """
+    See that a database of this server's is in the format that this version knows.
+
+    :raises StorageError: it is in another one, which does not mean that it is damaged.
+    """
+    application, version = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
+    other = None if application != _APPLICATION else _other_format(version)
+    if other is not None:
+        raise StorageError(" ".join(other))
+
+
+def _other_format(version: int) -> tuple[str, str] | None:
     if version > VERSION:
         return (
             f"It is in format {version}; this server knows formats up to {VERSION}.",

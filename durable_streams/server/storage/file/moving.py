@@ -126,6 +126,9 @@ class Mover:
     Makes checkpoints, one at a time, when the journal has grown enough.
 
     :ivar packs: the packs that there are, with their sizes in bytes.
+
+    Bytes of deleted streams stay in packs until a checkpoint moves what is live out of them. That happens when the
+    journal has grown, or when packs take more than twice their live bytes.
     """
 
     def __init__(
@@ -149,7 +152,12 @@ class Mover:
         self._checkpoint_size = 0
         self.packs = dict(opened.packs)
         self._next_pack = max(self.packs, default=0) + 1
-        self._live: dict[int, int] = {}
+        # Bytes of frames that streams read, by pack and altogether; and of the packs, which have dead ones as well.
+        self._live = dict.fromkeys(self.packs, 0)
+        self._live_bytes = 0
+        self._packed_bytes = sum(self.packs.values())
+        for stream in opened.streams:
+            self._count(stream.pieces, 1)
         # Of the checkpoint under way: the packs that are emptied, and the files that were begun.
         self._sparse: set[int] = set()
         self._begun: list[Move] = []
@@ -161,9 +169,26 @@ class Mover:
     # When
 
     def consider(self) -> None:
-        """Make a checkpoint if the journal has grown enough since the last."""
-        if self.behind >= max(self._storage.settings.checkpoint_bytes, self._checkpoint_size):
+        """Make a checkpoint if the journal has grown enough since the last, or packs have too many dead bytes."""
+        settings = self._storage.settings
+        if (
+            self.behind >= max(settings.checkpoint_bytes, self._checkpoint_size)
+            # A checkpoint writes down all streams, so it must give back more than it takes.
+            or self._packed_bytes - 2 * self._live_bytes >= max(settings.reclaim_bytes, self._checkpoint_size)
+        ):
             self.start()
+
+    def discard(self, streams: Iterable[FileStream]) -> None:
+        """Count as dead the packed bytes of streams that nobody can read any more."""
+        for stream in streams:
+            self._count(stream.pieces, -1)
+        self.consider()
+
+    def _count(self, pieces: Iterable[Piece], sign: int) -> None:
+        """Add to the live bytes those of some pieces, or subtract them."""
+        for piece in pieces:
+            self._live[piece.pack] = self._live.get(piece.pack, 0) + sign * piece.frame
+            self._live_bytes += sign * piece.frame
 
     @property
     def behind(self) -> int:
@@ -198,6 +223,8 @@ class Mover:
     def _over(self, outcome: Failure | None) -> None:
         self._running = None
         if not isinstance(outcome, Failure):
+            # Streams may have been deleted while it was made, and nothing may be written after that.
+            self.consider()
             return
         self._not_before = self._clock.seconds() + _PATIENCE
         if is_full(outcome.value):
@@ -239,6 +266,7 @@ class Mover:
             raise
         if pack.size:
             self.packs[pack.number] = pack.size
+            self._packed_bytes += pack.size
         for slice_ in _slices(moved, self._storage.settings.slice_streams):
             for place in slice_:
                 self._put(place)
@@ -257,6 +285,9 @@ class Mover:
         self._checkpoint_size = file.size
         dropped = [number for number in self.packs if number not in packs]
         self.packs = dict(packs)
+        self._live = {number: self._live.get(number, 0) for number in packs}
+        # What could not be moved out of a pack is no reason to try again at once.
+        self._packed_bytes = sum(size for number, size in packs.items() if number not in self._sparse)
         await self._worker.do(lambda: self._cut(segment, file.number, dropped))
 
     async def _others_turn(self) -> None:
@@ -275,7 +306,7 @@ class Mover:
     async def _streams_to_move(self) -> Iterable[FileStream]:
         """Find the streams that have bytes in the journal only, or in a pack that is mostly of no use any more."""
         sparse = self._sparse = {
-            number for number, size in self.packs.items() if self._live.get(number, size) < _LIVE_SHARE * size
+            number for number, size in self.packs.items() if self._live.get(number, 0) < _LIVE_SHARE * size
         }
         chosen = {stream.facts.id: stream for stream in self._storage.dirty}
         if sparse:
@@ -405,24 +436,24 @@ class Mover:
         stream = moved.stream
         if stream.gone:
             return
+        self._count(stream.pieces, -1)
+        self._count(moved.pieces, 1)
         stream.pieces = moved.pieces
         stream.filed = moved.filed
         stream.filed_appends = moved.filed_appends
         self._storage.settle(stream)
 
     async def _write_down(self, file: CheckpointFile) -> dict[int, int]:
-        """Write down all streams, and say which packs they are in."""
-        live: dict[int, int] = {}
+        """Write down all streams, and return the packs that they are in, with their sizes."""
+        named: set[int] = set()
         for slice_ in _slices(self._storage.all_streams, self._storage.settings.slice_streams):
             entries = [held(stream) for stream in slice_ if not stream.gone]
             for entry in entries:
-                for piece in entry.pieces:
-                    live[piece.pack] = live.get(piece.pack, 0) + piece.frame
+                named.update(piece.pack for piece in entry.pieces)
             if entries:
                 await self._worker.do(lambda entries=entries: file.add(entries))  # type: ignore[misc]
             await self._others_turn()
-        self._live = live
-        return {number: self.packs[number] for number in sorted(live)}
+        return {number: self.packs[number] for number in sorted(named)}
 
     def _cut(self, segment: int, number: int, packs: Sequence[int]) -> None:
         """Take away what the checkpoint has taken the place of. In the worker's thread."""

@@ -59,6 +59,7 @@ class FileSettings(Struct, frozen=True, gc=False):
     :ivar durable: whether an answer waits for the disk; else for the operating system only.
     :ivar queued_bytes: how much may wait to be written; what comes beyond that is refused.
     :ivar checkpoint_bytes: how much the journal may grow before a checkpoint is made.
+    :ivar reclaim_bytes: how much packs may take beyond twice their live bytes before a checkpoint is made.
     :ivar most_behind_bytes: how much it may grow while it waits for one; what comes beyond that is refused.
     :ivar open_files: how many files stay open for reading.
     :ivar segment_sizes: how large journal segments are, and what is tried when the disk has no room for that.
@@ -68,6 +69,7 @@ class FileSettings(Struct, frozen=True, gc=False):
     durable: bool = True
     queued_bytes: int = 67_108_864
     checkpoint_bytes: int = 67_108_864
+    reclaim_bytes: int = 4_194_304
     most_behind_bytes: int = 536_870_912
     open_files: int = 128
     segment_sizes: tuple[int, ...] = SEGMENT_SIZES
@@ -225,6 +227,7 @@ class FileStorage(CommittedStorage[FileStream]):
         if filed:
             self._to_discard.append((self.committed_lsn, filed))
             self.discard_durable()
+        self._mover.discard(streams)
 
     def discard_durable(self) -> None:
         """Take away the files of streams whose removal is on the disk."""
