@@ -154,6 +154,7 @@ SHARED: Final = frozenset(
         "ownership",
         "ranges",
         "readonly",
+        "shortages",
         "workers",
     }
 )

@@ -12,10 +12,15 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
+from durable_streams.server.storage.shortages import SyncFailed
+
 SECTOR: Final = 512
 
 #: The calls that a full disk refuses.
 _TAKE_ROOM: Final = frozenset(["write", "reserve", "open", "make_folder"])
+
+#: The calls that need a descriptor.
+_TAKE_DESCRIPTORS: Final = frozenset(["open", "make_folder", "sync_folder"])
 
 
 class PowerFailure(BaseException):
@@ -332,6 +337,7 @@ class SimulatedDisk:
         self._power_left = -1
         self._fail_left = -1
         self._fail_with = 0
+        self._short_after = self._short_for = 0
         self._locked = False
 
     # What a test does to it
@@ -345,9 +351,19 @@ class SimulatedDisk:
         self._fail_left = calls
         self._fail_with = error
 
+    def run_short(self, calls: int, times: int) -> None:
+        """Be out of descriptors so many times, after so many calls that need one."""
+        self._short_after, self._short_for = calls, times
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it will be, or is, out of descriptors."""
+        return self._short_for > 0
+
     def stop_failing(self) -> None:
         """Let no call fail any more, and have room."""
         self._fail_left = -1
+        self._short_for = 0
         self.capacity = None
 
     def stop(self) -> None:
@@ -445,12 +461,24 @@ class SimulatedDisk:
         self.between()
         self.calls += 1
         self.on_call(f"{call} {what}")
+        if call in _TAKE_DESCRIPTORS:
+            self.take_descriptor(what)
         if self._fail_left >= 0 and (self._fail_with != codes.ENOSPC or call in _TAKE_ROOM):
             self._fail_left -= 1
             if self._fail_left < 0:
                 self.failed_with.add(self._fail_with)
                 self.on_call(f"-- fails with {codes.errorcode[self._fail_with]}")
-                raise OSError(self._fail_with, f"made to fail: {call} {what}")
+                kind = SyncFailed if call.startswith("sync") or what.endswith(" durable") else OSError
+                raise kind(self._fail_with, f"made to fail: {call} {what}")
+
+    def take_descriptor(self, what: str) -> None:
+        if self._short_for and self._short_after:
+            self._short_after -= 1
+        elif self._short_for:
+            self._short_for -= 1
+            self.failed_with.add(codes.EMFILE)
+            self.on_call("-- is out of descriptors")
+            raise OSError(codes.EMFILE, f"made to be out of descriptors: {what}")
 
     def take_room(self, size: int) -> None:
         if size and size > self.room:
@@ -465,6 +493,7 @@ class SimulatedDisk:
         if not new:
             if path not in self._names:
                 raise FileNotFoundError(codes.ENOENT, "no such file", path)
+            self.take_descriptor(path)
             return SimulatedFile(self, self._names[path], path)
         if _parent(path) not in self._folders:
             raise FileNotFoundError(codes.ENOENT, "no such folder", path)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from .shortages import SyncFailed
+
 #: How many buffers one system call takes.
 _VECTOR: Final = 1024
 
@@ -23,7 +25,11 @@ def is_full(error: BaseException | None) -> bool:
 
 
 class File(Protocol):
-    """An open file. Every method may raise OSError, and then says nothing of what it has done."""
+    """
+    An open file. Every method may raise OSError, and then says nothing of what it has done.
+
+    A sync that failed, of a durable write as well, raises :exc:`.SyncFailed`.
+    """
 
     def write(self, parts: Sequence[bytes], position: int, durable: bool = False) -> None:
         """
@@ -108,7 +114,13 @@ class RealFile:
         flags = os.RWF_DSYNC if durable else 0
         waiting: list[bytes | memoryview] = list(parts)
         while waiting:
-            written = os.pwritev(self._descriptor, waiting[:_VECTOR], position, flags)
+            try:
+                written = os.pwritev(self._descriptor, waiting[:_VECTOR], position, flags)
+            except OSError as error:
+                if durable:
+                    # Whether the write or its sync failed is not known.
+                    raise SyncFailed(error.errno, error.strerror) from None
+                raise
             position += written
             while waiting and written >= len(waiting[0]):
                 written -= len(waiting.pop(0))
@@ -134,7 +146,10 @@ class RealFile:
         return bytes(buffer) if count == size else None
 
     def sync(self) -> None:
-        os.fdatasync(self._descriptor)
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise SyncFailed(error.errno, error.strerror) from None
 
     def forget(self) -> None:
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -225,5 +240,7 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise SyncFailed(error.errno, error.strerror) from None
     finally:
         os.close(descriptor)

@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
+from ..errors import StreamsError
 from ..model import StorageLimits
 from ..protocol.reading import end_of_read, start_of_append
 from .committing import Committing, K, NotYet
 from .kept import Recent
+from .shortages import shortage_of
 from .workers import Worker
 
 
@@ -129,7 +132,15 @@ class Ranges(Committing[K]):
         :raises NotYet: always.
         """
         hand = self._hand
-        raise NotYet(self._readers.do(work).addCallback(lambda found: {**hand, key: found}))
+        raise NotYet(self._readers.do(work).addCallbacks(lambda found: {**hand, key: found}, self._not_fetched))
+
+    def _not_fetched(self, failure: Failure) -> Failure:
+        reason = self._read_refusal(failure.value)
+        return failure if reason is None else Failure(reason)
+
+    def _read_refusal(self, error: BaseException | None) -> StreamsError | None:
+        """Return the answer for a reader if its read failed for a reason that passes, else None."""
+        return shortage_of(error)
 
     def _begin_recent(self, stream: K, start: int) -> Recent:
         """Keep a stream's bytes in memory from a position on."""

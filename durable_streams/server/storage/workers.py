@@ -8,9 +8,15 @@ from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .shortages import RETRY_INTERVAL
+
 T = TypeVar("T")
+
+_log = Logger()
 
 
 class Worker(Protocol):
@@ -37,26 +43,43 @@ class ThreadWorker:
     def __init__(self, reactor: Any, name: str, hands: int = 1) -> None:
         self._reactor = reactor
         self._jobs: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True) for number in range(hands)
-        ]
-        self._started = False
+        self._name = name
+        self._hands = hands
+        self._started: list[threading.Thread] = []
+        self._starting: IDelayedCall | None = None
 
     def do(self, work: Callable[[], T]) -> Deferred[T]:
-        if not self._started:
-            self._started = True
-            for thread in self._threads:
-                thread.start()
         done: Deferred[T] = Deferred()
         self._jobs.put((work, done))
+        if len(self._started) < self._hands:
+            self._start()
         return done
 
+    def _start(self) -> None:
+        """Start the threads, as many as the system allows now. If it allows none, the work waits for one."""
+        while len(self._started) < self._hands:
+            thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._started)}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                if not self._started and self._starting is None:
+                    _log.warn("Cannot start a thread for the storage: {reason}. It is tried again.", reason=error)
+                    self._starting = self._reactor.callLater(RETRY_INTERVAL, self._start_again)
+                return
+            self._started.append(thread)
+
+    def _start_again(self) -> None:
+        self._starting = None
+        self._start()
+
     def close(self) -> None:
-        if not self._started:
-            return
-        for _ in self._threads:
+        if self._starting is not None:
+            self._starting.cancel()
             self._jobs.put(None)
-        for thread in self._threads:
+            self._work()
+        for _ in self._started:
+            self._jobs.put(None)
+        for thread in self._started:
             thread.join()
 
     def _work(self) -> None:

@@ -65,6 +65,9 @@ ALL = 1 << 40
 NAMES = "abcdefgh"
 LIMITS = StorageLimits(total_bytes=ALL, stream_bytes=ALL, writers=WRITERS)
 
+#: The errors that a storage gets over by itself.
+PASSING = frozenset([errno.ENOSPC, errno.EMFILE])
+
 Ending = Literal["power", "kill", "close", "close, then power"]
 DiskOf = Callable[[str], SimulatedDisk]
 
@@ -136,7 +139,7 @@ class Walk:
 
     :param storage_type: what is walked over.
     :param disk_of: makes the disk, given its seed.
-    :param often: what comes more often than it would: errors, lost writes, kills, or clocks that are set.
+    :param often: what comes more often than it would: errors, lost writes, shortages, kills, or clocks that are set.
     :ivar floor: the number of the last change that somebody was told of.
     :ivar synced: the number of the last change that is on the disk for sure.
     """
@@ -157,7 +160,9 @@ class Walk:
         self.settings = FileSettings(
             durable=random.random() < 0.7,
             checkpoint_bytes=random.choice(
-                {"errors": [1], "lost writes": [1 << 20]}.get(often, [1, 1, 12_000, 40_000, 1 << 20])
+                {"errors": [1], "lost writes": [1 << 20], "shortages": [1, 12_000]}.get(
+                    often, [1, 1, 12_000, 40_000, 1 << 20]
+                )
             ),
             segment_sizes=random.choice([(1 << 16,), (1 << 18, 1 << 16), (1 << 15,)]),
             slice_streams=random.choice([1, 2, 2, 5]),
@@ -168,7 +173,7 @@ class Walk:
         self.reserve = random.choice([8192, 8192, 128 << 10])
         self.large = random.random() < 0.15
         self._often = often
-        self.with_errors = often in ("errors", "lost writes") or random.random() < 0.35
+        self.with_errors = often in ("errors", "lost writes", "shortages") or random.random() < 0.35
         self.now = T0
         self.ledger = Ledger()
         self._base = Ledger()
@@ -242,13 +247,15 @@ class Walk:
 
     def _make_faulty(self) -> None:
         self._faulty = True
-        kinds = {"errors": ["EIO", "ENOSPC"], "lost writes": ["EIO"]}.get(
+        kinds = {"errors": ["EIO", "ENOSPC"], "lost writes": ["EIO"], "shortages": ["EMFILE"]}.get(
             self._often, ["EIO", "ENOSPC", "full", "full"]
         )
         kind = self.random.choice(kinds)
         self.trace(f"   to be faulty: {kind}")
         if kind == "full":
             self.disk.capacity = self.disk.used + self.random.choice([0, 5000, 70_000, 150_000])
+        elif kind == "EMFILE":
+            self.disk.run_short(self.random.randrange(8), self.random.choice([1, 3, 20]))
         else:
             self.disk.fail_at(self.random.randrange(self.random.choice([10, 60])), getattr(errno, kind))
 
@@ -261,7 +268,7 @@ class Walk:
         if self.random.random() < 0.06:
             self._later(self.random.choice([0.01, 0.2, 0.6, 6, 61]))
             return
-        if self.disk.capacity is not None and self.random.random() < 0.1:
+        if (self.disk.capacity is not None or self.disk.is_short) and self.random.random() < 0.1:
             self._make_room()
             return
         kind = self.random.choice(
@@ -280,7 +287,7 @@ class Walk:
         self.schedule.clock.advance(seconds)
 
     def _make_room(self) -> None:
-        """Writes go on when a disk is not full any more."""
+        """Writes go on when a disk is not full any more, and when there are descriptors again."""
         self.trace("   there is room again")
         self.disk.stop_failing()
         self.schedule.run()
@@ -288,14 +295,14 @@ class Walk:
         self.schedule.run()
         if self.disk.dead or self.storage.obstacle() is not None:
             if not self.disk.dead and self.disk_was_only_full:
-                self.wrong("A full disk has stopped the storage for good.")
+                self.wrong("A full disk, or a shortage of descriptors, has stopped the storage for good.")
             return
         self._faulty = False
         self._ask(self._new_append())
 
     @property
     def disk_was_only_full(self) -> bool:
-        return not self.disk.failed_with - {errno.ENOSPC}
+        return not self.disk.failed_with - PASSING
 
     # What clients ask for
 
@@ -547,7 +554,8 @@ class Walk:
         error = told.value
         if isinstance(error, Unavailable | InsufficientStorage):
             self._retries.append(request)
-            if isinstance(error, Unavailable) and not self._closing and self.storage.obstacle() is None:
+            short = self._faulty and errno.EMFILE in self.disk.failed_with
+            if isinstance(error, Unavailable) and not (self._closing or short) and self.storage.obstacle() is None:
                 self.wrong(f"{request} was refused, and nothing stands in the way: {error!r}")
             if not self._faulty:
                 self.wrong(f"{request} was refused, and nothing is wrong with the disk: {error!r}")
@@ -646,7 +654,7 @@ class Walk:
         self.over = True
         self._retries += [request for request in self._open.values() if request.kind != "sweep"]
         self._open.clear()
-        failed = bool(self.disk.failed_with - {errno.ENOSPC})
+        failed = bool(self.disk.failed_with - PASSING)
         self._errors |= self.disk.failed_with
         how: Ending = "power" if stopped and ending.startswith("close") else ending
         disk = self.disk.crash() if how in ("power", "close, then power") else self.disk.killed()
@@ -788,8 +796,8 @@ class Walk:
             self.schedule.run()
         self._look_at_places()
         for path in self.disk.paths:
-            # That a file could not be removed is not remembered for ever.
-            if path.startswith("set-aside") and errno.EIO not in self._errors:
+            # That a file could not be removed, or its folder not be synced, is not remembered for ever.
+            if path.startswith("set-aside") and not self._errors & {errno.EIO, errno.EMFILE}:
                 self.wrong(f"{path}: what a crash leaves can be explained")
 
     def _rewind(self, lsn: int) -> None:
@@ -931,7 +939,9 @@ def main() -> int:
     options.add_argument("--seeds", type=int, default=1000, help="how many seeds to walk")
     options.add_argument("--first", type=int, default=0, help="the first of them")
     options.add_argument("--seed", type=int, help="walk this one only")
-    options.add_argument("--often", default="", help="what comes more often: errors, kills, clocks, lost writes")
+    options.add_argument(
+        "--often", default="", help="what comes more often: errors, kills, clocks, lost writes, shortages"
+    )
     options.add_argument("-v", "--verbose", action="store_true", help="say what happens")
     asked = options.parse_args()
     seeds = range(asked.first, asked.first + asked.seeds) if asked.seed is None else [asked.seed]

@@ -26,6 +26,9 @@ class WalkTests(SynchronousTestCase):
     def test_failing_disks(self) -> None:
         self.walk(100, "errors")
 
+    def test_shortages_of_descriptors_stop_no_storage_and_lose_nothing(self) -> None:
+        self.walk(150, "shortages")
+
     def test_writes_that_are_lost(self) -> None:
         self.walk(100, "lost writes")
 

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ...errors import InsufficientStorage
+from ...errors import InsufficientStorage, StreamsError, Unavailable
 from ...interfaces import IStorage
 from ...model import StorageLimits
 from ..changes import Change
@@ -30,7 +30,7 @@ from .reading import Reading
 from .schema import DATABASE, KIND, VERSION, connect, prepare, sync_log
 from .stream import AcidStream
 from .transactions import collect_leftovers, free_bytes, log_bytes
-from .undone import FULL, Undone, attempt, reason_of
+from .undone import FULL, Undone, attempt, pauses, reason_of
 
 #: How much is left free on the disk, in bytes, for appends and for anything.
 _KEPT_FREE: Final = 8 << 20
@@ -90,7 +90,8 @@ class AcidStorage(Reading):
         self._collecting = self._collecting_later = False
         self._opened = False
         self._asked_at = inf
-        self._full = False
+        # Why nothing is taken until the disk is asked again.
+        self._refusal: Callable[[], StreamsError] | None = None
         # What the disk has said that it has, and what was written since; and what is free in the database's own file.
         self._room = self._spent = self._free_bytes = 0
 
@@ -133,7 +134,7 @@ class AcidStorage(Reading):
                 raise
         except (sqlite3.DatabaseError, StorageDamaged) as error:
             if reason_of(error) is not None:
-                raise StorageError(f"The database {path} can't be opened: {error}. See who else has it open.") from None
+                raise StorageError(f"The database {path} can't be opened: {error}. {_remedy(error)}") from None
             what = str(error).rstrip(".")
             raise StorageError(
                 f"The database {path} can't be opened: {what}. See what durable-streams-server check says of it, or "
@@ -197,19 +198,21 @@ class AcidStorage(Reading):
         least = _KEPT_FREE_FROM_REMOVALS if removal else _KEPT_FREE
         if not self._asked_at <= now < self._asked_at + _ROOM_INTERVAL:
             self._ask(now)
-            self._full = False
+            self._refusal = None
+        if self._refusal is not None:
+            raise self._refusal()
         left = self._left(size)
-        if left < least and not self._full and self._spent:
+        if left < least and self._spent:
             self._ask(now)
             left = self._left(size)
-        if left < least <= left + self._log_bytes + self._moving_bytes and not self._full:
+        if left < least <= left + self._log_bytes + self._moving_bytes:
             # When the log is at home, it may turn out that there is room.
             ready: Deferred[None] = Deferred()
             self._waiting.append(ready)
             self._bring_home()
             raise NotYet(ready)
         # The log takes room on the disk, whatever is free in the database.
-        if self._full or left < least or (self._room < _KEPT_FREE_FROM_REMOVALS and not removal):
+        if left < least or (self._room < _KEPT_FREE_FROM_REMOVALS and not removal):
             raise InsufficientStorage(FULL)
         return max(size, min(_CREDIT, (left - _KEPT_FREE) // 3))
 
@@ -221,9 +224,9 @@ class AcidStorage(Reading):
         if self._collecting_later:
             self._collect()
 
-    def _be_full(self) -> None:
-        """Take nothing until the disk is asked again."""
-        self._full = True
+    def _refuse(self, reason: StreamsError) -> None:
+        """Refuse all writes until the disk is asked again."""
+        self._refusal = partial(type(reason), str(reason))
         self._asked_at = self._clock.seconds()
 
     def _go_on(self) -> None:
@@ -255,9 +258,10 @@ class AcidStorage(Reading):
             super()._not_committed(failure, answers)
             return
         _log.warn("Nothing was written, and it goes on without: {reason}", reason=str(undone.reason))
+        if pauses(undone.reason):
+            self._refuse(undone.reason)
         if isinstance(undone.reason, InsufficientStorage):
             # What is in the log may give back its room.
-            self._be_full()
             self._bring_home()
         # What was accepted meanwhile rests on what was not written.
         self._busy = False
@@ -291,11 +295,11 @@ class AcidStorage(Reading):
             self._bringing_home = False
             if not isinstance(outcome, Failure):
                 self._spent += size
-            elif reason_of(outcome.value) is None:
+            elif (reason := reason_of(outcome.value)) is None:
                 self.stop_writing(outcome)
             else:
                 self._log_bytes += size
-                self._be_full()
+                self._refuse(reason)
             self._go_on()
 
         self._readers.do(lambda: _checkpoint(self._connection())).addCallback(
@@ -344,10 +348,28 @@ class AcidStorage(Reading):
             return self._database
         connection: sqlite3.Connection | None = getattr(self._here, "connection", None)
         if connection is None:
-            connection = self._here.connection = connect(self._directory / DATABASE)
-            connection.execute("PRAGMA synchronous = FULL")
+            connection = connect(self._directory / DATABASE)
+            try:
+                connection.execute("PRAGMA synchronous = FULL")
+            except BaseException:
+                connection.close()
+                raise
+            self._here.connection = connection
             self._reading.append(connection)
         return connection
+
+    def _read_refusal(self, error: BaseException | None) -> StreamsError | None:
+        reason = reason_of(error)
+        return reason if isinstance(reason, Unavailable) else None
+
+
+def _remedy(error: BaseException) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_BUSY:
+        return "See who else has it open."
+    if code == sqlite3.SQLITE_FULL:
+        return "Make room on the disk."
+    return "See who may open it, and whether the process may open more files (ulimit -n)."
 
 
 def _end_of(change: Change) -> int:

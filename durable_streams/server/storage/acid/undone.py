@@ -8,10 +8,20 @@ from typing import Final
 
 from ...errors import InsufficientStorage, StreamsError, Unavailable
 from ..changes import Change
+from ..shortages import SHORT, is_shortage
 from .loading import Loaded, load
 from .transactions import commit
 
 FULL: Final = "The disk is full. Delete streams that are done with, or make room on it."
+
+
+#: A file that can't be opened, for want of descriptors, or memory: SQLite finds out before it writes.
+_SHORTAGES: Final = frozenset([sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM])
+
+
+def pauses(reason: StreamsError) -> bool:
+    """Return whether writes are refused for a moment after this; another program's lock is waited for anyway."""
+    return isinstance(reason, InsufficientStorage) or str(reason) == SHORT
 
 
 class Undone(Exception):
@@ -29,8 +39,11 @@ class Undone(Exception):
 
 
 def reason_of(error: BaseException | None) -> StreamsError | None:
-    """Say what to tell those who waited for what was not done; None, if it may be done, or if the disk has failed."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    """Return the answer for those whose changes were not made; None, if they may be made, or if the disk has failed."""
+    extended = getattr(error, "sqlite_errorcode", 0)
+    code = extended & 0xFF
+    if code in _SHORTAGES or extended == sqlite3.SQLITE_IOERR_NOMEM or is_shortage(error):
+        return Unavailable(SHORT)
     if code == sqlite3.SQLITE_FULL:
         return InsufficientStorage(FULL)
     if code == sqlite3.SQLITE_BUSY:

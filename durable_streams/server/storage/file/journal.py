@@ -15,12 +15,14 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...errors import InsufficientStorage
+from ...errors import InsufficientStorage, Unavailable
 from ..changes import Change
 from ..committing import NotYet
 from ..disk import Disk, File, is_full
+from ..shortages import RETRY_INTERVAL, SHORT, is_shortage
 from ..workers import Worker
 from .frames import BATCH, BLOCK, OPENING, Header, frame, frame_size
 
@@ -39,6 +41,12 @@ _SMALL_SIZES: Final = (RESERVE, RESERVE // 2, RESERVE // 4, RESERVE // 8)
 _PATIENCE: Final = 0.5
 
 encode: Final = msgspec.msgpack.Encoder().encode
+
+_log = Logger()
+
+
+class NothingWritten(Exception):
+    """A temporary shortage kept a batch from being written: nothing of it is in the journal, and it can be retried."""
 
 
 def path_of(number: int) -> str:
@@ -121,7 +129,9 @@ class Journal:
         # The reactor's
         self._left = self._spare_room = self._under_way = 0
         self._preparing: Deferred[None] | None = None
-        self._full_until = 0.0
+        # Until when no segment is made, after there was no room for one, or a shortage.
+        self._refused_until = 0.0
+        self._short = False
 
     def open(self) -> None:
         """
@@ -152,12 +162,13 @@ class Journal:
         :returns: how many bytes of changes may be queued, this one's among them, before this is asked again.
         :raises NotYet: a segment is being made.
         :raises InsufficientStorage: the disk is full.
+        :raises Unavailable: a segment could not be made for a temporary shortage.
         """
         need = frame_size(size + queued)
         kept = 0 if removal else RESERVE
         left = self._left - self._under_way
         if need + kept <= left:
-            if left < RESERVE * 8 and not self._spare_room:
+            if left < RESERVE * 8 and not self._spare_room and self._seconds() >= self._refused_until:
                 self._prepare(0)
             return max(size, left - kept - frame_size(queued) - BLOCK)
         if need + kept + BLOCK <= self._spare_room:
@@ -166,7 +177,9 @@ class Journal:
         if self._spare_room and alone <= self._spare_room and (queued or self._under_way):
             # It fits when what is before it is written.
             raise NotYet(self._prepare(0))
-        if self._seconds() < self._full_until:
+        if self._seconds() < self._refused_until:
+            if self._short:
+                raise Unavailable(SHORT)
             raise InsufficientStorage("The disk is full. Delete streams that are done with, or make room on it.")
         raise NotYet(self._prepare(alone))
 
@@ -186,12 +199,23 @@ class Journal:
 
     def _prepared(self, outcome: int | Failure) -> Deferred[None] | None:
         if not isinstance(outcome, Failure):
-            self._full_until = 0.0
+            self._refused_until = 0.0
+            self._short = False
             self._spare_room = outcome
             return None
+        if is_shortage(outcome.value):
+            if not self._short:
+                _log.warn(
+                    "Cannot create a journal segment: {reason}. Writes are answered 503 until it can be created.",
+                    reason=outcome.getErrorMessage(),
+                )
+            self._short = True
+            self._refused_until = self._seconds() + RETRY_INTERVAL
+            return None
+        self._short = False
         relief = self.refused(outcome)
         if relief is None:
-            self._full_until = self._seconds() + _PATIENCE
+            self._refused_until = self._seconds() + _PATIENCE
         return relief
 
     def _end_preparing(self, _: object) -> None:
@@ -260,7 +284,7 @@ class Journal:
 
     def write(self, changes: Sequence[Change], lsn: int, most: int) -> Deferred[None]:
         """
-        Write a batch.
+        Write a batch. The Deferred fails with :exc:`NothingWritten` if the batch can be written again later.
 
         :param lsn: the number of the last change in it.
         :param most: how many bytes its changes take at the most.
@@ -276,7 +300,12 @@ class Journal:
         segment = self._segment
         assert segment is not None
         if segment.position + size > segment.room:
-            segment = self._rotate()
+            try:
+                segment = self._rotate()
+            except OSError as error:
+                if self._sound and is_shortage(error):
+                    raise NothingWritten(str(error)) from error
+                raise
         header = Header(BATCH, len(payload), segment.mark, self._lsn + 1, lsn, durable_lsn)
         self._sound = False
         segment.file.write(frame(header, payload), segment.position, self._durable)
@@ -324,6 +353,10 @@ class Journal:
         if old is not None:
             try:
                 old.file.cut(old.position)
+            except OSError as error:
+                # What is left over goes with the segment.
+                if not is_shortage(error):
+                    raise
             finally:
                 old.file.close()
         return segment

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from ...errors import InsufficientStorage, Unavailable
 from ..disk import Disk, File, is_full
+from ..shortages import is_shortage
 from ..workers import Worker
 from . import checkpoint as checkpoints
 from . import journal
@@ -151,6 +152,8 @@ class Mover:
         self._covered = -opened.journal_size
         self._checkpoint_size = 0
         self.packs = dict(opened.packs)
+        # The packs that the last checkpoint needs no more, and whose files are there yet.
+        self._unneeded: list[int] = []
         self._next_pack = max(self.packs, default=0) + 1
         # Bytes of frames that streams read, by pack and altogether; and of the packs, which have dead ones as well.
         self._live = dict.fromkeys(self.packs, 0)
@@ -229,6 +232,8 @@ class Mover:
         self._not_before = self._clock.seconds() + _PATIENCE
         if is_full(outcome.value):
             _log.warn("There is no room on the disk for a checkpoint: {why}", why=outcome.getErrorMessage())
+        elif is_shortage(outcome.value):
+            _log.warn("A checkpoint is postponed for a shortage: {why}", why=outcome.getErrorMessage())
         elif not outcome.check(_Stopped):
             if not outcome.check(OSError, Unavailable, InsufficientStorage):
                 _log.failure("A checkpoint could not be made.", failure=outcome)
@@ -283,12 +288,13 @@ class Mover:
         self._number = file.number
         self._covered = grown
         self._checkpoint_size = file.size
-        dropped = [number for number in self.packs if number not in packs]
+        self._unneeded += [number for number in self.packs if number not in packs]
         self.packs = dict(packs)
         self._live = {number: self._live.get(number, 0) for number in packs}
         # What could not be moved out of a pack is no reason to try again at once.
         self._packed_bytes = sum(size for number, size in packs.items() if number not in self._sparse)
-        await self._worker.do(lambda: self._cut(segment, file.number, dropped))
+        await self._worker.do(lambda: self._cut(segment, file.number, self._unneeded))
+        self._unneeded = []
 
     async def _others_turn(self) -> None:
         if self._stopping:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final
 from msgspec import Struct
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -24,9 +25,10 @@ from ..committed import CommittedStorage
 from ..disk import Disk, RealDisk, is_full
 from ..kept import Recent
 from ..ownership import StorageDamaged, take
+from ..shortages import RETRY_INTERVAL, SHORT
 from ..workers import ThreadWorker, Worker
 from .files import OpenFiles
-from .journal import SEGMENT_SIZES, Journal
+from .journal import SEGMENT_SIZES, Journal, NothingWritten
 from .moving import Mover
 from .opening import Opened, open_directory
 from .places import (
@@ -112,6 +114,8 @@ class FileStorage(CommittedStorage[FileStream]):
         self._mover: Mover
         self._opened = False
         self._syncing: IDelayedCall | None = None
+        # Whether a batch waits for a temporary shortage to pass.
+        self._postponed = False
         self._to_discard: list[tuple[int, Sequence[FileStream]]] = []
 
     # Opening and closing
@@ -187,7 +191,11 @@ class FileStorage(CommittedStorage[FileStream]):
     # The journal
 
     def _check_room(self, size: int, removal: bool) -> int:
+        if self._postponed:
+            raise Unavailable(SHORT)
         if self._mover.behind > self.settings.most_behind_bytes and not removal:
+            # The last checkpoint may have failed, and no write comes that would begin another.
+            self._mover.consider()
             raise Unavailable("The disk is behind with what it has taken. Come back in a moment.")
         return self._journal.check_room(size, self._queued_bytes, removal)
 
@@ -204,9 +212,23 @@ class FileStorage(CommittedStorage[FileStream]):
         return None
 
     def _commit(self, changes: Sequence[Change], lsn: int, most: int) -> Deferred[None]:
-        return self._journal.write(changes, lsn, most).addCallbacks(self._wrote, _say_full)
+        written = self._journal.write(changes, lsn, most)
+        return written.addCallbacks(self._wrote, self._not_written, errbackArgs=(changes, lsn, most))
+
+    def _not_written(
+        self, failure: Failure, changes: Sequence[Change], lsn: int, most: int
+    ) -> Failure | Deferred[None]:
+        if failure.check(NothingWritten) and self._closing is None:
+            # Later changes rest on these, which can't be taken back.
+            if not self._postponed:
+                _log.warn("The journal is written when a shortage has passed: {why}", why=failure.getErrorMessage())
+            self._postponed = True
+            waited: Deferred[None] = deferLater(self._clock, RETRY_INTERVAL)
+            return waited.addCallback(lambda _: self._commit(changes, lsn, most))
+        return _say_full(failure)
 
     def _wrote(self, _: None) -> None:
+        self._postponed = False
         if not self.settings.durable and self._syncing is None:
             self._syncing = self._clock.callLater(SYNC_INTERVAL, self._sync)
         if self._to_discard:

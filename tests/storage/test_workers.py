@@ -1,0 +1,53 @@
+"""Threads that can't be started."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import Any, cast
+
+from twisted.internet import reactor as running
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from durable_streams.server.storage.workers import ThreadWorker
+
+reactor = cast(Any, running)
+
+
+class ThreadWorkerTests(TestCase):
+    def allow_threads(self, count: int) -> Any:
+        """Let the system start so many threads and no more."""
+        start = threading.Thread.start
+        left = [count]
+
+        def start_one(thread: threading.Thread) -> None:
+            if not left[0]:
+                raise RuntimeError("can't start new thread")
+            left[0] -= 1
+            start(thread)
+
+        return self.patch(threading.Thread, "start", start_one)
+
+    async def test_work_without_a_thread_is_done_when_there_is_one(self) -> None:
+        worker = ThreadWorker(reactor, "test", hands=2)
+        self.addCleanup(worker.close)
+        patched = self.allow_threads(0)
+        done = worker.do(threading.current_thread)
+        await deferLater(reactor, 0)
+        self.assertNoResult(done)
+        patched.restore()
+        self.assertIsNot(await done, threading.current_thread())
+
+    async def test_work_that_no_thread_has_done_is_done_by_the_close(self) -> None:
+        worker = ThreadWorker(reactor, "test")
+        self.allow_threads(0)
+        done = worker.do(threading.current_thread)
+        worker.close()
+        self.assertIs(await done, threading.current_thread())
+
+    async def test_one_thread_does_what_two_were_to_do(self) -> None:
+        worker = ThreadWorker(reactor, "test", hands=2)
+        self.addCleanup(worker.close)
+        self.allow_threads(1)
+        self.assertEqual([await worker.do(partial(int, number)) for number in range(5)], [0, 1, 2, 3, 4])
