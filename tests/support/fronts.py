@@ -119,14 +119,19 @@ class Peer:
         self._look()
 
     def leave(self) -> None:
-        """Hang up."""
+        """Close the connection: the server reads its end, and can send nothing."""
         if not self._transport.disconnected:
             self._socket.inbound_ended = True
-            self._socket.room = 0
+            self._socket.ended = True
             if self._transport not in self._network._readers:
                 # A reactor hears of it all the same.
                 self._transport.connectionLost(Failure(ConnectionResetError()))
             self._network.settle()
+
+    def reset(self) -> None:
+        """Reset the connection."""
+        self._transport.connectionLost(Failure(ConnectionResetError()))
+        self._network.settle()
 
     # How it reads
 

@@ -559,13 +559,13 @@ class FailureTests(OperationTestCase):
         self.assertEqual(peer.statuses, [500, 200])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_a_client_that_leaves_meanwhile_is_let_go(self) -> None:
+    def test_an_operation_is_cancelled_when_its_connection_is_reset(self) -> None:
         for method, verb, target in self.calls:
             self.storage.delay = 1
             peer = self.front.connect()
             peer.send_request(verb, BASE + target, TEXT, b"x")
             self.assertEqual((self.storage.calls[-1], peer.replies), (method, []))
-            peer.leave()
+            peer.reset()
             self.front.pass_time(2)
             self.assertEqual(peer.replies, [])
             self.storage.delay = 0.001

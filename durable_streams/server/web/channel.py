@@ -6,9 +6,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ..errors import StreamsError
 from .answers import Answer, Body
@@ -40,6 +42,7 @@ _Turn: TypeAlias = "tuple[Asked | Answer, bool, bool]"
 _log = Logger()
 
 
+@implementer(IHalfCloseableProtocol)
 class StreamChannel(Protocol):
     """
     One connection: an :class:`.Intake`, an :class:`.Outlet`, and between them the requests' turns.
@@ -47,6 +50,9 @@ class StreamChannel(Protocol):
     Requests are answered in the order in which they came. What can be answered at once is, before the next one of the
     same packet is parsed; what takes its time makes the ones behind it wait in a queue, and while there is a queue
     nothing more is read.
+
+    A client may shut down its sending half after its last request. Whole requests that came before that are answered;
+    live reads end at once, since most of these clients have closed the connection.
 
     :ivar deadline: the factory's tick at which the connection has had its time; 0 while it has all the time.
     :ivar writes: whether its last request was one that changes something.
@@ -68,6 +74,7 @@ class StreamChannel(Protocol):
         # The answer that takes its time: busy with it, waiting for it, streaming its body
         self._busy = False
         self._awaited: Deferred[Answer] | None = None
+        self._awaiting: Asked | None = None
         self._streaming: Body | None = None
         self._chunked = False
         self._continue_due = False
@@ -76,6 +83,8 @@ class StreamChannel(Protocol):
         self._ending = False
         self._lingering = False
         self._slow = False
+        # The client has shut down its sending half.
+        self._all_sent = False
 
     # The connection
 
@@ -97,6 +106,35 @@ class StreamChannel(Protocol):
         if self._streaming is not None:
             self._streaming.stopProducing()
             self._streaming = None
+
+    def readConnectionLost(self) -> None:
+        """The client has shut down its sending half: answer the requests that are complete, then close."""
+        self._all_sent = self._intake.deaf = True
+        self._continue_due = False
+        if self._lingering:
+            self._lingering = False
+            self.transport.loseConnection()
+        elif self._queue:
+            last, _, old = self._queue[-1]
+            self._queue[-1] = (last, False, old)
+        elif self._busy:
+            self._lives_on = False
+        elif not self._ending:
+            self._end()
+        self._end_live_read()
+
+    def writeConnectionLost(self) -> None:
+        """The sending half was shut down, as :meth:`_hang_up` asked for."""
+
+    def _end_live_read(self) -> None:
+        """Let the answer that is under way wait no longer for what the stream may get."""
+        streaming, awaiting = self._streaming, self._awaiting
+        if streaming is not None:
+            if streaming.length is None:
+                streaming.stopProducing()
+                self.finish()
+        elif self._awaited is not None and isinstance(awaiting, StreamRequest) and b"live=" in awaiting.query:
+            self._awaited.cancel()
 
     def dataReceived(self, data: bytes) -> None:
         intake = self._intake
@@ -183,20 +221,23 @@ class StreamChannel(Protocol):
         else:
             self._begin()
             self._awaited = answer
+            self._awaiting = asked
             answer.addCallbacks(self._send_awaited, self._not_answered, (asked, old, began_at))
+            if self._all_sent:
+                self._end_live_read()
 
     def _begin(self) -> None:
         self._busy = True
         self.deadline = 0
 
     def _send_awaited(self, answer: Answer, asked: Asked, old: bool, began_at: float) -> None:
-        self._awaited = None
+        self._awaited = self._awaiting = None
         if not self._ending:
             self._lives_on = self._lives_on and not self.factory.draining
             self._send(answer, asked, old, began_at)
 
     def _not_answered(self, failure: Failure) -> None:
-        self._awaited = None
+        self._awaited = self._awaiting = None
         if not failure.check(CancelledError):
             _log.failure("A request could not be answered.", failure=failure)
             self.transport.abortConnection()
@@ -248,6 +289,8 @@ class StreamChannel(Protocol):
         if self._outlet.behind:
             body.pauseProducing()
         body.start(self)
+        if self._all_sent:
+            self._end_live_read()
 
     def _answered(self) -> None:
         """The answer was written: the next one's turn has come."""
@@ -268,9 +311,9 @@ class StreamChannel(Protocol):
         while self._queue and not self._busy and not self._ending and not self._outlet.behind:
             self._answer(*self._queue.pop(0))
         self._taking_turns = False
-        if self._busy or self._queue or self._ending:
+        if self._queue or self._ending:
             return
-        if self._continue_due:
+        if self._continue_due and not self._busy:
             self._continue_due = False
             self._write(CONTINUE)
         if self._paused:
@@ -284,7 +327,7 @@ class StreamChannel(Protocol):
         self._outlet.finish(self._hang_up)
 
     def _hang_up(self) -> None:
-        still_sending = self._intake.deaf or self._paused
+        still_sending = (self._intake.deaf or self._paused) and not self._all_sent
         self._intake.deaf = True
         if self._paused:
             self.transport.resumeProducing()

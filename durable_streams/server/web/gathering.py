@@ -274,6 +274,11 @@ class GatheredServer(Server):
     def stopWriting(self) -> None:
         self._readers.watch(self, self.watched & ~_OUT)
 
+    def readConnectionLost(self, reason: Failure) -> None:
+        # At its end a socket stays readable.
+        self.stopReading()
+        super().readConnectionLost(reason)
+
     def connectionLost(self, reason: Failure) -> None:
         try:
             super().connectionLost(reason)

@@ -141,7 +141,7 @@ class _Poll:
         polls.add(self)
         self._empty = empty
         self._place = Offset(empty.facts.incarnation, empty.tail)
-        self.outcome: Deferred[Chunk] = Deferred(lambda _: self._leave())
+        self.outcome: Deferred[Chunk] = Deferred(self._cancel)
         self._over = False
         self._reading = False
         self._woken = False
@@ -153,6 +153,11 @@ class _Poll:
     def _time_out(self) -> None:
         self._over = True
         self._wake()
+
+    def _cancel(self, outcome: Deferred[Chunk]) -> None:
+        """Wait no longer: the outcome is what was found at first."""
+        self._leave()
+        outcome.callback(self._empty)
 
     def _wake(self) -> None:
         # A change during a read may have come too late for it.

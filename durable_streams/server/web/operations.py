@@ -153,7 +153,10 @@ class Operations:
             failure.tb = None
             return self.answers.error(request, error)
         if isinstance(error, CancelledError):
-            return self.answers.error(request, Unavailable("The reader has gone."))
+            return self.answers.error(
+                request,
+                Unavailable("The request was cancelled, as its client has closed the connection. Send it again."),
+            )
         return self._broken(failure, request)
 
     def _broken(self, failure: Failure, request: StreamRequest) -> Answer:
