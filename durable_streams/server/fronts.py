@@ -39,7 +39,7 @@ class Fronts:
         base_path = settings.http.stream_base_path
         apart = settings.admin.bind_address is not None
         metrics = metrics_from(settings, operations)
-        render = None if metrics is None else metrics.render
+        render = None if metrics is None else metrics.scrape
         for_all = build_app(answers, obstacle, None if apart else render)
         for_operators = build_app(answers, obstacle, render) if apart else for_all
         if settings.admin.enabled:

@@ -291,7 +291,7 @@ class Front:
             build_app(
                 self.operations.answers,
                 lambda: self.obstacle or self.streams.obstacle(),
-                None if self.metrics is None else self.metrics.render,
+                None if self.metrics is None else self.metrics.scrape,
             ),
             self.operations.answers,
             base_path,

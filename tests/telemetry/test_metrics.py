@@ -23,7 +23,7 @@ from durable_streams.server.streams import Streams
 from durable_streams.server.telemetry import counts, metrics_from, telemetry_from
 from durable_streams.server.telemetry.counts import DURATIONS, RequestCounts
 from durable_streams.server.telemetry.describing import OPERATIONS
-from durable_streams.server.telemetry.metrics import Metrics
+from durable_streams.server.telemetry.metrics import MAX_AGE, Metrics
 from durable_streams.server.web.answers import Answer
 from durable_streams.server.web.callers import NOBODY
 from durable_streams.server.web.requests import StreamRequest
@@ -31,6 +31,7 @@ from durable_streams.server.web.telemetry import Asked, Telemetry
 from tests.support.at_once import file_storage_at_once
 from tests.support.cases import TEXT, ChannelTestCase, FrontTestCase, each_way, get
 from tests.support.fronts import BASE, ChannelFront, Front, SiteFront, settings_with
+from tests.support.stopwatch import Stopwatch
 
 #: Samples by name and labels.
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -270,6 +271,19 @@ class ScrapeTests(FrontTestCase):
         self.assertIn(("process_resident_memory_bytes", ()), samples)
         [build] = [dict(labels) for name, labels in samples if name == "durable_streams_build_info"]
         self.assertEqual((build["storage"], set(build)), ("memory", {"python", "storage", "version"}))
+
+    def test_figures_are_rendered_once_a_second_at_most(self) -> None:
+        self.patch(self.front.metrics, "_seconds", stopwatch := Stopwatch())
+
+        def streams() -> float:
+            return read(bytes(self.front.ask("GET", "/metrics").body))["durable_streams_storage_streams", ()]
+
+        self.assertEqual(streams(), 0)
+        self.front.create("a")
+        stopwatch.spend(MAX_AGE / 2)
+        self.assertEqual(streams(), 0)
+        stopwatch.spend(MAX_AGE / 2)
+        self.assertEqual(streams(), 1)
 
     def test_a_head_has_no_body(self) -> None:
         reply = self.front.ask("HEAD", "/metrics")

@@ -4,8 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.errors import StreamsError
+from durable_streams.server.web.callers import NOBODY
+from durable_streams.server.web.intake import Asked, Intake, IntakeLimits, Shared
 from tests.support.cases import TEXT, ChannelTestCase, get, post
 from tests.support.fronts import BASE, Peer, chunked, request, settings_with
+
+
+class Asker:
+    """Counts what is asked for."""
+
+    def __init__(self) -> None:
+        self.asked_for = 0
+
+    def asked(self, request: Asked, lives_on: bool, old: bool) -> None:
+        self.asked_for += 1
+
+    def refused(self, error: StreamsError) -> None:
+        raise error
+
+    def expects_continue(self) -> None:
+        raise AssertionError("nobody waits")
 
 
 class ExpectTests(ChannelTestCase):
@@ -394,3 +415,34 @@ class HeaderLimitTests(ChannelTestCase):
         self.front.create("a", body=b"one")
         target = BASE + "a?"
         self.assertEqual(self.front.ask("GET", target + "x" * (300 - len(target))).status, 200)
+
+
+class PacketTests(SynchronousTestCase):
+    """How much of a packet is taken in at a time."""
+
+    def setUp(self) -> None:
+        self.owner = Asker()
+        self.intake = Intake(Shared(BASE.encode(), IntakeLimits()), self.owner, NOBODY)
+
+    def test_of_many_requests_no_more_are_taken_in_than_a_few_kilobytes_have(self) -> None:
+        packet = get("a") * 1000
+        taken = self.intake.feed(packet)
+        self.assertLess(taken, 5000)
+        self.assertEqual(self.owner.asked_for, taken // len(get("a")))
+
+    def test_one_with_a_large_body_is_taken_in_whole(self) -> None:
+        packet = post("a", b"x" * 60_000)
+        for number in (1, 2):
+            # The second time, its head is known.
+            self.assertEqual(self.intake.feed(packet), len(packet))
+            self.assertEqual(self.owner.asked_for, number)
+
+    def test_the_rest_of_a_body_may_end_in_many_requests(self) -> None:
+        packet = post("a", b"x" * 30_000)
+        self.intake.feed(packet[:10_000])
+        rest = packet[10_000:] + get("a") * 1000
+        taken = 0
+        while self.owner.asked_for < 1:
+            taken += self.intake.feed(rest[taken:])
+        self.assertLess(taken, 40_000)
+        self.assertLess(self.owner.asked_for, 500)

@@ -74,8 +74,9 @@ def seen(shared: Shared, data: bytes, cuts: list[int]) -> list[object]:
     intake = Intake(shared, owner, NOBODY)
     places = sorted({cut % len(data) for cut in cuts} | {0}) if data else []
     for start, end in zip(places, [*places[1:], len(data)], strict=True):
-        if not intake.deaf:
-            intake.feed(data[start:end])
+        fed = start
+        while fed < end and not intake.deaf:
+            fed += intake.feed(data[fed:end])
     return owner.seen
 
 

@@ -1,4 +1,4 @@
-"""A reader that takes everything at once leaves others their turn."""
+"""A client that takes everything at once, or asks for much in one packet, leaves others their turn."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from durable_streams.server.streams import Streams
 from durable_streams.server.waiting import GATHERING
 from durable_streams.server.web.bodies import PIECE, Replay
 from durable_streams.server.web.live import EVENT_SIZE, Live, LiveSettings, Tail
+from tests.support.cases import ChannelTestCase, get, post
+from tests.support.fronts import START_TIME, Peer, WrappedFront, request
 from tests.support.reactor import Reactor
 from tests.support.stopwatch import Stopwatch
+from tests.support.tls import TLSFront
 
 #: How many writes to a reader a slice of time has room for, and how many slices a turn.
 WRITES = 16
@@ -137,3 +140,105 @@ class TurnTests(SynchronousTestCase):
         tail.stopProducing()
         self.clock.turn()
         self.assertEqual(self.clock.getDelayedCalls(), self.sweep)
+
+
+class PacketTests(ChannelTestCase):
+    """Many requests in one packet, on a clock by which each takes a tenth of a slice of time or more."""
+
+    #: Within how many seconds a connection is closed that has ended.
+    patience = 5
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.stopwatch = self.front.streams.turns.seconds = Stopwatch(SLICE / 10)
+        self.front.create("a", body=b"one")
+
+    def in_one_turn(self, data: bytes) -> Peer:
+        """Send something, and let the server do what it does in one turn of the reactor."""
+        peer = self.front.connect()
+        peer.send_unseen(data)
+        peer.look()
+        return peer
+
+    def settle(self, peer: Peer) -> list[int]:
+        """Let it answer the rest."""
+        self.front.settle()
+        return peer.statuses
+
+    def test_answers_keep_the_order_of_the_requests(self) -> None:
+        written = b"".join(post("a", b"%d," % number) + get("a") for number in range(100))
+        peer = self.front.connect()
+        peer.send(written, *["POST", "GET"] * 100)
+        self.assertEqual(peer.statuses, [204, 200] * 100)
+        bodies = [b"one" + b"".join(b"%d," % number for number in range(last + 1)) for last in range(100)]
+        self.assertEqual([bytes(reply.body) for reply in peer.replies[1::2]], bodies)
+
+    def test_bodies_that_are_larger_than_a_packet_come_whole(self) -> None:
+        bodies = [bytes([65 + number]) * 100_000 for number in range(3)]
+        peer = self.front.connect()
+        peer.send(b"".join(post("a", body) + get("a") * 100 for body in bodies), *(["POST"] + ["GET"] * 100) * 3)
+        self.assertEqual(peer.statuses, ([204] + [200] * 100) * 3)
+        self.assertEqual(self.read("a"), b"one" + b"".join(bodies))
+
+    def test_a_request_that_is_not_whole_is_waited_for(self) -> None:
+        peer = self.in_one_turn(get("a") * 300 + get("a")[:-1])
+        self.assertEqual(self.settle(peer), [200] * 300)
+        peer.send(get("a")[-1:])
+        self.assertEqual(peer.statuses, [200] * 301)
+
+    def test_what_follows_the_last_request_is_not_answered(self) -> None:
+        peer = self.in_one_turn(get("a") * 300 + get("a", headers={"Connection": "close"}) + get("a") * 300)
+        self.assertEqual(self.settle(peer), [200] * 301)
+        self.front.pass_time(self.patience)
+        self.assertTrue(peer.closed)
+
+    def test_a_client_that_leaves_takes_the_rest_along(self) -> None:
+        peer = self.in_one_turn(get("a") * 300)
+        peer.leave()
+        self.front.settle()
+        self.assertLess(len(peer.replies), 300)
+
+    def test_while_it_drains_the_answer_that_is_under_way_is_the_last(self) -> None:
+        peer = self.in_one_turn(get("a") * 300)
+        answered = len(peer.replies)
+        self.front.channels.drain()
+        self.front.pass_time(self.patience)
+        self.assertLess(len(peer.replies), answered + 20)
+        self.assertTrue(peer.closed)
+
+
+class SliceTests(PacketTests):
+    """How many requests of a packet are answered in one turn of the reactor."""
+
+    def test_they_are_answered_for_a_slice_of_time_and_the_rest_in_later_turns(self) -> None:
+        peer = self.in_one_turn(get("a") * 500)
+        self.assertGreater(len(peer.replies), 1)
+        self.assertLess(len(peer.replies), 20)
+        self.assertEqual(self.settle(peer), [200] * 500)
+        self.assertEqual(self.front.clock.seconds(), START_TIME)
+
+    def test_so_are_those_of_a_small_packet(self) -> None:
+        peer = self.in_one_turn(request("GET", "/healthz") * 50)
+        self.assertLess(len(peer.replies), 20)
+        self.assertEqual(self.settle(peer), [200] * 50)
+
+    def test_others_are_answered_between_them(self) -> None:
+        peers = [self.in_one_turn(get("a") * 500) for _ in range(3)]
+        other = self.front.connect()
+        other.send_unseen(get("a"))
+        other.look()
+        self.assertEqual(other.statuses, [200])
+        self.assertEqual([self.settle(peer) for peer in peers], [[200] * 500] * 3)
+
+
+class WrappedSliceTests(SliceTests):
+    """The same on a transport that is not a socket's own."""
+
+    front_type = WrappedFront
+
+
+class TLSPacketTests(PacketTests):
+    """The same over TLS, where a packet comes in several records."""
+
+    front_type = TLSFront
+    patience = 65

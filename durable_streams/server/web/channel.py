@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import perf_counter
+from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import StreamsError
+from ..run_queue import SLICE
 from .answers import Answer, Body
 from .callers import RUN, Caller, caller_on, next_number
 from .framing import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, STATUS_LINES, has_length
@@ -49,7 +50,8 @@ class StreamChannel(Protocol):
 
     Requests are answered in the order in which they came. What can be answered at once is, before the next one of the
     same packet is parsed; what takes its time makes the ones behind it wait in a queue, and while there is a queue
-    nothing more is read.
+    nothing more is read. Requests of one packet are answered for :data:`.SLICE`; then the rest of the packet waits for
+    the connection's next turn in the run queue.
 
     A client may shut down its sending half after its last request. Whole requests that came before that are answered;
     live reads end at once, since most of these clients have closed the connection.
@@ -69,7 +71,10 @@ class StreamChannel(Protocol):
         self._note = factory.operations.telemetry.answered
         self._caller: Caller
         self._intake: Intake
-        self._queue: list[_Turn] = []
+        self._queue: deque[_Turn] = deque()
+        # What of a packet is not parsed yet, from which place on.
+        self._rest = b""
+        self._place = 0
         self._paused = False
         # The answer that takes its time: busy with it, waiting for it, streaming its body
         self._busy = False
@@ -80,6 +85,12 @@ class StreamChannel(Protocol):
         self._continue_due = False
         self._lives_on = True
         self._taking_turns = False
+        # When the slice of time of this turn ends, by the run queue's clock; 0 until there is an answer in it. And
+        # whether the next turn is queued.
+        self._turns = factory.operations.streams.turns
+        self._seconds = self._turns.seconds
+        self._slice_end = 0.0
+        self._scheduled = False
         self._ending = False
         self._lingering = False
         self._slow = False
@@ -100,6 +111,7 @@ class StreamChannel(Protocol):
         self.factory.left(self)
         self._ending = self._intake.deaf = True
         self._queue.clear()
+        self._rest = b""
         self._outlet.close()
         if self._awaited is not None:
             self._awaited.cancel()
@@ -140,14 +152,36 @@ class StreamChannel(Protocol):
         intake = self._intake
         if intake.deaf:
             return
+        if self._paused:
+            # Over TLS, all that came in one packet does.
+            self._rest = self._rest[self._place :] + data
+            self._place = 0
+            return
         self._outlet.gather()
-        intake.feed(data)
+        self._slice_end = 0.0
+        taken = intake.feed(data)
+        if taken < len(data) and not intake.deaf:
+            self._rest = data
+            self._place = taken
+            if not self._queue:
+                self._next()
         self._outlet.flush()
         if intake.unfinished and not self._busy:
             self._set_reading_deadline()
-        if self._queue and not self._paused and not self._ending:
+        if (self._queue or self._rest) and not self._paused and not self._ending:
             self._paused = True
             self.transport.pauseProducing()
+            self._wait_for_turn()
+
+    def _feed_rest(self) -> None:
+        data = self._rest[self._place :] if self._place else self._rest
+        taken = self._intake.feed(data)
+        if taken < len(data) and not self._intake.deaf:
+            self._rest, self._place = data, taken
+        else:
+            self._rest, self._place = b"", 0
+            if self._intake.unfinished and not self._busy:
+                self._set_reading_deadline()
 
     def _set_reading_deadline(self) -> None:
         settings = self.factory.settings
@@ -159,7 +193,10 @@ class StreamChannel(Protocol):
 
     def expire(self) -> None:
         """The connection has had its time."""
-        if self._lingering:
+        if self._scheduled:
+            # What the client has sent waits for the server.
+            self.deadline = self.factory.tick + 1
+        elif self._lingering:
             # What the kernel still has to send, it goes on sending; an abort would throw it away.
             self._lingering = False
             self.deadline = self.factory.tick + self.factory.settings.stall_timeout
@@ -175,7 +212,7 @@ class StreamChannel(Protocol):
     def drain(self) -> None:
         """The service stops: end after the answer that is on its way."""
         self._lives_on = False
-        if not self._busy and not self._queue and not self._ending and not self._intake.unfinished:
+        if not (self._busy or self._queue or self._rest or self._ending or self._intake.unfinished):
             self._end()
 
     # What the intake tells
@@ -186,7 +223,7 @@ class StreamChannel(Protocol):
         # A client that sent its body did not wait to be told to.
         self._continue_due = False
         self.writes = request.method not in _READS
-        if self._busy or self._queue or self._outlet.behind:
+        if self._busy or self._queue or self._outlet.behind or (self._slice_end and self._seconds() >= self._slice_end):
             self._queue.append((request, lives_on, old))
         else:
             self._answer(request, lives_on, old)
@@ -208,7 +245,9 @@ class StreamChannel(Protocol):
 
     def _answer(self, asked: Asked | Answer, lives_on: bool, old: bool) -> None:
         self._lives_on = lives_on and not self.factory.draining
-        began_at = perf_counter()
+        began_at = self._seconds()
+        if not self._slice_end:
+            self._slice_end = began_at + SLICE
         if isinstance(asked, StreamRequest):
             answer = self._perform(asked)
         elif isinstance(asked, Answer):
@@ -304,14 +343,25 @@ class StreamChannel(Protocol):
             self._next()
 
     def _next(self) -> None:
+        """Answer what waits, for a slice of time, and read on when nothing does."""
         if self._taking_turns:
             # The loop further up goes on.
             return
         self._taking_turns = True
-        while self._queue and not self._busy and not self._ending and not self._outlet.behind:
-            self._answer(*self._queue.pop(0))
+        outlet = self._outlet
+        self._slice_end = self._seconds() + SLICE
+        while (self._queue or self._rest) and not self._busy and not self._ending and not outlet.behind:
+            if self._queue:
+                self._answer(*self._queue.popleft())
+            else:
+                self._feed_rest()
+            if self._seconds() >= self._slice_end:
+                break
         self._taking_turns = False
-        if self._queue or self._ending:
+        if self._ending:
+            return
+        if self._queue or self._rest:
+            self._wait_for_turn()
             return
         if self._continue_due and not self._busy:
             self._continue_due = False
@@ -320,10 +370,29 @@ class StreamChannel(Protocol):
             self._paused = False
             self.transport.resumeProducing()
 
+    def _wait_for_turn(self) -> None:
+        """Queue for another slice of time, unless the end of an answer, or its reader, gives this one its turn."""
+        if not self._scheduled and not self._busy and not self._outlet.behind:
+            self._scheduled = True
+            self._turns.add(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._scheduled = False
+        if self._busy or self._ending:
+            return
+        self._outlet.gather()
+        try:
+            self._next()
+        except Exception:
+            _log.failure("A request could not be answered.")
+            self.transport.abortConnection()
+        self._outlet.flush()
+
     def _end(self) -> None:
         """Hang up when everything is sent; a client that is still sending is left the time to read why."""
         self._ending = True
         self._queue.clear()
+        self._rest = b""
         self._outlet.finish(self._hang_up)
 
     def _hang_up(self) -> None:
