@@ -166,10 +166,12 @@ class Walk:
             ),
             segment_sizes=random.choice([(1 << 16,), (1 << 18, 1 << 16), (1 << 15,)]),
             slice_streams=random.choice([1, 2, 2, 5]),
+            slice_bytes=(1, 400, 1 << 19)[seed % 3],
             open_files=random.choice([1, 128]),
             reclaim_bytes=1 << 20 if often else (1, 10_000, 1 << 20)[seed % 3],
         )
         self.own_file = random.choice([60, 400, 3000, 65_536])
+        self.move_bytes = (50, 2000, 4 << 20)[seed // 3 % 3]
         self.reserve = random.choice([8192, 8192, 128 << 10])
         self.large = random.random() < 0.15
         self._often = often
@@ -205,7 +207,11 @@ class Walk:
         :raises WrongError: the storage did what it must not do.
         """
         self.trace(f"{self.settings} own_file={self.own_file} reserve={self.reserve}")
-        with patch.object(moving, "OWN_FILE", self.own_file), patch.object(journal, "RESERVE", self.reserve):
+        with (
+            patch.object(moving, "OWN_FILE", self.own_file),
+            patch.object(moving, "_SLICE_BYTES", self.move_bytes),
+            patch.object(journal, "RESERVE", self.reserve),
+        ):
             generations = self.random.randint(2, 6)
             try:
                 for generation in range(generations):

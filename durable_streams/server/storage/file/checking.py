@@ -16,8 +16,8 @@ from ..ownership import StorageDamaged
 from . import checkpoint as checkpoints
 from .checking_journal import Past
 from .checking_places import check_packs, check_stream, check_unknown
-from .checkpoint import Closing, Held
-from .frames import CLOSING, ENTRIES, HEADER_SIZE, padded
+from .checkpoint import Closing, Held, MoreWriters
+from .frames import CLOSING, ENTRIES, HEADER_SIZE, WRITERS, padded
 from .opening import SET_ASIDE, Opened, load, superseded, unexplained
 from .recovery import Replayed, segment_numbers
 from .survey import Report, Survey, broken_frame, some, whole_frames
@@ -26,6 +26,7 @@ from .survey import Report, Survey, broken_frame, some, whole_frames
 _ANY_CHANGE: Final = 1 << 62
 
 _entries: Final = msgspec.msgpack.Decoder(list[Held])
+_writers: Final = msgspec.msgpack.Decoder(MoreWriters)
 _closing: Final = msgspec.msgpack.Decoder(Closing)
 
 
@@ -91,6 +92,8 @@ def _check_checkpoint(report: Report, catalogue: Survey) -> Closing:
                 for held in _entries.decode(payload):
                     catalogue.hold(held)
                     count += 1
+            elif header.magic == WRITERS:
+                catalogue.hold_writers(_writers.decode(payload))
             elif header.magic == CLOSING:
                 closing = _closing.decode(payload)
         except ValueError as error:

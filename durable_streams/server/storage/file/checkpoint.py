@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from ...model import Lifetime, StreamConfig, WriterState
 from ..disk import Disk, File
-from .frames import CLOSING, ENTRIES, Header, frame, frame_size
+from .frames import CLOSING, ENTRIES, WRITERS, Header, frame, frame_size
 from .places import Piece
 
 FOLDER: Final = "checkpoint"
@@ -54,6 +54,13 @@ class Held(Struct, array_like=True, gc=False):
     filed: int
     filed_appends: int
     pieces: tuple[Piece, ...]
+
+
+class MoreWriters(Struct, array_like=True, gc=False):
+    """Writers of a stream whose entry comes before, and does not have all of them."""
+
+    stream: int
+    writers: dict[str, WriterState]
 
 
 class Closing(Struct, array_like=True, gc=False):
@@ -109,6 +116,10 @@ class CheckpointFile:
         """Write down some streams."""
         self._write(ENTRIES, encode(entries))
         self._streams += len(entries)
+
+    def add_writers(self, more: MoreWriters) -> None:
+        """Write down more writers of a stream that was added before."""
+        self._write(WRITERS, encode(more))
 
     def _write(self, magic: bytes, payload: bytes) -> None:
         self._file.write(frame(Header(magic, len(payload), self.number, 0, 0, 0), payload), self.size)

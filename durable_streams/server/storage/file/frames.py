@@ -20,6 +20,7 @@ _CHECKED_FROM: Final = 8
 BATCH: Final = b"DSb1"
 OPENING: Final = b"DSj1"
 ENTRIES: Final = b"DSe1"
+WRITERS: Final = b"DSw1"
 CLOSING: Final = b"DSz1"
 PIECE: Final = b"DSp1"
 
@@ -68,7 +69,7 @@ def read_header(data: bytes) -> tuple[Header, int] | None:
     if len(data) < HEADER_SIZE:
         return None
     magic, checksum, size, number, first, last, durable = _HEADER.unpack_from(data)
-    if magic not in (BATCH, OPENING, ENTRIES, CLOSING, PIECE):
+    if magic not in (BATCH, OPENING, ENTRIES, WRITERS, CLOSING, PIECE):
         return None
     return Header(magic, size, number, first, last, durable), checksum
 

@@ -5,8 +5,10 @@ It goes on beside everything else: the catalogue is looked at in slices, and the
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -22,7 +24,7 @@ from ..shortages import is_shortage
 from ..workers import Worker
 from . import checkpoint as checkpoints
 from . import journal
-from .checkpoint import CheckpointFile, Held
+from .checkpoint import CheckpointFile, MoreWriters
 from .files import OpenFiles
 from .journal import Journal
 from .opening import Opened
@@ -41,6 +43,7 @@ from .places import (
     stream_folder,
 )
 from .recovery import segment_numbers
+from .snapshots import entry_slices
 from .stream import FileStream
 
 if TYPE_CHECKING:
@@ -51,6 +54,9 @@ _PIECES: Final = 8
 
 #: How much is written at a time, in bytes, before others get their turn.
 _SLICE_BYTES: Final = 4 << 20
+
+#: How many appends of a stream are moved at a time, at the most.
+_SLICE_APPENDS: Final = 16_384
 
 #: When less than this share of a pack is needed, the rest is written anew.
 _LIVE_SHARE: Final = 0.5
@@ -174,8 +180,11 @@ class Mover:
     def consider(self) -> None:
         """Make a checkpoint if the journal has grown enough since the last, or packs have too many dead bytes."""
         settings = self._storage.settings
+        # The journal may grow by as much as a checkpoint takes, so that a byte is written some few times. But appends
+        # are refused when it has grown by most_behind_bytes, and without appends no checkpoint would ever begin.
+        most = max(settings.checkpoint_bytes, min(self._checkpoint_size, settings.most_behind_bytes // 2))
         if (
-            self.behind >= max(settings.checkpoint_bytes, self._checkpoint_size)
+            self.behind >= most
             # A checkpoint writes down all streams, so it must give back more than it takes.
             or self._packed_bytes - 2 * self._live_bytes >= max(settings.reclaim_bytes, self._checkpoint_size)
         ):
@@ -314,7 +323,7 @@ class Mover:
         sparse = self._sparse = {
             number for number, size in self.packs.items() if self._live.get(number, 0) < _LIVE_SHARE * size
         }
-        chosen = {stream.facts.id: stream for stream in self._storage.dirty}
+        chosen = self._storage.dirty
         if sparse:
             for slice_ in _slices(self._storage.all_streams, 4 * self._storage.settings.slice_streams):
                 for stream in slice_:
@@ -327,31 +336,47 @@ class Mover:
         moves: list[Move] = []
         size = 0
         for stream in streams:
-            move = None if stream.gone else self._plan(stream)
-            if move is not None:
+            for move in self._plan(stream):
                 moves.append(move)
                 size += len(move.recent.data) + sum(piece.size for piece in move.old)
-            if len(moves) >= self._storage.settings.slice_streams or size >= _SLICE_BYTES:
-                yield moves
-                moves = []
-                size = 0
+                if len(moves) >= self._storage.settings.slice_streams or size >= _SLICE_BYTES:
+                    yield moves
+                    moves = []
+                    size = 0
         if moves:
             yield moves
 
-    def _plan(self, stream: FileStream) -> Move | None:
-        recent = stream.recent
-        start = stream.settled
-        content = Content(start, b"", Content.no_numbers("Q"), Content.no_numbers("I"))
-        if recent is not None and stream.shown > start:
-            count = len(recent.ends)
-            while recent.ends[count - 1] > stream.shown:
-                count -= 1
-            content = Content(start, recent.slice(start, stream.shown), recent.ends[:count], recent.checksums[:count])
+    def _plan(self, stream: FileStream) -> Iterator[Move]:
+        """Plan what becomes of a stream's bytes. Each move is planned when it is asked for."""
+        if stream.gone:
+            return
+        packed = sum(piece.size for piece in stream.pieces)
+        if packed + max(stream.shown - stream.settled, 0) >= OWN_FILE:
+            yield from self._plan_file(stream)
+        else:
+            move = self._plan_pack(stream)
+            if move is not None:
+                yield move
+
+    def _plan_file(self, stream: FileStream) -> Iterator[Move]:
+        """Plan to move a stream's bytes to its own file, in parts that are copied without holding up others."""
+        stream.begun = True
+        pieces, filed, filed_appends = stream.pieces, stream.filed, stream.filed_appends
+        start, end = stream.settled, stream.shown
+        while not stream.gone:
+            content = _recent_content(stream, start, _end_of_part(stream, start, end))
+            yield Move(stream, pieces, (), content, filed, filed_appends, to_file=True)
+            filed += sum(piece.size for piece in pieces) + len(content.data)
+            filed_appends += sum(piece.appends for piece in pieces) + len(content.ends)
+            pieces = ()
+            start += len(content.data)
+            if start >= end:
+                return
+
+    def _plan_pack(self, stream: FileStream) -> Move | None:
+        """Plan to move a stream's new bytes, and small pieces of it, to the pack."""
+        content = _recent_content(stream, stream.settled, stream.shown)
         pieces = stream.pieces
-        packed = sum(piece.size for piece in pieces)
-        if packed + len(content.data) >= OWN_FILE:
-            stream.begun = True
-            return Move(stream, pieces, (), content, stream.filed, stream.filed_appends, to_file=True)
         # Pieces get fewer as they get older and larger, so that a byte is written some few times.
         kept = len(pieces)
         size = len(content.data)
@@ -421,7 +446,7 @@ class Mover:
 
     def _take_back(self) -> None:
         """Give back the room of what was written in vain, as far as can be. In the worker's thread."""
-        for move in self._begun:
+        for move in reversed(self._begun):
             stream_id = move.stream.facts.id
             for path, size in (
                 (data_path(stream_id), move.filed),
@@ -452,12 +477,14 @@ class Mover:
     async def _write_down(self, file: CheckpointFile) -> dict[int, int]:
         """Write down all streams, and return the packs that they are in, with their sizes."""
         named: set[int] = set()
-        for slice_ in _slices(self._storage.all_streams, self._storage.settings.slice_streams):
-            entries = [held(stream) for stream in slice_ if not stream.gone]
-            for entry in entries:
-                named.update(piece.pack for piece in entry.pieces)
-            if entries:
-                await self._worker.do(lambda entries=entries: file.add(entries))  # type: ignore[misc]
+        settings = self._storage.settings
+        for slice_ in entry_slices(self._storage.all_streams, settings.slice_streams, settings.slice_bytes):
+            if isinstance(slice_, MoreWriters):
+                await self._worker.do(partial(file.add_writers, slice_))
+            else:
+                for entry in slice_:
+                    named.update(piece.pack for piece in entry.pieces)
+                await self._worker.do(partial(file.add, slice_))
             await self._others_turn()
         return {number: self.packs[number] for number in sorted(named)}
 
@@ -478,35 +505,27 @@ class _Stopped(Exception):
     """The storage is being closed."""
 
 
+def _recent_content(stream: FileStream, start: int, end: int) -> Content:
+    """Copy the appends in memory between two positions, each of which is where an append ends."""
+    recent = stream.recent
+    if recent is None or start >= end:
+        return Content(start, b"", Content.no_numbers("Q"), Content.no_numbers("I"))
+    first, last = bisect_right(recent.ends, start), bisect_right(recent.ends, end)
+    return Content(start, recent.slice(start, end), recent.ends[first:last], recent.checksums[first:last])
+
+
+def _end_of_part(stream: FileStream, start: int, end: int) -> int:
+    """Find where an append ends, not after ``end``, so that what begins at ``start`` is not more than a slice."""
+    recent = stream.recent
+    if recent is None or start >= end:
+        return end
+    first = bisect_right(recent.ends, start)
+    last = min(bisect_right(recent.ends, min(start + _SLICE_BYTES, end)), first + _SLICE_APPENDS)
+    # One that is larger than a slice goes by itself.
+    return recent.ends[max(last - 1, first)]
+
+
 def _slices(streams: Iterable[object], size: int) -> Iterator[list]:  # type: ignore[type-arg]
     items = list(streams)
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def held(stream: FileStream) -> Held:
-    """Say of a stream what a checkpoint says."""
-    facts = stream.facts
-    ttl = stream.lifetime.ttl
-    return Held(
-        facts.id,
-        facts.name,
-        facts.incarnation,
-        facts.content_type,
-        stream.config,
-        stream.lifetime,
-        None if stream.source is None else stream.source.facts.id,
-        stream.base,
-        stream.tail,
-        stream.closed,
-        stream.deleted,
-        stream.sequence,
-        stream.writers,
-        stream.created_at,
-        stream.updated_at,
-        stream.updated_at if ttl is None or stream.deleted else stream.deadline - ttl,
-        stream.lsn,
-        stream.filed,
-        stream.filed_appends,
-        stream.pieces,
-    )

@@ -22,7 +22,7 @@ from ..kept import Recent
 from ..ownership import FORMAT_FILE, LOCK_FILE, StorageDamaged
 from . import checkpoint as checkpoints
 from . import journal
-from .checkpoint import Closing, Held
+from .checkpoint import Closing, Held, MoreWriters
 from .places import INDEX_ENTRY_SIZE, PACKS, STREAMS, data_path, index_path, pack_path, stream_folder
 from .recovery import Replayed, read_checkpoint, replay, segment_numbers
 from .stream import FileStream
@@ -95,6 +95,17 @@ class Rebuilding:
         stream.pieces = held.pieces
         self._use(stream, held.used_at)
         self._add(stream, held.source)
+
+    def hold_writers(self, more: MoreWriters) -> None:
+        """
+        Add writers to a stream that a checkpoint has.
+
+        :raises StorageDamaged: there is no entry of the stream before.
+        """
+        stream = self._streams.get(more.stream)
+        if stream is None or stream.writers is None:
+            raise StorageDamaged(f"The checkpoint has producers of a stream, {more.stream}, that it does not have.")
+        stream.writers.update(more.writers)
 
     def _use(self, stream: FileStream, at: float) -> None:
         # What a read has renewed is not written down: to be taken up counts as use.
@@ -230,7 +241,7 @@ def load(disk: Disk, opened_at: float) -> Opened:
     :raises StorageDamaged: it is not whole.
     """
     rebuilding = Rebuilding(opened_at)
-    closing = read_checkpoint(disk, rebuilding.hold)
+    closing = read_checkpoint(disk, rebuilding.hold, rebuilding.hold_writers)
     if closing is None:
         closing = Closing(0, 0, 1, 0, {})
         if not segment_numbers(disk) and (disk.names(PACKS) or disk.names(STREAMS)):

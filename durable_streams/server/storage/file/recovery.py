@@ -15,12 +15,25 @@ from ..changes import Change
 from ..disk import Disk
 from ..ownership import StorageDamaged
 from . import checkpoint as checkpoints
-from .checkpoint import Closing, Held
-from .frames import BATCH, BLOCK, CLOSING, ENTRIES, HEADER_SIZE, OPENING, Header, is_whole, padded, read_header
+from .checkpoint import Closing, Held, MoreWriters
+from .frames import (
+    BATCH,
+    BLOCK,
+    CLOSING,
+    ENTRIES,
+    HEADER_SIZE,
+    OPENING,
+    WRITERS,
+    Header,
+    is_whole,
+    padded,
+    read_header,
+)
 from .journal import FOLDER, path_of
 
 _changes: Final = msgspec.msgpack.Decoder(list[Change])
 _entries: Final = msgspec.msgpack.Decoder(list[Held])
+_writers: Final = msgspec.msgpack.Decoder(MoreWriters)
 _closing: Final = msgspec.msgpack.Decoder(Closing)
 
 
@@ -95,11 +108,14 @@ def _frame_at(data: bytes, position: int, number: int | None) -> tuple[Header, b
     return (header, payload) if is_whole(head, checksum, payload) else None
 
 
-def read_checkpoint(disk: Disk, take: Callable[[Held], None]) -> Closing | None:
+def read_checkpoint(
+    disk: Disk, take: Callable[[Held], None], take_writers: Callable[[MoreWriters], None]
+) -> Closing | None:
     """
     Read the latest checkpoint.
 
     :param take: is given each stream in it.
+    :param take_writers: is given the writers that do not fit the entry of their stream, after it.
     :returns: how it ends; None, if there is none.
     :raises StorageDamaged: it is not whole.
     """
@@ -113,6 +129,8 @@ def read_checkpoint(disk: Disk, take: Callable[[Held], None]) -> Closing | None:
             for held in _entries.decode(payload):
                 take(held)
                 count += 1
+        elif header.magic == WRITERS:
+            take_writers(_writers.decode(payload))
         elif header.magic == CLOSING:
             closing = _closing.decode(payload)
             if closing.streams == count:

@@ -66,6 +66,7 @@ class FileSettings(Struct, frozen=True, gc=False):
     :ivar open_files: how many files stay open for reading.
     :ivar segment_sizes: how large journal segments are, and what is tried when the disk has no room for that.
     :ivar slice_streams: how many streams a checkpoint looks at before others get their turn.
+    :ivar slice_bytes: how many bytes of entries it writes before others get their turn, about.
     """
 
     durable: bool = True
@@ -76,6 +77,7 @@ class FileSettings(Struct, frozen=True, gc=False):
     open_files: int = 128
     segment_sizes: tuple[int, ...] = SEGMENT_SIZES
     slice_streams: int = 128
+    slice_bytes: int = 524_288
 
 
 @implementer(IStorage)
@@ -285,9 +287,9 @@ class FileStorage(CommittedStorage[FileStream]):
         return super()._begin_recent(stream, start)
 
     @property
-    def dirty(self) -> list[FileStream]:
-        """The streams that have bytes in the journal only."""
-        return list(self._dirty.values())
+    def dirty(self) -> dict[int, FileStream]:
+        """The streams that have bytes in the journal only, by id."""
+        return self._dirty.copy()
 
     @property
     def all_streams(self) -> list[FileStream]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 from zlib import crc32
 
@@ -12,6 +13,7 @@ from ..findings import Counts, Finding
 from ..kept import Recent
 from ..ownership import StorageDamaged
 from . import journal
+from .checkpoint import MoreWriters
 from .frames import BLOCK, HEADER_SIZE, Header, padded, read_header
 from .opening import Rebuilding
 from .recovery import frames, whole_file
@@ -141,6 +143,11 @@ class Survey(Rebuilding):
             stream.tail = start
         stream.recent = Recent(start)
         self.apply(change, lsn)
+
+    def hold_writers(self, more: MoreWriters) -> None:
+        # If the entry before is not whole, that was reported already.
+        with suppress(StorageDamaged):
+            super().hold_writers(more)
 
     def finish(self) -> list[FileStream]:
         unknown, self._unknown = sorted(self._unknown), set()
