@@ -70,11 +70,16 @@ class Options(usage.Options):
                 self[name] = os.path.abspath(self[name])
         if self["check"]:
             self._check()
-        twistd = self.parent
+        twistd = self._twistd
         if twistd is not None and not twistd["logger"] and not twistd.get("syslog"):
             # By its name, as twistd has it from its own command line.
             twistd["logger"] = f"{__name__}.{log_observer.__name__}"
             self._logs_by_itself = True
+
+    @property
+    def _twistd(self) -> usage.Options | None:
+        """The options of twistd; None if ``twist`` or something else runs the plugin: these have other logs."""
+        return self.parent if self.parent is not None and "logger" in self.parent else None
 
     def load(self) -> Settings:
         """
@@ -119,7 +124,10 @@ class Options(usage.Options):
         wanted: ObservabilitySettings = self["settings"].observability
         if not self._logs_by_itself:
             if wanted.log_file is not None or wanted.log_format != "text":
-                _log.warn("twistd was told how to log: observability.log_file and log_format are of no effect.")
+                _log.warn(
+                    "observability.log_file and log_format have no effect: logging was set up on the command line of "
+                    "twistd, or is that of twist."
+                )
             return None
         logs = Logs(replace(wanted, log_file=self._log_path()))
         _opened.append(logs)
@@ -131,7 +139,7 @@ class Options(usage.Options):
 
         :raises StartupError: a daemon has none.
         """
-        twistd = self.parent
+        twistd = self._twistd
         path = self["settings"].observability.log_file
         if path is None and twistd is not None:
             path = twistd["logfile"] or (None if twistd["nodaemon"] else "twistd.log")

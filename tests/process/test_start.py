@@ -4,12 +4,45 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.daemon import PATIENCE, TWISTD, Daemon, environment, free_port
+
+
+class TwistDaemon(Daemon):
+    """The daemon as ``twist`` runs it."""
+
+    command = (
+        *(sys.executable, "-c", "from twisted.application.twist._twist import Twist; Twist.main()"),
+        "durable-streams",
+    )
+
+
+class TwistTests(SynchronousTestCase):
+    def test_twist_serves_and_ends_with_status_0(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with TwistDaemon() as daemon:
+                daemon.create("first", body=b"hello")
+                self.assertEqual(daemon.request("GET", "/v1/stream/first")[2], b"hello")
+                self.assertEqual(daemon.stop(number), 0)
+                self.assertNotIn("Traceback", daemon.log())
+
+    def test_twist_ends_with_status_1_and_a_line_when_the_settings_are_wrong(self) -> None:
+        result = subprocess.run(
+            TwistDaemon.command,
+            env=environment(1, storage__mode="tape"),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        self.assertEqual(result.returncode, 1)
+        self.assertTrue(result.stderr.startswith("[load_config] storage.mode must be"), result.stderr)
+        self.assertEqual(result.stderr.count("\n"), 1)
 
 
 class StartTests(SynchronousTestCase):
