@@ -18,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.config.conversion import KINDS
 from durable_streams.server.config.layers import PROFILES, load, read_layers
-from durable_streams.server.config.settings import Settings, value_of
+from durable_streams.server.config.sections import value_of
+from durable_streams.server.config.settings import Settings
 from durable_streams.server.config.validation import ConfigError
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -104,7 +105,7 @@ class SampleTests(SynchronousTestCase):
         edited = Path(self.mktemp())
         edited.write_text(text)
         loaded = load(None, str(edited), {}, self.empty())
-        self.assertEqual(Settings(), loaded.settings)
+        self.assertEqual(Settings(), Settings.of(loaded.settings))
         self.assertEqual({name for name in KINDS if value_of(Settings(), name) is not None}, set(loaded.sources))
 
     def empty(self) -> str:

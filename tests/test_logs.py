@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from durable_streams.server.config.settings import ObservabilitySettings
+from durable_streams.server.config.sections import ObservabilitySettings
 from durable_streams.server.logs import FILE_MODE, LEVELS, Logs, as_json, as_text
 from durable_streams.server.startup import StartupError
 

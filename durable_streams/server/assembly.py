@@ -7,7 +7,8 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
-from .config.settings import Settings, TransportSettings
+from .config.sections import TransportSettings
+from .config.settings import Settings
 from .config.validation import ACID_BACKENDS, STORAGE_MODES
 from .interfaces import IStorage
 from .model import StorageLimits

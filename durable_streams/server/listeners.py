@@ -20,7 +20,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath, LinkError
 
-from .config.settings import Settings, TlsSettings
+from .config.sections import TlsSettings
+from .config.settings import Settings
 from .config.showing import concealed
 from .config.validation import parse_bind_address
 from .endpoints import BACKLOG, Endpoint

@@ -18,7 +18,7 @@ from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .config.settings import ObservabilitySettings
+from .config.sections import ObservabilitySettings
 from .startup import StartupError
 
 #: The levels by name, with how much each weighs.

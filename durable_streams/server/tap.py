@@ -12,7 +12,8 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 
 from .config.layers import CONFIG_DIR, PROFILES, load
-from .config.settings import ObservabilitySettings, Settings
+from .config.sections import ObservabilitySettings
+from .config.settings import Settings
 from .config.showing import concealed
 from .config.validation import ConfigError
 from .logs import Logs
@@ -97,7 +98,7 @@ class Options(usage.Options):
                 sys.stderr.write(f"Warning: {warning}\n")
             else:
                 _log.warn("{text}", text=warning)
-        return loaded.settings
+        return Settings.of(loaded.settings)
 
     def _check(self) -> None:
         """

@@ -16,7 +16,7 @@ from durable_streams.server.config.choices import CHOICES, words_of
 from durable_streams.server.config.conversion import KINDS
 from durable_streams.server.config.layers import CONFIG_DIR, PROFILES, Loaded, load, read_layers
 from durable_streams.server.config.legacy import LEGACY
-from durable_streams.server.config.settings import LimitSettings, Settings
+from durable_streams.server.config.sections import LimitSettings, Sections
 from durable_streams.server.config.validation import ConfigError
 
 
@@ -37,7 +37,7 @@ def defaults() -> Iterator[tuple[str, Any]]:
             else:
                 yield prefix + field, value
 
-    return walk(Settings(), "")
+    return walk(Sections(), "")
 
 
 def variable(name: str) -> str:
@@ -64,7 +64,7 @@ class LoadTests(SynchronousTestCase):
     def loaded(self, profile: str | None, file: str | None, environment: dict[str, str], *listen: str) -> Loaded:
         return load(profile, file, environment, str(self.folder), listen)
 
-    def load(self, profile: str | None, file: str | None, environment: dict[str, str]) -> Settings:
+    def load(self, profile: str | None, file: str | None, environment: dict[str, str]) -> Sections:
         # What prod asks for beyond its own settings.
         allowed = {"DS_HTTP__ALLOW_WILDCARD_CORS": "true"} if (profile or "").startswith("prod") else {}
         return self.loaded(profile, file, allowed | environment).settings
@@ -86,8 +86,8 @@ class LoadTests(SynchronousTestCase):
 class LayerTests(LoadTests):
     def test_without_layers_there_are_the_defaults(self) -> None:
         for profile in (None, "", "default"):
-            self.assertEqual(Settings(), self.load(profile, None, {}))
-        self.assertEqual(Settings(), self.load(None, None, {"PATH": "/bin", "DSX": "1", "ds_limits__max_streams": "5"}))
+            self.assertEqual(Sections(), self.load(profile, None, {}))
+        self.assertEqual(Sections(), self.load(None, None, {"PATH": "/bin", "DSX": "1", "ds_limits__max_streams": "5"}))
 
     def test_all_names_are_listed(self) -> None:
         self.assertEqual([name for name, _ in defaults()], list(KINDS))
@@ -104,7 +104,7 @@ class LayerTests(LoadTests):
         loaded = self.load("dev", self.file("limits.max_streams = 5"), {"DS_LIMITS__MAX_CONNECTIONS": "6"})
         self.assertEqual("127.0.0.1:4437", loaded.server.bind_address)
         self.assertEqual((5, 6), (loaded.limits.max_streams, loaded.limits.max_connections))
-        self.assertEqual(Settings().limits.max_stream_bytes, loaded.limits.max_stream_bytes)
+        self.assertEqual(Sections().limits.max_stream_bytes, loaded.limits.max_stream_bytes)
 
     def test_a_later_layer_can_mend_what_an_earlier_one_broke(self) -> None:
         loaded = self.load(None, self.file("limits.max_streams = 0"), {"DS_LIMITS__MAX_STREAMS": "1"})
@@ -131,7 +131,7 @@ class ProfileTests(LoadTests):
             transport = loaded.transport
             self.assertEqual((mode, ("http1", "http2")), (transport.mode, transport.http.versions))
             self.assertEqual(("h2", "http/1.1"), transport.tls.alpn_protocols)
-            self.assertEqual(self.load("prod", None, {}), replace(loaded, transport=Settings().transport))
+            self.assertEqual(self.load("prod", None, {}), replace(loaded, transport=Sections().transport))
 
     def test_prod_wants_to_know_whose_pages_use_the_streams(self) -> None:
         for profile in ("prod", "prod-tls", "prod-mtls", "prod-of-ours"):
@@ -147,8 +147,8 @@ class ProfileTests(LoadTests):
             self.assertEqual(dict.fromkeys(values, f"profile {profile}"), loaded.sources)
             for name, value in values.items():
                 self.assertEqual(value, get(loaded.settings, name))
-                if get(Settings(), name) is not None:
-                    self.assertIs(type(get(Settings(), name)), type(value))
+                if get(Sections(), name) is not None:
+                    self.assertIs(type(get(Sections(), name)), type(value))
 
     def test_case_and_spaces_around_do_not_count(self) -> None:
         self.assertEqual(self.load("dev", None, {}), self.load(" Dev\n", None, {}))
@@ -168,7 +168,7 @@ class ProfileTests(LoadTests):
     def test_one_of_the_folder_has_no_built_in_settings(self) -> None:
         self.file("limits.max_streams = 7", "staging.toml")
         loaded = self.loaded(" STAGING ", None, {})
-        self.assertEqual(replace(Settings(), limits=LimitSettings(max_streams=7)), loaded.settings)
+        self.assertEqual(replace(Sections(), limits=LimitSettings(max_streams=7)), loaded.settings)
         self.assertEqual("staging", loaded.profile)
 
     def test_no_name_leaves_the_folder(self) -> None:
@@ -213,7 +213,7 @@ class UnknownTests(LoadTests):
 
     def test_a_variable_without_a_group_is_not_meant_for_us(self) -> None:
         for name in ("DS_", "DS_SERVER", "DS_LIMITS_MAX_STREAMS", "DS_PORT_4437_TCP"):
-            self.assertEqual(self.load(None, None, {name: "1"}), Settings())
+            self.assertEqual(self.load(None, None, {name: "1"}), Sections())
 
     @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.builds("{}__{}".format, _ASCII, _ASCII))
@@ -224,7 +224,7 @@ class UnknownTests(LoadTests):
             self.assertIn(f"DS_{rest}", str(error))
         else:
             self.assertIn(rest.lower().replace("__", "."), [*KINDS, *LEGACY])
-            self.assertNotEqual(Settings(), loaded.settings)
+            self.assertNotEqual(Sections(), loaded.settings)
 
 
 class FileTests(LoadTests):
@@ -270,7 +270,7 @@ class FileTests(LoadTests):
         self.assertEqual("\\udcff.x, set by environment variable DS_\\udcff__X, is not a setting.", message)
 
     def test_an_empty_one_sets_nothing(self) -> None:
-        self.assertEqual(Settings(), self.load(None, self.file("# nothing\n[limits]\n"), {}))
+        self.assertEqual(Sections(), self.load(None, self.file("# nothing\n[limits]\n"), {}))
 
 
 class FolderTests(LoadTests):
@@ -306,14 +306,14 @@ class FolderTests(LoadTests):
         self.file("limits.max_streams = 5", "default.toml")
         self.assertEqual(5, load(None, None, {}).settings.limits.max_streams)
         self.patch(layers_module, "CONFIG_DIR", "/no/such/folder")
-        self.assertEqual(Settings(), load(None, None, {}).settings)
+        self.assertEqual(Sections(), load(None, None, {}).settings)
 
     def test_it_is_never_the_current_directory_by_accident(self) -> None:
         self.file("limits.max_streams = 5", "default.toml")
         self.addCleanup(os.chdir, Path.cwd())
         os.chdir(self.folder)
         self.patch(layers_module, "CONFIG_DIR", "/no/such/folder")
-        self.assertEqual(Settings(), load(None, None, {}).settings)
+        self.assertEqual(Sections(), load(None, None, {}).settings)
         for file, folder in ((None, ""), (None, " "), ("", None)):
             error = self.assertRaises(ConfigError, load, None, file, {}, folder)
             self.assertIn("one of them is empty", str(error))
@@ -443,7 +443,7 @@ class ConversionTests(LoadTests):
 
     def test_words_may_be_in_any_case_in_the_environment_only(self) -> None:
         for name, words in CHOICES.items():
-            listed = isinstance(get(Settings(), name), tuple) or name.endswith("alpn_protocols")
+            listed = isinstance(get(Sections(), name), tuple) or name.endswith("alpn_protocols")
             for word, canonical in words.items():
                 expected = (canonical,) if listed else canonical
                 written = f"['{word}']" if listed else f"'{word}'"

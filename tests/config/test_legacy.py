@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durable_streams.server.config.legacy import level_of_filter
-from durable_streams.server.config.settings import Settings
+from durable_streams.server.config.sections import Sections
 from durable_streams.server.config.validation import ConfigError
 
 from .test_layers import LoadTests, get
@@ -153,7 +153,7 @@ class FilterTests(LoadTests):
         self.assertEqual("debug", self.load(None, None, chosen).observability.log_level)
 
     def test_the_variable_may_be_meant_for_another_program(self) -> None:
-        self.assertEqual(Settings(), self.load(None, None, {"RUST_LOG": " "}))
+        self.assertEqual(Sections(), self.load(None, None, {"RUST_LOG": " "}))
         loaded = self.loaded(None, None, {"RUST_LOG": "a b", "DS_HTTP__ALLOW_WILDCARD_CORS": "true"})
         self.assertEqual("info", loaded.settings.observability.log_level)
         [warning] = loaded.warnings
@@ -172,5 +172,5 @@ class FilterTests(LoadTests):
         self.assertIn(level, (None, "error", "warn", "info", "debug"))
 
 
-def _paths(settings: Settings) -> tuple[str | None, str | None]:
+def _paths(settings: Sections) -> tuple[str | None, str | None]:
     return settings.transport.tls.cert_path, settings.transport.tls.key_path

@@ -36,7 +36,7 @@ from durable_streams.server import (
     build_service,
     errors,
 )
-from durable_streams.server.config.settings import ConnectionSettings, HttpSettings, TransportSettings
+from durable_streams.server.config.sections import ConnectionSettings, HttpSettings, TransportSettings
 from tests.support.authority import authority
 
 reactor: Any = running

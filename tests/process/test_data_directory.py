@@ -15,7 +15,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.config.settings import Settings, StorageSettings
+from durable_streams.server.config.sections import StorageSettings
+from durable_streams.server.config.settings import Settings
 from durable_streams.server.service import Daemon
 from durable_streams.server.startup import StartupError
 from tests.support.daemon import PATIENCE

@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 
-from durable_streams.server.config.settings import HttpSettings, LimitSettings, Settings
+from durable_streams.server.config.sections import HttpSettings, LimitSettings
+from durable_streams.server.config.settings import Settings
 from durable_streams.server.model import START, Append, StreamConfig
 from durable_streams.server.testing import MemoryServer, settled
 

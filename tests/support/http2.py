@@ -21,7 +21,8 @@ from msgspec.structs import replace
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Server
 
-from durable_streams.server.config.settings import Settings, VersionSettings
+from durable_streams.server.config.sections import VersionSettings
+from durable_streams.server.config.settings import Settings
 from durable_streams.server.interfaces import IStorage
 
 from .fronts import Headers

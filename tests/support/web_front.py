@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from typing import Any, cast
@@ -11,7 +10,7 @@ from twisted.internet import reactor as running_reactor
 from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.web.server import Site
 
-from durable_streams.server.config.layers import load
+from durable_streams.server.config.settings import Settings
 from durable_streams.server.service import Daemon
 
 reactor = cast(Any, running_reactor)
@@ -20,7 +19,7 @@ reactor = cast(Any, running_reactor)
 def main(port: int) -> None:
     """Serve until SIGTERM."""
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)])
-    settings = load(None, None, os.environ).settings
+    settings = Settings.load()
     daemon = Daemon(settings, reactor)
     daemon.start_without_port()
     site: Any = Site(daemon.tree, parsePOSTFormSubmission=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 from twisted.logger import LogLevel, formatEvent
 
-from durable_streams.server.config.settings import ObservabilitySettings, Settings
+from durable_streams.server.config.sections import ObservabilitySettings
+from durable_streams.server.config.settings import Settings
 from durable_streams.server.telemetry import access_log
 from durable_streams.server.telemetry.access_log import MOST_FAILURES
 from tests.support.cases import TEXT, ChannelTestCase, FrontTestCase, each_way, get

@@ -19,7 +19,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from durable_streams.server.config.settings import ObservabilitySettings, ProxySettings, Settings
+from durable_streams.server.config.sections import ObservabilitySettings, ProxySettings
+from durable_streams.server.config.settings import Settings
 from durable_streams.server.startup import StartupError
 from durable_streams.server.telemetry import metrics_from, telemetry_from
 from durable_streams.server.telemetry.traces import SPAN, Traces, exported_traces

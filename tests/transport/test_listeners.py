@@ -21,14 +21,14 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 import durable_streams.server.listeners as listeners_module
-from durable_streams.server.config.settings import (
+from durable_streams.server.config.sections import (
     AdminSettings,
     ServerSettings,
-    Settings,
     TlsSettings,
     TransportSettings,
     VersionSettings,
 )
+from durable_streams.server.config.settings import Settings
 from durable_streams.server.listeners import Listeners
 from durable_streams.server.startup import StartupError
 from tests.support.authority import Authority, authority

@@ -7,7 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource, Resource
 from zope.interface.verify import verifyObject
 
-from durable_streams.server.config.settings import HttpSettings, Settings
+from durable_streams.server.config.sections import HttpSettings
+from durable_streams.server.config.settings import Settings
 from tests.support.cases import TEXT, FrontTestCase, each_way
 from tests.support.fronts import BASE, ChannelFront, Front, SiteFront, request
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from durable_streams.server.config.settings import HttpSettings, Settings
+from durable_streams.server.config.sections import HttpSettings
+from durable_streams.server.config.settings import Settings
 from tests.support.cases import TEXT, FrontTestCase, each_way
 from tests.support.fronts import BASE
 from tests.support.replies import Reply

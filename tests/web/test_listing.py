@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.server import Site
 
 from durable_streams.server import Settings
-from durable_streams.server.config.settings import AdminSettings, ServerSettings
+from durable_streams.server.config.sections import AdminSettings, ServerSettings
 from durable_streams.server.model import Append, Lifetime, StreamConfig
 from durable_streams.server.service import Daemon
 

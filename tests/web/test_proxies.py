@@ -17,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from durable_streams.server.config.settings import IdentitySettings, ProxySettings, Settings
+from durable_streams.server.config.sections import IdentitySettings, ProxySettings
+from durable_streams.server.config.settings import Settings
 from durable_streams.server.errors import InvalidRequest
 from durable_streams.server.web.answers import Answer
 from durable_streams.server.web.callers import UNIX_PEER, Called, Caller, Client, caller_on, client_of, identity_of

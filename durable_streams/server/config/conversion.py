@@ -10,7 +10,7 @@ from typing import Any, Final, get_args, get_type_hints
 from msgspec import Struct
 
 from .choices import CHOICES, words_of
-from .settings import Settings
+from .sections import Sections
 from .showing import shown
 from .validation import ConfigError
 
@@ -29,7 +29,7 @@ def _kinds(group: type[Struct], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 #: The type of each setting by its dotted name, without the None of those that may be unset.
-KINDS: Final[dict[str, Any]] = dict(_kinds(Settings))
+KINDS: Final[dict[str, Any]] = dict(_kinds(Sections))
 
 
 class _Unfit(Exception):

@@ -14,10 +14,13 @@ from msgspec import Struct
 
 from .conversion import KINDS, convert
 from .legacy import LEGACY, RUST_LOG, modern
-from .settings import Settings
+from .sections import Sections
 from .validation import ConfigError, validate, warnings_about
 
 PREFIX: Final = "DS_"
+
+#: Where settings come from that a program makes itself.
+THE_PROGRAM: Final = "the program"
 
 #: The folder of ``default.toml``, ``local.toml`` and the files of profiles, unless another is given.
 CONFIG_DIR: Final = "/etc/durable-streams"
@@ -67,7 +70,7 @@ class Loaded(Struct, frozen=True):
     :ivar warnings: what is allowed, and may still not be meant; a sentence or two each.
     """
 
-    settings: Settings
+    settings: Sections
     profile: str
     sources: dict[str, str]
     warnings: tuple[str, ...] = ()
@@ -104,6 +107,19 @@ def load(
     return Loaded(loaded.settings, loaded.profile, loaded.sources, (*loaded.warnings, *warnings_about(loaded.settings)))
 
 
+def settings_from_mapping(values: Mapping[str, Any]) -> Sections:
+    """
+    Make settings of a dictionary, nested or with dotted names, and check them.
+
+    :raises ConfigError: a name is no setting's, a value is wrong, or two settings exclude each other.
+    """
+    layers = _Layers()
+    layers.add(_Entry(name, value, THE_PROGRAM) for name, value in _flatten(values))
+    settings: Sections = _settings(Sections, "", layers.values)
+    validate(settings, layers.sources)
+    return settings
+
+
 def read_layers(
     profile: str | None,
     config_file: str | None,
@@ -127,7 +143,7 @@ def read_layers(
     if listen:
         layers.add([_Entry("server.listen", list(listen), "--listen")])
     layers.infer()
-    return Loaded(_settings(Settings, "", layers.values), chosen, layers.sources, tuple(layers.warnings))
+    return Loaded(_settings(Sections, "", layers.values), chosen, layers.sources, tuple(layers.warnings))
 
 
 class _Layers:

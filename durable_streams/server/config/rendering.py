@@ -9,7 +9,7 @@ import msgspec
 
 from .conversion import KINDS
 from .layers import Loaded
-from .settings import value_of
+from .sections import value_of
 from .showing import concealed, in_one_line
 
 _ESCAPED: Final = re.compile(r'["\\\x00-\x1f\x7f]')

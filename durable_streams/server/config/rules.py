@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from .choices import CHOICES, STORAGE_MODES, words_of
-from .settings import Settings, value_of
+from .sections import Sections, value_of
 from .showing import shown
 
 
@@ -38,7 +38,7 @@ class Stated(Struct, frozen=True):
     :ivar profile: the profile's name.
     """
 
-    settings: Settings
+    settings: Sections
     sources: Mapping[str, str]
     profile: str = "default"
 

@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 from typing import Final
 
 from .rules import Broken, Stated
-from .settings import value_of
+from .sections import value_of
 
 _CERTIFICATE: Final = "transport.tls.cert_path"
 _KEY: Final = "transport.tls.key_path"

@@ -18,7 +18,7 @@ from .rules import (
     broken_words,
     parse_bind_address,
 )
-from .settings import Settings, value_of
+from .sections import Sections, value_of
 from .showing import in_one_line, shown
 from .transport_rules import broken_identity, broken_proxies, broken_tls_files, broken_versions
 
@@ -54,7 +54,7 @@ class ConfigError(Exception):
         self.phase = phase
 
 
-def validate(settings: Settings, sources: Mapping[str, str], profile: str = "default") -> None:
+def validate(settings: Sections, sources: Mapping[str, str], profile: str = "default") -> None:
     """
     Check the settings against each other and against what they are for.
 
@@ -74,7 +74,7 @@ def _message(broken: Broken, stated: Stated) -> str:
     return f"{broken.name} must be {broken.wanted}; {says}."
 
 
-def warnings_about(settings: Settings) -> Iterator[str]:
+def warnings_about(settings: Sections) -> Iterator[str]:
     """Find what is allowed, and may still not be meant."""
     if "*" in settings.http.cors_origins and not settings.http.allow_wildcard_cors:
         yield (

@@ -14,9 +14,10 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from ..assembly import operations_from, resource_from
+from ..config.layers import THE_PROGRAM
 from ..config.settings import Settings
 from ..config.showing import concealed
-from ..config.validation import validate
+from ..config.validation import validate, warnings_about
 from ..errors import StorageOwned
 from ..interfaces import IStorage
 from .owning import release
@@ -42,6 +43,7 @@ def build_resource(streams: StreamService | IStorage) -> IResource:
     else:
         service = StreamService(streams)
         service.startService()
+    _warn(service.settings)
     operations = operations_from(service.streams, service.settings, service.reactor)
     return resource_from(operations, service.settings, service.reactor)
 
@@ -69,6 +71,7 @@ def build_service(
     """
     chosen = settings or (streams.settings if isinstance(streams, StreamService) else Settings())
     validate(chosen, _FromTheProgram())
+    _warn(chosen)
     if isinstance(streams, StreamService):
         if streams.parent is not None or streams.running:
             raise StorageOwned("The StreamService is run by somebody else. Give build_service one that nobody runs.")
@@ -79,6 +82,12 @@ def build_service(
     except BaseException:
         release(streams, service)
         raise
+
+
+def _warn(settings: Settings) -> None:
+    """Log what the settings allow although it may not be meant."""
+    for warning in warnings_about(settings):
+        _log.warn("{text}", text=warning)
 
 
 def _endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
@@ -98,10 +107,10 @@ def _endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
 
 
 class _FromTheProgram(Mapping[str, str]):
-    """Where every setting comes from."""
+    """The source of every setting."""
 
     def __getitem__(self, name: str) -> str:
-        return "the program"
+        return THE_PROGRAM
 
     def __iter__(self) -> Iterator[str]:
         return iter(())

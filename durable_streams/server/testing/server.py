@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 from twisted.internet.address import IPv4Address
 
-from ..config.settings import ServerSettings, Settings, StorageSettings
+from ..config.sections import ServerSettings, StorageSettings
+from ..config.settings import Settings
 from ..streams import Streams
 
 if TYPE_CHECKING:

@@ -1,0 +1,215 @@
+"""The settings by section, frozen, with their defaults. ``_bytes`` and ``_secs`` in a name give the unit."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
+
+from msgspec import Struct
+
+
+class Section(Struct, frozen=True):
+    """
+    A group of settings.
+
+    :raises TypeError: a value is not of the setting's type.
+    """
+
+    def __post_init__(self) -> None:
+        for name, kind in _types_of(type(self)).items():
+            value = getattr(self, name)
+            if not _fits(value, kind):
+                raise TypeError(
+                    f"{type(self).__name__}: {name} must be {_described(kind)}, not {value!r}. "
+                    "Settings.from_mapping() takes plain dictionaries."
+                )
+
+
+@cache
+def _types_of(section: type[Section]) -> dict[str, Any]:
+    return get_type_hints(section)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    if args := get_args(kind):
+        return any(_fits(value, part) for part in args)
+    return isinstance(value, kind) and (kind is not int or not isinstance(value, bool))
+
+
+def _described(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        return "a tuple of str"
+    if args := get_args(kind):
+        return " or ".join(map(_described, args))
+    return "None" if kind is type(None) else str(kind.__name__)
+
+
+class ServerSettings(Section, frozen=True):
+    """
+    Where the server listens.
+
+    :ivar listen: Twisted's string endpoints; when there are any, the server listens on them and nowhere else.
+    """
+
+    bind_address: str = "0.0.0.0:4437"
+    listen: tuple[str, ...] = ()
+
+
+class LimitSettings(Section, frozen=True):
+    """How much of everything the server takes."""
+
+    max_memory_bytes: int = 104_857_600
+    max_stream_bytes: int = 10_485_760
+    max_streams: int = 1_000_000
+    max_producers_per_stream: int = 10_000
+    max_request_body_bytes: int = 10_485_760
+    max_stream_name_bytes: int = 1024
+    max_stream_name_segments: int = 8
+    max_header_bytes: int = 32_768
+    max_target_bytes: int = 8_192
+    max_connections: int = 10_000
+    max_queued_bytes: int = 67_108_864
+    max_storage_jobs: int = 64
+
+
+class StorageSettings(Section, frozen=True):
+    """Where streams are kept."""
+
+    mode: str = "memory"
+    data_dir: str = "./data/streams"
+    acid_backend: str = "file"
+    acid_shard_count: int = 16
+
+
+class HttpSettings(Section, frozen=True):
+    """How streams appear on the web."""
+
+    stream_base_path: str = "/v1/stream"
+    cors_origins: tuple[str, ...] = ("*",)
+    allow_wildcard_cors: bool = False
+    allow_insecure_webhooks: bool = False
+    cache: str = "no-store"
+
+
+class AdminSettings(Section, frozen=True):
+    """
+    What is for operators only.
+
+    :ivar bind_address: a listener of its own for it; None to have it where the streams are.
+    """
+
+    enabled: bool = False
+    base_path: str = "/admin"
+    bind_address: str | None = None
+
+
+class VersionSettings(Section, frozen=True):
+    """Which versions of HTTP there are: ``http1``, ``http2``."""
+
+    versions: tuple[str, ...] = ("http1",)
+
+
+class TlsSettings(Section, frozen=True):
+    """
+    Certificates, and the range of TLS versions.
+
+    :ivar alpn_protocols: None for what the versions of HTTP come to, HTTP/2 first.
+    """
+
+    cert_path: str | None = None
+    key_path: str | None = None
+    client_ca_path: str | None = None
+    min_version: str = "1.3"
+    max_version: str = "1.3"
+    alpn_protocols: tuple[str, ...] | None = None
+
+
+class ConnectionSettings(Section, frozen=True):
+    """How long a connection may take over what."""
+
+    long_poll_timeout_secs: int = 20
+    sse_reconnect_interval_secs: int = 60
+    header_timeout_secs: int = 15
+    body_timeout_secs: int = 30
+    idle_timeout_secs: int = 75
+    stall_timeout_secs: int = 60
+    drain_timeout_secs: int = 30
+    drain_spread_secs: int = 0
+
+
+class TransportSettings(Section, frozen=True):
+    """
+    How clients reach the server.
+
+    :ivar mode: ``http``, ``tls`` or ``mtls``.
+    """
+
+    mode: str = "http"
+    http: VersionSettings = VersionSettings()
+    tls: TlsSettings = TlsSettings()
+    connection: ConnectionSettings = ConnectionSettings()
+
+
+class IdentitySettings(Section, frozen=True):
+    """Whether a trusted proxy says who the client is: ``none``, or ``header``, in ``header_name``."""
+
+    mode: str = "none"
+    header_name: str | None = None
+    require_tls: bool = True
+
+
+class ProxySettings(Section, frozen=True):
+    """
+    Which proxies are believed what they say of their clients.
+
+    :ivar forwarded_headers: ``none``, ``x-forwarded`` or ``forwarded``.
+    :ivar trusted_proxies: addresses and networks.
+    """
+
+    enabled: bool = False
+    forwarded_headers: str = "none"
+    trusted_proxies: tuple[str, ...] = ()
+    identity: IdentitySettings = IdentitySettings()
+
+
+class ObservabilitySettings(Section, frozen=True):
+    """
+    What the server says about itself.
+
+    :ivar log_level: ``debug``, ``info``, ``warn`` or ``error``.
+    :ivar log_format: ``text`` or ``json``.
+    :ivar log_file: None for where twistd logs.
+    :ivar access_log: which requests have a line: ``none``, ``failures`` (statuses from 400 on) or ``all``.
+    :ivar metrics: whether there is ``/metrics``.
+    :ivar traces: whether requests are traced by OpenTelemetry, whose own variables say where to.
+    """
+
+    log_level: str = "info"
+    log_format: str = "text"
+    log_file: str | None = None
+    access_log: str = "failures"
+    metrics: bool = True
+    traces: bool = False
+
+
+class Sections(Section, frozen=True):
+    """All settings."""
+
+    server: ServerSettings = ServerSettings()
+    limits: LimitSettings = LimitSettings()
+    storage: StorageSettings = StorageSettings()
+    http: HttpSettings = HttpSettings()
+    admin: AdminSettings = AdminSettings()
+    transport: TransportSettings = TransportSettings()
+    proxy: ProxySettings = ProxySettings()
+    observability: ObservabilitySettings = ObservabilitySettings()
+
+
+def value_of(settings: Sections, name: str) -> Any:
+    """Get a setting by its dotted name."""
+    value: Any = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
