@@ -157,6 +157,14 @@ class JsonTests(LogsTestCase):
         self.assertEqual((said["level"], said["logger"], said["message"]), ("info", "tests.here", "It is."))
         self.assertEqual((said["event.time"], said["event.logger"]), (7, "x"))
 
+    def test_error_type_of_an_event_keeps_its_name_unless_there_is_a_traceback(self) -> None:
+        fields: dict[str, Any] = {"error.type": "StreamNotFound"}
+        self.log.info("It is.", **fields)
+        self.log.failure("It broke.", failure=self.failing(), **fields)
+        [refused, failed] = self.objects
+        self.assertEqual(refused["error.type"], "StreamNotFound")
+        self.assertEqual((failed["error.type"], failed["event.error.type"]), ("ZeroDivisionError", "StreamNotFound"))
+
     def test_a_failure_is_text(self) -> None:
         self.log.failure("It broke.", failure=self.failing())
         [said] = self.objects

@@ -31,7 +31,8 @@ FILE_MODE: Final = 0o640
 _OLD_KEYS: Final = frozenset(
     {"message", "time", "system", "isError", "failure", "why", "format", "logLevel", "eventSource"}
 )
-_RESERVED: Final = frozenset({"time", "level", "logger", "message", "error.type", "error.stack"})
+_RESERVED: Final = frozenset({"time", "level", "logger", "message"})
+_OF_FAILURES: Final = frozenset({"error.type", "error.stack"})
 
 #: What a traceback may take, in characters.
 _LONGEST: Final = 65_536
@@ -252,11 +253,12 @@ def as_json(event: LogEvent) -> str:
         "message": _sound(_message_of(event)),
     }
     old = _is_old(event)
+    traceback = _traceback_of(event)
+    reserved = _RESERVED if traceback is None else _RESERVED | _OF_FAILURES
     for key, value in event.items():
         if key.startswith("log_") or (old and key in _OLD_KEYS):
             continue
-        said[f"event.{key}" if key in _RESERVED else _sound(key)] = _plain(value)
-    traceback = _traceback_of(event)
+        said[f"event.{key}" if key in reserved else _sound(key)] = _plain(value)
     if traceback is not None:
         failure = _failure_of(event)
         said["error.type"] = _sound(getattr(failure.type if failure else None, "__name__", "unknown"))

@@ -41,8 +41,8 @@ class AllTests(LogTestCase):
                 "PUT /v1/stream/a 201",
                 "POST /v1/stream/a 204",
                 "GET /v1/stream/a 200",
-                "GET /v1/stream/%20 400",
-                "PATCH /v1/stream/a 405",
+                "GET /v1/stream/%20 400 INVALID_OFFSET",
+                "PATCH /v1/stream/a 405 METHOD_NOT_ALLOWED",
                 "DELETE /v1/stream/a 204",
             ],
         )
@@ -80,9 +80,9 @@ class AllTests(LogTestCase):
         self.assertEqual(
             self.events.lines,
             [
-                "PUT /v1/stream/a%0aPUT%20/v1/stream/b%20201 400",
-                "PUT /v1/stream/{status}%s 400",
-                "PUT /v1/stream/%1b[2J%e2%80%ae%ff 400",
+                "PUT /v1/stream/a%0aPUT%20/v1/stream/b%20201 400 INVALID_STREAM_NAME",
+                "PUT /v1/stream/{status}%s 400 INVALID_STREAM_NAME",
+                "PUT /v1/stream/%1b[2J%e2%80%ae%ff 400 INVALID_STREAM_NAME",
             ],
         )
         self.assertEqual(
@@ -134,7 +134,7 @@ class AllTests(LogTestCase):
                 "error.type": "StreamNotFound",
             },
         )
-        self.assertEqual(said["error.message"], "There is no stream of this name. Create it with PUT first.")
+        self.assertEqual(said["error.message"], "There is no stream a. Create it first.")
         self.assertNotIn("ds.error_class", said)
 
 
@@ -145,7 +145,8 @@ class FailureTests(LogTestCase):
         self.front.ask("GET", BASE + "a")
         self.assertEqual(self.events.lines, [])
         self.front.ask("GET", BASE + "b")
-        self.assertEqual(self.events.lines, ["GET /v1/stream/b 404"])
+        self.assertEqual(self.events.lines, ["GET /v1/stream/b 404 NOT_FOUND"])
+        self.assertRegex(formatEvent(self.events.access[0]), r" 404 NOT_FOUND in [0-9.]+ ms from [0-9.]+\Z")
 
     def test_there_are_so_many_of_them_in_a_second(self) -> None:
         self.patch_clock(7.0)
@@ -154,7 +155,9 @@ class FailureTests(LogTestCase):
         self.assertEqual(len(self.events.access), MOST_FAILURES)
         self.patch_clock(8.0)
         self.front.ask("GET", BASE + "b")
-        self.assertEqual(self.events.lines[MOST_FAILURES:], ["30 more requests failed", "GET /v1/stream/b 404"])
+        self.assertEqual(
+            self.events.lines[MOST_FAILURES:], ["30 more requests failed", "GET /v1/stream/b 404 NOT_FOUND"]
+        )
 
     def patch_clock(self, now: float) -> None:
         self.patch(access_log, "perf_counter", lambda: now)
@@ -195,7 +198,7 @@ class ChannelTests(ChannelTestCase):
 
     def test_what_is_no_request_has_a_line_too(self) -> None:
         self.front.connect().send(b"\x16\x03\x01 rubbish\r\n\r\n")
-        self.assertEqual(self.events.lines, ["No request 400"])
+        self.assertEqual(self.events.lines, ["No request 400 BAD_REQUEST"])
         [event] = self.events.access
         self.assertEqual((event["ds.operation"], event["ds.error_code"]), ("request", "BAD_REQUEST"))
         self.assertRegex(event["client.address"], r"\A[0-9.]+\Z")

@@ -48,7 +48,7 @@ class AccessLog(Telemetry):
         level = LogLevel.info if status < 400 else LogLevel.warn if status < 500 else LogLevel.error
         fields = fields_of(asked, number, answer, took, self._backend)
         # A name with points in it is no place in a format, and what a client sent is no format.
-        _log.emit(level, "{log_line}", log_line=line_of(asked, status, took), **fields)
+        _log.emit(level, "{log_line}", log_line=line_of(asked, answer, took), **fields)
 
     def _has_room(self, second: int) -> bool:
         if second != self._second:

@@ -69,16 +69,19 @@ def operation_of(asked: Asked) -> str:
     return "request"
 
 
-def line_of(asked: Asked, status: int, took: float) -> str:
+def line_of(asked: Asked, answer: Answer, took: float) -> str:
     """
-    Write a line about an answer.
+    Write a line about an answer: method, path, status, problem code, time and client.
 
     :param took: until it began, in seconds.
     """
-    what = "No request"
-    if not isinstance(asked, Caller):
-        what = f"{text(asked.method)} {text(_path_and_query(asked)[0])}"
-    return f"{what} {status} in {took * 1000:.1f} ms"
+    if isinstance(asked, Caller):
+        what, caller = "No request", asked
+    else:
+        what, caller = f"{text(asked.method)} {text(_path_and_query(asked)[0])}", asked.caller
+    code = "" if answer.error is None else f" {answer.error.code}"
+    client = f" from {caller.client_address}" if caller.client_address else ""
+    return f"{what} {answer.status}{code} in {took * 1000:.1f} ms{client}"
 
 
 def _path_and_query(asked: StreamRequest | TreeRequest) -> tuple[bytes, bytes]:
