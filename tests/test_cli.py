@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
@@ -238,6 +239,13 @@ class RefusalTests(SynchronousTestCase):
 
         self.patch(sys.modules["durable_streams.server.cli"], "check_files", refuse)
         self.assert_refused(check("--data-dir", directory), "the journal may not be read by this user.")
+
+
+class VersionTests(SynchronousTestCase):
+    def test_it_is_that_of_the_distribution(self) -> None:
+        result = CliRunner().invoke(main, ["--version"])
+        installed = version("durable-streams-server")
+        self.assertEqual((result.exit_code, result.stdout), (0, f"durable-streams-server, version {installed}\n"))
 
 
 class ConfigTests(SynchronousTestCase):

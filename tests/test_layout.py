@@ -52,14 +52,15 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "listeners": frozenset({"config", "endpoints", "startup", "transport"}),
     "assembly": _PARTS,
     "fronts": _PARTS | {"assembly"},
-    "service": _PARTS | _LISTENING | {"assembly", "fronts"},
+    "service": _PARTS | _LISTENING | {"assembly", "fronts", "release"},
     "embedding": _PARTS | {"assembly", "fronts"},
     "testing": _PARTS | {"assembly", "service", "embedding"},
     "": _PARTS | {"assembly", "service", "embedding"},
     "systemd": frozenset(),
+    "release": frozenset(),
     "process": frozenset({"config", "startup", "service", "logs", "systemd"}),
     "tap": frozenset({"config", "startup", "service", "logs", "process"}),
-    "cli": frozenset({"config", "startup", "service", "storage"}),
+    "cli": frozenset({"config", "startup", "service", "storage", "release"}),
 }
 
 _TWISTED: Final = ("twisted", "zope.interface")

@@ -17,6 +17,7 @@ from msgspec import Struct
 from .config.layers import CONFIG_DIR, PROFILES, load
 from .config.rendering import as_json, as_toml
 from .config.validation import STORAGE_MODES, ConfigError
+from .release import DISTRIBUTION, version_of_server
 from .storage.file.checking import check_files
 from .storage.file.storage import KIND, VERSION
 from .storage.findings import Counts, Finding
@@ -54,6 +55,7 @@ class _Refused(click.ClickException):
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version_of_server(), prog_name=DISTRIBUTION)
 def main() -> None:
     """Look after the data of a Durable Streams server, which itself is started by twistd."""
 

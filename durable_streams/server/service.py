@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -15,6 +16,7 @@ from .assembly import storage_from
 from .config.settings import Settings
 from .fronts import Fronts
 from .listeners import Listeners
+from .release import DISTRIBUTION, version_of_server
 from .startup import StartupError
 from .storage.ownership import StorageError
 from .streams import Streams
@@ -99,10 +101,15 @@ class Daemon(Service):
         self.listeners.reload()
 
     def _serving(self, _: None) -> None:
+        storage = self._settings.storage
         _log.info(
-            "Streams are served below {base_path}, and kept in {mode}.",
-            base_path=self._settings.http.stream_base_path,
-            mode=self._settings.storage.mode,
+            "{distribution} {version} is ready (process {pid}). Streams: {base_path}/NAME. Storage: {mode}{place}.",
+            distribution=DISTRIBUTION,
+            version=version_of_server(),
+            pid=os.getpid(),
+            base_path=self._settings.http.stream_base_path.rstrip("/"),
+            mode=storage.mode,
+            place="" if storage.mode == "memory" else f" in {os.path.abspath(storage.data_dir)}",
         )
 
     def _not_opened(self, failure: Failure) -> None:

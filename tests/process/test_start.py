@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -54,6 +55,8 @@ class StartTests(SynchronousTestCase):
             self.assertEqual((status, body, headers["stream-up-to-date"]), (200, b"hello", "true"))
             self.assertEqual(daemon.request("GET", "/elsewhere")[0], 404)
             self.assertEqual(daemon.request("POST", "/healthz", b"")[0], 405)
+            ready = f" is ready (process {daemon.process.pid}). Streams: /v1/stream/NAME. Storage: memory.\n"
+            self.assertIn(f"durable-streams-server {version('durable-streams-server')}{ready}", daemon.log())
             self.assertNotIn("Traceback", daemon.log())
 
     def test_the_base_path_is_a_setting(self) -> None:
