@@ -121,6 +121,11 @@ class Created(Struct, frozen=True, gc=False):
     closed: bool
     new: bool
 
+    @property
+    def next_offset(self) -> str:
+        """The offset of the stream's tail, to read on from: what HTTP answers as Stream-Next-Offset."""
+        return str(Offset(self.facts.incarnation, self.tail))
+
 
 class Appended(Struct, frozen=True, gc=False):
     """The write is there.
@@ -135,6 +140,11 @@ class Appended(Struct, frozen=True, gc=False):
     closed: bool
     writer: WriterState | None = None
     duplicate: bool = False
+
+    @property
+    def next_offset(self) -> str:
+        """The offset behind this write, to read on from: what HTTP answers as Stream-Next-Offset."""
+        return str(Offset(self.facts.incarnation, self.tail))
 
 
 class Chunk(Struct, frozen=True, gc=False):

@@ -63,12 +63,16 @@ class EachMethod(_Case):
         again = await self.streams.create("log", "text/plain", b"ignored")
         self.assertEqual((made.new, made.tail, made.facts.content_type), (True, 3, "text/plain"))
         self.assertEqual((again.new, again.tail, again.facts.id), (False, 3, made.facts.id))
+        self.assertEqual((await self.streams.read("log", made.next_offset)).data, b"")
+        written = await self.streams.append("log", b"two")
+        self.assertEqual((await self.streams.read("log", made.next_offset)).next_offset, written.next_offset)
         await self.fails(errors.StreamExists, self.streams.create("log", "text/html"))
-        self.assertEqual(await self.data("log"), b"one")
+        self.assertEqual(await self.data("log"), b"onetwo")
 
     async def test_a_creation_is_checked_as_a_request_is(self) -> None:
         create = self.streams.create
-        for name in ("", "a//b", "/a", "a/", "..", "a/./b", "__ds/x", "a\nb", "x" * 41, "a/b/c/d", "\ud800"):
+        await self.fails(errors.EmptyName, create(""))
+        for name in ("a//b", "/a", "a/", "..", "a/./b", "__ds/x", "a\nb", "x" * 41, "a/b/c/d", "\ud800"):
             await self.fails(errors.InvalidName, create(name))
         for content_type in ("", "no type", "text/plain\r\nX: y", "text/" + "x" * 600):
             await self.fails(errors.InvalidRequest, create("a", content_type))

@@ -57,6 +57,7 @@ class StreamService(Service):
 
     :param storage: where the streams are kept; it has no other owner.
     :param reactor: the time; the running reactor, unless given.
+    :param settings: the limits of names and all that :func:`.build_resource` serves with; the defaults, unless given.
     :raises StorageOwned: the storage has a service that is not stopped yet.
     """
 
@@ -66,7 +67,7 @@ class StreamService(Service):
         self,
         storage: IStorage,
         reactor: IReactorTime | None = None,
-        settings: Settings = Settings(),  # noqa: B008 (frozen)
+        settings: Settings | None = None,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor as running  # noqa: PLC0415 (the program may choose one until now)
@@ -75,7 +76,7 @@ class StreamService(Service):
         assert reactor is not None
         claim(storage, self)
         self.reactor: IReactorTime = reactor
-        self.settings = settings
+        self.settings = settings = settings or Settings()
         self.streams = Streams(storage, reactor)
         self._storage = storage
         self._names = name_limits_from(settings)

@@ -28,8 +28,10 @@ class MemoryServer:
     :param reactor: None takes the one that is installed.
     """
 
-    def __init__(self, settings: Settings = Settings(), reactor: Any = None) -> None:  # noqa: B008 (frozen)
-        self._settings = replace(settings, server=ServerSettings("127.0.0.1:0"), storage=StorageSettings())
+    def __init__(self, settings: Settings | None = None, reactor: Any = None) -> None:
+        self._settings = replace(
+            settings or Settings(), server=ServerSettings("127.0.0.1:0"), storage=StorageSettings()
+        )
         self._reactor = reactor
         self._daemon: Daemon | None = None
 
