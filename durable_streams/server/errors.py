@@ -22,6 +22,10 @@ class InvalidName(StreamsError):
     """The path does not name a stream."""
 
 
+class EmptyName(InvalidName):
+    """The path ends where a stream's name would begin."""
+
+
 class InvalidJson(StreamsError):
     """A JSON stream was sent something else."""
 
@@ -54,7 +58,7 @@ class StreamNotFound(StreamError):
     """There is no such stream, or it has expired."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, "There is no stream of this name. Create it with PUT first.")
+        super().__init__(name, f"There is no stream {name}. Create it first.")
 
 
 class StreamGone(StreamError):

@@ -14,6 +14,7 @@ from .config.settings import Settings
 from .streams import Streams
 from .telemetry import metrics_from, telemetry_from
 from .web.app import Tree, build_app
+from .web.framing import below
 from .web.listener import ChannelFactory
 from .web.listing import add_list
 
@@ -40,8 +41,8 @@ class Fronts:
         apart = settings.admin.bind_address is not None
         metrics = metrics_from(settings, operations)
         render = None if metrics is None else metrics.scrape
-        for_all = build_app(answers, obstacle, None if apart else render)
-        for_operators = build_app(answers, obstacle, render) if apart else for_all
+        for_all = build_app(answers, obstacle, below(base_path), None if apart else render)
+        for_operators = build_app(answers, obstacle, None, render) if apart else for_all
         if settings.admin.enabled:
             add_list(for_operators, settings.admin.base_path, streams, answers)
         resource = resource_from(operations, settings, reactor)

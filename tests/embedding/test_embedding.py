@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any, TypeVar
 
 from treq.testing import StubTreq
@@ -155,7 +156,10 @@ class MountedTests(SynchronousTestCase):
     def test_the_mount_point_itself_is_no_stream(self) -> None:
         for path in ("api/streams", "api/streams/"):
             code, body, _ = self.put(path)
-            self.assertEqual((code, b"INVALID_STREAM_NAME" in body), (400, True), path)
+            self.assertEqual((code, b"Streams are at /api/streams/NAME." in body), (404, True), path)
+
+    def test_the_signature_of_the_service_does_not_spell_out_all_settings(self) -> None:
+        self.assertLess(len(str(signature(StreamService))), 200)
 
     def test_a_storage_is_enough(self) -> None:
         before = reactor.getDelayedCalls()

@@ -23,6 +23,7 @@ from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
 from durable_streams.server.telemetry import metrics_from, telemetry_from
 from durable_streams.server.web.app import Tree, build_app
+from durable_streams.server.web.framing import below
 from durable_streams.server.web.listener import ChannelFactory
 from durable_streams.server.web.telemetry import Telemetry
 
@@ -292,6 +293,7 @@ class Front:
             build_app(
                 self.operations.answers,
                 lambda: self.obstacle or self.streams.obstacle(),
+                below(base_path),
                 None if self.metrics is None else self.metrics.scrape,
             ),
             self.operations.answers,

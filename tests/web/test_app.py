@@ -77,6 +77,16 @@ class BasePathTests(SynchronousTestCase):
             self.assertEqual(front.ask("GET", BASE + "a").status, 404)
             self.assertTrue(front.is_healthy())
 
+    def test_a_404_says_where_streams_are(self) -> None:
+        for base, where in (("/v1/stream", "/v1/stream/NAME"), ("/s", "/s/NAME"), ("/", "/NAME")):
+            for front in self.fronts(base):
+                paths = {"/", base, base.rstrip("/") + "/"} | ({"/elsewhere"} if base != "/" else set())
+                for path in paths:
+                    for method in ("GET", "PUT", "POST"):
+                        reply = front.ask(method, path, TEXT)
+                        self.assertEqual((reply.status, reply.code), (404, "NOT_FOUND"), path)
+                        self.assertIn(f"Streams are at {where}.", reply.json()["detail"])
+
     def test_a_long_way_down(self) -> None:
         for front in self.fronts("/one/two/three/four"):
             reply = front.ask("PUT", "/one/two/three/four/a%2Fb", TEXT)
@@ -90,7 +100,7 @@ class BasePathTests(SynchronousTestCase):
             self.assertTrue(front.is_healthy())
             self.assertEqual(bytes(front.ask("GET", "/healthz?a=b").body), b"ok")
             self.assertEqual(front.ask("PUT", "/readyz", TEXT).status, 405)
-            self.assertEqual(front.ask("PUT", "/", TEXT).code, "INVALID_STREAM_NAME")
+            self.assertEqual(front.ask("PUT", "/", TEXT).code, "NOT_FOUND")
 
     def test_a_probe_is_found_however_its_path_is_cut(self) -> None:
         front = self.fronts("/")[0]

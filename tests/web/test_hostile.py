@@ -353,7 +353,7 @@ class NameTests(HostileTestCase):
         self.check_all(
             BAD_NAME,
             (
-                *("", "/", "//", "a/", "/a", "a//b", "%2f", "a%2F%2Fb", "a%2f"),
+                *("/", "//", "a/", "/a", "a//b", "%2f", "a%2F%2Fb", "a%2f"),
                 *(".", "..", "./a", "a/.", "%2e", "%2e%2e", "a/%2e%2e/b", ".%2e/a", "a%2f..%2fb"),
             ),
         )

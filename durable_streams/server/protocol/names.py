@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from msgspec import Struct
 
-from ..errors import InvalidName
+from ..errors import EmptyName, InvalidName
 
 #: The first segment that belongs to the protocol itself (PROTOCOL section 6).
 RESERVED_SEGMENT = "__ds"
@@ -45,11 +45,11 @@ def check_name(name: str, limits: NameLimits) -> None:
     """
     Refuse what is no stream's name.
 
-    :raises InvalidName: the message says why.
+    :raises InvalidName: the message says why; :exc:`.EmptyName` if there is none.
     """
     segments = name.split("/")
     if not name:
-        raise InvalidName("The path names no stream.")
+        raise EmptyName("The path names no stream.")
     if segments[0] == RESERVED_SEGMENT:
         raise InvalidName(f"Names that begin with {RESERVED_SEGMENT} are the protocol's own.")
     for segment in segments:

@@ -31,10 +31,13 @@ _PLAIN: Final = b"text/plain"
 _METRICS: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 
-def build_app(answers: Answers, ready: Readiness, metrics: Callable[[], bytes] | None = None) -> Klein:
+def build_app(
+    answers: Answers, ready: Readiness, base: bytes | None, metrics: Callable[[], bytes] | None = None
+) -> Klein:
     """
     Lay out everything that is not a stream.
 
+    :param base: the path below which streams are, for messages; None where there are no streams.
     :param metrics: writes what ``/metrics`` answers, in Prometheus' text format; None, and there is no such path.
     """
     app = Klein()
@@ -65,7 +68,7 @@ def build_app(answers: Answers, ready: Readiness, metrics: Callable[[], bytes] |
 
     @app.handle_errors(NotFound)
     def nothing_here(request: IRequest, failure: Failure) -> bytes:
-        return say_problem(request, answers, NoSuchPath())
+        return say_problem(request, answers, NoSuchPath(base))
 
     @app.handle_errors(WrongMethod)
     def not_so(request: IRequest, failure: Failure) -> bytes:
@@ -149,7 +152,7 @@ class Tree:
         except InvalidRequest as error:
             return say_problem(request, self._answers, error)
         except UnicodeDecodeError:
-            return say_problem(request, self._answers, NoSuchPath())
+            return say_problem(request, self._answers, NoSuchPath(None if self._streams is None else self._base))
         # Routes do not depend on Host, and werkzeug refuses hosts that IDNA can't encode, as those of UNIX sockets.
         request.requestHeaders.setRawHeaders(b"host", [b"localhost"])
         return self._app.render(request)  # type: ignore[return-value]

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import StreamsError, Unavailable
+from ..errors import EmptyName, StreamsError, Unavailable
 from ..interfaces import NowOrLater, T
 from ..model import NOW, START, Chunk
 from ..protocol.names import NameLimits
@@ -18,7 +18,7 @@ from .answers import Answer, Answers
 from .bodies import PIECE, Replay
 from .live import Live, Tail
 from .origins import WritingOrigins
-from .problems import Broken, MethodNotAllowed
+from .problems import Broken, MethodNotAllowed, NoSuchPath
 from .proxies import Proxies
 from .requests import StreamRequest, View, name_reader, read_append, read_creation, read_view
 from .telemetry import Telemetry, request_name
@@ -70,6 +70,8 @@ class Operations:
             if operation is None:
                 raise MethodNotAllowed("A stream knows GET, HEAD, PUT, POST, DELETE and OPTIONS.")
             answer = operation(request)
+        except EmptyName:
+            return self.answers.error(request, NoSuchPath(request.mount))
         except StreamsError as error:
             return self.answers.error(request, error)
         except Exception:

@@ -41,10 +41,15 @@ class MethodNotAllowed(errors.StreamsError):
 
 
 class NoSuchPath(errors.StreamsError):
-    """The path belongs to nothing."""
+    """
+    The path belongs to nothing.
 
-    def __init__(self) -> None:
-        super().__init__("There is nothing at this path. Streams are below the server's base path.")
+    :param base: the path below which streams are; None where there are no streams.
+    """
+
+    def __init__(self, base: bytes | None) -> None:
+        where = "" if base is None else f" Streams are at {base.decode('latin-1').rstrip('/')}/NAME."
+        super().__init__("There is nothing at this path." + where)
 
 
 class WrongVersion(errors.StreamsError):
