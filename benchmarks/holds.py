@@ -1,0 +1,240 @@
+"""
+Measures how long single clients hold up everybody else: ``python -m benchmarks.holds CASE [--mode MODE]``.
+
+Another process asks for a stream's tail all the time; the longest of its waits bounds from above how long the reactor
+was held. Beside it stand the peak of the resident memory and the server's processor time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
+
+from benchmarks.peers import CHECKOUT, MEBIBYTE
+
+HOST: Final = "127.0.0.1"
+BASE: Final = "/v1/stream/"
+
+#: How long, in seconds, anything may take before the measurement gives up.
+PATIENCE: Final = 120
+
+#: How long, in seconds, the process that measures waits rests between two of its requests.
+PAUSE: Final = 0.002
+
+#: How many requests are on their way at a time while streams are made.
+PIPELINED: Final = 200
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+class Served:
+    """A server that runs, in a folder of its own."""
+
+    def __init__(self, mode: str, checkout: Path, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            self.port = int(probe.getsockname()[1])
+        environment = {
+            "DS_SERVER__BIND_ADDRESS": f"{HOST}:{self.port}",
+            "DS_STORAGE__MODE": mode,
+            "DS_STORAGE__DATA_DIR": str(folder / "data"),
+            "DS_ADMIN__ENABLED": "true",
+            "DS_OBSERVABILITY__ACCESS_LOG": "none",
+            "DS_LIMITS__MAX_MEMORY_BYTES": str(10 * 1024 * MEBIBYTE),
+            "DS_LIMITS__MAX_STREAM_BYTES": str(1024 * MEBIBYTE),
+            "PYTHONPATH": str(checkout),
+        }
+        command = [str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "durable-streams"]
+        self._process = subprocess.Popen(
+            command, cwd=folder, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end and self._process.poll() is None:
+            try:
+                if self.request("GET", "/readyz")[0] == 200:
+                    return
+            except OSError:
+                time.sleep(0.05)
+        raise RuntimeError("The server did not come up.")
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, content_type: str = "text/plain"
+    ) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=PATIENCE)
+        try:
+            connection.request(method, path, body, {"Content-Type": content_type} if body is not None else {})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def resident(self, field: str = "VmRSS") -> float:
+        """Tell how much of it is in memory, in MiB; ``VmHWM`` for the most that ever was."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition(field + ":")[2].split()[0]) / 1024
+
+    def processor_seconds(self) -> float:
+        """Tell how much processor time it has had."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(") ")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def _measure_waits(port: int, ended: Connection) -> None:
+    waits = []
+    connection = http.client.HTTPConnection(HOST, port, timeout=PATIENCE)
+    while not ended.poll(PAUSE):
+        began_at = time.perf_counter()
+        connection.request("HEAD", BASE + "asked")
+        connection.getresponse().read()
+        waits.append(time.perf_counter() - began_at)
+    ended.send(waits)
+
+
+@contextmanager
+def measured(server: Served, title: str) -> Iterator[None]:
+    """Print what a case does to the server and to another client."""
+    server.request("PUT", BASE + "asked", b"")
+    before, busy = server.resident(), server.processor_seconds()
+    ours, theirs = multiprocessing.Pipe()
+    other = multiprocessing.Process(target=_measure_waits, args=(server.port, theirs), daemon=True)
+    other.start()
+    time.sleep(0.3)
+    began_at = time.perf_counter()
+    yield
+    took = time.perf_counter() - began_at
+    ours.send(None)
+    waits = sorted(ours.recv())
+    other.join()
+    print(
+        f"{title}: {took:.2f} s, processor {server.processor_seconds() - busy:.2f} s, resident {before:.0f} MiB before, "
+        f"{server.resident():.0f} after, {server.resident('VmHWM'):.0f} at most; another client waited "
+        f"{waits[-1] * 1000:.0f} ms at most, {waits[len(waits) * 99 // 100] * 1000:.1f} at the 99th percentile",
+        flush=True,
+    )
+
+
+def tails(server: Served) -> None:
+    """Stall 40 tails, each with a cursor of its own, append 5 MB of newlines, and let the tails read on."""
+    server.request("PUT", BASE + "newlines", b"")
+    cursor = int(time.time() - 1_728_432_000) // 20
+    sockets = []
+    for number in range(40):
+        tail = socket.create_connection((HOST, server.port))
+        tail.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 131_072)
+        tail.settimeout(PATIENCE)
+        target = f"{BASE}newlines?offset=-1&live=sse&cursor={cursor + 10_000 + number}"
+        tail.sendall(f"GET {target} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        received = b""
+        while b"upToDate" not in received:
+            received += tail.recv(4096)
+        sockets.append(tail)
+    with measured(server, "40 stalled tails, an append of 5 MB of newlines"):
+        status, _ = server.request("POST", BASE + "newlines", b"\n" * 5_000_000)
+        assert status == 204, status
+        time.sleep(2)
+        while server.request("GET", "/healthz")[0] != 200:
+            pass
+    with measured(server, "the same tails read on to the end"):
+        waiting = {tail: b"" for tail in sockets}
+        received_bytes = 0
+        while waiting:
+            for tail, end in list(waiting.items()):
+                data = tail.recv(262_144)
+                assert data, "a tail ended"
+                received_bytes += len(data)
+                rest = end + data[-200:]
+                if b"upToDate" in rest:
+                    del waiting[tail]
+                else:
+                    waiting[tail] = rest[-200:]
+    print(f"  {received_bytes / MEBIBYTE:.0f} MiB received")
+
+
+def listing(server: Served, count: int = 200_000) -> None:
+    """List 200,000 streams."""
+    with socket.create_connection((HOST, server.port)) as maker:
+        maker.settimeout(PATIENCE)
+        for first in range(0, count, PIPELINED):
+            maker.sendall(
+                b"".join(
+                    b"PUT %bstreams/%08d HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n\r\n"
+                    % (BASE.encode(), number)
+                    for number in range(first, first + PIPELINED)
+                )
+            )
+            left = PIPELINED
+            while left > 0:
+                left -= maker.recv(1_048_576).count(b"HTTP/1.1 201")
+    time.sleep(1)
+    with measured(server, f"a list of {count} streams"):
+        status, body = server.request("GET", "/admin/streams")
+    names = [stream["name"] for stream in json.loads(body)]
+    assert status == 200
+    assert len(names) == count + 1
+    assert names == sorted(names)
+
+
+#: Bodies whose check is slow, by what they are.
+BODIES: Final[dict[str, Callable[[], bytes]]] = {
+    "lone surrogates": lambda: b'["' + rb"\ud800" * 1_700_000 + b'"]',
+    "pairs of surrogates": lambda: b'["' + rb"\ud83d\ude00" * 850_000 + b'"]',
+    "empty arrays": lambda: b"[" + b"[]," * 3_400_000 + b"[]]",
+    "digits": lambda: b"[" + b"1," * 5_100_000 + b"1]",
+    "one long number": lambda: b"[" + b"1" * 10_000_000 + b"]",
+    "objects": lambda: b"[" + b'{"a":1},' * 1_200_000 + b"1]",
+    "one name, again and again": lambda: b"[{" + b'"a":1,' * 1_700_000 + b'"a":1}]',
+    "escapes": lambda: b'["' + rb"\n" * 5_000_000 + b'"]',
+    "spaces": lambda: b"[1" + b" " * 10_000_000 + b"]",
+    "nested arrays": lambda: b"[" * 5_000_000 + b"]" * 5_000_000,
+    "text of two bytes a letter": lambda: b'["' + "\u00e9".encode() * 5_000_000 + b'"]',
+    "surrogates and then an error": lambda: b'["' + rb"\ud800" * 1_700_000 + b'"}',
+    "messages of one surrogate": lambda: b"[" + rb'"\ud800",' * 1_100_000 + b"1]",
+}
+
+
+def bodies(server: Served) -> None:
+    """Append JSON bodies of 10 MB that take long to check."""
+    for number, (title, make) in enumerate(BODIES.items()):
+        body = make()
+        server.request("PUT", f"{BASE}json/{number}", b"", "application/json")
+        with measured(server, title):
+            status, _ = server.request("POST", f"{BASE}json/{number}", body, "application/json")
+        print(f"  {len(body)} bytes: {status}")
+
+
+CASES: Final = {"tails": tails, "listing": listing, "bodies": bodies}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("case", choices=CASES)
+    options.add_argument("--mode", default="memory", help="the storage mode")
+    options.add_argument("--checkout", type=Path, default=CHECKOUT, help="of which checkout the server is")
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        server = Served(chosen.mode, chosen.checkout, Path(folder))
+        try:
+            CASES[chosen.case](server)
+        finally:
+            server.close()
+
+
+if __name__ == "__main__":
+    main()
