@@ -13,5 +13,6 @@ Benchmarks: this server beside its peers, on two cores of one machine.
 - :mod:`benchmarks.replay`: whole reads of a long stream.
 - :mod:`benchmarks.scale`: many streams under few descriptors, and what a kill leaves of them.
 - :mod:`benchmarks.sweep`: appends beside the removal of what has expired.
+- :mod:`benchmarks.holds`: how long one client holds up the others, by itself and not beside peers.
 - :mod:`benchmarks.figures`: what a measurement yields, and the tables.
 """

@@ -128,7 +128,8 @@ class IStorage(Interface):
         Read from an offset; one inside an append is read from that append's start, one past the tail from the tail.
 
         :param limit: how many bytes at the most.
-        :param whole: end at the end of an append, with one append at least, be it longer than ``limit``.
+        :param whole: end at the end of an append. If already the first append is longer than ``limit``, return its
+            first ``limit`` bytes, and in :attr:`.Chunk.more` the number of those that are left for :meth:`read_range`.
         :param renew: whether this counts as use for a sliding lifetime.
         :raises StreamNotFound: there is no such stream.
         :raises StreamGone: it was deleted and has forks.

@@ -152,6 +152,8 @@ class Chunk(Struct, frozen=True, gc=False):
 
     :ivar start: the position of the first byte of ``data``: the start of an append.
     :ivar tail: the stream's tail when it was read; ``start + len(data)`` may be less.
+    :ivar more: if whole appends were asked for and the first one is larger than the limit, how many bytes of it follow
+        ``data``.
     """
 
     facts: StreamFacts
@@ -159,6 +161,7 @@ class Chunk(Struct, frozen=True, gc=False):
     data: bytes
     tail: int
     closed: bool
+    more: int = 0
 
 
 class StreamStatus(Struct, frozen=True, gc=False):

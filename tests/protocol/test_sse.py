@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.protocol.messages import wire_form
-from durable_streams.server.protocol.sse import KEEP_ALIVE, control_event, data_event
+from durable_streams.server.protocol.sse import KEEP_ALIVE, control_event, data_event, data_piece
 
 from .event_stream import parse_events
 from .samples import examples, json_arrays
@@ -94,6 +94,36 @@ class JsonTests(SynchronousTestCase):
 
     def test_the_frame_to_the_byte(self) -> None:
         self.assertEqual(b'event: data\ndata:[{"k":1},\ndata:  2]\n\n', data_event(b'{"k":1},\r\n 2,', True, True))
+
+
+class PieceTests(SynchronousTestCase):
+    @staticmethod
+    def in_pieces(data: bytes, size: int, json: bool, text: bool) -> bytes:
+        return b"".join(
+            data_piece(
+                data[start : start + size],
+                json,
+                text,
+                data[max(0, start - 1) : start],
+                start + size >= len(data),
+            )
+            for start in range(0, len(data), size)
+        )
+
+    @examples(300)
+    @given(some_text.map(str.encode), st.integers(1, 6), st.booleans())
+    @example(b"a\r\n b", 2, False)
+    @example(b"a\n b", 2, False)
+    @example(b"\r\r\n\n", 1, False)
+    @example(b"  ", 1, False)
+    @example(b"1,\r\n", 1, True)
+    def test_text_cut_anywhere_is_the_same_event(self, data: bytes, size: int, json: bool) -> None:
+        self.assertEqual(data_event(data, json, True), self.in_pieces(data, size, json, True))
+
+    @examples(100)
+    @given(st.binary(min_size=1, max_size=40), st.integers(1, 4))
+    def test_base64_cut_after_multiples_of_three_bytes_is_the_same_event(self, data: bytes, triples: int) -> None:
+        self.assertEqual(data_event(data, False, False), self.in_pieces(data, 3 * triples, False, False))
 
 
 class ControlTests(SynchronousTestCase):

@@ -395,7 +395,7 @@ class CaughtByTheContractTests(SynchronousTestCase):
         self.assert_caught(TakesStaleOffsets, "test_the_offset_of_an_earlier_stream_is_gone")
 
     def test_messages_that_are_cut(self) -> None:
-        self.assert_caught(CutsMessages, "test_an_append_longer_than_the_limit_is_read_whole")
+        self.assert_caught(CutsMessages, "test_a_large_append_is_read_up_to_the_limit_and_its_rest_is_counted")
 
     def test_writers_that_are_not_durable(self) -> None:
         self.assert_caught(ForgetsWritersWhenClosed, "test_writers_are_kept")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from ..interfaces import settle
 from ..model import Chunk, Offset
 from ..protocol.messages import document
+from ..streams import Streams
 
 
 class Reading(Struct, frozen=True):
@@ -22,6 +25,20 @@ class Reading(Struct, frozen=True):
     next_offset: str
     up_to_date: bool
     closed: bool
+
+
+async def read_appends(streams: Streams, name: str, place: Offset, limit: int) -> Chunk:
+    """
+    Read whole appends.
+
+    :param limit: how many bytes at the most; the first append comes whole.
+    """
+    chunk = await settle(streams.read(name, place, limit, whole=True))
+    if not chunk.more:
+        return chunk
+    end = chunk.start + len(chunk.data)
+    rest = await settle(streams.read_range(chunk.facts, end, end + chunk.more))
+    return replace(chunk, data=chunk.data + rest, more=0)
 
 
 def reading_of(chunk: Chunk) -> Reading:

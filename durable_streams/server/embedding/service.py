@@ -30,7 +30,7 @@ from .checks import (
     wire_data,
 )
 from .owning import claim, release
-from .readings import Reading, reading_of
+from .readings import Reading, read_appends, reading_of
 from .tail import Tail
 from .writing import StreamWriter
 
@@ -348,7 +348,7 @@ class StreamService(Service):
         return await settle(self.streams.append(name, Append(media, wire, close, sequence, writer)))
 
     async def _read(self, name: str, offset: str | Offset, limit: int) -> Reading:
-        return reading_of(await settle(self.streams.read(name, _place(offset), limit, whole=True)))
+        return reading_of(await read_appends(self.streams, name, _place(offset), limit))
 
 
 def _place(offset: str | Offset) -> Offset:

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 from twisted.internet.defer import Deferred, succeed
 
 from ..errors import InvalidOffset, OffsetGone, StreamNotFound, Unavailable
-from ..interfaces import settle
 from ..model import Chunk, Offset, StreamFacts
 from ..streams import Streams
-from .readings import Reading, reading_of
+from .readings import Reading, read_appends, reading_of
 
 
 class Tail(AsyncIterator[Reading]):
@@ -69,7 +68,7 @@ class Tail(AsyncIterator[Reading]):
 
     async def _read(self) -> Chunk:
         try:
-            chunk = await settle(self._streams.read(self._name, self._place, self._limit, whole=True))
+            chunk = await read_appends(self._streams, self._name, self._place, self._limit)
         except (OffsetGone, InvalidOffset):
             if self._facts is None:
                 raise

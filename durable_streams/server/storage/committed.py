@@ -251,9 +251,15 @@ class CommittedStorage(Ranges[K]):
             return Chunk(facts, start, b"", tail, stream.shown_closed)
         start = self._start_of_append(stream, start)
         end = tail
+        more = 0
         if tail - start > limit:
-            end = self._end_of_whole(stream, start, limit) if whole else start + limit
-        return Chunk(facts, start, self._bytes_between(stream, start, end), tail, stream.shown_closed)
+            end = start + limit
+            if whole:
+                more = self._end_of_whole(stream, start, limit) - end
+                if more < 0:
+                    end += more
+                    more = 0
+        return Chunk(facts, start, self._bytes_between(stream, start, end), tail, stream.shown_closed, more)
 
     def _read_range(self, name: str, facts: StreamFacts, start: int, end: int) -> bytes:
         return self._bytes_between(self._same_stream(facts), start, end)

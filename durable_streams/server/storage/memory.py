@@ -119,9 +119,15 @@ class MemoryStorage(Catalogue[_Stream]):
         elif start < stream.base:
             start = stream.append_at(start)[0]
         end = tail
+        more = 0
         if tail - start > limit:
-            end = self._end_of_whole(stream, start, limit) if whole else start + limit
-        return Chunk(facts, start, stream.range(start, end), tail, stream.closed)
+            end = start + limit
+            if whole:
+                more = self._end_of_whole(stream, start, limit) - end
+                if more < 0:
+                    end += more
+                    more = 0
+        return Chunk(facts, start, stream.range(start, end), tail, stream.closed, more)
 
     def read_range(self, facts: StreamFacts, start: int, end: int) -> bytes:
         return self._same_stream(facts).range(start, end)

@@ -197,8 +197,9 @@ class SideBySide:
             assert end > start, f"{found} is nothing, though there is more"
             assert twin.tail - start > limit, f"{found} is not all, though it fits {limit}"
         first = next((edge for edge in twin.edges if edge > start), start)
-        assert end - start <= limit or (whole and end == first), f"{found} is longer than {limit}"
-        assert not whole or end in twin.edges, f"{found} does not end with an append: {twin.edges}"
+        assert end - start <= limit, f"{found} is longer than {limit}"
+        assert found.more == (max(0, first - start - limit) if whole else 0), f"{found} leaves another number of bytes"
+        assert not whole or end + found.more in twin.edges, f"{found} does not end with an append: {twin.edges}"
         middle = (start + twin.tail) // 2
         rest = self._run(self.storage.read_range(found.facts, middle, twin.tail))
         assert rest == twin.wire[middle:], f"{rest!r} is not the end of {twin.wire!r}"

@@ -12,22 +12,21 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import InvalidOffset, OffsetGone, StreamNotFound, StreamsError
+from ..interfaces import NowOrLater
 from ..model import Chunk, Offset, StreamFacts
 from ..protocol import cursors, sse
-from ..protocol.content import is_text
 from ..run_queue import SLICE
 from ..streams import Streams
 from .answers import Sink
 from .bodies import PIECE, Sent
+from .events import Events, LargeEvent
 
-#: How much of a stream goes into one event at the most, in bytes; an append that is larger goes whole.
-EVENT_SIZE = 65_536
+#: How much of a stream goes into one event at the most, in bytes. An append that is larger is an event of its own, sent
+#: in pieces of this size.
+EVENT_SIZE = sse.PIECE
 
 #: How long a tail may be silent, in seconds.
 KEEP_ALIVE = 14
-
-#: Of how many bytes of frames the latest are kept for other tails that need the same.
-_FRAME_BYTES = 1_048_576
 
 _log = Logger()
 
@@ -48,8 +47,9 @@ class LiveSettings(Struct, frozen=True, gc=False):
 
 class Live:
     """
-    All live readers of a service, and what they share: one tick of the clock a second, and the frames.
+    All live readers of a service, and what they share: one tick of the clock a second, and encoded events.
 
+    :ivar events: encodes events.
     :ivar sent: what was sent to all readers whose bodies come bit by bit.
     """
 
@@ -58,11 +58,10 @@ class Live:
         self.settings = settings
         self.clock = clock
         self.current_cursor = 0
+        self.events = Events()
         self.sent = Sent()
         self._tails: set[Tail] = set()
         self._polls: set[_Poll] = set()
-        self._frames: dict[tuple[int, int, int, bool, bool, int], bytes] = {}
-        self._frame_bytes = 0
         # No LoopingCall: the last tail may leave, and another come, within a tick.
         self._next_tick: IDelayedCall | None = None
 
@@ -88,24 +87,6 @@ class Live:
         """
         return _Poll(self, empty, self._polls).outcome
 
-    def frame(self, chunk: Chunk, cursor: int) -> bytes:
-        """Encode what a tail is sent of a chunk, once for all the tails that are at the same place."""
-        facts = chunk.facts
-        end = chunk.start + len(chunk.data)
-        up_to_date = end == chunk.tail
-        key = (facts.id, chunk.start, end, up_to_date, chunk.closed, cursor)
-        frame = self._frames.get(key)
-        if frame is None:
-            offset = str(Offset(facts.incarnation, end))
-            frame = sse.control_event(offset, cursor, up_to_date, up_to_date and chunk.closed)
-            if chunk.data:
-                frame = sse.data_event(chunk.data, facts.json, is_text(facts.media_type)) + frame
-            self._frame_bytes += len(frame)
-            if self._frame_bytes > _FRAME_BYTES:
-                self._forget_frames()
-            self._frames[key] = frame
-        return frame
-
     def add(self, tail: Tail) -> None:
         if self._next_tick is None:
             self.current_cursor = self.cursor(None)
@@ -117,17 +98,13 @@ class Live:
         if not self._tails and self._next_tick is not None:
             self._next_tick.cancel()
             self._next_tick = None
-            self._forget_frames()
-
-    def _forget_frames(self) -> None:
-        self._frames.clear()
-        self._frame_bytes = 0
+            self.events.forget()
 
     def _tick(self) -> None:
         self._next_tick = self.clock.callLater(1, self._tick)
         now = self.clock.seconds()
         self.current_cursor = self.cursor(None)
-        self._forget_frames()
+        self.events.forget()
         for tail in list(self._tails):
             tail.tick(now)
 
@@ -197,7 +174,7 @@ class _Poll:
 @implementer(IPushProducer)
 class Tail:
     """
-    One reader of Server-Sent Events: an offset, and where to send what comes after it.
+    One reader of Server-Sent Events: an offset, how far it has got with a large event, and where to send what follows.
 
     Nothing is queued for it. When its reader is slow it is paused, and reads on from its offset when it is resumed.
     """
@@ -205,6 +182,7 @@ class Tail:
     __slots__ = (
         "_cursor",
         "_facts",
+        "_large",
         "_leaving",
         "_live",
         "_paused",
@@ -223,6 +201,8 @@ class Tail:
         self._facts: StreamFacts = first.facts
         self._position = first.start
         self._cursor = live.cursor(cursor)
+        # Nothing else may be sent until it is complete.
+        self._large: LargeEvent | None = None
         self._sink: Sink | None = None
         self._paused = False
         # Whether it waits in the run queue for its next slice of time.
@@ -262,18 +242,23 @@ class Tail:
 
         Called once a second for all tails in one go, so it does nothing that costs more.
         """
-        if self._sink is None or self._paused:
+        if self._sink is None or self._paused or self._large is not None:
             return
         self._silent += 1
         interval = self._live.settings.reconnect_interval
         if interval and now - self._since >= interval:
-            self._live.streams.turns.add(self._finish)
+            self._live.streams.turns.add(self._end_soon)
         elif self._silent >= KEEP_ALIVE:
             self._silent = 0
             self._live.streams.turns.add(self._keep_alive)
 
+    def _end_soon(self) -> None:
+        # A large event may have begun meanwhile: the next tick after it queues the end again.
+        if self._large is None:
+            self._finish()
+
     def _keep_alive(self) -> None:
-        if self._sink is not None and not self._paused:
+        if self._sink is not None and not self._paused and self._large is None:
             self._sink.write(sse.KEEP_ALIVE)
 
     def _go_on(self) -> None:
@@ -282,9 +267,9 @@ class Tail:
         self._woken = self._reading
         end = 0.0
         while self._sink is not None and not self._paused and not self._reading and not self._queued:
-            place = Offset(self._facts.incarnation, self._position)
+            found: Chunk | bytes | Deferred[Chunk] | Deferred[bytes]
             try:
-                found = self._live.streams.read(self._facts.name, place, EVENT_SIZE, whole=True, renew=False)
+                found = self._read() if self._large is None else self._read_piece(self._large)
             except Exception:
                 self._failed(Failure())
                 return
@@ -306,33 +291,58 @@ class Tail:
         self._queued = False
         self._go_on()
 
-    def _read_later(self, chunk: Chunk) -> None:
+    def _read(self) -> NowOrLater[Chunk]:
+        place = Offset(self._facts.incarnation, self._position)
+        return self._live.streams.read(self._facts.name, place, EVENT_SIZE, whole=True, renew=False)
+
+    def _read_piece(self, large: LargeEvent) -> NowOrLater[bytes]:
+        """Read and encode the next piece of a large event, unless it is encoded already."""
+        events = self._live.events
+        piece = events.piece(large)
+        if piece is not None:
+            return piece
+        # With the byte before it, on which the encoding of line breaks depends.
+        found = self._live.streams.read_range(self._facts, large.position - 1, large.piece_end)
+        return found.addCallback(events.encode, large) if isinstance(found, Deferred) else events.encode(found, large)
+
+    def _read_later(self, found: Chunk | bytes) -> None:
         self._reading = False
-        if self._sink is not None and (self._send(chunk) or self._woken):
+        if self._sink is not None and (self._send(found) or self._woken):
             self._go_on()
 
     def _failed(self, failure: Failure) -> None:
         self._reading = False
         if not failure.check(StreamsError):
             _log.failure("A tail of {name} could not read on.", failure=failure, name=self._facts.name)
-        self._finish()
+        sink = self._sink
+        if self._large is None or sink is None:
+            self._finish()
+        else:
+            # The reader must not take half an event for a whole one.
+            self.stopProducing()
+            sink.abort()
 
-    def _send(self, chunk: Chunk) -> bool:
-        """Send what a read found, and tell whether there is more to read."""
+    def _send(self, chunk: Chunk | bytes) -> bool:
+        """Send what a read found, an event or a piece of one, and return whether to read on."""
+        if isinstance(chunk, bytes):
+            self._send_piece(chunk)
+            return True
         sink = self._sink
         assert sink is not None
         if chunk.facts.id != self._facts.id:
             self._finish()
             return False
+        if chunk.more:
+            self._large = LargeEvent(chunk)
+            self._send_piece(self._live.events.piece(self._large) or self._live.events.encode(chunk.data, self._large))
+            return True
         end = chunk.start + len(chunk.data)
         at_end = end == chunk.tail
         if chunk.data or self._silent < 0 or chunk.closed:
             self._silent = 0
             self._position = end
             live = self._live
-            frame = live.frame(chunk, max(self._cursor, live.current_cursor))
-            live.sent.bytes += len(frame)
-            sink.write(frame)
+            live.sent.bytes += live.events.write(sink, chunk, max(self._cursor, live.current_cursor))
         if not at_end:
             return True
         if chunk.closed:
@@ -340,6 +350,20 @@ class Tail:
         elif self._live.streams.draining:
             self._leave()
         return False
+
+    def _send_piece(self, piece: bytes) -> None:
+        """Send a piece of a large event; after the last one, the control event."""
+        large, sink = self._large, self._sink
+        assert large is not None
+        assert sink is not None
+        large.position = large.piece_end
+        self._live.sent.bytes += len(piece)
+        sink.write(piece)
+        if large.position == large.end and self._sink is not None:
+            self._large = None
+            # The control event is sent even if there is nothing after the event.
+            self._silent = -1
+            self._send(large.place())
 
     def _leave(self) -> None:
         """End, soon. Were all tails to end at once, all their readers would come again at once."""

@@ -38,8 +38,8 @@ class LongAppendTests(DatabaseTestCase):
                     fits = [edge for edge in edges if begin < edge <= begin + limit]
                     first = min(edge for edge in edges if edge > begin)
                     end = (max(fits) if fits else first) if is_whole else min(begin + limit, len(whole))
-                    self.assertEqual((chunk.start, chunk.start + len(chunk.data)), (begin, end))
-                    self.assertTrue(chunk.data == whole[begin:end])
+                    self.assertEqual((chunk.start, chunk.start + len(chunk.data) + chunk.more), (begin, end))
+                    self.assertTrue(chunk.data == whole[begin : min(end, begin + limit)])
 
     def test_pieces(self) -> None:
         whole = b"".join(self.pieces)

@@ -647,6 +647,7 @@ class Walk:
             self.wrong(f"{chunk.facts.name} has other bytes from {chunk.start} to {end}")
         if end > chunk.tail or (end < chunk.tail and chunk.tail - start <= limit):
             self.wrong(f"{chunk.facts.name} is read from {start} to {end}, for {limit}, and is {chunk.tail} long")
+        end += chunk.more
         if end < chunk.tail and whole and (end not in account.ends or end <= start):
             self.wrong(f"{chunk.facts.name} is read to {end}, in the middle of an append: {account.ends}")
 

@@ -275,10 +275,11 @@ class Contract(_TestCase):
                     if end < len(data):
                         self.assertGreater(len(data) - start, limit, f"It all fits. {says}")
                         self.assertGreater(end, start, f"Nothing is there. {says}")
-                    if whole:
-                        self.assertIn(end, edges, says)
+                    self.assertLessEqual(end - start, limit, says)
                     first = next((edge for edge in edges if edge > start), start)
-                    self.assertTrue(end - start <= limit or (whole and end == first), says)
+                    self.assertEqual(chunk.more, max(0, first - start - limit) if whole else 0, says)
+                    if whole:
+                        self.assertIn(end + chunk.more, edges, says)
         for start in range(len(data) + 1):
             for end in range(start, len(data) + 1):
                 self.assertEqual(await self.range((await self.status(name)).facts, start, end), data[start:end])

@@ -57,10 +57,16 @@ class Reading(Contract):
         await self.append(data=b" world", close=True)
         self.assertEqual(await self.read(limit=5, whole=True), Chunk(facts, 0, b"hello", 11, closed=True))
 
-    async def test_an_append_longer_than_the_limit_is_read_whole(self) -> None:
-        await self.create(body=b"x" * 1000)
+    async def test_a_large_append_is_read_up_to_the_limit_and_its_rest_is_counted(self) -> None:
+        facts = (await self.create(body=b"x" * 1000)).facts
         await self.append(data=b"y")
-        self.assertEqual((await self.read(limit=10, whole=True)).data, b"x" * 1000)
+        self.assertEqual(
+            await self.read(limit=10, whole=True), Chunk(facts, 0, b"x" * 10, 1001, closed=False, more=990)
+        )
+        self.assertEqual(await self.range(facts, 10, 1000), b"x" * 990)
+        for limit in (1000, 1001):
+            chunk = await self.read(limit=limit, whole=True)
+            self.assertEqual((len(chunk.data), chunk.more), (limit, 0))
 
     async def test_a_read_is_cut_at_the_limit_unless_it_is_told_otherwise(self) -> None:
         await self.create(body=b"x" * 1000)
