@@ -148,6 +148,7 @@ SHARED: Final = frozenset(
         "changes",
         "committed",
         "committing",
+        "directory_watch",
         "disk",
         "findings",
         "kept",

@@ -21,7 +21,7 @@ from .release import DISTRIBUTION, version_of_server
 from .storage.file.checking import check_files
 from .storage.file.storage import KIND, VERSION
 from .storage.findings import Counts, Finding
-from .storage.ownership import FORMAT_FILE, LOCK_FILE, Format, StorageError, read_format
+from .storage.ownership import FORMAT_FILE, LOCK_FILE, Format, StorageError, exposure, read_format
 from .storage.readonly import ReadOnlyDisk
 
 #: What shows whose a data directory is when nothing says so: a name in it, and the kind of storage.
@@ -120,6 +120,9 @@ def check(
             _tell(finding)
 
     with _held(where) as disk:
+        warning = exposure(disk, str(where))
+        if warning is not None:
+            found(Finding(False, "the directory", *warning))
         form = _format(disk, where, found)
         try:
             counts = _check(disk, form, found)
@@ -206,6 +209,11 @@ def _format(disk: ReadOnlyDisk, where: Path, found: Callable[[Finding], None]) -
         found(Finding(True, FORMAT_FILE, what, f"Write one line into it: {line}"))
     if form.storage not in _SIGNS.values():
         raise _Refused(f"{where} has the streams of a storage of the kind {form.storage}, which is not known here.")
+    if form.version < 1:
+        raise _Refused(
+            f"{where} is in format {form.version} of the {form.storage} storage, which does not exist: the file "
+            f"{FORMAT_FILE} is damaged. Restore it from a backup."
+        )
     if form.version > VERSION:
         raise _Refused(
             f"{where} is in format {form.version} of the {form.storage} storage; this version knows formats up to "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any, Final
 
@@ -150,6 +151,8 @@ def _advice(error: object) -> str:
     """Say what to change where the system only says what is wrong."""
     if isinstance(error, PermissionError):
         return ". Give it to the user that the server runs as."
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return ". The server follows no symbolic link there: put the file itself in its place, or remove the link."
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return ". Set storage.data_dir to a directory."
     return ""

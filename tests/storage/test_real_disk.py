@@ -40,3 +40,20 @@ class RealDiskTests(SynchronousTestCase):
         checkpoint.abandon()
         other.write([b"whole"], 0)
         other.close()
+
+    def test_a_folder_whose_name_can_not_be_synced_is_removed_so_that_the_next_attempt_syncs_it(self) -> None:
+        synced: list[str] = []
+        sync_folder = self.disk.sync_folder
+
+        def fail_once(path: str) -> None:
+            synced.append(path)
+            if len(synced) == 2:
+                raise OSError(24, "Too many open files")
+            sync_folder(path)
+
+        self.patch(self.disk, "sync_folder", fail_once)
+        self.assertRaises(OSError, self.disk.make_folder, "streams/01")
+        self.assertEqual(self.disk.names("streams"), [])
+        self.disk.make_folder("streams/01")
+        self.assertEqual(synced, ["", "streams", "streams"])
+        self.assertEqual(self.disk.names("streams"), ["01"])

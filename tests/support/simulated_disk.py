@@ -497,13 +497,11 @@ class SimulatedDisk:
             return SimulatedFile(self, self._names[path], path)
         if _parent(path) not in self._folders:
             raise FileNotFoundError(codes.ENOENT, "no such folder", path)
+        if path in self._names:
+            raise FileExistsError(codes.EEXIST, "there is such a file", path)
         self.begin("open", path)
-        node = self._names.get(path)
-        if node is None:
-            node = self._names[path] = _Node()
-            self._pending.append(_Renaming(None, path, node))
-        else:
-            node.resize(0)
+        node = self._names[path] = _Node()
+        self._pending.append(_Renaming(None, path, node))
         self.between()
         return SimulatedFile(self, node, path)
 
@@ -522,8 +520,14 @@ class SimulatedDisk:
             self._folders.add(place)
             self._pending.append(_Renaming(None, place, None, folder=True))
             self.between()
-        for place in missing:
-            self.sync_folder(_parent(place))
+        try:
+            for place in missing:
+                self.sync_folder(_parent(place))
+        except OSError:
+            # Whose name is not on the disk for sure is removed again.
+            self._folders -= {one.new for one in self._pending if one.folder and one.new in missing}
+            self._pending = [one for one in self._pending if not (one.folder and one.new in missing)]
+            raise
 
     def rename(self, path: str, new_path: str) -> None:
         self.check_power()
@@ -580,6 +584,13 @@ class SimulatedDisk:
 
     def unlock(self) -> None:
         self._locked = False
+
+    def in_place(self) -> bool:
+        self.check_power()
+        return True
+
+    def mode(self) -> int:
+        return 0o700
 
 
 def _above(path: str) -> list[str]:

@@ -137,10 +137,10 @@ class TrappedDisk(RealDisk):
         self._trap = trap
 
     def open(self, path: str, new: bool = False) -> RealFile:
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_TRUNC if new else 0)
+        flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if new else 0)
 
         def work() -> RealFile:
-            return TrappedFile(os.open(self.root / path, flags, 0o600), place(path), self._trap)
+            return TrappedFile(self.descriptor(path, flags), place(path), self._trap)
 
         file = self._trap.around(f"{place(path)}/make", work) if new else work()
         assert isinstance(file, RealFile)

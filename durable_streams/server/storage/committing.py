@@ -253,6 +253,14 @@ class Committing(Catalogue[K]):
         self._give_up(failure)
         self._begin()
 
+    def directory_moved(self, failure: Failure) -> None:
+        """Write nothing more until the storage is opened again: its directory is no longer at its path."""
+        self._credit = 0
+        if self._failed is None:
+            self._failed = "The data directory was moved. Nothing is written until the server is restarted."
+            _log.critical("{reason}", reason=failure.getErrorMessage())
+        self._begin()
+
     def _give_up(self, failure: Failure) -> None:
         self._credit = 0
         if self._failed is None:

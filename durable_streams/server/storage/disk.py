@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -68,16 +68,17 @@ class Disk(Protocol):
 
     def open(self, path: str, new: bool = False) -> File:
         """
-        Open a file.
+        Open a file. A symbolic link is not followed.
 
-        :param new: make it; one that is there is emptied.
+        :param new: create it.
+        :raises FileExistsError: ``new``, and there is one of this name.
         """
 
     def names(self, folder: str) -> list[str]:
-        """List a folder, in order; nothing, if it is not there."""
+        """List a folder, in order; nothing, if it is not there or not a folder."""
 
     def make_folder(self, path: str) -> None:
-        """Make a folder, and those above it, if they are not there."""
+        """Create a folder, and those above it, if they are not there; only their owner can read them."""
 
     def rename(self, path: str, new_path: str) -> None:
         """Give a file another name, in place of whatever has it."""
@@ -100,6 +101,16 @@ class Disk(Protocol):
 
     def unlock(self) -> None:
         """Give the lock back."""
+
+    def in_place(self) -> bool:
+        """
+        Return whether the lock file that is locked is still found under the path of the directory.
+
+        It is not when the directory was moved, or the lock file removed: another process can then lock that path.
+        """
+
+    def mode(self) -> int:
+        """Return the permission bits of the directory."""
 
 
 class RealFile:
@@ -174,70 +185,167 @@ class RealDisk:
     """
     A folder of the operating system's. What is made in it only its owner can read.
 
+    While it is locked, its descriptor is held and every path is relative to that: if the directory is renamed, files
+    are still opened in it, not in what has its name now.
+
     :param root: the folder; it is made, if it is not there, by the first :meth:`make_folder`.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        self._folder: int | None = None
         self._lock: int | None = None
+        self._lock_path = ""
+
+    @property
+    def path(self) -> Path:
+        """The path of the directory now, which another process may have renamed since it was locked."""
+        if self._folder is None:
+            return self.root
+        try:
+            return Path(os.readlink(f"/proc/self/fd/{self._folder}"))
+        except OSError:
+            return self.root
+
+    def _at(self, path: str) -> str:
+        """Return a path for system calls that are given :attr:`_folder` as ``dir_fd``."""
+        return str(self.root / path) if self._folder is None else path or "."
+
+    def descriptor(self, path: str, flags: int) -> int:
+        """Open a file and return its descriptor."""
+        return os.open(self._at(path), flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self._folder)
+
+    def _open_folder(self, path: str) -> int:
+        return os.open(self._at(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder)
 
     def open(self, path: str, new: bool = False) -> RealFile:
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_TRUNC if new else 0)
-        return RealFile(os.open(self.root / path, flags, 0o600))
+        return RealFile(self.descriptor(path, os.O_RDWR | (os.O_CREAT | os.O_EXCL if new else 0)))
 
     def names(self, folder: str) -> list[str]:
         try:
-            return sorted(os.listdir(self.root / folder))
-        except FileNotFoundError:
+            descriptor = self._open_folder(folder)
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        try:
+            return sorted(os.listdir(descriptor))
+        finally:
+            os.close(descriptor)
 
     def make_folder(self, path: str) -> None:
-        folder = self.root / path
-        missing = [place for place in (folder, *folder.parents) if not place.exists()]
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for place in missing:
-            _sync_folder(place.parent)
+        if not path:
+            missing = [place for place in (self.root, *self.root.parents) if not place.exists()]
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for place in missing:
+                _sync_folder(os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            return
+        above = ""
+        for name in path.split("/"):
+            folder = f"{above}/{name}" if above else name
+            try:
+                os.mkdir(self._at(folder), 0o700, dir_fd=self._folder)
+            except FileExistsError:
+                self._restrict(folder)
+            else:
+                try:
+                    self.sync_folder(above)
+                except OSError:
+                    # The next attempt would find it and take its name for synced.
+                    with suppress(OSError):
+                        os.rmdir(self._at(folder), dir_fd=self._folder)
+                    raise
+            above = folder
+
+    def _restrict(self, path: str) -> None:
+        """Take away a folder's permissions for others, if it is ours: earlier versions made some by the umask."""
+        descriptor = self._open_folder(path)
+        try:
+            found = os.fstat(descriptor)
+            if found.st_mode & 0o077 and found.st_uid == os.geteuid():
+                os.fchmod(descriptor, 0o700)
+        finally:
+            os.close(descriptor)
 
     def rename(self, path: str, new_path: str) -> None:
-        (self.root / path).rename(self.root / new_path)
+        os.rename(self._at(path), self._at(new_path), src_dir_fd=self._folder, dst_dir_fd=self._folder)
 
     def remove(self, path: str) -> None:
-        (self.root / path).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self._at(path), dir_fd=self._folder)
 
     def sync_folder(self, path: str) -> None:
-        _sync_folder(self.root / path)
+        _sync_folder(self._open_folder(path))
 
     def free(self) -> int:
-        return shutil.disk_usage(self.root).free
+        found = os.statvfs(self.root if self._folder is None else self._folder)
+        return found.f_bavail * found.f_frsize
+
+    def mode(self) -> int:
+        return os.stat(self.root if self._folder is None else self._folder).st_mode & 0o7777
 
     def lock(self, path: str, owner: bytes) -> bytes | None:
-        descriptor = os.open(self.root / path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        holder = self._take_lock(descriptor)
+        holder = self._take_lock(path, os.O_RDWR | os.O_CREAT)
         if holder is None:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, owner, 0)
+            assert self._lock is not None
+            try:
+                os.ftruncate(self._lock, 0)
+                os.pwrite(self._lock, owner, 0)
+            except OSError:
+                self._release()
+                raise
         return holder
 
-    def _take_lock(self, descriptor: int) -> bytes | None:
-        """Lock an open file; if somebody else has it, close it, and say what they said of themselves."""
+    def _take_lock(self, path: str, flags: int) -> bytes | None:
+        """
+        Lock the lock file and the directory itself, so that removing the lock file does not let a second server in.
+
+        :returns: None; or, if one of them is locked by another process, what that wrote into the lock file.
+        """
+        lock: int | None = None
+        self._folder = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = self.descriptor(path, flags)
+            for descriptor in (lock, self._folder):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(descriptor, 1024, 0)
-            os.close(descriptor)
-            return holder
-        self._lock = descriptor
-        return None
+            assert lock is not None
+            return os.pread(lock, 1024, 0)
+        else:
+            self._lock, lock = lock, None
+            self._lock_path = os.path.abspath(self.root / path)
+            return None
+        finally:
+            if self._lock is None:
+                os.close(self._folder)
+                self._folder = None
+            if lock is not None:
+                os.close(lock)
 
     def unlock(self) -> None:
         if self._lock is not None:
             os.ftruncate(self._lock, 0)
-            os.close(self._lock)
-            self._lock = None
+            self._release()
+
+    def _release(self) -> None:
+        """Close the lock file and the directory."""
+        for descriptor in (self._lock, self._folder):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._lock = self._folder = None
+
+    def in_place(self) -> bool:
+        if self._lock is None:
+            return True
+        try:
+            return os.path.samestat(os.stat(self._lock_path), os.fstat(self._lock))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            # Whether it is there is not known.
+            return True
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _sync_folder(descriptor: int) -> None:
+    """Sync an open folder, and close it."""
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -17,7 +17,7 @@ class ReadOnlyDisk(RealDisk):
     def open(self, path: str, new: bool = False) -> RealFile:
         if new:
             raise _refusal(path)
-        return RealFile(os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC))
+        return RealFile(self.descriptor(path, os.O_RDONLY))
 
     def make_folder(self, path: str) -> None:
         raise _refusal(path)
@@ -36,25 +36,20 @@ class ReadOnlyDisk(RealDisk):
         except OSError as error:
             if error.errno not in _READ_ONLY:
                 raise
-            return None if missing else self._lock_unwritten(path)
+            # Then who has it is left unsaid.
+            return None if missing else self._take_lock(path, os.O_RDONLY)
         if missing and os.geteuid() == 0:
             # Whoever runs the server must be able to lock it after us.
             kept_by = self.root.stat()
-            os.chown(place, kept_by.st_uid, kept_by.st_gid)
+            os.chown(place, kept_by.st_uid, kept_by.st_gid, follow_symlinks=False)
         return holder
-
-    def _lock_unwritten(self, path: str) -> bytes | None:
-        """Take the lock, and leave unsaid who has it."""
-        return self._take_lock(os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC))
 
     def unlock(self) -> None:
         try:
             super().unlock()
         except OSError:
             # Nothing was said there.
-            assert self._lock is not None
-            os.close(self._lock)
-            self._lock = None
+            self._release()
 
 
 def _refusal(path: str) -> OSError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 
 from twisted.internet.defer import maybeDeferred
@@ -11,6 +10,7 @@ from durable_streams.server.errors import InsufficientStorage, StreamNotFound, U
 from durable_streams.server.model import Append, Fork, Lifetime, StreamConfig, Writer
 from durable_streams.server.storage.acid.schema import DATABASE
 from durable_streams.server.storage.acid.undone import Undone
+from durable_streams.server.storage.disk import RealDisk
 
 from .turns import NOW, TEXT, DatabaseTestCase
 
@@ -18,22 +18,21 @@ from .turns import NOW, TEXT, DatabaseTestCase
 class FullTests(DatabaseTestCase):
     def test_a_full_disk_is_found_out_before_anything_is_accepted(self) -> None:
         self.create("a", body=b"one")
-        free = shutil.disk_usage(self.directory)
-        self.patch(shutil, "disk_usage", lambda path: free._replace(free=4 << 20))
+        free = RealDisk(self.directory).free()
+        self.patch(RealDisk, "free", lambda disk: 4 << 20)
         self.turns.clock.advance(1)
         self.assertRaises(InsufficientStorage, self.storage.append, "a", Append("text/plain", b"two"), NOW)
         self.assertRaises(InsufficientStorage, self.storage.create, "b", TEXT, b"", NOW)
         self.assertEqual(self.content(self.storage, "a"), b"one")
         self.now(self.storage.delete("a", NOW))
-        self.patch(shutil, "disk_usage", lambda path: free)
+        self.patch(RealDisk, "free", lambda disk: free)
         self.turns.clock.advance(1)
         self.create("b")
         self.assertIsNone(self.storage.obstacle())
 
     def test_it_waits_for_the_room_that_the_log_takes(self) -> None:
         self.create("a")
-        room = shutil.disk_usage(self.directory)._replace(free=12 << 20)
-        self.patch(shutil, "disk_usage", lambda path: room)
+        self.patch(RealDisk, "free", lambda disk: 12 << 20)
         self.turns.clock.advance(1)
         for _ in range(50):
             self.storage._grow(100_000)
@@ -44,8 +43,7 @@ class FullTests(DatabaseTestCase):
 
     def test_a_log_that_can_not_be_brought_home_is_not_waited_for_again(self) -> None:
         self.create("a")
-        room = shutil.disk_usage(self.directory)._replace(free=12 << 20)
-        self.patch(shutil, "disk_usage", lambda path: room)
+        self.patch(RealDisk, "free", lambda disk: 12 << 20)
         self.turns.clock.advance(1)
         self.storage._grow(5_000_000)
         full = sqlite3.OperationalError("database or disk is full")
@@ -120,8 +118,7 @@ class FullTests(DatabaseTestCase):
     def test_what_was_deleted_is_room(self) -> None:
         self.create("a", body=b"x" * (20 << 20))
         self.create("b")
-        free = shutil.disk_usage(self.directory)
-        self.patch(shutil, "disk_usage", lambda path: free._replace(free=4 << 20))
+        self.patch(RealDisk, "free", lambda disk: 4 << 20)
         self.turns.clock.advance(1)
         self.storage._log_bytes = 0
         self.assertRaises(InsufficientStorage, self.storage.append, "b", Append("text/plain", b"two"), NOW)
@@ -135,8 +132,7 @@ class FullTests(DatabaseTestCase):
         self.create("b", body=b"one")
         self.now(self.storage.delete("a", NOW))
         self.turns.run()
-        free = shutil.disk_usage(self.directory)
-        self.patch(shutil, "disk_usage", lambda path: free._replace(free=0))
+        self.patch(RealDisk, "free", lambda disk: 0)
         self.turns.clock.advance(1)
         refused = maybeDeferred(self.storage.append, "b", Append("text/plain", b"two"), NOW)
         self.turns.run()

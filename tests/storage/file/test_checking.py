@@ -390,15 +390,15 @@ class FailingDisk(ReadOnlyDisk):
 
     def __init__(self, root: Path, path: str, opens: bool) -> None:
         super().__init__(root)
-        self._path = path
+        self._failing = path
         self._opens = opens
 
     def open(self, path: str, new: bool = False) -> RealFile:
-        if path != self._path:
+        if path != self._failing:
             return super().open(path, new)
         if not self._opens:
             raise OSError(errno.EIO, "Input/output error", path)
-        return Unreadable(os.open(self.root / path, os.O_RDONLY))
+        return Unreadable(self.descriptor(path, os.O_RDONLY))
 
 
 class UnreadableTests(CheckTestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from durable_streams.server.storage.file.checkpoint import CheckpointFile
 from durable_streams.server.storage.file.frames import BATCH, BLOCK, HEADER_SIZE, Header, frame
 from durable_streams.server.storage.ownership import StorageDamaged
 from durable_streams.server.testing import settled
-from tests.storage.file.directories import append, checkpointed, create, fill, opened
+from tests.storage.file.directories import append, checkpointed, contents, create, fill, opened
+from tests.storage.file.test_checking import checked
 
 
 class OpeningTests(TestCase):
@@ -95,3 +97,46 @@ class OpeningTests(TestCase):
         aside = {path.name: path.read_text() for path in (self.directory / "set-aside").iterdir()}
         self.assertEqual(set(aside.values()), {"notes.txt", "journal/notes", "streams/00/12345.data", "packs/x"})
         self.assertEqual(set(aside), {"notes.txt", "journal-notes", "streams-00-12345.data", "packs-x"})
+
+    async def test_files_that_only_look_like_its_own_are_set_aside_and_do_not_prevent_a_start(self) -> None:
+        await fill(self.directory)
+        before = await contents(self.directory)
+        strays = [
+            "streams/.DS_Store",
+            "streams/zz",
+            "streams/0f",
+            f"journal/{'9' * 17}",
+            "journal/\u0661\u0662",
+            "journal/\u00b2",
+            "packs/77",
+            "checkpoint/99",
+            "streams/04/\u0664.data",
+        ]
+        for path in strays:
+            (self.directory / path).parent.mkdir(exist_ok=True)
+            (self.directory / path).write_text(path)
+        notes = [finding.where for finding in checked(self.directory)[1] if not finding.serious]
+        for path in strays:
+            self.assertIn(path, notes)
+        self.assertEqual(await contents(self.directory), before)
+        aside = {path.read_text() for path in (self.directory / "set-aside").iterdir()}
+        self.assertEqual(aside, set(strays))
+
+    async def test_a_file_in_the_place_of_a_folder_is_named(self) -> None:
+        await fill(self.directory)
+        (self.directory / "packs").rename(self.directory / "set-aside")
+        (self.directory / "packs").write_text("no folder")
+        self.assertIn("The file packs/0000000000000001 is missing", self.refused())
+        self.directory = Path(self.mktemp())
+        await opened(self.directory).close()
+        (self.directory / "packs").write_text("no folder")
+        self.assertIn("packs is not a directory. Move it away", self.refused())
+
+    async def test_all_folders_are_their_owners_only_whatever_the_umask(self) -> None:
+        umask = os.umask(0)
+        self.addCleanup(os.umask, umask)
+        await fill(self.directory)
+        (self.directory / "streams").chmod(0o755)
+        await contents(self.directory)
+        for path in (self.directory, *self.directory.rglob("*")):
+            self.assertEqual(path.stat().st_mode & 0o077, 0, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from ...interfaces import IStorage
 from ...model import StorageLimits
 from ..changes import Change
 from ..committing import NotYet
+from ..directory_watch import DirectoryWatch
 from ..disk import RealDisk
 from ..ownership import StorageDamaged, StorageError, take
 from ..workers import ThreadWorker, Worker
@@ -80,6 +80,7 @@ class AcidStorage(Reading):
         super().__init__(limits, reactor, AcidStream, readers, queued_bytes)
         self._directory = None if directory is None else Path(directory)
         self._disk: RealDisk | None = None
+        self._watch: DirectoryWatch | None = None
         self._database: sqlite3.Connection
         self._here = threading.local()
         self._reading: list[sqlite3.Connection] = []
@@ -110,6 +111,8 @@ class AcidStorage(Reading):
             prepare(self._database)
         else:
             self._disk = RealDisk(self._directory)
+            where = str(self._directory)
+            self._watch = DirectoryWatch(self._disk, self._writer, self._clock, where, self.directory_moved)
             take(self._disk, KIND, VERSION, str(self._directory))
             try:
                 self._take_up(self._disk, self._directory / DATABASE)
@@ -150,6 +153,8 @@ class AcidStorage(Reading):
         )
 
     def _begin_by_itself(self) -> None:
+        if self._watch is not None:
+            self._watch.start()
         self._collect()
 
     def _take_over(self, loaded: Loaded) -> None:
@@ -173,6 +178,8 @@ class AcidStorage(Reading):
 
     async def _let_go(self) -> None:
         self._go_on()
+        if self._watch is not None:
+            self._watch.stop()
         await self._writer.do(lambda: None)
         self._readers.close()
         for connection in self._reading:
@@ -218,7 +225,8 @@ class AcidStorage(Reading):
 
     def _ask(self, now: float) -> None:
         """Ask the disk how much room it has."""
-        self._room = shutil.disk_usage(self._directory or ".").free
+        assert self._disk is not None
+        self._room = self._disk.free()
         self._asked_at = now
         self._spent = 0
         if self._collecting_later:
@@ -344,11 +352,11 @@ class AcidStorage(Reading):
 
     def _connection(self) -> sqlite3.Connection:
         """Give the calling reader's thread its own connection."""
-        if self._directory is None:
+        if self._disk is None:
             return self._database
         connection: sqlite3.Connection | None = getattr(self._here, "connection", None)
         if connection is None:
-            connection = connect(self._directory / DATABASE)
+            connection = connect(self._disk.path / DATABASE)
             try:
                 connection.execute("PRAGMA synchronous = FULL")
             except BaseException:

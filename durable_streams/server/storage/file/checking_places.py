@@ -11,6 +11,7 @@ from ...protocol.content import DEFAULT_TYPE
 from ..catalogue import facts_of
 from ..disk import Disk, File
 from .frames import HEADER_SIZE, PIECE, read_header
+from .names import numbers_of
 from .places import (
     INDEX_ENTRY_SIZE,
     PACKS,
@@ -22,6 +23,7 @@ from .places import (
     pack_path,
     read_index,
     read_piece,
+    stream_id_of,
 )
 from .stream import FileStream
 from .survey import Report
@@ -228,9 +230,8 @@ def check_unknown(report: Report, streams: Sequence[FileStream]) -> None:
     for stream in streams:
         for piece in stream.pieces:
             claimed.setdefault(piece.pack, set()).add(piece.position)
-    for name in report.disk.names(PACKS):
-        if name.isdigit():
-            _check_unknown_pieces(report, int(name), claimed.get(int(name), set()))
+    for number in numbers_of(report.disk.names(PACKS)):
+        _check_unknown_pieces(report, number, claimed.get(number, set()))
     for stream_id in sorted(_filed(report.disk) - known):
         _check_unknown_file(report, stream_id)
 
@@ -272,9 +273,10 @@ def _filed(disk: Disk) -> set[int]:
     found = set()
     for folder in disk.names(STREAMS):
         for name in disk.names(f"{STREAMS}/{folder}"):
-            number, _, kind = name.partition(".")
-            if kind == "data" and number.isdigit() and data_path(int(number)) == f"{STREAMS}/{folder}/{name}":
-                found.add(int(number))
+            path = f"{STREAMS}/{folder}/{name}"
+            stream_id = stream_id_of(path)
+            if stream_id is not None and path == data_path(stream_id):
+                found.add(stream_id)
     return found
 
 

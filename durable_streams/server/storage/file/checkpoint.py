@@ -15,6 +15,7 @@ from msgspec import Struct
 from ...model import Lifetime, StreamConfig, WriterState
 from ..disk import Disk, File
 from .frames import CLOSING, ENTRIES, WRITERS, Header, frame, frame_size
+from .names import name_of, numbers_of
 from .places import Piece
 
 FOLDER: Final = "checkpoint"
@@ -83,12 +84,12 @@ class Closing(Struct, array_like=True, gc=False):
 
 def path_of(number: int) -> str:
     """Name a checkpoint's file."""
-    return f"{FOLDER}/{number:016d}"
+    return f"{FOLDER}/{name_of(number)}"
 
 
 def numbers(disk: Disk) -> list[int]:
     """List the checkpoints that are complete."""
-    return sorted(int(name) for name in disk.names(FOLDER) if name.isdigit())
+    return numbers_of(disk.names(FOLDER))
 
 
 def latest(disk: Disk) -> int | None:
@@ -108,6 +109,8 @@ class CheckpointFile:
         self._disk = disk
         self.number = number
         disk.make_folder(FOLDER)
+        # The file of a failed attempt may be there still.
+        disk.remove(path_of(number) + _NEW)
         self._file: File = disk.open(path_of(number) + _NEW, new=True)
         self.size = 0
         self._streams = 0

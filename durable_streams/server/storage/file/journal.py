@@ -25,6 +25,7 @@ from ..disk import Disk, File, is_full
 from ..shortages import RETRY_INTERVAL, SHORT, is_shortage
 from ..workers import Worker
 from .frames import BATCH, BLOCK, OPENING, Header, frame, frame_size
+from .names import name_of
 
 FOLDER: Final = "journal"
 
@@ -51,7 +52,7 @@ class NothingWritten(Exception):
 
 def path_of(number: int) -> str:
     """Name a segment's file."""
-    return f"{FOLDER}/{number:016d}"
+    return f"{FOLDER}/{name_of(number)}"
 
 
 class _Segment:
@@ -243,7 +244,8 @@ class Journal:
         return self._spare.room
 
     def _make_segment(self, least: int) -> _Segment:
-        number = self._next_number
+        # A number is not used again: if the file of a failed attempt could not be removed, it is there still.
+        number, self._next_number = self._next_number, self._next_number + 1
         path = path_of(number)
         file = self._disk.open(path, new=True)
         try:
@@ -254,7 +256,6 @@ class Journal:
             file.close()
             self._disk.remove(path)
             raise
-        self._next_number += 1
         return _Segment(number, file, room)
 
     def _check_free(self, size: int) -> None:

@@ -434,6 +434,9 @@ class Mover:
             (data_path(stream_id), content.data, move.filed),
             (index_path(stream_id), entries, move.filed_appends * INDEX_ENTRY_SIZE),
         ):
+            if new:
+                # The file of a failed attempt may be there still.
+                self._disk.remove(path)
             file = self._disk.open(path, new)
             try:
                 file.write([data], position)

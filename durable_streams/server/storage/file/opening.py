@@ -6,6 +6,7 @@ never deleted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from time import monotonic
 from typing import Final
@@ -23,7 +24,8 @@ from ..ownership import FORMAT_FILE, LOCK_FILE, StorageDamaged
 from . import checkpoint as checkpoints
 from . import journal
 from .checkpoint import Closing, Held, MoreWriters
-from .places import INDEX_ENTRY_SIZE, PACKS, STREAMS, data_path, index_path, pack_path, stream_folder
+from .names import number_of, numbers_of
+from .places import INDEX_ENTRY_SIZE, PACKS, STREAMS, data_path, index_path, pack_path, stream_folder, stream_id_of
 from .recovery import Replayed, read_checkpoint, replay, segment_numbers
 from .stream import FileStream
 
@@ -33,6 +35,8 @@ SET_ASIDE: Final = "set-aside"
 _KNOWN: Final = frozenset(
     [FORMAT_FILE, LOCK_FILE, journal.FOLDER, checkpoints.FOLDER, PACKS, STREAMS, SET_ASIDE, "lost+found"]
 )
+
+_STREAM_FOLDER: Final = re.compile("[0-9a-f]{2}")
 
 _log = Logger()
 
@@ -284,7 +288,7 @@ def check_places(disk: Disk, streams: list[FileStream], packs: dict[int, int]) -
     for path, size in wanted.items():
         try:
             file = disk.open(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise StorageDamaged(f"The file {path} is missing. Restore it from a backup.") from None
         try:
             found = file.size()
@@ -322,8 +326,14 @@ def open_directory(disk: Disk, where: str, opened_at: float) -> Opened:
             file.close()
     disk.make_folder(journal.FOLDER)
     # The same goes for names: that of a folder, or of the checkpoint in whose favour others are about to be removed.
-    for folder in ("", journal.FOLDER, checkpoints.FOLDER, STREAMS):
-        if not folder or folder in disk.names(""):
+    disk.sync_folder("")
+    for folder in (journal.FOLDER, checkpoints.FOLDER, STREAMS, PACKS):
+        if folder in disk.names(""):
+            try:
+                # Only its owner may read it.
+                disk.make_folder(folder)
+            except NotADirectoryError:
+                raise StorageDamaged(f"{folder} is not a directory. Move it away.") from None
             disk.sync_folder(folder)
     tidy(disk, opened)
     replayed = opened.replayed
@@ -381,7 +391,7 @@ def superseded(disk: Disk, opened: Opened) -> Iterator[str]:
     yield from (checkpoints.path_of(number) for number in checkpoints.numbers(disk) if number < opened.checkpoint)
     yield from (journal.path_of(number) for number in segment_numbers(disk) if number < opened.first_segment)
     yield from opened.replayed.unused
-    yield from (pack_path(int(name)) for name in disk.names(PACKS) if name.isdigit() and int(name) not in opened.packs)
+    yield from (pack_path(number) for number in numbers_of(disk.names(PACKS)) if number not in opened.packs)
     filed = {stream.facts.id: stream.filed for stream in opened.streams}
     for path, stream_id in _stream_files(disk):
         # The file of a stream that was removed; or one that was begun, of bytes that the journal still has.
@@ -393,7 +403,7 @@ def unexplained(disk: Disk, opened: Opened) -> Iterator[str]:
     """List what is there, and why is not known."""
     yield from (name for name in disk.names("") if name not in _KNOWN)
     for folder in (journal.FOLDER, checkpoints.FOLDER, PACKS):
-        yield from (f"{folder}/{name}" for name in disk.names(folder) if not name.isdigit())
+        yield from (f"{folder}/{name}" for name in disk.names(folder) if number_of(name) is None)
     known = {stream.facts.id for stream in opened.streams}
     for path, stream_id in _stream_files(disk):
         if stream_id not in known:
@@ -402,10 +412,20 @@ def unexplained(disk: Disk, opened: Opened) -> Iterator[str]:
 
 def _stream_files(disk: Disk) -> Iterator[tuple[str, int | None]]:
     for folder in disk.names(STREAMS):
-        for name in disk.names(f"{STREAMS}/{folder}"):
+        if not _STREAM_FOLDER.fullmatch(folder):
+            yield f"{STREAMS}/{folder}", None
+            continue
+        names = disk.names(f"{STREAMS}/{folder}")
+        if not names and _is_file(disk, f"{STREAMS}/{folder}"):
+            yield f"{STREAMS}/{folder}", None
+        for name in names:
             path = f"{STREAMS}/{folder}/{name}"
-            number = name.partition(".")[0]
-            stream_id = int(number) if number.isdigit() else None
-            if stream_id is not None and path not in (data_path(stream_id), index_path(stream_id)):
-                stream_id = None
-            yield path, stream_id
+            yield path, stream_id_of(path)
+
+
+def _is_file(disk: Disk, path: str) -> bool:
+    try:
+        disk.open(path).close()
+    except OSError:
+        return False
+    return True

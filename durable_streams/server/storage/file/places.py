@@ -15,6 +15,7 @@ from typing import Final, Literal, overload
 from msgspec import Struct
 
 from .frames import HEADER_SIZE, PIECE, Header, frame, is_whole, read_header
+from .names import name_of
 
 PACKS: Final = "packs"
 STREAMS: Final = "streams"
@@ -71,7 +72,7 @@ class Content(Struct, gc=False):
 
 def pack_path(number: int) -> str:
     """Name a pack's file."""
-    return f"{PACKS}/{number:016d}"
+    return f"{PACKS}/{name_of(number)}"
 
 
 def stream_folder(stream_id: int) -> str:
@@ -87,6 +88,15 @@ def data_path(stream_id: int) -> str:
 def index_path(stream_id: int) -> str:
     """Name the file that says where a stream's appends end."""
     return f"{stream_folder(stream_id)}/{stream_id}.index"
+
+
+def stream_id_of(path: str) -> int | None:
+    """Return the id of the stream whose file has a path; None, if the server does not give such paths."""
+    number = path.rpartition("/")[2].partition(".")[0]
+    if not (number.isascii() and number.isdigit()):
+        return None
+    stream_id = int(number)
+    return stream_id if path in (data_path(stream_id), index_path(stream_id)) else None
 
 
 def _little_endian(numbers: array[int]) -> array[int]:

@@ -30,6 +30,7 @@ from .frames import (
     read_header,
 )
 from .journal import FOLDER, path_of
+from .names import numbers_of
 
 _changes: Final = msgspec.msgpack.Decoder(list[Change])
 _entries: Final = msgspec.msgpack.Decoder(list[Held])
@@ -144,7 +145,7 @@ def read_checkpoint(
 
 def segment_numbers(disk: Disk) -> list[int]:
     """List the segments that there are."""
-    return sorted(int(name) for name in disk.names(FOLDER) if name.isdigit())
+    return numbers_of(disk.names(FOLDER))
 
 
 def replay(disk: Disk, start: int, first_lsn: int, apply: Callable[[Change, int], None]) -> Replayed:

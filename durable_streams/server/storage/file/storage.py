@@ -22,6 +22,7 @@ from ...model import StorageLimits
 from ...protocol.reading import end_of_read, start_of_append
 from ..changes import Change
 from ..committed import CommittedStorage
+from ..directory_watch import DirectoryWatch
 from ..disk import Disk, RealDisk, is_full
 from ..kept import Recent
 from ..ownership import StorageDamaged, take
@@ -115,6 +116,7 @@ class FileStorage(CommittedStorage[FileStream]):
         self._journal: Journal
         self._mover: Mover
         self._opened = False
+        self._watch = DirectoryWatch(self._disk, self._writer, reactor, self._where, self.directory_moved)
         self._syncing: IDelayedCall | None = None
         # Whether a batch waits for a temporary shortage to pass.
         self._postponed = False
@@ -162,6 +164,7 @@ class FileStorage(CommittedStorage[FileStream]):
         self._mover = Mover(self, self._disk, self._files, self._journal, self._moving_worker, self._clock, opened)
 
     def _begin_by_itself(self) -> None:
+        self._watch.start()
         if self._mover.behind:
             self._mover.start_soon()
 
@@ -173,6 +176,7 @@ class FileStorage(CommittedStorage[FileStream]):
             for worker in (self._readers, self._moving_worker, self._writer):
                 worker.close()
             return
+        self._watch.stop()
         await self._mover.stop()
         if self._syncing is not None:
             self._syncing.cancel()
