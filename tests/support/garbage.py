@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any
 
 from msgspec import Struct
@@ -12,7 +13,7 @@ from msgspec import Struct
 #: From how many bytes on a value must not wait for the collector.
 LARGE = 16_384
 
-_HOLDERS = (bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, Struct)
+_HOLDERS = (BytesIO, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, Struct)
 
 
 @contextmanager
@@ -48,6 +49,8 @@ def large_values(found: list[Any], least: int = LARGE) -> list[int]:
         seen[id(held)] = held
         if isinstance(held, memoryview):
             pending.append(held.obj)
+        elif isinstance(held, BytesIO):
+            pending += [] if held.closed else [held.getvalue()]
         elif isinstance(held, Struct):
             # The collector does not see what those hold that it does not track.
             pending += [getattr(held, name) for name in held.__struct_fields__]

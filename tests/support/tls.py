@@ -16,6 +16,8 @@ from twisted.internet.task import Clock
 from twisted.internet.tcp import Server
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from durable_streams.server.transport.connections import DirectTLS
+
 from .fronts import ChannelFront, Peer
 from .wire import ENDLESS, Network, Socket
 
@@ -44,8 +46,10 @@ def server_options() -> CertificateOptions:
 
 
 def over_tls(factory: IProtocolFactory, clock: Clock) -> IProtocolFactory:
-    """Put TLS under a factory's protocols."""
-    return TLSMemoryBIOFactory(server_options(), False, factory, clock)
+    """Put TLS under a factory's protocols, as the daemon's endpoints do."""
+    wrapped = TLSMemoryBIOFactory(server_options(), False, factory, clock)
+    wrapped.protocol = DirectTLS
+    return wrapped
 
 
 class TLSPeer(Peer):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import FrameType
 
 from durable_streams.server.errors import StreamsError
 from tests.support.cases import TEXT, FrontTestCase, each_way
-from tests.support.fronts import BASE, Peer
+from tests.support.fronts import BASE, Peer, request, settings_with
 from tests.support.garbage import garbage, large_values, living
+from tests.support.http2 import Http2Peer
+from tests.support.tls import TLSFront
 
 BODY = b"x" * 100_000
 
@@ -50,3 +53,70 @@ class RefusalTests(FrontTestCase):
         for _ in range(3):
             self.refuse(peer)
         self.assertEqual(living(StreamsError), before)
+
+
+@each_way
+class GoneTests(FrontTestCase):
+    """Clients that are gone before their request, or its answer, is complete."""
+
+    settings = settings_with(max_stream_bytes=8 << 20, max_request_body_bytes=4 << 20)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.front.create("a", body=BODY)
+        self.front.append_directly("a", b"x" * (2 << 20), "text/plain")
+
+    def upload(self) -> Peer:
+        peer = self.front.connect()
+        if isinstance(peer, Http2Peer):
+            peer.ask("POST", BASE + "a", {**TEXT, "content-length": "2000000"}, BODY * 2, is_all=False)
+        else:
+            peer.send(request("POST", BASE + "a", {**TEXT, "Content-Length": "2000000"}) + BODY, "POST")
+            peer.send(BODY)
+        return peer
+
+    def wait_behind(self) -> Peer:
+        """Upload behind a long-poll: the request waits for its turn, whole."""
+        peer = self.front.follow(BASE + "a?offset=now&live=long-poll")
+        peer.send_request("POST", BASE + "a", TEXT, BODY)
+        return peer
+
+    def read(self, query: str) -> Peer:
+        peer = self.front.follow(BASE + "a" + query, room=10_000)
+        if isinstance(peer, Http2Peer):
+            peer.keeps_up = False
+        return peer
+
+    def come_and_go(self, way: str) -> None:
+        for client in (
+            self.front.connect,
+            self.upload,
+            self.wait_behind,
+            partial(self.read, ""),
+            partial(self.read, "?offset=-1&live=sse"),
+            partial(self.read, "?offset=now&live=long-poll"),
+        ):
+            peer = client()
+            self.front.pass_time(0.5)
+            getattr(peer, way)()
+            self.front.pass_time(1)
+            self.front.peers.remove(peer)
+
+    def check(self, found: list[object]) -> None:
+        self.assertEqual(large_values(found, 4096), [])
+
+    def test_connections_leave_no_large_values_to_the_collector(self) -> None:
+        for way in ("leave", "reset"):
+            self.come_and_go(way)
+            with garbage() as found:
+                self.come_and_go(way)
+            self.check(found)
+
+
+class GoneOverHttp1Tests(GoneTests):
+    def check(self, found: list[object]) -> None:
+        self.assertEqual(found, [])
+
+
+class GoneOverTlsTests(GoneTests):
+    front_type = TLSFront

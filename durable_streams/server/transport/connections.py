@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from OpenSSL.SSL import Error, WantReadError
 from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 
 #: What a record begins with, in bytes (RFC 8446 section 5.1).
 _RECORD_HEAD: Final = 5
@@ -41,6 +42,17 @@ class DirectTLS(TLSMemoryBIOProtocol):
             self._flushReceiveBIO()
             return
         self.wrappedProtocol.dataReceived(plain)
+
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        """
+        End the TLS connection; drop the traceback of the error that ended it.
+
+        Twisted has the failure in a local variable of a frame of that traceback: this cycle holds the connection with
+        its buffers.
+        """
+        super()._tlsShutdownFinished(reason)
+        if reason is not None and reason.value is not None:
+            reason.tb = reason.value.__traceback__ = None
 
     def _is_one_record(self, data: bytes) -> bool:
         """Keep to where records begin, and tell whether this is exactly one."""

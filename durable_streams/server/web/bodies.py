@@ -70,6 +70,7 @@ class Replay:
 
     def stopProducing(self) -> None:
         self._sink = None
+        self._next = b""
 
     def _go_on(self) -> None:
         """Send piece after piece, as far as the reader keeps up, for a slice of time; then queue for the next one."""

@@ -109,7 +109,8 @@ class StreamChannel(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.left(self)
-        self._ending = self._intake.deaf = True
+        self._ending = True
+        self._intake.close()
         self._queue.clear()
         self._rest = b""
         self._outlet.close()

@@ -127,6 +127,8 @@ class Http2Channel(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._ended = True
+        # TLS would keep this, and its own buffers with it, in a reference cycle.
+        self.transport.unregisterProducer()
         self.factory.left(self)
         for exchange in list(self.exchanges.values()):
             exchange.lost()

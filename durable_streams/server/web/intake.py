@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final, NoReturn, Protocol, TypeAlias
+from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 import httptools
 from msgspec import Struct
@@ -63,6 +63,22 @@ class IntakeOwner(Protocol):
 
     def expects_continue(self) -> None:
         """A client waits to be told that it may send its body."""
+
+
+class _Nobody:
+    """The owner of an intake whose connection is gone."""
+
+    def asked(self, request: Asked, lives_on: bool, old: bool) -> None:
+        """Drop the request."""
+
+    def refused(self, error: StreamsError) -> None:
+        """Answer nothing."""
+
+    def expects_continue(self) -> None:
+        """Answer nothing."""
+
+
+_NOBODY: Final = _Nobody()
 
 
 class Known(Struct, frozen=True, gc=False):
@@ -246,10 +262,10 @@ class Intake:
         return self._headers.get(b"origin")
 
     def _renew(self) -> None:
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = httptools.HttpRequestParser(self)
         # Versions are checked here: one of a later minor version is served as 1.1 (RFC 9110 section 2.5).
         self._parser.set_dangerous_leniencies(lenient_version=True)
-        self._feed = self._parser.feed_data
+        self._feed: Any = self._parser.feed_data
 
     @property
     def unfinished(self) -> bool:
@@ -264,6 +280,19 @@ class Intake:
     def in_body(self) -> bool:
         """Whether the headers of that request are complete."""
         return self._in_body
+
+    def close(self) -> None:
+        """
+        Drop what has come of a request, and the references between this, the parser and the owner.
+
+        They are reference cycles: a body in them would stay in memory until the next full garbage collection.
+        """
+        self.deaf = True
+        self._parser = self._feed = None
+        self._owner = _NOBODY
+        self._url = self._packet = self._block = self._body = b""
+        self._headers = {}
+        self._fields = None
 
     def feed(self, data: bytes) -> int:
         """
@@ -535,7 +564,7 @@ class Intake:
         self._in_body = self.timed = False
         self._wire_bytes = self._bare_bytes = 0
         self._owner.asked(request, self._lives_on, self._old)
-        if not self._lives_on:
+        if self.deaf or not self._lives_on:
             # What follows is not ours to read, and no reason to complain.
             raise _Stop
 

@@ -65,6 +65,19 @@ class OutletOwner(Protocol):
         """The reader has taken everything."""
 
 
+class _Nobody:
+    """The owner of an outlet whose connection is gone."""
+
+    def blocked(self) -> None:
+        """Do nothing."""
+
+    def drained(self) -> None:
+        """Do nothing."""
+
+
+_NOBODY: Final = _Nobody()
+
+
 def is_direct(transport: Transport) -> bool:
     """
     Tell a socket's own transport from one that wraps it, as TLS does.
@@ -162,9 +175,15 @@ class Outlet:
             self.flush()
 
     def close(self) -> None:
-        """The connection is gone."""
+        """The connection is gone: drop what was to be sent, and the references that are cycles."""
+        if not self.direct:
+            # TLS keeps its producer, with its own buffers, for good.
+            self._transport.unregisterProducer()
         self._send_some = _into_nothing
+        self._owner = _NOBODY
         self._waiting = []
+        self._gathered = []
+        self._gathered_bytes = 0
         self._after = None
 
     def _send(self, data: bytes) -> None:
@@ -186,9 +205,10 @@ class Outlet:
                 return
         self.behind = True
         if not isinstance(sent, int) or sent < 0:
+            owner = self._owner
             self.close()
             self._transport.abortConnection()
-            self._owner.blocked()
+            owner.blocked()
             return
         if sent < len(data):
             self._waiting.append(memoryview(data)[sent:])

@@ -205,8 +205,11 @@ class _Delivery:
         self._clear_stall()
         if self._waiting is not None:
             self._waiting.cancel()
-        if self._body is not None:
-            self._body.stopProducing()
+        body, self._body = self._body, None
+        if body is not None:
+            # The request would keep this, and the transport with its buffer, in a reference cycle.
+            self._request.producer = None
+            body.stopProducing()
 
 
 def _disable_encoder(request: Request) -> None:
