@@ -153,6 +153,7 @@ SHARED: Final = frozenset(
         "findings",
         "kept",
         "measuring",
+        "metadata",
         "ownership",
         "ranges",
         "readonly",

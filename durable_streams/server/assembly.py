@@ -42,6 +42,7 @@ def storage_from(settings: Settings, reactor: Any) -> IStorage:
         stream_bytes=settings.limits.max_stream_bytes,
         streams=settings.limits.max_streams,
         writers=settings.limits.max_producers_per_stream,
+        metadata_bytes=settings.limits.max_metadata_bytes,
     )
     mode = STORAGE_MODES[settings.storage.mode]
     queued = settings.limits.max_queued_bytes

@@ -150,7 +150,7 @@ class StreamFull(StreamError):
     """The append would take the stream over ``limit`` bytes."""
 
     def __init__(self, name: str, limit: int) -> None:
-        super().__init__(name, f"The stream would grow over {limit} bytes. Go on in another stream.")
+        super().__init__(name, f"The stream would grow over {limit} bytes (limits.max_stream_bytes). Go on in another.")
         self.limit = limit
 
 
@@ -159,7 +159,9 @@ class StorageFull(StreamError):
 
     def __init__(self, name: str, limit: int) -> None:
         super().__init__(
-            name, f"All streams together would grow over {limit} bytes. Delete streams that are done with."
+            name,
+            f"All streams together would grow over {limit} bytes (limits.max_memory_bytes). Delete streams that are "
+            "done with.",
         )
         self.limit = limit
 

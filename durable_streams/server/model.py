@@ -176,12 +176,20 @@ class StreamStatus(Struct, frozen=True, gc=False):
 
 
 class StorageLimits(Struct, frozen=True, gc=False):
-    """How much a storage takes, in bytes of stream data, in streams, and in writers remembered for a stream."""
+    """
+    How much a storage takes.
+
+    :ivar total_bytes: of the data of all streams.
+    :ivar stream_bytes: of the data of one stream.
+    :ivar writers: remembered for a stream; a new one takes the place of the one seen least recently.
+    :ivar metadata_bytes: of what streams have besides data, see :mod:`.storage.metadata`.
+    """
 
     total_bytes: int = 104_857_600
     stream_bytes: int = 10_485_760
     streams: int = 1_000_000
     writers: int = 10_000
+    metadata_bytes: int = 268_435_456
 
 
 class Distribution(Struct, frozen=True, gc=False):
@@ -208,6 +216,7 @@ class StorageFigures(Struct, frozen=True, gc=False):
     :ivar queued_bytes: of changes that wait to be written.
     :ivar commit_sizes: how many changes went into the log together; None where there is no log.
     :ivar commit_seconds: how long that took, until they were as durable as the storage makes them.
+    :ivar metadata_bytes: of what streams have besides data, as its limit counts it.
     """
 
     streams: int
@@ -216,3 +225,4 @@ class StorageFigures(Struct, frozen=True, gc=False):
     queued_bytes: int = 0
     commit_sizes: Distribution | None = None
     commit_seconds: Distribution | None = None
+    metadata_bytes: int = 0

@@ -62,6 +62,14 @@ CASES: Final[list[Case]] = [
         ),
     ),
     (
+        "MaxMetadataBytesTooSmall",
+        {"limits.max_metadata_bytes": "0"},
+        (
+            "limits.max_metadata_bytes must be 1 or more; environment variable "
+            "DS_LIMITS__MAX_METADATA_BYTES sets it to 0."
+        ),
+    ),
+    (
         "MaxRequestBodyBytesTooSmall",
         {"limits.max_request_body_bytes": "0"},
         (

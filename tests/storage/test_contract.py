@@ -136,6 +136,37 @@ class KeepsTheRoom(KeptStorage):
         self._bytes = before
 
 
+class KeepsTheMetadata(KeptStorage):
+    """The name and the writers of a deleted stream stay counted."""
+
+    def _remove(self, stream: _Stream) -> None:
+        before = self._metadata
+        super()._remove(stream)
+        self._metadata = before
+
+
+class CountsRefusedWriters(KeptStorage):
+    """A new writer is counted even though its append is refused."""
+
+    def _make_metadata_room(self, size: int) -> None:
+        try:
+            super()._make_metadata_room(size)
+        except StreamsError:
+            self._metadata += size
+            raise
+
+
+class CountsForgottenWriters(KeptStorage):
+    """A writer that was forgotten stays counted."""
+
+    def _remember(self, stream: _Stream, writer: Writer, known: WriterState | None, now: float) -> WriterState:
+        before = len(stream.writers or ())
+        state = super()._remember(stream, writer, known, now)
+        if known is None:
+            self._metadata += 257 * (before + 1 - len(stream.writers or ()))
+        return state
+
+
 class CountsRefusedAppends(KeptStorage):
     """The room that an append was to have is not given back when it is refused."""
 
@@ -364,6 +395,20 @@ class CaughtByTheContractTests(SynchronousTestCase):
 
     def test_a_deleted_source_that_is_not_kept_for_its_forks(self) -> None:
         self.assert_caught(FreesDeletedSources, "test_a_deleted_source_stays_for_its_forks")
+
+    def test_metadata_of_deleted_streams(self) -> None:
+        self.assert_caught(KeepsTheMetadata, "test_metadata_of_a_deleted_source_counts_until_its_forks_are_gone")
+
+    def test_metadata_that_was_refused(self) -> None:
+        self.assert_caught(
+            CountsRefusedWriters,
+            "test_names_and_content_types_share_a_limit",
+            "test_stream_seq_counts_as_metadata_while_it_is_remembered",
+            "test_writers_of_all_streams_share_a_limit",
+        )
+
+    def test_metadata_of_forgotten_writers(self) -> None:
+        self.assert_caught(CountsForgottenWriters, "test_a_writer_that_takes_anothers_place_needs_only_the_difference")
 
     def test_forks_that_inherit_writers(self) -> None:
         self.assert_caught(

@@ -153,6 +153,7 @@ class RequestTests(FrontTestCase):
         self.front.create("b")
         figures = Figures(self.front)
         self.assertEqual((figures("storage_streams"), figures("storage_bytes")), (2, 4))
+        self.assertEqual(figures("storage_metadata_bytes"), len("a" + "b") + 2 * len("text/plain"))
         self.assertEqual((figures("storage_queued_bytes"), figures("storage_failed")), (0, 0))
         self.assertNotIn(("durable_streams_storage_commit_seconds_count", ()), figures.samples)
 

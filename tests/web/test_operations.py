@@ -644,3 +644,26 @@ class ForkOffsetTests(OperationTestCase):
         self.assert_problem(reply, 400, "BAD_REQUEST")
         self.assertIn("Stream-Fork-Offset", reply.json()["detail"])
         self.assertEqual(self.read("b").status, 404)
+
+
+@each_way
+class MetadataLimitTests(OperationTestCase):
+    """What is not data has a limit of its own, and the answer names its setting."""
+
+    settings = settings_with(max_metadata_bytes=600)
+
+    def test_metadata_over_its_limit_is_507_and_the_detail_names_the_setting(self) -> None:
+        self.put("a", TEXT)
+        first = {**TEXT, "Producer-Id": "x" * 200, "Producer-Epoch": "0", "Producer-Seq": "0"}
+        self.assertEqual(self.post("a", first, b"1").status, 200)
+        for reply in (
+            self.put("n" * 140, TEXT),
+            self.post("a", {**first, "Producer-Id": "y"}, b"2"),
+            self.post("a", {**TEXT, "Stream-Seq": "9" * 140}, b"2"),
+        ):
+            self.assert_problem(reply, 507, "INSUFFICIENT_STORAGE")
+            self.assertIn("limits.max_metadata_bytes", reply.json()["detail"])
+        self.assertEqual(self.post("a", first, b"1").status, 204)
+        self.assertEqual(self.post("a", {**first, "Producer-Seq": "1"}, b"2").status, 200)
+        self.assertEqual(self.post("a", {"Stream-Closed": "true"}).status, 204)
+        self.assertEqual(bytes(self.read("a").body), b"12")

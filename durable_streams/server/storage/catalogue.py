@@ -45,6 +45,7 @@ from ..protocol.lifetimes import deadline
 from ..protocol.messages import first_data
 from ..protocol.offsets import locate
 from ..protocol.writing import is_new
+from .metadata import stream_size, writers_size
 
 #: How many writers a stream forgets at the most when it takes in a new one. More than one, so that their number shrinks
 #: after the limit was lowered; few, so that the change that records them stays small.
@@ -60,6 +61,7 @@ class Entry:
     :ivar deleted: it is there for its forks only.
     :ivar forks: how many streams have it for their source.
     :ivar deadline: when it is over, in seconds since 1970.
+    :ivar metadata: how many bytes it has besides its data (:mod:`.metadata`); counted when it enters the catalogue.
     """
 
     __slots__ = (
@@ -72,6 +74,7 @@ class Entry:
         "facts",
         "forks",
         "lifetime",
+        "metadata",
         "sequence",
         "source",
         "tail",
@@ -96,6 +99,7 @@ class Entry:
         self.closed = config.closed
         self.deleted = False
         self.forks = 0
+        self.metadata = 0
         self.sequence: bytes | None = None
         self.writers: dict[str, WriterState] | None = None
         self.created_at = self.updated_at = now
@@ -176,6 +180,7 @@ class Catalogue(Generic[S]):
         self._streams: dict[str, S] = {}
         self._last_id = 0
         self._bytes = 0
+        self._metadata = 0
         # The writers that the append under way made its stream forget.
         self._forgotten: tuple[str, ...] = ()
         # By how much that differs from what was written: what was there already is in it, what was removed is not.
@@ -185,7 +190,9 @@ class Catalogue(Generic[S]):
 
     def figures(self) -> StorageFigures:
         """See :meth:`.IStorage.figures`."""
-        return StorageFigures(len(self._streams), self._bytes, self._bytes - self._unwritten)
+        return StorageFigures(
+            len(self._streams), self._bytes, self._bytes - self._unwritten, metadata_bytes=self._metadata
+        )
 
     # What a provider says
 
@@ -262,8 +269,10 @@ class Catalogue(Generic[S]):
         self._make_room(stream, len(data))
         if len(self._streams) >= self._limits.streams:
             raise InsufficientStorage(
-                f"There are {self._limits.streams} streams, which is the limit. Delete some, or let them expire."
+                f"There are {self._limits.streams} streams, which is the limit (limits.max_streams). Delete some, or "
+                "let them expire."
             )
+        self._make_metadata_room(stream_size(stream.facts, config, None, None))
         stream.tail += len(data)
         if stream.source is not None:
             stream.source.forks += 1
@@ -275,6 +284,8 @@ class Catalogue(Generic[S]):
         """Put a stream that is complete into the catalogue."""
         self._bytes += stream.size
         self._unwritten += stream.size
+        stream.metadata = stream_size(stream.facts, stream.config, stream.sequence, stream.writers)
+        self._metadata += stream.metadata
         self._streams[stream.facts.name] = stream
         if stream.deadline != inf:
             heappush(self._deadlines, (stream.deadline, stream.facts.id, stream))
@@ -334,6 +345,14 @@ class Catalogue(Generic[S]):
         if stream.tail - stream.base + size > self._limits.stream_bytes:
             raise StreamFull(stream.facts.name, self._limits.stream_bytes)
 
+    def _make_metadata_room(self, size: int) -> None:
+        if size > 0 and self._metadata + size > self._limits.metadata_bytes:
+            raise InsufficientStorage(
+                "The names, content types, Stream-Seqs and producers of all streams together would take more than "
+                f"{self._limits.metadata_bytes} bytes (limits.max_metadata_bytes). Delete streams that are done with, "
+                "or reuse a Producer-Id."
+            )
+
     # Writing
 
     def _write(self, stream: S, append: Append, now: float) -> Appended:
@@ -347,6 +366,8 @@ class Catalogue(Generic[S]):
         size = len(append.data)
         if size:
             self._make_room(stream, size)
+        if append.sequence is not None or (writer is not None and known is None):
+            self._grow_metadata(stream, append, known)
         if writer is not None:
             known = self._remember(stream, writer, known, now)
         if size:
@@ -360,6 +381,19 @@ class Catalogue(Generic[S]):
             stream.use(now)
         stream.updated_at = now
         return Appended(stream.facts, stream.tail, stream.closed, known)
+
+    def _grow_metadata(self, stream: S, append: Append, known: WriterState | None) -> None:
+        """Count what a stream has more to remember after an append: another Stream-Seq, and a writer that is new."""
+        size = 0
+        if append.sequence is not None:
+            size = len(append.sequence) - len(stream.sequence or b"")
+        if append.writer is not None and known is None:
+            size += writers_size([append.writer.id])
+            if stream.writers is not None and len(stream.writers) >= self._limits.writers:
+                size -= writers_size(self._writers_to_forget(stream.writers))
+        self._make_metadata_room(size)
+        stream.metadata += size
+        self._metadata += size
 
     def _remember(self, stream: S, writer: Writer, known: WriterState | None, now: float) -> WriterState:
         """Record a writer's append. A stream that has too many writers forgets those seen least recently."""
@@ -392,6 +426,7 @@ class Catalogue(Generic[S]):
             del self._streams[gone.facts.name]
             self._bytes -= gone.size
             self._unwritten -= gone.size
+            self._metadata -= gone.metadata
             source = gone.source
             self._purged(gone)
             gone.forget()

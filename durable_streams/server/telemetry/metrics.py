@@ -131,6 +131,11 @@ class Metrics(Collector):
 def _storage(figures: StorageFigures) -> Iterator[Metric]:
     yield _gauge("storage_streams", "Streams that are kept.", figures.streams)
     yield _gauge("storage_bytes", "Bytes of data, as limits.max_memory_bytes counts them.", figures.bytes)
+    yield _gauge(
+        "storage_metadata_bytes",
+        "Bytes of what streams have besides data, as limits.max_metadata_bytes counts them.",
+        figures.metadata_bytes,
+    )
     yield _counter("appended_bytes", "Bytes of data written, of appends and of creations.", figures.written_bytes)
     yield _gauge("storage_queued_bytes", "Bytes of changes that wait to be written.", figures.queued_bytes)
     if figures.commit_sizes is not None:

@@ -59,7 +59,7 @@ class SideBySide:
         self._ids: set[int] = set()
         self._incarnations: dict[str, int] = {}
         self._earlier: dict[str, int] = {}
-        self._unswept_bytes = self._unswept_streams = 0
+        self._unswept_bytes = self._unswept_streams = self._unswept_metadata = 0
 
     def catch_up(self) -> None:
         """
@@ -72,7 +72,9 @@ class SideBySide:
         expired = model.expired(self.now)
         self._unswept_bytes += sum(twin.own for twin in expired)
         self._unswept_streams += len(expired)
+        self._unswept_metadata += sum(twin.metadata for twin in expired)
         full = model.size + self._unswept_bytes > model.limits.total_bytes // 2
+        full = full or model.metadata + self._unswept_metadata > model.limits.metadata_bytes // 2
         crowded = len(model.twins) + self._unswept_streams >= model.limits.streams
         if full or crowded or any(twin.source is not None or model.forks(twin) for twin in expired):
             self.sweep(1000)
@@ -82,7 +84,7 @@ class SideBySide:
         """Remove all that has expired, ``most`` at a time."""
         while removed := self._run(self.storage.sweep(self.now, most)):
             assert removed <= most, f"{removed} were removed, and {most} asked for"
-        self._unswept_bytes = self._unswept_streams = 0
+        self._unswept_bytes = self._unswept_streams = self._unswept_metadata = 0
 
     def both(self, here: Callable[[], NowOrLater[T]], there: Callable[[], Any]) -> tuple[T, Any] | None:
         """
@@ -255,7 +257,7 @@ class SideBySide:
 
 
 #: Tight enough for all of them to be met.
-MACHINE_LIMITS = StorageLimits(total_bytes=160, stream_bytes=60, streams=5, writers=2)
+MACHINE_LIMITS = StorageLimits(total_bytes=160, stream_bytes=60, streams=5, writers=2, metadata_bytes=1000)
 
 
 def storage_machine(  # noqa: C901 (the rules of one machine)

@@ -63,7 +63,10 @@ class Body:
 class Twin:
     """One stream, as plainly as it can be told: a list of appends, each of them a list of messages or bytes."""
 
-    def __init__(self, source: Twin | None, config: StreamConfig, media: str, lifetime: Lifetime, now: float) -> None:
+    def __init__(
+        self, name: str, source: Twin | None, config: StreamConfig, media: str, lifetime: Lifetime, now: float
+    ) -> None:
+        self.name = name
         self.source = source
         self.asked = config
         self.media = media
@@ -88,6 +91,13 @@ class Twin:
     @property
     def own(self) -> int:
         return self.tail - self.inherited
+
+    @property
+    def metadata(self) -> int:
+        """What it has besides data, as the limit counts it: texts, and 256 bytes for each writer."""
+        source = "" if self.asked.fork is None else self.asked.fork.source
+        texts = [self.name, self.media, source, *self.writers]
+        return sum(len(text.encode()) for text in texts) + len(self.sequence or b"") + 256 * len(self.writers)
 
     @property
     def over(self) -> float:
@@ -129,6 +139,10 @@ class Model:
     def size(self) -> int:
         return sum(twin.own for twin in self.twins.values())
 
+    @property
+    def metadata(self) -> int:
+        return sum(twin.metadata for twin in self.twins.values())
+
     def forks(self, of: Twin) -> list[Twin]:
         return [twin for twin in self.twins.values() if twin.source is of]
 
@@ -162,7 +176,7 @@ class Model:
         twin = self.new(name, asked, now)
         units = body.units(twin.media)
         self.make_room(name, 0, units)
-        if len(self.twins) >= self.limits.streams:
+        if len(self.twins) >= self.limits.streams or self.metadata + twin.metadata > self.limits.metadata_bytes:
             raise InsufficientStorage
         if units:
             twin.appends.append(units)
@@ -172,7 +186,7 @@ class Model:
     def new(self, name: str, asked: StreamConfig, now: float) -> Twin:
         fork = asked.fork
         if fork is None:
-            return Twin(None, asked, asked.content_type or "application/octet-stream", asked.lifetime, now)
+            return Twin(name, None, asked, asked.content_type or "application/octet-stream", asked.lifetime, now)
         try:
             source = self.find(fork.source)
         except StreamGone:
@@ -180,7 +194,7 @@ class Model:
         if asked.content_type not in (None, source.media):
             raise ContentTypeMismatch(name, source.media, str(asked.content_type))
         lifetime = source.lifetime if asked.lifetime == FOREVER else asked.lifetime
-        twin = Twin(source, asked, source.media, lifetime, now)
+        twin = Twin(name, source, asked, source.media, lifetime, now)
         twin.inherited = self.point(source, fork)
         twin.appends = source.up_to(twin.inherited)
         return twin
@@ -253,13 +267,19 @@ class Model:
             raise SequenceConflict(name)
         units = body.units(twin.media) if append.data else []
         self.make_room(name, twin.own, units)
+        sequence = twin.sequence if append.sequence is None else append.sequence
+        writers = dict(twin.writers)
         if writer is not None:
-            if writer.id not in twin.writers and len(twin.writers) >= self.limits.writers:
-                del twin.writers[min(twin.writers, key=lambda each: twin.writers[each][2])]
-            twin.writers[writer.id] = (writer.epoch, writer.seq, now)
+            if writer.id not in writers and len(writers) >= self.limits.writers:
+                del writers[min(writers, key=lambda each: writers[each][2])]
+            writers[writer.id] = (writer.epoch, writer.seq, now)
+        before = twin.sequence, twin.writers, self.metadata
+        twin.sequence, twin.writers = sequence, writers
+        if before[2] < self.metadata > self.limits.metadata_bytes:
+            twin.sequence, twin.writers = before[:2]
+            raise InsufficientStorage
         if units:
             twin.appends.append(units)
-        twin.sequence = twin.sequence if append.sequence is None else append.sequence
         twin.closed = twin.closed or append.close
         twin.used = twin.updated = now
         return twin.tail, twin.closed, None if writer is None else (writer.epoch, writer.seq), False

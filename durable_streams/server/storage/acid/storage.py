@@ -163,7 +163,7 @@ class AcidStorage(Reading):
         deadlines = {stream.facts.id: stream.deadline for stream in self._streams.values()}
         self._streams.clear()
         self._deadlines.clear()
-        self._bytes = 0
+        self._bytes = self._metadata = 0
         self._purging.clear()
         self._forget_all_recent()
         for stream in loaded.streams:

@@ -173,6 +173,22 @@ class Durable(Contract):
         await self.refused(StreamFull, self.append("a", b"xx"))
         self.assertEqual((await self.append("a", b"x")).tail, 8)
 
+    async def test_metadata_is_counted_as_before(self) -> None:
+        await self.take(metadata_bytes=700, writers=2)
+        await self.create("a")
+        await self.append("a", b"x", sequence=b"12345")
+        for number in range(3):
+            await self.append("a", b"x", writer=Writer(f"writer-{number}", 0, 0))
+        await self.fork("\u2603", "a")
+        await self.create("gone")
+        await self.delete("gone")
+        await self.again()
+        self.assertEqual(self.storage.figures().metadata_bytes, 11 + 5 + 2 * (256 + 8) + 14)
+        await self.refused(InsufficientStorage, self.append("\u2603", b"x", writer=Writer("w", 0, 0)))
+        await self.delete("a")
+        await self.delete("\u2603")
+        self.assertEqual(self.storage.figures().metadata_bytes, 0)
+
     async def test_what_was_accepted_is_finished_before_the_end(self) -> None:
         await self.create()
         append = Append("text/plain", b"x")

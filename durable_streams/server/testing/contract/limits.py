@@ -138,6 +138,65 @@ class Limits(Contract):
         await self.refused(WriterGap, self.append(data=b"x", writer=Writer("w", 0, 1)))
         self.assertTrue((await self.append(data=b"x", writer=Writer("v", 0, 0))).duplicate)
 
+    async def test_names_and_content_types_share_a_limit(self) -> None:
+        # Each takes 3 + 10 bytes, or what its source is called besides.
+        await self.take(metadata_bytes=40)
+        await self.create("aaa")
+        await self.create("bbb")
+        error = await self.refused(InsufficientStorage, self.create("c" * 5, body=b"x"))
+        self.assertIn("limits.max_metadata_bytes", str(error))
+        await self.assert_absent("c" * 5)
+        await self.refused(InsufficientStorage, self.fork("cc", "aaa", body=b"x"))
+        await self.refused(InsufficientStorage, self.create("\u2603\u2603", body=b"x"))
+        await self.create("c" * 4)
+        await self.refused(InsufficientStorage, self.fork("d", "aaa", body=b"xxx"))
+        await self.delete("c" * 4)
+        self.assertEqual((await self.fork("d", "aaa", body=b"xxx")).tail, 3)
+        self.assertEqual(self.storage.figures().metadata_bytes, 13 + 13 + 14)
+
+    async def test_stream_seq_counts_as_metadata_while_it_is_remembered(self) -> None:
+        await self.take(metadata_bytes=20)
+        await self.create()
+        await self.append(data=b"x", sequence=b"1" * 9)
+        error = await self.refused(InsufficientStorage, self.append(data=b"x", sequence=b"2" * 10))
+        self.assertIn("limits.max_metadata_bytes", str(error))
+        await self.append(data=b"x", sequence=b"3" * 2)
+        self.assertEqual((await self.append(data=b"x", sequence=b"4" * 9)).tail, 3)
+        self.assertEqual(self.storage.figures().metadata_bytes, 20)
+
+    async def test_writers_of_all_streams_share_a_limit(self) -> None:
+        await self.take(metadata_bytes=22 + 2 * 257 + 10)
+        await self.create("a")
+        await self.create("b")
+        await self.append("a", b"x", writer=Writer("u", 0, 0))
+        await self.append("b", b"x", writer=Writer("u", 0, 0))
+        error = await self.refused(InsufficientStorage, self.append("a", b"x", close=True, writer=Writer("v", 0, 0)))
+        self.assertIn("limits.max_metadata_bytes", str(error))
+        self.assertTrue((await self.append("a", b"x", writer=Writer("u", 0, 0))).duplicate)
+        self.assertEqual((await self.append("a", b"x", writer=Writer("u", 1, 0))).tail, 2)
+        self.assertEqual((await self.append("a", b"x")).tail, 3)
+        await self.delete("b")
+        self.assertEqual((await self.append("a", b"x", writer=Writer("v", 0, 0))).tail, 4)
+
+    async def test_a_writer_that_takes_anothers_place_needs_only_the_difference(self) -> None:
+        await self.take(metadata_bytes=11 + 257, writers=1)
+        await self.create()
+        for writer in "uvw":
+            self.later(1)
+            await self.append(data=b"x", writer=Writer(writer, 0, 0))
+        await self.refused(InsufficientStorage, self.append(data=b"x", writer=Writer("xx", 0, 0)))
+        self.assertTrue((await self.append(data=b"x", writer=Writer("w", 0, 0))).duplicate)
+        self.assertEqual(self.storage.figures().metadata_bytes, 11 + 257)
+
+    async def test_metadata_of_a_deleted_source_counts_until_its_forks_are_gone(self) -> None:
+        await self.create("a")
+        await self.append("a", b"x", writer=Writer("w", 0, 0), sequence=b"123")
+        await self.fork("b", "a")
+        await self.delete("a")
+        self.assertEqual(self.storage.figures().metadata_bytes, 11 + 257 + 3 + 12)
+        await self.delete("b")
+        self.assertEqual(self.storage.figures().metadata_bytes, 0)
+
     async def test_it_says_how_much_it_has(self) -> None:
         self.assertEqual((self.storage.figures().streams, self.storage.figures().bytes), (0, 0))
         await self.create("a", body=b"xxxx")
