@@ -25,7 +25,8 @@ PACKAGE: Final = "durable_streams.server"
 _RULES: Final = frozenset({"model", "errors", "interfaces", "protocol"})
 _SERVICE: Final = _RULES | {"run_queue", "waiting", "streams"}
 _PARTS: Final = _SERVICE | {
-    *("storage", "web", "subscriptions", "transfer", "config", "transport", "startup", "logs", "telemetry")
+    *("storage", "web", "subscriptions", "transfer"),
+    *("config", "transport", "startup", "descriptors", "logs", "telemetry"),
 }
 _LISTENING: Final = frozenset({"endpoints", "listeners"})
 
@@ -46,10 +47,11 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "config": frozenset(),
     "transport": frozenset({"errors", "config"}),
     "startup": frozenset({"errors", "config"}),
+    "descriptors": frozenset({"config", "startup"}),
     "logs": frozenset({"config", "startup"}),
     "telemetry": _SERVICE | {"web", "config", "startup"},
     "endpoints": frozenset({"transport", "web"}),
-    "listeners": frozenset({"config", "endpoints", "startup", "transport"}),
+    "listeners": frozenset({"config", "descriptors", "endpoints", "startup", "transport"}),
     "assembly": _PARTS,
     "fronts": _PARTS | {"assembly"},
     "service": _PARTS | _LISTENING | {"assembly", "fronts", "release"},
@@ -58,7 +60,7 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "": _PARTS | {"assembly", "service", "embedding"},
     "systemd": frozenset(),
     "release": frozenset(),
-    "process": frozenset({"config", "startup", "service", "logs", "systemd"}),
+    "process": frozenset({"config", "descriptors", "startup", "service", "logs", "systemd"}),
     "tap": frozenset({"config", "startup", "service", "logs", "process"}),
     "cli": frozenset({"config", "startup", "service", "storage", "release"}),
 }
@@ -84,6 +86,7 @@ LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
     "endpoints": _TWISTED,
     "listeners": (*_TWISTED, "msgspec"),
     "startup": (),
+    "descriptors": (*_TWISTED, "msgspec"),
     "logs": (*_TWISTED, "msgspec"),
     "telemetry": (*_TWISTED, "msgspec", "prometheus_client", "opentelemetry"),
     "cli": ("click", "msgspec"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 
 from .config.sections import TransportSettings
 from .config.settings import Settings
 from .config.validation import ACID_BACKENDS, STORAGE_MODES
+from .descriptors import DescriptorBudget
 from .interfaces import IStorage
 from .model import StorageLimits
 from .protocol.names import NameLimits
@@ -31,11 +33,12 @@ from .web.telemetry import Telemetry
 _ALPN = {"http1": "http/1.1", "http2": "h2"}
 
 
-def storage_from(settings: Settings, reactor: Any) -> IStorage:
+def storage_from(settings: Settings, reactor: Any, budget: DescriptorBudget | None = None) -> IStorage:
     """
     Make the storage that the settings name. It is yet to be opened.
 
     :param reactor: the time, and where the outcomes of threads are told.
+    :param budget: how many files may stay open.
     """
     limits = StorageLimits(
         total_bytes=settings.limits.max_memory_bytes,
@@ -53,7 +56,10 @@ def storage_from(settings: Settings, reactor: Any) -> IStorage:
     if mode == "acid":
         in_memory = ACID_BACKENDS[settings.storage.acid_backend] == "in-memory"
         return AcidStorage(None if in_memory else directory, reactor, limits, queued)
-    return FileStorage(directory, reactor, limits, FileSettings(durable=mode == "file-durable", queued_bytes=queued))
+    chosen = FileSettings(durable=mode == "file-durable", queued_bytes=queued)
+    if budget is not None:
+        chosen = replace(chosen, open_files=budget.open_files)
+    return FileStorage(directory, reactor, limits, chosen)
 
 
 def name_limits_from(settings: Settings) -> NameLimits:
@@ -113,13 +119,14 @@ def protocols_from(transport: TransportSettings) -> tuple[bytes, ...]:
     return tuple(name.encode() for name in named)
 
 
-def channel_settings_from(settings: Settings) -> ChannelSettings:
-    """Say what a connection of front 2 may do."""
+def channel_settings_from(settings: Settings, budget: DescriptorBudget | None = None) -> ChannelSettings:
+    """Say what a connection of front 2 may do, and how many there may be."""
     limits = settings.limits
     connection = settings.transport.connection
     return ChannelSettings(
         intake=IntakeLimits(limits.max_header_bytes, limits.max_target_bytes, limits.max_request_body_bytes),
-        connections=limits.max_connections,
+        connections=limits.max_connections if budget is None else budget.connections,
+        refusals=ChannelSettings().refusals if budget is None else budget.refusals,
         protocols=protocols_from(settings.transport),
         header_timeout=connection.header_timeout_secs,
         body_timeout=connection.body_timeout_secs,

@@ -11,11 +11,12 @@ from twisted.web.server import Site
 
 from .assembly import channel_settings_from, operations_from, resource_from
 from .config.settings import Settings
+from .descriptors import DescriptorBudget
 from .streams import Streams
 from .telemetry import metrics_from, telemetry_from
 from .web.app import Tree, build_app
 from .web.framing import below
-from .web.listener import ChannelFactory
+from .web.listener import ChannelFactory, LimitedFactory
 from .web.listing import add_list
 
 
@@ -24,13 +25,21 @@ class Fronts:
     Streams, probes, metrics and the list of streams, for connections of every kind.
 
     :param obstacle: says what keeps the server from taking requests; None when nothing does.
+    :param budget: how many descriptors connections may use; None for as many as the settings say.
     :ivar tree: all of it, as one resource for a twisted.web Site.
     :ivar factory: makes the connections of everybody.
     :ivar admin: makes those of operators, where they have a listener of their own; else None.
     :raises StartupError: traces are asked for, and can't be had.
     """
 
-    def __init__(self, streams: Streams, settings: Settings, reactor: Any, obstacle: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        streams: Streams,
+        settings: Settings,
+        reactor: Any,
+        obstacle: Callable[[], str | None],
+        budget: DescriptorBudget | None = None,
+    ) -> None:
         self._streams = streams
         self._reactor = reactor
         self._drain_timeout = settings.transport.connection.drain_timeout_secs
@@ -47,8 +56,13 @@ class Fronts:
             add_list(for_operators, settings.admin.base_path, streams, answers)
         resource = resource_from(operations, settings, reactor)
         self.tree: IResource = Tree(resource, for_all, answers, base_path, proxies)
-        self.factory = ChannelFactory(operations, Site(self.tree), base_path, reactor, channel_settings_from(settings))
-        self.admin: Any = Site(Tree(None, for_operators, answers, base_path, proxies)) if apart else None
+        channel_settings = channel_settings_from(settings, budget)
+        self.factory = ChannelFactory(operations, Site(self.tree), base_path, reactor, channel_settings)
+        self.admin: Any = None
+        if apart:
+            admin_site = Site(Tree(None, for_operators, answers, base_path, proxies))
+            most = channel_settings.connections if budget is None else budget.admin_connections
+            self.admin = LimitedFactory(admin_site, most, self.factory.refusal)
         if metrics is not None:
             metrics.watch(self.factory)
 

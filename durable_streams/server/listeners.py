@@ -24,6 +24,7 @@ from .config.sections import TlsSettings
 from .config.settings import Settings
 from .config.showing import concealed
 from .config.validation import parse_bind_address
+from .descriptors import PatientPort
 from .endpoints import BACKLOG, Endpoint
 from .startup import StartupError
 from .transport import Certificates, NamedFile, TLSContextError, TLSFileError, TLSFiles, VersionRange
@@ -67,6 +68,7 @@ class Listeners:
     def __init__(self, settings: Settings, reactor: Any) -> None:
         self._reactor = reactor
         self._certificates: list[Certificates] = []
+        self._patient: list[PatientPort] = []
         self._bound: list[tuple[_Place, IListeningPort]] = []
         self._bound_for_admin: list[tuple[_Place, IListeningPort]] = []
         self._places = self._resolve(settings)
@@ -152,6 +154,7 @@ class Listeners:
         except StartupError:
             self.give_up()
             raise
+        self._patient = [PatientPort(port, self._reactor) for _, port in self._bound + self._bound_for_admin]
 
     def give_up(self) -> None:
         """Let go of the ports of a start that fails: at once, since the reactor's next turn may never come."""
@@ -166,6 +169,9 @@ class Listeners:
     def stop(self) -> Deferred[None]:
         """Take no more connections; the ones that are there stay."""
         bound = self._bound + self._bound_for_admin
+        patient, self._patient = self._patient, []
+        for port in patient:
+            port.stop()
         self._bound, self._bound_for_admin = [], []
         stopping = [maybeDeferred(port.stopListening) for _, port in bound]
         return Deferred.fromCoroutine(_all_stopped(stopping))

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from . import systemd
 from .config.settings import Settings
+from .descriptors import budget_from, count_open, raise_descriptor_limit
 from .logs import Logs
 from .service import Daemon
 from .startup import StartupError
@@ -68,7 +69,8 @@ class Process(Service):
         self._read_again = read_again
         self._complaints = Complaints()
         self._ending = False
-        self._daemon = Daemon(settings, reactor)
+        limit = raise_descriptor_limit()
+        self._daemon = Daemon(settings, reactor, budget_from(settings, limit, count_open()))
 
     def privilegedStartService(self) -> None:
         """

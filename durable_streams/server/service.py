@@ -15,6 +15,7 @@ from twisted.web.resource import IResource
 
 from .assembly import storage_from
 from .config.settings import Settings
+from .descriptors import DescriptorBudget
 from .fronts import Fronts
 from .listeners import Listeners
 from .release import DISTRIBUTION, version_of_server
@@ -34,18 +35,20 @@ class Daemon(Service):
 
     :ivar streams: the streams that it serves.
     :ivar tree: everything that it serves, as one resource for a twisted.web Site.
+    :param budget: how many descriptors each part may use; None, if that is the embedding program's business.
     :raises StartupError: the settings do not lead to something to listen on.
     """
 
     name = "durable-streams"
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, reactor: Any, budget: DescriptorBudget | None = None) -> None:
         self._settings = settings
         self._reactor = reactor
         self._stopping = False
+        self._budget = budget
         self.listeners = Listeners(settings, reactor)
-        self.streams = Streams(storage_from(settings, reactor), reactor)
-        self._fronts = Fronts(self.streams, settings, reactor, self.obstacle)
+        self.streams = Streams(storage_from(settings, reactor, budget), reactor)
+        self._fronts = Fronts(self.streams, settings, reactor, self.obstacle, budget)
         self.tree: IResource = self._fronts.tree
 
     @property
@@ -79,7 +82,27 @@ class Daemon(Service):
             self.privilegedStartService()
         Service.startService(self)
         _log.info("Listening on {places}.", places=self.listeners.describe())
+        self._log_budget()
         return self.streams.take_up(PATIENCE, self._reactor).addCallbacks(self._serving, self._not_opened)
+
+    def _log_budget(self) -> None:
+        budget, wanted = self._budget, self._settings.limits.max_connections
+        if budget is None:
+            return
+        if budget.connections < wanted:
+            _log.warn(
+                "The process may open {limit} files, so at most {connections} connections are served, and not the "
+                "{wanted} of limits.max_connections. Raise the limit (ulimit -n, or LimitNOFILE= of a systemd unit).",
+                limit=budget.limit,
+                connections=budget.connections,
+                wanted=wanted,
+            )
+        else:
+            _log.info(
+                "The process may open {limit} files; at most {connections} connections are served.",
+                limit=budget.limit,
+                connections=budget.connections,
+            )
 
     def startService(self) -> None:
         self.start().addErrback(self._not_served)

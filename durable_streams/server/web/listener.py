@@ -6,6 +6,7 @@ import typing
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from functools import partial
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,6 +15,7 @@ from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, I
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.protocols.policies import WrappingFactory
 from twisted.web.server import Site
 from zope.interface import implementer
 
@@ -33,6 +35,7 @@ class ChannelSettings(Struct, frozen=True, gc=False):
     What connections may do; times are whole seconds.
 
     :ivar connections: how many of them there may be.
+    :ivar refusals: how many over that are left the time to read why they are refused.
     :ivar protocols: what they speak, by ALPN's names, best first: ``http/1.1``, and ``h2`` over TLS.
     :ivar header_timeout: from the first byte of a request to the last of its headers.
     :ivar body_timeout: without a byte of a body.
@@ -42,6 +45,7 @@ class ChannelSettings(Struct, frozen=True, gc=False):
 
     intake: IntakeLimits = IntakeLimits()
     connections: int = 10_000
+    refusals: int = 100
     protocols: tuple[bytes, ...] = (b"http/1.1",)
     header_timeout: int = 15
     body_timeout: int = 30
@@ -118,10 +122,14 @@ class ChannelFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         if len(self._channels) >= self.settings.connections or self.draining:
-            self.refused += 1
-            return Refusal(self)
+            return self.refusal()
         self.accepted += 1
         return Negotiation(self)
+
+    def refusal(self) -> Protocol:
+        """Make what answers a connection over the limit."""
+        self.refused += 1
+        return Refusal(self)
 
     @property
     def connections(self) -> int:
@@ -195,3 +203,23 @@ class ChannelFactory(Factory):
     def _if_there(self, channel: Member, do: Callable[[Member], object]) -> None:
         if channel in self._channels:
             do(channel)
+
+
+class LimitedFactory(WrappingFactory):
+    """
+    Connections of another factory, so many and no more.
+
+    :param refusal: makes what answers one more.
+    """
+
+    noisy = False
+
+    def __init__(self, wrapped: Any, most: int, refusal: Callable[[], Protocol]) -> None:
+        super().__init__(wrapped)
+        self._most = most
+        self._refusal = refusal
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        if len(self.protocols) >= self._most:
+            return self._refusal()
+        return super().buildProtocol(addr)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, ISSLTransport, ITCPTransport
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -23,9 +25,11 @@ from .telemetry import request_id
 if TYPE_CHECKING:
     from .listener import ChannelFactory
 
-#: How long a connection that is refused is left the time to read why, in seconds, and how many of them at a time.
+#: How long a connection that is refused is left the time to read why, in seconds.
 _LINGER: Final = 1
-_REFUSALS: Final = 100
+
+#: How much of what a client has sent is read when there is no time to read all, in bytes.
+_AT_ONCE: Final = 65_536
 
 _log = Logger()
 
@@ -133,13 +137,27 @@ class Refusal(Protocol):
 
     def connectionMade(self) -> None:
         self._factory.refusals += 1
-        if self._factory.refusals > _REFUSALS:
-            self.transport.abortConnection()
+        if self._factory.refusals > self._factory.settings.refusals:
+            self._refuse_at_once()
             return
         self._end = self._factory.clock.callLater(_LINGER, self.transport.abortConnection)
         # After a handshake there is somebody to tell, and it is known how.
         if self._is_known or not ISSLTransport.providedBy(self.transport):
             self._tell()
+
+    def _refuse_at_once(self) -> None:
+        """Answer and close: there are too many to let each end in its own time."""
+        transport: Any = self.transport
+        if not is_direct(transport):
+            transport.abortConnection()
+            return
+        # A socket that is closed with something unread is reset, and the answer may be lost with it.
+        with suppress(OSError):
+            transport.socket.recv(_AT_ONCE)
+        self._told = True
+        transport.writeSomeData(self._answer())
+        # Not in the reactor's next turn: as many as are accepted in this one would keep their descriptors until then.
+        transport.connectionLost(Failure(CONNECTION_DONE))
 
     def handshakeCompleted(self) -> None:
         self._tell()
@@ -161,13 +179,21 @@ class Refusal(Protocol):
             self.transport.write(goodbye())
             self.transport.loseConnection()
             return
+        self.transport.write(self._answer())
+        if is_direct(self.transport):
+            # A client that is still sending would never read this if the socket were closed under it.
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
+
+    def _answer(self) -> bytes:
         began_at = perf_counter()
         operations = self._factory.operations
         number = next_number()
         answer = operations.answers.error(None, self._error)
         operations.telemetry.answered(caller_on(self.transport, operations.proxies.trusts), number, answer, began_at)
         assert isinstance(answer.body, bytes)
-        self.transport.write(
+        return (
             STATUS_LINES[answer.status]
             + self._factory.date_line
             + answer.head
@@ -176,8 +202,3 @@ class Refusal(Protocol):
             + b"Content-Length: %d\r\n\r\n" % len(answer.body)
             + answer.body
         )
-        if is_direct(self.transport):
-            # A client that is still sending would never read this if the socket were closed under it.
-            self.transport.loseWriteConnection()
-        else:
-            self.transport.loseConnection()
