@@ -157,6 +157,7 @@ SHARED: Final = frozenset(
         "kept",
         "measuring",
         "metadata",
+        "name_index",
         "ownership",
         "ranges",
         "readonly",

@@ -173,9 +173,15 @@ class IStorage(Interface):
         Remove expired streams, ``most`` of them at the most, and say how many.
         """
 
-    def statuses(now: float) -> NowOrLater[list[StreamStatus]]:
+    def statuses(now: float, after: str = "", max_count: int = 1000) -> NowOrLater[list[StreamStatus]]:
         """
-        Describe all streams, in the order of their names.
+        Describe a page of all streams, in the order of their names.
+
+        The time that it takes grows with ``max_count``, not with the number of streams. Each page is a state of its
+        own: a stream that is created or deleted between two of them is listed or not.
+
+        :param after: the last name of the page before; the first page has the first names.
+        :param max_count: how many streams at the most. If there are fewer, there are no more after them.
         """
 
     def close() -> NowOrLater[None]:

@@ -162,9 +162,9 @@ class Streams(Service):
         """Delete a stream; see :meth:`.IStorage.delete`."""
         return self._storage.delete(name, self._now())
 
-    def statuses(self) -> NowOrLater[list[StreamStatus]]:
-        """Describe all streams; see :meth:`.IStorage.statuses`."""
-        return self._storage.statuses(self._now())
+    def statuses(self, after: str = "", max_count: int = 1000) -> NowOrLater[list[StreamStatus]]:
+        """Describe a page of all streams; see :meth:`.IStorage.statuses`."""
+        return self._storage.statuses(self._now(), after, max_count)
 
     # Waiting
 

@@ -118,8 +118,8 @@ class LateStorage:
     def sweep(self, now: float, most: int) -> Deferred[int]:
         return self._later("sweep", lambda: self._inner.sweep(now, most))
 
-    def statuses(self, now: float) -> Deferred[list[StreamStatus]]:
-        return self._later("statuses", lambda: self._inner.statuses(now), at_once=True)
+    def statuses(self, now: float, after: str = "", max_count: int = 1000) -> Deferred[list[StreamStatus]]:
+        return self._later("statuses", lambda: self._inner.statuses(now, after, max_count), at_once=True)
 
     def close(self) -> Deferred[None]:
         def close() -> None:

@@ -39,6 +39,9 @@ T = TypeVar("T")
 #: How much of a stream a tail gives in one reading, in bytes; an append that is larger comes whole.
 TAIL_PIECE = 65_536
 
+#: How many streams are described in one turn of the reactor.
+_LIST_PAGE = 500
+
 _Statuses: TypeAlias = list[StreamStatus]
 
 
@@ -280,8 +283,8 @@ class StreamService(Service):
         return self._run(name, self.streams.status)
 
     def list(self) -> Deferred[_Statuses]:
-        """Describe all streams, in the order of their names."""
-        return self._run(None, lambda _: self.streams.statuses())
+        """Describe all streams, in the order of their names; a page at a time, between which others have their turn."""
+        return self._run(None, lambda _: self._list())
 
     # How it is done
 
@@ -346,6 +349,14 @@ class StreamService(Service):
             media = facts.media_type
         wire = wire_data(data, media == JSON_TYPE)
         return await settle(self.streams.append(name, Append(media, wire, close, sequence, writer)))
+
+    async def _list(self) -> _Statuses:
+        found = page = await settle(self.streams.statuses("", _LIST_PAGE))
+        while len(page) == _LIST_PAGE:
+            await self.streams.turns.turn()
+            page = await settle(self.streams.statuses(page[-1].facts.name, _LIST_PAGE))
+            found += page
+        return found
 
     async def _read(self, name: str, offset: str | Offset, limit: int) -> Reading:
         return reading_of(await read_appends(self.streams, name, _place(offset), limit))

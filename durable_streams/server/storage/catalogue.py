@@ -5,7 +5,7 @@ All of it is in memory and all of it at once: a provider has one catalogue, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from math import inf
@@ -46,6 +46,7 @@ from ..protocol.messages import first_data
 from ..protocol.offsets import locate
 from ..protocol.writing import is_new
 from .metadata import stream_size, writers_size
+from .name_index import NameIndex
 
 #: How many writers a stream forgets at the most when it takes in a new one. More than one, so that their number shrinks
 #: after the limit was lowered; few, so that the change that records them stays small.
@@ -178,6 +179,7 @@ class Catalogue(Generic[S]):
         self._entry_type = entry_type
         self._listener: ICommitListener = Silence()  # type: ignore[assignment]
         self._streams: dict[str, S] = {}
+        self._names = NameIndex()
         self._last_id = 0
         self._bytes = 0
         self._metadata = 0
@@ -235,9 +237,13 @@ class Catalogue(Generic[S]):
             raise StreamNotFound(facts.name)
         return stream
 
-    def _present(self, now: float) -> list[S]:
-        """List the streams that can be found, in the order of their names."""
-        return [stream for _, stream in sorted(self._streams.items()) if not stream.deleted and now < stream.deadline]
+    def _present(self, now: float, after: str) -> Iterator[S]:
+        """Iterate over the streams that can be found and whose names are after another, in the order of their names."""
+        streams = self._streams
+        for name in self._names.after(after):
+            stream = streams[name]
+            if not stream.deleted and now < stream.deadline:
+                yield stream
 
     def _status(self, stream: S) -> StreamStatus:
         return StreamStatus(
@@ -287,6 +293,7 @@ class Catalogue(Generic[S]):
         stream.metadata = stream_size(stream.facts, stream.config, stream.sequence, stream.writers)
         self._metadata += stream.metadata
         self._streams[stream.facts.name] = stream
+        self._names.add(stream.facts.name)
         if stream.deadline != inf:
             heappush(self._deadlines, (stream.deadline, stream.facts.id, stream))
 
@@ -424,6 +431,7 @@ class Catalogue(Generic[S]):
         gone: S | None = stream
         while gone is not None and gone.deleted and not gone.forks:
             del self._streams[gone.facts.name]
+            self._names.remove(gone.facts.name)
             self._bytes -= gone.size
             self._unwritten -= gone.size
             self._metadata -= gone.metadata

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, TypeVar
 from zlib import crc32
 
@@ -99,8 +100,8 @@ class CommittedStorage(Ranges[K]):
     def sweep(self, now: float, most: int) -> NowOrLater[int]:
         return self._attempt(self._sweep_committed, "", now, most)
 
-    def statuses(self, now: float) -> NowOrLater[list[StreamStatus]]:
-        return self._attempt(self._describe_all, "", now)
+    def statuses(self, now: float, after: str = "", max_count: int = 1000) -> NowOrLater[list[StreamStatus]]:
+        return self._attempt(self._describe_page, "", now, after, max_count)
 
     def close(self) -> Deferred[None]:
         if self._closing is None:
@@ -267,10 +268,11 @@ class CommittedStorage(Ranges[K]):
     def _describe(self, name: str, now: float) -> StreamStatus:
         return self._status(self._shown(name, now))
 
-    def _describe_all(self, _: str, now: float) -> list[StreamStatus]:
+    def _describe_page(self, _: str, now: float, after: str, max_count: int) -> list[StreamStatus]:
         if self._removal_lsn > self.committed_lsn and self._failed is None:
             raise NotYet(self._after(lambda: None))
-        return [self._status(stream) for stream in self._present(now) if stream.shown >= 0]
+        shown = (stream for stream in self._present(now, after) if stream.shown >= 0)
+        return [self._status(stream) for stream in islice(shown, max_count)]
 
     def _status(self, stream: K) -> StreamStatus:
         return StreamStatus(

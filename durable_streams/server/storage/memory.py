@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from itertools import islice
 
 from zope.interface import implementer
 
@@ -144,8 +145,8 @@ class MemoryStorage(Catalogue[_Stream]):
     def sweep(self, now: float, most: int) -> int:
         return self._sweep(now, most)
 
-    def statuses(self, now: float) -> list[StreamStatus]:
-        return [self._status(stream) for stream in self._present(now)]
+    def statuses(self, now: float, after: str = "", max_count: int = 1000) -> list[StreamStatus]:
+        return [self._status(stream) for stream in islice(self._present(now, after), max_count)]
 
     def close(self) -> None:
         """There is nothing to let go of."""

@@ -188,8 +188,8 @@ class Contract(_TestCase):
     async def status(self, name: str = "a") -> StreamStatus:
         return await settled(self.storage.status(name, self.now))
 
-    async def statuses(self) -> list[StreamStatus]:
-        return await settled(self.storage.statuses(self.now))
+    async def statuses(self, after: str = "", max_count: int = 1000) -> list[StreamStatus]:
+        return await settled(self.storage.statuses(self.now, after, max_count))
 
     async def names(self) -> list[str]:
         return [status.facts.name for status in await self.statuses()]

@@ -12,6 +12,7 @@ from ...model import (
     NOW,
     START,
     Chunk,
+    Fork,
     Lifetime,
     Offset,
     StreamConfig,
@@ -156,3 +157,44 @@ class Reading(Contract):
             await self.create(name, body=name.encode())
         self.assertEqual(await self.names(), sorted(names))
         self.assertEqual(await self.statuses(), [await self.status(name) for name in sorted(names)])
+
+    async def test_streams_are_listed_a_page_at_a_time(self) -> None:
+        names = ["a/b", "a", "\u00e9", "b", "\U0001f600", "a0", "A"]
+        for name in names:
+            await self.create(name)
+        names.sort()
+        for size in (1, 2, 3, 6, 7, 8):
+            listed: list[str] = []
+            while page := await self.statuses(listed[-1] if listed else "", size):
+                listed += [status.facts.name for status in page]
+                self.assertEqual(len(page), min(size, len(names) - len(listed) + len(page)))
+            self.assertEqual(listed, names)
+
+    async def test_a_page_begins_after_a_name_that_is_no_stream_s(self) -> None:
+        for name in ("a", "c", "e"):
+            await self.create(name)
+        for after, expected in (("b", ["c", "e"]), ("e", []), ("zz", []), ("A", ["a", "c", "e"])):
+            self.assertEqual([status.facts.name for status in await self.statuses(after)], expected)
+
+    async def test_pages_leave_out_what_is_expired_or_hidden_and_are_full_all_the_same(self) -> None:
+        for name in ("a", "c", "e", "g", "i"):
+            await self.create(name)
+        await self.create("b", StreamConfig("text/plain", Lifetime(ttl=1)))
+        await self.create("d", StreamConfig(fork=Fork("c")))
+        await self.delete("c")
+        await self.delete("g")
+        self.later(2)
+        self.assertEqual([status.facts.name for status in await self.statuses("", 3)], ["a", "d", "e"])
+        self.assertEqual([status.facts.name for status in await self.statuses("e", 3)], ["i"])
+
+    async def test_streams_created_and_deleted_between_pages_do_not_disturb_the_others(self) -> None:
+        for number in range(0, 40, 2):
+            await self.create(f"{number:02d}")
+        first = [status.facts.name for status in await self.statuses("", 10)]
+        await self.delete(first[-1])
+        await self.delete("38")
+        await self.create("17")
+        await self.create("19")
+        rest = [status.facts.name for status in await self.statuses(first[-1], 100)]
+        self.assertEqual(first, [f"{number:02d}" for number in range(0, 20, 2)])
+        self.assertEqual(rest, ["19", *(f"{number:02d}" for number in range(20, 38, 2))])
