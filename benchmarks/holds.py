@@ -39,7 +39,7 @@ PAUSE: Final = 0.002
 PIPELINED: Final = 200
 
 #: Starts twistd with a reactor that writes down each turn of more than two milliseconds.
-_WATCHED: Final = """
+WATCHED: Final = """
 import sys
 from time import thread_time
 from twisted.internet.epollreactor import EPollReactor
@@ -68,7 +68,7 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 class Served:
     """A server that runs, in a folder of its own."""
 
-    def __init__(self, mode: str, checkout: Path, folder: Path) -> None:
+    def __init__(self, mode: str, checkout: Path, folder: Path, program: str = WATCHED) -> None:
         with socket.socket() as probe:
             probe.bind((HOST, 0))
             self.port = int(probe.getsockname()[1])
@@ -82,7 +82,7 @@ class Served:
             "DS_LIMITS__MAX_STREAM_BYTES": str(1024 * MEBIBYTE),
             "PYTHONPATH": str(checkout),
         }
-        command = [sys.executable, "-c", _WATCHED, "-n", "--pidfile=", "durable-streams"]
+        command = [sys.executable, "-c", program, "-n", "--pidfile=", "durable-streams"]
         self._holds = folder / "holds"
         self._process = subprocess.Popen(
             command, cwd=folder, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -9,7 +9,7 @@ from durable_streams.server.errors import StreamsError
 from tests.support.cases import TEXT, FrontTestCase, each_way
 from tests.support.fronts import BASE, Peer, request, settings_with
 from tests.support.garbage import garbage, large_values, living
-from tests.support.http2 import Http2Peer
+from tests.support.http2 import Http2Front, Http2Peer
 from tests.support.tls import TLSFront
 
 BODY = b"x" * 100_000
@@ -104,8 +104,9 @@ class GoneTests(FrontTestCase):
 
     def check(self, found: list[object]) -> None:
         self.assertEqual(large_values(found, 4096), [])
+        self.assertEqual([each for each in found if type(each).__module__.startswith("durable_streams")], [])
 
-    def test_connections_leave_no_large_values_to_the_collector(self) -> None:
+    def test_connections_leave_nothing_to_the_collector(self) -> None:
         for way in ("leave", "reset"):
             self.come_and_go(way)
             with garbage() as found:
@@ -120,3 +121,32 @@ class GoneOverHttp1Tests(GoneTests):
 
 class GoneOverTlsTests(GoneTests):
     front_type = TLSFront
+
+
+class ResetTests(FrontTestCase):
+    """HTTP/2 requests that are reset while their connection stays."""
+
+    front_type = Http2Front
+
+    def test_requests_that_are_reset_leave_nothing_to_the_collector(self) -> None:
+        self.front.create("a", body=BODY)
+        peer = self.front.connect()
+        assert isinstance(peer, Http2Peer)
+        peer.keeps_up = False
+
+        def ask_and_reset() -> None:
+            asked = [
+                peer.ask("POST", BASE + "a", {**TEXT, "content-length": "2000000"}, BODY, is_all=False),
+                peer.ask("GET", BASE + "a"),
+                *(peer.ask("GET", BASE + f"a?offset={query}") for query in ("now&live=sse", "now&live=long-poll")),
+            ]
+            for stream_id in asked:
+                peer.h2.reset_stream(stream_id)
+            peer.pass_on()
+            self.front.pass_time(1)
+
+        ask_and_reset()
+        with garbage() as found:
+            ask_and_reset()
+        self.assertEqual(large_values(found), [])
+        self.assertEqual([each for each in found if type(each).__module__.startswith("durable_streams")], [])

@@ -57,6 +57,36 @@ class DurableTests(TestCase):
         self.assertEqual([each for each in found if isinstance(each, (StreamsError, FrameType))], [])
         self.assertEqual(large_values(found), [])
 
+    async def live(self, name: bytes) -> None:
+        """Let a stream be made, written, forked, read, and deleted."""
+        fork = {b"content-type": b"text/plain", b"stream-forked-from": name}
+        writer = {b"producer-id": b"p", b"producer-epoch": b"0", b"producer-seq": b"0"}
+        for method, each, query, more, body in (
+            (b"PUT", name, b"", {}, BODY),
+            (b"PUT", name, b"", {}, b""),
+            (b"POST", name, b"", writer, BODY),
+            (b"POST", name, b"", writer, BODY),
+            (b"PUT", name + b"fork", b"", fork, b""),
+            (b"POST", name + b"fork", b"", {}, BODY),
+            (b"GET", name + b"fork", b"", {}, b""),
+            (b"HEAD", name, b"", {}, b""),
+            (b"POST", name, b"", {b"stream-closed": b"true"}, b""),
+            (b"GET", name, b"offset=now&live=long-poll", {}, b""),
+            (b"DELETE", name, b"", {}, b""),
+            (b"DELETE", name + b"fork", b"", {}, b""),
+        ):
+            headers = {b"content-type": b"text/plain", **more}
+            answer = self.operations.perform(StreamRequest(method, b"/s/", each, query, headers, body))
+            answer = await answer if isinstance(answer, Deferred) else answer
+            self.assertLess(answer.status, 300, (method, each, answer.body))
+
+    async def test_streams_leave_nothing_to_the_collector(self) -> None:
+        await self.live(b"b")
+        with garbage() as found:
+            for number in range(10):
+                await self.live(b"%d" % number)
+        self.assertEqual(found, [])
+
     async def test_errors_of_the_service_leave_nothing_to_the_collector(self) -> None:
         def attempt() -> None:
             with self.assertRaises(StreamNotFound):

@@ -127,8 +127,9 @@ class Http2Channel(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._ended = True
-        # TLS would keep this, and its own buffers with it, in a reference cycle.
+        # These are reference cycles. TLS would keep this, and its own buffers with it; h2 its tables.
         self.transport.unregisterProducer()
+        getattr(self.h2, "_frame_dispatch_table", {}).clear()
         self.factory.left(self)
         for exchange in list(self.exchanges.values()):
             exchange.lost()
