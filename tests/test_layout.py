@@ -154,6 +154,7 @@ SHARED: Final = frozenset(
         "directory_watch",
         "disk",
         "findings",
+        "frontier",
         "kept",
         "measuring",
         "metadata",

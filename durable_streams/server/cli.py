@@ -21,7 +21,7 @@ from .release import DISTRIBUTION, version_of_server
 from .storage.file.checking import check_files
 from .storage.file.storage import KIND, VERSION
 from .storage.findings import Counts, Finding
-from .storage.ownership import FORMAT_FILE, LOCK_FILE, Format, StorageError, exposure, read_format
+from .storage.ownership import FORMAT_FILE, LOCK_FILE, NEW_FORMAT_FILE, Format, StorageError, exposure, read_format
 from .storage.readonly import ReadOnlyDisk
 
 #: What shows whose a data directory is when nothing says so: a name in it, and the kind of storage.
@@ -200,6 +200,11 @@ def _format(disk: ReadOnlyDisk, where: Path, found: Callable[[Finding], None]) -
         what = str(error)
     except OSError as error:
         raise _Refused(f"The file {where / FORMAT_FILE} can't be read: {error.strerror}.") from None
+    if form is None and FORMAT_FILE not in disk.names("") and NEW_FORMAT_FILE in disk.names(""):
+        raise _Refused(
+            f"{where} was not completed by the start that made it, so nothing is stored in it yet. Start the server on "
+            "it."
+        )
     if form is None:
         signs = [kind for name, kind in _SIGNS.items() if name in disk.names("")]
         if not signs:

@@ -199,6 +199,21 @@ class DamageTests(RefusalTestCase):
         self.assertIn(f"journal/{journal.name} can't be read at {position}: ", line)
         self.assertIn("Restore it from a backup.", line)
 
+    def test_at_the_end_of_a_killed_servers_journal(self) -> None:
+        journal = self.fill()
+        data = journal.read_bytes()
+        last = len(data.rstrip(b"\0")) // _BLOCK * _BLOCK
+        self.flip(journal, last + 60)
+        self.assertIn("with change 20, and change 21 was on the disk", self.refusal())
+        journal.write_bytes(data[:last])
+        self.assertIn("with change 20, and change 21 was on the disk", self.refusal())
+        for emptied in (b"", bytes(len(data)), None):
+            if emptied is None:
+                journal.unlink()
+            else:
+                journal.write_bytes(emptied)
+            self.assertIn("The journal has no segment that can be read", self.refusal())
+
     def test_at_the_beginning_of_a_segment(self) -> None:
         journal = self.fill()
         self.flip(journal, 20)
@@ -235,12 +250,14 @@ class DamageTests(RefusalTestCase):
 
     def test_the_end_that_nobody_was_told_of_is_left_out(self) -> None:
         journal = self.fill()
-        size = len(journal.read_bytes().rstrip(b"\0"))
-        last = size // _BLOCK * _BLOCK
-        self.flip(journal, last + 60)
+        data = journal.read_bytes()
+        last = len(data.rstrip(b"\0")) // _BLOCK * _BLOCK
+        with journal.open("r+b") as file:
+            file.seek(last + _BLOCK)
+            file.write(data[last : last + 60])
         with self.daemon() as daemon:
             body = daemon.read("damaged")
-            self.assertEqual(body, b"".join(b"<%d>" % number for number in range(19)))
+            self.assertEqual(body, b"".join(b"<%d>" % number for number in range(20)))
             self.assertIn("that was not finished and that nobody was told of", daemon.log())
 
     def test_a_stray_file_is_set_aside(self) -> None:

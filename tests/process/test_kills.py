@@ -44,7 +44,10 @@ DATABASE = {
 _BEFORE_ANOTHER = ("/make", "/reserve", "/begin", "/insert")
 
 #: What it does to an empty directory, besides.
-BEGINNING = ["FORMAT.new/make", "FORMAT.new/write", "FORMAT.new/sync", "FORMAT/rename", "top/folder"]
+BEGINNING = [
+    *("FORMAT.new/make", "FORMAT.new/write", "FORMAT.new/sync", "FORMAT/rename", "top/folder"),
+    *("FRONTIER/make", "FRONTIER/write", "FRONTIER/sync"),
+]
 
 
 class RandomKillTests(SynchronousTestCase):

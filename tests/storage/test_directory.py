@@ -165,7 +165,7 @@ class ExposedDirectoryTests(SynchronousTestCase):
         self.directory.mkdir(exist_ok=True)
         self.directory.chmod(mode)
         disk = RealDisk(self.directory)
-        take(disk, "file", 1, "here")
+        take(disk, "file", 1, "here", ())
         disk.unlock()
         return [str(event["what"]) for event in self.events if event["log_level"].name == "warn"]
 
@@ -184,7 +184,7 @@ class FormatTests(SynchronousTestCase):
             directory = Path(self.mktemp())
             directory.mkdir()
             (directory / FORMAT_FILE).write_text(f'{{"storage":"file","version":{version}}}\n')
-            error = self.assertRaises(StorageError, take, RealDisk(directory), "file", 1, "here")
+            error = self.assertRaises(StorageError, take, RealDisk(directory), "file", 1, "here", ())
             self.assertIn(f"is in format {version} of the file storage, which does not exist", str(error))
 
     def test_links_in_the_place_of_lock_and_format_are_not_followed(self) -> None:
@@ -195,7 +195,7 @@ class FormatTests(SynchronousTestCase):
             (directory / name).symlink_to(target)
             disk = RealDisk(directory)
             try:
-                take(disk, "file", 1, "here")
+                take(disk, "file", 1, "here", ())
             except OSError as error:
                 self.assertIn("symbolic links", str(error))
             disk.unlock()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -12,10 +13,25 @@ from twisted.logger import Logger
 from ..errors import StorageDamaged, StorageError
 from .disk import Disk
 
-__all__ = ["FORMAT_FILE", "LOCK_FILE", "Format", "StorageDamaged", "StorageError", "exposure", "read_format", "take"]
+__all__ = [
+    "FORMAT_FILE",
+    "LOCK_FILE",
+    "NEW_FORMAT_FILE",
+    "Format",
+    "StorageDamaged",
+    "StorageError",
+    "complete",
+    "exposure",
+    "is_complete",
+    "read_format",
+    "take",
+]
 
 FORMAT_FILE: Final = "FORMAT"
 LOCK_FILE: Final = "LOCK"
+
+#: What the format file is called as long as the directory is not complete.
+NEW_FORMAT_FILE: Final = "FORMAT.new"
 
 _log = Logger()
 
@@ -27,11 +43,15 @@ class Format(Struct, frozen=True):
     version: int
 
 
-def take(disk: Disk, kind: str, version: int, where: str) -> None:
+def take(disk: Disk, kind: str, version: int, where: str, parts: Collection[str]) -> None:
     """
-    Lock a data directory, and see that it is one of this kind; a new one becomes one.
+    Lock a data directory, and see that it is one of this kind, or can become one.
+
+    A new one is complete when :func:`complete` was called. Until then nothing is stored in it, and what it should have
+    may be missing.
 
     :param where: what it is called in messages.
+    :param parts: the names of what the storage makes in it.
     :raises StorageError: it is another's, of another kind, of a later version, or no data directory at all.
     """
     disk.make_folder("")
@@ -46,7 +66,7 @@ def take(disk: Disk, kind: str, version: int, where: str) -> None:
             "to another directory."
         )
     try:
-        _check_format(disk, kind, version, where)
+        _check_format(disk, kind, version, where, parts)
     except BaseException:
         disk.unlock()
         raise
@@ -63,40 +83,39 @@ def exposure(disk: Disk, where: str) -> tuple[str, str] | None:
     return what, f"Run chmod o-w {where}."
 
 
-def read_format(disk: Disk) -> Format | None:
+def read_format(disk: Disk, name: str = FORMAT_FILE) -> Format | None:
     """
     Say what a data directory is; None, if it does not say.
 
     :raises StorageError: what it says can't be understood.
     """
-    if FORMAT_FILE not in disk.names(""):
+    if name not in disk.names(""):
         return None
-    file = disk.open(FORMAT_FILE)
+    file = disk.open(name)
     try:
         return msgspec.json.decode(file.read(0, 4096), type=Format)
     except msgspec.DecodeError as error:
-        raise StorageError(f"The file {FORMAT_FILE} can't be understood: {error}. Restore it from a backup.") from None
+        raise StorageError(f"The file {name} can't be understood: {error}. Restore it from a backup.") from None
     finally:
         file.close()
 
 
-def _check_format(disk: Disk, kind: str, version: int, where: str) -> None:
+def is_complete(disk: Disk) -> bool:
+    """Return whether a data directory has all that a new one must have: then nothing may be missing any more."""
+    return FORMAT_FILE in disk.names("")
+
+
+def complete(disk: Disk) -> None:
+    """Mark a data directory as complete, once the storage has made what a new one must have."""
+    if not is_complete(disk):
+        disk.rename(NEW_FORMAT_FILE, FORMAT_FILE)
+        disk.sync_folder("")
+
+
+def _check_format(disk: Disk, kind: str, version: int, where: str, parts: Collection[str]) -> None:
     found = read_format(disk)
     if found is None:
-        others = [name for name in disk.names("") if name not in (LOCK_FILE, FORMAT_FILE + ".new", "lost+found")]
-        if others:
-            raise StorageError(
-                f"{where} has no {FORMAT_FILE} file and is not empty ({others[0]}), so it is no data directory of this "
-                "server. Set storage.data_dir to one that is, or to an empty one."
-            )
-        # It may be left of a start that was interrupted.
-        disk.remove(FORMAT_FILE + ".new")
-        file = disk.open(FORMAT_FILE + ".new", new=True)
-        file.write([msgspec.json.encode(Format(kind, version)) + b"\n"], 0)
-        file.sync()
-        file.close()
-        disk.rename(FORMAT_FILE + ".new", FORMAT_FILE)
-        disk.sync_folder("")
+        _begin(disk, Format(kind, version), where, parts)
     elif found.storage != kind:
         raise StorageError(
             f"{where} has the streams of a storage of the kind {found.storage}, not {kind}. Set storage.mode to that "
@@ -112,3 +131,39 @@ def _check_format(disk: Disk, kind: str, version: int, where: str) -> None:
             f"{where} is in format {found.version} of the {kind} storage; this server knows formats up to {version}. "
             "Use the server that wrote it, or a later one."
         )
+
+
+def _begin(disk: Disk, form: Format, where: str, parts: Collection[str]) -> None:
+    """Begin to make a data directory, or go on where an earlier start was interrupted."""
+    others = [name for name in disk.names("") if name not in (LOCK_FILE, NEW_FORMAT_FILE, "lost+found")]
+    left = NEW_FORMAT_FILE in disk.names("")
+    if left:
+        # A killed process may have left it with the operating system only.
+        file = disk.open(NEW_FORMAT_FILE)
+        try:
+            file.sync()
+            file.forget()
+        finally:
+            file.close()
+        disk.sync_folder("")
+    try:
+        begun = read_format(disk, NEW_FORMAT_FILE)
+    except StorageError:
+        # It was not written to the end, and nothing is made before that.
+        begun = None
+    if begun == form and set(others) <= set(parts):
+        return
+    if others:
+        raise StorageError(
+            f"{where} has no {FORMAT_FILE} file and is not empty ({others[0]}), so it is no data directory of this "
+            "server. Set storage.data_dir to one that is, or to an empty one."
+        )
+    if left:
+        disk.remove(NEW_FORMAT_FILE)
+    file = disk.open(NEW_FORMAT_FILE, new=True)
+    try:
+        file.write([msgspec.json.encode(form) + b"\n"], 0)
+        file.sync()
+    finally:
+        file.close()
+    disk.sync_folder("")

@@ -16,6 +16,7 @@ from durable_streams.server.storage.file.checking import check_files
 from durable_streams.server.storage.file.frames import BLOCK, HEADER_SIZE, read_header
 from durable_streams.server.storage.file.places import INDEX_ENTRY_SIZE
 from durable_streams.server.storage.findings import Counts, Finding
+from durable_streams.server.storage.frontier import FRONTIER_FILE
 from durable_streams.server.storage.ownership import StorageDamaged
 from durable_streams.server.storage.readonly import ReadOnlyDisk
 
@@ -217,17 +218,66 @@ class JournalTests(CheckTestCase):
 
     async def test_a_torn_end_is_no_damage(self) -> None:
         path = self.directory / JOURNAL
+        data = bytearray(path.read_bytes())
         last = self.batches()[-1]
-        flip(path, last + HEADER_SIZE + 3)
-        self.assert_one(False, f"{JOURNAL} at {last}", "a write that was not finished")
-        self.assertEqual((10, 30, sum(BYTES) - 3), (self.counts.streams, self.counts.appends, self.counts.bytes))
-        self.assertEqual(b"it isnevertoolate", (await contents(self.directory))["late"])
+        data[last + BLOCK : last + BLOCK + 50] = data[last : last + 50]
+        path.write_bytes(data)
+        self.assert_one(False, f"{JOURNAL} at {last + BLOCK}", "a write that was not finished")
+        self.assertEqual((10, 31, sum(BYTES)), (self.counts.streams, self.counts.appends, self.counts.bytes))
+        self.assertEqual(b"it isnevertoolatefor", (await contents(self.directory))["late"])
 
-    async def test_a_cut_end_shows_in_nothing(self) -> None:
+    async def test_a_torn_end_that_was_on_the_disk_is_damage(self) -> None:
+        last = self.batches()[-1]
+        flip(self.directory / JOURNAL, last + HEADER_SIZE + 3)
+        found = [finding for finding in self.check() if finding.serious]
+        self.assert_told(found[0], True, f"{JOURNAL} at {last}", "Changes 36 to 36 were on the disk")
+        await self.assert_refused_or_whole()
+
+    async def test_a_cut_end_is_damage(self) -> None:
+        path = self.directory / JOURNAL
+        for position in (self.batches()[-1], self.batches()[3], BLOCK):
+            path.write_bytes(path.read_bytes()[:position])
+            found = [finding for finding in self.check() if finding.serious]
+            self.assert_told(found[0], True, f"{JOURNAL} at {position}", "to 36 were on the disk")
+            await self.assert_refused_or_whole()
+
+    async def test_a_last_segment_that_is_removed_or_emptied_is_damage(self) -> None:
+        storage = opened(self.directory)
+        storage._mover.stop()
+        await append(storage, "late", b"more")
+        await storage.close()
+        last = max((self.directory / "journal").iterdir())
+        size = last.stat().st_size
+        for emptied in (b"", bytes(size), None):
+            if emptied is None:
+                last.unlink()
+            else:
+                last.write_bytes(emptied)
+            self.assert_one(True, f"journal/{last.name}", "is missing, or has lost its beginning", "change")
+            await self.assert_refused_or_whole()
+
+    async def test_a_cut_end_shows_in_nothing_without_a_frontier(self) -> None:
         path = self.directory / JOURNAL
         path.write_bytes(path.read_bytes()[: self.batches()[-1]])
+        (self.directory / FRONTIER_FILE).unlink()
         self.assertEqual([], self.check())
         self.assertEqual(30, self.counts.appends)
+        self.assertEqual(b"it isnevertoolate", (await contents(self.directory))["late"])
+
+    async def test_a_directory_without_its_journal_is_not_begun_anew(self) -> None:
+        directory = Path(self.mktemp())
+        storage = opened(directory)
+        await create(storage, "a", b"one")
+        await storage.close()
+        for names in (["journal"], ["journal", FRONTIER_FILE]):
+            for name in names:
+                path = directory / name
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            self.assertIn("always is one: all streams are missing", checked(directory)[1][0].what)
+            self.assertIn("is never without one", str(self.assertRaises(StorageDamaged, opened, directory)))
 
     async def test_the_opening(self) -> None:
         flip(self.directory / JOURNAL, 20)

@@ -12,8 +12,10 @@ import msgspec
 
 from ...model import Lifetime, StreamConfig
 from ..findings import Counts, Finding
+from ..frontier import ADVICE, read_frontier
 from ..ownership import StorageError
-from .schema import DATABASE, check_format, connect, refusal_of
+from ..readonly import ReadOnlyDisk
+from .schema import DATABASE, check_format, committed_lsn, connect, is_empty, refusal_of
 
 _RESTORE: Final = "Restore the database from a backup."
 _SALVAGE: Final = f"The sqlite3 shell's .recover can save what is readable of {DATABASE}. {_RESTORE}"
@@ -40,10 +42,13 @@ def check_acid(directory: Path, found: Callable[[Finding], None]) -> Counts:
         try:
             check_format(connection)
             refusal = refusal_of(connection)
-            if refusal is not None:
+            if refusal is None and is_empty(connection):
+                found(Finding(True, DATABASE, "The database is empty: it has no tables.", _RESTORE))
+            elif refusal is not None:
                 found(Finding(True, DATABASE, *refusal))
             else:
                 _check(connection, counts, found)
+                _check_frontier(ReadOnlyDisk(directory), committed_lsn(connection), found)
         finally:
             connection.close()
     except StorageError as error:
@@ -87,6 +92,16 @@ def _check(connection: sqlite3.Connection, counts: Counts, found: Callable[[Find
         if stream_id not in tails and stream_id not in leftovers:
             advice = "They can be deleted, and do no harm."
             found(Finding(False, f"{table}, stream {stream_id}", "These rows belong to no stream.", advice))
+
+
+def _check_frontier(disk: ReadOnlyDisk, lsn: int, found: Callable[[Finding], None]) -> None:
+    mark = read_frontier(disk)
+    if mark.lsn > lsn:
+        what = (
+            f"The database ends with change {lsn}, and change {mark.lsn} was on the disk: {DATABASE}-wal is missing or "
+            "was cut, or the database is an older copy."
+        )
+        found(Finding(True, DATABASE, what, ADVICE))
 
 
 def _wrong_with(config: str, lifetime: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ from ...model import Lifetime, StreamConfig, WriterState
 from ...protocol.lifetimes import deadline
 from ..catalogue import facts_of
 from ..ownership import StorageDamaged
+from .schema import committed_lsn
 from .stream import AcidStream
 
 _config: Final = msgspec.json.Decoder(StreamConfig).decode
@@ -25,10 +26,12 @@ class Loaded(Struct):
 
     :ivar streams: all of them, hidden ones too, as readers may see them.
     :ivar last_id: the greatest id that a stream has had.
+    :ivar lsn: the number of the last change.
     """
 
     streams: list[AcidStream]
     last_id: int
+    lsn: int
 
 
 def load(connection: sqlite3.Connection, loaded_at: float) -> Loaded:
@@ -63,7 +66,7 @@ def load(connection: sqlite3.Connection, loaded_at: float) -> Loaded:
     last_id = connection.execute("SELECT max(value) FROM numbers WHERE name = 'last_id'").fetchone()[0]
     if last_id is None:
         raise StorageDamaged("it is not known which ids streams have had.")
-    return Loaded(list(streams.values()), last_id)
+    return Loaded(list(streams.values()), last_id, committed_lsn(connection))
 
 
 def _stream(row: tuple[Any, ...], loaded_at: float) -> AcidStream:

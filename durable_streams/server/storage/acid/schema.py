@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ..disk import Disk
+from ..frontier import ADVICE, FRONTIER_FILE, read_frontier
 from ..ownership import StorageDamaged, StorageError
 
 KIND: Final = "acid"
@@ -14,6 +15,9 @@ VERSION: Final = 1
 
 #: The name of the database in the data directory.
 DATABASE: Final = "acid.sqlite"
+
+#: The names of what the storage makes in a data directory.
+PARTS: Final = frozenset([DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal", FRONTIER_FILE])
 
 #: Tells a database of this server's from others (``PRAGMA application_id``): "DStr".
 _APPLICATION: Final = 0x44537472
@@ -77,12 +81,16 @@ def connect(path: Path | str, read_only: bool = False) -> sqlite3.Connection:
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
-def prepare(connection: sqlite3.Connection) -> None:
+def prepare(connection: sqlite3.Connection, new: bool) -> None:
     """
     Make it keep its promises, and lay out the tables if there are none.
 
+    :param new: whether the data directory is new, so that the database may be empty.
+    :raises StorageDamaged: it is empty, and should not be.
     :raises StorageError: the database is not ours, or in another format, or SQLite is too old for it.
     """
+    if not new and is_empty(connection):
+        raise StorageDamaged("it is empty, and all streams are missing with its tables")
     if sqlite3.sqlite_version_info < _SQLITE:
         raise StorageError(
             f"SQLite {sqlite3.sqlite_version} is too old for the acid storage. Use a Python with SQLite "
@@ -98,7 +106,7 @@ def prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_size_limit = 67108864")
     # Some builds of SQLite write zeros over all that is deleted, as much as it was.
     connection.execute("PRAGMA secure_delete = FAST")
-    if _is_empty(connection):
+    if is_empty(connection):
         connection.executescript(
             f"BEGIN; {_TABLES} PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
         )
@@ -110,7 +118,7 @@ def refusal_of(connection: sqlite3.Connection) -> tuple[str, str] | None:
 
     One without any tables can: it is yet to be laid out.
     """
-    if _is_empty(connection):
+    if is_empty(connection):
         return None
     application, version = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
@@ -148,7 +156,38 @@ def _other_format(version: int) -> tuple[str, str] | None:
     return None
 
 
-def _is_empty(connection: sqlite3.Connection) -> bool:
+def committed_lsn(connection: sqlite3.Connection) -> int:
+    """Return the number of the last change that a database has; 0 if no change was numbered in it yet."""
+    row = connection.execute("SELECT value FROM numbers WHERE name = 'lsn'").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def check_frontier(disk: Disk, path: Path) -> None:
+    """
+    See that no change is missing from the end of a database, which is not open, and change nothing.
+
+    :raises StorageDamaged: some are, as when its write-ahead log was removed or cut.
+    :raises sqlite3.DatabaseError: it can't be read.
+    """
+    mark = read_frontier(disk)
+    if not mark.lsn:
+        return
+    connection = connect(path, read_only=True)
+    try:
+        if refusal_of(connection) is not None:
+            return
+        lsn = 0 if is_empty(connection) else committed_lsn(connection)
+    finally:
+        connection.close()
+    if lsn < mark.lsn:
+        raise StorageDamaged(
+            f"it ends with change {lsn}, and change {mark.lsn} was on the disk: its write-ahead log {path.name}-wal is "
+            f"missing or was cut, or the database is an older copy. {ADVICE}"
+        )
+
+
+def is_empty(connection: sqlite3.Connection) -> bool:
+    """Return whether a database has no tables."""
     return not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
 
 

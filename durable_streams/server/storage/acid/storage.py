@@ -23,11 +23,12 @@ from ..changes import Change
 from ..committing import NotYet
 from ..directory_watch import DirectoryWatch
 from ..disk import RealDisk
-from ..ownership import StorageDamaged, StorageError, take
+from ..frontier import Frontier
+from ..ownership import StorageDamaged, StorageError, complete, is_complete, take
 from ..workers import ThreadWorker, Worker
 from .loading import Loaded, load
 from .reading import Reading
-from .schema import DATABASE, KIND, VERSION, connect, prepare, sync_log
+from .schema import DATABASE, KIND, PARTS, VERSION, check_frontier, connect, prepare, sync_log
 from .stream import AcidStream
 from .transactions import collect_leftovers, free_bytes, log_bytes
 from .undone import FULL, Undone, attempt, pauses, reason_of
@@ -81,6 +82,7 @@ class AcidStorage(Reading):
         self._directory = None if directory is None else Path(directory)
         self._disk: RealDisk | None = None
         self._watch: DirectoryWatch | None = None
+        self._frontier: Frontier | None = None
         self._database: sqlite3.Connection
         self._here = threading.local()
         self._reading: list[sqlite3.Connection] = []
@@ -108,14 +110,15 @@ class AcidStorage(Reading):
             return
         if self._directory is None:
             self._database = connect(":memory:")
-            prepare(self._database)
+            prepare(self._database, new=True)
         else:
             self._disk = RealDisk(self._directory)
             where = str(self._directory)
             self._watch = DirectoryWatch(self._disk, self._writer, self._clock, where, self.directory_moved)
-            take(self._disk, KIND, VERSION, str(self._directory))
+            take(self._disk, KIND, VERSION, where, PARTS)
             try:
                 self._take_up(self._disk, self._directory / DATABASE)
+                complete(self._disk)
             except BaseException:
                 self._disk.unlock()
                 raise
@@ -124,14 +127,24 @@ class AcidStorage(Reading):
     def _take_up(self, disk: RealDisk, path: Path) -> None:
         began_at = monotonic()
         try:
+            new = not is_complete(disk)
             sync_log(disk, path)
-            if not path.exists():
+            if DATABASE not in disk.names(""):
+                if not new:
+                    raise StorageDamaged("it is missing, and all streams with it")
                 # SQLite would let others read it.
                 disk.open(DATABASE, new=True).close()
+                disk.sync_folder("")
+            check_frontier(disk, path)
             self._database = connect(path)
             try:
-                prepare(self._database)
-                self._take_over(load(self._database, self._clock.seconds()))
+                prepare(self._database, new)
+                loaded = load(self._database, self._clock.seconds())
+                self.committed_lsn = loaded.lsn
+                self._take_over(loaded)
+                self._frontier = Frontier(disk)
+                self._frontier.open()
+                self._frontier.secure(0, loaded.lsn)
             except BaseException:
                 self._database.close()
                 raise
@@ -193,6 +206,8 @@ class AcidStorage(Reading):
         self._writer.close()
         if self._opened:
             self._database.close()
+            if self._frontier is not None:
+                self._frontier.close()
         if self._disk is not None and self._opened:
             self._disk.unlock()
 
@@ -250,8 +265,15 @@ class AcidStorage(Reading):
 
     def _commit(self, changes: Sequence[Change], lsn: int, most: int) -> Deferred[None]:
         self._grow(log_bytes(changes, most))
-        done = self._writer.do(partial(attempt, self._database, changes, self._clock.seconds()))
+        done = self._writer.do(partial(self._attempt_batch, changes, lsn, self._clock.seconds()))
         return done.addCallback(self._written, changes)
+
+    def _attempt_batch(self, changes: Sequence[Change], lsn: int, now: float) -> int:
+        """Commit a batch, and note in the frontier that it is on the disk. In the writer's thread."""
+        free = attempt(self._database, changes, lsn, now)
+        if self._frontier is not None:
+            self._frontier.advance(lsn)
+        return free
 
     def _written(self, free: int, changes: Sequence[Change]) -> None:
         self._free_bytes = free

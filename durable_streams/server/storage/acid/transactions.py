@@ -32,15 +32,19 @@ _LOGGED_PAGE: Final = 4120
 _LOCAL: Final = 950
 
 
-def commit(connection: sqlite3.Connection, changes: Sequence[Change]) -> int:
+def commit(connection: sqlite3.Connection, changes: Sequence[Change], lsn: int) -> int:
     """
     Carry out some changes in one transaction.
 
+    :param lsn: the number of the last of them.
     :returns: how many bytes are free in the database's file.
     :raises sqlite3.Error: nothing of them is in the database; or, if it was the commit that failed, all or nothing.
     """
     with _transaction(connection):
         _insert(connection, changes)
+        connection.execute(
+            "INSERT INTO numbers VALUES ('lsn', ?) ON CONFLICT DO UPDATE SET value = excluded.value", (lsn,)
+        )
         return free_bytes(connection)
 
 
@@ -51,7 +55,8 @@ def log_bytes(changes: Iterable[Change], most: int) -> int:
     :param most: how many bytes the changes take by themselves.
     """
     streams: set[int] = set()
-    pages = 1
+    # That of the number of the last change, and one more.
+    pages = 2
     for change in changes:
         streams.add(change.id)
         if not isinstance(change, Removed) and len(change.data) > _LOCAL:

@@ -51,16 +51,17 @@ def reason_of(error: BaseException | None) -> StreamsError | None:
     return None
 
 
-def attempt(connection: sqlite3.Connection, changes: Sequence[Change], now: float) -> int:
+def attempt(connection: sqlite3.Connection, changes: Sequence[Change], lsn: int, now: float) -> int:
     """
     Commit some changes (:func:`.commit`), or find out what there is without them, before anything else is written.
 
+    :param lsn: the number of the last of them.
     :param now: the time, in seconds since 1970.
     :raises Undone: it can go on without them.
     :raises sqlite3.Error: what became of them is not known.
     """
     try:
-        return commit(connection, changes)
+        return commit(connection, changes, lsn)
     except sqlite3.Error as error:
         reason = reason_of(error)
         if reason is None or connection.in_transaction:

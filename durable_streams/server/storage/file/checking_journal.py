@@ -8,6 +8,8 @@ from typing import Final
 import msgspec
 
 from ..changes import Change, Made, Wrote
+from ..frontier import ADVICE, Mark, read_frontier
+from ..ownership import is_complete
 from . import checkpoint as checkpoints
 from . import journal
 from .checkpoint import Closing
@@ -39,25 +41,42 @@ class Past:
         """Read all segments that count."""
         numbers = [number for number in segment_numbers(self._report.disk) if number >= self._start]
         firsts = {number: first for number in numbers if (first := self._first_of(number)) is not None}
-        begun = False
+        begun = 0
+        mark = self._frontier()
         for number in numbers:
             path = journal.path_of(number)
             data = self._report.whole(path)
             opening = opening_of(data)
-            mark = None if opening is None else opening.number
-            found = [(position, header) for position, header, _ in whole_frames(data, mark)]
+            number_of_frames = None if opening is None else opening.number
+            found = [(position, header) for position, header, _ in whole_frames(data, number_of_frames)]
             if not found:
-                self._take_as_unused(path, data)
+                if number != mark.segment:
+                    self._take_as_unused(path, data)
                 continue
             floor = next((first - 1 for other, first in firsts.items() if other > number), 0)
-            self._check_opening(path, found, begun)
-            begun = True
+            self._check_opening(path, found, bool(begun))
+            begun = number
             if not floor and self._catalogue.complete:
                 floor = self._catalogue.known
+            if number == mark.segment:
+                floor = max(floor, mark.lsn)
             batches = [(position, header) for position, header in found if header.magic == BATCH]
             self._check_batches(path, data, batches, floor)
         if not begun:
             self._miss_all(numbers)
+        elif mark.lsn > self.last or mark.segment > begun:
+            what = "The last segment that was written to is missing, or has lost its beginning"
+            lost = (
+                f": changes {self.last + 1} to {mark.lsn}, at least, were on the disk" if mark.lsn > self.last else ""
+            )
+            self._report.damage(journal.path_of(mark.segment), f"{what}{lost}.", ADVICE)
+
+    def _frontier(self) -> Mark:
+        try:
+            mark = read_frontier(self._report.disk)
+        except OSError:
+            return Mark(0, 0)
+        return mark if mark.segment >= self._start else Mark(0, 0)
 
     def _first_of(self, number: int) -> int | None:
         """Say with which change a segment begins, if it says so."""
@@ -86,7 +105,12 @@ class Past:
             report.damage(
                 "the directory",
                 "There is neither a checkpoint nor a journal, but there are bytes of streams.",
-                "Do not start the server on it: it would take it for empty. " + RESTORE,
+                RESTORE,
+            )
+        elif is_complete(report.disk):
+            report.damage(
+                journal.FOLDER,
+                "There is no segment that can be read, and there always is one: all streams are missing.",
             )
 
     def _take_as_unused(self, path: str, data: bytes) -> None:

@@ -22,6 +22,7 @@ from ...errors import InsufficientStorage, Unavailable
 from ..changes import Change
 from ..committing import NotYet
 from ..disk import Disk, File, is_full
+from ..frontier import Frontier
 from ..shortages import RETRY_INTERVAL, SHORT, is_shortage
 from ..workers import Worker
 from .frames import BATCH, BLOCK, OPENING, Header, frame, frame_size
@@ -123,6 +124,7 @@ class Journal:
         self.durable_lsn = lsn
         self.size = 0
         # The worker's
+        self._frontier = Frontier(disk)
         self._segment: _Segment | None = None
         self._spare: _Segment | None = None
         # False when what a failed write or sync has left is not known: what came after it could contradict it.
@@ -150,6 +152,7 @@ class Journal:
             sizes, self._sizes = self._sizes, _SMALL_SIZES
             self._spare = self._make_segment(0)
             self._sizes = sizes
+        self._frontier.open()
         self._rotate()
         assert self._segment is not None
         self._left = self._segment.room - self._segment.position
@@ -313,6 +316,8 @@ class Journal:
         self._sound = True
         segment.position += size
         self._lsn = lsn
+        if self._durable:
+            self._frontier.advance(lsn)
         return Written(segment.room - segment.position, 0 if self._spare is None else self._spare.room, size)
 
     def _written(self, written: Written, lsn: int) -> None:
@@ -351,6 +356,7 @@ class Journal:
         segment.position = BLOCK
         self._segment = segment
         self._sound = True
+        self._frontier.secure(segment.number, self._lsn)
         if old is not None:
             try:
                 old.file.cut(old.position)
@@ -399,6 +405,8 @@ class Journal:
                 self._sound = False
                 self._segment.file.sync()
                 self._sound = True
+                if not self._durable:
+                    self._frontier.advance(self._lsn)
             return self._lsn
 
         def done(lsn: int) -> None:
@@ -414,3 +422,4 @@ class Journal:
             self._spare.file.close()
             self._disk.remove(path_of(self._spare.number))
         self._segment = self._spare = None
+        self._frontier.close()

@@ -19,8 +19,9 @@ from ...protocol.lifetimes import deadline
 from ..catalogue import facts_of
 from ..changes import Change, Made, Removed, Wrote
 from ..disk import Disk
+from ..frontier import ADVICE, FRONTIER_FILE, read_frontier
 from ..kept import Recent
-from ..ownership import FORMAT_FILE, LOCK_FILE, StorageDamaged
+from ..ownership import FORMAT_FILE, LOCK_FILE, NEW_FORMAT_FILE, StorageDamaged, is_complete
 from . import checkpoint as checkpoints
 from . import journal
 from .checkpoint import Closing, Held, MoreWriters
@@ -31,10 +32,11 @@ from .stream import FileStream
 
 SET_ASIDE: Final = "set-aside"
 
-#: What belongs at the top of a data directory.
-_KNOWN: Final = frozenset(
-    [FORMAT_FILE, LOCK_FILE, journal.FOLDER, checkpoints.FOLDER, PACKS, STREAMS, SET_ASIDE, "lost+found"]
-)
+#: What the storage makes at the top of a data directory.
+PARTS: Final = frozenset([journal.FOLDER, checkpoints.FOLDER, PACKS, STREAMS, SET_ASIDE, FRONTIER_FILE])
+
+#: What belongs there.
+_KNOWN: Final = PARTS | {FORMAT_FILE, NEW_FORMAT_FILE, LOCK_FILE, "lost+found"}
 
 _STREAM_FOLDER: Final = re.compile("[0-9a-f]{2}")
 
@@ -259,6 +261,7 @@ def load(disk: Disk, opened_at: float) -> Opened:
             f"The journal ends with change {replayed.lsn}, and change {rebuilding.known} was on the disk when the "
             "checkpoint was made. Restore the whole directory from a backup."
         )
+    check_frontier(disk, closing, replayed)
     streams = rebuilding.finish()
     check_places(disk, streams, closing.packs)
     return Opened(
@@ -272,6 +275,33 @@ def load(disk: Disk, opened_at: float) -> Opened:
         replayed,
         closing.segment,
     )
+
+
+def check_frontier(disk: Disk, closing: Closing, replayed: Replayed) -> None:
+    """
+    See that the end of the journal was not lost.
+
+    :raises StorageDamaged: it was.
+    """
+    if not replayed.segments:
+        if is_complete(disk):
+            raise StorageDamaged(
+                "The journal has no segment that can be read, and it is never without one. Restore the directory from "
+                f"a backup; if nothing was ever stored in it, remove the file {FORMAT_FILE}."
+            )
+        return
+    mark = read_frontier(disk)
+    last = replayed.segments[-1]
+    if mark.segment > last.number and mark.segment >= closing.segment:
+        raise StorageDamaged(
+            f"The journal segment {journal.path_of(mark.segment)}, which was the last that was written to, is missing "
+            f"or has lost its beginning. {ADVICE}"
+        )
+    if mark.lsn > replayed.lsn:
+        raise StorageDamaged(
+            f"The journal segment {journal.path_of(last.number)} ends at {last.end} with change {replayed.lsn}, and "
+            f"change {mark.lsn} was on the disk: the end of the segment is missing. {ADVICE}"
+        )
 
 
 def check_places(disk: Disk, streams: list[FileStream], packs: dict[int, int]) -> None:

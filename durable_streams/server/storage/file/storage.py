@@ -25,13 +25,13 @@ from ..committed import CommittedStorage
 from ..directory_watch import DirectoryWatch
 from ..disk import Disk, RealDisk, is_full
 from ..kept import Recent
-from ..ownership import StorageDamaged, take
+from ..ownership import StorageDamaged, complete, take
 from ..shortages import RETRY_INTERVAL, SHORT
 from ..workers import ThreadWorker, Worker
 from .files import OpenFiles
 from .journal import SEGMENT_SIZES, Journal, NothingWritten
 from .moving import Mover
-from .opening import Opened, open_directory
+from .opening import PARTS, Opened, open_directory
 from .places import (
     STREAMS,
     Content,
@@ -133,9 +133,10 @@ class FileStorage(CommittedStorage[FileStream]):
         """
         if self._opened:
             return
-        take(self._disk, KIND, VERSION, self._where)
+        take(self._disk, KIND, VERSION, self._where, PARTS)
         try:
             self._take_up(open_directory(self._disk, self._where, self._clock.seconds()))
+            complete(self._disk)
         except BaseException:
             self._disk.unlock()
             raise
