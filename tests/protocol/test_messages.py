@@ -199,6 +199,30 @@ class InvalidJsonTests(SynchronousTestCase):
             self.refused(b'["\\ud800",' + bad + b"]")
         self.assertIn("byte 10", self.refused(b'["\\ud800",NaN]'))
 
+    def test_each_escape_of_a_surrogate_is_kept_in_either_case(self) -> None:
+        escapes = [f"\\u{number:04x}" for number in range(0xD7F0, 0xE010)]
+        escapes += [escape.upper().replace("U", "u") for escape in escapes]
+        body = json.dumps(escapes).replace("\\\\", "\\").encode()
+        self.assertEqual(wire_form(body), body[1:-1] + b",")
+
+    def test_a_backslash_before_what_looks_like_a_surrogate_is_kept(self) -> None:
+        for body in (rb'"\\ud800 \ud800"', rb'"\\udg \ud800"', rb'"\\\ud800"', rb'"\\uD"', rb'{"\\ud8":"\uDFFF"}'):
+            self.assertEqual(wire_form(body), body + b",")
+
+    def test_half_an_escape_of_a_surrogate_is_not_json(self) -> None:
+        for body in (
+            rb'"\ud"',
+            rb'"\ud8"',
+            rb'"\ud80"',
+            rb'"\ud80g"',
+            rb'"\uDg00"',
+            rb'"\Ud800"',
+            rb'"\\\ud8"',
+            rb"\ud800",
+        ):
+            self.refused(body)
+            self.refused(rb'["\ud800",' + body + b"]")
+
     def test_a_byte_order_mark_is_not_json(self) -> None:
         for body in (b"\xef\xbb\xbf[1]", b"\xef\xbb\xbf"):
             self.assertIn("byte order mark", str(self.assertRaises(InvalidJson, wire_form, body)))
