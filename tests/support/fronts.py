@@ -288,14 +288,15 @@ class Front:
         self.operations = operations_from(self.streams, settings, self.clock, self.telemetry)
         self.metrics = metrics_from(settings, self.operations)
         base_path = settings.http.stream_base_path
+        self.app = build_app(
+            self.operations.answers,
+            lambda: self.obstacle or self.streams.obstacle(),
+            below(base_path),
+            None if self.metrics is None else self.metrics.scrape,
+        )
         self.tree = Tree(
             resource_from(self.operations, settings, self.clock),
-            build_app(
-                self.operations.answers,
-                lambda: self.obstacle or self.streams.obstacle(),
-                below(base_path),
-                None if self.metrics is None else self.metrics.scrape,
-            ),
+            self.app,
             self.operations.answers,
             base_path,
             self.operations.proxies,

@@ -12,8 +12,127 @@ from twisted.web.server import Site
 
 from durable_streams.server import Settings
 from durable_streams.server.config.sections import AdminSettings, ServerSettings
+from durable_streams.server.errors import Unavailable
 from durable_streams.server.model import Append, Lifetime, StreamConfig
 from durable_streams.server.service import Daemon
+from durable_streams.server.web.listing import _PAGE, add_list
+from tests.support.cases import FrontTestCase, each_way, each_way_in_turn
+from tests.support.fronts import START_TIME, settings_with
+
+
+class ListCase(FrontTestCase):
+    settings = settings_with({"stall_timeout_secs": 60})
+
+    def setUp(self) -> None:
+        super().setUp()
+        add_list(self.front.app, "/admin", self.front.streams, self.front.operations.answers)
+
+    def create(self, count: int) -> list[str]:
+        names = [f"{number:05d}" for number in range(count)]
+        memory = getattr(self.front.storage, "_inner", self.front.storage)
+        for name in names:
+            memory.create(name, StreamConfig("text/plain"), b"", START_TIME)
+        return names
+
+    def listed(self, query: str = "") -> list[str]:
+        """Have the list, however many turns of the reactor it takes."""
+        peer = self.front.follow("/admin/streams" + query)
+        self.front.pass_time(5, 0.01)
+        self.assertEqual((peer.reply.status, peer.reply.complete), (200, True))
+        self.assertEqual(peer.reply.get("content-type"), "application/json")
+        return [stream["name"] for stream in peer.reply.json()]
+
+
+@each_way
+class PagedListTests(ListCase):
+    def test_an_empty_list_is_an_empty_array(self) -> None:
+        self.assertEqual(self.listed(), [])
+
+    def test_lists_of_one_stream_one_page_and_several_pages_are_complete(self) -> None:
+        for count in (1, _PAGE - 1, _PAGE, _PAGE + 1, 4 * _PAGE):
+            names = self.create(count)
+            self.assertEqual(self.listed(), names)
+
+    def test_a_list_begins_after_a_name_and_ends_at_a_limit(self) -> None:
+        names = self.create(300)
+        self.assertEqual(self.listed("?after=00010"), names[11:])
+        self.assertEqual(self.listed("?limit=200"), names[:200])
+        self.assertEqual(self.listed(f"?limit={_PAGE}"), names[:_PAGE])
+        self.assertEqual(self.listed("?after=00010x&limit=1"), ["00011"])
+        self.assertEqual(self.listed("?after=%C3%A9"), [])
+        self.assertEqual(self.listed("?after=&limit="), names)
+
+    def test_parameters_that_can_not_be_understood_are_400(self) -> None:
+        for query in ("limit=0", "limit=-1", "limit=1x", "limit=1&limit=2", "after=a&after=b", "after=%FF"):
+            reply = self.front.ask("GET", "/admin/streams?" + query)
+            self.assertEqual((reply.status, reply.code), (400, "BAD_REQUEST"), query)
+            self.assertIn("parameter", reply.json()["detail"])
+
+    def test_a_head_has_no_body(self) -> None:
+        self.create(300)
+        reply = self.front.ask("HEAD", "/admin/streams")
+        self.assertEqual((reply.status, bytes(reply.body), reply.complete), (200, b"", True))
+
+
+@each_way_in_turn
+class SlowListTests(ListCase):
+    def pages(self) -> list[str]:
+        """Note after which names pages are read."""
+        pages: list[str] = []
+        statuses = self.front.streams.statuses
+
+        def noting(after: str, max_count: int) -> object:
+            pages.append(after)
+            return statuses(after, max_count)
+
+        self.patch(self.front.streams, "statuses", noting)
+        return pages
+
+    def test_a_reader_that_leaves_amid_the_list_ends_it(self) -> None:
+        self.create(5000)
+        pages = self.pages()
+        peer = self.front.follow("/admin/streams", room=2000)
+        self.front.pass_time(1)
+        before = len(pages)
+        peer.leave()
+        self.front.pass_time(1)
+        self.assertEqual((len(pages), before < 12), (before, True))
+
+    def test_a_list_is_rendered_as_its_reader_takes_it(self) -> None:
+        names = self.create(5000)
+        pages = self.pages()
+        peer = self.front.follow("/admin/streams", room=2000)
+        self.front.pass_time(1)
+        self.assertLess(len(pages), 12)
+        for _ in range(1000):
+            peer.take_all()
+            self.front.pass_time(0.05)
+            if peer.reply.complete:
+                break
+        self.assertEqual([stream["name"] for stream in peer.reply.json()], names)
+        self.assertEqual(len(pages), 5000 // _PAGE + 1)
+
+    def test_a_list_that_the_storage_can_not_complete_is_broken_off(self) -> None:
+        self.create(3000)
+        statuses = self.front.streams.statuses
+
+        def failing(after: str, max_count: int) -> object:
+            if after > "00500":
+                raise Unavailable("The disk has failed.")
+            return statuses(after, max_count)
+
+        self.patch(self.front.streams, "statuses", failing)
+        peer = self.front.follow("/admin/streams")
+        self.front.pass_time(1)
+        self.assertEqual((peer.reply.status, peer.reply.complete, peer.closed), (200, False, True))
+
+    def test_a_storage_that_can_not_list_is_503(self) -> None:
+        def failing(after: str, max_count: int) -> object:
+            raise Unavailable("The disk has failed.")
+
+        self.patch(self.front.streams, "statuses", failing)
+        reply = self.front.ask("GET", "/admin/streams")
+        self.assertEqual((reply.status, reply.code), (503, "UNAVAILABLE"))
 
 
 class ListTests(TestCase):
