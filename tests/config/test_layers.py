@@ -131,7 +131,10 @@ class ProfileTests(LoadTests):
             transport = loaded.transport
             self.assertEqual((mode, ("http1", "http2")), (transport.mode, transport.http.versions))
             self.assertEqual(("h2", "http/1.1"), transport.tls.alpn_protocols)
-            self.assertEqual(self.load("prod", None, {}), replace(loaded, transport=Sections().transport))
+            self.assertEqual("0.0.0.0:4437", loaded.server.bind_address)
+            plain = self.load("prod", None, {})
+            self.assertEqual("127.0.0.1:4437", plain.server.bind_address)
+            self.assertEqual(plain, replace(loaded, transport=Sections().transport, server=plain.server))
 
     def test_prod_wants_to_know_whose_pages_use_the_streams(self) -> None:
         for profile in ("prod", "prod-tls", "prod-mtls", "prod-of-ours"):

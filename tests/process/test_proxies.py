@@ -99,6 +99,13 @@ class BehindNginxTests(SynchronousTestCase):
         print(f"{self.proxy.program}: an event is there {median * 1000:.1f} ms after its append began (median of 15)")
         self.assertLess(median, SOON)
 
+    def test_only_streams_are_passed_on(self) -> None:
+        for path in ("/metrics", "/healthz", "/readyz", "/admin/streams", "/"):
+            self.assertEqual(self.proxy.request("GET", path)[0], 404, path)
+        # The proxy itself has refused them.
+        for path in ("/metrics", "/healthz", "/readyz"):
+            self.assertEqual(self.daemon.request("GET", path)[0], 200, path)
+
     def test_a_long_poll_is_answered_when_there_is_something(self) -> None:
         offset = self.create("a")["stream-next-offset"]
         connection = self.proxy.connect()
@@ -150,7 +157,7 @@ class BehindNginxTests(SynchronousTestCase):
         for request_id in ids:
             self.assertRegex(request_id, r"\A(?:[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\Z")
         asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
-        for path in ("/v1/stream/a", "/healthz", "/nowhere"):
+        for path in ("/v1/stream/a", "/v1/stream/none"):
             status, head, _ = self.proxy.request("OPTIONS", path, headers=asked)
             self.assertEqual((status, head["access-control-allow-origin"]), (204, "*"))
 
@@ -203,11 +210,8 @@ class CompressingHAProxyTests(SynchronousTestCase):
         read_until(tail, b"data:one\n")
 
 
-# It is not among what a machine must have to run the tests.
-if shutil.which(Caddy.program):
-
-    class BehindCaddyTests(BehindNginxTests):
-        proxy_type = Caddy
+class BehindCaddyTests(BehindNginxTests):
+    proxy_type = Caddy
 
 
 class NearbyTests(SynchronousTestCase):

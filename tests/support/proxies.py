@@ -79,7 +79,8 @@ class Proxy:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                if self.request("GET", "/readyz")[0] == 200:
+                # Only streams are passed on; the proxy itself would not answer with 204.
+                if self.request("OPTIONS", "/v1/stream/any")[0] == 204:
                     return self
             except (OSError, http.client.HTTPException):
                 pass

@@ -44,7 +44,8 @@ PROFILES: Final[dict[str, dict[str, Any]]] = {
         "observability.log_level": "debug",
         "observability.access_log": "all",
     },
-    "prod": _PROD,
+    # Plain HTTP is for a proxy on the same machine.
+    "prod": {"server.bind_address": "127.0.0.1:4437", **_PROD},
     "prod-tls": {**_PROD, "transport.mode": "tls", **_BOTH_VERSIONS},
     "prod-mtls": {**_PROD, "transport.mode": "mtls", **_BOTH_VERSIONS},
 }
