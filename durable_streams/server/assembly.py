@@ -49,14 +49,15 @@ def storage_from(settings: Settings, reactor: Any, budget: DescriptorBudget | No
     )
     mode = STORAGE_MODES[settings.storage.mode]
     queued = settings.limits.max_queued_bytes
+    verify = settings.storage.verify_reads
     if mode == "memory":
         return MemoryStorage(limits)
     # twistd goes elsewhere later, as a daemon or with --rundir.
     directory = os.path.abspath(settings.storage.data_dir)
     if mode == "acid":
         in_memory = ACID_BACKENDS[settings.storage.acid_backend] == "in-memory"
-        return AcidStorage(None if in_memory else directory, reactor, limits, queued)
-    chosen = FileSettings(durable=mode == "file-durable", queued_bytes=queued)
+        return AcidStorage(None if in_memory else directory, reactor, limits, queued, verify_reads=verify)
+    chosen = FileSettings(durable=mode == "file-durable", queued_bytes=queued, verify_reads=verify)
     if budget is not None:
         chosen = replace(chosen, open_files=budget.open_files)
     return FileStorage(directory, reactor, limits, chosen)

@@ -166,6 +166,17 @@ class StorageFull(StreamError):
         self.limit = limit
 
 
+class DataDamaged(StreamError):
+    """Bytes of the stream on disk are not as they were written; the log names the place. They are never served."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            name,
+            "Bytes of the stream that were asked for are damaged on the server's disk, and are not served. The log of "
+            "the server names the place. Restore them from a backup, or read from an offset after them.",
+        )
+
+
 class InsufficientStorage(StreamsError):
     """The storage has no room of another kind: a full disk, too many streams, too many producers."""
 

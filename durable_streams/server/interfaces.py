@@ -135,6 +135,7 @@ class IStorage(Interface):
         :raises StreamGone: it was deleted and has forks.
         :raises OffsetGone: the offset is of an earlier stream of the name.
         :raises InvalidOffset: the offset is of no stream of the name.
+        :raises DataDamaged: an append that would be read is not as it was written.
         """
 
     def read_range(facts: StreamFacts, start: int, end: int) -> NowOrLater[bytes]:
@@ -142,6 +143,7 @@ class IStorage(Interface):
         Read the bytes from ``start`` to ``end``, both of them positions that a read of this stream has shown to exist.
 
         :raises StreamNotFound: the stream was deleted meanwhile.
+        :raises DataDamaged: an append that these bytes belong to is not as it was written.
         """
 
     def status(name: str, now: float) -> NowOrLater[StreamStatus]:

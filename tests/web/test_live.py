@@ -6,7 +6,7 @@ import json
 from base64 import b64decode
 from itertools import pairwise
 
-from durable_streams.server.errors import Unavailable
+from durable_streams.server.errors import DataDamaged, Unavailable
 from durable_streams.server.model import Append, Fork, StreamConfig
 from durable_streams.server.protocol import sse
 from tests.support.cases import TEXT, FrontTestCase, each_way, each_way_in_turn
@@ -611,9 +611,29 @@ class LateTests(LiveTestCase):
         peer = self.tail("a")
         self.storage.failures["read"] = [ZeroDivisionError("a bug")]
         self.front.append("a", b"two")
-        self.assertTrue(peer.reply.complete)
+        self.assert_broken_off(peer)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.watched(), [])
+
+    def test_damaged_data_breaks_off_a_tail_and_the_storage_logs_it(self) -> None:
+        self.front.create("a")
+        peer = self.tail("a")
+        self.storage.failures["read"] = [DataDamaged("a")]
+        self.front.append("a", b"one")
+        self.assert_broken_off(peer)
+        self.assertEqual(self.watched(), [])
+
+    def test_damaged_data_answers_a_long_poll_with_500(self) -> None:
+        tail = self.front.create("a")
+        peer = self.poll("a", tail)
+        self.storage.failures["read"] = [DataDamaged("a")]
+        self.front.append("a", b"one")
+        self.assertEqual((peer.statuses, peer.reply.code), ([500], "DATA_DAMAGED"))
+        self.assertEqual(self.watched(), [])
+
+    def assert_broken_off(self, peer: Peer) -> None:
+        self.assertTrue(peer.aborted)
+        self.assertFalse(peer.reply.complete)
 
     def test_and_a_long_poll(self) -> None:
         tail = self.front.create("a")
@@ -630,7 +650,8 @@ class LateTests(LiveTestCase):
         other = self.tail("b")
         self.storage.broken["read"] = ZeroDivisionError("a bug")
         self.front.append("a", b"one")
-        self.assertEqual([peer.reply.complete for peer in peers], [True] * 3)
+        for peer in peers:
+            self.assert_broken_off(peer)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
         self.storage.broken.clear()
         self.front.append("b", b"two")

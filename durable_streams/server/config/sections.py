@@ -82,6 +82,7 @@ class StorageSettings(Section, frozen=True):
     data_dir: str = "./data/streams"
     acid_backend: str = "file"
     acid_shard_count: int = 16
+    verify_reads: bool = True
 
 
 class HttpSettings(Section, frozen=True):

@@ -257,6 +257,7 @@ class StreamService(Service):
         :param limit: about how many bytes at the most; the first append comes whole.
         :raises InvalidOffset: the offset is none, or none of this stream's.
         :raises OffsetGone: the offset is of an earlier stream of the name.
+        :raises DataDamaged: what would be read is damaged on the disk.
         """
         return self._run(name, self._read, offset, limit)
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from math import inf
+from typing import Any, Final, NoReturn
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import StreamsError
+from ..errors import DataDamaged, StreamsError
 from ..model import StorageLimits
 from ..protocol.reading import end_of_read, start_of_append
 from .committing import Committing, K, NotYet
 from .kept import Recent
 from .shortages import shortage_of
 from .workers import Worker
+
+#: How often one damaged place is logged, in seconds, and how many places are remembered for that.
+_LOG_INTERVAL: Final = 60.0
+_MAX_LOGGED: Final = 1000
+
+_log = Logger()
 
 
 class Ranges(Committing[K]):
@@ -38,25 +46,18 @@ class Ranges(Committing[K]):
         super().__init__(limits, clock, entry_type, most_queued)
         self._readers = readers
         self._hand: Mapping[Any, Any] = {}
+        # When damage was logged, by place.
+        self._logged_at: dict[str, float] = {}
 
     # What a provider says
 
     @abstractmethod
     def _append_bounds(self, stream: K, position: int) -> tuple[int, int]:
         """
-        Say where the append begins and ends that has one of a stream's own bytes, which is not in memory.
+        Return where the append begins and ends that has one of a stream's own bytes, which is not in memory.
 
         :raises NotYet: it takes a look at the disk.
-        """
-
-    @abstractmethod
-    def _last_end(self, stream: K, start: int, most: int) -> int:
-        """
-        Say where the last of a stream's own appends ends that ends at ``most`` or before.
-
-        :param start: where an append begins; the answer, if none ends after it.
-
-        :raises NotYet: it takes a look at the disk.
+        :raises DataDamaged: the append is not as it was written.
         """
 
     @abstractmethod
@@ -65,12 +66,15 @@ class Ranges(Committing[K]):
         Read some of a stream's own bytes that are not in memory.
 
         :raises NotYet: it takes a look at the disk.
+        :raises DataDamaged: an append that one of them belongs to is not as it was written.
         """
 
     # Bytes, wherever they are
 
     def _start_of_append(self, stream: K, position: int) -> int:
         owner, _ = stream.owner(position)
+        if position == owner.base:
+            return position
         recent = owner.recent
         if recent is not None and position >= recent.start:
             return max(start_of_append(recent.ends, position), recent.start)
@@ -103,7 +107,8 @@ class Ranges(Committing[K]):
                 return start
             # What is not in memory ends with an append where memory begins.
             return most
-        return self._last_end(stream, start, most)
+        # The last append that ends at `most` or before ends where the one begins that has the byte there.
+        return max(self._append_bounds(stream, most)[0], start)
 
     def _bytes_between(self, stream: K, start: int, end: int) -> bytes:
         recent = stream.recent
@@ -122,6 +127,30 @@ class Ranges(Committing[K]):
     def _append_at(self, stream: K, position: int) -> tuple[int, bytes]:
         start = self._start_of_append(stream, position)
         return start, self._bytes_between(stream, start, self._end_of_append(stream, start))
+
+    def _refuse_damaged(self, stream: K, where: str, what: str) -> NoReturn:
+        """
+        Refuse to serve bytes that are not as they were written, and log where they are.
+
+        :raises DataDamaged: always.
+        """
+        self.log_damage(stream, where, what)
+        raise DataDamaged(stream.facts.name)
+
+    def log_damage(self, stream: K, where: str, what: str) -> None:
+        """Log where bytes are damaged; a place that is found again, once a minute."""
+        now = self._clock.seconds()
+        if not self._logged_at.get(where, -inf) <= now < self._logged_at.get(where, -inf) + _LOG_INTERVAL:
+            if len(self._logged_at) >= _MAX_LOGGED:
+                self._logged_at.clear()
+            self._logged_at[where] = now
+            _log.error(
+                "Damaged data: {where}: of the stream {name}, {what}. Reads of them fail with 500. Look to the disk, "
+                "stop the server, run durable-streams-server check, and restore the data directory from a backup.",
+                where=where,
+                name=stream.facts.name,
+                what=what,
+            )
 
     def _fetch(self, key: Any, work: Callable[[], Any]) -> NoReturn:
         """

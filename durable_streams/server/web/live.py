@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..errors import InvalidOffset, OffsetGone, StreamNotFound, StreamsError
+from ..errors import DataDamaged, InvalidOffset, OffsetGone, StreamNotFound, StreamsError
 from ..interfaces import NowOrLater
 from ..model import Chunk, Offset, StreamFacts
 from ..protocol import cursors, sse
@@ -314,11 +314,12 @@ class Tail:
         self._reading = False
         if not failure.check(StreamsError):
             _log.failure("A tail of {name} could not read on.", failure=failure, name=self._facts.name)
+        broken = self._large is not None or failure.check(DataDamaged) or not failure.check(StreamsError)
         sink = self._sink
-        if self._large is None or sink is None:
+        if not broken or sink is None:
             self._finish()
         else:
-            # The reader must not take half an event for a whole one.
+            # The reader must not take half an event for a whole one, nor what it has for all that there is.
             self.stopProducing()
             sink.abort()
 

@@ -99,6 +99,7 @@ CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     UnsupportedEncoding: (415, "UNSUPPORTED_CONTENT_ENCODING", "Unsupported Content Encoding"),
     HeadersTooLarge: (431, "HEADERS_TOO_LARGE", "Request Header Fields Too Large"),
     Broken: (500, "INTERNAL_ERROR", "Internal Server Error"),
+    errors.DataDamaged: (500, "DATA_DAMAGED", "Stored Data Damaged"),
     errors.Unavailable: (503, "UNAVAILABLE", "Service Unavailable"),
     WrongVersion: (505, "VERSION_NOT_SUPPORTED", "HTTP Version Not Supported"),
     errors.InsufficientStorage: (507, "INSUFFICIENT_STORAGE", "Insufficient Storage"),

@@ -259,7 +259,7 @@ BUGS: dict[str, Bug] = {
     ),
     "folders' names are not on the disk": Bug(_nothing, 60, _folders_not_synced(lambda path: path in ("", "streams"))),
     "what a killed process has left is not synced": Bug(_nothing, 400, _LeftWithTheSystem, often="kills"),
-    "what could not be written is still remembered": Bug(_nothing, 300, _disk(_Remembered), often="lost writes"),
+    "what could not be written is still remembered": Bug(_nothing, 1200, _disk(_Remembered), often="lost writes"),
     "the journal is cut before the checkpoint is complete": Bug(
         _patched(checkpoint.CheckpointFile, "complete", _cuts_first), 100
     ),

@@ -6,23 +6,33 @@ import sqlite3
 from abc import abstractmethod
 from bisect import bisect_right
 from collections import OrderedDict
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TypeVar
+from zlib import crc32
 
 from ..committed import CommittedStorage
 from ..kept import Recent
-from ..ownership import StorageDamaged
+from .schema import DATABASE
 from .stream import AcidStream
+from .undone import reason_of
 
 #: How many bytes of one stream, and of all, are in memory for live readers.
 _RECENT_OF_ONE: Final = 65_536
 _RECENT_OF_ALL: Final = 32 << 20
 
+#: What SQLite says of a database that is damaged, or that the disk can't read.
+_DAMAGED: Final = frozenset([sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR])
+
+T = TypeVar("T")
+
 
 class Reading(CommittedStorage[AcidStream]):
     """What the acid storage reads, and what it need not read because it was just written."""
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, *arguments: Any, verify_reads: bool) -> None:
         super().__init__(*arguments)
+        self._verify_reads = verify_reads
         self._recent: OrderedDict[int, AcidStream] = OrderedDict()
         self._recent_bytes = 0
 
@@ -74,52 +84,87 @@ class Reading(CommittedStorage[AcidStream]):
 
     # Bytes in the database
 
-    def _query(self, statement: str, *parameters: int) -> list[tuple[Any, ...]]:
-        key = (statement, parameters)
-        rows: list[tuple[Any, ...]] | None = self._hand.get(key)
-        if rows is None:
-            self._fetch(key, lambda: self._connection().execute(statement, parameters).fetchall())
-        return rows
+    def _look(self, stream: AcidStream, work: Callable[..., T | str], *rest: Any) -> T:
+        """
+        Return what is found in the database, by a thread; a text says how it is damaged.
+
+        :raises NotYet: it takes a look.
+        :raises DataDamaged: it is damaged.
+        """
+        key = (work, stream.facts.id, *rest)
+        found: T | str | None = self._hand.get(key)
+        if found is None:
+            self._fetch(key, partial(self._guarded, work, stream.facts.id, *rest))
+        if isinstance(found, str):
+            self._refuse_damaged(stream, f"{DATABASE}, appends, stream {stream.facts.id}", found)
+        return found
+
+    def _guarded(self, work: Callable[..., T | str], *arguments: Any) -> T | str:
+        try:
+            return work(self._connection(), *arguments)
+        except sqlite3.DatabaseError as error:
+            if reason_of(error) is not None or getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+                raise
+            return f"SQLite says: {error}"
 
     def _append_bounds(self, stream: AcidStream, position: int) -> tuple[int, int]:
-        # An append ends where the next one begins.
-        rows = self._query(
-            "SELECT append, coalesce("
-            "(SELECT start FROM appends WHERE stream = ?1 AND start > ?2 AND append = start ORDER BY start LIMIT 1), "
-            "(SELECT start + length(data) FROM appends WHERE stream = ?1 ORDER BY start DESC LIMIT 1)) "
-            "FROM appends WHERE stream = ?1 AND start <= ?2 ORDER BY start DESC LIMIT 1",
-            stream.facts.id,
-            position,
-        )
-        if not rows or rows[0][1] <= position:
-            raise StorageDamaged(f"The stream {stream.facts.name} has no byte {position}, and had one once.")
-        start, end = rows[0]
-        return start, end
-
-    def _last_end(self, stream: AcidStream, start: int, most: int) -> int:
-        rows = self._query(
-            "SELECT append, start + length(data) FROM appends WHERE stream = ? AND start <= ? "
-            "ORDER BY start DESC LIMIT 1",
-            stream.facts.id,
-            most,
-        )
-        if not rows:
-            return start
-        append: int = rows[0][0]
-        end: int = rows[0][1]
-        # If the row ends before, there is none after it, and so it is the last one of its append.
-        return max(start, end if end <= most else append)
+        return self._look(stream, _find_append, position)
 
     def _own_bytes(self, stream: AcidStream, start: int, end: int) -> bytes:
-        rows = self._query(
-            "SELECT substr(data, max(?2 - start, 0) + 1, ?3 - max(start, ?2)) FROM appends WHERE stream = ?1 "
-            "AND start < ?3 AND start >= (SELECT max(start) FROM appends WHERE stream = ?1 AND start <= ?2) "
-            "ORDER BY start",
-            stream.facts.id,
-            start,
-            end,
-        )
-        data = b"".join([row[0] for row in rows])
-        if len(data) != end - start:
-            raise StorageDamaged(f"Bytes of the stream {stream.facts.name} are missing between {start} and {end}.")
-        return data
+        return self._look(stream, _read_verified if self._verify_reads else _read, start, end)
+
+
+def _find_append(connection: sqlite3.Connection, stream_id: int, position: int) -> tuple[int, int] | str:
+    """Return where the append begins and ends that has a byte; or how the table is damaged there."""
+    # An append ends where the next one begins, and begins with a row that says so.
+    row = connection.execute(
+        "SELECT append, coalesce("
+        "(SELECT start FROM appends WHERE stream = ?1 AND start > ?2 AND append = start ORDER BY start LIMIT 1), "
+        "(SELECT start + length(data) FROM appends WHERE stream = ?1 ORDER BY start DESC LIMIT 1)), "
+        "start, start + length(data), "
+        "EXISTS (SELECT 1 FROM appends AS other WHERE other.stream = ?1 AND other.start = appends.append "
+        "AND other.append = other.start) "
+        "FROM appends WHERE stream = ?1 AND start <= ?2 ORDER BY start DESC LIMIT 1",
+        (stream_id, position),
+    ).fetchone()
+    if row is not None:
+        append, end, start, stop, begun = row
+        if append <= start <= position < stop <= end and begun:
+            return append, end
+    return f"the append that has byte {position} is missing"
+
+
+def _read(connection: sqlite3.Connection, stream_id: int, start: int, end: int) -> bytes | str:
+    """Return some bytes of a stream; or that there are not so many."""
+    rows = connection.execute(
+        "SELECT substr(data, max(?2 - start, 0) + 1, ?3 - max(start, ?2)) FROM appends WHERE stream = ?1 "
+        "AND start < ?3 AND start >= (SELECT max(start) FROM appends WHERE stream = ?1 AND start <= ?2) "
+        "ORDER BY start",
+        (stream_id, start, end),
+    ).fetchall()
+    data = b"".join([row[0] for row in rows])
+    return data if len(data) == end - start else f"bytes are missing between {start} and {end}"
+
+
+def _read_verified(connection: sqlite3.Connection, stream_id: int, start: int, end: int) -> bytes | str:
+    """Return some bytes of a stream; or how they are damaged."""
+    # Whole rows, since each has a checksum. None has more than 64 KiB.
+    rows = connection.execute(
+        "SELECT start, checksum, data FROM appends WHERE stream = ?1 "
+        "AND start < ?3 AND start >= (SELECT max(start) FROM appends WHERE stream = ?1 AND start <= ?2) "
+        "ORDER BY start",
+        (stream_id, start, end),
+    ).fetchall()
+    first = position = rows[0][0] if rows else start
+    parts = []
+    for place, checksum, data in rows:
+        if place != position:
+            break
+        if crc32(data) != checksum:
+            return f"bytes {place} to {place + len(data)} do not have their checksum"
+        position += len(data)
+        parts.append(data)
+    if not first <= start < end <= position:
+        return f"bytes are missing between {max(position, start)} and {end}"
+    whole = b"".join(parts)
+    return whole if len(whole) == end - start else whole[start - first : end - first]

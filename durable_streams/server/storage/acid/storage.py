@@ -62,6 +62,7 @@ class AcidStorage(Reading):
     :param reactor: the time, and where the outcomes of threads are told.
     :param queued_bytes: how much may wait to be written; what comes beyond that is refused.
     :param workers: makes whoever writes and reads, by name and number of hands; None for threads.
+    :param verify_reads: whether bytes that are read from the database are compared with their checksums.
     """
 
     kind: ClassVar[str] = KIND
@@ -73,12 +74,13 @@ class AcidStorage(Reading):
         limits: StorageLimits = StorageLimits(),  # noqa: B008 (frozen)
         queued_bytes: int = 67_108_864,
         workers: Callable[[str, int], Worker] | None = None,
+        verify_reads: bool = True,
     ) -> None:
         if workers is None:
             workers = partial(ThreadWorker, reactor)
         self._writer = workers("sqlite-writer", 1)
         readers = self._writer if directory is None else workers("sqlite-reader", 3)
-        super().__init__(limits, reactor, AcidStream, readers, queued_bytes)
+        super().__init__(limits, reactor, AcidStream, readers, queued_bytes, verify_reads=verify_reads)
         self._directory = None if directory is None else Path(directory)
         self._disk: RealDisk | None = None
         self._watch: DirectoryWatch | None = None

@@ -64,6 +64,11 @@ def frame(header: Header, payload: bytes) -> list[bytes]:
     return [head, payload, _ZEROS[: -(HEADER_SIZE + len(payload)) % BLOCK]]
 
 
+def without_checksum(head: bytes) -> bytes:
+    """Invert the checksum of a header, so that what follows is not whole."""
+    return head[:4] + bytes(byte ^ 0xFF for byte in head[4:_CHECKED_FROM]) + head[_CHECKED_FROM:]
+
+
 def read_header(data: bytes) -> tuple[Header, int] | None:
     """Take a header apart, and say its checksum; None, if it is none."""
     if len(data) < HEADER_SIZE:

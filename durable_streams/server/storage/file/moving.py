@@ -37,6 +37,7 @@ from .places import (
     data_path,
     index_entries,
     index_path,
+    is_piece,
     pack_path,
     piece_frame,
     read_piece,
@@ -45,6 +46,7 @@ from .places import (
 from .recovery import segment_numbers
 from .snapshots import entry_slices
 from .stream import FileStream
+from .verifying import UNREADABLE, Flaw, whole_appends, with_damage_kept
 
 if TYPE_CHECKING:
     from .storage import FileStorage
@@ -89,12 +91,17 @@ class Move(Struct):
 
 
 class Moved(Struct):
-    """Where they are now."""
+    """
+    Where they are now.
+
+    :ivar flaws: places whose bytes are damaged, or can't be read.
+    """
 
     stream: FileStream
     pieces: tuple[Piece, ...]
     filed: int
     filed_appends: int
+    flaws: Sequence[Flaw] = ()
 
 
 class Pack:
@@ -395,36 +402,68 @@ class Mover:
         frames: list[bytes] = []
         position = pack.size
         for move in moves:
-            content = self._gathered(move)
-            if move.to_file:
+            kept, to_file = move.kept, move.to_file
+            flaws: list[Flaw]
+            try:
+                content, flaws = self._gathered(move)
+            except _CannotReadError as error:
+                # What can't be read stays where it is. It may be readable at another time.
+                content, flaws = move.recent, [error.flaw]
+                kept, to_file = (*kept, *move.old), False
+            if to_file:
                 self._begun.append(move)
-                moved.append(self._file(move, content))
+                moved.append(self._file(move, content, flaws))
                 continue
-            frames.append(piece_frame(move.stream.facts.id, content))
-            piece = Piece(pack.number, position, content.start, len(content.data), len(content.ends))
-            position += len(frames[-1])
-            moved.append(Moved(move.stream, (*move.kept, piece), move.filed, move.filed_appends))
+            if content.data:
+                frames.append(piece_frame(move.stream.facts.id, content, bool(flaws) and content is not move.recent))
+                kept = (*kept, Piece(pack.number, position, content.start, len(content.data), len(content.ends)))
+                position += len(frames[-1])
+            moved.append(Moved(move.stream, kept, move.filed, move.filed_appends, flaws))
         if frames:
             pack.add(frames)
         return moved
 
-    def _gathered(self, move: Move) -> Content:
+    def _gathered(self, move: Move) -> tuple[Content, list[Flaw]]:
+        """
+        Put together what is to be moved.
+
+        Bytes that are damaged stay damaged: they get a checksum that is not theirs.
+
+        :returns: the content, and the places where it is damaged.
+        :raises _CannotReadError: some of it can't be read.
+        """
+        flaws: list[Flaw] = []
         if not move.old:
-            return move.recent
+            return move.recent, flaws
         start = move.old[0].start
         parts = []
         ends, checksums = Content.no_numbers("Q"), Content.no_numbers("I")
         for piece in move.old:
-            content = read_piece(
-                self._files.read(pack_path(piece.pack), piece.position, piece.frame), piece.appends, piece.start
-            )
+            content = self._read_piece(move.stream.facts.id, piece, flaws)
             parts.append(content.data)
             ends += content.ends
             checksums += content.checksums
         data = b"".join([*parts, move.recent.data])
-        return Content(start, data, ends + move.recent.ends, checksums + move.recent.checksums)
+        return Content(start, data, ends + move.recent.ends, checksums + move.recent.checksums), flaws
 
-    def _file(self, move: Move, content: Content) -> Moved:
+    def _read_piece(self, stream_id: int, piece: Piece, flaws: list[Flaw]) -> Content:
+        path = pack_path(piece.pack)
+        where = f"{path} at {piece.position}"
+        try:
+            data = self._files.read(path, piece.position, piece.frame)
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            raise _CannotReadError(Flaw(where, f"bytes can't be read: {error.strerror}")) from None
+        if len(data) < piece.frame:
+            raise _CannotReadError(Flaw(where, f"the file ends before {piece.position + piece.frame}"))
+        content = read_piece(data, piece.appends, piece.start)
+        if is_piece(data, stream_id, piece) or len(whole_appends(content, piece.end)) == piece.appends:
+            return content
+        flaws.append(Flaw.of_checksum(path, piece.position, piece.start, piece.end))
+        return with_damage_kept(content, piece.end)
+
+    def _file(self, move: Move, content: Content, flaws: Sequence[Flaw]) -> Moved:
         stream_id = move.stream.facts.id
         new = not move.filed
         if new:
@@ -445,7 +484,7 @@ class Mover:
                 file.close()
         if new:
             self._disk.sync_folder(stream_folder(stream_id))
-        return Moved(move.stream, (), move.filed + len(content.data), move.filed_appends + len(content.ends))
+        return Moved(move.stream, (), move.filed + len(content.data), move.filed_appends + len(content.ends), flaws)
 
     def _take_back(self) -> None:
         """Give back the room of what was written in vain, as far as can be. In the worker's thread."""
@@ -475,6 +514,8 @@ class Mover:
         stream.pieces = moved.pieces
         stream.filed = moved.filed
         stream.filed_appends = moved.filed_appends
+        for flaw in moved.flaws:
+            self._storage.log_damage(stream, flaw.where, flaw.what)
         self._storage.settle(stream)
 
     async def _write_down(self, file: CheckpointFile) -> dict[int, int]:
@@ -502,6 +543,14 @@ class Mover:
         for other in packs:
             self._files.drop(pack_path(other))
             self._disk.remove(pack_path(other))
+
+
+class _CannotReadError(Exception):
+    """Bytes that are to be moved can't be read."""
+
+    def __init__(self, flaw: Flaw) -> None:
+        super().__init__(flaw.what)
+        self.flaw = flaw
 
 
 class _Stopped(Exception):

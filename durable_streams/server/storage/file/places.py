@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import sys
 from array import array
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from struct import Struct as Layout
 from typing import Final, Literal, overload
 
 from msgspec import Struct
 
-from .frames import HEADER_SIZE, PIECE, Header, frame, is_whole, read_header
+from .frames import HEADER_SIZE, PIECE, Header, frame, is_whole, read_header, without_checksum
 from .names import name_of
 
 PACKS: Final = "packs"
@@ -106,13 +105,18 @@ def _little_endian(numbers: array[int]) -> array[int]:
     return numbers
 
 
-def piece_frame(stream_id: int, content: Content) -> bytes:
-    """Write appends as they stand in a pack."""
+def piece_frame(stream_id: int, content: Content, damaged: bool = False) -> bytes:
+    """
+    Write appends as they stand in a pack.
+
+    :param damaged: some of them do not have their checksums. Then the frame does not have its own either, so that no
+        reader takes all of it for whole.
+    """
     ends = array("I", [end - content.start for end in content.ends])
     payload = b"".join((_little_endian(ends).tobytes(), _little_endian(content.checksums).tobytes(), content.data))
     end = content.start + len(content.data)
     head, payload, _ = frame(Header(PIECE, len(payload), stream_id, content.start, end, len(ends)), payload)
-    return head + payload
+    return (without_checksum(head) if damaged else head) + payload
 
 
 def read_piece(data: bytes, appends: int, start: int) -> Content:
@@ -146,7 +150,7 @@ def read_index(data: bytes) -> list[tuple[int, int]]:
 
 class Index(Sequence[int]):
     """
-    Where the appends in a stream's own file end, read as far as it is looked at.
+    Where the appends in a stream's own file end, and their checksums, read as far as it is looked at.
 
     :param read: reads some of the index file, by position and size.
     """
@@ -168,19 +172,39 @@ class Index(Sequence[int]):
     def __getitem__(self, index: int | slice) -> int | Sequence[int]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(self._count))]
+        return self.entry(index)[0]
+
+    def entry(self, index: int) -> tuple[int, int]:
+        """
+        Return where an append ends, and its checksum.
+
+        :raises IndexError: there are not so many, or the file is too short.
+        """
         if not 0 <= index < self._count:
             raise IndexError(index)
         number, offset = divmod(index, _INDEX_BLOCK)
+        end, checksum = _INDEX_ENTRY.unpack_from(self._block(number), offset * INDEX_ENTRY_SIZE)
+        return end, checksum
+
+    def entries(self, index: int) -> Iterator[tuple[int, int]]:
+        """
+        Yield where each append ends, and its checksum, from the one with this number on.
+
+        :raises IndexError: the file is too short.
+        """
+        while index < self._count:
+            number, offset = divmod(index, _INDEX_BLOCK)
+            block = self._block(number)
+            yield from _INDEX_ENTRY.iter_unpack(memoryview(block)[offset * INDEX_ENTRY_SIZE :])
+            index = (number + 1) * _INDEX_BLOCK
+
+    def _block(self, number: int) -> bytes:
         block = self._blocks.get(number)
         if block is None:
             first = number * _INDEX_BLOCK
             size = min(_INDEX_BLOCK, self._count - first) * INDEX_ENTRY_SIZE
-            block = self._blocks[number] = self._read(first * INDEX_ENTRY_SIZE, size)
-        end: int = _INDEX_ENTRY.unpack_from(block, offset * INDEX_ENTRY_SIZE)[0]
-        return end
-
-
-def last_end(ends: Sequence[int], start: int, most: int) -> int:
-    """Say where the last append ends that ends at ``most`` or before; ``start``, if none ends after it."""
-    index = bisect_right(ends, most)
-    return max(ends[index - 1], start) if index else start
+            block = self._read(first * INDEX_ENTRY_SIZE, size)
+            if len(block) < size:
+                raise IndexError(first)
+            self._blocks[number] = block
+        return block

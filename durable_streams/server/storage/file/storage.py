@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
+from zlib import crc32
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred
@@ -19,13 +20,12 @@ from zope.interface import implementer
 from ...errors import InsufficientStorage, StreamNotFound, Unavailable
 from ...interfaces import IStorage
 from ...model import StorageLimits
-from ...protocol.reading import end_of_read, start_of_append
 from ..changes import Change
 from ..committed import CommittedStorage
 from ..directory_watch import DirectoryWatch
 from ..disk import Disk, RealDisk, is_full
 from ..kept import Recent
-from ..ownership import StorageDamaged, complete, take
+from ..ownership import complete, take
 from ..shortages import RETRY_INTERVAL, SHORT
 from ..workers import ThreadWorker, Worker
 from .files import OpenFiles
@@ -39,12 +39,13 @@ from .places import (
     Piece,
     data_path,
     index_path,
-    last_end,
+    is_piece,
     pack_path,
     read_piece,
     stream_folder,
 )
 from .stream import FileStream
+from .verifying import BLOCK, UNREADABLE, Blocks, Flaw, OwnFile, have_checksums, whole_appends, whole_part
 
 KIND: Final = "file"
 VERSION: Final = 1
@@ -66,6 +67,7 @@ class FileSettings(Struct, frozen=True, gc=False):
     :ivar most_behind_bytes: how much it may grow while it waits for one; what comes beyond that is refused.
     :ivar open_files: how many files stay open for reading.
     :ivar segment_sizes: how large journal segments are, and what is tried when the disk has no room for that.
+    :ivar verify_reads: whether bytes that are read from disk are compared with their checksums before they are served.
     :ivar slice_streams: how many streams a checkpoint looks at before others get their turn.
     :ivar slice_bytes: how many bytes of entries it writes before others get their turn, about.
     """
@@ -79,6 +81,7 @@ class FileSettings(Struct, frozen=True, gc=False):
     segment_sizes: tuple[int, ...] = SEGMENT_SIZES
     slice_streams: int = 128
     slice_bytes: int = 524_288
+    verify_reads: bool = True
 
 
 @implementer(IStorage)
@@ -112,6 +115,10 @@ class FileStorage(CommittedStorage[FileStream]):
         self._writer = workers("journal", 1)
         self._moving_worker = workers("checkpoint", 1)
         self._files = OpenFiles(self._disk, settings.open_files)
+        self._blocks = Blocks()
+        # The piece that was verified last, with its frame.
+        self._last_piece: tuple[Piece, bytes] | None = None
+        self._last_content: Content
         self._dirty: dict[int, FileStream] = {}
         self._journal: Journal
         self._mover: Mover
@@ -252,6 +259,7 @@ class FileStorage(CommittedStorage[FileStream]):
     def _discard(self, streams: Sequence[FileStream]) -> None:
         for stream in streams:
             self._dirty.pop(stream.facts.id, None)
+            self._blocks.forget(stream.facts.id)
         filed = [stream for stream in streams if stream.filed or stream.begun]
         if filed:
             self._to_discard.append((self.committed_lsn, filed))
@@ -315,68 +323,168 @@ class FileStorage(CommittedStorage[FileStream]):
                 stream.recent = None
                 self._dirty.pop(stream.facts.id, None)
 
-    def _look(self, path: str, position: int, size: int) -> bytes:
+    def _look(self, stream: FileStream, path: str, position: int, size: int) -> bytes:
         key = (path, position, size)
-        data: bytes | None = self._hand.get(key)
+        data: bytes | Flaw | None = self._hand.get(key)
         if data is None:
-            data = self._files.read_now(path, position, size)
+            try:
+                data = self._files.read_now(path, position, size)
+            except OSError as error:
+                data = _unreadable(path, position, error)
         if data is None:
             self._fetch(key, partial(self._read_file, path, position, size))
+        if isinstance(data, Flaw):
+            self._refuse_damaged(stream, data.where, data.what)
         if len(data) != size:
-            raise StorageDamaged(f"{path} ends before {position + size}, and there were more bytes once.")
+            self._refuse_damaged(stream, f"{path} at {position}", f"the file ends before {position + size}")
         return data
 
-    def _read_file(self, path: str, position: int, size: int) -> bytes:
+    def _read_file(self, path: str, position: int, size: int) -> bytes | Flaw:
         try:
             return self._files.read(path, position, size)
         except FileNotFoundError:
             # What was in it may have another place by now, and then nobody asks for this again.
             return b""
+        except OSError as error:
+            return _unreadable(path, position, error)
 
-    def _index(self, stream: FileStream) -> Index:
-        return Index(stream.filed_appends, partial(self._look, index_path(stream.facts.id)))
+    # Bytes in packs
 
-    def _content(self, piece: Piece) -> Content:
-        return read_piece(self._look(pack_path(piece.pack), piece.position, piece.frame), piece.appends, piece.start)
+    def _content(self, stream: FileStream, piece: Piece, start: int, end: int) -> Content:
+        """Read a piece, and verify the appends that have the bytes from ``start`` to ``end``: all of them, or these."""
+        path = pack_path(piece.pack)
+        data = self._look(stream, path, piece.position, piece.frame)
+        if self._last_piece == (piece, data):
+            return self._last_content
+        content = read_piece(data, piece.appends, piece.start)
+        if self.settings.verify_reads and not is_piece(data, stream.facts.id, piece):
+            part = whole_part(content, whole_appends(content, piece.end), start, end)
+            if part is None:
+                flaw = Flaw.of_checksum(path, piece.position, start, end)
+                self._refuse_damaged(stream, flaw.where, flaw.what)
+            return part
+        # One read looks at a piece twice, and to compare bytes takes less than to compute their checksum.
+        self._last_piece, self._last_content = (piece, data), content
+        return content
 
-    def _ends_at(self, stream: FileStream, position: int) -> tuple[Sequence[int], int]:
-        """Find the ends of the appends among which the one is that has a byte, and where the first of these begins."""
-        if position < stream.base + stream.filed:
-            return self._index(stream), stream.base
-        for piece in stream.pieces:
-            if position < piece.end:
-                return self._content(piece).ends, piece.start
-        raise StreamNotFound(stream.facts.name)
+    # Bytes in a stream's own file
+
+    def _own_file(self, stream: FileStream) -> OwnFile:
+        """Return a stream's own file, for a thread that may wait for the disk."""
+        stream_id = stream.facts.id
+        path = data_path(stream_id)
+        return OwnFile(
+            path,
+            stream.base,
+            stream.filed,
+            Index(stream.filed_appends, partial(self._files.read, index_path(stream_id))),
+            partial(self._files.read, path),
+        )
+
+    def _fetch_from_file(self, stream: FileStream, what: str, start: int, end: int) -> Any:
+        """
+        Return what a method of :class:`.OwnFile` returns.
+
+        :raises NotYet: it is called in a thread first.
+        """
+        key = (what, stream.facts.id, stream.filed, start, end)
+        found = self._hand.get(key)
+        if found is None:
+            work = partial(getattr(self._own_file(stream), what), start, end)
+            path = data_path(stream.facts.id)
+
+            def guarded() -> Any:
+                try:
+                    return work()
+                except FileNotFoundError:
+                    # Its stream is gone, or else that shows when this is taken again.
+                    return Flaw(path, "the file is missing")
+                except OSError as error:
+                    return _unreadable(path, start - stream.base, error)
+
+            self._fetch(key, guarded)
+        if isinstance(found, Flaw):
+            self._refuse_damaged(stream, found.where, found.what)
+        return found
+
+    def _append_in_file(self, stream: FileStream, position: int) -> tuple[int, int]:
+        index = Index(stream.filed_appends, partial(self._look, stream, index_path(stream.facts.id)))
+        number = bisect_right(index, position)
+        if number < len(index):
+            start = index[number - 1] if number else stream.base
+            end, checksum = index.entry(number)
+            if start <= position < end <= stream.base + stream.filed:
+                stream_id = stream.facts.id
+                if not self.settings.verify_reads or self._blocks.has_append(stream_id, start, end):
+                    return start, end
+                if end - start <= BLOCK and checksum == crc32(
+                    self._look(stream, data_path(stream_id), start - stream.base, end - start)
+                ):
+                    self._blocks.add_append(stream_id, start, end)
+                    return start, end
+        found: tuple[int, int] = self._fetch_from_file(stream, "append_between", position, position + 1)
+        self._blocks.add_append(stream.facts.id, *found)
+        return found
+
+    def _bytes_in_file(self, stream: FileStream, start: int, end: int) -> bytes:
+        stream_id = stream.facts.id
+        path = data_path(stream_id)
+        low, high = start - stream.base, end - stream.base
+        if not self.settings.verify_reads:
+            return self._look(stream, path, low, high - low)
+        known = self._blocks.known(stream_id, low, high)
+        if known is None:
+            first, entries = self._fetch_from_file(stream, "blocks", start, end)
+            self._blocks.add(stream_id, first, entries)
+            known = self._blocks.known(stream_id, low, high)
+        if known is not None:
+            edge = low // BLOCK * BLOCK
+            data = self._look(stream, path, edge, (len(known) - 1) * BLOCK + (known[-1] >> 32))
+            if have_checksums(data, known):
+                return data[low - edge : high - edge]
+            self._blocks.forget(stream_id)
+        # Something in these blocks is damaged, or in the appends that they have parts of. These bytes may not be.
+        found: bytes = self._fetch_from_file(stream, "bytes_between", start, end)
+        return found
+
+    # Bytes, wherever they are
 
     def _append_bounds(self, stream: FileStream, position: int) -> tuple[int, int]:
-        ends, first = self._ends_at(stream, position)
-        start = max(start_of_append(ends, position), first)
-        return start, end_of_read(ends, start, 0)
-
-    def _last_end(self, stream: FileStream, start: int, most: int) -> int:
-        edge = stream.base + stream.filed
-        for piece in reversed(stream.pieces):
-            if piece.end <= most:
-                return max(piece.end, start)
-            if piece.start <= most:
-                return last_end(self._content(piece).ends, max(piece.start, start), most)
-        if edge <= most:
-            return max(edge, start)
-        return last_end(self._index(stream), start, most)
+        if position < stream.base + stream.filed:
+            return self._append_in_file(stream, position)
+        for piece in stream.pieces:
+            if position < piece.end:
+                content = self._content(stream, piece, position, position + 1)
+                ends = content.ends
+                number = bisect_right(ends, position)
+                return ends[number - 1] if number else content.start, ends[number]
+        raise StreamNotFound(stream.facts.name)
 
     def _own_bytes(self, stream: FileStream, start: int, end: int) -> bytes:
         parts = []
         edge = stream.base + stream.filed
         if start < edge:
-            size = min(edge, end) - start
-            parts.append(self._look(data_path(stream.facts.id), start - stream.base, size))
-            start += size
+            stop = min(edge, end)
+            parts.append(self._bytes_in_file(stream, start, stop))
+            start = stop
         for piece in stream.pieces:
             if start < end and start < piece.end:
                 stop = min(piece.end, end)
-                parts.append(self._content(piece).data[start - piece.start : stop - piece.start])
+                content = self._content(stream, piece, start, stop)
+                parts.append(content.data[start - content.start : stop - content.start])
                 start = stop
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _unreadable(path: str, position: int, error: OSError) -> Flaw:
+    """
+    Describe what the disk can't read.
+
+    :raises OSError: the error is of another kind.
+    """
+    if error.errno not in UNREADABLE:
+        raise error
+    return Flaw(f"{path} at {position}", f"bytes can't be read: {error.strerror}")
 
 
 def _say_full(failure: Failure) -> Failure:
