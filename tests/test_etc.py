@@ -159,6 +159,19 @@ class UnitTests(SynchronousTestCase):
         self.assertEqual((0, ""), (done.returncode, done.stdout + done.stderr))
 
 
+class SocketUnitTests(SynchronousTestCase):
+    text = (ETC / "durable-streams.socket").read_text()
+
+    def test_the_endpoint_that_it_tells_to_set_takes_its_socket(self) -> None:
+        name = re.search(r"(?m)^FileDescriptorName=(\w+)$", self.text)
+        assert name is not None
+        self.assertIn(f"#     DS_SERVER__LISTEN=systemd:domain=INET:name={name[1]}\n", self.text)
+
+    def test_the_server_accepts_and_not_systemd(self) -> None:
+        self.assertIn("\nAccept=no\n", self.text)
+        self.assertIn("\nListenStream=127.0.0.1:4437\n", self.text)
+
+
 class SourceDistributionTests(SynchronousTestCase):
     def test_it_has_the_samples(self) -> None:
         if find_spec("setuptools") is None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from zope.interface import implementer
 
 from .transport import TLS_VERSIONS, Certificates, NamedFile, TLSFactory, TLSFiles, VersionRange
-from .web.gathering import listen
+from .web.gathering import adopt, listen
 
 #: How many connections may wait to be accepted, unless an endpoint says otherwise.
 BACKLOG: Final = 1024
@@ -52,6 +53,27 @@ class Endpoint:
             factory = TLSFactory(self.certificates, factory, self._reactor)
         is_secure = self.certificates is not None
         return listen(self._reactor, self._port, factory, self._backlog, self._interface, prompt=is_secure)
+
+
+@implementer(IStreamServerEndpoint)
+class InheritedEndpoint:
+    """
+    A socket that a service manager has passed, for plain HTTP. It stays bound when the process ends.
+
+    :param descriptor: the socket's; it is closed when the endpoint listens at it.
+    """
+
+    def __init__(self, reactor: Any, descriptor: int) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        return maybeDeferred(self._listen, protocolFactory)
+
+    def _listen(self, factory: Any) -> IListeningPort:
+        port = adopt(self._reactor, self._descriptor, factory)
+        os.close(self._descriptor)
+        return port
 
 
 def http(reactor: Any, *arguments: str, **named: str) -> Endpoint:

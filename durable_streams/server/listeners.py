@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec import Struct
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import StandardIOEndpoint, serverFromString
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, StandardIOEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.main import CONNECTION_DONE
@@ -25,7 +25,7 @@ from .config.settings import Settings
 from .config.showing import concealed
 from .config.validation import parse_bind_address
 from .descriptors import PatientPort
-from .endpoints import BACKLOG, Endpoint
+from .endpoints import BACKLOG, Endpoint, InheritedEndpoint
 from .startup import StartupError
 from .transport import Certificates, NamedFile, TLSContextError, TLSFileError, TLSFiles, VersionRange
 from .transport.files import read_files
@@ -119,6 +119,8 @@ class Listeners:
                 f"server.listen has {concealed(text)}, which is no endpoint: {_why_no_endpoint(text, error)}. "
                 "Change it.",
             ) from None
+        if isinstance(endpoint, AdoptedStreamServerEndpoint):
+            endpoint = InheritedEndpoint(self._reactor, endpoint.fileno)
         _check_endpoint(endpoint, text)
         if isinstance(endpoint, Endpoint) and endpoint.certificates is not None:
             self._certificates.append(endpoint.certificates)

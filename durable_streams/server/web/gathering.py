@@ -8,7 +8,9 @@ other. Everything else about them is as Twisted has it.
 
 from __future__ import annotations
 
+import os
 import select
+import socket
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +21,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IListeningPort, IReadDescriptor
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Port, Server
+from twisted.internet.unix import Port as UNIXPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -63,6 +66,49 @@ def listen(
     gathered = GatheredPort(port, factory, backlog, interface, reactor, PromptServer if prompt else GatheredServer)
     gathered.startListening()
     return gathered
+
+
+def adopt(reactor: Any, descriptor: int, factory: Factory) -> IListeningPort:
+    """
+    Accept the connections of a socket that somebody else has bound, and may listen at when this process is gone.
+
+    :param descriptor: the socket's; it is left open.
+    :raises ValueError: it does not listen.
+    """
+    with socket.socket(fileno=os.dup(descriptor)) as inherited:
+        family = inherited.family
+        if inherited.type != socket.SOCK_STREAM or not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise ValueError("the socket that was passed is not listening (systemd: ListenStream= and Accept=no)")
+        inherited.setblocking(False)
+    port: Any
+    if family == socket.AF_UNIX:
+        port = InheritedUNIXPort._fromListeningDescriptor(reactor, descriptor, factory)
+    else:
+        kind = GatheredPort if is_epoll(reactor) else Port
+        port = kind._fromListeningDescriptor(reactor, descriptor, family, factory)
+    port.startListening()
+    listening: IListeningPort = port
+    return listening
+
+
+class InheritedUNIXPort(UNIXPort):
+    """A UNIX socket that somebody else has bound: its name and its mode, its queue and its end are theirs."""
+
+    _preexistingSocket: Any  # noqa: N815 (Twisted's name)
+
+    def startListening(self) -> None:
+        self.socket, self._preexistingSocket = self._preexistingSocket, None
+        # Twisted would have nobody listen at it any more.
+        self._shouldShutdown = False
+        self.factory.doStart()  # type: ignore[union-attr]
+        self.connected = True
+        self.fileno = self.socket.fileno  # type: ignore[method-assign]
+        self.numberAccepts = 100
+        self.startReading()
+
+    def connectionLost(self, reason: Failure) -> None:
+        # Not as UNIXPort does, which removes the socket's name.
+        Port.connectionLost(self, reason)
 
 
 @implementer(IReadDescriptor)
