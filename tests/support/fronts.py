@@ -19,6 +19,7 @@ from durable_streams.server.config.sections import ConnectionSettings, LimitSett
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.interfaces import IStorage
 from durable_streams.server.model import Append
+from durable_streams.server.run_queue import RunQueue
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
 from durable_streams.server.telemetry import metrics_from, telemetry_from
@@ -29,6 +30,7 @@ from durable_streams.server.web.telemetry import Telemetry
 
 from .late_storage import LateStorage
 from .replies import Event, Reply, ReplyReader, read_events
+from .stopwatch import Stopwatch
 from .wire import ENDLESS, Network, Socket
 
 #: When every test begins, in seconds since 1970: 2027-01-15T08:00:00Z.
@@ -283,7 +285,8 @@ class Front:
         memory = storage_from(settings, self.clock)
         assert isinstance(memory, MemoryStorage)
         self.storage: Any = storage(self.clock) if storage else LateStorage(memory, self.clock) if late else memory
-        self.streams = Streams(self.storage, self.clock)
+        # No time passes while it works, so that it does at once what there is to do.
+        self.streams = Streams(self.storage, self.clock, RunQueue(self.clock, Stopwatch()))
         self.telemetry = telemetry_from(settings) if telemetry is None else telemetry
         self.operations = operations_from(self.streams, settings, self.clock, self.telemetry)
         self.metrics = metrics_from(settings, self.operations)

@@ -83,6 +83,21 @@ class RecordTests(SynchronousTestCase):
         wire.network.settle()
         self.assertTrue(skt.closed or transport.disconnecting or skt.ended)
 
+    def test_all_records_of_a_packet_are_passed_on_in_one_call(self) -> None:
+        wire = Wire()
+        client, skt, transport = self.connect(wire)
+        heard: list[bytes] = []
+        transport.protocol.wrappedProtocol.dataReceived = heard.append
+        for number in range(20):
+            client.send(b"%d" % number)
+        self.carry(client, wire, skt, [])
+        self.assertEqual(heard, [b"".join(b"%d" % number for number in range(20))])
+        client.send(b"last")
+        client.shutdown()
+        self.carry(client, wire, skt, [])
+        self.assertEqual(heard[1:], [b"last"])
+        self.assertTrue(skt.ended)
+
     def test_the_end_is_heard_of(self) -> None:
         wire = Wire()
         client, skt, _ = self.connect(wire)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
+    ExtensionFrame,
     Frame,
     GoAwayFrame,
     HeadersFrame,
     PingFrame,
+    PriorityFrame,
     RstStreamFrame,
     SettingsFrame,
     WindowUpdateFrame,
@@ -19,10 +23,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.model import Append
+from durable_streams.server.run_queue import SLICE
 from durable_streams.server.web.exchanges import Exchange
 from tests.support.cases import TEXT
 from tests.support.fronts import BASE, settings_with
 from tests.support.http2 import Http2Front, Http2Peer
+from tests.support.stopwatch import Stopwatch
 
 
 class Http2TestCase(SynchronousTestCase):
@@ -264,6 +270,87 @@ class LimitTests(Http2TestCase):
             self.send(peer, *[SettingsFrame(0)] * 35)
             self.front.pass_time(1)
         self.assert_alive(peer)
+
+    def test_a_flood_of_frames_that_ask_for_nothing_ends_the_connection(self) -> None:
+        self.front.create("a")
+        for frame in (
+            PingFrame(0),
+            PriorityFrame(1, depends_on=0, stream_weight=1),
+            WindowUpdateFrame(0, window_increment=1),
+            ExtensionFrame(0x20, 0),
+            DataFrame(1),
+            DataFrame(1, flags=["PADDED"], pad_length=255),
+        ):
+            peer = self.front.connect()
+            self.assertEqual(peer.ask("POST", BASE + "a", TEXT, is_all=False), 1)
+            for _ in range(10):
+                self.assertIsNone(peer.goodbye, frame)
+                self.send(peer, *[frame] * 39)
+            self.send(peer, *[frame] * 100)
+            self.assertEqual(peer.goodbye, (ErrorCodes.ENHANCE_YOUR_CALM, 1), frame)
+
+    def test_a_few_of_them_a_second_do_not(self) -> None:
+        peer = self.front.connect()
+        for _ in range(20):
+            self.send(peer, *[PingFrame(0)] * 20, *[PriorityFrame(1, depends_on=0, stream_weight=1)] * 15)
+            self.assert_alive(peer)
+            self.front.pass_time(1)
+        self.assert_alive(peer)
+
+    def test_a_client_may_make_room_with_each_request_and_for_each_frame_that_it_is_sent(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.keeps_up = False
+        for _ in range(600):
+            asked = self.get(peer, "?offset=now")
+            self.send(peer, WindowUpdateFrame(asked, window_increment=1), WindowUpdateFrame(0, window_increment=1))
+        self.grow(100)
+        asked = self.get(peer)
+        for _ in range(5000):
+            if peer.streams[asked].complete:
+                break
+            for number in (None, asked):
+                peer.h2.increment_flow_control_window(2000, number)
+            peer.pass_on()
+        self.assertTrue(peer.streams[asked].complete)
+        self.assert_alive(peer)
+
+    def test_a_packet_of_requests_is_taken_in_a_slice_of_time_after_another(self) -> None:
+        self.front.streams.turns.seconds = Stopwatch(SLICE / 2)
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        begun: list[int] = []
+        begin = Exchange.begin
+
+        def counted(exchange: Exchange, fields: Iterable[tuple[bytes, bytes]], is_whole: bool) -> None:
+            begun.append(exchange.id)
+            begin(exchange, fields, is_whole)
+
+        self.patch(Exchange, "begin", counted)
+        asked = [peer.begin("GET", BASE + "a") for _ in range(90)]
+        peer.send_unseen(peer.h2.data_to_send())
+        self.assertGreater(len(begun), 0)
+        self.assertLess(len(begun), 30)
+        before = len(begun)
+        other = self.front.connect()
+        self.assert_alive(other)
+        self.assertGreaterEqual(len(begun), before)
+        self.front.settle()
+        self.assertEqual([bytes(peer.streams[number].body) for number in asked], [b"one"] * 90)
+        self.assertEqual(begun[-90:].count(asked[-1]), 1)
+        self.assert_alive(peer)
+
+    def test_many_answers_that_wait_for_room_are_sent_a_slice_of_time_after_another(self) -> None:
+        self.front.streams.turns.seconds = Stopwatch(SLICE / 5)
+        self.front.create("a", body=b"x" * 1000)
+        peer = self.front.connect()
+        peer.keeps_up = False
+        self.send(peer, SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}))
+        asked = [self.get(peer) for _ in range(50)]
+        self.assertEqual({len(peer.streams[number].body) for number in asked}, {0})
+        self.send(peer, SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 10_000}))
+        self.front.settle()
+        self.assertEqual([bytes(peer.streams[number].body) for number in asked], [b"x" * 1000] * 50)
 
     def test_for_a_packet_of_small_frames_everybody_is_looked_at_once(self) -> None:
         offset = self.front.create("a")

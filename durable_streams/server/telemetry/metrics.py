@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from math import inf
 from platform import python_version
+from time import perf_counter
 from typing import Final, TypeAlias
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -46,7 +47,7 @@ class Metrics(Collector):
         self._live = operations.live
         self._build = {"version": _version(), "python": python_version(), "storage": backend}
         self._factories: list[ChannelFactory] = []
-        self._seconds = operations.streams.turns.seconds
+        self._seconds = perf_counter
         self._scraped = b""
         self._scraped_at = -inf
         self._registry = CollectorRegistry(auto_describe=False)

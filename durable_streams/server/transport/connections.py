@@ -54,6 +54,20 @@ class DirectTLS(TLSMemoryBIOProtocol):
         if reason is not None and reason.value is not None:
             reason.tb = reason.value.__traceback__ = None
 
+    def _flushReceiveBIO(self) -> None:  # noqa: N802 (Twisted calls it so)
+        """Pass on all that a packet has in one call: a slice of time is for a packet, not for each of its records."""
+        connection: Any = self._tlsConnection
+        records: list[bytes] = []
+        try:
+            while not self._lostTLSConnection:
+                records.append(connection.recv(_BUFFER))
+        except Error:
+            # There is no more, or it is the end: Twisted knows what to make of it, and finds it there again.
+            pass
+        if records and not self._aborted:
+            self.wrappedProtocol.dataReceived(b"".join(records))
+        super()._flushReceiveBIO()
+
     def _is_one_record(self, data: bytes) -> bool:
         """Keep to where records begin, and tell whether this is exactly one."""
         if not self._left and not self._begun and len(data) == _RECORD_HEAD + int.from_bytes(data[3:5], "big"):

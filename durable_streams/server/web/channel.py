@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -246,9 +247,9 @@ class StreamChannel(Protocol):
 
     def _answer(self, asked: Asked | Answer, lives_on: bool, old: bool) -> None:
         self._lives_on = lives_on and not self.factory.draining
-        began_at = self._seconds()
         if not self._slice_end:
-            self._slice_end = began_at + SLICE
+            self._slice_end = self._seconds() + SLICE
+        began_at = perf_counter()
         if isinstance(asked, StreamRequest):
             answer = self._perform(asked)
         elif isinstance(asked, Answer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from h2.config import H2Configuration
@@ -23,14 +24,16 @@ from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame, SettingsFrame
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..run_queue import SLICE
 from .bodies import PIECE
 from .callers import caller_on
 from .compression import HeadEncoder
 from .exchanges import Exchange
-from .frames import Framing
+from .frames import Framing, Packet
 from .outlet import Transport
 
 if TYPE_CHECKING:
@@ -43,10 +46,15 @@ STREAMS: Final = 100
 _CONNECTION_WINDOW: Final = 1_048_576
 _STREAM_WINDOW: Final = 262_144
 
-#: How many resets and settings a connection may send at once, and how many more a second. Each costs the client one
-#: small frame, and the server a whole request, or a look at all of them.
+#: How many frames that ask for nothing a connection may send at once, and how many more a second. Each costs the client
+#: a few bytes, and the server 25 us, a look at all streams, or a whole request that is reset.
 _NUISANCES: Final = 400
 _NUISANCES_A_SECOND: Final = 40
+
+#: How many frames such as WINDOW_UPDATE a client may send beyond that for each request and each frame of a body that it
+#: is sent, and how many of those at once. Clients send one or two.
+_UPDATES: Final = 4
+_MAX_UPDATES: Final = 10_000
 
 #: How much of answers may wait for one client to make room, in bytes, before nothing more is read for it.
 _WAITING: Final = 1_048_576
@@ -57,6 +65,8 @@ _TURN_BYTES: Final = 65_536
 _CONFIG: Final = H2Configuration(
     client_side=False, header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
 )
+
+_log = Logger()
 
 
 def goodbye() -> bytes:
@@ -99,8 +109,15 @@ class Http2Channel(Protocol):
             },
         )
         self._framing = Framing()
+        # What came, and waits for the connection's next turn; and whether that is queued.
+        self._rest: deque[Packet] = deque()
+        self._turns = factory.operations.streams.turns
+        self._slice_end = 0.0
+        self._scheduled = False
         self._nuisances = float(_NUISANCES)
         self._nuisance_at = factory.tick
+        # How many frames such as WINDOW_UPDATE are no nuisance.
+        self._updates = 0
         # Which streams the client has made more room for since they were looked at; 0 for all.
         self._widened: set[int] = set()
         self._turn_bytes = 0
@@ -130,6 +147,7 @@ class Http2Channel(Protocol):
         # These are reference cycles. TLS would keep this, and its own buffers with it; h2 its tables.
         self.transport.unregisterProducer()
         getattr(self.h2, "_frame_dispatch_table", {}).clear()
+        self._rest.clear()
         self.factory.left(self)
         for exchange in list(self.exchanges.values()):
             exchange.lost()
@@ -143,15 +161,33 @@ class Http2Channel(Protocol):
             self.h2.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
             self._end()
             return
+        self._count_nuisances()
+        if self._ended:
+            return
+        waits = bool(self._rest)
+        self._rest += packets
+        if not waits:
+            self._take_in()
+            if self._rest and not self._ended and not self.blocked:
+                self.transport.pauseProducing()
+
+    def _take_in(self) -> None:
+        """Do what the client asks for, for a slice of time; the rest waits for the connection's next turn."""
+        self._slice_end = self._turns.seconds() + SLICE
+        rest = self._rest
         self._in_turn = True
         try:
-            for packet in packets:
-                # With a GOAWAY h2 throws away what it has to say.
-                self._pass_on()
-                for event in self.h2.receive_data(packet):
+            while rest and not self.blocked:
+                packet = rest.popleft()
+                if packet.goodbye:
+                    # With a GOAWAY h2 throws away what it has to say.
+                    self._pass_on()
+                for event in self.h2.receive_data(packet.data):
                     self._take(event)
                     if self._ended:
                         return
+                if self._is_over():
+                    break
             # Once for all that was said in it.
             if self._widened:
                 self._send_on()
@@ -163,6 +199,31 @@ class Http2Channel(Protocol):
         finally:
             self._in_turn = False
         self._after()
+        if rest:
+            self._wait_for_turn()
+
+    def _is_over(self) -> bool:
+        """Tell whether the slice of time of this turn is used up."""
+        return self._turns.seconds() >= self._slice_end
+
+    def _wait_for_turn(self) -> None:
+        """Queue for another slice of time, unless the client has to make room first."""
+        if not self._scheduled and not self._ended and not self.blocked:
+            self._scheduled = True
+            self._turns.add(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._scheduled = False
+        if self._ended or self.blocked:
+            return
+        try:
+            self._take_in()
+        except Exception:
+            _log.failure("What an HTTP/2 client sent could not be taken in.")
+            self.transport.abortConnection()
+            return
+        if not self._rest and not self._ended and not self.blocked:
+            self.transport.resumeProducing()
 
     def _take(self, event: Event) -> None:
         match event:
@@ -183,7 +244,6 @@ class Http2Channel(Protocol):
                 self._widened.add(event.stream_id or 0)
             case RemoteSettingsChanged():
                 self._widened.add(0)
-                self._count_nuisance()
             case SettingsAcknowledged():
                 # A head that is a little over what was announced is answered; only from twice as much on is it the end.
                 self.h2.decoder.max_header_list_size = 2 * self.factory.settings.intake.header_bytes
@@ -214,12 +274,20 @@ class Http2Channel(Protocol):
         exchange = self.exchanges.pop(event.stream_id or 0, None)
         if exchange is not None:
             exchange.lost()
-        self._count_nuisance()
 
-    def _count_nuisance(self) -> None:
+    def _count_nuisances(self) -> None:
+        """End a connection on which too much is sent that asks for nothing (RFC 9113 section 10.5)."""
+        framing = self._framing
+        self._updates = min(_MAX_UPDATES, self._updates + _UPDATES * framing.requests)
+        paid = min(self._updates, framing.updates)
+        self._updates -= paid
+        nuisances = framing.idle + framing.updates - paid
+        framing.idle = framing.updates = framing.requests = 0
+        if not nuisances:
+            return
         tick = self.factory.tick
         since = tick - self._nuisance_at
-        self._nuisances = min(_NUISANCES, self._nuisances + since * _NUISANCES_A_SECOND) - 1
+        self._nuisances = min(_NUISANCES, self._nuisances + since * _NUISANCES_A_SECOND) - nuisances
         self._nuisance_at = tick
         if self._nuisances < 0:
             self.h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
@@ -231,12 +299,21 @@ class Http2Channel(Protocol):
         if 0 in widened:
             self._send_in_turn(list(self.exchanges.values()))
         else:
-            self._send_in_turn([self.exchanges[stream_id] for stream_id in widened if stream_id in self.exchanges])
+            self._send_in_turn([exchange for exchange in self.exchanges.values() if exchange.id in widened])
 
     def _send_in_turn(self, sending: list[Exchange]) -> None:
-        """Let some send what waits, one frame each in turn."""
+        """Let some send what waits, one frame each in turn, until the slice of time is over."""
         while sending and not self.blocked and not self._ended:
-            sending = [exchange for exchange in sending if exchange.send_some()]
+            left = []
+            for place, exchange in enumerate(sending, 1):
+                if exchange.send_some():
+                    left.append(exchange)
+                if self._is_over():
+                    self._widened.update(waiting.id for waiting in left + sending[place:])
+                    self._wait_for_turn()
+                    self._pass_on()
+                    return
+            sending = left
             self._pass_on()
 
     def reset(self, stream_id: int, code: ErrorCodes) -> None:
@@ -272,7 +349,7 @@ class Http2Channel(Protocol):
         self._in_turn = True
         try:
             for exchange in list(self.exchanges.values()):
-                if self.blocked or self.holds_back():
+                if self.blocked or self.holds_back() or self._is_over():
                     self._crowded = True
                     return
                 exchange.go_on()
@@ -288,6 +365,9 @@ class Http2Channel(Protocol):
         if self._ended:
             return
         while self._crowded and not self.blocked and not self.holds_back():
+            if self._is_over():
+                self._wait_for_turn()
+                break
             self._let_on()
         self._pass_on()
         if self._leaving and not self.exchanges:
@@ -308,6 +388,7 @@ class Http2Channel(Protocol):
             # Next time it is the last. With a client that makes little room at a time others would wait forever.
             self.exchanges[exchange.id] = exchange
         self._turn_bytes += size
+        self._updates += _UPDATES
         if self._turn_bytes >= _TURN_BYTES:
             self._pass_on()
 
@@ -334,7 +415,7 @@ class Http2Channel(Protocol):
         for exchange in list(self.exchanges.values()):
             if 0 < exchange.deadline <= tick:
                 exchange.expire()
-        if not self.exchanges and 0 < self._rest_deadline <= tick:
+        if not self.exchanges and not self._rest and 0 < self._rest_deadline <= tick:
             self.drain()
         else:
             self._after()
@@ -356,6 +437,7 @@ class Http2Channel(Protocol):
         if data:
             self.transport.write(data)
         self._ended = True
+        self._rest.clear()
         for exchange in list(self.exchanges.values()):
             exchange.lost()
         self.exchanges.clear()
@@ -374,10 +456,14 @@ class Http2Channel(Protocol):
     def resumeProducing(self) -> None:
         """The client has taken everything."""
         self.blocked = False
-        self.transport.resumeProducing()
+        if not self._rest:
+            self.transport.resumeProducing()
         if not self._ended:
+            self._slice_end = self._turns.seconds() + SLICE
             self._send_in_turn(list(self.exchanges.values()))
             self.flush()
+            if self._rest:
+                self._wait_for_turn()
 
     def stopProducing(self) -> None:
         """The connection is lost, of which :meth:`connectionLost` hears."""
