@@ -23,7 +23,7 @@ SERVER: Final = ROOT / "durable_streams" / "server"
 PACKAGE: Final = "durable_streams.server"
 
 _RULES: Final = frozenset({"model", "errors", "interfaces", "protocol"})
-_SERVICE: Final = _RULES | {"run_queue", "waiting", "streams"}
+_SERVICE: Final = _RULES | {"clocks", "run_queue", "waiting", "streams"}
 _PARTS: Final = _SERVICE | {
     *("storage", "web", "subscriptions", "transfer"),
     *("config", "transport", "startup", "descriptors", "logs", "telemetry"),
@@ -37,17 +37,18 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "errors": frozenset(),
     "interfaces": frozenset({"model", "errors"}),
     "protocol": frozenset({"model", "errors"}),
-    "storage": _RULES,
-    "run_queue": frozenset(),
-    "waiting": frozenset({"model", "interfaces", "run_queue"}),
-    "streams": _RULES | {"run_queue", "waiting"},
+    "clocks": frozenset(),
+    "storage": _RULES | {"clocks"},
+    "run_queue": frozenset({"clocks"}),
+    "waiting": frozenset({"model", "interfaces", "clocks", "run_queue"}),
+    "streams": _RULES | {"clocks", "run_queue", "waiting"},
     "web": _SERVICE | {"subscriptions"},
     "subscriptions": _SERVICE,
     "transfer": _SERVICE,
     "config": frozenset(),
-    "transport": frozenset({"errors", "config"}),
+    "transport": frozenset({"errors", "config", "clocks"}),
     "startup": frozenset({"errors", "config"}),
-    "descriptors": frozenset({"config", "startup"}),
+    "descriptors": frozenset({"config", "startup", "clocks"}),
     "logs": frozenset({"config", "startup"}),
     "telemetry": _SERVICE | {"web", "config", "startup"},
     "endpoints": frozenset({"transport", "web"}),
@@ -61,7 +62,7 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "systemd": frozenset(),
     "release": frozenset(),
     "process": frozenset({"config", "descriptors", "startup", "service", "logs", "systemd"}),
-    "tap": frozenset({"config", "startup", "service", "logs", "process"}),
+    "tap": frozenset({"config", "startup", "service", "logs", "process", "clocks"}),
     "cli": frozenset({"config", "startup", "service", "storage", "release"}),
 }
 
@@ -76,6 +77,7 @@ LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
     "protocol": ("msgspec",),
     "storage": (*_TWISTED, "msgspec"),
     "run_queue": _TWISTED,
+    "clocks": _TWISTED,
     "waiting": _TWISTED,
     "streams": _TWISTED,
     "web": (*_TWISTED, "msgspec", "httptools", "klein", "werkzeug", "h2", "hpack", "hyperframe"),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -9,6 +8,7 @@ from durable_streams.server.errors import StreamNotFound, Unavailable
 from durable_streams.server.model import NOW, START, Append, Chunk, Created, Fork, Lifetime, StreamConfig
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import SWEEP_AT_ONCE, SWEEP_INTERVAL, Streams
+from tests.support.clocks import SteppedClock
 
 BEGIN = 1_700_000_000.0
 TEXT = StreamConfig("text/plain")
@@ -44,7 +44,7 @@ class BrokenStorage(MemoryStorage):
 
 class StreamsTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.clock = Clock()
+        self.clock = SteppedClock()
         self.clock.rightNow = BEGIN
         self.storage = BrokenStorage()
         self.streams = Streams(self.storage, self.clock)
@@ -73,6 +73,58 @@ class StreamsTests(SynchronousTestCase):
     def pass_time(self, seconds: float) -> None:
         """Let time go by in steps as small as a reactor's."""
         self.clock.pump([0.1] * round(seconds * 10))
+
+
+class SteppedWallClockTests(StreamsTests):
+    """The wall clock is set while intervals go on."""
+
+    def test_a_ttl_stream_that_was_read_a_second_ago_stays_when_the_clock_is_set_forward(self) -> None:
+        self.create("a", short_lived(600))
+        self.read("a")
+        self.pass_time(1)
+        self.clock.step(3600)
+        self.pass_time(10)
+        self.assertEqual(self.kept(), {"a"})
+        self.pass_time(580)
+        self.assertEqual(self.kept(), {"a"})
+        self.pass_time(11)
+        self.assertEqual(self.kept(), set())
+
+    def test_a_ttl_stream_expires_in_time_when_the_clock_is_set_back(self) -> None:
+        self.create("a", short_lived(10))
+        self.clock.step(-3600)
+        self.pass_time(9)
+        self.assertEqual(self.kept(), {"a"})
+        self.pass_time(2)
+        self.assertEqual(self.kept(), set())
+
+    def test_expires_at_follows_the_clock_within_a_sweep(self) -> None:
+        self.create("a", StreamConfig("text/plain", Lifetime(expires_at=BEGIN + 600)))
+        self.clock.step(-3600)
+        self.pass_time(1200)
+        self.assertEqual(self.kept(), {"a"})
+        self.clock.step(3600)
+        self.pass_time(2 * SWEEP_INTERVAL)
+        self.assertEqual(self.kept(), set())
+
+    def test_a_step_is_logged_once(self) -> None:
+        with capturedLogs() as events:
+            self.clock.step(-3600)
+            self.pass_time(5)
+        self.assertEqual([(event["log_level"], event["step"]) for event in events], [(LogLevel.warn, -3600)])
+
+    def test_a_clock_that_is_not_set_is_not_logged(self) -> None:
+        with capturedLogs() as events:
+            self.pass_time(5)
+        self.assertEqual(events, [])
+
+    def test_a_stream_made_anew_after_the_clock_was_set_back_has_a_greater_incarnation(self) -> None:
+        before = self.create("a").facts
+        self.streams.delete("a")
+        self.clock.step(-3600)
+        self.pass_time(1)
+        after = self.create("a").facts
+        self.assertGreater(after.incarnation, before.incarnation)
 
 
 class OperationTests(StreamsTests):

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.tcp import Port
 from twisted.logger import LogEvent, Logger
 
+from .clocks import clock_of
 from .config.settings import Settings
 from .config.validation import STORAGE_MODES
 from .startup import StartupError
@@ -120,7 +121,7 @@ class PatientPort:
     """
 
     def __init__(self, port: IListeningPort, reactor: Any) -> None:
-        self._reactor = reactor
+        self._clock = clock_of(reactor)
         self._port: Any = port
         self._resuming: IDelayedCall | None = None
         self._logged_at = -_LOG_INTERVAL
@@ -140,7 +141,7 @@ class PatientPort:
     def _not_accepted(self, event: LogEvent) -> None:
         if self._resuming is not None:
             return
-        now = self._reactor.seconds()
+        now = self._clock.seconds()
         if not self._logged_at <= now < self._logged_at + _LOG_INTERVAL:
             self._logged_at = now
             _log.warn(
@@ -149,7 +150,7 @@ class PatientPort:
                 pause=_PAUSE,
             )
         self._port.stopReading()
-        self._resuming = self._reactor.callLater(_PAUSE, self._resume)
+        self._resuming = self._clock.callLater(_PAUSE, self._resume)
 
     def _resume(self) -> None:
         self._resuming = None

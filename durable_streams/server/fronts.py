@@ -10,6 +10,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from .assembly import channel_settings_from, operations_from, resource_from
+from .clocks import clock_of
 from .config.settings import Settings
 from .descriptors import DescriptorBudget
 from .streams import Streams
@@ -41,10 +42,10 @@ class Fronts:
         budget: DescriptorBudget | None = None,
     ) -> None:
         self._streams = streams
-        self._reactor = reactor
+        self._clock = clock = clock_of(reactor)
         self._drain_timeout = settings.transport.connection.drain_timeout_secs
         self._telemetry = telemetry_from(settings)
-        operations = operations_from(streams, settings, reactor, self._telemetry)
+        operations = operations_from(streams, settings, clock, self._telemetry)
         answers, proxies = operations.answers, operations.proxies
         base_path = settings.http.stream_base_path
         apart = settings.admin.bind_address is not None
@@ -54,10 +55,10 @@ class Fronts:
         for_operators = build_app(answers, obstacle, None, render) if apart else for_all
         if settings.admin.enabled:
             add_list(for_operators, settings.admin.base_path, streams, answers)
-        resource = resource_from(operations, settings, reactor)
+        resource = resource_from(operations, settings, clock)
         self.tree: IResource = Tree(resource, for_all, answers, base_path, proxies)
         channel_settings = channel_settings_from(settings, budget)
-        self.factory = ChannelFactory(operations, Site(self.tree), base_path, reactor, channel_settings)
+        self.factory = ChannelFactory(operations, Site(self.tree), base_path, clock, channel_settings)
         self.admin: Any = None
         if apart:
             admin_site = Site(Tree(None, for_operators, answers, base_path, proxies))
@@ -74,7 +75,7 @@ class Fronts:
         """
         self._streams.drain()
         drained = self.factory.drain()
-        too_late = self._reactor.callLater(self._drain_timeout, self.factory.abort)
+        too_late = self._clock.callLater(self._drain_timeout, self.factory.abort)
         await drained
         if too_late.active():
             too_late.cancel()

@@ -46,8 +46,11 @@ class IStorage(Interface):
     for refusals too: who is told of a duplicate or of a closed stream was told of something that a crash does not take
     back. To cancel a Deferred gives up the answer, never the write.
 
-    ``now`` is the time of the request in seconds since 1970; a stream whose lifetime is over by then is not there any
-    more. To find a stream by :meth:`create`, to fork it, and an append that is refused are no use of it.
+    ``now`` is the time of the request in seconds since 1970, by a steady clock: it never goes back, and passes as the
+    monotonic clock does. The wall clock's time is ``now`` plus the offset of :meth:`set_wall_offset`. Stream-TTL and
+    other intervals go by ``now``; Stream-Expires-At, ids and stored times go by the wall clock. A stream whose lifetime
+    is over by then is not there any more. Re-creating an existing stream, forking it, or a rejected append does not
+    renew its TTL.
 
     All methods raise :exc:`.errors.Unavailable` and :exc:`.errors.InsufficientStorage` when the storage can't do its
     work.
@@ -85,6 +88,14 @@ class IStorage(Interface):
     def listen(listener: ICommitListener) -> None:
         """
         Announce every commit from now on to ``listener``, and to no other, in the thread that called this.
+        """
+
+    def set_wall_offset(offset: float) -> None:
+        """
+        Set how many seconds the wall clock is ahead of ``now`` from now on; 0 until this is called.
+
+        It is called in the thread that calls everything else, before the storage is opened if it is not 0 then, and
+        each time the wall clock is set.
         """
 
     def create(name: str, config: StreamConfig, body: bytes, now: float) -> NowOrLater[Created]:

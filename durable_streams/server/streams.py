@@ -13,6 +13,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .clocks import STEP, clock_of
 from .errors import StreamsError, Unavailable
 from .interfaces import IStorage, NowOrLater, settle
 from .model import Append, Appended, Chunk, Created, Offset, StorageFigures, StreamConfig, StreamFacts, StreamStatus
@@ -22,6 +23,9 @@ from .waiting import Waiting
 #: How often expired streams are looked for, in seconds, and how many are removed before others get their turn.
 SWEEP_INTERVAL = 0.5
 SWEEP_AT_ONCE = 100
+
+#: By how many seconds the wall clock and the steady clock may seem to differ because they are read one after the other.
+_CLOCK_NOISE = 0.001
 
 _log = Logger()
 
@@ -40,7 +44,8 @@ class Streams(Service):
     """
     A storage in service. Until it is open, everything is refused with :exc:`.Unavailable`.
 
-    :param clock: the time, for lifetimes and for waking.
+    :param clock: the reactor, or a Clock (:func:`.clock_of`). Lifetimes and waking go by its ``seconds()``, dates by
+        its wall clock.
     :param turns: None for a run queue on ``clock``.
     :ivar turns: the run queue of everything that many clients have done at a time.
     :ivar draining: the service is about to stop, so nobody is to wait any longer.
@@ -50,16 +55,18 @@ class Streams(Service):
     draining = False
 
     def __init__(self, storage: IStorage, clock: IReactorTime, turns: RunQueue | None = None) -> None:
+        self._clock = clock = clock_of(clock)
         self.turns = RunQueue(clock) if turns is None else turns
         self._owned = storage
         self._storage: IStorage = _Shut()  # type: ignore[assignment]
         self._taking_up: threading.Thread | None = None
-        self._clock = clock
         self._now = clock.seconds
+        self._wall_offset = 0.0
         self._unswept_for = ""
         self._waiting = Waiting(clock, self.turns)
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = clock
+        self._follow_wall_clock()
         storage.listen(self._waiting)
 
     def obstacle(self) -> str | None:
@@ -117,6 +124,7 @@ class Streams(Service):
         self._owned.open()
         self._storage = self._owned
         super().startService()
+        self._follow_wall_clock()
         self._sweeping.start(SWEEP_INTERVAL, now=False)
 
     def drain(self) -> None:
@@ -178,8 +186,23 @@ class Streams(Service):
 
     # Lifetimes
 
+    def _follow_wall_clock(self) -> None:
+        """Tell the storage how far the wall clock is from the time that requests are given."""
+        offset = self._clock.wall() - self._now()
+        step = offset - self._wall_offset
+        if abs(step) > _CLOCK_NOISE:
+            self._wall_offset = offset
+            self._owned.set_wall_offset(offset)
+            if abs(step) > STEP and self.running:
+                _log.warn(
+                    "The system's clock was set by {step:+.3f} s. Timeouts and Stream-TTL go on as before; "
+                    "Stream-Expires-At follows the new time.",
+                    step=step,
+                )
+
     async def _sweep(self) -> None:
-        """A stream that somebody waits on is in use (PROTOCOL section 5.1, Stream-TTL); the others may be over."""
+        """Remove expired streams. A stream that a reader waits on is in use (PROTOCOL section 5.1, Stream-TTL)."""
+        self._follow_wall_clock()
         now = self._now()
         try:
             for name in self._waiting.watched():

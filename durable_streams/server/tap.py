@@ -11,6 +11,7 @@ from twisted.application.service import IService
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 
+from .clocks import make_steady
 from .config.layers import CONFIG_DIR, PROFILES, load
 from .config.sections import ObservabilitySettings
 from .config.settings import Settings
@@ -173,6 +174,8 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor  # noqa: PLC0415 (whoever runs twistd may choose another until now)
 
+    # The process is ours: everything in it is timed by the monotonic clock.
+    make_steady(reactor)
     try:
         return Process(options["settings"], reactor, options.open_logs(), options.load)
     except StartupError as error:

@@ -27,6 +27,7 @@ from durable_streams.server.web.app import Tree, build_app
 from durable_streams.server.web.framing import below
 from durable_streams.server.web.listener import ChannelFactory
 from durable_streams.server.web.telemetry import Telemetry
+from tests.support.clocks import SteppedClock
 
 from .late_storage import LateStorage
 from .replies import Event, Reply, ReplyReader, read_events
@@ -278,7 +279,7 @@ class Front:
         telemetry: Telemetry | None = None,
     ) -> None:
         self.settings = settings
-        self.clock = Clock()
+        self.clock = SteppedClock()
         self.clock.advance(START_TIME)
         self.network = Network(self.clock)
         self.obstacle: str | None = None

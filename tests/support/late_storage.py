@@ -92,6 +92,9 @@ class LateStorage:
     def listen(self, listener: ICommitListener) -> None:
         self._inner.listen(listener)
 
+    def set_wall_offset(self, offset: float) -> None:
+        self._inner.set_wall_offset(offset)
+
     def create(self, name: str, config: StreamConfig, body: bytes, now: float) -> Deferred[Created]:
         return self._later("create", lambda: self._inner.create(name, config, body, now))
 

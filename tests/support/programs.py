@@ -11,6 +11,7 @@ from unittest import SkipTest
 PACKAGES: Final = {
     "caddy": "caddy",
     "curl": "curl",
+    "faketime": "faketime",
     "haproxy": "haproxy",
     "h2load": "nghttp2-client",
     "nghttp": "nghttp2-client",

@@ -91,6 +91,13 @@ class ClockTests(ChannelTestCase):
         self.front.pass_time(61)
         self.assertEqual(self.front.ask("GET", BASE + "a").get("date"), "Fri, 15 Jan 2027 08:01:01 GMT")
 
+    def test_the_date_follows_the_wall_clock_within_a_second_when_that_is_set(self) -> None:
+        self.front.create("a")
+        for step, date in ((-3600, "Fri, 15 Jan 2027 07:00:01 GMT"), (7200, "Fri, 15 Jan 2027 09:00:02 GMT")):
+            self.front.clock.step(step)
+            self.front.pass_time(1)
+            self.assertEqual(self.front.ask("GET", BASE + "a").get("date"), date)
+
     def test_a_refusal_is_dated_too(self) -> None:
         self.front.channels.draining = True
         peer = self.front.connect(read_replies=False)

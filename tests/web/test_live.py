@@ -201,6 +201,19 @@ class LongPollTests(LiveTestCase):
         for odd in ("", "abc", "-5", "9" * 400, "%00"):
             self.assertEqual(self.poll("a", "-1", f"&cursor={odd}").reply.get("stream-cursor"), str(CURSOR))
 
+    def test_the_cursor_of_a_tail_does_not_go_back_when_the_clock_is_set_back(self) -> None:
+        self.front.create("a")
+        peer = self.tail("a")
+        self.front.pass_time(25)
+        self.front.append("a", b"one")
+        self.front.clock.step(-3600)
+        self.front.pass_time(25)
+        self.front.append("a", b"two")
+        cursors = [int(event.control["streamCursor"]) for event in peer.events if event.kind == "control"]
+        self.assertEqual(cursors, [CURSOR, CURSOR + 1, CURSOR + 1])
+        again = self.poll("a", "-1", f"&cursor={cursors[-1]}").reply.get("stream-cursor") or ""
+        self.assertGreater(int(again), cursors[-1])
+
     def test_of_a_fork_only_its_own_data_is_waited_for(self) -> None:
         self.front.create("a", body=b"hello")
         self.assertEqual(self.front.ask("PUT", BASE + "f", {"Stream-Forked-From": "a"}).status, 201)

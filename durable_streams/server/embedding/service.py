@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from ..assembly import name_limits_from
+from ..clocks import IClock, clock_of
 from ..config.settings import Settings
 from ..errors import Unavailable
 from ..interfaces import IStorage, settle
@@ -79,8 +80,9 @@ class StreamService(Service):
         assert reactor is not None
         claim(storage, self)
         self.reactor: IReactorTime = reactor
+        self.clock: IClock = clock_of(reactor)
         self.settings = settings = settings or Settings()
-        self.streams = Streams(storage, reactor)
+        self.streams = Streams(storage, self.clock)
         self._storage = storage
         self._names = name_limits_from(settings)
         self._stopped: Deferred[None] | None = None

@@ -44,8 +44,8 @@ def build_resource(streams: StreamService | IStorage) -> IResource:
         service = StreamService(streams)
         service.startService()
     _warn(service.settings)
-    operations = operations_from(service.streams, service.settings, service.reactor)
-    return resource_from(operations, service.settings, service.reactor)
+    operations = operations_from(service.streams, service.settings, service.clock)
+    return resource_from(operations, service.settings, service.clock)
 
 
 def build_service(

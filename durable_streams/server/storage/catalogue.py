@@ -61,7 +61,8 @@ class Entry:
     :ivar writers: the idempotent writers by id, the least recently accepted one first.
     :ivar deleted: it is there for its forks only.
     :ivar forks: how many streams have it for their source.
-    :ivar deadline: when it is over, in seconds since 1970.
+    :ivar deadline: when it is over: by the steady clock for a stream with a TTL, by the wall clock for one with
+        Stream-Expires-At, never (infinity) for others.
     :ivar metadata: how many bytes it has besides its data (:mod:`.metadata`); counted when it enters the catalogue.
     """
 
@@ -185,16 +186,23 @@ class Catalogue(Generic[S]):
         self._metadata = 0
         # The writers that the append under way made its stream forget.
         self._forgotten: tuple[str, ...] = ()
+        self.wall_offset = 0.0
         # By how much that differs from what was written: what was there already is in it, what was removed is not.
         self._unwritten = 0
-        # When streams may be over: what is in here may be renewed or deleted by the time that it comes up.
+        # When streams may be over, by the steady clock and by the wall clock. What is in here may be renewed or deleted
+        # by the time that it comes up.
         self._deadlines: list[tuple[float, int, S]] = []
+        self._wall_deadlines: list[tuple[float, int, S]] = []
 
     def figures(self) -> StorageFigures:
         """See :meth:`.IStorage.figures`."""
         return StorageFigures(
             len(self._streams), self._bytes, self._bytes - self._unwritten, metadata_bytes=self._metadata
         )
+
+    def set_wall_offset(self, offset: float) -> None:
+        """See :meth:`.IStorage.set_wall_offset`."""
+        self.wall_offset = offset
 
     # What a provider says
 
@@ -217,7 +225,7 @@ class Catalogue(Generic[S]):
         stream = self._streams.get(name)
         if stream is None:
             raise StreamNotFound(name)
-        if now >= stream.deadline:
+        if stream.deadline != inf and self._is_over(stream, now):
             self._expiring()
             self._remove(stream)
             if stream.forks == 0:
@@ -242,8 +250,12 @@ class Catalogue(Generic[S]):
         streams = self._streams
         for name in self._names.after(after):
             stream = streams[name]
-            if not stream.deleted and now < stream.deadline:
+            if not stream.deleted and not self._is_over(stream, now):
                 yield stream
+
+    def _is_over(self, stream: S, now: float) -> bool:
+        """Return whether a stream's lifetime is over."""
+        return (now if stream.lifetime.expires_at is None else now + self.wall_offset) >= stream.deadline
 
     def _status(self, stream: S) -> StreamStatus:
         return StreamStatus(
@@ -259,7 +271,7 @@ class Catalogue(Generic[S]):
         :returns: the stream, and its first bytes; None for these, when it was there already.
         """
         stream = self._streams.get(name)
-        if stream is not None and now >= stream.deadline:
+        if stream is not None and self._is_over(stream, now):
             self._expiring()
             self._remove(stream)
             stream = self._streams.get(name)
@@ -295,22 +307,29 @@ class Catalogue(Generic[S]):
         self._streams[stream.facts.name] = stream
         self._names.add(stream.facts.name)
         if stream.deadline != inf:
-            heappush(self._deadlines, (stream.deadline, stream.facts.id, stream))
+            deadlines = self._deadlines if stream.lifetime.expires_at is None else self._wall_deadlines
+            heappush(deadlines, (stream.deadline, stream.facts.id, stream))
 
     def _new(self, name: str, config: StreamConfig, now: float) -> S:
-        # Microseconds, so that a stream made after a restart sorts after the ones before it.
-        self._last_id = max(self._last_id + 1, int(now * 1_000_000))
+        wall = now + self.wall_offset
+        # Microseconds, so that a stream made after a restart sorts after the ones before it; after the last one in any
+        # case, should the clock have been set back.
+        self._last_id = max(self._last_id + 1, int(wall * 1_000_000))
         if config.fork is None:
             content_type = config.content_type or DEFAULT_TYPE
             facts = self._facts(name, self._last_id, content_type)
-            return self._entry_type(facts, config, config.lifetime, None, 0, now)
+            stream = self._entry_type(facts, config, config.lifetime, None, 0, wall)
+            stream.use(now)
+            return stream
         source = self._source(config.fork, now)
         if config.content_type is not None and media_type(config.content_type) != source.facts.media_type:
             raise ContentTypeMismatch(name, source.facts.media_type, media_type(config.content_type))
         facts = self._facts(name, source.facts.incarnation, source.facts.content_type)
         base = self._fork_point(config.fork, source)
         lifetime = config.lifetime if config.lifetime != Lifetime() else source.lifetime
-        return self._entry_type(facts, config, lifetime, source, base, now)
+        stream = self._entry_type(facts, config, lifetime, source, base, wall)
+        stream.use(now)
+        return stream
 
     def _facts(self, name: str, incarnation: int, content_type: str) -> StreamFacts:
         return facts_of(name, self._last_id, incarnation, content_type)
@@ -386,7 +405,7 @@ class Catalogue(Generic[S]):
             stream.closed = True
         if stream.lifetime.ttl is not None:
             stream.use(now)
-        stream.updated_at = now
+        stream.updated_at = now + self.wall_offset
         return Appended(stream.facts, stream.tail, stream.closed, known)
 
     def _grow_metadata(self, stream: S, append: Append, known: WriterState | None) -> None:
@@ -441,25 +460,37 @@ class Catalogue(Generic[S]):
             if source is not None:
                 source.forks -= 1
             gone = source
-        if len(self._deadlines) > 2 * len(self._streams) + 1000:
-            self._deadlines = [entry for entry in self._deadlines if not entry[2].deleted]
-            heapify(self._deadlines)
+        for deadlines in (self._deadlines, self._wall_deadlines):
+            if len(deadlines) > 2 * len(self._streams) + 1000:
+                deadlines[:] = [entry for entry in deadlines if not entry[2].deleted]
+                heapify(deadlines)
         self._removed(stream)
 
     def _renew(self, name: str, now: float) -> None:
         stream = self._streams.get(name)
-        if stream is not None and not stream.deleted and now < stream.deadline:
+        if stream is not None and not stream.deleted and not self._is_over(stream, now):
             stream.use(now)
 
+    def _may_sweep(self, now: float) -> bool:
+        """Return whether the time of any stream may be over."""
+        return bool(
+            (self._deadlines and self._deadlines[0][0] <= now)
+            or (self._wall_deadlines and self._wall_deadlines[0][0] <= now + self.wall_offset)
+        )
+
     def _sweep(self, now: float, most: int) -> int:
+        removed = self._sweep_until(self._deadlines, now, most)
+        return removed + self._sweep_until(self._wall_deadlines, now + self.wall_offset, most - removed)
+
+    def _sweep_until(self, deadlines: list[tuple[float, int, S]], now: float, most: int) -> int:
         removed = 0
-        while self._deadlines and removed < most and self._deadlines[0][0] <= now:
-            _, stream_id, stream = heappop(self._deadlines)
+        while deadlines and removed < most and deadlines[0][0] <= now:
+            _, stream_id, stream = heappop(deadlines)
             if stream.deleted or self._streams.get(stream.facts.name) is not stream:
                 continue
             if now >= stream.deadline:
                 self._remove(stream)
                 removed += 1
             else:
-                heappush(self._deadlines, (stream.deadline, stream_id, stream))
+                heappush(deadlines, (stream.deadline, stream_id, stream))
         return removed

@@ -172,7 +172,7 @@ class CommittedStorage(Ranges[K]):
             stream.lifetime,
             None if source is None else source.facts.id,
             stream.base,
-            now,
+            stream.created_at,
             data,
             checksum,
         )
@@ -200,7 +200,7 @@ class CommittedStorage(Ranges[K]):
             return appended if stream.lsn <= self.committed_lsn else self._after(lambda: appended)
         checksum = crc32(data)
         if writer is None:
-            wrote = Wrote(stream.facts.id, start, data, checksum, now, append.close, append.sequence)
+            wrote = Wrote(stream.facts.id, start, data, checksum, stream.updated_at, append.close, append.sequence)
         else:
             forgotten, self._forgotten = self._forgotten, ()
             wrote = Wrote(
@@ -208,7 +208,7 @@ class CommittedStorage(Ranges[K]):
                 start,
                 data,
                 checksum,
-                now,
+                stream.updated_at,
                 append.close,
                 append.sequence,
                 writer.id,
@@ -280,7 +280,7 @@ class CommittedStorage(Ranges[K]):
         )
 
     def _sweep_committed(self, _: str, now: float, most: int) -> NowOrLater[int]:
-        if not self._deadlines or self._deadlines[0][0] > now:
+        if not self._may_sweep(now):
             return 0
         self._check_writable(OVERHEAD * most, removal=True)
         removed = self._sweep(now, most)

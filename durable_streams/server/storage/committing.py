@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..clocks import clock_of
 from ..errors import StreamsError, Unavailable
 from ..model import StorageFigures, StorageLimits
 from .catalogue import Catalogue
@@ -64,7 +65,7 @@ class Committing(Catalogue[K]):
         self, limits: StorageLimits, clock: IReactorTime, entry_type: Callable[..., K], most_queued: int
     ) -> None:
         super().__init__(limits, entry_type)
-        self._clock = clock
+        self._clock = clock_of(clock)
         self._most_queued = most_queued
         self.committed_lsn = 0
         self._lsn = 0
@@ -151,7 +152,7 @@ class Committing(Catalogue[K]):
     def _removed(self, stream: K) -> None:
         purged, self._purging = self._purging, []
         self._lsn = self._removal_lsn = stream.lsn = self._lsn + 1
-        self._changes.append(Removed(stream.facts.id, self._clock.seconds()))
+        self._changes.append(Removed(stream.facts.id, self._clock.wall()))
 
         def gone() -> None:
             self._discard(purged)
@@ -194,8 +195,7 @@ class Committing(Catalogue[K]):
 
     def _measured(self, _: None, size: int, began_at: float) -> None:
         self._commit_sizes.add(size)
-        # The clock on the wall may be set back.
-        self._commit_seconds.add(max(self._clock.seconds() - began_at, 0))
+        self._commit_seconds.add(self._clock.seconds() - began_at)
 
     def _committed(self, _: None, answers: list[_Answer], lsn: int) -> None:
         self.committed_lsn = lsn

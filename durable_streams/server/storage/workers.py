@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..clocks import clock_of
 from .shortages import RETRY_INTERVAL
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ class ThreadWorker:
             except RuntimeError as error:
                 if not self._started and self._starting is None:
                     _log.warn("Cannot start a thread for the storage: {reason}. It is tried again.", reason=error)
-                    self._starting = self._reactor.callLater(RETRY_INTERVAL, self._start_again)
+                    self._starting = clock_of(self._reactor).callLater(RETRY_INTERVAL, self._start_again)
                 return
             self._started.append(thread)
 

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from ..clocks import clock_of
 from .connections import DirectTLS
 from .contexts import Identity, TLSContextError, VersionRange, build_context, read_identity
 from .files import Contents, Signature, TLSFileError, TLSFiles, is_open_to_all, read_files, signature_of
@@ -129,6 +130,7 @@ class TLSFactory(TLSMemoryBIOFactory):
     protocol = DirectTLS
 
     def __init__(self, certificates: Certificates, factory: IProtocolFactory, clock: IReactorTime) -> None:
+        clock = clock_of(clock)
         super().__init__(certificates, False, factory, clock)
         self._checking = LoopingCall(certificates.check)
         self._checking.clock = clock

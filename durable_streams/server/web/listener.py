@@ -19,6 +19,7 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from ..clocks import clock_of
 from .callers import Caller
 from .framing import below
 from .intake import IntakeLimits, Shared
@@ -105,10 +106,10 @@ class ChannelFactory(Factory):
         self.accepted = self.refused = self.pauses = 0
         self.tick = 1
         self.date_line = b""
-        self.clock = clock
+        self.clock = clock_of(clock)
         self._channels: set[Member] = set()
         self._ticking = LoopingCall(self._tick)
-        self._ticking.clock = clock
+        self._ticking.clock = self.clock
         self._emptied: list[Deferred[None]] = []
 
     def doStart(self) -> None:
@@ -181,7 +182,7 @@ class ChannelFactory(Factory):
 
     def _tick(self) -> None:
         self.tick += 1
-        self.date_line = f"Date: {formatdate(self.clock.seconds(), usegmt=True)}\r\n".encode()
+        self.date_line = f"Date: {formatdate(self.clock.wall(), usegmt=True)}\r\n".encode()
         tick = self.tick
         self._each([channel for channel in self._channels if 0 < channel.deadline <= tick], self._expire)
 

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..clocks import clock_of
 from ..errors import DataDamaged, InvalidOffset, OffsetGone, StreamNotFound, StreamsError
 from ..interfaces import NowOrLater
 from ..model import Chunk, Offset, StreamFacts
@@ -56,7 +57,7 @@ class Live:
     def __init__(self, streams: Streams, clock: IReactorTime, settings: LiveSettings) -> None:
         self.streams = streams
         self.settings = settings
-        self.clock = clock
+        self.clock = clock_of(clock)
         self.current_cursor = 0
         self.events = Events()
         self.sent = Sent()
@@ -77,7 +78,7 @@ class Live:
 
     def cursor(self, given: str | None) -> int:
         """Choose a cursor (PROTOCOL section 10.1)."""
-        return cursors.next_cursor(self.clock.seconds(), given, randint(*cursors.JITTER))
+        return cursors.next_cursor(self.clock.wall(), given, randint(*cursors.JITTER))
 
     def wait(self, empty: Chunk) -> Deferred[Chunk]:
         """
@@ -343,7 +344,9 @@ class Tail:
             self._silent = 0
             self._position = end
             live = self._live
-            live.sent.bytes += live.events.write(sink, chunk, max(self._cursor, live.current_cursor))
+            # A reader's cursor never goes back, even if the wall clock does.
+            self._cursor = max(self._cursor, live.current_cursor)
+            live.sent.bytes += live.events.write(sink, chunk, self._cursor)
         if not at_end:
             return True
         if chunk.closed:

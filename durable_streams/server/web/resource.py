@@ -15,6 +15,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
+from ..clocks import clock_of
 from ..errors import BodyTooLarge, StreamsError
 from .answers import Answer, Body
 from .callers import Caller, next_number
@@ -38,7 +39,7 @@ class StreamsResource:
 
     def __init__(self, operations: Operations, clock: IReactorTime, stall_timeout: float = 60) -> None:
         self._operations = operations
-        self._clock = clock
+        self._clock = clock_of(clock)
         self._stall_timeout = stall_timeout
         self._read_headers = READ_HEADERS | operations.telemetry.headers
 

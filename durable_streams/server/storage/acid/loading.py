@@ -34,11 +34,12 @@ class Loaded(Struct):
     lsn: int
 
 
-def load(connection: sqlite3.Connection, loaded_at: float) -> Loaded:
+def load(connection: sqlite3.Connection, loaded_at: float, wall_offset: float = 0) -> Loaded:
     """
     Read all but the streams' bytes, and change nothing.
 
-    :param loaded_at: the time, in seconds since 1970.
+    :param loaded_at: the time, by the clock that TTLs go by.
+    :param wall_offset: how many seconds the wall clock, which stored times are of, is ahead of that.
     :raises StorageDamaged: it does not fit together.
     :raises sqlite3.Error: it can't be read.
     """
@@ -49,7 +50,7 @@ def load(connection: sqlite3.Connection, loaded_at: float) -> Loaded:
         "SELECT id, name, incarnation, content_type, config, lifetime, source, base, tail, closed, deleted, sequence, "
         "created_at, updated_at FROM streams"
     ):
-        stream = _stream(row, loaded_at)
+        stream = _stream(row, loaded_at, wall_offset)
         streams[stream.facts.id] = stream
         names.add(stream.facts.name)
         if row[6] is not None:
@@ -69,7 +70,7 @@ def load(connection: sqlite3.Connection, loaded_at: float) -> Loaded:
     return Loaded(list(streams.values()), last_id, committed_lsn(connection))
 
 
-def _stream(row: tuple[Any, ...], loaded_at: float) -> AcidStream:
+def _stream(row: tuple[Any, ...], loaded_at: float, wall_offset: float) -> AcidStream:
     stream_id, name, incarnation, content_type, config, lifetime, _ = row[:7]
     base, tail, closed, deleted, sequence, created_at, updated_at = row[7:]
     facts = facts_of(name, stream_id, incarnation, content_type)
@@ -82,8 +83,8 @@ def _stream(row: tuple[Any, ...], loaded_at: float) -> AcidStream:
     stream.deleted = bool(deleted)
     stream.sequence = sequence
     stream.updated_at = updated_at
-    # What a read has renewed is not written down: to be taken up counts as use.
-    stream.deadline = inf if deleted else deadline(stream.lifetime, max(updated_at, loaded_at))
+    # A renewal by a read is not stored, so loading counts as use.
+    stream.deadline = inf if deleted else deadline(stream.lifetime, max(updated_at - wall_offset, loaded_at))
     stream.show()
     return stream
 

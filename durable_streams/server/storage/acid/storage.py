@@ -141,7 +141,7 @@ class AcidStorage(Reading):
             self._database = connect(path)
             try:
                 prepare(self._database, new)
-                loaded = load(self._database, self._clock.seconds())
+                loaded = load(self._database, self._clock.seconds(), self.wall_offset)
                 self.committed_lsn = loaded.lsn
                 self._take_over(loaded)
                 self._frontier = Frontier(disk)
@@ -178,6 +178,7 @@ class AcidStorage(Reading):
         deadlines = {stream.facts.id: stream.deadline for stream in self._streams.values()}
         self._streams.clear()
         self._deadlines.clear()
+        self._wall_deadlines.clear()
         self._bytes = self._metadata = 0
         self._purging.clear()
         self._forget_all_recent()
@@ -267,12 +268,12 @@ class AcidStorage(Reading):
 
     def _commit(self, changes: Sequence[Change], lsn: int, most: int) -> Deferred[None]:
         self._grow(log_bytes(changes, most))
-        done = self._writer.do(partial(self._attempt_batch, changes, lsn, self._clock.seconds()))
+        done = self._writer.do(partial(self._attempt_batch, changes, lsn, self._clock.seconds(), self.wall_offset))
         return done.addCallback(self._written, changes)
 
-    def _attempt_batch(self, changes: Sequence[Change], lsn: int, now: float) -> int:
+    def _attempt_batch(self, changes: Sequence[Change], lsn: int, now: float, wall_offset: float) -> int:
         """Commit a batch, and note in the frontier that it is on the disk. In the writer's thread."""
-        free = attempt(self._database, changes, lsn, now)
+        free = attempt(self._database, changes, lsn, now, wall_offset)
         if self._frontier is not None:
             self._frontier.advance(lsn)
         return free

@@ -51,12 +51,13 @@ def reason_of(error: BaseException | None) -> StreamsError | None:
     return None
 
 
-def attempt(connection: sqlite3.Connection, changes: Sequence[Change], lsn: int, now: float) -> int:
+def attempt(connection: sqlite3.Connection, changes: Sequence[Change], lsn: int, now: float, wall_offset: float) -> int:
     """
     Commit some changes (:func:`.commit`), or find out what there is without them, before anything else is written.
 
     :param lsn: the number of the last of them.
-    :param now: the time, in seconds since 1970.
+    :param now: the time, by the clock that TTLs go by.
+    :param wall_offset: how many seconds the wall clock is ahead of that.
     :raises Undone: it can go on without them.
     :raises sqlite3.Error: what became of them is not known.
     """
@@ -66,4 +67,4 @@ def attempt(connection: sqlite3.Connection, changes: Sequence[Change], lsn: int,
         reason = reason_of(error)
         if reason is None or connection.in_transaction:
             raise
-        raise Undone(reason, load(connection, now)) from error
+        raise Undone(reason, load(connection, now, wall_offset)) from error

@@ -522,7 +522,9 @@ class Mover:
         """Write down all streams, and return the packs that they are in, with their sizes."""
         named: set[int] = set()
         settings = self._storage.settings
-        for slice_ in entry_slices(self._storage.all_streams, settings.slice_streams, settings.slice_bytes):
+        for slice_ in entry_slices(
+            self._storage.all_streams, settings.slice_streams, settings.slice_bytes, self._storage.wall_offset
+        ):
             if isinstance(slice_, MoreWriters):
                 await self._worker.do(partial(file.add_writers, slice_))
             else:

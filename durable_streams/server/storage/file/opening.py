@@ -74,8 +74,9 @@ class Opened(Struct):
 class Rebuilding:
     """A catalogue that is put together from a checkpoint and the changes after it."""
 
-    def __init__(self, opened_at: float) -> None:
+    def __init__(self, opened_at: float, wall_offset: float) -> None:
         self._opened_at = opened_at
+        self._wall_offset = wall_offset
         self._streams: dict[int, FileStream] = {}
         self._sources: dict[int, int] = {}
         self._unknown: set[int] = set()
@@ -114,8 +115,8 @@ class Rebuilding:
         stream.writers.update(more.writers)
 
     def _use(self, stream: FileStream, at: float) -> None:
-        # What a read has renewed is not written down: to be taken up counts as use.
-        stream.deadline = deadline(stream.lifetime, max(at, self._opened_at))
+        # A renewal by a read is not stored, so opening counts as use.
+        stream.deadline = deadline(stream.lifetime, max(at - self._wall_offset, self._opened_at))
 
     def _add(self, stream: FileStream, source: int | None) -> None:
         self._streams[stream.facts.id] = stream
@@ -239,14 +240,15 @@ def _gap(stream: FileStream, lsn: int, start: int) -> StorageDamaged:
     )
 
 
-def load(disk: Disk, opened_at: float) -> Opened:
+def load(disk: Disk, opened_at: float, wall_offset: float = 0) -> Opened:
     """
     Read what there is, and change nothing.
 
-    :param opened_at: the time, in seconds since 1970.
+    :param opened_at: the time, by the clock that TTLs go by.
+    :param wall_offset: how many seconds the wall clock, which stored times are of, is ahead of that.
     :raises StorageDamaged: it is not whole.
     """
-    rebuilding = Rebuilding(opened_at)
+    rebuilding = Rebuilding(opened_at, wall_offset)
     closing = read_checkpoint(disk, rebuilding.hold, rebuilding.hold_writers)
     if closing is None:
         closing = Closing(0, 0, 1, 0, {})
@@ -328,7 +330,7 @@ def check_places(disk: Disk, streams: list[FileStream], packs: dict[int, int]) -
             raise StorageDamaged(f"The file {path} has {found} bytes, and had {size} once. Restore it from a backup.")
 
 
-def open_directory(disk: Disk, where: str, opened_at: float) -> Opened:
+def open_directory(disk: Disk, where: str, opened_at: float, wall_offset: float = 0) -> Opened:
     """
     Take up a data directory that is locked already.
 
@@ -345,7 +347,7 @@ def open_directory(disk: Disk, where: str, opened_at: float) -> Opened:
             file.forget()
         finally:
             file.close()
-    opened = load(disk, opened_at)
+    opened = load(disk, opened_at, wall_offset)
     for segment in opened.replayed.segments:
         file = disk.open(journal.path_of(segment.number))
         try:

@@ -18,7 +18,9 @@ _WRITER: Final = 64
 _PIECE: Final = 32
 
 
-def entry_slices(streams: Iterable[FileStream], max_streams: int, max_bytes: int) -> Iterator[list[Held] | MoreWriters]:
+def entry_slices(
+    streams: Iterable[FileStream], max_streams: int, max_bytes: int, wall_offset: float
+) -> Iterator[list[Held] | MoreWriters]:
     """
     Take snapshots of streams, each as it is when its slice is asked for.
 
@@ -26,6 +28,7 @@ def entry_slices(streams: Iterable[FileStream], max_streams: int, max_bytes: int
 
     :param max_streams: how many streams a slice has at the most.
     :param max_bytes: how many bytes a slice takes, about: it ends with the stream or writer that reaches them.
+    :param wall_offset: how many seconds the wall clock is ahead of the clock that TTLs go by.
     """
     entries: list[Held] = []
     size = 0
@@ -35,7 +38,7 @@ def entry_slices(streams: Iterable[FileStream], max_streams: int, max_bytes: int
         count = len(stream.writers or ())
         chunks = _writer_chunks(stream.writers or {}, max_bytes)
         writers, writers_size = next(chunks)
-        entry = held(stream, writers or None)
+        entry = held(stream, writers or None, wall_offset)
         entries.append(entry)
         size += writers_size + _size_of(entry)
         if len(entries) >= max_streams or size >= max_bytes or len(writers) < count:
@@ -74,9 +77,9 @@ def _size_of(entry: Held) -> int:
     )
 
 
-def held(stream: FileStream, writers: dict[str, WriterState] | None) -> Held:
+def held(stream: FileStream, writers: dict[str, WriterState] | None, wall_offset: float) -> Held:
     """
-    Make a stream's entry in a checkpoint.
+    Make a stream's entry in a checkpoint. Its times are the wall clock's.
 
     :param writers: those of its writers that are in the entry itself.
     """
@@ -98,7 +101,7 @@ def held(stream: FileStream, writers: dict[str, WriterState] | None) -> Held:
         writers,
         stream.created_at,
         stream.updated_at,
-        stream.updated_at if ttl is None or stream.deleted else stream.deadline - ttl,
+        stream.updated_at if ttl is None or stream.deleted else stream.deadline - ttl + wall_offset,
         stream.lsn,
         stream.filed,
         stream.filed_appends,

@@ -142,7 +142,7 @@ class FileStorage(CommittedStorage[FileStream]):
             return
         take(self._disk, KIND, VERSION, self._where, PARTS)
         try:
-            self._take_up(open_directory(self._disk, self._where, self._clock.seconds()))
+            self._take_up(open_directory(self._disk, self._where, self._clock.seconds(), self.wall_offset))
             complete(self._disk)
         except BaseException:
             self._disk.unlock()

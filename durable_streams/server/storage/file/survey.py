@@ -103,7 +103,7 @@ class Survey(Rebuilding):
     """
 
     def __init__(self, report: Report) -> None:
-        super().__init__(0.0)
+        super().__init__(0.0, 0.0)
         self._report = report
         self.complete = True
         self._where = ""

@@ -167,6 +167,44 @@ class Lifetimes(Contract):
         self.storage.renew("a", self.now)
         await self.assert_ends_in(1)
 
+    async def test_a_ttl_is_not_affected_when_the_wall_clock_is_set(self) -> None:
+        await self.create_for("a", 60)
+        self.storage.set_wall_offset(3600)
+        await self.create_for("b", 60)
+        for offset in (3600, 0, -3600):
+            self.storage.set_wall_offset(offset)
+            self.later(19)
+            self.assertEqual(await self.sweep(), 0)
+        self.later(3)
+        await self.assert_absent("a")
+        self.assertEqual(await self.sweep(), 1)
+        await self.assert_absent("b")
+
+    async def test_expires_at_follows_the_wall_clock_when_that_is_set(self) -> None:
+        await self.create_for("a", None, T0 + 60)
+        await self.create_for("b", None, T0 + 60)
+        self.storage.set_wall_offset(-3600)
+        self.later(100)
+        self.assertEqual((await self.sweep(), await self.content("a")), (0, b"hello"))
+        self.storage.set_wall_offset(0)
+        await self.assert_absent("a")
+        self.assertEqual(await self.sweep(), 1)
+
+    async def test_times_of_streams_are_the_wall_clocks(self) -> None:
+        self.storage.set_wall_offset(3600)
+        await self.create(body=b"hello")
+        self.storage.set_wall_offset(-3600)
+        await self.append(data=b"more")
+        status = await self.status()
+        self.assertEqual((status.created_at, status.updated_at), (T0 + 3600, T0 - 3600))
+
+    async def test_a_stream_made_anew_after_the_wall_clock_was_set_back_has_a_greater_incarnation(self) -> None:
+        before = (await self.create()).facts
+        await self.delete()
+        self.storage.set_wall_offset(-3600)
+        after = (await self.create()).facts
+        self.assertGreater((after.incarnation, after.id), (before.incarnation, before.id))
+
     async def test_an_expired_name_is_free(self) -> None:
         first = (await self.create_for("a", 60)).facts
         self.later(60)
