@@ -80,6 +80,7 @@ CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     errors.WriterFenced: (403, "PRODUCER_EPOCH_FENCED", "Producer Epoch Fenced"),
     OriginNotAllowed: (403, "ORIGIN_NOT_ALLOWED", "Origin Not Allowed"),
     errors.StreamNotFound: (404, "NOT_FOUND", "Stream Not Found"),
+    errors.EmptyName: (404, "NOT_FOUND", "Not Found"),
     NoSuchPath: (404, "NOT_FOUND", "Not Found"),
     MethodNotAllowed: (405, "METHOD_NOT_ALLOWED", "Method Not Allowed"),
     RequestTimeout: (408, "REQUEST_TIMEOUT", "Request Timeout"),
