@@ -370,6 +370,25 @@ class SimulatedDisk:
         """Let every call fail from now on."""
         self.dead = True
 
+    def rot(self, folder: str) -> str | None:
+        """
+        Flip one bit of a file below a folder, of bytes that were synced.
+
+        :returns: where; None, if there are none.
+        """
+        paths = [path for path in self.paths if path.startswith(f"{folder}/") and self._names[path].stable]
+        if not paths:
+            return None
+        path = self.random.choice(paths)
+        node = self._names[path]
+        position = self.random.randrange(len(node.stable))
+        if position // SECTOR in node.dirty or position >= len(node.cached):
+            return None
+        bit = 1 << self.random.randrange(8)
+        node.stable[position] ^= bit
+        node.cached[position] ^= bit
+        return f"{path} at {position}"
+
     @property
     def used(self) -> int:
         """How many bytes the files have together."""

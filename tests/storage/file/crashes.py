@@ -20,13 +20,20 @@ from typing import Any, Literal
 from unittest.mock import patch
 from zlib import crc32
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from durable_streams.server.errors import InsufficientStorage, StreamGone, StreamNotFound, StreamsError, Unavailable
+from durable_streams.server.errors import (
+    DataDamaged,
+    InsufficientStorage,
+    StreamGone,
+    StreamNotFound,
+    StreamsError,
+    Unavailable,
+)
 from durable_streams.server.interfaces import ICommitListener
 from durable_streams.server.model import (
     FOREVER,
@@ -139,7 +146,8 @@ class Walk:
 
     :param storage_type: what is walked over.
     :param disk_of: makes the disk, given its seed.
-    :param often: what comes more often than it would: errors, lost writes, shortages, kills, or clocks that are set.
+    :param often: what comes more often than it would: errors, lost writes, shortages, kills, clocks that are set; or
+        bits that flip in the files of streams (rot), which come only then.
     :ivar floor: the number of the last change that somebody was told of.
     :ivar synced: the number of the last change that is on the disk for sure.
     """
@@ -194,6 +202,8 @@ class Walk:
         self._removing: Request | None = None
         self._faulty = self._closing = False
         self._errors: set[int] = set()
+        # Whether a bit was flipped. Reads may be refused then; what they show must hold all the same.
+        self._rotten = False
         self._opened_at = T0
         self.storage: Observed
         self.schedule: Schedule
@@ -266,6 +276,11 @@ class Walk:
             self.disk.fail_at(self.random.randrange(self.random.choice([10, 60])), getattr(errno, kind))
 
     def _one_step(self) -> None:
+        if self._often == "rot" and self.random.random() < 0.03:
+            where = self.disk.rot(self.random.choice(["packs", "streams"]))
+            if where is not None:
+                self._rotten = True
+                self.trace(f"   a bit flips: {where}")
         if self.random.random() < 0.55:
             for _ in range(self.random.randint(1, 6)):
                 if not self.disk.dead and not self.schedule.turn():
@@ -435,7 +450,7 @@ class Walk:
         self._removing = request if request.kind == "delete" else None
         try:
             outcome = step()
-        except (NotYet, Unavailable, InsufficientStorage):
+        except (NotYet, Unavailable, InsufficientStorage, DataDamaged):
             raise
         except StreamsError as error:
             self._judge_refusal(request, error)
@@ -558,6 +573,8 @@ class Walk:
 
     def _told_refusal(self, request: Request, told: Failure) -> None:
         error = told.value
+        if isinstance(error, DataDamaged) and self._rotten:
+            return
         if isinstance(error, Unavailable | InsufficientStorage):
             self._retries.append(request)
             short = self._faulty and errno.EMFILE in self.disk.failed_with
@@ -609,6 +626,8 @@ class Walk:
     def _not_read(self, name: str, began: int, failure: Failure) -> None:
         error = failure.value
         if isinstance(error, Unavailable | InsufficientStorage) and self._faulty:
+            return
+        if isinstance(error, DataDamaged) and self._rotten:
             return
         touched = self.ledger.touched.get(name, 0)
         if touched > began:
@@ -725,7 +744,7 @@ class Walk:
                 self.disk.stop_at(self.random.randrange(40))
             elif self.with_errors and self.random.random() < 0.1:
                 self.disk.fail_at(self.random.randrange(20), self.random.choice([errno.EIO, errno.ENOSPC]))
-            if not self.disk.failed_with and self.random.random() < 0.1:
+            if not self.disk.failed_with and self.random.random() < 0.1 and not self._rotten:
                 self._look_from_outside()
             opened = self._try_to_open()
             self._check()
@@ -868,7 +887,7 @@ class Walk:
             return
         shown = dict(self._shown)
         for outcome in (
-            self.storage.read(name, START, ALL, self.now, True, False),
+            maybeDeferred(self.storage.read, name, START, ALL, self.now, True, False),
             self.storage.status(name, self.now),
         ):
             told: list[Any] = []
@@ -880,6 +899,8 @@ class Walk:
                 told.append(outcome)
             if self.disk.dead:
                 return
+            if self._rotten and told and isinstance(told[0], Failure) and told[0].check(DataDamaged):
+                continue
             if not told or isinstance(told[0], Failure):
                 self.wrong(f"{name} can't be read: {told and told[0].getTraceback()}")
                 return
@@ -889,6 +910,8 @@ class Walk:
 
     def _look_at_places(self) -> None:
         """See that the places where bytes rest have what they should, index and checksums included."""
+        if self._rotten:
+            return
         for stream in self.storage.streams.values():
             account = self.ledger.accounts.get(stream.facts.name)
             if account is None or account.facts.id != stream.facts.id:
@@ -947,7 +970,7 @@ def main() -> int:
     options.add_argument("--first", type=int, default=0, help="the first of them")
     options.add_argument("--seed", type=int, help="walk this one only")
     options.add_argument(
-        "--often", default="", help="what comes more often: errors, kills, clocks, lost writes, shortages"
+        "--often", default="", help="what comes more often: errors, kills, clocks, lost writes, shortages, rot"
     )
     options.add_argument("-v", "--verbose", action="store_true", help="say what happens")
     asked = options.parse_args()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from unittest.mock import patch
+from zlib import crc32
 
 from msgspec.structs import replace as with_other
 from twisted.internet.defer import succeed
 
 from durable_streams.server.storage import changes, committed, committing
-from durable_streams.server.storage.file import checkpoint, journal, opening, recovery, snapshots, storage
+from durable_streams.server.storage.file import checkpoint, journal, moving, opening, recovery, snapshots, storage
 from durable_streams.server.storage.file.frames import BLOCK, OPENING, Header, frame
 from durable_streams.server.storage.file.journal import Journal
+from durable_streams.server.storage.file.places import Content
 
 from ...support.simulated_disk import SimulatedDisk, SimulatedFile
 
@@ -230,6 +233,18 @@ def _earlier_mark(complete: Any) -> Any:
     return lambda self, segment, lsn, last_id, packs: complete(self, segment, lsn, 0, packs)
 
 
+def _unverified(begin: Any) -> Any:
+    def begin_unverified(self: Any, *rest: Any) -> None:
+        begin(self, *rest)
+        self.settings = with_other(self.settings, verify_reads=False)
+
+    return begin_unverified
+
+
+def _with_new_checksums(content: Content, end: int) -> Content:
+    return Content(content.start, content.data, array("Q", [end]), array("I", [crc32(content.data)]))
+
+
 def _no_gaps_seen(rest: Any) -> Any:
     del rest
     return lambda data, number, end, last, replayed: None
@@ -238,6 +253,10 @@ def _no_gaps_seen(rest: Any) -> Any:
 #: The bugs, by what each is.
 BUGS: dict[str, Bug] = {
     "a batch is written, and not on the disk when it is told": Bug(_nothing, 40, _disk(_NeverDurable)),
+    "what is read is not verified": Bug(_patched(storage.FileStorage, "__init__", _unverified), 100, often="rot"),
+    "a checkpoint makes damaged bytes whole": Bug(
+        _patched(moving, "with_damage_kept", lambda _: _with_new_checksums), 1000, often="rot"
+    ),
     "a failed sync is tried again, and believed": Bug(_nothing, 400, _FailsAndTriesAgain, often="errors"),
     "checksums are not looked at": Bug(_patched(recovery, "is_whole", lambda _: lambda *_: True), 200),
     "files are removed before the removal is on the disk": Bug(

@@ -35,6 +35,9 @@ class WalkTests(SynchronousTestCase):
     def test_killed_processes(self) -> None:
         self.walk(100, "kills")
 
+    def test_bits_that_flip_are_never_served(self) -> None:
+        self.walk(300, "rot")
+
     def test_clocks_that_are_set(self) -> None:
         self.walk(50, "clocks")
 
