@@ -10,6 +10,7 @@ import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -464,6 +465,50 @@ class FileTests(LogsTestCase):
             f"observability.log_file is {path}, which can't be opened: Not a directory. Make its directory, let the "
             "server write there, or choose another.",
         )
+
+    def link(self, target: Path, owner: int) -> Path:
+        """Make a link, as a user of this id may."""
+        if os.geteuid() != 0:
+            raise SkipTest("only root can make links of others")
+        place = self.path.with_name(f"link-{owner}")
+        place.symlink_to(target)
+        os.lchown(place, owner, -1)
+        return place
+
+    def test_root_follows_no_link_of_another_user_to_a_log_file(self) -> None:
+        precious = self.path.with_name("precious").absolute()
+        precious.write_bytes(b"precious\n")
+        for link, path in (
+            (precious, ""),
+            (precious.with_name("missing"), ""),
+            (precious.parent, "/precious"),
+        ):
+            place = self.link(link, 65_534)
+            error = self.assertRaises(StartupError, Logs, ObservabilitySettings(log_file=f"{place}{path}"))
+            self.assertIn("a symbolic link in its path is another user's", str(error.cause))
+            place.unlink()
+        self.assertEqual(precious.read_bytes(), b"precious\n")
+        self.assertFalse(precious.with_name("missing").exists())
+
+    def test_root_follows_its_own_links_to_a_log_file(self) -> None:
+        folder = self.path.with_name("folder")
+        folder.mkdir()
+        inner = folder / "inner"
+        inner.symlink_to("../server.log")
+        place = self.link(folder.absolute(), 0)
+        before = len(os.listdir("/proc/self/fd"))
+        logs = Logs(ObservabilitySettings(log_file=f"{place}/inner"))
+        logs.observer({"log_level": LogLevel.info, "log_namespace": "x", "log_format": "one", "log_time": MOMENT})
+        logs.close()
+        self.assertEqual(self.messages(self.path), ["one"])
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+    def test_a_link_to_an_open_file_is_followed(self) -> None:
+        with self.path.with_name("out").open("w+b") as out:
+            logs = Logs(ObservabilitySettings(log_file=f"/dev/fd/{out.fileno()}"))
+            logs.observer({"log_level": LogLevel.info, "log_namespace": "x", "log_format": "one", "log_time": MOMENT})
+            logs.close()
+            self.assertIn(b"one", out.read())
 
     def test_without_a_file_it_goes_to_the_standard_output(self) -> None:
         class Out:

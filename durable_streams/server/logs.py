@@ -6,7 +6,9 @@ lines, such as a traceback, is indented.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -33,6 +35,12 @@ _OLD_KEYS: Final = frozenset(
 )
 _RESERVED: Final = frozenset({"time", "level", "logger", "message"})
 _OF_FAILURES: Final = frozenset({"error.type", "error.stack"})
+
+#: Opens a file only to look at what it is.
+_LOOK: Final = os.O_PATH | os.O_CLOEXEC
+
+#: How many links a path may have, as the kernel has it.
+_MOST_LINKS: Final = 40
 
 #: What a traceback may take, in characters.
 _LONGEST: Final = 65_536
@@ -150,7 +158,53 @@ class _Observer:
 
 def _open(path: str) -> Any:
     # Not buffered: each line is one write, and whoever else appends writes whole lines as well.
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE), "wb", 0)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    descriptor = _open_as_root(path, flags) if os.geteuid() == 0 else os.open(path, flags, FILE_MODE)
+    return os.fdopen(descriptor, "wb", 0)
+
+
+def _open_as_root(path: str, flags: int) -> int:
+    """
+    Open a file with root's rights, and follow only links that are root's own.
+
+    With ``--uid`` the log is opened before the rights are dropped. Another user who may write to a directory of the
+    path could have any file appended to, by a link.
+
+    :raises OSError: it can't be opened, or there is such a link.
+    """
+    names = os.path.abspath(path).split("/")[1:]
+    links = 0
+    folder = os.open("/", _LOOK | os.O_DIRECTORY)
+    try:
+        while True:
+            name = names.pop(0)
+            try:
+                found = os.open(name, _LOOK | os.O_NOFOLLOW, dir_fd=folder)
+            except FileNotFoundError:
+                if names:
+                    raise
+                return os.open(name, flags | os.O_NOFOLLOW, FILE_MODE, dir_fd=folder)
+            folder, above = found, folder
+            try:
+                status = os.fstat(found)
+                if not stat.S_ISLNK(status.st_mode):
+                    if not names:
+                        return os.open(name, flags | os.O_NOFOLLOW, FILE_MODE, dir_fd=above)
+                    continue
+                if status.st_uid != 0 or links >= _MOST_LINKS:
+                    raise OSError(errno.ELOOP, "a symbolic link in its path is another user's, or there are too many")
+                links += 1
+                if not names and status.st_dev == os.stat("/proc").st_dev:
+                    # /dev/stdout ends in one of these, which leads to an open file and not to a path.
+                    return os.open(name, flags, dir_fd=above)
+                target = os.readlink("", dir_fd=found)
+                names = [part for part in target.split("/") if part] + names or ["."]
+                folder = os.open("/" if target[0] == "/" else ".", _LOOK | os.O_DIRECTORY, dir_fd=above)
+                os.close(found)
+            finally:
+                os.close(above)
+    finally:
+        os.close(folder)
 
 
 def _close(file: Any) -> None:
