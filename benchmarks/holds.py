@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -21,10 +22,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Final
 
+from benchmarks import crowds
 from benchmarks.peers import CHECKOUT, MEBIBYTE
+from tests.support.authority import authority
 
 HOST: Final = "127.0.0.1"
 BASE: Final = "/v1/stream/"
@@ -65,10 +69,24 @@ run()
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
-class Served:
-    """A server that runs, in a folder of its own."""
+def connect(port: int, secure: bool) -> http.client.HTTPConnection:
+    """Make a connection to a server."""
+    if not secure:
+        return http.client.HTTPConnection(HOST, port, timeout=PATIENCE)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return http.client.HTTPSConnection(HOST, port, timeout=PATIENCE, context=context)
 
-    def __init__(self, mode: str, checkout: Path, folder: Path, program: str = WATCHED) -> None:
+
+class Served:
+    """
+    A server that runs, in a folder of its own.
+
+    :param secure: whether it serves over TLS.
+    """
+
+    def __init__(self, mode: str, checkout: Path, folder: Path, program: str = WATCHED, secure: bool = False) -> None:
+        self.secure = secure
         with socket.socket() as probe:
             probe.bind((HOST, 0))
             self.port = int(probe.getsockname()[1])
@@ -82,6 +100,14 @@ class Served:
             "DS_LIMITS__MAX_STREAM_BYTES": str(1024 * MEBIBYTE),
             "PYTHONPATH": str(checkout),
         }
+        if secure:
+            certificate, key = authority().issue().write(folder, "server")
+            environment |= {
+                "DS_TRANSPORT__MODE": "tls",
+                "DS_TRANSPORT__TLS__CERT_PATH": certificate,
+                "DS_TRANSPORT__TLS__KEY_PATH": key,
+                "DS_TRANSPORT__HTTP__VERSIONS": "http1,http2",
+            }
         command = [sys.executable, "-c", program, "-n", "--pidfile=", "durable-streams"]
         self._holds = folder / "holds"
         self._process = subprocess.Popen(
@@ -99,7 +125,7 @@ class Served:
     def request(
         self, method: str, path: str, body: bytes | None = None, content_type: str = "text/plain"
     ) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=PATIENCE)
+        connection = connect(self.port, self.secure)
         try:
             connection.request(method, path, body, {"Content-Type": content_type} if body is not None else {})
             response = connection.getresponse()
@@ -128,9 +154,9 @@ class Served:
         self._process.wait()
 
 
-def _measure_waits(port: int, ended: Connection) -> None:
+def _measure_waits(port: int, secure: bool, ended: Connection) -> None:
     waits = []
-    connection = http.client.HTTPConnection(HOST, port, timeout=PATIENCE)
+    connection = connect(port, secure)
     while not ended.poll(PAUSE):
         began_at = time.perf_counter()
         connection.request("HEAD", BASE + "asked")
@@ -145,7 +171,7 @@ def measured(server: Served, title: str) -> Iterator[None]:
     server.request("PUT", BASE + "asked", b"")
     before, busy = server.resident(), server.processor_seconds()
     ours, theirs = multiprocessing.Pipe()
-    other = multiprocessing.Process(target=_measure_waits, args=(server.port, theirs), daemon=True)
+    other = multiprocessing.Process(target=_measure_waits, args=(server.port, server.secure, theirs), daemon=True)
     other.start()
     time.sleep(0.3)
     server.longest_hold()
@@ -254,7 +280,56 @@ def bodies(server: Served) -> None:
         print(f"  {len(body)} bytes: {status}")
 
 
-CASES: Final = {"tails": tails, "listing": listing, "bodies": bodies}
+def packets(server: Served) -> None:
+    """Send packets of 64 KiB that are full of requests, on one connection and on 12."""
+    server.request("PUT", BASE + "small", b"x")
+    server.request("PUT", BASE + "large", b"x" * crowds.LARGE)
+    for title, request in crowds.REQUESTS.items():
+        for connections in (1, crowds.FLOODERS):
+            with measured(server, f"64 KiB of {title} on {connections} connections"):
+                crowds.pipeline(server, request, connections)
+
+
+def readers(server: Served) -> None:
+    """Append 5 MB in a stream that 1,000 readers wait on, and have 1,000 replay it."""
+    for title, query in (("SSE tails", "offset=now&live=sse"), ("long-polls", "offset=now&live=long-poll")):
+        name = title.partition(" ")[0]
+        server.request("PUT", BASE + name, b"")
+        clients = [crowds.connect(server, f"{name}?{query}") for _ in range(crowds.READERS)]
+        time.sleep(1)
+        with measured(server, f"{crowds.READERS} {title}, an append of 5 MB"):
+            status, _ = server.request("POST", BASE + name, b"line\n" * (crowds.LARGE // 5))
+            assert status == 204, status
+            received = crowds.read_for(clients, 8)
+        print(f"  {received / MEBIBYTE:.0f} MiB received")
+        with measured(server, "all of them leave"):
+            for client in clients:
+                client.close()
+            time.sleep(1)
+    with measured(server, f"{crowds.READERS} replays of 5 MB"):
+        clients = [crowds.connect(server, "SSE?offset=-1") for _ in range(crowds.READERS)]
+        received = crowds.read_for(clients, 8)
+    print(f"  {received / MEBIBYTE:.0f} MiB received")
+
+
+def floods(server: Served) -> None:
+    """Send frames that ask for nothing on 12 HTTP/2 connections."""
+    server.request("PUT", BASE + "small", b"x")
+    for title, frame in crowds.FRAMES.items():
+        with measured(server, f"{crowds.FLOODERS} connections of {title}"), ThreadPool(crowds.FLOODERS) as pool:
+            results = pool.starmap(crowds.flood, [(server, frame, 5.0)] * crowds.FLOODERS)
+        sent, took = (max(column) for column in zip(*results, strict=True))
+        print(f"  at most {sent / MEBIBYTE:.1f} MiB were sent, in {took:.1f} s")
+
+
+CASES: Final = {
+    "tails": tails,
+    "listing": listing,
+    "bodies": bodies,
+    "packets": packets,
+    "readers": readers,
+    "floods": floods,
+}
 
 
 def main() -> None:
@@ -265,7 +340,7 @@ def main() -> None:
     options.add_argument("--checkout", type=Path, default=CHECKOUT, help="of which checkout the server is")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        server = Served(chosen.mode, chosen.checkout, Path(folder))
+        server = Served(chosen.mode, chosen.checkout, Path(folder), secure=chosen.case == "floods")
         try:
             CASES[chosen.case](server)
         finally:
