@@ -289,6 +289,16 @@ class LimitTests(Http2TestCase):
             self.send(peer, *[frame] * 100)
             self.assertEqual(peer.goodbye, (ErrorCodes.ENHANCE_YOUR_CALM, 1), frame)
 
+    def test_a_client_that_floods_on_after_that_is_neither_read_nor_kept(self) -> None:
+        peer = self.front.connect()
+        self.send(peer, *[PingFrame(0)] * 500)
+        self.assertIsNotNone(peer.goodbye)
+        for _ in range(100):
+            peer.send(b"x" * 50_000)
+        self.assertGreater(peer.unread_by_server, 3_000_000)
+        self.front.pass_time(4)
+        self.assertTrue(peer.closed)
+
     def test_a_few_of_them_a_second_do_not(self) -> None:
         peer = self.front.connect()
         for _ in range(20):

@@ -301,7 +301,40 @@ class TLSTests(ChannelTestCase):
         self.front.create("a")
         peer = self.connect()
         peer.send(get("a", headers={"Connection": "close"}))
-        self.front.pass_time(62)
+        self.front.pass_time(1)
+        self.assertFalse(peer.closed)
+        self.front.pass_time(3)
+        self.assertTrue(peer.closed)
+        self.assertFalse(peer.aborted)
+
+    def test_nor_is_one_that_sends_on_and_on_read_for_long(self) -> None:
+        self.front.create("a")
+        peer = self.connect()
+        peer.send(get("a", headers={"Connection": "close"}))
+        for _ in range(100):
+            peer.send(b"x" * 50_000)
+        self.assertGreater(peer.unread_by_server, 3_000_000)
+        self.front.pass_time(4)
+        self.assertTrue(peer.closed)
+
+    def test_a_drain_does_not_wait_for_it(self) -> None:
+        self.front.create("a")
+        peer = self.connect()
+        peer.send(get("a"))
+        drained = self.front.channels.drain()
+        self.front.pass_time(4)
+        self.successResultOf(drained)
+
+    def test_a_slow_one_gets_all_before_its_connection_is_closed(self) -> None:
+        self.front.create("a")
+        self.front.append_directly("a", b"x" * 400_000, "text/plain")
+        peer = self.front.connect(room=50_000)
+        peer.send(get("a", headers={"Connection": "close"}), "GET")
+        for _ in range(30):
+            self.front.pass_time(1)
+            peer.take_piece(50_000)
+        self.assertTrue(peer.reply.complete)
+        self.assertEqual(len(peer.reply.body), 400_000)
         self.assertTrue(peer.closed)
 
     def test_one_that_never_says_hello_is_not_kept(self) -> None:

@@ -243,4 +243,3 @@ class TLSPacketTests(PacketTests):
     """The same over TLS, where a packet comes in several records."""
 
     front_type = TLSFront
-    patience = 65

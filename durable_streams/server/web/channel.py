@@ -19,16 +19,13 @@ from .answers import Answer, Body
 from .callers import RUN, Caller, caller_on, next_number
 from .framing import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, STATUS_LINES, has_length
 from .intake import Asked, Intake
-from .outlet import Outlet, Transport
+from .outlet import LINGER, MAX_DISCARDED, Outlet, Transport, close_socket
 from .problems import RequestTimeout
 from .requests import StreamRequest
 from .telemetry import request_id
 
 if TYPE_CHECKING:
     from .listener import ChannelFactory
-
-#: How long, in seconds, what a refused client still sends is read and thrown away, so that it gets to see why.
-_LINGER: Final = 2
 
 #: From how many bytes on a chunk is not copied to be framed.
 _LARGE: Final = 16_384
@@ -93,7 +90,9 @@ class StreamChannel(Protocol):
         self._slice_end = 0.0
         self._scheduled = False
         self._ending = False
+        # Whether the client is only read until it has had the time to read the end, and how much came since.
         self._lingering = False
+        self._discarded = 0
         self._slow = False
         # The client has shut down its sending half.
         self._all_sent = False
@@ -153,6 +152,8 @@ class StreamChannel(Protocol):
     def dataReceived(self, data: bytes) -> None:
         intake = self._intake
         if intake.deaf:
+            if self._lingering:
+                self._discard(len(data))
             return
         if self._paused:
             # Over TLS, all that came in one packet does.
@@ -174,6 +175,12 @@ class StreamChannel(Protocol):
             self._paused = True
             self.transport.pauseProducing()
             self._wait_for_turn()
+
+    def _discard(self, size: int) -> None:
+        """Throw away what comes after the end, and read no more when that is much."""
+        self._discarded += size
+        if self._discarded > MAX_DISCARDED:
+            self.transport.pauseProducing()
 
     def _feed_rest(self) -> None:
         data = self._rest[self._place :] if self._place else self._rest
@@ -199,10 +206,9 @@ class StreamChannel(Protocol):
             # What the client has sent waits for the server.
             self.deadline = self.factory.tick + 1
         elif self._lingering:
-            # What the kernel still has to send, it goes on sending; an abort would throw it away.
             self._lingering = False
             self.deadline = self.factory.tick + self.factory.settings.stall_timeout
-            self.transport.loseConnection()
+            close_socket(self.transport)
         elif self._busy or self._ending or self._outlet.behind:
             self.transport.abortConnection()
         elif self._intake.unfinished:
@@ -402,13 +408,16 @@ class StreamChannel(Protocol):
         self._intake.deaf = True
         if self._paused:
             self.transport.resumeProducing()
-        if self._outlet.direct and still_sending:
-            self.transport.loseWriteConnection()
-            self._lingering = True
-            self.deadline = self.factory.tick + _LINGER
-        else:
+        if self._outlet.direct and not still_sending:
             self.transport.loseConnection()
             self.deadline = self.factory.tick + self.factory.settings.stall_timeout
+            return
+        if self._outlet.direct:
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
+        self._lingering = True
+        self.deadline = self.factory.tick + LINGER
 
     # What a body writes to
 

@@ -34,7 +34,7 @@ from .callers import caller_on
 from .compression import HeadEncoder
 from .exchanges import Exchange
 from .frames import Framing, Packet
-from .outlet import Transport
+from .outlet import LINGER, MAX_DISCARDED, Transport, close_socket
 
 if TYPE_CHECKING:
     from .listener import ChannelFactory
@@ -127,6 +127,9 @@ class Http2Channel(Protocol):
         self._crowded = False
         self._leaving = False
         self._ended = False
+        # Whether the client is only read until it has had the time to read the end, and how much came since.
+        self._lingering = False
+        self._discarded = 0
         self._in_turn = False
 
     # The connection
@@ -155,6 +158,9 @@ class Http2Channel(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if self._ended:
+            self._discarded += len(data)
+            if self._discarded > MAX_DISCARDED:
+                self.transport.pauseProducing()
             return
         packets = self._framing.cut(data)
         if packets is None:
@@ -409,6 +415,11 @@ class Http2Channel(Protocol):
     def expire(self) -> None:
         """Something on the connection, or all of it, has had its time."""
         tick = self.factory.tick
+        if self._lingering:
+            self._lingering = False
+            self.deadline = tick + self.factory.settings.stall_timeout
+            close_socket(self.transport)
+            return
         if self._ended or self.blocked:
             self.transport.abortConnection()
             return
@@ -442,8 +453,10 @@ class Http2Channel(Protocol):
             exchange.lost()
         self.exchanges.clear()
         self.transport.unregisterProducer()
+        self.transport.resumeProducing()
         self.transport.loseConnection()
-        self.deadline = self.factory.tick + self.factory.settings.stall_timeout
+        self._lingering = True
+        self.deadline = self.factory.tick + LINGER
 
     # How the client keeps up
 

@@ -87,6 +87,22 @@ def is_direct(transport: Transport) -> bool:
     return hasattr(type(transport), "writeSomeData") and not getattr(transport, "TLS", False)
 
 
+#: How long, in seconds, a client is still read after the last byte was sent, so that it gets to see that; and how many
+#: bytes of what it sends are thrown away before nothing more is read.
+LINGER: Final = 2
+MAX_DISCARDED: Final = 1_048_576
+
+
+def close_socket(transport: Transport) -> None:
+    """
+    Close a socket when everything is sent, without waiting for the client to end TLS too (RFC 8446 section 6.1).
+
+    What the kernel still has to send, it goes on sending; an abort would throw it away.
+    """
+    below: Transport | None = getattr(transport, "transport", None)
+    (transport if below is None else below).loseConnection()
+
+
 @implementer(IPullProducer, IPushProducer)
 class Outlet:
     """
