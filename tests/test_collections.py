@@ -6,7 +6,7 @@ import gc
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.process import _freeze_survivors
+from durable_streams.server.daemon.process import _freeze_survivors
 
 
 class FreezingTests(SynchronousTestCase):

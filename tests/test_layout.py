@@ -26,9 +26,8 @@ _RULES: Final = frozenset({"model", "errors", "interfaces", "protocol"})
 _SERVICE: Final = _RULES | {"clocks", "run_queue", "waiting", "streams"}
 _PARTS: Final = _SERVICE | {
     *("storage", "web", "subscriptions", "transfer"),
-    *("config", "transport", "startup", "descriptors", "logs", "telemetry"),
+    *("config", "startup", "telemetry"),
 }
-_LISTENING: Final = frozenset({"endpoints", "listeners"})
 
 #: Which parts of the server a part may import: arrows point downwards in this table only. A part may always import what
 #: is in its own folder; of the storages, each has its own.
@@ -46,24 +45,16 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "subscriptions": _SERVICE,
     "transfer": _SERVICE,
     "config": frozenset(),
-    "transport": frozenset({"errors", "config", "clocks"}),
     "startup": frozenset({"errors", "config"}),
-    "descriptors": frozenset({"config", "startup", "clocks"}),
-    "logs": frozenset({"config", "startup"}),
     "telemetry": _SERVICE | {"web", "config", "startup"},
-    "endpoints": frozenset({"transport", "web"}),
-    "listeners": frozenset({"config", "descriptors", "endpoints", "startup", "transport"}),
-    "assembly": _PARTS,
-    "fronts": _PARTS | {"assembly"},
-    "service": _PARTS | _LISTENING | {"assembly", "fronts", "release"},
-    "embedding": _PARTS | {"assembly", "fronts"},
-    "testing": _PARTS | {"assembly", "service", "embedding"},
-    "": _PARTS | {"assembly", "service", "embedding"},
-    "systemd": frozenset(),
+    "listening": frozenset({"errors", "config", "clocks", "startup", "web"}),
     "release": frozenset(),
-    "process": frozenset({"config", "descriptors", "startup", "service", "logs", "systemd"}),
-    "tap": frozenset({"config", "startup", "service", "logs", "process", "clocks"}),
-    "cli": frozenset({"config", "startup", "service", "storage", "release"}),
+    "daemon": _PARTS | {"listening", "release"},
+    "embedding": _PARTS | {"daemon"},
+    "testing": _PARTS | {"daemon", "embedding"},
+    "": _PARTS | {"daemon", "embedding"},
+    "tap": frozenset({"config", "startup", "daemon", "clocks"}),
+    "cli": frozenset({"config", "startup", "storage", "release"}),
 }
 
 _TWISTED: Final = ("twisted", "zope.interface")
@@ -84,12 +75,8 @@ LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
     "subscriptions": (*_TWISTED, "msgspec", "cryptography"),
     "transfer": (*_TWISTED, "msgspec"),
     "config": ("msgspec",),
-    "transport": (*_TWISTED, "msgspec", "OpenSSL", "cryptography"),
-    "endpoints": _TWISTED,
-    "listeners": (*_TWISTED, "msgspec"),
+    "listening": (*_TWISTED, "msgspec", "OpenSSL", "cryptography"),
     "startup": (),
-    "descriptors": (*_TWISTED, "msgspec"),
-    "logs": (*_TWISTED, "msgspec"),
     "telemetry": (*_TWISTED, "msgspec", "prometheus_client", "opentelemetry"),
     "cli": ("click", "msgspec"),
 }
@@ -251,15 +238,15 @@ class ArrowTests(SynchronousTestCase):
             ("web.live", "from ..storage.memory import MemoryStorage", "web may not import storage"),
             ("web.app", "from ..subscriptions.leases import Lease", "inside subscriptions"),
             ("web.app", "from ..subscriptions import leases", "inside subscriptions"),
-            ("web.app", "from .. import service", "web may not import service"),
+            ("web.app", "from .. import daemon", "web may not import daemon"),
             ("web.app", "from ..telemetry import metrics_from", "web may not import telemetry"),
             ("web.app", "import prometheus_client", "web may not import prometheus_client"),
             ("telemetry.counts", "from ..storage.memory import MemoryStorage", "telemetry may not import storage"),
-            ("logs", "from .telemetry import metrics_from", "logs may not import telemetry"),
+            ("listening.listeners", "from ..telemetry import metrics_from", "listening may not import telemetry"),
             ("web.app", "from .. import StreamService", "web may not import the package itself"),
             ("config.layers", "from ..model import StorageLimits", "config may not import model"),
-            ("assembly", "from .service import Daemon", "assembly may not import service"),
-            ("service", "from .tap import Options", "service may not import tap"),
+            ("startup", "from .daemon.service import Daemon", "startup may not import daemon"),
+            ("daemon.service", "from ..tap import Options", "daemon may not import tap"),
             ("tap", "from .web.app import build_app", "tap may not import web"),
             ("gadgets", "import os", "gadgets is not in the table"),
         ):
@@ -303,7 +290,7 @@ class ArrowTests(SynchronousTestCase):
             ("storage.file.journal", "from . import segments\nfrom .segments import Segment\nimport os, threading"),
             ("streams", "from .protocol.names import check_name\nfrom twisted.logger import Logger"),
             ("web.app", "from ..subscriptions import Subscriptions\nfrom ..streams import Streams\nimport klein"),
-            ("service", "from .storage.memory import MemoryStorage\nimport anything"),
+            ("daemon.service", "from ..storage.memory import MemoryStorage\nimport anything"),
         ):
             self.check(module, source, None)
         self.check("", "from .embedding import StreamService\nfrom .config.settings import Settings", None, True)

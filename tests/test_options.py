@@ -11,7 +11,7 @@ from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from durable_streams.server.process import StartFailed
+from durable_streams.server.daemon.process import StartFailed
 from durable_streams.server.tap import Options
 
 

@@ -1,25 +1,25 @@
 """A Durable Streams server for Twisted.
 
-The map, in the order in which an append goes through it:
+The map, in the order in which an append passes through it:
 
-- :mod:`.web.channel` (or :mod:`.web.resource`, inside another Site) frames HTTP,
-- :mod:`.web.requests` reads it, :mod:`.web.operations` calls the service, :mod:`.web.answers` writes the answer,
-- :mod:`.streams` is that service,
-- :mod:`.storage` keeps streams by the rules of :mod:`.protocol`,
-- :mod:`.waiting` wakes who waits, a slice of time after another (:mod:`.run_queue`), and :mod:`.web.live` reads on for
-  them.
+- :mod:`.listening` accepts connections: string endpoints, listeners, the shared epoll port, TLS.
+- :mod:`.web` is all that touches HTTP. :mod:`.web.http1` and :mod:`.web.http2` frame the daemon's connections,
+  :mod:`.web.site` is the front for any twisted.web Site and has the pages that are no streams.
+  :mod:`.web.requests` reads a request, :mod:`.web.operations` calls the service, :mod:`.web.answers` writes the answer.
+- :mod:`.streams` is the service that all callers use.
+- :mod:`.storage` keeps streams by the rules of :mod:`.protocol`.
+- :mod:`.waiting` wakes waiting readers, in slices of time (:mod:`.run_queue`); :mod:`.web.live` reads on for them.
 
-:mod:`.model` has the values that pass between these, :mod:`.interfaces` the contracts, :mod:`.errors` what can go
-wrong. :mod:`.assembly` makes the parts out of the settings, and :mod:`.fronts` what is served out of the parts. On it
-:mod:`.service` puts the ports of :mod:`.listeners` (:mod:`.transport` has their TLS) for the daemon, and
-:mod:`.embedding` those of other programs, which find here what they need. :mod:`.tap` and :mod:`.process` make the
-daemon a process of twistd's, :mod:`.logs` and :mod:`.telemetry` say what it does.
+:mod:`.model` has the values that pass between these, :mod:`.interfaces` the contracts, :mod:`.errors` the exceptions,
+:mod:`.clocks` the two clocks. :mod:`.daemon` is the composition root and the process under twistd, which
+:mod:`.tap` starts; :mod:`.embedding` is the same for other programs, which find here what they need. :mod:`.config` has
+the settings, :mod:`.telemetry` metrics, access log and traces.
 """
 
 from . import errors
-from .assembly import storage_from
 from .config.settings import Settings
 from .config.validation import ConfigError
+from .daemon.assembly import storage_from
 from .embedding import (
     DEFAULT_STREAM_BASE_PATH,
     Reading,
@@ -32,7 +32,17 @@ from .embedding import (
 )
 from .errors import StorageError, StorageOwned, StreamError, StreamsError
 from .interfaces import ICommitListener, IStorage
-from .model import Appended, Created, Fork, Lifetime, Offset, StorageLimits, StreamFacts, StreamStatus, Writer
+from .model import (
+    Appended,
+    Created,
+    Fork,
+    Lifetime,
+    Offset,
+    StorageLimits,
+    StreamFacts,
+    StreamStatus,
+    Writer,
+)
 from .storage.acid import AcidStorage
 from .storage.file import FileSettings, FileStorage
 from .storage.memory import MemoryStorage

@@ -21,7 +21,15 @@ from .release import DISTRIBUTION, version_of_server
 from .storage.file.checking import check_files
 from .storage.file.storage import KIND, VERSION
 from .storage.findings import Counts, Finding
-from .storage.ownership import FORMAT_FILE, LOCK_FILE, NEW_FORMAT_FILE, Format, StorageError, exposure, read_format
+from .storage.ownership import (
+    FORMAT_FILE,
+    LOCK_FILE,
+    NEW_FORMAT_FILE,
+    Format,
+    StorageError,
+    exposure,
+    read_format,
+)
 from .storage.readonly import ReadOnlyDisk
 
 #: What shows whose a data directory is when nothing says so: a name in it, and the kind of storage.

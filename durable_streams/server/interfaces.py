@@ -12,7 +12,17 @@ from typing import TypeAlias, TypeVar
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
-from .model import Append, Appended, Chunk, Created, Offset, StorageFigures, StreamConfig, StreamFacts, StreamStatus
+from .model import (
+    Append,
+    Appended,
+    Chunk,
+    Created,
+    Offset,
+    StorageFigures,
+    StreamConfig,
+    StreamFacts,
+    StreamStatus,
+)
 
 T = TypeVar("T")
 

@@ -16,7 +16,17 @@ from twisted.python.failure import Failure
 from .clocks import STEP, clock_of
 from .errors import StreamsError, Unavailable
 from .interfaces import IStorage, NowOrLater, settle
-from .model import Append, Appended, Chunk, Created, Offset, StorageFigures, StreamConfig, StreamFacts, StreamStatus
+from .model import (
+    Append,
+    Appended,
+    Chunk,
+    Created,
+    Offset,
+    StorageFigures,
+    StreamConfig,
+    StreamFacts,
+    StreamStatus,
+)
 from .run_queue import RunQueue
 from .waiting import Waiting
 

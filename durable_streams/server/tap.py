@@ -17,8 +17,8 @@ from .config.sections import ObservabilitySettings
 from .config.settings import Settings
 from .config.showing import concealed
 from .config.validation import ConfigError
-from .logs import Logs
-from .process import Process, refusal
+from .daemon.logs import Logs
+from .daemon.process import Process, refusal
 from .startup import StartupError
 
 _log = Logger()
@@ -107,7 +107,7 @@ class Options(usage.Options):
         """
         from twisted.internet import reactor  # noqa: PLC0415 (only here it is known that nobody chooses another)
 
-        from .service import Daemon  # noqa: PLC0415 (as above)
+        from .daemon.service import Daemon  # noqa: PLC0415 (as above)
 
         try:
             self._check_log()

@@ -9,7 +9,7 @@ from typing import Final
 from durable_streams.server.config import rules, transport_rules
 from durable_streams.server.config.rules import RESERVED_PATHS
 from durable_streams.server.config.validation import ConfigError
-from durable_streams.server.web.framing import PROBES
+from durable_streams.server.web.wire import PROBES
 
 from .test_layers import LoadTests, variable
 

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.config.sections import StorageSettings
 from durable_streams.server.config.settings import Settings
-from durable_streams.server.service import Daemon
+from durable_streams.server.daemon.service import Daemon
 from durable_streams.server.startup import StartupError
 from tests.support.daemon import PATIENCE
 from tests.support.killed_daemon import KILLED, KilledDaemon, Order

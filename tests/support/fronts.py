@@ -14,19 +14,19 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 
-from durable_streams.server.assembly import channel_settings_from, operations_from, resource_from, storage_from
 from durable_streams.server.config.sections import ConnectionSettings, LimitSettings, TransportSettings
 from durable_streams.server.config.settings import Settings
+from durable_streams.server.daemon.assembly import channel_settings_from, operations_from, resource_from, storage_from
 from durable_streams.server.interfaces import IStorage
 from durable_streams.server.model import Append
 from durable_streams.server.run_queue import RunQueue
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
 from durable_streams.server.telemetry import metrics_from, telemetry_from
-from durable_streams.server.web.app import Tree, build_app
-from durable_streams.server.web.framing import below
-from durable_streams.server.web.listener import ChannelFactory
+from durable_streams.server.web.connections import ChannelFactory
+from durable_streams.server.web.site.app import Tree, build_app
 from durable_streams.server.web.telemetry import Telemetry
+from durable_streams.server.web.wire import below
 from tests.support.clocks import SteppedClock
 
 from .late_storage import LateStorage

@@ -21,7 +21,8 @@ import twisted.scripts.twistd
 from msgspec import Struct
 from msgspec.structs import replace
 
-from durable_streams.server import assembly, tap
+from durable_streams.server import tap
+from durable_streams.server.daemon import assembly
 from durable_streams.server.storage.acid import storage as acid
 from durable_streams.server.storage.committed import CommittedStorage
 from durable_streams.server.storage.file import FileSettings, FileStorage

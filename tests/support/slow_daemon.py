@@ -12,7 +12,7 @@ from typing import Any
 
 import twisted.scripts.twistd
 
-from durable_streams.server import assembly
+from durable_streams.server.daemon import assembly
 from durable_streams.server.storage.file import FileStorage
 
 PERMISSION = Path(sys.argv.pop(1))

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.internet.tcp import Server
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from durable_streams.server.transport.connections import DirectTLS
+from durable_streams.server.listening.tls.connections import DirectTLS
 
 from .fronts import ChannelFront, Peer
 from .wire import ENDLESS, Network, Socket

@@ -11,7 +11,7 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.web.server import Site
 
 from durable_streams.server.config.settings import Settings
-from durable_streams.server.service import Daemon
+from durable_streams.server.daemon.service import Daemon
 
 reactor = cast(Any, running_reactor)
 

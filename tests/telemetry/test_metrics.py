@@ -16,9 +16,9 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.assembly import operations_from
 from durable_streams.server.config.sections import HttpSettings, ObservabilitySettings
 from durable_streams.server.config.settings import Settings
+from durable_streams.server.daemon.assembly import operations_from
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
 from durable_streams.server.telemetry import counts, metrics_from, telemetry_from

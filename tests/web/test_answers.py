@@ -12,9 +12,9 @@ from durable_streams.server.model import FOREVER, Appended, Chunk, Created, Life
 from durable_streams.server.web import problems
 from durable_streams.server.web.answers import Answer, Answers
 from durable_streams.server.web.callers import Caller
-from durable_streams.server.web.framing import BODILESS, STATUS_LINES
 from durable_streams.server.web.problems import CATALOGUE, problem
 from durable_streams.server.web.requests import StreamRequest
+from durable_streams.server.web.wire import BODILESS, STATUS_LINES
 
 FACTS = StreamFacts("a b", 7, 5, "text/plain", "text/plain", False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from durable_streams.server.web.channel import StreamChannel
+from durable_streams.server.web.http1.channel import StreamChannel
 from tests.support.cases import TEXT, ChannelTestCase, get, post
 from tests.support.fronts import BASE, chunked, request, settings_with
 

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.web.frames import _AT_ONCE, Framing
+from durable_streams.server.web.http2.frames import _AT_ONCE, Framing
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

@@ -24,7 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.model import Append
 from durable_streams.server.run_queue import SLICE
-from durable_streams.server.web.exchanges import Exchange
+from durable_streams.server.web.http2.stream import Exchange
 from tests.support.cases import TEXT
 from tests.support.fronts import BASE, settings_with
 from tests.support.http2 import Http2Front, Http2Peer

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import StreamsError
 from durable_streams.server.web.callers import NOBODY, Client
-from durable_streams.server.web.intake import Asked, Intake, IntakeLimits, Shared
+from durable_streams.server.web.http1.intake import Asked, Intake, IntakeLimits, Shared
 from durable_streams.server.web.requests import StreamRequest
 
 BASE = b"/v1/stream/"

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import StreamsError
 from durable_streams.server.web.callers import NOBODY
-from durable_streams.server.web.intake import Asked, Intake, IntakeLimits, Shared
+from durable_streams.server.web.http1.intake import Asked, Intake, IntakeLimits, Shared
 from durable_streams.server.web.requests import StreamRequest
 from tests.support.fronts import BASE, chunked, request
 

@@ -12,8 +12,8 @@ from twisted.web.server import GzipEncoderFactory, Site
 from twisted.web.static import Data
 from zope.interface.verify import verifyObject
 
-from durable_streams.server.assembly import resource_from
 from durable_streams.server.config.settings import Settings
+from durable_streams.server.daemon.assembly import resource_from
 from tests.support.cases import TEXT
 from tests.support.fronts import BASE, Front, Peer, SiteFront, chunked, request, settings_with
 from tests.support.tls import TLSPeer, over_tls

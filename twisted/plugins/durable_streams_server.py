@@ -27,7 +27,7 @@ class _Endpoint:
 
         :raises ValueError: the string makes no sense; the message says what to change.
         """
-        endpoint: IStreamServerEndpoint = namedAny(f"durable_streams.server.endpoints.{self.prefix}")(
+        endpoint: IStreamServerEndpoint = namedAny(f"durable_streams.server.listening.endpoints.{self.prefix}")(
             reactor, *args, **kwargs
         )
         return endpoint

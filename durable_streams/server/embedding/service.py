@@ -9,12 +9,22 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from ..assembly import name_limits_from
 from ..clocks import IClock, clock_of
 from ..config.settings import Settings
+from ..daemon.assembly import name_limits_from
 from ..errors import Unavailable
 from ..interfaces import IStorage, settle
-from ..model import START, Append, Appended, Created, Fork, Offset, StreamConfig, StreamStatus, Writer
+from ..model import (
+    START,
+    Append,
+    Appended,
+    Created,
+    Fork,
+    Offset,
+    StreamConfig,
+    StreamStatus,
+    Writer,
+)
 from ..protocol.content import JSON_TYPE
 from ..protocol.names import check_name
 from ..protocol.offsets import parse_offset

@@ -13,11 +13,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
-from ..assembly import operations_from, resource_from
 from ..config.layers import THE_PROGRAM
 from ..config.settings import Settings
 from ..config.showing import concealed
 from ..config.validation import validate, warnings_about
+from ..daemon.assembly import operations_from, resource_from
 from ..errors import StorageOwned
 from ..interfaces import IStorage
 from .owning import release
@@ -131,7 +131,7 @@ class StreamServer(MultiService):
     def __init__(
         self, streams: StreamService, settings: Settings, listeners: Sequence[str | IStreamServerEndpoint]
     ) -> None:
-        from ..fronts import Fronts  # noqa: PLC0415 (Klein, which it needs, chooses a reactor when it is imported)
+        from ..daemon.fronts import Fronts  # noqa: PLC0415 (Klein, which it needs, chooses a reactor when it is imported)
 
         super().__init__()
         reactor: Any = streams.reactor

@@ -9,8 +9,8 @@ from urllib.parse import unquote_to_bytes
 from ..web.answers import Answer
 from ..web.callers import Caller
 from ..web.requests import StreamRequest
+from ..web.site.tree import TreeRequest
 from ..web.telemetry import Asked, request_name
-from ..web.tree import TreeRequest
 
 #: The operations, by the methods of requests for streams, where the method alone says which one it is.
 _BY_METHOD: Final = {b"POST": "append", b"PUT": "create", b"HEAD": "head", b"DELETE": "delete"}

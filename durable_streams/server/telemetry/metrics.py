@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from ..model import Distribution, StorageFigures
-from ..web.listener import ChannelFactory
+from ..web.connections import ChannelFactory
 from ..web.operations import Operations
 from .counts import DURATIONS, RequestCounts
 

@@ -24,8 +24,8 @@ from twisted.logger import Logger
 from ..web.answers import Answer
 from ..web.callers import Caller
 from ..web.requests import StreamRequest
+from ..web.site.tree import TreeRequest
 from ..web.telemetry import Asked, Telemetry
-from ..web.tree import TreeRequest
 from .describing import fields_of
 
 #: What every span is called.

@@ -12,7 +12,7 @@ from ..config.settings import Settings
 from ..streams import Streams
 
 if TYPE_CHECKING:
-    from ..service import Daemon
+    from ..daemon.service import Daemon
 
 
 class MemoryServer:
@@ -61,7 +61,7 @@ class MemoryServer:
             from twisted.internet import reactor  # noqa: PLC0415 (the program may choose one until now)
 
             self._reactor = reactor
-        from ..service import Daemon  # noqa: PLC0415 (Klein, which it needs, chooses a reactor when it is imported)
+        from ..daemon.service import Daemon  # noqa: PLC0415 (Klein, which it needs, chooses a reactor when it is imported)
 
         self._daemon = Daemon(self._settings, self._reactor)
         self._daemon.startService()

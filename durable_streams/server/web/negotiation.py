@@ -15,15 +15,15 @@ from zope.interface import implementer
 
 from ..errors import StreamsError, Unavailable
 from .callers import caller_on, next_number
-from .channel import StreamChannel
-from .framing import CLOSE, STATUS_LINES
-from .http2 import Http2Channel, goodbye
-from .outlet import Transport, is_direct
+from .http1.channel import StreamChannel
+from .http1.outlet import Transport, is_direct
+from .http2.channel import Http2Channel, goodbye
 from .problems import WrongVersion
 from .telemetry import request_id
+from .wire import CLOSE, STATUS_LINES
 
 if TYPE_CHECKING:
-    from .listener import ChannelFactory
+    from .connections import ChannelFactory
 
 #: How long a connection that is refused is left the time to read why, in seconds.
 _LINGER: Final = 1

@@ -12,7 +12,17 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from .callers import UNIX_PEER, Caller, Client, caller_on
-from .forwarded import FOR, FORWARDED, HOST, PORT, PROTO, REQUEST_ID, given_id, read_forwarded, read_x_forwarded
+from .forwarded import (
+    FOR,
+    FORWARDED,
+    HOST,
+    PORT,
+    PROTO,
+    REQUEST_ID,
+    given_id,
+    read_forwarded,
+    read_x_forwarded,
+)
 from .requests import READ_HEADERS, pick_headers
 
 _X_FORWARDED: Final = frozenset([FOR, HOST, PROTO, PORT])

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from .answers import Answer
 from .callers import NOBODY, RUN, Caller
 from .requests import StreamRequest
-from .tree import TreeRequest
+from .site.tree import TreeRequest
 
 #: What was answered.
 Asked: TypeAlias = StreamRequest | TreeRequest | Caller

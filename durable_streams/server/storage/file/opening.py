@@ -26,7 +26,16 @@ from . import checkpoint as checkpoints
 from . import journal
 from .checkpoint import Closing, Held, MoreWriters
 from .names import number_of, numbers_of
-from .places import INDEX_ENTRY_SIZE, PACKS, STREAMS, data_path, index_path, pack_path, stream_folder, stream_id_of
+from .places import (
+    INDEX_ENTRY_SIZE,
+    PACKS,
+    STREAMS,
+    data_path,
+    index_path,
+    pack_path,
+    stream_folder,
+    stream_id_of,
+)
 from .recovery import Replayed, read_checkpoint, replay, segment_numbers
 from .stream import FileStream
 

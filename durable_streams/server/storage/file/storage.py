@@ -45,7 +45,16 @@ from .places import (
     stream_folder,
 )
 from .stream import FileStream
-from .verifying import BLOCK, UNREADABLE, Blocks, Flaw, OwnFile, have_checksums, whole_appends, whole_part
+from .verifying import (
+    BLOCK,
+    UNREADABLE,
+    Blocks,
+    Flaw,
+    OwnFile,
+    have_checksums,
+    whole_appends,
+    whole_part,
+)
 
 KIND: Final = "file"
 VERSION: Final = 1

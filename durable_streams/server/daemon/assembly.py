@@ -1,0 +1,136 @@
+"""How settings become parts: what the daemon and an embedding program both put together."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from msgspec.structs import replace
+from twisted.internet.interfaces import IReactorTime
+
+from ..config.sections import TransportSettings
+from ..config.settings import Settings
+from ..config.validation import ACID_BACKENDS, STORAGE_MODES
+from ..interfaces import IStorage
+from ..listening.descriptors import DescriptorBudget
+from ..model import StorageLimits
+from ..protocol.names import NameLimits
+from ..storage.acid import AcidStorage
+from ..storage.file import FileSettings, FileStorage
+from ..storage.memory import MemoryStorage
+from ..streams import Streams
+from ..web.answers import Answers
+from ..web.connections import ChannelSettings
+from ..web.http1.intake import IntakeLimits
+from ..web.live import Live, LiveSettings
+from ..web.operations import Operations, OperationSettings
+from ..web.origins import WritingOrigins
+from ..web.proxies import Proxies
+from ..web.site.resource import StreamsResource
+from ..web.telemetry import Telemetry
+
+#: What ALPN calls each of ``transport.http.versions``.
+_ALPN = {"http1": "http/1.1", "http2": "h2"}
+
+
+def storage_from(settings: Settings, reactor: Any, budget: DescriptorBudget | None = None) -> IStorage:
+    """
+    Make the storage that the settings name. It is yet to be opened.
+
+    :param reactor: the time, and where the outcomes of threads are told.
+    :param budget: how many files may stay open.
+    """
+    limits = StorageLimits(
+        total_bytes=settings.limits.max_memory_bytes,
+        stream_bytes=settings.limits.max_stream_bytes,
+        streams=settings.limits.max_streams,
+        writers=settings.limits.max_producers_per_stream,
+        metadata_bytes=settings.limits.max_metadata_bytes,
+    )
+    mode = STORAGE_MODES[settings.storage.mode]
+    queued = settings.limits.max_queued_bytes
+    verify = settings.storage.verify_reads
+    if mode == "memory":
+        return MemoryStorage(limits)
+    # twistd goes elsewhere later, as a daemon or with --rundir.
+    directory = os.path.abspath(settings.storage.data_dir)
+    if mode == "acid":
+        in_memory = ACID_BACKENDS[settings.storage.acid_backend] == "in-memory"
+        return AcidStorage(None if in_memory else directory, reactor, limits, queued, verify_reads=verify)
+    chosen = FileSettings(durable=mode == "file-durable", queued_bytes=queued, verify_reads=verify)
+    if budget is not None:
+        chosen = replace(chosen, open_files=budget.open_files)
+    return FileStorage(directory, reactor, limits, chosen)
+
+
+def name_limits_from(settings: Settings) -> NameLimits:
+    """Say how long the names of streams may be."""
+    return NameLimits(settings.limits.max_stream_name_bytes, settings.limits.max_stream_name_segments)
+
+
+def operations_from(
+    streams: Streams,
+    settings: Settings,
+    clock: IReactorTime,
+    telemetry: Telemetry = Telemetry(),  # noqa: B008 (it has no state)
+) -> Operations:
+    """
+    Put together what both fronts do with a request.
+
+    :param telemetry: who hears of every answer (:func:`.telemetry_from`); nobody, unless given.
+    """
+    connection = settings.transport.connection
+    live = Live(
+        streams,
+        clock,
+        LiveSettings(
+            connection.long_poll_timeout_secs, connection.sse_reconnect_interval_secs, connection.drain_spread_secs
+        ),
+    )
+    return Operations(
+        streams,
+        live,
+        Answers(settings.http.cors_origins, settings.http.cache),
+        OperationSettings(name_limits_from(settings), settings.limits.max_request_body_bytes),
+        telemetry,
+        proxies=proxies_from(settings, clock),
+        origins=WritingOrigins(settings.http.cors_origins),
+    )
+
+
+def proxies_from(settings: Settings, clock: IReactorTime) -> Proxies:
+    """Say which proxies are believed what."""
+    proxy = settings.proxy
+    if not proxy.enabled:
+        return Proxies()
+    identity = proxy.identity.header_name if proxy.identity.mode == "header" else None
+    return Proxies(clock.seconds, proxy.forwarded_headers, proxy.trusted_proxies, identity)
+
+
+def resource_from(operations: Operations, settings: Settings, clock: IReactorTime) -> StreamsResource:
+    """Make front 1: the streams, for any twisted.web Site."""
+    return StreamsResource(operations, clock, settings.transport.connection.stall_timeout_secs)
+
+
+def protocols_from(transport: TransportSettings) -> tuple[bytes, ...]:
+    """List what connections speak, by ALPN's names, best first."""
+    named = transport.tls.alpn_protocols
+    if named is None:
+        named = tuple(_ALPN[version] for version in sorted(transport.http.versions, reverse=True))
+    return tuple(name.encode() for name in named)
+
+
+def channel_settings_from(settings: Settings, budget: DescriptorBudget | None = None) -> ChannelSettings:
+    """Say what a connection of front 2 may do, and how many there may be."""
+    limits = settings.limits
+    connection = settings.transport.connection
+    return ChannelSettings(
+        intake=IntakeLimits(limits.max_header_bytes, limits.max_target_bytes, limits.max_request_body_bytes),
+        connections=limits.max_connections if budget is None else budget.connections,
+        refusals=ChannelSettings().refusals if budget is None else budget.refusals,
+        protocols=protocols_from(settings.transport),
+        header_timeout=connection.header_timeout_secs,
+        body_timeout=connection.body_timeout_secs,
+        idle_timeout=connection.idle_timeout_secs,
+        stall_timeout=connection.stall_timeout_secs,
+    )

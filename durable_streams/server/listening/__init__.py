@@ -1,0 +1,1 @@
+"""Where connections come from: string endpoints, listeners, the shared epoll port, TLS."""

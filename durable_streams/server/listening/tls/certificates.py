@@ -1,0 +1,154 @@
+"""A server's certificates as they are on disk now, and TLS under a factory's connections by them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import (
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+    IProtocolNegotiationFactory,
+    IReactorTime,
+)
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from ...clocks import clock_of
+from .connections import DirectTLS
+from .contexts import Identity, TLSContextError, VersionRange, build_context, read_identity
+from .files import (
+    Contents,
+    Signature,
+    TLSFileError,
+    TLSFiles,
+    is_open_to_all,
+    read_files,
+    signature_of,
+)
+
+#: How often, in seconds, somebody looks whether the files have changed.
+CHECK_INTERVAL: Final = 5.0
+
+_log = Logger()
+
+
+def protocols_of(factory: Any) -> tuple[bytes, ...]:
+    """List what a factory's protocols speak, by ALPN's names, best first; nothing where it does not say."""
+    while factory is not None:
+        if IProtocolNegotiationFactory.providedBy(factory):
+            return tuple(factory.acceptableProtocols())
+        factory = getattr(factory, "wrappedFactory", None)
+    return ()
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class Certificates:
+    """
+    Certificates that may change on disk. Connections that are there keep the ones that they began with.
+
+    :param contents: of the files, where they were read already.
+    :param http2: whether HTTP/2 is offered; None for what each factory says.
+    :raises TLSFileError: a file can't be read.
+    :raises TLSContextError: what is in the files is of no use.
+    """
+
+    def __init__(
+        self,
+        files: TLSFiles,
+        versions: VersionRange = VersionRange(),  # noqa: B008 (frozen)
+        contents: Contents | None = None,
+        http2: bool | None = None,
+    ) -> None:
+        self.files = files
+        self._versions = versions
+        self._http2 = http2
+        contents = contents or read_files(files)
+        self._seen: Signature = contents.signature
+        self._context, self._identity = self._build(contents)
+        if is_open_to_all(files.key):
+            _log.warn("{file}, which everybody on this machine may read. Take that right from them.", file=files.key)
+
+    def _build(self, contents: Contents) -> tuple[SSL.Context, Identity]:
+        identity = read_identity(self.files, contents)
+        context = build_context(self.files, identity, self._versions, self._choose)
+        if identity.has_expired():
+            _log.warn(
+                "{file}, in which the certificate has expired at {expires}; clients will refuse it. Replace it.",
+                file=self.files.certificate,
+                expires=identity.expires.isoformat(),
+            )
+        return context, identity
+
+    @property
+    def identity(self) -> Identity:
+        """What new connections are shown."""
+        return self._identity
+
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """Make a connection with the certificates of now."""
+        return SSL.Connection(self._context, None)
+
+    def _choose(self, connection: SSL.Connection, offered: Sequence[bytes]) -> bytes | None:
+        """Choose from what a client offers, in our order. A factory that speaks of no protocols leaves all open."""
+        protocol = connection.get_app_data()
+        spoken = protocols_of(getattr(protocol, "factory", None))
+        if not spoken and self._http2:
+            spoken = (b"h2", b"http/1.1")
+        if self._http2 is False:
+            spoken = tuple(name for name in spoken if name != b"h2")
+        if not spoken:
+            return b""
+        return next((name for name in spoken if name in offered), None)
+
+    def check(self) -> None:
+        """Take up the files if they have changed since they were last looked at."""
+        if signature_of(self.files) != self._seen:
+            try:
+                self.reload()
+            except Exception:
+                # An error here would stop whoever looks every few seconds.
+                _log.failure("The certificates could not be looked at. They stay as they were.")
+
+    def reload(self) -> None:
+        """Take up the files as they are. What is wrong with them is logged, and the certificates stay as they were."""
+        self._seen = signature_of(self.files)
+        try:
+            self._context, self._identity = self._build(read_files(self.files))
+        except (TLSFileError, TLSContextError) as error:
+            _log.error("The certificates stay as they were. {error}", error=str(error))
+        else:
+            _log.info(
+                "The certificate in {path} is used from now on, until it expires at {expires}.",
+                path=self.files.certificate.path,
+                expires=self._identity.expires.isoformat(),
+            )
+
+
+class TLSFactory(TLSMemoryBIOFactory):
+    """
+    Puts TLS under a factory's protocols, and sees to it that the certificates are those on disk while it is listening.
+
+    :param clock: when to look.
+    """
+
+    protocol = DirectTLS
+
+    def __init__(self, certificates: Certificates, factory: IProtocolFactory, clock: IReactorTime) -> None:
+        clock = clock_of(clock)
+        super().__init__(certificates, False, factory, clock)
+        self._checking = LoopingCall(certificates.check)
+        self._checking.clock = clock
+
+    def doStart(self) -> None:
+        super().doStart()
+        if not self._checking.running:
+            self._checking.start(CHECK_INTERVAL, now=False)
+
+    def doStop(self) -> None:
+        super().doStop()
+        if not self.numPorts and self._checking.running:
+            self._checking.stop()

@@ -1,0 +1,226 @@
+"""What all connections of a listener share: their settings, one clock tick a second, and their number."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from functools import partial
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, IReactorTime
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.protocols.policies import WrappingFactory
+from twisted.web.server import Site
+from zope.interface import implementer
+
+from ..clocks import clock_of
+from .callers import Caller
+from .http1.intake import IntakeLimits, Shared
+from .http1.outlet import Transport
+from .negotiation import Negotiation, Refusal
+from .operations import Operations
+from .proxies import Reading
+from .wire import below
+
+_log = Logger()
+
+
+class ChannelSettings(Struct, frozen=True, gc=False):
+    """
+    What connections may do; times are whole seconds.
+
+    :ivar connections: how many of them there may be.
+    :ivar refusals: how many over that are left the time to read why they are refused.
+    :ivar protocols: what they speak, by ALPN's names, best first: ``http/1.1``, and ``h2`` over TLS.
+    :ivar header_timeout: from the first byte of a request to the last of its headers.
+    :ivar body_timeout: without a byte of a body.
+    :ivar idle_timeout: between requests.
+    :ivar stall_timeout: for a slow reader to take another 64 KiB.
+    """
+
+    intake: IntakeLimits = IntakeLimits()
+    connections: int = 10_000
+    refusals: int = 100
+    protocols: tuple[bytes, ...] = (b"http/1.1",)
+    header_timeout: int = 15
+    body_timeout: int = 30
+    idle_timeout: int = 75
+    stall_timeout: int = 60
+
+
+class Member(typing.Protocol):
+    """
+    What a connection is to its factory.
+
+    :ivar deadline: the tick at which it has had its time; 0 while it has all the time.
+    """
+
+    deadline: int
+    transport: Transport
+
+    def expire(self) -> None:
+        """It has had its time."""
+
+    def drain(self) -> None:
+        """The service stops: end after what is on its way."""
+
+
+@implementer(IProtocolNegotiationFactory)
+class ChannelFactory(Factory):
+    """
+    Makes what each connection turns out to speak: a :class:`.StreamChannel` or an :class:`.Http2Channel`.
+
+    :param site: what serves everything that is not below ``base_path``.
+    :ivar tick: how many seconds it has been listening. Deadlines are ticks.
+    :ivar date_line: the Date header of this second.
+    :ivar draining: every connection is to end after the answer that is on its way.
+    :ivar refusals: how many connections over the limit are being told so.
+    :ivar accepted: how many connections there have been, but for those that were refused.
+    :ivar refused: how many were over the limit, or came when it was draining.
+    :ivar pauses: how often a reader was too slow for what was sent to it, and it had to wait.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        operations: Operations,
+        site: Site,
+        base_path: str,
+        clock: IReactorTime,
+        settings: ChannelSettings = ChannelSettings(),  # noqa: B008 (frozen)
+    ) -> None:
+        self.operations = operations
+        self.site = site
+        self.settings = settings
+        self._base = below(base_path)
+        self._shared: dict[Reading, Shared] = {}
+        self.draining = False
+        self.refusals = 0
+        self.accepted = self.refused = self.pauses = 0
+        self.tick = 1
+        self.date_line = b""
+        self.clock = clock_of(clock)
+        self._channels: set[Member] = set()
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = self.clock
+        self._emptied: list[Deferred[None]] = []
+
+    def doStart(self) -> None:
+        super().doStart()
+        if not self._ticking.running:
+            self._ticking.start(1)
+
+    def doStop(self) -> None:
+        super().doStop()
+        self._rest()
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        if len(self._channels) >= self.settings.connections or self.draining:
+            return self.refusal()
+        self.accepted += 1
+        return Negotiation(self)
+
+    def refusal(self) -> Protocol:
+        """Make what answers a connection over the limit."""
+        self.refused += 1
+        return Refusal(self)
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are."""
+        return len(self._channels)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        return list(self.settings.protocols)
+
+    def shared(self, caller: Caller) -> Shared:
+        """Say what a connection shares with others: what is read of a trusted proxy's headers is not of others'."""
+        proxies, telemetry = self.operations.proxies, self.operations.telemetry
+        reading = proxies.reading(caller)
+        shared = self._shared.get(reading)
+        if shared is None:
+            read = replace(reading, read=reading.read | telemetry.headers)
+            shared = self._shared[reading] = Shared(self._base, self.settings.intake, read, proxies)
+        return shared
+
+    def joined(self, channel: Member) -> None:
+        self._channels.add(channel)
+
+    def left(self, channel: Member) -> None:
+        self._channels.discard(channel)
+        if not self._channels:
+            emptied, self._emptied = self._emptied, []
+            for waiting in emptied:
+                waiting.callback(None)
+            self._rest()
+
+    def drain(self) -> Deferred[None]:
+        """End every connection after the answer that is on its way, and say when there are none left."""
+        self.draining = True
+        self._each(list(self._channels), lambda channel: channel.drain())
+        drained: Deferred[None] = Deferred()
+        if self._channels:
+            self._emptied.append(drained)
+        else:
+            drained.callback(None)
+        return drained
+
+    def abort(self) -> None:
+        """Hang up on everybody."""
+        self._each(list(self._channels), lambda channel: channel.transport.abortConnection())
+
+    def _rest(self) -> None:
+        if not self.numPorts and not self._channels and self._ticking.running:
+            self._ticking.stop()
+
+    def _tick(self) -> None:
+        self.tick += 1
+        self.date_line = f"Date: {formatdate(self.clock.wall(), usegmt=True)}\r\n".encode()
+        tick = self.tick
+        self._each([channel for channel in self._channels if 0 < channel.deadline <= tick], self._expire)
+
+    def _expire(self, channel: Member) -> None:
+        if not 0 < channel.deadline <= self.tick:
+            return
+        try:
+            channel.expire()
+        except Exception:
+            _log.failure("A connection whose time was over could not be ended.")
+            channel.transport.abortConnection()
+
+    def _each(self, channels: Iterable[Member], do: Callable[[Member], object]) -> None:
+        """Queue something for each of many connections, for as long as it is there."""
+        turns = self.operations.streams.turns
+        for channel in channels:
+            turns.add(partial(self._if_there, channel, do))
+
+    def _if_there(self, channel: Member, do: Callable[[Member], object]) -> None:
+        if channel in self._channels:
+            do(channel)
+
+
+class LimitedFactory(WrappingFactory):
+    """
+    Connections of another factory, so many and no more.
+
+    :param refusal: makes what answers one more.
+    """
+
+    noisy = False
+
+    def __init__(self, wrapped: Any, most: int, refusal: Callable[[], Protocol]) -> None:
+        super().__init__(wrapped)
+        self._most = most
+        self._refusal = refusal
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        if len(self.protocols) >= self._most:
+            return self._refusal()
+        return super().buildProtocol(addr)

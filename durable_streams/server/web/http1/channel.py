@@ -1,0 +1,464 @@
+"""Front 2: the daemon's own HTTP/1.1, with no twisted.web on the way of a stream's requests."""
+
+from __future__ import annotations
+
+from collections import deque
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ...errors import StreamsError
+from ...run_queue import SLICE
+from ..answers import Answer, Body
+from ..callers import RUN, Caller, caller_on, next_number
+from ..problems import RequestTimeout
+from ..requests import StreamRequest
+from ..telemetry import request_id
+from ..wire import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, STATUS_LINES, has_length
+from .intake import Asked, Intake
+from .outlet import LINGER, MAX_DISCARDED, Outlet, Transport, close_socket
+
+if TYPE_CHECKING:
+    from ..connections import ChannelFactory
+
+#: From how many bytes on a chunk is not copied to be framed.
+_LARGE: Final = 16_384
+
+#: Requests that change nothing.
+_READS: Final = frozenset([b"GET", b"HEAD"])
+
+#: What stands in the queue: a request or the refusal of one, whether the connection lives on after it, and whether it
+#: is HTTP/1.0.
+_Turn: TypeAlias = "tuple[Asked | Answer, bool, bool]"
+
+
+_log = Logger()
+
+
+@implementer(IHalfCloseableProtocol)
+class StreamChannel(Protocol):
+    """
+    One connection: an :class:`.Intake`, an :class:`.Outlet`, and between them the requests' turns.
+
+    Requests are answered in the order in which they came. What can be answered at once is, before the next one of the
+    same packet is parsed; what takes its time makes the ones behind it wait in a queue, and while there is a queue
+    nothing more is read. Requests of one packet are answered for :data:`.SLICE`; then the rest of the packet waits for
+    the connection's next turn in the run queue.
+
+    A client may shut down its sending half after its last request. Whole requests that came before that are answered;
+    live reads end at once, since most of these clients have closed the connection.
+
+    :ivar deadline: the factory's tick at which the connection has had its time; 0 while it has all the time.
+    :ivar writes: whether its last request was one that changes something.
+    """
+
+    factory: ChannelFactory
+    transport: Transport  # type: ignore[assignment]
+
+    def __init__(self, factory: ChannelFactory) -> None:
+        self.factory = factory
+        self.deadline = 0
+        self.writes = False
+        self._perform = factory.operations.perform
+        self._note = factory.operations.telemetry.answered
+        self._caller: Caller
+        self._intake: Intake
+        self._queue: deque[_Turn] = deque()
+        # What of a packet is not parsed yet, from which place on.
+        self._rest = b""
+        self._place = 0
+        self._paused = False
+        # The answer that takes its time: busy with it, waiting for it, streaming its body
+        self._busy = False
+        self._awaited: Deferred[Answer] | None = None
+        self._awaiting: Asked | None = None
+        self._streaming: Body | None = None
+        self._chunked = False
+        self._continue_due = False
+        self._lives_on = True
+        self._taking_turns = False
+        # When the slice of time of this turn ends, by the run queue's clock; 0 until there is an answer in it. And
+        # whether the next turn is queued.
+        self._turns = factory.operations.streams.turns
+        self._seconds = self._turns.seconds
+        self._slice_end = 0.0
+        self._scheduled = False
+        self._ending = False
+        # Whether the client is only read until it has had the time to read the end, and how much came since.
+        self._lingering = False
+        self._discarded = 0
+        self._slow = False
+        # The client has shut down its sending half.
+        self._all_sent = False
+
+    # The connection
+
+    def connectionMade(self) -> None:
+        self._caller = caller_on(self.transport, self.factory.operations.proxies.trusts)
+        self._intake = Intake(self.factory.shared(self._caller), self, self._caller)
+        self._outlet = Outlet(self.transport, self)
+        self._write = self._outlet.write
+        self.deadline = self.factory.tick + self.factory.settings.header_timeout
+        self.factory.joined(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.left(self)
+        self._ending = True
+        self._intake.close()
+        self._queue.clear()
+        self._rest = b""
+        self._outlet.close()
+        if self._awaited is not None:
+            self._awaited.cancel()
+        if self._streaming is not None:
+            self._streaming.stopProducing()
+            self._streaming = None
+
+    def readConnectionLost(self) -> None:
+        """The client has shut down its sending half: answer the requests that are complete, then close."""
+        self._all_sent = self._intake.deaf = True
+        self._continue_due = False
+        if self._lingering:
+            self._lingering = False
+            self.transport.loseConnection()
+        elif self._queue:
+            last, _, old = self._queue[-1]
+            self._queue[-1] = (last, False, old)
+        elif self._busy:
+            self._lives_on = False
+        elif not self._ending:
+            self._end()
+        self._end_live_read()
+
+    def writeConnectionLost(self) -> None:
+        """The sending half was shut down, as :meth:`_hang_up` asked for."""
+
+    def _end_live_read(self) -> None:
+        """Let the answer that is under way wait no longer for what the stream may get."""
+        streaming, awaiting = self._streaming, self._awaiting
+        if streaming is not None:
+            if streaming.length is None:
+                streaming.stopProducing()
+                self.finish()
+        elif self._awaited is not None and isinstance(awaiting, StreamRequest) and b"live=" in awaiting.query:
+            self._awaited.cancel()
+
+    def dataReceived(self, data: bytes) -> None:
+        intake = self._intake
+        if intake.deaf:
+            if self._lingering:
+                self._discard(len(data))
+            return
+        if self._paused:
+            # Over TLS, all that came in one packet does.
+            self._rest = self._rest[self._place :] + data
+            self._place = 0
+            return
+        self._outlet.gather()
+        self._slice_end = 0.0
+        taken = intake.feed(data)
+        if taken < len(data) and not intake.deaf:
+            self._rest = data
+            self._place = taken
+            if not self._queue:
+                self._next()
+        self._outlet.flush()
+        if intake.unfinished and not self._busy:
+            self._set_reading_deadline()
+        if (self._queue or self._rest) and not self._paused and not self._ending:
+            self._paused = True
+            self.transport.pauseProducing()
+            self._wait_for_turn()
+
+    def _discard(self, size: int) -> None:
+        """Throw away what comes after the end, and read no more when that is much."""
+        self._discarded += size
+        if self._discarded > MAX_DISCARDED:
+            self.transport.pauseProducing()
+
+    def _feed_rest(self) -> None:
+        data = self._rest[self._place :] if self._place else self._rest
+        taken = self._intake.feed(data)
+        if taken < len(data) and not self._intake.deaf:
+            self._rest, self._place = data, taken
+        else:
+            self._rest, self._place = b"", 0
+            if self._intake.unfinished and not self._busy:
+                self._set_reading_deadline()
+
+    def _set_reading_deadline(self) -> None:
+        settings = self.factory.settings
+        if self._intake.in_body:
+            self.deadline = self.factory.tick + settings.body_timeout
+        elif not self._intake.timed:
+            self._intake.timed = True
+            self.deadline = self.factory.tick + settings.header_timeout
+
+    def expire(self) -> None:
+        """The connection has had its time."""
+        if self._scheduled:
+            # What the client has sent waits for the server.
+            self.deadline = self.factory.tick + 1
+        elif self._lingering:
+            self._lingering = False
+            self.deadline = self.factory.tick + self.factory.settings.stall_timeout
+            close_socket(self.transport)
+        elif self._busy or self._ending or self._outlet.behind:
+            self.transport.abortConnection()
+        elif self._intake.unfinished:
+            self._intake.deaf = True
+            self.refused(RequestTimeout("The request did not arrive in time."))
+        else:
+            self._end()
+
+    def drain(self) -> None:
+        """The service stops: end after the answer that is on its way."""
+        self._lives_on = False
+        if not (self._busy or self._queue or self._rest or self._ending or self._intake.unfinished):
+            self._end()
+
+    # What the intake tells
+
+    def asked(self, request: Asked, lives_on: bool, old: bool) -> None:
+        if self._ending:
+            return
+        # A client that sent its body did not wait to be told to.
+        self._continue_due = False
+        self.writes = request.method not in _READS
+        if self._busy or self._queue or self._outlet.behind or (self._slice_end and self._seconds() >= self._slice_end):
+            self._queue.append((request, lives_on, old))
+        else:
+            self._answer(request, lives_on, old)
+
+    def refused(self, error: StreamsError) -> None:
+        refusal = self.factory.operations.answers.error(None, error, self._intake.origin)
+        if self._busy or self._queue:
+            self._queue.append((refusal, False, False))
+        elif not self._ending:
+            self._answer(refusal, False, False)
+
+    def expects_continue(self) -> None:
+        if self._busy or self._queue:
+            self._continue_due = True
+        else:
+            self._write(CONTINUE)
+
+    # Turns
+
+    def _answer(self, asked: Asked | Answer, lives_on: bool, old: bool) -> None:
+        self._lives_on = lives_on and not self.factory.draining
+        if not self._slice_end:
+            self._slice_end = self._seconds() + SLICE
+        began_at = perf_counter()
+        if isinstance(asked, StreamRequest):
+            answer = self._perform(asked)
+        elif isinstance(asked, Answer):
+            self._send(asked, None, old, began_at)
+            return
+        else:
+            answer = asked.perform(self.factory.site, self.transport)
+        if isinstance(answer, Answer):
+            self._send(answer, asked, old, began_at)
+        else:
+            self._begin()
+            self._awaited = answer
+            self._awaiting = asked
+            answer.addCallbacks(self._send_awaited, self._not_answered, (asked, old, began_at))
+            if self._all_sent:
+                self._end_live_read()
+
+    def _begin(self) -> None:
+        self._busy = True
+        self.deadline = 0
+
+    def _send_awaited(self, answer: Answer, asked: Asked, old: bool, began_at: float) -> None:
+        self._awaited = self._awaiting = None
+        if not self._ending:
+            self._lives_on = self._lives_on and not self.factory.draining
+            self._send(answer, asked, old, began_at)
+
+    def _not_answered(self, failure: Failure) -> None:
+        self._awaited = self._awaiting = None
+        if not failure.check(CancelledError):
+            _log.failure("A request could not be answered.", failure=failure)
+            self.transport.abortConnection()
+
+    def _send(self, answer: Answer, asked: Asked | None, old: bool, began_at: float) -> None:
+        body = answer.body
+        status = answer.status
+        if asked is None:
+            number = next_number()
+            caller = self._caller
+            self._note(caller, number, answer, began_at)
+        else:
+            number = asked.number
+            caller = asked.caller
+            self._note(asked, number, answer, began_at)
+        if caller.client is None:
+            # As below, in one step: it is most requests.
+            name = b"X-Request-Id: %b-%x\r\n" % (RUN, number)
+        else:
+            name = b"X-Request-Id: %b\r\n" % request_id(number, caller)
+        connection = b""
+        if not self._lives_on:
+            connection = CLOSE
+        elif old:
+            connection = KEEP_ALIVE
+        if not isinstance(body, bytes):
+            self._stream(STATUS_LINES[status] + self.factory.date_line + answer.head + name, body, connection, old)
+            return
+        method = b"" if asked is None else asked.method
+        end = b"Content-Length: %d\r\n\r\n" % len(body) if has_length(status, method, body) else b"\r\n"
+        if method != b"HEAD":
+            end += body
+        self._write(b"".join((STATUS_LINES[status], self.factory.date_line, answer.head, name, connection, end)))
+        self._answered()
+
+    def _stream(self, head: bytes, body: Body, connection: bytes, old: bool) -> None:
+        self._chunked = False
+        if body.length is not None:
+            connection += b"Content-Length: %d\r\n" % body.length
+        elif old:
+            connection = CLOSE
+            self._lives_on = False
+        else:
+            self._chunked = True
+            connection += CHUNKED
+        self._begin()
+        self._write(b"".join((head, connection, b"\r\n")))
+        self._streaming = body
+        if self._outlet.behind:
+            body.pauseProducing()
+        body.start(self)
+        if self._all_sent:
+            self._end_live_read()
+
+    def _answered(self) -> None:
+        """The answer was written: the next one's turn has come."""
+        self._busy = False
+        if not self._lives_on:
+            self._end()
+            return
+        if not self._outlet.behind:
+            self.deadline = self.factory.tick + self.factory.settings.idle_timeout
+        if self._queue or self._continue_due or self._paused:
+            self._next()
+
+    def _next(self) -> None:
+        """Answer what waits, for a slice of time, and read on when nothing does."""
+        if self._taking_turns:
+            # The loop further up goes on.
+            return
+        self._taking_turns = True
+        outlet = self._outlet
+        self._slice_end = self._seconds() + SLICE
+        while (self._queue or self._rest) and not self._busy and not self._ending and not outlet.behind:
+            if self._queue:
+                self._answer(*self._queue.popleft())
+            else:
+                self._feed_rest()
+            if self._seconds() >= self._slice_end:
+                break
+        self._taking_turns = False
+        if self._ending:
+            return
+        if self._queue or self._rest:
+            self._wait_for_turn()
+            return
+        if self._continue_due and not self._busy:
+            self._continue_due = False
+            self._write(CONTINUE)
+        if self._paused:
+            self._paused = False
+            self.transport.resumeProducing()
+
+    def _wait_for_turn(self) -> None:
+        """Queue for another slice of time, unless the end of an answer, or its reader, gives this one its turn."""
+        if not self._scheduled and not self._busy and not self._outlet.behind:
+            self._scheduled = True
+            self._turns.add(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._scheduled = False
+        if self._busy or self._ending:
+            return
+        self._outlet.gather()
+        try:
+            self._next()
+        except Exception:
+            _log.failure("A request could not be answered.")
+            self.transport.abortConnection()
+        self._outlet.flush()
+
+    def _end(self) -> None:
+        """Hang up when everything is sent; a client that is still sending is left the time to read why."""
+        self._ending = True
+        self._queue.clear()
+        self._rest = b""
+        self._outlet.finish(self._hang_up)
+
+    def _hang_up(self) -> None:
+        still_sending = (self._intake.deaf or self._paused) and not self._all_sent
+        self._intake.deaf = True
+        if self._paused:
+            self.transport.resumeProducing()
+        if self._outlet.direct and not still_sending:
+            self.transport.loseConnection()
+            self.deadline = self.factory.tick + self.factory.settings.stall_timeout
+            return
+        if self._outlet.direct:
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
+        self._lingering = True
+        self.deadline = self.factory.tick + LINGER
+
+    # What a body writes to
+
+    def write(self, data: bytes) -> None:
+        if not self._chunked:
+            self._write(data)
+        elif len(data) < _LARGE:
+            self._write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            # Readers share it: not one copy for each.
+            self._write(b"%x\r\n" % len(data))
+            self._write(data)
+            self._write(b"\r\n")
+
+    def finish(self) -> None:
+        self._streaming = None
+        if self._chunked:
+            self._write(LAST_CHUNK)
+        self._answered()
+
+    def abort(self) -> None:
+        self.transport.abortConnection()
+
+    # How the reader keeps up
+
+    def blocked(self) -> None:
+        if not self._slow:
+            self._slow = True
+            self.factory.pauses += 1
+        self.deadline = self.factory.tick + self.factory.settings.stall_timeout
+        if self._streaming is not None:
+            self._streaming.pauseProducing()
+
+    def drained(self) -> None:
+        self._slow = False
+        if self._ending:
+            return
+        if self._busy:
+            self.deadline = 0
+            if self._streaming is not None:
+                self._streaming.resumeProducing()
+        else:
+            self.deadline = self.factory.tick + self.factory.settings.idle_timeout
+            self._next()

@@ -1,0 +1,595 @@
+"""How bytes become requests on one of the daemon's connections: llhttp frames, and this keeps the limits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final, NoReturn, Protocol, TypeAlias
+
+import httptools
+from msgspec import Struct
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ...errors import BodyTooLarge, InvalidRequest, StreamsError
+from ..callers import Caller, Client, next_number
+from ..problems import (
+    BadFraming,
+    Broken,
+    HeadersTooLarge,
+    MethodNotAllowed,
+    TargetTooLong,
+    WrongVersion,
+)
+from ..proxies import Proxies, Reading
+from ..requests import WHOLE_SERVER, StreamRequest, check_host, check_target, join_header
+from ..site.tree import TreeRequest
+from ..wire import is_stream
+
+#: A request for a stream, or one for whatever else is served.
+Asked: TypeAlias = StreamRequest | TreeRequest
+
+#: Headers that say how the request itself is framed.
+_FRAMING_HEADERS: Final = frozenset([b"content-length", b"transfer-encoding", b"expect", b"upgrade"])
+
+_ABSOLUTE_FORM: Final = re.compile(rb"(https?)://([^/?#]*)", re.IGNORECASE)
+_DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
+
+_log = Logger()
+
+
+#: From how many bytes on a packet may be taken in bit by bit, and how much of a body is taken in at a time.
+_BITE: Final = 4096
+_BODY_BITE: Final = 16_384
+
+#: What every request line has.
+_VERSION: Final = b" HTTP/1."
+
+
+class IntakeLimits(Struct, frozen=True, gc=False):
+    """How large the parts of a request may be, in bytes."""
+
+    header_bytes: int = 32_768
+    target_bytes: int = 8_192
+    body_bytes: int = 10_485_760
+
+
+class IntakeOwner(Protocol):
+    """Who is told what came in."""
+
+    def asked(self, request: Asked, lives_on: bool, old: bool) -> None:
+        """
+        A request is there, whole.
+
+        :param lives_on: whether the connection is for more requests after it.
+        :param old: whether it is HTTP/1.0.
+        """
+
+    def refused(self, error: StreamsError) -> None:
+        """What came is no request, or one over a limit; nothing after it means anything."""
+
+    def expects_continue(self) -> None:
+        """A client waits to be told that it may send its body."""
+
+
+class _Nobody:
+    """The owner of an intake whose connection is gone."""
+
+    def asked(self, request: Asked, lives_on: bool, old: bool) -> None:
+        """Drop the request."""
+
+    def refused(self, error: StreamsError) -> None:
+        """Answer nothing."""
+
+    def expects_continue(self) -> None:
+        """Answer nothing."""
+
+
+_NOBODY: Final = _Nobody()
+
+
+class Known(Struct, frozen=True, gc=False):
+    """
+    Headers that were taken in before.
+
+    :ivar headers: those that are read.
+    :ivar length: how many bytes of body follow.
+    :ivar client: for whom a trusted proxy asks with them.
+    """
+
+    headers: dict[bytes, bytes]
+    length: int
+    client: Client | None
+
+
+#: How many blocks of headers are known at a time, and how long each may be, in bytes.
+_BLOCKS: Final = 2048
+_BLOCK_BYTES: Final = 2048
+
+#: A request line for a stream, of characters that nobody reads in two ways.
+_LINE: Final = (
+    rb"(GET|HEAD|POST|PUT|DELETE) %b([A-Za-z0-9._~!$&'()*+,;=:@%%/-]*)"
+    rb"(?:\?([A-Za-z0-9._~!$&'()*+,;=:@%%/?-]*))? HTTP/1\.1(?=\r\n)"
+)
+
+#: Headers with which the same block may stand for something else the next time.
+_UNSTEADY: Final = frozenset([b"transfer-encoding", b"expect", b"upgrade"])
+
+
+class Shared:
+    """
+    What the intakes of one listener learn and share, as far as they read the same.
+
+    :ivar reading: the headers that are read; all others might as well not be there.
+    :ivar spellings: the names of headers as they come, and what each is called here.
+    :ivar line: matches the request line of a request for a stream.
+    :ivar blocks: all headers of a request as they came, from the end of the request line on. Clients send the same ones
+        again and again, and what llhttp has made of them it would make of them the next time. A third of the time that
+        a request takes is saved so.
+    """
+
+    __slots__ = ("base", "blocks", "hosts", "limits", "line", "proxies", "reading", "spellings")
+
+    def __init__(
+        self,
+        base: bytes,
+        limits: IntakeLimits,
+        reading: Reading = Reading(),  # noqa: B008 (frozen)
+        proxies: Proxies | None = None,
+    ) -> None:
+        self.base = base
+        self.limits = limits
+        self.reading = reading
+        self.proxies = proxies or Proxies()
+        self.spellings: dict[bytes, bytes] = {}
+        self.hosts: set[bytes] = set()
+        self.blocks: dict[bytes, Known] = {}
+        # Below the root itself there are paths that are no streams'.
+        self.line = re.compile(_LINE % re.escape(base) if base != b"/" else b"(?!)")
+
+    def learn(self, name: bytes) -> bytes | None:
+        """
+        Find out whether a header is read. Usual spellings are remembered.
+
+        :returns: its name in lower case; nothing for one that is not read, None for one that is dropped.
+        """
+        lower = name.lower()
+        if lower in self.reading.dropped:
+            return None
+        key = lower if lower in self.reading.read or lower in _FRAMING_HEADERS else b""
+        if len(self.spellings) < 512 and len(name) < 64:
+            self.spellings[name] = key
+        return key
+
+    def remember(self, block: bytes, headers: dict[bytes, bytes], length: int, client: Client | None = None) -> None:
+        """Know a block of headers from now on."""
+        if len(block) <= _BLOCK_BYTES:
+            if len(self.blocks) >= _BLOCKS:
+                self.blocks.clear()
+            self.blocks[block] = Known(headers, length, client)
+
+
+class _Stop(Exception):
+    """Stops the parser."""
+
+
+def _origin_form(url: bytes) -> bytes:
+    """Take from an absolute URL, which a client may send to a proxy, and so to us, the path and the query."""
+    match = _ABSOLUTE_FORM.match(url)
+    if match is None:
+        return url
+    rest = url[match.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest
+
+
+def _without_port(authority: bytes, port: bytes) -> bytes:
+    """Write a host and port in lower case, without a port that is empty or the scheme's own."""
+    return authority.lower().removesuffix(port).removesuffix(b":")
+
+
+def _all_unknown(name: bytes) -> None:
+    """Look a header up where none is known."""
+
+
+def _all_ignored(name: bytes) -> bytes:
+    """Look a trailer up: it means nothing here."""
+    return b""
+
+
+class Intake:
+    """
+    The receiving half of a connection.
+
+    :ivar deaf: nothing that comes means anything any more.
+    :ivar timed: for its owner to note that it has set a time for the headers.
+    """
+
+    __slots__ = (
+        "_bare_bytes",
+        "_between",
+        "_block",
+        "_body",
+        "_caller",
+        "_client",
+        "_fed",
+        "_feed",
+        "_fields",
+        "_head_size",
+        "_headers",
+        "_in_body",
+        "_interrupted",
+        "_lives_on",
+        "_look_up",
+        "_old",
+        "_owner",
+        "_packet",
+        "_parser",
+        "_shared",
+        "_url",
+        "_wire_bytes",
+        "deaf",
+        "timed",
+    )
+
+    def __init__(self, shared: Shared, owner: IntakeOwner, caller: Caller) -> None:
+        self._shared = shared
+        self._caller = caller
+        self._owner = owner
+        # For whom the proxy asks whose request is being read.
+        self._client: Client | None = None
+        self._renew()
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        # All headers as they came, for the tree; a stream's request has no need of them.
+        self._fields: list[tuple[bytes, bytes]] | None = None
+        self._look_up: Callable[[bytes], bytes | None] = _all_unknown
+        self._body: bytes | bytearray = b""
+        self._in_body = False
+        # The parser leaves the body to the protocol that the request asks for.
+        self._interrupted = False
+        self._lives_on = True
+        self._old = False
+        # The packet that the request began with, while it is being parsed; and the bytes of the packets since.
+        self._packet = b""
+        self._wire_bytes = 0
+        # The bytes of the packets since the last one that had headers or some of the body; -1 during that one.
+        self._bare_bytes = 0
+        # Whether the next byte is the first of a request for sure. If it was: the size of its head, its headers, and
+        # the bytes that came since.
+        self._between = True
+        self._head_size = 0
+        self._block = b""
+        self._fed = 0
+        self.deaf = False
+        self.timed = False
+
+    @property
+    def origin(self) -> bytes | None:
+        """Whose page sends the request that is being read, as far as that has come."""
+        return self._headers.get(b"origin")
+
+    def _renew(self) -> None:
+        self._parser: Any = httptools.HttpRequestParser(self)
+        # Versions are checked here: one of a later minor version is served as 1.1 (RFC 9110 section 2.5).
+        self._parser.set_dangerous_leniencies(lenient_version=True)
+        self._feed: Any = self._parser.feed_data
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a request has begun, and not ended."""
+        return bool(self._url)
+
+    @property
+    def _version(self) -> str:
+        return "1.0" if self._old else "1.1"
+
+    @property
+    def in_body(self) -> bool:
+        """Whether the headers of that request are complete."""
+        return self._in_body
+
+    def close(self) -> None:
+        """
+        Drop what has come of a request, and the references between this, the parser and the owner.
+
+        They are reference cycles: a body in them would stay in memory until the next full garbage collection.
+        """
+        self.deaf = True
+        self._parser = self._feed = None
+        self._owner = _NOBODY
+        self._url = self._packet = self._block = self._body = b""
+        self._headers = {}
+        self._fields = None
+
+    def feed(self, data: bytes) -> int:
+        """
+        Take in what the socket had, or the beginning of it if there may be many requests in it.
+
+        A packet of 64 KiB can have 2,000 requests. To parse them all takes 20 ms, and to keep them 2 MB.
+
+        :returns: how many bytes were taken in. The rest is to be fed when what was asked for so far is answered.
+        """
+        if self._between:
+            if self._is_known(data):
+                return len(data)
+            self._between = False
+            self._fed = 0
+        packet = data
+        if len(data) > _BITE:
+            cut = _BODY_BITE if self._in_body else data.find(_VERSION, _BITE)
+            if cut > 0:
+                packet = data[:cut]
+        self._fed += len(packet)
+        self._parse(packet)
+        return len(packet)
+
+    def _parse(self, packet: bytes) -> None:
+        rest = packet
+        while rest and not self.deaf:
+            self._packet = packet = rest
+            rest = b""
+            try:
+                self._feed(packet)
+            except httptools.HttpParserUpgrade as upgrade:
+                # We upgrade to nothing: the request was taken as it stands, and the next one follows it.
+                rest = packet[upgrade.args[0] :]
+                if self._interrupted:
+                    rest = self._without_upgrade(self._parser.get_method()) + rest
+                self._renew()
+            except httptools.HttpParserCallbackError as error:
+                self._stopped(error)
+            except httptools.HttpParserError as error:
+                self._refuse(BadFraming(f"This is not HTTP/1.1 as the server reads it: {error}."))
+        if self._url and not self.deaf:
+            self._count(len(packet))
+
+    def _is_known(self, data: bytes) -> bool:
+        """Take in a whole request whose headers are known, if it is one."""
+        shared = self._shared
+        self._head_size = end = data.find(b"\r\n\r\n") + 4
+        self._block = b""
+        line = shared.line.match(data)
+        if line is None or end < 4:
+            return False
+        line_end = line.end()
+        self._block = block = data[line_end:end]
+        known = shared.blocks.get(block)
+        if known is None or len(data) != end + known.length:
+            return False
+        if end > shared.limits.header_bytes or line_end > shared.limits.target_bytes:
+            return False
+        method, path, query = line.groups(b"")
+        caller = self._caller if known.client is None else self._caller.forwarding(known.client)
+        request = StreamRequest(method, shared.base, path, query, known.headers, data[end:], caller, next_number())
+        self._owner.asked(request, True, False)
+        return True
+
+    def _without_upgrade(self, method: bytes) -> bytes:
+        """
+        Write the head that was read once more, as a client would that asks for no other protocol.
+
+        What came behind it would otherwise be taken for the next request, and it is not the client's to say so. It is
+        never longer than what the client wrote: that was held to its limit already.
+        """
+        fields = self._headers.items() if self._fields is None else self._fields
+        lines = [b"%b:%b\r\n" % field for field in fields if field[0].lower() not in (b"connection", b"upgrade")]
+        lines.append(b"Connection: keep-alive\r\n" if self._lives_on else b"Connection: close\r\n")
+        head = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self._url, b"1.0" if self._old else b"1.1", b"".join(lines))
+        self._url = b""
+        self._headers = {}
+        self._fields = None
+        self._in_body = self._interrupted = False
+        self._wire_bytes = 0
+        return head
+
+    def _stopped(self, error: httptools.HttpParserCallbackError) -> None:
+        self.deaf = True
+        if not isinstance(error.__context__, _Stop):
+            _log.failure("A request could not be taken in.", failure=Failure(error.__context__))
+            self._refuse(Broken("Something is wrong with the server. Its log says what."))
+
+    def _refuse(self, error: StreamsError) -> None:
+        self.deaf = True
+        self._url = b""
+        self._owner.refused(error)
+
+    def _count(self, size: int) -> None:
+        """Hold a request that did not end with this packet to its limits."""
+        limits = self._shared.limits
+        if self._packet:
+            self._wire_bytes += size
+        else:
+            # It began somewhere in the packet; where, does not matter enough to find out.
+            self._wire_bytes = 1
+        self._packet = b""
+        if not self._in_body:
+            if self._wire_bytes > limits.header_bytes:
+                self._refuse(HeadersTooLarge(f"The headers are larger than {limits.header_bytes} bytes."))
+            return
+        self._bare_bytes = self._bare_bytes + size if self._bare_bytes >= 0 else 0
+        if self._wire_bytes > 2 * limits.body_bytes + limits.header_bytes:
+            # Chunks may cost as much again as what they carry, but not more.
+            self._refuse(BodyTooLarge(limits.body_bytes))
+        elif self._bare_bytes > limits.header_bytes:
+            # The parser keeps a trailer until it is complete.
+            self._refuse(HeadersTooLarge(f"The trailers are larger than {limits.header_bytes} bytes."))
+
+    # What the parser calls
+
+    def on_url(self, url: bytes) -> None:
+        self._url = url = self._url + url if self._url else url
+        if not url.startswith(b"/"):
+            url = _origin_form(url)
+        shared = self._shared
+        if len(url) > shared.limits.target_bytes:
+            self._stop(TargetTooLong(f"The request's target is longer than {shared.limits.target_bytes} bytes."))
+        # As long as the target is not complete, it may still become a stream's.
+        if is_stream(url, shared.base) or url == WHOLE_SERVER:
+            self._fields = None
+            self._look_up = shared.spellings.get
+        else:
+            self._fields = []
+            self._look_up = _all_unknown
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key = self._look_up(name)
+        if key is None:
+            key = self._shared.learn(name)
+            if key is None:
+                self._shared.proxies.disbelieve(self._caller)
+                return
+            if self._fields is not None:
+                self._fields.append((name, value.rstrip(b" \t")))
+        if key:
+            if value[-1:] <= b" ":
+                # The parser takes away the white space before a value, but not that behind it.
+                value = value.rstrip(b" \t")
+            if key not in self._headers:
+                self._headers[key] = value
+            elif not join_header(self._headers, key, value):
+                self._stop(BadFraming(f"{key.decode().title()} was sent twice. Send it once."))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        headers = self._headers
+        self._in_body = True
+        self._bare_bytes = -1
+        self._lives_on = parser.should_keep_alive()
+        # To ask the parser for the version costs more than to look where it stands in a request that came in one piece.
+        packet = self._packet
+        version_at = packet.find(b" ") + 1 + len(self._url)
+        in_one_piece = not self._wire_bytes and packet.startswith(b" HTTP/1.1\r\n", version_at)
+        if in_one_piece and headers.get(b"host") in self._shared.hosts:
+            self._old = False
+        else:
+            self._check_version_and_host(parser.get_http_version())
+        if not self._url.startswith(b"/") or b"#" in self._url:
+            self._check_url()
+        limits = self._shared.limits
+        if len(packet) + self._wire_bytes > limits.header_bytes:
+            header_bytes = packet.find(b"\r\n\r\n") + self._wire_bytes
+            if packet and header_bytes > limits.header_bytes:
+                self._stop(HeadersTooLarge(f"The headers are larger than {limits.header_bytes} bytes."))
+        if self._caller.trusted:
+            self._read_client()
+        if b"content-length" in headers:
+            length = headers[b"content-length"].lstrip(b"0")
+            if len(length) > 18 or int(length or b"0") > limits.body_bytes:
+                self._stop(BodyTooLarge(limits.body_bytes))
+        elif b"transfer-encoding" in headers:
+            if self._old or headers[b"transfer-encoding"].strip().lower() != b"chunked":
+                self._stop(BadFraming("Transfer-Encoding must be chunked, and only HTTP/1.1 has it."))
+            self._look_up = _all_ignored
+        else:
+            return
+        if b"upgrade" in headers and parser.should_upgrade():
+            self._interrupted = True
+        elif b"expect" in headers and not self._old and headers[b"expect"].strip().lower() == b"100-continue":
+            self._owner.expects_continue()
+
+    def _read_client(self) -> None:
+        try:
+            self._client = self._shared.proxies.client(self._headers)
+        except InvalidRequest as error:
+            self._stop(error)
+
+    def _check_version_and_host(self, version: str) -> None:
+        self._old = version == "1.0"
+        if not version.startswith("1."):
+            self._stop(WrongVersion("The server speaks HTTP/1.1 and HTTP/1.0 here."))
+        host = self._headers.get(b"host")
+        if host is None:
+            if not self._old:
+                self._stop(BadFraming("Host is missing."))
+            return
+        try:
+            check_host(host)
+        except InvalidRequest as error:
+            self._stop(error)
+        if len(self._shared.hosts) < 1024:
+            self._shared.hosts.add(host)
+
+    def _check_url(self) -> None:
+        """
+        Refuse a target whose form the method does not have (RFC 9112 section 3.2), and a URL of another host than Host.
+
+        Whoever reads the URL, as RFC 9112 section 3.2.2 asks for, and whoever reads Host are to read the same.
+        """
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            self._stop(MethodNotAllowed("The server is no proxy: there is no CONNECT."))
+        if self._url == WHOLE_SERVER and method == b"OPTIONS":
+            return
+        try:
+            check_target(self._url)
+        except InvalidRequest as error:
+            self._stop(error)
+        if self._url.startswith(b"/"):
+            return
+        match = _ABSOLUTE_FORM.match(self._url)
+        if match is None:
+            self._stop(BadFraming("The path of a request begins with a slash."))
+        port = _DEFAULT_PORTS[match[1].lower()]
+        host = self._headers.get(b"host")
+        if host is not None and _without_port(host, port) != _without_port(match[2], port):
+            self._stop(BadFraming("The request's URL is of another host than Host says. Send one host."))
+
+    def on_body(self, data: bytes) -> None:
+        self._bare_bytes = -1
+        if not self._body:
+            self._body = data
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += data
+        if len(self._body) > self._shared.limits.body_bytes:
+            self._stop(BodyTooLarge(self._shared.limits.body_bytes))
+
+    def on_message_complete(self) -> None:
+        if self._interrupted:
+            return
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            # There are no tunnels, and what follows was meant for one.
+            self._lives_on = False
+        body = self._body if isinstance(self._body, bytes) else bytes(self._body)
+        request: Asked
+        caller = self._caller if self._client is None else self._caller.forwarding(self._client)
+        url = self._url if self._url.startswith(b"/") else _origin_form(self._url)
+        if self._fields is None:
+            base = self._shared.base if url != WHOLE_SERVER else url
+            path, _, query = url.partition(b"?")
+            request = StreamRequest(
+                method, base, path[len(base) :], query, self._headers, body, caller, next_number(), self._version
+            )
+            self._note_end(request)
+        else:
+            request = TreeRequest(method, url, self._fields, body, caller, next_number(), self._version)
+            self._fields = None
+        self._url = self._packet = self._body = b""
+        self._headers = {}
+        self._in_body = self.timed = False
+        self._wire_bytes = self._bare_bytes = 0
+        self._owner.asked(request, self._lives_on, self._old)
+        if self.deaf or not self._lives_on:
+            # What follows is not ours to read, and no reason to complain.
+            raise _Stop
+
+    def _note_end(self, request: StreamRequest) -> None:
+        """See whether the request has ended with the last byte that came, as its head says that it does."""
+        size, self._head_size = self._head_size, 0
+        if size < 4 or self._fed != size + len(request.body) or not self._lives_on or self._old:
+            return
+        if _UNSTEADY.isdisjoint(request.headers):
+            self._between = True
+            if self._packet and self._block:
+                self._shared.remember(self._block, request.headers, len(request.body), self._client)
+
+    def _stop(self, error: StreamsError) -> NoReturn:
+        """
+        Refuse the request that is being read.
+
+        :raises _Stop: always.
+        """
+        self._refuse(error)
+        raise _Stop

@@ -1,0 +1,482 @@
+"""HTTP/2 (RFC 9113): h2 does its frames and its rules, and each of its streams is one exchange."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from h2.config import H2Configuration
+from h2.connection import ConnectionState, H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    RemoteSettingsChanged,
+    RequestReceived,
+    SettingsAcknowledged,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+from hyperframe.frame import GoAwayFrame, SettingsFrame
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ...run_queue import SLICE
+from ..bodies import PIECE
+from ..callers import caller_on
+from ..http1.outlet import LINGER, MAX_DISCARDED, Transport, close_socket
+from .frames import Framing, Packet
+from .hpack import HeadEncoder
+from .stream import Exchange
+
+if TYPE_CHECKING:
+    from ..connections import ChannelFactory
+
+#: How many requests one connection may have at a time.
+STREAMS: Final = 100
+
+#: How many bytes of bodies a client may send before it hears that they were taken: for a connection, and one stream.
+_CONNECTION_WINDOW: Final = 1_048_576
+_STREAM_WINDOW: Final = 262_144
+
+#: How many frames that ask for nothing a connection may send at once, and how many more a second. Each costs the client
+#: a few bytes, and the server 25 us, a look at all streams, or a whole request that is reset.
+_NUISANCES: Final = 400
+_NUISANCES_A_SECOND: Final = 40
+
+#: How many frames such as WINDOW_UPDATE a client may send beyond that for each request and each frame of a body that it
+#: is sent, and how many of those at once. Clients send one or two.
+_UPDATES: Final = 4
+_MAX_UPDATES: Final = 10_000
+
+#: How much of answers may wait for one client to make room, in bytes, before nothing more is read for it.
+_WAITING: Final = 1_048_576
+
+#: How many bytes of bodies are kept until the end of a turn, to be sent in one go.
+_TURN_BYTES: Final = 65_536
+
+_CONFIG: Final = H2Configuration(
+    client_side=False, header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
+)
+
+_log = Logger()
+
+
+def goodbye() -> bytes:
+    """Write all that a client is told that can't be served: come back later."""
+    gone = GoAwayFrame(0, last_stream_id=0, error_code=ErrorCodes.NO_ERROR)
+    return bytes(SettingsFrame(0).serialize() + gone.serialize())
+
+
+@implementer(IPushProducer)
+class Http2Channel(Protocol):
+    """
+    One connection, and the exchanges on it.
+
+    :ivar deadline: the factory's tick at which something on it, or all of it, has had its time.
+    :ivar blocked: the client does not take what was sent: nothing more is, for now.
+    :ivar body_bytes: how much of all the bodies that are coming in is here.
+    :ivar waiting_bytes: how much of all answers is kept until the client makes room.
+    :ivar reads: how many answers are being read from streams.
+    """
+
+    factory: ChannelFactory
+    transport: Transport  # type: ignore[assignment]
+
+    def __init__(self, factory: ChannelFactory) -> None:
+        self.factory = factory
+        self.deadline = 0
+        self.blocked = False
+        self.body_bytes = 0
+        self.waiting_bytes = 0
+        self.reads = 0
+        self.exchanges: dict[int, Exchange] = {}
+        self.h2 = connection = H2Connection(_CONFIG)
+        connection.encoder = HeadEncoder()
+        connection.local_settings = Settings(
+            client=False,
+            initial_values={
+                SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS,
+                SettingCodes.MAX_HEADER_LIST_SIZE: factory.settings.intake.header_bytes,
+                SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
+            },
+        )
+        self._framing = Framing()
+        # What came, and waits for the connection's next turn; and whether that is queued.
+        self._rest: deque[Packet] = deque()
+        self._turns = factory.operations.streams.turns
+        self._slice_end = 0.0
+        self._scheduled = False
+        self._nuisances = float(_NUISANCES)
+        self._nuisance_at = factory.tick
+        # How many frames such as WINDOW_UPDATE are no nuisance.
+        self._updates = 0
+        # Which streams the client has made more room for since they were looked at; 0 for all.
+        self._widened: set[int] = set()
+        self._turn_bytes = 0
+        self._rest_deadline = 0
+        self._last_stream = 0
+        # Whether some exchanges wait until others have sent what they have.
+        self._crowded = False
+        self._leaving = False
+        self._ended = False
+        # Whether the client is only read until it has had the time to read the end, and how much came since.
+        self._lingering = False
+        self._discarded = 0
+        self._in_turn = False
+
+    # The connection
+
+    def connectionMade(self) -> None:
+        self.caller = caller_on(self.transport, self.factory.operations.proxies.trusts)
+        self.shared = self.factory.shared(self.caller)
+        self._rest_deadline = self.factory.tick + self.factory.settings.header_timeout
+        self.deadline = self._rest_deadline
+        self.factory.joined(self)
+        self.h2.initiate_connection()
+        self.h2.increment_flow_control_window(_CONNECTION_WINDOW - self.h2.inbound_flow_control_window)
+        self.transport.registerProducer(self, True)
+        self.flush()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._ended = True
+        # These are reference cycles. TLS would keep this, and its own buffers with it; h2 its tables.
+        self.transport.unregisterProducer()
+        getattr(self.h2, "_frame_dispatch_table", {}).clear()
+        self._rest.clear()
+        self.factory.left(self)
+        for exchange in list(self.exchanges.values()):
+            exchange.lost()
+        self.exchanges.clear()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._ended:
+            self._discarded += len(data)
+            if self._discarded > MAX_DISCARDED:
+                self.transport.pauseProducing()
+            return
+        packets = self._framing.cut(data)
+        if packets is None:
+            self.h2.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
+            self._end()
+            return
+        self._count_nuisances()
+        if self._ended:
+            return
+        waits = bool(self._rest)
+        self._rest += packets
+        if not waits:
+            self._take_in()
+            if self._rest and not self._ended and not self.blocked:
+                self.transport.pauseProducing()
+
+    def _take_in(self) -> None:
+        """Do what the client asks for, for a slice of time; the rest waits for the connection's next turn."""
+        self._slice_end = self._turns.seconds() + SLICE
+        rest = self._rest
+        self._in_turn = True
+        try:
+            while rest and not self.blocked:
+                packet = rest.popleft()
+                if packet.goodbye:
+                    # With a GOAWAY h2 throws away what it has to say.
+                    self._pass_on()
+                for event in self.h2.receive_data(packet.data):
+                    self._take(event)
+                    if self._ended:
+                        return
+                if self._is_over():
+                    break
+            # Once for all that was said in it.
+            if self._widened:
+                self._send_on()
+        except ProtocolError:
+            # What the client did, and that it is over, h2 has written down for it.
+            self._in_turn = False
+            self._end()
+            return
+        finally:
+            self._in_turn = False
+        self._after()
+        if rest:
+            self._wait_for_turn()
+
+    def _is_over(self) -> bool:
+        """Tell whether the slice of time of this turn is used up."""
+        return self._turns.seconds() >= self._slice_end
+
+    def _wait_for_turn(self) -> None:
+        """Queue for another slice of time, unless the client has to make room first."""
+        if not self._scheduled and not self._ended and not self.blocked:
+            self._scheduled = True
+            self._turns.add(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._scheduled = False
+        if self._ended or self.blocked:
+            return
+        try:
+            self._take_in()
+        except Exception:
+            _log.failure("What an HTTP/2 client sent could not be taken in.")
+            self.transport.abortConnection()
+            return
+        if not self._rest and not self._ended and not self.blocked:
+            self.transport.resumeProducing()
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case RequestReceived():
+                self._begin(event)
+            case DataReceived():
+                exchange = self.exchanges.get(event.stream_id)
+                if exchange is not None and exchange.is_receiving:
+                    exchange.received(event.data)
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            case StreamEnded():
+                exchange = self.exchanges.get(event.stream_id)
+                if exchange is not None:
+                    exchange.ended()
+            case StreamReset():
+                self._was_reset(event)
+            case WindowUpdated():
+                self._widened.add(event.stream_id or 0)
+            case RemoteSettingsChanged():
+                self._widened.add(0)
+            case SettingsAcknowledged():
+                # A head that is a little over what was announced is answered; only from twice as much on is it the end.
+                self.h2.decoder.max_header_list_size = 2 * self.factory.settings.intake.header_bytes
+            case ConnectionTerminated():
+                self._said_goodbye(event)
+            case _:
+                pass
+
+    def _said_goodbye(self, event: ConnectionTerminated) -> None:
+        if event.error_code != ErrorCodes.NO_ERROR or not self.exchanges:
+            self._end()
+            return
+        # h2 takes it for the end of everything; it is that of new requests only (RFC 9113 section 6.8).
+        self.h2.state_machine.state = ConnectionState.SERVER_OPEN
+        self._leaving = True
+
+    def _begin(self, event: RequestReceived) -> None:
+        assert event.stream_id is not None
+        if self._leaving:
+            self.reset(event.stream_id, ErrorCodes.REFUSED_STREAM)
+            return
+        self._last_stream = event.stream_id
+        self._rest_deadline = 0
+        exchange = self.exchanges[event.stream_id] = Exchange(self, event.stream_id)
+        exchange.begin(event.headers or [], event.stream_ended is not None)
+
+    def _was_reset(self, event: StreamReset) -> None:
+        exchange = self.exchanges.pop(event.stream_id or 0, None)
+        if exchange is not None:
+            exchange.lost()
+
+    def _count_nuisances(self) -> None:
+        """End a connection on which too much is sent that asks for nothing (RFC 9113 section 10.5)."""
+        framing = self._framing
+        self._updates = min(_MAX_UPDATES, self._updates + _UPDATES * framing.requests)
+        paid = min(self._updates, framing.updates)
+        self._updates -= paid
+        nuisances = framing.idle + framing.updates - paid
+        framing.idle = framing.updates = framing.requests = 0
+        if not nuisances:
+            return
+        tick = self.factory.tick
+        since = tick - self._nuisance_at
+        self._nuisances = min(_NUISANCES, self._nuisances + since * _NUISANCES_A_SECOND) - nuisances
+        self._nuisance_at = tick
+        if self._nuisances < 0:
+            self.h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+            self._end()
+
+    def _send_on(self) -> None:
+        """Let those send what waits that there is more room for."""
+        widened, self._widened = self._widened, set()
+        if 0 in widened:
+            self._send_in_turn(list(self.exchanges.values()))
+        else:
+            self._send_in_turn([exchange for exchange in self.exchanges.values() if exchange.id in widened])
+
+    def _send_in_turn(self, sending: list[Exchange]) -> None:
+        """Let some send what waits, one frame each in turn, until the slice of time is over."""
+        while sending and not self.blocked and not self._ended:
+            left = []
+            for place, exchange in enumerate(sending, 1):
+                if exchange.send_some():
+                    left.append(exchange)
+                if self._is_over():
+                    self._widened.update(waiting.id for waiting in left + sending[place:])
+                    self._wait_for_turn()
+                    self._pass_on()
+                    return
+            sending = left
+            self._pass_on()
+
+    def reset(self, stream_id: int, code: ErrorCodes) -> None:
+        """End a stream, unless the client has done so meanwhile."""
+        try:
+            self.h2.reset_stream(stream_id, code)
+        except ProtocolError:
+            return
+
+    def done(self, exchange: Exchange) -> None:
+        """An exchange is over."""
+        self.exchanges.pop(exchange.id, None)
+
+    def weigh(self, more: int) -> None:
+        """There is more of answers kept, or less."""
+        before = self.waiting_bytes
+        self.waiting_bytes += more
+        if before <= _WAITING < self.waiting_bytes:
+            self._crowded = True
+            for exchange in list(self.exchanges.values()):
+                exchange.pause()
+
+    def holds_back(self) -> bool:
+        """Tell whether so much waits that nothing more is to be read; who asked is told when there is less."""
+        if self.waiting_bytes + self.reads * PIECE <= _WAITING:
+            return False
+        self._crowded = True
+        return True
+
+    def _let_on(self) -> None:
+        """Less waits: let those go on that were held back, until there is too much again."""
+        self._crowded = False
+        self._in_turn = True
+        try:
+            for exchange in list(self.exchanges.values()):
+                if self.blocked or self.holds_back() or self._is_over():
+                    self._crowded = True
+                    return
+                exchange.go_on()
+        finally:
+            self._in_turn = False
+
+    def flush(self) -> None:
+        """Send what h2 has to say, unless there is more to come in the same turn."""
+        if not self._in_turn:
+            self._after()
+
+    def _after(self) -> None:
+        if self._ended:
+            return
+        while self._crowded and not self.blocked and not self.holds_back():
+            if self._is_over():
+                self._wait_for_turn()
+                break
+            self._let_on()
+        self._pass_on()
+        if self._leaving and not self.exchanges:
+            self._end()
+            return
+        self._set_deadline()
+
+    def _pass_on(self) -> None:
+        data = self.h2.data_to_send()
+        if not data:
+            return
+        self._turn_bytes = 0
+        self.transport.write(data)
+
+    def wrote(self, exchange: Exchange, size: int) -> None:
+        """An exchange has given h2 some of a body."""
+        if self.exchanges.pop(exchange.id, None) is not None:
+            # Next time it is the last. With a client that makes little room at a time others would wait forever.
+            self.exchanges[exchange.id] = exchange
+        self._turn_bytes += size
+        self._updates += _UPDATES
+        if self._turn_bytes >= _TURN_BYTES:
+            self._pass_on()
+
+    # Time
+
+    def _set_deadline(self) -> None:
+        if self.blocked:
+            return
+        if self.exchanges:
+            # They are looked at once a second.
+            self._rest_deadline = 0
+            self.deadline = self.factory.tick + 1
+            return
+        if not self._rest_deadline:
+            self._rest_deadline = self.factory.tick + self.factory.settings.idle_timeout
+        self.deadline = self._rest_deadline
+
+    def expire(self) -> None:
+        """Something on the connection, or all of it, has had its time."""
+        tick = self.factory.tick
+        if self._lingering:
+            self._lingering = False
+            self.deadline = tick + self.factory.settings.stall_timeout
+            close_socket(self.transport)
+            return
+        if self._ended or self.blocked:
+            self.transport.abortConnection()
+            return
+        for exchange in list(self.exchanges.values()):
+            if 0 < exchange.deadline <= tick:
+                exchange.expire()
+        if not self.exchanges and not self._rest and 0 < self._rest_deadline <= tick:
+            self.drain()
+        else:
+            self._after()
+
+    def drain(self) -> None:
+        """Take no more requests, and end after those that are there."""
+        if self._leaving or self._ended:
+            return
+        self._leaving = True
+        # h2 would let nothing be sent after it.
+        self.transport.write(bytes(GoAwayFrame(0, last_stream_id=self._last_stream, error_code=0).serialize()))
+        self.flush()
+
+    def _end(self) -> None:
+        """Hang up when everything is sent."""
+        if self._ended:
+            return
+        data = self.h2.data_to_send()
+        if data:
+            self.transport.write(data)
+        self._ended = True
+        self._rest.clear()
+        for exchange in list(self.exchanges.values()):
+            exchange.lost()
+        self.exchanges.clear()
+        self.transport.unregisterProducer()
+        self.transport.resumeProducing()
+        self.transport.loseConnection()
+        self._lingering = True
+        self.deadline = self.factory.tick + LINGER
+
+    # How the client keeps up
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full: nothing more is sent, and nothing read that would have to be answered."""
+        self.blocked = True
+        self.transport.pauseProducing()
+        self.deadline = self.factory.tick + self.factory.settings.stall_timeout
+
+    def resumeProducing(self) -> None:
+        """The client has taken everything."""
+        self.blocked = False
+        if not self._rest:
+            self.transport.resumeProducing()
+        if not self._ended:
+            self._slice_end = self._turns.seconds() + SLICE
+            self._send_in_turn(list(self.exchanges.values()))
+            self.flush()
+            if self._rest:
+                self._wait_for_turn()
+
+    def stopProducing(self) -> None:
+        """The connection is lost, of which :meth:`connectionLost` hears."""

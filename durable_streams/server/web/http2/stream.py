@@ -1,0 +1,512 @@
+"""One request and its answer on an HTTP/2 connection."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from hpack import NeverIndexedHeaderTuple
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ...errors import BodyTooLarge, InvalidRequest, StreamsError, Unavailable
+from ..answers import Answer, Body
+from ..bodies import PIECE
+from ..callers import next_number
+from ..http1.intake import Asked
+from ..problems import BadFraming, HeadersTooLarge, MethodNotAllowed, RequestTimeout, TargetTooLong
+from ..requests import WHOLE_SERVER, StreamRequest, check_host, check_target, pick_headers
+from ..site.tree import TreeRequest
+from ..telemetry import request_id
+from ..wire import has_length, is_stream
+from .hpack import field
+
+if TYPE_CHECKING:
+    from .channel import Http2Channel
+
+#: What a header counts for beside its name and its value (RFC 9113 section 6.5.2).
+_FIELD_OVERHEAD: Final = 32
+
+#: How many bodies of the largest size a connection may have coming in at a time.
+_BODIES: Final = 2
+
+#: How long, in seconds, what a refused client still sends is thrown away.
+_LINGER: Final = 2
+
+#: What a method is made of (RFC 9110 section 5.6.2). h2 lets any bytes pass.
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+#: How much a client that has no room must make in the time it has for that, in bytes.
+_STRIDE: Final = 65_536
+
+#: An answer of no more than this is sent even if much waits already, in bytes.
+_SMALL: Final = 4096
+
+_CONTINUE: Final = [(b":status", b"100")]
+
+_log = Logger()
+
+
+def _is_large(answer: Answer) -> bool:
+    return isinstance(answer.body, bytes) and len(answer.body) > _SMALL
+
+
+class Exchange:
+    """
+    A request, read whole, and its answer: a sink for a body that comes bit by bit.
+
+    :ivar is_whole: the client has sent all of the request.
+    :ivar is_receiving: it has not, and is not refused.
+    :ivar deadline: the factory's tick at which it has had its time; 0 while it has all the time.
+    """
+
+    __slots__ = (
+        "_answering",
+        "_asked",
+        "_awaited",
+        "_began_at",
+        "_body",
+        "_channel",
+        "_fields",
+        "_finished",
+        "_held",
+        "_kept",
+        "_method",
+        "_over",
+        "_paused",
+        "_pieces",
+        "_place",
+        "_reading",
+        "_streaming",
+        "_taken",
+        "_target",
+        "deadline",
+        "id",
+        "is_receiving",
+        "is_whole",
+    )
+
+    def __init__(self, channel: Http2Channel, stream_id: int) -> None:
+        self.id = stream_id
+        self.is_receiving = True
+        self.is_whole = False
+        self.deadline = 0
+        self._channel = channel
+        self._method = b""
+        self._target = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._body = bytearray()
+        self._asked: Asked | None = None
+        self._began_at = 0.0
+        self._awaited: Deferred[Answer] | None = None
+        self._streaming: Body | None = None
+        # Whether it waits for the answers of others to leave, and whether a read of a stream is on its way for it
+        self._held = False
+        self._reading = False
+        # Of the answer: whether it has begun, what waits for room, how much of the first of that is sent, how many
+        # bytes that keeps, whether it is all, and whether its body was told to wait
+        self._answering = False
+        self._pieces: deque[bytes] = deque()
+        self._place = 0
+        self._kept = 0
+        self._finished = False
+        self._paused = False
+        # How much the client has taken since it was given its time.
+        self._taken = 0
+        self._over = False
+
+    # The request
+
+    def begin(self, fields: Iterable[tuple[bytes, bytes]], is_whole: bool) -> None:
+        """Take the head in."""
+        size = 0
+        authority: bytes | None = None
+        self.is_whole = is_whole
+        for name, value in fields:
+            size += len(name) + len(value) + _FIELD_OVERHEAD
+            if name == b":method":
+                self._method = value
+            elif name == b":path":
+                self._target = value
+            elif name == b":authority":
+                authority = value
+            elif (name != b"host" and not name.startswith(b":")) or (name == b"host" and authority is None):
+                self._fields.append((name, value))
+        if authority is not None:
+            self._fields.append((b"host", authority))
+        channel = self._channel
+        self._fields = channel.shared.proxies.keep(self._fields, channel.caller)
+        error = self._objection(size)
+        if error is not None:
+            self._refuse(error)
+        elif not is_whole:
+            self._set_reading_deadline()
+            if any(name == b"expect" and value.lower() == b"100-continue" for name, value in self._fields):
+                self._send_head(_CONTINUE, False)
+
+    def _objection(self, size: int) -> StreamsError | None:
+        limits = self._channel.shared.limits
+        if len(self._target) > limits.target_bytes:
+            return TargetTooLong(f"The request's target is longer than {limits.target_bytes} bytes.")
+        if size > limits.header_bytes:
+            return HeadersTooLarge(f"The headers are larger than {limits.header_bytes} bytes.")
+        if not _TOKEN.fullmatch(self._method):
+            return BadFraming("The method of a request is letters, digits and a few signs, as in GET.")
+        if self._method == b"CONNECT":
+            return MethodNotAllowed("The server is no proxy: there is no CONNECT.")
+        if not self._target.startswith(b"/") and (self._method, self._target) != (b"OPTIONS", WHOLE_SERVER):
+            return BadFraming("The path of a request begins with a slash.")
+        try:
+            check_target(self._target)
+        except InvalidRequest as error:
+            return error
+        for name, value in self._fields:
+            if name == b"content-length" and int(value) > limits.body_bytes:
+                return BodyTooLarge(limits.body_bytes)
+        return None
+
+    def _set_reading_deadline(self) -> None:
+        factory = self._channel.factory
+        self.deadline = factory.tick + factory.settings.body_timeout
+
+    def received(self, data: bytes) -> None:
+        """Take in some of the body."""
+        channel = self._channel
+        limit = channel.shared.limits.body_bytes
+        if data:
+            self._set_reading_deadline()
+        self._body += data
+        channel.body_bytes += len(data)
+        if len(self._body) > limit:
+            self._refuse(BodyTooLarge(limit))
+        elif channel.body_bytes > _BODIES * limit:
+            self._refuse(Unavailable("This connection has too many bodies on their way at a time. Send it again."))
+
+    def ended(self) -> None:
+        """The client has sent all of the request."""
+        self.is_whole = True
+        if self.is_receiving:
+            self._perform()
+        elif self._over:
+            self._channel.done(self)
+
+    def _perform(self) -> None:
+        self.is_receiving = False
+        self.deadline = 0
+        self._held = self._method == b"GET" and self._channel.holds_back()
+        if self._held:
+            return
+        body = self._take_body()
+        factory = self._channel.factory
+        shared = self._channel.shared
+        base = shared.base
+        caller = self._channel.caller
+        number = next_number()
+        self._began_at = perf_counter()
+        headers: dict[bytes, bytes] = {}
+        objection = None
+        try:
+            headers = pick_headers(self._fields, shared.reading.read)
+            check_host(headers.get(b"host"))
+            if caller.trusted:
+                caller = caller.forwarding(shared.proxies.client(headers))
+        except StreamsError as error:
+            objection = error
+        if self._target == WHOLE_SERVER:
+            base = WHOLE_SERVER
+        elif not is_stream(self._target, base):
+            asked = TreeRequest(self._method, self._target, self._fields, body, caller, number, "2")
+            self._asked = asked
+            if objection is not None:
+                self._answer(factory.operations.answers.error(None, objection, self._origin))
+                return
+            self._wait_for(asked.perform(factory.site, self))
+            return
+        path, _, query = self._target.partition(b"?")
+        request = StreamRequest(self._method, base, path[len(base) :], query, headers, body, caller, number, "2")
+        self._asked = request
+        if objection is not None:
+            self._answer(factory.operations.answers.error(request, objection, self._origin))
+            return
+        answer = factory.operations.perform(request)
+        if isinstance(answer, Deferred):
+            self._wait_for(answer)
+        else:
+            self._answer(answer)
+
+    def _take_body(self) -> bytes:
+        body = bytes(self._body)
+        self._body = bytearray()
+        self._channel.body_bytes -= len(body)
+        return body
+
+    def _refuse(self, error: StreamsError) -> None:
+        """Answer before the request is whole; what still comes of it means nothing."""
+        self.is_receiving = False
+        self.deadline = 0
+        self._take_body()
+        self._began_at = perf_counter()
+        self._answer(self._channel.factory.operations.answers.error(None, error, self._origin))
+
+    @property
+    def _origin(self) -> bytes | None:
+        """Whose page sends the request."""
+        return next((value for name, value in self._fields if name == b"origin"), None)
+
+    # The answer
+
+    def _wait_for(self, answer: Deferred[Answer]) -> None:
+        self._awaited = answer
+        if self._method == b"GET" and b"live=" not in self._target:
+            self._reading = True
+            self._channel.reads += 1
+        answer.addCallbacks(self._answer_awaited, self._not_answered)
+
+    def _answer_awaited(self, answer: Answer) -> None:
+        self._awaited = None
+        if self._reading:
+            self._end_read()
+        elif self._method == b"GET" and _is_large(answer) and self._channel.holds_back():
+            # It waited for what would come, for which nobody could keep room.
+            error = Unavailable("This connection has too many answers that wait to be read. Ask again.")
+            answer = self._channel.factory.operations.answers.error(None, error, self._origin)
+        self._answer(answer)
+
+    def _end_read(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._channel.reads -= 1
+
+    def _not_answered(self, failure: Failure) -> None:
+        self._awaited = None
+        self._end_read()
+        if not failure.check(CancelledError):
+            _log.failure("A request could not be answered.", failure=failure)
+            self.abort()
+
+    def _answer(self, answer: Answer) -> None:
+        if self._over:
+            return
+        channel = self._channel
+        factory = channel.factory
+        asked = self._asked
+        number = next_number() if asked is None else asked.number
+        caller = channel.caller if asked is None else asked.caller
+        factory.operations.telemetry.answered(asked or caller, number, answer, self._began_at)
+        body = answer.body
+        fields: list[tuple[bytes, bytes]] = [
+            (b":status", b"%d" % answer.status),
+            field(b"date", factory.date_line[6:-2]),
+            *(field(name.lower(), value) for name, value in answer.fields()),
+            NeverIndexedHeaderTuple(b"x-request-id", request_id(number, caller)),
+        ]
+        self._answering = True
+        if isinstance(body, bytes):
+            if has_length(answer.status, self._method, body):
+                fields.append(field(b"content-length", b"%d" % len(body)))
+            if self._method == b"HEAD":
+                body = b""
+            self._send_head(fields, not body)
+            if body:
+                self._keep(body)
+            self._finished = True
+            self.send_on()
+            return
+        if body.length is not None:
+            fields.append(field(b"content-length", b"%d" % body.length))
+        self._send_head(fields, False)
+        if self._over:
+            return
+        self._streaming = body
+        if channel.blocked or channel.holds_back():
+            self.pause()
+        body.start(self)
+        channel.flush()
+
+    def _send_head(self, fields: list[tuple[bytes, bytes]], is_all: bool) -> None:
+        try:
+            self._channel.h2.send_headers(self.id, fields, is_all)
+        except ProtocolError:
+            # The client has let go of it meanwhile.
+            is_all = True
+        if is_all:
+            self._close()
+
+    def send_on(self) -> None:
+        """Send what waits, as far as there is room."""
+        while not self._channel.blocked and self.send_some():
+            pass
+        self._channel.flush()
+
+    def send_some(self) -> bool:
+        """Send one frame of what waits, and tell whether there is more of it and room."""
+        if self._over or not self._answering:
+            return False
+        try:
+            return self._send_frame()
+        except ProtocolError:
+            # The client has let go of it meanwhile.
+            self._close()
+            return False
+
+    def _send_frame(self) -> bool:
+        connection = self._channel.h2
+        pieces = self._pieces
+        if not pieces:
+            if self._finished:
+                connection.end_stream(self.id)
+                self._close()
+            else:
+                self._catch_up()
+            return False
+        room = min(connection.local_flow_control_window(self.id), connection.max_outbound_frame_size)
+        if room <= 0:
+            self._fall_behind()
+            return False
+        piece, place = pieces[0], self._place
+        size = min(room, len(piece) - place)
+        is_last = self._finished and len(pieces) == 1 and place + size == len(piece)
+        connection.send_data(self.id, memoryview(piece)[place : place + size], is_last)
+        self._taken += size
+        self._place += size
+        if self._place == len(piece):
+            self._place = 0
+            self._weigh(-len(pieces.popleft()))
+        if is_last:
+            self._close()
+        elif not pieces:
+            self._catch_up()
+        elif self.deadline:
+            self._fall_behind()
+        self._channel.wrote(self, size)
+        return bool(pieces)
+
+    def _keep(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._weigh(len(piece))
+
+    def _weigh(self, more: int) -> None:
+        """
+        Tell how much more is kept.
+
+        What is sent of a piece is still kept with the rest of it. And what is larger than a piece of a stream is one
+        large message, which readers share, and counts as one piece, so that others can have their answers beside it.
+        """
+        before = min(self._kept, PIECE)
+        self._kept += more
+        self._channel.weigh(min(self._kept, PIECE) - before)
+
+    def go_on(self) -> None:
+        """There is room for more answers on the connection."""
+        if self._held:
+            self._perform()
+        else:
+            self.send_on()
+
+    def _fall_behind(self) -> None:
+        """Give the client its time to make room, once for each stride, and let no more come meanwhile."""
+        if not self.deadline or self._taken >= _STRIDE:
+            factory = self._channel.factory
+            self.deadline = factory.tick + factory.settings.stall_timeout
+            self._taken = 0
+        self.pause()
+
+    def pause(self) -> None:
+        """Have no more come of a body."""
+        if not self._paused and self._streaming is not None:
+            self._paused = True
+            self._channel.factory.pauses += 1
+            self._streaming.pauseProducing()
+
+    def _catch_up(self) -> None:
+        self.deadline = 0
+        if self._paused and self._streaming is not None and not self._channel.holds_back():
+            self._paused = False
+            self._streaming.resumeProducing()
+
+    # What a body writes to
+
+    def write(self, data: bytes) -> None:
+        if self._over:
+            return
+        if data:
+            self._keep(data)
+        if self._channel.blocked:
+            self.pause()
+        else:
+            self.send_on()
+
+    def finish(self) -> None:
+        self._streaming = None
+        self._finished = True
+        if not self._channel.blocked:
+            self.send_on()
+
+    def abort(self) -> None:
+        """The answer can't be completed: reset the stream, and leave the others alone."""
+        self._reset(ErrorCodes.INTERNAL_ERROR)
+
+    # What is asked of a request's transport
+
+    def getPeer(self) -> IAddress:
+        return self._channel.transport.getPeer()
+
+    def getHost(self) -> IAddress:
+        return self._channel.transport.getHost()
+
+    def loseConnection(self) -> None:
+        self._reset(ErrorCodes.INTERNAL_ERROR)
+
+    # Its end
+
+    def expire(self) -> None:
+        """It has had its time."""
+        if self._over:
+            self._channel.done(self)
+            self._channel.reset(self.id, ErrorCodes.NO_ERROR)
+        elif self.is_receiving:
+            self._refuse(RequestTimeout("The request did not arrive in time."))
+        else:
+            self._reset(ErrorCodes.CANCEL)
+
+    def _reset(self, code: ErrorCodes) -> None:
+        if self._over:
+            return
+        self.lost()
+        self._channel.done(self)
+        self._channel.reset(self.id, code)
+        self._channel.flush()
+
+    def _close(self) -> None:
+        """The answer is sent, or nobody is there for it."""
+        self.lost()
+        if self.is_whole:
+            self._channel.done(self)
+        else:
+            # It was refused before it was complete. There are clients that see no answer beside a reset, so they are
+            # left some time to stop.
+            self.deadline = self._channel.factory.tick + _LINGER
+
+    def lost(self) -> None:
+        """The client, or its interest, is gone."""
+        if self._over:
+            return
+        self._over = True
+        self.is_receiving = False
+        self._take_body()
+        self._pieces.clear()
+        self._weigh(-self._kept)
+        self._held = False
+        self._end_read()
+        if self._awaited is not None:
+            self._awaited.cancel()
+        if self._streaming is not None:
+            streaming, self._streaming = self._streaming, None
+            streaming.stopProducing()

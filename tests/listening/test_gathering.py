@@ -1,0 +1,359 @@
+"""Connections that are read together, over real sockets."""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import Any, cast
+from unittest import SkipTest
+
+from twisted.internet import reactor as running
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock, deferLater
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from durable_streams.server.listening.gathering import (
+    LEAST,
+    LULL,
+    MOST,
+    Gathered,
+    GatheredPort,
+    GatheredServer,
+    is_epoll,
+    listen,
+)
+
+reactor = cast(Any, running)
+
+
+class Echo(Protocol):
+    """Says it again, in capitals; a bug when it is told of one."""
+
+    def __init__(self) -> None:
+        self.lost: Deferred[None] = Deferred()
+        self.reason: Failure | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        if data == b"bug":
+            raise ZeroDivisionError
+        cast(Any, self.transport).write(data.upper())
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.reason = reason
+        self.lost.callback(None)
+
+
+class Client(Protocol):
+    """Keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.lost: Deferred[None] = Deferred()
+        self._wanted: tuple[int, Deferred[bytes]] | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard += data
+        if self._wanted is not None and len(self.heard) >= self._wanted[0]:
+            (_, waiting), self._wanted = self._wanted, None
+            waiting.callback(self.heard)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+    def say(self, data: bytes) -> None:
+        cast(Any, self.transport).write(data)
+
+    def hears(self, size: int) -> Deferred[bytes]:
+        heard: Deferred[bytes] = Deferred()
+        if len(self.heard) >= size:
+            heard.callback(self.heard)
+        else:
+            self._wanted = size, heard
+        return heard
+
+
+class GatheringTests(TestCase):
+    def setUp(self) -> None:
+        if not is_epoll(reactor):
+            raise SkipTest("Only the epoll reactor has anything to gather.")
+        self.servers: list[Echo] = []
+        self.clients: list[Client] = []
+        factory: Any = Factory.forProtocol(Echo)
+        build = factory.buildProtocol
+
+        def kept(address: Any) -> Any:
+            self.servers.append(cast(Echo, build(address)))
+            return self.servers[-1]
+
+        factory.buildProtocol = kept
+        self.port = cast(GatheredPort, listen(reactor, 0, factory, 50, "127.0.0.1"))
+        self.assertIsInstance(self.port, GatheredPort)
+        self.addCleanup(self.leave)
+
+    async def leave(self) -> None:
+        await maybeDeferred(self.port.stopListening)
+        for client in self.clients:
+            cast(Any, client.transport).abortConnection()
+            await client.lost
+        for server in self.servers:
+            await server.lost
+        await deferLater(reactor, 0)
+        self.assertTrue(self.port._gathered._ready.closed)
+        self.assertNotIn(self.port._gathered, reactor.getReaders())
+
+    async def connect(self) -> Client:
+        endpoint = HostnameEndpoint(reactor, "127.0.0.1", self.port.getHost().port)
+        client = cast(Client, await connectProtocol(endpoint, Client()))
+        self.clients.append(client)
+        return client
+
+    async def test_all_are_read(self) -> None:
+        clients = [await self.connect() for _ in range(50)]
+        for _ in range(3):
+            for number, client in enumerate(clients):
+                client.say(b"word %02d " % number)
+        for number, client in enumerate(clients):
+            self.assertEqual(await client.hears(24), b"WORD %02d " % number * 3)
+
+    async def test_a_paused_one_is_not_read_until_it_is_resumed(self) -> None:
+        one, other = await self.connect(), await self.connect()
+        one.say(b"a")
+        await one.hears(1)
+        server = cast(Any, self.servers[0].transport)
+        server.pauseProducing()
+        one.say(b"b")
+        other.say(b"c")
+        self.assertEqual(await other.hears(1), b"C")
+        await deferLater(reactor, 0.01)
+        self.assertEqual(one.heard, b"A")
+        server.resumeProducing()
+        self.assertEqual(await one.hears(2), b"AB")
+
+    async def test_one_that_ends_is_told(self) -> None:
+        client = await self.connect()
+        client.say(b"a")
+        await client.hears(1)
+        cast(Any, client.transport).loseConnection()
+        await self.servers[0].lost
+        assert self.servers[0].reason is not None
+        self.servers[0].reason.trap(ConnectionDone)
+
+    async def test_a_bug_ends_its_connection_and_no_other(self) -> None:
+        one, other = await self.connect(), await self.connect()
+        one.say(b"bug")
+        await one.lost
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        other.say(b"a")
+        self.assertEqual(await other.hears(1), b"A")
+
+    async def test_a_bug_at_the_end_of_one_ends_no_other(self) -> None:
+        one, other = await self.connect(), await self.connect()
+        one.say(b"a")
+        await one.hears(1)
+        server: Any = self.servers[0]
+        end = server.connectionLost
+
+        def end_badly(reason: Failure) -> None:
+            end(reason)
+            raise ZeroDivisionError
+
+        server.connectionLost = end_badly
+        cast(Any, one.transport).loseConnection()
+        await server.lost
+        await deferLater(reactor, 0)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        other.say(b"b")
+        self.assertEqual(await other.hears(1), b"B")
+
+    async def test_those_that_are_left_are_read_when_the_port_is_closed(self) -> None:
+        client = await self.connect()
+        client.say(b"a")
+        await client.hears(1)
+        cast(Any, self.servers[0].transport).pauseProducing()
+        await maybeDeferred(self.port.stopListening)
+        cast(Any, self.servers[0].transport).resumeProducing()
+        client.say(b"b")
+        self.assertEqual(await client.hears(2), b"AB")
+
+
+class Scribe(Protocol):
+    """Counts what it is sent, and says whether it writes; what it is told may take its time."""
+
+    def __init__(self, served: list[Scribe], clock: Clock) -> None:
+        self._served = served
+        self._clock = clock
+        self.writes = False
+        self.cost = 0.0
+        self.lost: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._served.append(self)
+        self._clock.pump([self.cost])
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+
+class ShareTests(TestCase):
+    """Who is served in a turn of the reactor, and for how long, by a clock that only what is served moves."""
+
+    def setUp(self) -> None:
+        if not is_epoll(reactor):
+            raise SkipTest("Only the epoll reactor has anything to gather.")
+        self.clock = Clock()
+        self.clock.advance(1_000)
+        self.served: list[Scribe] = []
+        self.gathered = Gathered(reactor, self.clock.seconds)
+        self.sockets: dict[Scribe, socket.socket] = {}
+        self.addCleanup(self.leave)
+
+    def leave(self) -> None:
+        self.gathered.close()
+        for scribe, ours in self.sockets.items():
+            ours.close()
+            if not scribe.lost.called:
+                cast(Any, scribe.transport).connectionLost(Failure(ConnectionDone()))
+        self.assertTrue(self.gathered._ready.closed)
+
+    def connect(self, cost: float, writes: bool = False) -> Scribe:
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        scribe = Scribe(self.served, self.clock)
+        server = GatheredServer(self.gathered, theirs, scribe, ("", 0), None, 0, reactor)
+        scribe.makeConnection(cast(Any, server))
+        server.startReading()
+        self.sockets[scribe] = ours
+        # What it is shows in its first request.
+        scribe.writes = writes
+        self.say(scribe)
+        self.gathered.doRead()
+        scribe.cost = cost
+        self.served.clear()
+        return scribe
+
+    def say(self, *scribes: Scribe) -> None:
+        for scribe in scribes:
+            self.sockets[scribe].send(b"x")
+
+    def turn(self) -> list[Scribe]:
+        """Who is served in one turn of the reactor."""
+        self.served.clear()
+        self.gathered.doRead()
+        return list(self.served)
+
+    def test_writers_come_first_and_readers_get_as_long_as_they_took(self) -> None:
+        readers = [self.connect(0.001) for _ in range(50)]
+        writers = [self.connect(0.002, True) for _ in range(5)]
+        self.say(*readers, *writers)
+        served = self.turn()
+        self.assertCountEqual(served[:5], writers)
+        self.assertEqual(len(served[5:]), 10)
+        self.assertTrue(set(served[5:]) <= set(readers))
+
+    def test_readers_have_a_little_time_beside_one_small_write(self) -> None:
+        readers = [self.connect(LEAST / 4) for _ in range(50)]
+        writer = self.connect(0.0, True)
+        self.say(*readers, writer)
+        self.assertEqual(len(self.turn()), 1 + 4)
+
+    def test_readers_have_more_time_while_nobody_writes(self) -> None:
+        readers = [self.connect(MOST / 19.5) for _ in range(50)]
+        writer = self.connect(0.0, True)
+        self.clock.advance(LULL)
+        self.say(*readers)
+        self.assertEqual(len(self.turn()), 20)
+        self.assertFalse(self.gathered.crowded)
+        self.say(writer)
+        self.assertIs(self.turn()[0], writer)
+        self.assertTrue(self.gathered.crowded)
+
+    def test_no_reader_is_served_twice_before_all_were_served(self) -> None:
+        readers = [self.connect(0.001) for _ in range(40)]
+        writer = self.connect(0.003, True)
+        counts = dict.fromkeys(readers, 0)
+        self.say(*readers, writer)
+        for _ in range(60):
+            served = self.turn()
+            self.assertIs(served[0], writer)
+            for reader in served[1:]:
+                counts[reader] += 1
+            # Whoever was served asks again at once, as a flood does.
+            self.say(*served)
+            self.assertLessEqual(max(counts.values()) - min(counts.values()), 1)
+        self.assertGreaterEqual(min(counts.values()), 60 * 3 // 40)
+
+    def test_one_whose_requests_change_is_served_as_what_it_became(self) -> None:
+        readers = [self.connect(0.001) for _ in range(10)]
+        one = self.connect(0.001)
+        one.writes = True
+        self.say(one)
+        self.assertEqual(self.turn(), [one])
+        self.say(*readers, one)
+        self.assertIs(self.turn()[0], one)
+        one.writes = False
+        self.say(one, *readers)
+        while one not in self.turn():
+            pass
+        self.say(one, *readers)
+        self.assertLess(len(self.turn()), 11)
+
+    def test_one_that_leaves_while_it_waits_for_its_turn_is_not_served(self) -> None:
+        readers = [self.connect(MOST) for _ in range(3)]
+        self.say(*readers)
+        (first,) = self.turn()
+        gone, other = (reader for reader in readers if reader is not first)
+        cast(Any, gone.transport).connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.turn() + self.turn(), [other])
+
+    def test_one_that_has_its_descriptor_by_then_is_left_alone(self) -> None:
+        readers = [self.connect(MOST) for _ in range(3)]
+        self.say(*readers)
+        (first,) = self.turn()
+        gone, other = (reader for reader in readers if reader is not first)
+        server = cast(Any, gone.transport)
+        descriptor = server.fileno()
+        self.sockets[gone].close()
+        server.connectionLost(Failure(ConnectionDone()))
+        ours, theirs = socket.socketpair()
+        # One of the two has it, as the lowest that is free; what it is said to be ready for was not meant for it.
+        self.assertIn(descriptor, (ours.fileno(), theirs.fileno()))
+        if theirs.fileno() != descriptor:
+            ours, theirs = theirs, ours
+        theirs.setblocking(False)
+        heir = Scribe(self.served, self.clock)
+        heir.makeConnection(
+            cast(Any, GatheredServer(self.gathered, theirs, heir, ("", 0), None, 0, reactor)),
+        )
+        cast(Any, heir.transport).startReading()
+        self.sockets[heir] = ours
+        self.assertEqual(self.turn() + self.turn(), [other])
+        self.assertFalse(heir.lost.called)
+
+    def test_one_that_is_slow_to_take_what_it_is_sent_waits_for_its_turn(self) -> None:
+        reader = self.connect(0.0)
+        cast(Any, reader.transport).write(b"x" * 10)
+        self.sockets[reader].setblocking(False)
+        self.assertRaises(BlockingIOError, self.sockets[reader].recv, 100)
+        self.gathered.doRead()
+        self.assertEqual(self.sockets[reader].recv(100), b"x" * 10)
+        self.assertEqual(reader.transport and cast(Any, reader.transport).watched, select.EPOLLIN)
+
+    def test_one_that_hangs_up_is_let_go(self) -> None:
+        reader, writer = self.connect(0.0), self.connect(0.0, True)
+        for scribe in (reader, writer):
+            self.sockets[scribe].close()
+        self.gathered.doRead()
+        self.assertTrue(reader.lost.called and writer.lost.called)
+
+    def test_one_that_is_reset_while_it_is_only_sent_to_is_let_go(self) -> None:
+        reader = self.connect(0.0)
+        server = cast(Any, reader.transport)
+        server.pauseProducing()
+        server.write(b"x")
+        self.sockets[reader].close()
+        self.gathered.doRead()
+        self.assertTrue(reader.lost.called)
