@@ -20,6 +20,8 @@ from durable_streams.server.listening.gathering import (
     LEAST,
     LULL,
     MOST,
+    WRITERS_AT_ONCE,
+    WRITERS_MAX,
     Gathered,
     GatheredPort,
     GatheredServer,
@@ -253,6 +255,35 @@ class ShareTests(TestCase):
         self.assertCountEqual(served[:5], writers)
         self.assertEqual(len(served[5:]), 10)
         self.assertTrue(set(served[5:]) <= set(readers))
+
+    def test_many_writers_are_served_for_a_bounded_time_and_each_in_its_turn(self) -> None:
+        reader = self.connect(0.001)
+        writers = [self.connect(0.001, True) for _ in range(100)]
+        counts = dict.fromkeys(writers, 0)
+        self.say(reader, *writers)
+        for _ in range(12):
+            before = self.clock.seconds()
+            served = self.turn()
+            self.assertLess(self.clock.seconds() - before, 2 * (WRITERS_MAX + WRITERS_AT_ONCE * 0.001))
+            self.assertIn(reader, served)
+            for scribe in served:
+                if scribe is not reader:
+                    counts[scribe] += 1
+            self.say(*served)
+            self.assertLessEqual(max(counts.values()) - min(counts.values()), 1)
+        self.assertGreaterEqual(min(counts.values()), 2)
+
+    def test_a_writer_that_leaves_or_pauses_before_its_turn_is_not_served(self) -> None:
+        writers = [self.connect(0.001, True) for _ in range(60)]
+        self.say(*writers)
+        first = self.turn()
+        left = [writer for writer in writers if writer not in first]
+        gone, paused = left[-1], left[-2]
+        self.sockets[gone].close()
+        cast(Any, gone.transport).connectionLost(Failure(ConnectionDone()))
+        cast(Any, paused.transport).pauseProducing()
+        served = [scribe for _ in range(3) for scribe in self.turn()]
+        self.assertCountEqual(served, set(left) - {gone, paused})
 
     def test_readers_have_a_little_time_beside_one_small_write(self) -> None:
         readers = [self.connect(LEAST / 4) for _ in range(50)]
