@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -59,7 +60,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
             )
 
-    def __enter__(self) -> Daemon:
+    def __enter__(self) -> Self:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
