@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
+from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.run_queue import BUDGET, SLICE, RunQueue
@@ -94,3 +95,40 @@ class RunQueueTests(SynchronousTestCase):
         turn.cancel()
         self.clock.turn()
         self.assertEqual([], self.flushLoggedErrors())
+
+    def steps(self, count: int) -> Generator[None, None, str]:
+        for number in range(count):
+            self.ran.append(f"step {number}")
+            self.stopwatch.spend(SLICE / 2)
+            yield
+        return "done"
+
+    def test_steps_are_run_to_their_end_some_in_each_slice_of_time(self) -> None:
+        finished = self.queue.finish(self.steps(5))
+        self.queue.add(self.task("other"))
+        self.assertEqual([], self.ran)
+        for _ in range(4):
+            self.clock.turn()
+        self.assertEqual(["step 0", "step 1", "other", "step 2", "step 3", "step 4"], self.ran)
+        self.assertEqual("done", self.successResultOf(finished))
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_what_steps_raise_is_the_failure(self) -> None:
+        def broken() -> Generator[None, None, str]:
+            yield
+            raise ZeroDivisionError
+
+        finished = self.queue.finish(broken())
+        self.clock.turn()
+        self.failureResultOf(finished, ZeroDivisionError)
+
+    def test_steps_that_are_cancelled_go_no_further(self) -> None:
+        finished = self.queue.finish(self.steps(50))
+        self.clock.turn()
+        taken = len(self.ran)
+        finished.cancel()
+        self.failureResultOf(finished, CancelledError)
+        for _ in range(3):
+            self.clock.turn()
+        self.assertEqual(taken, len(self.ran))
+        self.assertEqual([], self.clock.getDelayedCalls())

@@ -4,11 +4,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.errors import StreamNotFound, Unavailable
-from durable_streams.server.model import NOW, START, Append, Chunk, Created, Fork, Lifetime, StreamConfig
+from durable_streams.server.errors import InvalidRequest, StreamNotFound, Unavailable
+from durable_streams.server.model import NOW, START, Append, Chunk, Created, Fork, Lifetime, Offset, StreamConfig
+from durable_streams.server.run_queue import SLICE, RunQueue
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import SWEEP_AT_ONCE, SWEEP_INTERVAL, Streams
 from tests.support.clocks import SteppedClock
+from tests.support.reactor import Reactor
+from tests.support.stopwatch import Stopwatch
 
 BEGIN = 1_700_000_000.0
 TEXT = StreamConfig("text/plain")
@@ -378,3 +381,77 @@ class StopTests(StreamsTests):
         streams = Streams(storage, self.clock)
         self.successResultOf(streams.stopService())
         self.assertEqual(1, storage.closed)
+
+
+class LongForkTests(SynchronousTestCase):
+    """Forks that diverge inside a long append of JSON messages."""
+
+    def setUp(self) -> None:
+        self.clock = Reactor()
+        self.clock.rightNow = BEGIN
+        # Whoever looks at the time has spent half a slice of it.
+        self.stopwatch = Stopwatch(SLICE / 2)
+        self.storage = MemoryStorage()
+        turns = RunQueue(self.clock, self.stopwatch)
+        self.streams = Streams(self.storage, self.clock, turns)
+        self.streams.startService()
+        self.addCleanup(self.streams.stopService)
+        self.source = self.make("source")
+
+    def make(self, name: str) -> Created:
+        created = self.streams.create(name, StreamConfig("application/json"), b"[" + b"1," * 19_999 + b"1]")
+        assert not isinstance(created, Deferred)
+        return created
+
+    def fork(self, sub_offset: int, offset: Offset = START) -> Deferred[Created]:
+        config = StreamConfig(fork=Fork("source", offset, sub_offset))
+        forked = self.streams.create("fork", config, b"")
+        assert isinstance(forked, Deferred)
+        return forked
+
+    def test_the_place_is_found_in_slices_of_time(self) -> None:
+        for messages in (1, 10_000, 20_000):
+            forked = self.fork(messages)
+            self.assertFalse(forked.called)
+            turns = self.pass_turns(forked)
+            created = self.successResultOf(forked)
+            self.assertEqual((created.tail, created.facts.incarnation), (2 * messages, self.source.facts.incarnation))
+            self.streams.delete("fork")
+        self.assertGreater(turns, 3)
+
+    def test_the_same_fork_again_is_the_one_that_is_there(self) -> None:
+        for new in (True, False):
+            forked = self.fork(5, Offset(self.source.facts.incarnation, 10))
+            self.pass_turns(forked)
+            created = self.successResultOf(forked)
+            self.assertEqual((created.new, created.tail), (new, 20))
+
+    def test_a_place_that_is_not_in_the_append_is_refused(self) -> None:
+        for sub_offset, offset in ((20_001, 0), (2**53 - 1, 0), (0, 11), (10_000, 20_002)):
+            forked = self.fork(sub_offset, Offset(self.source.facts.incarnation, offset))
+            self.pass_turns(forked)
+            self.failureResultOf(forked, InvalidRequest)
+
+    def test_a_source_that_is_deleted_meanwhile_is_not_found(self) -> None:
+        forked = self.fork(20_000)
+        self.clock.turn()
+        self.streams.delete("source")
+        self.pass_turns(forked)
+        self.failureResultOf(forked, StreamNotFound)
+
+    def test_a_place_in_a_source_that_was_made_anew_meanwhile_is_not_taken_for_one_in_the_new_one(self) -> None:
+        forked = self.fork(20_000)
+        self.clock.turn()
+        self.streams.delete("source")
+        self.streams.create("source", StreamConfig("application/json"), b"[1,2]")
+        self.pass_turns(forked)
+        self.failureResultOf(forked, InvalidRequest)
+
+    def pass_turns(self, forked: Deferred[Created]) -> int:
+        """Let the reactor go round until the fork is made; return how often it did."""
+        turns = 0
+        while not forked.called:
+            self.clock.turn()
+            turns += 1
+            self.assertLess(turns, 1000)
+        return turns

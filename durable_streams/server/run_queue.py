@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from time import perf_counter
-from typing import Final
+from typing import Final, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -18,6 +18,8 @@ SLICE: Final = 0.001
 BUDGET: Final = 0.002
 
 _log = Logger()
+
+T = TypeVar("T")
 
 
 class RunQueue:
@@ -53,6 +55,32 @@ class RunQueue:
 
         self.add(fire)
         return deferred
+
+    def finish(self, steps: Generator[None, None, T]) -> Deferred[T]:
+        """
+        Run a generator of short steps to its end, some steps in each slice of time.
+
+        :returns: fires with what the generator returns; fails with what it raises. To cancel it ends the generator.
+        """
+        done: Deferred[T] = Deferred(lambda _: steps.close())
+
+        def task() -> None:
+            end = self.seconds() + SLICE
+            try:
+                while True:
+                    next(steps)
+                    if self.seconds() >= end:
+                        break
+            except StopIteration as stop:
+                if not done.called:
+                    done.callback(stop.value)
+            except Exception:
+                done.errback()
+            else:
+                self.add(task)
+
+        self.add(task)
+        return done
 
     def run(self, tasks: Iterable[Callable[[], object]]) -> None:
         """Queue tasks, and run them in this turn as far as the budget allows, unless others are queued already."""

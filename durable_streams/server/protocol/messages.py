@@ -16,7 +16,12 @@ from ..errors import EmptyArray, InvalidJson
 
 _WHITESPACE = b" \t\n\r"
 _check = msgspec.json.Decoder(msgspec.Raw).decode
-_STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},]', re.DOTALL)
+
+#: A string, a bracket, a comma, or 4 KiB of anything else, so that no search takes long.
+_STRUCTURE = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},]|[^]["{},]{4096}', re.DOTALL)
+
+#: After how many tokens :func:`scan` pauses: they take about half a millisecond.
+_TOKENS_AT_ONCE = 1024
 
 
 def wire_form(body: bytes, empty_allowed: bool = False) -> bytes:
@@ -81,15 +86,21 @@ def document(messages: bytes) -> bytes:
 
 
 def boundaries(messages: bytes) -> Iterator[int]:
-    """
-    Say at which bytes of some messages in wire form one begins, and where the last one ends, one after the other.
+    """Yield the positions at which messages in wire form begin, and the one at which the last of them ends."""
+    return (edge for edge in scan(messages) if edge is not None)
 
-    They were found to be JSON when they were taken, so it is enough to count brackets outside strings: in the memory of
-    none of the messages, and no further than the caller wants to know.
+
+def scan(messages: bytes) -> Iterator[int | None]:
+    """
+    Yield what :func:`boundaries` does, and None now and then, where the caller may let others have their turn.
+
+    The messages were found to be JSON when they were accepted, so it is enough to count brackets outside strings.
     """
     yield 0
     depth = 0
-    for match in _STRUCTURE.finditer(messages):
+    for count, match in enumerate(_STRUCTURE.finditer(messages)):
+        if not count % _TOKENS_AT_ONCE:
+            yield None
         mark = match[0]
         if mark in b"[{":
             depth += 1

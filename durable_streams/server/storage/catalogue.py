@@ -11,6 +11,8 @@ from itertools import islice
 from math import inf
 from typing import Final, Generic, Self, TypeVar
 
+from msgspec.structs import replace
+
 from ..errors import (
     ContentTypeMismatch,
     ForkFromDeleted,
@@ -51,6 +53,12 @@ from .name_index import NameIndex
 #: How many writers a stream forgets at the most when it takes in a new one. More than one, so that their number shrinks
 #: after the limit was lowered; few, so that the change that records them stays small.
 _FORGOTTEN_AT_ONCE: Final = 2
+
+
+def _asked(config: StreamConfig) -> Fork | None:
+    """Return a configuration's fork as the client asked for it, without a position that was found ahead."""
+    fork = config.fork
+    return fork if fork is None or fork.point is None else replace(fork, point=None)
 
 
 class Entry:
@@ -327,6 +335,8 @@ class Catalogue(Generic[S]):
         facts = self._facts(name, source.facts.incarnation, source.facts.content_type)
         base = self._fork_point(config.fork, source)
         lifetime = config.lifetime if config.lifetime != Lifetime() else source.lifetime
+        if config.fork.point is not None:
+            config = replace(config, fork=_asked(config))
         stream = self._entry_type(facts, config, lifetime, source, base, wall)
         stream.use(now)
         return stream
@@ -341,6 +351,8 @@ class Catalogue(Generic[S]):
             raise ForkFromDeleted(fork.source) from None
 
     def _fork_point(self, fork: Fork, source: S) -> int:
+        if fork.point is not None and fork.point[0] == source.facts.id:
+            return fork.point[1]
         tail = source.tail
         anchor = tail
         if fork.offset is not None:
@@ -355,7 +367,7 @@ class Catalogue(Generic[S]):
 
     def _same_point(self, asked: StreamConfig, stream: S) -> bool:
         made_with = stream.config.fork
-        if asked.fork == made_with:
+        if _asked(asked) == made_with:
             return True
         source = stream.source
         if asked.fork is None or made_with is None or asked.fork.source != made_with.source or source is None:
