@@ -113,3 +113,27 @@ class ApplicationTests(ExampleCase):
         self.until(f"{other}/v1/stream/log", b"kept")
         _, said = self.stop(program, signal.SIGINT)
         self.assertIn("The server has stopped.", said)
+
+
+class ReadmeTests(ExampleCase):
+    def test_the_program_of_the_readme_serves_streams(self) -> None:
+        text = (CHECKOUT / "README.rst").read_text().partition("Inside your program\n")[2]
+        lines = text.partition("::\n\n")[2].splitlines()
+        last = next(place for place, line in enumerate(lines) if line and not line.startswith("    "))
+        port = free_port()
+        source = "\n".join(line.removeprefix("    ") for line in lines[:last]).replace("8080", str(port))
+        program = self.run_program("-c", source)
+        url = f"http://127.0.0.1:{port}/streams/greetings"
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fetch(url, "PUT", b"hello")
+                break
+            except urllib.error.URLError:
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.05)
+        fetch(url, "POST", b" world")
+        self.assertEqual(fetch(url), b"hello world")
+        status, said = self.stop(program, signal.SIGTERM)
+        self.assertNotIn("Traceback", said)
+        self.assertIn(status, (0, -signal.SIGTERM))
