@@ -17,8 +17,7 @@ from twisted.web.http_headers import Headers
 
 from durable_streams.server.config.sections import HttpSettings, LimitSettings
 from durable_streams.server.config.settings import Settings
-from durable_streams.server.model import START, Append, StreamConfig
-from durable_streams.server.testing import MemoryServer, settled
+from durable_streams.server.testing import MemoryServer
 
 
 class MemoryServerTests(TestCase):
@@ -39,14 +38,22 @@ class MemoryServerTests(TestCase):
     async def test_a_test_sees_what_a_client_has_written(self) -> None:
         async with MemoryServer() as server:
             await self.ask("PUT", f"{server.url}/greetings", b"hello")
-            chunk = await settled(server.streams.read("greetings", START, 100))
-            self.assertEqual(chunk.data, b"hello")
+            self.assertEqual((await server.streams.read("greetings")).data, b"hello")
 
     async def test_a_client_sees_what_a_test_has_written(self) -> None:
         async with MemoryServer() as server:
-            await settled(server.streams.create("greetings", StreamConfig("text/plain"), b"hello"))
-            await settled(server.streams.append("greetings", Append("text/plain", b" world")))
+            await server.streams.create("greetings", "text/plain", b"hello")
+            await server.streams.append("greetings", b" world")
             self.assertEqual(await self.ask("GET", f"{server.url}/greetings"), (200, b"hello world"))
+
+    async def test_treq_as_users_use_it_leaves_the_reactor_clean(self) -> None:
+        # With treq's own pool, which keeps connections that a server leaves open; trial fails on what it leaves behind.
+        for _ in range(3):
+            async with MemoryServer() as server:
+                response = await treq.put(f"{server.url}/greetings", b"hello")
+                self.assertEqual(response.code, 201)
+                self.assertEqual(await (await treq.get(f"{server.url}/greetings")).content(), b"hello")
+                await treq.get(f"{server.url}/greetings?offset=-1&live=sse", unbuffered=True)
 
     async def test_servers_do_not_share_anything(self) -> None:
         async with MemoryServer() as one, MemoryServer() as other:
@@ -77,7 +84,7 @@ class MemoryServerTests(TestCase):
         await server.start()
         await self.ask("PUT", f"{server.url}/greetings", b"hello")
         waiting = self.request("GET", f"{server.url}/greetings?offset=now&live=long-poll")
-        while not list(server.streams._waiting.watched()):
+        while not list(server.streams.streams._waiting.watched()):
             await self.ask("GET", f"{server.url}/greetings")
         await server.stop()
         response = await waiting

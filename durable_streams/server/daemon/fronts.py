@@ -27,6 +27,7 @@ class Fronts:
 
     :param obstacle: says what keeps the server from taking requests; None when nothing does.
     :param budget: how many descriptors connections may use; None for as many as the settings say.
+    :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
     :ivar tree: all of it, as one resource for a twisted.web Site.
     :ivar factory: makes the connections of everybody.
     :ivar admin: makes those of operators, where they have a listener of their own; else None.
@@ -40,6 +41,7 @@ class Fronts:
         reactor: Any,
         obstacle: Callable[[], str | None],
         budget: DescriptorBudget | None = None,
+        keep_connections: bool = True,
     ) -> None:
         self._streams = streams
         self._clock = clock = clock_of(reactor)
@@ -59,6 +61,7 @@ class Fronts:
         self.tree: IResource = Tree(resource, for_all, answers, base_path, proxies)
         channel_settings = channel_settings_from(settings, budget)
         self.factory = ChannelFactory(operations, Site(self.tree), base_path, clock, channel_settings)
+        self.factory.keeps_connections = keep_connections
         self.admin: Any = None
         if apart:
             admin_site = Site(Tree(None, for_operators, answers, base_path, proxies))

@@ -129,13 +129,17 @@ class StreamServer(MultiService):
     """
 
     def __init__(
-        self, streams: StreamService, settings: Settings, listeners: Sequence[str | IStreamServerEndpoint]
+        self,
+        streams: StreamService,
+        settings: Settings,
+        listeners: Sequence[str | IStreamServerEndpoint],
+        keep_connections: bool = True,
     ) -> None:
         from ..daemon.fronts import Fronts  # noqa: PLC0415 (Klein, which it needs, chooses a reactor when it is imported)
 
         super().__init__()
         reactor: Any = streams.reactor
-        self._fronts = Fronts(streams.streams, settings, reactor, self.obstacle)
+        self._fronts = Fronts(streams.streams, settings, reactor, self.obstacle, keep_connections=keep_connections)
         self.tree: IResource = self._fronts.tree
         self._endpoints = [
             _endpoint(reactor, listener) if isinstance(listener, str) else listener for listener in listeners

@@ -80,6 +80,7 @@ class ChannelFactory(Factory):
     :ivar tick: how many seconds it has been listening. Deadlines are ticks.
     :ivar date_line: the Date header of this second.
     :ivar draining: every connection is to end after the answer that is on its way.
+    :ivar keeps_connections: whether connections stay open for further requests after an answer.
     :ivar refusals: how many connections over the limit are being told so.
     :ivar accepted: how many connections there have been, but for those that were refused.
     :ivar refused: how many were over the limit, or came when it was draining.
@@ -102,6 +103,7 @@ class ChannelFactory(Factory):
         self._base = below(base_path)
         self._shared: dict[Reading, Shared] = {}
         self.draining = False
+        self.keeps_connections = True
         self.refusals = 0
         self.accepted = self.refused = self.pauses = 0
         self.tick = 1
@@ -164,6 +166,7 @@ class ChannelFactory(Factory):
     def drain(self) -> Deferred[None]:
         """End every connection after the answer that is on its way, and say when there are none left."""
         self.draining = True
+        self.keeps_connections = False
         self._each(list(self._channels), lambda channel: channel.drain())
         drained: Deferred[None] = Deferred()
         if self._channels:

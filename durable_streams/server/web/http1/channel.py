@@ -258,7 +258,7 @@ class StreamChannel(Protocol):
     # Turns
 
     def _answer(self, asked: Asked | Answer, lives_on: bool, old: bool) -> None:
-        self._lives_on = lives_on and not self.factory.draining
+        self._lives_on = lives_on and self.factory.keeps_connections
         began_at = perf_counter()
         if isinstance(asked, StreamRequest):
             answer = self._perform(asked)
@@ -284,7 +284,7 @@ class StreamChannel(Protocol):
     def _send_awaited(self, answer: Answer, asked: Asked, old: bool, began_at: float) -> None:
         self._awaited = self._awaiting = None
         if not self._ending:
-            self._lives_on = self._lives_on and not self.factory.draining
+            self._lives_on = self._lives_on and self.factory.keeps_connections
             self._send(answer, asked, old, began_at)
 
     def _not_answered(self, failure: Failure) -> None:
