@@ -55,7 +55,7 @@ class OptionsTests(TestCase):
         self.patch(sys, "stderr", err)
         ended: SystemExit = self.assertRaises(SystemExit, self.parsed, "--check", "--listen", "tcp:4439")
         self.assertEqual(0, ended.code)
-        self.assertEqual("The settings are right. The server would listen on tcp:4439.\n", out.getvalue())
+        self.assertEqual("Configuration OK. Would listen on tcp:4439.\n", out.getvalue())
         self.assertIn("Warning: http.cors_origins is *", err.getvalue())
 
     def test_what_is_wrong_is_told_with_its_phase(self) -> None:

@@ -303,7 +303,7 @@ class FailureTests(StreamsTests):
             self.pass_time(2.5)
         self.assertGreater(self.storage.swept, 1)
         self.assertEqual({"a"}, self.kept())
-        told = [event for event in events if "could not be removed" in (event["log_format"] or "")]
+        told = [event for event in events if "Removing expired streams failed" in (event["log_format"] or "")]
         self.assertEqual([LogLevel.warn], [event["log_level"] for event in told])
         self.storage.sweep_fails = False
         self.pass_time(1)

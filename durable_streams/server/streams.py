@@ -271,6 +271,6 @@ class Streams(Service):
             # A disk that is full or has failed stays so for a while, and is not news each time.
             if self._unswept_for != str(error):
                 self._unswept_for = str(error)
-                _log.warn("Expired streams could not be removed; this is tried again: {reason}", reason=error)
+                _log.warn("Removing expired streams failed and is tried again: {reason}", reason=error)
         except Exception:
-            _log.failure("Expired streams could not be removed; this is tried again.")
+            _log.failure("Removing expired streams failed and is tried again.")

@@ -114,7 +114,7 @@ class Options(usage.Options):
             places = concealed(Daemon(self["settings"], reactor).listeners.describe())
         except StartupError as error:
             raise refusal(error) from None
-        sys.stdout.write(f"The settings are right. The server would listen on {places}.\n")
+        sys.stdout.write(f"Configuration OK. Would listen on {places}.\n")
         raise SystemExit(0)
 
     def open_logs(self) -> Logs | None:

@@ -88,7 +88,7 @@ class Waiting:
             try:
                 wake()
             except Exception:
-                _log.failure("A reader that waits on {name} could not be woken.", name=name)
+                _log.failure("Waking a reader of {name} failed.", name=name)
         if not self._due:
             self._end_round()
 

@@ -448,7 +448,7 @@ class FileTests(LogsTestCase):
         self.log.info("two")
         complaint, two = self.messages(moved)
         self.assertEqual(two, "two")
-        self.assertIn("can't be opened again: Is a directory. The log goes on in the file that was open.", complaint)
+        self.assertIn(": Is a directory. Logging goes on in the file that was open.", complaint)
 
     def test_no_descriptor_is_left_behind(self) -> None:
         before = len(os.listdir("/proc/self/fd"))

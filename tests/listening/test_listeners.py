@@ -205,17 +205,17 @@ class RefusalTests(ListenersTestCase):
             place = f"127.0.0.1:{taken.getsockname()[1]}"
             error = self.refusal(Settings(server=ServerSettings(place)))
             self.assertEqual(error.phase, "bind_listener")
-            self.assertIn(f"server.bind_address is {place}, which can't be had: [Errno 98]", error.cause)
+            self.assertIn(f"Cannot listen on {place} (server.bind_address): [Errno 98]", error.cause)
             admin = replace(Settings(server=ServerSettings("127.0.0.1:0")), admin=AdminSettings(bind_address=place))
             with self.assertRaises(StartupError) as caught:
                 Listeners(admin, reactor).bind(Factory.forProtocol(Greeter), Factory.forProtocol(Greeter))
-            self.assertIn(f"admin.bind_address is {place}", caught.exception.cause)
+            self.assertIn(f"Cannot listen on {place} (admin.bind_address)", caught.exception.cause)
 
     async def test_when_one_place_can_not_be_had_none_is(self) -> None:
         port = free_port()
         listen = (f"tcp:{port}:interface=127.0.0.1", "unix:/no/such/folder/socket")
         error = self.refusal(Settings(server=ServerSettings(listen=listen)))
-        self.assertIn("server.listen is unix:/no/such/folder/socket, which can't be had", error.cause)
+        self.assertIn("Cannot listen on unix:/no/such/folder/socket (server.listen)", error.cause)
         await deferLater(reactor, 0)
         with socket.socket() as free:
             free.bind(("127.0.0.1", port))
@@ -255,7 +255,7 @@ class RefusalTests(ListenersTestCase):
         for text in ("unix:/no/such/folder/socket", "unix:/no/such/folder/socket:lockfile=0"):
             error = self.refusal(Settings(server=ServerSettings(listen=(text,))))
             self.assertEqual(
-                f"server.listen is {text}, which can't be had: [Errno 2] No such file or directory. Make the "
+                f"Cannot listen on {text} (server.listen): [Errno 2] No such file or directory. Make the "
                 "directory of the socket.",
                 error.cause,
             )

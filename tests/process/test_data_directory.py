@@ -258,7 +258,7 @@ class DamageTests(RefusalTestCase):
         with self.daemon() as daemon:
             body = daemon.read("damaged")
             self.assertEqual(body, b"".join(b"<%d>" % number for number in range(20)))
-            self.assertIn("that was not finished and that nobody was told of", daemon.log())
+            self.assertIn("of an unfinished, unacknowledged write at", daemon.log())
 
     def test_a_stray_file_is_set_aside(self) -> None:
         self.fill()
@@ -269,4 +269,4 @@ class DamageTests(RefusalTestCase):
             log = daemon.log()
         for place, text in (("set-aside/journal-notes", "do not lose"), ("set-aside/stray", "nor this")):
             self.assertEqual((self.data / place).read_text(), text)
-            self.assertIn(f"It was set aside as {place};", log)
+            self.assertIn(f" to {place}. Remove it there", log)

@@ -40,7 +40,7 @@ class FailingDiskTests(SynchronousTestCase):
         self.assertTrue(following.ended_well())
         log = daemon.log()
         self.assertEqual(log.count("Z critical ["), 1, log)
-        self.assertIn("can't write any more: ", log)
+        self.assertIn("has failed and takes no more writes: ", log)
         self.assertNotIn("Traceback", log)
         campaign.look()
         self.assertGreater(campaign.figures.checked, 10)

@@ -155,7 +155,7 @@ class FailureTests(ProcessTestCase):
             )
         self.assertEqual(ended.returncode, 1)
         self.assertEqual(len(ended.stderr.splitlines()), 1, ended.stderr)
-        self.assertTrue(ended.stderr.startswith("[bind_listener] server.bind_address is 127.0.0.1:"), ended.stderr)
+        self.assertTrue(ended.stderr.startswith("[bind_listener] Cannot listen on 127.0.0.1:"), ended.stderr)
         self.assertEqual(list(self.folder.iterdir()), [])
 
     def test_a_directory_in_use_is_told_on_stderr(self) -> None:
@@ -303,7 +303,7 @@ class ReloadTests(ProcessTestCase):
             daemon.request("GET", "/v1/stream/before")
             wait_for(lambda: self.said("before"), "the first line")
             (self.folder / "log").rename(self.folder / "log.1")
-            self.hang_up(daemon, "the log's level is info")
+            self.hang_up(daemon, "log level is info")
             daemon.request("GET", "/v1/stream/after")
             wait_for(lambda: self.said("after"), "the next line")
             self.assertFalse(self.said("before"))
@@ -316,7 +316,7 @@ class ReloadTests(ProcessTestCase):
             time.sleep(0.5)
             daemon.request("GET", "/v1/stream/unsaid")
             self.write("info")
-            self.hang_up(daemon, "the log's level is info")
+            self.hang_up(daemon, "log level is info")
             daemon.request("GET", "/v1/stream/said")
             wait_for(lambda: self.said("/v1/stream/said"), "the line")
             self.assertFalse(self.said("unsaid"))
@@ -359,7 +359,7 @@ class ServiceManagerTests(ProcessTestCase):
         self.addCleanup(os.environ.pop, "NOTIFY_SOCKET", None)
         with Daemon() as daemon:
             self.assertEqual(daemon.stop(), 0)
-            self.assertIn("can't be told", daemon.log())
+            self.assertIn("Cannot notify the service manager", daemon.log())
 
 
 def _is_bound(port: int) -> bool:

@@ -147,7 +147,7 @@ class BehindNginxTests(SynchronousTestCase):
         head = self.create("a", TEXT | lies)
         self.assertEqual(head["location"], "https://streams.example/v1/stream/a")
         self.assertNotEqual(head["x-request-id"], "mine")
-        self.assertNotIn("only trusted proxies", self.daemon.log())
+        self.assertNotIn("Ignored forwarding headers", self.daemon.log())
         created = list(events(self.daemon.log(), "create"))
         self.assertEqual([event["client.address"] for event in created], [CLIENT, CLIENT])
         self.assertEqual([event["ds.proxy.peer_ip"] for event in created], ["127.0.0.1"] * 2)
@@ -327,6 +327,6 @@ class NotBehindTests(SynchronousTestCase):
                 response = connection.getresponse()
                 response.read()
                 self.assertEqual(response.getheader("Location"), f"http://streams.example/v1/stream/{name}")
-            said = [line for line in daemon.log().splitlines() if "only trusted proxies" in line]
+            said = [line for line in daemon.log().splitlines() if "Ignored forwarding headers" in line]
             self.assertEqual(len(said), 1)
             self.assertIn(CLIENT, said[0])

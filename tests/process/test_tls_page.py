@@ -96,7 +96,7 @@ class PageTests(SynchronousTestCase):
         log = (self.folder / "twistd.log").read_text()
         self.assertNotIn("Traceback", log)
         # The last block is one that stays in the foreground.
-        self.assertIn("would listen on", self.follow(f"{endpoints} --check"))
+        self.assertIn("Would listen on", self.follow(f"{endpoints} --check"))
 
     def wait_until_it_listens(self) -> None:
         deadline = time.monotonic() + PATIENCE

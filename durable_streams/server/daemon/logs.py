@@ -100,14 +100,14 @@ class Logs:
         self._least = LEVELS[level]
 
     def reopen(self) -> None:
-        """Go on in a new file of the name, if there is one: whoever rotates logs has moved the old one away."""
+        """Reopen the log file if it was rotated."""
         if self._path is None:
             return
         try:
             opened = _open(self._path)
         except OSError as error:
             _log.error(
-                "The log file {path} can't be opened again: {reason}. The log goes on in the file that was open.",
+                "Cannot reopen the log file {path}: {reason}. Logging goes on in the file that was open.",
                 path=self._path,
                 reason=error.strerror,
             )
@@ -212,7 +212,7 @@ def _close(file: Any) -> None:
         file.close()
     except OSError:
         # A network's file system may only now say that something was not written.
-        _log.error("The old log file could not be closed.")
+        _log.error("Closing the old log file failed.")
 
 
 def level_of(event: LogEvent) -> str:

@@ -125,7 +125,7 @@ class Process(Service):
         self._end(1)
 
     def _not_stopped(self, failure: Failure) -> None:
-        _log.failure("The server did not stop well.", failure=failure)
+        _log.failure("Stopping the server failed.", failure=failure)
         _exit_with(1)
 
     # Signals
@@ -140,7 +140,7 @@ class Process(Service):
         if status:
             _exit_with(status)
         if self._ending:
-            _log.info("The server is told again to stop, and hangs up on everybody.")
+            _log.info("Second signal: closing all connections.")
             self._daemon.hang_up()
         else:
             self._ending = True
@@ -155,11 +155,11 @@ class Process(Service):
         try:
             level = self._read_again().observability.log_level
         except StartupError as error:
-            _log.error("The settings have become wrong, and are left as they were: {reason}", reason=error)
+            _log.error("Reload: the settings are not valid and stay as they were: {reason}", reason=error)
         else:
             if self._logs is not None:
                 self._logs.set_level(level)
-            _log.info("Certificates and log file were looked at again; the log's level is {least}.", least=level)
+            _log.info("Reloaded certificates and log file; log level is {log_level_name}.", log_level_name=level)
         systemd.notify(systemd.READY)
 
 

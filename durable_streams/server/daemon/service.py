@@ -143,7 +143,7 @@ class Daemon(Service):
         storage = self._settings.storage
         where = "" if storage.mode == "memory" else f" and storage.data_dir {storage.data_dir}"
         if not failure.check(StorageError, OSError):
-            _log.failure("The storage could not be opened.", failure=failure)
+            _log.failure("Opening the storage failed.", failure=failure)
         if not self._reactor.running:
             # Whoever is told of it ends, and nobody stops the service.
             self.listeners.give_up()

@@ -39,6 +39,6 @@ def notify(state: str, environment: Mapping[str, str] = os.environ) -> bool:
             manager.connect(address)
             manager.sendall(state.encode())
     except OSError as error:
-        _log.warn("The service manager at {address} can't be told: {reason}", address=address, reason=error)
+        _log.warn("Cannot notify the service manager at {address}: {reason}", address=address, reason=error)
         return False
     return True

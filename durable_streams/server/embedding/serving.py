@@ -176,7 +176,7 @@ class StreamServer(MultiService):
             if not tried:
                 refused.append(failure)
             elif not failure.check(CancelledError):
-                _log.failure("The server can't listen there.", failure=failure)
+                _log.failure("Listening failed.", failure=failure)
 
         for endpoint in self._endpoints:
             opening = endpoint.listen(self._fronts.factory)
@@ -201,7 +201,7 @@ class StreamServer(MultiService):
             Service.stopService(self)
             self._close_ports()
             raise
-        _log.info("Streams are served at {addresses}.", addresses=self.addresses)
+        _log.info("Serving streams at {addresses}.", addresses=self.addresses)
 
     def stopService(self) -> Deferred[None]:
         """

@@ -220,14 +220,14 @@ class Gathered:
             # Nearly always it is only this.
             why = member.doRead() if event == _IN == member.watched else self._read_and_write(member, event)
         except BaseException:
-            _log.failure("A connection could not be served.")
+            _log.failure("Serving a connection failed.")
             why = sys.exc_info()[1]
         if why:
             try:
                 self._reactor._disconnectSelectable(member, why, bool(event & _IN))
             except Exception:
                 # An error here would end the reading of all.
-                _log.failure("A connection could not be ended well.")
+                _log.failure("Closing a connection failed.")
 
     @staticmethod
     def _read_and_write(member: GatheredServer, event: int) -> Any:

@@ -280,7 +280,7 @@ def _bound(place: _Place, factory: Factory) -> IListeningPort:
         return place.listen(factory)
     except CannotListenError as error:
         cause: object = error.socketError
-        advice = "Free it, or choose another."
+        advice = "Stop whatever uses it, or choose another address."
     except Exception as error:  # whatever an endpoint's parser makes of what a user wrote
         cause = error
         advice = "Change it."
@@ -291,7 +291,7 @@ def _bound(place: _Place, factory: Factory) -> IListeningPort:
         cause = f"[Errno {cause.errno}] {cause.strerror}"
     why = concealed(str(cause)).rstrip(".")
     value = concealed(place.value)
-    raise StartupError("bind_listener", f"{place.setting} is {value}, which can't be had: {why}. {advice}")
+    raise StartupError("bind_listener", f"Cannot listen on {value} ({place.setting}): {why}. {advice}")
 
 
 def _described(place: _Place, port: IListeningPort) -> str:
@@ -309,4 +309,4 @@ async def _all_stopped(stopping: list[Deferred[Any]]) -> None:
         try:
             await stopped
         except Exception:
-            _log.failure("A port could not be closed well.")
+            _log.failure("Closing a port failed.")

@@ -191,7 +191,7 @@ class Committing(Catalogue[K]):
         committed = self._commit(changes, lsn, size)
         committed.addCallback(self._measured, len(changes), began_at)
         committed.addCallbacks(self._committed, self._not_committed, (answers, lsn), {}, (answers,))
-        committed.addErrback(lambda failure: _log.failure("What was committed could not be told.", failure=failure))
+        committed.addErrback(lambda failure: _log.failure("Announcing a commit failed.", failure=failure))
 
     def _measured(self, _: None, size: int, began_at: float) -> None:
         self._commit_sizes.add(size)
@@ -266,8 +266,8 @@ class Committing(Catalogue[K]):
         if self._failed is None:
             self._failed = "The storage has failed to write, and takes no more until the server is restarted."
             _log.critical(
-                "The {kind} storage can't write any more: {reason}. Streams can be read; nothing is written until the "
-                "server is started again. See to the disk first.",
+                "The {kind} storage has failed and takes no more writes: {reason}. Streams can still be read. "
+                "Repair the disk, then restart the server.",
                 kind=self.kind,
                 reason=failure.getErrorMessage(),
             )

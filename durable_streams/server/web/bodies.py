@@ -113,7 +113,7 @@ class Replay:
     def _failed(self, failure: Failure) -> None:
         # That the stream was deleted meanwhile is no news to anybody but the reader.
         if not failure.check(StreamsError):
-            _log.failure("A read of {name} could not go on.", failure=failure, name=self._facts.name)
+            _log.failure("A read of {name} failed.", failure=failure, name=self._facts.name)
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.abort()

@@ -195,7 +195,7 @@ class ChannelFactory(Factory):
         try:
             channel.expire()
         except Exception:
-            _log.failure("A connection whose time was over could not be ended.")
+            _log.failure("Closing a connection after its time-out failed.")
             channel.transport.abortConnection()
 
     def _each(self, channels: Iterable[Member], do: Callable[[Member], object]) -> None:

@@ -314,7 +314,7 @@ class Tail:
     def _failed(self, failure: Failure) -> None:
         self._reading = False
         if not failure.check(StreamsError):
-            _log.failure("A tail of {name} could not read on.", failure=failure, name=self._facts.name)
+            _log.failure("A tail of {name} failed.", failure=failure, name=self._facts.name)
         broken = self._large is not None or failure.check(DataDamaged) or not failure.check(StreamsError)
         sink = self._sink
         if not broken or sink is None:

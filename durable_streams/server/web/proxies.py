@@ -145,8 +145,8 @@ class Proxies:
             return
         self._quiet_until = self._seconds() + _QUIET
         _log.warn(
-            "{peer} has sent headers that only trusted proxies may send. They are ignored. "
-            "If it is your proxy, add its address to proxy.trusted_proxies.",
+            "Ignored forwarding headers from {peer}, which is not in proxy.trusted_proxies. "
+            "If it is your proxy, add its address there.",
             peer=caller.address or "A peer without an address",
         )
 

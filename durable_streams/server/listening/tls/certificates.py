@@ -111,7 +111,7 @@ class Certificates:
                 self.reload()
             except Exception:
                 # An error here would stop whoever looks every few seconds.
-                _log.failure("The certificates could not be looked at. They stay as they were.")
+                _log.failure("Checking the certificates for changes failed. They stay as they were.")
 
     def reload(self) -> None:
         """Take up the files as they are. What is wrong with them is logged, and the certificates stay as they were."""
@@ -119,10 +119,10 @@ class Certificates:
         try:
             self._context, self._identity = self._build(read_files(self.files))
         except (TLSFileError, TLSContextError) as error:
-            _log.error("The certificates stay as they were. {error}", error=str(error))
+            _log.error("Reloading the certificates failed; they stay as they were. {error}", error=str(error))
         else:
             _log.info(
-                "The certificate in {path} is used from now on, until it expires at {expires}.",
+                "Loaded the certificate {path}; it expires at {expires}.",
                 path=self.files.certificate.path,
                 expires=self._identity.expires.isoformat(),
             )

@@ -161,7 +161,7 @@ class AcidStorage(Reading):
         except StorageError as error:
             raise StorageError(f"The database {path} can't be opened. {error}") from None
         _log.info(
-            "{streams} streams were taken up from {where} in {seconds:.1f} s.",
+            "Loaded {streams} streams from {where} in {seconds:.1f} s.",
             streams=len(self._streams),
             where=str(path),
             seconds=monotonic() - began_at,
@@ -205,7 +205,7 @@ class AcidStorage(Reading):
                 await self._writer.do(partial(_checkpoint, self._database, "TRUNCATE"))
             except sqlite3.Error:
                 # It is all in the log, from which the next one to open it takes it.
-                _log.failure("The write-ahead log could not be brought home.")
+                _log.failure("Copying the write-ahead log into the database failed.")
         self._writer.close()
         if self._opened:
             self._database.close()
@@ -290,7 +290,7 @@ class AcidStorage(Reading):
         if not isinstance(undone, Undone):
             super()._not_committed(failure, answers)
             return
-        _log.warn("Nothing was written, and it goes on without: {reason}", reason=str(undone.reason))
+        _log.warn("A batch of writes was refused and undone: {reason}", reason=str(undone.reason))
         if pauses(undone.reason):
             self._refuse(undone.reason)
         if isinstance(undone.reason, InsufficientStorage):

@@ -247,12 +247,12 @@ class Mover:
             return
         self._not_before = self._clock.seconds() + _PATIENCE
         if is_full(outcome.value):
-            _log.warn("There is no room on the disk for a checkpoint: {why}", why=outcome.getErrorMessage())
+            _log.warn("No room on the disk for a checkpoint: {why}", why=outcome.getErrorMessage())
         elif is_shortage(outcome.value):
             _log.warn("A checkpoint is postponed for a shortage: {why}", why=outcome.getErrorMessage())
         elif not outcome.check(_Stopped):
             if not outcome.check(OSError, Unavailable, InsufficientStorage):
-                _log.failure("A checkpoint could not be made.", failure=outcome)
+                _log.failure("A checkpoint failed.", failure=outcome)
             self._storage.stop_writing(outcome)
 
     def stop(self) -> Deferred[None]:

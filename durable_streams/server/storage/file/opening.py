@@ -379,8 +379,8 @@ def open_directory(disk: Disk, where: str, opened_at: float, wall_offset: float 
     tidy(disk, opened)
     replayed = opened.replayed
     _log.info(
-        "{streams} streams were taken up from {where} in {seconds:.1f} s: checkpoint {checkpoint}, and {changes} "
-        "changes from {segments} journal segments.",
+        "Loaded {streams} streams from {where} in {seconds:.1f} s (checkpoint {checkpoint}, {changes} changes from "
+        "{segments} journal segments).",
         streams=len(opened.streams),
         where=where,
         seconds=monotonic() - began_at,
@@ -390,8 +390,7 @@ def open_directory(disk: Disk, where: str, opened_at: float, wall_offset: float 
     )
     for rest in replayed.unfinished:
         _log.info(
-            "{path} ends with {size} bytes of a write, at {position}, that was not finished and that nobody was told "
-            "of. They are left out.",
+            "{path} ends with {size} bytes of an unfinished, unacknowledged write at {position}. They are ignored.",
             path=rest.path,
             size=rest.size,
             position=rest.position,
@@ -419,8 +418,7 @@ def tidy(disk: Disk, opened: Opened) -> None:
         disk.rename(path, place)
         disk.sync_folder(SET_ASIDE)
         _log.warn(
-            "{path} does not belong to this data directory as far as it can be told. It was set aside as {place}; look "
-            "whether it is needed, and remove it if not.",
+            "Moved the unknown file {path} to {place}. Remove it there if it is not needed.",
             path=path,
             place=place,
         )

@@ -244,7 +244,9 @@ class FileStorage(CommittedStorage[FileStream]):
         if failure.check(NothingWritten) and self._closing is None:
             # Later changes rest on these, which can't be taken back.
             if not self._postponed:
-                _log.warn("The journal is written when a shortage has passed: {why}", why=failure.getErrorMessage())
+                _log.warn(
+                    "Writing the journal is postponed until a shortage has passed: {why}", why=failure.getErrorMessage()
+                )
             self._postponed = True
             waited: Deferred[None] = deferLater(self._clock, RETRY_INTERVAL)
             return waited.addCallback(lambda _: self._commit(changes, lsn, most))

@@ -290,7 +290,7 @@ class StreamChannel(Protocol):
     def _not_answered(self, failure: Failure) -> None:
         self._awaited = self._awaiting = None
         if not failure.check(CancelledError):
-            _log.failure("A request could not be answered.", failure=failure)
+            _log.failure("Answering a request failed.", failure=failure)
             self.transport.abortConnection()
 
     def _send(self, answer: Answer, asked: Asked | None, old: bool, began_at: float) -> None:
@@ -403,7 +403,7 @@ class StreamChannel(Protocol):
         try:
             self._next()
         except Exception:
-            _log.failure("A request could not be answered.")
+            _log.failure("Answering a request failed.")
             self.transport.abortConnection()
         self._outlet.flush()
 

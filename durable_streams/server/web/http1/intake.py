@@ -385,7 +385,7 @@ class Intake:
     def _stopped(self, error: httptools.HttpParserCallbackError) -> None:
         self.deaf = True
         if not isinstance(error.__context__, _Stop):
-            _log.failure("A request could not be taken in.", failure=Failure(error.__context__))
+            _log.failure("Parsing a request failed.", failure=Failure(error.__context__))
             self._refuse(Broken("Something is wrong with the server. Its log says what."))
 
     def _refuse(self, error: StreamsError) -> None:

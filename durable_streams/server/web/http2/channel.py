@@ -225,7 +225,7 @@ class Http2Channel(Protocol):
         try:
             self._take_in()
         except Exception:
-            _log.failure("What an HTTP/2 client sent could not be taken in.")
+            _log.failure("Parsing HTTP/2 frames failed.")
             self.transport.abortConnection()
             return
         if not self._rest and not self._ended and not self.blocked:

@@ -288,7 +288,7 @@ class Exchange:
         self._awaited = None
         self._end_read()
         if not failure.check(CancelledError):
-            _log.failure("A request could not be answered.", failure=failure)
+            _log.failure("Answering a request failed.", failure=failure)
             self.abort()
 
     def _answer(self, answer: Answer) -> None:

@@ -149,9 +149,9 @@ class _Listing:
             raise
         except Exception as error:
             if isinstance(error, StreamsError):
-                _log.warn("The list of streams is broken off: {reason}", reason=error)
+                _log.warn("Sending the list of streams failed: {reason}", reason=error)
             else:
-                _log.failure("The list of streams is broken off.")
+                _log.failure("Sending the list of streams failed.")
             request.loseConnection()
             # Not finished: the end would look like that of a complete list. The loss of the connection cancels this.
             await Deferred()

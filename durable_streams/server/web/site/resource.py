@@ -156,7 +156,7 @@ class _Delivery:
 
     def _not_answered(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
-            _log.failure("A request could not be answered.", failure=failure)
+            _log.failure("Answering a request failed.", failure=failure)
             self.abort()
 
     # What a body writes to
