@@ -33,7 +33,7 @@ MOST: Final = 0.01
 #: How long, in seconds, those that write are served in a turn of the reactor, and how many of them before the time is
 #: looked at.
 WRITERS_MAX: Final = 0.02
-WRITERS_AT_ONCE: Final = 16
+WRITERS_AT_ONCE: Final = 32
 
 #: How long after a write, in seconds, somebody is said to write.
 LULL: Final = 0.1
