@@ -125,7 +125,7 @@ class RefusalTests(SynchronousTestCase):
         with Daemon() as daemon:
             output = self.refusal(port=daemon.port)
             self.assertIn("[bind_listener]", output)
-            self.assertIn(f"server.bind_address is 127.0.0.1:{daemon.port}", output)
+            self.assertIn(f"Cannot listen on 127.0.0.1:{daemon.port} (server.bind_address)", output)
             self.assertEqual(daemon.request("GET", "/healthz")[0], 200)
 
     def test_a_setting_that_is_none(self) -> None:
