@@ -534,6 +534,20 @@ class SlowReaderTests(Http2TestCase):
             peer.pass_on()
         self.assertEqual(len(peer.streams[asked].body), 1_000_000)
 
+    def test_a_reader_of_small_pieces_is_no_flood(self) -> None:
+        self.front.create("a")
+        self.grow(100)
+        peer = self.front.connect()
+        peer.keeps_up = False
+        asked = self.get(peer)
+        # As Go's client does: both windows are opened for each 4 KiB that its reader has taken.
+        while not peer.streams[asked].complete:
+            self.assertIsNone(peer.goodbye)
+            for stream_id in (None, asked) * 4:
+                peer.h2.increment_flow_control_window(4096, stream_id)
+            peer.pass_on()
+        self.assertEqual(len(peer.streams[asked].body), 5_000_000)
+
     def test_who_makes_little_room_has_it_shared(self) -> None:
         self.front.create("a")
         self.grow(20)

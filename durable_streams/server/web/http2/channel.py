@@ -51,9 +51,11 @@ _STREAM_WINDOW: Final = 262_144
 _NUISANCES: Final = 400
 _NUISANCES_A_SECOND: Final = 40
 
-#: How many frames such as WINDOW_UPDATE a client may send beyond that for each request and each frame of a body that it
-#: is sent, and how many of those at once. Clients send one or two.
+#: How many frames such as WINDOW_UPDATE a client may send beyond that: for each request and each frame of a body that
+#: it is sent, and one more for so many bytes of the body; and how many of those at once. Clients send one or two a
+#: frame, or two for each 4 KiB that their readers take.
 _UPDATES: Final = 4
+_UPDATE_BYTES: Final = 1024
 _MAX_UPDATES: Final = 10_000
 
 #: How much of answers may wait for one client to make room, in bytes, before nothing more is read for it.
@@ -394,7 +396,7 @@ class Http2Channel(Protocol):
             # Next time it is the last. With a client that makes little room at a time others would wait forever.
             self.exchanges[exchange.id] = exchange
         self._turn_bytes += size
-        self._updates += _UPDATES
+        self._updates += _UPDATES + size // _UPDATE_BYTES
         if self._turn_bytes >= _TURN_BYTES:
             self._pass_on()
 
