@@ -61,6 +61,14 @@ class DurableTests(SynchronousTestCase):
         found = self.exchange(self.request("GET", "a"))
         self.assertEqual(found.partition(b"\r\n\r\n")[2], b"".join(b"%02d" % number for number in range(60)) + LARGE)
 
+    def test_writes_are_answered_whatever_their_query_has(self) -> None:
+        self.assertEqual(self.statuses(self.exchange(self.request("PUT", "a?olive=1"))), [201])
+        for query in ("live=x", "live=sse", "offset=now&live=long-poll"):
+            for _ in range(5):
+                self.assertEqual(self.statuses(self.exchange(self.request("POST", f"a?{query}", b"x"))), [204], query)
+        self.assertEqual(self.statuses(self.exchange(self.request("GET", "a?offset=-1&xlive=1"))), [200])
+        self.assertEqual(self.statuses(self.exchange(self.request("DELETE", "a?live=1"))), [204])
+
     def test_live_reads_end_at_once(self) -> None:
         self.exchange(self.request("PUT", "a", b"one"))
         poll = self.exchange(self.request("GET", "a?offset=now&live=long-poll"))

@@ -18,7 +18,7 @@ from ...run_queue import SLICE
 from ..answers import Answer, Body
 from ..callers import RUN, Caller, caller_on, next_number
 from ..problems import RequestTimeout
-from ..requests import StreamRequest
+from ..requests import StreamRequest, read_view
 from ..telemetry import request_id
 from ..wire import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, STATUS_LINES, has_length
 from .intake import Asked, Intake
@@ -39,6 +39,11 @@ _Turn: TypeAlias = "tuple[Asked | Answer, bool, bool]"
 
 
 _log = Logger()
+
+
+def _is_live(request: StreamRequest) -> bool:
+    """Return whether a request that is under way waits for what a stream may get, and changes nothing."""
+    return request.method == b"GET" and b"live=" in request.query and read_view(request.query).live is not None
 
 
 @implementer(IHalfCloseableProtocol)
@@ -146,7 +151,7 @@ class StreamChannel(Protocol):
             if streaming.length is None:
                 streaming.stopProducing()
                 self.finish()
-        elif self._awaited is not None and isinstance(awaiting, StreamRequest) and b"live=" in awaiting.query:
+        elif self._awaited is not None and isinstance(awaiting, StreamRequest) and _is_live(awaiting):
             self._awaited.cancel()
 
     def dataReceived(self, data: bytes) -> None:
