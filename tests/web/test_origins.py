@@ -70,6 +70,7 @@ class OwnOriginTests(SynchronousTestCase):
             (b"http://streams.example:8080", b"streams.example:8080", plain),
             (b"https://streams.example", b"streams.example", plain),
             (b"https://streams.example", b"streams.example:443", secure),
+            (b"https://streams.example", b"streams.example:443", plain),
             (b"https://[::1]:4437", b"[::1]:4437", secure),
             (b"https://outer.example", b"inner:4437", behind),
         ):

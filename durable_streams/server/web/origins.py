@@ -44,7 +44,10 @@ class WritingOrigins:
             return
         page = _parts(origin)
         own = _parts(request.caller.origin(request.headers.get(b"host")))
-        if page is None or own is None or page[1] != own[1] or (own[0] == b"https" and page[0] != b"https"):
+        if page is not None and own is not None and (page[0], own[0]) == (b"https", b"http"):
+            # The port of https is the usual one then.
+            own = _parts(request.caller.origin(request.headers.get(b"host")).replace(b"http://", b"https://", 1))
+        if page is None or own is None or page != own:
             raise OriginNotAllowed(
                 "A page of this origin may not change streams. Add its origin to http.cors_origins if it should."
             )
