@@ -128,13 +128,13 @@ class LargeEventTests(LargeEventCase):
 
     def test_stalled_tails_with_cursors_of_their_own_share_the_piece(self) -> None:
         self.create()
-        sinks = [self.follow(str(4_000_000 + 100 * number))[1] for number in range(10)]
+        sinks = [self.follow(str(4_000_000 + 1_000 * number))[1] for number in range(10)]
         self.append(b"\n" * 1_000_000)
         self.assertEqual({id(sink.written[1]) for sink in sinks}, {id(sinks[0].written[1])})
 
     def test_tails_with_cursors_of_their_own_share_a_data_event_of_one_piece(self) -> None:
         self.create()
-        tails = [self.follow(str(4_000_000 + 100 * number)) for number in range(10)]
+        tails = [self.follow(str(4_000_000 + 1_000 * number)) for number in range(10)]
         self.append(b"x" * 10_000)
         sinks = [sink for _, sink in tails]
         self.assertEqual({id(sink.written[1]) for sink in sinks}, {id(sinks[0].written[1])})
