@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import EmptyArray, InvalidJson
-from durable_streams.server.protocol.messages import boundaries, document, first_data, wire_form
+from durable_streams.server.protocol.messages import boundaries, document, first_data, scan, wire_form
 
 from .samples import examples, json_arrays, json_texts, message_texts, whitespace
 from .splitting import split_messages
@@ -314,6 +314,39 @@ class BoundaryTests(SynchronousTestCase):
     def test_the_same_message_over_and_over(self) -> None:
         self.assertEqual(list(range(0, 202, 2)), list(boundaries(b"1," * 100)))
         self.assertEqual([0, 3, 6, 8], list(boundaries(b"11,11,1,")))
+
+    def test_messages_around_the_bounds_of_a_token_are_told_apart(self) -> None:
+        for size in (1, 16, 17, 63, 64, 65, 4095, 4096, 4097, 8192, 70_000):
+            for text in (
+                b"a" * size,
+                rb"\"" * size,
+                rb"\\" * size,
+                b"[,{" * size,
+                (rb"\n" + b"x" * 4097) * (size % 100),
+            ):
+                message = b'{"' + text + b'":["' + text + b'" , 1]}'
+                wire = b",".join(
+                    [message, b'"' + text + b'"', b"1" * size, b" " * size + b"2", b'{"a":"b","c":"d"}', b""]
+                )
+                self.assertEqual(split_messages(wire), pieces(wire), size)
+
+    def test_a_scan_pauses_before_long(self) -> None:
+        size = 1_000_000
+        for wire in (
+            b"1," * size,
+            b"[]," * size,
+            b"1" * size + b",",
+            b"1" + b" " * size + b",",
+            (b"1" * 4000 + b",") * 250,
+            b'"' + b"a" * size + b'",',
+            b'"' + rb"\n" * size + b'",',
+            (b'"' + rb"\n" * 10_000 + b'",') * 50,
+            (b'"' + b"a" * 10_000 + b'",') * 100,
+        ):
+            edges = list(scan(wire))
+            pauses = edges.count(None)
+            self.assertGreaterEqual(pauses, len(wire) // 1_000_000)
+            self.assertGreaterEqual(pauses, (len(edges) - pauses) // 1025)
 
     def test_whatever_was_taken_can_be_told_apart_however_deep_the_stack_is_by_then(self) -> None:
         def nested(depth: int) -> bytes:
