@@ -70,7 +70,7 @@ LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
     "run_queue": _TWISTED,
     "clocks": _TWISTED,
     "waiting": _TWISTED,
-    "streams": (*_TWISTED, "msgspec"),
+    "streams": _TWISTED,
     "web": (*_TWISTED, "msgspec", "httptools", "klein", "werkzeug", "h2", "hpack", "hyperframe"),
     "subscriptions": (*_TWISTED, "msgspec", "cryptography"),
     "transfer": (*_TWISTED, "msgspec"),

@@ -5,6 +5,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import InvalidRequest, StreamNotFound, Unavailable
+from durable_streams.server.interfaces import settle
 from durable_streams.server.model import NOW, START, Append, Chunk, Created, Fork, Lifetime, Offset, StreamConfig
 from durable_streams.server.run_queue import SLICE, RunQueue
 from durable_streams.server.storage.memory import MemoryStorage
@@ -405,12 +406,14 @@ class LongForkTests(SynchronousTestCase):
 
     def fork(self, sub_offset: int, offset: Offset = START) -> Deferred[Created]:
         config = StreamConfig(fork=Fork("source", offset, sub_offset))
-        forked = self.streams.create("fork", config, b"")
-        assert isinstance(forked, Deferred)
-        return forked
+
+        async def create() -> Created:
+            return await settle(self.streams.create("fork", config, b""))
+
+        return Deferred.fromCoroutine(create())
 
     def test_the_place_is_found_in_slices_of_time(self) -> None:
-        for messages in (1, 10_000, 20_000):
+        for messages in (10_000, 20_000):
             forked = self.fork(messages)
             self.assertFalse(forked.called)
             turns = self.pass_turns(forked)
@@ -421,10 +424,10 @@ class LongForkTests(SynchronousTestCase):
 
     def test_the_same_fork_again_is_the_one_that_is_there(self) -> None:
         for new in (True, False):
-            forked = self.fork(5, Offset(self.source.facts.incarnation, 10))
+            forked = self.fork(9_000, Offset(self.source.facts.incarnation, 10))
             self.pass_turns(forked)
             created = self.successResultOf(forked)
-            self.assertEqual((created.new, created.tail), (new, 20))
+            self.assertEqual((created.new, created.tail), (new, 18_010))
 
     def test_a_place_that_is_not_in_the_append_is_refused(self) -> None:
         for sub_offset, offset in ((20_001, 0), (2**53 - 1, 0), (0, 11), (10_000, 20_002)):
@@ -446,6 +449,35 @@ class LongForkTests(SynchronousTestCase):
         self.streams.create("source", StreamConfig("application/json"), b"[1,2]")
         self.pass_turns(forked)
         self.failureResultOf(forked, InvalidRequest)
+
+    def test_a_source_that_is_made_anew_meanwhile_is_searched_in_slices_too(self) -> None:
+        forked = self.fork(20_000)
+        turns = self.pass_turns(forked)
+        self.streams.delete("fork")
+        forked = self.fork(20_000)
+        for _ in range(turns - 1):
+            self.clock.turn()
+        self.streams.delete("source")
+        anew = self.make("source")
+        self.assertGreaterEqual(self.pass_turns(forked), turns)
+        created = self.successResultOf(forked)
+        self.assertEqual((created.tail, created.facts.incarnation), (40_000, anew.facts.incarnation))
+
+    def test_a_fork_of_a_hidden_source_is_compared_in_slices(self) -> None:
+        forked = self.fork(20_000)
+        self.pass_turns(forked)
+        self.streams.delete("source")
+        again = self.fork(19_999, Offset(self.source.facts.incarnation, 2))
+        self.assertFalse(again.called)
+        self.assertGreater(self.pass_turns(again), 3)
+        self.assertFalse(self.successResultOf(again).new)
+
+    def test_the_result_is_no_part_of_the_streams_configuration(self) -> None:
+        forked = self.fork(20_000)
+        self.pass_turns(forked)
+        fork = self.storage._streams["fork"].config.fork
+        self.assertEqual(Fork("source", START, 20_000), fork)
+        self.assertEqual(("source", "offset", "sub_offset"), Fork.__struct_fields__)
 
     def pass_turns(self, forked: Deferred[Created]) -> int:
         """Let the reactor go round until the fork is made; return how often it did."""

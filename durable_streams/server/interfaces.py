@@ -17,6 +17,7 @@ from .model import (
     Appended,
     Chunk,
     Created,
+    ForkPoint,
     Offset,
     StorageFigures,
     StreamConfig,
@@ -108,13 +109,18 @@ class IStorage(Interface):
         each time the wall clock is set.
         """
 
-    def create(name: str, config: StreamConfig, body: bytes, now: float) -> NowOrLater[Created]:
+    def create(
+        name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None = None
+    ) -> NowOrLater[Created]:
         """
         Make a stream, or find the one that is there with the same configuration (PROTOCOL sections 4.2 and 5.1).
 
         :param body: the first content as it came, to be brought into the wire form of the stream's type
             (:func:`.protocol.messages.first_data`), which a fork may have from its source; not looked at when the
             stream exists.
+        :param point: the result of the search that the last attempt raised; ignored for another fork or source stream.
+        :raises LongSearch: the fork's position takes a search of more than some milliseconds. Nothing was changed.
+            Finish the search, and call this again with its result. A storage need not raise it.
         :raises StreamExists: it is there, with another configuration.
         :raises PathBlocked: a deleted stream with forks has the name.
         :raises StreamNotFound: the source of the fork is not there.

@@ -45,14 +45,25 @@ class Fork(Struct, frozen=True, gc=False):
     :ivar source: the source stream's name.
     :ivar offset: where to diverge; None is the source's tail at that moment.
     :ivar sub_offset: JSON messages, or bytes, past ``offset``.
-    :ivar point: the source's id and the position in it that ``offset`` and ``sub_offset`` mean, where
-        :func:`.protocol.forks.find_divergence` was run ahead; None leaves it to the storage. It is not kept.
     """
 
     source: str
     offset: Offset | None = None
     sub_offset: int = 0
-    point: tuple[int, int] | None = None
+
+
+class ForkPoint(Struct, frozen=True, gc=False):
+    """
+    The result of a :exc:`.LongSearch`.
+
+    :ivar fork: the fork that was searched for.
+    :ivar source_id: the id of the source stream that was searched in.
+    :ivar result: the position at which the fork diverges, or why there is none.
+    """
+
+    fork: Fork
+    source_id: int
+    result: int | str
 
 
 class StreamConfig(Struct, frozen=True):

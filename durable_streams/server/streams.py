@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
-from msgspec.structs import replace
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .clocks import STEP, clock_of
-from .errors import StreamsError, Unavailable
+from .errors import InvalidRequest, StreamsError, Unavailable
 from .interfaces import IStorage, NowOrLater, settle
 from .model import (
     Append,
@@ -24,13 +22,14 @@ from .model import (
     Chunk,
     Created,
     Fork,
+    ForkPoint,
     Offset,
     StorageFigures,
     StreamConfig,
     StreamFacts,
     StreamStatus,
 )
-from .protocol.forks import SHORT_APPEND, find_divergence
+from .protocol.forks import LongSearch
 from .run_queue import RunQueue
 from .waiting import Waiting
 
@@ -42,11 +41,6 @@ SWEEP_AT_ONCE = 100
 _CLOCK_NOISE = 0.001
 
 _log = Logger()
-
-
-def _searches_long(fork: Fork, offset: Offset, chunk: Chunk) -> bool:
-    """Return whether a fork's place must be searched for in a long append of JSON messages."""
-    return chunk.facts.json and chunk.more > 0 and (fork.sub_offset > 0 or offset.position > chunk.start)
 
 
 class _Shut:
@@ -166,46 +160,36 @@ class Streams(Service):
     # Operations
 
     def create(self, name: str, config: StreamConfig, body: bytes) -> NowOrLater[Created]:
-        """Make a stream or find it; see :meth:`.IStorage.create`."""
-        fork = config.fork
-        if fork is not None and fork.offset is not None and (fork.sub_offset or fork.offset.position > 0):
-            return self._create_fork(name, config, body, fork, fork.offset)
-        return self._storage.create(name, config, body, self._now())
-
-    def _create_fork(
-        self, name: str, config: StreamConfig, body: bytes, fork: Fork, offset: Offset
-    ) -> NowOrLater[Created]:
-        """Create a fork that may diverge inside a large append of JSON messages: find that place ahead, in slices."""
+        """Make a stream or find it; see :meth:`.IStorage.create`. Where a fork diverges is searched for in slices."""
+        if config.fork is None:
+            return self._storage.create(name, config, body, self._now())
         try:
-            found = self._storage.read(fork.source, offset, SHORT_APPEND, self._now(), whole=True, renew=False)
-        except StreamsError:
-            # The storage has its own order of objections.
-            return self._storage.create(name, config, body, self._now())
-        if isinstance(found, Chunk) and not _searches_long(fork, offset, found):
-            return self._storage.create(name, config, body, self._now())
-        return Deferred.fromCoroutine(self._create_at(name, config, body, fork, offset, found))
+            created = self._storage.create(name, config, body, self._now())
+        except LongSearch as search:
+            created = fail(search)
+        if isinstance(created, Deferred):
+            return Deferred.fromCoroutine(self._create_fork(name, config, body, config.fork, created))
+        return created
 
-    async def _create_at(
-        self,
-        name: str,
-        config: StreamConfig,
-        body: bytes,
-        fork: Fork,
-        offset: Offset,
-        found: NowOrLater[Chunk],
+    async def _create_fork(
+        self, name: str, config: StreamConfig, body: bytes, fork: Fork, attempt: Deferred[Created]
     ) -> Created:
-        append = None
-        with suppress(StreamsError):
-            chunk = await settle(found)
-            if _searches_long(fork, offset, chunk):
-                read = chunk.start + len(chunk.data)
-                rest = await settle(self._storage.read_range(chunk.facts, read, read + chunk.more))
-                append = chunk.start, chunk.data + rest
-        if append is not None:
-            steps = find_divergence(max(offset.position, append[0]), fork.sub_offset, append, json=True)
-            position = await self.turns.finish(steps)
-            config = replace(config, fork=replace(fork, point=(chunk.facts.id, position)))
-        return await settle(self._storage.create(name, config, body, self._now()))
+        """Wait for an attempt; search where the fork diverges, and attempt it again, as often as the storage asks."""
+        point = None
+        while True:
+            try:
+                if point is None:
+                    return await attempt
+                return await settle(self._storage.create(name, config, body, self._now(), point))
+            except LongSearch as search:
+                source_id, steps = search.source_id, search.steps
+            result: int | str
+            try:
+                result = await self.turns.finish(steps)
+            except InvalidRequest as refusal:
+                # The storage refuses it if the source stream is still the same, and its append is committed.
+                result = str(refusal)
+            point = ForkPoint(fork, source_id, result)
 
     def append(self, name: str, append: Append) -> NowOrLater[Appended]:
         """Append, close, or both; see :meth:`.IStorage.append`."""

@@ -21,6 +21,7 @@ from durable_streams.server.model import (
     Appended,
     Chunk,
     Created,
+    ForkPoint,
     Offset,
     StorageLimits,
     StreamConfig,
@@ -181,9 +182,11 @@ class CountsRefusedAppends(KeptStorage):
 class HoldsSourcesOfRefusedForks(KeptStorage):
     """A fork counts for its source before it is known whether it will be made."""
 
-    def create(self, name: str, config: StreamConfig, body: bytes, now: float) -> Created:
+    def create(
+        self, name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None = None
+    ) -> Created:
         try:
-            return super().create(name, config, body, now)
+            return super().create(name, config, body, now, point)
         except StreamsError:
             source = self._streams.get(config.fork.source) if config.fork is not None else None
             if source is not None and name not in self._streams:
@@ -204,8 +207,10 @@ class FreesDeletedSources(KeptStorage):
 class LetsWritersIntoForks(KeptStorage):
     """A fork goes on with the writers and the Stream-Seq of its source."""
 
-    def create(self, name: str, config: StreamConfig, body: bytes, now: float) -> Created:
-        created = super().create(name, config, body, now)
+    def create(
+        self, name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None = None
+    ) -> Created:
+        created = super().create(name, config, body, now, point)
         stream = self._streams[name]
         if created.new and stream.source is not None:
             stream.writers = dict(stream.source.writers or {})

@@ -16,6 +16,7 @@ from durable_streams.server.model import (
     Appended,
     Chunk,
     Created,
+    ForkPoint,
     Offset,
     StorageFigures,
     StreamConfig,
@@ -95,8 +96,10 @@ class LateStorage:
     def set_wall_offset(self, offset: float) -> None:
         self._inner.set_wall_offset(offset)
 
-    def create(self, name: str, config: StreamConfig, body: bytes, now: float) -> Deferred[Created]:
-        return self._later("create", lambda: self._inner.create(name, config, body, now))
+    def create(
+        self, name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None = None
+    ) -> Deferred[Created]:
+        return self._later("create", lambda: self._inner.create(name, config, body, now, point))
 
     def append(self, name: str, append: Append, now: float) -> Deferred[Appended]:
         return self._later("append", lambda: self._inner.append(name, append, now))

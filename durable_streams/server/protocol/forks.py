@@ -8,23 +8,43 @@ from typing import Final
 from ..errors import InvalidRequest
 from .messages import scan
 
-#: The longest append of JSON messages, in bytes, in which a place is found within about 5 ms, whatever it has.
-SHORT_APPEND: Final = 16_384
+#: After how many steps :func:`divergence` leaves the rest of a search to its caller.
+_STEPS_AT_ONCE: Final = 4
 
 
-def divergence(anchor: int, sub_offset: int, append: tuple[int, bytes] | None, json: bool) -> int:
+class LongSearch(Exception):
     """
-    Find the position at which a fork diverges, in one go: see :func:`find_divergence`.
+    The position at which a fork diverges takes a long search, which goes on outside the storage's atomic step.
 
+    Appends never change, so the result stays true for as long as the source stream is there.
+
+    :ivar source_id: the id of the source stream.
+    :ivar steps: the rest of the search; see :func:`find_divergence`.
+    """
+
+    def __init__(self, source_id: int, steps: Generator[None, None, int]) -> None:
+        super().__init__()
+        self.source_id = source_id
+        self.steps = steps
+
+
+def divergence(
+    anchor: int, sub_offset: int, append: tuple[int, bytes] | None, json: bool
+) -> int | Generator[None, None, int]:
+    """
+    Find the position at which a fork diverges: see :func:`find_divergence`.
+
+    :returns: the position; or the rest of the steps, if there are more than some milliseconds' worth.
     :raises InvalidRequest: the anchor is inside a message, or the sub-offset goes past the append's end.
     """
     steps = find_divergence(anchor, sub_offset, append, json)
-    while True:
-        try:
+    try:
+        for _ in range(_STEPS_AT_ONCE):
             next(steps)
-        except StopIteration as stop:
-            position: int = stop.value
-            return position
+    except StopIteration as stop:
+        position: int = stop.value
+        return position
+    return steps
 
 
 def find_divergence(

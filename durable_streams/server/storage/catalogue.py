@@ -11,8 +11,6 @@ from itertools import islice
 from math import inf
 from typing import Final, Generic, Self, TypeVar
 
-from msgspec.structs import replace
-
 from ..errors import (
     ContentTypeMismatch,
     ForkFromDeleted,
@@ -31,6 +29,7 @@ from ..model import (
     Append,
     Appended,
     Fork,
+    ForkPoint,
     Lifetime,
     StorageFigures,
     StorageLimits,
@@ -42,7 +41,7 @@ from ..model import (
 )
 from ..protocol.content import DEFAULT_TYPE, JSON_TYPE, media_type
 from ..protocol.creating import check_same
-from ..protocol.forks import divergence
+from ..protocol.forks import LongSearch, divergence
 from ..protocol.lifetimes import deadline
 from ..protocol.messages import first_data
 from ..protocol.offsets import locate
@@ -53,12 +52,6 @@ from .name_index import NameIndex
 #: How many writers a stream forgets at the most when it takes in a new one. More than one, so that their number shrinks
 #: after the limit was lowered; few, so that the change that records them stays small.
 _FORGOTTEN_AT_ONCE: Final = 2
-
-
-def _asked(config: StreamConfig) -> Fork | None:
-    """Return a configuration's fork as the client asked for it, without a position that was found ahead."""
-    fork = config.fork
-    return fork if fork is None or fork.point is None else replace(fork, point=None)
 
 
 class Entry:
@@ -224,6 +217,9 @@ class Catalogue(Generic[S]):
     def _removed(self, stream: S) -> None:
         """Hear that a stream is deleted. Those that go with it are told by :meth:`_purged` before this."""
 
+    def _check_immutable(self, stream: S, end: int) -> None:
+        """Break a step off as long as the append of a stream that ends at ``end`` may be undone."""
+
     def _purged(self, stream: S) -> None:
         """Hear that nobody can read a stream's bytes any more."""
 
@@ -272,10 +268,13 @@ class Catalogue(Generic[S]):
 
     # Creating
 
-    def _make(self, name: str, config: StreamConfig, body: bytes, now: float) -> tuple[S, bytes | None]:
+    def _make(
+        self, name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None
+    ) -> tuple[S, bytes | None]:
         """
         Make a stream, or find it.
 
+        :raises LongSearch: the fork's position takes a long search.
         :returns: the stream, and its first bytes; None for these, when it was there already.
         """
         stream = self._streams.get(name)
@@ -286,11 +285,10 @@ class Catalogue(Generic[S]):
         if stream is not None:
             if stream.deleted:
                 raise PathBlocked(name)
-            check_same(
-                config, stream.config, stream.facts, stream.lifetime, stream.closed, self._same_point(config, stream)
-            )
+            same_point = self._same_point(config, stream, point)
+            check_same(config, stream.config, stream.facts, stream.lifetime, stream.closed, same_point)
             return stream, None
-        stream = self._new(name, config, now)
+        stream = self._new(name, config, now, point)
         data = first_data(body, stream.facts.json)
         self._make_room(stream, len(data))
         if len(self._streams) >= self._limits.streams:
@@ -318,7 +316,7 @@ class Catalogue(Generic[S]):
             deadlines = self._deadlines if stream.lifetime.expires_at is None else self._wall_deadlines
             heappush(deadlines, (stream.deadline, stream.facts.id, stream))
 
-    def _new(self, name: str, config: StreamConfig, now: float) -> S:
+    def _new(self, name: str, config: StreamConfig, now: float, point: ForkPoint | None) -> S:
         wall = now + self.wall_offset
         # Microseconds, so that a stream made after a restart sorts after the ones before it; after the last one in any
         # case, should the clock have been set back.
@@ -333,10 +331,8 @@ class Catalogue(Generic[S]):
         if config.content_type is not None and media_type(config.content_type) != source.facts.media_type:
             raise ContentTypeMismatch(name, source.facts.media_type, media_type(config.content_type))
         facts = self._facts(name, source.facts.incarnation, source.facts.content_type)
-        base = self._fork_point(config.fork, source)
+        base = self._fork_point(config.fork, source, point)
         lifetime = config.lifetime if config.lifetime != Lifetime() else source.lifetime
-        if config.fork.point is not None:
-            config = replace(config, fork=_asked(config))
         stream = self._entry_type(facts, config, lifetime, source, base, wall)
         stream.use(now)
         return stream
@@ -350,9 +346,11 @@ class Catalogue(Generic[S]):
         except StreamGone:
             raise ForkFromDeleted(fork.source) from None
 
-    def _fork_point(self, fork: Fork, source: S) -> int:
-        if fork.point is not None and fork.point[0] == source.facts.id:
-            return fork.point[1]
+    def _fork_point(self, fork: Fork, source: S, point: ForkPoint | None) -> int:
+        if point is not None and point.source_id == source.facts.id and point.fork == fork:
+            if isinstance(point.result, str):
+                raise InvalidRequest(point.result)
+            return point.result
         tail = source.tail
         anchor = tail
         if fork.offset is not None:
@@ -363,17 +361,22 @@ class Catalogue(Generic[S]):
             if anchor < fork.offset.position:
                 raise InvalidRequest("Stream-Fork-Offset is past the source's tail.")
         append = None if anchor == tail else self._append_at(source, anchor)
-        return divergence(anchor, fork.sub_offset, append, source.facts.json)
+        found = divergence(anchor, fork.sub_offset, append, source.facts.json)
+        if isinstance(found, int):
+            return found
+        if append is not None:
+            self._check_immutable(source, append[0] + len(append[1]))
+        raise LongSearch(source.facts.id, found)
 
-    def _same_point(self, asked: StreamConfig, stream: S) -> bool:
+    def _same_point(self, asked: StreamConfig, stream: S, point: ForkPoint | None) -> bool:
         made_with = stream.config.fork
-        if _asked(asked) == made_with:
+        if asked.fork == made_with:
             return True
         source = stream.source
         if asked.fork is None or made_with is None or asked.fork.source != made_with.source or source is None:
             return False
         try:
-            return self._fork_point(asked.fork, source) == stream.base
+            return self._fork_point(asked.fork, source, point) == stream.base
         except InvalidRequest:
             return False
 

@@ -23,6 +23,7 @@ from ..model import (
     Appended,
     Chunk,
     Created,
+    ForkPoint,
     Offset,
     StreamConfig,
     StreamFacts,
@@ -67,8 +68,10 @@ class CommittedStorage(Ranges[K]):
     def obstacle(self) -> str | None:
         return self._failed
 
-    def create(self, name: str, config: StreamConfig, body: bytes, now: float) -> NowOrLater[Created]:
-        return self._attempt(self._create, name, config, body, now)
+    def create(
+        self, name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None = None
+    ) -> NowOrLater[Created]:
+        return self._attempt(self._create, name, config, body, now, point)
 
     def append(self, name: str, append: Append, now: float) -> NowOrLater[Appended]:
         # As _attempt does, without its cost.
@@ -152,11 +155,13 @@ class CommittedStorage(Ranges[K]):
         finally:
             self._hand = {}
 
-    def _create(self, name: str, config: StreamConfig, body: bytes, now: float) -> NowOrLater[Created]:
+    def _create(
+        self, name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None
+    ) -> NowOrLater[Created]:
         room = len(body) + _room_of(name, config)
         if name not in self._streams:
             self._check_writable(room)
-        stream, data = self._make(name, config, body, now)
+        stream, data = self._make(name, config, body, now, point)
         created = Created(stream.facts, stream.tail, stream.closed, new=data is not None)
         if data is None:
             return created if stream.lsn <= self.committed_lsn else self._after(lambda: created)

@@ -146,6 +146,10 @@ class Committing(Catalogue[K]):
             self._scheduled = True
             self._clock.callLater(0, self._begin)
 
+    def _check_immutable(self, stream: K, end: int) -> None:
+        if stream.shown < end:
+            raise NotYet(self._after(lambda: None))
+
     def _purged(self, stream: K) -> None:
         self._purging.append(stream)
 

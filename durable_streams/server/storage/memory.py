@@ -13,6 +13,7 @@ from ..model import (
     Appended,
     Chunk,
     Created,
+    ForkPoint,
     Lifetime,
     Offset,
     StorageLimits,
@@ -87,8 +88,10 @@ class MemoryStorage(Catalogue[_Stream]):
     def listen(self, listener: ICommitListener) -> None:
         self._listener = listener
 
-    def create(self, name: str, config: StreamConfig, body: bytes, now: float) -> Created:
-        stream, data = self._make(name, config, body, now)
+    def create(
+        self, name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None = None
+    ) -> Created:
+        stream, data = self._make(name, config, body, now, point)
         if data is not None:
             if data:
                 stream.data += data

@@ -7,7 +7,8 @@ import sqlite3
 from twisted.internet.defer import maybeDeferred
 
 from durable_streams.server.errors import InsufficientStorage, StreamNotFound, Unavailable
-from durable_streams.server.model import Append, Fork, Lifetime, StreamConfig, Writer
+from durable_streams.server.model import Append, Fork, Lifetime, Offset, StreamConfig, Writer
+from durable_streams.server.protocol.forks import LongSearch
 from durable_streams.server.storage.acid.schema import DATABASE
 from durable_streams.server.storage.acid.undone import Undone
 from durable_streams.server.storage.disk import RealDisk
@@ -104,6 +105,24 @@ class FullTests(DatabaseTestCase):
         self.close(storage)
         self.assertEqual(self.check(self.directory)[1], [])
         self.assertEqual(self.content(self.opened(self.directory), "c"), b"onetwothree!")
+
+    def test_a_long_search_is_not_made_in_an_append_that_may_be_undone(self) -> None:
+        self.create("j", StreamConfig("application/json"), b"0")
+        made = self.now(self.storage.create("j", StreamConfig("application/json"), b"", NOW))
+        fork = StreamConfig(fork=Fork("j", Offset(made.facts.incarnation, 2), 49_999))
+        append = Append("application/json", b"[" + b"1," * 49_999 + b"1]")
+        self.limit()
+        appended = self.begin(self.storage.append("j", append, NOW))
+        forked = self.begin(self.storage.create("f", fork, b"", NOW))
+        self.turns.run()
+        for answer in (appended, forked):
+            self.failureResultOf(answer, InsufficientStorage)
+        self.unlimit()
+        appended = self.begin(self.storage.append("j", append, NOW))
+        forked = self.begin(self.storage.create("f", fork, b"", NOW))
+        self.turns.run()
+        self.successResultOf(appended)
+        self.failureResultOf(forked, LongSearch)
 
     def test_ids_do_not_come_back_after_that(self) -> None:
         self.create("a")

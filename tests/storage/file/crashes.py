@@ -42,6 +42,7 @@ from durable_streams.server.model import (
     Chunk,
     Created,
     Fork,
+    ForkPoint,
     Lifetime,
     Offset,
     StorageLimits,
@@ -98,9 +99,9 @@ class Observed(FileStorage):
             return self.append(request.name, request.append, request.now)
         return self._attempt(self._step, request.name, request)
 
-    def _create(self, name: str, config: StreamConfig, body: bytes, now: float) -> Any:
+    def _create(self, name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None) -> Any:
         step = super()._create
-        return self.walk.saw(self.walk.asked[id(config)], lambda: step(name, config, body, now))
+        return self.walk.saw(self.walk.asked[id(config)], lambda: step(name, config, body, now, point))
 
     def _append(self, name: str, append: Append, now: float) -> Any:
         step = super()._append

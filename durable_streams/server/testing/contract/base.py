@@ -10,6 +10,7 @@ from zope.interface import implementer
 
 from ...errors import (
     ForkFromDeleted,
+    InvalidRequest,
     PathBlocked,
     StreamGone,
     StreamNotFound,
@@ -23,6 +24,7 @@ from ...model import (
     Chunk,
     Created,
     Fork,
+    ForkPoint,
     Offset,
     StorageLimits,
     StreamConfig,
@@ -30,6 +32,7 @@ from ...model import (
     StreamStatus,
     Writer,
 )
+from ...protocol.forks import LongSearch
 from ..values import ALL, T0, TEXT, E, T, settled
 
 if TYPE_CHECKING:
@@ -146,9 +149,30 @@ class Contract(_TestCase):
         return Offset(self._incarnations[name], position)
 
     async def create(self, name: str = "a", config: StreamConfig = TEXT, body: bytes = b"") -> Created:
-        created = await settled(self.storage.create(name, config, body, self.now))
+        created = await self.searching(name, config, body)
         self._incarnations[name] = created.facts.incarnation
         return created
+
+    async def searching(self, name: str, config: StreamConfig, body: bytes = b"") -> Created:
+        """Create a stream, and finish the searches that the storage asks for."""
+        point = None
+        while True:
+            try:
+                return await settled(self.storage.create(name, config, body, self.now, point))
+            except LongSearch as search:
+                point = self.search(config, search)
+
+    def search(self, config: StreamConfig, search: LongSearch) -> ForkPoint:
+        """Finish a search for where a fork diverges."""
+        assert config.fork is not None
+        try:
+            while True:
+                next(search.steps)
+        except StopIteration as stop:
+            result: int | str = stop.value
+        except InvalidRequest as refusal:
+            result = str(refusal)
+        return ForkPoint(config.fork, search.source_id, result)
 
     async def fork(
         self, name: str, source: str, position: int | None = None, sub_offset: int = 0, body: bytes = b""

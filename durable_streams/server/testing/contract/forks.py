@@ -21,13 +21,17 @@ from ...model import (
     START,
     Created,
     Fork,
+    ForkPoint,
     Lifetime,
     Offset,
     StreamConfig,
     Writer,
 )
-from ..values import JSON, T0, TEXT
+from ..values import JSON, T0, TEXT, settled
 from .base import Contract
+
+#: An append of 20,000 JSON messages, two bytes each in wire form.
+LONG = b"[" + b"1," * 19_999 + b"1]"
 
 
 class Forks(Contract):
@@ -121,6 +125,38 @@ class Forks(Contract):
         await self.json_source()
         for position, sub_offset in ((0, 4), (2, 3), (19, 3), (23, 1)):
             await self.refused(InvalidRequest, self.fork("b", "j", position, sub_offset))
+
+    async def test_a_json_sub_offset_counts_the_messages_of_a_long_append(self) -> None:
+        await self.create("j", JSON, LONG)
+        for sub_offset in (1, 19_999, 20_000):
+            self.assertEqual((await self.fork(f"at-{sub_offset}", "j", 0, sub_offset)).tail, 2 * sub_offset)
+        self.assertEqual((await self.fork("from-2", "j", 2, 19_998)).tail, 39_998)
+        for position, sub_offset in ((0, 20_001), (1, 0), (39_999, 0)):
+            await self.refused(InvalidRequest, self.fork("b", "j", position, sub_offset))
+
+    async def test_a_fork_inside_a_long_append_is_found_again_when_its_source_is_hidden(self) -> None:
+        await self.create("j", JSON, LONG)
+        await self.fork("b", "j", 0, 19_999)
+        await self.delete("j")
+        self.assertFalse((await self.fork("b", "j", 0, 19_999)).new)
+        self.assertFalse((await self.fork("b", "j", 2, 19_998)).new)
+        await self.refused(StreamExists, self.fork("b", "j", 2, 19_999))
+
+    async def test_the_result_of_a_search_is_for_one_fork_of_one_source(self) -> None:
+        source = await self.create("j", JSON, LONG)
+        last, first = Fork("j", START, 20_000), Fork("j", START, 1)
+        point = ForkPoint(last, source.facts.id, 40_000)
+
+        async def fork_with_result(fork: Fork) -> Created:
+            return await settled(self.storage.create("b", StreamConfig(fork=fork), b"", self.now, point))
+
+        self.assertEqual((await fork_with_result(first)).tail, 2)
+        await self.delete("b")
+        self.assertEqual((await fork_with_result(last)).tail, 40_000)
+        await self.delete("b")
+        await self.delete("j")
+        await self.create("j", JSON, b"[1,2]")
+        await self.refused(InvalidRequest, fork_with_result(last))
 
     async def test_a_json_message_is_not_cut(self) -> None:
         await self.json_source()
