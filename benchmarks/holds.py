@@ -123,11 +123,19 @@ class Served:
         raise RuntimeError("The server did not come up.")
 
     def request(
-        self, method: str, path: str, body: bytes | None = None, content_type: str = "text/plain"
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        content_type: str = "text/plain",
+        fork: dict[str, str] | None = None,
     ) -> tuple[int, bytes]:
         connection = connect(self.port, self.secure)
+        headers = dict(fork or {})
+        if body is not None:
+            headers["Content-Type"] = content_type
         try:
-            connection.request(method, path, body, {"Content-Type": content_type} if body is not None else {})
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             return response.status, response.read()
         finally:
@@ -280,6 +288,47 @@ def bodies(server: Served) -> None:
         print(f"  {len(body)} bytes: {status}")
 
 
+#: Bodies in which it takes long to find where a fork diverges, by what they are, and how many messages they have.
+FORKED: Final[dict[str, Callable[[], tuple[bytes, int]]]] = {
+    "digits": lambda: (b"[" + b"1," * 4_999_999 + b"1]", 5_000_000),
+    "empty strings": lambda: (b"[" + b'"",' * 3_299_999 + b"1]", 3_300_000),
+    "empty arrays": lambda: (b"[" + b"[]," * 3_299_999 + b"1]", 3_300_000),
+    "numbers of 4,000 digits": lambda: (b"[" + (b"1" * 4000 + b",") * 2_399 + b"1]", 2_400),
+    "strings of 10,000 escapes": lambda: (b"[" + (b'"' + rb"\n" * 10_000 + b'",') * 479 + b"1]", 480),
+    "one string of escapes": lambda: (b'["' + rb"\n" * 4_900_000 + b'",1]', 2),
+}
+
+
+def forks(server: Served) -> None:
+    """Fork at the end of an append of 10 MB; again, when its source is hidden; and while its source is made anew."""
+    for number, (title, make) in enumerate(FORKED.items()):
+        body, messages = make()
+        source, fork = f"{BASE}forks/{number}", f"{BASE}forks/{number}/fork"
+        at = {"Stream-Forked-From": source, "Stream-Fork-Offset": "-1", "Stream-Fork-Sub-Offset": str(messages)}
+        status, _ = server.request("PUT", source, body, "application/json")
+        assert status == 201, status
+        with measured(server, f"a fork after {title}"):
+            status, _ = server.request("PUT", fork, fork=at)
+        assert status == 201, status
+        assert server.request("DELETE", source)[0] == 204
+        at["Stream-Fork-Sub-Offset"] = str(messages - 1)
+        with measured(server, f"another fork of that name after {title}, the source is hidden"):
+            status, _ = server.request("PUT", fork, fork=at)
+        assert status == 409, status
+        assert server.request("DELETE", fork)[0] == 204
+    body, messages = FORKED["digits"]()
+    source = BASE + "forks/anew"
+    at = {"Stream-Forked-From": source, "Stream-Fork-Offset": "-1", "Stream-Fork-Sub-Offset": str(messages)}
+    server.request("PUT", source, body, "application/json")
+    with measured(server, "a fork after digits, the source is made anew meanwhile"), ThreadPool(1) as pool:
+        forked = pool.apply_async(server.request, ("PUT", source + "/fork"), {"fork": at})
+        time.sleep(0.5)
+        server.request("DELETE", source)
+        server.request("PUT", source, body, "application/json")
+        status, _ = forked.get()
+    print(f"  {status}")
+
+
 def packets(server: Served) -> None:
     """Send packets of 64 KiB that are full of requests, on one connection and on 12."""
     server.request("PUT", BASE + "small", b"x")
@@ -326,6 +375,7 @@ CASES: Final = {
     "tails": tails,
     "listing": listing,
     "bodies": bodies,
+    "forks": forks,
     "packets": packets,
     "readers": readers,
     "floods": floods,
