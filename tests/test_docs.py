@@ -1,0 +1,52 @@
+"""The pages of the documentation name what is in the tree."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+SERVER: Final = ROOT / "durable_streams" / "server"
+PAGES: Final = sorted([*ROOT.glob("*.rst"), *(ROOT / "docs").glob("*.rst"), *(ROOT / "benchmarks").glob("*.rst")])
+
+#: A module, and the names that follow it at once: ``web/live.py`` ``Tail._go_on``.
+_MODULE: Final = re.compile(r"``([a-z0-9_/]+\.py)``((?:\s+``[A-Za-z_.]+``)*)")
+
+
+class PageTests(SynchronousTestCase):
+    def test_relative_links_lead_to_files(self) -> None:
+        links = [
+            (page, target)
+            for page in PAGES
+            for target in re.findall(r"`[^`]+ <([^>]+)>`_", page.read_text())
+            if "://" not in target
+        ]
+        self.assertGreater(len(links), 20)
+        for page, target in links:
+            self.assertTrue((page.parent / target).exists(), f"{page.name}: {target}")
+
+
+class MapTests(SynchronousTestCase):
+    """``one-append.rst`` is the map of the code."""
+
+    def test_every_module_and_name_of_the_map_exists(self) -> None:
+        found = _MODULE.findall((ROOT / "docs" / "one-append.rst").read_text())
+        self.assertGreater(len(found), 40)
+        for path, names in found:
+            module = SERVER / path
+            self.assertTrue(module.exists(), path)
+            source = module.read_text()
+            for name in re.findall(r"``([A-Za-z_.]+)``", names):
+                for part in name.split("."):
+                    self.assertRegex(
+                        source, rf"(?m)^\s*(?:async def|def|class) {part}\b|^{part}\b.*=", f"{path}: {name}"
+                    )
+
+    def test_each_half_has_at_most_fifteen_lines(self) -> None:
+        text = (ROOT / "docs" / "one-append.rst").read_text()
+        for half in ("Half one", "Half two"):
+            steps = text.partition(half)[2].partition("\n1. ")[2].partition("\n\n")[0]
+            self.assertLessEqual(len(steps.splitlines()), 15, half)
