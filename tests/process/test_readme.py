@@ -1,0 +1,58 @@
+"""The first session of the README, followed to the letter."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.daemon import CHECKOUT, Daemon
+from tests.support.programs import program
+
+#: The creation time of a stream, which is the first half of its offsets, and the cursor of its tails.
+_INCARNATION = "1795472569642189"
+_CURSOR = "3352028"
+
+
+def commands_of_session() -> list[tuple[str, list[str]]]:
+    """Return the commands of the session, each with the lines that it prints by the page."""
+    text = (CHECKOUT / "README.rst").read_text().partition("A first session\n")[2].partition("\n\n\n")[0]
+    commands: list[tuple[str, list[str]]] = []
+    for line in re.findall(r"(?m)^    (.*)$", text):
+        if line.startswith("$ "):
+            commands.append((line[2:], []))
+        else:
+            commands[-1][1].append(line)
+    return commands
+
+
+class SessionTests(SynchronousTestCase):
+    def test_each_command_prints_what_the_page_says(self) -> None:
+        program("curl")
+        commands = commands_of_session()
+        self.assertGreater(len(commands), 7)
+        incarnation = _INCARNATION
+        with Daemon() as daemon:
+            for command, expected in commands:
+                local = command.replace("localhost:4437", f"127.0.0.1:{daemon.port}").replace(_INCARNATION, incarnation)
+                # A tail is left after a second.
+                ended = subprocess.run(
+                    ["bash", "-c", local.replace("curl -N", "curl -sN -m 1").replace("curl ", "curl -sS ", 1)],
+                    capture_output=True,
+                    text=True,
+                    timeout=30,
+                    check=False,
+                )
+                if found := re.search(r"(?m)^Stream-Next-Offset: (\d{16})_", ended.stdout):
+                    incarnation = found[1]
+                printed = ended.stdout.replace(incarnation, _INCARNATION).replace(
+                    f"127.0.0.1:{daemon.port}", "localhost:4437"
+                )
+                printed = re.sub(r'"streamCursor":"\d+"', f'"streamCursor":"{_CURSOR}"', printed)
+                self.assertNotIn('"status":4', printed, command)
+                if "-i" in command:
+                    for line in expected:
+                        self.assertIn(line, printed.splitlines(), command)
+                else:
+                    self.assertEqual([line for line in printed.splitlines() if line], expected, command)
