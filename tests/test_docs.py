@@ -12,6 +12,9 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 SERVER: Final = ROOT / "durable_streams" / "server"
 PAGES: Final = sorted([*ROOT.glob("*.rst"), *(ROOT / "docs").glob("*.rst"), *(ROOT / "benchmarks").glob("*.rst")])
 
+#: Pages whose first sentence says something else.
+_WITHOUT_READER: Final = frozenset({"README.rst", "NEWS.rst", "docs/embedding.rst", "docs/tls.rst"})
+
 #: A module, and the names that follow it at once: ``web/live.py`` ``Tail._go_on``.
 _MODULE: Final = re.compile(r"``([a-z0-9_/]+\.py)``((?:\s+``[A-Za-z_.]+``)*)")
 
@@ -27,6 +30,13 @@ class PageTests(SynchronousTestCase):
         self.assertGreater(len(links), 20)
         for page, target in links:
             self.assertTrue((page.parent / target).exists(), f"{page.name}: {target}")
+
+    def test_pages_begin_with_whom_they_are_for(self) -> None:
+        pages = [page for page in PAGES if str(page.relative_to(ROOT)) not in _WITHOUT_READER]
+        self.assertGreater(len(pages), 8)
+        for page in pages:
+            first = page.read_text().split("\n\n")[1]
+            self.assertRegex(first.replace("\n", " "), r"^This page is for ", page.name)
 
 
 class MapTests(SynchronousTestCase):
