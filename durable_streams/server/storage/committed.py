@@ -261,10 +261,9 @@ class CommittedStorage(Ranges[K]):
         if tail - start > limit:
             end = start + limit
             if whole:
-                more = self._end_of_whole(stream, start, limit) - end
-                if more < 0:
-                    end += more
-                    more = 0
+                whole_end = self._end_of_whole(stream, start, limit)
+                more = max(0, whole_end - end)
+                end = min(end, whole_end)
         return Chunk(facts, start, self._bytes_between(stream, start, end), tail, stream.shown_closed, more)
 
     def _read_range(self, name: str, facts: StreamFacts, start: int, end: int) -> bytes:

@@ -127,10 +127,9 @@ class MemoryStorage(Catalogue[_Stream]):
         if tail - start > limit:
             end = start + limit
             if whole:
-                more = self._end_of_whole(stream, start, limit) - end
-                if more < 0:
-                    end += more
-                    more = 0
+                whole_end = self._end_of_whole(stream, start, limit)
+                more = max(0, whole_end - end)
+                end = min(end, whole_end)
         return Chunk(facts, start, stream.range(start, end), tail, stream.closed, more)
 
     def read_range(self, facts: StreamFacts, start: int, end: int) -> bytes:

@@ -42,12 +42,11 @@ class WritingOrigins:
         origin = request.headers.get(b"origin")
         if self.any or origin is None or origin in self._allowed:
             return
+        own = request.caller.origin(request.headers.get(b"host"))
+        if origin.lower().startswith(b"https:") and own.startswith(b"http:"):
+            own = b"https:" + own.removeprefix(b"http:")
         page = _parts(origin)
-        own = _parts(request.caller.origin(request.headers.get(b"host")))
-        if page is not None and own is not None and (page[0], own[0]) == (b"https", b"http"):
-            # The port of https is the usual one then.
-            own = _parts(request.caller.origin(request.headers.get(b"host")).replace(b"http://", b"https://", 1))
-        if page is None or own is None or page != own:
+        if page is None or page != _parts(own):
             raise OriginNotAllowed(
                 "A page of this origin may not change streams. Add its origin to http.cors_origins if it should."
             )

@@ -120,9 +120,7 @@ def refusal_of(connection: sqlite3.Connection) -> tuple[str, str] | None:
     """
     if is_empty(connection):
         return None
-    application, version = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-    )
+    application, version = _stamp(connection)
     if application != _APPLICATION:
         return "It is another program's.", "Move it away, and restore the server's own from a backup."
     return _other_format(version)
@@ -134,12 +132,18 @@ def check_format(connection: sqlite3.Connection) -> None:
 
     :raises StorageError: it is in another one, which does not mean that it is damaged.
     """
-    application, version = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-    )
+    application, version = _stamp(connection)
     other = None if application != _APPLICATION else _other_format(version)
     if other is not None:
         raise StorageError(" ".join(other))
+
+
+def _stamp(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return whose a database says that it is, and in which format."""
+    application, version = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
+    return application, version
 
 
 def _other_format(version: int) -> tuple[str, str] | None:
