@@ -81,6 +81,10 @@ class SectionTests(SynchronousTestCase):
             self.assertIn(next(iter(values)), str(error))
             self.assertIn("Settings.from_mapping", str(error))
 
+    def test_the_type_error_hides_secrets(self) -> None:
+        values: dict[str, Any] = {"listen": "ours:password=hush"}
+        self.assertNotIn("hush", str(self.assertRaises(TypeError, ServerSettings, **values)))
+
 
 class WarningTests(TestCase):
     def test_a_program_that_serves_the_pages_of_every_site_is_warned(self) -> None:

@@ -7,6 +7,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from msgspec import Struct
 
+from .showing import shown
+
 
 class Section(Struct, frozen=True):
     """
@@ -20,7 +22,7 @@ class Section(Struct, frozen=True):
             value = getattr(self, name)
             if not _fits(value, kind):
                 raise TypeError(
-                    f"{type(self).__name__}: {name} must be {_described(kind)}, not {value!r}. "
+                    f"{type(self).__name__}: {name} must be {_described(kind)}, not {shown(value)}. "
                     "Settings.from_mapping() takes plain dictionaries."
                 )
 
