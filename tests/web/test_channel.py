@@ -223,6 +223,17 @@ class PipeliningTests(ChannelTestCase):
         self.assertEqual(peer.unread_by_server, 0)
         self.assert_ends_politely(peer)
 
+    def test_a_client_that_sends_a_large_body_before_it_reads_sees_the_refusal(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(request("POST", BASE + "a", {"Content-Type": "text/plain", "Content-Length": "90000000"}))
+        for _ in range(240):
+            peer.send(b"x" * 65_536)
+        self.assertEqual((peer.statuses, peer.unread_by_server), ([413], 0))
+        for _ in range(40):
+            peer.send(b"x" * 65_536)
+        self.assertGreater(peer.unread_by_server, 0)
+
     def test_a_client_that_leaves_takes_its_requests_along(self) -> None:
         offset = self.front.create("a")
         peer = self.front.connect()

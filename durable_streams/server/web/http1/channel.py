@@ -22,7 +22,7 @@ from ..requests import StreamRequest, read_view
 from ..telemetry import request_id
 from ..wire import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, STATUS_LINES, has_length
 from .intake import Asked, Intake
-from .outlet import LINGER, MAX_DISCARDED, Outlet, Transport, close_socket
+from .outlet import LINGER, MAX_DISCARDED, MAX_DISCARDED_PLAIN, Outlet, Transport, close_socket
 
 if TYPE_CHECKING:
     from ..connections import ChannelFactory
@@ -184,7 +184,7 @@ class StreamChannel(Protocol):
     def _discard(self, size: int) -> None:
         """Throw away what comes after the end, and read no more when that is much."""
         self._discarded += size
-        if self._discarded > MAX_DISCARDED:
+        if self._discarded > (MAX_DISCARDED_PLAIN if self._outlet.direct else MAX_DISCARDED):
             self.transport.pauseProducing()
 
     def _feed_rest(self) -> None:

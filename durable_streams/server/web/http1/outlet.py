@@ -88,9 +88,11 @@ def is_direct(transport: Transport) -> bool:
 
 
 #: How long, in seconds, a client is still read after the last byte was sent, so that it gets to see that; and how many
-#: bytes of what it sends are thrown away before nothing more is read.
+#: bytes of what it sends are thrown away before nothing more is read. Over TLS each byte has to be decrypted. A plain
+#: socket is read for longer, since a client may send a body that is over the limit before it reads the refusal.
 LINGER: Final = 2
 MAX_DISCARDED: Final = 1_048_576
+MAX_DISCARDED_PLAIN: Final = 16_777_216
 
 
 def close_socket(transport: Transport) -> None:
