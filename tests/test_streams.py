@@ -35,11 +35,11 @@ class BrokenStorage(MemoryStorage):
     closed = 0
     swept = 0
 
-    def sweep(self, now: float, most: int) -> int | Deferred[int]:  # type: ignore[override]
+    def sweep(self, now: float, max_count: int) -> int | Deferred[int]:  # type: ignore[override]
         self.swept += 1
         if self.sweep_fails:
             raise Unavailable("no disk")
-        return self.slow_sweep or super().sweep(now, most)
+        return self.slow_sweep or super().sweep(now, max_count)
 
     def close(self) -> Deferred[None] | None:  # type: ignore[override]
         self.closed += 1

@@ -1,8 +1,8 @@
-"""The contracts between the parts.
+"""The interfaces between the storage, the service and the commit listener.
 
-A storage answers *now or later*: a method returns its outcome, or a Deferred of it when a disk or a network is in the
-way. Errors come the same two ways, raised or as the Deferred's failure. (An outcome that is at hand costs nothing that
-way, and a fired Deferred with one callback a tenth of all that an append costs.)
+A storage method that returns :data:`NowOrLater` returns its result, or a Deferred of it if it has to wait for a disk or
+a network. Errors are raised, or are the Deferred's failure. Results that are at hand are not wrapped, because a fired
+Deferred with one callback costs about 10 % of an append.
 """
 
 from __future__ import annotations
@@ -27,85 +27,85 @@ from .model import (
 
 T = TypeVar("T")
 
-#: An outcome, or a Deferred of it.
+#: A result, or a Deferred of it.
 NowOrLater: TypeAlias = "T | Deferred[T]"
 
 
 async def settle(outcome: NowOrLater[T]) -> T:
-    """Wait for an outcome, if there is anything to wait for."""
+    """Return a result; await it first if it is a Deferred."""
     return await outcome if isinstance(outcome, Deferred) else outcome
 
 
 class ICommitListener(Interface):
-    """Whoever wants to hear that a stream has changed."""
+    """A listener that is notified of each committed change of a stream."""
 
     def committed(name: str) -> None:
         """
-        A stream's bytes, closure or existence changed, and the change is as durable as the storage makes it.
+        Note that a stream's bytes, closure or existence changed, and that the change is committed.
 
-        It carries no data: who cares reads again from where they were. It may come more than once for one change,
-        once for many, and for a change that another node made. It must return at once and not raise.
+        The call carries no data: readers read again from their own offset. One change may be announced more than once,
+        several changes once, and changes made by another node are announced too. This must return at once and must not
+        raise.
         """
 
 
 class IStorage(Interface):
     """
-    Streams, kept.
+    A store of streams.
 
     Each method is one atomic step for its stream, and for the sources and forks that it changes with it: what it checks
-    still holds when it writes. An answer comes when what it says is as durable as the storage makes it, and that goes
-    for refusals too: who is told of a duplicate or of a closed stream was told of something that a crash does not take
-    back. To cancel a Deferred gives up the answer, never the write.
+    still holds when it writes. A result is given when the state that it reports is committed, as durably as the storage
+    can. That includes rejections: a crash does not take back the state on which a duplicate or a closed stream was
+    reported. Cancelling a returned Deferred discards the result, not the write.
 
-    ``now`` is the time of the request in seconds since 1970, by a steady clock: it never goes back, and passes as the
-    monotonic clock does. The wall clock's time is ``now`` plus the offset of :meth:`set_wall_offset`. Stream-TTL and
-    other intervals go by ``now``; Stream-Expires-At, ids and stored times go by the wall clock. A stream whose lifetime
-    is over by then is not there any more. Re-creating an existing stream, forking it, or a rejected append does not
-    renew its TTL.
+    ``now`` is the time of the request, in seconds since 1970, by a steady clock: it advances with the monotonic clock
+    and is never set back. The wall clock's time is ``now`` plus the offset of :meth:`set_wall_offset`. Stream-TTL and
+    other intervals use ``now``; Stream-Expires-At, ids and stored times use the wall clock. A stream that has expired
+    at that time does not exist. Re-creating an existing stream, forking it, or a rejected append does not renew its
+    TTL (PROTOCOL section 5.1).
 
-    All methods raise :exc:`.errors.Unavailable` and :exc:`.errors.InsufficientStorage` when the storage can't do its
-    work.
+    All methods raise :exc:`.errors.Unavailable` if the storage cannot work at the moment, and
+    :exc:`.errors.InsufficientStorage` if the disk is full or a limit of numbers is reached.
     """
 
-    def take_up() -> None:
+    def load() -> None:
         """
-        Take up what is kept, which may block for long.
+        Load the data directory. May block for a long time.
 
-        It may be called in any thread, while nothing else is asked for. Again, it does nothing.
+        It may be called in any thread, as long as no other method runs. If the data is loaded already, it does nothing.
 
-        :raises StorageError: it can't be taken up; the message says why, and what to do.
+        :raises StorageError: the data cannot be loaded; the message says why and what to do.
         """
 
     def open() -> None:
         """
-        Be ready for everything else.
+        Start the storage: load it if :meth:`load` was not called, then start background work such as checkpoints.
 
-        Take up what is kept, unless that was done, and begin with what goes on by itself, such as checkpoints. Again,
-        it does nothing.
+        If the storage is open already, it does nothing.
 
-        :raises StorageError: it can't be taken up; the message says why, and what to do.
+        :raises StorageError: the data cannot be loaded; the message says why and what to do.
         """
 
     def obstacle() -> str | None:
         """
-        Say in a sentence what keeps it from taking writes until it is opened again; None, when nothing does.
+        Return why the storage refuses writes until it is opened again, as a sentence for operators, or None.
         """
 
     def figures() -> StorageFigures:
         """
-        Say how much there is, as far as is known at once; it is asked for every few seconds.
+        Return the numbers of streams, bytes and commits. It is called every few seconds and must not block.
         """
 
     def listen(listener: ICommitListener) -> None:
         """
-        Announce every commit from now on to ``listener``, and to no other, in the thread that called this.
+        Notify ``listener`` of every commit from now on, in the thread that called this. It replaces the one before.
         """
 
     def set_wall_offset(offset: float) -> None:
         """
-        Set how many seconds the wall clock is ahead of ``now`` from now on; 0 until this is called.
+        Set by how many seconds the wall clock is ahead of ``now``; 0 until this is called.
 
-        It is called in the thread that calls everything else, before the storage is opened if it is not 0 then, and
+        It is called in the thread that calls the other methods: before :meth:`open` if the offset is not 0 then, and
         each time the wall clock is set.
         """
 
@@ -113,107 +113,113 @@ class IStorage(Interface):
         name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None = None
     ) -> NowOrLater[Created]:
         """
-        Make a stream, or find the one that is there with the same configuration (PROTOCOL sections 4.2 and 5.1).
+        Create a stream, or return the existing one if its configuration is the same (PROTOCOL sections 4.2 and 5.1).
 
-        :param body: the first content as it came, to be brought into the wire form of the stream's type
-            (:func:`.protocol.messages.first_data`), which a fork may have from its source; not looked at when the
+        :param body: the initial content as received. The storage converts it to the wire form of the stream's content
+            type (:func:`.protocol.messages.first_data`), which a fork may have from its source. It is ignored if the
             stream exists.
-        :param point: the result of the search that the last attempt raised; ignored for another fork or source stream.
-        :raises LongSearch: the fork's position takes a search of more than some milliseconds. Nothing was changed.
-            Finish the search, and call this again with its result. A storage need not raise it.
-        :raises StreamExists: it is there, with another configuration.
-        :raises PathBlocked: a deleted stream with forks has the name.
-        :raises StreamNotFound: the source of the fork is not there.
-        :raises ForkFromDeleted: the source of the fork was deleted.
-        :raises ContentTypeMismatch: the fork has another type than its source.
-        :raises InvalidRequest: the fork's offset or sub-offset is not in the source, or the content type is none.
+        :param point: the result of the search of the previous :exc:`.LongSearch`. It is ignored if the fork or its source
+            stream is another one.
+        :raises LongSearch: finding the fork's position takes more than some milliseconds. Nothing was changed: finish
+            the search, and call this again with its result. A storage need not raise it.
+        :raises StreamExists: a stream of this name exists with another configuration.
+        :raises PathBlocked: a deleted stream that still has forks has the name.
+        :raises StreamNotFound: the fork's source does not exist.
+        :raises ForkFromDeleted: the fork's source was deleted.
+        :raises ContentTypeMismatch: the fork's content type is not its source's.
+        :raises InvalidRequest: the fork's offset or sub-offset is not in the source, or the content type is malformed.
         :raises InvalidJson: the stream is in JSON mode, and the body is not JSON.
-        :raises StreamFull: the stream's limit is reached.
-        :raises StorageFull: the limit of all streams is reached.
+        :raises StreamFull: the body is larger than a stream may be.
+        :raises StorageFull: the limit of all streams together is reached.
         """
 
     def append(name: str, append: Append, now: float) -> NowOrLater[Appended]:
         """
-        Append, close, or both, in one step with the writer's state and Stream-Seq (PROTOCOL sections 5.2 and 5.3).
+        Append data, close the stream, or both; update the writer's state and Stream-Seq in the same atomic step.
 
-        :raises StreamNotFound: there is no such stream.
-        :raises StreamGone: it was deleted and has forks.
-        :raises StreamClosed: it is closed.
-        :raises ContentTypeMismatch: the data has another type than the stream.
-        :raises SequenceConflict: Stream-Seq is not greater than the last.
-        :raises WriterFenced: the writer's epoch is stale.
-        :raises WriterGap: the writer's sequence number leaves some out.
-        :raises InvalidRequest: a writer's new epoch does not begin at 0.
-        :raises StreamFull: the stream's limit is reached.
-        :raises StorageFull: the limit of all streams is reached.
+        PROTOCOL sections 5.2 and 5.3.
+
+        :raises StreamNotFound: the stream does not exist.
+        :raises StreamGone: the stream was deleted and still has forks.
+        :raises StreamClosed: the stream is closed.
+        :raises ContentTypeMismatch: the data's content type is not the stream's.
+        :raises SequenceConflict: Stream-Seq is not greater than that of the last append.
+        :raises WriterFenced: the writer's epoch is older than the one that the stream has recorded.
+        :raises WriterGap: the writer's sequence number is not the next one.
+        :raises InvalidRequest: a writer's new epoch does not begin at sequence number 0.
+        :raises StreamFull: the stream would exceed its limit.
+        :raises StorageFull: all streams together would exceed their limit.
         """
 
     def read(
         name: str, offset: Offset, limit: int, now: float, whole: bool = False, renew: bool = True
     ) -> NowOrLater[Chunk]:
         """
-        Read from an offset; one inside an append is read from that append's start, one past the tail from the tail.
+        Read at most ``limit`` bytes from an offset (PROTOCOL sections 5.6 and 8).
 
-        :param limit: how many bytes at the most.
-        :param whole: end at the end of an append. If already the first append is longer than ``limit``, return its
-            first ``limit`` bytes, and in :attr:`.Chunk.more` the number of those that are left for :meth:`read_range`.
-        :param renew: whether this counts as use for a sliding lifetime.
-        :raises StreamNotFound: there is no such stream.
-        :raises StreamGone: it was deleted and has forks.
-        :raises OffsetGone: the offset is of an earlier stream of the name.
-        :raises InvalidOffset: the offset is of no stream of the name.
-        :raises DataDamaged: an append that would be read is not as it was written.
+        An offset inside an append reads from that append's start, one past the tail from the tail.
+
+        :param limit: the maximum number of bytes.
+        :param whole: if true, end at the end of an append. If the first append alone is longer than ``limit``, return
+            its first ``limit`` bytes, and in :attr:`.Chunk.more` the number of its remaining bytes, to be read with
+            :meth:`read_range`.
+        :param renew: whether this read renews the stream's TTL.
+        :raises StreamNotFound: the stream does not exist.
+        :raises StreamGone: the stream was deleted and still has forks.
+        :raises OffsetGone: the offset belongs to an earlier stream of this name.
+        :raises InvalidOffset: no stream of this name ever had the offset.
+        :raises DataDamaged: the checksum of an append in the range does not match.
         """
 
     def read_range(facts: StreamFacts, start: int, end: int) -> NowOrLater[bytes]:
         """
-        Read the bytes from ``start`` to ``end``, both of them positions that a read of this stream has shown to exist.
+        Read the bytes from position ``start`` to ``end``, both known to exist from an earlier read of this stream.
 
         :raises StreamNotFound: the stream was deleted meanwhile.
-        :raises DataDamaged: an append that these bytes belong to is not as it was written.
+        :raises DataDamaged: the checksum of an append in the range does not match.
         """
 
     def status(name: str, now: float) -> NowOrLater[StreamStatus]:
         """
-        Describe a stream; no use of it as lifetimes count.
+        Return a stream's metadata without renewing its TTL (PROTOCOL section 5.5).
 
-        :raises StreamNotFound: there is no such stream.
-        :raises StreamGone: it was deleted and has forks.
+        :raises StreamNotFound: the stream does not exist.
+        :raises StreamGone: the stream was deleted and still has forks.
         """
 
     def delete(name: str, now: float) -> NowOrLater[None]:
         """
-        Delete a stream; one that has forks keeps its data for them, and its name, until the last of them is gone.
+        Delete a stream (PROTOCOL section 5.4). If it has forks, its data and name are kept until the last fork is gone.
 
-        :raises StreamNotFound: there is no such stream.
-        :raises StreamGone: it was deleted before and has forks.
+        :raises StreamNotFound: the stream does not exist.
+        :raises StreamGone: the stream was deleted before and still has forks.
         """
 
     def renew(name: str, now: float) -> None:
         """
-        Count as use for a sliding lifetime what shows in no other call: a reader that waits.
+        Renew a stream's TTL, for a reader that waits and makes no other call. If there is no such stream, do nothing.
 
-        Nothing, if the stream is not there. A storage may record this, and what a read renews, late, if it counts every
-        stream as used when it is opened again: no stream is over because a renewal was forgotten.
+        A storage may record this renewal, and that of a read, late or not at all if it renews the TTL of every stream
+        when it is opened. So a restart never expires a stream early.
         """
 
-    def sweep(now: float, most: int) -> NowOrLater[int]:
+    def sweep(now: float, max_count: int) -> NowOrLater[int]:
         """
-        Remove expired streams, ``most`` of them at the most, and say how many.
+        Remove at most ``max_count`` expired streams, and return how many were removed.
         """
 
     def statuses(now: float, after: str = "", max_count: int = 1000) -> NowOrLater[list[StreamStatus]]:
         """
-        Describe a page of all streams, in the order of their names.
+        Return the metadata of at most ``max_count`` streams, in the order of their names.
 
-        The time that it takes grows with ``max_count``, not with the number of streams. Each page is a state of its
-        own: a stream that is created or deleted between two of them is listed or not.
+        The call's duration grows with ``max_count``, not with the number of streams. Each page is its own snapshot: a
+        stream that is created or deleted between two pages may be listed or not.
 
-        :param after: the last name of the page before; the first page has the first names.
-        :param max_count: how many streams at the most. If there are fewer, there are no more after them.
+        :param after: the last name of the previous page; empty for the first page.
+        :param max_count: the page's size. A shorter page is the last one.
         """
 
     def close() -> NowOrLater[None]:
         """
-        Finish what was accepted and let go of every resource. Nothing is called after it.
+        Complete all accepted writes and release every resource. No method is called after it.
         """

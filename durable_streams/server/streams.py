@@ -1,4 +1,4 @@
-"""The service that all callers use: a storage, who waits on it, and what expires; one method an operation."""
+"""The stream service: a storage, the readers that wait on it, and the removal of expired streams."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from .protocol.forks import LongSearch
 from .run_queue import RunQueue
 from .waiting import Waiting
 
-#: How often expired streams are looked for, in seconds, and how many are removed before others get their turn.
+#: The interval between sweeps for expired streams, in seconds, and how many streams one step of a sweep removes.
 SWEEP_INTERVAL = 0.5
 SWEEP_AT_ONCE = 100
 
-#: By how many seconds the wall clock and the steady clock may seem to differ because they are read one after the other.
+#: The wall clock's offset is updated when it changes by more than this, in seconds; less is noise of two clock reads.
 _CLOCK_NOISE = 0.001
 
 _log = Logger()
 
 
-class _Shut:
-    """What stands for a storage until it is open."""
+class _ClosedStorage:
+    """The storage of a service that is not started: every operation raises :exc:`.Unavailable`."""
 
     def obstacle(self) -> str:
-        return "The storage is not open yet: the service is not started, or still takes up what is kept. Wait for it."
+        return "The storage is not open yet: the service is not started or still loads its data. Retry later."
 
     def __getattr__(self, name: str) -> Any:
         raise Unavailable(self.obstacle())
@@ -55,13 +55,15 @@ class _Shut:
 
 class Streams(Service):
     """
-    A storage in service. Until it is open, everything is refused with :exc:`.Unavailable`.
+    The service that all callers use, one method for each operation.
 
-    :param clock: the reactor, or a Clock (:func:`.clock_of`). Lifetimes and waking go by its ``seconds()``, dates by
-        its wall clock.
-    :param turns: None for a run queue on ``clock``.
-    :ivar turns: the run queue of everything that many clients have done at a time.
-    :ivar draining: the service is about to stop, so nobody is to wait any longer.
+    Until it is started, every operation raises :exc:`.Unavailable`.
+
+    :param clock: the reactor, or a Clock (:func:`.clock_of`). Lifetimes and wake-ups use its ``seconds()``, dates its
+        wall clock.
+    :param turns: None for a new run queue on ``clock``.
+    :ivar turns: the run queue for work that many clients cause at the same time.
+    :ivar draining: whether the service is stopping, so that readers must not wait any longer.
     """
 
     name = "streams"
@@ -71,8 +73,8 @@ class Streams(Service):
         self._clock = clock = clock_of(clock)
         self.turns = RunQueue(clock) if turns is None else turns
         self._owned = storage
-        self._storage: IStorage = _Shut()  # type: ignore[assignment]
-        self._taking_up: threading.Thread | None = None
+        self._storage: IStorage = _ClosedStorage()  # type: ignore[assignment]
+        self._loading: threading.Thread | None = None
         self._now = clock.seconds
         self._wall_offset = 0.0
         self._unswept_for = ""
@@ -83,44 +85,44 @@ class Streams(Service):
         storage.listen(self._waiting)
 
     def obstacle(self) -> str | None:
-        """Say what keeps the storage from taking writes; None when nothing does."""
+        """Return why writes are refused, as a sentence for operators, or None; see :meth:`.IStorage.obstacle`."""
         return self._storage.obstacle()
 
     def figures(self) -> StorageFigures:
-        """Say how much the storage has; see :meth:`.IStorage.figures`."""
+        """Return the storage's figures; see :meth:`.IStorage.figures`."""
         return self._owned.figures()
 
-    def take_up(self, patience: float, reactor: Any) -> Deferred[None]:
+    def load(self, patience: float, reactor: Any) -> Deferred[None]:
         """
-        Have the storage taken up in a thread, and the service started after it; requests are refused meanwhile.
+        Load the storage in a thread, then start the service. Requests are refused until then.
 
-        :param patience: for how many seconds the caller is kept waiting for it. What a small storage has, or why it
-            can't be opened, is known by then.
-        :returns: fires when the service is started; fails with what :meth:`.IStorage.take_up` raises.
+        :param patience: for how many seconds this call blocks for the thread. A small storage is loaded, or has failed
+            to load, within that time.
+        :returns: fires when the service is started; fails with what :meth:`.IStorage.load` raises.
         """
         done: Deferred[None] = Deferred()
         failures: list[Failure] = []
 
         def work() -> None:
             try:
-                self._owned.take_up()
+                self._owned.load()
             except BaseException:
                 failures.append(Failure())
-            reactor.callFromThread(self._taken_up, done, failures)
+            reactor.callFromThread(self._loaded, done, failures)
 
-        self._taking_up = threading.Thread(target=work, name="opening", daemon=True)
-        self._taking_up.start()
-        self._taking_up.join(patience)
-        if not self._taking_up.is_alive():
-            self._taken_up(done, failures)
+        self._loading = threading.Thread(target=work, name="opening", daemon=True)
+        self._loading.start()
+        self._loading.join(patience)
+        if not self._loading.is_alive():
+            self._loaded(done, failures)
         return done
 
-    def _taken_up(self, done: Deferred[None], failures: list[Failure]) -> None:
-        if self._taking_up is None:
+    def _loaded(self, done: Deferred[None], failures: list[Failure]) -> None:
+        if self._loading is None:
             return
-        self._taking_up = None
+        self._loading = None
         if self.draining:
-            # Nobody waits for it any more.
+            # The service was stopped meanwhile, and could not close the storage while it loaded.
             self._owned.close()
         elif failures:
             done.errback(failures[0])
@@ -130,7 +132,7 @@ class Streams(Service):
 
     def startService(self) -> None:
         """
-        Open the storage, which may take some seconds, and begin to look for what expires.
+        Open the storage, which may block for some seconds, and start the sweeps for expired streams.
 
         :raises Exception: what :meth:`.IStorage.open` raises.
         """
@@ -141,7 +143,7 @@ class Streams(Service):
         self._sweeping.start(SWEEP_INTERVAL, now=False)
 
     def drain(self) -> None:
-        """Send everybody home who waits, and let nobody wait from now on."""
+        """Wake all waiting readers, and let no reader wait from now on."""
         self.draining = True
         self._waiting.wake_all()
 
@@ -153,14 +155,14 @@ class Streams(Service):
         return maybeDeferred(self._close)
 
     async def _close(self) -> None:
-        # What is still being taken up can't be closed; it has promised nothing to anybody.
-        if self._taking_up is None:
+        # A storage that still loads cannot be closed yet. It has acknowledged nothing, so nothing is lost.
+        if self._loading is None:
             await settle(self._owned.close())
 
     # Operations
 
     def create(self, name: str, config: StreamConfig, body: bytes) -> NowOrLater[Created]:
-        """Make a stream or find it; see :meth:`.IStorage.create`. Where a fork diverges is searched for in slices."""
+        """Create a stream, or return the existing one; see :meth:`.IStorage.create`. Long searches run in slices."""
         if config.fork is None:
             return self._storage.create(name, config, body, self._now())
         try:
@@ -174,7 +176,7 @@ class Streams(Service):
     async def _create_fork(
         self, name: str, config: StreamConfig, body: bytes, fork: Fork, attempt: Deferred[Created]
     ) -> Created:
-        """Wait for an attempt; search where the fork diverges, and attempt it again, as often as the storage asks."""
+        """Await the first attempt; for each :exc:`.LongSearch`, finish the search in slices and try again."""
         point = None
         while True:
             try:
@@ -187,24 +189,24 @@ class Streams(Service):
             try:
                 result = await self.turns.finish(steps)
             except InvalidRequest as refusal:
-                # The storage refuses it if the source stream is still the same, and its append is committed.
+                # The next attempt rejects it if the source is still the same stream and its append is committed.
                 result = str(refusal)
             point = ForkPoint(fork, source_id, result)
 
     def append(self, name: str, append: Append) -> NowOrLater[Appended]:
-        """Append, close, or both; see :meth:`.IStorage.append`."""
+        """Append data, close the stream, or both; see :meth:`.IStorage.append`."""
         return self._storage.append(name, append, self._now())
 
     def read(self, name: str, offset: Offset, limit: int, whole: bool = False, renew: bool = True) -> NowOrLater[Chunk]:
-        """Read up to ``limit`` bytes; see :meth:`.IStorage.read`."""
+        """Read at most ``limit`` bytes; see :meth:`.IStorage.read`."""
         return self._storage.read(name, offset, limit, self._now(), whole, renew)
 
     def read_range(self, facts: StreamFacts, start: int, end: int) -> NowOrLater[bytes]:
-        """Read on where a read ended; see :meth:`.IStorage.read_range`."""
+        """Read a range of positions that an earlier read returned; see :meth:`.IStorage.read_range`."""
         return self._storage.read_range(facts, start, end)
 
     def status(self, name: str) -> NowOrLater[StreamStatus]:
-        """Describe a stream; see :meth:`.IStorage.status`."""
+        """Return a stream's metadata; see :meth:`.IStorage.status`."""
         return self._storage.status(name, self._now())
 
     def delete(self, name: str) -> NowOrLater[None]:
@@ -212,7 +214,7 @@ class Streams(Service):
         return self._storage.delete(name, self._now())
 
     def statuses(self, after: str = "", max_count: int = 1000) -> NowOrLater[list[StreamStatus]]:
-        """Describe a page of all streams; see :meth:`.IStorage.statuses`."""
+        """Return the metadata of a page of streams; see :meth:`.IStorage.statuses`."""
         return self._storage.statuses(self._now(), after, max_count)
 
     # Waiting
@@ -222,13 +224,13 @@ class Streams(Service):
         self._waiting.watch(name, wake)
 
     def unwatch(self, name: str, wake: Callable[[], None]) -> None:
-        """Take back a :meth:`watch`."""
+        """Cancel a :meth:`watch`."""
         self._waiting.unwatch(name, wake)
 
     # Lifetimes
 
     def _follow_wall_clock(self) -> None:
-        """Tell the storage how far the wall clock is from the time that requests are given."""
+        """Pass the wall clock's offset to the storage if it has changed."""
         offset = self._clock.wall() - self._now()
         step = offset - self._wall_offset
         if abs(step) > _CLOCK_NOISE:
@@ -236,13 +238,13 @@ class Streams(Service):
             self._owned.set_wall_offset(offset)
             if abs(step) > STEP and self.running:
                 _log.warn(
-                    "The system's clock was set by {step:+.3f} s. Timeouts and Stream-TTL go on as before; "
-                    "Stream-Expires-At follows the new time.",
+                    "The system's clock was set by {step:+.3f} s. Timeouts and Stream-TTL are not affected; "
+                    "Stream-Expires-At uses the new time.",
                     step=step,
                 )
 
     async def _sweep(self) -> None:
-        """Remove expired streams. A stream that a reader waits on is in use (PROTOCOL section 5.1, Stream-TTL)."""
+        """Remove expired streams. A waiting reader renews its stream's TTL (PROTOCOL section 5.1, Stream-TTL)."""
         self._follow_wall_clock()
         now = self._now()
         try:
@@ -252,9 +254,9 @@ class Streams(Service):
                 await deferLater(self._clock, 0)
             self._unswept_for = ""
         except StreamsError as error:
-            # A disk that is full or has failed stays so for a while, and is not news each time.
+            # A full or failed disk causes the same error at each sweep: log it once.
             if self._unswept_for != str(error):
                 self._unswept_for = str(error)
-                _log.warn("Removing expired streams failed and is tried again: {reason}", reason=error)
+                _log.warn("Removing expired streams failed and will be retried: {reason}", reason=error)
         except Exception:
-            _log.failure("Removing expired streams failed and is tried again.")
+            _log.failure("Removing expired streams failed and will be retried.")

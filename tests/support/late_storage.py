@@ -78,8 +78,8 @@ class LateStorage:
     def _cancel(self, _: object) -> None:
         self.cancelled += 1
 
-    def take_up(self) -> None:
-        self._inner.take_up()
+    def load(self) -> None:
+        self._inner.load()
 
     def open(self) -> None:
         self._inner.open()
@@ -121,8 +121,8 @@ class LateStorage:
     def renew(self, name: str, now: float) -> None:
         self._inner.renew(name, now)
 
-    def sweep(self, now: float, most: int) -> Deferred[int]:
-        return self._later("sweep", lambda: self._inner.sweep(now, most))
+    def sweep(self, now: float, max_count: int) -> Deferred[int]:
+        return self._later("sweep", lambda: self._inner.sweep(now, max_count))
 
     def statuses(self, now: float, after: str = "", max_count: int = 1000) -> Deferred[list[StreamStatus]]:
         return self._later("statuses", lambda: self._inner.statuses(now, after, max_count), at_once=True)

@@ -21,10 +21,10 @@ PERMISSION = Path(sys.argv.pop(1))
 class SlowStorage(FileStorage):
     """A storage that waits for the permission to read."""
 
-    def take_up(self) -> None:
+    def load(self) -> None:
         while not PERMISSION.exists():
             time.sleep(0.02)
-        super().take_up()
+        super().load()
 
 
 if __name__ == "__main__":

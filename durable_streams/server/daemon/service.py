@@ -72,7 +72,7 @@ class Daemon(Service):
 
     def start(self) -> Deferred[None]:
         """
-        Bind the ports, if that was not done, and have the storage taken up, in a thread if it takes its time.
+        Bind the ports if that was not done, then load the storage, in a thread if it takes long.
 
         Requests are answered meanwhile: with 503, and ``/readyz`` says why.
 
@@ -83,7 +83,7 @@ class Daemon(Service):
         Service.startService(self)
         _log.info("Listening on {places}.", places=self.listeners.describe())
         self._log_budget()
-        return self.streams.take_up(PATIENCE, self._reactor).addCallbacks(self._serving, self._not_opened)
+        return self.streams.load(PATIENCE, self._reactor).addCallbacks(self._serving, self._not_opened)
 
     def _log_budget(self) -> None:
         budget, wanted = self._budget, self._settings.limits.max_connections

@@ -50,11 +50,11 @@ class CommittedStorage(Ranges[K]):
     # What IStorage asks for
 
     @abstractmethod
-    def take_up(self) -> None:
-        """See :meth:`.IStorage.take_up`."""
+    def load(self) -> None:
+        """See :meth:`.IStorage.load`."""
 
     def open(self) -> None:
-        self.take_up()
+        self.load()
         if not self._begun:
             self._begun = True
             self._begin_by_itself()
@@ -100,8 +100,8 @@ class CommittedStorage(Ranges[K]):
     def renew(self, name: str, now: float) -> None:
         self._renew(name, now)
 
-    def sweep(self, now: float, most: int) -> NowOrLater[int]:
-        return self._attempt(self._sweep_committed, "", now, most)
+    def sweep(self, now: float, max_count: int) -> NowOrLater[int]:
+        return self._attempt(self._sweep_committed, "", now, max_count)
 
     def statuses(self, now: float, after: str = "", max_count: int = 1000) -> NowOrLater[list[StreamStatus]]:
         return self._attempt(self._describe_page, "", now, after, max_count)
@@ -283,11 +283,11 @@ class CommittedStorage(Ranges[K]):
             stream.facts, stream.shown, stream.shown_closed, stream.lifetime, stream.created_at, stream.updated_at
         )
 
-    def _sweep_committed(self, _: str, now: float, most: int) -> NowOrLater[int]:
+    def _sweep_committed(self, _: str, now: float, max_count: int) -> NowOrLater[int]:
         if not self._may_sweep(now):
             return 0
-        self._check_writable(OVERHEAD * most, removal=True)
-        removed = self._sweep(now, most)
+        self._check_writable(OVERHEAD * max_count, removal=True)
+        removed = self._sweep(now, max_count)
         return self._after(lambda: removed) if removed else 0
 
 

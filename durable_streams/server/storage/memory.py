@@ -76,11 +76,11 @@ class MemoryStorage(Catalogue[_Stream]):
     def __init__(self, limits: StorageLimits = StorageLimits()) -> None:  # noqa: B008 (frozen)
         super().__init__(limits, _Stream)
 
-    def take_up(self) -> None:
-        """There is nothing to take up."""
+    def load(self) -> None:
+        """Do nothing: memory has nothing to load."""
 
     def open(self) -> None:
-        """There is nothing to take up."""
+        """Do nothing: memory has nothing to load and no background work."""
 
     def obstacle(self) -> None:
         """Memory does not fail."""
@@ -144,8 +144,8 @@ class MemoryStorage(Catalogue[_Stream]):
     def renew(self, name: str, now: float) -> None:
         self._renew(name, now)
 
-    def sweep(self, now: float, most: int) -> int:
-        return self._sweep(now, most)
+    def sweep(self, now: float, max_count: int) -> int:
+        return self._sweep(now, max_count)
 
     def statuses(self, now: float, after: str = "", max_count: int = 1000) -> list[StreamStatus]:
         return [self._status(stream) for stream in islice(self._present(now, after), max_count)]

@@ -102,11 +102,11 @@ class AcidStorage(Reading):
 
     # Opening and closing
 
-    def take_up(self) -> None:
+    def load(self) -> None:
         """
-        Take up what is in the database.
+        Load the database.
 
-        :raises StorageError: it can't be taken up; the message says why.
+        :raises StorageError: the database cannot be loaded; the message says why and what to do.
         """
         if self._opened:
             return
@@ -119,14 +119,14 @@ class AcidStorage(Reading):
             self._watch = DirectoryWatch(self._disk, self._writer, self._clock, where, self.directory_moved)
             take(self._disk, KIND, VERSION, where, PARTS)
             try:
-                self._take_up(self._disk, self._directory / DATABASE)
+                self._load(self._disk, self._directory / DATABASE)
                 complete(self._disk)
             except BaseException:
                 self._disk.unlock()
                 raise
         self._opened = True
 
-    def _take_up(self, disk: RealDisk, path: Path) -> None:
+    def _load(self, disk: RealDisk, path: Path) -> None:
         began_at = monotonic()
         try:
             new = not is_complete(disk)

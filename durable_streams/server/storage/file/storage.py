@@ -140,25 +140,25 @@ class FileStorage(CommittedStorage[FileStream]):
 
     # Opening and closing
 
-    def take_up(self) -> None:
+    def load(self) -> None:
         """
-        Take up what is in the directory.
+        Load the data directory.
 
-        :raises StorageError: it can't be taken up; the message says why.
-        :raises OSError: the disk does not let us.
+        :raises StorageError: the directory cannot be loaded; the message says why and what to do.
+        :raises OSError: a system call failed.
         """
         if self._opened:
             return
         take(self._disk, KIND, VERSION, self._where, PARTS)
         try:
-            self._take_up(open_directory(self._disk, self._where, self._clock.seconds(), self.wall_offset))
+            self._load(open_directory(self._disk, self._where, self._clock.seconds(), self.wall_offset))
             complete(self._disk)
         except BaseException:
             self._disk.unlock()
             raise
         self._opened = True
 
-    def _take_up(self, opened: Opened) -> None:
+    def _load(self, opened: Opened) -> None:
         for stream in opened.streams:
             stream.show()
             self._enter(stream)

@@ -1,4 +1,4 @@
-"""A storage that takes long to be taken up: the service is there meanwhile, and refuses."""
+"""Starting the service while a slow storage loads in a thread."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ PATIENCE = 10.0
 
 
 class SlowStorage(MemoryStorage):
-    """A storage that is taken up when it is told to, in whichever thread that is asked for."""
+    """A storage whose ``load`` blocks until the test sets :attr:`may`."""
 
     def __init__(self, failure: Exception | None = None) -> None:
         super().__init__()
         self.may = threading.Event()
-        self.taken_up_by: list[str] = []
+        self.loaded_by: list[str] = []
         self.opened_by: list[str] = []
         self.closed = 0
         self._failure = failure
 
-    def take_up(self) -> None:
+    def load(self) -> None:
         self.may.wait(PATIENCE)
-        self.taken_up_by.append(threading.current_thread().name)
+        self.loaded_by.append(threading.current_thread().name)
         if self._failure is not None:
             raise self._failure
 
@@ -45,26 +45,26 @@ class SlowStorage(MemoryStorage):
 
 
 class ThreadedClock(Clock):
-    """A Clock to which another thread can say something."""
+    """A Clock with callFromThread."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.said = threading.Event()
+        self.called = threading.Event()
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
 
     def callFromThread(self, call: Callable[..., Any], *arguments: Any) -> None:
         self._calls.append((call, arguments))
-        self.said.set()
+        self.called.set()
 
-    def listen(self) -> None:
-        """Do what was said, as a reactor would in its own thread."""
-        assert self.said.wait(PATIENCE)
+    def run_calls(self) -> None:
+        """Run the calls from other threads, as a reactor would."""
+        assert self.called.wait(PATIENCE)
         for call, arguments in self._calls:
             call(*arguments)
         self._calls.clear()
 
 
-class TakingUpTests(SynchronousTestCase):
+class LoadingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = ThreadedClock()
 
@@ -72,7 +72,7 @@ class TakingUpTests(SynchronousTestCase):
         self.addCleanup(storage.may.set)
         return Streams(storage, self.clock)
 
-    def test_before_it_is_open_everything_is_refused(self) -> None:
+    def test_before_the_storage_is_open_every_operation_raises_unavailable(self) -> None:
         streams = self.serve(SlowStorage())
         self.assertIn("not open yet", streams.obstacle() or "")
         for call in (
@@ -84,55 +84,55 @@ class TakingUpTests(SynchronousTestCase):
         ):
             self.assertRaises(Unavailable, call)
 
-    def test_a_slow_one_is_open_when_the_reactor_hears_of_it(self) -> None:
+    def test_a_slow_storage_is_opened_in_the_reactors_thread_after_it_has_loaded(self) -> None:
         storage = SlowStorage()
         streams = self.serve(storage)
-        done = streams.take_up(0.01, self.clock)
+        done = streams.load(0.01, self.clock)
         self.assertNoResult(done)
         self.assertFalse(streams.running)
         self.assertRaises(Unavailable, streams.status, "a")
         storage.may.set()
-        self.clock.listen()
+        self.clock.run_calls()
         self.successResultOf(done)
         self.assertTrue(streams.running)
         self.assertIsNone(streams.obstacle())
-        self.assertEqual((storage.taken_up_by, storage.opened_by), (["opening"], [threading.current_thread().name]))
+        self.assertEqual((storage.loaded_by, storage.opened_by), (["opening"], [threading.current_thread().name]))
         self.successResultOf(streams.stopService())
 
-    def test_a_quick_one_is_open_at_once(self) -> None:
+    def test_a_quick_storage_is_open_when_load_returns(self) -> None:
         storage = SlowStorage()
         storage.may.set()
         streams = self.serve(storage)
-        self.successResultOf(streams.take_up(PATIENCE, self.clock))
+        self.successResultOf(streams.load(PATIENCE, self.clock))
         self.assertTrue(streams.running)
-        # What the thread has said as well changes nothing.
-        self.clock.listen()
+        # The thread's own call comes later and changes nothing.
+        self.clock.run_calls()
         self.assertEqual(len(storage.opened_by), 1)
         self.successResultOf(streams.stopService())
 
-    def test_a_failure_is_told_at_once_or_later(self) -> None:
+    def test_an_error_while_loading_fails_the_deferred_at_once_or_later(self) -> None:
         quick = SlowStorage(StorageError("It is damaged."))
         quick.may.set()
         streams = self.serve(quick)
-        self.failureResultOf(streams.take_up(PATIENCE, self.clock), StorageError)
+        self.failureResultOf(streams.load(PATIENCE, self.clock), StorageError)
         self.assertFalse(streams.running)
         self.assertIn("not open yet", streams.obstacle() or "")
-        self.clock.listen()
+        self.clock.run_calls()
 
         self.clock = ThreadedClock()
         slow = SlowStorage(StorageError("It is damaged."))
-        done = self.serve(slow).take_up(0.01, self.clock)
+        done = self.serve(slow).load(0.01, self.clock)
         slow.may.set()
-        self.clock.listen()
+        self.clock.run_calls()
         self.failureResultOf(done, StorageError)
 
-    def test_who_stops_meanwhile_does_not_wait_for_it(self) -> None:
+    def test_stopping_while_the_storage_loads_closes_it_afterwards(self) -> None:
         storage = SlowStorage()
         streams = self.serve(storage)
-        done = streams.take_up(0.01, self.clock)
+        done = streams.load(0.01, self.clock)
         self.successResultOf(streams.stopService())
         self.assertEqual(storage.closed, 0)
         storage.may.set()
-        self.clock.listen()
+        self.clock.run_calls()
         self.assertEqual((storage.closed, streams.running), (1, False))
         self.assertNoResult(done)
