@@ -96,6 +96,7 @@ class Served:
             "DS_STORAGE__DATA_DIR": str(folder / "data"),
             "DS_ADMIN__ENABLED": "true",
             "DS_OBSERVABILITY__ACCESS_LOG": "none",
+            # The older name of limits.max_total_bytes, so that older commits can be measured too.
             "DS_LIMITS__MAX_MEMORY_BYTES": str(10 * 1024 * MEBIBYTE),
             "DS_LIMITS__MAX_STREAM_BYTES": str(1024 * MEBIBYTE),
             "PYTHONPATH": str(checkout),

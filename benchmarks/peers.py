@@ -63,6 +63,7 @@ OURS = Peer(
     },
     defaults={
         "DS_STORAGE__MODE": "memory",
+        # The older name of limits.max_total_bytes, so that older commits can be measured too.
         "DS_LIMITS__MAX_MEMORY_BYTES": PLENTY,
         "DS_LIMITS__MAX_STREAM_BYTES": PLENTY,
         "DS_TRANSPORT__CONNECTION__STALL_TIMEOUT_SECS": "900",

@@ -150,7 +150,11 @@ class StreamFull(StreamError):
     """The append would take the stream over ``limit`` bytes."""
 
     def __init__(self, name: str, limit: int) -> None:
-        super().__init__(name, f"The stream would grow over {limit} bytes (limits.max_stream_bytes). Go on in another.")
+        super().__init__(
+            name,
+            f"The stream would exceed {limit} bytes (limits.max_stream_bytes). Continue in another stream, or raise "
+            "the limit.",
+        )
         self.limit = limit
 
 
@@ -160,8 +164,8 @@ class StorageFull(StreamError):
     def __init__(self, name: str, limit: int) -> None:
         super().__init__(
             name,
-            f"All streams together would grow over {limit} bytes (limits.max_memory_bytes). Delete streams that are "
-            "done with.",
+            f"All streams together would exceed {limit} bytes (limits.max_total_bytes). Delete streams that are no "
+            "longer needed, or raise the limit.",
         )
         self.limit = limit
 

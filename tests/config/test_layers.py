@@ -116,7 +116,7 @@ class ProfileTests(LoadTests):
         dev, prod = self.load("dev", None, {}), self.load("prod", None, {})
         self.assertEqual("127.0.0.1:4437", dev.server.bind_address)
         self.assertEqual(("debug", "all"), (dev.observability.log_level, dev.observability.access_log))
-        self.assertEqual((536_870_912, 268_435_456), (prod.limits.max_memory_bytes, prod.limits.max_stream_bytes))
+        self.assertEqual((536_870_912, 268_435_456), (prod.limits.max_total_bytes, prod.limits.max_stream_bytes))
         self.assertEqual(("file-durable", "/var/lib/durable-streams"), (prod.storage.mode, prod.storage.data_dir))
         self.assertEqual("http", prod.transport.mode)
 

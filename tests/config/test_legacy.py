@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from durable_streams.server.config.legacy import level_of_filter
 from durable_streams.server.config.sections import Sections
+from durable_streams.server.config.settings import Settings
 from durable_streams.server.config.validation import ConfigError
 
 from .test_layers import LoadTests, get
@@ -16,6 +17,7 @@ class LegacyTests(LoadTests):
     def test_each_stands_for_its_setting_in_files_and_in_the_environment(self) -> None:
         for name, value, setting, meant in (
             ("server.port", "80", "server.bind_address", "0.0.0.0:80"),
+            ("limits.max_memory_bytes", "500", "limits.max_total_bytes", 500),
             ("server.long_poll_timeout_secs", "7", "transport.connection.long_poll_timeout_secs", 7),
             ("server.sse_reconnect_interval_secs", "0", "transport.connection.sse_reconnect_interval_secs", 0),
             ("log.rust_log", "'warn'", "observability.log_level", "warn"),
@@ -37,6 +39,33 @@ class LegacyTests(LoadTests):
             "server.bind_address = '127.0.0.1:81'\nserver.port = 80",
         ):
             self.assertEqual("127.0.0.1:81", self.load(None, self.file(text), {}).server.bind_address)
+
+    def test_max_total_bytes_wins_over_max_memory_bytes_in_the_same_layer(self) -> None:
+        for text in (
+            "limits.max_memory_bytes = 1\nlimits.max_total_bytes = 2",
+            "limits.max_total_bytes = 2\nlimits.max_memory_bytes = 1",
+        ):
+            self.assertEqual(2, self.load(None, self.file(text), {}).limits.max_total_bytes)
+        both = {"DS_LIMITS__MAX_MEMORY_BYTES": "3", "DS_LIMITS__MAX_TOTAL_BYTES": "4"}
+        self.assertEqual(4, self.load(None, self.file(text), both).limits.max_total_bytes)
+        older = {"DS_LIMITS__MAX_MEMORY_BYTES": "3"}
+        self.assertEqual(3, self.load(None, self.file(text), older).limits.max_total_bytes)
+
+    def test_max_memory_bytes_is_accepted_by_from_mapping_and_below_profiles(self) -> None:
+        self.assertEqual(5, Settings.from_mapping({"limits": {"max_memory_bytes": 5}}).limits.max_total_bytes)
+        origins = {"DS_HTTP__CORS_ORIGINS": "https://app.example.com"}
+        file = self.file("limits.max_memory_bytes = 6")
+        self.assertEqual(6, self.load("prod", file, origins).limits.max_total_bytes)
+
+    def test_an_invalid_max_memory_bytes_names_the_setting_and_the_name_that_was_written(self) -> None:
+        self.assertIn(
+            "limits.max_memory_bytes must be a whole number",
+            self.refused(environment={"DS_LIMITS__MAX_MEMORY_BYTES": "many"}),
+        )
+        self.assertEqual(
+            "limits.max_total_bytes must be 1 or more; environment variable DS_LIMITS__MAX_MEMORY_BYTES sets it to 0.",
+            self.refused(environment={"DS_LIMITS__MAX_MEMORY_BYTES": "0"}),
+        )
 
     def test_a_later_layer_wins_by_whichever_name(self) -> None:
         file = self.file("server.bind_address = '127.0.0.1:81'")

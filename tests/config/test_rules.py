@@ -39,9 +39,9 @@ CASES: Final[list[Case]] = [
         ),
     ),
     (
-        "MaxMemoryBytesTooSmall",
-        {"limits.max_memory_bytes": "0"},
-        ("limits.max_memory_bytes must be 1 or more; environment variable DS_LIMITS__MAX_MEMORY_BYTES sets it to 0."),
+        "MaxTotalBytesTooSmall",
+        {"limits.max_total_bytes": "0"},
+        ("limits.max_total_bytes must be 1 or more; environment variable DS_LIMITS__MAX_TOTAL_BYTES sets it to 0."),
     ),
     (
         "MaxStreamBytesTooSmall",

@@ -70,7 +70,7 @@ class Campaign:
         self._settings = {
             "storage__mode": mode,
             "storage__data_dir": str(self.data),
-            "limits__max_memory_bytes": str(1 << 30),
+            "limits__max_total_bytes": str(1 << 30),
             "limits__max_stream_bytes": str(1 << 28),
         }
         self._file = SMALL if file is None else file

@@ -40,7 +40,7 @@ class DescriptorTests(SynchronousTestCase):
         self.settings: dict[str, Any] = {
             "storage__mode": self.mode,
             "storage__data_dir": Path(folder.name, "data"),
-            "limits__max_memory_bytes": 200 << 20,
+            "limits__max_total_bytes": 200 << 20,
         }
         self.held: list[socket.socket] = []
         self.addCleanup(self.leave)

@@ -33,7 +33,7 @@ class FullDiskTestCase(SynchronousTestCase):
         settings = {
             "storage__mode": self.mode,
             "storage__data_dir": str(disk / "data"),
-            "limits__max_memory_bytes": str(1 << 30),
+            "limits__max_total_bytes": str(1 << 30),
             "limits__max_stream_bytes": str(1 << 29),
         }
         daemon = KilledDaemon(Order(settings), disk.parent / f"{disk.name}-log")

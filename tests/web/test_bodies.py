@@ -8,7 +8,7 @@ from tests.support.fronts import BASE, settings_with
 
 
 class StreamingTests(ChannelTestCase):
-    settings = settings_with(max_memory_bytes=100_000_000, max_stream_bytes=100_000_000)
+    settings = settings_with(max_total_bytes=100_000_000, max_stream_bytes=100_000_000)
 
     def test_ten_mebibytes_come_in_bounded_pieces_and_as_long_as_they_say(self) -> None:
         self.front.create("a")

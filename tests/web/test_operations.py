@@ -158,7 +158,7 @@ class CreationTests(OperationTestCase):
 
 @each_way
 class AppendTests(OperationTestCase):
-    settings = settings_with(max_stream_bytes=100, max_memory_bytes=150)
+    settings = settings_with(max_stream_bytes=100, max_total_bytes=150)
 
     def setUp(self) -> None:
         super().setUp()
@@ -269,6 +269,13 @@ class AppendTests(OperationTestCase):
     def test_a_producers_close_has_no_body_to_answer_for(self) -> None:
         reply = self.post("a", self.producer(0, 0, Stream_Closed="true"))
         self.assertEqual((reply.status, reply.get("producer-seq"), reply.get("stream-closed")), (204, "0", "true"))
+
+    def test_a_413_names_the_limit_that_the_append_would_exceed(self) -> None:
+        reply = self.post("a", TEXT, b"x" * 96)
+        self.assertEqual((reply.status, "limits.max_stream_bytes" in reply.json()["detail"]), (413, True))
+        self.put("b", TEXT, b"x" * 100)
+        reply = self.post("j", JSON, b"[" + b"1," * 24 + b"1]")
+        self.assertEqual((reply.status, "limits.max_total_bytes" in reply.json()["detail"]), (413, True))
 
     def test_what_does_not_fit_is_refused(self) -> None:
         self.assert_problem(self.post("a", TEXT, b"x" * 96), 413, "PAYLOAD_TOO_LARGE")

@@ -222,7 +222,7 @@ class SlowReaderTests(SiteTestCase):
     settings = settings_with(
         {"stall_timeout_secs": 20, "sse_reconnect_interval_secs": 0},
         max_stream_bytes=50_000_000,
-        max_memory_bytes=50_000_000,
+        max_total_bytes=50_000_000,
     )
 
     def test_a_replay_comes_in_bounded_pieces(self) -> None:

@@ -26,7 +26,7 @@ THE_PROGRAM: Final = "the program"
 CONFIG_DIR: Final = "/etc/durable-streams"
 
 _PROD: Final[dict[str, Any]] = {
-    "limits.max_memory_bytes": 536_870_912,
+    "limits.max_total_bytes": 536_870_912,
     "limits.max_stream_bytes": 268_435_456,
     "storage.mode": "file-durable",
     "storage.data_dir": "/var/lib/durable-streams",

@@ -13,6 +13,7 @@ RUST_LOG: Final = "RUST_LOG"
 #: What stands for which setting. Where a layer has two for one, the later in this list wins, and the setting over both.
 LEGACY: Final = {
     "server.port": "server.bind_address",
+    "limits.max_memory_bytes": "limits.max_total_bytes",
     "server.long_poll_timeout_secs": "transport.connection.long_poll_timeout_secs",
     "server.sse_reconnect_interval_secs": "transport.connection.sse_reconnect_interval_secs",
     "tls.cert_path": "transport.tls.cert_path",

@@ -56,7 +56,7 @@ _POSITIVE: Final = (
     *(
         f"limits.max_{name}"
         for name in (
-            "memory_bytes",
+            "total_bytes",
             "stream_bytes",
             "streams",
             "producers_per_stream",

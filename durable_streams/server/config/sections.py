@@ -62,7 +62,7 @@ class ServerSettings(Section, frozen=True):
 class LimitSettings(Section, frozen=True):
     """How much of everything the server takes."""
 
-    max_memory_bytes: int = 104_857_600
+    max_total_bytes: int = 104_857_600
     max_stream_bytes: int = 10_485_760
     max_streams: int = 1_000_000
     max_producers_per_stream: int = 10_000

@@ -41,7 +41,7 @@ def storage_from(settings: Settings, reactor: Any, budget: DescriptorBudget | No
     :param budget: how many files may stay open.
     """
     limits = StorageLimits(
-        total_bytes=settings.limits.max_memory_bytes,
+        total_bytes=settings.limits.max_total_bytes,
         stream_bytes=settings.limits.max_stream_bytes,
         streams=settings.limits.max_streams,
         writers=settings.limits.max_producers_per_stream,

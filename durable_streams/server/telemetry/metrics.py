@@ -131,10 +131,10 @@ class Metrics(Collector):
 
 def _storage(figures: StorageFigures) -> Iterator[Metric]:
     yield _gauge("storage_streams", "Streams that are kept.", figures.streams)
-    yield _gauge("storage_bytes", "Bytes of data, as limits.max_memory_bytes counts them.", figures.bytes)
+    yield _gauge("storage_bytes", "Bytes of data of all streams; the limit is limits.max_total_bytes.", figures.bytes)
     yield _gauge(
         "storage_metadata_bytes",
-        "Bytes of what streams have besides data, as limits.max_metadata_bytes counts them.",
+        "Bytes of the metadata of all streams; the limit is limits.max_metadata_bytes.",
         figures.metadata_bytes,
     )
     yield _counter("appended_bytes", "Bytes of data written, of appends and of creations.", figures.written_bytes)
