@@ -223,7 +223,7 @@ class RefusalTests(SynchronousTestCase):
     def test_settings_that_are_wrong(self) -> None:
         self.assert_refused(check(), "storage.mode is memory, which has no data directory")
         self.assert_refused(check("--profile", "nobody"), "There is no profile nobody.")
-        self.assert_refused(check("--config", "/nowhere"), "The configuration file /nowhere can't be read")
+        self.assert_refused(check("--config", "/nowhere"), "Cannot read the configuration file /nowhere")
         self.assert_refused(check(storage__mode="tape"), "storage.mode must be", "DS_STORAGE__MODE", "'tape'")
         self.assert_refused(check("--nonsense"), "No such option")
         self.assert_refused(check("--config-dir", "/nowhere"), "[load_config] The folder /nowhere", "does not exist")
@@ -301,7 +301,7 @@ class ConfigTests(SynchronousTestCase):
             ),
             (
                 self.config("--config", "/nowhere"),
-                "[load_config] The configuration file /nowhere can't be read: No such file or directory.\n",
+                "[load_config] Cannot read the configuration file /nowhere: No such file or directory.\n",
             ),
         ):
             self.assertEqual((1, "", line), (result.exit_code, result.stdout, result.stderr))

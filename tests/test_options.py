@@ -60,8 +60,8 @@ class OptionsTests(TestCase):
 
     def test_what_is_wrong_is_told_with_its_phase(self) -> None:
         self.assertEqual(
-            "[load_config] There is no profile nobody. There are: default, dev, prod, prod-mtls, prod-tls. "
-            f"A file {self.folder}/nobody.toml would make it one.",
+            "[load_config] There is no profile nobody. Choose one of default, dev, prod, prod-mtls, prod-tls, "
+            f"or create {self.folder}/nobody.toml.",
             self.refused("--profile", "nobody"),
         )
         self.assertEqual(

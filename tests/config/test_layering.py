@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.config.choices import CHOICES
 from durable_streams.server.config.conversion import KINDS
-from durable_streams.server.config.layers import PROFILES, Loaded, load, read_layers
+from durable_streams.server.config.layers import PROFILES, LoadedSettings, load, read_layers
 from durable_streams.server.config.legacy import LEGACY, RUST_LOG
 from durable_streams.server.config.validation import ConfigError
 
@@ -113,7 +113,7 @@ class LayeringTests(SynchronousTestCase):
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
 
-    def read(self, profile: str, files: dict[str, Layer], given: Layer | None, environment: Layer) -> Loaded:
+    def read(self, profile: str, files: dict[str, Layer], given: Layer | None, environment: Layer) -> LoadedSettings:
         for path in self.folder.iterdir():
             path.unlink()
         for name, layer in files.items():

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import durable_streams.server.config.layers as layers_module
 from durable_streams.server.config.choices import CHOICES, words_of
 from durable_streams.server.config.conversion import KINDS
-from durable_streams.server.config.layers import CONFIG_DIR, PROFILES, Loaded, load, read_layers
+from durable_streams.server.config.layers import CONFIG_DIR, PROFILES, LoadedSettings, load, read_layers
 from durable_streams.server.config.legacy import LEGACY
 from durable_streams.server.config.sections import LimitSettings, Sections
 from durable_streams.server.config.validation import ConfigError
@@ -61,7 +61,9 @@ class LoadTests(SynchronousTestCase):
         path.write_bytes(text.encode() if isinstance(text, str) else text)
         return str(path)
 
-    def loaded(self, profile: str | None, file: str | None, environment: dict[str, str], *listen: str) -> Loaded:
+    def loaded(
+        self, profile: str | None, file: str | None, environment: dict[str, str], *listen: str
+    ) -> LoadedSettings:
         return load(profile, file, environment, str(self.folder), listen)
 
     def load(self, profile: str | None, file: str | None, environment: dict[str, str]) -> Sections:
@@ -163,8 +165,8 @@ class ProfileTests(LoadTests):
         error = self.refusal("production")
         self.assertEqual(("load_config", "UnknownProfile"), (error.phase, error.rule))
         self.assertEqual(
-            "There is no profile production. There are: default, dev, prod, prod-mtls, prod-tls, staging. "
-            f"A file {self.folder}/production.toml would make it one.",
+            "There is no profile production. Choose one of default, dev, prod, prod-mtls, prod-tls, staging, "
+            f"or create {self.folder}/production.toml.",
             str(error),
         )
 
@@ -187,12 +189,16 @@ class ProfileTests(LoadTests):
 class UnknownTests(LoadTests):
     def test_a_name_that_is_no_setting_is_refused_with_the_nearest(self) -> None:
         message = self.refused(file=self.file("limits.max_stream = 5"))
-        for part in ("limits.max_stream,", str(self.path), "Is it limits.max_streams?"):
+        for part in ("limits.max_stream,", str(self.path), "Did you mean limits.max_streams?"):
             self.assertIn(part, message)
 
     def test_so_is_a_variable(self) -> None:
         message = self.refused(environment={"DS_SERVER__BIND_ADRESS": "x"})
-        for part in ("server.bind_adress", "environment variable DS_SERVER__BIND_ADRESS", "Is it server.bind_address?"):
+        for part in (
+            "server.bind_adress",
+            "environment variable DS_SERVER__BIND_ADRESS",
+            "Did you mean server.bind_address?",
+        ):
             self.assertIn(part, message)
 
     def test_where_nothing_is_near_there_is_no_hint(self) -> None:
@@ -235,7 +241,7 @@ class FileTests(LoadTests):
         error = self.refusal(file="/no/such/file.toml")
         self.assertEqual(("load_config", "OverrideFileNotFound"), (error.phase, error.rule))
         self.assertEqual(
-            "The configuration file /no/such/file.toml can't be read: No such file or directory.", str(error)
+            "Cannot read the configuration file /no/such/file.toml: No such file or directory.", str(error)
         )
 
     def test_so_is_a_directory(self) -> None:
@@ -246,7 +252,7 @@ class FileTests(LoadTests):
 
     def test_what_is_not_toml_is_refused_with_the_place(self) -> None:
         message = self.refused(file=self.file("[server]\nbind_address: 'x'\n"))
-        for part in (str(self.path), "not TOML", "line 2"):
+        for part in (str(self.path), "not valid TOML", "line 2"):
             self.assertIn(part, message)
         error = self.refusal(file=str(self.path))
         self.assertEqual(("load_config", "TomlParse"), (error.phase, error.rule))
@@ -260,10 +266,10 @@ class FileTests(LoadTests):
             b"x = " + b"[" * 100_000,
             b"\x00",
         ):
-            self.assertIn("not TOML", self.refused(file=self.file(text)))
+            self.assertIn("not valid TOML", self.refused(file=self.file(text)))
 
     def test_depth_is_no_trouble(self) -> None:
-        self.assertIn("not TOML", self.refused(file=self.file("a." * 20_000 + "a = 1")))
+        self.assertIn("not valid TOML", self.refused(file=self.file("a." * 20_000 + "a = 1")))
 
     def test_a_message_is_one_line_whatever_it_is_about(self) -> None:
         self.path = self.folder / "a\nb"
@@ -301,7 +307,7 @@ class FolderTests(LoadTests):
         for folder, why in (("/no/such/folder", "does not exist"), (file, "is not a directory")):
             error = self.assertRaises(ConfigError, load, None, None, {}, folder)
             self.assertEqual(("load_config", "ConfigDirNotFound"), (error.phase, error.rule))
-            self.assertEqual(f"The folder {folder}, given by --config-dir, {why}.", str(error))
+            self.assertEqual(f"The folder {folder} (--config-dir) {why}.", str(error))
 
     def test_without_one_it_is_that_of_the_documentation(self) -> None:
         self.assertEqual("/etc/durable-streams", CONFIG_DIR)
@@ -319,12 +325,12 @@ class FolderTests(LoadTests):
         self.assertEqual(Sections(), load(None, None, {}).settings)
         for file, folder in ((None, ""), (None, " "), ("", None)):
             error = self.assertRaises(ConfigError, load, None, file, {}, folder)
-            self.assertIn("one of them is empty", str(error))
+            self.assertIn("is empty. Give it a path", str(error))
         self.assertEqual(5, load(None, None, {}, ".").settings.limits.max_streams)
 
     def test_a_link_to_nothing_was_meant_to_be_something(self) -> None:
         (self.folder / "local.toml").symlink_to("gone.toml")
-        self.assertIn(f"{self.folder}/local.toml can't be read: No such file", self.refused())
+        self.assertIn(f"{self.folder}/local.toml: No such file", self.refused())
 
     def test_what_may_not_be_looked_at_is_not_left_out(self) -> None:
         def refuse(_: object) -> None:
@@ -333,7 +339,7 @@ class FolderTests(LoadTests):
         self.patch(os, "lstat", refuse)
         error = self.refusal()
         self.assertEqual(("load_config", "FileNotReadable"), (error.phase, error.rule))
-        self.assertIn("default.toml can't be read: Permission denied", str(error))
+        self.assertIn("default.toml: Permission denied", str(error))
 
 
 class EndpointTests(LoadTests):

@@ -188,7 +188,7 @@ class FilterTests(LoadTests):
         [warning] = loaded.warnings
         self.assertEqual(
             "RUST_LOG must be a level (trace, debug, info, warn, error or off), or a filter like "
-            "info,durable_streams=debug; environment variable RUST_LOG sets it to 'a b'. It counts for nothing.",
+            "info,durable_streams=debug; environment variable RUST_LOG sets it to 'a b'. The server ignores it.",
             warning,
         )
 

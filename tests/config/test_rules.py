@@ -162,7 +162,7 @@ CASES: Final[list[Case]] = [
         "SseReconnectIntervalTooSmall",
         {"transport.connection.sse_reconnect_interval_secs": "-1"},
         (
-            "transport.connection.sse_reconnect_interval_secs must be 0, for never, or more; environment "
+            "transport.connection.sse_reconnect_interval_secs must be 0 (never) or more; environment "
             "variable DS_TRANSPORT__CONNECTION__SSE_RECONNECT_INTERVAL_SECS sets it to -1."
         ),
     ),
@@ -170,8 +170,8 @@ CASES: Final[list[Case]] = [
         "InvalidDrainSpread",
         {"transport.connection.drain_spread_secs": "30"},
         (
-            "transport.connection.drain_spread_secs must be 0 or more, and less than the time that all "
-            "clients have, while transport.connection.drain_timeout_secs is 30 by the default; environment "
+            "transport.connection.drain_spread_secs must be 0 or more, and less than the drain timeout, "
+            "while transport.connection.drain_timeout_secs is 30 by the default; environment "
             "variable DS_TRANSPORT__CONNECTION__DRAIN_SPREAD_SECS sets it to 30."
         ),
     ),
@@ -212,7 +212,7 @@ CASES: Final[list[Case]] = [
         "StreamBasePathIsReserved",
         {"http.stream_base_path": "/metrics"},
         (
-            "http.stream_base_path must be another path than the server's own /healthz, /readyz, /metrics; "
+            "http.stream_base_path must be a path other than /healthz, /readyz, /metrics, which the server uses; "
             "environment variable DS_HTTP__STREAM_BASE_PATH sets it to '/metrics'."
         ),
     ),
@@ -220,7 +220,7 @@ CASES: Final[list[Case]] = [
         "AdminBasePathIsReserved",
         {"admin.base_path": "/readyz/x"},
         (
-            "admin.base_path must be another path than the server's own /healthz, /readyz, /metrics; "
+            "admin.base_path must be a path other than /healthz, /readyz, /metrics, which the server uses; "
             "environment variable DS_ADMIN__BASE_PATH sets it to '/readyz/x'."
         ),
     ),
@@ -268,8 +268,8 @@ CASES: Final[list[Case]] = [
         "InvalidDrainSpread",
         {"transport.connection.drain_timeout_secs": "2", "transport.connection.drain_spread_secs": "2"},
         (
-            "transport.connection.drain_spread_secs must be 0 or more, and less than the time that all "
-            "clients have, while transport.connection.drain_timeout_secs is 2 by environment variable "
+            "transport.connection.drain_spread_secs must be 0 or more, and less than the drain timeout, "
+            "while transport.connection.drain_timeout_secs is 2 by environment variable "
             "DS_TRANSPORT__CONNECTION__DRAIN_TIMEOUT_SECS; environment variable "
             "DS_TRANSPORT__CONNECTION__DRAIN_SPREAD_SECS sets it to 2."
         ),
@@ -278,8 +278,8 @@ CASES: Final[list[Case]] = [
         "InvalidDrainSpread",
         {"transport.connection.drain_spread_secs": "-1"},
         (
-            "transport.connection.drain_spread_secs must be 0 or more, and less than the time that all "
-            "clients have, while transport.connection.drain_timeout_secs is 30 by the default; environment "
+            "transport.connection.drain_spread_secs must be 0 or more, and less than the drain timeout, "
+            "while transport.connection.drain_timeout_secs is 30 by the default; environment "
             "variable DS_TRANSPORT__CONNECTION__DRAIN_SPREAD_SECS sets it to -1."
         ),
     ),
@@ -311,8 +311,8 @@ CASES: Final[list[Case]] = [
         "AdminBasePathConflictsWithStreamBasePath",
         ADMIN | {"admin.base_path": "/v1"},
         (
-            "admin.base_path must be a path neither above nor below that of the streams, or have a listener "
-            "of its own by admin.bind_address, while http.stream_base_path is '/v1/stream' by the default; "
+            "admin.base_path must be a path neither above nor below http.stream_base_path, or served on a separate "
+            "listener (admin.bind_address), while http.stream_base_path is '/v1/stream' by the default; "
             "environment variable DS_ADMIN__BASE_PATH sets it to '/v1'."
         ),
     ),
@@ -389,7 +389,7 @@ CASES: Final[list[Case]] = [
         {"transport.http.versions": "http1,h2"},
         (
             "transport.http.versions must be ['http1'] while transport.mode is 'http' by the default, since "
-            "HTTP/2 is only spoken over TLS; environment variable DS_TRANSPORT__HTTP__VERSIONS sets it to "
+            "HTTP/2 needs TLS; environment variable DS_TRANSPORT__HTTP__VERSIONS sets it to "
             "['http1', 'http2']."
         ),
     ),
@@ -397,7 +397,7 @@ CASES: Final[list[Case]] = [
         "InvalidTlsVersionRange",
         TLS | {"transport.tls.max_version": "tls1.2"},
         (
-            "transport.tls.min_version must be the same or earlier while transport.tls.max_version is '1.2' "
+            "transport.tls.min_version must be the same or lower while transport.tls.max_version is '1.2' "
             "by environment variable DS_TRANSPORT__TLS__MAX_VERSION; the default sets it to '1.3'."
         ),
     ),
@@ -459,8 +459,8 @@ CASES: Final[list[Case]] = [
         "InvalidTrustedProxy",
         PROXY | {"proxy.trusted_proxies": "10.1.2.3/8"},
         (
-            "proxy.trusted_proxies must be a list of IP addresses and networks such as 10.0.0.0/8, where a "
-            "network's address has no bits beyond its length: perhaps 10.0.0.0/8 is meant; environment "
+            "proxy.trusted_proxies must be a list of IP addresses and networks such as 10.0.0.0/8, without bits "
+            "beyond the prefix length (here probably 10.0.0.0/8); environment "
             "variable DS_PROXY__TRUSTED_PROXIES sets it to '10.1.2.3/8'."
         ),
     ),
@@ -548,8 +548,8 @@ class RuleTests(LoadTests):
         given = self.file("http.stream_base_path = '/v1'")
         error = self.assertRaises(ConfigError, self.loaded, None, given, {})
         self.assertEqual(
-            "admin.base_path must be a path neither above nor below that of the streams, or have a listener of its own "
-            f"by admin.bind_address, while http.stream_base_path is '/v1' by {given}; {local} sets it to "
+            "admin.base_path must be a path neither above nor below http.stream_base_path, or served on a separate "
+            f"listener (admin.bind_address), while http.stream_base_path is '/v1' by {given}; {local} sets it to "
             "'/v1/stream/of'.",
             str(error),
         )
@@ -674,7 +674,7 @@ class RuleTests(LoadTests):
 
     def test_the_network_that_was_probably_meant(self) -> None:
         for text, meant in (("10.1.2.3/8", "10.0.0.0/8"), ("fd00::1/64", "fd00::/64"), ("1.2.3.4/0", "0.0.0.0/0")):
-            self.assertIn(f"perhaps {meant} is meant", str(self.broken({**PROXY, **_trusting(text)})))
+            self.assertIn(f"probably {meant}", str(self.broken({**PROXY, **_trusting(text)})))
 
     def test_names_of_headers(self) -> None:
         known = {**PROXY, **MTLS, "proxy.identity.mode": "header"}

@@ -33,7 +33,7 @@ class MappingTests(SynchronousTestCase):
     def test_an_unknown_name_is_refused_with_the_one_that_may_be_meant(self) -> None:
         self.assertEqual(
             str(self.refused({"limits": {"max_stream": 1}})),
-            "limits.max_stream, set by the program, is not a setting. Is it limits.max_streams?",
+            "limits.max_stream, set by the program, is not a setting. Did you mean limits.max_streams?",
         )
 
     def test_a_value_of_another_type_is_refused(self) -> None:

@@ -55,7 +55,7 @@ class RuleTests(SynchronousTestCase):
                 self.assertIn("1 or more", self.refused(name, value))
         for name in may_be_0:
             self.assertTrue(self.is_right(name, 0))
-            self.assertIn("0, for never, or more", self.refused(name, -1))
+            self.assertIn("0 (never) or more", self.refused(name, -1))
 
     def test_the_shard_count_is_a_power_of_two(self) -> None:
         for value in (1, 2, 64, 256):

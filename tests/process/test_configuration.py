@@ -47,34 +47,36 @@ class ConfigurationTests(SynchronousTestCase):
 
     def test_a_file_that_is_missing(self) -> None:
         self.assertEqual(
-            "[load_config] The configuration file /no/such.toml can't be read: No such file or directory.",
+            "[load_config] Cannot read the configuration file /no/such.toml: No such file or directory.",
             self.refusal("--config", "/no/such.toml"),
         )
 
     def test_a_folder_that_is_missing(self) -> None:
         self.assertEqual(
-            "[load_config] The folder /no/such, given by --config-dir, does not exist.",
+            "[load_config] The folder /no/such (--config-dir) does not exist.",
             self.refusal("--config-dir", "/no/such"),
         )
 
     def test_a_profile_that_is_none(self) -> None:
         self.assertEqual(
-            "[load_config] There is no profile staging. There are: default, dev, prod, prod-mtls, prod-tls. "
-            f"A file {self.folder}/staging.toml would make it one.",
+            "[load_config] There is no profile staging. Choose one of default, dev, prod, prod-mtls, prod-tls, "
+            f"or create {self.folder}/staging.toml.",
             self.refusal("--profile", "staging"),
         )
 
     def test_a_profile_that_would_leave_the_folder(self) -> None:
-        self.assertIn("[load_config] A profile can't be called '../staging': ", self.refusal("--profile", "../staging"))
+        message = self.refusal("--profile", "../staging")
+        self.assertIn("[load_config] The profile name '../staging' is invalid: ", message)
 
     def test_a_file_that_is_not_toml(self) -> None:
         path = self.file("local.toml", "server = [")
-        self.assertIn(f"[load_config] The configuration file {path} is not TOML: ", self.refusal())
+        self.assertIn(f"[load_config] The configuration file {path} is not valid TOML: ", self.refusal())
 
     def test_a_name_that_is_no_setting(self) -> None:
         path = self.file("default.toml", "[limits]\nmax_stream_byte = 5")
         self.assertEqual(
-            f"[load_config] limits.max_stream_byte, set by {path}, is not a setting. Is it limits.max_stream_bytes?",
+            f"[load_config] limits.max_stream_byte, set by {path}, is not a setting. "
+            "Did you mean limits.max_stream_bytes?",
             self.refusal(),
         )
 

@@ -1,1 +1,1 @@
-"""The settings: what they are, where they come from, and what is wrong with them."""
+"""Settings: their sections and defaults, the layers that set them, and the rules that validate them."""

@@ -1,11 +1,11 @@
-"""The settings that are one of some words, and what else each word may be called."""
+"""The settings whose value is one of a few words, with the accepted spellings of each word."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-#: What ``storage.mode`` may be, and what each is called here.
+#: ``storage.mode``: accepted spelling -> mode.
 STORAGE_MODES: Final = {
     "memory": "memory",
     "file": "file-durable",
@@ -16,7 +16,7 @@ STORAGE_MODES: Final = {
     "redb": "acid",
 }
 
-#: What ``storage.acid_backend`` may be, and what each is called here.
+#: ``storage.acid_backend``: accepted spelling -> backend.
 ACID_BACKENDS: Final = {"file": "file", "in-memory": "in-memory", "memory": "in-memory", "inmemory": "in-memory"}
 
 _TLS_VERSIONS: Final = {
@@ -30,7 +30,7 @@ def _words(*words: str) -> dict[str, str]:
     return {word: word for word in words}
 
 
-#: By dotted name, what such a setting may be, and what each is called here. Of a list, it is each item.
+#: Dotted name of a setting -> (accepted spelling -> word). If the setting is a list, this holds for each item.
 CHOICES: Final[dict[str, Mapping[str, str]]] = {
     "storage.mode": STORAGE_MODES,
     "storage.acid_backend": ACID_BACKENDS,
@@ -55,6 +55,6 @@ CHOICES: Final[dict[str, Mapping[str, str]]] = {
 
 
 def words_of(name: str) -> str:
-    """Say, for a message, what a setting may be, each under its own name."""
+    """Return the words that a setting may have as text for a message: ``a, b or c``."""
     *first, last = dict.fromkeys(CHOICES[name].values())
     return f"{', '.join(first)} or {last}"

@@ -1,4 +1,4 @@
-"""Where settings come from: defaults, a profile, files, the environment, the command line; what comes later wins."""
+"""The layers of settings: defaults, a profile, files, the environment, the command line. Later layers override."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any, Final, NamedTuple, get_type_hints
 from msgspec import Struct
 
 from .conversion import KINDS, convert
-from .legacy import LEGACY, RUST_LOG, modern
+from .legacy import LEGACY, RUST_LOG, convert_legacy
 from .sections import Sections
 from .validation import ConfigError, validate, warnings_about
 
 PREFIX: Final = "DS_"
 
-#: Where settings come from that a program makes itself.
+#: The source of settings that an embedding program passes to :func:`settings_from_mapping`.
 THE_PROGRAM: Final = "the program"
 
-#: The folder of ``default.toml``, ``local.toml`` and the files of profiles, unless another is given.
+#: The default folder of ``default.toml``, ``local.toml`` and the profiles' files.
 CONFIG_DIR: Final = "/etc/durable-streams"
 
 _PROD: Final[dict[str, Any]] = {
@@ -44,7 +44,7 @@ PROFILES: Final[dict[str, dict[str, Any]]] = {
         "observability.log_level": "debug",
         "observability.access_log": "all",
     },
-    # Plain HTTP is for a proxy on the same machine.
+    # Plain HTTP: reachable only for a proxy on the same machine.
     "prod": {"server.bind_address": "127.0.0.1:4437", **_PROD},
     "prod-tls": {**_PROD, "transport.mode": "tls", **_BOTH_VERSIONS},
     "prod-mtls": {**_PROD, "transport.mode": "mtls", **_BOTH_VERSIONS},
@@ -52,23 +52,23 @@ PROFILES: Final[dict[str, dict[str, Any]]] = {
 
 _PROFILE_NAME: Final = re.compile(r"[a-z0-9_-]+")
 
-_UNREADABLE: Final = "The configuration file {} can't be read: {}."
+_UNREADABLE: Final = "Cannot read the configuration file {}: {}."
 
 _VERSIONS: Final = "transport.http.versions"
 _ALPN: Final = "transport.tls.alpn_protocols"
 
-#: What is applied first in a layer, so that what is in use wins over the names that were, and ALPN over what the
-#: versions of HTTP make of it.
+#: The settings that are applied first within a layer: deprecated names, so that the current name overrides them, and
+#: the versions of HTTP, so that they do not reset ``alpn_protocols`` of the same layer.
 _FIRST: Final = {name: place for place, name in enumerate([*LEGACY, _VERSIONS])}
 
 
-class Loaded(Struct, frozen=True):
+class LoadedSettings(Struct, frozen=True):
     """
-    What the layers come to.
+    The settings that result from all layers.
 
     :ivar profile: the name of the profile.
-    :ivar sources: where the settings that are not at their defaults come from, by dotted name.
-    :ivar warnings: what is allowed, and may still not be meant; a sentence or two each.
+    :ivar sources: dotted name -> the layer that set it; settings that no layer set are missing.
+    :ivar warnings: settings that are valid but probably a mistake, or without effect; a sentence or two each.
     """
 
     settings: Sections
@@ -78,7 +78,7 @@ class Loaded(Struct, frozen=True):
 
 
 class _Entry(NamedTuple):
-    """What a layer says of one setting; ``is_text`` where it can only be text."""
+    """The value that a layer has for one setting; ``is_text`` if the layer has text only, as the environment."""
 
     name: str
     value: Any
@@ -92,27 +92,28 @@ def load(
     environment: Mapping[str, str],
     config_dir: str | None = None,
     listen: Sequence[str] = (),
-) -> Loaded:
+) -> LoadedSettings:
     """
-    Put the layers together and check the outcome.
+    Read all layers, merge them, and validate the result.
 
-    :param profile: one of :data:`PROFILES` or of a file in the folder, in any case; None or empty for the default one.
-    :param config_file: a TOML file's path.
-    :param config_dir: the folder of the other files; None for :data:`CONFIG_DIR`, which need not be there.
+    :param profile: the name of one of :data:`PROFILES` or of a file in the folder, in any case; None or empty for
+        ``default``.
+    :param config_file: the path of a TOML file.
+    :param config_dir: the folder of the other files; None for :data:`CONFIG_DIR`, which need not exist.
     :param listen: endpoints from the command line.
-    :raises ConfigError: a layer can't be read, names no setting, or sets one to what it can't be; or all of them
-        together break a rule.
+    :raises ConfigError: a layer cannot be read, has an unknown name or an invalid value, or the result breaks a rule.
     """
     loaded = read_layers(profile, config_file, environment, config_dir, listen)
     validate(loaded.settings, loaded.sources, loaded.profile)
-    return Loaded(loaded.settings, loaded.profile, loaded.sources, (*loaded.warnings, *warnings_about(loaded.settings)))
+    warnings = (*loaded.warnings, *warnings_about(loaded.settings, loaded.sources))
+    return LoadedSettings(loaded.settings, loaded.profile, loaded.sources, warnings)
 
 
 def settings_from_mapping(values: Mapping[str, Any]) -> Sections:
     """
-    Make settings of a dictionary, nested or with dotted names, and check them.
+    Return the validated settings of a dictionary, which may be nested or have dotted names.
 
-    :raises ConfigError: a name is no setting's, a value is wrong, or two settings exclude each other.
+    :raises ConfigError: a name is unknown, a value is invalid, or the settings break a rule.
     """
     layers = _Layers()
     layers.add(_Entry(name, value, THE_PROGRAM) for name, value in _flatten(values))
@@ -127,11 +128,11 @@ def read_layers(
     environment: Mapping[str, str],
     config_dir: str | None = None,
     listen: Sequence[str] = (),
-) -> Loaded:
+) -> LoadedSettings:
     """
-    Put the layers together, whatever they come to: :func:`load` without the rules.
+    Read and merge all layers as :func:`load` does, but without validation.
 
-    :raises ConfigError: a layer can't be read, names no setting, or sets one to what it can't be.
+    :raises ConfigError: a layer cannot be read, has an unknown name or an invalid value.
     """
     chosen = (profile or "").strip().lower() or "default"
     layers = _Layers()
@@ -139,16 +140,16 @@ def read_layers(
     for path in _files(chosen, config_dir):
         layers.add(_entries(path))
     if config_file is not None:
-        layers.add(_entries(_given(config_file)))
+        layers.add(_entries(_path_from_command_line(config_file)))
     layers.add(_environment(environment))
     if listen:
         layers.add([_Entry("server.listen", list(listen), "--listen")])
     layers.infer()
-    return Loaded(_settings(Sections, "", layers.values), chosen, layers.sources, tuple(layers.warnings))
+    return LoadedSettings(_settings(Sections, "", layers.values), chosen, layers.sources, tuple(layers.warnings))
 
 
 class _Layers:
-    """What the layers have come to so far."""
+    """The values of the layers that were added so far."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -157,7 +158,7 @@ class _Layers:
         self._legacy: set[str] = set()
 
     def add(self, layer: Iterable[_Entry]) -> None:
-        """Apply a layer over those that are there."""
+        """Add a layer, whose values override those of earlier layers."""
         for entry in sorted(layer, key=lambda entry: _FIRST.get(entry.name, len(_FIRST))):
             name, value, source, is_text = entry
             if name in LEGACY and (name != RUST_LOG or is_text):
@@ -166,18 +167,18 @@ class _Layers:
                 self._set(name, convert(name, value, source, is_text), source)
             else:
                 near = get_close_matches(name, KINDS, n=1)
-                hint = f" Is it {near[0]}?" if near else ""
+                hint = f" Did you mean {near[0]}?" if near else ""
                 raise _refused("UnknownSetting", f"{name}, set by {source}, is not a setting.{hint}")
 
     def _add_legacy(self, entry: _Entry) -> None:
         name, value, source, is_text = entry
         try:
-            current = modern(name, value, source, is_text)
+            current = convert_legacy(name, value, source, is_text)
         except ConfigError as error:
             if name != RUST_LOG:
                 raise
-            # The variable may be there for another program.
-            self.warnings.append(f"{error} It counts for nothing.")
+            # The variable may be meant for another program.
+            self.warnings.append(f"{error} The server ignores it.")
             return
         self._legacy.add(name)
         if current is not None:
@@ -191,13 +192,13 @@ class _Layers:
             self.sources.pop(_ALPN, None)
 
     def infer(self) -> None:
-        """Have what only followed from something else when that still had its legacy name."""
+        """Set ``transport.mode`` to ``tls`` if both deprecated TLS names were used and no layer sets the mode."""
         if {"tls.cert_path", "tls.key_path"} <= self._legacy and "transport.mode" not in self.values:
             self._set("transport.mode", "tls", "tls.cert_path and tls.key_path")
 
 
 def _settings(group: type[Struct], prefix: str, values: Mapping[str, Any]) -> Any:
-    """Make the tree of settings; what has no value keeps its default."""
+    """Build the tree of sections; settings without a value keep their defaults."""
     made = {}
     for name, kind in get_type_hints(group).items():
         if isinstance(kind, type) and issubclass(kind, Struct):
@@ -212,33 +213,33 @@ def _refused(rule: str, message: str) -> ConfigError:
 
 
 def _files(profile: str, config_dir: str | None) -> list[Path]:
-    """List the files of a folder that are layers, in their order."""
+    """Return the configuration files of the folder, in the order of their layers."""
     folder = Path(CONFIG_DIR)
     if config_dir is not None:
-        folder = _given(config_dir)
+        folder = _path_from_command_line(config_dir)
         if not folder.is_dir():
             why = "is not a directory" if folder.exists() else "does not exist"
-            raise _refused("ConfigDirNotFound", f"The folder {folder}, given by --config-dir, {why}.")
+            raise _refused("ConfigDirNotFound", f"The folder {folder} (--config-dir) {why}.")
     if _PROFILE_NAME.fullmatch(profile) is None:
         raise _refused(
             "InvalidProfileName",
-            f"A profile can't be called {profile!r}: its name has letters, digits, - and _ only. "
-            f"There are: {', '.join(PROFILES)}.",
+            f"The profile name {profile!r} is invalid: use letters, digits, - and _ only. "
+            f"Built-in profiles: {', '.join(PROFILES)}.",
         )
     files = [folder / f"{name}.toml" for name in dict.fromkeys(("default", profile, "local"))]
-    found = [path for path in files if _is_there(path)]
+    found = [path for path in files if _file_exists(path)]
     own = folder / f"{profile}.toml"
     if profile not in PROFILES and own not in found:
         there = sorted({*PROFILES, *(path.stem for path in folder.glob("*.toml"))} - {"local"})
         raise _refused(
             "UnknownProfile",
-            f"There is no profile {profile}. There are: {', '.join(there)}. A file {own} would make it one.",
+            f"There is no profile {profile}. Choose one of {', '.join(there)}, or create {own}.",
         )
     return found
 
 
-def _is_there(path: Path) -> bool:
-    """Find out whether there is a file. A link to nothing is there, and so is what only others may read."""
+def _file_exists(path: Path) -> bool:
+    """Return whether a path exists, including a dangling link and a file that this user may not read."""
     try:
         os.lstat(path)
     except FileNotFoundError:
@@ -248,15 +249,15 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _given(path: str) -> Path:
-    """Take a path from the command line. An empty one would be the current directory."""
+def _path_from_command_line(path: str) -> Path:
+    """Return a path from the command line; reject an empty one, which would be the current directory."""
     if not path.strip():
-        raise _refused("EmptyPath", "--config and --config-dir need a path, but one of them is empty.")
+        raise _refused("EmptyPath", "--config or --config-dir is empty. Give it a path, or leave it out.")
     return Path(path)
 
 
 def _entries(path: Path) -> list[_Entry]:
-    """Read a file."""
+    """Read a TOML file as a layer."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         return [_Entry(name, value, str(path)) for name, value in _flatten(table)]
@@ -264,7 +265,7 @@ def _entries(path: Path) -> list[_Entry]:
         rule = "OverrideFileNotFound" if isinstance(error, FileNotFoundError) else "FileNotReadable"
         raise _refused(rule, _UNREADABLE.format(path, error.strerror)) from None
     except (ValueError, RecursionError) as error:
-        raise _refused("TomlParse", f"The configuration file {path} is not TOML: {error}.") from None
+        raise _refused("TomlParse", f"The configuration file {path} is not valid TOML: {error}.") from None
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -278,7 +279,7 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _environment(environment: Mapping[str, str]) -> Iterator[_Entry]:
     for variable in sorted(environment):
-        # All settings have a group. What has none, such as the DS_PORT of a service called ds, is not meant for us.
+        # Every setting is in a section. A variable without one, such as DS_PORT of a service named ds, is not ours.
         if variable.startswith(PREFIX) and "__" in variable:
             name = variable.removeprefix(PREFIX).lower().replace("__", ".")
             yield _Entry(name, environment[variable], f"environment variable {variable}", True)

@@ -1,4 +1,4 @@
-"""Names that settings had, and the log filter of other servers: they still count, below the names that are in use."""
+"""Deprecated names of settings, and log filters of Rust programs. The current name overrides them within a layer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from .conversion import convert, invalid
 
-#: The variable with a log filter that is not only meant for this server. It stands for a setting's name here.
+#: The environment variable with a log filter for all programs; used here as a deprecated name.
 RUST_LOG: Final = "RUST_LOG"
 
-#: What stands for which setting. Where a layer has two for one, the later in this list wins, and the setting over both.
+#: Deprecated name -> setting. Within a layer later entries override earlier ones; the current name overrides both.
 LEGACY: Final = {
     "server.port": "server.bind_address",
     "limits.max_memory_bytes": "limits.max_total_bytes",
@@ -25,7 +25,7 @@ LEGACY: Final = {
 
 _FILTER_WANTED: Final = "a level (trace, debug, info, warn, error or off), or a filter like info,durable_streams=debug"
 
-#: From what says the least to what says the most.
+#: Log levels, from the least verbose to the most verbose.
 _LEVELS: Final = ("error", "warn", "info", "debug")
 _FILTER_LEVELS: Final = {
     **{level: level for level in _LEVELS},
@@ -39,10 +39,10 @@ _TARGET: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_:]*")
 
 def level_of_filter(text: str) -> str | None:
     """
-    Read a log filter of Rust's tracing: levels, and targets with levels, divided by commas.
+    Return the level that a log filter of Rust's tracing (``info,durable_streams=debug``) sets for this server.
 
-    :return: the level that it gives this server; None when it speaks of others only.
-    :raises ValueError: it can't be understood.
+    :returns: None if the filter only has targets of other programs.
+    :raises ValueError: the filter is malformed.
     """
     everyone: str | None = None
     ours: list[str] = []
@@ -53,20 +53,20 @@ def level_of_filter(text: str) -> str | None:
             everyone = _FILTER_LEVELS[target.lower()]
             continue
         found = _FILTER_LEVELS.get(level.lower() if equals else "trace")
-        # A single word that is no level is rather a level written wrong than the name of another program's part.
+        # A single unknown word is more likely a misspelt level than another program's target.
         if found is None or _TARGET.fullmatch(target) is None or not (equals or is_ours or "::" in target):
             raise ValueError(text)
         if is_ours:
             ours.append(found)
-    # More than one of our parts may be named. There is one log, so that the one that says most decides.
+    # Several of our targets may be named. There is one log, so the most verbose level is used.
     return max(ours, key=_LEVELS.index) if ours else everyone
 
 
-def modern(name: str, value: Any, source: str, is_text: bool) -> Any:
+def convert_legacy(name: str, value: Any, source: str, is_text: bool) -> Any:
     """
-    Make of the value of a legacy name the value of its setting; None when it says nothing of it.
+    Convert the value of a deprecated name to the value of its setting; None if a log filter does not set one.
 
-    :raises ConfigError: it can't be that.
+    :raises ConfigError: the value is invalid.
     """
     setting = LEGACY[name]
     if name == "server.port":

@@ -1,4 +1,4 @@
-"""The settings that are in force, written for people and for programs."""
+"""The effective settings, rendered as TOML and as JSON."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any, Final
 import msgspec
 
 from .conversion import KINDS
-from .layers import Loaded
+from .layers import LoadedSettings
 from .sections import value_of
 from .showing import concealed, in_one_line
 
 _ESCAPED: Final = re.compile(r'["\\\x00-\x1f\x7f]')
 
 
-def as_toml(loaded: Loaded) -> str:
+def as_toml(loaded: LoadedSettings) -> str:
     """
-    Write a configuration file that comes to the same settings, each with where it is from.
+    Render a configuration file with the same settings, each with its source in a comment.
 
-    What may be secret is hidden. Settings that are not set, for which TOML has no value, are comments.
+    Secrets are hidden. Settings that are not set are comments, since TOML has no value for them.
     """
     return "".join(_line(loaded, name) for name in KINDS)
 
 
-def as_json(loaded: Loaded) -> bytes:
-    """Write the profile, the warnings and, by dotted name, each setting's value and source, without secrets."""
+def as_json(loaded: LoadedSettings) -> bytes:
+    """Render the profile, the warnings, and each setting's value and source by dotted name. Secrets are hidden."""
     return msgspec.json.encode(
         {
             "profile": loaded.profile,
@@ -39,7 +39,7 @@ def as_json(loaded: Loaded) -> bytes:
 
 
 def toml_value(value: Any) -> str:
-    """Write a value as TOML has it."""
+    """Render a value in TOML's syntax."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
@@ -49,13 +49,13 @@ def toml_value(value: Any) -> str:
     return str(value)
 
 
-def _line(loaded: Loaded, name: str) -> str:
+def _line(loaded: LoadedSettings, name: str) -> str:
     value = _without_secrets(value_of(loaded.settings, name))
     source = _source(loaded, name)
     return f"# {name} is not set  # {source}\n" if value is None else f"{name} = {toml_value(value)}  # {source}\n"
 
 
-def _source(loaded: Loaded, name: str) -> str:
+def _source(loaded: LoadedSettings, name: str) -> str:
     return in_one_line(loaded.sources.get(name, "default"))
 
 

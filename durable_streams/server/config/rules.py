@@ -1,4 +1,4 @@
-"""What the server, its limits, its storage and its paths must be."""
+"""The rules for server addresses, limits, storage, paths and CORS origins."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .sections import Sections, value_of
 from .showing import shown
 
 
-class Broken(Struct, frozen=True):
+class BrokenRule(Struct, frozen=True):
     """
-    A rule that is broken.
+    A validation rule that the settings violate.
 
-    :ivar rule: its name.
+    :ivar rule: the name of the rule.
     :ivar name: the setting to change.
-    :ivar wanted: what that must be.
-    :ivar part: of a list, what is wrong in it.
+    :ivar wanted: what the setting must be, to complete "must be".
+    :ivar part: if the setting is a list, the invalid item.
     """
 
     rule: str
@@ -30,12 +30,12 @@ class Broken(Struct, frozen=True):
     part: str | None = None
 
 
-class Stated(Struct, frozen=True):
+class SettingsWithSources(Struct, frozen=True):
     """
-    The settings, and who says so.
+    The settings to validate, with their sources for messages.
 
-    :ivar sources: where the settings that are not at their defaults come from, by dotted name.
-    :ivar profile: the profile's name.
+    :ivar sources: dotted name -> the layer that set it; settings that no layer set are missing.
+    :ivar profile: the name of the profile.
     """
 
     settings: Sections
@@ -43,11 +43,11 @@ class Stated(Struct, frozen=True):
     profile: str = "default"
 
     def source(self, name: str) -> str:
-        """Say where a setting comes from."""
+        """Return the source of a setting."""
         return self.sources.get(name, "the default")
 
-    def says(self, name: str) -> str:
-        """Say what a setting is, for a rule about another."""
+    def describe(self, name: str) -> str:
+        """Return a setting's value and source, for the message of a rule about another setting."""
         return f"{name} is {shown(value_of(self.settings, name))} by {self.source(name)}"
 
 
@@ -79,7 +79,7 @@ _POSITIVE: Final = (
 _BASE_PATH: Final = re.compile(r"/|(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()+,;=@-]+)+")
 _ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://(?:(?![,/@])[!-~])+")
 
-#: Paths of pages that the server has whatever the settings are.
+#: The paths of pages that no setting can move.
 RESERVED_PATHS: Final = ("/healthz", "/readyz", "/metrics")
 
 _ADDRESS_WANTED: Final = "an IP address and a port, such as 127.0.0.1:4437"
@@ -89,9 +89,9 @@ _ORIGINS_WANTED: Final = "*, or a list of origins such as https://app.example.co
 
 def parse_bind_address(text: str) -> tuple[str, int]:
     """
-    Take an address apart.
+    Split an address into host and port.
 
-    :raises ValueError: it is not an IP address, a colon and a port; an IPv6 address stands in brackets.
+    :raises ValueError: it is not an IP address, a colon and a port; an IPv6 address must be in brackets.
     """
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
@@ -103,76 +103,76 @@ def parse_bind_address(text: str) -> tuple[str, int]:
     return str(ip_address(host)), int(port)
 
 
-def broken_words(stated: Stated) -> Iterator[Broken]:
-    """Find settings that are none of the words that they may be."""
+def check_words(config: SettingsWithSources) -> Iterator[BrokenRule]:
+    """Yield the settings whose value is not one of their words."""
     for name, words in CHOICES.items():
-        value = value_of(stated.settings, name)
-        # The two of the storage may still have another name. All others have lost it when they were read.
+        value = value_of(config.settings, name)
+        # Storage settings may still have an alternative spelling. All others were normalised when they were read.
         right = words.keys() if name.startswith("storage.") else words.values()
         for word in value if isinstance(value, tuple) else () if value is None else (value,):
             if word not in right:
-                yield Broken("InvalidValue", name, words_of(name), word)
+                yield BrokenRule("InvalidValue", name, words_of(name), word)
 
 
-def broken_numbers(stated: Stated) -> Iterator[Broken]:
-    """Find numbers that are too small, or too large for one another."""
+def check_numbers(config: SettingsWithSources) -> Iterator[BrokenRule]:
+    """Yield numbers that are below their minimum, or too large for each other."""
     for name in _POSITIVE:
-        if value_of(stated.settings, name) < 1:
+        if value_of(config.settings, name) < 1:
             words = name.rpartition(".")[2].removesuffix("_secs").split("_")
-            yield Broken("".join(map(str.capitalize, words)) + "TooSmall", name, "1 or more")
-    if stated.settings.limits.max_storage_jobs < 1:
-        yield Broken("InvalidMaxStorageJobs", "limits.max_storage_jobs", "1 or more")
-    connection = stated.settings.transport.connection
+            yield BrokenRule("".join(map(str.capitalize, words)) + "TooSmall", name, "1 or more")
+    if config.settings.limits.max_storage_jobs < 1:
+        yield BrokenRule("InvalidMaxStorageJobs", "limits.max_storage_jobs", "1 or more")
+    connection = config.settings.transport.connection
     if connection.sse_reconnect_interval_secs < 0:
-        yield Broken(
+        yield BrokenRule(
             "SseReconnectIntervalTooSmall",
             "transport.connection.sse_reconnect_interval_secs",
-            "0, for never, or more",
+            "0 (never) or more",
         )
     if not 0 <= connection.drain_spread_secs < connection.drain_timeout_secs:
-        yield Broken(
+        yield BrokenRule(
             "InvalidDrainSpread",
             "transport.connection.drain_spread_secs",
-            "0 or more, and less than the time that all clients have, while "
-            + stated.says("transport.connection.drain_timeout_secs"),
+            "0 or more, and less than the drain timeout, while "
+            + config.describe("transport.connection.drain_timeout_secs"),
         )
 
 
-def broken_server(stated: Stated) -> Iterator[Broken]:
-    """Find addresses that can't be listened at."""
-    server, admin = stated.settings.server, stated.settings.admin
+def check_server(config: SettingsWithSources) -> Iterator[BrokenRule]:
+    """Yield malformed and conflicting addresses of listeners."""
+    server, admin = config.settings.server, config.settings.admin
     addresses: dict[str, tuple[str, int]] = {}
     for rule, name in (
         ("InvalidBindAddress", "server.bind_address"),
         ("InvalidAdminBindAddress", "admin.bind_address"),
     ):
-        text = value_of(stated.settings, name)
+        text = value_of(config.settings, name)
         if text is not None:
             try:
                 addresses[name] = parse_bind_address(text)
             except ValueError:
-                yield Broken(rule, name, _ADDRESS_WANTED)
+                yield BrokenRule(rule, name, _ADDRESS_WANTED)
     for endpoint in server.listen:
         if not endpoint.strip():
-            yield Broken("EmptyListenEndpoint", "server.listen", "a list of endpoints such as tcp:4437", endpoint)
+            yield BrokenRule("EmptyListenEndpoint", "server.listen", "a list of endpoints such as tcp:4437", endpoint)
     if admin.bind_address is None:
         return
     if not admin.enabled:
-        yield Broken(
+        yield BrokenRule(
             "AdminBindAddressRequiresAdmin",
             "admin.bind_address",
-            f"left out, or admin.enabled set to true, while {stated.says('admin.enabled')}",
+            f"left out, or admin.enabled set to true, while {config.describe('admin.enabled')}",
         )
     if not server.listen and _collide(*addresses.values()):
-        yield Broken(
+        yield BrokenRule(
             "AdminBindAddressConflictsWithBindAddress",
             "admin.bind_address",
-            f"another address and port while {stated.says('server.bind_address')}",
+            f"another address and port while {config.describe('server.bind_address')}",
         )
 
 
 def _collide(*addresses: tuple[str, int]) -> bool:
-    """Find out whether a socket at one of two addresses leaves none at the other. Port 0 is another each time."""
+    """Return whether two addresses cannot both be bound. Port 0 never collides: each bind gets its own port."""
     if len(addresses) < 2:
         return False
     (host, port), (other_host, other_port) = addresses
@@ -180,70 +180,72 @@ def _collide(*addresses: tuple[str, int]) -> bool:
     return port == other_port != 0 and (hosts[0] == hosts[1] or any(each.is_unspecified for each in hosts))
 
 
-def broken_storage(stated: Stated) -> Iterator[Broken]:
-    """Find what keeps streams from being kept."""
-    storage = stated.settings.storage
+def check_storage(config: SettingsWithSources) -> Iterator[BrokenRule]:
+    """Yield violations of the storage's rules."""
+    storage = config.settings.storage
     if STORAGE_MODES.get(storage.mode) != "memory" and not storage.data_dir.strip():
-        yield Broken(
+        yield BrokenRule(
             "EmptyStorageDataDir",
             "storage.data_dir",
-            f"the path of a directory while {stated.says('storage.mode')}",
+            f"the path of a directory while {config.describe('storage.mode')}",
         )
     shards = storage.acid_shard_count
     if not 1 <= shards <= 256 or shards & (shards - 1):
-        yield Broken("InvalidAcidShardCount", "storage.acid_shard_count", "a power of two from 1 to 256")
+        yield BrokenRule("InvalidAcidShardCount", "storage.acid_shard_count", "a power of two from 1 to 256")
 
 
-def broken_paths(stated: Stated) -> Iterator[Broken]:
-    """Find paths that no request can have, or two may."""
-    base, admin = stated.settings.http.stream_base_path, stated.settings.admin
+def check_paths(config: SettingsWithSources) -> Iterator[BrokenRule]:
+    """Yield base paths that are malformed, reserved, or overlap."""
+    base, admin = config.settings.http.stream_base_path, config.settings.admin
     for rule, name, path in (
         ("StreamBasePathIsReserved", "http.stream_base_path", base),
         ("AdminBasePathIsReserved", "admin.base_path", admin.base_path),
     ):
         if any(path == page or path.startswith(f"{page}/") for page in RESERVED_PATHS):
-            yield Broken(rule, name, f"another path than the server's own {', '.join(RESERVED_PATHS)}")
+            yield BrokenRule(rule, name, f"a path other than {', '.join(RESERVED_PATHS)}, which the server uses")
     if _BASE_PATH.fullmatch(base) is None:
-        yield Broken("InvalidStreamBasePath", "http.stream_base_path", f"/, or a path like /v1/stream: {_PATH_WANTED}")
+        yield BrokenRule(
+            "InvalidStreamBasePath", "http.stream_base_path", f"/, or a path like /v1/stream: {_PATH_WANTED}"
+        )
     if admin.base_path == "/" or _BASE_PATH.fullmatch(admin.base_path) is None:
-        yield Broken("InvalidAdminBasePath", "admin.base_path", f"a path like /admin, and not /: {_PATH_WANTED}")
-    # On a listener of its own there is nothing else that it could be in the way of.
+        yield BrokenRule("InvalidAdminBasePath", "admin.base_path", f"a path like /admin, and not /: {_PATH_WANTED}")
+    # On a separate listener there are no streams that the pages could conflict with.
     if admin.enabled and admin.bind_address is None and _overlap(base, admin.base_path):
-        yield Broken(
+        yield BrokenRule(
             "AdminBasePathConflictsWithStreamBasePath",
             "admin.base_path",
-            "a path neither above nor below that of the streams, or have a listener of its own by admin.bind_address, "
-            f"while {stated.says('http.stream_base_path')}",
+            "a path neither above nor below http.stream_base_path, or served on a separate listener "
+            f"(admin.bind_address), while {config.describe('http.stream_base_path')}",
         )
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Find out whether a path is the other or above it, by whole segments."""
+    """Return whether one path equals the other or is above it, by whole segments."""
     first, second = f"{one.rstrip('/')}/", f"{other.rstrip('/')}/"
     return first.startswith(second) or second.startswith(first)
 
 
-def broken_origins(stated: Stated) -> Iterator[Broken]:
-    """Find origins that no browser sends, and a ``*`` that nobody stands for."""
-    http = stated.settings.http
+def check_origins(config: SettingsWithSources) -> Iterator[BrokenRule]:
+    """Yield malformed origins, and a ``*`` in a prod profile without ``http.allow_wildcard_cors``."""
+    http = config.settings.http
     if not http.cors_origins:
-        yield Broken("EmptyCorsOrigin", "http.cors_origins", _ORIGINS_WANTED, "")
+        yield BrokenRule("EmptyCorsOrigin", "http.cors_origins", _ORIGINS_WANTED, "")
     for origin in http.cors_origins:
         if _ORIGIN.fullmatch(origin) is None:
             rule = "InvalidCorsOrigin" if origin.strip() else "EmptyCorsOrigin"
-            yield Broken(rule, "http.cors_origins", _ORIGINS_WANTED, origin)
-    is_prod = stated.profile == "prod" or stated.profile.startswith("prod-")
+            yield BrokenRule(rule, "http.cors_origins", _ORIGINS_WANTED, origin)
+    is_prod = config.profile == "prod" or config.profile.startswith("prod-")
     if is_prod and "*" in http.cors_origins and not http.allow_wildcard_cors:
-        yield Broken(
+        yield BrokenRule(
             "WildcardCorsOriginsProd",
             "http.cors_origins",
             "a list of the origins whose pages may use the streams, or http.allow_wildcard_cors set to true, in the "
-            f"profile {stated.profile}",
+            f"profile {config.profile}",
         )
 
 
-def broken_observability(stated: Stated) -> Iterator[Broken]:
-    """Find a log without a place."""
-    log_file = stated.settings.observability.log_file
+def check_observability(config: SettingsWithSources) -> Iterator[BrokenRule]:
+    """Yield an empty path of the log file."""
+    log_file = config.settings.observability.log_file
     if log_file is not None and not log_file.strip():
-        yield Broken("EmptyPath", "observability.log_file", "the path of a file, or left out")
+        yield BrokenRule("EmptyPath", "observability.log_file", "the path of a file, or left out")

@@ -1,4 +1,4 @@
-"""The settings by section, frozen, with their defaults. ``_bytes`` and ``_secs`` in a name give the unit."""
+"""The sections of settings, frozen, with their defaults. ``_bytes`` and ``_secs`` in a name are its unit."""
 
 from __future__ import annotations
 
@@ -60,7 +60,11 @@ class ServerSettings(Section, frozen=True):
 
 
 class LimitSettings(Section, frozen=True):
-    """How much of everything the server takes."""
+    """
+    Limits of data, requests and connections.
+
+    :ivar max_storage_jobs: no effect, see :mod:`.ineffective`.
+    """
 
     max_total_bytes: int = 104_857_600
     max_stream_bytes: int = 10_485_760
@@ -78,7 +82,7 @@ class LimitSettings(Section, frozen=True):
 
 
 class StorageSettings(Section, frozen=True):
-    """Where streams are kept."""
+    """The storage mode and its data directory."""
 
     mode: str = "memory"
     data_dir: str = "./data/streams"
@@ -88,7 +92,7 @@ class StorageSettings(Section, frozen=True):
 
 
 class HttpSettings(Section, frozen=True):
-    """How streams appear on the web."""
+    """The path of streams, CORS, and caching."""
 
     stream_base_path: str = "/v1/stream"
     cors_origins: tuple[str, ...] = ("*",)
@@ -99,9 +103,9 @@ class HttpSettings(Section, frozen=True):
 
 class AdminSettings(Section, frozen=True):
     """
-    What is for operators only.
+    The pages for operators.
 
-    :ivar bind_address: a listener of its own for it; None to have it where the streams are.
+    :ivar bind_address: a separate listener for the pages; None to serve them on the streams' listener.
     """
 
     enabled: bool = False
@@ -110,7 +114,7 @@ class AdminSettings(Section, frozen=True):
 
 
 class VersionSettings(Section, frozen=True):
-    """Which versions of HTTP there are: ``http1``, ``http2``."""
+    """The versions of HTTP that are served: ``http1``, ``http2``."""
 
     versions: tuple[str, ...] = ("http1",)
 
@@ -119,7 +123,7 @@ class TlsSettings(Section, frozen=True):
     """
     Certificates, and the range of TLS versions.
 
-    :ivar alpn_protocols: None for what the versions of HTTP come to, HTTP/2 first.
+    :ivar alpn_protocols: None to derive them from ``transport.http.versions``, HTTP/2 first.
     """
 
     cert_path: str | None = None
@@ -131,7 +135,7 @@ class TlsSettings(Section, frozen=True):
 
 
 class ConnectionSettings(Section, frozen=True):
-    """How long a connection may take over what."""
+    """Timeouts of connections."""
 
     long_poll_timeout_secs: int = 20
     sse_reconnect_interval_secs: int = 60
@@ -157,7 +161,7 @@ class TransportSettings(Section, frozen=True):
 
 
 class IdentitySettings(Section, frozen=True):
-    """Whether a trusted proxy says who the client is: ``none``, or ``header``, in ``header_name``."""
+    """The client's identity from a trusted proxy: ``none``, or ``header`` to take it from ``header_name``."""
 
     mode: str = "none"
     header_name: str | None = None
@@ -166,10 +170,10 @@ class IdentitySettings(Section, frozen=True):
 
 class ProxySettings(Section, frozen=True):
     """
-    Which proxies are believed what they say of their clients.
+    The proxies whose forwarding headers are trusted.
 
     :ivar forwarded_headers: ``none``, ``x-forwarded`` or ``forwarded``.
-    :ivar trusted_proxies: addresses and networks.
+    :ivar trusted_proxies: addresses and networks, or ``unix`` for all UNIX sockets.
     """
 
     enabled: bool = False
@@ -180,14 +184,14 @@ class ProxySettings(Section, frozen=True):
 
 class ObservabilitySettings(Section, frozen=True):
     """
-    What the server says about itself.
+    Log, metrics and traces.
 
     :ivar log_level: ``debug``, ``info``, ``warn`` or ``error``.
     :ivar log_format: ``text`` or ``json``.
-    :ivar log_file: None for where twistd logs.
-    :ivar access_log: which requests have a line: ``none``, ``failures`` (statuses from 400 on) or ``all``.
-    :ivar metrics: whether there is ``/metrics``.
-    :ivar traces: whether requests are traced by OpenTelemetry, whose own variables say where to.
+    :ivar log_file: the path of the log file; None for twistd's log.
+    :ivar access_log: the requests that are logged: ``none``, ``failures`` (status 400 and above) or ``all``.
+    :ivar metrics: whether ``/metrics`` is served.
+    :ivar traces: whether requests are traced with OpenTelemetry, which is configured by its own variables.
     """
 
     log_level: str = "info"
@@ -212,7 +216,7 @@ class Sections(Section, frozen=True):
 
 
 def value_of(settings: Sections, name: str) -> Any:
-    """Get a setting by its dotted name."""
+    """Return the value of a setting by its dotted name."""
     value: Any = settings
     for part in name.split("."):
         value = getattr(value, part)

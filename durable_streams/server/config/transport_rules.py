@@ -1,4 +1,4 @@
-"""What transports and proxies must be."""
+"""The rules for HTTP versions, TLS files and proxies."""
 
 from __future__ import annotations
 
@@ -7,99 +7,101 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from typing import Final
 
-from .rules import Broken, Stated
+from .rules import BrokenRule, SettingsWithSources
 from .sections import value_of
 
 _CERTIFICATE: Final = "transport.tls.cert_path"
 _KEY: Final = "transport.tls.key_path"
 _CLIENT_CA: Final = "transport.tls.client_ca_path"
 
-#: Which files each mode needs; those that it does not need, it has no use for.
+#: transport.mode -> the files that it requires; all others are rejected.
 _FILES: Final = {"http": (), "tls": (_CERTIFICATE, _KEY), "mtls": (_CERTIFICATE, _KEY, _CLIENT_CA)}
 
-#: What each version of HTTP is called when TLS agrees on one.
+#: Version of HTTP -> its ALPN protocol name.
 _ALPN: Final = {"http1": "http/1.1", "http2": "h2"}
 
 _PROXIES_WANTED: Final = "a list of IP addresses and networks such as 10.0.0.0/8"
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-def broken_versions(stated: Stated) -> Iterator[Broken]:
-    """Find versions of HTTP and of TLS that don't go together."""
-    transport = stated.settings.transport
+def check_versions(config: SettingsWithSources) -> Iterator[BrokenRule]:
+    """Yield versions of HTTP and TLS that are incompatible with each other or with the mode."""
+    transport = config.settings.transport
     versions, tls = transport.http.versions, transport.tls
     name = "transport.http.versions"
     if not versions:
-        yield Broken("EmptyHttpVersions", name, "a list of http1, http2 or both")
-    # Endpoints of server.listen have TLS of their own, or have none and speak HTTP/1.1.
-    if "http2" in versions and transport.mode == "http" and not stated.settings.server.listen:
-        yield Broken(
+        yield BrokenRule("EmptyHttpVersions", name, "a list of http1, http2 or both")
+    # Endpoints of server.listen configure TLS themselves; those without TLS serve HTTP/1.1.
+    if "http2" in versions and transport.mode == "http" and not config.settings.server.listen:
+        yield BrokenRule(
             "HttpModeDoesNotSupportHttp2",
             name,
-            f"['http1'] while {stated.says('transport.mode')}, since HTTP/2 is only spoken over TLS",
+            f"['http1'] while {config.describe('transport.mode')}, since HTTP/2 needs TLS",
         )
     if tls.min_version > tls.max_version:
-        yield Broken(
+        yield BrokenRule(
             "InvalidTlsVersionRange",
             "transport.tls.min_version",
-            f"the same or earlier while {stated.says('transport.tls.max_version')}",
+            f"the same or lower while {config.describe('transport.tls.max_version')}",
         )
     if tls.alpn_protocols is None:
         return
     names = [_ALPN[version] for version in versions if version in _ALPN]
     for protocol in names:
         if protocol not in tls.alpn_protocols:
-            yield Broken(
+            yield BrokenRule(
                 "MissingAlpnProtocol",
                 "transport.tls.alpn_protocols",
-                f"left out, or a list with {protocol}, while {stated.says(name)}",
+                f"left out, or a list with {protocol}, while {config.describe(name)}",
             )
     for protocol in tls.alpn_protocols:
         if protocol not in names:
-            yield Broken(
+            yield BrokenRule(
                 "UnexpectedAlpnProtocol",
                 "transport.tls.alpn_protocols",
-                f"left out, or a list without {protocol}, while {stated.says(name)}",
+                f"left out, or a list without {protocol}, while {config.describe(name)}",
             )
 
 
-def broken_tls_files(stated: Stated) -> Iterator[Broken]:
-    """Find certificates and keys that are missing, or of no use."""
-    mode = stated.settings.transport.mode
+def check_tls_files(config: SettingsWithSources) -> Iterator[BrokenRule]:
+    """Yield certificate and key files that are missing, or not used in the mode."""
+    mode = config.settings.transport.mode
     needed = _FILES.get(mode, ())
     for name in (_CERTIFICATE, _KEY, _CLIENT_CA):
-        path = value_of(stated.settings, name)
+        path = value_of(config.settings, name)
         if path is not None and not path.strip():
-            yield Broken("EmptyPath", name, "the path of a PEM file, or left out")
+            yield BrokenRule("EmptyPath", name, "the path of a PEM file, or left out")
         elif path is None and name in needed:
-            yield Broken("MissingTlsField", name, f"the path of a PEM file while {stated.says('transport.mode')}")
+            yield BrokenRule(
+                "MissingTlsField", name, f"the path of a PEM file while {config.describe('transport.mode')}"
+            )
         elif path is not None and mode == "http":
-            yield Broken(
+            yield BrokenRule(
                 "HttpModeDisallowsTlsField",
                 name,
-                f"left out, or transport.mode set to tls or mtls, while {stated.says('transport.mode')}",
+                f"left out, or transport.mode set to tls or mtls, while {config.describe('transport.mode')}",
             )
         elif path is not None and name not in needed:
-            yield Broken(
+            yield BrokenRule(
                 "ClientCaRequiresMtls",
                 name,
-                f"left out, or transport.mode set to mtls, while {stated.says('transport.mode')}",
+                f"left out, or transport.mode set to mtls, while {config.describe('transport.mode')}",
             )
 
 
-def broken_proxies(stated: Stated) -> Iterator[Broken]:
-    """Find proxies that are believed without need, or needed and not named."""
-    proxy = stated.settings.proxy
-    state = stated.says("proxy.enabled")
+def check_proxies(config: SettingsWithSources) -> Iterator[BrokenRule]:
+    """Yield proxy settings that are incomplete, or set although proxies are disabled."""
+    proxy = config.settings.proxy
+    state = config.describe("proxy.enabled")
     if proxy.enabled:
         if proxy.forwarded_headers == "none":
-            yield Broken(
+            yield BrokenRule(
                 "ProxyEnabledRequiresForwardedHeaders",
                 "proxy.forwarded_headers",
                 f"x-forwarded or forwarded while {state}",
             )
         if not proxy.trusted_proxies:
-            yield Broken(
+            yield BrokenRule(
                 "ProxyEnabledRequiresTrustedProxies", "proxy.trusted_proxies", f"{_PROXIES_WANTED} while {state}"
             )
     else:
@@ -110,19 +112,19 @@ def broken_proxies(stated: Stated) -> Iterator[Broken]:
             ("IdentityHeader", "identity.header_name", proxy.identity.header_name is not None),
         ):
             if is_set:
-                yield Broken(
+                yield BrokenRule(
                     f"ProxyDisabledDisallows{rule}",
                     f"proxy.{name}",
                     f"left out, or proxy.enabled set to true, while {state}",
                 )
     for text in proxy.trusted_proxies:
-        wanted = _trouble_with_proxy(text)
+        wanted = _check_proxy(text)
         if wanted is not None:
-            yield Broken("InvalidTrustedProxy", "proxy.trusted_proxies", wanted, text)
+            yield BrokenRule("InvalidTrustedProxy", "proxy.trusted_proxies", wanted, text)
 
 
-def _trouble_with_proxy(text: str) -> str | None:
-    """Say what an address or a network should be instead; None when it is one, or stands for UNIX sockets."""
+def _check_proxy(text: str) -> str | None:
+    """Return what an item of ``trusted_proxies`` must be, or None if it is valid: an address, a network or ``unix``."""
     if text == "unix":
         return None
     address, slash, length = text.partition("/")
@@ -134,34 +136,34 @@ def _trouble_with_proxy(text: str) -> str | None:
     except ValueError:
         return _PROXIES_WANTED
     if slash and ip_address(address) != network.network_address:
-        return f"{_PROXIES_WANTED}, where a network's address has no bits beyond its length: perhaps {network} is meant"
+        return f"{_PROXIES_WANTED}, without bits beyond the prefix length (here probably {network})"
     return None
 
 
-def broken_identity(stated: Stated) -> Iterator[Broken]:
-    """Find a header with a client's name that can't be, or that anyone could send."""
-    identity = stated.settings.proxy.identity
+def check_identity(config: SettingsWithSources) -> Iterator[BrokenRule]:
+    """Yield identity settings that are malformed, or that would trust a header from any client."""
+    identity = config.settings.proxy.identity
     name = "proxy.identity.header_name"
     if identity.mode == "header":
-        if stated.settings.transport.mode != "mtls":
-            yield Broken(
+        if config.settings.transport.mode != "mtls":
+            yield BrokenRule(
                 "HeaderIdentityRequiresMtls",
                 "proxy.identity.mode",
-                f"none, or transport.mode set to mtls, while {stated.says('transport.mode')}",
+                f"none, or transport.mode set to mtls, while {config.describe('transport.mode')}",
             )
         if identity.header_name is None:
-            yield Broken(
+            yield BrokenRule(
                 "HeaderIdentityRequiresHeaderName",
                 name,
-                f"the name of a header such as X-Client-Identity while {stated.says('proxy.identity.mode')}",
+                f"the name of a header such as X-Client-Identity while {config.describe('proxy.identity.mode')}",
             )
     elif identity.header_name is not None:
-        yield Broken(
+        yield BrokenRule(
             "IdentityHeaderRequiresHeaderMode",
             name,
-            f"left out, or proxy.identity.mode set to header, while {stated.says('proxy.identity.mode')}",
+            f"left out, or proxy.identity.mode set to header, while {config.describe('proxy.identity.mode')}",
         )
     if identity.header_name is not None and _HEADER_NAME.fullmatch(identity.header_name) is None:
-        yield Broken(
+        yield BrokenRule(
             "InvalidIdentityHeaderName", name, "the name of a header: letters, digits and !#$%&'*+.^_`|~- only"
         )

@@ -1,4 +1,4 @@
-"""What settings must be, each rule with its own message; and what they had better be."""
+"""Validation of the settings by all rules, and warnings about valid but risky or ineffective settings."""
 
 from __future__ import annotations
 
@@ -6,46 +6,47 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
 from .choices import ACID_BACKENDS, STORAGE_MODES
+from .ineffective import changed_ineffective_settings, ineffective_warnings
 from .rules import (
-    Broken,
-    Stated,
-    broken_numbers,
-    broken_observability,
-    broken_origins,
-    broken_paths,
-    broken_server,
-    broken_storage,
-    broken_words,
+    BrokenRule,
+    SettingsWithSources,
+    check_numbers,
+    check_observability,
+    check_origins,
+    check_paths,
+    check_server,
+    check_storage,
+    check_words,
     parse_bind_address,
 )
 from .sections import Sections, value_of
 from .showing import in_one_line, shown
-from .transport_rules import broken_identity, broken_proxies, broken_tls_files, broken_versions
+from .transport_rules import check_identity, check_proxies, check_tls_files, check_versions
 
 __all__ = ["ACID_BACKENDS", "STORAGE_MODES", "ConfigError", "parse_bind_address", "validate", "warnings_about"]
 
 _RULES = (
-    broken_words,
-    broken_server,
-    broken_numbers,
-    broken_storage,
-    broken_paths,
-    broken_origins,
-    broken_tls_files,
-    broken_versions,
-    broken_proxies,
-    broken_identity,
-    broken_observability,
+    check_words,
+    check_server,
+    check_numbers,
+    check_storage,
+    check_paths,
+    check_origins,
+    check_tls_files,
+    check_versions,
+    check_proxies,
+    check_identity,
+    check_observability,
 )
 
 
 class ConfigError(Exception):
     """
-    The configuration can't be used; the message names the setting, the value, where it comes from, and the fix.
+    An invalid configuration. The message names the setting, its value, its source and the fix.
 
-    :ivar rule: the name of the rule that is broken.
-    :ivar phase: ``load_config`` when a layer can't be read or understood, ``validate_config`` when what the layers come
-        to breaks a rule.
+    :ivar rule: the name of the broken rule.
+    :ivar phase: ``load_config`` if a layer cannot be read or parsed, ``validate_config`` if the merged settings break a
+        rule.
     """
 
     def __init__(self, message: str, *, rule: str, phase: str) -> None:
@@ -56,26 +57,32 @@ class ConfigError(Exception):
 
 def validate(settings: Sections, sources: Mapping[str, str], profile: str = "default") -> None:
     """
-    Check the settings against each other and against what they are for.
+    Check the settings by all rules.
 
-    :param sources: where the settings that are not at their defaults come from, by dotted name.
-    :param profile: the profile's name; what begins with ``prod`` is stricter.
-    :raises ConfigError: the first rule that is broken.
+    :param sources: dotted name -> the layer that set it, for messages.
+    :param profile: the profile's name; ``prod`` and ``prod-*`` have stricter rules.
+    :raises ConfigError: a rule is broken; the error is about the first one.
     """
-    stated = Stated(settings, sources, profile)
+    config = SettingsWithSources(settings, sources, profile)
     for rule in _RULES:
-        for broken in rule(stated):
-            raise ConfigError(_message(broken, stated), rule=broken.rule, phase="validate_config")
+        for broken in rule(config):
+            raise ConfigError(_message(broken, config), rule=broken.rule, phase="validate_config")
 
 
-def _message(broken: Broken, stated: Stated) -> str:
-    value = value_of(stated.settings, broken.name) if broken.part is None else broken.part
-    says = "it is not set" if value is None else f"{stated.source(broken.name)} sets it to {shown(value)}"
+def _message(broken: BrokenRule, config: SettingsWithSources) -> str:
+    value = value_of(config.settings, broken.name) if broken.part is None else broken.part
+    says = "it is not set" if value is None else f"{config.source(broken.name)} sets it to {shown(value)}"
     return f"{broken.name} must be {broken.wanted}; {says}."
 
 
-def warnings_about(settings: Sections) -> Iterator[str]:
-    """Find what is allowed, and may still not be meant."""
+def warnings_about(settings: Sections, sources: Mapping[str, str] | None = None) -> Iterator[str]:
+    """
+    Yield a warning for each setting that is valid but risky, or has no effect.
+
+    :param sources: dotted name -> the layer that set it; None if unknown, then settings without effect are only
+        reported if they are not at their defaults.
+    """
+    yield from ineffective_warnings(changed_ineffective_settings(settings) if sources is None else sources)
     if "*" in settings.http.cors_origins and not settings.http.allow_wildcard_cors:
         yield (
             "http.cors_origins is *: the pages of any site may use the streams. Name the origins, or set "
@@ -89,15 +96,15 @@ def warnings_about(settings: Sections) -> Iterator[str]:
         for place in places:
             if not _is_local(place):
                 yield (
-                    f"admin.enabled is true and {setting} is {shown(place)}: whoever reaches that address may use "
-                    f"{settings.admin.base_path}, which asks for no password. Set admin.bind_address to an address of "
-                    "this machine alone, such as 127.0.0.1:4438."
+                    f"admin.enabled is true and {setting} is {shown(place)}: anyone who can connect to that address "
+                    f"can use {settings.admin.base_path}, which has no authentication. Set admin.bind_address to a "
+                    "loopback address such as 127.0.0.1:4438."
                 )
                 return
 
 
 def _is_local(place: str) -> bool:
-    """Find out whether an address, or a string endpoint, is for this machine alone."""
+    """Return whether an address or a string endpoint is reachable from this machine only."""
     try:
         host = parse_bind_address(place)[0]
     except ValueError:
