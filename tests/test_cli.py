@@ -47,7 +47,9 @@ class CheckTests(TestCase):
         self.assertEqual(0, result.exit_code, result.output)
         [line] = result.output.splitlines()
         self.assertRegex(
-            line, r"^.*: 10 streams, 31 appends, 150248 bytes, looked at in [0-9.]+ s: no damage\.$", result.output
+            line,
+            r"^.*: checked 10 streams, 31 appends and 150248 bytes in [0-9.]+ s: no damage\.$",
+            result.output,
         )
         self.assertEqual(before, digests(self.directory))
         self.assertEqual(b"", (self.directory / "LOCK").read_bytes())
@@ -113,7 +115,7 @@ class CheckTests(TestCase):
         before = digests(self.directory)
         result = check("--data-dir", self.directory)
         self.assertEqual(2, result.exit_code, result.output)
-        self.assertIn(f"is in use by process {os.getpid()}. Stop that one first", result.output)
+        self.assertIn(f"is in use by process {os.getpid()}. Stop that process", result.output)
         self.assertEqual(b"%d\n" % os.getpid(), (self.directory / "LOCK").read_bytes())
         self.assertEqual(before, digests(self.directory))
         await storage.close()
@@ -159,22 +161,22 @@ class RefusalTests(SynchronousTestCase):
 
     def test_what_is_no_data_directory(self) -> None:
         directory = Path(self.mktemp()).absolute()
-        self.assert_refused(check("--data-dir", directory), f"{directory} does not exist. Set storage.data_dir")
+        self.assert_refused(check("--data-dir", directory), f"{directory} does not exist. Correct storage.data_dir")
         self.assertFalse(directory.exists())
         directory.mkdir()
-        self.assert_refused(check("--data-dir", directory), "has no FORMAT file")
+        self.assert_refused(check("--data-dir", directory), "has no file FORMAT")
         self.assertEqual([], list(directory.iterdir()))
         path = directory / "x"
         path.write_text("?")
-        self.assert_refused(check("--data-dir", directory), "has no FORMAT file")
+        self.assert_refused(check("--data-dir", directory), "has no file FORMAT")
         self.assert_refused(check("--data-dir", path), "is not a directory")
 
     def test_another_kind_or_a_later_version(self) -> None:
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
         for text, part in (
-            ('{"storage":"tape","version":1}', "of the kind tape"),
-            ('{"storage":"file","version":2}', "is in format 2 of the file storage"),
+            ('{"storage":"tape","version":1}', "the storage kind tape"),
+            ('{"storage":"file","version":2}', "has format 2 of the file storage"),
             ("", "can't be understood"),
         ):
             (directory / "FORMAT").write_text(text)
@@ -209,7 +211,7 @@ class RefusalTests(SynchronousTestCase):
             result = check("--data-dir", directory)
         self.assertEqual(([directory], 1), (asked, result.exit_code))
         self.assertTrue(result.output.startswith("DAMAGED: shard: It is damaged. Restore it.\n"), result.output)
-        self.assertIn(": 3 streams, ", result.output)
+        self.assertIn("checked 3 streams, ", result.output)
 
     def test_a_directory_that_does_not_say_what_it_is(self) -> None:
         directory = Path(self.mktemp()).absolute()
@@ -238,7 +240,7 @@ class RefusalTests(SynchronousTestCase):
             raise PermissionError(13, "Permission denied", "the journal")
 
         self.patch(sys.modules["durable_streams.server.cli"], "check_files", refuse)
-        self.assert_refused(check("--data-dir", directory), "the journal may not be read by this user.")
+        self.assert_refused(check("--data-dir", directory), "Cannot read the journal: permission denied.")
 
 
 class VersionTests(SynchronousTestCase):

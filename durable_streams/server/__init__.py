@@ -1,19 +1,20 @@
 """A Durable Streams server for Twisted.
 
-The map, in the order in which an append passes through it:
+Modules, in the order in which an append passes through them:
 
 - :mod:`.listening` accepts connections: string endpoints, listeners, the shared epoll port, TLS.
-- :mod:`.web` is all that touches HTTP. :mod:`.web.http1` and :mod:`.web.http2` frame the daemon's connections,
-  :mod:`.web.site` is the front for any twisted.web Site and has the pages that are no streams.
-  :mod:`.web.requests` reads a request, :mod:`.web.operations` calls the service, :mod:`.web.answers` writes the answer.
+- :mod:`.web` is the only code that uses HTTP. :mod:`.web.http1` and :mod:`.web.http2` frame the daemon's connections;
+  :mod:`.web.site` is the resource for a twisted.web Site, with the pages that are not streams.
+  :mod:`.web.requests` parses a request, :mod:`.web.operations` calls the service, :mod:`.web.answers` renders the
+  answer.
 - :mod:`.streams` is the service that all callers use.
-- :mod:`.storage` keeps streams by the rules of :mod:`.protocol`.
-- :mod:`.waiting` wakes waiting readers, in slices of time (:mod:`.run_queue`); :mod:`.web.live` reads on for them.
+- :mod:`.storage` stores streams by the rules of :mod:`.protocol`.
+- :mod:`.waiting` wakes waiting readers, in slices of time (:mod:`.run_queue`); :mod:`.web.live` reads for them.
 
-:mod:`.model` has the values that pass between these, :mod:`.interfaces` the contracts, :mod:`.errors` the exceptions,
-:mod:`.clocks` the two clocks. :mod:`.daemon` is the composition root and the process under twistd, which
-:mod:`.tap` starts; :mod:`.embedding` is the same for other programs, which find here what they need. :mod:`.config` has
-the settings, :mod:`.telemetry` metrics, access log and traces.
+:mod:`.model` has the values that these pass to each other, :mod:`.interfaces` the zope interfaces, :mod:`.errors` the
+exceptions, :mod:`.clocks` the steady and the wall clock. :mod:`.daemon` composes the server for twistd, which
+:mod:`.tap` starts; :mod:`.embedding` does so for other programs, which import their public names from this module.
+:mod:`.config` has the settings, :mod:`.telemetry` metrics, access log and traces.
 """
 
 from . import errors

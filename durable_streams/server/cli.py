@@ -1,4 +1,4 @@
-"""``durable-streams-server``: what is done to a server's data while it does not run."""
+"""The command ``durable-streams-server``: print the settings, and check the data directory of a stopped server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .storage.ownership import (
 )
 from .storage.readonly import ReadOnlyDisk
 
-#: What shows whose a data directory is when nothing says so: a name in it, and the kind of storage.
+#: File in a data directory -> the kind of storage that creates it, to identify one whose format file is damaged.
 _SIGNS: Final = {"journal": KIND, "checkpoint": KIND, "acid.sqlite": "acid"}
 
 _WRONG: Final = 1
@@ -42,9 +42,9 @@ _NOT_CHECKED: Final = 2
 
 class CheckReport(Struct, frozen=True):
     """
-    What ``check --json`` says: one object.
+    The JSON object that ``check --json`` prints.
 
-    :ivar whole: whether nothing is damaged.
+    :ivar whole: true if no damage was found.
     """
 
     directory: str
@@ -56,8 +56,8 @@ class CheckReport(Struct, frozen=True):
     findings: list[Finding]
 
 
-class _Refused(click.ClickException):
-    """Nothing was checked; the message says why, and what to do."""
+class _CheckNotPossible(click.ClickException):
+    """The directory cannot be checked; the message says why and what to do."""
 
     exit_code = _NOT_CHECKED
 
@@ -65,15 +65,15 @@ class _Refused(click.ClickException):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version_of_server(), prog_name=DISTRIBUTION)
 def main() -> None:
-    """Look after the data of a Durable Streams server, which itself is started by twistd."""
+    """Inspect the settings and the data of a Durable Streams server. Start the server itself with twistd."""
 
 
 def _layers(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say where the server's settings are."""
+    """Add the options ``--profile``, ``--config`` and ``--config-dir`` to a command."""
     for name, metavar, text in (
-        ("--config-dir", "DIR", f"The folder of default.toml, NAME.toml and local.toml instead of {CONFIG_DIR}."),
-        ("--config", "FILE", "A TOML file of settings; the environment still wins over it."),
-        ("--profile", "NAME", f"The settings to begin with: {', '.join(PROFILES)}, or a file NAME.toml of yours."),
+        ("--config-dir", "DIR", f"The folder of default.toml, NAME.toml and local.toml. Default: {CONFIG_DIR}."),
+        ("--config", "FILE", "A TOML file of settings. The environment overrides it."),
+        ("--profile", "NAME", f"The profile: {', '.join(PROFILES)}, or the NAME of a file NAME.toml in the folder."),
     ):
         command = click.option(name, metavar=metavar, help=text)(command)
     return command
@@ -81,12 +81,12 @@ def _layers(command: Callable[..., None]) -> Callable[..., None]:
 
 @main.command("config")
 @_layers
-@click.option("--json", "as_one_object", is_flag=True, help="Say it as one JSON object.")
+@click.option("--json", "as_one_object", is_flag=True, help="Print one JSON object.")
 def show_config(profile: str | None, config: str | None, config_dir: str | None, as_one_object: bool) -> None:
     """
-    Print the settings that a server would have, as a configuration file, and where each of them comes from.
+    Print the effective settings as a configuration file, each with its source.
 
-    What may be secret is shown as ***. The exit status is 1 if no server can start with the settings.
+    Secrets are shown as ***. The exit status is 1 if the settings are invalid.
     """
     try:
         loaded = load(profile, config, os.environ, config_dir)
@@ -103,16 +103,16 @@ def show_config(profile: str | None, config: str | None, config_dir: str | None,
 
 @main.command()
 @_layers
-@click.option("--data-dir", metavar="DIR", help="The data directory, whatever the settings say.")
-@click.option("--json", "as_one_object", is_flag=True, help="Say it as one JSON object.")
+@click.option("--data-dir", metavar="DIR", help="The data directory. Overrides storage.data_dir.")
+@click.option("--json", "as_one_object", is_flag=True, help="Print one JSON object.")
 def check(
     profile: str | None, config: str | None, config_dir: str | None, data_dir: str | None, as_one_object: bool
 ) -> None:
     """
-    Read all that is in a data directory, and tell what is damaged. Nothing is changed.
+    Verify all data in a data directory and report damage. Nothing is changed.
 
-    No server may run on it. The exit status is 0 if nothing is damaged, 1 if something is, and 2 if that could not be
-    found out.
+    No server may be running on it. The exit status is 0 if nothing is damaged, 1 if something is, and 2 if the
+    directory cannot be checked.
     """
     where = _directory(profile, config, config_dir, data_dir)
     began_at = monotonic()
@@ -135,9 +135,11 @@ def check(
         try:
             counts = _check(disk, form, found)
         except PermissionError as error:
-            raise _Refused(f"{error.filename} may not be read by this user. Run the check as the server's.") from None
+            raise _CheckNotPossible(
+                f"Cannot read {error.filename}: permission denied. Run the check as the server's user."
+            ) from None
         except StorageError as error:
-            raise _Refused(str(error)) from None
+            raise _CheckNotPossible(str(error)) from None
     seconds = monotonic() - began_at
     if as_one_object:
         report = CheckReport(str(where), form.storage, form.version, not serious, seconds, counts, findings)
@@ -145,7 +147,7 @@ def check(
     else:
         verdict = f"{serious} findings of damage" if serious > 1 else "1 finding of damage" if serious else "no damage"
         click.echo(
-            f"{where}: {counts.streams} streams, {counts.appends} appends, {counts.bytes} bytes, looked at in "
+            f"{where}: checked {counts.streams} streams, {counts.appends} appends and {counts.bytes} bytes in "
             f"{seconds:.1f} s: {verdict}."
         )
     if serious:
@@ -153,44 +155,44 @@ def check(
 
 
 def _directory(profile: str | None, config: str | None, config_dir: str | None, data_dir: str | None) -> Path:
-    """Find out which directory is meant."""
+    """Return the directory to check, from ``--data-dir`` or the settings."""
     if data_dir is None or any(given is not None for given in (profile, config, config_dir)):
         try:
             settings = load(profile, config, os.environ, config_dir).settings
         except ConfigError as error:
-            raise _Refused(f"[{error.phase}] {error}") from None
+            raise _CheckNotPossible(f"[{error.phase}] {error}") from None
         if data_dir is None:
             data_dir = settings.storage.data_dir
             if STORAGE_MODES[settings.storage.mode] == "memory":
-                raise _Refused(
-                    f"storage.mode is {settings.storage.mode}, which has no data directory. Set it, and "
-                    "storage.data_dir, as the server has them, or give --data-dir."
+                raise _CheckNotPossible(
+                    f"storage.mode is {settings.storage.mode}, which has no data directory. Set storage.mode and "
+                    "storage.data_dir as for the server, or use --data-dir."
                 )
     where = Path(data_dir)
     if not where.is_dir():
         why = "is not a directory" if where.exists() else "does not exist"
-        raise _Refused(f"The data directory {where} {why}. Set storage.data_dir, or --data-dir, to one that is.")
+        raise _CheckNotPossible(f"The data directory {where} {why}. Correct storage.data_dir or --data-dir.")
     return where
 
 
 @contextmanager
 def _held(where: Path) -> Iterator[ReadOnlyDisk]:
-    """Have the lock of a data directory."""
+    """Hold the lock of a data directory."""
     disk = ReadOnlyDisk(where)
     try:
         names = disk.names("")
         if FORMAT_FILE not in names and _SIGNS.keys().isdisjoint(names):
-            raise _Refused(
-                f"{where} has no {FORMAT_FILE} file, so it is no data directory of this server. Set storage.data_dir, "
-                "or --data-dir, to one that is."
+            raise _CheckNotPossible(
+                f"{where} is not a data directory of this server: it has no file {FORMAT_FILE}. Correct "
+                "storage.data_dir or --data-dir."
             )
         holder = disk.lock(LOCK_FILE, b"%d\n" % os.getpid())
     except OSError as error:
-        raise _Refused(f"The data directory {where} can't be locked: {error.strerror}.") from None
+        raise _CheckNotPossible(f"Cannot lock the data directory {where}: {error.strerror}.") from None
     if holder is not None:
         process = holder.decode("ascii", "replace").strip() or "unknown"
-        raise _Refused(
-            f"The data directory {where} is in use by process {process}. Stop that one first, or check a copy of it."
+        raise _CheckNotPossible(
+            f"The data directory {where} is in use by process {process}. Stop that process, or check a copy."
         )
     try:
         yield disk
@@ -199,7 +201,7 @@ def _held(where: Path) -> Iterator[ReadOnlyDisk]:
 
 
 def _format(disk: ReadOnlyDisk, where: Path, found: Callable[[Finding], None]) -> Format:
-    """Find out what a data directory is."""
+    """Return the kind and version of a data directory; report a missing or damaged format file."""
     try:
         form = read_format(disk)
         what = "The file is missing."
@@ -207,37 +209,36 @@ def _format(disk: ReadOnlyDisk, where: Path, found: Callable[[Finding], None]) -
         form = None
         what = str(error)
     except OSError as error:
-        raise _Refused(f"The file {where / FORMAT_FILE} can't be read: {error.strerror}.") from None
+        raise _CheckNotPossible(f"Cannot read {where / FORMAT_FILE}: {error.strerror}.") from None
     if form is None and FORMAT_FILE not in disk.names("") and NEW_FORMAT_FILE in disk.names(""):
-        raise _Refused(
-            f"{where} was not completed by the start that made it, so nothing is stored in it yet. Start the server on "
-            "it."
-        )
+        raise _CheckNotPossible(f"{where} is empty: the server's first start did not complete. Start the server again.")
     if form is None:
         signs = [kind for name, kind in _SIGNS.items() if name in disk.names("")]
         if not signs:
-            raise _Refused(f"{where}: {what}")
+            raise _CheckNotPossible(f"{where}: {what}")
         form = Format(signs[0], VERSION)
         line = msgspec.json.encode(form).decode()
         found(Finding(True, FORMAT_FILE, what, f"Write one line into it: {line}"))
     if form.storage not in _SIGNS.values():
-        raise _Refused(f"{where} has the streams of a storage of the kind {form.storage}, which is not known here.")
+        raise _CheckNotPossible(
+            f"{where} belongs to the storage kind {form.storage}, which this version does not know."
+        )
     if form.version < 1:
-        raise _Refused(
-            f"{where} is in format {form.version} of the {form.storage} storage, which does not exist: the file "
+        raise _CheckNotPossible(
+            f"{where} has format {form.version} of the {form.storage} storage, which does not exist: the file "
             f"{FORMAT_FILE} is damaged. Restore it from a backup."
         )
     if form.version > VERSION:
-        raise _Refused(
-            f"{where} is in format {form.version} of the {form.storage} storage; this version knows formats up to "
-            f"{VERSION}. Use that of the server that wrote it."
+        raise _CheckNotPossible(
+            f"{where} has format {form.version} of the {form.storage} storage; this version reads formats up to "
+            f"{VERSION}. Use the version of the server that wrote it."
         )
     return form
 
 
 def _check(disk: ReadOnlyDisk, form: Format, found: Callable[[Finding], None]) -> Counts:
     if form.storage == "acid":
-        from .storage.acid.checking import check_acid  # noqa: PLC0415 (whoever has files does not need it)
+        from .storage.acid.checking import check_acid  # noqa: PLC0415 (the file storage does not need it)
 
         return check_acid(disk.root, found)
     if not sys.stderr.isatty():

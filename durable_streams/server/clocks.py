@@ -27,24 +27,24 @@ from zope.interface import implementer
 #: How often a :class:`WatchedClock` compares the wall clock with the monotonic clock, in seconds.
 WATCH_INTERVAL: Final = 0.5
 
-#: By how many seconds the wall clock must have been set for calls to be rescheduled. Less only delays them by as much.
+#: Calls are rescheduled if the wall clock was set by more than this, in seconds. A smaller step delays them by as much.
 STEP: Final = 0.05
 
-#: How many cancelled calls may wait for their time before they are removed, if they are more than half of all.
+#: Cancelled calls are removed from the heap when there are more than this and they are more than half of all calls.
 _MAX_CANCELLED: Final = 50
 
 _log = Logger()
 
 
 class IClock(IReactorTime):
-    """Time for one service: ``seconds()`` and ``callLater()`` are never affected by a step of the wall clock."""
+    """A reactor's time whose ``seconds()`` and ``callLater()`` are not affected when the wall clock is set."""
 
     def wall() -> float:
-        """Return the wall clock's time, in seconds since 1970. It may be set back or forward at any moment."""
+        """Return the wall clock's time, in seconds since 1970. It may be set back or forward at any time."""
 
 
 def steady_seconds() -> Callable[[], float]:
-    """Return a clock that shows the wall clock's time of this moment, and is moved on by the monotonic clock."""
+    """Return a clock that starts at the wall clock's present time and advances with the monotonic clock."""
     monotonic = time.monotonic
     origin = time.time() - monotonic()
     return lambda: origin + monotonic()
@@ -52,9 +52,10 @@ def steady_seconds() -> Callable[[], float]:
 
 def make_steady(reactor: Any) -> None:
     """
-    Make a reactor time all of its calls, Twisted's own included, by the monotonic clock. For a process that is ours.
+    Replace a reactor's clock by the monotonic clock, for all calls including Twisted's own.
 
-    Its ``seconds()`` begins with the wall clock's time, so that calls that are pending already keep their time.
+    For a process that this server owns. ``seconds()`` starts at the wall clock's time, so that pending calls are not
+    delayed.
     """
     if reactor.seconds is time.time:
         reactor.seconds = steady_seconds()
@@ -62,9 +63,9 @@ def make_steady(reactor: Any) -> None:
 
 def clock_of(reactor: IReactorTime) -> IClock:
     """
-    Return the clock for everything that runs in a reactor.
+    Return the clock to use with a reactor; the same one for each call.
 
-    :param reactor: one whose time is the wall clock; one that is steady already (:func:`make_steady`); or a
+    :param reactor: a reactor that uses the wall clock, or one that is steady already (:func:`make_steady`), or a
         ``twisted.internet.task.Clock``, which is its own wall clock.
     """
     if IClock.providedBy(reactor):
@@ -82,9 +83,9 @@ def clock_of(reactor: IReactorTime) -> IClock:
 @implementer(IClock)
 class SteadyClock:
     """
-    The clock of a reactor whose own time does not step.
+    The clock of a reactor whose own time is steady.
 
-    Its methods are the reactor's, so that a call through it costs nothing more.
+    Its methods are the reactor's own, so that calls through it cost nothing extra.
     """
 
     def __init__(self, reactor: IReactorTime, wall: Callable[[], float]) -> None:
@@ -97,12 +98,11 @@ class SteadyClock:
 @implementer(IClock)
 class WatchedClock:
     """
-    The clock of a reactor that goes by the wall clock and can't be changed.
+    The steady clock for a reactor that uses the wall clock and belongs to the embedding program.
 
-    It keeps its calls in a heap of its own, by the monotonic clock, and one call in the reactor for the earliest of
-    them. A reactor that only waits for time does not notice that the clock was set back, so a thread compares the two
-    clocks twice a second, and has the call in the reactor made anew after a step. The thread runs as long as the
-    reactor does.
+    It keeps its calls in its own heap, by the monotonic clock, and one call in the reactor for the earliest of them. An
+    idle reactor does not notice that the wall clock was set back, so a thread compares the two clocks twice a second
+    and reschedules the call in the reactor after a step. The thread runs as long as the reactor.
 
     :param reactor: also provides IReactorCore and IReactorFromThreads.
     :param seconds: None for the monotonic clock (:func:`steady_seconds`).
@@ -120,7 +120,7 @@ class WatchedClock:
         self.wall = time.time if wall is None else wall
         self._calls: list[DelayedCall] = []
         self._cancelled_calls = 0
-        # The reactor's calls: for what has no delay, and for the earliest of the rest.
+        # The reactor's calls: one for calls without delay, one for the earliest of the others.
         self._soon: IDelayedCall | None = None
         self._timer: IDelayedCall | None = None
         self._timer_at = inf
@@ -142,7 +142,7 @@ class WatchedClock:
         return [call for call in self._calls if call.active()]
 
     def _notice_cancellation(self) -> None:
-        """Drop all calls if somebody else has cancelled the reactor's pending calls, as trial does after each test."""
+        """Drop all calls if other code has cancelled the reactor's pending calls, as trial does after each test."""
         for call in (self._soon, self._timer):
             if call is not None and not call.active():
                 self._calls.clear()
@@ -244,7 +244,7 @@ class WatchedClock:
                 self._reactor.callFromThread(self.stepped)
 
     def stepped(self) -> None:
-        """Replace the reactor's calls after the wall clock was set: the pending ones are early or late by the step."""
+        """Reschedule the reactor's calls after the wall clock was set, since they are early or late by the step."""
         self._notice_cancellation()
         soon = self._soon is not None
         self._clear()

@@ -1,45 +1,45 @@
-"""What can go wrong with a request, as exceptions with fields. How HTTP says it is :mod:`.web.answers`' business.
+"""The exceptions of requests and storages. :mod:`.web.problems` maps them to HTTP.
 
-Each message is one sentence, or two, that tells the caller what to change.
+Each message is one or two sentences that tell the caller what to change.
 """
 
 from __future__ import annotations
 
 
 class StreamsError(Exception):
-    """The base of every error that a caller can cause or must be told of."""
+    """The base class of all errors that a request can end with."""
 
 
 class InvalidRequest(StreamsError):
-    """A header or a query parameter cannot be understood."""
+    """A header or query parameter is malformed."""
 
 
 class InvalidOffset(StreamsError):
-    """The offset is malformed, or no stream of this name ever gave it out."""
+    """The offset is malformed, or no stream of this name ever had it."""
 
 
 class InvalidName(StreamsError):
-    """The path does not name a stream."""
+    """The path is not the name of a stream."""
 
 
 class EmptyName(InvalidName):
-    """The path ends where a stream's name would begin."""
+    """The path is the base path, without the name of a stream."""
 
 
 class InvalidJson(StreamsError):
-    """A JSON stream was sent something else."""
+    """The body for a JSON stream is not valid JSON."""
 
 
 class EmptyBody(StreamsError):
-    """An append without data that does not close."""
+    """An append has neither data nor Stream-Closed."""
 
 
 class EmptyArray(StreamsError):
-    """An append of no messages."""
+    """An append to a JSON stream is an empty array."""
 
 
 class BodyTooLarge(StreamsError):
-    """The request's body is over the limit."""
+    """The request's body exceeds ``limit`` bytes."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The body is larger than {limit} bytes. Send it as several appends.")
@@ -47,7 +47,7 @@ class BodyTooLarge(StreamsError):
 
 
 class StreamError(StreamsError):
-    """An error about one stream, whose name is in ``name``."""
+    """The base class of errors about one stream; ``name`` is its name."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
@@ -55,21 +55,23 @@ class StreamError(StreamsError):
 
 
 class StreamNotFound(StreamError):
-    """There is no such stream, or it has expired."""
+    """The stream does not exist, or has expired."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, f"There is no stream {name}. Create it first.")
 
 
 class StreamGone(StreamError):
-    """The stream was deleted, and forks still read its data."""
+    """The stream was deleted, and is kept for its forks."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, "The stream was deleted; its name is free again when the last of its forks is deleted.")
+        super().__init__(
+            name, "The stream was deleted. Its name can be used again after the last of its forks is deleted."
+        )
 
 
 class OffsetGone(StreamError):
-    """The offset is one of an earlier stream of this name."""
+    """The offset belongs to an earlier, deleted stream of this name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -79,7 +81,7 @@ class OffsetGone(StreamError):
 
 
 class StreamExists(StreamError):
-    """A creation differs from the stream that is there; ``difference`` says in what."""
+    """A stream of this name exists with another configuration; ``difference`` names the differing part."""
 
     def __init__(self, name: str, difference: str) -> None:
         super().__init__(name, f"A stream of this name exists with another {difference}.")
@@ -87,7 +89,7 @@ class StreamExists(StreamError):
 
 
 class PathBlocked(StreamError):
-    """A deleted stream that still has forks holds the name."""
+    """The name belongs to a deleted stream that still has forks."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, "A deleted stream of this name still has forks. Delete them first, or use another name.")
@@ -101,19 +103,21 @@ class ForkFromDeleted(StreamError):
 
 
 class ContentTypeMismatch(StreamError):
-    """The data, or the fork, has another content type than the stream, or the source."""
+    """The content type of an append or a fork differs from that of the stream or the fork's source."""
 
     def __init__(self, name: str, expected: str, received: str) -> None:
-        super().__init__(name, f"The stream is {expected}, the request {received}. Send the stream's type.")
+        super().__init__(
+            name, f"The stream's content type is {expected}, the request's {received}. Send the stream's content type."
+        )
         self.expected = expected
         self.received = received
 
 
 class StreamClosed(StreamError):
-    """Nothing can be appended any more; ``offset`` is the final one."""
+    """The stream is closed to appends; ``incarnation`` and ``tail`` are its final offset."""
 
     def __init__(self, name: str, incarnation: int, tail: int) -> None:
-        super().__init__(name, "The stream is closed: it takes no more appends.")
+        super().__init__(name, "The stream is closed. Append to another stream.")
         self.incarnation = incarnation
         self.tail = tail
 
@@ -128,26 +132,28 @@ class SequenceConflict(StreamError):
 
 
 class WriterFenced(StreamError):
-    """The producer's epoch is older than the one that the stream knows."""
+    """The producer's epoch is older than the one that the stream has recorded."""
 
     def __init__(self, name: str, epoch: int) -> None:
         super().__init__(
-            name, f"Another producer took over with epoch {epoch}. To take over from it, start a higher epoch."
+            name, f"The producer's current epoch is {epoch}. Stop this producer, or start a higher epoch to take over."
         )
         self.epoch = epoch
 
 
 class WriterGap(StreamError):
-    """The producer's sequence number leaves some out."""
+    """The producer's sequence number is not the next one."""
 
     def __init__(self, name: str, expected: int, received: int) -> None:
-        super().__init__(name, f"Producer-Seq {expected} comes next, not {received}. Send what is missing first.")
+        super().__init__(
+            name, f"Producer-Seq is {received}, but {expected} is expected next. Send the missing appends first."
+        )
         self.expected = expected
         self.received = received
 
 
 class StreamFull(StreamError):
-    """The append would take the stream over ``limit`` bytes."""
+    """The write would take the stream over ``limit`` bytes."""
 
     def __init__(self, name: str, limit: int) -> None:
         super().__init__(
@@ -171,31 +177,31 @@ class StorageFull(StreamError):
 
 
 class DataDamaged(StreamError):
-    """Bytes of the stream on disk are not as they were written; the log names the place. They are never served."""
+    """The checksum of data on disk does not match. The data is not served; the log names the file."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
             name,
-            "Bytes of the stream that were asked for are damaged on the server's disk, and are not served. The log of "
-            "the server names the place. Restore them from a backup, or read from an offset after them.",
+            "The requested data is damaged on the server's disk and is not served. The server's log names the file. "
+            "Restore it from a backup, or read from an offset after the damage.",
         )
 
 
 class InsufficientStorage(StreamsError):
-    """The storage has no room of another kind: a full disk, too many streams, too many producers."""
+    """The disk is full, or the limit of streams or metadata is reached."""
 
 
 class Unavailable(StreamsError):
-    """The service takes no requests just now: it starts, stops, or is over its load."""
+    """The service cannot handle the request now: it is starting, stopping or overloaded. Retry later."""
 
 
 class StorageError(Exception):
-    """A storage can't be opened; the message says what is wrong, where, and what to do."""
+    """The storage cannot be opened; the message says what is wrong, where, and what to do."""
 
 
 class StorageDamaged(StorageError):
-    """Something that was acknowledged is not there as it was written."""
+    """The storage cannot be opened because acknowledged data is missing or damaged."""
 
 
 class StorageOwned(RuntimeError):
-    """A storage has a service, and was given to another."""
+    """The storage is already used by another service."""

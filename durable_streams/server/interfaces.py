@@ -118,8 +118,8 @@ class IStorage(Interface):
         :param body: the initial content as received. The storage converts it to the wire form of the stream's content
             type (:func:`.protocol.messages.first_data`), which a fork may have from its source. It is ignored if the
             stream exists.
-        :param point: the result of the search of the previous :exc:`.LongSearch`. It is ignored if the fork or its source
-            stream is another one.
+        :param point: the result of the search of the previous :exc:`.LongSearch`; ignored if the fork or its source
+            stream has changed.
         :raises LongSearch: finding the fork's position takes more than some milliseconds. Nothing was changed: finish
             the search, and call this again with its result. A storage need not raise it.
         :raises StreamExists: a stream of this name exists with another configuration.

@@ -1,4 +1,4 @@
-"""Frozen values that cross module borders. Times are seconds since 1970 (UTC), sizes and positions bytes."""
+"""Frozen values that modules pass to each other. Times are seconds since 1970 (UTC); sizes and positions are bytes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from msgspec import Struct
 
 
 class Offset(Struct, frozen=True, gc=False):
-    """A place in a stream (PROTOCOL section 8).
+    """A position in one incarnation of a stream (PROTOCOL section 8).
 
-    :ivar incarnation: tells a stream from an earlier one of the same name; a fork has its root's.
-    :ivar position: how many bytes of the stream's wire form lie before the place.
+    :ivar incarnation: differs from that of every earlier stream of the same name; a fork has its root's.
+    :ivar position: the number of bytes of the stream's wire form before the offset.
     """
 
     incarnation: int
@@ -21,10 +21,10 @@ class Offset(Struct, frozen=True, gc=False):
         return f"{self.incarnation:016d}_{self.position:016d}"
 
 
-#: The beginning of any stream: ``-1``, and sixteen zeros twice.
+#: The start of any stream: ``-1``, or sixteen zeros twice.
 START: Final = Offset(0, 0)
 
-#: The tail as it is when the request is served: ``now``.
+#: The tail at the time of the request: ``now``.
 NOW: Final = Offset(-1, -1)
 
 
@@ -40,11 +40,11 @@ FOREVER: Final = Lifetime()
 
 
 class Fork(Struct, frozen=True, gc=False):
-    """What a creation says of the stream that it forks from (PROTOCOL section 4.2).
+    """The fork headers of a create request (PROTOCOL section 4.2).
 
     :ivar source: the source stream's name.
-    :ivar offset: where to diverge; None is the source's tail at that moment.
-    :ivar sub_offset: JSON messages, or bytes, past ``offset``.
+    :ivar offset: the offset at which the fork diverges; None for the source's tail at that time.
+    :ivar sub_offset: JSON messages of a JSON source, bytes of any other, past ``offset``.
     """
 
     source: str
@@ -67,10 +67,10 @@ class ForkPoint(Struct, frozen=True, gc=False):
 
 
 class StreamConfig(Struct, frozen=True):
-    """What a creation asks for.
+    """The configuration in a create request.
 
-    :ivar content_type: as it came, parameters included; None takes the source's, or the default.
-    :ivar closed: whether the stream is complete with its first body.
+    :ivar content_type: as received, with parameters; None for the fork source's type, or the default.
+    :ivar closed: whether the stream is closed after its initial body.
     """
 
     content_type: str | None = None
@@ -80,9 +80,9 @@ class StreamConfig(Struct, frozen=True):
 
 
 class StreamFacts(Struct, frozen=True, gc=False):
-    """What never changes of a stream.
+    """The immutable metadata of a stream.
 
-    :ivar id: unlike that of every other stream that this storage has ever had, under this name or another.
+    :ivar id: unique among all streams that this storage has ever had.
     :ivar incarnation: the first part of the stream's offsets.
     :ivar media_type: the content type in lower case without its parameters.
     :ivar json: whether it is in JSON mode (PROTOCOL section 9.1).
@@ -105,7 +105,7 @@ class Writer(Struct, frozen=True, gc=False):
 
 
 class WriterState(Struct, frozen=True, gc=False):
-    """The last append of an idempotent writer that a stream accepted, and when, in seconds since 1970."""
+    """The last accepted append of an idempotent writer, and its time in seconds since 1970."""
 
     epoch: int
     seq: int
@@ -113,9 +113,9 @@ class WriterState(Struct, frozen=True, gc=False):
 
 
 class Append(Struct, frozen=True, gc=False):
-    """One write: data, or a close, or both, with what guards it.
+    """One append: data, a close, or both, with its preconditions.
 
-    :ivar media_type: of the data; None where there is none.
+    :ivar media_type: of the data; None if there is no data.
     :ivar data: in the stream's wire form (:mod:`durable_streams.server.protocol.messages` for JSON mode).
     :ivar sequence: Stream-Seq, compared byte by byte.
     """
@@ -128,7 +128,7 @@ class Append(Struct, frozen=True, gc=False):
 
 
 class Created(Struct, frozen=True, gc=False):
-    """The stream is there; ``new`` tells whether this creation made it."""
+    """The result of a create; ``new`` is false if the stream existed already."""
 
     facts: StreamFacts
     tail: int
@@ -137,16 +137,16 @@ class Created(Struct, frozen=True, gc=False):
 
     @property
     def next_offset(self) -> str:
-        """The offset of the stream's tail, to read on from: what HTTP answers as Stream-Next-Offset."""
+        """The offset of the stream's tail: the HTTP header Stream-Next-Offset."""
         return str(Offset(self.facts.incarnation, self.tail))
 
 
 class Appended(Struct, frozen=True, gc=False):
-    """The write is there.
+    """The result of an append.
 
-    :ivar tail: the stream's tail after it.
-    :ivar writer: the writer's epoch and last accepted sequence, for an append that named one.
-    :ivar duplicate: nothing was written, since the same write was accepted before.
+    :ivar tail: the stream's tail after the append.
+    :ivar writer: the writer's epoch and last accepted sequence number, if the append named a writer.
+    :ivar duplicate: true if nothing was written because the same append was accepted before.
     """
 
     facts: StreamFacts
@@ -157,17 +157,17 @@ class Appended(Struct, frozen=True, gc=False):
 
     @property
     def next_offset(self) -> str:
-        """The offset behind this write, to read on from: what HTTP answers as Stream-Next-Offset."""
+        """The offset after this append: the HTTP header Stream-Next-Offset."""
         return str(Offset(self.facts.incarnation, self.tail))
 
 
 class Chunk(Struct, frozen=True, gc=False):
-    """What a read found.
+    """The result of a read.
 
     :ivar start: the position of the first byte of ``data``: the start of an append.
-    :ivar tail: the stream's tail when it was read; ``start + len(data)`` may be less.
-    :ivar more: if whole appends were asked for and the first one is larger than the limit, how many bytes of it follow
-        ``data``.
+    :ivar tail: the stream's tail at the time of the read; ``start + len(data)`` may be less.
+    :ivar more: if whole appends were requested and the first one exceeds the limit, the number of its bytes after
+        ``data``; 0 otherwise.
     """
 
     facts: StreamFacts
@@ -179,7 +179,7 @@ class Chunk(Struct, frozen=True, gc=False):
 
 
 class StreamStatus(Struct, frozen=True, gc=False):
-    """All that can be said of a stream without reading it."""
+    """The metadata of a stream: its facts, tail, closure, lifetime and times."""
 
     facts: StreamFacts
     tail: int
@@ -191,12 +191,13 @@ class StreamStatus(Struct, frozen=True, gc=False):
 
 class StorageLimits(Struct, frozen=True, gc=False):
     """
-    How much a storage takes.
+    The limits of a storage.
 
-    :ivar total_bytes: of the data of all streams.
-    :ivar stream_bytes: of the data of one stream.
-    :ivar writers: remembered for a stream; a new one takes the place of the one seen least recently.
-    :ivar metadata_bytes: of what streams have besides data, see :mod:`.storage.metadata`.
+    :ivar total_bytes: the data of all streams together.
+    :ivar stream_bytes: the data of one stream.
+    :ivar streams: the number of streams.
+    :ivar writers: the number of writers recorded for one stream; a new one replaces the least recently seen.
+    :ivar metadata_bytes: the metadata of all streams together, see :mod:`.storage.metadata`.
     """
 
     total_bytes: int = 104_857_600
@@ -208,11 +209,11 @@ class StorageLimits(Struct, frozen=True, gc=False):
 
 class Distribution(Struct, frozen=True, gc=False):
     """
-    How often a measure had which size.
+    A histogram.
 
-    :ivar bounds: the upper ends of the classes, each of which includes its end; after the last there is one more class.
-    :ivar counts: how often it fell into each class.
-    :ivar total: the sum of all that was measured.
+    :ivar bounds: the inclusive upper bounds of the buckets; one more bucket follows the last bound.
+    :ivar counts: the number of values in each bucket.
+    :ivar total: the sum of all values.
     """
 
     bounds: tuple[float, ...]
@@ -222,15 +223,15 @@ class Distribution(Struct, frozen=True, gc=False):
 
 class StorageFigures(Struct, frozen=True, gc=False):
     """
-    What a storage has, and how it gets on.
+    The figures of a storage, for metrics.
 
-    :ivar streams: how many streams there are; those that are there for their forks only are among them.
-    :ivar bytes: of data, as the limits count it.
-    :ivar written_bytes: of data that was written since it was opened, what was removed since among it.
-    :ivar queued_bytes: of changes that wait to be written.
-    :ivar commit_sizes: how many changes went into the log together; None where there is no log.
-    :ivar commit_seconds: how long that took, until they were as durable as the storage makes them.
-    :ivar metadata_bytes: of what streams have besides data, as its limit counts it.
+    :ivar streams: the number of streams, including deleted ones that are kept for their forks.
+    :ivar bytes: bytes of data, as the limits count them.
+    :ivar written_bytes: bytes of data written since the storage was opened, including those removed since.
+    :ivar queued_bytes: bytes of changes that wait to be written.
+    :ivar commit_sizes: changes in one commit; None if the storage has no log.
+    :ivar commit_seconds: duration of a commit, including the sync; None if the storage has no log.
+    :ivar metadata_bytes: bytes of metadata, as their limit counts them.
     """
 
     streams: int

@@ -9,7 +9,7 @@ DISTRIBUTION: Final = "durable-streams-server"
 
 
 def version_of_server() -> str:
-    """Return the installed version; ``unknown`` if the code runs from a checkout that is not installed."""
+    """Return the installed version, or ``unknown`` if the code runs from a checkout that is not installed."""
     try:
         return version(DISTRIBUTION)
     except PackageNotFoundError:

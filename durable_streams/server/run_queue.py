@@ -24,14 +24,13 @@ T = TypeVar("T")
 
 class RunQueue:
     """
-    Run tasks in the order in which they were added, for :data:`BUDGET` in each turn of the reactor.
+    A queue of tasks that run in the order of their addition, for :data:`BUDGET` in each turn of the reactor.
 
-    A task that has more to do than fits into :data:`SLICE` adds itself again and returns. So the reactor is held for no
-    longer than the budget and one task, however many tasks there are and however much each of them does.
+    A task with more work than fits into :data:`SLICE` adds itself again and returns. So the reactor is blocked for at
+    most the budget plus one task, however many tasks there are and however much work each has.
 
     :param clock: schedules the turns.
-    :param seconds: returns the time in seconds by which slices are measured; the wall clock is of no use, for it may be
-        set.
+    :param seconds: returns the time in seconds, to measure slices; not the wall clock, which may be set.
     """
 
     def __init__(self, clock: IReactorTime, seconds: Callable[[], float] = perf_counter) -> None:
@@ -91,7 +90,7 @@ class RunQueue:
     def _run(self) -> None:
         tasks = self._tasks
         seconds = self.seconds
-        # What is added meanwhile needs no turn of its own as long as there is time.
+        # Tasks that are added meanwhile run in this turn if the budget allows; no further turn is scheduled for them.
         self._scheduled = True
         end = seconds() + BUDGET
         while tasks:
@@ -99,7 +98,7 @@ class RunQueue:
             try:
                 task()
             except Exception:
-                # An error here would keep all others waiting for ever.
+                # An error must not keep the other tasks from running.
                 _log.failure("A queued task failed.")
             if seconds() >= end:
                 break

@@ -1,10 +1,10 @@
-"""How a start fails: in one of its phases, in a line for whoever started it."""
+"""The phases of the server's start, and the error with which a phase fails."""
 
 from __future__ import annotations
 
 from typing import Final
 
-#: The phases of a start, in their order. What comes before ``open_storage`` leaves nothing behind when it fails.
+#: The phases of a start, in order. A failure before ``open_storage`` leaves nothing behind on disk.
 PHASES: Final = (
     "load_config",
     "validate_config",
@@ -19,7 +19,7 @@ PHASES: Final = (
 
 class StartupError(Exception):
     """
-    The server can't start.
+    The server cannot start.
 
     :ivar phase: one of :data:`PHASES`.
     :ivar cause: a sentence or two: the setting, its value, and what to change.

@@ -1,4 +1,4 @@
-"""``twistd durable-streams``: its options, and the service that it runs."""
+"""The twistd plugin ``twistd durable-streams``: its options and its service."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from .startup import StartupError
 _log = Logger()
 
 
-#: The log of this process, when it is open.
+#: The open log of this process: none or one.
 _opened: list[Logs] = []
 
 
 def log_observer() -> ILogObserver:
-    """Say who observes the log of this process: twistd wants to know when it begins to log."""
+    """Return the log observer of this process. twistd calls this by name when it starts logging."""
     return _opened[-1].observer
 
 
 class Options(usage.Options):
-    """The command line."""
+    """The command-line options."""
 
     synopsis = "[options]"
     longdesc = (
-        "Serve Durable Streams: append-only streams over HTTP, to be replayed from any offset and followed live. "
-        "Every setting can be given by the environment: server.bind_address as DS_SERVER__BIND_ADDRESS."
+        "Serve Durable Streams: append-only streams over HTTP that can be replayed from any offset and followed live. "
+        "Every setting can be set in the environment: server.bind_address as DS_SERVER__BIND_ADDRESS."
     )
     optParameters: ClassVar = [
-        ["profile", None, None, f"The settings to begin with: {', '.join(PROFILES)}, or a file NAME.toml of yours."],
-        ["config", None, None, "A TOML file of settings; the environment still wins over it."],
-        ["config-dir", None, None, f"The folder of default.toml, NAME.toml and local.toml instead of {CONFIG_DIR}."],
+        ["profile", None, None, f"The profile: {', '.join(PROFILES)}, or NAME for a file NAME.toml in the folder."],
+        ["config", None, None, "A TOML file of settings. The environment overrides it."],
+        ["config-dir", None, None, f"The folder of default.toml, NAME.toml and local.toml. Default: {CONFIG_DIR}."],
     ]
-    optFlags: ClassVar = [["check", None, "Say whether the server could start with these settings, and end."]]
+    optFlags: ClassVar = [["check", None, "Check the configuration and exit."]]
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,12 +55,14 @@ class Options(usage.Options):
     _logs_by_itself = False
 
     def opt_listen(self, endpoint: str) -> None:
-        """Listen at this endpoint of Twisted's, such as tcp:4437, and not where the settings say; once for each."""
+        """Listen on this Twisted endpoint, such as tcp:4437, instead of the settings' addresses. May be repeated."""
         self["listen"].append(endpoint)
 
     def postOptions(self) -> None:
         """
-        :raises StartFailed: the settings are wrong; a line on stderr says which, and what would be right.
+        Load the settings; with ``--check``, check them and exit.
+
+        :raises StartFailed: the settings are invalid; a line on stderr names the setting and the fix.
         """
         try:
             self["settings"] = self.load()
@@ -68,26 +70,26 @@ class Options(usage.Options):
             raise refusal(error) from None
         for name in ("config", "config-dir"):
             if self[name] is not None:
-                # They are read again when twistd has gone elsewhere, as a daemon or with --rundir.
+                # They are read again after twistd has changed its directory, as a daemon or with --rundir.
                 self[name] = os.path.abspath(self[name])
         if self["check"]:
             self._check()
         twistd = self._twistd
         if twistd is not None and not twistd["logger"] and not twistd.get("syslog"):
-            # By its name, as twistd has it from its own command line.
+            # The observer's dotted name, as for twistd's own option --logger.
             twistd["logger"] = f"{__name__}.{log_observer.__name__}"
             self._logs_by_itself = True
 
     @property
     def _twistd(self) -> usage.Options | None:
-        """The options of twistd; None if ``twist`` or something else runs the plugin: these have other logs."""
+        """The options of twistd; None if the plugin runs under ``twist``, which has other options for its log."""
         return self.parent if self.parent is not None and "logger" in self.parent else None
 
     def load(self) -> Settings:
         """
-        Read the settings, now.
+        Load the settings from their files and the environment.
 
-        :raises StartupError: they are wrong.
+        :raises StartupError: the settings are invalid.
         """
         try:
             loaded = load(self["profile"], self["config"], os.environ, self["config-dir"], self["listen"])
@@ -95,7 +97,7 @@ class Options(usage.Options):
             raise StartupError(error.phase, str(error)) from None
         for warning in loaded.warnings:
             if self["check"]:
-                # There will be no log.
+                # --check opens no log.
                 sys.stderr.write(f"Warning: {warning}\n")
             else:
                 _log.warn("{text}", text=warning)
@@ -103,9 +105,12 @@ class Options(usage.Options):
 
     def _check(self) -> None:
         """
-        :raises SystemExit: always: with status 0 if the server could be started.
+        Check what can be checked without binding a port, and exit.
+
+        :raises SystemExit: with status 0 if the configuration is valid.
+        :raises StartFailed: the configuration is invalid.
         """
-        from twisted.internet import reactor  # noqa: PLC0415 (only here it is known that nobody chooses another)
+        from twisted.internet import reactor  # noqa: PLC0415 (a reactor may be chosen until here)
 
         from .daemon.service import Daemon  # noqa: PLC0415 (as above)
 
@@ -119,16 +124,16 @@ class Options(usage.Options):
 
     def open_logs(self) -> Logs | None:
         """
-        Begin to log as the settings say; not, where twistd was told of another way.
+        Open the log as the settings say; return None if twistd's command line configures the log.
 
-        :raises StartupError: the file can't be opened.
+        :raises StartupError: the log file cannot be opened.
         """
         wanted: ObservabilitySettings = self["settings"].observability
         if not self._logs_by_itself:
             if wanted.log_file is not None or wanted.log_format != "text":
                 _log.warn(
-                    "observability.log_file and log_format have no effect: logging was set up on the command line of "
-                    "twistd, or is that of twist."
+                    "observability.log_file and observability.log_format have no effect: the command line of twistd or "
+                    "twist configures the log."
                 )
             return None
         logs = Logs(replace(wanted, log_file=self._log_path()))
@@ -137,9 +142,9 @@ class Options(usage.Options):
 
     def _log_path(self) -> str | None:
         """
-        Say where the log goes; None for the standard output.
+        Return the absolute path of the log file; None for the standard output.
 
-        :raises StartupError: a daemon has none.
+        :raises StartupError: the log is the standard output, which a daemon does not have.
         """
         twistd = self._twistd
         path = self["settings"].observability.log_file
@@ -148,33 +153,35 @@ class Options(usage.Options):
             if path == "-" and not twistd["nodaemon"]:
                 raise StartupError(
                     "validate_config",
-                    "--logfile is -, and a daemon has no standard output. Name a file, or stay in front with -n.",
+                    "--logfile is -, but a daemon has no standard output. Name a file, or use -n.",
                 )
-        # twistd goes elsewhere when it becomes a daemon.
+        # twistd changes its directory when it daemonizes.
         return None if path is None or path == "-" else os.path.abspath(path)
 
     def _check_log(self) -> None:
         """
-        :raises StartupError: the log can't be written.
+        Check that the log file can be written.
+
+        :raises StartupError: the log file cannot be written.
         """
         path = self._log_path()
         if path is not None and not os.access(path if os.path.exists(path) else os.path.dirname(path), os.W_OK):
             raise StartupError(
                 "validate_config",
-                f"observability.log_file is {path}, which can't be written. Make its directory, let the server write "
-                "there, or choose another.",
+                f"Cannot write the log file {path} (observability.log_file). Create its directory, allow the server to "
+                "write there, or choose another file.",
             )
 
 
 def makeService(options: Options) -> IService:
     """
-    Make what twistd runs.
+    Create the service that twistd runs.
 
-    :raises StartFailed: it can't be made; whoever started it was told why.
+    :raises StartFailed: the service cannot be created; a line on stderr says why.
     """
-    from twisted.internet import reactor  # noqa: PLC0415 (whoever runs twistd may choose another until now)
+    from twisted.internet import reactor  # noqa: PLC0415 (a reactor may be chosen until here)
 
-    # The process is ours: everything in it is timed by the monotonic clock.
+    # The process is the server's own, so its reactor may be changed to use the monotonic clock.
     make_steady(reactor)
     try:
         return Process(options["settings"], reactor, options.open_logs(), options.load)

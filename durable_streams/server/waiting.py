@@ -1,7 +1,7 @@
-"""Who waits on which stream.
+"""Wake-ups for readers that wait for a stream to change.
 
-A wake carries no data: whoever is woken reads again from where they were. So a wake may be lost, doubled or late, and
-costs a read and never a byte.
+A wake-up carries no data: a woken reader reads again from its own offset. So a lost, repeated or late wake-up costs an
+extra read, never data.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zope.interface import implementer
 from .interfaces import ICommitListener
 from .run_queue import RunQueue
 
-#: Under load, how long a waiter may be left in order to get all that comes meanwhile at once, in seconds.
+#: The minimum interval between two rounds of wake-ups, in seconds: under load, changes are gathered for one round.
 GATHERING = 0.001
 
 _log = Logger()
@@ -26,11 +26,11 @@ _log = Logger()
 @implementer(ICommitListener)
 class Waiting:
     """
-    Wakes the watchers of a stream after it has changed.
+    The watchers of all streams. Wakes those of a stream after a commit to it.
 
     They are woken in a later turn of the reactor than the commit, so that its writer is answered first. The first
-    commit after a pause wakes at once; those that follow within :data:`GATHERING` wake together. Each watcher is a task
-    of its own in the run queue, so that many of them, or what they do, do not hold up the reactor.
+    commit after a pause wakes them without delay; later commits within :data:`GATHERING` seconds wake them once. Each
+    watcher is a task of its own in the run queue, so that many or slow watchers do not block the reactor.
     """
 
     def __init__(self, clock: IReactorTime, turns: RunQueue) -> None:
@@ -38,7 +38,7 @@ class Waiting:
         self._turns = turns
         self._watchers: dict[str, set[Callable[[], None]]] = {}
         self._changed: set[str] = set()
-        # How many watchers of the round that is under way are still to be woken.
+        # The number of watchers that the current round has yet to wake.
         self._due = 0
         self._scheduled = False
         self._last_woken = -inf
@@ -48,7 +48,7 @@ class Waiting:
         self._watchers.setdefault(name, set()).add(wake)
 
     def unwatch(self, name: str, wake: Callable[[], None]) -> None:
-        """Take back a :meth:`watch`; nothing, if there was none."""
+        """Cancel a :meth:`watch`; do nothing if there was none."""
         watchers = self._watchers.get(name)
         if watchers is not None:
             watchers.discard(wake)
@@ -56,11 +56,11 @@ class Waiting:
                 del self._watchers[name]
 
     def watched(self) -> Iterable[str]:
-        """List the names of the streams that somebody waits on."""
+        """Return the names of the streams that have watchers."""
         return list(self._watchers)
 
     def wake_all(self) -> None:
-        """Wake every watcher of every stream, soon."""
+        """Schedule a wake-up of every watcher of every stream."""
         for name in self._watchers:
             self.committed(name)
 
@@ -74,7 +74,7 @@ class Waiting:
             self._clock.callLater(0 if quiet else GATHERING, self._wake)
 
     def _wake(self) -> None:
-        """Begin a round: wake all that watch what has changed, as fast as the run queue lets them."""
+        """Start a round: queue a wake-up for each watcher of each changed stream."""
         changed, self._changed = self._changed, set()
         round_ = [partial(self._wake_one, name, wake) for name in changed for wake in self._watchers.get(name, ())]
         self._due = len(round_)
@@ -93,8 +93,8 @@ class Waiting:
             self._end_round()
 
     def _end_round(self) -> None:
-        # What changes while a long round is under way has its own round after it, so that no commits, however fast,
-        # make the queue longer than there are watchers.
+        # Changes during a long round are woken in the next round, so that the queue is never longer than the number of
+        # watchers, however fast commits arrive.
         self._last_woken = self._clock.seconds()
         self._scheduled = bool(self._changed)
         if self._scheduled:

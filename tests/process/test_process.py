@@ -193,13 +193,13 @@ class FailureTests(ProcessTestCase):
     def test_a_daemon_has_no_standard_output(self) -> None:
         ended = self.run_to_end((*TWISTD_AS_DAEMON, "--logfile", "-", "durable-streams"))
         self.assertEqual(ended.returncode, 1)
-        self.assertTrue(ended.stderr.startswith("[validate_config] --logfile is -, and a daemon has no"), ended.stderr)
+        self.assertTrue(ended.stderr.startswith("[validate_config] --logfile is -, but a daemon has no"), ended.stderr)
 
     def test_a_log_that_can_not_be_written_is_found_by_a_check(self) -> None:
         log = str(self.folder / "none" / "log")
         ended = self.run_to_end((*TWISTD, "--check"), observability__log_file=log)
         self.assertEqual(ended.returncode, 1)
-        self.assertIn(f"[validate_config] observability.log_file is {log}, which can't be written", ended.stderr)
+        self.assertIn(f"[validate_config] Cannot write the log file {log} (observability.log_file).", ended.stderr)
 
     def test_without_a_standard_output_it_serves_all_the_same(self) -> None:
         class Mute(Daemon):

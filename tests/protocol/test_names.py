@@ -108,7 +108,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_the_message_says_what_is_wrong(self) -> None:
         for path, part in (
-            (b"", "names no stream"),
+            (b"", "no stream name"),
             (b"__ds/subscriptions/x", "__ds"),
             (b"a//b", "empty"),
             (b"a/", "slash"),

@@ -144,7 +144,7 @@ class CatalogueTests(SynchronousTestCase):
             b"Content-Type: application/problem+json\r\nProducer-Expected-Seq: 3\r\nProducer-Received-Seq: 5\r\n",
         )
         self.assertEqual((report.code, report.kind), ("SEQUENCE_CONFLICT", "WriterGap"))
-        self.assertEqual(report.message, "Producer-Seq 3 comes next, not 5. Send what is missing first.")
+        self.assertEqual(report.message, "Producer-Seq is 5, but 3 is expected next. Send the missing appends first.")
         told = json.loads(body)
         self.assertEqual(told["instance"], '/s/a?x=\xff"')
         self.assertEqual((told["type"], told["code"]), ("/errors/sequence-conflict", "SEQUENCE_CONFLICT"))

@@ -1,1 +1,1 @@
-"""The rules of the protocol, as functions of bytes, numbers and "now". No clock, no network, no disk, no Twisted."""
+"""The protocol's rules as pure functions of bytes, numbers and the time: no clock, network, disk or Twisted."""

@@ -1,4 +1,4 @@
-"""Content types: how they compare, and what follows from them (PROTOCOL section 9)."""
+"""Content types: parsing, comparison, and the modes that depend on them (PROTOCOL section 9)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 
 from ..errors import InvalidRequest
 
-#: What a stream that is created without a Content-Type has.
+#: The content type of a stream that is created without a Content-Type header.
 DEFAULT_TYPE = "application/octet-stream"
 
-#: The one type whose messages have boundaries. Others that end in ``+json`` are bytes like any other.
+#: The only type with JSON mode. Streams of types such as ``application/x+json`` are byte streams.
 JSON_TYPE = "application/json"
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -18,9 +18,9 @@ _MEDIA_TYPE = re.compile(rf"({_WORD}/{_WORD})[ \t]*(?:;[\t\x20-\x7e]*)?")
 
 def media_type(content_type: str) -> str:
     """
-    Take from a Content-Type what is compared: the type, in lower case, without its parameters.
+    Return the media type of a Content-Type header in lower case, without parameters, for comparison.
 
-    :raises InvalidRequest: it is not a media type.
+    :raises InvalidRequest: the header is not a media type.
     """
     match = _MEDIA_TYPE.fullmatch(content_type)
     if match is None:
@@ -29,5 +29,5 @@ def media_type(content_type: str) -> str:
 
 
 def is_text(media: str) -> bool:
-    """Tell whether Server-Sent Events carry a type as it is; all others go in base64 (PROTOCOL section 5.8)."""
+    """Return whether Server-Sent Events carry a type as text; all others use base64 (PROTOCOL section 5.8)."""
     return media == JSON_TYPE or media.startswith("text/")

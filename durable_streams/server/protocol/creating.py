@@ -1,4 +1,4 @@
-"""When a creation finds what it asks for already there (PROTOCOL section 5.1)."""
+"""The rule for creating a stream that exists already (PROTOCOL section 5.1)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ def check_same(
     same_point: bool,
 ) -> None:
     """
-    Let a creation pass that would have made the stream as it is.
+    Check that a create request has the same configuration as the existing stream.
 
-    :param made_with: the configuration that the stream was made with.
-    :param lifetime: the stream's own, a fork's inherited one included.
-    :param closed: whether the stream is closed by now.
-    :param same_point: whether the fork point that is asked for, if any, is the stream's own.
-    :raises StreamExists: it would have made another; the error says in what it differs.
+    :param asked: the configuration in the request.
+    :param made_with: the configuration with which the stream was created.
+    :param lifetime: the stream's lifetime, which a fork may have inherited.
+    :param closed: whether the stream is closed now.
+    :param same_point: whether the requested fork point, if any, is the stream's own.
+    :raises StreamExists: the configurations differ; the error names the difference.
     """
     if asked.closed != closed:
         raise StreamExists(facts.name, "closure: send Stream-Closed as the stream is")

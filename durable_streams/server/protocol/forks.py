@@ -1,4 +1,4 @@
-"""Where a fork leaves its source (PROTOCOL section 4.2)."""
+"""The position at which a fork diverges from its source (PROTOCOL section 4.2)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Final
 from ..errors import InvalidRequest
 from .messages import scan
 
-#: After how many steps :func:`divergence` leaves the rest of a search to its caller.
+#: The number of steps after which :func:`divergence` returns the rest of a search to its caller.
 _STEPS_AT_ONCE: Final = 4
 
 
 class LongSearch(Exception):
     """
-    The position at which a fork diverges takes a long search, which goes on outside the storage's atomic step.
+    Finding the position at which a fork diverges takes long. The search continues outside the storage's atomic step.
 
-    Appends never change, so the result stays true for as long as the source stream is there.
+    Appends never change, so the result is valid as long as the source stream exists.
 
     :ivar source_id: the id of the source stream.
     :ivar steps: the rest of the search; see :func:`find_divergence`.
@@ -32,9 +32,9 @@ def divergence(
     anchor: int, sub_offset: int, append: tuple[int, bytes] | None, json: bool
 ) -> int | Generator[None, None, int]:
     """
-    Find the position at which a fork diverges: see :func:`find_divergence`.
+    Find the position at which a fork diverges, or return the rest of a long search; see :func:`find_divergence`.
 
-    :returns: the position; or the rest of the steps, if there are more than some milliseconds' worth.
+    :returns: the position, or the remaining steps if the search takes more than some milliseconds.
     :raises InvalidRequest: the anchor is inside a message, or the sub-offset goes past the append's end.
     """
     steps = find_divergence(anchor, sub_offset, append, json)
@@ -53,11 +53,11 @@ def find_divergence(
     """
     Find the position at which a fork diverges, in steps of about half a millisecond.
 
-    :param anchor: the position that Stream-Fork-Offset means, not past the source's tail.
+    :param anchor: the position of Stream-Fork-Offset, not past the source's tail.
     :param sub_offset: messages of a JSON source, bytes of any other, past the anchor.
-    :param append: the position and the bytes of the append that the anchor is in or at the start of; None at the tail.
+    :param append: the position and bytes of the append that contains or starts at the anchor; None at the tail.
     :param json: whether the source is in JSON mode.
-    :returns: the position; by StopIteration, after the last step.
+    :returns: the position, as the generator's return value.
     :raises InvalidRequest: the anchor is inside a message, or the sub-offset goes past the append's end.
     """
     if append is None:
@@ -72,7 +72,7 @@ def find_divergence(
         return position
     if anchor == start and not sub_offset:
         return anchor
-    # A message has a byte at least, and a comma.
+    # A message has at least one byte, and a comma.
     past_the_end = 2 * sub_offset > len(data)
     left = -1
     for edge in scan(data):

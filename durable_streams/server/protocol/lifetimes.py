@@ -1,4 +1,4 @@
-"""Stream-TTL and Stream-Expires-At: how they are written, and when they are over (PROTOCOL section 5.1)."""
+"""Stream-TTL and Stream-Expires-At: parsing, rendering, and deadlines (PROTOCOL section 5.1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from ..errors import InvalidRequest
 from ..model import FOREVER, Lifetime
 
-#: The longest Stream-TTL, in seconds: the largest whole number that every JSON reader keeps.
+#: The longest Stream-TTL, in seconds: the largest integer that every JSON parser represents exactly.
 MAX_TTL = 2**53 - 1
 
 _TTL = re.compile(r"0|[1-9][0-9]{0,15}")
@@ -23,9 +23,9 @@ _LAST = (datetime.max.replace(tzinfo=UTC, microsecond=999_000) - _EPOCH).total_s
 
 def parse_lifetime(ttl: str | None, expires_at: str | None) -> Lifetime:
     """
-    Read the two headers, of which there may be one.
+    Parse Stream-TTL and Stream-Expires-At, of which at most one may be given.
 
-    :raises InvalidRequest: there are both, or the one there is can't be understood.
+    :raises InvalidRequest: both are given, or the given one is malformed.
     """
     if ttl is not None:
         if expires_at is not None:
@@ -38,9 +38,9 @@ def parse_lifetime(ttl: str | None, expires_at: str | None) -> Lifetime:
 
 def parse_ttl(text: str) -> int:
     """
-    Read a number of seconds.
+    Parse Stream-TTL, in seconds.
 
-    :raises InvalidRequest: it has a sign, a leading zero, a point, anything but digits, or is too large.
+    :raises InvalidRequest: it is not an integer in plain digits without leading zeros, or it is too large.
     """
     if _TTL.fullmatch(text) is None or int(text) > MAX_TTL:
         raise InvalidRequest(
@@ -51,9 +51,9 @@ def parse_ttl(text: str) -> int:
 
 def parse_timestamp(text: str) -> float:
     """
-    Read an RFC 3339 time, as seconds since 1970.
+    Parse an RFC 3339 time and return it as seconds since 1970.
 
-    :raises InvalidRequest: it is not one, or names a time that does not exist.
+    :raises InvalidRequest: it is malformed, or the time does not exist.
     """
     match = _TIMESTAMP.fullmatch(text)
     if match is None:
@@ -66,24 +66,24 @@ def parse_timestamp(text: str) -> float:
         if offset >= timedelta(days=1) or int(match[10] or 0) > 59:
             raise ValueError(text)
     except ValueError:
-        raise InvalidRequest("Stream-Expires-At names a time that does not exist.") from None
-    # The fraction comes last, so that a moment is the same number in whichever zone it is written.
+        raise InvalidRequest("Stream-Expires-At is a time that does not exist.") from None
+    # Add the fraction last, so that one time is the same float in every time zone.
     distance = moment - _EPOCH + (offset if match[8] == "-" else -offset)
     return distance // timedelta(seconds=1) + leap + float(match[7] or 0)
 
 
 def render_timestamp(seconds: float) -> str:
     """
-    Write seconds since 1970 as an RFC 3339 time in UTC, with milliseconds where there are any.
+    Render seconds since 1970 as an RFC 3339 time in UTC, with milliseconds if they are not 0.
 
-    What is outside the years 1 to 9999, as a time in another zone may be by a day, is written as their first or last.
+    A time outside the years 1 to 9999, as one in another time zone may be by a day, is rendered as their first or last.
     """
     moment = _EPOCH + timedelta(milliseconds=round(min(max(seconds, _FIRST), _LAST) * 1000))
     return moment.isoformat(timespec="milliseconds" if moment.microsecond else "seconds").replace("+00:00", "Z")
 
 
 def deadline(lifetime: Lifetime, used_at: float) -> float:
-    """Say when a stream that was last used at ``used_at`` is over; infinity for one that never is."""
+    """Return when a stream that was last used at ``used_at`` expires; infinity if it does not expire."""
     if lifetime.ttl is not None:
         return used_at + lifetime.ttl
     if lifetime.expires_at is not None:

@@ -1,7 +1,7 @@
-"""JSON mode: bodies become messages, and ranges of messages become one array (PROTOCOL section 9.1).
+"""JSON mode: conversion of bodies to the wire form of messages, and of messages to one array (PROTOCOL section 9.1).
 
-The wire form of a JSON stream is each of its messages, the bytes as they came, followed by a comma. A body that is an
-array is already that, but for its brackets, so a batch is checked as a whole and never taken apart.
+The wire form of a JSON stream is each message's bytes as received, followed by a comma. A body that is an array has
+this form between its brackets, so a batch is validated as a whole and not split.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ..errors import EmptyArray, InvalidJson
 _WHITESPACE = b" \t\n\r"
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 
-#: Two strings at most, with what is around them, and then a bracket or a comma, or the quote that begins a string of
-#: more than a few KiB or escapes. Every repetition is possessive and has a bound, so that a match takes less than 1 ms.
+#: At most two strings with the text around them, then a bracket or a comma, or nothing before the quote of a string of
+#: more than a few KiB or escapes. Each repetition is possessive and bounded, so that a match takes less than 1 ms.
 _TOKEN = re.compile(
     rb"""
     (?: [^]["{},]{0,4096}+ "[^"\\]{0,4096}+ (?: \\. [^"\\]{0,4096}+ ){0,16}+ " ){0,2}+
@@ -31,27 +31,27 @@ _TOKEN = re.compile(
 _OPENING = frozenset([b"[", b"{"])
 _CLOSING = frozenset([b"]", b"}"])
 
-#: A part of a long string.
+#: A piece of a long string.
 _TEXT = re.compile(rb'(?:[^"\\]{1,4096}+|\\.){1,64}+', re.DOTALL)
 
-#: After how many tokens, or bytes, :func:`scan` pauses: they take about half a millisecond.
+#: The number of tokens, or bytes, between two pauses of :func:`scan`: about half a millisecond.
 _TOKENS_AT_ONCE = 1024
 _BYTES_AT_ONCE = 65_536
 
 
 def wire_form(body: bytes, empty_allowed: bool = False) -> bytes:
     """
-    Turn a request's body into messages.
+    Convert a request's body to messages in wire form.
 
-    :param empty_allowed: whether an array of nothing is no error.
+    :param empty_allowed: whether an empty array is accepted.
     :raises InvalidJson: the body is not JSON.
-    :raises EmptyArray: it is an array of nothing.
+    :raises EmptyArray: the body is an empty array.
     """
     try:
         body.decode()
         text = bytes(_check(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        text = _second_opinion(body, error)
+        text = _check_with_surrogates(body, error)
     if text[0] != 0x5B:
         return text + b","
     inside = text[1:-1].strip(_WHITESPACE)
@@ -59,24 +59,32 @@ def wire_form(body: bytes, empty_allowed: bool = False) -> bytes:
         return inside + b","
     if empty_allowed:
         return b""
-    raise EmptyArray("The array has no messages. Append one at least.")
+    raise EmptyArray("The array has no messages. Append at least one.")
 
 
 def first_data(body: bytes, json: bool) -> bytes:
     """
-    Bring the body of a creation into the wire form of the stream that it makes; of nothing, nothing is made.
+    Convert the body of a create request to the wire form of the new stream. An empty body stays empty.
 
-    :raises InvalidJson: the stream is JSON, and the body is not.
+    :raises InvalidJson: the stream is in JSON mode and the body is not JSON.
     """
     return wire_form(body, empty_allowed=True) if json and body else body
 
 
-def _second_opinion(body: bytes, error: Exception) -> bytes:
-    """Half of a surrogate pair, escaped, is JSON, and what a cut token stream is made of; msgspec refuses it."""
+def _check_with_surrogates(body: bytes, error: Exception) -> bytes:
+    """
+    Validate a body again with lone surrogate escapes allowed, and return it without surrounding whitespace.
+
+    An escaped half of a surrogate pair is valid JSON, and token streams that are cut there contain it, but msgspec
+    rejects it.
+
+    :param error: why the body was rejected at first.
+    :raises InvalidJson: the body is not JSON.
+    """
     if isinstance(error, UnicodeDecodeError):
-        raise InvalidJson(f"The body is not UTF-8: look at byte {error.start}.") from None
+        raise InvalidJson(f"The body is not UTF-8 at byte {error.start}.") from None
     if body.startswith(codecs.BOM_UTF8):
-        raise InvalidJson("The body begins with a UTF-8 byte order mark. Send the JSON without these three bytes.")
+        raise InvalidJson("The body begins with a UTF-8 byte order mark. Send it without these three bytes.")
     try:
         _check(_without_surrogates(body))
     except RecursionError:
@@ -88,28 +96,28 @@ def _second_opinion(body: bytes, error: Exception) -> bytes:
 
 def _without_surrogates(text: bytes) -> bytes:
     """
-    Replace the escapes of U+D000 to U+DFFF, among which the surrogates are, by those of U+0000 to U+0FFF.
+    Replace the escapes of U+D000 to U+DFFF, which include the surrogates, by those of U+0000 to U+0FFF.
 
-    The text keeps its length, and is JSON if it was. A regular expression took 150 ms for 10 MB of them, this takes 20.
+    The text keeps its length and stays JSON if it was. This takes 20 ms for 10 MB of escapes, a regular expression 150.
     """
     return text.replace(rb"\ud", rb"\u0").replace(rb"\uD", rb"\u0")
 
 
 def document(messages: bytes) -> bytes:
-    """Make the one array that answers a read out of messages in wire form."""
+    """Return messages in wire form as one JSON array, the answer to a read."""
     return b"[" + messages[:-1] + b"]"
 
 
 def boundaries(messages: bytes) -> Iterator[int]:
-    """Yield the positions at which messages in wire form begin, and the one at which the last of them ends."""
+    """Yield the start position of each message in wire form, then the end position of the last one."""
     return (edge for edge in scan(messages) if edge is not None)
 
 
 def scan(messages: bytes) -> Iterator[int | None]:
     """
-    Yield what :func:`boundaries` does, and None now and then, where the caller may let others have their turn.
+    Yield the positions of :func:`boundaries`, and None at regular intervals, where the caller may pause.
 
-    The messages were found to be JSON when they were accepted, so it is enough to count brackets outside strings.
+    The messages were validated when they were accepted, so counting brackets outside strings is sufficient.
     """
     yield 0
     depth = 0

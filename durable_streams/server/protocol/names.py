@@ -1,4 +1,4 @@
-"""Which paths name a stream, and which name."""
+"""Parsing, validation and quoting of stream names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from ..errors import EmptyName, InvalidName
 
-#: The first segment that belongs to the protocol itself (PROTOCOL section 6).
+#: The first segment of paths that the protocol reserves (PROTOCOL section 6).
 RESERVED_SEGMENT = "__ds"
 
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -17,7 +17,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 class NameLimits(Struct, frozen=True, gc=False):
-    """How long a name may be, in bytes of its UTF-8 form, and of how many segments."""
+    """The maximum length of a name, in bytes of UTF-8, and its maximum number of segments."""
 
     name_bytes: int = 1024
     segments: int = 8
@@ -25,11 +25,11 @@ class NameLimits(Struct, frozen=True, gc=False):
 
 def parse_name(path: bytes, limits: NameLimits) -> str:
     """
-    Take a stream's name from the part of a URL's path that follows the base path.
+    Return the stream's name from the part of a URL's path after the base path.
 
-    It is percent-decoded once, so ``%2F`` separates segments as ``/`` does.
+    The path is percent-decoded once, so ``%2F`` separates segments as ``/`` does.
 
-    :raises InvalidName: it names no stream; the message says why.
+    :raises InvalidName: the path is not a valid name; the message says why.
     """
     if _BAD_ESCAPE.search(path):
         raise InvalidName("A % in a stream's name must be followed by two hexadecimal digits.")
@@ -43,15 +43,16 @@ def parse_name(path: bytes, limits: NameLimits) -> str:
 
 def check_name(name: str, limits: NameLimits) -> None:
     """
-    Refuse what is no stream's name.
+    Check that a text is a valid stream name.
 
-    :raises InvalidName: the message says why; :exc:`.EmptyName` if there is none.
+    :raises InvalidName: the name is invalid; the message says why.
+    :raises EmptyName: the name is empty.
     """
     segments = name.split("/")
     if not name:
-        raise EmptyName("The path names no stream.")
+        raise EmptyName("The path has no stream name.")
     if segments[0] == RESERVED_SEGMENT:
-        raise InvalidName(f"Names that begin with {RESERVED_SEGMENT} are the protocol's own.")
+        raise InvalidName(f"Names that begin with {RESERVED_SEGMENT} are reserved for the protocol.")
     for segment in segments:
         if segment in ("", ".", ".."):
             raise InvalidName("A stream's name must not have an empty, . or .. segment, nor begin or end with a slash.")
@@ -68,5 +69,5 @@ def check_name(name: str, limits: NameLimits) -> None:
 
 
 def quote_name(name: str) -> bytes:
-    """Write a name as it stands in a URL's path."""
+    """Percent-encode a name for a URL's path."""
     return quote(name, safe="/-._~!$&'()*+,;=:@").encode()

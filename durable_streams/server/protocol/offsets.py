@@ -1,4 +1,4 @@
-"""Offsets: what they look like, and which place in a stream each one means (PROTOCOL section 8)."""
+"""Parsing of offsets, and their positions in a stream (PROTOCOL section 8)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _FORM = re.compile(r"([0-9]{16})_([0-9]{16})")
 
 def parse_offset(text: str) -> Offset:
     """
-    Read an offset as clients send it.
+    Parse an offset from a request.
 
-    :raises InvalidOffset: it is neither ``-1`` nor ``now`` nor of the form that this server gives out.
+    :raises InvalidOffset: it is neither ``-1`` nor ``now`` nor of the form that this server returns.
     """
     if text == "-1":
         return START
@@ -22,18 +22,16 @@ def parse_offset(text: str) -> Offset:
         return NOW
     match = _FORM.fullmatch(text)
     if match is None:
-        raise InvalidOffset(
-            "The offset is not one that this server gives out. Send -1, now, or a Stream-Next-Offset as it came."
-        )
+        raise InvalidOffset("The offset is malformed. Send -1, now, or the value of a Stream-Next-Offset header.")
     return Offset(int(match[1]), int(match[2]))
 
 
 def locate(offset: Offset, facts: StreamFacts, tail: int) -> int:
     """
-    Say which position in a stream with this tail an offset means.
+    Return the position of an offset in a stream; the tail for an offset past it.
 
-    :raises OffsetGone: it is one of an earlier stream of this name.
-    :raises InvalidOffset: it is of no stream that had this name.
+    :raises OffsetGone: the offset belongs to an earlier stream of this name.
+    :raises InvalidOffset: no stream of this name ever had the offset.
     """
     if offset.incarnation == facts.incarnation:
         position = offset.position
@@ -44,4 +42,4 @@ def locate(offset: Offset, facts: StreamFacts, tail: int) -> int:
         return tail
     if 0 < offset.incarnation < facts.incarnation:
         raise OffsetGone(facts.name)
-    raise InvalidOffset("The offset is of another stream. Read this one from -1, or from an offset that it gave.")
+    raise InvalidOffset("The offset belongs to another stream. Read from -1, or from an offset of this stream.")

@@ -1,4 +1,4 @@
-"""Where a read begins and ends among the appends that a stream is made of."""
+"""The start and end of a read, which are boundaries of appends."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 def start_of_append(ends: Sequence[int], position: int) -> int:
     """
-    Step back from a position inside an append to where that append begins.
+    Return the start of the append that contains a position; the position itself if it is a boundary.
 
-    :param ends: the positions at which appends end, ascending; all of them after ``position`` or the first of them.
+    :param ends: the end positions of consecutive appends, ascending. The first of them is assumed to start at 0; a
+        caller with a later start takes the maximum of the two.
     """
     index = bisect_left(ends, position)
     if index == len(ends) or ends[index] == position:
@@ -20,9 +21,9 @@ def start_of_append(ends: Sequence[int], position: int) -> int:
 
 def end_of_read(ends: Sequence[int], start: int, limit: int) -> int:
     """
-    Choose the end of a read of whole appends: the last one that fits, or the first one if none does.
+    Return the end of a read of whole appends: the last end within the limit, or the first end if none is.
 
-    :param start: an append's start, before the last of the ``ends``.
+    :param start: the start of an append, before the last of the ``ends``.
     """
     index = bisect_right(ends, start + limit)
     end = ends[index - 1] if index else 0

@@ -1,15 +1,15 @@
-"""How Server-Sent Events carry a stream (PROTOCOL section 5.8)."""
+"""Encoding of a stream as Server-Sent Events (PROTOCOL section 5.8)."""
 
 from __future__ import annotations
 
 from binascii import b2a_base64
 
-#: What keeps a connection alive while there is nothing to say.
+#: A comment that keeps an idle connection open.
 KEEP_ALIVE = b":\n\n"
 
 
-#: How many bytes of a stream a piece of an event has at the most. Line breaks make it grow six-fold. It can be divided
-#: by three, so that the base64 of the pieces is the base64 of the whole.
+#: The maximum number of a stream's bytes in one piece of an event; encoding a line break makes six of one. Divisible by
+#: three, so that the base64 of the pieces, joined, is the base64 of the whole.
 PIECE = 65_535
 
 _DATA = b"event: data\ndata:"
@@ -19,20 +19,20 @@ _LINE_BREAKS = frozenset([b"", b"\n", b"\r"])
 
 def data_event(data: bytes, json: bool, text: bool) -> bytes:
     """
-    Put a range of a stream into one data event.
+    Encode a range of a stream as one data event.
 
-    :param json: messages in wire form, which become one array.
-    :param text: goes as it is, a line each; everything else in base64.
+    :param json: whether the data is messages in wire form, which become one array.
+    :param text: whether the data is text, with one ``data:`` line for each of its lines; otherwise base64 is used.
     """
     return data_piece(data, json, text, b"", True)
 
 
 def data_piece(data: bytes, json: bool, text: bool, before: bytes, last: bool) -> bytes:
     """
-    Encode a piece of a data event; the pieces joined are what :func:`data_event` makes of all their data.
+    Encode one piece of a data event. The pieces, joined, equal :func:`data_event` of the whole data.
 
-    :param data: of all pieces but the last, :data:`PIECE` bytes, or another number that can be divided by three.
-    :param before: the byte before ``data`` in the event; nothing for the first piece.
+    :param data: the piece's data; in all pieces but the last its length must be divisible by three, as :data:`PIECE`.
+    :param before: the byte before ``data`` in the event; empty for the first piece.
     :param last: whether this is the last piece.
     """
     head = b"" if before else _DATA
@@ -45,12 +45,12 @@ def data_piece(data: bytes, json: bool, text: bool, before: bytes, last: bool) -
     elif not text:
         return head + b2a_base64(data, newline=False) + end
     if before == b"\r" and data[:1] == b"\n":
-        # The carriage return has become the line break.
+        # The carriage return at the end of the previous piece was encoded as the line break.
         data = data[1:]
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    # A reader takes one space away after the colon. A line that begins with one, as most tokens of a language model do,
-    # gets one more to lose.
+    # A client removes one space after the colon. A line that begins with a space, as most tokens of a language model
+    # do, needs one more.
     if before in _LINE_BREAKS and data[:1] == b" ":
         data = b" " + data
     return head + data.replace(b"\n", b"\ndata:").replace(b"\ndata: ", b"\ndata:  ") + end
@@ -58,10 +58,10 @@ def data_piece(data: bytes, json: bool, text: bool, before: bytes, last: bool) -
 
 def control_event(offset: str, cursor: int, up_to_date: bool, closed: bool) -> bytes:
     """
-    Say where the reader is now.
+    Encode a control event with the reader's next offset.
 
-    :param cursor: left out when the stream is closed, since nobody comes back to it.
-    :param closed: the stream is closed and the reader has all of it.
+    :param cursor: omitted if the stream is closed, since the reader does not reconnect.
+    :param closed: whether the stream is closed and the reader has all of its data.
     """
     if closed:
         rest = ',"upToDate":true,"streamClosed":true}'

@@ -1,4 +1,4 @@
-"""Which appends a stream takes (PROTOCOL section 5.2)."""
+"""The preconditions of an append (PROTOCOL section 5.2)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ def is_new(
     append: Append, facts: StreamFacts, tail: int, closed: bool, sequence: bytes | None, known: WriterState | None
 ) -> bool:
     """
-    Judge an append by all that the stream knows.
+    Return whether an append is new, or raise why it is rejected.
 
-    A writer's retry is recognised before anything else about the stream is looked at, so that it is told the truth
-    even if the stream was closed meanwhile.
+    A writer's retry is recognised before all other checks, so that it succeeds even if the stream was closed meanwhile.
 
-    :param sequence: the Stream-Seq of the last append that had one. Its scope is the stream.
-    :param known: what the stream remembers of the append's writer.
-    :returns: True for an append to carry out, False for one that is done already.
-    :raises WriterFenced: the writer's epoch is stale.
-    :raises StreamClosed: the stream takes no more.
-    :raises ContentTypeMismatch: the data has another type.
-    :raises InvalidRequest: a new epoch, or a new writer, does not begin at 0.
-    :raises WriterGap: the sequence number leaves some out.
-    :raises SequenceConflict: Stream-Seq is not greater than the last.
+    :param sequence: the Stream-Seq of the last append that had one; its scope is the stream.
+    :param known: the recorded state of the append's writer; None if there is none.
+    :returns: True if the append must be written, False if it was written before.
+    :raises WriterFenced: the writer's epoch is older than the recorded one.
+    :raises StreamClosed: the stream is closed.
+    :raises ContentTypeMismatch: the data's content type is not the stream's.
+    :raises InvalidRequest: a recorded writer's new epoch does not begin at sequence number 0.
+    :raises WriterGap: the writer's sequence number is not the next one; for an unknown writer, not 0.
+    :raises SequenceConflict: Stream-Seq is not greater than that of the last append.
     """
     writer = append.writer
     if writer is not None and known is not None and _is_retry(writer, known, facts.name):
