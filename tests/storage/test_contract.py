@@ -374,29 +374,35 @@ class CaughtByTheContractTests(SynchronousTestCase):
 
     def test_writers_that_are_not_remembered(self) -> None:
         self.assert_caught(
-            ForgetsWriters, "test_a_retry_writes_nothing_and_tells_the_last_one", "test_a_new_epoch_fences_the_old_one"
+            ForgetsWriters,
+            "test_a_retry_writes_nothing_and_returns_the_last_sequence_number",
+            "test_a_new_epoch_fences_the_old_one",
         )
 
     def test_writers_that_are_forgotten_after_a_week(self) -> None:
-        self.assert_caught(ForgetsWritersAfterAWeek, "test_a_writer_is_remembered_as_long_as_the_stream_is_there")
+        self.assert_caught(ForgetsWritersAfterAWeek, "test_a_writer_is_recorded_as_long_as_the_stream_exists")
 
     def test_the_wrong_writer_forgotten(self) -> None:
-        self.assert_caught(ForgetsTheNewestWriter, "test_a_new_writer_takes_the_place_of_the_one_seen_least_recently")
+        self.assert_caught(ForgetsTheNewestWriter, "test_a_new_writer_replaces_the_least_recently_seen_one")
 
     def test_writers_forgotten_for_one_that_is_refused(self) -> None:
-        self.assert_caught(ForgetsWritersInVain, "test_a_new_writer_that_is_refused_takes_nobodys_place")
+        self.assert_caught(ForgetsWritersInVain, "test_a_rejected_new_writer_replaces_none")
 
     def test_a_close_that_is_not_one_with_its_append(self) -> None:
-        self.assert_caught(ClosesInAStepOfItsOwn, "test_a_refused_append_does_not_close")
+        self.assert_caught(ClosesInAStepOfItsOwn, "test_a_rejected_append_does_not_close_the_stream")
 
     def test_room_that_is_not_given_back_by_a_deletion(self) -> None:
-        self.assert_caught(KeepsTheRoom, "test_deleting_gives_room_back", "test_sweeping_gives_room_back")
+        self.assert_caught(
+            KeepsTheRoom,
+            "test_deleted_data_does_not_count_towards_the_limits",
+            "test_swept_streams_do_not_count_towards_the_limits",
+        )
 
     def test_room_that_is_not_given_back_by_a_refused_append(self) -> None:
-        self.assert_caught(CountsRefusedAppends, "test_a_refused_append_takes_no_room")
+        self.assert_caught(CountsRefusedAppends, "test_a_rejected_append_does_not_count_towards_the_limits")
 
     def test_a_refused_fork_that_holds_its_source(self) -> None:
-        self.assert_caught(HoldsSourcesOfRefusedForks, "test_a_refused_fork_does_not_hold_its_source")
+        self.assert_caught(HoldsSourcesOfRefusedForks, "test_a_rejected_fork_does_not_keep_its_deleted_source")
 
     def test_a_deleted_source_that_is_not_kept_for_its_forks(self) -> None:
         self.assert_caught(FreesDeletedSources, "test_a_deleted_source_stays_for_its_forks")
@@ -408,12 +414,12 @@ class CaughtByTheContractTests(SynchronousTestCase):
         self.assert_caught(
             CountsRefusedWriters,
             "test_names_and_content_types_share_a_limit",
-            "test_stream_seq_counts_as_metadata_while_it_is_remembered",
+            "test_stream_seq_counts_as_metadata",
             "test_writers_of_all_streams_share_a_limit",
         )
 
     def test_metadata_of_forgotten_writers(self) -> None:
-        self.assert_caught(CountsForgottenWriters, "test_a_writer_that_takes_anothers_place_needs_only_the_difference")
+        self.assert_caught(CountsForgottenWriters, "test_a_writer_that_replaces_another_needs_only_the_difference")
 
     def test_forks_that_inherit_writers(self) -> None:
         self.assert_caught(
@@ -421,22 +427,26 @@ class CaughtByTheContractTests(SynchronousTestCase):
         )
 
     def test_forks_that_see_what_their_source_appends_later(self) -> None:
-        self.assert_caught(ShowsForksWhatComesLater, "test_a_fork_that_has_nothing_of_its_own_stays_as_it_is")
+        self.assert_caught(ShowsForksWhatComesLater, "test_a_fork_without_own_data_does_not_follow_its_source")
 
     def test_lifetimes_that_are_renewed_by_looking(self) -> None:
-        self.assert_caught(RenewsByLooking, "test_describing_does_not_renew_a_ttl")
+        self.assert_caught(RenewsByLooking, "test_status_does_not_renew_a_ttl")
 
     def test_expired_streams_that_are_there_until_they_are_swept(self) -> None:
-        self.assert_caught(KeepsExpiredStreams, "test_a_ttl_ends", "test_expires_at_ends")
+        self.assert_caught(
+            KeepsExpiredStreams, "test_a_stream_expires_after_its_ttl", "test_a_stream_expires_at_expires_at"
+        )
 
     def test_wakes_that_come_before_there_is_anything_to_see(self) -> None:
         self.assert_caught(AnnouncesTooEarly, "test_an_append_is_announced", "test_a_close_is_announced")
 
     def test_wakes_that_do_not_come(self) -> None:
-        self.assert_caught(SaysNothing, "test_a_creation_is_announced", "test_expiry_is_announced_when_it_is_swept")
+        self.assert_caught(
+            SaysNothing, "test_a_creation_is_announced", "test_an_expiry_is_announced_when_the_stream_is_swept"
+        )
 
     def test_incarnations_that_come_back(self) -> None:
-        self.assert_caught(ReusesIncarnations, "test_a_stream_made_again_is_another_one")
+        self.assert_caught(ReusesIncarnations, "test_a_recreated_stream_has_a_new_id_and_incarnation")
 
     def test_ranges_that_are_read_from_the_next_stream_of_a_name(self) -> None:
         self.assert_caught(ReadsOnAfterADeletion, "test_a_range_of_a_deleted_stream_is_not_found")
@@ -448,17 +458,17 @@ class CaughtByTheContractTests(SynchronousTestCase):
         self.assert_caught(CutsMessages, "test_a_large_append_is_read_up_to_the_limit_and_its_rest_is_counted")
 
     def test_writers_that_are_not_durable(self) -> None:
-        self.assert_caught(ForgetsWritersWhenClosed, "test_writers_are_kept")
+        self.assert_caught(ForgetsWritersWhenClosed, "test_writers_survive_reopening")
 
     def test_ids_that_come_back_after_a_restart(self) -> None:
-        self.assert_caught(CountsAnewWhenOpened, "test_ids_and_incarnations_do_not_come_back")
+        self.assert_caught(CountsAnewWhenOpened, "test_ids_and_incarnations_are_not_reused_after_reopening")
 
     def test_checks_that_do_not_hold_any_more_when_it_is_written(self) -> None:
         self.assert_caught(
             lambda limits: LosesARace(MemoryStorage(limits), reactor, delay=0),
-            "test_one_of_the_same_appends_is_written",
-            "test_one_of_the_same_sequences_is_taken",
-            "test_nothing_comes_after_a_close",
+            "test_of_concurrent_retries_of_an_append_one_is_written",
+            "test_of_concurrent_appends_with_one_stream_seq_one_is_accepted",
+            "test_no_concurrent_append_is_written_after_a_close",
         )
 
 

@@ -8,7 +8,7 @@ from twisted.logger import LogLevel, formatEvent
 from durable_streams.server.config.sections import ObservabilitySettings
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.telemetry import access_log
-from durable_streams.server.telemetry.access_log import MOST_FAILURES
+from durable_streams.server.telemetry.access_log import MAX_FAILURES
 from tests.support.cases import TEXT, ChannelTestCase, FrontTestCase, each_way, get
 from tests.support.events import Events, fields
 from tests.support.fronts import BASE
@@ -150,13 +150,13 @@ class FailureTests(LogTestCase):
 
     def test_there_are_so_many_of_them_in_a_second(self) -> None:
         self.patch_clock(7.0)
-        for _ in range(MOST_FAILURES + 30):
+        for _ in range(MAX_FAILURES + 30):
             self.front.ask("GET", BASE + "b")
-        self.assertEqual(len(self.events.access), MOST_FAILURES)
+        self.assertEqual(len(self.events.access), MAX_FAILURES)
         self.patch_clock(8.0)
         self.front.ask("GET", BASE + "b")
         self.assertEqual(
-            self.events.lines[MOST_FAILURES:], ["30 more requests failed", "GET /v1/stream/b 404 NOT_FOUND"]
+            self.events.lines[MAX_FAILURES:], ["30 more failed requests", "GET /v1/stream/b 404 NOT_FOUND"]
         )
 
     def patch_clock(self, now: float) -> None:

@@ -161,8 +161,8 @@ class RequestTests(FrontTestCase):
 class Heard(Telemetry):
     """Whoever is told beyond the counts."""
 
-    def __init__(self, least_status: int) -> None:
-        self.least_status = least_status
+    def __init__(self, min_status: int) -> None:
+        self.min_status = min_status
         self.heard: list[int] = []
 
     def answered(self, asked: Asked, number: int, answer: Answer, began_at: float) -> None:

@@ -210,7 +210,7 @@ class ChoiceTests(SynchronousTestCase):
         wanted = replace(Settings(), observability=ObservabilitySettings(access_log="all", traces=True))
         telemetry = telemetry_from(wanted)
         self.assertEqual(telemetry.headers, {b"user-agent", b"traceparent"})
-        self.assertEqual(telemetry.least_status, 0)
+        self.assertEqual(telemetry.min_status, 0)
         stopped = telemetry.stop()
         self.assertIsInstance(stopped, Deferred)
         return stopped  # type: ignore[return-value]

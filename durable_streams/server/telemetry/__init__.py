@@ -1,4 +1,4 @@
-"""What the server says of its requests: counted for Prometheus, logged, traced."""
+"""Telemetry of requests: metrics for Prometheus, the access log, and traces."""
 
 from .choosing import metrics_from, telemetry_from
 from .metrics import Metrics

@@ -1,4 +1,4 @@
-"""Which telemetry there is, by the settings."""
+"""Creation of the telemetry that the settings enable."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .counts import RequestCounts
 from .metrics import Metrics
 
 
-class _Both(Telemetry):
-    """Tells two of every answer."""
+class _TelemetryPair(Telemetry):
+    """Passes every answer to two telemetries."""
 
     def __init__(self, one: Telemetry, other: Telemetry) -> None:
         self._one = one
         self._other = other
-        self.least_status = min(one.least_status, other.least_status)
+        self.min_status = min(one.min_status, other.min_status)
         self.headers = one.headers | other.headers
 
     def answered(self, asked: Asked, number: int, answer: Answer, began_at: float) -> None:
@@ -28,21 +28,21 @@ class _Both(Telemetry):
         self._other.answered(asked, number, answer, began_at)
 
     def stop(self) -> Deferred[None] | None:
-        # Only traces have anything left to send.
+        # The second one is traces; only these have data left to send.
         return self._other.stop()
 
 
 def telemetry_from(settings: Settings) -> Telemetry:
     """
-    Make what hears of the answers, for :class:`.Operations`. When the server has stopped, so must this.
+    Create the telemetry for :class:`.Operations`. Call its ``stop`` after the server has stopped.
 
-    :raises StartupError: traces are asked for, and OpenTelemetry is not installed.
+    :raises StartupError: ``observability.traces`` is true and OpenTelemetry is not installed.
     """
     wanted = settings.observability
     backend = settings.storage.mode
     telemetry: Telemetry = Telemetry() if wanted.access_log == "none" else AccessLog(wanted.access_log, backend)
     if wanted.traces:
-        telemetry = _Both(telemetry, _traces(backend))
+        telemetry = _TelemetryPair(telemetry, _traces(backend))
     return RequestCounts(telemetry) if wanted.metrics else telemetry
 
 
@@ -60,9 +60,9 @@ def _traces(backend: str) -> Telemetry:
 
 def metrics_from(settings: Settings, operations: Operations) -> Metrics | None:
     """
-    Make what ``/metrics`` answers; None where requests are not counted.
+    Create the metrics of ``/metrics``; None if ``observability.metrics`` is false.
 
-    :param operations: made with what :func:`telemetry_from` has given.
+    :param operations: the operations that were created with the result of :func:`telemetry_from`.
     """
     counts = operations.telemetry
     return Metrics(counts, operations, settings.storage.mode) if isinstance(counts, RequestCounts) else None

@@ -1,4 +1,4 @@
-"""What is said of a request, and nothing beyond it: no header but the ones named here, no body, no token."""
+"""The fields of a request in the access log and in traces: only those listed here, no other header, body or token."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..web.requests import StreamRequest
 from ..web.site.tree import TreeRequest
 from ..web.telemetry import Asked, request_name
 
-#: The operations, by the methods of requests for streams, where the method alone says which one it is.
+#: Method -> operation, for requests for streams; a GET depends on its query, see :data:`_LIVE`.
 _BY_METHOD: Final = {b"POST": "append", b"PUT": "create", b"HEAD": "head", b"DELETE": "delete"}
 
-#: The operations on what is beside the streams.
+#: Path -> operation, for pages.
 _BY_PATH: Final = {b"/healthz": "health", b"/readyz": "readiness"}
 
 #: All of the operations.
@@ -23,22 +23,22 @@ OPERATIONS: Final = (
     *("create", "append", "read", "poll", "subscribe", "head", "delete", "health", "readiness", "request"),
 )
 
-#: How a GET follows a stream, and which operation that is.
+#: Live mode of a GET -> operation.
 _LIVE: Final = {"long-poll": "poll", "sse": "subscribe"}
 
-#: What is told of a query: all other parameters may be secrets.
+#: The query parameters that are logged; all others may be secrets.
 _PARAMETERS: Final = frozenset([b"offset", b"live", b"cursor"])
 
 _ERROR_CLASSES: Final = {503: "unavailable", 507: "insufficient_storage"}
 _RETRY_AFTER: Final = re.compile(rb"^retry-after: *([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _PORT: Final = re.compile(rb":[0-9]*\Z")
 
-#: How long a value may be, in characters.
+#: The maximum length of a value, in characters.
 _LONGEST: Final = 2048
 
 
 def text(value: bytes | str) -> str:
-    """Write what a client sent so that it can be told: no character of it that is not printed, and not too many."""
+    """Return a client's value for a log: truncated to :data:`_LONGEST`, with unprintable characters escaped."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
     if len(value) > _LONGEST:
@@ -49,7 +49,7 @@ def text(value: bytes | str) -> str:
 
 
 def live_mode(query: bytes) -> str | None:
-    """Say how the query of a GET asks to follow the stream, if it does."""
+    """Return the value of ``live`` in a query, or None."""
     if b"live=" in query:
         for pair in query.split(b"&"):
             key, _, value = pair.partition(b"=")
@@ -59,7 +59,7 @@ def live_mode(query: bytes) -> str | None:
 
 
 def operation_of(asked: Asked) -> str:
-    """Say which of :data:`OPERATIONS` a request is."""
+    """Return the operation of a request, one of :data:`OPERATIONS`."""
     if isinstance(asked, StreamRequest):
         if asked.method == b"GET":
             return _LIVE.get(live_mode(asked.query) or "", "read")
@@ -71,9 +71,9 @@ def operation_of(asked: Asked) -> str:
 
 def line_of(asked: Asked, answer: Answer, took: float) -> str:
     """
-    Write a line about an answer: method, path, status, problem code, time and client.
+    Return the access log's line for an answer: method, path, status, problem code, duration and client.
 
-    :param took: until it began, in seconds.
+    :param took: seconds from the request's arrival until the answer began.
     """
     if isinstance(asked, Caller):
         what, caller = "No request", asked
@@ -93,10 +93,10 @@ def _path_and_query(asked: StreamRequest | TreeRequest) -> tuple[bytes, bytes]:
 
 def fields_of(asked: Asked, number: int, answer: Answer, took: float, backend: str) -> dict[str, object]:
     """
-    Say everything of a request and its answer that is said of any.
+    Return the fields of a request and its answer, for the access log and for traces.
 
-    :param took: until the answer began, in seconds.
-    :param backend: what the streams are kept in.
+    :param took: seconds from the request's arrival until the answer began.
+    :param backend: the storage mode.
     """
     caller = asked if isinstance(asked, Caller) else asked.caller
     fields: dict[str, object] = {"ds.operation": operation_of(asked), **request_name(number, caller)}

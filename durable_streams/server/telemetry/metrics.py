@@ -1,4 +1,4 @@
-"""What ``/metrics`` answers: put together from plain numbers whenever it is asked for, in Prometheus' text format."""
+"""The metrics of ``/metrics`` in Prometheus' text format, collected from plain counters at each scrape."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..web.connections import ChannelFactory
 from ..web.operations import Operations
 from .counts import DURATIONS, RequestCounts
 
-#: How old the figures that a scrape gets may be, in seconds. To render them holds the reactor for 3 to 20 ms.
+#: The maximum age of the figures that a scrape gets, in seconds. Rendering them blocks the reactor for 3 to 20 ms.
 MAX_AGE: Final = 1.0
 
 _Buckets: TypeAlias = "list[tuple[str, float]]"
@@ -34,11 +34,11 @@ _Buckets: TypeAlias = "list[tuple[str, float]]"
 
 class Metrics(Collector):
     """
-    All figures of a server, in a registry of their own.
+    All metrics of a server, in their own registry.
 
-    :param counts: the requests.
-    :param operations: what they are for.
-    :param backend: what the streams are kept in.
+    :param counts: the request counters.
+    :param operations: the operations, with the service and the live readers.
+    :param backend: the storage mode.
     """
 
     def __init__(self, counts: RequestCounts, operations: Operations, backend: str) -> None:
@@ -59,7 +59,7 @@ class Metrics(Collector):
         self._factories.append(factory)
 
     def scrape(self) -> bytes:
-        """Return all figures as they were rendered last, which is at most :data:`MAX_AGE` ago."""
+        """Return the rendered metrics; render them again if they are older than :data:`MAX_AGE`."""
         now = self._seconds()
         if now - self._scraped_at >= MAX_AGE:
             self._scraped = self.render()
@@ -67,15 +67,15 @@ class Metrics(Collector):
         return self._scraped
 
     def render(self) -> bytes:
-        """Write all figures as they are now."""
+        """Render the present values of all metrics."""
         return generate_latest(self._registry)
 
     def describe(self) -> Iterable[Metric]:
-        """Say nothing beforehand: to put everything together once more costs what a scrape does."""
+        """Return nothing, so that the registry does not collect everything when this is registered."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Put everything together."""
+        """Yield all metrics with their present values."""
         yield InfoMetricFamily(
             "durable_streams_build",
             "The server's version and Python's, and the storage mode.",
@@ -86,12 +86,14 @@ class Metrics(Collector):
         yield from self._connections()
         yield from _storage(self._streams.figures())
         streams = self._streams
-        # It runs from when the storage is open; what is in the way before that passes by itself.
+        # Before the service runs, an obstacle means that the storage still loads, which is not a failure.
         failed = bool(streams.running) and streams.obstacle() is not None
-        yield _gauge("storage_failed", "1 when the storage takes no writes until the server is started again.", failed)
+        yield _gauge(
+            "storage_failed", "1 if the storage has failed and refuses writes until the server is restarted.", failed
+        )
         yield _gauge(
             "ready",
-            "1 when streams can be read and written; 0 while the storage is taken up too, and while the server stops.",
+            "1 if streams can be read and written; 0 while the storage loads, after it failed, and during a stop.",
             bool(streams.running) and not streams.draining and not failed,
         )
 
@@ -99,7 +101,7 @@ class Metrics(Collector):
         requests = CounterMetricFamily("durable_streams_requests", "Requests answered.", labels=("operation", "status"))
         durations = HistogramMetricFamily(
             "durable_streams_request_duration_seconds",
-            "From a request's arrival until its answer begins; of polls, the wait is a part.",
+            "Time from a request's arrival until its answer begins; includes the wait of long-polls.",
             labels=("operation",),
         )
         for operation, tally in self._counts.operations.items():
@@ -109,13 +111,13 @@ class Metrics(Collector):
         yield requests
         yield durations
         appends = sum(count for status, count in self._counts.operations["append"].statuses() if status < 300)
-        yield _counter("appends", "Appends that were accepted, retries among them.", appends)
+        yield _counter("appends", "Accepted appends, including retries.", appends)
         read = self._counts.read_bytes + self._live.sent.bytes
-        yield _counter("read_bytes", "Bytes in answers to reads, Server-Sent Events among them.", read)
+        yield _counter("read_bytes", "Bytes in answers to reads, including Server-Sent Events.", read)
 
     def _readers(self) -> Iterator[Metric]:
-        yield _gauge("live_tails", "Readers that follow by Server-Sent Events.", self._live.tails)
-        yield _gauge("live_polls", "Long-polls that wait.", self._live.polls)
+        yield _gauge("live_tails", "Open Server-Sent Events connections.", self._live.tails)
+        yield _gauge("live_polls", "Waiting long-polls.", self._live.polls)
 
     def _connections(self) -> Iterator[Metric]:
         factories = self._factories
@@ -123,27 +125,27 @@ class Metrics(Collector):
         accepted = sum(factory.accepted for factory in factories)
         refused = sum(factory.refused for factory in factories)
         pauses = sum(factory.pauses for factory in factories)
-        yield _gauge("connections", "Connections that are open.", connections)
-        yield _counter("connections_accepted", "Connections taken.", accepted)
-        yield _counter("connections_refused", "Connections refused: there were too many.", refused)
-        yield _counter("slow_reader_pauses", "How often a reader was too slow, and its answer had to wait.", pauses)
+        yield _gauge("connections", "Open connections.", connections)
+        yield _counter("connections_accepted", "Connections accepted.", accepted)
+        yield _counter("connections_refused", "Connections refused because there were too many.", refused)
+        yield _counter("slow_reader_pauses", "Pauses of an answer because its reader was slow.", pauses)
 
 
 def _storage(figures: StorageFigures) -> Iterator[Metric]:
-    yield _gauge("storage_streams", "Streams that are kept.", figures.streams)
+    yield _gauge("storage_streams", "Streams, including deleted ones that are kept for their forks.", figures.streams)
     yield _gauge("storage_bytes", "Bytes of data of all streams; the limit is limits.max_total_bytes.", figures.bytes)
     yield _gauge(
         "storage_metadata_bytes",
         "Bytes of the metadata of all streams; the limit is limits.max_metadata_bytes.",
         figures.metadata_bytes,
     )
-    yield _counter("appended_bytes", "Bytes of data written, of appends and of creations.", figures.written_bytes)
+    yield _counter("appended_bytes", "Bytes of data written by appends and creates.", figures.written_bytes)
     yield _gauge("storage_queued_bytes", "Bytes of changes that wait to be written.", figures.queued_bytes)
     if figures.commit_sizes is not None:
-        yield _histogram("storage_commit_changes", "Changes that were committed together.", figures.commit_sizes)
+        yield _histogram("storage_commit_changes", "Changes in one commit.", figures.commit_sizes)
     if figures.commit_seconds is not None:
         yield _histogram(
-            "storage_commit_seconds", "How long a commit took, the sync to disk included.", figures.commit_seconds
+            "storage_commit_seconds", "Duration of a commit, including the sync to disk.", figures.commit_seconds
         )
 
 
@@ -161,7 +163,7 @@ def _histogram(name: str, text: str, measured: Distribution) -> Metric:
 
 
 def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> _Buckets:
-    """Say of each bound how many were not above it."""
+    """Return the cumulative count of each bucket, by the text of its upper bound."""
     names = [*map(floatToGoString, bounds), "+Inf"]
     return list(zip(names, accumulate(counts), strict=True))
 

@@ -1,6 +1,6 @@
-"""A span for each request, by OpenTelemetry, whose own environment variables say what is kept and where it goes.
+"""Traces: an OpenTelemetry span for each request. OpenTelemetry's own environment variables configure the export.
 
-It is imported by nobody who has not asked for traces: the packages that it needs are an extra.
+This module is imported only if ``observability.traces`` is true, since the packages that it needs are an extra.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..web.site.tree import TreeRequest
 from ..web.telemetry import Asked, Telemetry
 from .describing import fields_of
 
-#: What every span is called.
+#: The name of every span.
 SPAN: Final = "durable_streams.server"
 
 _PARENT: Final = b"traceparent"
@@ -38,16 +38,16 @@ _log = Logger()
 
 class Traces(Telemetry):
     """
-    Makes a span of each answer, from the request's arrival until the answer begins.
+    Creates a span for each answer, from the request's arrival until the answer begins.
 
-    To be the parent of a span is to decide whether it is kept, so that only a trusted proxy names one. What others name
-    is linked to.
+    A parent decides whether its spans are sampled, so the ``traceparent`` of a trusted proxy becomes the parent, and
+    that of any other client becomes a link.
 
-    :param provider: where spans go.
-    :param backend: what the streams are kept in.
+    :param provider: the provider that exports the spans.
+    :param backend: the storage mode.
     """
 
-    least_status = 0
+    min_status = 0
     headers = frozenset([b"user-agent", _PARENT])
 
     def __init__(self, provider: TracerProvider, backend: str) -> None:
@@ -60,7 +60,7 @@ class Traces(Telemetry):
         took = perf_counter() - began_at
         fields = fields_of(asked, number, answer, took, self._backend)
         ended_at = time_ns()
-        context, links = self._belonging(asked)
+        context, links = self._parent_and_links(asked)
         span = self._tracer.start_span(
             SPAN,
             context,
@@ -73,8 +73,8 @@ class Traces(Telemetry):
             span.set_status(Status(StatusCode.ERROR))
         span.end(ended_at)
 
-    def _belonging(self, asked: Asked) -> tuple[Context | None, list[Link]]:
-        """Say what a span belongs to, and what it is linked to."""
+    def _parent_and_links(self, asked: Asked) -> tuple[Context | None, list[Link]]:
+        """Return the parent context and the links of a span."""
         named = _traceparent(asked)
         if named is None:
             return None, []
@@ -86,7 +86,7 @@ class Traces(Telemetry):
         return None, [Link(remote)] if remote.is_valid else []
 
     def stop(self) -> Deferred[None]:
-        """Send what is left, in a thread; that may take some seconds."""
+        """Export the remaining spans in a thread, which may take some seconds."""
         return deferToThread(self._provider.shutdown)
 
 
@@ -99,8 +99,8 @@ def _traceparent(asked: Asked) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-class _ToOurLog(logging.Handler):
-    """Puts into the server's log what OpenTelemetry has to say, from whichever thread."""
+class _TwistedLogHandler(logging.Handler):
+    """Logs OpenTelemetry's messages, from any thread, in the server's log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _log.warn("OpenTelemetry: {said}", said=record.getMessage())
@@ -108,13 +108,13 @@ class _ToOurLog(logging.Handler):
 
 def exported_traces(backend: str) -> Traces:
     """
-    Make traces that are sent by OTLP over HTTP, in batches, by a thread of OpenTelemetry's.
+    Create traces that an OpenTelemetry thread exports in batches by OTLP over HTTP.
 
-    :param backend: what the streams are kept in.
+    :param backend: the storage mode.
     """
     said = logging.getLogger("opentelemetry")
-    if not any(isinstance(handler, _ToOurLog) for handler in said.handlers):
-        said.addHandler(_ToOurLog())
+    if not any(isinstance(handler, _TwistedLogHandler) for handler in said.handlers):
+        said.addHandler(_TwistedLogHandler())
         said.propagate = False
     named = "OTEL_SERVICE_NAME" in os.environ or "service.name" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     resource = Resource.create({} if named else {"service.name": "durable-streams-server"})

@@ -1,11 +1,11 @@
-"""For those who write a storage, or a program that talks to the server.
+"""Test support for authors of storages and of client programs.
 
-- :class:`StorageContract`: what every storage must do, as tests to mix into a test case;
-- :class:`DurableStorageContract`: the same, and what one must do that keeps its streams;
-- :func:`storage_machine`: the same by random walks beside a plain model (this one needs ``hypothesis``);
-- :class:`MemoryServer`: a whole server that forgets, for the tests of its clients.
+- :class:`StorageContract`: the tests that every :class:`.IStorage` must pass, as a mixin for a test case;
+- :class:`DurableStorageContract`: the same, with tests for a storage whose streams survive closing;
+- :func:`storage_machine`: random operations on a storage and on a model, compared (needs ``hypothesis``);
+- :class:`MemoryServer`: a server with streams in memory, for tests of its clients.
 
-A storage's own tests begin so::
+To run the contract on a storage::
 
     class TestMyStorage(StorageContract, twisted.trial.unittest.TestCase):
         def make_storage(self, limits):

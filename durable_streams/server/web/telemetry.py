@@ -22,11 +22,11 @@ class Telemetry:
     """
     Hears of every answer when its head goes out; this one forgets.
 
-    :ivar least_status: from which status on an answer is of interest; who passes on may leave out the others.
+    :ivar min_status: the lowest status that is of interest; a caller may leave out answers below it.
     :ivar headers: the headers, in lower case, that are to be read for it besides those that the operations read.
     """
 
-    least_status: int = NEVER
+    min_status: int = NEVER
     headers: frozenset[bytes] = frozenset()
 
     def answered(self, asked: Asked, number: int, answer: Answer, began_at: float) -> None:

@@ -1,45 +1,43 @@
-"""The contract that every storage keeps, as tests."""
+"""The contract of :class:`.IStorage`, as tests."""
 
 from __future__ import annotations
 
-from .announcing import Announcing
-from .appending import Appending
-from .concurrent import Concurrent
-from .creating import Creating
-from .deleting import Deleting
-from .durable import Durable
-from .forks import Forks
-from .lifetimes import Lifetimes
-from .limits import Limits
-from .reading import Reading
-from .writers import Writers
+from .announcing import AnnouncementContract
+from .appending import AppendContract
+from .concurrent import ConcurrencyContract
+from .creating import CreateContract
+from .deleting import DeleteContract
+from .durable import DurabilityContract
+from .forks import ForkContract
+from .lifetimes import LifetimeContract
+from .limits import LimitContract
+from .reading import ReadContract
+from .writers import WriterContract
 
 
 class StorageContract(
-    Creating,
-    Appending,
-    Writers,
-    Reading,
-    Deleting,
-    Lifetimes,
-    Forks,
-    Limits,
-    Announcing,
-    Concurrent,
+    CreateContract,
+    AppendContract,
+    WriterContract,
+    ReadContract,
+    DeleteContract,
+    LifetimeContract,
+    ForkContract,
+    LimitContract,
+    AnnouncementContract,
+    ConcurrencyContract,
 ):
     """
-    What every :class:`.IStorage` must do, to be mixed into a ``twisted.trial.unittest.TestCase``.
+    Tests that every :class:`.IStorage` must pass: a mixin for ``twisted.trial.unittest.TestCase``.
 
-    A user of it says in :meth:`make_storage` what is to be tested. It may answer now or later, as every method of a
-    storage may. A test passes times of its own to the storage; only the announcements of commits are waited for by the
-    clock on the wall, ``patience`` seconds each.
+    The test case overrides :meth:`make_storage`, which may return a storage or an awaitable. Tests pass their own times
+    to the storage; only commit announcements are awaited in real time, up to ``patience`` seconds each.
     """
 
 
-class DurableStorageContract(StorageContract, Durable):
+class DurableStorageContract(StorageContract, DurabilityContract):
     """
-    What every :class:`.IStorage` must do that keeps its streams when it is closed.
+    Tests that every :class:`.IStorage` must pass whose streams survive closing.
 
-    A user of it says in :meth:`make_storage` what is to be tested, and in :meth:`reopen` how it is closed and opened
-    again.
+    The test case overrides :meth:`make_storage` and :meth:`reopen`.
     """

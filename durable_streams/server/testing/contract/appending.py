@@ -1,4 +1,4 @@
-"""What an append does, and what it leaves alone."""
+"""Contract: appends."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ..values import JSON, OCTETS, settled
 from .base import Contract
 
 
-class Appending(Contract):
-    """PROTOCOL sections 5.2 and 5.3."""
+class AppendContract(Contract):
+    """Tests of appending and closing (PROTOCOL sections 5.2 and 5.3)."""
 
     async def test_an_append_moves_the_tail(self) -> None:
         facts = (await self.create(body=b"hello")).facts
@@ -36,7 +36,7 @@ class Appending(Contract):
             await self.append(data=b"%d " % number)
         self.assertEqual(await self.content(), b"".join(b"%d " % number for number in range(100)))
 
-    async def test_every_byte_comes_back_as_it_was(self) -> None:
+    async def test_every_byte_value_is_read_as_it_was_appended(self) -> None:
         data = bytes(range(256)) * 4096
         await self.create(config=OCTETS)
         self.assertEqual((await self.append(data=data, media_type="application/octet-stream")).tail, len(data))
@@ -53,12 +53,12 @@ class Appending(Contract):
         await self.append("a", b"to a")
         self.assertEqual((await self.content("a"), await self.content("b")), (b"to a", b""))
 
-    async def test_there_must_be_a_stream_to_append_to(self) -> None:
+    async def test_an_append_to_a_missing_stream_is_not_found(self) -> None:
         error = await self.refused(StreamNotFound, self.append("missing", b"x"))
         self.assertEqual(error.name, "missing")
         await self.refused(StreamNotFound, self.append("missing", close=True))
 
-    async def test_the_data_must_have_the_streams_type(self) -> None:
+    async def test_data_of_another_content_type_is_rejected(self) -> None:
         await self.create()
         error = await self.refused(ContentTypeMismatch, self.append(data=b"1,", media_type="application/json"))
         self.assertEqual((error.expected, error.received), ("text/plain", "application/json"))
@@ -75,20 +75,20 @@ class Appending(Contract):
         close = Append("image/png", b"", close=True)
         self.assertTrue((await settled(self.storage.append("a", close, self.now))).closed)
 
-    async def test_the_last_data_and_the_close_are_one_append(self) -> None:
+    async def test_data_and_close_can_be_one_append(self) -> None:
         facts = (await self.create(body=b"hello")).facts
         self.assertEqual(await self.append(data=b" world", close=True), Appended(facts, 11, closed=True))
         chunk = await self.read()
         self.assertEqual((chunk.data, chunk.closed), (b"hello world", True))
 
-    async def test_a_closed_stream_takes_no_more(self) -> None:
+    async def test_a_closed_stream_rejects_appends(self) -> None:
         facts = (await self.create(body=b"hello")).facts
         await self.append(close=True)
         for close in (False, True):
             error = await self.refused(StreamClosed, self.append(data=b"more", close=close))
             self.assertEqual((error.name, error.incarnation, error.tail), ("a", facts.incarnation, 5))
 
-    async def test_closing_again_is_no_error(self) -> None:
+    async def test_closing_a_closed_stream_succeeds(self) -> None:
         facts = (await self.create(body=b"hello")).facts
         await self.append(close=True)
         before = await self.everything()
@@ -96,7 +96,7 @@ class Appending(Contract):
         self.assertEqual(await self.append(close=True), Appended(facts, 5, closed=True, duplicate=True))
         self.assertEqual(await self.everything(), before)
 
-    async def test_closure_is_told_before_all_other_conflicts(self) -> None:
+    async def test_stream_closed_precedes_all_other_conflicts(self) -> None:
         await self.create()
         await self.append(data=b"x", close=True, sequence=b"5", writer=Writer("w", 0, 0))
         await self.refused(StreamClosed, self.append(data=b"1,", media_type="application/json"))
@@ -104,14 +104,14 @@ class Appending(Contract):
         await self.refused(StreamClosed, self.append(data=b"y", writer=Writer("w", 0, 7)))
         await self.refused(StreamClosed, self.append(data=b"y", writer=Writer("new", 0, 0)))
 
-    async def test_the_type_is_told_before_sequences(self) -> None:
+    async def test_content_type_mismatch_precedes_sequence_conflicts(self) -> None:
         await self.create()
         await self.append(data=b"x", sequence=b"5", writer=Writer("w", 0, 0))
         wrong: dict[str, Any] = {"data": b"1,", "media_type": "application/json"}
         await self.refused(ContentTypeMismatch, self.append(sequence=b"1", **wrong))
         await self.refused(ContentTypeMismatch, self.append(writer=Writer("w", 0, 7), **wrong))
 
-    async def test_a_writers_gap_is_told_before_stream_seq(self) -> None:
+    async def test_a_writer_gap_precedes_a_stream_seq_conflict(self) -> None:
         await self.create()
         await self.append(data=b"x", sequence=b"5")
         await self.refused(WriterGap, self.append(data=b"y", sequence=b"1", writer=Writer("w", 0, 7)))
@@ -131,26 +131,26 @@ class Appending(Contract):
             await self.refused(SequenceConflict, self.append(data=b"y", sequence=sequence))
         self.assertEqual((await self.append(data=b"y", sequence=b"\xff\x00")).tail, 10)
 
-    async def test_an_append_without_stream_seq_leaves_the_last_one(self) -> None:
+    async def test_an_append_without_stream_seq_keeps_the_last_stream_seq(self) -> None:
         await self.create()
         await self.append(data=b"x", sequence=b"5")
         await self.append(data=b"x")
         await self.refused(SequenceConflict, self.append(data=b"y", sequence=b"5"))
 
-    async def test_stream_seq_belongs_to_the_stream_and_not_to_its_writers(self) -> None:
+    async def test_the_scope_of_stream_seq_is_the_stream_not_the_writer(self) -> None:
         await self.create("a")
         await self.create("b")
         await self.append("a", b"x", sequence=b"5", writer=Writer("v", 0, 0))
         await self.refused(SequenceConflict, self.append("a", b"y", sequence=b"5", writer=Writer("w", 0, 0)))
         self.assertEqual((await self.append("b", b"y", sequence=b"5")).tail, 1)
 
-    async def test_a_close_is_guarded_by_stream_seq(self) -> None:
+    async def test_stream_seq_is_checked_for_a_close(self) -> None:
         await self.create()
         await self.append(data=b"x", sequence=b"5")
         await self.refused(SequenceConflict, self.append(close=True, sequence=b"5"))
         self.assertTrue((await self.append(close=True, sequence=b"6")).closed)
 
-    async def test_a_refused_append_leaves_stream_seq(self) -> None:
+    async def test_a_rejected_append_does_not_change_stream_seq(self) -> None:
         await self.take(stream_bytes=10)
         await self.create()
         await self.append(data=b"x", sequence=b"1")
@@ -159,7 +159,7 @@ class Appending(Contract):
         await self.refused(StreamFull, self.append(data=b"y" * 10, sequence=b"5"))
         self.assertEqual((await self.append(data=b"y", sequence=b"2")).tail, 2)
 
-    async def test_a_refused_append_leaves_the_writer(self) -> None:
+    async def test_a_rejected_append_does_not_change_the_writers_state(self) -> None:
         await self.take(stream_bytes=10)
         await self.create()
         await self.append(data=b"x", sequence=b"5", writer=Writer("w", 0, 0))
@@ -173,7 +173,7 @@ class Appending(Contract):
         self.assertEqual((appended.duplicate, appended.tail), (False, 2))
         self.assertFalse((await self.append(data=b"z", writer=Writer("v", 0, 0))).duplicate)
 
-    async def test_a_refused_append_does_not_close(self) -> None:
+    async def test_a_rejected_append_does_not_close_the_stream(self) -> None:
         await self.take(stream_bytes=10)
         await self.create()
         await self.append(data=b"x", sequence=b"5")
@@ -183,7 +183,7 @@ class Appending(Contract):
         await self.refused(ContentTypeMismatch, self.append(data=b"1,", close=True, media_type="application/json"))
         self.assertEqual((await self.append(data=b"y")).closed, False)
 
-    async def test_a_refused_append_takes_no_room(self) -> None:
+    async def test_a_rejected_append_does_not_count_towards_the_limits(self) -> None:
         await self.take(total_bytes=10)
         await self.create()
         await self.append(data=b"x", sequence=b"5")

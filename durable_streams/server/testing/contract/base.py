@@ -1,4 +1,4 @@
-"""What every part of the contract is written with."""
+"""The base class of the contract's tests, and a listener that records announcements."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
     from twisted.trial.unittest import TestCase as _TestCase
 
 else:
-    # A mixin that were a test case itself would be run wherever it is imported.
+    # At run time the mixin must not be a test case: trial would run it in every module that imports it.
     _TestCase = object
 
 
 @implementer(ICommitListener)
-class Ear:
+class RecordingListener:
     """
-    Hears of commits, and looks at each stream the moment that it hears of it.
+    A commit listener that records each announcement with the stream's status at that time.
 
-    :ivar heard: the names, as they came.
+    :ivar heard: the announced names, in order.
     """
 
     def __init__(self, look: Callable[[str], NowOrLater[StreamStatus]], patience: float) -> None:
@@ -68,9 +68,9 @@ class Ear:
 
     async def sees(self, name: str, what: Callable[[StreamStatus | StreamsError], bool]) -> bool:
         """
-        Wait for an announcement that comes when the change is there to be seen.
+        Wait for an announcement at which the stream's status, or its error, satisfies a condition.
 
-        :returns: whether one came in time.
+        :returns: whether one came within ``patience`` seconds.
         """
         from twisted.internet import reactor  # noqa: PLC0415 (the program may choose one until now)
 
@@ -92,18 +92,18 @@ class Ear:
 
 
 def as_value(failure: Any) -> StreamsError:
-    """Take the error that a failure is of, to be looked at."""
+    """Return the :exc:`.StreamsError` of a failure."""
     failure.trap(StreamsError)
     return cast("StreamsError", failure.value)
 
 
 class Contract(_TestCase):
     """
-    What the tests below have in common.
+    The base class of the contract's tests, with one short method for each operation.
 
-    :cvar patience: how many seconds the announcement of a commit may take.
-    :ivar storage: the one under test.
-    :ivar now: what its clock would say.
+    :cvar patience: the maximum time of a commit's announcement, in seconds.
+    :ivar storage: the storage under test.
+    :ivar now: the time that is passed to the storage.
     """
 
     patience = 2.0
@@ -112,11 +112,11 @@ class Contract(_TestCase):
 
     def make_storage(self, limits: StorageLimits) -> IStorage | Awaitable[IStorage]:
         """
-        Make a storage that is new and empty. Now or later; ``async def`` will do.
+        Create an empty storage that is open. May return it or an awaitable, so ``async def`` is fine.
 
-        :param limits: what it is to take.
+        :param limits: the limits of the storage.
         """
-        raise NotImplementedError("Say in make_storage how to make the storage that is to be tested.")
+        raise NotImplementedError("Override make_storage to create the storage under test.")
 
     async def setUp(self) -> None:  # type: ignore[override]
         self.now = T0
@@ -127,25 +127,25 @@ class Contract(_TestCase):
     async def _close(self) -> None:
         await settled(self.storage.close())
 
-    def listen(self) -> Ear:
-        """Listen to the storage from now on."""
-        ear = Ear(lambda name: self.storage.status(name, self.now), self.patience)
-        self.storage.listen(ear)
-        return ear
+    def listen(self) -> RecordingListener:
+        """Register a listener with the storage."""
+        listener = RecordingListener(lambda name: self.storage.status(name, self.now), self.patience)
+        self.storage.listen(listener)
+        return listener
 
     async def take(self, **limits: int) -> None:
-        """Go on with a storage of other limits."""
+        """Replace the storage by an empty one with these limits."""
         await self._close()
         self.storage = await settled(self.make_storage(StorageLimits(**limits)))
 
-    # A word for each operation
+    # Operations
 
     def later(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the time."""
         self.now += seconds
 
     def at(self, name: str, position: int) -> Offset:
-        """Say the offset of a position in a stream."""
+        """Return the offset of a position in a stream."""
         return Offset(self._incarnations[name], position)
 
     async def create(self, name: str = "a", config: StreamConfig = TEXT, body: bytes = b"") -> Created:
@@ -180,7 +180,7 @@ class Contract(_TestCase):
         return await self.create(name, self.forking(source, position, sub_offset), body)
 
     def forking(self, source: str, position: int | None = None, sub_offset: int = 0) -> StreamConfig:
-        """Say how to make a fork, and nothing else of it."""
+        """Return the configuration of a fork with no other option."""
         offset = None if position is None else self.at(source, position)
         return StreamConfig(fork=Fork(source, offset, sub_offset))
 
@@ -203,7 +203,7 @@ class Contract(_TestCase):
         return await settled(self.storage.read(name, place, limit, self.now, whole, renew))
 
     async def content(self, name: str = "a") -> bytes:
-        """Read a stream from end to end, without using it."""
+        """Read a whole stream without renewing its TTL."""
         return (await self.read(name)).data
 
     async def range(self, facts: StreamFacts, start: int, end: int) -> bytes:
@@ -221,23 +221,23 @@ class Contract(_TestCase):
     async def delete(self, name: str = "a") -> None:
         await settled(self.storage.delete(name, self.now))
 
-    async def sweep(self, most: int = 1000) -> int:
-        """Remove all that has expired, ``most`` at a time."""
+    async def sweep(self, max_count: int = 1000) -> int:
+        """Remove all expired streams, at most ``max_count`` in a call, and return how many were removed."""
         removed = 0
-        while count := await settled(self.storage.sweep(self.now, most)):
-            self.assertLessEqual(count, most)
+        while count := await settled(self.storage.sweep(self.now, max_count)):
+            self.assertLessEqual(count, max_count)
             removed += count
         return removed
 
-    # What is seen of it
+    # Assertions
 
     async def everything(self) -> list[tuple[StreamStatus, bytes]]:
-        """Say all that can be seen of all streams, without using them."""
+        """Return the status and content of all streams, without renewing their TTL."""
         return [(status, await self.content(status.facts.name)) for status in await self.statuses()]
 
     async def refused(self, error: type[E], attempt: Coroutine[Any, Any, object]) -> E:  # noqa: RET503 (fail raises)
         """
-        Expect an error, and that nothing has changed after it.
+        Assert that an attempt raises an error and changes nothing.
 
         :returns: the error.
         """
@@ -250,7 +250,7 @@ class Contract(_TestCase):
         self.fail(f"{error.__name__} was expected, not {outcome!r}")
 
     async def assert_absent(self, name: str = "a") -> None:
-        """Expect that there is no such stream, whatever is asked of it."""
+        """Assert that no operation finds the stream."""
         await self.refused(StreamNotFound, self.status(name))
         await self.refused(StreamNotFound, self.read(name))
         await self.refused(StreamNotFound, self.append(name, b"x"))
@@ -258,7 +258,7 @@ class Contract(_TestCase):
         self.assertNotIn(name, await self.names())
 
     async def assert_hidden(self, name: str = "a") -> None:
-        """Expect that a deleted stream is kept for its forks, and for nobody else."""
+        """Assert that a deleted stream with forks rejects every operation."""
         await self.refused(StreamGone, self.status(name))
         await self.refused(StreamGone, self.read(name))
         await self.refused(StreamGone, self.append(name, b"x"))
@@ -269,11 +269,11 @@ class Contract(_TestCase):
         self.assertNotIn(name, await self.names())
 
     def begin(self, call: Callable[[], NowOrLater[T]]) -> Deferred[T]:
-        """Call, and let the answer wait."""
+        """Call, and return the result as a Deferred."""
         return cast("Deferred[T]", maybeDeferred(call))
 
     async def together(self, calls: Iterable[Callable[[], NowOrLater[T]]]) -> list[T | StreamsError]:
-        """Call all before the first has answered; say what each answered, errors included."""
+        """Start all calls before any has answered; return their results, errors included."""
         started = [self.begin(call) for call in calls]
         outcomes: list[T | StreamsError] = []
         for deferred in started:
@@ -284,7 +284,7 @@ class Contract(_TestCase):
         return outcomes
 
     async def assert_reads(self, name: str, appends: Sequence[bytes]) -> None:
-        """Expect that a stream consists of these appends, wherever and however it is read."""
+        """Assert that reads from every position, with every limit, return the data of these appends."""
         data = b"".join(appends)
         edges = [len(b"".join(appends[:count])) for count in range(len(appends) + 1)]
         for position in range(len(data) + 2):

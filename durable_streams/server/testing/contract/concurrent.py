@@ -1,4 +1,4 @@
-"""What happens at the same time."""
+"""Contract: concurrent operations."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from ..values import TEXT
 from .base import Contract
 
 
-class Concurrent(Contract):
-    """Each method is one step, whatever is under way beside it. Nothing is said of who comes first."""
+class ConcurrencyContract(Contract):
+    """Tests that each operation is atomic while others run. The order of concurrent operations is not specified."""
 
     def start_append(self, name: str, append: Append) -> Callable[[], NowOrLater[Appended]]:
         return lambda: self.storage.append(name, append, self.now)
 
-    async def test_appends_beside_each_other_are_all_there(self) -> None:
+    async def test_concurrent_appends_are_all_written(self) -> None:
         await self.create()
         words = [b"%03d" % number for number in range(50)]
         outcomes = await self.together(self.start_append("a", Append("text/plain", word)) for word in words)
@@ -41,7 +41,7 @@ class Concurrent(Contract):
         self.assertEqual(sorted(placed), list(range(3, 151, 3)))
         self.assertEqual(await self.content(), b"".join(placed[tail] for tail in sorted(placed)))
 
-    async def test_one_of_the_same_appends_is_written(self) -> None:
+    async def test_of_concurrent_retries_of_an_append_one_is_written(self) -> None:
         await self.create()
         append = Append("text/plain", b"once", writer=Writer("w", 0, 0))
         outcomes = await self.together([self.start_append("a", append)] * 5)
@@ -49,14 +49,14 @@ class Concurrent(Contract):
         self.assertEqual(sorted(duplicates), [False, True, True, True, True])
         self.assertEqual(await self.content(), b"once")
 
-    async def test_one_of_the_same_sequences_is_taken(self) -> None:
+    async def test_of_concurrent_appends_with_one_stream_seq_one_is_accepted(self) -> None:
         await self.create()
         appends = [Append("text/plain", b"x", sequence=b"1")] * 5
         outcomes = await self.together(self.start_append("a", append) for append in appends)
         self.assertEqual(sum(isinstance(outcome, SequenceConflict) for outcome in outcomes), 4)
         self.assertEqual(await self.content(), b"x")
 
-    async def test_nothing_comes_after_a_close(self) -> None:
+    async def test_no_concurrent_append_is_written_after_a_close(self) -> None:
         await self.create()
         appends = [Append("text/plain", b"%d" % number, close=number == 2) for number in range(6)]
         outcomes = await self.together(self.start_append("a", append) for append in appends)
@@ -67,7 +67,7 @@ class Concurrent(Contract):
         self.assertEqual((await self.content())[-1:], b"2")
         self.assertEqual({error.tail for error in refused} | {status.tail}, {status.tail})
 
-    async def test_one_of_the_same_creations_makes_the_stream(self) -> None:
+    async def test_of_concurrent_equal_creates_one_creates_the_stream(self) -> None:
         calls = [lambda: self.storage.create("a", TEXT, b"hello", self.now)] * 5
         outcomes = await self.together(calls)
         made = [outcome for outcome in outcomes if isinstance(outcome, Created)]
@@ -75,13 +75,13 @@ class Concurrent(Contract):
         self.assertEqual(len({outcome.facts.id for outcome in made}), 1)
         self.assertEqual(await self.content(), b"hello")
 
-    async def test_a_stream_is_deleted_once(self) -> None:
+    async def test_of_concurrent_deletes_one_succeeds(self) -> None:
         await self.create()
         outcomes = await self.together([lambda: self.storage.delete("a", self.now)] * 3)
         self.assertEqual(sum(isinstance(outcome, StreamNotFound) for outcome in outcomes), 2)
         await self.assert_absent()
 
-    async def test_a_limit_holds_for_all_that_is_under_way(self) -> None:
+    async def test_a_limit_holds_for_concurrent_appends(self) -> None:
         await self.take(total_bytes=10, streams=5)
         for name in ("a", "b", "c", "d", "e"):
             await self.create(name)
@@ -90,7 +90,7 @@ class Concurrent(Contract):
         self.assertEqual(sum(isinstance(outcome, StorageFull) for outcome in outcomes), 3)
         self.assertEqual(sum(status.tail for status in await self.statuses()), 8)
 
-    async def test_a_fork_beside_the_deletion_of_its_source_is_whole_or_nothing(self) -> None:
+    async def test_a_fork_concurrent_with_its_sources_deletion_is_complete_or_rejected(self) -> None:
         await self.create("a", body=b"hello")
         calls: list[Callable[[], NowOrLater[Any]]] = [
             lambda: self.storage.delete("a", self.now),

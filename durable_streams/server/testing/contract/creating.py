@@ -1,4 +1,4 @@
-"""How streams come to be."""
+"""Contract: creation of streams."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ..values import JSON, OCTETS, T0, TEXT
 from .base import Contract
 
 
-class Creating(Contract):
-    """PROTOCOL section 5.1."""
+class CreateContract(Contract):
+    """Tests of creating streams (PROTOCOL section 5.1)."""
 
     async def test_interface(self) -> None:
         self.assertTrue(verifyObject(IStorage, self.storage))
@@ -34,12 +34,12 @@ class Creating(Contract):
         chunk = await self.read()
         self.assertEqual((chunk.start, chunk.data, chunk.tail, chunk.closed), (0, b"", 0, False))
 
-    async def test_the_first_body_is_there_at_once(self) -> None:
+    async def test_the_initial_body_can_be_read_at_once(self) -> None:
         created = await self.create(body=b"hello")
         self.assertEqual((created.tail, created.closed, created.new), (5, False, True))
         self.assertEqual(await self.content(), b"hello")
 
-    async def test_the_first_body_is_one_append(self) -> None:
+    async def test_the_initial_body_is_one_append(self) -> None:
         await self.create(body=b"hello")
         await self.append(data=b"world")
         await self.assert_reads("a", [b"hello", b"world"])
@@ -64,19 +64,19 @@ class Creating(Contract):
             ("a", "Text/Plain; Charset=UTF-8", "text/plain", False),
         )
 
-    async def test_without_a_content_type_it_is_octets(self) -> None:
+    async def test_a_stream_without_content_type_is_octet_stream(self) -> None:
         facts = (await self.create(config=OCTETS)).facts
         self.assertEqual(
             (facts.content_type, facts.media_type, facts.json),
             ("application/octet-stream", "application/octet-stream", False),
         )
 
-    async def test_json_mode_goes_by_the_media_type_alone(self) -> None:
+    async def test_json_mode_depends_on_the_media_type_without_parameters(self) -> None:
         with_parameters = await self.create("a", StreamConfig("Application/JSON; charset=utf-8"))
         with_suffix = await self.create("b", StreamConfig("application/ld+json"))
         self.assertEqual((with_parameters.facts.json, with_suffix.facts.json), (True, False))
 
-    async def test_what_is_told_of_a_stream_is_the_same_everywhere(self) -> None:
+    async def test_all_operations_return_the_same_facts(self) -> None:
         facts = (await self.create(body=b"x")).facts
         self.assertEqual((await self.append(data=b"y")).facts, facts)
         self.assertEqual((await self.read()).facts, facts)
@@ -107,7 +107,7 @@ class Creating(Contract):
         await self.append(data=b"1,", media_type="application/json")
         await self.assert_reads("a", [b"1,"])
 
-    async def test_a_body_that_is_not_json_makes_no_json_stream(self) -> None:
+    async def test_a_json_stream_is_not_created_if_the_body_is_not_json(self) -> None:
         await self.refused(InvalidJson, self.create(config=JSON, body=b'{"a":'))
         await self.assert_absent()
         self.assertTrue((await self.create()).new)
@@ -116,45 +116,45 @@ class Creating(Contract):
         await self.create(body=b"[1]")
         self.assertEqual(await self.content(), b"[1]")
 
-    async def test_a_stream_is_found_again(self) -> None:
+    async def test_creating_an_existing_stream_returns_it(self) -> None:
         first = await self.create(body=b"hello")
         self.later(10)
         again = await self.create()
         self.assertEqual(again, Created(first.facts, 5, False, new=False))
 
-    async def test_a_stream_is_found_again_with_its_present_tail(self) -> None:
+    async def test_creating_an_existing_stream_returns_its_present_tail(self) -> None:
         await self.create(body=b"hello")
         await self.append(data=b" world")
         self.assertEqual((await self.create()).tail, 11)
 
-    async def test_the_body_is_not_looked_at_when_the_stream_is_found(self) -> None:
+    async def test_the_body_is_ignored_if_the_stream_exists(self) -> None:
         await self.create(config=JSON, body=b"1")
         before = await self.everything()
         again = await self.create(config=JSON, body=b"{not json")
         self.assertFalse(again.new)
         self.assertEqual(await self.everything(), before)
 
-    async def test_a_stream_is_found_by_a_type_that_is_written_otherwise(self) -> None:
+    async def test_content_types_are_compared_without_case_and_parameters(self) -> None:
         await self.create(config=StreamConfig("text/plain; charset=utf-8"))
         self.assertFalse((await self.create(config=StreamConfig("TEXT/PLAIN"))).new)
 
-    async def test_a_stream_of_octets_is_found_without_a_type_and_with_it(self) -> None:
+    async def test_no_content_type_equals_octet_stream(self) -> None:
         await self.create(config=OCTETS)
         self.assertFalse((await self.create(config=OCTETS)).new)
         self.assertFalse((await self.create(config=StreamConfig("application/octet-stream"))).new)
 
-    async def test_a_stream_with_a_lifetime_is_found_by_the_same_one(self) -> None:
+    async def test_creating_an_existing_stream_with_its_lifetime_returns_it(self) -> None:
         for name, lifetime in (("a", Lifetime(ttl=60)), ("b", Lifetime(expires_at=T0 + 60))):
             config = StreamConfig("text/plain", lifetime)
             await self.create(name, config)
             self.assertFalse((await self.create(name, config)).new)
 
-    async def test_another_type_is_a_conflict(self) -> None:
+    async def test_creating_a_stream_with_another_content_type_is_a_conflict(self) -> None:
         await self.create(body=b"x")
         await self.refused(StreamExists, self.create(config=JSON, body=b"1"))
         await self.refused(StreamExists, self.create(config=OCTETS))
 
-    async def test_another_lifetime_is_a_conflict(self) -> None:
+    async def test_creating_a_stream_with_another_lifetime_is_a_conflict(self) -> None:
         lifetimes = [FOREVER, Lifetime(ttl=60), Lifetime(ttl=61), Lifetime(expires_at=T0 + 60)]
         lifetimes.append(Lifetime(expires_at=T0 + 61))
         for number, made_with in enumerate(lifetimes):
@@ -164,26 +164,26 @@ class Creating(Contract):
                 if asked != made_with:
                     await self.refused(StreamExists, self.create(name, StreamConfig("text/plain", asked)))
 
-    async def test_another_closure_is_a_conflict(self) -> None:
+    async def test_creating_a_stream_with_another_closure_is_a_conflict(self) -> None:
         closed = StreamConfig("text/plain", closed=True)
         await self.create("a", TEXT)
         await self.create("b", closed)
         await self.refused(StreamExists, self.create("a", closed))
         await self.refused(StreamExists, self.create("b", TEXT))
 
-    async def test_closure_is_compared_as_it_is_now(self) -> None:
+    async def test_closure_is_compared_with_the_present_state(self) -> None:
         await self.create()
         await self.append(close=True)
         await self.refused(StreamExists, self.create(config=TEXT))
         again = await self.create(config=StreamConfig("text/plain", closed=True))
         self.assertEqual((again.new, again.closed), (False, True))
 
-    async def test_a_plain_stream_is_not_found_as_a_fork(self) -> None:
+    async def test_creating_a_fork_under_the_name_of_a_plain_stream_is_a_conflict(self) -> None:
         await self.create("source")
         await self.create("a")
         await self.refused(StreamExists, self.fork("a", "source"))
 
-    async def test_names_are_told_apart_by_every_character(self) -> None:
+    async def test_names_that_differ_in_one_character_are_different_streams(self) -> None:
         names = [
             "a",
             "A",
@@ -204,7 +204,7 @@ class Creating(Contract):
         for name in names:
             self.assertEqual(await self.content(name), name.encode())
 
-    async def test_a_clock_that_goes_back_stops_nothing(self) -> None:
+    async def test_operations_work_after_the_time_went_back(self) -> None:
         await self.create(config=StreamConfig("text/plain", Lifetime(ttl=60)), body=b"x")
         self.later(-3600)
         self.assertEqual((await self.append(data=b"y")).tail, 2)

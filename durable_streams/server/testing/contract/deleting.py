@@ -1,4 +1,4 @@
-"""What is left of a stream."""
+"""Contract: deletion of streams."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..values import JSON
 from .base import Contract
 
 
-class Deleting(Contract):
-    """PROTOCOL section 5.4."""
+class DeleteContract(Contract):
+    """Tests of deleting streams (PROTOCOL section 5.4)."""
 
-    async def test_a_deleted_stream_is_gone_for_all(self) -> None:
+    async def test_a_deleted_stream_is_not_found_by_any_operation(self) -> None:
         await self.create("a", body=b"x")
         await self.create("b", body=b"y")
         await self.delete("a")
         await self.assert_absent("a")
         self.assertEqual(await self.names(), ["b"])
 
-    async def test_there_must_be_a_stream_to_delete(self) -> None:
+    async def test_deleting_a_missing_stream_is_not_found(self) -> None:
         error = await self.refused(StreamNotFound, self.delete("missing"))
         self.assertEqual(error.name, "missing")
 
@@ -32,7 +32,7 @@ class Deleting(Contract):
         await self.delete()
         await self.assert_absent()
 
-    async def test_a_stream_made_again_is_another_one(self) -> None:
+    async def test_a_recreated_stream_has_a_new_id_and_incarnation(self) -> None:
         first = (await self.create(body=b"first")).facts
         await self.append(data=b"x", close=True, sequence=b"5", writer=Writer("w", 7, 0))
         await self.delete()
@@ -41,7 +41,7 @@ class Deleting(Contract):
         self.assertGreater(second.facts.incarnation, first.incarnation)
         self.assertNotEqual(second.facts.id, first.id)
 
-    async def test_a_stream_made_again_knows_nothing_of_earlier_writers(self) -> None:
+    async def test_a_recreated_stream_has_no_writers(self) -> None:
         await self.create()
         await self.append(data=b"x", sequence=b"5", writer=Writer("w", 7, 0))
         await self.delete()
@@ -49,7 +49,7 @@ class Deleting(Contract):
         appended = await self.append(data=b"y", sequence=b"1", writer=Writer("w", 0, 0))
         self.assertEqual((appended.duplicate, appended.tail), (False, 1))
 
-    async def test_offsets_of_a_stream_made_again_sort_after_the_earlier_ones(self) -> None:
+    async def test_offsets_of_a_recreated_stream_sort_after_the_earlier_ones(self) -> None:
         offsets = []
         for _ in range(5):
             await self.create(body=b"hello")
@@ -57,7 +57,7 @@ class Deleting(Contract):
             await self.delete()
         self.assertEqual(offsets, sorted(set(offsets)))
 
-    async def test_a_clock_that_goes_back_brings_no_incarnation_back(self) -> None:
+    async def test_incarnations_are_not_reused_after_the_time_went_back(self) -> None:
         first = (await self.create()).facts
         await self.delete()
         self.later(-3600)

@@ -1,4 +1,4 @@
-"""What is still there when a storage is opened again."""
+"""Contract: durability across closing and reopening."""
 
 from __future__ import annotations
 
@@ -25,22 +25,20 @@ from ..values import JSON, T0, WEEK, settled
 from .base import Contract
 
 
-class Durable(Contract):
-    """What is still there when a storage was closed and is opened again."""
+class DurabilityContract(Contract):
+    """Tests of the state of a storage after it was closed and opened again."""
 
     def reopen(self, storage: IStorage) -> IStorage | Awaitable[IStorage]:
         """
-        Close a storage and open it again: to be said by the user.
-
-        :returns: the same streams, in a new storage.
+        Close a storage, and return a new one that is open with the same streams.
         """
-        raise NotImplementedError
+        raise NotImplementedError("Override reopen to close the storage and open it again.")
 
     async def again(self) -> None:
-        """Close the storage and open it again."""
+        """Reopen the storage under test."""
         self.storage = await settled(self.reopen(self.storage))
 
-    async def test_streams_are_kept(self) -> None:
+    async def test_streams_survive_reopening(self) -> None:
         await self.create("a", StreamConfig("Text/Plain; x=y", Lifetime(ttl=60)), b"hello")
         await self.create("b", StreamConfig(closed=True), bytes(range(256)))
         await self.create("c", JSON, b"[1,2]")
@@ -53,19 +51,19 @@ class Durable(Contract):
         await self.assert_reads("a", [b"hello", b" world"])
         self.assertEqual((await self.append("a", b"!")).tail, 12)
 
-    async def test_ranges_of_kept_streams_can_be_read_on(self) -> None:
+    async def test_ranges_can_be_read_after_reopening(self) -> None:
         facts = (await self.create(body=b"hello")).facts
         await self.again()
         self.assertEqual(await self.range(facts, 1, 4), b"ell")
 
-    async def test_closure_is_kept(self) -> None:
+    async def test_closure_survives_reopening(self) -> None:
         await self.create()
         await self.append(data=b"last", close=True)
         await self.again()
         await self.refused(StreamClosed, self.append(data=b"more"))
         self.assertTrue((await self.read()).closed)
 
-    async def test_writers_are_kept(self) -> None:
+    async def test_writers_survive_reopening(self) -> None:
         await self.create()
         await self.append(data=b"x", writer=Writer("w", 3, 0))
         await self.append(data=b"y", close=True, writer=Writer("w", 3, 1))
@@ -74,7 +72,7 @@ class Durable(Contract):
         self.assertEqual((again.duplicate, again.tail, again.closed), (True, 2, True))
         await self.refused(WriterFenced, self.append(data=b"z", writer=Writer("w", 2, 0)))
 
-    async def test_writers_are_kept_however_long_ago_they_were_seen(self) -> None:
+    async def test_writers_survive_reopening_however_old_they_are(self) -> None:
         await self.create()
         await self.append(data=b"x", writer=Writer("w", 3, 0))
         self.later(100 * WEEK)
@@ -84,7 +82,7 @@ class Durable(Contract):
             self.assertTrue((await self.append(data=b"x", writer=Writer("w", 3, 0))).duplicate)
             await self.refused(WriterFenced, self.append(data=b"z", writer=Writer("w", 2, 0)))
 
-    async def test_forgotten_writers_stay_forgotten_and_the_order_is_kept(self) -> None:
+    async def test_replaced_writers_stay_replaced_and_their_order_survives_reopening(self) -> None:
         await self.take(writers=3)
         await self.create()
         # Not in the order of their ids.
@@ -103,14 +101,14 @@ class Durable(Contract):
             await self.refused(WriterGap, self.append(data=b"x", writer=last))
             self.assertTrue((await self.append(data=b"x", writer=Writer(new, 0, 0))).duplicate)
 
-    async def test_stream_seq_is_kept(self) -> None:
+    async def test_stream_seq_survives_reopening(self) -> None:
         await self.create()
         await self.append(data=b"x", sequence=b"\xff")
         await self.again()
         await self.refused(SequenceConflict, self.append(data=b"y", sequence=b"\xff"))
         self.assertEqual((await self.append(data=b"y", sequence=b"\xff\x01")).tail, 2)
 
-    async def test_lifetimes_go_on(self) -> None:
+    async def test_lifetimes_continue_after_reopening(self) -> None:
         await self.create("a", StreamConfig("text/plain", Lifetime(ttl=60)))
         await self.create("b", StreamConfig("text/plain", Lifetime(expires_at=T0 + 70)))
         self.later(30)
@@ -127,7 +125,7 @@ class Durable(Contract):
         await self.again()
         await self.assert_absent()
 
-    async def test_ids_and_incarnations_do_not_come_back(self) -> None:
+    async def test_ids_and_incarnations_are_not_reused_after_reopening(self) -> None:
         first = (await self.create()).facts
         await self.delete()
         self.later(-3600)
@@ -136,7 +134,7 @@ class Durable(Contract):
         self.assertGreater(second.incarnation, first.incarnation)
         self.assertNotEqual(second.id, first.id)
 
-    async def test_forks_and_their_deleted_sources_are_kept(self) -> None:
+    async def test_forks_and_their_deleted_sources_survive_reopening(self) -> None:
         await self.create("a", body=b"hello")
         await self.fork("b", "a", 0, 4, body=b"B")
         await self.fork("c", "b", body=b"C")
@@ -150,7 +148,7 @@ class Durable(Contract):
         for name in ("a", "b", "c"):
             await self.assert_absent(name)
 
-    async def test_forks_are_found_again(self) -> None:
+    async def test_creating_an_existing_fork_after_reopening_returns_it(self) -> None:
         await self.create("a", body=b"hello")
         asked = self.forking("a")
         await self.create("b", asked)
@@ -159,7 +157,7 @@ class Durable(Contract):
         self.assertFalse((await self.create("b", asked)).new)
         self.assertFalse((await self.create("b", self.forking("a", 5))).new)
 
-    async def test_limits_count_what_was_kept(self) -> None:
+    async def test_limits_count_the_data_from_before_reopening(self) -> None:
         await self.take(total_bytes=10, stream_bytes=8, streams=2, writers=1)
         await self.create("a", body=b"xxxxx")
         await self.create("b", body=b"yyy")
@@ -173,7 +171,7 @@ class Durable(Contract):
         await self.refused(StreamFull, self.append("a", b"xx"))
         self.assertEqual((await self.append("a", b"x")).tail, 8)
 
-    async def test_metadata_is_counted_as_before(self) -> None:
+    async def test_metadata_is_counted_alike_after_reopening(self) -> None:
         await self.take(metadata_bytes=700, writers=2)
         await self.create("a")
         await self.append("a", b"x", sequence=b"12345")
@@ -189,7 +187,7 @@ class Durable(Contract):
         await self.delete("\u2603")
         self.assertEqual(self.storage.figures().metadata_bytes, 0)
 
-    async def test_what_was_accepted_is_finished_before_the_end(self) -> None:
+    async def test_close_completes_accepted_writes(self) -> None:
         await self.create()
         append = Append("text/plain", b"x")
         storage = self.storage
@@ -199,15 +197,15 @@ class Durable(Contract):
         self.assertEqual(sorted(tails), list(range(1, 21)))
         self.assertEqual(await self.content(), b"x" * 20)
 
-    async def test_a_storage_that_was_opened_again_announces(self) -> None:
+    async def test_a_reopened_storage_announces_commits(self) -> None:
         await self.create()
         await self.again()
-        ear = self.listen()
+        listener = self.listen()
         await self.append(data=b"x")
-        seen = await ear.sees("a", lambda look: isinstance(look, StreamStatus) and look.tail == 1)
+        seen = await listener.sees("a", lambda look: isinstance(look, StreamStatus) and look.tail == 1)
         self.assertTrue(seen)
 
-    async def test_what_was_written_before_is_not_counted_as_written(self) -> None:
+    async def test_written_bytes_start_at_0_after_reopening(self) -> None:
         await self.create("a", body=b"xxxx")
         await self.append("a", b"xx")
         await self.again()

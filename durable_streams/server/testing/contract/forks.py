@@ -1,4 +1,4 @@
-"""How streams diverge."""
+"""Contract: forks."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from .base import Contract
 LONG = b"[" + b"1," * 19_999 + b"1]"
 
 
-class Forks(Contract):
-    """PROTOCOL section 4.2."""
+class ForkContract(Contract):
+    """Tests of forking (PROTOCOL section 4.2)."""
 
     async def source(self) -> Created:
-        """Make the stream that is forked below: three appends, with edges at 0, 3, 6 and 11."""
+        """Create the source ``a`` of the tests' forks: three appends, with boundaries at 0, 3, 6 and 11."""
         await self.create("a", body=b"one")
         await self.append("a", b"two")
         await self.append("a", b"three")
         return await self.create("a")
 
     async def json_source(self) -> None:
-        """Make a JSON stream of two appends, with messages that end at 2, 9 and 19, and at 21 and 23."""
+        """Create a JSON source of two appends: their messages end at 2, 9 and 19, and at 21 and 23."""
         await self.create("j", JSON, b'[1,"a,[b",{"k":[2]}]')
         await self.append("j", b"3,4,", media_type="application/json")
         self.assertEqual(await self.content("j"), b'1,"a,[b",{"k":[2]},3,4,')
@@ -73,7 +73,7 @@ class Forks(Contract):
         same = await self.create("b", StreamConfig("TEXT/plain; charset=utf-8", fork=Fork("a")))
         self.assertTrue(same.new)
 
-    async def test_a_fork_begins_at_any_offset_that_its_source_gave(self) -> None:
+    async def test_a_fork_begins_at_any_offset_that_its_source_returned(self) -> None:
         await self.source()
         for position, inherited in ((0, []), (3, [b"one"]), (6, [b"one", b"two"]), (11, [b"one", b"two", b"three"])):
             name = f"at-{position}"
@@ -82,7 +82,7 @@ class Forks(Contract):
             await self.append(name, b"Z")
             await self.assert_reads(name, [*inherited, b"XY", b"Z"])
 
-    async def test_a_fork_begins_at_the_start_or_the_tail_by_name(self) -> None:
+    async def test_a_fork_begins_at_the_start_for_minus_1_and_at_the_tail_for_now(self) -> None:
         await self.source()
         at_start = await self.create("b", StreamConfig(fork=Fork("a", START)))
         at_tail = await self.create("c", StreamConfig(fork=Fork("a", NOW)))
@@ -95,19 +95,19 @@ class Forks(Contract):
             self.assertEqual(created.tail, 3 + sub_offset)
             self.assertEqual(await self.content(f"sub-{sub_offset}"), inherited)
 
-    async def test_a_sub_offset_stays_in_its_append(self) -> None:
+    async def test_a_sub_offset_past_the_end_of_its_append_is_rejected(self) -> None:
         await self.source()
         await self.refused(InvalidRequest, self.fork("b", "a", 3, 4))
         await self.refused(InvalidRequest, self.fork("b", "a", 0, 10**12))
 
-    async def test_there_is_nothing_past_the_tail_to_fork(self) -> None:
+    async def test_a_fork_offset_past_the_tail_is_rejected(self) -> None:
         await self.source()
         await self.refused(InvalidRequest, self.fork("b", "a", 11, 1))
         await self.refused(InvalidRequest, self.fork("b", "a", None, 1))
         await self.refused(InvalidRequest, self.fork("b", "a", 12))
         await self.assert_absent("b")
 
-    async def test_a_fork_offset_must_be_the_sources(self) -> None:
+    async def test_a_fork_offset_of_another_stream_is_rejected(self) -> None:
         incarnation = (await self.source()).facts.incarnation
         for offset in (Offset(incarnation + 1, 0), Offset(incarnation - 1, 0), Offset(10**16 - 1, 10**16 - 1)):
             await self.refused(InvalidRequest, self.create("b", StreamConfig(fork=Fork("a", offset))))
@@ -121,7 +121,7 @@ class Forks(Contract):
             self.assertEqual((await self.fork(name, "j", position, sub_offset)).tail, tail, name)
             self.assertEqual(await self.content(name), b'1,"a,[b",{"k":[2]},3,4,'[:tail])
 
-    async def test_a_json_sub_offset_stays_in_its_append(self) -> None:
+    async def test_a_json_sub_offset_past_the_end_of_its_append_is_rejected(self) -> None:
         await self.json_source()
         for position, sub_offset in ((0, 4), (2, 3), (19, 3), (23, 1)):
             await self.refused(InvalidRequest, self.fork("b", "j", position, sub_offset))
@@ -134,7 +134,7 @@ class Forks(Contract):
         for position, sub_offset in ((0, 20_001), (1, 0), (39_999, 0)):
             await self.refused(InvalidRequest, self.fork("b", "j", position, sub_offset))
 
-    async def test_a_fork_inside_a_long_append_is_found_again_when_its_source_is_hidden(self) -> None:
+    async def test_creating_an_existing_fork_inside_a_long_append_returns_it_after_its_sources_deletion(self) -> None:
         await self.create("j", JSON, LONG)
         await self.fork("b", "j", 0, 19_999)
         await self.delete("j")
@@ -158,12 +158,12 @@ class Forks(Contract):
         await self.create("j", JSON, b"[1,2]")
         await self.refused(InvalidRequest, fork_with_result(last))
 
-    async def test_a_json_message_is_not_cut(self) -> None:
+    async def test_a_fork_offset_inside_a_json_message_is_rejected(self) -> None:
         await self.json_source()
         for position in (1, 3, 5, 10, 20):
             await self.refused(InvalidRequest, self.fork("b", "j", position))
 
-    async def test_a_forks_source_must_be_there(self) -> None:
+    async def test_a_fork_of_a_missing_source_is_not_found(self) -> None:
         error = await self.refused(StreamNotFound, self.fork("b", "missing"))
         self.assertEqual(error.name, "missing")
         error = await self.refused(StreamNotFound, self.fork("b", "b"))
@@ -176,7 +176,7 @@ class Forks(Contract):
         self.assertEqual(created.tail, 5)
         await self.assert_reads("b", [b"one", b"!!"])
 
-    async def test_a_forks_body_has_the_sources_form(self) -> None:
+    async def test_a_forks_body_is_converted_by_the_sources_content_type(self) -> None:
         await self.json_source()
         await self.fork("b", "j", 2, body=b"[[7],8]")
         self.assertEqual(await self.content("b"), b"1,[7],8,")
@@ -197,13 +197,13 @@ class Forks(Contract):
         self.assertEqual((created.tail, created.closed), (12, True))
         await self.refused(StreamClosed, self.append("b", b"more"))
 
-    async def test_a_fork_and_its_source_are_closed_apart(self) -> None:
+    async def test_closing_a_fork_or_its_source_does_not_close_the_other(self) -> None:
         await self.source()
         await self.fork("b", "a")
         await self.append("b", close=True)
         self.assertEqual(((await self.status("a")).closed, (await self.status("b")).closed), (False, True))
 
-    async def test_a_fork_and_its_source_grow_apart(self) -> None:
+    async def test_appends_to_a_fork_or_its_source_do_not_change_the_other(self) -> None:
         await self.source()
         await self.fork("b", "a", 6)
         await self.fork("c", "a")
@@ -214,7 +214,7 @@ class Forks(Contract):
         await self.assert_reads("b", [b"one", b"two", b"B"])
         await self.assert_reads("c", [b"one", b"two", b"three", b"C"])
 
-    async def test_a_fork_that_has_nothing_of_its_own_stays_as_it_is(self) -> None:
+    async def test_a_fork_without_own_data_does_not_follow_its_source(self) -> None:
         await self.source()
         await self.fork("b", "a")
         await self.fork("c", "b", 3)
@@ -234,14 +234,14 @@ class Forks(Contract):
             in_fork = await self.read("b", self.at("a", position))
             self.assertEqual((in_fork.start, in_fork.data), (in_source.start, in_source.data))
 
-    async def test_a_fork_amid_an_append_can_be_read_everywhere(self) -> None:
+    async def test_a_fork_inside_an_append_can_be_read_from_every_position(self) -> None:
         await self.source()
         await self.fork("b", "a", 6, 2)
         await self.assert_reads("b", [b"one", b"two", b"th"])
         await self.append("b", b"XYZ")
         await self.assert_reads("b", [b"one", b"two", b"th", b"XYZ"])
 
-    async def test_forks_of_forks_can_be_read_everywhere(self) -> None:
+    async def test_forks_of_forks_can_be_read_from_every_position(self) -> None:
         await self.source()
         await self.fork("b", "a", 6, 3, body=b"B1")
         await self.append("b", b"B2B2")
@@ -252,7 +252,7 @@ class Forks(Contract):
         await self.assert_reads("c", [b"one", b"two", b"thr", b"B1", b"B2", b"C1", b"C2"])
         await self.assert_reads("d", [b"one", b"two", b"thr", b"B1", b"B2", b"C1", b"C2", b"D"])
 
-    async def test_a_fork_of_a_fork_may_leave_within_what_that_inherits(self) -> None:
+    async def test_a_fork_of_a_fork_may_diverge_in_inherited_data(self) -> None:
         await self.source()
         await self.fork("b", "a", 6, 3, body=b"B")
         for position, sub_offset, inherited in (
@@ -274,7 +274,7 @@ class Forks(Contract):
         await self.refused(InvalidRequest, self.fork("c", "b", 6, 3))
         self.assertEqual((await self.fork("c", "b", 6, 2)).tail, 8)
 
-    async def test_a_json_fork_amid_a_batch_can_be_forked_by_messages(self) -> None:
+    async def test_a_json_fork_inside_a_batch_can_be_forked_by_messages(self) -> None:
         await self.json_source()
         await self.fork("b", "j", 0, 2, body=b"[5,6]")
         await self.refused(InvalidRequest, self.fork("c", "b", 0, 3))
@@ -327,7 +327,7 @@ class Forks(Contract):
             await self.create(f"fork-{row}", StreamConfig(None, asked, fork=Fork(f"source-{row}")))
             self.assertEqual((await self.status(f"fork-{row}")).lifetime, expected, f"row {row}")
 
-    async def test_an_inherited_ttl_is_renewed_apart(self) -> None:
+    async def test_an_inherited_ttl_is_renewed_independently(self) -> None:
         await self.create("a", StreamConfig("text/plain", Lifetime(ttl=60)), b"hello")
         self.later(30)
         await self.fork("b", "a")
@@ -339,7 +339,7 @@ class Forks(Contract):
         self.later(1)
         await self.assert_absent("b")
 
-    async def test_reading_a_fork_is_no_use_of_its_source(self) -> None:
+    async def test_reading_a_fork_does_not_renew_its_sources_ttl(self) -> None:
         await self.create("a", StreamConfig("text/plain", Lifetime(ttl=60)), b"hello")
         await self.create("b", StreamConfig(None, Lifetime(ttl=1000), fork=Fork("a")))
         self.later(59)
@@ -357,7 +357,7 @@ class Forks(Contract):
         await self.assert_reads("b", [b"one", b"two", b"!"])
         self.assertEqual(await self.names(), ["b"])
 
-    async def test_a_deleted_source_goes_with_the_last_fork(self) -> None:
+    async def test_a_deleted_source_is_removed_with_its_last_fork(self) -> None:
         before = (await self.source()).facts
         await self.fork("b", "a")
         await self.fork("c", "a", 3)
@@ -379,7 +379,7 @@ class Forks(Contract):
         await self.delete("a")
         await self.assert_absent("a")
 
-    async def test_a_chain_of_deleted_sources_goes_with_its_last_fork(self) -> None:
+    async def test_a_chain_of_deleted_sources_is_removed_with_its_last_fork(self) -> None:
         for order in (("a", "b", "c"), ("b", "a", "c"), ("c", "a", "b"), ("b", "c", "a")):
             await self.create("a", body=b"a")
             await self.fork("b", "a", body=b"b")
@@ -393,7 +393,7 @@ class Forks(Contract):
             for name in ("a", "b", "c", "d"):
                 await self.assert_absent(name)
 
-    async def test_a_purge_stops_at_a_stream_that_is_still_used(self) -> None:
+    async def test_removing_deleted_sources_stops_at_a_stream_that_has_forks(self) -> None:
         await self.create("a", body=b"a")
         await self.fork("b", "a", body=b"b")
         await self.fork("c", "b", body=b"c")
@@ -407,7 +407,7 @@ class Forks(Contract):
         await self.delete("x")
         await self.assert_absent("a")
 
-    async def test_a_refused_fork_does_not_hold_its_source(self) -> None:
+    async def test_a_rejected_fork_does_not_keep_its_deleted_source(self) -> None:
         await self.take(total_bytes=25, stream_bytes=12, streams=4)
         await self.create("b", JSON)
         await self.create("j", JSON, b"[1,2]")
@@ -426,7 +426,7 @@ class Forks(Contract):
             await self.delete(name)
             await self.assert_absent(name)
 
-    async def test_a_fork_that_is_found_again_holds_its_source_once(self) -> None:
+    async def test_creating_an_existing_fork_does_not_count_as_another_fork(self) -> None:
         await self.source()
         self.assertTrue((await self.fork("b", "a")).new)
         self.assertFalse((await self.fork("b", "a")).new)
@@ -435,12 +435,12 @@ class Forks(Contract):
         await self.assert_absent("a")
 
     async def assert_found(self, config: StreamConfig) -> None:
-        """Expect that the fork ``b`` is found by this configuration, and stays as it is."""
+        """Assert that creating ``b`` with this configuration returns the existing fork unchanged."""
         before = await self.everything()
         self.assertFalse((await self.create("b", config, b"not looked at")).new)
         self.assertEqual(await self.everything(), before)
 
-    async def test_a_fork_is_found_again_without_an_offset(self) -> None:
+    async def test_creating_an_existing_fork_without_offset_returns_it(self) -> None:
         await self.source()
         asked = self.forking("a")
         await self.create("b", asked, b"own")
@@ -452,7 +452,7 @@ class Forks(Contract):
         await self.delete("a")
         await self.assert_found(asked)
 
-    async def test_a_fork_is_found_again_by_its_offset(self) -> None:
+    async def test_creating_an_existing_fork_with_its_offset_returns_it(self) -> None:
         await self.source()
         asked = self.forking("a", 3, 2)
         await self.create("b", asked)
@@ -462,7 +462,7 @@ class Forks(Contract):
         await self.delete("a")
         await self.assert_found(asked)
 
-    async def test_a_fork_made_without_an_offset_is_found_by_the_one_it_got(self) -> None:
+    async def test_a_fork_made_at_the_tail_is_the_same_as_one_with_that_offset(self) -> None:
         await self.source()
         await self.create("b", self.forking("a"))
         asked = self.forking("a", 11)
@@ -472,13 +472,13 @@ class Forks(Contract):
         await self.delete("a")
         await self.assert_found(asked)
 
-    async def test_a_fork_is_found_again_with_its_sources_type_and_lifetime(self) -> None:
+    async def test_creating_an_existing_fork_with_its_sources_type_and_lifetime_returns_it(self) -> None:
         await self.create("a", StreamConfig("text/plain", Lifetime(ttl=60)))
         await self.create("b", self.forking("a"))
         await self.assert_found(StreamConfig("text/plain", fork=Fork("a")))
         await self.assert_found(StreamConfig(None, Lifetime(ttl=60), fork=Fork("a")))
 
-    async def test_another_fork_is_a_conflict(self) -> None:
+    async def test_creating_a_fork_with_another_configuration_is_a_conflict(self) -> None:
         await self.source()
         await self.create("x", body=b"onetwothree")
         await self.create("c", self.forking("a"))
@@ -499,7 +499,7 @@ class Forks(Contract):
         ):
             await self.refused(StreamExists, self.create("b", asked))
 
-    async def test_a_fork_made_again_is_another_one(self) -> None:
+    async def test_a_recreated_fork_has_a_new_id(self) -> None:
         await self.source()
         first = (await self.fork("b", "a", 3, body=b"first")).facts
         await self.append("b", b"x", sequence=b"5", writer=Writer("w", 3, 0))

@@ -1,4 +1,4 @@
-"""When streams are over."""
+"""Contract: expiry of streams."""
 
 from __future__ import annotations
 
@@ -24,50 +24,50 @@ from ..values import ALL, JSON, T0, settled
 from .base import Contract
 
 
-class Lifetimes(Contract):
-    """PROTOCOL section 5.1, Stream-TTL and Stream-Expires-At."""
+class LifetimeContract(Contract):
+    """Tests of Stream-TTL and Stream-Expires-At (PROTOCOL section 5.1)."""
 
     async def create_for(self, name: str = "a", ttl: int | None = 60, expires_at: float | None = None) -> Created:
         return await self.create(name, StreamConfig("text/plain", Lifetime(ttl, expires_at)), b"hello")
 
     async def assert_ends_in(self, seconds: float, name: str = "a") -> None:
-        """Expect that a stream expires then, and not before."""
+        """Assert that a stream expires after so many seconds, and not before."""
         self.later(seconds - 0.5)
         self.assertEqual((await self.status(name)).facts.name, name)
         self.later(0.5)
         await self.assert_absent(name)
 
-    async def test_a_lifetime_is_told(self) -> None:
+    async def test_the_status_has_the_lifetime(self) -> None:
         await self.create_for("a", 60)
         await self.create_for("b", None, T0 + 60)
         lifetimes = [status.lifetime for status in await self.statuses()]
         self.assertEqual(lifetimes, [Lifetime(ttl=60), Lifetime(expires_at=T0 + 60)])
 
-    async def test_a_stream_without_a_lifetime_stays(self) -> None:
+    async def test_a_stream_without_a_lifetime_does_not_expire(self) -> None:
         await self.create(body=b"hello")
         self.later(100 * 365 * 24 * 3600)
         self.assertEqual((await self.sweep(), await self.content()), (0, b"hello"))
 
-    async def test_a_ttl_ends(self) -> None:
+    async def test_a_stream_expires_after_its_ttl(self) -> None:
         await self.create_for("a", 60)
         await self.assert_ends_in(60)
 
-    async def test_a_ttl_of_0_ends_at_once(self) -> None:
+    async def test_a_stream_with_a_ttl_of_0_expires_at_once(self) -> None:
         created = await self.create_for("a", 0)
         self.assertTrue(created.new)
         await self.assert_absent()
         self.assertTrue((await self.create_for("a", 0)).new)
 
-    async def test_the_longest_ttl_does_no_harm(self) -> None:
+    async def test_the_longest_ttl_is_accepted(self) -> None:
         await self.create_for("a", 2**53 - 1)
         self.later(10**9)
         self.assertEqual((await self.status()).lifetime, Lifetime(ttl=2**53 - 1))
 
-    async def test_expires_at_ends(self) -> None:
+    async def test_a_stream_expires_at_expires_at(self) -> None:
         await self.create_for("a", None, T0 + 60.25)
         await self.assert_ends_in(60.25)
 
-    async def test_expires_at_may_be_over_already(self) -> None:
+    async def test_expires_at_may_be_in_the_past(self) -> None:
         self.assertTrue((await self.create_for("a", None, T0 - 1)).new)
         await self.assert_absent()
 
@@ -78,13 +78,13 @@ class Lifetimes(Contract):
             await self.read(offset=offset, renew=True)
             await self.assert_ends_in(60)
 
-    async def test_a_read_is_a_use_unless_it_is_told_otherwise(self) -> None:
+    async def test_a_read_renews_a_ttl_by_default(self) -> None:
         await self.create_for("a", 60)
         self.later(59)
         await settled(self.storage.read("a", START, ALL, self.now))
         await self.assert_ends_in(60)
 
-    async def test_a_read_that_is_no_use_does_not_renew_a_ttl(self) -> None:
+    async def test_a_read_without_renewal_does_not_renew_a_ttl(self) -> None:
         facts = (await self.create_for("a", 60)).facts
         self.later(59)
         await self.read(renew=False)
@@ -122,26 +122,26 @@ class Lifetimes(Contract):
         await self.refused(WriterFenced, self.append(data=b"x", writer=Writer("w", 0, 0)))
         await self.assert_ends_in(1)
 
-    async def test_describing_does_not_renew_a_ttl(self) -> None:
+    async def test_status_does_not_renew_a_ttl(self) -> None:
         await self.create_for("a", 60)
         self.later(59)
         await self.status()
         await self.statuses()
         await self.assert_ends_in(1)
 
-    async def test_finding_it_again_does_not_renew_a_ttl(self) -> None:
+    async def test_creating_an_existing_stream_does_not_renew_its_ttl(self) -> None:
         await self.create_for("a", 60)
         self.later(59)
         self.assertFalse((await self.create_for("a", 60)).new)
         await self.assert_ends_in(1)
 
-    async def test_a_reader_that_waits_renews_a_ttl(self) -> None:
+    async def test_renew_renews_a_ttl(self) -> None:
         await self.create_for("a", 60)
         self.later(59)
         self.storage.renew("a", self.now)
         await self.assert_ends_in(60)
 
-    async def test_nothing_is_renewed_that_is_not_there(self) -> None:
+    async def test_renewing_a_missing_stream_does_nothing(self) -> None:
         await self.create_for("a", 60)
         self.later(60)
         self.storage.renew("a", self.now)
@@ -159,7 +159,7 @@ class Lifetimes(Contract):
         await self.sweep()
         await self.assert_absent("a")
 
-    async def test_nothing_moves_expires_at(self) -> None:
+    async def test_no_operation_moves_expires_at(self) -> None:
         await self.create_for("a", None, T0 + 60)
         self.later(59)
         await self.append(data=b"x")
@@ -198,14 +198,14 @@ class Lifetimes(Contract):
         status = await self.status()
         self.assertEqual((status.created_at, status.updated_at), (T0 + 3600, T0 - 3600))
 
-    async def test_a_stream_made_anew_after_the_wall_clock_was_set_back_has_a_greater_incarnation(self) -> None:
+    async def test_a_stream_recreated_after_the_wall_clock_was_set_back_has_a_greater_incarnation(self) -> None:
         before = (await self.create()).facts
         await self.delete()
         self.storage.set_wall_offset(-3600)
         after = (await self.create()).facts
         self.assertGreater((after.incarnation, after.id), (before.incarnation, before.id))
 
-    async def test_an_expired_name_is_free(self) -> None:
+    async def test_the_name_of_an_expired_stream_can_be_used_again(self) -> None:
         first = (await self.create_for("a", 60)).facts
         self.later(60)
         second = await self.create(config=JSON)
@@ -214,7 +214,7 @@ class Lifetimes(Contract):
         await self.refused(OffsetGone, self.read(offset=Offset(first.incarnation, 0)))
         await self.refused(StreamNotFound, self.range(first, 0, 5))
 
-    async def test_an_expired_stream_is_no_source(self) -> None:
+    async def test_an_expired_stream_cannot_be_forked(self) -> None:
         await self.create_for("a", 60)
         self.later(60)
         error = await self.refused(StreamNotFound, self.fork("b", "a"))
@@ -228,7 +228,7 @@ class Lifetimes(Contract):
         self.assertEqual(await self.sweep(), 0)
         self.later(60)
         self.assertEqual(await self.names(), ["for ever", "long"])
-        self.assertEqual(await self.sweep(most=3), 7)
+        self.assertEqual(await self.sweep(max_count=3), 7)
         self.assertEqual(await self.names(), ["for ever", "long"])
 
     async def test_a_renewed_stream_is_not_swept(self) -> None:
@@ -241,14 +241,14 @@ class Lifetimes(Contract):
         self.assertEqual(await self.sweep(), 1)
         await self.assert_absent()
 
-    async def test_a_stream_made_anew_is_not_swept_for_its_predecessor(self) -> None:
+    async def test_a_recreated_stream_is_not_swept_at_its_predecessors_deadline(self) -> None:
         await self.create_for("a", 60)
         await self.delete()
         await self.create(body=b"new")
         self.later(60)
         self.assertEqual((await self.sweep(), await self.content()), (0, b"new"))
 
-    async def test_sweeping_gives_room_back(self) -> None:
+    async def test_swept_streams_do_not_count_towards_the_limits(self) -> None:
         await self.take(total_bytes=10, streams=2)
         await self.create_for("a", 60)
         await self.create_for("b", 60)
@@ -271,7 +271,7 @@ class Lifetimes(Contract):
             await self.sweep()
             await self.assert_absent(source)
 
-    async def test_an_expired_fork_lets_go_of_its_source(self) -> None:
+    async def test_an_expired_fork_does_not_keep_its_deleted_source(self) -> None:
         await self.create("a", body=b"hello")
         await self.create("b", StreamConfig(None, Lifetime(ttl=60), fork=Fork("a")))
         await self.delete("a")

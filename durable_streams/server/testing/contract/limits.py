@@ -1,4 +1,4 @@
-"""How much a storage takes."""
+"""Contract: limits."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ...model import (
 from .base import Contract
 
 
-class Limits(Contract):
-    """What :class:`.StorageLimits` bounds."""
+class LimitContract(Contract):
+    """Tests of :class:`.StorageLimits` and of the figures."""
 
     async def test_a_stream_may_be_filled_to_its_limit(self) -> None:
         await self.take(stream_bytes=10)
@@ -32,7 +32,7 @@ class Limits(Contract):
         self.assertTrue((await self.append(close=True)).closed)
         self.assertEqual(await self.content(), b"x" * 10)
 
-    async def test_a_first_body_over_the_limit_makes_nothing(self) -> None:
+    async def test_a_stream_is_not_created_if_its_body_exceeds_a_limit(self) -> None:
         await self.take(stream_bytes=10, total_bytes=15)
         error = await self.refused(StreamFull, self.create(body=b"x" * 11))
         self.assertEqual((error.name, error.limit), ("a", 10))
@@ -50,20 +50,20 @@ class Limits(Contract):
         self.assertEqual((error.name, error.limit), ("b", 10))
         self.assertEqual((await self.append("b", b"xx")).tail, 6)
 
-    async def test_the_limit_of_all_streams_is_told_before_that_of_one(self) -> None:
+    async def test_storage_full_precedes_stream_full(self) -> None:
         await self.take(total_bytes=10, stream_bytes=5)
         await self.create()
         await self.refused(StorageFull, self.append(data=b"x" * 11))
         await self.refused(StreamFull, self.append(data=b"x" * 6))
 
-    async def test_conflicts_are_told_before_limits(self) -> None:
+    async def test_conflicts_precede_limits(self) -> None:
         await self.take(total_bytes=10)
         await self.create(body=b"x" * 10)
         await self.append(close=True)
         await self.refused(StreamClosed, self.append(data=b"x"))
         await self.refused(StreamExists, self.create(body=b"x"))
 
-    async def test_a_retry_needs_no_room(self) -> None:
+    async def test_a_retry_succeeds_in_a_full_storage(self) -> None:
         await self.take(total_bytes=10)
         await self.create()
         await self.append(data=b"x" * 10, writer=Writer("w", 0, 0))
@@ -71,7 +71,7 @@ class Limits(Contract):
         await self.delete()
         self.assertEqual((await self.create(body=b"x" * 10)).tail, 10)
 
-    async def test_deleting_gives_room_back(self) -> None:
+    async def test_deleted_data_does_not_count_towards_the_limits(self) -> None:
         await self.take(total_bytes=10, streams=1)
         for _ in range(3):
             await self.create(body=b"xxxxx")
@@ -79,7 +79,7 @@ class Limits(Contract):
             await self.delete()
         self.assertEqual((await self.create("b", body=b"x" * 10)).tail, 10)
 
-    async def test_a_fork_counts_only_what_is_its_own(self) -> None:
+    async def test_a_fork_counts_only_its_own_data(self) -> None:
         await self.take(total_bytes=12, stream_bytes=10)
         await self.create("a", body=b"x" * 10)
         self.assertEqual((await self.fork("b", "a", body=b"y")).tail, 11)
@@ -92,7 +92,7 @@ class Limits(Contract):
         self.assertEqual((await self.fork("b", "a", body=b"y" * 10)).tail, 20)
         await self.refused(StreamFull, self.append("b", b"y"))
 
-    async def test_a_deleted_source_takes_room_until_its_forks_are_gone(self) -> None:
+    async def test_a_deleted_sources_data_counts_until_its_forks_are_gone(self) -> None:
         await self.take(total_bytes=10)
         await self.create("a", body=b"x" * 8)
         await self.fork("b", "a", body=b"y")
@@ -101,7 +101,7 @@ class Limits(Contract):
         await self.delete("b")
         self.assertEqual((await self.create("c", body=b"z" * 10)).tail, 10)
 
-    async def test_there_may_be_so_many_streams(self) -> None:
+    async def test_the_number_of_streams_is_limited(self) -> None:
         await self.take(streams=2)
         await self.create("a")
         await self.create("b")
@@ -111,13 +111,13 @@ class Limits(Contract):
         await self.delete("a")
         self.assertTrue((await self.create("c")).new)
 
-    async def test_a_stream_too_many_takes_no_room(self) -> None:
+    async def test_a_create_beyond_the_number_of_streams_does_not_count_its_data(self) -> None:
         await self.take(streams=1, total_bytes=10)
         await self.create("a")
         await self.refused(InsufficientStorage, self.create("b", body=b"xxxxx"))
         self.assertEqual((await self.append("a", b"x" * 10)).tail, 10)
 
-    async def test_a_new_writer_takes_the_place_of_the_one_seen_least_recently(self) -> None:
+    async def test_a_new_writer_replaces_the_least_recently_seen_one(self) -> None:
         await self.take(writers=2)
         await self.create()
         for writer in (Writer("u", 3, 0), Writer("v", 3, 0), Writer("u", 3, 1), Writer("w", 3, 0)):
@@ -130,7 +130,7 @@ class Limits(Contract):
         self.assertEqual((await self.append(data=b"x", writer=Writer("v", 0, 0))).tail, 5)
         await self.refused(WriterGap, self.append(data=b"x", writer=Writer("u", 3, 2)))
 
-    async def test_a_new_writer_that_is_refused_takes_nobodys_place(self) -> None:
+    async def test_a_rejected_new_writer_replaces_none(self) -> None:
         await self.take(writers=1, total_bytes=10)
         await self.create()
         await self.append(data=b"x", writer=Writer("v", 0, 0))
@@ -154,7 +154,7 @@ class Limits(Contract):
         self.assertEqual((await self.fork("d", "aaa", body=b"xxx")).tail, 3)
         self.assertEqual(self.storage.figures().metadata_bytes, 13 + 13 + 14)
 
-    async def test_stream_seq_counts_as_metadata_while_it_is_remembered(self) -> None:
+    async def test_stream_seq_counts_as_metadata(self) -> None:
         await self.take(metadata_bytes=20)
         await self.create()
         await self.append(data=b"x", sequence=b"1" * 9)
@@ -178,7 +178,7 @@ class Limits(Contract):
         await self.delete("b")
         self.assertEqual((await self.append("a", b"x", writer=Writer("v", 0, 0))).tail, 4)
 
-    async def test_a_writer_that_takes_anothers_place_needs_only_the_difference(self) -> None:
+    async def test_a_writer_that_replaces_another_needs_only_the_difference(self) -> None:
         await self.take(metadata_bytes=11 + 257, writers=1)
         await self.create()
         for writer in "uvw":
@@ -197,7 +197,7 @@ class Limits(Contract):
         await self.delete("b")
         self.assertEqual(self.storage.figures().metadata_bytes, 0)
 
-    async def test_it_says_how_much_it_has(self) -> None:
+    async def test_figures_count_streams_and_bytes(self) -> None:
         self.assertEqual((self.storage.figures().streams, self.storage.figures().bytes), (0, 0))
         await self.create("a", body=b"xxxx")
         await self.append("a", b"xx")
@@ -209,7 +209,7 @@ class Limits(Contract):
         self.assertEqual((self.storage.figures().streams, self.storage.figures().bytes), (0, 0))
         self.assertEqual(self.storage.figures().written_bytes, 7)
 
-    async def test_it_says_what_it_has_committed(self) -> None:
+    async def test_figures_count_commits(self) -> None:
         await self.create("a", body=b"xxxx")
         await self.append("a", b"xx")
         figures = self.storage.figures()

@@ -1,4 +1,4 @@
-"""What a read finds."""
+"""Contract: reads."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from ..values import T0, settled
 from .base import Contract
 
 
-class Reading(Contract):
-    """PROTOCOL sections 5.6 and 8."""
+class ReadContract(Contract):
+    """Tests of reading and listing (PROTOCOL sections 5.6 and 8)."""
 
-    async def test_every_place_of_a_stream_can_be_read(self) -> None:
+    async def test_every_position_of_a_stream_can_be_read(self) -> None:
         await self.create()
         appends = [b"a", b"bcd", b"ef", b"ghijk", b"l"]
         for data in appends:
@@ -38,22 +38,22 @@ class Reading(Contract):
             self.assertEqual(await self.read(offset=offset), Chunk(facts, 0, b"", 0, closed=False))
         self.assertEqual(await self.range(facts, 0, 0), b"")
 
-    async def test_now_is_the_tail(self) -> None:
+    async def test_a_read_from_now_starts_at_the_tail(self) -> None:
         facts = (await self.create(body=b"hello")).facts
         self.assertEqual(await self.read(offset=NOW), Chunk(facts, 5, b"", 5, closed=False))
 
-    async def test_the_tail_has_nothing_yet(self) -> None:
+    async def test_a_read_from_the_tail_returns_no_data(self) -> None:
         facts = (await self.create(body=b"hello")).facts
         self.assertEqual(await self.read(offset=5), Chunk(facts, 5, b"", 5, closed=False))
         await self.append(data=b" world", close=True)
         self.assertEqual(await self.read(offset=5), Chunk(facts, 5, b" world", 11, closed=True))
 
-    async def test_past_the_tail_is_the_tail(self) -> None:
+    async def test_a_read_past_the_tail_starts_at_the_tail(self) -> None:
         facts = (await self.create(body=b"hello")).facts
         for position in (6, 10**15, 10**16 - 1):
             self.assertEqual(await self.read(offset=position), Chunk(facts, 5, b"", 5, closed=False))
 
-    async def test_a_chunk_says_what_it_is_a_part_of(self) -> None:
+    async def test_a_chunk_has_the_streams_facts_tail_and_closure(self) -> None:
         facts = (await self.create(body=b"hello")).facts
         await self.append(data=b" world", close=True)
         self.assertEqual(await self.read(limit=5, whole=True), Chunk(facts, 0, b"hello", 11, closed=True))
@@ -69,7 +69,7 @@ class Reading(Contract):
             chunk = await self.read(limit=limit, whole=True)
             self.assertEqual((len(chunk.data), chunk.more), (limit, 0))
 
-    async def test_a_read_is_cut_at_the_limit_unless_it_is_told_otherwise(self) -> None:
+    async def test_a_read_ends_at_the_limit_by_default(self) -> None:
         await self.create(body=b"x" * 1000)
         chunk = await settled(self.storage.read("a", START, 10, self.now))
         self.assertEqual((chunk.start, chunk.tail), (0, 1000))
@@ -83,7 +83,7 @@ class Reading(Contract):
         self.assertEqual(await self.range(facts, 0, 5), b"hello")
         self.assertEqual((await self.read(limit=5)).data, b"hello")
 
-    async def test_what_is_read_is_bytes_of_its_own(self) -> None:
+    async def test_a_read_returns_bytes(self) -> None:
         facts = (await self.create(body=b"hello")).facts
         for data in (await self.content(), await self.range(facts, 0, 5), await self.range(facts, 1, 3)):
             self.assertIs(type(data), bytes)
@@ -110,7 +110,7 @@ class Reading(Contract):
             position += len(chunk.data)
         self.assertEqual(b"".join(pieces), b"".join(appends))
 
-    async def test_there_must_be_a_stream_to_read(self) -> None:
+    async def test_reading_a_missing_stream_is_not_found(self) -> None:
         error = await self.refused(StreamNotFound, self.read("missing", START))
         self.assertEqual(error.name, "missing")
 
@@ -125,12 +125,12 @@ class Reading(Contract):
             self.assertEqual(error.name, "a")
         self.assertEqual((await self.read(offset=START)).data, b"other")
 
-    async def test_an_offset_that_no_stream_gave_is_invalid(self) -> None:
+    async def test_an_offset_that_no_stream_had_is_invalid(self) -> None:
         facts = (await self.create(body=b"hello")).facts
         for offset in (Offset(0, 1), Offset(facts.incarnation + 1, 0), Offset(10**16 - 1, 10**16 - 1)):
             await self.refused(InvalidOffset, self.read(offset=offset))
 
-    async def test_the_status_tells_everything_but_the_data(self) -> None:
+    async def test_the_status_has_all_metadata(self) -> None:
         facts = (await self.create(body=b"hello")).facts
         self.assertEqual(await self.status(), StreamStatus(facts, 5, False, FOREVER, T0, T0))
         self.later(1.5)
@@ -140,17 +140,17 @@ class Reading(Contract):
         await self.append(close=True)
         self.assertEqual(await self.status(), StreamStatus(facts, 11, True, FOREVER, T0, T0 + 3))
 
-    async def test_reading_is_no_update(self) -> None:
+    async def test_reading_does_not_change_the_time_of_the_last_update(self) -> None:
         facts = (await self.create(config=StreamConfig("text/plain", Lifetime(ttl=60)))).facts
         self.later(1)
         await self.read(renew=True)
         self.assertEqual(await self.status(), StreamStatus(facts, 0, False, Lifetime(ttl=60), T0, T0))
 
-    async def test_there_must_be_a_stream_to_describe(self) -> None:
+    async def test_the_status_of_a_missing_stream_is_not_found(self) -> None:
         error = await self.refused(StreamNotFound, self.status("missing"))
         self.assertEqual(error.name, "missing")
 
-    async def test_all_streams_are_described_in_the_order_of_their_names(self) -> None:
+    async def test_statuses_are_ordered_by_name(self) -> None:
         self.assertEqual(await self.statuses(), [])
         names = ["b", "a/b", "a-b", "a", "Z", "\uff5e", "\U0001f600", "\u00e9", "ab", "10", "9"]
         for name in names:
@@ -158,7 +158,7 @@ class Reading(Contract):
         self.assertEqual(await self.names(), sorted(names))
         self.assertEqual(await self.statuses(), [await self.status(name) for name in sorted(names)])
 
-    async def test_streams_are_listed_a_page_at_a_time(self) -> None:
+    async def test_statuses_returns_one_page(self) -> None:
         names = ["a/b", "a", "\u00e9", "b", "\U0001f600", "a0", "A"]
         for name in names:
             await self.create(name)
@@ -170,13 +170,13 @@ class Reading(Contract):
                 self.assertEqual(len(page), min(size, len(names) - len(listed) + len(page)))
             self.assertEqual(listed, names)
 
-    async def test_a_page_begins_after_a_name_that_is_no_stream_s(self) -> None:
+    async def test_a_page_may_begin_after_a_name_that_does_not_exist(self) -> None:
         for name in ("a", "c", "e"):
             await self.create(name)
         for after, expected in (("b", ["c", "e"]), ("e", []), ("zz", []), ("A", ["a", "c", "e"])):
             self.assertEqual([status.facts.name for status in await self.statuses(after)], expected)
 
-    async def test_pages_leave_out_what_is_expired_or_hidden_and_are_full_all_the_same(self) -> None:
+    async def test_pages_skip_expired_and_deleted_streams_and_are_full(self) -> None:
         for name in ("a", "c", "e", "g", "i"):
             await self.create(name)
         await self.create("b", StreamConfig("text/plain", Lifetime(ttl=1)))
@@ -187,7 +187,7 @@ class Reading(Contract):
         self.assertEqual([status.facts.name for status in await self.statuses("", 3)], ["a", "d", "e"])
         self.assertEqual([status.facts.name for status in await self.statuses("e", 3)], ["i"])
 
-    async def test_streams_created_and_deleted_between_pages_do_not_disturb_the_others(self) -> None:
+    async def test_other_streams_are_listed_once_if_streams_change_between_pages(self) -> None:
         for number in range(0, 40, 2):
             await self.create(f"{number:02d}")
         first = [status.facts.name for status in await self.statuses("", 10)]
