@@ -71,7 +71,7 @@ class CheckTests(TestCase):
         self.assertIn("Restore the data directory from a backup", own)
         self.assertTrue(summary.endswith(" s: 2 findings of damage."), summary)
 
-    def test_a_note_is_no_damage(self) -> None:
+    def test_a_note_does_not_change_the_exit_status(self) -> None:
         (self.directory / "mine").write_text("?")
         result = check("--data-dir", self.directory)
         self.assertEqual(0, result.exit_code, result.output)
@@ -92,7 +92,7 @@ class CheckTests(TestCase):
         self.assertEqual((True, False), (damage["serious"], note["serious"]))
         self.assertGreater(report["seconds"], 0)
 
-    def test_as_json_of_what_is_whole(self) -> None:
+    def test_the_json_report_of_an_undamaged_directory(self) -> None:
         result = check("--data-dir", self.directory, "--json")
         self.assertEqual(0, result.exit_code, result.output)
         report = json.loads(result.output)
@@ -110,7 +110,7 @@ class CheckTests(TestCase):
         config.rename(folder / "default.toml")
         self.assertEqual(0, check("--config-dir", folder).exit_code)
 
-    async def test_one_that_is_in_use(self) -> None:
+    async def test_a_directory_in_use_is_not_checked(self) -> None:
         storage = opened(self.directory)
         before = digests(self.directory)
         result = check("--data-dir", self.directory)
@@ -120,7 +120,7 @@ class CheckTests(TestCase):
         self.assertEqual(before, digests(self.directory))
         await storage.close()
 
-    def test_nobody_else_gets_it_meanwhile(self) -> None:
+    def test_a_check_releases_the_directorys_lock(self) -> None:
         # The lock is given back at the end, in whatever way that comes.
         (self.directory / "FORMAT").write_text('{"storage":"tape","version":1}')
         self.assertEqual(2, check("--data-dir", self.directory).exit_code)
@@ -159,7 +159,7 @@ class RefusalTests(SynchronousTestCase):
         for part in parts:
             self.assertIn(part, said)
 
-    def test_what_is_no_data_directory(self) -> None:
+    def test_a_path_that_is_not_a_data_directory_is_rejected(self) -> None:
         directory = Path(self.mktemp()).absolute()
         self.assert_refused(check("--data-dir", directory), f"{directory} does not exist. Correct storage.data_dir")
         self.assertFalse(directory.exists())
@@ -171,7 +171,7 @@ class RefusalTests(SynchronousTestCase):
         self.assert_refused(check("--data-dir", directory), "has no file FORMAT")
         self.assert_refused(check("--data-dir", path), "is not a directory")
 
-    def test_another_kind_or_a_later_version(self) -> None:
+    def test_an_unknown_kind_or_a_later_version_is_rejected(self) -> None:
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
         for text, part in (
@@ -213,7 +213,7 @@ class RefusalTests(SynchronousTestCase):
         self.assertTrue(result.output.startswith("DAMAGED: shard: It is damaged. Restore it.\n"), result.output)
         self.assertIn("checked 3 streams, ", result.output)
 
-    def test_a_directory_that_does_not_say_what_it_is(self) -> None:
+    def test_a_directory_without_a_format_file_is_checked_and_reported_damaged(self) -> None:
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
         (directory / "acid.sqlite").write_bytes(b"?" * 4096)
@@ -222,7 +222,7 @@ class RefusalTests(SynchronousTestCase):
         self.assertIn('Write one line into it: {"storage":"acid","version":1}', result.output)
         self.assertIn("DAMAGED: acid.sqlite: ", result.output)
 
-    def test_settings_that_are_wrong(self) -> None:
+    def test_check_with_invalid_settings_is_rejected(self) -> None:
         self.assert_refused(check(), "storage.mode is memory, which has no data directory")
         self.assert_refused(check("--profile", "nobody"), "There is no profile nobody.")
         self.assert_refused(check("--config", "/nowhere"), "Cannot read the configuration file /nowhere")
@@ -244,7 +244,7 @@ class RefusalTests(SynchronousTestCase):
 
 
 class VersionTests(SynchronousTestCase):
-    def test_it_is_that_of_the_distribution(self) -> None:
+    def test_the_version_is_that_of_the_distribution(self) -> None:
         result = CliRunner().invoke(main, ["--version"])
         installed = version("durable-streams-server")
         self.assertEqual((result.exit_code, result.stdout), (0, f"durable-streams-server, version {installed}\n"))
@@ -258,7 +258,7 @@ class ConfigTests(SynchronousTestCase):
     def config(self, *arguments: object, **settings: str) -> Result:
         return command("config", "--config-dir", self.folder, *arguments, **settings)
 
-    def test_it_prints_the_settings_as_a_file_of_settings(self) -> None:
+    def test_config_prints_a_configuration_file(self) -> None:
         (self.folder / "default.toml").write_text("limits.max_streams = 5")
         given = self.folder / "given.toml"
         given.write_text("storage.mode = 'acid'")
@@ -277,7 +277,7 @@ class ConfigTests(SynchronousTestCase):
         settings = json.loads(again.stdout)["settings"]
         self.assertEqual({"value": 5, "source": str(given)}, settings["limits.max_streams"])
 
-    def test_warnings_are_told_beside_it(self) -> None:
+    def test_config_prints_warnings_on_stderr(self) -> None:
         for arguments in ((), ("--json",)):
             result = self.config(*arguments)
             self.assertEqual(0, result.exit_code, result.output)
@@ -285,14 +285,14 @@ class ConfigTests(SynchronousTestCase):
             self.assertNotIn("Warning: ", result.stdout)
         self.assertEqual(1, len(json.loads(self.config("--json").stdout)["warnings"]))
 
-    def test_no_secret_is_printed(self) -> None:
+    def test_config_prints_no_secrets(self) -> None:
         for arguments in ((), ("--json",)):
             result = self.config(*arguments, server__listen="tls:443:privateKey=hush, x:password=hush")
             self.assertEqual(0, result.exit_code, result.output)
             self.assertNotIn("hush", result.output)
             self.assertIn("tls:443:privateKey=***", result.stdout)
 
-    def test_settings_that_are_wrong_are_told_in_a_line_with_their_phase(self) -> None:
+    def test_config_prints_the_error_and_its_phase_for_invalid_settings(self) -> None:
         for result, line in (
             (
                 self.config(limits__max_streams="0"),
@@ -310,7 +310,7 @@ class ConfigTests(SynchronousTestCase):
 
 
 class CommandTests(SynchronousTestCase):
-    def test_it_needs_no_reactor(self) -> None:
+    def test_the_command_imports_no_reactor(self) -> None:
         code = "import sys, durable_streams.server.cli; sys.exit('twisted.internet.reactor' in sys.modules)"
         self.assertEqual(0, subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode)
 

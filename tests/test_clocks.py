@@ -175,7 +175,7 @@ class WatchedClockTests(SynchronousTestCase):
         self.assertEqual(self.called, ["next"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_it_works_on_after_somebody_has_cancelled_all_calls_of_the_reactor(self) -> None:
+    def test_a_watched_clock_works_after_all_calls_of_the_reactor_were_cancelled(self) -> None:
         self.call(0, "lost")
         self.call(1, "lost too")
         for call in self.reactor.getDelayedCalls():

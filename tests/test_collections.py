@@ -19,7 +19,7 @@ class FreezingTests(SynchronousTestCase):
         """Tell whether collections still visit an object."""
         return any(each is kept for each in gc.get_objects())
 
-    def test_what_survives_a_full_collection_is_exempt_from_the_next(self) -> None:
+    def test_objects_that_survive_a_full_collection_are_not_collected(self) -> None:
         kept = [object()]
         gc.collect(1)
         self.assertTrue(self.is_collected(kept))

@@ -66,12 +66,12 @@ class SampleTests(SynchronousTestCase):
                 without = {other: value for other, value in environment.items() if other != name}
                 self.assertRaises(ConfigError, load, profile, None, without, str(ETC))
 
-    def test_each_of_prod_is_whole_without_the_profile(self) -> None:
+    def test_each_prod_sample_equals_its_built_in_profile(self) -> None:
         for profile in ("prod", "prod-tls", "prod-mtls"):
             given = load(None, str(ETC / f"{profile}.toml"), NEEDED[profile], self.empty()).settings
             self.assertEqual(load(profile, None, NEEDED[profile], str(ETC)).settings, given)
 
-    def test_one_is_ready_when_its_marked_lines_are(self) -> None:
+    def test_a_sample_is_valid_once_its_marked_lines_are_set(self) -> None:
         for profile in NEEDED:
             text = (ETC / f"{profile}.toml").read_text()
             edited = Path(self.mktemp())
@@ -80,7 +80,7 @@ class SampleTests(SynchronousTestCase):
             self.assertEqual(load(profile, None, NEEDED[profile], str(ETC)).settings, loaded.settings)
             self.assertEqual(bool(NEEDED[profile]), "EDIT" in text)
 
-    def test_they_keep_to_what_the_profiles_set(self) -> None:
+    def test_samples_keep_the_values_of_their_profiles(self) -> None:
         for profile, values in PROFILES.items():
             loaded = read_layers(profile, None, NEEDED[profile], str(ETC)).settings
             for name, value in values.items():
@@ -115,7 +115,7 @@ class SampleTests(SynchronousTestCase):
 
 
 class ReferenceTests(SynchronousTestCase):
-    def test_it_names_all_settings_with_their_defaults(self) -> None:
+    def test_the_reference_has_all_settings_with_their_defaults(self) -> None:
         text = (ROOT / "docs" / "configuration.rst").read_text()
         rows = re.findall(r"(?m)^   \* - ``([a-z_.]+)``\n     - (.*)$", text)
         self.assertEqual([(name, self.written(value_of(Settings(), name))) for name in KINDS], rows)
@@ -133,7 +133,7 @@ class ReferenceTests(SynchronousTestCase):
 class UnitTests(SynchronousTestCase):
     text = (ETC / "durable-streams.service").read_text()
 
-    def test_it_leaves_time_to_drain_and_room_for_connections(self) -> None:
+    def test_the_unit_allows_for_the_drain_timeout_and_max_connections(self) -> None:
         stop = re.search(r"(?m)^TimeoutStopSec=(\d+)$", self.text)
         files = re.search(r"(?m)^LimitNOFILE=(\d+)$", self.text)
         assert stop is not None
@@ -141,11 +141,11 @@ class UnitTests(SynchronousTestCase):
         self.assertGreater(int(stop[1]), Settings().transport.connection.drain_timeout_secs)
         self.assertGreater(int(files[1]), Settings().limits.max_connections)
 
-    def test_it_keeps_to_the_paths_of_the_server(self) -> None:
+    def test_the_unit_uses_the_servers_default_paths(self) -> None:
         self.assertIn("\nStateDirectory=durable-streams\n", self.text)
         self.assertEqual("/var/lib/durable-streams", PROFILES["prod"]["storage.data_dir"])
 
-    def test_systemd_understands_it(self) -> None:
+    def test_systemd_verifies_the_unit(self) -> None:
         if shutil.which("systemd-analyze") is None:
             raise SkipTest("systemd is not installed here")
         folder = Path(self.mktemp()).absolute()
@@ -173,7 +173,7 @@ class SocketUnitTests(SynchronousTestCase):
 
 
 class SourceDistributionTests(SynchronousTestCase):
-    def test_it_has_the_samples(self) -> None:
+    def test_the_source_distribution_has_the_samples(self) -> None:
         if find_spec("setuptools") is None:
             raise SkipTest("setuptools is not installed here")
         copy, out = Path(self.mktemp()), Path(self.mktemp()).absolute()

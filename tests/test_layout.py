@@ -283,7 +283,7 @@ class ArrowTests(SynchronousTestCase):
         ):
             self.check(module, source, why)
 
-    def test_what_the_table_allows_is_let_through(self) -> None:
+    def test_allowed_imports_are_accepted(self) -> None:
         for module, source in (
             ("interfaces", "from twisted.internet.defer import Deferred\nfrom zope.interface import Interface"),
             ("protocol.sse", "from .messages import document\nfrom ..model import Offset\nimport json, msgspec"),
@@ -427,11 +427,11 @@ class TextTests(SynchronousTestCase):
             missing += without_docstring(path.read_text(), module)
         self.assertEqual([], missing)
 
-    def test_what_has_none_is_caught(self) -> None:
+    def test_public_names_without_a_docstring_are_found(self) -> None:
         source = "def f(): ...\nasync def g(): ...\nclass C: ...\ndef _own(): ...\nclass D:\n    '''Has one.'''"
         self.assertEqual(["m", "m.f", "m.g", "m.C"], without_docstring(source, "m"))
 
-    def test_no_text_needs_a_tracker_to_be_understood(self) -> None:
+    def test_no_text_refers_to_an_issue_tracker(self) -> None:
         texts = list(our_texts())
         self.assertIn(Path(__file__).resolve(), [path.resolve() for path in texts])
         found = []

@@ -58,7 +58,7 @@ class OptionsTests(TestCase):
         self.assertEqual("Configuration OK. Would listen on tcp:4439.\n", out.getvalue())
         self.assertIn("Warning: http.cors_origins is *", err.getvalue())
 
-    def test_what_is_wrong_is_told_with_its_phase(self) -> None:
+    def test_an_invalid_configuration_is_reported_with_its_phase(self) -> None:
         self.assertEqual(
             "[load_config] There is no profile nobody. Choose one of default, dev, prod, prod-mtls, prod-tls, "
             f"or create {self.folder}/nobody.toml.",

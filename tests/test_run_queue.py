@@ -60,12 +60,12 @@ class RunQueueTests(SynchronousTestCase):
         self.assertEqual(["long", "short", "long", "long"], self.ran)
         self.assertEqual([], self.clock.getDelayedCalls())
 
-    def test_tasks_that_are_added_and_run_at_once_need_no_turn_of_their_own(self) -> None:
+    def test_run_runs_tasks_in_the_same_turn(self) -> None:
         self.queue.run([self.task("a", BUDGET / 2), self.task("b")])
         self.assertEqual(["a", "b"], self.ran)
         self.assertEqual([], self.clock.getDelayedCalls())
 
-    def test_what_of_them_does_not_fit_into_the_budget_runs_later(self) -> None:
+    def test_tasks_of_run_beyond_the_budget_run_in_a_later_turn(self) -> None:
         self.queue.run([self.task("a", BUDGET), self.task("b")])
         self.assertEqual(["a"], self.ran)
         self.clock.turn()
@@ -89,7 +89,7 @@ class RunQueueTests(SynchronousTestCase):
         self.clock.turn()
         self.successResultOf(turn)
 
-    def test_one_that_stops_waiting_for_it_is_left_alone(self) -> None:
+    def test_cancelling_a_turn_logs_no_error(self) -> None:
         turn = self.queue.turn()
         turn.addErrback(lambda _: None)
         turn.cancel()
@@ -113,7 +113,7 @@ class RunQueueTests(SynchronousTestCase):
         self.assertEqual("done", self.successResultOf(finished))
         self.assertEqual([], self.clock.getDelayedCalls())
 
-    def test_what_steps_raise_is_the_failure(self) -> None:
+    def test_an_error_of_the_steps_fails_the_deferred(self) -> None:
         def broken() -> Generator[None, None, str]:
             yield
             raise ZeroDivisionError
@@ -122,7 +122,7 @@ class RunQueueTests(SynchronousTestCase):
         self.clock.turn()
         self.failureResultOf(finished, ZeroDivisionError)
 
-    def test_steps_that_are_cancelled_go_no_further(self) -> None:
+    def test_cancelling_ends_the_steps(self) -> None:
         finished = self.queue.finish(self.steps(50))
         self.clock.turn()
         taken = len(self.ran)

@@ -199,14 +199,14 @@ class WatchTests(StreamsTests):
             self.clock.advance(0.1)
             self.assertEqual(expected, self.woken)
 
-    def test_what_changes_nothing_wakes_nobody(self) -> None:
+    def test_operations_without_a_change_wake_no_watcher(self) -> None:
         self.read("a")
         self.streams.status("a")
         self.streams.create("a", short_lived(), b"ignored")
         self.clock.advance(0.1)
         self.assertEqual(0, self.woken)
 
-    def test_who_has_left_is_not_woken(self) -> None:
+    def test_an_unwatched_watcher_is_not_woken(self) -> None:
         self.streams.unwatch("a", self.wake)
         self.streams.append("a", text(b"x"))
         self.clock.advance(0.1)
@@ -229,7 +229,7 @@ class WatchTests(StreamsTests):
         self.pass_time(2)
         self.assertEqual([], self.names())
 
-    def test_waiting_on_a_stream_that_is_not_there_does_no_harm(self) -> None:
+    def test_watching_a_missing_stream_does_nothing(self) -> None:
         self.streams.watch("none", self.wake)
         self.create("b", short_lived())
         self.pass_time(3)
@@ -310,7 +310,7 @@ class FailureTests(StreamsTests):
         self.pass_time(1)
         self.assertEqual(set(), self.kept())
 
-    def test_so_is_one_that_fails_later(self) -> None:
+    def test_a_sweep_that_fails_later_is_retried_and_logged(self) -> None:
         self.storage.slow_sweep = Deferred()
         self.clock.advance(SWEEP_INTERVAL)
         self.storage.slow_sweep.errback(ZeroDivisionError())
@@ -330,7 +330,7 @@ class FailureTests(StreamsTests):
 
 
 class StopTests(StreamsTests):
-    def test_draining_wakes_who_waits_and_is_there_to_see(self) -> None:
+    def test_draining_wakes_all_watchers_after_setting_the_flag(self) -> None:
         seen: list[bool] = []
         self.create("a")
         self.streams.watch("a", lambda: seen.append(self.streams.draining))
@@ -345,7 +345,7 @@ class StopTests(StreamsTests):
         self.streams.append("a", text(b"x"))
         self.assertEqual(b"x", self.read("a").data)
 
-    def test_stopping_drains_and_sweeps_no_more_and_closes_the_storage(self) -> None:
+    def test_stopping_drains_ends_sweeps_and_closes_the_storage(self) -> None:
         woken: list[None] = []
         self.create("a", short_lived(1))
         self.streams.watch("a", lambda: woken.append(None))
@@ -358,7 +358,7 @@ class StopTests(StreamsTests):
         self.assertEqual((swept, [None]), (self.storage.swept, woken))
         self.assertEqual([], self.clock.getDelayedCalls())
 
-    def test_it_runs_until_it_is_stopped(self) -> None:
+    def test_the_service_runs_until_it_is_stopped(self) -> None:
         self.assertTrue(self.streams.running)
         self.successResultOf(self.streams.stopService())
         self.assertFalse(self.streams.running)
@@ -370,7 +370,7 @@ class StopTests(StreamsTests):
         self.storage.slow_close.callback(None)
         self.successResultOf(stopped)
 
-    def test_stopping_tells_if_the_storage_could_not_be_closed(self) -> None:
+    def test_stopping_fails_if_the_storage_cannot_be_closed(self) -> None:
         self.storage.slow_close = Deferred()
         stopped = self.streams.stopService()
         self.storage.slow_close.errback(Unavailable("no disk"))
@@ -422,7 +422,7 @@ class LongForkTests(SynchronousTestCase):
             self.streams.delete("fork")
         self.assertGreater(turns, 3)
 
-    def test_the_same_fork_again_is_the_one_that_is_there(self) -> None:
+    def test_creating_an_existing_fork_returns_it(self) -> None:
         for new in (True, False):
             forked = self.fork(9_000, Offset(self.source.facts.incarnation, 10))
             self.pass_turns(forked)
@@ -442,7 +442,7 @@ class LongForkTests(SynchronousTestCase):
         self.pass_turns(forked)
         self.failureResultOf(forked, StreamNotFound)
 
-    def test_a_place_in_a_source_that_was_made_anew_meanwhile_is_not_taken_for_one_in_the_new_one(self) -> None:
+    def test_a_fork_point_in_a_source_that_was_recreated_meanwhile_is_not_used(self) -> None:
         forked = self.fork(20_000)
         self.clock.turn()
         self.streams.delete("source")

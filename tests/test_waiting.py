@@ -53,7 +53,7 @@ class Case(SynchronousTestCase):
 
 
 class WaitingTests(Case):
-    def test_it_listens_to_commits(self) -> None:
+    def test_waiting_provides_the_commit_listener(self) -> None:
         self.assertTrue(verifyObject(ICommitListener, self.waiting))
 
     def test_the_first_commit_wakes_in_the_next_turn(self) -> None:
@@ -63,7 +63,7 @@ class WaitingTests(Case):
         self.clock.turn()
         self.assertEqual(1, sleeper.woken)
 
-    def test_so_does_the_first_after_a_pause(self) -> None:
+    def test_the_first_commit_after_a_pause_wakes_in_the_next_turn(self) -> None:
         [sleeper] = self.sleepers(1)
         self.waiting.committed("a")
         self.settle()
@@ -92,17 +92,17 @@ class WaitingTests(Case):
         self.settle()
         self.assertEqual(1, sleeper.woken)
 
-    def test_only_those_who_wait_on_the_stream_are_woken(self) -> None:
+    def test_only_watchers_of_the_changed_stream_are_woken(self) -> None:
         [here], [there] = self.sleepers(1, "a"), self.sleepers(1, "b")
         self.waiting.committed("a")
         self.settle()
         self.assertEqual((1, 0), (here.woken, there.woken))
 
-    def test_where_nobody_waits_nothing_is_done(self) -> None:
+    def test_a_commit_to_a_stream_without_watchers_schedules_nothing(self) -> None:
         self.waiting.committed("a")
         self.assertEqual([], self.clock.getDelayedCalls())
 
-    def test_who_waits_twice_is_woken_once_and_forgotten_at_once(self) -> None:
+    def test_a_watcher_that_is_added_twice_is_woken_once_and_removed_once(self) -> None:
         [sleeper] = self.sleepers(1)
         self.waiting.watch("a", sleeper.wake)
         self.waiting.committed("a")
@@ -111,14 +111,14 @@ class WaitingTests(Case):
         self.waiting.unwatch("a", sleeper.wake)
         self.assertEqual([], list(self.waiting.watched()))
 
-    def test_who_has_left_is_not_woken(self) -> None:
+    def test_an_unwatched_watcher_is_not_woken(self) -> None:
         first, second = self.sleepers(2)
         self.waiting.committed("a")
         self.waiting.unwatch("a", first.wake)
         self.settle()
         self.assertEqual((0, 1), (first.woken, second.woken))
 
-    def test_who_leaves_during_a_wake_is_not_woken_any_more(self) -> None:
+    def test_a_watcher_that_is_removed_during_a_round_is_not_woken(self) -> None:
         sleepers: list[Sleeper] = []
 
         def send_the_others_away() -> None:
@@ -133,7 +133,7 @@ class WaitingTests(Case):
         self.assertEqual(1, sum(sleeper.woken for sleeper in sleepers))
         self.assertEqual([], list(self.waiting.watched()))
 
-    def test_who_comes_during_a_wake_waits_for_the_next(self) -> None:
+    def test_a_watcher_that_is_added_during_a_round_is_woken_in_the_next(self) -> None:
         late = Sleeper()
         early = Sleeper(lambda: self.waiting.watch("a", late.wake))
         self.waiting.watch("a", early.wake)
@@ -144,7 +144,7 @@ class WaitingTests(Case):
         self.settle()
         self.assertEqual((2, 1), (early.woken, late.woken))
 
-    def test_what_a_wake_commits_wakes_later_and_not_at_once(self) -> None:
+    def test_a_commit_during_a_round_wakes_in_a_later_turn(self) -> None:
         def commit_once() -> None:
             if sleeper.woken == 1:
                 self.waiting.committed("a")
@@ -157,27 +157,27 @@ class WaitingTests(Case):
         self.settle()
         self.assertEqual(2, sleeper.woken)
 
-    def test_leaving_without_having_come_is_nothing(self) -> None:
+    def test_unwatching_an_unknown_watcher_does_nothing(self) -> None:
         self.waiting.unwatch("a", Sleeper().wake)
         [sleeper] = self.sleepers(1)
         self.waiting.unwatch("a", Sleeper().wake)
         self.waiting.unwatch("b", sleeper.wake)
         self.assertEqual(["a"], list(self.waiting.watched()))
 
-    def test_streams_that_somebody_waits_on_are_listed(self) -> None:
+    def test_watched_returns_the_streams_with_watchers(self) -> None:
         [here], _ = self.sleepers(1, "a"), self.sleepers(2, "b")
         self.assertEqual({"a", "b"}, set(self.waiting.watched()))
         self.waiting.unwatch("a", here.wake)
         self.assertEqual(["b"], list(self.waiting.watched()))
 
-    def test_everybody_can_be_woken(self) -> None:
+    def test_wake_all_wakes_every_watcher(self) -> None:
         sleepers = [*self.sleepers(2, "a"), *self.sleepers(2, "b")]
         self.waiting.wake_all()
         self.assertEqual({0}, {sleeper.woken for sleeper in sleepers})
         self.settle()
         self.assertEqual({1}, {sleeper.woken for sleeper in sleepers})
 
-    def test_everybody_can_leave_while_everybody_is_woken(self) -> None:
+    def test_all_watchers_can_be_removed_during_a_round(self) -> None:
         woken: list[str] = []
 
         def come_and_leave(name: str) -> None:
@@ -214,7 +214,7 @@ class CrowdTests(Case):
             woken.append(sum(sleeper.woken for sleeper in sleepers))
         self.assertEqual([1, 2, 3], woken)
 
-    def test_others_get_their_turn_between_two_slices(self) -> None:
+    def test_other_calls_run_between_two_slices_of_a_round(self) -> None:
         sleepers = self.sleepers(2 * CROWD + 1)
         self.waiting.committed("a")
         woken = []
@@ -224,7 +224,7 @@ class CrowdTests(Case):
         self.assertEqual([CROWD, 2 * CROWD, 2 * CROWD + 1, 2 * CROWD + 1], woken)
         self.assertEqual({1}, {sleeper.woken for sleeper in sleepers})
 
-    def test_who_leaves_between_two_slices_is_not_woken(self) -> None:
+    def test_a_watcher_that_is_removed_between_two_slices_is_not_woken(self) -> None:
         sleepers = self.sleepers(CROWD + 50)
         self.waiting.committed("a")
         self.clock.turn()
@@ -234,7 +234,7 @@ class CrowdTests(Case):
         self.assertEqual(0, waiting_still[0].woken)
         self.assertEqual({1}, {sleeper.woken for sleeper in waiting_still[1:]})
 
-    def test_a_commit_between_two_slices_wakes_everybody_after_it(self) -> None:
+    def test_a_commit_between_two_slices_wakes_all_watchers_in_the_next_round(self) -> None:
         sleepers = self.sleepers(CROWD + 1)
         self.waiting.committed("a")
         self.clock.turn()
@@ -266,7 +266,7 @@ class CrowdTests(Case):
 
 
 class FailingTests(Case):
-    def test_one_whose_wake_fails_does_not_keep_the_others_from_being_woken(self) -> None:
+    def test_a_watcher_that_fails_does_not_keep_others_from_being_woken(self) -> None:
         def fail() -> None:
             raise RuntimeError("not today")
 
@@ -279,7 +279,7 @@ class FailingTests(Case):
         self.assertEqual({1}, {sleeper.woken for sleeper in [*failing, *others]})
         self.assertEqual(3, len(self.flushLoggedErrors(RuntimeError)))
 
-    def test_nor_from_being_woken_again(self) -> None:
+    def test_a_watcher_that_fails_does_not_keep_others_from_later_wakeups(self) -> None:
         def fail() -> None:
             raise RuntimeError("not today")
 
@@ -299,7 +299,7 @@ class PropertyTests(SynchronousTestCase):
             st.tuples(st.sampled_from(["watch", "unwatch", "commit", "turn"]), st.sampled_from("abc")), max_size=60
         )
     )
-    def test_no_commit_is_missed_by_who_waits(self, steps: list[tuple[str, str]]) -> None:
+    def test_no_commit_is_missed_by_a_watcher(self, steps: list[tuple[str, str]]) -> None:
         clock = Reactor()
         waiting = Waiting(clock, RunQueue(clock))
         sleepers = {name: Sleeper() for name in "abc"}

@@ -131,7 +131,7 @@ class LayeringTests(SynchronousTestCase):
         st.none() | layers(),
         layers(RUST_LOG),
     )
-    def test_what_comes_later_wins(
+    def test_later_layers_override_earlier_ones(
         self, profile: str, files: dict[str, Layer], given: Layer | None, environment: Layer
     ) -> None:
         loaded = self.read(profile, files, given, environment)
@@ -160,7 +160,7 @@ class LayeringTests(SynchronousTestCase):
 
     @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(sorted(PROFILES)), layers(), layers(RUST_LOG))
-    def test_any_settings_are_right_or_one_of_them_is_told_to_be_wrong(
+    def test_any_settings_are_valid_or_the_error_names_one_of_them(
         self, profile: str, given: Layer, environment: Layer
     ) -> None:
         read = self.read(profile, {}, given, environment)

@@ -102,19 +102,19 @@ class LayerTests(LoadTests):
         self.assertEqual(9, dotted.transport.connection.idle_timeout_secs)
         self.assertEqual((dotted, dotted), (table, inline))
 
-    def test_the_layers_below_keep_what_a_later_one_does_not_set(self) -> None:
+    def test_settings_that_a_later_layer_does_not_set_are_kept(self) -> None:
         loaded = self.load("dev", self.file("limits.max_streams = 5"), {"DS_LIMITS__MAX_CONNECTIONS": "6"})
         self.assertEqual("127.0.0.1:4437", loaded.server.bind_address)
         self.assertEqual((5, 6), (loaded.limits.max_streams, loaded.limits.max_connections))
         self.assertEqual(Sections().limits.max_stream_bytes, loaded.limits.max_stream_bytes)
 
-    def test_a_later_layer_can_mend_what_an_earlier_one_broke(self) -> None:
+    def test_a_later_layer_can_correct_an_earlier_one_that_breaks_a_rule(self) -> None:
         loaded = self.load(None, self.file("limits.max_streams = 0"), {"DS_LIMITS__MAX_STREAMS": "1"})
         self.assertEqual(1, loaded.limits.max_streams)
 
 
 class ProfileTests(LoadTests):
-    def test_they_set_what_they_are_for(self) -> None:
+    def test_built_in_profiles_set_their_settings(self) -> None:
         dev, prod = self.load("dev", None, {}), self.load("prod", None, {})
         self.assertEqual("127.0.0.1:4437", dev.server.bind_address)
         self.assertEqual(("debug", "all"), (dev.observability.log_level, dev.observability.access_log))
@@ -122,7 +122,7 @@ class ProfileTests(LoadTests):
         self.assertEqual(("file-durable", "/var/lib/durable-streams"), (prod.storage.mode, prod.storage.data_dir))
         self.assertEqual("http", prod.transport.mode)
 
-    def test_those_with_tls_need_its_files_and_are_like_prod_otherwise(self) -> None:
+    def test_prod_tls_and_prod_mtls_need_tls_files_and_otherwise_equal_prod(self) -> None:
         paths = {variable(f"transport.tls.{name}_path"): f"/{name}" for name in ("cert", "key", "client_ca")}
         for profile, mode, files in (("prod-tls", "tls", 2), ("prod-mtls", "mtls", 3)):
             given = dict(list(paths.items())[:files])
@@ -138,7 +138,7 @@ class ProfileTests(LoadTests):
             self.assertEqual("127.0.0.1:4437", plain.server.bind_address)
             self.assertEqual(plain, replace(loaded, transport=Sections().transport, server=plain.server))
 
-    def test_prod_wants_to_know_whose_pages_use_the_streams(self) -> None:
+    def test_prod_profiles_reject_wildcard_cors_origins_by_default(self) -> None:
         for profile in ("prod", "prod-tls", "prod-mtls", "prod-of-ours"):
             self.file("transport.mode = 'http'\ntransport.http.versions = ['http1']", f"{profile}.toml")
             error = self.assertRaises(ConfigError, self.loaded, profile, None, {})
@@ -146,7 +146,7 @@ class ProfileTests(LoadTests):
             for setting, value in (("http.cors_origins", "https://a.example"), ("http.allow_wildcard_cors", "true")):
                 self.assertEqual((), self.loaded(profile, None, {variable(setting): value}).warnings)
 
-    def test_each_sets_settings_of_the_right_type(self) -> None:
+    def test_values_of_built_in_profiles_have_the_types_of_their_settings(self) -> None:
         for profile, values in PROFILES.items():
             loaded = read_layers(profile, None, {}, str(self.folder))
             self.assertEqual(dict.fromkeys(values, f"profile {profile}"), loaded.sources)
@@ -158,7 +158,7 @@ class ProfileTests(LoadTests):
     def test_case_and_spaces_around_do_not_count(self) -> None:
         self.assertEqual(self.load("dev", None, {}), self.load(" Dev\n", None, {}))
 
-    def test_an_unknown_one_is_refused_with_those_there_are(self) -> None:
+    def test_an_unknown_profile_is_rejected_with_the_existing_ones(self) -> None:
         self.file("", "default.toml")
         self.file("", "local.toml")
         self.file("", "staging.toml")
@@ -170,13 +170,13 @@ class ProfileTests(LoadTests):
             str(error),
         )
 
-    def test_one_of_the_folder_has_no_built_in_settings(self) -> None:
+    def test_a_profile_of_the_folder_has_no_built_in_settings(self) -> None:
         self.file("limits.max_streams = 7", "staging.toml")
         loaded = self.loaded(" STAGING ", None, {})
         self.assertEqual(replace(Sections(), limits=LimitSettings(max_streams=7)), loaded.settings)
         self.assertEqual("staging", loaded.profile)
 
-    def test_no_name_leaves_the_folder(self) -> None:
+    def test_a_profile_name_cannot_leave_the_folder(self) -> None:
         (self.folder / "inner").mkdir()
         self.file("limits.max_streams = 7", "inner/x.toml")
         Path(self.folder.parent, "outer.toml").write_text("limits.max_streams = 7")
@@ -187,12 +187,12 @@ class ProfileTests(LoadTests):
 
 
 class UnknownTests(LoadTests):
-    def test_a_name_that_is_no_setting_is_refused_with_the_nearest(self) -> None:
+    def test_an_unknown_setting_is_rejected_with_the_nearest_name(self) -> None:
         message = self.refused(file=self.file("limits.max_stream = 5"))
         for part in ("limits.max_stream,", str(self.path), "Did you mean limits.max_streams?"):
             self.assertIn(part, message)
 
-    def test_so_is_a_variable(self) -> None:
+    def test_an_unknown_setting_in_a_variable_is_rejected_with_the_nearest_name(self) -> None:
         message = self.refused(environment={"DS_SERVER__BIND_ADRESS": "x"})
         for part in (
             "server.bind_adress",
@@ -201,10 +201,10 @@ class UnknownTests(LoadTests):
         ):
             self.assertIn(part, message)
 
-    def test_where_nothing_is_near_there_is_no_hint(self) -> None:
+    def test_an_unknown_setting_without_a_similar_name_has_no_hint(self) -> None:
         self.assertNotIn("Is it", self.refused(file=self.file("xyzzy = 5")))
 
-    def test_a_group_is_no_setting_and_a_setting_no_group(self) -> None:
+    def test_a_section_as_a_setting_and_a_setting_as_a_section_are_rejected(self) -> None:
         for text in (
             "server = 5",
             "server = ''",
@@ -237,27 +237,27 @@ class UnknownTests(LoadTests):
 
 
 class FileTests(LoadTests):
-    def test_one_that_is_not_there_is_refused(self) -> None:
+    def test_a_missing_file_is_rejected(self) -> None:
         error = self.refusal(file="/no/such/file.toml")
         self.assertEqual(("load_config", "OverrideFileNotFound"), (error.phase, error.rule))
         self.assertEqual(
             "Cannot read the configuration file /no/such/file.toml: No such file or directory.", str(error)
         )
 
-    def test_so_is_a_directory(self) -> None:
+    def test_a_directory_as_a_file_is_rejected(self) -> None:
         self.path.mkdir()
         error = self.refusal(file=str(self.path))
         self.assertIn("Is a directory", str(error))
         self.assertEqual(("load_config", "FileNotReadable"), (error.phase, error.rule))
 
-    def test_what_is_not_toml_is_refused_with_the_place(self) -> None:
+    def test_invalid_toml_is_rejected_with_its_line(self) -> None:
         message = self.refused(file=self.file("[server]\nbind_address: 'x'\n"))
         for part in (str(self.path), "not valid TOML", "line 2"):
             self.assertIn(part, message)
         error = self.refusal(file=str(self.path))
         self.assertEqual(("load_config", "TomlParse"), (error.phase, error.rule))
 
-    def test_so_is_everything_else_that_toml_is_not(self) -> None:
+    def test_files_that_are_not_utf8_toml_are_rejected(self) -> None:
         for text in (
             b"a = '\xff'",
             b"\xef\xbb\xbfa = 1",
@@ -268,7 +268,7 @@ class FileTests(LoadTests):
         ):
             self.assertIn("not valid TOML", self.refused(file=self.file(text)))
 
-    def test_depth_is_no_trouble(self) -> None:
+    def test_deeply_nested_toml_is_rejected(self) -> None:
         self.assertIn("not valid TOML", self.refused(file=self.file("a." * 20_000 + "a = 1")))
 
     def test_a_message_is_one_line_whatever_it_is_about(self) -> None:
@@ -293,7 +293,7 @@ class FolderTests(LoadTests):
         limits = self.load(None, None, {}).limits
         self.assertEqual((3, 1, 1), (limits.max_streams, limits.max_connections, limits.max_target_bytes))
 
-    def test_they_win_over_the_profile_and_lose_against_a_file_that_is_given(self) -> None:
+    def test_files_of_the_folder_override_the_profile_and_config_overrides_them(self) -> None:
         local = self.file("server.bind_address = '127.0.0.1:1'\nlimits.max_streams = 1", "local.toml")
         given = self.file("limits.max_streams = 2")
         loaded = self.loaded("dev", given, {})
@@ -302,7 +302,7 @@ class FolderTests(LoadTests):
         self.assertEqual(given, loaded.sources["limits.max_streams"])
         self.assertEqual("profile dev", loaded.sources["observability.log_level"])
 
-    def test_one_that_is_given_must_be_there(self) -> None:
+    def test_a_folder_on_the_command_line_must_exist(self) -> None:
         file = self.file("")
         for folder, why in (("/no/such/folder", "does not exist"), (file, "is not a directory")):
             error = self.assertRaises(ConfigError, load, None, None, {}, folder)
@@ -317,7 +317,7 @@ class FolderTests(LoadTests):
         self.patch(layers_module, "CONFIG_DIR", "/no/such/folder")
         self.assertEqual(Sections(), load(None, None, {}).settings)
 
-    def test_it_is_never_the_current_directory_by_accident(self) -> None:
+    def test_an_empty_path_of_the_folder_or_file_is_rejected(self) -> None:
         self.file("limits.max_streams = 5", "default.toml")
         self.addCleanup(os.chdir, Path.cwd())
         os.chdir(self.folder)
@@ -328,11 +328,11 @@ class FolderTests(LoadTests):
             self.assertIn("is empty. Give it a path", str(error))
         self.assertEqual(5, load(None, None, {}, ".").settings.limits.max_streams)
 
-    def test_a_link_to_nothing_was_meant_to_be_something(self) -> None:
+    def test_a_dangling_link_in_the_folder_is_rejected(self) -> None:
         (self.folder / "local.toml").symlink_to("gone.toml")
         self.assertIn(f"{self.folder}/local.toml: No such file", self.refused())
 
-    def test_what_may_not_be_looked_at_is_not_left_out(self) -> None:
+    def test_an_unreadable_file_of_the_folder_is_rejected(self) -> None:
         def refuse(_: object) -> None:
             raise PermissionError(13, "Permission denied")
 
@@ -390,19 +390,19 @@ class ConversionTests(LoadTests):
         for text, number in (("5", 5), (" 5\n", 5), ("0005", 5)):
             self.assertEqual(number, self.load(None, None, {"DS_LIMITS__MAX_STREAMS": text}).limits.max_streams)
 
-    def test_what_is_no_whole_number_is_refused(self) -> None:
+    def test_a_variable_that_is_not_a_whole_number_is_rejected(self) -> None:
         for text in ("", " ", "five", "5.0", "1e3", "+5", "5 000", "5_000", "0x5", "\u0665", "9" * 19, "9" * 5000):
             message = self.refused(environment={"DS_LIMITS__MAX_STREAMS": text})
             for part in ("limits.max_streams", "whole number", "DS_LIMITS__MAX_STREAMS", repr(text)):
                 self.assertIn(part, message)
 
-    def test_what_is_no_whole_number_in_a_file_is_refused(self) -> None:
+    def test_a_value_in_a_file_that_is_not_a_whole_number_is_rejected(self) -> None:
         for text in ("'five'", "'5'", "5.0", "true", "[5]", "{}", "1979-05-27", "inf", "9" * 19, "-" + "9" * 19):
             message = self.refused(file=self.file(f"limits.max_streams = {text}"))
             for part in ("limits.max_streams", "whole number", str(self.path)):
                 self.assertIn(part, message)
 
-    def test_whole_numbers_have_18_digits_at_the_most(self) -> None:
+    def test_whole_numbers_have_at_most_18_digits(self) -> None:
         for loaded in (
             self.load(None, None, {"DS_LIMITS__MAX_STREAMS": "9" * 18}),
             self.load(None, self.file("limits.max_streams = " + "9" * 18), {}),
@@ -411,7 +411,7 @@ class ConversionTests(LoadTests):
         self.assertIn("18 digits", self.refused(environment={"DS_LIMITS__MAX_STREAMS": "1" + "0" * 18}))
         self.assertIn("18 digits", self.refused(file=self.file("limits.max_streams = 1" + "0" * 18)))
 
-    def test_a_number_that_is_too_small_is_told_so_wherever_it_is_set(self) -> None:
+    def test_a_number_below_its_minimum_is_rejected_in_every_layer(self) -> None:
         self.assertIn("1 or more", self.refused(environment={"DS_LIMITS__MAX_STREAMS": "-5"}))
         self.assertIn("1 or more", self.refused(file=self.file("limits.max_streams = -5")))
 
@@ -466,11 +466,11 @@ class ConversionTests(LoadTests):
                     self.assertEqual(("load_config", "InvalidValue"), (error.phase, error.rule))
                     self.assertIn(f"{name} must be {words_of(name)}; ", str(error))
 
-    def test_two_names_of_one_word_are_one(self) -> None:
+    def test_two_spellings_of_one_word_are_one_item(self) -> None:
         versions = self.load(None, None, {"DS_TRANSPORT__HTTP__VERSIONS": "1.1, http1, H1"}).transport.http.versions
         self.assertEqual(("http1",), versions)
 
-    def test_a_version_of_tls_is_no_number(self) -> None:
+    def test_a_tls_version_as_a_number_is_rejected(self) -> None:
         message = self.refused(file=self.file("transport.tls.min_version = 1.2"))
         self.assertIn("transport.tls.min_version must be a text in quotes, one of 1.2 or 1.3; ", message)
 
@@ -482,7 +482,7 @@ class ConversionTests(LoadTests):
             "/caf\u00e9 x", self.load(None, None, {"DS_STORAGE__DATA_DIR": "/caf\u00e9 x"}).storage.data_dir
         )
 
-    def test_no_secret_is_repeated(self) -> None:
+    def test_an_error_does_not_repeat_a_secret(self) -> None:
         message = self.refused(environment={"DS_HTTP__CORS_ORIGINS": "https://me:hush@a.example"})
         self.assertIn("'https://***@a.example'", message)
         self.assertNotIn("hush", message)

@@ -14,7 +14,7 @@ from .test_layers import LoadTests, get
 
 
 class LegacyTests(LoadTests):
-    def test_each_stands_for_its_setting_in_files_and_in_the_environment(self) -> None:
+    def test_each_older_name_sets_its_setting_in_files_and_in_the_environment(self) -> None:
         for name, value, setting, meant in (
             ("server.port", "80", "server.bind_address", "0.0.0.0:80"),
             ("limits.max_memory_bytes", "500", "limits.max_total_bytes", 500),
@@ -33,7 +33,7 @@ class LegacyTests(LoadTests):
                 self.assertEqual(meant, get(loaded.settings, setting))
                 self.assertEqual({setting: source}, loaded.sources)
 
-    def test_in_one_layer_the_name_in_use_wins_wherever_it_stands(self) -> None:
+    def test_within_a_layer_the_current_name_wins_in_any_order(self) -> None:
         for text in (
             "server.port = 80\nserver.bind_address = '127.0.0.1:81'",
             "server.bind_address = '127.0.0.1:81'\nserver.port = 80",
@@ -67,7 +67,7 @@ class LegacyTests(LoadTests):
             self.refused(environment={"DS_LIMITS__MAX_MEMORY_BYTES": "0"}),
         )
 
-    def test_a_later_layer_wins_by_whichever_name(self) -> None:
+    def test_a_later_layer_wins_with_either_name(self) -> None:
         file = self.file("server.bind_address = '127.0.0.1:81'")
         self.assertEqual("0.0.0.0:80", self.load(None, file, {"DS_SERVER__PORT": "80"}).server.bind_address)
 
@@ -79,7 +79,7 @@ class LegacyTests(LoadTests):
         for value in ("", "-1", "http", "99999", "\u0668"):
             self.assertIn("must be a port", self.refused(environment={"DS_SERVER__PORT": value}))
 
-    def test_a_value_that_it_can_not_have_is_told_by_the_name_that_was_written(self) -> None:
+    def test_an_invalid_value_is_reported_with_the_name_that_was_written(self) -> None:
         for name in ("server.long_poll_timeout_secs", "tls.cert_path", "log.rust_log", "observability.rust_log"):
             self.assertIn(f"{name} must be ", self.refused(file=self.file(f"{name} = [5]")))
 
@@ -95,19 +95,19 @@ class LegacyTests(LoadTests):
 class LegacyTlsTests(LoadTests):
     both = "tls.cert_path = '/cert.pem'\ntls.key_path = '/key.pem'"
 
-    def test_a_certificate_and_a_key_used_to_mean_tls(self) -> None:
+    def test_an_older_certificate_and_key_imply_tls(self) -> None:
         by_environment = {"DS_TLS__CERT_PATH": "/cert.pem", "DS_TLS__KEY_PATH": "/key.pem"}
         for loaded in (self.loaded(None, self.file(self.both), {}), self.loaded(None, None, by_environment)):
             transport = loaded.settings.transport
             self.assertEqual(("tls", "/cert.pem", "/key.pem"), (transport.mode, *_paths(loaded.settings)))
             self.assertEqual("tls.cert_path and tls.key_path", loaded.sources["transport.mode"])
 
-    def test_they_may_be_in_two_layers(self) -> None:
+    def test_a_certificate_and_a_key_in_two_layers_imply_tls(self) -> None:
         self.file("tls.cert_path = '/cert.pem'", "default.toml")
         loaded = self.load(None, None, {"DS_TLS__KEY_PATH": "/key.pem"})
         self.assertEqual(("tls", "/cert.pem", "/key.pem"), (loaded.transport.mode, *_paths(loaded)))
 
-    def test_whatever_says_the_mode_is_believed(self) -> None:
+    def test_a_mode_in_any_layer_overrides_the_implied_tls(self) -> None:
         for text in ("http", "mtls"):
             self.file(f"transport.mode = '{text}'", "default.toml")
             error = self.assertRaises(ConfigError, self.load, None, self.file(self.both), {})
@@ -116,7 +116,7 @@ class LegacyTlsTests(LoadTests):
             "tls", self.load("prod-tls", self.file(self.both), {"DS_TRANSPORT__MODE": "tls"}).transport.mode
         )
 
-    def test_the_names_in_use_never_meant_it(self) -> None:
+    def test_the_current_names_do_not_imply_tls(self) -> None:
         for text in ("tls.cert_path = '/cert.pem'", "transport.tls.cert_path = '/c'\ntransport.tls.key_path = '/k'"):
             error = self.assertRaises(ConfigError, self.load, None, self.file(text), {})
             self.assertEqual("HttpModeDisallowsTlsField", error.rule)
@@ -145,13 +145,13 @@ class FilterTests(LoadTests):
         ):
             self.assertEqual(level, level_of_filter(text))
 
-    def test_one_about_others_only_says_nothing(self) -> None:
+    def test_a_filter_for_other_targets_does_not_set_the_level(self) -> None:
         for text in ("hyper=warn", "hyper=warn,tower_http=trace", "h2::proto", ",", ""):
             self.assertIsNone(level_of_filter(text))
         self.assertEqual("info", self.load(None, None, {"RUST_LOG": "hyper=trace"}).observability.log_level)
         self.assertEqual("debug", self.load("dev", None, {"RUST_LOG": "hyper=trace"}).observability.log_level)
 
-    def test_what_is_none_is_refused(self) -> None:
+    def test_a_malformed_filter_is_rejected(self) -> None:
         for text in (
             "inof",
             "loud",
@@ -173,7 +173,7 @@ class FilterTests(LoadTests):
                 str(error),
             )
 
-    def test_the_variable_of_all_programs_wins_over_the_filters_and_not_over_the_setting(self) -> None:
+    def test_rust_log_overrides_the_other_filters_but_not_the_setting(self) -> None:
         filters = {"DS_OBSERVABILITY__RUST_LOG": "error", "DS_LOG__RUST_LOG": "error", "RUST_LOG": "warn"}
         self.assertEqual("warn", self.load("dev", None, filters).observability.log_level)
         file = self.file("observability.log_level = 'error'")
@@ -181,7 +181,7 @@ class FilterTests(LoadTests):
         chosen = filters | {"DS_OBSERVABILITY__LOG_LEVEL": "debug"}
         self.assertEqual("debug", self.load(None, None, chosen).observability.log_level)
 
-    def test_the_variable_may_be_meant_for_another_program(self) -> None:
+    def test_a_malformed_rust_log_is_ignored_with_a_warning(self) -> None:
         self.assertEqual(Sections(), self.load(None, None, {"RUST_LOG": " "}))
         loaded = self.loaded(None, None, {"RUST_LOG": "a b", "DS_HTTP__ALLOW_WILDCARD_CORS": "true"})
         self.assertEqual("info", loaded.settings.observability.log_level)

@@ -22,7 +22,7 @@ from .test_layers import LoadTests, get
 class FileTests(LoadTests):
     @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
     @given(layers())
-    def test_what_is_printed_is_a_file_that_comes_to_the_same(self, layer: Layer) -> None:
+    def test_the_printed_file_has_the_same_settings(self, layer: Layer) -> None:
         loaded = read_layers("prod", self.file(toml(layer)), {}, str(self.folder))
         again = read_layers(None, self.file(as_toml(loaded)), {}, str(self.folder))
         self.assertEqual(loaded.settings, again.settings)
@@ -54,7 +54,7 @@ class FileTests(LoadTests):
 
 
 class JsonTests(LoadTests):
-    def test_it_has_values_sources_and_warnings(self) -> None:
+    def test_the_json_has_values_sources_and_warnings(self) -> None:
         loaded = self.loaded("dev", None, {"DS_LIMITS__MAX_STREAMS": "5"})
         report: dict[str, Any] = json.loads(as_json(loaded))
         self.assertEqual({"profile", "settings", "warnings"}, set(report))
@@ -70,7 +70,7 @@ class JsonTests(LoadTests):
                 report["settings"][name],
             )
 
-    def test_a_path_that_is_no_text_is_written_all_the_same(self) -> None:
+    def test_a_path_that_is_not_unicode_is_escaped(self) -> None:
         loaded = self.loaded(None, None, {})
         loaded = replace(loaded, sources={"limits.max_streams": "/a\udcffb"})
         self.assertEqual("/a\\udcffb", json.loads(as_json(loaded))["settings"]["limits.max_streams"]["source"])
@@ -92,17 +92,17 @@ class SecretTests(LoadTests):
         ("https://a.example/?client_secret=hush&b=1", "https://a.example/?client_secret=***&b=1"),
     )
 
-    def test_they_are_hidden(self) -> None:
+    def test_secrets_are_hidden(self) -> None:
         for text, safe in self.hidden:
             self.assertEqual(safe, concealed(text))
             self.assertEqual(repr(safe), shown(text))
             self.assertEqual(f"['x', {safe!r}]", shown(("x", text)))
 
-    def test_what_is_none_is_left(self) -> None:
+    def test_text_that_is_not_secret_is_kept(self) -> None:
         for text in ("/etc/password=x", "https://a.example", "me@a.example", "tcp:80:interface=::1", "0.0.0.0:4437"):
             self.assertEqual(text, concealed(text))
 
-    def test_they_are_in_no_print(self) -> None:
+    def test_secrets_are_not_printed(self) -> None:
         endpoints = tuple(text for text, _ in self.hidden)
         loaded = self.loaded(None, None, {}, *endpoints)
         for printed in (as_toml(loaded), as_json(loaded).decode()):

@@ -538,12 +538,12 @@ class RuleTests(LoadTests):
         error: ConfigError = self.assertRaises(ConfigError, self.loaded, profile, None, environment)
         return error
 
-    def test_each_says_what_is_wrong_where_it_is_from_and_what_would_be_right(self) -> None:
+    def test_each_error_names_the_setting_its_source_and_the_fix(self) -> None:
         for rule, changes, message in CASES:
             error = self.broken(changes)
             self.assertEqual((rule, "validate_config", message), (error.rule, error.phase, str(error)))
 
-    def test_a_value_of_a_file_is_told_with_its_path(self) -> None:
+    def test_an_error_about_a_value_from_a_file_has_the_files_path(self) -> None:
         local = self.file("admin.enabled = true\nadmin.base_path = '/v1/stream/of'", "local.toml")
         given = self.file("http.stream_base_path = '/v1'")
         error = self.assertRaises(ConfigError, self.loaded, None, given, {})
@@ -572,7 +572,7 @@ class RuleTests(LoadTests):
             self.assertEqual(("validate_config", rule), (error.phase, error.rule))
             self.assertEqual(message.format(file), str(error))
 
-    def test_pages_of_all_sites_in_prod(self) -> None:
+    def test_wildcard_cors_origins_are_rejected_in_prod(self) -> None:
         error = self.broken({}, "prod")
         self.assertEqual(("validate_config", "WildcardCorsOriginsProd"), (error.phase, error.rule))
         self.assertEqual(
@@ -581,7 +581,7 @@ class RuleTests(LoadTests):
             str(error),
         )
 
-    def test_no_rule_is_without_a_case(self) -> None:
+    def test_each_rule_has_a_case(self) -> None:
         named = {rule for rule, _, _ in CASES} | {"WildcardCorsOriginsProd", "EmptyListenEndpoint"}
         sources = [Path(str(module.__file__)).read_text() for module in (rules, transport_rules)]
         # What is put together from a setting's name is in the table for each such setting.
@@ -591,7 +591,7 @@ class RuleTests(LoadTests):
         self.assertTrue(parts < written)
         self.assertTrue({f"ProxyDisabledDisallows{part}" for part in parts - {"TooSmall"}} < named)
 
-    def test_what_is_right(self) -> None:
+    def test_valid_settings_are_accepted(self) -> None:
         for changes in (
             TLS,
             MTLS,
@@ -615,11 +615,11 @@ class RuleTests(LoadTests):
         ):
             self.loaded(None, None, {variable(name): value for name, value in changes.items()})
 
-    def test_with_endpoints_the_files_of_tls_are_still_of_no_use_to_http(self) -> None:
+    def test_tls_files_are_rejected_in_http_mode_even_with_endpoints(self) -> None:
         error = self.broken({"server.listen": "tcp:80", "transport.tls.cert_path": "/cert.pem"})
         self.assertEqual("HttpModeDisallowsTlsField", error.rule)
 
-    def test_addresses_that_leave_no_room_for_the_admin(self) -> None:
+    def test_admin_addresses_that_conflict_with_the_servers_are_rejected(self) -> None:
         for server, admin in (
             ("127.0.0.1:1", "127.0.0.1:1"),
             ("127.0.0.1:1", "0.0.0.0:1"),
@@ -672,7 +672,7 @@ class RuleTests(LoadTests):
         ):
             self.assertEqual("InvalidTrustedProxy", self.broken({**PROXY, **_trusting(text)}).rule)
 
-    def test_the_network_that_was_probably_meant(self) -> None:
+    def test_a_network_with_extra_bits_is_rejected_with_the_probable_network(self) -> None:
         for text, meant in (("10.1.2.3/8", "10.0.0.0/8"), ("fd00::1/64", "fd00::/64"), ("1.2.3.4/0", "0.0.0.0/0")):
             self.assertIn(f"probably {meant}", str(self.broken({**PROXY, **_trusting(text)})))
 

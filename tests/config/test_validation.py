@@ -40,7 +40,7 @@ class RuleTests(SynchronousTestCase):
         for name, default in defaults():
             self.assertTrue(self.is_right(name, default))
 
-    def test_a_default_that_is_wrong_says_so(self) -> None:
+    def test_an_error_about_a_default_says_that_it_is_the_default(self) -> None:
         message = str(self.assertRaises(ConfigError, validate, changed(Settings(), ["storage", "mode"], "x"), {}))
         self.assertIn("the default sets it to 'x'", message)
 
@@ -91,7 +91,7 @@ class RuleTests(SynchronousTestCase):
         for value in ("", "v1", "/v1/", "//", "/a//b", "/a b", "/a\n", "/{x}", "/a:b", "/*", "/a?b", "/a#b", "/%61"):
             self.assertIn("a path like /v1/stream", self.refused("http.stream_base_path", value))
 
-    def test_base_paths_that_no_request_would_ever_ask_for(self) -> None:
+    def test_base_paths_that_no_request_can_have_are_rejected(self) -> None:
         for value in ("/caf\u00e9", "/.", "/..", "/a/../b", "/a/.", '/"', "/<", "/\\", "/\x7f", "/^", "/|", "/`"):
             self.refused("http.stream_base_path", value)
 
@@ -102,11 +102,11 @@ class RuleTests(SynchronousTestCase):
             message = self.refused("http.cors_origins", ("https://good.example", origin), origin)
             self.assertIn("https://app.example.com", message)
 
-    def test_origins_that_can_be_no_header(self) -> None:
+    def test_origins_that_cannot_be_a_header_are_rejected(self) -> None:
         for origin in ("https://caf\u00e9.example", "https://a\udcff", "https://a\x00", "https://a b", "https://a,b"):
             self.refused("http.cors_origins", (origin,), origin)
 
-    def test_no_origins_are_refused(self) -> None:
+    def test_an_empty_list_of_origins_is_rejected(self) -> None:
         self.assertIn("a list of origins", self.refused("http.cors_origins", (), ""))
 
     def test_bind_addresses(self) -> None:

@@ -32,25 +32,27 @@ def tag_lists(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
 
 
 class EtagTests(SynchronousTestCase):
-    def test_it_names_the_stream_the_range_and_the_closure(self) -> None:
+    def test_an_etag_has_the_streams_id_the_range_and_the_closure(self) -> None:
         self.assertEqual(b'"5:10:20"', etag(etag_prefix(5), 10, 20, False))
         self.assertEqual(b'"5:10:20:c"', etag(etag_prefix(5), 10, 20, True))
 
     @examples(200)
     @given(ranges, ranges)
-    def test_what_differs_has_another(self, one: tuple[int, int, int, bool], other: tuple[int, int, int, bool]) -> None:
+    def test_different_streams_ranges_and_closures_have_different_etags(
+        self, one: tuple[int, int, int, bool], other: tuple[int, int, int, bool]
+    ) -> None:
         self.assertEqual(one == other, tag_of(*one) == tag_of(*other))
 
     @examples(100)
     @given(numbers, numbers, numbers)
-    def test_closing_changes_it(self, stream_id: int, start: int, end: int) -> None:
+    def test_closing_the_stream_changes_the_etag(self, stream_id: int, start: int, end: int) -> None:
         before, after = (tag_of(stream_id, start, end, closed) for closed in (False, True))
         self.assertFalse(matches(before, after))
         self.assertFalse(matches(after, before))
 
     @examples(100)
     @given(ranges)
-    def test_it_is_an_entity_tag(self, one: tuple[int, int, int, bool]) -> None:
+    def test_an_etag_is_a_valid_entity_tag(self, one: tuple[int, int, int, bool]) -> None:
         self.assertIsNotNone(re.fullmatch(rb'"[\x21\x23-\x7e\x80-\xff]*"', tag_of(*one)))
 
 
@@ -70,11 +72,11 @@ class MatchTests(SynchronousTestCase):
         self.assertTrue(matches(b"*", TAG))
         self.assertTrue(matches(b" * ", TAG))
 
-    def test_others_do_not(self) -> None:
+    def test_other_etags_do_not_match(self) -> None:
         for header in (b"", b'""', b'"5:10:21"', b"5:10:20", b'"5:10:20', b'"5:10:20:c"', b'"*"', b"W/", b","):
             self.assertFalse(matches(header, TAG), header)
 
-    def test_what_stands_inside_another_tag_is_not_a_tag(self) -> None:
+    def test_an_etag_inside_another_etag_does_not_match(self) -> None:
         self.assertFalse(matches(b'"a,*,b"', TAG))
         self.assertFalse(matches(b'"*"', TAG))
 

@@ -34,7 +34,7 @@ class MediaTypeTests(SynchronousTestCase):
     def test_every_media_type_is_taken_without_its_parameters(self, main: str, sub: str, parameters: str) -> None:
         self.assertEqual(f"{main}/{sub}".lower(), media_type(f"{main}/{sub}{parameters}"))
 
-    def test_what_is_no_media_type_is_refused(self) -> None:
+    def test_a_malformed_media_type_is_rejected(self) -> None:
         for text in (
             "",
             " ",

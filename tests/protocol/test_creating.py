@@ -32,27 +32,27 @@ def difference(
 
 
 class SameTests(SynchronousTestCase):
-    def test_the_same_again_is_the_same(self) -> None:
+    def test_the_same_configuration_is_accepted(self) -> None:
         for content_type, lifetime in product(
             ("text/plain", "application/json; charset=utf-8"), (FOREVER, HOUR, LATER)
         ):
             config = StreamConfig(content_type, lifetime)
             self.assertIsNone(difference(config, config, content_type))
 
-    def test_a_type_may_be_written_otherwise(self) -> None:
+    def test_content_types_are_compared_without_case_and_parameters(self) -> None:
         asked = StreamConfig("Application/JSON;charset=utf-8")
         self.assertIsNone(difference(asked, content_type="application/json"))
 
-    def test_no_type_is_the_default_type(self) -> None:
+    def test_a_missing_content_type_equals_the_default_type(self) -> None:
         self.assertIsNone(difference(StreamConfig()))
         self.assertIsNone(difference(StreamConfig("application/octet-stream")))
         self.assertIn("content type", difference(StreamConfig(), content_type="text/plain") or "")
 
-    def test_another_type_differs_and_the_error_says_which_it_is(self) -> None:
+    def test_another_content_type_is_a_conflict_that_names_the_streams_type(self) -> None:
         asked = StreamConfig("text/html")
         self.assertEqual("content type: it is text/plain", difference(asked, content_type="text/plain"))
 
-    def test_the_error_names_the_stream_and_says_the_difference(self) -> None:
+    def test_the_error_has_the_streams_name_and_the_difference(self) -> None:
         error = self.assertRaises(
             StreamExists, check_same, StreamConfig("a/b"), StreamConfig(), facts(), FOREVER, False, True
         )
@@ -61,7 +61,7 @@ class SameTests(SynchronousTestCase):
 
 
 class ClosureTests(SynchronousTestCase):
-    def test_what_counts_is_whether_it_is_closed_by_now(self) -> None:
+    def test_closure_is_compared_with_the_streams_present_state(self) -> None:
         made_open, made_closed = StreamConfig(), StreamConfig(closed=True)
         for asked, made_with, closed in product((made_open, made_closed), (made_open, made_closed), (True, False)):
             found = difference(asked, made_with, closed=closed)
@@ -72,7 +72,7 @@ class ClosureTests(SynchronousTestCase):
 
 
 class LifetimeTests(SynchronousTestCase):
-    def test_another_one_differs(self) -> None:
+    def test_another_lifetime_is_a_conflict(self) -> None:
         lifetimes = (FOREVER, HOUR, LATER, Lifetime(ttl=60), Lifetime(expires_at=2e9 + 1), Lifetime(ttl=0))
         for asked, made in product(lifetimes, lifetimes):
             found = difference(StreamConfig(lifetime=asked), StreamConfig(lifetime=made))
@@ -82,12 +82,12 @@ class LifetimeTests(SynchronousTestCase):
 class ForkTests(SynchronousTestCase):
     fork = Fork("source")
 
-    def test_another_place_differs(self) -> None:
+    def test_another_fork_point_is_a_conflict(self) -> None:
         config = StreamConfig(fork=self.fork)
         self.assertIsNone(difference(config, config, same_point=True))
         self.assertEqual("source or fork offset", difference(config, config, same_point=False))
 
-    def test_a_fork_that_names_no_type_has_its_sources(self) -> None:
+    def test_a_fork_without_content_type_matches_its_source(self) -> None:
         asked = StreamConfig(fork=self.fork)
         self.assertIsNone(difference(asked, asked, "application/json"))
 

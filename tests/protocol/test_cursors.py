@@ -62,11 +62,11 @@ class CursorTests(SynchronousTestCase):
 
     @examples(200)
     @given(st.text(max_size=20).filter(lambda text: not (text.isascii() and text.isdigit() and len(text) < 19)))
-    def test_what_is_no_number_counts_as_none(self, text: str) -> None:
+    def test_a_malformed_cursor_is_ignored(self, text: str) -> None:
         now = EPOCH + 1000 * INTERVAL
         self.assertEqual(1000, next_cursor(now, text, 3600))
 
-    def test_a_number_of_any_length_does_no_harm(self) -> None:
+    def test_a_cursor_of_any_length_is_accepted(self) -> None:
         self.assertEqual(1000, next_cursor(EPOCH + 1000 * INTERVAL, "9" * 8000, 1))
 
     def test_a_clock_that_is_not_set_yet_gives_cursors_that_can_be_echoed(self) -> None:

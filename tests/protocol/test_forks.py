@@ -51,7 +51,7 @@ class JsonTests(SynchronousTestCase):
         error = self.assertRaises(InvalidRequest, divergence, 100, 4, append, True)
         self.assertIn("Stream-Fork-Sub-Offset", str(error))
 
-    def test_it_counts_on_from_an_anchor_between_messages(self) -> None:
+    def test_a_sub_offset_counts_from_an_anchor_between_messages(self) -> None:
         append = (100, b'{"a":1}, 2 ,[3],')
         self.assertEqual(108, divergence(108, 0, append, True))
         self.assertEqual(116, divergence(108, 2, append, True))

@@ -113,7 +113,7 @@ class TimestampTests(SynchronousTestCase):
 
     @examples(100)
     @given(moments)
-    def test_a_time_is_what_the_standard_library_says(self, moment: datetime) -> None:
+    def test_a_parsed_time_equals_that_of_the_standard_library(self, moment: datetime) -> None:
         self.assertAlmostEqual(moment.timestamp(), parse_timestamp(moment.isoformat()), 5)
 
     @examples(100)
@@ -130,7 +130,7 @@ class TimestampTests(SynchronousTestCase):
         self.assertEqual(milliseconds, round(parse_timestamp(text) * 1000))
         self.assertEqual(text, render_timestamp(parse_timestamp(text)))
 
-    def test_rendered_times_have_milliseconds_only_where_there_are_any(self) -> None:
+    def test_rendered_times_have_milliseconds_only_if_they_are_not_0(self) -> None:
         for seconds, text in (
             (0, "1970-01-01T00:00:00Z"),
             (0.5, "1970-01-01T00:00:00.500Z"),
@@ -169,7 +169,7 @@ class LifetimeTests(SynchronousTestCase):
     def test_an_absolute_lifetime_does_not(self) -> None:
         self.assertEqual(7.0, deadline(Lifetime(expires_at=7.0), 100.5))
 
-    def test_no_lifetime_never_ends(self) -> None:
+    def test_a_stream_without_a_lifetime_has_an_infinite_deadline(self) -> None:
         self.assertEqual(inf, deadline(FOREVER, 100.5))
 
     @examples(100)

@@ -56,14 +56,14 @@ class WireFormTests(SynchronousTestCase):
 
     @examples(60)
     @given(json_arrays())
-    def test_no_byte_of_an_array_changes_but_the_whitespace_around_it(self, case: tuple[bytes, list[bytes]]) -> None:
+    def test_only_whitespace_around_an_array_is_removed(self, case: tuple[bytes, list[bytes]]) -> None:
         body, _ = case
         inside = body.strip()[1:-1].strip()
         self.assertEqual(b"[" + inside + b"]", document(wire_form(body)))
 
     @examples(60)
     @given(message_texts, whitespace, whitespace)
-    def test_no_byte_of_a_single_message_changes(self, text: str, before: str, after: str) -> None:
+    def test_a_single_message_is_kept_byte_for_byte(self, text: str, before: str, after: str) -> None:
         wire = wire_form(f"{before}{text}{after}".encode())
         self.assertEqual(text.encode() + b",", wire)
 
@@ -99,7 +99,7 @@ class EmptyArrayTests(SynchronousTestCase):
         for body in (b"[]", b" [ ] ", b"[\r\n\t]"):
             self.assertRaises(EmptyArray, wire_form, body)
 
-    def test_a_creation_may_have_one(self) -> None:
+    def test_a_create_may_have_an_empty_array(self) -> None:
         for body in (b"[]", b" [ ] "):
             self.assertEqual(b"", wire_form(body, empty_allowed=True))
             self.assertEqual(b"", first_data(body, json=True))
@@ -109,7 +109,7 @@ class EmptyArrayTests(SynchronousTestCase):
 
 
 class FirstDataTests(SynchronousTestCase):
-    def test_no_body_makes_no_data(self) -> None:
+    def test_an_empty_body_is_no_data(self) -> None:
         self.assertEqual(b"", first_data(b"", json=True))
         self.assertEqual(b"", first_data(b"", json=False))
 
@@ -119,7 +119,7 @@ class FirstDataTests(SynchronousTestCase):
     def test_other_types_are_not_looked_at(self) -> None:
         self.assertEqual(b"[1, \xff", first_data(b"[1, \xff", json=False))
 
-    def test_what_is_not_json_is_refused(self) -> None:
+    def test_a_body_that_is_not_json_is_rejected(self) -> None:
         self.assertRaises(InvalidJson, first_data, b"{", json=True)
         self.assertRaises(InvalidJson, first_data, b" ", json=True)
 
@@ -151,7 +151,7 @@ class InvalidJsonTests(SynchronousTestCase):
         for body in (b"", b" ", b"\r\n\t "):
             self.refused(body)
 
-    def test_what_javascript_takes_and_json_does_not(self) -> None:
+    def test_javascript_literals_that_are_not_json_are_rejected(self) -> None:
         for body in (
             b"NaN",
             b"[NaN]",
@@ -194,7 +194,7 @@ class InvalidJsonTests(SynchronousTestCase):
         ):
             self.refused(body)
 
-    def test_the_same_beside_half_a_surrogate_pair(self) -> None:
+    def test_invalid_json_with_a_lone_surrogate_is_rejected(self) -> None:
         for bad in (b"NaN", b"-Infinity", b"01", b"'a'", b'"\t"', b"tru", b"", b"1 2", b'"\\u12g4"', b'"\\u 123"'):
             self.refused(b'["\\ud800",' + bad + b"]")
         self.assertIn("byte 10", self.refused(b'["\\ud800",NaN]'))
@@ -229,7 +229,7 @@ class InvalidJsonTests(SynchronousTestCase):
         self.refused(b'\xef\xbb\xbf["\\ud800"]')
         self.refused("[1]".encode("utf-16"))
 
-    def test_what_is_not_utf8_is_refused_with_the_place(self) -> None:
+    def test_invalid_utf8_is_rejected_with_its_position(self) -> None:
         self.assertIn("byte 2", self.refused(b'["\xff"]'))
         for body in (b'"\xc3"', b'"\xed\xa0\x80"', b'"\xc0\xaf"', b'"\xf5\x80\x80\x80"', b'"\\ud800\xff"', b"\xff"):
             self.assertIn("UTF-8", self.refused(body))
@@ -275,20 +275,20 @@ class LoneSurrogateTests(SynchronousTestCase):
     def test_an_array_with_one_is_flattened(self) -> None:
         self.assertEqual(rb'1 , "\ud83d", "\ude00",', wire_form(rb' [ 1 , "\ud83d", "\ude00" ] '))
 
-    def test_what_only_looks_like_one_is_left_alone(self) -> None:
+    def test_text_that_resembles_a_surrogate_escape_is_kept(self) -> None:
         for body in (rb'"\\ud83d"', rb'"\\\ud83d"', rb'"\u005cud83d"', rb'"\ud83d\\\""'):
             self.assertEqual(body + b',"x",', wire_form(b"[" + body + b',"x"]'))
             self.assertEqual([body + b",", b'"x",'], pieces(body + b',"x",'))
         self.assertRaises(InvalidJson, wire_form, rb'"\\\u12"')
         self.assertRaises(InvalidJson, wire_form, rb"\ud83d")
 
-    def test_messages_with_one_can_be_told_apart(self) -> None:
+    def test_messages_with_a_lone_surrogate_are_split(self) -> None:
         wire = wire_form(rb'["\ud83d,]", {"a": [1,"\udc00"]}, "\"\\"]')
         self.assertEqual([rb'"\ud83d,]",', rb' {"a": [1,"\udc00"]},', rb' "\"\\",'], pieces(wire))
 
 
 class BoundaryTests(SynchronousTestCase):
-    def test_no_messages_have_one_edge(self) -> None:
+    def test_no_messages_have_one_boundary(self) -> None:
         self.assertEqual([0], list(boundaries(b"")))
 
     def test_edges_lie_after_the_commas(self) -> None:
@@ -296,7 +296,7 @@ class BoundaryTests(SynchronousTestCase):
 
     @examples(60)
     @given(st.lists(json_arrays(), max_size=4))
-    def test_messages_are_told_apart_as_a_simple_splitter_does(self, appends: list[tuple[bytes, list[bytes]]]) -> None:
+    def test_boundaries_equal_those_of_a_simple_splitter(self, appends: list[tuple[bytes, list[bytes]]]) -> None:
         wire = b"".join(wire_form(body) for body, _ in appends)
         elements = [element for _, elements in appends for element in elements]
         self.assertEqual(split_messages(wire), pieces(wire))
@@ -311,11 +311,11 @@ class BoundaryTests(SynchronousTestCase):
             self.assertEqual([parsed(element) for element in elements[:index]], parsed(document(wire[:edge])))
             self.assertEqual([parsed(element) for element in elements[index:]], parsed(document(wire[edge:])))
 
-    def test_the_same_message_over_and_over(self) -> None:
+    def test_boundaries_of_many_equal_messages(self) -> None:
         self.assertEqual(list(range(0, 202, 2)), list(boundaries(b"1," * 100)))
         self.assertEqual([0, 3, 6, 8], list(boundaries(b"11,11,1,")))
 
-    def test_messages_around_the_bounds_of_a_token_are_told_apart(self) -> None:
+    def test_messages_around_the_size_limits_of_a_token_are_split(self) -> None:
         for size in (1, 16, 17, 63, 64, 65, 4095, 4096, 4097, 8192, 70_000):
             for text in (
                 b"a" * size,
@@ -330,7 +330,7 @@ class BoundaryTests(SynchronousTestCase):
                 )
                 self.assertEqual(split_messages(wire), pieces(wire), size)
 
-    def test_a_scan_pauses_before_long(self) -> None:
+    def test_a_scan_pauses_regularly(self) -> None:
         size = 1_000_000
         for wire in (
             b"1," * size,
@@ -348,7 +348,7 @@ class BoundaryTests(SynchronousTestCase):
             self.assertGreaterEqual(pauses, len(wire) // 1_000_000)
             self.assertGreaterEqual(pauses, (len(edges) - pauses) // 1025)
 
-    def test_whatever_was_taken_can_be_told_apart_however_deep_the_stack_is_by_then(self) -> None:
+    def test_accepted_messages_are_split_even_if_the_stack_is_deep(self) -> None:
         def nested(depth: int) -> bytes:
             return b'{"a":' * depth + b"[1,2]" + b"}" * depth
 

@@ -65,7 +65,7 @@ class ParseTests(SynchronousTestCase):
         ):
             self.assertEqual(name, parse_name(path, LIMITS))
 
-    def test_it_is_decoded_once(self) -> None:
+    def test_a_path_is_percent_decoded_once(self) -> None:
         self.assertEqual("%2e%2e/%5f", parse_name(b"%252e%252e/%255f", LIMITS))
 
     @examples(100)
@@ -81,7 +81,7 @@ class ParseTests(SynchronousTestCase):
     @example(("a\x00", b"a%00"))
     @example(("a\x85", b"a%c2%85"))
     @example(("/a", b"%2fa"))
-    def test_no_way_to_write_a_bad_name_gets_through(self, case: tuple[str, bytes]) -> None:
+    def test_an_invalid_name_is_rejected_however_it_is_encoded(self, case: tuple[str, bytes]) -> None:
         _, path = case
         self.refused(path, WIDE)
 
@@ -101,12 +101,12 @@ class ParseTests(SynchronousTestCase):
         for path in (b"a%", b"a%2", b"%zz", b"%2g", b"%%20", b"% 20", b"%+1"):
             self.assertIn("hexadecimal", self.refused(path))
 
-    def test_what_is_not_utf8_is_refused(self) -> None:
+    def test_invalid_utf8_is_rejected(self) -> None:
         # A lone byte, a cut sequence, an overlong dot, half a surrogate pair, and beyond Unicode.
         for path in (b"\xff", b"%FF", b"%C3", b"a/%C0%AE%C0%AE/b", b"%ED%A0%80", b"%F4%90%80%80"):
             self.assertIn("UTF-8", self.refused(path))
 
-    def test_the_message_says_what_is_wrong(self) -> None:
+    def test_the_error_says_why_the_name_is_invalid(self) -> None:
         for path, part in (
             (b"", "no stream name"),
             (b"__ds/subscriptions/x", "__ds"),
@@ -150,6 +150,6 @@ class QuoteTests(SynchronousTestCase):
     def test_a_quoted_name_is_a_path_of_a_url(self, name: str) -> None:
         self.assertIsNotNone(re.fullmatch(rb"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-F]{2})+", quote_name(name)))
 
-    def test_what_may_stand_in_a_path_is_left_as_it_is(self) -> None:
+    def test_characters_that_are_allowed_in_a_path_are_not_quoted(self) -> None:
         self.assertEqual(b"a/b-._~!$&'()*+,;=:@", quote_name("a/b-._~!$&'()*+,;=:@"))
         self.assertEqual(b"a%20%23%3F%25%C3%A9", quote_name("a #?%\u00e9"))

@@ -30,7 +30,7 @@ class FormTests(SynchronousTestCase):
 
     @examples(100)
     @given(offsets)
-    def test_what_was_given_out_is_read_back(self, offset: Offset) -> None:
+    def test_a_rendered_offset_is_parsed_back(self, offset: Offset) -> None:
         self.assertEqual(offset, parse_offset(str(offset)))
 
     @examples(100)
@@ -41,7 +41,7 @@ class FormTests(SynchronousTestCase):
 
     @examples(100)
     @given(offsets)
-    def test_texts_are_short_and_need_no_quoting_and_are_no_sentinels(self, offset: Offset) -> None:
+    def test_rendered_offsets_are_short_url_safe_and_no_sentinels(self, offset: Offset) -> None:
         text = str(offset)
         self.assertIsNotNone(re.fullmatch("[0-9_]{1,255}", text))
         self.assertNotIn(text, ("-1", "now"))
@@ -87,7 +87,7 @@ class FormTests(SynchronousTestCase):
 class LocateTests(SynchronousTestCase):
     @examples(150)
     @given(st.one_of(offsets, st.sampled_from([START, NOW])), st.integers(1, 10**16 - 1), tails)
-    def test_no_place_is_past_the_tail(self, offset: Offset, incarnation: int, tail: int) -> None:
+    def test_a_located_position_is_never_past_the_tail(self, offset: Offset, incarnation: int, tail: int) -> None:
         try:
             position = locate(offset, facts(incarnation=incarnation), tail)
         except (InvalidOffset, OffsetGone):
@@ -98,7 +98,7 @@ class LocateTests(SynchronousTestCase):
 
     @examples(100)
     @given(st.integers(0, 2**50), tails)
-    def test_an_own_offset_is_its_position_or_the_tail(self, position: int, tail: int) -> None:
+    def test_an_offset_of_the_stream_is_its_position_or_the_tail(self, position: int, tail: int) -> None:
         stream = facts()
         self.assertEqual(min(position, tail), locate(Offset(stream.incarnation, position), stream, tail))
 
@@ -112,7 +112,7 @@ class LocateTests(SynchronousTestCase):
         self.assertEqual("room/1", error.name)
         self.assertRaises(OffsetGone, locate, Offset(1, 7), facts(incarnation=2), 9)
 
-    def test_an_offset_of_no_stream_of_the_name_is_invalid(self) -> None:
+    def test_an_offset_that_no_stream_of_the_name_had_is_invalid(self) -> None:
         for offset in (Offset(101, 0), Offset(0, 1), Offset(10**16 - 1, 10**16 - 1)):
             self.assertRaises(InvalidOffset, locate, offset, facts(incarnation=100), 9)
 

@@ -24,20 +24,20 @@ class StartOfAppendTests(SynchronousTestCase):
         expected = {0: 0, 1: 0, 3: 0, 4: 4, 5: 4, 9: 4, 10: 10, 11: 11}
         self.assertEqual(expected, {position: start_of_append(ends, position) for position in expected})
 
-    def test_past_the_last_append_there_is_nothing_to_step_back_from(self) -> None:
+    def test_a_position_past_the_last_append_is_returned_unchanged(self) -> None:
         self.assertEqual(12, start_of_append([4, 10], 12))
         self.assertEqual(0, start_of_append([], 0))
 
     @examples(150)
     @given(streams, st.data())
-    def test_it_is_the_start_that_a_search_finds(self, ends: list[int], data: st.DataObject) -> None:
+    def test_the_start_equals_that_of_a_linear_search(self, ends: list[int], data: st.DataObject) -> None:
         position = data.draw(st.integers(0, ends[-1]))
         around = [start for start, end in zip(_starts(ends), ends, strict=True) if start <= position < end]
         self.assertEqual(around[0] if around else position, start_of_append(ends, position))
 
 
 class EndOfReadTests(SynchronousTestCase):
-    def test_as_many_whole_appends_as_fit_and_one_at_least(self) -> None:
+    def test_a_read_has_as_many_whole_appends_as_fit_and_at_least_one(self) -> None:
         ends = [4, 10, 11]
         for start, limit, end in (
             (0, 3, 4),
@@ -54,7 +54,7 @@ class EndOfReadTests(SynchronousTestCase):
 
     @examples(150)
     @given(streams, st.integers(0, 120), st.data())
-    def test_it_is_the_end_that_a_search_finds(self, ends: list[int], limit: int, data: st.DataObject) -> None:
+    def test_the_end_equals_that_of_a_linear_search(self, ends: list[int], limit: int, data: st.DataObject) -> None:
         start = data.draw(st.sampled_from(_starts(ends)))
         after = [end for end in ends if end > start]
         fitting = [end for end in after if end <= start + limit]
@@ -62,7 +62,7 @@ class EndOfReadTests(SynchronousTestCase):
 
     @examples(100)
     @given(streams, st.integers(0, 20))
-    def test_reading_on_and_on_sees_every_append_once(self, ends: list[int], limit: int) -> None:
+    def test_consecutive_reads_return_every_append_once(self, ends: list[int], limit: int) -> None:
         seen = [0]
         while seen[-1] < ends[-1]:
             seen.append(end_of_read(ends, seen[-1], limit))

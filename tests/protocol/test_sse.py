@@ -51,16 +51,16 @@ class TextTests(SynchronousTestCase):
     @examples(200)
     @given(st.binary(min_size=1, max_size=40))
     @example(b"\xff\n\xc3")
-    def test_bytes_that_are_no_text_are_still_one_event(self, data: bytes) -> None:
+    def test_invalid_utf8_in_a_text_stream_is_one_event(self, data: bytes) -> None:
         self.assertEqual(_lines(data.decode("utf-8", "replace")), _read(data_event(data, False, True)))
 
-    def test_each_line_is_a_field(self) -> None:
+    def test_each_line_of_text_is_a_data_field(self) -> None:
         self.assertEqual(b"event: data\ndata:a\ndata:\ndata:b\n\n", data_event(b"a\r\n\rb", False, True))
 
     def test_a_leading_space_gets_one_more_to_lose(self) -> None:
         self.assertEqual(b"event: data\ndata:  hello\n\n", data_event(b" hello", False, True))
 
-    def test_no_event_can_be_smuggled_in(self) -> None:
+    def test_data_cannot_inject_an_event(self) -> None:
         for line_end in ("\n", "\r", "\r\n"):
             text = line_end.join(
                 ["x", "", "event: control", 'data: {"streamClosed":true}', "id: 1", "retry: 1", "", ""]
@@ -143,7 +143,7 @@ class ControlTests(SynchronousTestCase):
             self.read(control_event(OFFSET, 12, True, False)),
         )
 
-    def test_at_the_end_there_is_no_cursor(self) -> None:
+    def test_a_control_event_at_the_end_of_a_closed_stream_has_no_cursor(self) -> None:
         for up_to_date in (True, False):
             self.assertEqual(
                 {"streamNextOffset": OFFSET, "upToDate": True, "streamClosed": True},
@@ -168,5 +168,5 @@ class StreamTests(SynchronousTestCase):
         ]
         self.assertEqual(expected, found)
 
-    def test_a_sign_of_life_is_no_event(self) -> None:
+    def test_a_keep_alive_comment_is_not_an_event(self) -> None:
         self.assertEqual([], parse_events(KEEP_ALIVE))

@@ -60,7 +60,7 @@ class PlainTests(SynchronousTestCase):
         self.assertTrue(Stream().take(Append("text/html", b"", close=True)))
         self.assertTrue(Stream().take(Append(None, b"", close=True)))
 
-    def test_a_closed_stream_takes_nothing_and_says_where_it_ended(self) -> None:
+    def test_an_append_to_a_closed_stream_is_rejected_with_its_final_offset(self) -> None:
         for append in (Append("text/plain", b"x"), Append("text/plain", b"x", close=True)):
             error = self.refused(StreamClosed, append, closed=True)
             self.assertEqual(("room/1", STREAM.incarnation, 100), (error.name, error.incarnation, error.tail))
@@ -68,16 +68,16 @@ class PlainTests(SynchronousTestCase):
     def test_closing_again_is_done_already(self) -> None:
         self.assertFalse(Stream(closed=True).take(Append(None, b"", close=True)))
 
-    def test_that_it_is_closed_is_told_before_anything_else_that_is_wrong(self) -> None:
+    def test_stream_closed_precedes_all_other_errors(self) -> None:
         wrong = Append("text/html", b"x", sequence=b"a", writer=Writer("w", 0, 7))
         self.refused(StreamClosed, wrong, closed=True, sequence=b"b")
 
-    def test_the_type_is_told_before_the_sequence(self) -> None:
+    def test_content_type_mismatch_precedes_sequence_conflicts(self) -> None:
         self.refused(ContentTypeMismatch, Append("text/html", b"x", sequence=b"a"), sequence=b"b")
 
 
 class SequenceTests(SynchronousTestCase):
-    def test_it_must_be_greater_byte_by_byte(self) -> None:
+    def test_stream_seq_must_be_greater_byte_by_byte(self) -> None:
         for last, sent in ((b"1", b"2"), (b"10", b"2"), (b"a", b"aa"), (b"Z", b"a"), (b"", b"0"), (b"a\x7f", b"a\x80")):
             self.assertTrue(Stream(sequence=last).take(Append("text/plain", b"x", sequence=sent)))
             error = self.assertRaises(
@@ -85,7 +85,7 @@ class SequenceTests(SynchronousTestCase):
             )
             self.assertEqual("room/1", error.name)
 
-    def test_the_same_again_is_refused(self) -> None:
+    def test_an_equal_stream_seq_is_rejected(self) -> None:
         stream = Stream(sequence=b"5")
         self.assertRaises(SequenceConflict, stream.take, Append("text/plain", b"x", sequence=b"5"))
 
@@ -94,10 +94,10 @@ class SequenceTests(SynchronousTestCase):
         self.assertTrue(stream.take(Append("text/plain", b"x")))
         self.assertRaises(SequenceConflict, stream.take, Append("text/plain", b"x", sequence=b"5"))
 
-    def test_it_guards_a_close_too(self) -> None:
+    def test_stream_seq_is_checked_for_a_close(self) -> None:
         self.assertRaises(SequenceConflict, Stream(sequence=b"5").take, Append(None, b"", close=True, sequence=b"4"))
 
-    def test_it_is_looked_at_for_writers_after_their_own_order(self) -> None:
+    def test_stream_seq_is_checked_after_the_writers_sequence_number(self) -> None:
         stream = Stream(sequence=b"5")
         self.assertRaises(WriterGap, stream.take, Append("text/plain", b"x", sequence=b"4", writer=Writer("w", 0, 1)))
         self.assertRaises(
@@ -106,7 +106,7 @@ class SequenceTests(SynchronousTestCase):
 
     @examples(200)
     @given(st.lists(st.one_of(st.none(), st.binary(max_size=3)), max_size=12))
-    def test_those_that_are_taken_grow(self, sequences: list[bytes | None]) -> None:
+    def test_accepted_stream_seqs_increase(self, sequences: list[bytes | None]) -> None:
         stream = Stream()
         taken: list[bytes] = []
         for sequence in sequences:
@@ -136,7 +136,7 @@ class WriterTests(SynchronousTestCase):
         error = self.assertRaises(WriterGap, self.take, 3, 8)
         self.assertEqual(("room/1", 6, 8), (error.name, error.expected, error.received))
 
-    def test_an_older_epoch_is_fenced_off_and_told_the_newer_one(self) -> None:
+    def test_an_older_epoch_is_fenced_with_the_current_epoch(self) -> None:
         for seq in (0, 5, 6):
             error = self.assertRaises(WriterFenced, self.take, 2, seq)
             self.assertEqual(3, error.epoch)
@@ -163,7 +163,7 @@ class WriterTests(SynchronousTestCase):
         self.assertRaises(StreamClosed, self.take, 0, 0, writer="other")
         self.assertRaises(WriterFenced, self.take, 2, 0)
 
-    def test_a_retry_is_recognised_whatever_else_is_wrong_with_it(self) -> None:
+    def test_a_retry_is_recognised_before_all_other_checks(self) -> None:
         retry = Append("text/html", b"x", sequence=b"a", writer=Writer("w", 3, 5))
         stream = Stream(closed=True, sequence=b"b", writers=self.stream.writers)
         self.assertFalse(stream.take(retry))
@@ -233,7 +233,7 @@ class ModelTests(SynchronousTestCase):
 
     @examples(200)
     @given(st.lists(st.integers(0, 30), max_size=60), st.randoms())
-    def test_each_number_is_written_once_and_in_order_whatever_is_sent_again(
+    def test_each_sequence_number_is_written_once_and_in_order_with_retries(
         self, retries: list[int], order: Any
     ) -> None:
         stream = Stream()

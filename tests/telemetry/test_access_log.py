@@ -47,7 +47,7 @@ class AllTests(LogTestCase):
             ],
         )
 
-    def test_a_live_one_has_it_when_its_answer_begins(self) -> None:
+    def test_a_live_read_is_logged_when_its_answer_begins(self) -> None:
         self.front.create("a")
         tail, poll = (self.front.follow(BASE + f"a?offset=now&live={live}") for live in ("sse", "long-poll"))
         self.assertEqual(self.events.lines[1:], ["GET /v1/stream/a 200"])
@@ -59,7 +59,7 @@ class AllTests(LogTestCase):
         self.assertEqual(sorted(modes), ["long-poll", "sse"])
         self.assertEqual(sorted(operations), ["append", "create", "poll", "subscribe"])
 
-    def test_no_secret_is_in_it(self) -> None:
+    def test_the_access_log_has_no_secrets(self) -> None:
         self.front.create("a")
         headers = {**TEXT, "Authorization": "Bearer hush", "Cookie": "hush", "Stream-Seq": "hush"}
         self.front.ask("POST", BASE + "a?token=hush", headers, b"hush")
@@ -73,7 +73,7 @@ class AllTests(LogTestCase):
             [None, None, "offset=-1&live=", "offset=-1&cursor=7"],
         )
 
-    def test_a_name_can_forge_none(self) -> None:
+    def test_a_stream_name_cannot_forge_a_line(self) -> None:
         self.front.ask("PUT", BASE + "a%0aPUT%20/v1/stream/b%20201", TEXT)
         self.front.ask("PUT", BASE + "{status}%s", TEXT)
         self.front.ask("PUT", BASE + "%1b[2J%e2%80%ae%ff", TEXT)
@@ -90,13 +90,13 @@ class AllTests(LogTestCase):
             ["a\\nPUT /v1/stream/b 201", "{status}%s", "\\x1b[2J\\u202e\\xff"],
         )
 
-    def test_a_client_can_say_what_it_likes_of_itself(self) -> None:
+    def test_a_long_or_unprintable_user_agent_is_truncated_and_escaped(self) -> None:
         self.front.ask("PUT", BASE + "a", {**TEXT, "User-Agent": "me\t\u00e9" + "x" * 5000})
         [agent] = [str(event["user_agent.original"]) for event in self.events.access]
         self.assertTrue(agent.isprintable() and len(agent) < 2100, agent)
         self.assertTrue(agent.startswith("me\\t"))
 
-    def test_all_that_is_said(self) -> None:
+    def test_the_fields_of_a_request(self) -> None:
         reply = self.front.ask("PUT", BASE + "a/b?live=1", {**TEXT, "User-Agent": "test/1", "Host": "here:8080"})
         [event] = self.events.access
         said = fields(event)
@@ -120,7 +120,7 @@ class AllTests(LogTestCase):
             },
         )
 
-    def test_all_that_is_said_of_a_failure(self) -> None:
+    def test_the_fields_of_a_failure(self) -> None:
         self.front.ask("GET", BASE + "a?offset=-1&live=sse")
         [event] = self.events.access
         self.assertEqual(event["log_level"], LogLevel.warn)
@@ -140,7 +140,7 @@ class AllTests(LogTestCase):
 
 @each_way
 class FailureTests(LogTestCase):
-    def test_at_first_only_failures_have_one(self) -> None:
+    def test_by_default_only_failures_are_logged(self) -> None:
         self.front.create("a")
         self.front.ask("GET", BASE + "a")
         self.assertEqual(self.events.lines, [])
@@ -148,7 +148,7 @@ class FailureTests(LogTestCase):
         self.assertEqual(self.events.lines, ["GET /v1/stream/b 404 NOT_FOUND"])
         self.assertRegex(formatEvent(self.events.access[0]), r" 404 NOT_FOUND in [0-9.]+ ms from [0-9.]+\Z")
 
-    def test_there_are_so_many_of_them_in_a_second(self) -> None:
+    def test_failures_in_one_second_are_limited(self) -> None:
         self.patch_clock(7.0)
         for _ in range(MAX_FAILURES + 30):
             self.front.ask("GET", BASE + "b")
@@ -176,7 +176,7 @@ class NoneTests(LogTestCase):
 class BrokenTests(FrontTestCase):
     late = True
 
-    def test_what_is_wrong_with_the_server_can_be_found_by_the_id_of_the_request(self) -> None:
+    def test_a_server_error_is_logged_with_the_request_id(self) -> None:
         events = Events(self)
         self.front.storage.broken["append"] = ZeroDivisionError("secret")
         reply = self.front.ask("POST", BASE + "a", TEXT, b"x")
@@ -196,14 +196,14 @@ class ChannelTests(ChannelTestCase):
         super().setUp()
         self.events = Events(self)
 
-    def test_what_is_no_request_has_a_line_too(self) -> None:
+    def test_a_malformed_request_is_logged(self) -> None:
         self.front.connect().send(b"\x16\x03\x01 rubbish\r\n\r\n")
         self.assertEqual(self.events.lines, ["No request 400 BAD_REQUEST"])
         [event] = self.events.access
         self.assertEqual((event["ds.operation"], event["ds.error_code"]), ("request", "BAD_REQUEST"))
         self.assertRegex(event["client.address"], r"\A[0-9.]+\Z")
 
-    def test_the_probes_have_one(self) -> None:
+    def test_probes_are_logged(self) -> None:
         self.front.ask("GET", "/healthz?x=hush", {"User-Agent": "probe"})
         self.front.obstacle = "It stops."
         self.front.ask("GET", "/readyz")
@@ -223,7 +223,7 @@ class ChannelTests(ChannelTestCase):
         self.front.connect().send(get("a", version="1.0"), "GET")
         self.assertEqual([event["network.protocol.version"] for event in self.events.access], ["1.0"])
 
-    def test_it_makes_no_header_the_last(self) -> None:
+    def test_a_repeated_user_agent_is_accepted_and_logged(self) -> None:
         # A client that sends User-Agent twice is odd, and no reason to refuse it.
         peer = self.front.connect()
         peer.send(b"GET /v1/stream/a HTTP/1.1\r\nHost: a\r\nUser-Agent: one\r\nUser-Agent: two\r\n\r\n", "GET")

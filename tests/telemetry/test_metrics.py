@@ -70,7 +70,7 @@ class Figures:
 
 @each_way
 class RequestTests(FrontTestCase):
-    def test_requests_are_counted_by_what_they_are_and_what_became_of_them(self) -> None:
+    def test_requests_are_counted_by_operation_and_status(self) -> None:
         self.front.create("a", body=b"first")
         self.front.append("a", b"one")
         self.front.append("a", b"two")
@@ -105,7 +105,7 @@ class RequestTests(FrontTestCase):
         self.assertEqual(figures("appends_total"), 2)
         self.assertEqual(figures("appended_bytes_total"), len(b"first" + b"one" + b"two"))
 
-    def test_what_is_read_is_counted_however_it_is_sent(self) -> None:
+    def test_read_bytes_are_counted_for_every_kind_of_read(self) -> None:
         self.front.create("a", body=b"x" * 1000)
         self.assertEqual(Figures(self.front)("read_bytes_total"), 0)
         self.front.ask("GET", BASE + "a")
@@ -122,7 +122,7 @@ class RequestTests(FrontTestCase):
         self.assertTrue(whole.reply.complete)
         self.assertEqual(Figures(self.front)("read_bytes_total") - before, 1_001_004)
 
-    def test_who_follows_is_counted_while_they_do(self) -> None:
+    def test_live_readers_are_counted_while_they_are_connected(self) -> None:
         def following() -> tuple[float, float]:
             figures = Figures(self.front)
             return figures("live_tails"), figures("live_polls")
@@ -193,9 +193,7 @@ ANSWERS = st.lists(
 class CountTests(SynchronousTestCase):
     @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(answers=ANSWERS, least=st.sampled_from([0, 400, 1000]))
-    def test_each_answer_is_counted_once_and_in_its_place(
-        self, answers: list[tuple[Any, int, float]], least: int
-    ) -> None:
+    def test_each_answer_is_counted_once_in_its_bucket(self, answers: list[tuple[Any, int, float]], least: int) -> None:
         heard = Heard(least)
         requests = RequestCounts(heard)
         now, counts.perf_counter = 1000.0, lambda: now  # type: ignore[attr-defined]
@@ -224,7 +222,7 @@ class ChannelMetricsTests(ChannelTestCase):
         figures = Figures(self.front)
         self.assertEqual((figures("connections"), figures("connections_accepted_total")), (1, 2))
 
-    def test_a_slow_reader_is_counted_once_for_each_time_that_it_is_waited_for(self) -> None:
+    def test_each_pause_for_a_slow_reader_is_counted_once(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
         peer = self.front.connect(room=1000)
@@ -240,7 +238,7 @@ class ChannelMetricsTests(ChannelTestCase):
         peer.send(get("a"), "GET")
         self.assertGreaterEqual(Figures(self.front)("slow_reader_pauses_total"), 2)
 
-    def test_the_probes_are_counted_as_what_they_are(self) -> None:
+    def test_probes_are_counted_as_health_and_readiness(self) -> None:
         self.front.is_healthy()
         self.front.ask("GET", "/readyz")
         self.front.ask("GET", "/metrics")
@@ -263,7 +261,7 @@ class RefusedConnectionTests(ChannelTestCase):
 
 @each_way
 class ScrapeTests(FrontTestCase):
-    def test_they_are_at_a_path_of_their_own(self) -> None:
+    def test_metrics_are_served_at_their_path(self) -> None:
         self.front.create("a")
         reply = self.front.ask("GET", "/metrics")
         self.assertEqual((reply.status, reply.get("cache-control")), (200, "no-store"))
@@ -292,7 +290,7 @@ class ScrapeTests(FrontTestCase):
         self.assertEqual((reply.status, bytes(reply.body)), (200, b""))
         self.assertEqual(reply.get("content-type"), "text/plain; version=0.0.4; charset=utf-8")
 
-    def test_they_can_only_be_read(self) -> None:
+    def test_a_post_to_metrics_is_405(self) -> None:
         self.assertEqual(self.front.ask("POST", "/metrics", TEXT, b"x").status, 405)
 
     def test_every_operation_has_a_histogram_from_the_start(self) -> None:
@@ -310,7 +308,7 @@ class ScrapeTests(FrontTestCase):
         self.assertGreater(len(reply.body), 1_000_000)
         self.assertEqual(read(bytes(reply.body))["durable_streams_storage_streams", ()], 0)
 
-    def test_each_is_in_the_documentation_and_no_other(self) -> None:
+    def test_exactly_the_documented_metrics_exist(self) -> None:
         text = (Path(__file__).parents[2] / "docs" / "operations.rst").read_text()
         documented = re.findall(r"^``(durable_streams_[a-z_]+)``", text, re.MULTILINE)
         front = ChannelFront(storage=file_storage_at_once)
@@ -321,7 +319,7 @@ class ScrapeTests(FrontTestCase):
         for name, kind in families:
             self.assertRegex(text, rf"(?m)^``{name.decode()}`` +{kind.decode()} ")
 
-    def test_nothing_of_it_is_in_the_registry_of_others(self) -> None:
+    def test_the_default_registry_is_not_used(self) -> None:
         self.assertFalse([family.name for family in REGISTRY.collect() if family.name.startswith("durable")])
 
 
@@ -329,14 +327,14 @@ class ScrapeTests(FrontTestCase):
 class OffTests(FrontTestCase):
     settings = replace(Settings(), observability=ObservabilitySettings(metrics=False))
 
-    def test_there_may_be_none(self) -> None:
+    def test_metrics_can_be_switched_off(self) -> None:
         self.assertIsNone(self.front.metrics)
         reply = self.front.ask("GET", "/metrics")
         self.assertEqual((reply.status, reply.code), (404, "NOT_FOUND"))
 
 
 class RootTests(SynchronousTestCase):
-    def test_they_are_no_stream_where_streams_are_everywhere(self) -> None:
+    def test_metrics_are_served_if_streams_are_at_the_root(self) -> None:
         settings = replace(Settings(), http=HttpSettings(stream_base_path="/"))
         for front in (ChannelFront(settings), SiteFront(settings)):
             self.addCleanup(front.stop)
@@ -365,7 +363,7 @@ class StorageTests(SynchronousTestCase):
         self.front.pass_time(0.1)
         self.assertEqual(peer.statuses, [201])
 
-    def test_what_is_committed_together_is_told(self) -> None:
+    def test_commit_sizes_and_durations_are_exported(self) -> None:
         self.create()
         before = Figures(self.front)
         self.assertEqual((before("storage_commit_changes_sum"), before("storage_commit_changes_count")), (1, 1))

@@ -53,7 +53,7 @@ class SpanTests(SynchronousTestCase):
     def spans(self) -> tuple[ReadableSpan, ...]:
         return self.exporter.get_finished_spans()
 
-    def test_each_request_has_one(self) -> None:
+    def test_each_request_has_a_span(self) -> None:
         before = time_ns()
         reply = self.front.ask("PUT", BASE + "a", {**TEXT, "User-Agent": "me", "Authorization": "hush"})
         [span] = self.spans
@@ -72,7 +72,7 @@ class SpanTests(SynchronousTestCase):
         self.assertIsNone(span.parent)
         self.assertEqual(span.status.status_code, StatusCode.UNSET)
 
-    def test_it_belongs_to_the_trace_that_a_trusted_proxy_names(self) -> None:
+    def test_a_trusted_proxys_traceparent_is_the_parent(self) -> None:
         self.serve(TRUSTING).ask("GET", BASE + "a", {"Traceparent": PARENT})
         [span] = self.spans
         assert span.parent is not None
@@ -80,7 +80,7 @@ class SpanTests(SynchronousTestCase):
         self.assertTrue(span.parent.is_remote)
         self.assertEqual(len(span.links), 0)
 
-    def test_to_the_trace_that_anybody_else_names_it_is_linked(self) -> None:
+    def test_another_clients_traceparent_is_a_link(self) -> None:
         self.front.ask("GET", BASE + "a", {"Traceparent": PARENT})
         [span] = self.spans
         self.assertIsNone(span.parent)
@@ -88,13 +88,13 @@ class SpanTests(SynchronousTestCase):
         self.assertNotEqual(f"{span.context.trace_id:032x}", TRACE)
         self.assertEqual([f"{link.context.trace_id:032x}" for link in span.links], [TRACE])
 
-    def test_a_trace_that_is_none_is_left_alone(self) -> None:
+    def test_a_malformed_traceparent_is_ignored(self) -> None:
         for front in (self.front, self.serve(TRUSTING)):
             for parent in ("rubbish", "", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", PARENT + ", " + PARENT, "\u00e9"):
                 self.assertEqual(front.ask("GET", BASE + "a", {"traceparent": parent}).status, 404)
         self.assertEqual([(span.parent, len(span.links)) for span in self.spans], [(None, 0)] * 10)
 
-    def test_only_trusted_proxies_decide_what_is_kept(self) -> None:
+    def test_only_a_trusted_proxy_decides_whether_a_span_is_sampled(self) -> None:
         for settings, kept in ((Settings(), 0), (TRUSTING, 2)):
             front = self.serve(settings, DEFAULT_OFF)
             for target in (BASE + "a", "/healthz"):
@@ -102,7 +102,7 @@ class SpanTests(SynchronousTestCase):
             # A plain Site tells nobody of what is beside the streams.
             self.assertEqual(len(self.spans), min(kept, 1) if front.front == "site" else kept)
 
-    def test_only_what_is_wrong_with_the_server_is_an_error(self) -> None:
+    def test_only_a_server_error_sets_the_spans_status(self) -> None:
         self.front.ask("GET", BASE + "none")
         self.front.streams.drain()
         self.front.streams._owned.append = self.refuse  # type: ignore[method-assign, assignment]
@@ -180,7 +180,7 @@ class ExportTests(TestCase):
 
 
 class ChoiceTests(SynchronousTestCase):
-    def test_who_asks_for_none_imports_nothing_for_them(self) -> None:
+    def test_without_traces_opentelemetry_is_not_imported(self) -> None:
         code = (
             "import sys\n"
             "from durable_streams.server.config.settings import Settings\n"
@@ -190,7 +190,7 @@ class ChoiceTests(SynchronousTestCase):
         )
         self.assertEqual(subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode, 0)
 
-    def test_who_asks_for_them_without_what_they_need_is_told_what_to_install(self) -> None:
+    def test_traces_without_opentelemetry_fail_with_the_package_to_install(self) -> None:
         self.addCleanup(sys.modules.update, dict(sys.modules))
         sys.modules["opentelemetry.sdk.trace"] = None  # type: ignore[assignment]
         del sys.modules["durable_streams.server.telemetry.traces"]
@@ -199,14 +199,14 @@ class ChoiceTests(SynchronousTestCase):
         self.assertIn("observability.traces is true, but OpenTelemetry is not installed", error.cause)
         self.assertIn("pip install 'durable-streams-server[otel]'", error.cause)
 
-    def test_what_is_off_is_not_there(self) -> None:
+    def test_telemetry_that_is_switched_off_does_not_exist(self) -> None:
         silent = replace(Settings(), observability=ObservabilitySettings(access_log="none", metrics=False))
         front = ChannelFront(silent)
         self.addCleanup(front.stop)
         self.assertIsNone(metrics_from(silent, front.operations))
         self.assertEqual((front.telemetry.headers, front.telemetry.stop()), (frozenset(), None))
 
-    def test_everything_at_once(self) -> None:
+    def test_metrics_access_log_and_traces_work_together(self) -> None:
         wanted = replace(Settings(), observability=ObservabilitySettings(access_log="all", traces=True))
         telemetry = telemetry_from(wanted)
         self.assertEqual(telemetry.headers, {b"user-agent", b"traceparent"})
