@@ -1,4 +1,4 @@
-"""Cases of :mod:`benchmarks.holds` in which much comes at a time: requests, readers, HTTP/2 frames."""
+"""Cases of :mod:`benchmarks.holds` with many requests, readers or HTTP/2 frames at the same time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BASE: Final = "/v1/stream/"
 
-#: How much one packet has, in bytes, and what readers are made to read.
+#: The size of a packet, and the data that readers read, in bytes.
 PACKET: Final = 65_536
 LARGE: Final = 5_000_000
 
@@ -28,12 +28,12 @@ FLOODERS: Final = 12
 
 
 def packet_of(request: bytes) -> tuple[bytes, int]:
-    """Write as many requests as fit into a packet."""
+    """Return as many requests as fit into one packet."""
     count = PACKET // len(request)
     return request * count, count
 
 
-#: Requests of which a packet is full.
+#: Packets that are full of one kind of request.
 REQUESTS: Final[dict[str, bytes]] = {
     "GET /metrics": b"GET /metrics HTTP/1.1\r\nHost:a\r\n\r\n",
     "GET of a stream": b"GET /v1/stream/small HTTP/1.1\r\nHost:a\r\n\r\n",
@@ -66,14 +66,14 @@ def pipeline(server: Served, request: bytes, connections: int) -> None:
 
 
 def connect(server: Served, target: str) -> socket.socket:
-    """Begin to read something."""
+    """Connect and send a request for a read."""
     reader = socket.create_connection(("127.0.0.1", server.port))
     reader.sendall(f"GET {BASE}{target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     return reader
 
 
 def read_for(readers: list[socket.socket], seconds: float) -> int:
-    """Read all that comes, and count it."""
+    """Read until the deadline and return the number of bytes."""
     received = 0
     with selectors.DefaultSelector() as selector:
         for reader in readers:
@@ -90,7 +90,7 @@ def read_for(readers: list[socket.socket], seconds: float) -> int:
     return received
 
 
-#: Frames that ask for nothing.
+#: HTTP/2 frames that request nothing.
 FRAMES: Final[dict[str, bytes]] = {
     "PING": PingFrame(0).serialize(),
     "empty DATA": DataFrame(1).serialize(),
@@ -101,7 +101,7 @@ FRAMES: Final[dict[str, bytes]] = {
 
 
 def flood(server: Served, frame: bytes, seconds: float) -> list[float]:
-    """Send frames on an HTTP/2 connection as long as they are taken; return how many bytes, and how long."""
+    """Send frames on an HTTP/2 connection while the server reads them; return the bytes and seconds."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])

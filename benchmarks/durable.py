@@ -1,17 +1,17 @@
-"""Measures durable appends: each is answered when it would survive a loss of power."""
+"""Benchmark of durable appends: each is answered after its sync."""
 
 from benchmarks.figures import Outcome
 from benchmarks.generator import Generator
 from benchmarks.servers import Server
 from benchmarks.speed import Load, closed_loop
 
-#: Of the streams that storage is measured with: what is stored is what was sent.
+#: The content type of the streams: bytes are stored as they are sent.
 CONTENT_TYPE = "application/octet-stream"
 
 
 def durable(server: Server, generator: Generator, load: Load) -> Outcome:
     """
-    Appends of one small body each, spread over some streams, as many under way as there are connections.
+    Measure appends of one small body each, spread over some streams, one under way on each connection.
 
     :param server: the server.
     :param generator: the generator.

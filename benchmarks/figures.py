@@ -1,20 +1,20 @@
-"""What a measurement yields: figures, faults and remarks; and the tables that show them."""
+"""Results of measurements (figures, faults and remarks) and the tables that show them."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-#: Counts in a generator's result that ought to be 0.
+#: Counts in a generator's result that must be 0.
 FAULTS = ("errors", "lost", "out_of_order", "doubled", "damaged")
 
-#: Above this share of its core, the generator measures itself.
+#: Above this share of its core, the generator is the bottleneck.
 TOO_BUSY = 0.9
 
 
 @dataclass(frozen=True)
 class Figure:
     """
-    One thing measured.
+    A measured quantity, as a row of the tables.
 
     :param label: its name in the tables, with the unit. A ``{}`` in it stands for the number in the figure's key.
     :param target: what is aimed at, in words; never asserted. A ratio is of ours to the reference's.
@@ -28,8 +28,8 @@ class Figure:
     targets: Mapping[str, str] = field(default_factory=dict)
 
 
-#: The figures by key, in the order of the tables. Change the targets here. What is measured for several numbers, of
-#: streams for example, has one of them behind its key: ``scale_appends:1000``.
+#: The figures by key, in the order of the tables. Change the targets here. A figure measured for several numbers, of
+#: streams for example, has the number after its key: ``scale_appends:1000``.
 FIGURES: Mapping[str, Figure] = {
     "appends": Figure("appends per second", "ratio >= 1.5, aim 2", targets={"observed": "ratio >= 0.9, aim 0.97"}),
     "append_p50": Figure("append latency p50, us"),
@@ -101,7 +101,7 @@ FIGURES: Mapping[str, Figure] = {
 
 
 def _order(key: str) -> tuple[int, int]:
-    """Where a figure of this key, with or without a number, stands in a table."""
+    """Return the sort key of a figure in a table, with or without a number."""
     name, _, number = key.partition(":")
     return list(FIGURES).index(name), int(number or 0)
 
@@ -109,7 +109,7 @@ def _order(key: str) -> tuple[int, int]:
 @dataclass
 class Outcome:
     """
-    What one measurement of one peer yields.
+    The result of one measurement of one peer.
 
     :param figures: values by the key of their :class:`Figure`.
     :param faults: what was lost, out of order or in error, in words.
@@ -122,7 +122,7 @@ class Outcome:
 
     def note(self, result: Mapping[str, float]) -> None:
         """
-        Takes over the faults of a generator's result.
+        Add the faults of a generator's result.
 
         :param result: the result.
         """
@@ -132,7 +132,7 @@ class Outcome:
 
     def note_speed(self, result: Mapping[str, float]) -> None:
         """
-        Takes over the faults, and whether the generator was too busy for its speed to be the server's.
+        Add the faults of a generator's result, and a remark if the generator was the bottleneck.
 
         :param result: the result.
         """
@@ -143,7 +143,7 @@ class Outcome:
 
     def add(self, other: "Outcome") -> None:
         """
-        Adds what another measurement yields.
+        Add the result of another measurement.
 
         :param other: the other.
         """
@@ -158,7 +158,7 @@ Rounds = Mapping[str, Sequence[Outcome]]
 
 def median(outcomes: Sequence[Outcome], key: str) -> float | None:
     """
-    The median of a figure over the rounds that have it.
+    Return the median of a figure over the rounds that have it.
 
     :param outcomes: the rounds of one peer.
     :param key: the figure.
@@ -170,7 +170,7 @@ def median(outcomes: Sequence[Outcome], key: str) -> float | None:
 
 def ratio(rounds: Rounds, key: str, subject: str, reference: str) -> float | None:
     """
-    The ratio of two peers' medians.
+    Return the ratio of two peers' medians.
 
     :param rounds: the outcomes.
     :param key: the figure.
@@ -185,7 +185,7 @@ def ratio(rounds: Rounds, key: str, subject: str, reference: str) -> float | Non
 
 def table(rounds: Rounds, subjects: Sequence[str], references: Sequence[str]) -> str:
     """
-    Renders the figures of all rounds, their medians, and the ratios of each subject to each reference.
+    Render the figures of all rounds, their medians, and the ratios of each subject to each reference.
 
     :param rounds: the outcomes.
     :param subjects: the names of the peers whose ratios are shown.

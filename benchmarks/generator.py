@@ -1,4 +1,4 @@
-"""Builds the load generator, ``load.c``, and runs it on a core of its own."""
+"""Build and run the load generator, ``load.c``, on its own core."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from typing import IO, cast
 SOURCE = Path(__file__).with_name("load.c")
 HOST = "127.0.0.1"
 
-#: What a sub-command prints: numbers by name. See ``load.c``.
+#: The result of a sub-command: numbers by name. See ``load.c``.
 Result = dict[str, float]
 
 #: The value of an option of the generator.
@@ -20,13 +20,13 @@ Option = str | float | Path
 
 
 class GeneratorFailed(Exception):
-    """The generator gave up, or took too long; the message is its own."""
+    """The generator failed or timed out; the message is its output."""
 
 
 @contextlib.contextmanager
 def pinned(core: int) -> Iterator[None]:
     """
-    Keeps this process, and so whatever it starts meanwhile, on one core.
+    Pin this process, and the processes that it starts meanwhile, to one core.
 
     :param core: the core's number. One that this process may not use leaves it where it is.
     """
@@ -41,7 +41,7 @@ def pinned(core: int) -> Iterator[None]:
 
 def build(folder: Path) -> Path:
     """
-    Compiles the generator, unless that has been done since its source changed.
+    Compile the generator if its source has changed.
 
     :param folder: where the program is put.
     :returns: the program.
@@ -57,7 +57,7 @@ def build(folder: Path) -> Path:
 
 def tally(file: Path) -> list[tuple[int, int]]:
     """
-    Reads what the option ``tally`` of the generator wrote.
+    Read the file that the generator's option ``tally`` wrote.
 
     :param file: the file.
     :returns: for each stream, how many appends were acknowledged, or found; and how many were not, or whether anything
@@ -89,7 +89,7 @@ class Generator:
         **options: Option,
     ) -> Result:
         """
-        Runs a sub-command to its end.
+        Run a sub-command to its end.
 
         :param command: the sub-command, such as ``append``.
         :param port: the server's port on the loopback interface.
@@ -108,7 +108,7 @@ class Generator:
         self, command: str, port: int, path: str, *numbers: float, **options: Option
     ) -> "Iterator[RunningGenerator]":
         """
-        Starts a sub-command; takes the same as :meth:`run`. The end of the block kills it if it still runs.
+        Start a sub-command with the arguments of :meth:`run`. The end of the block kills it if it still runs.
 
         :returns: the running generator.
         """
@@ -128,7 +128,7 @@ class Generator:
 
 
 class RunningGenerator:
-    """A sub-command under way."""
+    """A running sub-command."""
 
     def __init__(self, running: subprocess.Popen[str]) -> None:
         self._running = running
@@ -137,7 +137,7 @@ class RunningGenerator:
 
     def announcement(self) -> Result:
         """
-        Waits for the line that ``idle`` and ``stall`` print when their tails are open.
+        Wait for the line that ``idle`` and ``stall`` print when their tails are open.
 
         :returns: that line.
         :raises GeneratorFailed: it ended instead.
@@ -150,7 +150,7 @@ class RunningGenerator:
 
     def tell(self, line: str) -> None:
         """
-        Writes a line to its stdin.
+        Write a line to its stdin.
 
         :param line: the line, without its end.
         """
@@ -160,7 +160,7 @@ class RunningGenerator:
 
     def finish(self, timeout: float) -> Result:
         """
-        Closes its stdin and waits for its end.
+        Close its stdin and wait for its end.
 
         :param timeout: seconds after which it is given up.
         :returns: the result, its last line.

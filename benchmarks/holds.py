@@ -33,16 +33,16 @@ from tests.support.authority import authority
 HOST: Final = "127.0.0.1"
 BASE: Final = "/v1/stream/"
 
-#: How long, in seconds, anything may take before the measurement gives up.
+#: The timeout of every operation, in seconds.
 PATIENCE: Final = 120
 
-#: How long, in seconds, the process that measures waits rests between two of its requests.
+#: The pause between two requests of the client that measures waits, in seconds.
 PAUSE: Final = 0.002
 
-#: How many requests are on their way at a time while streams are made.
+#: The number of concurrent requests while streams are created.
 PIPELINED: Final = 200
 
-#: Starts twistd with a reactor that writes down each turn of more than two milliseconds.
+#: Starts twistd with a reactor that records each turn of more than two milliseconds.
 WATCHED: Final = """
 import sys
 from time import thread_time
@@ -80,7 +80,7 @@ def connect(port: int, secure: bool) -> http.client.HTTPConnection:
 
 class Served:
     """
-    A server that runs, in a folder of its own.
+    A running server with its own folder.
 
     :param secure: whether it serves over TLS.
     """
@@ -143,18 +143,18 @@ class Served:
             connection.close()
 
     def resident(self, field: str = "VmRSS") -> float:
-        """Tell how much of it is in memory, in MiB; ``VmHWM`` for the most that ever was."""
+        """Return its resident memory in MiB; the peak with ``VmHWM``."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(status.partition(field + ":")[2].split()[0]) / 1024
 
     def longest_hold(self) -> float:
-        """Return the longest turn of the reactor, in milliseconds, since this was called last."""
+        """Return the longest turn of the reactor since the last call, in milliseconds."""
         lines = self._holds.read_text().split()
         self._holds.write_text("")
         return max(map(float, lines), default=2)
 
     def processor_seconds(self) -> float:
-        """Tell how much processor time it has had."""
+        """Return its processor time in seconds."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(") ")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
@@ -176,7 +176,7 @@ def _measure_waits(port: int, secure: bool, ended: Connection) -> None:
 
 @contextmanager
 def measured(server: Served, title: str) -> Iterator[None]:
-    """Print what a case does to the server and to another client."""
+    """Run a case; print the server's longest turn and memory, and the waits of another client."""
     server.request("PUT", BASE + "asked", b"")
     before, busy = server.resident(), server.processor_seconds()
     ours, theirs = multiprocessing.Pipe()
@@ -261,7 +261,7 @@ def listing(server: Served, count: int = 200_000) -> None:
     assert names == sorted(names)
 
 
-#: Bodies whose check is slow, by what they are.
+#: JSON bodies that are slow to validate, by name.
 BODIES: Final[dict[str, Callable[[], bytes]]] = {
     "lone surrogates": lambda: b'["' + rb"\ud800" * 1_700_000 + b'"]',
     "pairs of surrogates": lambda: b'["' + rb"\ud83d\ude00" * 850_000 + b'"]',
@@ -280,7 +280,7 @@ BODIES: Final[dict[str, Callable[[], bytes]]] = {
 
 
 def bodies(server: Served) -> None:
-    """Append JSON bodies of 10 MB that take long to check."""
+    """Append JSON bodies of 10 MB that are slow to validate."""
     for number, (title, make) in enumerate(BODIES.items()):
         body = make()
         server.request("PUT", f"{BASE}json/{number}", b"", "application/json")
@@ -341,7 +341,7 @@ def packets(server: Served) -> None:
 
 
 def readers(server: Served) -> None:
-    """Append 5 MB in a stream that 1,000 readers wait on, and have 1,000 replay it."""
+    """Append 5 MB to a stream with 1,000 waiting readers, then let 1,000 readers replay it."""
     for title, query in (("SSE tails", "offset=now&live=sse"), ("long-polls", "offset=now&live=long-poll")):
         name = title.partition(" ")[0]
         server.request("PUT", BASE + name, b"")
@@ -363,7 +363,7 @@ def readers(server: Served) -> None:
 
 
 def floods(server: Served) -> None:
-    """Send frames that ask for nothing on 12 HTTP/2 connections."""
+    """Send frames that request nothing on 12 HTTP/2 connections."""
     server.request("PUT", BASE + "small", b"x")
     for title, frame in crowds.FRAMES.items():
         with measured(server, f"{crowds.FLOODERS} connections of {title}"), ThreadPool(crowds.FLOODERS) as pool:
@@ -384,7 +384,7 @@ CASES: Final = {
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Run the cases of the command line."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("case", choices=CASES)
     options.add_argument("--mode", default="memory", help="the storage mode")

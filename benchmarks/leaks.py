@@ -19,13 +19,13 @@ from typing import Final
 from benchmarks.holds import BASE, HOST, PATIENCE, WATCHED, Served
 from benchmarks.peers import CHECKOUT, MEBIBYTE
 
-#: How often a case is repeated.
+#: The number of repetitions of a case.
 ROUNDS: Final = 6
 
-#: How many requests are on their way at a time on one connection.
+#: The number of concurrent requests on one connection.
 PIPELINED: Final = 200
 
-#: Starts twistd, and writes down each garbage collection of more than two milliseconds.
+#: Starts twistd, and records each garbage collection of more than two milliseconds.
 _COLLECTED: Final = """
 import gc
 import sys
@@ -49,7 +49,7 @@ run()
 
 
 def request(method: str, name: str, body: bytes = b"", length: int | None = None) -> bytes:
-    """Write a request; ``length`` is what it says of its body."""
+    """Return a request with the given Content-Length."""
     return (
         f"{method} {BASE}{name} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: text/plain\r\n"
         f"Content-Length: {len(body) if length is None else length}\r\n\r\n"
@@ -57,14 +57,14 @@ def request(method: str, name: str, body: bytes = b"", length: int | None = None
 
 
 def dial(server: Served) -> socket.socket:
-    """Connect to it."""
+    """Return a connection to the server."""
     connection = socket.create_connection((HOST, server.port))
     connection.settimeout(PATIENCE)
     return connection
 
 
 def send_all(server: Served, requests: Iterable[bytes]) -> None:
-    """Send requests on one connection, many at a time, and read the answers."""
+    """Send pipelined requests on one connection and read the answers."""
     waiting = list(requests)
     with dial(server) as connection:
         for first in range(0, len(waiting), PIPELINED):
@@ -76,26 +76,26 @@ def send_all(server: Served, requests: Iterable[bytes]) -> None:
 
 
 def refusals(server: Served) -> None:
-    """Send 10,000 requests that are refused, and 20 of 5 MB among them."""
+    """Send 10,000 requests that are rejected, 20 of them with a body of 5 MB."""
     send_all(server, [request(method, "none") for method in ("GET", "DELETE", "PATCH", "GET") for _ in range(2500)])
     for _ in range(20):
         send_all(server, [request("POST", "none", b"x" * 5_000_000)])
 
 
 def uploads(server: Served) -> None:
-    """Cut 300 uploads short after 2 of 9 MB: the clients close, or reset the connection."""
+    """Abort 300 uploads after 2 of 9 MB: the clients close or reset the connection."""
     body = b"x" * 2_000_000
     for number in range(300):
         with dial(server) as connection:
             connection.sendall(request("POST", "large", body, 9_000_000))
             if number % 2:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        # What is under way at a time is no leak.
+        # Uploads under way at the same time are not a leak.
         time.sleep(0.01)
 
 
 def readers(server: Served) -> None:
-    """Let 1,000 clients ask for 8 MB, half of them as a tail, and go after 64 KiB."""
+    """Let 1,000 clients request 8 MB, half of them as a tail, and disconnect after 64 KiB."""
     for number in range(1000):
         with dial(server) as connection:
             connection.sendall(request("GET", "large" + ("?offset=-1&live=sse" if number % 2 else "")))
@@ -103,7 +103,7 @@ def readers(server: Served) -> None:
 
 
 def halves(server: Served) -> None:
-    """Let 2,000 clients shut down their sending half behind an append, a read or a long-poll."""
+    """Let 2,000 clients shut down their sending side after an append, a read or a long-poll."""
     for number in range(2000):
         asked = (
             request("POST", "small", b"x"),
@@ -119,7 +119,7 @@ def halves(server: Served) -> None:
 
 
 def collections(server: Served, count: int = 200_000) -> None:
-    """Make 200,000 streams, then append to each, and tell the longest pause of the garbage collector."""
+    """Create 200,000 streams, append to each, and print the longest pause of the garbage collector."""
     for title, method, body in (("made", "PUT", b""), ("appended to", "POST", b"x" * 100)):
         server.longest_hold()
         began_at = time.perf_counter()
@@ -141,7 +141,7 @@ CASES: Final[dict[str, Callable[[Served], None]]] = {
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Run the cases of the command line."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("case", choices=[*CASES, "collections"])
     options.add_argument("--mode", default="memory", help="the storage mode")

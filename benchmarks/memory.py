@@ -1,4 +1,4 @@
-"""Measures resident memory: of idle tails, of empty streams, and beside readers that stop reading."""
+"""Benchmark of resident memory: idle tails, empty streams, and readers that stop reading."""
 
 import time
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ KIBIBYTE = 1024
 @dataclass(frozen=True)
 class Crowd:
     """
-    How many there are.
+    The numbers of tails, streams and readers.
 
     :param idle_tails: SSE tails that wait on one stream.
     :param empty_streams: streams that hold nothing.
@@ -29,13 +29,13 @@ class Crowd:
     stalled_data: int
 
 
-#: The sizes of the appends beside stalled readers, by the figure that they make.
+#: Figure -> size of the appends beside stalled readers.
 STALL_SIZES = {"stall_small": 10 * KIBIBYTE, "stall_large": MEBIBYTE}
 
 
 def idle_tails(server: Server, generator: Generator, load: Load, crowd: Crowd) -> Outcome:
     """
-    What an idle SSE tail costs, and what the server holds with nothing in it.
+    Measure the memory of an idle SSE tail, and of an empty server.
 
     :param server: a server just started.
     :param generator: the generator.
@@ -61,7 +61,7 @@ def idle_tails(server: Server, generator: Generator, load: Load, crowd: Crowd) -
 
 def empty_streams(server: Server, generator: Generator, load: Load, crowd: Crowd) -> Outcome:
     """
-    What a stream costs that holds nothing.
+    Measure the memory of an empty stream.
 
     :param server: a server just started.
     :param generator: the generator.
@@ -81,7 +81,7 @@ def empty_streams(server: Server, generator: Generator, load: Load, crowd: Crowd
 
 def stalled_tails(server: Server, generator: Generator, load: Load, crowd: Crowd, figure: str) -> Outcome:
     """
-    What readers that stop reading cost. They stop, data is appended, then they read on, each to the end.
+    Measure the memory of stalled readers: they stop, data is appended, then they read to the end.
 
     :param server: a server just started.
     :param generator: the generator.

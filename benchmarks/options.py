@@ -58,9 +58,9 @@ def _overload_arguments(parser: argparse.ArgumentParser) -> None:
 
 def arguments() -> argparse.ArgumentParser:
     """
-    The command line.
+    Return the parser of the command line.
 
-    :returns: its parser.
+    :returns: the parser, with the defaults of all options.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "durable-streams-benchmarks"
     parser = argparse.ArgumentParser(

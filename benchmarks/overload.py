@@ -1,4 +1,4 @@
-"""Measures what a flood of readers, and a crowd of quiet connections, leave of the appends."""
+"""Benchmark of appends beside a flood of readers and many idle connections."""
 
 import contextlib
 import socket
@@ -14,17 +14,17 @@ from benchmarks.peers import MEBIBYTE
 from benchmarks.servers import PeakWatch, Server
 from benchmarks.speed import BASE, Load
 
-#: How many bytes one reader of each kind of flood reads at a time: whole streams.
+#: The number of bytes that one reader of each kind of flood reads: a whole stream.
 FLOODS = {"small": KIBIBYTE, "replay": 4 * MEBIBYTE}
 
-#: How much of a stream is appended at a time, in bytes.
+#: The size of one append, in bytes.
 _PIECE = 64 * KIBIBYTE
 
 
 @dataclass(frozen=True)
 class Throng:
     """
-    Who is there beside the appends.
+    The readers and idle connections beside the appends.
 
     :param idle: connections that have asked for something once.
     :param waiting: connections that wait for news, half of them as tails, half in long-polls.
@@ -38,7 +38,7 @@ class Throng:
 
 @contextlib.contextmanager
 def _quiet(port: int, path: str, throng: Throng) -> Iterator[list[socket.socket]]:
-    """Holds the quiet connections; each has had, or waits for, an answer."""
+    """Hold the idle connections; each has received, or waits for, an answer."""
     targets = [path] * throng.idle
     live = ("sse", "long-poll")
     targets += [f"{path}?offset=now&live={live[number % 2]}" for number in range(throng.waiting)]
@@ -54,7 +54,7 @@ def _quiet(port: int, path: str, throng: Throng) -> Iterator[list[socket.socket]
 
 
 def _still_open(connections: list[socket.socket]) -> int:
-    """How many of the connections the server has not ended."""
+    """Return how many of the connections the server has not closed."""
     count = 0
     for connection in connections:
         connection.setblocking(False)
@@ -71,7 +71,7 @@ def _still_open(connections: list[socket.socket]) -> int:
 
 def overload(server: Server, generator: Generator, load: Load, throng: Throng, flood: str) -> Outcome:
     """
-    Steady appends to some streams: alone, then beside the quiet connections and the flood of readers.
+    Measure steady appends: alone, then beside the idle connections and the flood of readers.
 
     :param server: a server just started.
     :param generator: the generator; the readers are a second process on the same core.

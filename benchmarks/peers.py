@@ -1,4 +1,4 @@
-"""The servers compared: what each is called, how its program is installed, and how it is started."""
+"""The compared servers: their names, installation and start."""
 
 import shlex
 import subprocess
@@ -14,7 +14,7 @@ CHECKOUT = HERE.parent
 #: In bytes.
 MEBIBYTE = 1024 * 1024
 
-#: A limit that no run reaches.
+#: A limit that no benchmark reaches.
 PLENTY = str(64 * 1024 * MEBIBYTE)
 
 
@@ -52,7 +52,7 @@ class Peer:
     crate: str = ""
 
 
-#: The checkout as the caller's variables set it; in memory unless they say otherwise.
+#: The checkout with the caller's DS_ variables; in memory by default.
 OURS = Peer(
     name="ours",
     command=("{scripts}/twistd", "-n", "--pidfile=", "durable-streams"),
@@ -74,7 +74,7 @@ OURS = Peer(
 
 def ours_in(mode: str) -> Peer:
     """
-    The checkout in one storage mode; the other settings are the caller's.
+    Return the checkout in one storage mode; the other settings are the caller's.
 
     :param mode: the mode, which is also the peer's name.
     :returns: the peer.
@@ -85,7 +85,7 @@ def ours_in(mode: str) -> Peer:
 
 def ours_observed(name: str, **settings: str) -> Peer:
     """
-    The checkout in memory, with what it is to say of itself.
+    Return the checkout in memory with these observability settings.
 
     :param name: the peer's name.
     :param settings: of ``observability``, in the environment's spelling; the rest has its defaults.
@@ -96,7 +96,7 @@ def ours_observed(name: str, **settings: str) -> Peer:
     return replace(OURS, name=name, environment=environment, defaults={}, sealed=True)
 
 
-#: What the server says of itself at its defaults, and when it says nothing.
+#: The checkout with its default observability settings, and with all of them off.
 OBSERVED = ours_observed("observed")
 SILENT = ours_observed("silent", METRICS="false", ACCESS_LOG="none")
 
@@ -115,7 +115,7 @@ TLS = replace(
     },
 )
 
-#: The reference server of the protocol's project, in memory, as it comes.
+#: The reference server of the protocol's project, in memory, with its defaults.
 NODE = Peer(
     name="node",
     command=("node", "{here}/node_reference.mjs", "{port}", "{folder}"),
@@ -165,7 +165,7 @@ PEERS: Mapping[str, Peer] = {
 
 def from_text(text: str) -> Peer:
     """
-    Reads a peer from the command line.
+    Return the peer of a command-line argument.
 
     :param text: ``NAME=COMMAND``, the command quoted as for a shell, with the placeholders of :class:`Peer`.
     :returns: the peer.
@@ -179,7 +179,7 @@ def from_text(text: str) -> Peer:
 
 def crate_folder(peer: Peer, folder: Path) -> Path:
     """
-    Where a peer's crate is installed.
+    Return the folder in which a peer's crate is installed.
 
     :param peer: the peer.
     :param folder: the folder for all of what is installed.
@@ -190,7 +190,7 @@ def crate_folder(peer: Peer, folder: Path) -> Path:
 
 def install(peer: Peer, folder: Path) -> None:
     """
-    Installs what a peer needs and the folder does not have.
+    Install what a peer needs and the folder does not have.
 
     :param peer: the peer.
     :param folder: the folder, made when missing.

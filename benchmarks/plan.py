@@ -1,4 +1,4 @@
-"""The plan: what each benchmark measures, of which peers, and under which limits."""
+"""The benchmarks: their measurements, peers and parameters."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from benchmarks.servers import Server
 from benchmarks.speed import Load
 from benchmarks.sweep import Mortals, sweep
 
-#: One thing measured, of a server that was started for it.
+#: A measurement of a server that was started for it.
 Measurement = Callable[[Server, Generator], Outcome]
 
 

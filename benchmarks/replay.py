@@ -1,4 +1,4 @@
-"""Measures replay: how fast a long stream is read whole, just written and after a restart."""
+"""Benchmark of replay: whole reads of a long stream, after writing it and after a restart."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from benchmarks.speed import BASE, Load
 @dataclass(frozen=True)
 class History:
     """
-    What is replayed.
+    The stream that is replayed.
 
     :param size: bytes of the stream.
     :param piece: bytes of each append that it is made of.
@@ -44,7 +44,7 @@ def _measure(server: Server, generator: Generator, seconds: float, history: Hist
 
 def replay(server: Server, generator: Generator, load: Load, history: History) -> Outcome:
     """
-    Whole reads of one long stream, each connection again as soon as it has come to the end.
+    Measure whole reads of one long stream, repeated on each connection.
 
     :param server: a server just started.
     :param generator: the generator.

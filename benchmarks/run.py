@@ -25,7 +25,7 @@ from benchmarks.servers import ServerFailed, start
 
 def chosen_peers(benchmark: Benchmark, options: argparse.Namespace) -> list[Peer]:
     """
-    The peers of a benchmark.
+    Return the peers of a benchmark.
 
     :param benchmark: the benchmark.
     :param options: the command line's.
@@ -41,7 +41,7 @@ def attempt(
     peer: Peer, benchmark: Benchmark, measurement: Measurement, generator: Generator, options: argparse.Namespace
 ) -> Outcome:
     """
-    Measures one thing of one peer.
+    Run one measurement of one peer.
 
     :param peer: the peer.
     :param benchmark: the benchmark that it belongs to.
@@ -64,7 +64,7 @@ def measure(
     name: str, peers: Sequence[Peer], generator: Generator, options: argparse.Namespace
 ) -> dict[str, list[Outcome]]:
     """
-    Runs all rounds of a benchmark.
+    Run all rounds of a benchmark.
 
     :param name: its name.
     :param peers: who is measured.
@@ -87,7 +87,7 @@ def measure(
 
 def report(benchmark: str, rounds: dict[str, list[Outcome]], options: argparse.Namespace) -> None:
     """
-    Prints a benchmark's table, its remarks and its faults.
+    Print a benchmark's table, remarks and faults.
 
     :param benchmark: its name.
     :param rounds: what each peer yielded.
@@ -106,7 +106,7 @@ def report(benchmark: str, rounds: dict[str, list[Outcome]], options: argparse.N
 
 def main(words: Sequence[str] | None = None) -> int:
     """
-    Runs what the command line asks for.
+    Run the benchmarks of the command line.
 
     :param words: the command line, or None for the program's own.
     :returns: the exit status: 1 when a subject was at fault, 2 when nothing could be run. The faults of its
@@ -123,15 +123,15 @@ def main(words: Sequence[str] | None = None) -> int:
         peers = {name: chosen_peers(BENCHMARKS[name], options) for name in chosen}
     except KeyError as missing:
         parser.error(f"no such peer: {missing}")
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     options.cache_folder = options.cache_folder.resolve()
     try:
         generator = Generator(build(options.cache_folder), options.load_core)
         for peer in {peer.name: peer for group in peers.values() for peer in group}.values():
             install(peer, options.cache_folder)
             with start(peer, options.server_core, options.cache_folder):
-                pass  # it does start: said now rather than in every round
+                pass  # check that it starts, once instead of in every round
     except (OSError, subprocess.CalledProcessError, ServerFailed) as failure:
         print(failure, file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Measures many streams under few descriptors: their speed, their memory, and what a kill leaves of them."""
+"""Benchmark of many streams with few descriptors: speed, memory, and data after a kill."""
 
 import tempfile
 from pathlib import Path
@@ -9,31 +9,31 @@ from benchmarks.generator import Generator, GeneratorFailed, Option, tally
 from benchmarks.servers import Server, ServerFailed
 from benchmarks.speed import BASE, Load
 
-#: The descriptors that the server may have: what a login shell usually gives.
+#: The server's limit of descriptors: the usual one of a login shell.
 OPEN_FILES = 1024
 
-#: Seconds for anything that is done once for each stream.
+#: The timeout of a phase that does something once for each stream, in seconds.
 PATIENCE = 900
 
 PATH = f"{BASE}/scale/{{n}}"
 
 
-def steps(most: int) -> list[int]:
+def steps(max_streams: int) -> list[int]:
     """
-    The numbers of streams to measure.
+    Return the numbers of streams to measure.
 
-    :param most: the largest.
-    :returns: a hundred, ten times as many as before while that is less than the most, and the most.
+    :param max_streams: the largest.
+    :returns: 100, then ten times the number before while that is below ``max_streams``, and ``max_streams``.
     """
     numbers = [100]
-    while numbers[-1] * 10 < most:
+    while numbers[-1] * 10 < max_streams:
         numbers.append(numbers[-1] * 10)
-    return [*(number for number in numbers if number < most), most]
+    return [*(number for number in numbers if number < max_streams), max_streams]
 
 
 def compare(appended: list[list[tuple[int, int]]], found: list[tuple[int, int]]) -> list[str]:
     """
-    Compares what streams have with what was acknowledged. An append that was not may be there all the same.
+    Compare streams with the acknowledged appends. An append that was not acknowledged may exist.
 
     :param appended: the tallies of all that was appended.
     :param found: the tally of what was read afterwards.
@@ -51,7 +51,7 @@ def compare(appended: list[list[tuple[int, int]]], found: list[tuple[int, int]])
 
 def scale(server: Server, generator: Generator, load: Load, count: int) -> Outcome:
     """
-    So many streams: each created, then appended to once; then reads of all in turn, then appends.
+    Measure so many streams: create each, append once to each, read all in turn, append again.
 
     Then a server that keeps its data is killed and started again, and each stream is compared with what was
     acknowledged.
@@ -75,7 +75,7 @@ def scale(server: Server, generator: Generator, load: Load, count: int) -> Outco
 
 
 def _scale(server: Server, generator: Generator, load: Load, count: int, folder: Path, outcome: Outcome) -> None:
-    """Measures into the outcome, so that a failure leaves what was measured before it."""
+    """Run the measurement and add to the outcome, so that a failure keeps earlier figures."""
     first, later, after = (folder / name for name in ("first", "later", "after"))
     many: dict[str, Option] = {"streams": count, "type": CONTENT_TYPE}
     each_once = (load.connections, load.size)

@@ -1,4 +1,4 @@
-"""Measures appends over TLS, by h2load, which does the same without it."""
+"""Benchmark of appends over TLS and without it, with h2load."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ _STATUSES = re.compile(r"status codes: ([0-9]+) 2xx, ([0-9]+) 3xx, ([0-9]+) 4xx,
 
 def secure(server: Server, generator: Generator, load: Load) -> Outcome:
     """
-    Appends of one small body each on kept connections, over HTTP/1.1; where there is TLS, over HTTP/2 as well.
+    Measure appends of one small body each on kept connections, over HTTP/1.1 and, with TLS, HTTP/2.
 
     :param server: the server.
     :param generator: whose core h2load has.

@@ -1,4 +1,4 @@
-"""A peer as it runs: started on one core, awaited, weighed, stopped, killed, and started again on its data."""
+"""A peer's process on one core: start, wait, memory, stop, kill and restart."""
 
 import contextlib
 import http.client
@@ -21,7 +21,7 @@ from tests.support.authority import authority
 
 
 class ServerFailed(Exception):
-    """A server did not start, or died; the message holds the end of its log."""
+    """A server did not start, or died; the message has the end of its log."""
 
 
 def _free_port() -> int:
@@ -32,7 +32,7 @@ def _free_port() -> int:
 
 class Server:
     """
-    A server that runs: the group of processes that its command started.
+    A running server: the process group that its command started.
 
     :param peer: which one.
     :param core: the core for all of its threads.
@@ -64,7 +64,7 @@ class Server:
             raise ServerFailed(f"{peer.name}: there is no {self._command[0]}")
         if peer.secure:
             authority().issue().write(work, "server")
-        if open_files is not None:  # the hard limit too: some servers raise the soft one to it
+        if open_files is not None:  # the hard limit too, since some servers raise the soft one to it
             self._command = ["sh", "-c", f'ulimit -n {open_files} && exec "$@"', "sh", *self._command]
         self._launch()
 
@@ -82,17 +82,17 @@ class Server:
 
     @property
     def alive(self) -> bool:
-        """Whether the process started still runs."""
+        """True if the started process still runs."""
         return self._leader.poll() is None
 
     @property
     def state(self) -> str:
-        """How it is, in words."""
+        """Whether it runs, or how it ended, in words."""
         return "alive" if self.alive else f"dead:\n{self.complaint()}"
 
     def complaint(self) -> str:
         """
-        The end of what it printed.
+        Return the end of its output.
 
         :returns: up to ten lines.
         """
@@ -100,7 +100,7 @@ class Server:
 
     def connection(self, timeout: float) -> http.client.HTTPConnection:
         """
-        A connection to ask it on.
+        Open a connection to it for the length of a block.
 
         :param timeout: the seconds that anything may take.
         """
@@ -111,7 +111,7 @@ class Server:
 
     def answers(self, path: str) -> bool:
         """
-        Whether it answers a GET, with any status below 500.
+        Return whether it answers a GET with a status below 500.
 
         :param path: the path.
         """
@@ -126,7 +126,7 @@ class Server:
 
     def await_ready(self, seconds: float = 30) -> None:
         """
-        Waits until it says that it is ready.
+        Wait until it reports that it is ready.
 
         :param seconds: for how long at most.
         :raises ServerFailed: it ended, or never was.
@@ -140,7 +140,7 @@ class Server:
 
     def restart(self, seconds: float = 600) -> float:
         """
-        Starts it again where it was, after :meth:`stop` or :meth:`kill`, and waits until it says that it is ready.
+        Restart it on its data after :meth:`stop` or :meth:`kill`, and wait until it is ready.
 
         :param seconds: for how long at most.
         :returns: the seconds that it took.
@@ -152,11 +152,11 @@ class Server:
         return time.monotonic() - started
 
     def _members(self) -> Iterator[tuple[Path, list[str]]]:
-        """The processes of its group: their folders in /proc, and their stat from the third field on."""
+        """Return the processes of its group: their folders in /proc, and their stat from the third field on."""
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
-            with contextlib.suppress(OSError):  # it has ended meanwhile
+            with contextlib.suppress(OSError):  # the process has ended meanwhile
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 if int(fields[2]) == self._leader.pid:
                     yield entry, fields
@@ -172,7 +172,7 @@ class Server:
 
     def resident(self) -> int:
         """
-        The memory of its processes that is resident now.
+        Return the resident memory of its processes.
 
         :returns: bytes.
         """
@@ -180,21 +180,21 @@ class Server:
 
     def peak(self) -> int:
         """
-        The most that was resident, of each process, since it started or since :meth:`forget_peak`.
+        Return the sum of its processes' peaks of resident memory since the start or :meth:`forget_peak`.
 
         :returns: bytes; 0 when it has died.
         """
         return self._memory("VmHWM")
 
     def forget_peak(self) -> None:
-        """Makes what is resident now the peak so far."""
+        """Reset the peak to the present resident memory."""
         for entry, _ in self._members():
             with contextlib.suppress(OSError):
                 (entry / "clear_refs").write_text("5")
 
     def processor_seconds(self) -> float:
         """
-        The processor time that its processes have used, user and system.
+        Return the user and system time of its processes.
 
         :returns: seconds, to a hundredth.
         """
@@ -203,7 +203,7 @@ class Server:
 
     def settled(self, seconds: float = 15) -> int:
         """
-        Waits until its resident memory stands still, as far as it does.
+        Wait until its resident memory is stable, or until the timeout.
 
         :param seconds: for how long at most.
         :returns: bytes.
@@ -218,7 +218,7 @@ class Server:
         return before
 
     def _signal(self, kind: signal.Signals, seconds: float) -> bool:
-        """Sends its processes a signal; tells whether the one started has ended within so many seconds."""
+        """Send its processes a signal; return whether the started one ended within so many seconds."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._leader.pid, kind)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -227,7 +227,7 @@ class Server:
 
     def stop(self, patience: float = 5) -> None:
         """
-        Ends it: politely, and after some seconds not.
+        Stop it with SIGTERM; kill it after some seconds.
 
         :param patience: how many.
         """
@@ -235,14 +235,14 @@ class Server:
             self.kill()
 
     def kill(self) -> None:
-        """Ends it as a crash does: it can't say a last word, nor write one."""
+        """Kill it, as a crash would."""
         self._signal(signal.SIGKILL, 30)
 
 
 @contextlib.contextmanager
 def start(peer: Peer, core: int, folder: Path, open_files: int | None = None) -> Iterator[Server]:
     """
-    Runs a server for the length of a block. Its data folder is a temporary one.
+    Run a server with a temporary data folder for the length of a block.
 
     :param peer: which one; what it needs is installed.
     :param core: the core for all of its threads.
@@ -262,7 +262,7 @@ def start(peer: Peer, core: int, folder: Path, open_files: int | None = None) ->
 
 class PeakWatch:
     """
-    Follows a server's peak, so that it is known even when the server dies of it.
+    A thread that samples a server's peak memory, so that it is known even if the server dies.
 
     :param server: the server.
     """
@@ -288,7 +288,7 @@ class PeakWatch:
 
     def peak(self) -> int:
         """
-        The most seen so far.
+        Return the highest sample so far.
 
         :returns: bytes.
         """

@@ -1,4 +1,4 @@
-"""Measures speed: appends, reads, the latency of tails, and fan-out."""
+"""Benchmarks of speed: appends, reads, latency of tails, and fan-out."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ BASE = "/v1/stream/bench"
 @dataclass(frozen=True)
 class Load:
     """
-    How much load is made.
+    The parameters of the load.
 
     :param seconds: the length of a run.
     :param warmup: the length of a run before it that does not count, for what compiles itself.
@@ -38,7 +38,7 @@ class Load:
 
 def warm_up(server: Server, generator: Generator, load: Load) -> None:
     """
-    Makes a server append, and serve tails, for a while.
+    Warm a server up with appends and tails.
 
     :param server: the server.
     :param generator: the generator.
@@ -54,7 +54,7 @@ def closed_loop(
     server: Server, generator: Generator, load: Load, command: str, *numbers: float, figure: str = ""
 ) -> Outcome:
     """
-    Runs ``append`` or ``read`` twice on streams of their own, and keeps the second run.
+    Run ``append`` or ``read`` twice on separate streams, and return the result of the second run.
 
     :param server: the server.
     :param generator: the generator.
@@ -96,7 +96,7 @@ def closed_loop(
 
 def appends(server: Server, generator: Generator, load: Load) -> Outcome:
     """
-    Appends of one small message each, spread over some streams.
+    Measure appends of one small message each, spread over some streams.
 
     :param server: the server.
     :param generator: the generator.
@@ -108,7 +108,7 @@ def appends(server: Server, generator: Generator, load: Load) -> Outcome:
 
 def reads(server: Server, generator: Generator, load: Load) -> Outcome:
     """
-    Catch-up reads of streams that hold one small message each.
+    Measure catch-up reads of streams with one small message each.
 
     :param server: the server.
     :param generator: the generator.
@@ -120,7 +120,7 @@ def reads(server: Server, generator: Generator, load: Load) -> Outcome:
 
 def tails(server: Server, generator: Generator, load: Load) -> Outcome:
     """
-    The time from just before an append is sent to its arrival at SSE tails, at a steady rate.
+    Measure the time from sending an append to its arrival at SSE tails, at a steady rate.
 
     :param server: the server.
     :param generator: the generator.
@@ -146,7 +146,7 @@ def tails(server: Server, generator: Generator, load: Load) -> Outcome:
 
 def fanout(server: Server, generator: Generator, load: Load) -> Outcome:
     """
-    One writer as fast as it goes, and SSE tails: events delivered per second, until the last has come.
+    Measure events per second at SSE tails with one writer at full speed.
 
     :param server: the server.
     :param generator: the generator.

@@ -1,4 +1,4 @@
-"""Measures what the removal of many expired streams does to the appends to others."""
+"""Benchmark of appends while many expired streams are removed."""
 
 import time
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Mortals:
 
 def sweep(server: Server, generator: Generator, load: Load, mortals: Mortals) -> Outcome:
     """
-    Steady appends to some streams; beside them others are created, expire and are removed.
+    Measure steady appends to some streams while others are created, expire and are removed.
 
     :param server: a server just started.
     :param generator: the generator.

@@ -1,4 +1,4 @@
-"""A storage with a log on a disk in memory, whose workers do at once what they are asked for."""
+"""A file storage on a disk in memory, with workers that run each job at once."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ T = TypeVar("T")
 
 
 class WorkerAtOnce:
-    """No thread, and no waiting."""
+    """A worker that runs each job in the caller's thread."""
 
     def do(self, work: Callable[[], T]) -> Deferred[T]:
         return execute(work)
 
     def close(self) -> None:
-        """There is nothing to wait for."""
+        """Do nothing: no job is pending."""
 
 
 def file_storage_at_once(clock: Clock) -> FileStorage:
-    """Make one."""
+    """Create such a storage."""
     settings = FileSettings(segment_sizes=(1 << 20,))
     return FileStorage(
         "/streams", clock, settings=settings, disk=SimulatedDisk(1), workers=lambda name, hands: WorkerAtOnce()

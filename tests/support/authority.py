@@ -1,4 +1,4 @@
-"""Certificates of all kinds, made on the spot: authorities, servers, clients, and some that are good for nothing."""
+"""Certificates made for tests: authorities, servers, clients, and invalid ones."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Issued:
         return self.certificate.public_bytes(Encoding.PEM)
 
     def key_pem(self, form: PrivateFormat = PrivateFormat.PKCS8, encryption: Any = None) -> bytes:
-        """Write the key; SEC 1 and PKCS 1 are the traditional form."""
+        """Return the key as PEM, in PKCS 8 or in the traditional form (SEC 1 and PKCS 1)."""
         written: bytes = self.key.private_bytes(Encoding.PEM, form, encryption or NoEncryption())
         return written
 
     def write(self, folder: Path, name: str) -> tuple[str, str]:
-        """Write both into a folder, and say where: the certificate, and the key, which only its owner may read."""
+        """Write both into a folder and return the paths of the certificate and the key, which has mode 0600."""
         certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
         certificate.write_bytes(self.certificate_pem)
         key.touch(0o600)
@@ -46,7 +46,7 @@ class Issued:
 
 
 class Authority(Issued):
-    """Somebody who issues certificates."""
+    """A certificate authority."""
 
     def __init__(self, name: str = "Authority") -> None:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -60,24 +60,24 @@ class Authority(Issued):
         ends: timedelta = DAY,
         key: Any = None,
     ) -> Issued:
-        """Issue a certificate, for a server on the loopback interface unless told otherwise."""
+        """Issue a certificate, by default for a server on the loopback interface."""
         key = key or ec.generate_private_key(ec.SECP256R1())
         return Issued(_certificate(name, key, self, purposes, begins=begins, ends=ends), key)
 
     def intermediate(self, name: str = "Intermediate") -> Authority:
-        """Issue an authority's."""
+        """Issue the certificate of an intermediate authority."""
         made = Authority.__new__(Authority)
         made.key = ec.generate_private_key(ec.SECP256R1())
         made.certificate = _certificate(name, made.key, self, None, is_authority=True)
         return made
 
     def client(self, name: str = "client", **how: Any) -> Issued:
-        """Issue a client's."""
+        """Issue a client certificate."""
         return self.issue(name, (CLIENT_AUTH,), **how)
 
 
 def self_signed(name: str = "nobody", purposes: tuple[x509.ObjectIdentifier, ...] = (CLIENT_AUTH,)) -> Issued:
-    """Make a certificate that only its owner vouches for."""
+    """Create a self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     return Issued(_certificate(name, key, None, purposes), key)
 
@@ -121,5 +121,5 @@ def _certificate(
 
 @cache
 def authority() -> Authority:
-    """Make one authority for all tests."""
+    """Return the authority that all tests share."""
     return Authority()

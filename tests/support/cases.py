@@ -1,4 +1,4 @@
-"""What the tests of the web have in common."""
+"""Base test cases and requests for the tests of the web."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ TEXT = {"Content-Type": "text/plain"}
 
 
 def get(name: str, query: str = "", headers: Mapping[str, str] | None = None, version: str = "1.1") -> bytes:
-    """Write a request to read a stream."""
+    """Return a request to read a stream."""
     return request("GET", BASE + name + query, headers, version=version)
 
 
 def post(name: str, body: bytes, headers: Mapping[str, str] | None = None, version: str = "1.1") -> bytes:
-    """Write a request to append some text."""
+    """Return a request to append text."""
     return request("POST", BASE + name, TEXT | dict(headers or {}), body, version)
 
 
 class ChannelTestCase(SynchronousTestCase):
-    """A server whose only front is the daemon's own."""
+    """A test case with the daemon's HTTP/1.1 front."""
 
     settings = Settings()
     front_type = ChannelFront
@@ -40,7 +40,7 @@ class ChannelTestCase(SynchronousTestCase):
         return bytes(self.front.ask("GET", BASE + name).body)
 
     def assert_ends_politely(self, peer: Peer) -> None:
-        """The server shuts its half, reads on for a moment, and closes."""
+        """Assert that the server shuts its sending side, reads for a moment, and closes."""
         self.assertTrue(peer.ended)
         self.front.pass_time(5)
         self.assertTrue(peer.closed)
@@ -48,7 +48,7 @@ class ChannelTestCase(SynchronousTestCase):
 
 
 class FrontTestCase(SynchronousTestCase):
-    """A server with a front, and a storage that answers at once, or later."""
+    """A test case with a front, and a storage that answers at once or later."""
 
     settings = Settings()
     front_type: type[Front] = ChannelFront
@@ -67,12 +67,12 @@ _HTTP2 = (("OverHttp2", Http2Front, False), ("OverHttp2Late", Http2Front, True))
 
 
 def each_way(case: _Case) -> _Case:
-    """Run a test case on both fronts and over HTTP/2, on a storage that answers at once and one that answers later."""
+    """Run a test case on each front and over HTTP/2, each with a storage that answers at once and later."""
     return _varied(case, (*_HTTP1, *_HTTP2))
 
 
 def each_way_in_turn(case: _Case) -> _Case:
-    """Run a test case where the answers on one connection come one after the other."""
+    """Run a test case on the fronts whose connections answer one request after the other."""
     return _varied(case, _HTTP1)
 
 

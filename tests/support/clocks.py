@@ -1,4 +1,4 @@
-"""Clocks whose wall clock can be set while intervals go on."""
+"""A clock whose wall clock can be set without affecting intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from durable_streams.server.clocks import IClock
 @implementer(IClock)
 class SteppedClock(Clock):
     """
-    A Clock with a wall clock apart.
+    A Clock with a separate wall clock.
 
     :ivar offset: how many seconds the wall clock is ahead.
     """
@@ -22,5 +22,5 @@ class SteppedClock(Clock):
         return self.seconds() + self.offset
 
     def step(self, seconds: float) -> None:
-        """Set the wall clock forward, or back."""
+        """Set the wall clock forward or back by so many seconds."""
         self.offset += seconds

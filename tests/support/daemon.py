@@ -1,4 +1,4 @@
-"""The daemon as a process of its own."""
+"""The daemon as a separate process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Self
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-#: How long, in seconds, a daemon may take to come up, and an exchange with it to end.
+#: The timeout of the daemon's start and of each exchange with it, in seconds.
 PATIENCE = 20.0
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "durable-streams")
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 
 def environment(port: int, **settings: object) -> dict[str, str]:
-    """The environment of a daemon: ``limits__max_streams=3`` sets DS_LIMITS__MAX_STREAMS."""
+    """Return the environment of a daemon: ``limits__max_streams=3`` sets DS_LIMITS__MAX_STREAMS."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DS_") and name != "RUST_LOG"}
     chosen = {f"DS_{name.upper()}": str(value) for name, value in settings.items()}
     return inherited | {"PYTHONPATH": str(CHECKOUT), "DS_SERVER__BIND_ADDRESS": f"127.0.0.1:{port}"} | chosen
@@ -77,30 +77,30 @@ class Daemon:
         self.close()
 
     def close(self) -> None:
-        """End it, however it is."""
+        """Kill it if it runs, and remove its files."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
         self._folder.cleanup()
 
     def log(self) -> str:
-        """What it has logged."""
+        """Return its log."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal, and say the exit status."""
+        """Send a signal and return the exit status."""
         self.process.send_signal(number)
         return self.process.wait(40)
 
     def resident_bytes(self) -> int:
-        """How much of it is in memory."""
+        """Return its resident memory in bytes."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS"):
                 return int(line.split()[1]) * 1024
         raise AssertionError("no VmRSS")
 
     def connection(self) -> http.client.HTTPConnection:
-        """Make a connection to ask on, again and again."""
+        """Return a connection for several requests."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
     def request(
@@ -116,17 +116,17 @@ class Daemon:
             connection.close()
 
     def create(self, name: str, content_type: str = "text/plain", body: bytes | None = None) -> None:
-        """Make a stream."""
+        """Create a stream."""
         status, _, answer = self.request("PUT", f"/v1/stream/{name}", body, content_type=content_type)
         assert status == 201, answer
 
     def append(self, name: str, data: bytes, content_type: str = "text/plain") -> None:
-        """Append to it."""
+        """Append to a stream."""
         status, _, answer = self.request("POST", f"/v1/stream/{name}", data, content_type=content_type)
         assert status == 204, answer
 
     def dial(self, receive_buffer: int | None = None) -> socket.socket:
-        """Open a connection and leave it to the test."""
+        """Return a raw connection."""
         connection = socket.socket()
         connection.settimeout(PATIENCE)
         if receive_buffer is not None:
@@ -142,7 +142,7 @@ class Daemon:
 
 
 def read_until(connection: socket.socket, mark: bytes, already: bytes = b"") -> bytes:
-    """Read until something has come; an end before it is a failure."""
+    """Read until some bytes have arrived; fail if the connection ends before."""
     received = already
     while mark not in received:
         data = connection.recv(65536)
@@ -152,7 +152,7 @@ def read_until(connection: socket.socket, mark: bytes, already: bytes = b"") -> 
 
 
 def read_to_end(connection: socket.socket) -> bytes:
-    """Read until the other side hangs up."""
+    """Read until the connection ends."""
     received = b""
     while data := connection.recv(65536):
         received += data

@@ -1,4 +1,4 @@
-"""Being out of file descriptors, for real."""
+"""Exhaustion of the process's file descriptors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_more_descriptors() -> Iterator[None]:
-    """Let the process open nothing any more: every call that needs a descriptor fails with EMFILE."""
+    """Exhaust the file descriptors: every call that needs one fails with EMFILE."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # The lowest that is free: the next one would be this, or one above.
+    # The lowest free descriptor: the next one opened would be this one or a higher one.
     lowest = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     os.close(lowest)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))

@@ -1,4 +1,4 @@
-"""What is logged, to be looked at."""
+"""Log events recorded for assertions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import cast
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-#: What the access log calls itself.
+#: The namespace of the access log.
 ACCESS = "durable_streams.server.access"
 
 
 class Events:
     """
-    All that is logged while a test runs.
+    The events that are logged while a test runs.
 
     :ivar all: the events.
     """
@@ -26,15 +26,15 @@ class Events:
 
     @property
     def access(self) -> list[LogEvent]:
-        """Those of the access log."""
+        """The events of the access log."""
         return [event for event in self.all if event.get("log_namespace") == ACCESS]
 
     @property
     def lines(self) -> list[str]:
-        """The lines of the access log, but for how long it took."""
+        """The lines of the access log, without durations and clients."""
         return [formatEvent(event).partition(" in ")[0] for event in self.access]
 
 
 def fields(event: LogEvent) -> dict[str, object]:
-    """Take what a program sees of an event besides its message."""
+    """Return the fields of an event without its message."""
     return {key: value for key, value in event.items() if "." in key}

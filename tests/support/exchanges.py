@@ -1,4 +1,4 @@
-"""HTTP by hand, for clients that send several requests before they read an answer, and whose server dies meanwhile."""
+"""A pipelining HTTP/1.1 client for servers that are killed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .daemon import PATIENCE
 
 
 class Gone(Exception):
-    """The server is not there any more, or not yet."""
+    """The server does not accept the connection, or has closed it."""
 
 
 class Reply(Struct, frozen=True):
-    """A whole answer. Names of headers are in lower case."""
+    """A complete answer. Names of headers are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -24,17 +24,17 @@ class Reply(Struct, frozen=True):
 
     @property
     def position(self) -> int:
-        """The tail that it tells of."""
+        """The position of Stream-Next-Offset."""
         return int(self.headers["stream-next-offset"].partition("_")[2])
 
     @property
     def closed(self) -> bool:
-        """Whether it says that the stream is closed."""
+        """Whether it has Stream-Closed."""
         return self.headers.get("stream-closed") == "true"
 
 
 class Exchanges:
-    """A connection."""
+    """A connection with pipelined requests."""
 
     def __init__(self, port: int, patience: float = PATIENCE) -> None:
         try:
@@ -53,7 +53,7 @@ class Exchanges:
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
     def send(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
@@ -95,7 +95,7 @@ class Exchanges:
 
     def receive_all(self) -> bytes:
         """
-        Read all that comes, as it comes, until the server hangs up.
+        Yield the data of the answer as it arrives, until the connection ends.
 
         :raises Gone: it does not do so properly.
         """

@@ -1,4 +1,4 @@
-"""Both fronts of the server, without a network and without waiting: a clock, and clients that are buffers."""
+"""The server's fronts without sockets: on a Clock, with clients that are buffers."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from .replies import Event, Reply, ReplyReader, read_events
 from .stopwatch import Stopwatch
 from .wire import ENDLESS, Network, Socket
 
-#: When every test begins, in seconds since 1970: 2027-01-15T08:00:00Z.
+#: The time at which every test begins, in seconds since 1970: 2027-01-15T08:00:00Z.
 START_TIME = 1_800_000_000.0
 
-#: Where streams are.
+#: The base path of streams.
 BASE = "/v1/stream/"
 
 Headers = Mapping[str, str | bytes]
@@ -46,7 +46,7 @@ Headers = Mapping[str, str | bytes]
 def request(
     method: str, target: str | bytes, headers: Headers | None = None, body: bytes = b"", version: str = "1.1"
 ) -> bytes:
-    """Write a request; Host and Content-Length are added where they are missing."""
+    """Return a request; add Host and Content-Length if they are missing."""
     fields = {"Host": b"streams.example"} | {name: _bytes(value) for name, value in (headers or {}).items()}
     lower = {name.lower() for name in fields}
     if (body or method in ("POST", "PUT")) and not lower & {"content-length", "transfer-encoding"}:
@@ -61,14 +61,14 @@ def _bytes(value: str | bytes) -> bytes:
 
 
 def chunked(pieces: Iterable[bytes], extension: bytes = b"", trailers: bytes = b"") -> bytes:
-    """Write a body in chunks."""
+    """Return a body in chunked encoding."""
     written = b"".join(b"%x%b\r\n%b\r\n" % (len(piece), extension, piece) for piece in pieces)
     return written + b"0\r\n" + trailers + b"\r\n"
 
 
 class Peer:
     """
-    One client.
+    A client's connection.
 
     :ivar received: all that it took so far.
     """
@@ -84,7 +84,7 @@ class Peer:
 
     def send(self, data: bytes, *methods: str) -> None:
         """
-        Send, and let the server do what it does at once.
+        Send bytes and let the server process them.
 
         :param methods: of the requests that end in ``data``, where one is not a GET.
         """
@@ -96,19 +96,19 @@ class Peer:
         self._look()
 
     def send_unseen(self, data: bytes) -> None:
-        """Send, and let the server do one thing after it: what is readable first, then what is writable."""
+        """Send bytes and let the server handle one event: first a readable, then a writable descriptor."""
         self._socket.inbound += self._seal(data)
         self._network.turn()
 
     def break_off(self) -> None:
-        """Break the connection so that the server learns of it when it sends."""
+        """Break the connection so that the server notices when it sends."""
         self._socket.ended = True
 
     def send_request(self, method: str, target: str, headers: Headers | None = None, body: bytes = b"") -> None:
         self.send(request(method, target, headers, body), method)
 
     def send_bit_by_bit(self, data: bytes, sizes: Iterable[int]) -> None:
-        """Send in packets of these sizes, the last of them whatever is left."""
+        """Send in packets of these sizes, and the rest in a last one."""
         place = 0
         for size in sizes:
             if place < len(data):
@@ -118,7 +118,7 @@ class Peer:
             self.send(data[place:])
 
     def send_no_more(self) -> None:
-        """Shut the sending half."""
+        """Shut down the sending side."""
         self._socket.inbound_ended = True
         self._network.settle()
         self._look()
@@ -134,14 +134,14 @@ class Peer:
             self._network.settle()
 
     def reset(self) -> None:
-        """Reset the connection."""
+        """Reset the connection (RST)."""
         self._transport.connectionLost(Failure(ConnectionResetError()))
         self._network.settle()
 
     # How it reads
 
     def take(self, size: int = ENDLESS) -> bytes:
-        """Take some of what lies there, which makes room for more."""
+        """Read some of the buffered bytes, which makes room for more."""
         self._look(size)
         before = len(self.received)
         self._network.settle()
@@ -150,28 +150,28 @@ class Peer:
         return bytes(self.received[before:])
 
     def take_all(self, at_a_time: int = 65_536) -> None:
-        """Take all that there is, a piece at a time."""
+        """Read all buffered bytes, one piece at a time."""
         while self._socket.outbound:
             self._look(at_a_time)
             self._network.settle()
 
     def take_piece(self, size: int) -> None:
-        """Take a piece, and let the server react to the room."""
+        """Read one piece and let the server send more."""
         self._look(size)
         self._network.settle()
 
     def limit(self, room: int) -> None:
-        """From now on, let no more than this lie there."""
+        """Set the size of the receive buffer."""
         self._socket.room = room
 
     def read_freely(self) -> None:
-        """From now on, take everything at once."""
+        """Read everything as it arrives from now on."""
         self._socket.room = ENDLESS
         self._network.settle()
         self._look()
 
     def look(self) -> None:
-        """Take what came meanwhile."""
+        """Parse the bytes that arrived meanwhile."""
         if self._socket.room == ENDLESS:
             self._look()
 
@@ -199,27 +199,27 @@ class Peer:
 
     @property
     def waiting_bytes(self) -> int:
-        """How much lies there, not taken yet."""
+        """The number of bytes in the receive buffer."""
         return len(self._socket.outbound)
 
     @property
     def unread_by_server(self) -> int:
-        """How much the server has not read of what was sent."""
+        """The number of sent bytes that the server has not read."""
         return len(self._socket.inbound)
 
     @property
     def ended(self) -> bool:
-        """Whether the server has sent its last byte, and it was taken."""
+        """Whether the server has ended the connection and all its bytes were read."""
         return self._socket.ended and not self._socket.outbound
 
     @property
     def closed(self) -> bool:
-        """Whether the server let go of the connection altogether."""
+        """Whether the server has closed the connection."""
         return self._socket.closed
 
     @property
     def aborted(self) -> bool:
-        """Whether the server hung up without an end."""
+        """Whether the server has aborted the connection."""
         return self._socket.reset
 
     @property
@@ -234,7 +234,7 @@ class Peer:
 
     @property
     def reply(self) -> Reply:
-        """The last answer, or what there is of it."""
+        """The last answer, possibly incomplete."""
         assert self.replies, bytes(self.received)
         return self.replies[-1]
 
@@ -245,18 +245,18 @@ class Peer:
 
     @property
     def events(self) -> list[Event]:
-        """The events of the last answer so far."""
+        """The SSE events of the last answer so far."""
         return read_events(bytes(self.reply.body))
 
     @property
     def transport(self) -> Server:
-        """The server's end."""
+        """The server's transport."""
         return self._transport
 
 
 class Front:
     """
-    A server, whose front a subclass chooses.
+    A server with the front of a subclass.
 
     :param late: whether its storage answers later.
     :param storage: another storage.
@@ -318,7 +318,7 @@ class Front:
 
     @property
     def factory(self) -> IProtocolFactory:
-        """What makes the front's protocols."""
+        """The factory of the front's protocols."""
         raise NotImplementedError
 
     def connect(self, room: int = ENDLESS, read_replies: bool = True) -> Peer:
@@ -335,7 +335,7 @@ class Front:
         return peer
 
     def ask(self, method: str, target: str, headers: Headers | None = None, body: bytes = b"") -> Reply:
-        """Put one request on a connection of its own, and have its one answer."""
+        """Send one request on a new connection and return its answer."""
         peer = self.connect()
         peer.send_request(method, target, headers, body)
         assert len(peer.replies) == 1, (method, target, bytes(peer.received))
@@ -344,20 +344,20 @@ class Front:
         return peer.reply
 
     def follow(self, target: str, headers: Headers | None = None, room: int = ENDLESS) -> Peer:
-        """Send a GET whose answer may take its time."""
+        """Send a GET for a live read on a new connection and return the peer."""
         peer = self.connect(room)
         peer.send_request("GET", target, headers)
         return peer
 
     def create(self, name: str, content_type: str = "text/plain", body: bytes = b"", **headers: str) -> str:
-        """Create a stream, and say its tail."""
+        """Create a stream and return its tail."""
         fields = {"Content-Type": content_type} | {key.replace("_", "-"): value for key, value in headers.items()}
         reply = self.ask("PUT", BASE + name, fields, body)
         assert reply.status == 201, bytes(reply.body)
         return reply.get("stream-next-offset") or ""
 
     def append(self, name: str, body: bytes, content_type: str = "text/plain", **headers: str) -> str:
-        """Append, and say the new tail."""
+        """Append and return the new tail."""
         fields = {"Content-Type": content_type} | {key.replace("_", "-"): value for key, value in headers.items()}
         reply = self.ask("POST", BASE + name, fields, body)
         assert reply.status in (200, 204), bytes(reply.body)
@@ -365,7 +365,7 @@ class Front:
         return reply.get("stream-next-offset") or ""
 
     def append_directly(self, name: str, body: bytes, media_type: str) -> None:
-        """Append past HTTP and its limits."""
+        """Append without HTTP and its limits."""
         self.streams.append(name, Append(media_type, body))
         self.network.settle()
         self.look()
@@ -381,7 +381,7 @@ class Front:
         self.look()
 
     def pass_time(self, seconds: float, step: float = 0.25) -> None:
-        """Let time pass, in steps in which everybody does what they have to."""
+        """Advance the clock in steps, and process all events after each."""
         end = self.clock.seconds() + seconds
         while self.clock.seconds() < end - 1e-6:
             self.clock.advance(min(step, end - self.clock.seconds()))
@@ -393,17 +393,17 @@ class Front:
         self.look()
 
     def look(self) -> None:
-        """Let every client take what there is."""
+        """Let every client parse what arrived."""
         for peer in self.peers:
             peer.look()
 
     def is_healthy(self) -> bool:
-        """Ask for the server's health on a fresh connection."""
+        """Return whether /healthz answers 200 on a new connection."""
         reply = self.ask("GET", "/healthz")
         return reply.status == 200 and bytes(reply.body) == b"ok" and reply.complete
 
     def stop(self) -> None:
-        """Let go of everything; nothing may be left that the clock would still call."""
+        """Stop the front, and assert that no delayed call is left."""
         for peer in list(self.peers):
             peer.leave()
         self.peers.clear()
@@ -450,7 +450,7 @@ class SiteFront(Front):
 def settings_with(
     connection: Mapping[str, int] | None = None, cors_origins: tuple[str, ...] | None = None, **limits: int
 ) -> Settings:
-    """Make settings: ``connection`` of the transport, the rest of the limits."""
+    """Return settings with these limits, and ``connection`` of the transport."""
     settings = Settings(
         limits=replace(LimitSettings(), **limits),
         transport=TransportSettings(connection=replace(ConnectionSettings(), **(connection or {}))),

@@ -1,4 +1,4 @@
-"""What is left in memory after it was used: reference cycles, and objects that no collection frees."""
+"""Detection of reference cycles and of objects that are never freed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-#: From how many bytes on a value must not wait for the collector.
+#: Values of at least this size, in bytes, must be freed without the garbage collector.
 LARGE = 16_384
 
 _HOLDERS = (BytesIO, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, Struct)
@@ -19,7 +19,7 @@ _HOLDERS = (BytesIO, bytes, bytearray, memoryview, list, tuple, dict, set, froze
 @contextmanager
 def garbage() -> Iterator[list[Any]]:
     """
-    Switch the collector off, and collect at the end.
+    Disable the collector for a block, and collect at its end.
 
     :returns: a list that is filled at the end: the objects that were left in reference cycles, and what these hold.
     """
@@ -38,8 +38,8 @@ def garbage() -> Iterator[list[Any]]:
         gc.enable()
 
 
-def large_values(found: list[Any], least: int = LARGE) -> list[int]:
-    """List the sizes of the bytes that objects hold, from ``least`` on."""
+def large_values(found: list[Any], min_size: int = LARGE) -> list[int]:
+    """List the sizes of the bytes that objects hold, from ``min_size`` on."""
     seen: dict[int, Any] = {}
     pending = list(found)
     while pending:
@@ -56,10 +56,10 @@ def large_values(found: list[Any], least: int = LARGE) -> list[int]:
             pending += [getattr(held, name) for name in held.__struct_fields__]
         elif not isinstance(held, (bytes, bytearray)):
             pending += [each for each in gc.get_referents(held) if isinstance(each, _HOLDERS)]
-    return sorted(len(held) for held in seen.values() if isinstance(held, (bytes, bytearray)) and len(held) >= least)
+    return sorted(len(held) for held in seen.values() if isinstance(held, (bytes, bytearray)) and len(held) >= min_size)
 
 
 def living(kind: type) -> int:
-    """Count the instances of a class, and of those derived from it, that no collection frees."""
+    """Count the instances of a class and its subclasses after a full collection."""
     gc.collect()
     return sum(isinstance(each, kind) for each in gc.get_objects())

@@ -1,4 +1,4 @@
-"""TLS handshakes without a network, by the client that Python has."""
+"""TLS handshakes without sockets, with the client of Python's ssl module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .wire import Network
 
 
 class Echo(Protocol):
-    """Says what it hears."""
+    """A protocol that echoes what it receives."""
 
     def dataReceived(self, data: bytes) -> None:
         assert self.transport is not None
@@ -25,7 +25,7 @@ class Echo(Protocol):
 
 class Client:
     """
-    A client on a connection of its own.
+    A client with its own connection.
 
     :ivar tls: Python's end of it.
     :ivar error: why there is no connection; None when there is one.
@@ -44,7 +44,7 @@ class Client:
         self.exchange(b"")
 
     def exchange(self, data: bytes) -> bytes:
-        """Say something, and have the answer."""
+        """Send bytes and return the answer."""
         if data and self.error is None:
             self.tls.write(data)
         return self._attempt(lambda: self.tls.read(65_536)) or b""
@@ -71,11 +71,11 @@ class Client:
 
     @property
     def shown(self) -> bytes:
-        """The server's certificate."""
+        """The certificate that the server sent."""
         return self.tls.getpeercert(True) or b""
 
     def leave(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if not self.transport.disconnected:
             self.transport.connectionLost(Failure(ConnectionResetError()))
 

@@ -1,4 +1,4 @@
-"""A storage that answers later, as one on a disk does, and that can be made to fail."""
+"""A storage in memory that answers later, as one on a disk does, and can be made to fail."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from durable_streams.server.storage.memory import MemoryStorage
 
 T = TypeVar("T")
 
-#: How long it takes for everything, in seconds.
+#: The delay of each answer, in seconds.
 DELAY = 0.001
 
 
 @implementer(IStorage)
 class LateStorage:
     """
-    Memory that takes its time.
+    A memory storage whose answers are delayed.
 
     What is read is read when it is asked for, and told later; what is written is written later. So between a read and
     its outcome there may be a commit.

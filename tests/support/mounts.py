@@ -1,4 +1,4 @@
-"""Small file systems of a test's own, where the machine lets it have them."""
+"""Small file systems for a test, where mounting is permitted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs of others that tests talk to, or through."""
+"""External programs that tests use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from typing import Final
 from unittest import SkipTest
 
-#: In which packages of Debian's they are.
+#: Program -> Debian package.
 PACKAGES: Final = {
     "caddy": "caddy",
     "curl": "curl",
@@ -21,7 +21,7 @@ PACKAGES: Final = {
 
 def program(name: str) -> str:
     """
-    Find a program.
+    Return the path of a program; skip the test if it is missing.
 
     :raises SkipTest: it is not installed here; where everything has to be (``CI`` is set), that is a failure.
     """

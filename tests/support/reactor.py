@@ -1,4 +1,4 @@
-"""A clock with the turns of a reactor."""
+"""A Clock that runs calls in turns, as a reactor does."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from twisted.internet.task import Clock
 
 
 class Reactor(Clock):
-    """A clock that goes round as a reactor does: what a call puts off until later is not done in the same turn."""
+    """A Clock with turns: a call that is scheduled during a turn runs in a later one."""
 
     def turn(self, seconds: float = 0) -> None:
-        """Let some time go by, and go round once."""
+        """Advance the time and run one turn."""
         self.rightNow += seconds
         for call in [call for call in self.calls if call.getTime() <= self.rightNow]:
             if call.active():

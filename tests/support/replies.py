@@ -1,4 +1,4 @@
-"""A strict reader of HTTP/1 answers: what a careful client would refuse, it refuses."""
+"""A strict parser of HTTP/1 answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BadReply(AssertionError):
 @dataclass
 class Reply:
     """
-    One answer, as far as it came.
+    One answer, possibly incomplete.
 
     :ivar framing: ``length``, ``chunked``, ``end`` (of the connection) or ``none``.
     :ivar complete: whether all of it came.
@@ -35,23 +35,23 @@ class Reply:
     complete: bool = False
 
     def get(self, name: str) -> str | None:
-        """Find the one value of a header."""
+        """Return the value of a header that occurs once."""
         values = [value for key, value in self.headers if key == name.lower()]
         if len(values) > 1:
             raise BadReply(f"{name} is there {len(values)} times")
         return values[0] if values else None
 
     def names(self) -> set[str]:
-        """List the headers' names, in lower case."""
+        """Return the headers' names in lower case."""
         return {name for name, _ in self.headers}
 
     def json(self) -> Any:
-        """Read the body as JSON."""
+        """Return the body parsed as JSON."""
         return json.loads(self.body)
 
     @property
     def code(self) -> str | None:
-        """The problem's code, if the answer is one."""
+        """The code of a problem document, or None."""
         if self.get("content-type") != "application/problem+json":
             return None
         code = self.json()["code"]
@@ -61,7 +61,7 @@ class Reply:
 
 class ReplyReader:
     """
-    Takes what a server sends, and makes of it answers.
+    A parser of the bytes that a server sends.
 
     :param strict: whether a body without a length needs a word about the end of the connection.
     :ivar replies: the final answers, the last of them perhaps incomplete.
@@ -78,12 +78,12 @@ class ReplyReader:
         self._ended = False
 
     def expect(self, method: str) -> None:
-        """A request of this method was sent."""
+        """Note that a request of this method was sent."""
         self._methods.append(method)
 
     def feed(self, data: bytes) -> None:
         """
-        Read on.
+        Parse more bytes.
 
         :raises BadReply: it makes no sense.
         """
@@ -95,7 +95,7 @@ class ReplyReader:
 
     def end(self) -> None:
         """
-        Hear that the server sends no more.
+        Note that the server has ended the connection.
 
         :raises BadReply: it ended in the middle of a head.
         """
@@ -201,7 +201,7 @@ class ReplyReader:
 
 def read_replies(data: bytes, *methods: str) -> list[Reply]:
     """
-    Read all that a server sent on a connection that it ended.
+    Parse all bytes of a connection that the server has ended.
 
     :param methods: of the requests; GET where there are none left.
     """
@@ -215,7 +215,7 @@ def read_replies(data: bytes, *methods: str) -> list[Reply]:
 
 @dataclass
 class Event:
-    """One Server-Sent Event, or a comment (of kind ``:``)."""
+    """A Server-Sent Event, or a comment (kind ``:``)."""
 
     kind: str
     data: str
@@ -230,7 +230,7 @@ class Event:
 
 def read_events(body: bytes) -> list[Event]:
     """
-    Read Server-Sent Events as the specification of EventSource tells to.
+    Parse Server-Sent Events by the specification of EventSource.
 
     :raises BadReply: a line is none that an event stream should have here, or the last event is cut.
     """

@@ -95,8 +95,8 @@ class Schedule:
         done, outcome = self.told.popleft()
         done.callback(outcome)
 
-    def run(self, most: int = 20_000) -> None:
-        """Go on until nothing happens any more."""
+    def run(self, max_calls: int = 20_000) -> None:
+        """Run turns until no job is left."""
         while self.turn():
-            most -= 1
-            assert most, "It never comes to rest."
+            max_calls -= 1
+            assert max_calls, "The workers never become idle."

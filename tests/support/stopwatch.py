@@ -1,11 +1,11 @@
-"""Time that passes only when it is spent."""
+"""A time source that a test advances."""
 
 from __future__ import annotations
 
 
 class Stopwatch:
     """
-    What measures slices of time in a test.
+    A time source for slices of the run queue in a test.
 
     :param step: how much is spent whenever it is looked at, in seconds.
     :ivar now: the time, in seconds.
@@ -20,5 +20,5 @@ class Stopwatch:
         return self.now
 
     def spend(self, seconds: float) -> None:
-        """Let time pass, as work does."""
+        """Advance the time, as work does."""
         self.now += seconds

@@ -1,4 +1,4 @@
-"""Connections without a network: Twisted's own TCP transport, on sockets that are made of two buffers."""
+"""Connections without a network: Twisted's TCP transport on sockets that are two buffers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from twisted.internet.posixbase import _DisconnectSelectableMixin
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Server
 
-#: How much a reader that keeps up never fills.
+#: The receive buffer's size of a fast reader, in bytes: never filled.
 ENDLESS = 1 << 60
 
 
 class Socket:
     """
-    What a transport takes for its socket.
+    A socket that consists of two buffers.
 
     :ivar inbound: sent by the client, not received yet.
     :ivar outbound: sent by the server, not taken by the client yet; of at most ``room`` bytes.
@@ -70,7 +70,7 @@ class Socket:
         return -1 if self.closed else self._number
 
     def setblocking(self, flag: bool) -> None:
-        """It never blocks."""
+        """Do nothing: the socket never blocks."""
 
     def getpeername(self) -> tuple[str, int]:
         return self._address, 50_000 + self._number % 10_000
@@ -81,7 +81,7 @@ class Socket:
 
 class Network(_DisconnectSelectableMixin):
     """
-    All connections of a test, on a clock: what a reactor does with descriptors that are ready.
+    The connections of a test, polled on a Clock as a reactor polls descriptors.
 
     It offers transports what they need of a reactor.
 
