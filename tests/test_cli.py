@@ -1,4 +1,4 @@
-"""The command line: what it says, where, and with which exit status."""
+"""Tests of the command ``durable-streams-server``: output, streams and exit status."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Case(SynchronousTestCase):
         return sleepers
 
     def settle(self) -> int:
-        """Let the reactor go round until nothing is left to do, and say how often it did."""
+        """Run turns of the reactor until nothing is due, and return how many."""
         turns = 0
         while self.clock.getDelayedCalls():
             self.clock.turn(GATHERING)

@@ -62,7 +62,7 @@ class Launch:
 
 
 def launch_of(front: str, python: Path, port: int, elsewhere: Path, storage: str = "memory") -> Launch:
-    """Tell how to start `front`, from the virtual environment that `python` belongs to.
+    """Return how to start `front` with the virtual environment of `python`.
 
     The daemon runs `elsewhere`, away from the checkout, so that what it serves with is what was installed.
     """

@@ -1,4 +1,4 @@
-"""HTTP/2 without a network: a client that is h2's own, over TLS."""
+"""HTTP/2 without sockets: a client on the h2 library, over TLS."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ class Http2Peer(TLSPeer):
         self.pass_on()
 
     def pass_on(self) -> None:
-        """Send what h2 has to say."""
+        """Send the bytes that h2 has queued."""
         while data := self.h2.data_to_send():
             self.send(data)
 
     def ask(
         self, method: str, target: str, headers: Headers | None = None, body: bytes = b"", is_all: bool = True
     ) -> int:
-        """Send a request, and say on which stream."""
+        """Send a request and return its stream id."""
         stream_id = self.begin(method, target, headers, not body and is_all)
         if body:
             self.upload(stream_id, body, is_all)
@@ -78,7 +78,7 @@ class Http2Peer(TLSPeer):
         return stream_id
 
     def begin(self, method: str, target: str, headers: Headers | None = None, is_all: bool = True) -> int:
-        """Write a head, and do not send it yet."""
+        """Queue a request's headers without sending them."""
         fields: list[tuple[Any, Any]] = [(":method", method), (":path", target), (":scheme", "https")]
         given = {name.lower(): value for name, value in (headers or {}).items()}
         fields.append((":authority", given.pop("host", "streams.example")))
@@ -89,7 +89,7 @@ class Http2Peer(TLSPeer):
         return stream_id
 
     def upload(self, stream_id: int, body: bytes, is_all: bool = True) -> None:
-        """Send a body as the server makes room for it, as far as it does."""
+        """Send as much of a body as the flow-control window allows."""
         place = 0
         while place < len(body) and stream_id not in self.resets and not self.goodbye:
             room = min(self.h2.local_flow_control_window(stream_id), self.h2.max_outbound_frame_size)

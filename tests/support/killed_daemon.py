@@ -1,4 +1,4 @@
-"""The daemon as a process that is killed: many of them, one after the other, on one data directory.
+"""Daemons that are killed, one after the other, on one data directory.
 
 They are forked from a process that has everything imported, and are the ``twistd`` command from then on.
 """
@@ -37,7 +37,7 @@ _MODULES = [__name__, tap.__name__]
 
 class Order(Struct, frozen=True):
     """
-    What kind of daemon it is to be.
+    The configuration of a daemon.
 
     :ivar settings: by their names in the environment, without the prefix.
     :ivar file: fields of :class:`.FileSettings` that are other than what the settings come to.
@@ -55,7 +55,7 @@ class Order(Struct, frozen=True):
 
 
 def serve(order: Order, log: str) -> None:
-    """Be a daemon. In a process of its own."""
+    """Run a daemon in this process, which was forked for it."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -125,7 +125,7 @@ class KilledDaemon:
         self.kill()
 
     def is_ready(self) -> bool:
-        """Wait until it serves, or has died before."""
+        """Wait until it serves or dies, and return whether it serves."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self.process.exitcode is None:
             try:
@@ -170,18 +170,18 @@ class KilledDaemon:
         return reply.body
 
     def kill(self) -> int:
-        """Kill it, if it is not dead yet, and say how it ended."""
+        """Kill it if it runs, and return how it ended."""
         self.process.kill()
         return self.wait()
 
     def terminate(self) -> int:
-        """Ask it to end, and say how it did."""
+        """Send SIGTERM, and return how it ended."""
         self.process.terminate()
         return self.wait()
 
     def wait(self, seconds: float = PATIENCE) -> int:
         """
-        Wait for its end, and say how it ended: an exit status, or minus a signal.
+        Wait for its end, and return its exit status, or minus a signal's number.
 
         :raises AssertionError: it does not end.
         """
@@ -194,13 +194,13 @@ class KilledDaemon:
         return status
 
     def log(self) -> str:
-        """What it has logged."""
+        """Return its log."""
         with self._log.open("rb") as file:
             file.seek(self._log_begin)
             return file.read().decode(errors="replace")
 
 
-#: How a process ends that was killed.
+#: The exit status of a killed process.
 KILLED = -signal.SIGKILL
 
 __all__ = ["KILL", "KILLED", "KilledDaemon", "Order", "Snare", "serve"]

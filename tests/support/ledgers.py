@@ -1,4 +1,4 @@
-"""What clients know of streams on a server that dies: what was answered, what was not, and what was seen.
+"""Records of what clients of a killed server know: acknowledged and unanswered appends, and reads.
 
 After a restart a ledger is compared with what the server has then. What was acknowledged must be there, whole, once and
 where it was said to be; what was not answered, whole or not at all.
@@ -17,7 +17,7 @@ _MARK = re.compile(rb'(?:<|\{"n":")(\d{8})')
 
 
 class Known(Enum):
-    """Whether something is so, as far as it was answered."""
+    """Whether a fact is known from an answer: yes, no or unknown."""
 
     NO = 0
     MAYBE = 1
@@ -49,13 +49,13 @@ class Sent:
 
 
 class Lost(AssertionError):
-    """The server broke its word."""
+    """Acknowledged data is missing or different."""
 
 
 @dataclass(eq=False)
 class Ledger:
     """
-    What is known of one stream.
+    The record of one stream.
 
     :ivar base: the bytes that it has from its source.
     :ivar seen: the longest content, in wire form, that a reader was given.
@@ -83,19 +83,19 @@ class Ledger:
         return self.content_type == "application/json"
 
     def content(self) -> bytes:
-        """All of it, where nothing is unknown."""
+        """The whole content, if nothing is unknown."""
         written = sorted(self.sent.values(), key=lambda each: each.end or 0)
         return self.base + b"".join(each.data for each in written if each.end is not None)
 
     @property
     def alive(self) -> bool:
-        """Whether its name is taken."""
+        """Whether the stream exists, as far as known."""
         if self.created is Known.NO:
             return False
         return self.deleted is not Known.YES or any(fork.alive for fork in self.forks)
 
     def wire(self, body: bytes) -> bytes:
-        """Say in wire form what a read has given."""
+        """Return the wire form of a read's body."""
         if not self.json:
             return body
         if body[:1] != b"[" or body[-1:] != b"]":
@@ -103,7 +103,7 @@ class Ledger:
         return body[1:-1] + b"," if len(body) > 2 else b""
 
     def see(self, wire: bytes, closed: bool) -> None:
-        """Remember what a reader was given."""
+        """Record what a reader was sent."""
         if len(wire) > len(self.seen):
             self.seen = wire
         self.seen_closed = self.seen_closed or closed
@@ -112,7 +112,7 @@ class Ledger:
 
     def compare(self, reply: Reply) -> set[int]:
         """
-        Compare it with what a read of all of it has given, and say the numbers of the appends that are there.
+        Compare it with a whole read, and return the numbers of the appends that exist.
 
         :raises Lost: it is not as it must be.
         """
@@ -150,7 +150,7 @@ class Ledger:
         return set()
 
     def _walk(self, wire: bytes) -> dict[int, int]:
-        """Find appends, and where they end."""
+        """Return the appends in a content and where they end."""
         found: dict[int, int] = {}
         position = len(self.base)
         while position < len(wire):
@@ -176,7 +176,7 @@ class Ledger:
                 raise Lost(f"{self.name}: of append {sent.number} and the closure that it brings, only one is there")
 
     def _compare_order(self, found: dict[int, int]) -> None:
-        """What one client has sent one after the other is there in that order, and without a hole."""
+        """Check that each client's appends are in order and without gaps."""
         clients: dict[int, list[Sent]] = {}
         for sent in self.sent.values():
             clients.setdefault(sent.client, []).append(sent)
@@ -188,7 +188,7 @@ class Ledger:
 
     def settle(self, reply: Reply) -> tuple[int, int]:
         """
-        Take what the server has for what is so, from now on.
+        Record the server's present state as known.
 
         :returns: how many appends of unknown fate are there, and how many are not.
         """
@@ -215,5 +215,5 @@ class Ledger:
 
 
 def acknowledged(ledgers: Iterable[Ledger]) -> int:
-    """Count the appends that are known to be there."""
+    """Return the number of acknowledged appends."""
     return sum(sum(sent.end is not None for sent in ledger.sent.values()) for ledger in ledgers)

@@ -1,4 +1,4 @@
-"""Clients that do everything that can be done to streams, until the server dies, and keep ledgers of it."""
+"""Clients that run all operations on streams until the server is killed, and keep ledgers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Operation = Callable[[], None]
 
 
 class Numbers:
-    """Appends of a test, each unlike all others."""
+    """A generator of unique appends."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -34,7 +34,7 @@ class Numbers:
         return self._rng.randrange(2_000, 9_000) if chance < 0.1 else self._rng.randrange(1, 300)
 
     def make(self, ledger: Ledger, client: int) -> Sent:
-        """Make an append for a stream, and enter it in the ledger."""
+        """Create an append for a stream and record it in the ledger."""
         number = next(self._numbers)
         if ledger.json:
             count = self._rng.randrange(1, 6)
@@ -49,7 +49,7 @@ class Numbers:
 
 
 class Stopped(Exception):
-    """The load is over."""
+    """The load was stopped."""
 
 
 class Client:
@@ -86,14 +86,14 @@ class Client:
         ]
 
     def begin(self, port: int) -> None:
-        """Ask for one thing after the other."""
+        """Start to send requests."""
         self._stopping = False
         self._thread = threading.Thread(target=self._run, args=(port,), name=f"client-{self.number}", daemon=True)
         self._thread.start()
 
     def wait(self, seconds: float) -> None:
         """
-        Wait until the server gives it no more to do.
+        Wait until the client has ended, because the server is gone or refuses writes.
 
         :raises AssertionError: it goes on and on.
         """
@@ -103,7 +103,7 @@ class Client:
 
     def end(self) -> None:
         """
-        Come to an end after the operation that is under way.
+        Stop after the present operation.
 
         :raises BaseException: what was not as it must be.
         """
@@ -128,7 +128,7 @@ class Client:
         return self._judge(reply)
 
     def _judge(self, reply: Reply) -> Reply:
-        """A storage that can't write says so, and what became of the request is not known."""
+        """Return a reply; raise :exc:`Stopped` if the storage cannot write: then the request's effect is unknown."""
         if reply.status in (503, 507):
             raise Stopped
         return reply
@@ -265,7 +265,7 @@ class Client:
 
 
 class Reader:
-    """Follows a stream, and remembers what it was shown, until the server is gone."""
+    """A live reader that records what it is sent until the server is gone."""
 
     def __init__(self, port: int, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -275,7 +275,7 @@ class Reader:
 
     def end(self) -> None:
         """
-        Wait for the end, which is the server's.
+        Wait until the server ends the connection.
 
         :raises BaseException: what was not as it must be.
         """
@@ -306,7 +306,7 @@ class Reader:
 
 
 def append_headers(ledger: Ledger, sent: Sent) -> dict[str, str]:
-    """The headers of an append."""
+    """Return the headers of an append."""
     headers = {"Content-Type": ledger.content_type}
     if sent.closes:
         headers["Stream-Closed"] = "true"

@@ -1,4 +1,4 @@
-"""A disk in memory that loses power, kills its process, fails and fills up when a test says so.
+"""A disk in memory with power failures, killed processes, failing calls and shortages, set by a test.
 
 What a file has and what it would still have after a power failure are kept apart, and so are names. It is as unkind as
 POSIX allows: a name is on the disk when its folder was synced, a file's bytes when it was, in whichever order the rest
@@ -24,12 +24,12 @@ _TAKE_DESCRIPTORS: Final = frozenset(["open", "make_folder", "sync_folder"])
 
 
 class PowerFailure(BaseException):
-    """The machine, or the process, has stopped in the middle of a call. No storage is to catch this."""
+    """A simulated power failure or kill in the middle of a call. A storage must not catch it."""
 
 
 class _Node:
     """
-    A file, whatever it is called.
+    An inode: a file without its name.
 
     :ivar cached: what who reads it sees.
     :ivar stable: what is on the disk for sure.
@@ -87,7 +87,7 @@ class _Node:
                 self.dirty[sector] = (low, size)
 
     def settle(self, sector: int) -> None:
-        """Have on the disk what was written to a sector."""
+        """Sync the written state of a sector to the disk."""
         low, high = self.dirty.pop(sector)
         _place(self.stable, low, bytes(self.cached[low:high]))
 
@@ -108,7 +108,7 @@ class _Node:
             self.resized = False
 
     def lose(self, random: Random, sectors: Sequence[int]) -> None:
-        """Fail to have some sectors on the disk: whether they are is not known, and that they are not is forgotten."""
+        """Fail to write back some sectors: they may be lost, and later syncs report success."""
         seen_still = random.random() < 0.5
         for sector in sectors:
             low, high = self.dirty[sector]
@@ -168,7 +168,7 @@ def _resize(content: bytearray, size: int) -> None:
 
 
 def _fates(random: Random) -> Callable[[], str]:
-    """Choose how a power failure treats a file: whether it keeps all, nothing, the first, the last, or anything."""
+    """Choose which unsynced sectors of a file survive a power failure: all, none, first, last or any."""
     kinds = random.choice(
         [["new"], ["old"], ["new", "old"], ["new", "old", "zero", "torn"], ["new"] * 9 + ["torn"], []]
     )
@@ -188,7 +188,7 @@ def _fates(random: Random) -> Callable[[], str]:
 
 class _Renaming:
     """
-    A change of names that is not on the disk yet.
+    A change of names that is not synced yet.
 
     :ivar node: of the file that is called ``new`` from then on; None where ``new`` is a folder, or nothing.
     """
@@ -236,7 +236,7 @@ class SimulatedFile:
             disk.begin("write", f"{self.path} {position}+{len(data)}{' durable' if durable else ''}")
             disk.take_room(max(position + len(data) - len(node.cached), 0))
         except OSError as error:
-            # It says nothing of what it has done.
+            # The failed call does not report how much it has written.
             if not disk.dead:
                 some = disk.random.randint(0, min(len(data), max(len(node.cached) - position, 0)))
                 node.put(position, data[:some])
@@ -305,7 +305,7 @@ class SimulatedFile:
         return len(self.node.cached)
 
     def close(self) -> None:
-        """Nothing is let go of: there is no limit on open files."""
+        """Do nothing: the number of open files is not limited."""
 
 
 class SimulatedDisk:
@@ -340,39 +340,39 @@ class SimulatedDisk:
         self._short_after = self._short_for = 0
         self._locked = False
 
-    # What a test does to it
+    # Controls for tests
 
     def stop_at(self, calls: int) -> None:
-        """Stop everything at a moment that many moments from now; there are two or three of them in a call."""
+        """Raise :exc:`PowerFailure` after so many moments; a call has two or three of them."""
         self._power_left = calls
 
     def fail_at(self, calls: int, error: int) -> None:
-        """Let a call fail that many calls from now; of those that a full disk refuses, for ENOSPC."""
+        """Let the call after so many calls fail; for ENOSPC, only calls that a full disk rejects are counted."""
         self._fail_left = calls
         self._fail_with = error
 
     def run_short(self, calls: int, times: int) -> None:
-        """Be out of descriptors so many times, after so many calls that need one."""
+        """After so many calls that need a descriptor, fail so many of them with EMFILE."""
         self._short_after, self._short_for = calls, times
 
     @property
     def is_short(self) -> bool:
-        """Whether it will be, or is, out of descriptors."""
+        """Whether a shortage of descriptors is set or in progress."""
         return self._short_for > 0
 
     def stop_failing(self) -> None:
-        """Let no call fail any more, and have room."""
+        """Cancel all set failures and shortages."""
         self._fail_left = -1
         self._short_for = 0
         self.capacity = None
 
     def stop(self) -> None:
-        """Let every call fail from now on."""
+        """Let every call fail with :exc:`PowerFailure` from now on."""
         self.dead = True
 
     def rot(self, folder: str) -> str | None:
         """
-        Flip one bit of a file below a folder, of bytes that were synced.
+        Flip one bit in the synced bytes of a file below a folder.
 
         :returns: where; None, if there are none.
         """
@@ -391,16 +391,16 @@ class SimulatedDisk:
 
     @property
     def used(self) -> int:
-        """How many bytes the files have together."""
+        """The total size of all files, in bytes."""
         return sum(len(node.cached) for node in self._names.values())
 
     @property
     def room(self) -> int:
-        """How many bytes there is room for."""
+        """The free space, in bytes."""
         return 1 << 40 if self.capacity is None else max(self.capacity - self.used, 0)
 
     def killed(self) -> SimulatedDisk:
-        """Make the disk as the next process finds it when this one was killed: all that was written is there."""
+        """Return the disk after a kill of the process: all written bytes are kept."""
         self.dead = True
         other = self._next()
         copies: dict[int, _Node] = {}
@@ -421,7 +421,7 @@ class SimulatedDisk:
         return other
 
     def crash(self) -> SimulatedDisk:
-        """Make the disk as it is found after a power failure: what was not synced is there or not, or in part."""
+        """Return the disk after a power failure: unsynced bytes are kept, lost, or kept in part."""
         self.dead = True
         other = self._next()
         names = dict(self._stable_names)
@@ -451,22 +451,22 @@ class SimulatedDisk:
         return other
 
     def content(self, path: str) -> bytes:
-        """Look at a file, whatever state the disk is in."""
+        """Return the content of a file, even if the disk is stopped or failing."""
         return bytes(self._names[path].cached)
 
     @property
     def paths(self) -> list[str]:
-        """Where there are files."""
+        """Return the paths of all files."""
         return sorted(self._names)
 
-    # What its files ask
+    # Called by its files
 
     def check_power(self) -> None:
         if self.dead:
             raise OSError(codes.EIO, "The power is off")
 
     def between(self) -> None:
-        """Pass a moment at which everything may stop."""
+        """Count a moment, and raise :exc:`PowerFailure` if it was set for this one."""
         if self._power_left >= 0:
             self._power_left -= 1
             if self._power_left < 0:
@@ -475,7 +475,7 @@ class SimulatedDisk:
                 raise PowerFailure
 
     def begin(self, call: str, what: str) -> None:
-        """Begin a call that changes something."""
+        """Begin a call that changes the disk: count it, and raise the error that was set for it."""
         self.check_power()
         self.between()
         self.calls += 1
@@ -505,7 +505,7 @@ class SimulatedDisk:
             self.on_call("-- is full")
             raise OSError(codes.ENOSPC, "made to be full")
 
-    # What a storage asks
+    # The Disk interface
 
     def open(self, path: str, new: bool = False) -> SimulatedFile:
         self.check_power()
@@ -543,7 +543,7 @@ class SimulatedDisk:
             for place in missing:
                 self.sync_folder(_parent(place))
         except OSError:
-            # Whose name is not on the disk for sure is removed again.
+            # A file whose name is not synced may be lost.
             self._folders -= {one.new for one in self._pending if one.folder and one.new in missing}
             self._pending = [one for one in self._pending if not (one.folder and one.new in missing)]
             raise
@@ -577,7 +577,7 @@ class SimulatedDisk:
         wanted: set[str] = set()
         settled: list[_Renaming] = []
         for one in reversed(self._pending):
-            # What has happened to a name before comes with it.
+            # Syncing a name also syncs its earlier changes.
             if any(_parent(place) == path or place in wanted for place in one.paths):
                 wanted |= one.paths
                 settled.append(one)
@@ -613,7 +613,7 @@ class SimulatedDisk:
 
 
 def _above(path: str) -> list[str]:
-    """List the folders above a folder, the nearest first."""
+    """Return the parent folders of a folder, the nearest first."""
     above = []
     while path:
         path = _parent(path)

@@ -1,4 +1,4 @@
-"""Workers without threads: what they do, and when it is told, is up to a test."""
+"""Workers without threads: a test chooses the order of their jobs and results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Job = tuple[Callable[[], Any], "Deferred[Any]"]
 
 
 class SimulatedWorker:
-    """Jobs that wait; one that has several hands may do the first few in any order."""
+    """A queue of jobs; with several hands, the first few may run in any order."""
 
     def __init__(self, schedule: Schedule, name: str, hands: int) -> None:
         self.name = name
@@ -37,13 +37,13 @@ class SimulatedWorker:
             self.work()
 
     def work(self) -> None:
-        """Do one job."""
+        """Run one job."""
         work, done = self.jobs.pop(self._schedule.random.randrange(min(self._hands, len(self.jobs))))
         outcome: Any
         try:
             outcome = work()
         except PowerFailure:
-            # Who waits for this is not there any more, and is only told so that nothing is left hanging.
+            # Nobody waits for this result any more; it is delivered so that no Deferred stays unfired.
             outcome = Failure(OSError("The power is off"))
         except Exception:
             outcome = Failure()
@@ -52,7 +52,7 @@ class SimulatedWorker:
 
 class Schedule:
     """
-    The order in which things happen beside each other: jobs, what is told of them, and what a Clock has due.
+    A random schedule of concurrent events: jobs, their results, and due calls of a Clock.
 
     :ivar stopped: asked before each turn; nothing goes on by itself when it says so.
     """
@@ -64,14 +64,14 @@ class Schedule:
         self._workers: list[SimulatedWorker] = []
 
     def workers(self, name: str, hands: int) -> SimulatedWorker:
-        """Make a worker, as a storage asks for it."""
+        """Create a worker for a storage."""
         worker = SimulatedWorker(self, name, hands)
         self._workers.append(worker)
         return worker
 
     @property
     def idle(self) -> bool:
-        """Whether nothing happens until time goes on."""
+        """Whether nothing is due before the time advances."""
         return not self.told and not self._due and not any(worker.jobs for worker in self._workers)
 
     @property
@@ -80,7 +80,7 @@ class Schedule:
         return any(call.getTime() <= now for call in self.clock.getDelayedCalls())
 
     def turn(self) -> bool:
-        """Let one thing happen; say whether there was one."""
+        """Run one event; return whether there was one."""
         choices: list[Callable[[], None]] = [worker.work for worker in self._workers if worker.jobs]
         if self.told:
             choices += [self._tell] * 2

@@ -1,4 +1,4 @@
-"""The daemon on a disk that is slow to be read: ``python -m tests.support.slow_daemon FILE twistd-arguments``.
+"""The daemon with a storage that loads slowly: ``python -m tests.support.slow_daemon FILE twistd-arguments``.
 
 What the data directory holds is not taken up before FILE exists.
 """
@@ -19,7 +19,7 @@ PERMISSION = Path(sys.argv.pop(1))
 
 
 class SlowStorage(FileStorage):
-    """A storage that waits for the permission to read."""
+    """A file storage that loads its data only after a permission file exists."""
 
     def load(self) -> None:
         while not PERMISSION.exists():

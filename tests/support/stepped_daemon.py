@@ -24,7 +24,7 @@ _LIBRARY: Final = "faketime/libfaketimeMT.so.1"
 
 def library() -> str:
     """
-    Find libfaketime for threads.
+    Return the path of libfaketimeMT.
 
     :raises SkipTest: it is not installed (:func:`.program`).
     """
@@ -34,7 +34,7 @@ def library() -> str:
 
 class SteppedDaemon(Daemon):
     """
-    The daemon, or a program that embeds the server.
+    A running daemon, or program that embeds the server, whose wall clock can be set.
 
     :param embedded: the storage mode of a program that embeds the server; None for the daemon.
     """
@@ -77,7 +77,7 @@ class SteppedDaemon(Daemon):
         new.rename(self._clock)
 
     def step(self, seconds: int) -> None:
-        """Set the daemon's wall clock forward, or back."""
+        """Set the daemon's wall clock forward or back by so many seconds."""
         self.offset += seconds
         self._set(self.offset)
 
@@ -86,7 +86,7 @@ class SteppedDaemon(Daemon):
         return time.time() + self.offset
 
     def syncs(self) -> int:
-        """Return how many fdatasyncs there have been."""
+        """Return the number of fdatasyncs so far."""
         return self._syncs.stat().st_size
 
 

@@ -1,4 +1,4 @@
-"""A real disk with traps in it: at a named point, when it has been passed so often, the process dies or a call fails.
+"""A real disk with traps: after so many passages of a named point, the process is killed or a call fails.
 
 A point is ``before``, ``after`` or ``amid`` (half of a write is done), and what is done: ``before journal/write``.
 """
@@ -17,13 +17,13 @@ from msgspec import Struct
 
 from durable_streams.server.storage.disk import RealDisk, RealFile
 
-#: What comes of it: the process is killed, or the call raises an OSError with this number.
+#: The effect of a trap: the process is killed, or the call raises an OSError with this number.
 KILL = 0
 
 
 class Snare(Struct, frozen=True):
     """
-    Where a trap is, and what it does.
+    The point and the effect of a trap.
 
     :ivar passage: at which passage of the point, from 1 on. It goes off once.
     :ivar action: :data:`KILL`, or a number of an error of the operating system's.
@@ -38,7 +38,7 @@ class Snare(Struct, frozen=True):
 
 class Trap:
     """
-    Counts passages.
+    A trap, which counts passages of its point.
 
     :ivar passed: how often each point was passed.
     """
@@ -49,7 +49,7 @@ class Trap:
         self.passed: dict[str, int] = {}
 
     def goes_off(self, point: str) -> bool:
-        """Count a passage, and tell if it is the one; what is to be done is done by :meth:`strike`."""
+        """Count a passage, and return whether the trap is triggered; :meth:`strike` has its effect."""
         with self._lock:
             count = self.passed[point] = self.passed.get(point, 0) + 1
         snare = self._snare
@@ -57,7 +57,7 @@ class Trap:
 
     def strike(self) -> None:
         """
-        Do what the trap is for, and say so first.
+        Report the trap, then kill the process or raise the error.
 
         :raises OSError: that is what it is for.
         """
@@ -74,14 +74,14 @@ class Trap:
             self.strike()
 
     def around(self, what: str, work: Callable[[], Any]) -> Any:
-        """Do something, with a point before and one after it."""
+        """Call a function, with a point before and after it."""
         self.pass_by(f"before {what}")
         outcome = work()
         self.pass_by(f"after {what}")
         return outcome
 
     def wrap(self, owner: Any, method: str, what: str) -> None:
-        """Have a point before and after each call of a method."""
+        """Wrap a method with a point before and after each call."""
         inner = getattr(owner, method)
 
         def wrapped(*arguments: Any, **options: Any) -> Any:
@@ -91,7 +91,7 @@ class Trap:
 
 
 def place(path: str) -> str:
-    """Say what kind of file, or of folder, a path is of."""
+    """Return the kind of file or folder of a path."""
     folder, _, name = path.partition("/")
     if folder == "streams" and "." in name:
         return name.rpartition(".")[2]
@@ -99,7 +99,7 @@ def place(path: str) -> str:
 
 
 class TrappedFile(RealFile):
-    """A file with traps around everything that changes it."""
+    """A file with traps around all calls that change it."""
 
     __slots__ = ("_place", "_trap")
 
@@ -130,7 +130,7 @@ class TrappedFile(RealFile):
 
 
 class TrappedDisk(RealDisk):
-    """A folder with traps around everything that changes it, and what is in it."""
+    """A disk with traps around all calls that change it or its files."""
 
     def __init__(self, root: str | Path, trap: Trap) -> None:
         super().__init__(root)
