@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from configparser import ConfigParser
 from fnmatch import fnmatch
 from pathlib import Path
@@ -192,6 +192,74 @@ def bad_arrows(source: str, module: str, is_package: bool = False, known: Iterab
     known = frozenset(known)
     found = ((target, objection(module, target)) for target in imported(source, module, is_package, known))
     return [f"{module} -> {target}: {why}" for target, why in found if why is not None]
+
+
+#: Circles of imports that are still there.
+KNOWN_CIRCLES: Final = frozenset({(f"{PACKAGE}.storage.file.moving", f"{PACKAGE}.storage.file.storage")})
+
+
+def circles(arrows: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, ...]]:
+    """List the groups of modules of which each imports every other, by way of others or not; each group sorted."""
+    reached = {module: _reached_from(module, arrows) for module in arrows}
+    found = {
+        tuple(sorted(other for other in below if module in reached.get(other, ())))
+        for module, below in reached.items()
+        if module in below
+    }
+    yield from sorted(found)
+
+
+def _reached_from(module: str, arrows: Mapping[str, Iterable[str]]) -> set[str]:
+    """Find all modules that a module imports, directly or not; itself only if it is in a circle."""
+    reached: set[str] = set()
+    waiting = list(arrows[module])
+    while waiting:
+        target = waiting.pop()
+        if target not in reached:
+            reached.add(target)
+            waiting += arrows.get(target, ())
+    return reached
+
+
+def arrows_between(sources: Mapping[str, tuple[str, bool]]) -> dict[str, set[str]]:
+    """
+    Map each module to the other modules that it imports, for type checks and inside functions too.
+
+    :param sources: the text of each module, and whether it is a package.
+    """
+    return {
+        module: {target for target in imported(source, module, is_package, sources) if target in sources} - {module}
+        for module, (source, is_package) in sources.items()
+    }
+
+
+class CircleTests(SynchronousTestCase):
+    def test_no_files_import_each_other(self) -> None:
+        sources = {module: (path.read_text(), path.name == "__init__.py") for module, path in modules().items()}
+        self.assertEqual(set(), set(circles(arrows_between(sources))) - KNOWN_CIRCLES)
+
+    def test_circles_are_found_however_the_import_is_written(self) -> None:
+        for source in (
+            "from .second import f",
+            "from . import second",
+            "import top.second",
+            "def f():\n    from .second import g",
+            "if TYPE_CHECKING:\n    from .second import f",
+        ):
+            sources = {
+                "top": ("", True),
+                "top.first": (source, False),
+                "top.second": ("from .third import f", False),
+                "top.third": ("from .first import f", False),
+                "top.above": ("from .first import f", False),
+                "top.below": ("import os", False),
+            }
+            self.assertEqual([("top.first", "top.second", "top.third")], list(circles(arrows_between(sources))), source)
+
+    def test_modules_without_circles_have_none(self) -> None:
+        sources = {"top": ("from .first import f", True), "top.first": ("from .second import f", False)}
+        sources["top.second"] = ("import os", False)
+        self.assertEqual([], list(circles(arrows_between(sources))))
 
 
 class ArrowTests(SynchronousTestCase):

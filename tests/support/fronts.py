@@ -23,7 +23,7 @@ from durable_streams.server.run_queue import RunQueue
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
 from durable_streams.server.telemetry import metrics_from, telemetry_from
-from durable_streams.server.web.connections import ChannelFactory
+from durable_streams.server.web.negotiation import ChannelFactory
 from durable_streams.server.web.site.app import Tree, build_app
 from durable_streams.server.web.telemetry import Telemetry
 from durable_streams.server.web.wire import below

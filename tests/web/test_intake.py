@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import StreamsError
+from durable_streams.server.web.admission import Admission, AdmittedRequest, RequestLimits
 from durable_streams.server.web.callers import NOBODY
-from durable_streams.server.web.http1.intake import Asked, Intake, IntakeLimits, Shared
+from durable_streams.server.web.http1.intake import Intake
+from durable_streams.server.web.http1.known_heads import HeadCache
 from tests.support.cases import TEXT, ChannelTestCase, get, post
 from tests.support.fronts import BASE, Peer, chunked, request, settings_with
 
@@ -19,7 +21,7 @@ class Asker:
     def __init__(self) -> None:
         self.asked_for = 0
 
-    def asked(self, request: Asked, lives_on: bool, old: bool) -> None:
+    def asked(self, request: AdmittedRequest, lives_on: bool, old: bool) -> None:
         self.asked_for += 1
 
     def refused(self, error: StreamsError) -> None:
@@ -422,7 +424,7 @@ class PacketTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.owner = Asker()
-        self.intake = Intake(Shared(BASE.encode(), IntakeLimits()), self.owner, NOBODY)
+        self.intake = Intake(HeadCache(Admission(BASE.encode(), RequestLimits())), self.owner, NOBODY)
 
     def test_of_many_requests_no_more_are_taken_in_than_a_few_kilobytes_have(self) -> None:
         packet = get("a") * 1000

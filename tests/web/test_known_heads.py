@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import StreamsError
+from durable_streams.server.web.admission import Admission, AdmittedRequest, RequestLimits
 from durable_streams.server.web.callers import NOBODY, Client
-from durable_streams.server.web.http1.intake import Asked, Intake, IntakeLimits, Shared
+from durable_streams.server.web.http1.intake import Intake
+from durable_streams.server.web.http1.known_heads import HeadCache
 from durable_streams.server.web.requests import StreamRequest
 
 BASE = b"/v1/stream/"
@@ -17,11 +19,11 @@ BASE = b"/v1/stream/"
 class Owner:
     """Writes down what it is told."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: HeadCache) -> None:
         self.told: list[object] = []
         self.intake = Intake(shared, self, NOBODY)
 
-    def asked(self, request: Asked, lives_on: bool, old: bool) -> None:
+    def asked(self, request: AdmittedRequest, lives_on: bool, old: bool) -> None:
         what: object = type(request)
         if isinstance(request, StreamRequest):
             what = (request.method, request.mount, request.path, request.query, dict(request.headers), request.body)
@@ -41,15 +43,15 @@ class Owner:
         return self.told
 
 
-class Forgetful(Shared):
+class Forgetful(HeadCache):
     """Parses every head."""
 
     def remember(self, block: bytes, headers: dict[bytes, bytes], length: int, client: Client | None = None) -> None:
         pass
 
 
-def shared_by(kind: type[Shared]) -> Shared:
-    return kind(BASE, IntakeLimits(header_bytes=400, target_bytes=100, body_bytes=20))
+def shared_by(kind: type[HeadCache]) -> HeadCache:
+    return kind(Admission(BASE, RequestLimits(header_bytes=400, target_bytes=100, body_bytes=20)))
 
 
 def post(path: bytes, body: bytes, *lines: bytes) -> bytes:
@@ -105,7 +107,7 @@ class KnownHeadTests(SynchronousTestCase):
     @settings(max_examples=600, deadline=None)
     @given(st.lists(st.lists(pieces, max_size=6), min_size=1, max_size=3))
     def test_every_connection_is_told_the_same_as_by_the_parser_alone(self, connections: list[list[bytes]]) -> None:
-        learning = shared_by(Shared)
+        learning = shared_by(HeadCache)
         for packets in connections:
             # Whatever was learned before, from others too.
             for _ in range(2):
@@ -113,7 +115,7 @@ class KnownHeadTests(SynchronousTestCase):
                 self.assertEqual(Owner(learning).take(packets), alone)
 
     def test_a_head_is_parsed_once(self) -> None:
-        shared = shared_by(Shared)
+        shared = shared_by(HeadCache)
         owner = Owner(shared)
         owner.take([post(b"a", b"one")])
         self.assertEqual(list(shared.blocks), [b"\r\nHost: a\r\nContent-Length: 3\r\n\r\n"])
@@ -125,7 +127,7 @@ class KnownHeadTests(SynchronousTestCase):
         self.assertEqual(bodies, [b"one", b"two", b"six"])
 
     def test_a_request_that_came_in_pieces_leaves_the_next_one_known(self) -> None:
-        shared = shared_by(Shared)
+        shared = shared_by(HeadCache)
         owner = Owner(shared)
         whole = post(b"a", b"one")
         owner.take([whole, whole[:-2], whole[-2:]])
@@ -133,7 +135,7 @@ class KnownHeadTests(SynchronousTestCase):
         owner.take([whole])
 
     def test_heads_are_bounded(self) -> None:
-        shared = shared_by(Shared)
+        shared = shared_by(HeadCache)
         for number in range(5000):
             Owner(shared).take([post(b"a", b"one", b"X-Number: %d" % number)])
         self.assertLessEqual(len(shared.blocks), 2048)

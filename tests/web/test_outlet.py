@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.model import StreamFacts
 from durable_streams.server.web.http1.channel import StreamChannel
-from durable_streams.server.web.http1.outlet import Outlet, Transport
+from durable_streams.server.web.http1.outlet import Outlet
+from durable_streams.server.web.transports import Transport
 from tests.support.cases import ChannelTestCase, get
 from tests.support.fronts import BASE, Peer, WrappedFront, settings_with
 from tests.support.replies import read_events

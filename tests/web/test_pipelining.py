@@ -8,8 +8,10 @@ from msgspec import Struct
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import StreamsError
+from durable_streams.server.web.admission import Admission, AdmittedRequest, RequestLimits
 from durable_streams.server.web.callers import NOBODY
-from durable_streams.server.web.http1.intake import Asked, Intake, IntakeLimits, Shared
+from durable_streams.server.web.http1.intake import Intake
+from durable_streams.server.web.http1.known_heads import HeadCache
 from durable_streams.server.web.requests import StreamRequest
 from tests.support.fronts import BASE, chunked, request
 
@@ -57,7 +59,7 @@ class Owner:
     def __init__(self) -> None:
         self.seen: list[object] = []
 
-    def asked(self, request: Asked, lives_on: bool, old: bool) -> None:
+    def asked(self, request: AdmittedRequest, lives_on: bool, old: bool) -> None:
         body = request.body if isinstance(request, StreamRequest) else request._body
         self.seen.append((request.method.decode(), request.target.decode(), body))
 
@@ -68,7 +70,7 @@ class Owner:
         self.seen.append("continue")
 
 
-def seen(shared: Shared, data: bytes, cuts: list[int]) -> list[object]:
+def seen(shared: HeadCache, data: bytes, cuts: list[int]) -> list[object]:
     """Take in what comes in packets that are cut at these places."""
     owner = Owner()
     intake = Intake(shared, owner, NOBODY)
@@ -103,14 +105,14 @@ class PipeliningTests(SynchronousTestCase):
     @given(sequences, st.lists(st.integers(0, 3000), max_size=30))
     def test_what_is_asked_is_what_was_sent(self, sent: list[Sent], cuts: list[int]) -> None:
         written = [each.written() for each in sent]
-        shared = Shared(BASE.encode(), IntakeLimits())
+        shared = HeadCache(Admission(BASE.encode(), RequestLimits()))
         data = b"".join(head + body for head, body in written)
         for _ in range(2):
             # The second time, some heads are known.
             self.assertEqual(seen(shared, data, cuts), [each.seen for each in sent])
 
     def test_a_second_upgrade_in_a_packet_moves_nothing(self) -> None:
-        shared = Shared(BASE.encode(), IntakeLimits())
+        shared = HeadCache(Admission(BASE.encode(), RequestLimits()))
         for padding in range(200):
             sent = [UPGRADED_POST, UPGRADED_GET, Sent("POST", BASE + "c", 0, "length", HIDDEN, padding)]
             data = b"".join(head + body for head, body in (each.written() for each in sent))
@@ -119,6 +121,6 @@ class PipeliningTests(SynchronousTestCase):
     def test_a_head_that_came_in_pieces_is_not_counted_twice(self) -> None:
         for framing in ("length", "chunked"):
             head, body = Sent("POST", BASE + "a", 1, framing, HIDDEN, 60).written()
-            shared = Shared(BASE.encode(), IntakeLimits(header_bytes=len(head)))
+            shared = HeadCache(Admission(BASE.encode(), RequestLimits(header_bytes=len(head))))
             data = head + body
             self.assertEqual(seen(shared, data, list(range(len(data)))), [("POST", BASE + "a", HIDDEN)])

@@ -19,9 +19,9 @@ from ..storage.acid import AcidStorage
 from ..storage.file import FileSettings, FileStorage
 from ..storage.memory import MemoryStorage
 from ..streams import Streams
+from ..web.admission import RequestLimits
 from ..web.answers import Answers
 from ..web.connections import ChannelSettings
-from ..web.http1.intake import IntakeLimits
 from ..web.live import Live, LiveSettings
 from ..web.operations import Operations, OperationSettings
 from ..web.origins import WritingOrigins
@@ -125,7 +125,7 @@ def channel_settings_from(settings: Settings, budget: DescriptorBudget | None = 
     limits = settings.limits
     connection = settings.transport.connection
     return ChannelSettings(
-        intake=IntakeLimits(limits.max_header_bytes, limits.max_target_bytes, limits.max_request_body_bytes),
+        limits=RequestLimits(limits.max_header_bytes, limits.max_target_bytes, limits.max_request_body_bytes),
         connections=limits.max_connections if budget is None else budget.connections,
         refusals=ChannelSettings().refusals if budget is None else budget.refusals,
         protocols=protocols_from(settings.transport),

@@ -14,7 +14,8 @@ from ..config.settings import Settings
 from ..listening.descriptors import DescriptorBudget
 from ..streams import Streams
 from ..telemetry import metrics_from, telemetry_from
-from ..web.connections import ChannelFactory, LimitedFactory
+from ..web.connections import LimitedFactory
+from ..web.negotiation import ChannelFactory
 from ..web.site.app import Tree, build_app
 from ..web.site.listing import add_list
 from ..web.wire import below

@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 from ..web.answers import Answer
 from ..web.callers import Caller
 from ..web.requests import StreamRequest
-from ..web.site.tree import TreeRequest
+from ..web.site.tree import PageRequest
 from ..web.telemetry import Asked, request_name
 
 #: Method -> operation, for requests for streams; a GET depends on its query, see :data:`_LIVE`.
@@ -64,7 +64,7 @@ def operation_of(asked: Asked) -> str:
         if asked.method == b"GET":
             return _LIVE.get(live_mode(asked.query) or "", "read")
         return _BY_METHOD.get(asked.method, "request")
-    if isinstance(asked, TreeRequest):
+    if isinstance(asked, PageRequest):
         return _BY_PATH.get(asked.target.partition(b"?")[0], "request")
     return "request"
 
@@ -84,7 +84,7 @@ def line_of(asked: Asked, answer: Answer, took: float) -> str:
     return f"{what} {answer.status}{code} in {took * 1000:.1f} ms{client}"
 
 
-def _path_and_query(asked: StreamRequest | TreeRequest) -> tuple[bytes, bytes]:
+def _path_and_query(asked: StreamRequest | PageRequest) -> tuple[bytes, bytes]:
     if isinstance(asked, StreamRequest):
         return asked.mount + asked.path, asked.query
     path, _, query = asked.target.partition(b"?")
@@ -114,7 +114,7 @@ def fields_of(asked: Asked, number: int, answer: Answer, took: float, backend: s
     return fields | _of_failure(answer)
 
 
-def _of_request(asked: StreamRequest | TreeRequest) -> dict[str, object]:
+def _of_request(asked: StreamRequest | PageRequest) -> dict[str, object]:
     path, query = _path_and_query(asked)
     fields: dict[str, object] = {
         "http.request.method": text(asked.method),

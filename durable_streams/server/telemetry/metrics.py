@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from ..model import Distribution, StorageFigures
-from ..web.connections import ChannelFactory
+from ..web.connections import Connections
 from ..web.operations import Operations
 from .counts import DURATIONS, RequestCounts
 
@@ -46,7 +46,7 @@ class Metrics(Collector):
         self._streams = operations.streams
         self._live = operations.live
         self._build = {"version": _version(), "python": python_version(), "storage": backend}
-        self._factories: list[ChannelFactory] = []
+        self._factories: list[Connections] = []
         self._seconds = perf_counter
         self._scraped = b""
         self._scraped_at = -inf
@@ -54,7 +54,7 @@ class Metrics(Collector):
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
-    def watch(self, factory: ChannelFactory) -> None:
+    def watch(self, factory: Connections) -> None:
         """Count the connections of a listener from now on."""
         self._factories.append(factory)
 

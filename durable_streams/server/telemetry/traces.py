@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from ..web.answers import Answer
 from ..web.callers import Caller
 from ..web.requests import StreamRequest
-from ..web.site.tree import TreeRequest
+from ..web.site.tree import PageRequest
 from ..web.telemetry import Asked, Telemetry
 from .describing import fields_of
 
@@ -94,7 +94,7 @@ def _traceparent(asked: Asked) -> str | None:
     value = None
     if isinstance(asked, StreamRequest):
         value = asked.headers.get(_PARENT)
-    elif isinstance(asked, TreeRequest):
+    elif isinstance(asked, PageRequest):
         value = asked.header(_PARENT)
     return None if value is None else value.decode("latin-1")
 

@@ -11,21 +11,20 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.protocols.policies import WrappingFactory
 from twisted.web.server import Site
-from zope.interface import implementer
 
 from ..clocks import clock_of
+from .admission import Admission, RequestLimits
 from .callers import Caller
-from .http1.intake import IntakeLimits, Shared
-from .http1.outlet import Transport
-from .negotiation import Negotiation, Refusal
+from .http1.known_heads import HeadCache
 from .operations import Operations
 from .proxies import Reading
+from .transports import Transport
 from .wire import below
 
 _log = Logger()
@@ -44,7 +43,7 @@ class ChannelSettings(Struct, frozen=True, gc=False):
     :ivar stall_timeout: for a slow reader to take another 64 KiB.
     """
 
-    intake: IntakeLimits = IntakeLimits()
+    limits: RequestLimits = RequestLimits()
     connections: int = 10_000
     refusals: int = 100
     protocols: tuple[bytes, ...] = (b"http/1.1",)
@@ -71,20 +70,19 @@ class Member(typing.Protocol):
         """The service stops: end after what is on its way."""
 
 
-@implementer(IProtocolNegotiationFactory)
-class ChannelFactory(Factory):
+class Connections(Factory):
     """
-    Makes what each connection turns out to speak: a :class:`.StreamChannel` or an :class:`.Http2Channel`.
+    State that the connections of a listener share: settings, header caches, the clock tick, counters and the drain.
 
-    :param site: what serves everything that is not below ``base_path``.
-    :ivar tick: how many seconds it has been listening. Deadlines are ticks.
+    :param site: serves everything that is not below ``base_path``.
+    :ivar limits: the largest sizes of the parts of a request.
+    :ivar tick: how many seconds the factory has been listening. Deadlines are ticks.
     :ivar date_line: the Date header of this second.
-    :ivar draining: every connection is to end after the answer that is on its way.
-    :ivar keeps_connections: whether connections stay open for further requests after an answer.
-    :ivar refusals: how many connections over the limit are being told so.
-    :ivar accepted: how many connections there have been, but for those that were refused.
-    :ivar refused: how many were over the limit, or came when it was draining.
-    :ivar pauses: how often a reader was too slow for what was sent to it, and it had to wait.
+    :ivar draining: every connection ends after its current answer.
+    :ivar refusals: how many connections over the limit are being answered.
+    :ivar accepted: how many connections were accepted.
+    :ivar refused: how many connections were refused, because of the limit or a drain.
+    :ivar pauses: how often an answer was paused because its reader was slow.
     """
 
     noisy = False
@@ -100,8 +98,9 @@ class ChannelFactory(Factory):
         self.operations = operations
         self.site = site
         self.settings = settings
+        self.limits = settings.limits
         self._base = below(base_path)
-        self._shared: dict[Reading, Shared] = {}
+        self._heads: dict[Reading, HeadCache] = {}
         self.draining = False
         self.keeps_connections = True
         self.refusals = 0
@@ -123,34 +122,24 @@ class ChannelFactory(Factory):
         super().doStop()
         self._rest()
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        if len(self._channels) >= self.settings.connections or self.draining:
-            return self.refusal()
-        self.accepted += 1
-        return Negotiation(self)
-
-    def refusal(self) -> Protocol:
-        """Make what answers a connection over the limit."""
-        self.refused += 1
-        return Refusal(self)
-
     @property
     def connections(self) -> int:
         """How many connections there are."""
         return len(self._channels)
 
-    def acceptableProtocols(self) -> list[bytes]:
-        return list(self.settings.protocols)
-
-    def shared(self, caller: Caller) -> Shared:
-        """Say what a connection shares with others: what is read of a trusted proxy's headers is not of others'."""
+    def heads(self, caller: Caller) -> HeadCache:
+        """Return the header cache for a connection; trusted proxies have their own."""
         proxies, telemetry = self.operations.proxies, self.operations.telemetry
         reading = proxies.reading(caller)
-        shared = self._shared.get(reading)
-        if shared is None:
+        heads = self._heads.get(reading)
+        if heads is None:
             read = replace(reading, read=reading.read | telemetry.headers)
-            shared = self._shared[reading] = Shared(self._base, self.settings.intake, read, proxies)
-        return shared
+            heads = self._heads[reading] = HeadCache(Admission(self._base, self.limits, read, proxies))
+        return heads
+
+    def admission(self, caller: Caller) -> Admission:
+        """Return the rules for the requests of a connection."""
+        return self.heads(caller).admission
 
     def joined(self, channel: Member) -> None:
         self._channels.add(channel)

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHandshakeListener,
+    IProtocolNegotiationFactory,
+    ISSLTransport,
+    ITCPTransport,
+)
 from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -15,15 +22,13 @@ from zope.interface import implementer
 
 from ..errors import StreamsError, Unavailable
 from .callers import caller_on, next_number
+from .connections import Connections
 from .http1.channel import StreamChannel
-from .http1.outlet import Transport, is_direct
 from .http2.channel import Http2Channel, goodbye
 from .problems import WrongVersion
 from .telemetry import request_id
+from .transports import Transport, is_direct
 from .wire import CLOSE, STATUS_LINES
-
-if TYPE_CHECKING:
-    from .connections import ChannelFactory
 
 #: How long a connection that is refused is left the time to read why, in seconds.
 _LINGER: Final = 1
@@ -51,10 +56,10 @@ class Negotiation(Protocol):
     :ivar deadline: the factory's tick until which it may take.
     """
 
-    factory: ChannelFactory
+    factory: Connections
     transport: Transport  # type: ignore[assignment]
 
-    def __init__(self, factory: ChannelFactory) -> None:
+    def __init__(self, factory: Connections) -> None:
         self.factory = factory
         self.deadline = 0
         self._chosen: Protocol | None = None
@@ -128,7 +133,7 @@ class Refusal(Protocol):
 
     transport: Transport  # type: ignore[assignment]
 
-    def __init__(self, factory: ChannelFactory, error: StreamsError | None = None) -> None:
+    def __init__(self, factory: Connections, error: StreamsError | None = None) -> None:
         self._factory = factory
         self._error = error or Unavailable("The server has as many connections as it takes. Come back in a moment.")
         self._is_known = error is not None
@@ -202,3 +207,22 @@ class Refusal(Protocol):
             + b"Content-Length: %d\r\n\r\n" % len(answer.body)
             + answer.body
         )
+
+
+@implementer(IProtocolNegotiationFactory)
+class ChannelFactory(Connections):
+    """Factory of the daemon's connections: each becomes a :class:`.StreamChannel` or an :class:`.Http2Channel`."""
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        if len(self._channels) >= self.settings.connections or self.draining:
+            return self.refusal()
+        self.accepted += 1
+        return Negotiation(self)
+
+    def refusal(self) -> Protocol:
+        """Make the protocol that answers a connection over the limit."""
+        self.refused += 1
+        return Refusal(self)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        return list(self.settings.protocols)

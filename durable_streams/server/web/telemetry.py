@@ -9,10 +9,10 @@ from twisted.internet.defer import Deferred
 from .answers import Answer
 from .callers import NOBODY, RUN, Caller
 from .requests import StreamRequest
-from .site.tree import TreeRequest
+from .site.tree import PageRequest
 
 #: What was answered.
-Asked: TypeAlias = StreamRequest | TreeRequest | Caller
+Asked: TypeAlias = StreamRequest | PageRequest | Caller
 
 #: A status that no answer has: nothing is of interest.
 NEVER: Final = 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -15,17 +15,17 @@ from zope.interface import implementer
 
 from ...errors import StreamsError
 from ...run_queue import SLICE
+from ..admission import AdmittedRequest
 from ..answers import Answer, Body
 from ..callers import RUN, Caller, caller_on, next_number
+from ..connections import Connections
 from ..problems import RequestTimeout
 from ..requests import StreamRequest, read_view
 from ..telemetry import request_id
+from ..transports import LINGER, MAX_DISCARDED, MAX_DISCARDED_PLAIN, Transport, close_socket
 from ..wire import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, STATUS_LINES, has_length
-from .intake import Asked, Intake
-from .outlet import LINGER, MAX_DISCARDED, MAX_DISCARDED_PLAIN, Outlet, Transport, close_socket
-
-if TYPE_CHECKING:
-    from ..connections import ChannelFactory
+from .intake import Intake
+from .outlet import Outlet
 
 #: From how many bytes on a chunk is not copied to be framed.
 _LARGE: Final = 16_384
@@ -35,7 +35,7 @@ _READS: Final = frozenset([b"GET", b"HEAD"])
 
 #: What stands in the queue: a request or the refusal of one, whether the connection lives on after it, and whether it
 #: is HTTP/1.0.
-_Turn: TypeAlias = "tuple[Asked | Answer, bool, bool]"
+_Turn: TypeAlias = "tuple[AdmittedRequest | Answer, bool, bool]"
 
 
 _log = Logger()
@@ -63,10 +63,10 @@ class StreamChannel(Protocol):
     :ivar writes: whether its last request was one that changes something.
     """
 
-    factory: ChannelFactory
+    factory: Connections
     transport: Transport  # type: ignore[assignment]
 
-    def __init__(self, factory: ChannelFactory) -> None:
+    def __init__(self, factory: Connections) -> None:
         self.factory = factory
         self.deadline = 0
         self.writes = False
@@ -82,7 +82,7 @@ class StreamChannel(Protocol):
         # The answer that takes its time: busy with it, waiting for it, streaming its body
         self._busy = False
         self._awaited: Deferred[Answer] | None = None
-        self._awaiting: Asked | None = None
+        self._awaiting: AdmittedRequest | None = None
         self._streaming: Body | None = None
         self._chunked = False
         self._continue_due = False
@@ -106,7 +106,7 @@ class StreamChannel(Protocol):
 
     def connectionMade(self) -> None:
         self._caller = caller_on(self.transport, self.factory.operations.proxies.trusts)
-        self._intake = Intake(self.factory.shared(self._caller), self, self._caller)
+        self._intake = Intake(self.factory.heads(self._caller), self, self._caller)
         self._outlet = Outlet(self.transport, self)
         self._write = self._outlet.write
         self.deadline = self.factory.tick + self.factory.settings.header_timeout
@@ -230,7 +230,7 @@ class StreamChannel(Protocol):
 
     # What the intake tells
 
-    def asked(self, request: Asked, lives_on: bool, old: bool) -> None:
+    def asked(self, request: AdmittedRequest, lives_on: bool, old: bool) -> None:
         if self._ending:
             return
         # A client that sent its body did not wait to be told to.
@@ -262,7 +262,7 @@ class StreamChannel(Protocol):
 
     # Turns
 
-    def _answer(self, asked: Asked | Answer, lives_on: bool, old: bool) -> None:
+    def _answer(self, asked: AdmittedRequest | Answer, lives_on: bool, old: bool) -> None:
         self._lives_on = lives_on and self.factory.keeps_connections
         began_at = perf_counter()
         if isinstance(asked, StreamRequest):
@@ -286,7 +286,7 @@ class StreamChannel(Protocol):
         self._busy = True
         self.deadline = 0
 
-    def _send_awaited(self, answer: Answer, asked: Asked, old: bool, began_at: float) -> None:
+    def _send_awaited(self, answer: Answer, asked: AdmittedRequest, old: bool, began_at: float) -> None:
         self._awaited = self._awaiting = None
         if not self._ending:
             self._lives_on = self._lives_on and self.factory.keeps_connections
@@ -298,7 +298,7 @@ class StreamChannel(Protocol):
             _log.failure("Answering a request failed.", failure=failure)
             self.transport.abortConnection()
 
-    def _send(self, answer: Answer, asked: Asked | None, old: bool, began_at: float) -> None:
+    def _send(self, answer: Answer, asked: AdmittedRequest | None, old: bool, began_at: float) -> None:
         body = answer.body
         status = answer.status
         if asked is None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final, NoReturn, Protocol, TypeAlias
+from typing import Any, Final, NoReturn, Protocol
 
 import httptools
-from msgspec import Struct
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...errors import BodyTooLarge, InvalidRequest, StreamsError
+from ..admission import AdmittedRequest
 from ..callers import Caller, Client, next_number
 from ..problems import (
     BadFraming,
@@ -21,16 +21,13 @@ from ..problems import (
     TargetTooLong,
     WrongVersion,
 )
-from ..proxies import Proxies, Reading
 from ..requests import WHOLE_SERVER, StreamRequest, check_host, check_target, join_header
-from ..site.tree import TreeRequest
+from ..site.tree import PageRequest
 from ..wire import is_stream
+from .known_heads import HeadCache
 
-#: A request for a stream, or one for whatever else is served.
-Asked: TypeAlias = StreamRequest | TreeRequest
-
-#: Headers that say how the request itself is framed.
-_FRAMING_HEADERS: Final = frozenset([b"content-length", b"transfer-encoding", b"expect", b"upgrade"])
+#: Requests with one of these headers do not show by their head alone where they end.
+_UNSTEADY: Final = frozenset([b"transfer-encoding", b"expect", b"upgrade"])
 
 _ABSOLUTE_FORM: Final = re.compile(rb"(https?)://([^/?#]*)", re.IGNORECASE)
 _DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
@@ -46,18 +43,10 @@ _BODY_BITE: Final = 16_384
 _VERSION: Final = b" HTTP/1."
 
 
-class IntakeLimits(Struct, frozen=True, gc=False):
-    """How large the parts of a request may be, in bytes."""
-
-    header_bytes: int = 32_768
-    target_bytes: int = 8_192
-    body_bytes: int = 10_485_760
-
-
 class IntakeOwner(Protocol):
     """Who is told what came in."""
 
-    def asked(self, request: Asked, lives_on: bool, old: bool) -> None:
+    def asked(self, request: AdmittedRequest, lives_on: bool, old: bool) -> None:
         """
         A request is there, whole.
 
@@ -75,7 +64,7 @@ class IntakeOwner(Protocol):
 class _Nobody:
     """The owner of an intake whose connection is gone."""
 
-    def asked(self, request: Asked, lives_on: bool, old: bool) -> None:
+    def asked(self, request: AdmittedRequest, lives_on: bool, old: bool) -> None:
         """Drop the request."""
 
     def refused(self, error: StreamsError) -> None:
@@ -86,87 +75,6 @@ class _Nobody:
 
 
 _NOBODY: Final = _Nobody()
-
-
-class Known(Struct, frozen=True, gc=False):
-    """
-    Headers that were taken in before.
-
-    :ivar headers: those that are read.
-    :ivar length: how many bytes of body follow.
-    :ivar client: for whom a trusted proxy asks with them.
-    """
-
-    headers: dict[bytes, bytes]
-    length: int
-    client: Client | None
-
-
-#: How many blocks of headers are known at a time, and how long each may be, in bytes.
-_BLOCKS: Final = 2048
-_BLOCK_BYTES: Final = 2048
-
-#: A request line for a stream, of characters that nobody reads in two ways.
-_LINE: Final = (
-    rb"(GET|HEAD|POST|PUT|DELETE) %b([A-Za-z0-9._~!$&'()*+,;=:@%%/-]*)"
-    rb"(?:\?([A-Za-z0-9._~!$&'()*+,;=:@%%/?-]*))? HTTP/1\.1(?=\r\n)"
-)
-
-#: Headers with which the same block may stand for something else the next time.
-_UNSTEADY: Final = frozenset([b"transfer-encoding", b"expect", b"upgrade"])
-
-
-class Shared:
-    """
-    What the intakes of one listener learn and share, as far as they read the same.
-
-    :ivar reading: the headers that are read; all others might as well not be there.
-    :ivar spellings: the names of headers as they come, and what each is called here.
-    :ivar line: matches the request line of a request for a stream.
-    :ivar blocks: all headers of a request as they came, from the end of the request line on. Clients send the same ones
-        again and again, and what llhttp has made of them it would make of them the next time. A third of the time that
-        a request takes is saved so.
-    """
-
-    __slots__ = ("base", "blocks", "hosts", "limits", "line", "proxies", "reading", "spellings")
-
-    def __init__(
-        self,
-        base: bytes,
-        limits: IntakeLimits,
-        reading: Reading = Reading(),  # noqa: B008 (frozen)
-        proxies: Proxies | None = None,
-    ) -> None:
-        self.base = base
-        self.limits = limits
-        self.reading = reading
-        self.proxies = proxies or Proxies()
-        self.spellings: dict[bytes, bytes] = {}
-        self.hosts: set[bytes] = set()
-        self.blocks: dict[bytes, Known] = {}
-        # Below the root itself there are paths that are no streams'.
-        self.line = re.compile(_LINE % re.escape(base) if base != b"/" else b"(?!)")
-
-    def learn(self, name: bytes) -> bytes | None:
-        """
-        Find out whether a header is read. Usual spellings are remembered.
-
-        :returns: its name in lower case; nothing for one that is not read, None for one that is dropped.
-        """
-        lower = name.lower()
-        if lower in self.reading.dropped:
-            return None
-        key = lower if lower in self.reading.read or lower in _FRAMING_HEADERS else b""
-        if len(self.spellings) < 512 and len(name) < 64:
-            self.spellings[name] = key
-        return key
-
-    def remember(self, block: bytes, headers: dict[bytes, bytes], length: int, client: Client | None = None) -> None:
-        """Know a block of headers from now on."""
-        if len(block) <= _BLOCK_BYTES:
-            if len(self.blocks) >= _BLOCKS:
-                self.blocks.clear()
-            self.blocks[block] = Known(headers, length, client)
 
 
 class _Stop(Exception):
@@ -205,6 +113,7 @@ class Intake:
     """
 
     __slots__ = (
+        "_admission",
         "_bare_bytes",
         "_between",
         "_block",
@@ -216,6 +125,7 @@ class Intake:
         "_fields",
         "_head_size",
         "_headers",
+        "_heads",
         "_in_body",
         "_interrupted",
         "_lives_on",
@@ -224,15 +134,15 @@ class Intake:
         "_owner",
         "_packet",
         "_parser",
-        "_shared",
         "_url",
         "_wire_bytes",
         "deaf",
         "timed",
     )
 
-    def __init__(self, shared: Shared, owner: IntakeOwner, caller: Caller) -> None:
-        self._shared = shared
+    def __init__(self, heads: HeadCache, owner: IntakeOwner, caller: Caller) -> None:
+        self._heads = heads
+        self._admission = heads.admission
         self._caller = caller
         self._owner = owner
         # For whom the proxy asks whose request is being read.
@@ -345,22 +255,23 @@ class Intake:
 
     def _is_known(self, data: bytes) -> bool:
         """Take in a whole request whose headers are known, if it is one."""
-        shared = self._shared
+        heads = self._heads
         self._head_size = end = data.find(b"\r\n\r\n") + 4
         self._block = b""
-        line = shared.line.match(data)
+        line = heads.line.match(data)
         if line is None or end < 4:
             return False
         line_end = line.end()
         self._block = block = data[line_end:end]
-        known = shared.blocks.get(block)
+        known = heads.blocks.get(block)
         if known is None or len(data) != end + known.length:
             return False
-        if end > shared.limits.header_bytes or line_end > shared.limits.target_bytes:
+        admission = self._admission
+        if end > admission.limits.header_bytes or line_end > admission.limits.target_bytes:
             return False
         method, path, query = line.groups(b"")
         caller = self._caller if known.client is None else self._caller.forwarding(known.client)
-        request = StreamRequest(method, shared.base, path, query, known.headers, data[end:], caller, next_number())
+        request = StreamRequest(method, admission.base, path, query, known.headers, data[end:], caller, next_number())
         self._owner.asked(request, True, False)
         return True
 
@@ -395,7 +306,7 @@ class Intake:
 
     def _count(self, size: int) -> None:
         """Hold a request that did not end with this packet to its limits."""
-        limits = self._shared.limits
+        limits = self._admission.limits
         if self._packet:
             self._wire_bytes += size
         else:
@@ -420,13 +331,13 @@ class Intake:
         self._url = url = self._url + url if self._url else url
         if not url.startswith(b"/"):
             url = _origin_form(url)
-        shared = self._shared
-        if len(url) > shared.limits.target_bytes:
-            self._stop(TargetTooLong(f"The request's target is longer than {shared.limits.target_bytes} bytes."))
+        admission = self._admission
+        if len(url) > admission.limits.target_bytes:
+            self._stop(TargetTooLong(f"The request's target is longer than {admission.limits.target_bytes} bytes."))
         # As long as the target is not complete, it may still become a stream's.
-        if is_stream(url, shared.base) or url == WHOLE_SERVER:
+        if is_stream(url, admission.base) or url == WHOLE_SERVER:
             self._fields = None
-            self._look_up = shared.spellings.get
+            self._look_up = self._heads.spellings.get
         else:
             self._fields = []
             self._look_up = _all_unknown
@@ -434,9 +345,9 @@ class Intake:
     def on_header(self, name: bytes, value: bytes) -> None:
         key = self._look_up(name)
         if key is None:
-            key = self._shared.learn(name)
+            key = self._heads.learn(name)
             if key is None:
-                self._shared.proxies.disbelieve(self._caller)
+                self._admission.proxies.disbelieve(self._caller)
                 return
             if self._fields is not None:
                 self._fields.append((name, value.rstrip(b" \t")))
@@ -459,13 +370,13 @@ class Intake:
         packet = self._packet
         version_at = packet.find(b" ") + 1 + len(self._url)
         in_one_piece = not self._wire_bytes and packet.startswith(b" HTTP/1.1\r\n", version_at)
-        if in_one_piece and headers.get(b"host") in self._shared.hosts:
+        if in_one_piece and headers.get(b"host") in self._heads.hosts:
             self._old = False
         else:
             self._check_version_and_host(parser.get_http_version())
         if not self._url.startswith(b"/") or b"#" in self._url:
             self._check_url()
-        limits = self._shared.limits
+        limits = self._admission.limits
         if len(packet) + self._wire_bytes > limits.header_bytes:
             header_bytes = packet.find(b"\r\n\r\n") + self._wire_bytes
             if packet and header_bytes > limits.header_bytes:
@@ -489,7 +400,7 @@ class Intake:
 
     def _read_client(self) -> None:
         try:
-            self._client = self._shared.proxies.client(self._headers)
+            self._client = self._admission.proxies.client(self._headers)
         except InvalidRequest as error:
             self._stop(error)
 
@@ -506,8 +417,7 @@ class Intake:
             check_host(host)
         except InvalidRequest as error:
             self._stop(error)
-        if len(self._shared.hosts) < 1024:
-            self._shared.hosts.add(host)
+        self._heads.remember_host(host)
 
     def _check_url(self) -> None:
         """
@@ -542,8 +452,8 @@ class Intake:
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += data
-        if len(self._body) > self._shared.limits.body_bytes:
-            self._stop(BodyTooLarge(self._shared.limits.body_bytes))
+        if len(self._body) > self._admission.limits.body_bytes:
+            self._stop(BodyTooLarge(self._admission.limits.body_bytes))
 
     def on_message_complete(self) -> None:
         if self._interrupted:
@@ -553,18 +463,18 @@ class Intake:
             # There are no tunnels, and what follows was meant for one.
             self._lives_on = False
         body = self._body if isinstance(self._body, bytes) else bytes(self._body)
-        request: Asked
+        request: AdmittedRequest
         caller = self._caller if self._client is None else self._caller.forwarding(self._client)
         url = self._url if self._url.startswith(b"/") else _origin_form(self._url)
         if self._fields is None:
-            base = self._shared.base if url != WHOLE_SERVER else url
+            base = self._admission.base if url != WHOLE_SERVER else url
             path, _, query = url.partition(b"?")
             request = StreamRequest(
                 method, base, path[len(base) :], query, self._headers, body, caller, next_number(), self._version
             )
             self._note_end(request)
         else:
-            request = TreeRequest(method, url, self._fields, body, caller, next_number(), self._version)
+            request = PageRequest(method, url, self._fields, body, caller, next_number(), self._version)
             self._fields = None
         self._url = self._packet = self._body = b""
         self._headers = {}
@@ -583,7 +493,7 @@ class Intake:
         if _UNSTEADY.isdisjoint(request.headers):
             self._between = True
             if self._packet and self._block:
-                self._shared.remember(self._block, request.headers, len(request.body), self._client)
+                self._heads.remember(self._block, request.headers, len(request.body), self._client)
 
     def _stop(self, error: StreamsError) -> NoReturn:
         """

@@ -5,54 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from twisted.internet.interfaces import IAddress, IPullProducer, IPushProducer
+from twisted.internet.interfaces import IPullProducer, IPushProducer
 from zope.interface import implementer
+
+from ..transports import Transport, is_direct
 
 #: How much is handed to the transport at a time while a reader is slow, in bytes.
 _SLICE: Final = 65_536
 
 #: How much a reader that takes all at once is sent before the others get their turn, in bytes, while others write.
 _TURN: Final = 524_288
-
-
-class Transport(Protocol):
-    """What a connection needs of Twisted's transports, of which no one interface has all."""
-
-    def write(self, data: bytes) -> object:
-        """Send, or keep for later."""
-
-    def loseConnection(self) -> object:
-        """Hang up when everything is sent."""
-
-    def abortConnection(self) -> object:
-        """Hang up."""
-
-    def loseWriteConnection(self) -> object:
-        """Send the end of the stream, and go on receiving."""
-
-    def pauseProducing(self) -> object:
-        """Read no more from the socket."""
-
-    def resumeProducing(self) -> object:
-        """Read again."""
-
-    def registerProducer(self, producer: object, streaming: bool) -> object:
-        """Tell a producer how the transport keeps up."""
-
-    def unregisterProducer(self) -> object:
-        """Tell it no more."""
-
-    def setTcpNoDelay(self, enabled: bool) -> object:
-        """Send small packets at once."""
-
-    def startWriting(self) -> object:
-        """Ask the producer for more when this one's turn has come; only a socket's own transport can."""
-
-    def getPeer(self) -> IAddress:
-        """Say who is at the other end."""
-
-    def getHost(self) -> IAddress:
-        """Say who is at this end."""
 
 
 class OutletOwner(Protocol):
@@ -76,33 +38,6 @@ class _Nobody:
 
 
 _NOBODY: Final = _Nobody()
-
-
-def is_direct(transport: Transport) -> bool:
-    """
-    Tell a socket's own transport from one that wraps it, as TLS does.
-
-    Those pass on the socket's attributes, and what is sent or shut by these goes past all that they do.
-    """
-    return hasattr(type(transport), "writeSomeData") and not getattr(transport, "TLS", False)
-
-
-#: How long, in seconds, a client is still read after the last byte was sent, so that it gets to see that; and how many
-#: bytes of what it sends are thrown away before nothing more is read. Over TLS each byte has to be decrypted. A plain
-#: socket is read for longer, since a client may send a body that is over the limit before it reads the refusal.
-LINGER: Final = 2
-MAX_DISCARDED: Final = 1_048_576
-MAX_DISCARDED_PLAIN: Final = 16_777_216
-
-
-def close_socket(transport: Transport) -> None:
-    """
-    Close a socket when everything is sent, without waiting for the client to end TLS too (RFC 8446 section 6.1).
-
-    What the kernel still has to send, it goes on sending; an abort would throw it away.
-    """
-    below: Transport | None = getattr(transport, "transport", None)
-    (transport if below is None else below).loseConnection()
 
 
 @implementer(IPullProducer, IPushProducer)

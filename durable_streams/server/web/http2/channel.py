@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from h2.config import H2Configuration
 from h2.connection import ConnectionState, H2Connection
@@ -31,13 +31,11 @@ from zope.interface import implementer
 from ...run_queue import SLICE
 from ..bodies import PIECE
 from ..callers import caller_on
-from ..http1.outlet import LINGER, MAX_DISCARDED, Transport, close_socket
+from ..connections import Connections
+from ..transports import LINGER, MAX_DISCARDED, Transport, close_socket
 from .frames import Framing, Packet
 from .hpack import HeadEncoder
 from .stream import Exchange
-
-if TYPE_CHECKING:
-    from ..connections import ChannelFactory
 
 #: How many requests one connection may have at a time.
 STREAMS: Final = 100
@@ -89,10 +87,10 @@ class Http2Channel(Protocol):
     :ivar reads: how many answers are being read from streams.
     """
 
-    factory: ChannelFactory
+    factory: Connections
     transport: Transport  # type: ignore[assignment]
 
-    def __init__(self, factory: ChannelFactory) -> None:
+    def __init__(self, factory: Connections) -> None:
         self.factory = factory
         self.deadline = 0
         self.blocked = False
@@ -106,7 +104,7 @@ class Http2Channel(Protocol):
             client=False,
             initial_values={
                 SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS,
-                SettingCodes.MAX_HEADER_LIST_SIZE: factory.settings.intake.header_bytes,
+                SettingCodes.MAX_HEADER_LIST_SIZE: factory.limits.header_bytes,
                 SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
             },
         )
@@ -138,7 +136,7 @@ class Http2Channel(Protocol):
 
     def connectionMade(self) -> None:
         self.caller = caller_on(self.transport, self.factory.operations.proxies.trusts)
-        self.shared = self.factory.shared(self.caller)
+        self.admission = self.factory.admission(self.caller)
         self._rest_deadline = self.factory.tick + self.factory.settings.header_timeout
         self.deadline = self._rest_deadline
         self.factory.joined(self)
@@ -254,7 +252,7 @@ class Http2Channel(Protocol):
                 self._widened.add(0)
             case SettingsAcknowledged():
                 # A head that is a little over what was announced is answered; only from twice as much on is it the end.
-                self.h2.decoder.max_header_list_size = 2 * self.factory.settings.intake.header_bytes
+                self.h2.decoder.max_header_list_size = 2 * self.factory.limits.header_bytes
             case ConnectionTerminated():
                 self._said_goodbye(event)
             case _:

@@ -6,8 +6,9 @@ import re
 from collections import deque
 from collections.abc import Iterable
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
+from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from hpack import NeverIndexedHeaderTuple
@@ -17,19 +18,18 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...errors import BodyTooLarge, InvalidRequest, StreamsError, Unavailable
+from ..admission import Admission, AdmittedRequest
 from ..answers import Answer, Body
 from ..bodies import PIECE
-from ..callers import next_number
-from ..http1.intake import Asked
+from ..callers import Caller, next_number
+from ..connections import Connections
 from ..problems import BadFraming, HeadersTooLarge, MethodNotAllowed, RequestTimeout, TargetTooLong
 from ..requests import WHOLE_SERVER, StreamRequest, check_host, check_target, pick_headers
-from ..site.tree import TreeRequest
+from ..site.tree import PageRequest
 from ..telemetry import request_id
+from ..transports import Transport
 from ..wire import has_length, is_stream
 from .hpack import field
-
-if TYPE_CHECKING:
-    from .channel import Http2Channel
 
 #: What a header counts for beside its name and its value (RFC 9113 section 6.5.2).
 _FIELD_OVERHEAD: Final = 32
@@ -56,6 +56,43 @@ _log = Logger()
 
 def _is_large(answer: Answer) -> bool:
     return isinstance(answer.body, bytes) and len(answer.body) > _SMALL
+
+
+class ExchangeOwner(Protocol):
+    """
+    The connection of an exchange.
+
+    :ivar blocked: whether the connection's send buffer is full.
+    :ivar body_bytes: the size of all request bodies that are being received.
+    :ivar reads: how many answers are being read from streams.
+    """
+
+    factory: Connections
+    transport: Transport
+    caller: Caller
+    admission: Admission
+    h2: H2Connection
+    blocked: bool
+    body_bytes: int
+    reads: int
+
+    def reset(self, stream_id: int, code: ErrorCodes) -> None:
+        """Reset an HTTP/2 stream."""
+
+    def done(self, exchange: Exchange) -> None:
+        """Remove an exchange that is over."""
+
+    def weigh(self, more: int) -> None:
+        """Add to the size of the answers that wait to be sent; ``more`` may be negative."""
+
+    def holds_back(self) -> bool:
+        """Return whether so much waits to be sent that no more may be read."""
+
+    def flush(self) -> None:
+        """Send what h2 has queued, unless more follows in this turn."""
+
+    def wrote(self, exchange: Exchange, size: int) -> None:
+        """Record that an exchange has queued part of a body with h2."""
 
 
 class Exchange:
@@ -93,7 +130,7 @@ class Exchange:
         "is_whole",
     )
 
-    def __init__(self, channel: Http2Channel, stream_id: int) -> None:
+    def __init__(self, channel: ExchangeOwner, stream_id: int) -> None:
         self.id = stream_id
         self.is_receiving = True
         self.is_whole = False
@@ -103,7 +140,7 @@ class Exchange:
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._body = bytearray()
-        self._asked: Asked | None = None
+        self._asked: AdmittedRequest | None = None
         self._began_at = 0.0
         self._awaited: Deferred[Answer] | None = None
         self._streaming: Body | None = None
@@ -142,7 +179,7 @@ class Exchange:
         if authority is not None:
             self._fields.append((b"host", authority))
         channel = self._channel
-        self._fields = channel.shared.proxies.keep(self._fields, channel.caller)
+        self._fields = channel.admission.proxies.keep(self._fields, channel.caller)
         error = self._objection(size)
         if error is not None:
             self._refuse(error)
@@ -152,7 +189,7 @@ class Exchange:
                 self._send_head(_CONTINUE, False)
 
     def _objection(self, size: int) -> StreamsError | None:
-        limits = self._channel.shared.limits
+        limits = self._channel.admission.limits
         if len(self._target) > limits.target_bytes:
             return TargetTooLong(f"The request's target is longer than {limits.target_bytes} bytes.")
         if size > limits.header_bytes:
@@ -179,7 +216,7 @@ class Exchange:
     def received(self, data: bytes) -> None:
         """Take in some of the body."""
         channel = self._channel
-        limit = channel.shared.limits.body_bytes
+        limit = channel.admission.limits.body_bytes
         if data:
             self._set_reading_deadline()
         self._body += data
@@ -205,24 +242,24 @@ class Exchange:
             return
         body = self._take_body()
         factory = self._channel.factory
-        shared = self._channel.shared
-        base = shared.base
+        admission = self._channel.admission
+        base = admission.base
         caller = self._channel.caller
         number = next_number()
         self._began_at = perf_counter()
         headers: dict[bytes, bytes] = {}
         objection = None
         try:
-            headers = pick_headers(self._fields, shared.reading.read)
+            headers = pick_headers(self._fields, admission.reading.read)
             check_host(headers.get(b"host"))
             if caller.trusted:
-                caller = caller.forwarding(shared.proxies.client(headers))
+                caller = caller.forwarding(admission.proxies.client(headers))
         except StreamsError as error:
             objection = error
         if self._target == WHOLE_SERVER:
             base = WHOLE_SERVER
         elif not is_stream(self._target, base):
-            asked = TreeRequest(self._method, self._target, self._fields, body, caller, number, "2")
+            asked = PageRequest(self._method, self._target, self._fields, body, caller, number, "2")
             self._asked = asked
             if objection is not None:
                 self._answer(factory.operations.answers.error(None, objection, self._origin))

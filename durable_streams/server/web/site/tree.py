@@ -33,8 +33,8 @@ class Requester(Protocol):
         """Answer no more."""
 
 
-class TreeRequest:
-    """A request for the tree, read whole."""
+class PageRequest:
+    """A complete request for a page: anything that is not a stream."""
 
     __slots__ = ("_body", "_fields", "caller", "method", "number", "target", "version")
 
