@@ -301,9 +301,8 @@ class Front:
         self.tree = Tree(
             resource_from(self.operations, settings, self.clock),
             self.app,
-            self.operations.answers,
+            self.operations,
             base_path,
-            self.operations.proxies,
         )
         # Not to read forms is what keeps twisted.web from parsing the bodies of appends.
         self.site = Site(self.tree, reactor=self.clock, parsePOSTFormSubmission=False)

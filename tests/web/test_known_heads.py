@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import StreamsError
-from durable_streams.server.web.admission import Admission, AdmittedRequest, RequestLimits
-from durable_streams.server.web.callers import NOBODY, Client
+from durable_streams.server.web.admission import Admission, AdmissionPolicy, AdmittedRequest, RequestLimits
+from durable_streams.server.web.callers import NOBODY, Caller, Client
 from durable_streams.server.web.http1.intake import Intake
 from durable_streams.server.web.http1.known_heads import HeadCache
+from durable_streams.server.web.proxies import Proxies
 from durable_streams.server.web.requests import StreamRequest
 
 BASE = b"/v1/stream/"
@@ -19,14 +20,15 @@ BASE = b"/v1/stream/"
 class Owner:
     """Writes down what it is told."""
 
-    def __init__(self, shared: HeadCache) -> None:
+    def __init__(self, shared: HeadCache, caller: Caller = NOBODY) -> None:
         self.told: list[object] = []
-        self.intake = Intake(shared, self, NOBODY)
+        self.intake = Intake(shared, self, caller)
 
     def asked(self, request: AdmittedRequest, lives_on: bool, old: bool) -> None:
         what: object = type(request)
         if isinstance(request, StreamRequest):
-            what = (request.method, request.mount, request.path, request.query, dict(request.headers), request.body)
+            line = (request.method, request.mount, request.path, request.query, request.version)
+            what = (*line, dict(request.headers), request.body, request.caller)
         self.told.append((what, lives_on, old))
 
     def refused(self, error: StreamsError) -> None:
@@ -50,8 +52,11 @@ class Forgetful(HeadCache):
         pass
 
 
+LIMITS = RequestLimits(header_bytes=400, target_bytes=100, body_bytes=20)
+
+
 def shared_by(kind: type[HeadCache]) -> HeadCache:
-    return kind(Admission(BASE, RequestLimits(header_bytes=400, target_bytes=100, body_bytes=20)))
+    return kind(Admission(BASE, LIMITS))
 
 
 def post(path: bytes, body: bytes, *lines: bytes) -> bytes:
@@ -103,7 +108,96 @@ pieces = st.one_of(
 )
 
 
+#: Lines of headers, those among them that two readers may take in two ways.
+HEADER_LINES = [
+    *(b"Host: a", b"host: b", b"HOST: a:80", b"Host:", b"Host: a b", b"Host: [::1]", b"Host: [::1", b"Host: a,b"),
+    *(b"Content-Length: 3", b"content-length:3", b"Content-Length: 0", b"Content-Length: 003", b"Content-Length: 3, 3"),
+    *(b"Content-Length: +3", b"Content-Length: 21", b"Content-Length: 3 ", b"Content-Length : 3", b"Content-Length:"),
+    *(b"Content-Length: 99999999999999999999", b"Content-Length: 0x3", b"Content-Length:\t3", b"Content_Length: 3"),
+    *(b"Transfer-Encoding: chunked", b"transfer-encoding: CHUNKED", b"Transfer-Encoding: identity"),
+    *(b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding:", b"Transfer-Encoding : chunked"),
+    *(b"Connection: close", b"Connection: keep-alive", b"Connection: Upgrade", b"Upgrade: h2c", b"Upgrade: websocket"),
+    *(b"Expect: 100-continue", b"Expect: nothing", b"Stream-Closed: true", b"Stream-Seq: 1", b"Stream-Seq: 1 \t"),
+    *(b"If-None-Match: a", b"Producer-Id: a", b"Producer-Id: \xff", b"Content-Type: text/plain", b"X: " + b"y" * 300),
+    *(b" folded", b"\tContent-Length: 3", b"no colon", b": no name", b"X: a\x00b", b"X: a\rb", b"X: a\nHost: b", b""),
+    *(b"X-Forwarded-For: 1.2.3.4", b"X-Forwarded-For: nobody", b"X-Forwarded-Host: c", b"X-Forwarded-Proto: https"),
+    *(b"X-Forwarded-Proto: gopher", b"X-Request-Id: seven", b"Forwarded: for=1.2.3.4", b"Forwarded: ;;="),
+]
+
+#: Request lines: the same headers may come behind each of them.
+REQUEST_LINES = [
+    *(b"POST /v1/stream/a HTTP/1.1", b"POST /v1/stream/b?c=d HTTP/1.1", b"GET /v1/stream/a?offset=-1 HTTP/1.1"),
+    *(b"PUT /v1/stream/a HTTP/1.1", b"DELETE /v1/stream/a HTTP/1.1", b"HEAD /v1/stream/a HTTP/1.1"),
+    *(
+        b"OPTIONS /v1/stream/a HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+        b"CONNECT a:80 HTTP/1.1",
+        b"CONNECT /v1/stream/a HTTP/1.1",
+    ),
+    *(b"POST http://a/v1/stream/a HTTP/1.1", b"POST http://b/v1/stream/a HTTP/1.1", b"POST /v1/stream/a#b HTTP/1.1"),
+    *(
+        b"POST /v1/stream/a HTTP/1.0",
+        b"POST /v1/stream/a HTTP/2.0",
+        b"POST /v1/stream/a HTTP/1.2",
+        b"POST /v1/stream/a",
+    ),
+    *(b"POST /v1/stream/" + b"x" * 90 + b" HTTP/1.1", b"POST /v1/stream HTTP/1.1", b"POST /healthz HTTP/1.1"),
+    *(b"POST  /v1/stream/a HTTP/1.1", b"POST\t/v1/stream/a HTTP/1.1", b"POST /v1/stream/\xc3\xa9 HTTP/1.1"),
+]
+
+BODIES = [b"", b"one", b"two", b"3\r\none\r\n0\r\n\r\n", b"0\r\n\r\n", b"x" * 21, b"GET / HTTP/1.1\r\n\r\n"]
+
+#: A head that is admitted often enough for the cache to be used, and any other.
+blocks = st.one_of(
+    st.lists(st.sampled_from(HEADER_LINES), max_size=3).map(lambda more: [b"Host: a", b"Content-Length: 3", *more]),
+    st.lists(st.sampled_from(HEADER_LINES), max_size=5),
+)
+
+line_ends = st.sampled_from([b"\r\n"] * 8 + [b"\n"])
+
+
+@st.composite
+def same_headers(draw: st.DrawFn) -> list[bytes]:
+    """Draw requests that have one block of headers behind different request lines, with different bodies."""
+    end = draw(line_ends)
+    block = end.join([*draw(blocks), b"", b""])
+    lines = st.one_of(st.sampled_from(REQUEST_LINES[:3]), st.sampled_from(REQUEST_LINES))
+    bodies = st.one_of(st.sampled_from(BODIES[1:3]), st.sampled_from(BODIES))
+    sent = draw(st.lists(st.tuples(lines, bodies), min_size=2, max_size=5))
+    return [line + end + block + body for line, body in sent]
+
+
+PROXIES = [
+    Proxies(lambda: 0.0),
+    Proxies(lambda: 0.0, "x-forwarded", ["9.9.9.9"]),
+    Proxies(lambda: 0.0, "forwarded", ["9.9.9.9"]),
+]
+
+
 class KnownHeadTests(SynchronousTestCase):
+    @settings(max_examples=1500, deadline=None)
+    @given(same_headers(), st.sampled_from(PROXIES), st.booleans())
+    def test_known_headers_are_admitted_as_the_parser_alone_admits_them(
+        self, packets: list[bytes], proxies: Proxies, is_trusted: bool
+    ) -> None:
+        # On one connection each, so that a refusal does not hide the rest; then all on one.
+        self.check_alike([*([packet] for packet in packets), packets, packets], proxies, is_trusted)
+
+    def test_every_two_header_lines_are_admitted_as_the_parser_alone_admits_them(self) -> None:
+        for first in HEADER_LINES:
+            for second in HEADER_LINES:
+                lines = [REQUEST_LINES[0], b"Host: a", b"Content-Length: 3", first, second, b"", b"one"]
+                self.check_alike([[b"\r\n".join(lines)]] * 2, PROXIES[1], True)
+
+    def check_alike(self, connections: list[list[bytes]], proxies: Proxies, is_trusted: bool) -> None:
+        """Compare what a connection with a header cache is told with what one without is told."""
+        caller = Caller("9.9.9.9", trusted=is_trusted)
+        admission = AdmissionPolicy(BASE, LIMITS, proxies, frozenset([b"user-agent"])).admission(caller)
+        learning = HeadCache(admission)
+        for connection in connections:
+            alone = Owner(Forgetful(admission), caller).take(connection)
+            self.assertEqual(Owner(learning, caller).take(connection), alone, connection)
+
     @settings(max_examples=600, deadline=None)
     @given(st.lists(st.lists(pieces, max_size=6), min_size=1, max_size=3))
     def test_every_connection_is_told_the_same_as_by_the_parser_alone(self, connections: list[list[bytes]]) -> None:
@@ -123,7 +217,7 @@ class KnownHeadTests(SynchronousTestCase):
         self.patch(owner.intake, "_feed", parsed.append)
         owner.take([post(b"a", b"two"), post(b"b?c=d", b"six")])
         self.assertEqual(parsed, [])
-        bodies = [told[0][5] for told in owner.told if isinstance(told, tuple) and isinstance(told[0], tuple)]
+        bodies = [told[0][6] for told in owner.told if isinstance(told, tuple) and isinstance(told[0], tuple)]
         self.assertEqual(bodies, [b"one", b"two", b"six"])
 
     def test_a_request_that_came_in_pieces_leaves_the_next_one_known(self) -> None:

@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.daemon.assembly import resource_from
 from tests.support.cases import TEXT
-from tests.support.fronts import BASE, Front, Peer, SiteFront, chunked, request, settings_with
+from tests.support.fronts import BASE, Front, Headers, Peer, SiteFront, chunked, request, settings_with
 from tests.support.tls import TLSPeer, over_tls
 
 
@@ -216,6 +216,36 @@ class BodyLimitTests(SiteTestCase):
         headers = TEXT | {"Transfer-Encoding": "chunked"}
         reply = self.front.ask("POST", BASE + "a", headers, chunked([b"x" * 600] * 2))
         self.assertEqual((reply.status, reply.code), (413, "REQUEST_BODY_TOO_LARGE"))
+
+
+class HeadLimitTests(SiteTestCase):
+    settings = settings_with(max_header_bytes=1_000, max_target_bytes=200)
+
+    def status(self, target: str, headers: Headers | None = None) -> tuple[int, str | None]:
+        reply = self.front.ask("GET", target, headers)
+        return reply.status, reply.code if reply.status >= 400 else None
+
+    def test_a_target_over_the_limit_is_414(self) -> None:
+        self.front.create("a")
+        for path in (BASE + "a", "/healthz"):
+            fitting = path + "?" + "x" * (199 - len(path))
+            self.assertEqual(self.status(fitting), (200, None))
+            self.assertEqual(self.status(fitting + "x"), (414, "TARGET_TOO_LONG"))
+
+    def test_headers_over_the_limit_are_431(self) -> None:
+        self.front.create("a")
+        for path in (BASE + "a", "/healthz"):
+            self.assertEqual(self.status(path, {"X": "y" * 800}), (200, None))
+            self.assertEqual(self.status(path, {"X": "y" * 1_000}), (431, "HEADERS_TOO_LARGE"))
+            self.assertEqual(
+                self.status(path, {f"X-{number}": "y" for number in range(200)}), (431, "HEADERS_TOO_LARGE")
+            )
+
+    def test_a_page_with_host_twice_is_400(self) -> None:
+        for path in (BASE + "a", "/healthz"):
+            peer = self.front.connect()
+            peer.send(b"GET %b HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n" % path.encode())
+            self.assertEqual((peer.reply.status, peer.reply.code), (400, "BAD_REQUEST"))
 
 
 class SlowReaderTests(SiteTestCase):

@@ -68,6 +68,12 @@ def name_limits_from(settings: Settings) -> NameLimits:
     return NameLimits(settings.limits.max_stream_name_bytes, settings.limits.max_stream_name_segments)
 
 
+def request_limits_from(settings: Settings) -> RequestLimits:
+    """Return the largest sizes of the parts of a request."""
+    limits = settings.limits
+    return RequestLimits(limits.max_header_bytes, limits.max_target_bytes, limits.max_request_body_bytes)
+
+
 def operations_from(
     streams: Streams,
     settings: Settings,
@@ -91,7 +97,7 @@ def operations_from(
         streams,
         live,
         Answers(settings.http.cors_origins, settings.http.cache),
-        OperationSettings(name_limits_from(settings), settings.limits.max_request_body_bytes),
+        OperationSettings(name_limits_from(settings), request_limits_from(settings)),
         telemetry,
         proxies=proxies_from(settings, clock),
         origins=WritingOrigins(settings.http.cors_origins),
@@ -125,7 +131,6 @@ def channel_settings_from(settings: Settings, budget: DescriptorBudget | None = 
     limits = settings.limits
     connection = settings.transport.connection
     return ChannelSettings(
-        limits=RequestLimits(limits.max_header_bytes, limits.max_target_bytes, limits.max_request_body_bytes),
         connections=limits.max_connections if budget is None else budget.connections,
         refusals=ChannelSettings().refusals if budget is None else budget.refusals,
         protocols=protocols_from(settings.transport),

@@ -49,7 +49,7 @@ class Fronts:
         self._drain_timeout = settings.transport.connection.drain_timeout_secs
         self._telemetry = telemetry_from(settings)
         operations = operations_from(streams, settings, clock, self._telemetry)
-        answers, proxies = operations.answers, operations.proxies
+        answers = operations.answers
         base_path = settings.http.stream_base_path
         apart = settings.admin.bind_address is not None
         metrics = metrics_from(settings, operations)
@@ -59,13 +59,13 @@ class Fronts:
         if settings.admin.enabled:
             add_list(for_operators, settings.admin.base_path, streams, answers)
         resource = resource_from(operations, settings, clock)
-        self.tree: IResource = Tree(resource, for_all, answers, base_path, proxies)
+        self.tree: IResource = Tree(resource, for_all, operations, base_path)
         channel_settings = channel_settings_from(settings, budget)
         self.factory = ChannelFactory(operations, Site(self.tree), base_path, clock, channel_settings)
         self.factory.keeps_connections = keep_connections
         self.admin: Any = None
         if apart:
-            admin_site = Site(Tree(None, for_operators, answers, base_path, proxies))
+            admin_site = Site(Tree(None, for_operators, operations, base_path))
             most = channel_settings.connections if budget is None else budget.admin_connections
             self.admin = LimitedFactory(admin_site, most, self.factory.refusal)
         if metrics is not None:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
@@ -19,11 +18,10 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.web.server import Site
 
 from ..clocks import clock_of
-from .admission import Admission, RequestLimits
+from .admission import Admission
 from .callers import Caller
 from .http1.known_heads import HeadCache
 from .operations import Operations
-from .proxies import Reading
 from .transports import Transport
 from .wire import below
 
@@ -43,7 +41,6 @@ class ChannelSettings(Struct, frozen=True, gc=False):
     :ivar stall_timeout: for a slow reader to take another 64 KiB.
     """
 
-    limits: RequestLimits = RequestLimits()
     connections: int = 10_000
     refusals: int = 100
     protocols: tuple[bytes, ...] = (b"http/1.1",)
@@ -98,9 +95,9 @@ class Connections(Factory):
         self.operations = operations
         self.site = site
         self.settings = settings
-        self.limits = settings.limits
-        self._base = below(base_path)
-        self._heads: dict[Reading, HeadCache] = {}
+        self.limits = operations.settings.limits
+        self._policy = operations.admission_policy(below(base_path))
+        self._heads: dict[Admission, HeadCache] = {}
         self.draining = False
         self.keeps_connections = True
         self.refusals = 0
@@ -129,17 +126,15 @@ class Connections(Factory):
 
     def heads(self, caller: Caller) -> HeadCache:
         """Return the header cache for a connection; trusted proxies have their own."""
-        proxies, telemetry = self.operations.proxies, self.operations.telemetry
-        reading = proxies.reading(caller)
-        heads = self._heads.get(reading)
+        admission = self.admission(caller)
+        heads = self._heads.get(admission)
         if heads is None:
-            read = replace(reading, read=reading.read | telemetry.headers)
-            heads = self._heads[reading] = HeadCache(Admission(self._base, self.limits, read, proxies))
+            heads = self._heads[admission] = HeadCache(admission)
         return heads
 
     def admission(self, caller: Caller) -> Admission:
         """Return the rules for the requests of a connection."""
-        return self.heads(caller).admission
+        return self._policy.admission(caller)
 
     def joined(self, channel: Member) -> None:
         self._channels.add(channel)

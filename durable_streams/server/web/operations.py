@@ -14,6 +14,7 @@ from ..interfaces import NowOrLater, T
 from ..model import NOW, START, Chunk
 from ..protocol.names import NameLimits
 from ..streams import Streams
+from .admission import AdmissionPolicy, RequestLimits
 from .answers import Answer, Answers
 from .bodies import PIECE, Replay
 from .live import Live, Tail
@@ -27,10 +28,10 @@ _log = Logger()
 
 
 class OperationSettings(Struct, frozen=True, gc=False):
-    """What the operations are to know: how long a name and a body may be."""
+    """Limits of requests: the length of a name, and the sizes of head, target and body."""
 
     names: NameLimits = NameLimits()
-    body_bytes: int = 10_485_760
+    limits: RequestLimits = RequestLimits()
 
 
 class Operations:
@@ -62,6 +63,14 @@ class Operations:
             b"DELETE": self._delete,
             b"OPTIONS": self.answers.options,
         }
+
+    def admission_policy(self, base: bytes) -> AdmissionPolicy:
+        """
+        Make the rules by which a front admits requests.
+
+        :param base: the path prefix of streams.
+        """
+        return AdmissionPolicy(base, self.settings.limits, self.proxies, self.telemetry.headers)
 
     def perform(self, request: StreamRequest) -> NowOrLater[Answer]:
         """Answer a request; whatever goes wrong becomes an answer too."""

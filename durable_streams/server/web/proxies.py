@@ -23,7 +23,7 @@ from .forwarded import (
     read_forwarded,
     read_x_forwarded,
 )
-from .requests import READ_HEADERS, pick_headers
+from .requests import READ_HEADERS
 
 _X_FORWARDED: Final = frozenset([FOR, HOST, PROTO, PORT])
 _FAMILIES: Final = {"none": frozenset[bytes](), "x-forwarded": _X_FORWARDED, "forwarded": frozenset([FORWARDED])}
@@ -175,16 +175,3 @@ class Proxies:
                 headers.removeHeader(name)
                 self.disbelieve(caller)
         return caller
-
-    def hear(self, request: Request, caller: Caller) -> Caller:
-        """
-        Find out for whom a trusted proxy has sent a twisted.web request.
-
-        :param caller: as :meth:`admit` has found it.
-        :raises InvalidRequest: what the proxy says can't be understood.
-        """
-        if not caller.trusted or caller.client is not None:
-            return caller
-        headers = request.requestHeaders
-        fields = ((name, value) for name, values in headers.getAllRawHeaders() for value in values)
-        return caller.forwarding(self.client(pick_headers(fields, self.reading(caller).read)))

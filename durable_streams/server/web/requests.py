@@ -91,24 +91,23 @@ class View(Struct, frozen=True, gc=False):
     cursor: str | None
 
 
-def join_header(headers: dict[bytes, bytes], name: bytes, value: bytes) -> bool:
+def join_header(headers: dict[bytes, bytes], name: bytes, value: bytes) -> None:
     """
-    Take up a header that was there before.
+    Add a header that was sent before to the first one's value.
 
-    :returns: False where a second one makes no sense.
+    :raises InvalidRequest: it is no list.
     """
     if name not in _LISTS:
-        return False
+        raise InvalidRequest(f"{name.decode('latin-1').title()} was sent twice. Send it once.")
     headers[name] += b", " + value
-    return True
 
 
 def pick_headers(fields: Iterable[tuple[bytes, bytes]], read: frozenset[bytes] = READ_HEADERS) -> dict[bytes, bytes]:
     """
-    Keep of a request's headers those that are read.
+    Select the headers that are read.
 
     :param read: their names in lower case.
-    :raises InvalidRequest: one of them is there twice.
+    :raises InvalidRequest: one that is no list was sent twice.
     """
     headers: dict[bytes, bytes] = {}
     for name, value in fields:
@@ -116,8 +115,8 @@ def pick_headers(fields: Iterable[tuple[bytes, bytes]], read: frozenset[bytes] =
         if key in read:
             if key not in headers:
                 headers[key] = value
-            elif not join_header(headers, key, value):
-                raise InvalidRequest(f"{key.decode('latin-1').title()} was sent twice. Send it once.")
+            else:
+                join_header(headers, key, value)
     return headers
 
 

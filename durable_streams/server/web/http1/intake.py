@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, Protocol
 
@@ -10,27 +9,15 @@ import httptools
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...errors import BodyTooLarge, InvalidRequest, StreamsError
-from ..admission import AdmittedRequest
-from ..callers import Caller, Client, next_number
-from ..problems import (
-    BadFraming,
-    Broken,
-    HeadersTooLarge,
-    MethodNotAllowed,
-    TargetTooLong,
-    WrongVersion,
-)
-from ..requests import WHOLE_SERVER, StreamRequest, check_host, check_target, join_header
-from ..site.tree import PageRequest
-from ..wire import is_stream
+from ...errors import BodyTooLarge, StreamsError
+from ..admission import AdmittedRequest, check_authority, origin_form
+from ..callers import Caller, next_number
+from ..problems import BadFraming, Broken, HeadersTooLarge, WrongVersion
+from ..requests import StreamRequest, join_header
 from .known_heads import HeadCache
 
 #: Requests with one of these headers do not show by their head alone where they end.
 _UNSTEADY: Final = frozenset([b"transfer-encoding", b"expect", b"upgrade"])
-
-_ABSOLUTE_FORM: Final = re.compile(rb"(https?)://([^/?#]*)", re.IGNORECASE)
-_DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 
 _log = Logger()
 
@@ -81,20 +68,6 @@ class _Stop(Exception):
     """Stops the parser."""
 
 
-def _origin_form(url: bytes) -> bytes:
-    """Take from an absolute URL, which a client may send to a proxy, and so to us, the path and the query."""
-    match = _ABSOLUTE_FORM.match(url)
-    if match is None:
-        return url
-    rest = url[match.end() :]
-    return rest if rest.startswith(b"/") else b"/" + rest
-
-
-def _without_port(authority: bytes, port: bytes) -> bytes:
-    """Write a host and port in lower case, without a port that is empty or the scheme's own."""
-    return authority.lower().removesuffix(port).removesuffix(b":")
-
-
 def _all_unknown(name: bytes) -> None:
     """Look a header up where none is known."""
 
@@ -114,12 +87,12 @@ class Intake:
 
     __slots__ = (
         "_admission",
+        "_asking",
         "_bare_bytes",
         "_between",
         "_block",
         "_body",
         "_caller",
-        "_client",
         "_fed",
         "_feed",
         "_fields",
@@ -145,8 +118,8 @@ class Intake:
         self._admission = heads.admission
         self._caller = caller
         self._owner = owner
-        # For whom the proxy asks whose request is being read.
-        self._client: Client | None = None
+        # The caller, with the client that a trusted proxy names in the request that is being read.
+        self._asking = caller
         self._renew()
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
@@ -188,10 +161,6 @@ class Intake:
     def unfinished(self) -> bool:
         """Whether a request has begun, and not ended."""
         return bool(self._url)
-
-    @property
-    def _version(self) -> str:
-        return "1.0" if self._old else "1.1"
 
     @property
     def in_body(self) -> bool:
@@ -314,8 +283,10 @@ class Intake:
             self._wire_bytes = 1
         self._packet = b""
         if not self._in_body:
-            if self._wire_bytes > limits.header_bytes:
-                self._refuse(HeadersTooLarge(f"The headers are larger than {limits.header_bytes} bytes."))
+            try:
+                self._admission.check_head_size(self._wire_bytes)
+            except StreamsError as error:
+                self._refuse(error)
             return
         self._bare_bytes = self._bare_bytes + size if self._bare_bytes >= 0 else 0
         if self._wire_bytes > 2 * limits.body_bytes + limits.header_bytes:
@@ -330,12 +301,13 @@ class Intake:
     def on_url(self, url: bytes) -> None:
         self._url = url = self._url + url if self._url else url
         if not url.startswith(b"/"):
-            url = _origin_form(url)
-        admission = self._admission
-        if len(url) > admission.limits.target_bytes:
-            self._stop(TargetTooLong(f"The request's target is longer than {admission.limits.target_bytes} bytes."))
+            url = origin_form(url)
+        try:
+            self._admission.check_target_size(url)
+        except StreamsError as error:
+            self._stop(error)
         # As long as the target is not complete, it may still become a stream's.
-        if is_stream(url, admission.base) or url == WHOLE_SERVER:
+        if self._admission.is_stream(url):
             self._fields = None
             self._look_up = self._heads.spellings.get
         else:
@@ -357,8 +329,11 @@ class Intake:
                 value = value.rstrip(b" \t")
             if key not in self._headers:
                 self._headers[key] = value
-            elif not join_header(self._headers, key, value):
-                self._stop(BadFraming(f"{key.decode().title()} was sent twice. Send it once."))
+                return
+            try:
+                join_header(self._headers, key, value)
+            except StreamsError as error:
+                self._stop(error)
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -366,83 +341,54 @@ class Intake:
         self._in_body = True
         self._bare_bytes = -1
         self._lives_on = parser.should_keep_alive()
-        # To ask the parser for the version costs more than to look where it stands in a request that came in one piece.
-        packet = self._packet
-        version_at = packet.find(b" ") + 1 + len(self._url)
-        in_one_piece = not self._wire_bytes and packet.startswith(b" HTTP/1.1\r\n", version_at)
-        if in_one_piece and headers.get(b"host") in self._heads.hosts:
-            self._old = False
-        else:
-            self._check_version_and_host(parser.get_http_version())
-        if not self._url.startswith(b"/") or b"#" in self._url:
-            self._check_url()
-        limits = self._admission.limits
-        if len(packet) + self._wire_bytes > limits.header_bytes:
-            header_bytes = packet.find(b"\r\n\r\n") + self._wire_bytes
-            if packet and header_bytes > limits.header_bytes:
-                self._stop(HeadersTooLarge(f"The headers are larger than {limits.header_bytes} bytes."))
-        if self._caller.trusted:
-            self._read_client()
-        if b"content-length" in headers:
-            length = headers[b"content-length"].lstrip(b"0")
-            if len(length) > 18 or int(length or b"0") > limits.body_bytes:
-                self._stop(BodyTooLarge(limits.body_bytes))
-        elif b"transfer-encoding" in headers:
+        try:
+            self._check_head()
+        except StreamsError as error:
+            self._stop(error)
+        if b"content-length" not in headers:
+            if b"transfer-encoding" not in headers:
+                return
             if self._old or headers[b"transfer-encoding"].strip().lower() != b"chunked":
                 self._stop(BadFraming("Transfer-Encoding must be chunked, and only HTTP/1.1 has it."))
             self._look_up = _all_ignored
-        else:
-            return
         if b"upgrade" in headers and parser.should_upgrade():
             self._interrupted = True
         elif b"expect" in headers and not self._old and headers[b"expect"].strip().lower() == b"100-continue":
             self._owner.expects_continue()
 
-    def _read_client(self) -> None:
-        try:
-            self._client = self._admission.proxies.client(self._headers)
-        except InvalidRequest as error:
-            self._stop(error)
+    def _check_head(self) -> None:
+        """
+        Check a head that is complete.
 
-    def _check_version_and_host(self, version: str) -> None:
+        :raises StreamsError: it is refused.
+        """
+        admission, headers, packet = self._admission, self._headers, self._packet
+        host = headers.get(b"host")
+        # To ask the parser for the version costs more than to look for it in a request that came in one piece.
+        version_at = packet.find(b" ") + 1 + len(self._url)
+        in_one_piece = not self._wire_bytes and packet.startswith(b" HTTP/1.1\r\n", version_at)
+        if in_one_piece and host in admission.hosts:
+            self._old = False
+        else:
+            self._check_version(self._parser.get_http_version())
+            if host is None and not self._old:
+                raise BadFraming("Host is missing.")
+            admission.check_host(host)
+        url = self._url
+        if not url.startswith(b"/") or b"#" in url:
+            admission.check_line(self._parser.get_method(), origin_form(url))
+            check_authority(url, host)
+        if len(packet) + self._wire_bytes > admission.limits.header_bytes and packet:
+            admission.check_head_size(packet.find(b"\r\n\r\n") + self._wire_bytes)
+        if self._caller.trusted:
+            self._asking = admission.identify(self._caller, headers)
+        if b"content-length" in headers:
+            admission.check_length(headers[b"content-length"])
+
+    def _check_version(self, version: str) -> None:
         self._old = version == "1.0"
         if not version.startswith("1."):
-            self._stop(WrongVersion("The server speaks HTTP/1.1 and HTTP/1.0 here."))
-        host = self._headers.get(b"host")
-        if host is None:
-            if not self._old:
-                self._stop(BadFraming("Host is missing."))
-            return
-        try:
-            check_host(host)
-        except InvalidRequest as error:
-            self._stop(error)
-        self._heads.remember_host(host)
-
-    def _check_url(self) -> None:
-        """
-        Refuse a target whose form the method does not have (RFC 9112 section 3.2), and a URL of another host than Host.
-
-        Whoever reads the URL, as RFC 9112 section 3.2.2 asks for, and whoever reads Host are to read the same.
-        """
-        method = self._parser.get_method()
-        if method == b"CONNECT":
-            self._stop(MethodNotAllowed("The server is no proxy: there is no CONNECT."))
-        if self._url == WHOLE_SERVER and method == b"OPTIONS":
-            return
-        try:
-            check_target(self._url)
-        except InvalidRequest as error:
-            self._stop(error)
-        if self._url.startswith(b"/"):
-            return
-        match = _ABSOLUTE_FORM.match(self._url)
-        if match is None:
-            self._stop(BadFraming("The path of a request begins with a slash."))
-        port = _DEFAULT_PORTS[match[1].lower()]
-        host = self._headers.get(b"host")
-        if host is not None and _without_port(host, port) != _without_port(match[2], port):
-            self._stop(BadFraming("The request's URL is of another host than Host says. Send one host."))
+            raise WrongVersion("The server speaks HTTP/1.1 and HTTP/1.0 here.")
 
     def on_body(self, data: bytes) -> None:
         self._bare_bytes = -1
@@ -452,8 +398,10 @@ class Intake:
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += data
-        if len(self._body) > self._admission.limits.body_bytes:
-            self._stop(BodyTooLarge(self._admission.limits.body_bytes))
+        try:
+            self._admission.check_body_size(len(self._body))
+        except StreamsError as error:
+            self._stop(error)
 
     def on_message_complete(self) -> None:
         if self._interrupted:
@@ -464,17 +412,13 @@ class Intake:
             self._lives_on = False
         body = self._body if isinstance(self._body, bytes) else bytes(self._body)
         request: AdmittedRequest
-        caller = self._caller if self._client is None else self._caller.forwarding(self._client)
-        url = self._url if self._url.startswith(b"/") else _origin_form(self._url)
+        url = self._url if self._url.startswith(b"/") else origin_form(self._url)
+        version = "1.0" if self._old else "1.1"
         if self._fields is None:
-            base = self._admission.base if url != WHOLE_SERVER else url
-            path, _, query = url.partition(b"?")
-            request = StreamRequest(
-                method, base, path[len(base) :], query, self._headers, body, caller, next_number(), self._version
-            )
+            request = self._admission.stream_request(method, url, self._headers, body, self._asking, version)
             self._note_end(request)
         else:
-            request = PageRequest(method, url, self._fields, body, caller, next_number(), self._version)
+            request = self._admission.page_request(method, url, self._fields, body, self._asking, version)
             self._fields = None
         self._url = self._packet = self._body = b""
         self._headers = {}
@@ -493,7 +437,7 @@ class Intake:
         if _UNSTEADY.isdisjoint(request.headers):
             self._between = True
             if self._packet and self._block:
-                self._heads.remember(self._block, request.headers, len(request.body), self._client)
+                self._heads.remember(self._block, request.headers, len(request.body), self._asking.client)
 
     def _stop(self, error: StreamsError) -> NoReturn:
         """

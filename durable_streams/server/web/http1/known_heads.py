@@ -17,9 +17,8 @@ _FRAMING_HEADERS: Final = frozenset([b"content-length", b"transfer-encoding", b"
 _BLOCKS: Final = 2048
 _BLOCK_BYTES: Final = 2048
 
-#: The largest numbers of spellings and of valid Host headers in the cache; the largest size of a spelling, in bytes.
+#: The largest number of spellings in the cache, and the largest size of one, in bytes.
 _SPELLINGS: Final = 512
-_HOSTS: Final = 1024
 _SPELLING_BYTES: Final = 64
 
 #: A request line for a stream, of characters that every parser reads alike.
@@ -48,19 +47,17 @@ class HeadCache:
     Cache of parsed headers, shared by the connections of a listener that have one :class:`.Admission`.
 
     :ivar spellings: the names of headers as they were sent -> the name that is read, or nothing for one that is not.
-    :ivar hosts: values of Host that are known to be valid.
     :ivar line: matches the request line of a request for a stream.
     :ivar blocks: all header lines of a request as they were sent, from the end of the request line on. Clients send the
         same block again and again, and llhttp parses it to the same headers; the cache saves a third of the time of a
         request.
     """
 
-    __slots__ = ("admission", "blocks", "hosts", "line", "spellings")
+    __slots__ = ("admission", "blocks", "line", "spellings")
 
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
         self.spellings: dict[bytes, bytes] = {}
-        self.hosts: set[bytes] = set()
         self.blocks: dict[bytes, KnownHead] = {}
         # Below the root itself there are paths that are no streams'.
         self.line = re.compile(_LINE % re.escape(admission.base) if admission.base != b"/" else b"(?!)")
@@ -79,11 +76,6 @@ class HeadCache:
         if len(self.spellings) < _SPELLINGS and len(name) < _SPELLING_BYTES:
             self.spellings[name] = key
         return key
-
-    def remember_host(self, host: bytes) -> None:
-        """Add a valid Host."""
-        if len(self.hosts) < _HOSTS:
-            self.hosts.add(host)
 
     def remember(self, block: bytes, headers: dict[bytes, bytes], length: int, client: Client | None = None) -> None:
         """Add a block of headers."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterable
 from time import perf_counter
@@ -17,18 +16,16 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...errors import BodyTooLarge, InvalidRequest, StreamsError, Unavailable
+from ...errors import StreamsError, Unavailable
 from ..admission import Admission, AdmittedRequest
 from ..answers import Answer, Body
 from ..bodies import PIECE
 from ..callers import Caller, next_number
 from ..connections import Connections
-from ..problems import BadFraming, HeadersTooLarge, MethodNotAllowed, RequestTimeout, TargetTooLong
-from ..requests import WHOLE_SERVER, StreamRequest, check_host, check_target, pick_headers
-from ..site.tree import PageRequest
+from ..problems import RequestTimeout
 from ..telemetry import request_id
 from ..transports import Transport
-from ..wire import has_length, is_stream
+from ..wire import has_length
 from .hpack import field
 
 #: What a header counts for beside its name and its value (RFC 9113 section 6.5.2).
@@ -39,9 +36,6 @@ _BODIES: Final = 2
 
 #: How long, in seconds, what a refused client still sends is thrown away.
 _LINGER: Final = 2
-
-#: What a method is made of (RFC 9110 section 5.6.2). h2 lets any bytes pass.
-_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 #: How much a client that has no room must make in the time it has for that, in bytes.
 _STRIDE: Final = 65_536
@@ -180,34 +174,29 @@ class Exchange:
             self._fields.append((b"host", authority))
         channel = self._channel
         self._fields = channel.admission.proxies.keep(self._fields, channel.caller)
-        error = self._objection(size)
-        if error is not None:
+        try:
+            self._check_head(size)
+        except StreamsError as error:
             self._refuse(error)
-        elif not is_whole:
+            return
+        if not is_whole:
             self._set_reading_deadline()
             if any(name == b"expect" and value.lower() == b"100-continue" for name, value in self._fields):
                 self._send_head(_CONTINUE, False)
 
-    def _objection(self, size: int) -> StreamsError | None:
-        limits = self._channel.admission.limits
-        if len(self._target) > limits.target_bytes:
-            return TargetTooLong(f"The request's target is longer than {limits.target_bytes} bytes.")
-        if size > limits.header_bytes:
-            return HeadersTooLarge(f"The headers are larger than {limits.header_bytes} bytes.")
-        if not _TOKEN.fullmatch(self._method):
-            return BadFraming("The method of a request is letters, digits and a few signs, as in GET.")
-        if self._method == b"CONNECT":
-            return MethodNotAllowed("The server is no proxy: there is no CONNECT.")
-        if not self._target.startswith(b"/") and (self._method, self._target) != (b"OPTIONS", WHOLE_SERVER):
-            return BadFraming("The path of a request begins with a slash.")
-        try:
-            check_target(self._target)
-        except InvalidRequest as error:
-            return error
+    def _check_head(self, size: int) -> None:
+        """
+        Check the method, the target and the sizes that the head states.
+
+        :raises StreamsError: the request is refused.
+        """
+        admission = self._channel.admission
+        admission.check_target_size(self._target)
+        admission.check_head_size(size)
+        admission.check_line(self._method, self._target)
         for name, value in self._fields:
-            if name == b"content-length" and int(value) > limits.body_bytes:
-                return BodyTooLarge(limits.body_bytes)
-        return None
+            if name == b"content-length":
+                admission.check_length(value)
 
     def _set_reading_deadline(self) -> None:
         factory = self._channel.factory
@@ -216,14 +205,16 @@ class Exchange:
     def received(self, data: bytes) -> None:
         """Take in some of the body."""
         channel = self._channel
-        limit = channel.admission.limits.body_bytes
         if data:
             self._set_reading_deadline()
         self._body += data
         channel.body_bytes += len(data)
-        if len(self._body) > limit:
-            self._refuse(BodyTooLarge(limit))
-        elif channel.body_bytes > _BODIES * limit:
+        try:
+            channel.admission.check_body_size(len(self._body))
+        except StreamsError as error:
+            self._refuse(error)
+            return
+        if channel.body_bytes > _BODIES * channel.admission.limits.body_bytes:
             self._refuse(Unavailable("This connection has too many bodies on their way at a time. Send it again."))
 
     def ended(self) -> None:
@@ -243,34 +234,28 @@ class Exchange:
         body = self._take_body()
         factory = self._channel.factory
         admission = self._channel.admission
-        base = admission.base
         caller = self._channel.caller
-        number = next_number()
         self._began_at = perf_counter()
         headers: dict[bytes, bytes] = {}
-        objection = None
+        refusal = None
         try:
-            headers = pick_headers(self._fields, admission.reading.read)
-            check_host(headers.get(b"host"))
-            if caller.trusted:
-                caller = caller.forwarding(admission.proxies.client(headers))
+            headers = admission.read(self._fields)
+            admission.check_host(headers.get(b"host"))
+            caller = admission.identify(caller, headers)
         except StreamsError as error:
-            objection = error
-        if self._target == WHOLE_SERVER:
-            base = WHOLE_SERVER
-        elif not is_stream(self._target, base):
-            asked = PageRequest(self._method, self._target, self._fields, body, caller, number, "2")
-            self._asked = asked
-            if objection is not None:
-                self._answer(factory.operations.answers.error(None, objection, self._origin))
+            refusal = error
+        if not admission.is_stream(self._target):
+            page = admission.page_request(self._method, self._target, self._fields, body, caller, "2")
+            self._asked = page
+            if refusal is not None:
+                self._answer(factory.operations.answers.error(None, refusal, self._origin))
                 return
-            self._wait_for(asked.perform(factory.site, self))
+            self._wait_for(page.perform(factory.site, self))
             return
-        path, _, query = self._target.partition(b"?")
-        request = StreamRequest(self._method, base, path[len(base) :], query, headers, body, caller, number, "2")
+        request = admission.stream_request(self._method, self._target, headers, body, caller, "2")
         self._asked = request
-        if objection is not None:
-            self._answer(factory.operations.answers.error(request, objection, self._origin))
+        if refusal is not None:
+            self._answer(factory.operations.answers.error(request, refusal, self._origin))
             return
         answer = factory.operations.perform(request)
         if isinstance(answer, Deferred):

@@ -16,13 +16,12 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from werkzeug.exceptions import NotFound
 from zope.interface import implementer
 
-from ...errors import InvalidRequest, StreamsError, Unavailable
+from ...errors import StreamsError, Unavailable
 from ..answers import Answer, Answers, fields_of
+from ..operations import Operations
 from ..problems import MethodNotAllowed, NoSuchPath
-from ..proxies import Proxies
-from ..requests import check_host, check_target
 from ..wire import PROBES, below, is_stream
-from .resource import StreamsResource
+from .resource import StreamsResource, admit
 
 #: Says what keeps the service from taking requests; None when nothing does.
 Readiness = Callable[[], "str | None"]
@@ -107,19 +106,17 @@ class Tree:
     A stream's name is made of the path as it came, which routing by decoded segments would not keep.
 
     :param streams: None for a tree without streams.
-    :param proxies: whom it believes what they say of their clients.
     """
 
     isLeaf = True
 
-    def __init__(
-        self, streams: StreamsResource | None, app: Klein, answers: Answers, base_path: str, proxies: Proxies
-    ) -> None:
-        self._proxies = proxies
+    def __init__(self, streams: StreamsResource | None, app: Klein, operations: Operations, base_path: str) -> None:
+        self._proxies = operations.proxies
         self._streams = streams
         self._app = app.resource()
-        self._answers = answers
+        self._answers = operations.answers
         self._base = below(base_path)
+        self._policy = operations.admission_policy(self._base)
 
     def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
         """A leaf has no children."""
@@ -143,13 +140,12 @@ class Tree:
         for name, value in fields_of(common(origin)):
             request.responseHeaders.addRawHeader(name, value)
         try:
-            self._proxies.hear(request, caller)
-            check_host(request.getHeader(b"host"))
-            check_target(request.uri)
+            admission = self._policy.admission(caller)
+            admission.identify(caller, admit(admission, request))
             if origin and request.method == b"OPTIONS" and request.getHeader(b"access-control-request-method"):
                 return _sent(request, self._answers.preflight(origin))
             unquote_to_bytes(request.path).decode()
-        except InvalidRequest as error:
+        except StreamsError as error:
             return say_problem(request, self._answers, error)
         except UnicodeDecodeError:
             return say_problem(request, self._answers, NoSuchPath(None if self._streams is None else self._base))

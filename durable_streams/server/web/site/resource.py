@@ -16,11 +16,12 @@ from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
 from ...clocks import clock_of
-from ...errors import BodyTooLarge, StreamsError
+from ...errors import StreamsError
+from ..admission import Admission
 from ..answers import Answer, Body
 from ..callers import Caller, next_number
 from ..operations import Operations
-from ..requests import READ_HEADERS, StreamRequest, check_host, check_target, pick_headers
+from ..requests import StreamRequest
 from ..telemetry import Telemetry, request_id
 from ..wire import has_length
 
@@ -41,7 +42,7 @@ class StreamsResource:
         self._operations = operations
         self._clock = clock_of(clock)
         self._stall_timeout = stall_timeout
-        self._read_headers = READ_HEADERS | operations.telemetry.headers
+        self._policy = operations.admission_policy(b"")
 
     def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
         """A leaf has no children."""
@@ -58,14 +59,11 @@ class StreamsResource:
         caller = proxies.admit(request)
         stream_request = self._read(request, caller)
         delivery = _Delivery(request, stream_request, self._operations.telemetry, self._clock, self._stall_timeout)
-        fields = request.requestHeaders.getAllRawHeaders()
+        admission = self._policy.admission(caller)
         try:
-            caller = proxies.hear(request, caller)
-            headers = pick_headers(((name, value) for name, values in fields for value in values), self._read_headers)
-            check_host(headers.get(b"host"))
-            check_target(request.uri)
-            if len(stream_request.body) > self._operations.settings.body_bytes:
-                raise BodyTooLarge(self._operations.settings.body_bytes)
+            headers = admit(admission, request)
+            caller = admission.identify(caller, headers)
+            admission.check_body_size(len(stream_request.body))
         except StreamsError as error:
             delivery.answer(self._operations.answers.error(stream_request, error, request.getHeader(b"origin")))
             return NOT_DONE_YET
@@ -79,7 +77,7 @@ class StreamsResource:
 
     def _read(self, request: Request, caller: Caller) -> StreamRequest:
         # A body over the limit may be large, and on disk: one byte more than the limit is enough to know.
-        most = self._operations.settings.body_bytes + 1
+        max_read = self._operations.settings.limits.body_bytes + 1
         path, _, query = request.uri.partition(b"?")
         # What is left of the path as it came, percent-encoded: twisted.web's own segments are decoded.
         segments = path.split(b"/")
@@ -90,11 +88,31 @@ class StreamsResource:
             path=name,
             query=query,
             headers={},
-            body=request.content.read(most) if request.content is not None else b"",
+            body=request.content.read(max_read) if request.content is not None else b"",
             caller=caller,
             number=next_number(),
             version=request.clientproto.removeprefix(b"HTTP/").decode("latin-1"),
         )
+
+
+def admit(admission: Admission, request: Request) -> dict[bytes, bytes]:
+    """
+    Check the head of a request that twisted.web has read.
+
+    twisted.web has limits of its own: over 16 KiB for a line, or 500 headers, it answers 400 and closes the
+    connection. Spaces that it has stripped do not count.
+
+    :returns: the headers that are read, by their names in lower case.
+    :raises StreamsError: the request is refused.
+    """
+    fields = [(name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
+    admission.check_target_size(request.uri)
+    line_size = len(request.method) + len(request.uri) + len(request.clientproto) + 4
+    admission.check_head_size(line_size + sum(len(name) + len(value) + 4 for name, value in fields))
+    admission.check_line(request.method, request.uri)
+    headers = admission.read(fields)
+    admission.check_host(headers.get(b"host"))
+    return headers
 
 
 @implementer(IPushProducer)
