@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
 
 from durable_streams.server.errors import Unavailable
 from durable_streams.server.model import START, StreamConfig
@@ -49,6 +51,7 @@ class ThreadedClock(Clock):
 
     def __init__(self) -> None:
         super().__init__()
+        directlyProvides(self, IReactorFromThreads, IReactorTime)
         self.called = threading.Event()
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
 
@@ -62,6 +65,7 @@ class ThreadedClock(Clock):
         for call, arguments in self._calls:
             call(*arguments)
         self._calls.clear()
+        self.called.clear()
 
 
 class LoadingTests(SynchronousTestCase):
@@ -116,7 +120,7 @@ class LoadingTests(SynchronousTestCase):
         streams = self.serve(quick)
         self.failureResultOf(streams.load(PATIENCE, self.clock), StorageError)
         self.assertFalse(streams.running)
-        self.assertIn("not open yet", streams.obstacle() or "")
+        self.assertEqual(streams.obstacle(), "The storage is not open: It is damaged.")
         self.clock.run_calls()
 
         self.clock = ThreadedClock()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
@@ -43,11 +43,21 @@ _CLOCK_NOISE = 0.001
 _log = Logger()
 
 
+_NOT_OPEN: Final = "The storage is not open yet: the service is not started or still loads its data. Retry later."
+
+
 class _ClosedStorage:
-    """The storage of a service that is not started: every operation raises :exc:`.Unavailable`."""
+    """
+    The storage of a service that is not started: every operation raises :exc:`.Unavailable`.
+
+    :param reason: a sentence or two for clients and operators.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
 
     def obstacle(self) -> str:
-        return "The storage is not open yet: the service is not started or still loads its data. Retry later."
+        return self._reason
 
     def __getattr__(self, name: str) -> Any:
         raise Unavailable(self.obstacle())
@@ -73,8 +83,9 @@ class Streams(Service):
         self._clock = clock = clock_of(clock)
         self.turns = RunQueue(clock) if turns is None else turns
         self._owned = storage
-        self._storage: IStorage = _ClosedStorage()  # type: ignore[assignment]
+        self._storage: IStorage = _ClosedStorage(_NOT_OPEN)  # type: ignore[assignment]
         self._loading: threading.Thread | None = None
+        self._abandoned: Deferred[None] = Deferred()
         self._now = clock.seconds
         self._wall_offset = 0.0
         self._unswept_for = ""
@@ -118,16 +129,24 @@ class Streams(Service):
         return done
 
     def _loaded(self, done: Deferred[None], failures: list[Failure]) -> None:
-        if self._loading is None:
+        if self._loading is None or done.called:
             return
         self._loading = None
         if self.draining:
-            # The service was stopped meanwhile, and could not close the storage while it loaded.
-            self._owned.close()
-        elif failures:
+            closed: Deferred[Any] = succeed(None) if failures else maybeDeferred(self._owned.close)
+            closed.addErrback(lambda failure: _log.failure("Closing the storage failed.", failure=failure))
+            closed.addCallback(lambda _: self._abandoned.callback(None))
+            return
+        if not failures:
+            try:
+                self.startService()
+            except Exception:
+                failures.append(Failure())
+        if failures:
+            reason = f"The storage is not open: {failures[0].getErrorMessage()}"
+            self._storage = _ClosedStorage(reason)  # type: ignore[assignment]
             done.errback(failures[0])
         else:
-            self.startService()
             done.callback(None)
 
     def startService(self) -> None:
@@ -158,6 +177,14 @@ class Streams(Service):
         # A storage that still loads cannot be closed yet. It has acknowledged nothing, so nothing is lost.
         if self._loading is None:
             await settle(self._owned.close())
+
+    def abandoned(self) -> Deferred[None]:
+        """
+        Wait for a storage that was still being loaded when the service was stopped.
+
+        :returns: fires when it is loaded and closed again; at once if it was not being loaded.
+        """
+        return succeed(None) if self._loading is None else self._abandoned
 
     # Operations
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from durable_streams.server import (
@@ -16,10 +17,13 @@ from durable_streams.server import (
     Settings,
     StorageError,
     StreamService,
+    build_service,
     errors,
 )
+from durable_streams.server.embedding import service as service_module
 from tests.embedding.each_method import LIMITS, EachMethod
 from tests.support.late_storage import LateStorage
+from tests.test_loading import SlowStorage, ThreadedClock
 
 
 class MemoryTests(EachMethod, TestCase):
@@ -174,3 +178,105 @@ class UnsettledTests(SynchronousTestCase):
         self.successResultOf(first)
         self.successResultOf(third)
         self.assertEqual(self.data(), b"ac")
+
+
+class SlowOpeningTests(SynchronousTestCase):
+    """A storage that takes longer to load than a start waits for it."""
+
+    def setUp(self) -> None:
+        self.patch(service_module, "PATIENCE", 0.01)
+        self.clock = ThreadedClock()
+
+    def start(self, failure: Exception | None = None) -> StreamService:
+        self.storage = SlowStorage(failure)
+        self.addCleanup(self.storage.may.set)
+        self.service = StreamService(self.storage, self.clock)
+        self.service.startService()
+        return self.service
+
+    def finish_loading(self) -> None:
+        self.storage.may.set()
+        self.clock.run_calls()
+
+    def test_operations_wait_for_the_storage_and_keep_their_order(self) -> None:
+        service = self.start()
+        opened = service.when_open()
+        outcomes: list[Deferred[Any]] = [service.create("log", "text/plain")]
+        outcomes += [service.append("log", data) for data in (b"a", b"b")]
+        following = Deferred.fromCoroutine(service.tail("log").__anext__())
+        reading = service.read("log")
+        for each in (opened, reading, following, *outcomes):
+            self.assertNoResult(each)
+        self.finish_loading()
+        self.successResultOf(opened)
+        for each in outcomes:
+            self.successResultOf(each)
+        self.assertEqual(self.successResultOf(reading).data, b"ab")
+        self.clock.advance(0.01)
+        self.assertTrue(self.successResultOf(following).data.startswith(b"a"))
+        self.assertEqual(self.storage.loaded_by, ["opening"])
+        self.successResultOf(service.when_open())
+        self.successResultOf(service.stopService())
+
+    def test_an_operation_that_waits_for_the_storage_can_be_cancelled(self) -> None:
+        service = self.start()
+        cancelled = service.create("log", "text/plain")
+        cancelled.cancel()
+        self.failureResultOf(cancelled, CancelledError)
+        self.finish_loading()
+        self.failureResultOf(service.head("log"), errors.StreamNotFound)
+        self.successResultOf(service.stopService())
+
+    def test_a_failure_to_load_is_logged_and_operations_fail_with_its_reason(self) -> None:
+        service = self.start(StorageError("The disk is gone."))
+        opened, waiting = service.when_open(), service.create("log", "text/plain")
+        with capturedLogs() as logged:
+            self.finish_loading()
+        self.failureResultOf(opened, StorageError)
+        self.assertIn("The disk is gone.", str(self.failureResultOf(waiting, errors.Unavailable).value))
+        self.assertEqual([formatEvent(event) for event in logged], ["Cannot open the storage: The disk is gone."])
+        self.assertFalse(service.running)
+        self.assertEqual(service.streams.obstacle(), "The storage is not open: The disk is gone.")
+        self.successResultOf(service.stopService())
+
+    def test_stopping_while_the_storage_loads_waits_until_it_is_closed(self) -> None:
+        service = self.start()
+        waiting = service.create("log", "text/plain")
+        stopped = service.stopService()
+        self.failureResultOf(waiting, errors.Unavailable)
+        self.assertNoResult(stopped)
+        self.assertRaises(errors.StorageOwned, StreamService, self.storage, self.clock)
+        self.finish_loading()
+        self.successResultOf(stopped)
+        self.assertEqual(self.storage.closed, 1)
+
+    def test_a_server_listens_while_its_storage_loads_and_says_so(self) -> None:
+        self.storage = SlowStorage()
+        self.addCleanup(self.storage.may.set)
+        server = build_service(self.storage, reactor=self.clock)
+        started = server.start()
+        self.assertNoResult(started)
+        self.assertIn("not open yet", server.obstacle() or "")
+        self.finish_loading()
+        self.successResultOf(started)
+        self.assertIsNone(server.obstacle())
+        self.successResultOf(server.stopService())
+
+    def test_a_start_that_failed_at_once_can_be_repeated_before_the_reactor_runs(self) -> None:
+        self.patch(service_module, "PATIENCE", 10.0)
+        self.storage = SlowStorage(StorageError("In use."))
+        self.storage.may.set()
+        service = StreamService(self.storage, self.clock)
+        self.assertRaises(StorageError, service.startService)
+        self.storage._failure = None
+        self.storage.may.clear()
+        self.patch(service_module, "PATIENCE", 0.01)
+        service.startService()
+        opened = service.when_open()
+        # The call of the first thread comes while the second loads.
+        self.clock.run_calls()
+        self.assertNoResult(opened)
+        self.finish_loading()
+        self.successResultOf(opened)
+        self.assertIsNone(service.streams.obstacle())
+        self.successResultOf(service.stopService())

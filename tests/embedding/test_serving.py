@@ -198,7 +198,7 @@ class StartTests(ServingCase):
     def test_listeners_are_checked(self) -> None:
         storage = MemoryStorage()
         for listener in ("nonsense:80", "tcp:x", "tcp", "systemd:domain=INET:name=x", "tcp:1:password=hush"):
-            with self.assertRaisesRegex(ValueError, "is no endpoint: ") as caught:
+            with self.assertRaisesRegex(ValueError, "is not an endpoint: ") as caught:
                 build_service(storage, listeners=[listener])
             self.assertNotIn("hush", str(caught.exception))
         self.assertEqual(build_service(storage).addresses, [])
@@ -209,7 +209,7 @@ class StartTests(ServingCase):
         for build in (build_service, build_resource, StreamService):
             with self.assertRaises(StorageOwned):
                 build(storage)
-        with self.assertRaisesRegex(StorageOwned, "one that nobody runs"):
+        with self.assertRaisesRegex(StorageOwned, "is started, or has a parent"):
             build_service(server.streams)
         await server.stopService()
         other = self.serve(storage)

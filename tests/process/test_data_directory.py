@@ -68,7 +68,7 @@ class RefusalTestCase(SynchronousTestCase):
         # Once in the log, and once to whoever started it.
         logged = [line for line in output.splitlines() if "Z error [" in line or "Z critical [" in line]
         self.assertEqual(len(logged), 1, output)
-        lines = [line for line in output.splitlines() if line.startswith("[open_storage] storage.mode is ")]
+        lines = [line for line in output.splitlines() if line.startswith("[open_storage] Cannot open the storage (")]
         self.assertEqual(len(lines), 1, output)
         self.assertTrue(logged[0].endswith(lines[0]), output)
         self.assertIn(str(place), lines[0])
@@ -130,7 +130,7 @@ class OwnershipTests(RefusalTestCase):
         self.assertIn("a file", self.data.read_text())
         for place in (self.data, self.data / "below"):
             line = self.refusal(data=place)
-            self.assertIn("can't be opened: ", line)
+            self.assertIn("Cannot open the storage (", line)
             self.assertTrue(line.endswith("'. Set storage.data_dir to a directory."), line)
         self.assertEqual(self.data.read_text(), "a file")
 
@@ -147,9 +147,9 @@ class AdviceTests(SynchronousTestCase):
         settings = Settings(storage=StorageSettings(mode="file-durable", data_dir="/data"))
         denied = Failure(PermissionError(errno.EACCES, "Permission denied", "/data/LOCK"))
         with self.assertRaises(StartupError) as caught:
-            Daemon(settings, MemoryReactorClock())._not_opened(denied)
+            Daemon(settings, MemoryReactorClock())._raise_not_opened(denied)
         self.assertEqual(
-            "[open_storage] storage.mode is file-durable and storage.data_dir /data, which can't be opened: [Errno 13] "
+            "[open_storage] Cannot open the storage (storage.mode file-durable, storage.data_dir /data): [Errno 13] "
             "Permission denied: '/data/LOCK'. Give it to the user that the server runs as.",
             str(caught.exception),
         )

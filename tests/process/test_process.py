@@ -91,7 +91,10 @@ class SlowStartTests(ProcessTestCase):
         daemon.permit()
         self.assertEqual(daemon.process.wait(PATIENCE), 1)
         log = daemon.log()
-        self.assertIn(f"[open_storage] storage.mode is file-durable and storage.data_dir {self.folder}/data", log)
+        self.assertIn(
+            f"[open_storage] Cannot open the storage (storage.mode file-durable, storage.data_dir {self.folder}/data",
+            log,
+        )
         self.assertNotIn("Traceback", log)
 
 
@@ -163,7 +166,10 @@ class FailureTests(ProcessTestCase):
         with Daemon(storage__mode="file-durable", storage__data_dir=data) as first:
             ended = self.run_to_end(TWISTD, storage__mode="file-durable", storage__data_dir=data)
             self.assertEqual(ended.returncode, 1)
-            self.assertTrue(ended.stderr.startswith("[open_storage] storage.mode is file-durable"), ended.stderr)
+            self.assertTrue(
+                ended.stderr.startswith("[open_storage] Cannot open the storage (storage.mode file-durable"),
+                ended.stderr,
+            )
             self.assertIn(str(first.process.pid), ended.stderr)
             self.assertEqual(first.request("GET", "/readyz")[0], 200)
 
@@ -186,7 +192,9 @@ class FailureTests(ProcessTestCase):
             (*TWISTD_AS_DAEMON, "durable-streams"), storage__mode="file-durable", storage__data_dir=str(data)
         )
         self.assertEqual(ended.returncode, 1)
-        self.assertIn("[open_storage] storage.mode is file-durable and storage.data_dir", ended.stderr)
+        self.assertIn(
+            "[open_storage] Cannot open the storage (storage.mode file-durable, storage.data_dir", ended.stderr
+        )
         self.assertFalse((self.folder / "twistd.pid").exists())
         self.assertIn("[open_storage]", (self.folder / "twistd.log").read_text())
 

@@ -11,7 +11,9 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.web.server import Site
 
 from durable_streams.server.config.settings import Settings
-from durable_streams.server.daemon.service import Daemon
+from durable_streams.server.daemon.assembly import storage_from
+from durable_streams.server.embedding import build_service
+from durable_streams.server.listening.listeners import Listeners
 
 reactor = cast(Any, running_reactor)
 
@@ -20,15 +22,15 @@ def main(port: int) -> None:
     """Serve until SIGTERM."""
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)])
     settings = Settings.load()
-    daemon = Daemon(settings, reactor)
-    daemon.start_without_port()
-    site: Any = Site(daemon.tree, parsePOSTFormSubmission=False)
+    server = build_service(storage_from(settings, reactor), settings)
+    server.startService()
+    site: Any = Site(server.tree, parsePOSTFormSubmission=False)
     if settings.transport.mode == "http":
         reactor.listenTCP(port, site, backlog=1024, interface="127.0.0.1")
     else:
-        daemon.listeners.bind(site)
+        Listeners(settings, reactor).bind(site)
     reactor.callWhenRunning(lambda: signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(reactor.stop)))
-    reactor.addSystemEventTrigger("before", "shutdown", daemon.stopService)
+    reactor.addSystemEventTrigger("before", "shutdown", server.stopService)
     reactor.run()
 
 

@@ -1,11 +1,11 @@
-"""Everything that a server serves, made from its settings: the same whoever listens, the daemon or another program."""
+"""What a server serves, built from its settings: the same for the daemon and for embedded servers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
@@ -26,13 +26,13 @@ class Fronts:
     """
     Streams, probes, metrics and the list of streams, for connections of every kind.
 
-    :param obstacle: says what keeps the server from taking requests; None when nothing does.
-    :param budget: how many descriptors connections may use; None for as many as the settings say.
+    :param obstacle: returns why the server takes no requests; None if it takes them.
+    :param budget: how many descriptors connections may use; None for as many as the settings allow.
     :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
     :ivar tree: all of it, as one resource for a twisted.web Site.
-    :ivar factory: makes the connections of everybody.
-    :ivar admin: makes those of operators, where they have a listener of their own; else None.
-    :raises StartupError: traces are asked for, and can't be had.
+    :ivar factory: the factory of connections for everybody.
+    :ivar admin: the factory of connections of ``admin.bind_address``; None without that setting.
+    :raises StartupError: traces are switched on, and OpenTelemetry is not installed or cannot export.
     """
 
     def __init__(
@@ -63,27 +63,35 @@ class Fronts:
         channel_settings = channel_settings_from(settings, budget)
         self.factory = ChannelFactory(operations, Site(self.tree), base_path, clock, channel_settings)
         self.factory.keeps_connections = keep_connections
-        self.admin: Any = None
+        self.admin: LimitedFactory | None = None
         if apart:
             admin_site = Site(Tree(None, for_operators, operations, base_path))
-            most = channel_settings.connections if budget is None else budget.admin_connections
-            self.admin = LimitedFactory(admin_site, most, self.factory.refusal)
+            max_connections = channel_settings.connections if budget is None else budget.admin_connections
+            self.admin = LimitedFactory(admin_site, max_connections, self.factory.refusal)
         if metrics is not None:
             metrics.watch(self.factory)
 
     async def drain(self) -> None:
         """
-        Send home who waits, and let every connection end after the answer that is on its way.
+        Answer waiting readers, and let every connection end after the answer that is on its way.
 
-        Those that have not ended after ``transport.connection.drain_timeout_secs`` are hung up on.
+        Connections that have not ended after ``transport.connection.drain_timeout_secs`` are aborted.
         """
         self._streams.drain()
-        drained = self.factory.drain()
-        too_late = self._clock.callLater(self._drain_timeout, self.factory.abort)
-        await drained
+        drained = [self.factory.drain()]
+        if self.admin is not None:
+            drained.append(self.admin.drain())
+        too_late = self._clock.callLater(self._drain_timeout, self.abort)
+        await gatherResults(drained)
         if too_late.active():
             too_late.cancel()
 
+    def abort(self) -> None:
+        """Close all connections at once, also those whose answers are not finished."""
+        self.factory.abort()
+        if self.admin is not None:
+            self.admin.abort()
+
     async def close(self) -> None:
-        """Pass on what was taken note of, when everything else has stopped."""
+        """Export the traces that are left, once everything else has stopped."""
         await maybeDeferred(self._telemetry.stop)

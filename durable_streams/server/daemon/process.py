@@ -141,7 +141,7 @@ class Process(Service):
             _exit_with(status)
         if self._ending:
             _log.info("Second signal: closing all connections.")
-            self._daemon.hang_up()
+            self._daemon.abort_connections()
         else:
             self._ending = True
             self._reactor.stop()

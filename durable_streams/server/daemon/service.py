@@ -1,4 +1,4 @@
-"""The daemon: everything that serves streams on ports of its own."""
+"""The daemon: the server that the settings describe, on the ports that they name."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import errno
 import os
 from typing import Any, Final
 
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.resource import IResource
 
 from ..config.settings import Settings
 from ..listening.descriptors import DescriptorBudget
@@ -21,21 +19,20 @@ from ..startup import StartupError
 from ..storage.ownership import StorageError
 from ..streams import Streams
 from .assembly import storage_from
-from .fronts import Fronts
+from .server import Server
 
-#: How long, in seconds, a start waits for the storage before it serves what can be served without it.
+#: For how many seconds a start waits for the storage before it goes on without.
 PATIENCE: Final = 1.0
 
 _log = Logger()
 
 
-class Daemon(Service):
+class Daemon(Server):
     """
-    The whole server on all of its ports.
+    The server as the settings describe it: its storage and its ports.
 
-    :ivar streams: the streams that it serves.
-    :ivar tree: everything that it serves, as one resource for a twisted.web Site.
-    :param budget: how many descriptors each part may use; None, if that is the embedding program's business.
+    :param budget: how many descriptors each part may use; None if the program does not divide them.
+    :ivar streams: the streams that are served.
     :raises StartupError: the settings do not lead to something to listen on.
     """
 
@@ -44,46 +41,29 @@ class Daemon(Service):
     def __init__(self, settings: Settings, reactor: Any, budget: DescriptorBudget | None = None) -> None:
         self._settings = settings
         self._reactor = reactor
-        self._stopping = False
         self._budget = budget
         self.listeners = Listeners(settings, reactor)
         self.streams = Streams(storage_from(settings, reactor, budget), reactor)
-        self._fronts = Fronts(self.streams, settings, reactor, self.obstacle, budget)
-        self.tree: IResource = self._fronts.tree
+        super().__init__(self.streams, settings, reactor, self.listeners, budget)
+        self.streams.setServiceParent(self)
 
     @property
     def address(self) -> IAddress:
-        """Where it listens first; there is no such thing before the ports are bound."""
-        return self.listeners.addresses[0]
+        """The first of its addresses; there is none before the ports are bound."""
+        return self.addresses[0]
 
-    def obstacle(self) -> str | None:
-        """Say what keeps the server from taking requests; None when nothing does."""
-        if self._stopping:
-            return "The server is stopping."
-        return self.streams.obstacle()
+    def startService(self) -> None:
+        self.start().addErrback(lambda failure: _log.critical("{reason}", reason=failure.value))
 
-    def privilegedStartService(self) -> None:
+    def _open(self) -> Deferred[None]:
         """
-        Bind the ports.
+        Open the storage, in a thread if that takes longer than :data:`PATIENCE`.
 
-        :raises StartupError: one of them can't be had; then none is.
+        :returns: fails with :exc:`StartupError`.
         """
-        self.listeners.bind(self._fronts.factory, self._fronts.admin)
-
-    def start(self) -> Deferred[None]:
-        """
-        Bind the ports if that was not done, then load the storage, in a thread if it takes long.
-
-        Requests are answered meanwhile: with 503, and ``/readyz`` says why.
-
-        :returns: fires when everything is served; fails with :exc:`StartupError`.
-        """
-        if not self.listeners.addresses:
-            self.privilegedStartService()
-        Service.startService(self)
         _log.info("Listening on {places}.", places=self.listeners.describe())
         self._log_budget()
-        return self.streams.load(PATIENCE, self._reactor).addCallbacks(self._serving, self._not_opened)
+        return self.streams.load(PATIENCE, self._reactor).addCallbacks(self._log_ready, self._raise_not_opened)
 
     def _log_budget(self) -> None:
         budget, wanted = self._budget, self._settings.limits.max_connections
@@ -104,27 +84,11 @@ class Daemon(Service):
                 connections=budget.connections,
             )
 
-    def startService(self) -> None:
-        self.start().addErrback(self._not_served)
-
-    def start_without_port(self) -> None:
-        """
-        Start to serve :attr:`tree`, for a Site that has a port of its own.
-
-        :raises StorageError: the storage can't be opened.
-        """
-        self.streams.startService()
-        super().startService()
-
-    def hang_up(self) -> None:
-        """Wait for nobody any longer who is still served while the server stops."""
-        self._fronts.factory.abort()
-
     def reload(self) -> None:
-        """Take up certificates that have changed."""
+        """Read the certificates again."""
         self.listeners.reload()
 
-    def _serving(self, _: None) -> None:
+    def _log_ready(self, _: None) -> None:
         storage = self._settings.storage
         _log.info(
             "{distribution} {version} is ready (process {pid}). Streams: {base_path}/NAME. Storage: {mode}{place}.",
@@ -136,42 +100,26 @@ class Daemon(Service):
             place="" if storage.mode == "memory" else f" in {os.path.abspath(storage.data_dir)}",
         )
 
-    def _not_opened(self, failure: Failure) -> None:
+    def _raise_not_opened(self, failure: Failure) -> None:
         """
         :raises StartupError: always.
         """
         storage = self._settings.storage
-        where = "" if storage.mode == "memory" else f" and storage.data_dir {storage.data_dir}"
+        where = "" if storage.mode == "memory" else f", storage.data_dir {storage.data_dir}"
         if not failure.check(StorageError, OSError):
             _log.failure("Opening the storage failed.", failure=failure)
         if not self._reactor.running:
-            # Whoever is told of it ends, and nobody stops the service.
+            # The process exits on this error, and nothing stops the service.
             self.listeners.give_up()
         raise StartupError(
             "open_storage",
-            f"storage.mode is {storage.mode}{where}, which can't be opened: {failure.getErrorMessage()}"
+            f"Cannot open the storage (storage.mode {storage.mode}{where}): {failure.getErrorMessage()}"
             f"{_advice(failure.value)}",
         )
 
-    def _not_served(self, failure: Failure) -> None:
-        _log.critical("{reason}", reason=failure.value)
-
-    async def _stop(self) -> None:
-        await self.listeners.stop()
-        await self._fronts.drain()
-        await self.streams.stopService()
-        await self._fronts.close()
-        _log.info("The server has stopped.")
-
-    def stopService(self) -> Deferred[None]:
-        """Take no more connections, let the ones that are there end, then close the storage."""
-        self._stopping = True
-        super().stopService()
-        return Deferred.fromCoroutine(self._stop())
-
 
 def _advice(error: object) -> str:
-    """Say what to change where the system only says what is wrong."""
+    """Return what to change, for errors of the system, which name only the cause."""
     if isinstance(error, PermissionError):
         return ". Give it to the user that the server runs as."
     if isinstance(error, OSError) and error.errno == errno.ELOOP:

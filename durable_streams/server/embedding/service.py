@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeAlias, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..clocks import IClock, clock_of
 from ..config.settings import Settings
@@ -46,6 +48,11 @@ from .tail import Tail
 from .writing import StreamWriter
 
 T = TypeVar("T")
+
+#: For how many seconds a start waits for the storage before it goes on without.
+PATIENCE = 1.0
+
+_log = Logger()
 
 #: How much of a stream a tail gives in one reading, in bytes; an append that is larger comes whole.
 TAIL_PIECE = 65_536
@@ -95,6 +102,8 @@ class StreamService(Service):
         self.streams = Streams(storage, self.clock)
         self._storage = storage
         self._names = name_limits_from(settings)
+        self._opening: Deferred[Any] | None = None
+        self._waiting: list[Deferred[Any]] = []
         self._stopped: Deferred[None] | None = None
 
     # The service
@@ -103,26 +112,83 @@ class StreamService(Service):
         """
         Open the storage.
 
-        :raises StorageError: it can't be taken up; the service can be started again.
+        If that takes longer than :data:`PATIENCE`, it goes on in a thread, and calls of the service's methods wait for
+        it (:meth:`when_open`). With a reactor that has no threads, such as a Clock, it is finished here.
+
+        :raises StorageError: the storage cannot be opened; the service can be started again. If that is known later
+            only, it is logged, and the service's methods fail with :exc:`.Unavailable`.
         :raises RuntimeError: the service was stopped.
         """
         if self._stopped is not None:
             raise RuntimeError("The service was stopped. Make another one, with a storage of its own.")
-        self.streams.startService()
+        if not IReactorFromThreads.providedBy(self.reactor):
+            self.streams.startService()
+            super().startService()
+            return
+        failures: list[Failure] = []
+        self._opening = opening = self.streams.load(PATIENCE, self.reactor)
+        opening.addErrback(failures.append)
+        if failures:
+            self._opening = None
+            failures[0].raiseException()
         super().startService()
+        opening.addCallback(lambda _: self._opened(failures))
+
+    def _opened(self, failures: list[Failure]) -> None:
+        self._opening = None
+        if failures:
+            super().stopService()
+            _log.critical("Cannot open the storage: {reason}", reason=failures[0].getErrorMessage())
+        self._end_waiting(failures[0] if failures else None)
+
+    def _end_waiting(self, outcome: Failure | None) -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if not each.called:
+                each.callback(outcome)
+
+    def when_open(self) -> Deferred[None]:
+        """
+        Wait until the storage is open.
+
+        :returns: fires at once unless the storage is being opened; fails with what opening it raised, such as
+            :exc:`.StorageError`, or with :exc:`.Unavailable` if the service is stopped before.
+        """
+        if self._opening is None:
+            return succeed(None)
+        opened: Deferred[None] = Deferred()
+        self._waiting.append(opened)
+        return opened
+
+    async def _wait_until_open(self) -> None:
+        """Wait for :meth:`when_open`, but for its failure: an operation fails with :exc:`.Unavailable` then."""
+        try:
+            await self.when_open()
+        except CancelledError:
+            raise
+        except Exception:
+            return
 
     def stopService(self) -> Deferred[None]:
-        """End tails and waiting readers, finish what was accepted, and close the storage; again, wait for the same."""
+        """
+        End tails and waiting readers, finish accepted writes, and close the storage. Further calls wait for the first.
+        """
         if self._stopped is None:
             super().stopService()
-            self._stopped = self.streams.stopService().addBoth(self._let_go)
+            self._stopped = Deferred()
+            self._opening = None
+            self._end_waiting(Failure(Unavailable("The service has stopped.")))
+            Deferred.fromCoroutine(self._stop()).chainDeferred(self._stopped)
         stopped: Deferred[None] = Deferred()
         self._stopped.chainDeferred(stopped)
         return stopped
 
-    def _let_go(self, outcome: T) -> T:
-        release(self._storage, self)
-        return outcome
+    async def _stop(self) -> None:
+        try:
+            await self.streams.stopService()
+            await self.streams.abandoned()
+        finally:
+            release(self._storage, self)
 
     # Writing
 
@@ -289,7 +355,7 @@ class StreamService(Service):
         :raises InvalidOffset: the offset is none.
         """
         check_name(name, self._names)
-        return Tail(self.streams, name, _place(offset), limit)
+        return Tail(self.streams, name, _place(offset), limit, self._wait_until_open)
 
     def head(self, name: str) -> Deferred[StreamStatus]:
         """Describe a stream, which is no use of it as lifetimes count (PROTOCOL section 5.5)."""
@@ -305,6 +371,8 @@ class StreamService(Service):
         return Deferred.fromCoroutine(self._perform(name, operation, *arguments))
 
     async def _perform(self, name: str | None, operation: Callable[..., T | Awaitable[T]], *arguments: Any) -> T:
+        if self._opening is not None:
+            await self._wait_until_open()
         if self._stopped is not None:
             raise Unavailable("The service has stopped.")
         if name is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -21,11 +21,14 @@ class Tail(AsyncIterator[Reading]):
     be taken again.
     """
 
-    def __init__(self, streams: Streams, name: str, place: Offset, limit: int) -> None:
+    def __init__(
+        self, streams: Streams, name: str, place: Offset, limit: int, wait_until_open: Callable[[], Awaitable[None]]
+    ) -> None:
         self._streams = streams
         self._name = name
         self._place = place
         self._limit = limit
+        self._wait_until_open = wait_until_open
         self._facts: StreamFacts | None = None
         self._stepping = False
         self._over = False
@@ -53,6 +56,8 @@ class Tail(AsyncIterator[Reading]):
         if self._facts is not None:
             # Others get their turn, however much there is to be read.
             await self._streams.turns.turn()
+        else:
+            await self._wait_until_open()
         alarm = _Alarm()
         self._streams.watch(self._name, alarm.ring)
         try:

@@ -184,6 +184,11 @@ class Listeners:
             certificates.reload()
 
     @property
+    def bound(self) -> bool:
+        """Whether the ports are bound."""
+        return bool(self._bound)
+
+    @property
     def addresses(self) -> list[IAddress]:
         """Where it listens for everybody; nowhere before :meth:`bind`."""
         return [port.getHost() for _, port in self._bound]

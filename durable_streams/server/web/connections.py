@@ -195,19 +195,47 @@ class Connections(Factory):
 
 class LimitedFactory(WrappingFactory):
     """
-    Connections of another factory, so many and no more.
+    Connections of a Site, with a maximum number, that are drained at shutdown.
 
-    :param refusal: makes what answers one more.
+    :param refusal: makes the protocol that answers a connection over the maximum.
     """
 
     noisy = False
 
-    def __init__(self, wrapped: Any, most: int, refusal: Callable[[], Protocol]) -> None:
-        super().__init__(wrapped)
-        self._most = most
+    def __init__(self, site: Any, max_connections: int, refusal: Callable[[], Protocol]) -> None:
+        super().__init__(site)
+        self._max_connections = max_connections
         self._refusal = refusal
+        self._draining = False
+        self._emptied: Deferred[None] = Deferred()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        if len(self.protocols) >= self._most:
+        if len(self.protocols) >= self._max_connections or self._draining:
             return self._refusal()
         return super().buildProtocol(addr)
+
+    def drain(self) -> Deferred[None]:
+        """Close every connection after the answer that is on its way; return when none is left."""
+        self._draining = True
+        for wrapper in list(self.protocols):
+            channel = wrapper.wrappedProtocol._channel
+            # A channel that is not persistent closes its connection after the answer.
+            channel.persistent = False
+            if not channel.requests:
+                wrapper.loseConnection()
+        self._look_whether_empty()
+        return self._emptied
+
+    def abort(self) -> None:
+        """Close all connections at once."""
+        for wrapper in list(self.protocols):
+            wrapper.transport.abortConnection()
+
+    def unregisterProtocol(self, p: Any) -> None:  # noqa: N802 (Twisted calls it so)
+        super().unregisterProtocol(p)
+        if self._draining:
+            self._look_whether_empty()
+
+    def _look_whether_empty(self) -> None:
+        if not self.protocols and not self._emptied.called:
+            self._emptied.callback(None)

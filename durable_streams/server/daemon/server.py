@@ -1,0 +1,148 @@
+"""A server on ports: bind, open the storage, serve, drain, close. The daemon and an embedded server are both one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+from twisted.web.resource import IResource
+
+from ..config.settings import Settings
+from ..listening.descriptors import DescriptorBudget
+from ..streams import Streams
+
+_log = Logger()
+
+
+class Ports(Protocol):
+    """The ports of a server."""
+
+    @property
+    def bound(self) -> bool:
+        """Whether :meth:`bind` was called, and :meth:`stop` was not called since."""
+
+    @property
+    def addresses(self) -> list[IAddress]:
+        """The addresses of the ports that listen for everybody."""
+
+    def bind(self, factory: Any, admin_factory: Any, /) -> None:
+        """
+        Bind all ports, or none.
+
+        :param admin_factory: for ``admin.bind_address``; None if operators have no port of their own.
+        """
+
+    def stop(self) -> Deferred[Any]:
+        """Close the ports; open connections stay open."""
+
+
+class Server(MultiService):
+    """
+    Streams on ports.
+
+    Its child services are stopped after the drain. A subclass opens the storage in :meth:`_open`.
+
+    :param budget: how many descriptors each part may use; None if the program does not divide them.
+    :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
+    :ivar tree: everything that is served, as one resource for a twisted.web Site.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        settings: Settings,
+        reactor: Any,
+        ports: Ports,
+        budget: DescriptorBudget | None = None,
+        keep_connections: bool = True,
+    ) -> None:
+        # Klein chooses a reactor when it is imported.
+        from .fronts import Fronts  # noqa: PLC0415
+
+        super().__init__()
+        self._ports = ports
+        self._stopped: Deferred[None] | None = None
+        self._obstacle_of_streams: Callable[[], str | None] = streams.obstacle
+        self._fronts = Fronts(streams, settings, reactor, self.obstacle, budget, keep_connections)
+        self.tree: IResource = self._fronts.tree
+
+    @property
+    def addresses(self) -> list[IAddress]:
+        """The addresses where it listens; in the order of the listeners, if they all listen at once."""
+        return self._ports.addresses
+
+    def obstacle(self) -> str | None:
+        """Return why the server takes no requests, as ``/readyz`` says it; None if it takes them."""
+        if self._stopped is not None:
+            return "The server is stopping."
+        if not self.running:
+            return "The server is not started yet."
+        return self._obstacle_of_streams()
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind the ports.
+
+        :raises Exception: a port cannot be bound; then none is.
+        """
+        super().privilegedStartService()
+        self._ports.bind(self._fronts.factory, self._fronts.admin)
+
+    def start(self) -> Deferred[None]:
+        """
+        Bind the ports, unless that was done, and open the storage.
+
+        Until the storage is open, requests are answered with 503, and ``/readyz`` says why.
+
+        :returns: fires when streams are served; fails if the storage cannot be opened.
+        :raises Exception: a port cannot be bound, or it is known at once that the storage cannot be opened.
+        """
+        if not self._ports.bound:
+            self.privilegedStartService()
+        Service.startService(self)
+        try:
+            return self._open()
+        except BaseException:
+            Service.stopService(self)
+            self._ports.stop()
+            raise
+
+    def _open(self) -> Deferred[None]:
+        raise NotImplementedError
+
+    def startService(self) -> None:
+        # Whoever opens the storage logs why it cannot be opened.
+        self.start().addErrback(lambda _: None)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Close the ports, let open connections end, then close the storage. Further calls wait for the first.
+
+        Connections that have not ended after ``transport.connection.drain_timeout_secs`` are aborted.
+        """
+        if self._stopped is None:
+            Service.stopService(self)
+            # First: a part that stops at once asks for obstacle().
+            self._stopped = Deferred()
+            Deferred.fromCoroutine(self._stop()).chainDeferred(self._stopped)
+        stopped: Deferred[None] = Deferred()
+        self._stopped.chainDeferred(stopped)
+        return stopped
+
+    async def _stop(self) -> None:
+        await self._ports.stop()
+        await self._fronts.drain()
+        ending = [maybeDeferred(child.stopService) for child in reversed(list(self))]
+        for success, outcome in await DeferredList(ending, consumeErrors=True):
+            if not success:
+                outcome.raiseException()
+        await self._fronts.close()
+        _log.info("The server has stopped.")
+
+    def abort_connections(self) -> None:
+        """Close all connections at once, also those whose answers are not finished."""
+        self._fronts.abort()
