@@ -136,13 +136,14 @@ class VersionTests(HandshakeTestCase):
         client = self.connect(self.serve(self.files()))
         self.assertIsNone(client.tls.compression())
 
-    def test_plain_text_is_no_handshake(self) -> None:
+    def test_plain_http_is_answered_with_400_and_the_connection_ends(self) -> None:
         server = self.serve(self.files())
         skt, _ = self.wire.network.accept(server)
         skt.inbound += b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
         self.wire.network.settle()
         self.assertTrue(skt.ended)
-        self.assertNotIn(b"HTTP", bytes(skt.outbound))
+        self.assertTrue(bytes(skt.outbound).startswith(b"HTTP/1.1 400 "), bytes(skt.outbound))
+        self.assertIn(b"use https://", bytes(skt.outbound))
 
 
 class ClientCertificateTests(HandshakeTestCase):

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.process import test_start
 from tests.support.authority import DAY, Authority, authority, self_signed
-from tests.support.daemon import PATIENCE, Daemon, free_port, read_until
+from tests.support.daemon import PATIENCE, Daemon, free_port, read_to_end, read_until
 from tests.support.handshakes import client_context
 from tests.support.programs import program
 from tests.support.tls_daemon import Certificates, TLSDaemon
@@ -142,16 +142,15 @@ class HandshakeTests(TLSTestCase):
             self.assertEqual(daemon.request("GET", "/readyz")[0], 200)
             self.assertNotIn("Traceback", daemon.log())
 
-    def test_plain_text_is_not_served(self) -> None:
+    def test_plain_http_is_answered_with_400_and_logged(self) -> None:
         with TLSDaemon(self.certificates) as daemon, daemon.dial() as plain:
             plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            received = b""
-            try:
-                while data := plain.recv(1000):
-                    received += data
-            except ConnectionResetError:
-                received += b""
-            self.assertNotIn(b"HTTP", received)
+            received = read_to_end(plain)
+            self.assertTrue(received.startswith(b"HTTP/1.1 400 "), received)
+            self.assertTrue(received.endswith(b"This port speaks TLS: use https://\n"), received)
+            # The line is written after the connection's end.
+            daemon.stop()
+            self.assertIn("failed: the client speaks plain HTTP", daemon.log())
 
     def test_a_version_that_is_off_is_neither_offered_nor_served(self) -> None:
         with TLSDaemon(self.certificates, transport__http__versions="http1") as daemon:

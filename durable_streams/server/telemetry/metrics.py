@@ -125,9 +125,11 @@ class Metrics(Collector):
         accepted = sum(factory.accepted for factory in factories)
         refused = sum(factory.refused for factory in factories)
         pauses = sum(factory.pauses for factory in factories)
+        failures = sum(factory.handshake_failures.count for factory in factories)
         yield _gauge("connections", "Open connections.", connections)
         yield _counter("connections_accepted", "Connections accepted.", accepted)
         yield _counter("connections_refused", "Connections refused because there were too many.", refused)
+        yield _counter("tls_handshake_failures", "TLS handshakes that failed.", failures)
         yield _counter("slow_reader_pauses", "Pauses of an answer because its reader was slow.", pauses)
 
 

@@ -20,6 +20,7 @@ from twisted.web.server import Site
 from ..clocks import clock_of
 from .admission import Admission
 from .callers import Caller
+from .handshakes import HandshakeFailures
 from .http1.known_heads import HeadCache
 from .operations import Operations
 from .transports import Transport
@@ -79,6 +80,7 @@ class Connections(Factory):
     :ivar refusals: how many connections over the limit are being answered.
     :ivar accepted: how many connections were accepted.
     :ivar refused: how many connections were refused, because of the limit or a drain.
+    :ivar handshake_failures: the TLS handshakes that failed.
     :ivar pauses: how often an answer was paused because its reader was slow.
     """
 
@@ -105,6 +107,7 @@ class Connections(Factory):
         self.tick = 1
         self.date_line = b""
         self.clock = clock_of(clock)
+        self.handshake_failures = HandshakeFailures(self.clock)
         self._channels: set[Member] = set()
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = self.clock

@@ -16,7 +16,6 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -35,8 +34,6 @@ _LINGER: Final = 1
 
 #: How much of what a client has sent is read when there is no time to read all, in bytes.
 _AT_ONCE: Final = 65_536
-
-_log = Logger()
 
 
 def negotiated(transport: Any) -> bytes:
@@ -62,6 +59,7 @@ class Negotiation(Protocol):
     def __init__(self, factory: Connections) -> None:
         self.factory = factory
         self.deadline = 0
+        self._timed_out = False
         self._chosen: Protocol | None = None
 
     def connectionMade(self) -> None:
@@ -87,15 +85,12 @@ class Negotiation(Protocol):
             self._chosen.connectionLost(reason)
             return
         self.factory.left(self)
-        if self.deadline and not reason.check(type(connectionDone.value)):
-            _log.debug(
-                "A connection from {peer} came to nothing: {reason}",
-                peer=self.transport.getPeer(),
-                reason=reason.getErrorMessage(),
-            )
+        if self.deadline and not self.factory.draining:
+            self.factory.handshake_failures.add(self.transport, reason, self._timed_out)
 
     def expire(self) -> None:
-        """The handshake has had its time."""
+        """Abort the connection: the handshake took too long."""
+        self._timed_out = True
         self.transport.abortConnection()
 
     def drain(self) -> None:
