@@ -137,3 +137,25 @@ class ReadmeTests(ExampleCase):
         status, said = self.stop(program, signal.SIGTERM)
         self.assertNotIn("Traceback", said)
         self.assertIn(status, (0, -signal.SIGTERM))
+
+
+class TestingPageTests(SynchronousTestCase):
+    def test_the_test_of_the_page_passes_under_trial_and_leaves_the_reactor_clean(self) -> None:
+        text = (CHECKOUT / "docs" / "embedding.rst").read_text().partition("a complete test;")[2]
+        lines = text.partition("::\n\n")[2].splitlines()
+        end = next(place for place, line in enumerate(lines) if line and not line.startswith("    "))
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        (folder / "test_page.py").write_text("\n".join(line.removeprefix("    ") for line in lines[:end]) + "\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "twisted.trial", "test_page"],
+            cwd=folder,
+            env=environment(0) | {"PYTHONPATH": f"{folder}:{CHECKOUT}"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+        output = done.stdout + done.stderr
+        self.assertEqual(done.returncode, 0, output)
+        self.assertIn("PASSED (successes=1)", output)
