@@ -143,4 +143,5 @@ class RefusalTests(SynchronousTestCase):
         self.assertIn("There is no profile staging", self.refusal("--profile", "staging"))
 
     def test_a_file_that_is_none(self) -> None:
-        self.assertIn("/no/such/file.toml can't be read", self.refusal("--config", "/no/such/file.toml"))
+        output = self.refusal("--config", "/no/such/file.toml")
+        self.assertIn("Cannot read the configuration file /no/such/file.toml", output)
