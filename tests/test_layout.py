@@ -144,7 +144,7 @@ SHARED: Final = frozenset(
         "disk",
         "findings",
         "frontier",
-        "kept",
+        "logged",
         "measuring",
         "metadata",
         "name_index",

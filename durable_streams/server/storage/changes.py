@@ -1,6 +1,6 @@
-"""What can happen to the streams of a storage, as records that a log keeps. Together they are all that there is.
+"""Log records: the changes to the streams of a storage. Replaying all of them restores its state.
 
-Each is an array that begins with its number. Times are seconds since 1970, sizes and positions bytes.
+Each is encoded as an array that begins with its tag. Times are seconds since 1970, sizes and positions bytes.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from ..model import Lifetime, StreamConfig, StreamFacts
 from .catalogue import facts_of
 
 
-class Made(Struct, tag=1, array_like=True, frozen=True, gc=False):
+class StreamCreated(Struct, tag=1, array_like=True, frozen=True, gc=False):
     """
-    A stream was made.
+    The creation of a stream.
 
-    :ivar config: as it was asked for, so that the same creation finds it again.
-    :ivar lifetime: its own, which a fork may have from its source.
-    :ivar source: the id of the stream that it was forked from.
-    :ivar base: where its own bytes begin, which is where it left its source.
-    :ivar data: its first append; may be empty, which is none.
+    :ivar config: the configuration as requested; a repeated creation is compared with it.
+    :ivar lifetime: the effective lifetime, which a fork may inherit from its source.
+    :ivar source: the id of the stream that it was forked from, or None.
+    :ivar base: the position of its first own byte: the fork point, or 0.
+    :ivar data: the first append; empty for none.
     :ivar checksum: CRC-32 of ``data``.
     """
 
@@ -39,18 +39,18 @@ class Made(Struct, tag=1, array_like=True, frozen=True, gc=False):
 
     @property
     def facts(self) -> StreamFacts:
-        """What never changes of the stream."""
+        """The immutable properties of the stream."""
         return facts_of(self.name, self.id, self.incarnation, self.content_type)
 
 
-class Wrote(Struct, tag=2, array_like=True, frozen=True, gc=False):
+class DataAppended(Struct, tag=2, array_like=True, frozen=True, gc=False):
     """
-    A stream was appended to, or closed, or both.
+    An append to a stream, a close, or both.
 
-    :ivar start: the stream's tail before it.
+    :ivar start: the stream's tail before the append.
     :ivar checksum: CRC-32 of ``data``.
-    :ivar writer: the idempotent writer's id, where there is one, with its ``epoch`` and ``seq``.
-    :ivar forgotten: the ids of the writers that the stream forgot to remember this one.
+    :ivar writer: the id of the idempotent writer, with its ``epoch`` and ``seq``; or None.
+    :ivar forgotten: the ids of the writers that were evicted for this one.
     """
 
     id: int
@@ -66,19 +66,19 @@ class Wrote(Struct, tag=2, array_like=True, frozen=True, gc=False):
     forgotten: tuple[str, ...] = ()
 
 
-class Removed(Struct, tag=3, array_like=True, frozen=True, gc=False):
+class StreamRemoved(Struct, tag=3, array_like=True, frozen=True, gc=False):
     """
-    A stream was deleted, or has expired: it is gone, or hidden while it has forks. A hidden one goes with the last.
+    The deletion or expiry of a stream. A stream that has forks stays hidden until its last fork is removed.
     """
 
     id: int
     at: float
 
 
-Change: TypeAlias = Made | Wrote | Removed
+Change: TypeAlias = StreamCreated | DataAppended | StreamRemoved
 
-#: How many bytes a change takes in a log at the most, besides its data and its texts.
+#: Upper bound of the encoded size of a change, in bytes, without its data and texts.
 OVERHEAD = 256
 
-#: How many characters a content type has at the most.
-MOST_OF_A_TYPE = 512
+#: Maximum length of a content type, in characters.
+MAX_CONTENT_TYPE = 512

@@ -30,7 +30,7 @@ from ..model import (
     StreamStatus,
 )
 from ..protocol.offsets import locate
-from .changes import MOST_OF_A_TYPE, OVERHEAD, Made, Wrote
+from .changes import MAX_CONTENT_TYPE, OVERHEAD, DataAppended, StreamCreated
 from .committing import K, NotYet
 from .ranges import Ranges
 
@@ -168,7 +168,7 @@ class CommittedStorage(Ranges[K]):
         checksum = crc32(data)
         facts = stream.facts
         source = stream.source
-        made = Made(
+        made = StreamCreated(
             facts.id,
             name,
             facts.incarnation,
@@ -205,10 +205,12 @@ class CommittedStorage(Ranges[K]):
             return appended if stream.lsn <= self.committed_lsn else self._after(lambda: appended)
         checksum = crc32(data)
         if writer is None:
-            wrote = Wrote(stream.facts.id, start, data, checksum, stream.updated_at, append.close, append.sequence)
+            wrote = DataAppended(
+                stream.facts.id, start, data, checksum, stream.updated_at, append.close, append.sequence
+            )
         else:
             forgotten, self._forgotten = self._forgotten, ()
-            wrote = Wrote(
+            wrote = DataAppended(
                 stream.facts.id,
                 start,
                 data,
@@ -294,4 +296,4 @@ class CommittedStorage(Ranges[K]):
 def _room_of(name: str, config: StreamConfig) -> int:
     """Say how many bytes a creation takes in a log at the most, besides its data: a character takes up to four."""
     source = "" if config.fork is None else config.fork.source
-    return 2 * OVERHEAD + 4 * (len(name) + len(source) + len(config.content_type or "")) + 4 * MOST_OF_A_TYPE
+    return 2 * OVERHEAD + 4 * (len(name) + len(source) + len(config.content_type or "")) + 4 * MAX_CONTENT_TYPE

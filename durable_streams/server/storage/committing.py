@@ -20,15 +20,15 @@ from ..clocks import clock_of
 from ..errors import StreamsError, Unavailable
 from ..model import StorageFigures, StorageLimits
 from .catalogue import Catalogue
-from .changes import OVERHEAD, Change, Made, Removed, Wrote
-from .kept import Kept
+from .changes import OVERHEAD, Change, DataAppended, StreamCreated, StreamRemoved
+from .logged.stream import LoggedStream
 from .measuring import Measure
 
 T = TypeVar("T")
-K = TypeVar("K", bound=Kept)
+K = TypeVar("K", bound=LoggedStream)
 
 #: What is done when a batch is committed: a stream, what its change came to and who wants to know; or some other deed.
-_Answer = tuple[Kept | None, Any, "Deferred[Any] | None"]
+_Answer = tuple[LoggedStream | None, Any, "Deferred[Any] | None"]
 
 #: The classes of how many changes are committed together, and of how long that takes in seconds.
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
@@ -130,7 +130,7 @@ class Committing(Catalogue[K]):
             # What there is for removals only is no credit to others.
             self._credit = min(credit, self._most_queued - self._queued_bytes)
 
-    def _log_change(self, change: Made | Wrote, stream: K, outcome: T, room: int) -> Deferred[T]:
+    def _log_change(self, change: StreamCreated | DataAppended, stream: K, outcome: T, room: int) -> Deferred[T]:
         answer: Deferred[T] = Deferred()
         self._lsn = stream.lsn = self._lsn + 1
         self._changes.append(change)
@@ -156,7 +156,7 @@ class Committing(Catalogue[K]):
     def _removed(self, stream: K) -> None:
         purged, self._purging = self._purging, []
         self._lsn = self._removal_lsn = stream.lsn = self._lsn + 1
-        self._changes.append(Removed(stream.facts.id, self._clock.wall()))
+        self._changes.append(StreamRemoved(stream.facts.id, self._clock.wall()))
 
         def gone() -> None:
             self._discard(purged)

@@ -15,7 +15,7 @@ from ..errors import DataDamaged, StreamsError
 from ..model import StorageLimits
 from ..protocol.reading import end_of_read, start_of_append
 from .committing import Committing, K, NotYet
-from .kept import Recent
+from .logged.stream import Recent
 from .shortages import shortage_of
 from .workers import Worker
 

@@ -9,8 +9,8 @@ from twisted.internet.defer import maybeDeferred
 from durable_streams.server.errors import InsufficientStorage, StreamNotFound, Unavailable
 from durable_streams.server.model import Append, Fork, Lifetime, Offset, StreamConfig, Writer
 from durable_streams.server.protocol.forks import LongSearch
+from durable_streams.server.storage.acid.rollback import Rollback
 from durable_streams.server.storage.acid.schema import DATABASE
-from durable_streams.server.storage.acid.undone import Undone
 from durable_streams.server.storage.disk import RealDisk
 
 from .turns import NOW, TEXT, DatabaseTestCase
@@ -179,7 +179,7 @@ class FullTests(DatabaseTestCase):
         failed = self.begin(self.storage.append("a", Append("text/plain", b"x" * 100_000), NOW))
         self.turns.clock.advance(0)
         work, done = self.turns._jobs.pop(0)
-        error = self.assertRaises(Undone, work)
+        error = self.assertRaises(Rollback, work)
         self.unlimit()
         # The writer has gone on to something else by the time that it is told.
         self.storage._database.execute("BEGIN IMMEDIATE")

@@ -66,7 +66,7 @@ from durable_streams.server.storage.findings import Finding
 
 from ...support.simulated_disk import PowerFailure, SimulatedDisk
 from ...support.simulated_workers import Schedule
-from .ledger import JSON, WRITERS, Account, Ledger, Made, Removed, Request, Wrote
+from .ledger import JSON, WRITERS, Account, AppendEvent, CreateEvent, Ledger, RemoveEvent, Request
 
 T0 = 1_800_000_000.0
 ALL = 1 << 40
@@ -188,7 +188,7 @@ class Walk:
         self.now = T0
         self.ledger = Ledger()
         self._base = Ledger()
-        self._events: list[Made | Wrote | Removed] = []
+        self._events: list[CreateEvent | AppendEvent | RemoveEvent] = []
         self._known: dict[int, Account] = {}
         self._versions: dict[int, list[tuple[int, int, bool]]] = {}
         self._told_ids: dict[int, str] = {}
@@ -478,7 +478,7 @@ class Walk:
         if new and request.kind == "create":
             self._saw_creation(request, storage.streams[request.name])
         elif new:
-            self._happened(Wrote(storage.lsn, request))
+            self._happened(AppendEvent(storage.lsn, request))
             account = self.ledger.accounts[request.name]
             self._versions[account.facts.id].append((storage.lsn, account.tail, account.closed))
         request.lsn = self.ledger.touched.get(request.name, 0)
@@ -512,7 +512,7 @@ class Walk:
         facts = stream.facts
         if facts.id in self._told_ids:
             self.wrong(f"The id {facts.id} is used twice: for {self._told_ids[facts.id]} and {facts.name}")
-        self._happened(Made(self.storage.lsn, request, facts))
+        self._happened(CreateEvent(self.storage.lsn, request, facts))
         account = self.ledger.accounts[facts.name]
         if stream.base != account.base or (account.source is None) != (stream.source is None):
             self.wrong(f"{request} begins at {stream.base}, not at {account.base}")
@@ -536,9 +536,9 @@ class Walk:
         least = used + lifetime.ttl if lifetime.ttl is not None else lifetime.expires_at or float("inf")
         if not asked and self.now < least:
             self.wrong(f"{name} was removed, and nobody asked for it")
-        self._happened(Removed(self.storage.lsn, name))
+        self._happened(RemoveEvent(self.storage.lsn, name))
 
-    def _happened(self, event: Made | Wrote | Removed) -> None:
+    def _happened(self, event: CreateEvent | AppendEvent | RemoveEvent) -> None:
         self._events.append(event)
         self.ledger.apply(event)
 

@@ -157,8 +157,8 @@ class Account:
 
 
 @dataclass
-class Made:
-    """A stream was made."""
+class CreateEvent:
+    """The creation of a stream."""
 
     lsn: int
     request: Request
@@ -166,22 +166,22 @@ class Made:
 
 
 @dataclass
-class Wrote:
-    """A stream was appended to, or closed."""
+class AppendEvent:
+    """An append to a stream, or a close."""
 
     lsn: int
     request: Request
 
 
 @dataclass
-class Removed:
-    """A stream was deleted, or has expired."""
+class RemoveEvent:
+    """The deletion or expiry of a stream."""
 
     lsn: int
     name: str
 
 
-Event = Made | Wrote | Removed
+Event = CreateEvent | AppendEvent | RemoveEvent
 
 
 class Ledger:
@@ -296,14 +296,14 @@ class Ledger:
     def apply(self, event: Event) -> None:
         """Let an event have happened."""
         self.lsn = event.lsn
-        if isinstance(event, Made):
+        if isinstance(event, CreateEvent):
             self._make(event)
-        elif isinstance(event, Wrote):
+        elif isinstance(event, AppendEvent):
             self._write(event)
         else:
             self._remove(event)
 
-    def _make(self, event: Made) -> None:
+    def _make(self, event: CreateEvent) -> None:
         request, facts, config = event.request, event.facts, event.request.config
         source, base, data, ends, marks, lifetime = None, 0, b"", [], [], config.lifetime
         if config.fork is not None:
@@ -319,7 +319,7 @@ class Ledger:
         self.accounts[facts.name] = account
         self.touched[facts.name] = event.lsn
 
-    def _write(self, event: Wrote) -> None:
+    def _write(self, event: AppendEvent) -> None:
         request, append = event.request, event.request.append
         assert append is not None
         account = self.accounts[request.name]
@@ -339,7 +339,7 @@ class Ledger:
         for account in self.accounts.values():
             account.writers = dict(sorted(account.writers.items(), key=lambda item: item[1][2]))
 
-    def _remove(self, event: Removed) -> None:
+    def _remove(self, event: RemoveEvent) -> None:
         gone: Account | None = self.accounts[event.name]
         assert gone is not None
         gone.hidden = True

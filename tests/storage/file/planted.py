@@ -283,10 +283,10 @@ BUGS: dict[str, Bug] = {
         _patched(checkpoint.CheckpointFile, "complete", _cuts_first), 100
     ),
     "writers are not in the journal": Bug(
-        _patched(committed, "Wrote", lambda _: lambda *fields: changes.Wrote(*fields[:7])), 40
+        _patched(committed, "DataAppended", lambda _: lambda *fields: changes.DataAppended(*fields[:7])), 40
     ),
     "the journal does not say which writers were forgotten": Bug(
-        _patched(committed, "Wrote", lambda _: lambda *fields: changes.Wrote(*fields[:10])), 60
+        _patched(committed, "DataAppended", lambda _: lambda *fields: changes.DataAppended(*fields[:10])), 60
     ),
     "a closure in the journal is forgotten": Bug(_patched(opening.Rebuilding, "_write", _forgets_close), 60),
     "changes that a checkpoint has are made again": Bug(_patched(opening.Rebuilding, "_write", _twice), 200),

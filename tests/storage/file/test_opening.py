@@ -10,7 +10,7 @@ import msgspec
 from twisted.trial.unittest import TestCase
 
 from durable_streams.server.model import START
-from durable_streams.server.storage.changes import Wrote
+from durable_streams.server.storage.changes import DataAppended
 from durable_streams.server.storage.file import FileStorage, recovery
 from durable_streams.server.storage.file.checkpoint import CheckpointFile
 from durable_streams.server.storage.file.frames import BATCH, BLOCK, HEADER_SIZE, Header, frame
@@ -66,7 +66,7 @@ class OpeningTests(TestCase):
     def test_an_append_that_was_logged_before_forgotten_writers_were_is_read(self) -> None:
         logged = msgspec.msgpack.encode([[2, 7, 0, b"x", 5, 1.0, False, None, "w", 3, 4]])
         (wrote,) = recovery._changes.decode(logged)
-        self.assertEqual(wrote, Wrote(7, 0, b"x", 5, 1.0, False, None, "w", 3, 4, ()))
+        self.assertEqual(wrote, DataAppended(7, 0, b"x", 5, 1.0, False, None, "w", 3, 4, ()))
 
     async def test_packs_without_a_journal_are_no_empty_directory(self) -> None:
         await fill(self.directory)

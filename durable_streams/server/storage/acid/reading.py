@@ -12,10 +12,10 @@ from typing import Any, Final, TypeVar
 from zlib import crc32
 
 from ..committed import CommittedStorage
-from ..kept import Recent
+from ..logged.stream import Recent
+from .rollback import reason_of
 from .schema import DATABASE
 from .stream import AcidStream
-from .undone import reason_of
 
 #: How many bytes of one stream, and of all, are in memory for live readers.
 _RECENT_OF_ONE: Final = 65_536

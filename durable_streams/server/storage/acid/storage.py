@@ -28,10 +28,10 @@ from ..ownership import StorageDamaged, StorageError, complete, is_complete, tak
 from ..workers import ThreadWorker, Worker
 from .loading import Loaded, load
 from .reading import Reading
+from .rollback import FULL, Rollback, attempt, pauses, reason_of
 from .schema import DATABASE, KIND, PARTS, VERSION, check_frontier, connect, prepare, sync_log
 from .stream import AcidStream
 from .transactions import collect_leftovers, free_bytes, log_bytes
-from .undone import FULL, Undone, attempt, pauses, reason_of
 
 #: How much is left free on the disk, in bytes, for appends and for anything.
 _KEPT_FREE: Final = 8 << 20
@@ -287,7 +287,7 @@ class AcidStorage(Reading):
 
     def _not_committed(self, failure: Failure, answers: list[Any]) -> None:
         undone = failure.value
-        if not isinstance(undone, Undone):
+        if not isinstance(undone, Rollback):
             super()._not_committed(failure, answers)
             return
         _log.warn("A batch of writes was refused and undone: {reason}", reason=str(undone.reason))

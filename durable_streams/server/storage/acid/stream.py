@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ...model import Lifetime, StreamConfig, StreamFacts
-from ..kept import Kept
+from ..logged.stream import LoggedStream
 
 
-class AcidStream(Kept):
+class AcidStream(LoggedStream):
     """
     One stream in the database.
 

@@ -10,7 +10,7 @@ from zlib import crc32
 
 import msgspec
 
-from ..changes import Change, Made, Removed, Wrote
+from ..changes import Change, DataAppended, StreamCreated, StreamRemoved
 
 _json: Final = msgspec.json.Encoder().encode
 
@@ -59,10 +59,10 @@ def log_bytes(changes: Iterable[Change], most: int) -> int:
     pages = 2
     for change in changes:
         streams.add(change.id)
-        if not isinstance(change, Removed) and len(change.data) > _LOCAL:
+        if not isinstance(change, StreamRemoved) and len(change.data) > _LOCAL:
             # The last of the pages that it goes on to is not full.
             pages += 1
-        if isinstance(change, Wrote) and change.writer is not None:
+        if isinstance(change, DataAppended) and change.writer is not None:
             # The rows of writers are in the order of their ids, so each may be in a page of its own.
             pages += 1 + len(change.forgotten)
     # For each stream there is a page for its row, and one for its appends, a part of which was there before.
@@ -89,7 +89,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _insert(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
     # What is made is made before it is written to, and what is removed is not written to any more.
-    made = [change for change in changes if isinstance(change, Made)]
+    made = [change for change in changes if isinstance(change, StreamCreated)]
     if made:
         connection.executemany(
             "INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, NULL, ?, ?)", map(_stream_row, made)
@@ -99,10 +99,10 @@ def _insert(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
     streams: dict[int, tuple[int, bool, bytes | None, float]] = {}
     writers: dict[tuple[int, str], tuple[int, int, float] | None] = {}
     for change in changes:
-        if isinstance(change, Made):
+        if isinstance(change, StreamCreated):
             if change.data:
                 rows += _rows_of(change.id, change.base, change.data, change.checksum)
-        elif isinstance(change, Wrote):
+        elif isinstance(change, DataAppended):
             stream_id = change.id
             if change.data:
                 rows += _rows_of(stream_id, change.start, change.data, change.checksum)
@@ -133,7 +133,7 @@ def _insert(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
             [(*key, *state) for key, state in writers.items() if state is not None],
         )
     for change in changes:
-        if isinstance(change, Removed):
+        if isinstance(change, StreamRemoved):
             _remove(connection, change.id)
 
 
@@ -145,7 +145,7 @@ def _rows_of(stream_id: int, start: int, data: bytes, checksum: int) -> Iterable
     return [(stream_id, start + first, start, crc32(piece), piece) for first, piece in pieces]
 
 
-def _stream_row(made: Made) -> tuple[Any, ...]:
+def _stream_row(made: StreamCreated) -> tuple[Any, ...]:
     return (
         made.id,
         made.name,

@@ -16,7 +16,7 @@ from ..ownership import StorageDamaged
 from . import checkpoint as checkpoints
 from .checking_journal import Past
 from .checking_places import check_packs, check_stream, check_unknown
-from .checkpoint import Closing, Held, MoreWriters
+from .checkpoint import CheckpointEntry, Closing, MoreWriters
 from .frames import CLOSING, ENTRIES, HEADER_SIZE, WRITERS, padded
 from .opening import SET_ASIDE, Opened, load, superseded, unexplained
 from .recovery import Replayed, segment_numbers
@@ -25,7 +25,7 @@ from .survey import Report, Survey, broken_frame, some, whole_frames
 #: The number of a change that is later than any.
 _ANY_CHANGE: Final = 1 << 62
 
-_entries: Final = msgspec.msgpack.Decoder(list[Held])
+_entries: Final = msgspec.msgpack.Decoder(list[CheckpointEntry])
 _writers: Final = msgspec.msgpack.Decoder(MoreWriters)
 _closing: Final = msgspec.msgpack.Decoder(Closing)
 

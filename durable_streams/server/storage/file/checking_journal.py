@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from ..changes import Change, Made, Wrote
+from ..changes import Change, DataAppended, StreamCreated
 from ..frontier import ADVICE, Mark, read_frontier
 from ..ownership import is_complete
 from . import checkpoint as checkpoints
@@ -207,11 +207,13 @@ class Past:
         self.last = up_to
 
     def _concern(self, change: Change) -> str:
-        if isinstance(change, Made):
+        if isinstance(change, StreamCreated):
             return f"the stream {change.name}, bytes {change.base} to {change.base + len(change.data)}"
         name = self._catalogue.name_of(change.id)
         return (
-            f"{name}, bytes {change.start} to {change.start + len(change.data)}" if isinstance(change, Wrote) else name
+            f"{name}, bytes {change.start} to {change.start + len(change.data)}"
+            if isinstance(change, DataAppended)
+            else name
         )
 
     def _salvage(self, data: bytes, position: int, up_to: int) -> list[Change] | None:

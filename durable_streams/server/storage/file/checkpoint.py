@@ -24,7 +24,7 @@ _NEW: Final = ".new"
 encode: Final = msgspec.msgpack.Encoder().encode
 
 
-class Held(Struct, array_like=True, gc=False):
+class CheckpointEntry(Struct, array_like=True, gc=False):
     """
     What is known of a stream.
 
@@ -115,7 +115,7 @@ class CheckpointFile:
         self.size = 0
         self._streams = 0
 
-    def add(self, entries: Sequence[Held]) -> None:
+    def add(self, entries: Sequence[CheckpointEntry]) -> None:
         """Write down some streams."""
         self._write(ENTRIES, encode(entries))
         self._streams += len(entries)

@@ -90,11 +90,11 @@ class Move(Struct):
     to_file: bool
 
 
-class Moved(Struct):
+class Relocation(Struct):
     """
-    Where they are now.
+    The new places of a stream's bytes.
 
-    :ivar flaws: places whose bytes are damaged, or can't be read.
+    :ivar flaws: places whose bytes are damaged or unreadable.
     """
 
     stream: FileStream
@@ -317,8 +317,8 @@ class Mover:
             raise _Stopped
         await deferLater(self._clock, 0)
 
-    async def _move(self, pack: Pack) -> list[Moved]:
-        moved: list[Moved] = []
+    async def _move(self, pack: Pack) -> list[Relocation]:
+        moved: list[Relocation] = []
         for slice_ in self._work(await self._streams_to_move()):
             moves = slice_
             moved += await self._worker.do(lambda moves=moves: self._carry_out(moves, pack))  # type: ignore[misc]
@@ -396,7 +396,7 @@ class Mover:
             return None
         return Move(stream, pieces[kept:], pieces[:kept], content, stream.filed, stream.filed_appends, to_file=False)
 
-    def _carry_out(self, moves: Sequence[Move], pack: Pack) -> list[Moved]:
+    def _carry_out(self, moves: Sequence[Move], pack: Pack) -> list[Relocation]:
         """Write some streams' bytes. In the worker's thread."""
         moved = []
         frames: list[bytes] = []
@@ -418,7 +418,7 @@ class Mover:
                 frames.append(piece_frame(move.stream.facts.id, content, bool(flaws) and content is not move.recent))
                 kept = (*kept, Piece(pack.number, position, content.start, len(content.data), len(content.ends)))
                 position += len(frames[-1])
-            moved.append(Moved(move.stream, kept, move.filed, move.filed_appends, flaws))
+            moved.append(Relocation(move.stream, kept, move.filed, move.filed_appends, flaws))
         if frames:
             pack.add(frames)
         return moved
@@ -463,7 +463,7 @@ class Mover:
         flaws.append(Flaw.of_checksum(path, piece.position, piece.start, piece.end))
         return with_damage_kept(content, piece.end)
 
-    def _file(self, move: Move, content: Content, flaws: Sequence[Flaw]) -> Moved:
+    def _file(self, move: Move, content: Content, flaws: Sequence[Flaw]) -> Relocation:
         stream_id = move.stream.facts.id
         new = not move.filed
         if new:
@@ -484,7 +484,9 @@ class Mover:
                 file.close()
         if new:
             self._disk.sync_folder(stream_folder(stream_id))
-        return Moved(move.stream, (), move.filed + len(content.data), move.filed_appends + len(content.ends), flaws)
+        return Relocation(
+            move.stream, (), move.filed + len(content.data), move.filed_appends + len(content.ends), flaws
+        )
 
     def _take_back(self) -> None:
         """Give back the room of what was written in vain, as far as can be. In the worker's thread."""
@@ -504,7 +506,7 @@ class Mover:
                     finally:
                         file.close()
 
-    def _put(self, moved: Moved) -> None:
+    def _put(self, moved: Relocation) -> None:
         """Read a stream's bytes from their new places from now on."""
         stream = moved.stream
         if stream.gone:

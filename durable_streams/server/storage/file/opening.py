@@ -17,14 +17,14 @@ from twisted.logger import Logger
 from ...model import WriterState
 from ...protocol.lifetimes import deadline
 from ..catalogue import facts_of
-from ..changes import Change, Made, Removed, Wrote
+from ..changes import Change, DataAppended, StreamCreated, StreamRemoved
 from ..disk import Disk
 from ..frontier import ADVICE, FRONTIER_FILE, read_frontier
-from ..kept import Recent
+from ..logged.stream import Recent
 from ..ownership import FORMAT_FILE, LOCK_FILE, NEW_FORMAT_FILE, StorageDamaged, is_complete
 from . import checkpoint as checkpoints
 from . import journal
-from .checkpoint import Closing, Held, MoreWriters
+from .checkpoint import CheckpointEntry, Closing, MoreWriters
 from .names import number_of, numbers_of
 from .places import (
     INDEX_ENTRY_SIZE,
@@ -94,7 +94,7 @@ class Rebuilding:
         # The last change that the checkpoint knows.
         self.known = 0
 
-    def hold(self, held: Held) -> None:
+    def hold(self, held: CheckpointEntry) -> None:
         """Take up a stream as a checkpoint has it."""
         facts = facts_of(held.name, held.id, held.incarnation, held.content_type)
         stream = FileStream(facts, held.config, held.lifetime, None, held.base, held.created_at)
@@ -140,22 +140,22 @@ class Rebuilding:
         :raises StorageDamaged: it does not follow from what was before.
         """
         stream = self._streams.get(change.id)
-        if isinstance(change, Made):
+        if isinstance(change, StreamCreated):
             self._make(stream, change, lsn)
         elif stream is None:
             # Its stream was gone when the checkpoint came to it, so that its removal must follow.
-            if isinstance(change, Wrote):
+            if isinstance(change, DataAppended):
                 self._unknown.add(change.id)
             else:
                 self._unknown.discard(change.id)
                 self.purged.add(change.id)
-        elif isinstance(change, Wrote):
+        elif isinstance(change, DataAppended):
             self._write(stream, change, lsn)
-        elif isinstance(change, Removed):
+        elif isinstance(change, StreamRemoved):
             stream.deleted = True
             stream.lsn = max(stream.lsn, lsn)
 
-    def _make(self, stream: FileStream | None, made: Made, lsn: int) -> None:
+    def _make(self, stream: FileStream | None, made: StreamCreated, lsn: int) -> None:
         if stream is None:
             stream = FileStream(made.facts, made.config, made.lifetime, None, made.base, made.at)
             stream.tail += len(made.data)
@@ -165,7 +165,7 @@ class Rebuilding:
         if made.data:
             self._put(stream, made.base, made.data, made.checksum, lsn)
 
-    def _write(self, stream: FileStream, wrote: Wrote, lsn: int) -> None:
+    def _write(self, stream: FileStream, wrote: DataAppended, lsn: int) -> None:
         if lsn > stream.lsn:
             if wrote.start != stream.tail:
                 raise _gap(stream, lsn, wrote.start)

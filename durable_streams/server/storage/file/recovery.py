@@ -15,7 +15,7 @@ from ..changes import Change
 from ..disk import Disk
 from ..ownership import StorageDamaged
 from . import checkpoint as checkpoints
-from .checkpoint import Closing, Held, MoreWriters
+from .checkpoint import CheckpointEntry, Closing, MoreWriters
 from .frames import (
     BATCH,
     BLOCK,
@@ -33,7 +33,7 @@ from .journal import FOLDER, path_of
 from .names import numbers_of
 
 _changes: Final = msgspec.msgpack.Decoder(list[Change])
-_entries: Final = msgspec.msgpack.Decoder(list[Held])
+_entries: Final = msgspec.msgpack.Decoder(list[CheckpointEntry])
 _writers: Final = msgspec.msgpack.Decoder(MoreWriters)
 _closing: Final = msgspec.msgpack.Decoder(Closing)
 
@@ -110,7 +110,7 @@ def _frame_at(data: bytes, position: int, number: int | None) -> tuple[Header, b
 
 
 def read_checkpoint(
-    disk: Disk, take: Callable[[Held], None], take_writers: Callable[[MoreWriters], None]
+    disk: Disk, take: Callable[[CheckpointEntry], None], take_writers: Callable[[MoreWriters], None]
 ) -> Closing | None:
     """
     Read the latest checkpoint.

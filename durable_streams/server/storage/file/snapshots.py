@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ...model import WriterState
-from .checkpoint import Held, MoreWriters
+from .checkpoint import CheckpointEntry, MoreWriters
 from .stream import FileStream
 
 #: How many bytes an entry takes in a checkpoint, about, besides its texts and pieces; and a writer, besides its id.
@@ -20,7 +20,7 @@ _PIECE: Final = 32
 
 def entry_slices(
     streams: Iterable[FileStream], max_streams: int, max_bytes: int, wall_offset: float
-) -> Iterator[list[Held] | MoreWriters]:
+) -> Iterator[list[CheckpointEntry] | MoreWriters]:
     """
     Take snapshots of streams, each as it is when its slice is asked for.
 
@@ -30,7 +30,7 @@ def entry_slices(
     :param max_bytes: how many bytes a slice takes, about: it ends with the stream or writer that reaches them.
     :param wall_offset: how many seconds the wall clock is ahead of the clock that TTLs go by.
     """
-    entries: list[Held] = []
+    entries: list[CheckpointEntry] = []
     size = 0
     for stream in streams:
         if stream.gone:
@@ -65,7 +65,7 @@ def _writer_chunks(writers: dict[str, WriterState], max_bytes: int) -> Iterator[
         yield {}, 0
 
 
-def _size_of(entry: Held) -> int:
+def _size_of(entry: CheckpointEntry) -> int:
     """Return about how many bytes an entry takes, without its writers."""
     return (
         _ENTRY
@@ -77,7 +77,7 @@ def _size_of(entry: Held) -> int:
     )
 
 
-def held(stream: FileStream, writers: dict[str, WriterState] | None, wall_offset: float) -> Held:
+def held(stream: FileStream, writers: dict[str, WriterState] | None, wall_offset: float) -> CheckpointEntry:
     """
     Make a stream's entry in a checkpoint. Its times are the wall clock's.
 
@@ -85,7 +85,7 @@ def held(stream: FileStream, writers: dict[str, WriterState] | None, wall_offset
     """
     facts = stream.facts
     ttl = stream.lifetime.ttl
-    return Held(
+    return CheckpointEntry(
         facts.id,
         facts.name,
         facts.incarnation,

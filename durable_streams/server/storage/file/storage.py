@@ -24,7 +24,7 @@ from ..changes import Change
 from ..committed import CommittedStorage
 from ..directory_watch import DirectoryWatch
 from ..disk import Disk, RealDisk, is_full
-from ..kept import Recent
+from ..logged.stream import Recent
 from ..ownership import complete, take
 from ..shortages import RETRY_INTERVAL, SHORT
 from ..workers import ThreadWorker, Worker

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ...model import Lifetime, StreamConfig, StreamFacts
-from ..kept import Kept
+from ..logged.stream import LoggedStream
 from .places import Piece
 
 
-class FileStream(Kept):
+class FileStream(LoggedStream):
     """
     One stream in files.
 

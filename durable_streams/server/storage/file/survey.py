@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import Final
 from zlib import crc32
 
-from ..changes import Change, Made, Wrote
+from ..changes import Change, DataAppended, StreamCreated
 from ..disk import Disk, File
 from ..findings import Counts, Finding
-from ..kept import Recent
+from ..logged.stream import Recent
 from ..ownership import StorageDamaged
 from . import journal
 from .checkpoint import MoreWriters
@@ -115,9 +115,9 @@ class Survey(Rebuilding):
 
     def take(self, change: Change, lsn: int, where: str) -> None:
         """Carry out a change; what it does not follow from is told, and then it is taken for true."""
-        if isinstance(change, Made | Wrote) and crc32(change.data) != change.checksum:
-            name = f"the stream {change.name}" if isinstance(change, Made) else self.name_of(change.id)
-            start = change.base if isinstance(change, Made) else change.start
+        if isinstance(change, StreamCreated | DataAppended) and crc32(change.data) != change.checksum:
+            name = f"the stream {change.name}" if isinstance(change, StreamCreated) else self.name_of(change.id)
+            start = change.base if isinstance(change, StreamCreated) else change.start
             self._report.damage(
                 where,
                 f"Change {lsn}: bytes {start} to {start + len(change.data)} of {name} do not have their checksum.",
@@ -125,12 +125,12 @@ class Survey(Rebuilding):
         try:
             self.apply(change, lsn)
         except StorageDamaged:
-            assert isinstance(change, Made | Wrote)
+            assert isinstance(change, StreamCreated | DataAppended)
             self._go_on_after_gap(change, lsn, where)
 
-    def _go_on_after_gap(self, change: Made | Wrote, lsn: int, where: str) -> None:
+    def _go_on_after_gap(self, change: StreamCreated | DataAppended, lsn: int, where: str) -> None:
         stream = self._streams[change.id]
-        start = change.base if isinstance(change, Made) else change.start
+        start = change.base if isinstance(change, StreamCreated) else change.start
         end = stream.tail
         if lsn <= stream.lsn:
             end = stream.settled if stream.recent is None else stream.recent.start + len(stream.recent.data)

@@ -1,20 +1,20 @@
-"""One stream of a storage that has a log: what was accepted of it, what of that is committed, and what is in memory."""
+"""A stream of a logged storage: its accepted state, its committed state, and its recent bytes in memory."""
 
 from __future__ import annotations
 
 from array import array
 from typing import Any
 
-from ..model import Lifetime, StreamConfig, StreamFacts
-from .catalogue import Entry
+from ...model import Lifetime, StreamConfig, StreamFacts
+from ..catalogue import Entry
 
 
 class Recent:
     """
-    The end of a stream's own bytes, in memory.
+    The last appends of a stream, in memory.
 
-    :ivar start: the position of the first of them.
-    :ivar ends: where the appends end, ascending; the first of them begins at ``start``.
+    :ivar start: the position of the first byte.
+    :ivar ends: the end positions of the appends, ascending; the first append begins at ``start``.
     :ivar checksums: a CRC-32 for each append.
     """
 
@@ -27,18 +27,18 @@ class Recent:
         self.checksums = array("I")
 
     def add(self, data: bytes, end: int, checksum: int) -> None:
-        """Append."""
+        """Add one append."""
         self.data += data
         self.ends.append(end)
         self.checksums.append(checksum)
 
     def slice(self, start: int, end: int) -> bytes:
-        """Copy what is between two positions."""
+        """Return the bytes between two positions."""
         with memoryview(self.data) as data:
             return bytes(data[start - self.start : end - self.start])
 
     def drop(self, count: int) -> None:
-        """Let go of the first appends."""
+        """Discard the first ``count`` appends."""
         if count:
             end = self.ends[count - 1]
             del self.data[: end - self.start]
@@ -46,14 +46,14 @@ class Recent:
             self.start = end
 
 
-class Kept(Entry):
+class LoggedStream(Entry):
     """
-    One stream of a storage that has a log.
+    A stream of a logged storage.
 
-    :ivar lsn: the number of the last change that it had.
-    :ivar shown: the tail that readers see; -1 before there is any.
-    :ivar shown_closed: whether they see it closed.
-    :ivar recent: the end of its bytes, if any are in memory.
+    :ivar lsn: the LSN of its last change.
+    :ivar shown: the committed tail, which readers see; -1 until the creation is committed.
+    :ivar shown_closed: whether the close is committed.
+    :ivar recent: the appends in memory, or None.
     """
 
     __slots__ = ("lsn", "recent", "shown", "shown_closed")
@@ -72,6 +72,6 @@ class Kept(Entry):
         self.recent = None
 
     def show(self) -> None:
-        """Let readers see it as it is."""
+        """Make the accepted state visible to readers."""
         self.shown = self.tail
         self.shown_closed = self.closed

@@ -1,4 +1,4 @@
-"""Changes of which nothing was written, for a reason that passes: it goes on without them."""
+"""Rollback of a batch after a temporary error (disk full, lock, shortage): the storage continues without the batch."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .transactions import commit
 FULL: Final = "The disk is full. Delete streams that are done with, or make room on it."
 
 
-#: A file that can't be opened, for want of descriptors, or memory: SQLite finds out before it writes.
+#: SQLite errors for a lack of descriptors or memory. They are raised before anything is written.
 _SHORTAGES: Final = frozenset([sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM])
 
 
 def pauses(reason: StreamsError) -> bool:
-    """Return whether writes are refused for a moment after this; another program's lock is waited for anyway."""
+    """Return whether to refuse writes for a moment after this error. Locks of other programs have a timeout already."""
     return isinstance(reason, InsufficientStorage) or str(reason) == SHORT
 
 
-class Undone(Exception):
+class Rollback(Exception):
     """
-    Nothing of a batch is in the database, and that is no fault of the disk's.
+    A batch was rolled back as a whole, and the disk has not failed.
 
-    :ivar reason: what those are told whose changes were in it, or came after it.
-    :ivar loaded: what is in the database.
+    :ivar reason: the error for the writers of the batch, and of changes queued after it.
+    :ivar loaded: the state of the database.
     """
 
     def __init__(self, reason: StreamsError, loaded: Loaded) -> None:
@@ -39,7 +39,7 @@ class Undone(Exception):
 
 
 def reason_of(error: BaseException | None) -> StreamsError | None:
-    """Return the answer for those whose changes were not made; None, if they may be made, or if the disk has failed."""
+    """Return the error for writers if nothing was written; None if something may be written, or the disk has failed."""
     extended = getattr(error, "sqlite_errorcode", 0)
     code = extended & 0xFF
     if code in _SHORTAGES or extended == sqlite3.SQLITE_IOERR_NOMEM or is_shortage(error):
@@ -53,13 +53,13 @@ def reason_of(error: BaseException | None) -> StreamsError | None:
 
 def attempt(connection: sqlite3.Connection, changes: Sequence[Change], lsn: int, now: float, wall_offset: float) -> int:
     """
-    Commit some changes (:func:`.commit`), or find out what there is without them, before anything else is written.
+    Commit a batch (:func:`.commit`); if it is rolled back, load the database before anything else is written.
 
     :param lsn: the number of the last of them.
     :param now: the time, by the clock that TTLs go by.
     :param wall_offset: how many seconds the wall clock is ahead of that.
-    :raises Undone: it can go on without them.
-    :raises sqlite3.Error: what became of them is not known.
+    :raises Rollback: the batch was rolled back for a temporary reason.
+    :raises sqlite3.Error: the outcome is unknown.
     """
     try:
         return commit(connection, changes, lsn)
@@ -67,4 +67,4 @@ def attempt(connection: sqlite3.Connection, changes: Sequence[Change], lsn: int,
         reason = reason_of(error)
         if reason is None or connection.in_transaction:
             raise
-        raise Undone(reason, load(connection, now, wall_offset)) from error
+        raise Rollback(reason, load(connection, now, wall_offset)) from error
