@@ -138,8 +138,6 @@ SHARED: Final = frozenset(
     {
         "catalogue",
         "changes",
-        "committed",
-        "committing",
         "directory_watch",
         "disk",
         "findings",
@@ -149,7 +147,6 @@ SHARED: Final = frozenset(
         "metadata",
         "name_index",
         "ownership",
-        "ranges",
         "readonly",
         "shortages",
         "workers",

@@ -12,9 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from durable_streams.server.errors import StorageError, Unavailable
 from durable_streams.server.model import START, Append, StorageLimits
 from durable_streams.server.storage.acid import AcidStorage
-from durable_streams.server.storage.committed import CommittedStorage
 from durable_streams.server.storage.disk import RealDisk
 from durable_streams.server.storage.file import FileSettings, FileStorage
+from durable_streams.server.storage.logged.storage import CommittedStorage
 from durable_streams.server.storage.ownership import FORMAT_FILE, take
 from tests.storage.acid.turns import NOW, TEXT, Turns
 

@@ -24,8 +24,8 @@ from msgspec.structs import replace
 from durable_streams.server import tap
 from durable_streams.server.daemon import assembly
 from durable_streams.server.storage.acid import storage as acid
-from durable_streams.server.storage.committed import CommittedStorage
 from durable_streams.server.storage.file import FileSettings, FileStorage
+from durable_streams.server.storage.logged.commit_queue import CommitQueue
 
 from .daemon import PATIENCE, free_port
 from .exchanges import Exchanges, Gone, Reply
@@ -95,7 +95,7 @@ def _set_traps(trap: Trap, file_settings: dict[str, Any]) -> None:
 
     acid.connect = trapped_connect(trap)  # type: ignore[attr-defined]
     assembly.FileStorage = file_storage  # type: ignore[assignment,attr-defined]
-    trap.wrap(CommittedStorage, "_committed", "answers")
+    trap.wrap(CommitQueue, "_committed", "answers")
 
 
 class KilledDaemon:

@@ -379,7 +379,7 @@ class StorageTests(SynchronousTestCase):
     def test_a_storage_that_has_failed_makes_the_server_not_ready_and_says_why(self) -> None:
         self.create()
         self.assertEqual(self.front.ask("GET", "/readyz").status, 200)
-        self.front.storage.stop_writing(Failure(OSError(5, "Input/output error")))
+        self.front.storage._queue.stop(Failure(OSError(5, "Input/output error")))
         reply = self.front.ask("GET", "/readyz")
         self.assertEqual((reply.status, reply.code, reply.get("retry-after")), (503, "UNAVAILABLE", "1"))
         self.assertIn("failed to write", reply.json()["detail"])

@@ -50,7 +50,6 @@ from durable_streams.server.model import (
     StreamStatus,
     Writer,
 )
-from durable_streams.server.storage.committing import NotYet
 from durable_streams.server.storage.file import FileSettings, FileStorage, journal, moving
 from durable_streams.server.storage.file.checking import check_files
 from durable_streams.server.storage.file.places import (
@@ -63,6 +62,7 @@ from durable_streams.server.storage.file.places import (
 )
 from durable_streams.server.storage.file.stream import FileStream
 from durable_streams.server.storage.findings import Finding
+from durable_streams.server.storage.logged.commit_queue import NotYet
 
 from ...support.simulated_disk import PowerFailure, SimulatedDisk
 from ...support.simulated_workers import Schedule
@@ -118,7 +118,7 @@ class Observed(FileStorage):
 
     @property
     def lsn(self) -> int:
-        return self._lsn
+        return self._queue.lsn
 
     @property
     def streams(self) -> dict[str, FileStream]:

@@ -12,11 +12,13 @@ from zlib import crc32
 from msgspec.structs import replace as with_other
 from twisted.internet.defer import succeed
 
-from durable_streams.server.storage import changes, committed, committing
+from durable_streams.server.storage import changes
 from durable_streams.server.storage.file import checkpoint, journal, moving, opening, recovery, snapshots, storage
 from durable_streams.server.storage.file.frames import BLOCK, OPENING, Header, frame
 from durable_streams.server.storage.file.journal import Journal
 from durable_streams.server.storage.file.places import Content
+from durable_streams.server.storage.logged import commit_queue
+from durable_streams.server.storage.logged import storage as logged
 
 from ...support.simulated_disk import SimulatedDisk, SimulatedFile
 
@@ -222,7 +224,7 @@ def _without_hidden(held: Any) -> Any:
 
 def _at_once(_: Any) -> Any:
     def not_now(self: Any, trouble: Exception, step: Any, name: str, *rest: Any) -> Any:
-        if isinstance(trouble, committing.NotYet):
+        if isinstance(trouble, commit_queue.NotYet):
             return trouble.ready.addCallback(self._attempt_again, step, name, *rest)
         raise trouble
 
@@ -283,20 +285,16 @@ BUGS: dict[str, Bug] = {
         _patched(checkpoint.CheckpointFile, "complete", _cuts_first), 100
     ),
     "writers are not in the journal": Bug(
-        _patched(committed, "DataAppended", lambda _: lambda *fields: changes.DataAppended(*fields[:7])), 40
+        _patched(logged, "DataAppended", lambda _: lambda *fields: changes.DataAppended(*fields[:7])), 40
     ),
     "the journal does not say which writers were forgotten": Bug(
-        _patched(committed, "DataAppended", lambda _: lambda *fields: changes.DataAppended(*fields[:10])), 60
+        _patched(logged, "DataAppended", lambda _: lambda *fields: changes.DataAppended(*fields[:10])), 60
     ),
     "a closure in the journal is forgotten": Bug(_patched(opening.Rebuilding, "_write", _forgets_close), 60),
     "changes that a checkpoint has are made again": Bug(_patched(opening.Rebuilding, "_write", _twice), 200),
-    "an answer does not wait for the disk": Bug(
-        _patched(committed.CommittedStorage, "_log_change", _answers_first), 60
-    ),
-    "readers see what is not on the disk": Bug(_patched(committed.CommittedStorage, "_log_change", _shows_first), 300),
-    "a refusal does not wait for what it rests on": Bug(
-        _patched(committed.CommittedStorage, "_not_now", _at_once), 300
-    ),
+    "an answer does not wait for the disk": Bug(_patched(commit_queue.CommitQueue, "add", _answers_first), 60),
+    "readers see what is not on the disk": Bug(_patched(commit_queue.CommitQueue, "add", _shows_first), 300),
+    "a refusal does not wait for what it rests on": Bug(_patched(logged.CommittedStorage, "_not_now", _at_once), 300),
     "a checkpoint has only the writers that fit the entry": Bug(
         _patched(checkpoint.CheckpointFile, "add_writers", lambda _: lambda *_: None), 100
     ),

@@ -11,8 +11,8 @@ from twisted.trial.unittest import TestCase
 from durable_streams.server.errors import Unavailable
 from durable_streams.server.model import START, Append, StorageLimits, StreamConfig
 from durable_streams.server.storage.acid import AcidStorage
-from durable_streams.server.storage.committed import CommittedStorage
 from durable_streams.server.storage.file import FileSettings, FileStorage
+from durable_streams.server.storage.logged.storage import CommittedStorage
 from durable_streams.server.testing import settled
 
 reactor = cast(Any, running)
@@ -43,10 +43,10 @@ class QueueTests(TestCase):
             waiting: list[Deferred[Any]] = [
                 maybeDeferred(storage.append, "a", append, 0.0).addErrback(count) for _ in range(20)
             ]
-            self.assertLessEqual(storage._queued_bytes, MOST)
-            storage._begin()
+            self.assertLessEqual(storage._queue.queued_bytes, MOST)
+            storage._queue.flush()
             waiting += [maybeDeferred(storage.append, "a", append, 0.0).addErrback(count) for _ in range(20)]
-            self.assertLessEqual(storage._queued_bytes, MOST)
+            self.assertLessEqual(storage._queue.queued_bytes, MOST)
             await gatherResults(waiting)
         self.assertGreaterEqual(refused, 2 * 2 * 15)
         data = (await settled(storage.read("a", START, 2**40, 0.0))).data

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 from zlib import crc32
 
-from ..committed import CommittedStorage
+from ..logged.storage import CommittedStorage
 from ..logged.stream import Recent
 from .rollback import reason_of
 from .schema import DATABASE

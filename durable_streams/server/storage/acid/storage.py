@@ -20,10 +20,10 @@ from ...errors import InsufficientStorage, StreamsError, Unavailable
 from ...interfaces import IStorage
 from ...model import StorageLimits
 from ..changes import Change
-from ..committing import NotYet
 from ..directory_watch import DirectoryWatch
 from ..disk import RealDisk
 from ..frontier import Frontier
+from ..logged.commit_queue import BatchRefused, NotYet
 from ..ownership import StorageDamaged, StorageError, complete, is_complete, take
 from ..workers import ThreadWorker, Worker
 from .loading import Loaded, load
@@ -116,7 +116,7 @@ class AcidStorage(Reading):
         else:
             self._disk = RealDisk(self._directory)
             where = str(self._directory)
-            self._watch = DirectoryWatch(self._disk, self._writer, self._clock, where, self.directory_moved)
+            self._watch = DirectoryWatch(self._disk, self._writer, self._clock, where, self._queue.stop_moved)
             take(self._disk, KIND, VERSION, where, PARTS)
             try:
                 self._load(self._disk, self._directory / DATABASE)
@@ -142,8 +142,8 @@ class AcidStorage(Reading):
             try:
                 prepare(self._database, new)
                 loaded = load(self._database, self._clock.seconds(), self.wall_offset)
-                self.committed_lsn = loaded.lsn
                 self._take_over(loaded)
+                self._queue.restart(loaded.lsn)
                 self._frontier = Frontier(disk)
                 self._frontier.open()
                 self._frontier.secure(0, loaded.lsn)
@@ -187,7 +187,6 @@ class AcidStorage(Reading):
             self._enter(stream)
         # An id that somebody was told of, even in vain, does not come back.
         self._last_id = max(self._last_id, loaded.last_id)
-        self._lsn = self._removal_lsn = self.committed_lsn
 
     def _close(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._let_go())
@@ -200,7 +199,7 @@ class AcidStorage(Reading):
         self._readers.close()
         for connection in self._reading:
             connection.close()
-        if self._opened and self._directory is not None and self._failed is None:
+        if self._opened and self._directory is not None and self._queue.failure is None:
             try:
                 await self._writer.do(partial(_checkpoint, self._database, "TRUNCATE"))
             except sqlite3.Error:
@@ -263,13 +262,13 @@ class AcidStorage(Reading):
 
     def _left(self, size: int) -> int:
         # What is written is in the log first, then in the tables.
-        to_come = 3 * (self._queued_bytes + size) + self._log_bytes + self._moving_bytes
+        to_come = 3 * (self._queue.queued_bytes + size) + self._log_bytes + self._moving_bytes
         return self._room + self._free_bytes - self._spent - to_come
 
-    def _commit(self, changes: Sequence[Change], lsn: int, most: int) -> Deferred[None]:
-        self._grow(log_bytes(changes, most))
+    def _commit(self, changes: Sequence[Change], lsn: int, max_bytes: int) -> Deferred[None]:
+        self._grow(log_bytes(changes, max_bytes))
         done = self._writer.do(partial(self._attempt_batch, changes, lsn, self._clock.seconds(), self.wall_offset))
-        return done.addCallback(self._written, changes)
+        return done.addCallbacks(self._written, self._rolled_back, (changes,))
 
     def _attempt_batch(self, changes: Sequence[Change], lsn: int, now: float, wall_offset: float) -> int:
         """Commit a batch, and note in the frontier that it is on the disk. In the writer's thread."""
@@ -285,23 +284,19 @@ class AcidStorage(Reading):
         self._forget_oldest()
         self._consider_log()
 
-    def _not_committed(self, failure: Failure, answers: list[Any]) -> None:
-        undone = failure.value
-        if not isinstance(undone, Rollback):
-            super()._not_committed(failure, answers)
-            return
-        _log.warn("A batch of writes was refused and undone: {reason}", reason=str(undone.reason))
-        if pauses(undone.reason):
-            self._refuse(undone.reason)
-        if isinstance(undone.reason, InsufficientStorage):
-            # What is in the log may give back its room.
+    def _rolled_back(self, failure: Failure) -> Failure:
+        """Restore the committed state if a batch was rolled back; pass any other failure on."""
+        rollback = failure.value
+        if not isinstance(rollback, Rollback):
+            return failure
+        _log.warn("A batch of writes was refused and undone: {reason}", reason=str(rollback.reason))
+        if pauses(rollback.reason):
+            self._refuse(rollback.reason)
+        if isinstance(rollback.reason, InsufficientStorage):
+            # A checkpoint of the write-ahead log may free its room.
             self._bring_home()
-        # What was accepted meanwhile rests on what was not written.
-        self._busy = False
-        self._credit = 0
-        self._answers = answers + self._answers
-        self._take_over(undone.loaded)
-        self._refuse_queued(undone.reason)
+        self._take_over(rollback.loaded)
+        return Failure(BatchRefused(rollback.reason))
 
     def _grow(self, size: int) -> None:
         """Count what the write-ahead log grows by."""
@@ -329,7 +324,7 @@ class AcidStorage(Reading):
             if not isinstance(outcome, Failure):
                 self._spent += size
             elif (reason := reason_of(outcome.value)) is None:
-                self.stop_writing(outcome)
+                self._queue.stop(outcome)
             else:
                 self._log_bytes += size
                 self._refuse(reason)
@@ -358,7 +353,7 @@ class AcidStorage(Reading):
         def go_on(outcome: tuple[int | None, int]) -> None:
             self._collecting = False
             grown, self._free_bytes = outcome
-            if grown is not None and self._closing is None and self._failed is None:
+            if grown is not None and self._closing is None and self._queue.failure is None:
                 self._grow(grown)
                 self._consider_log()
                 self._collect()
@@ -371,7 +366,7 @@ class AcidStorage(Reading):
 
     def _unless_undone(self, failure: Failure) -> None:
         if reason_of(failure.value) is None:
-            self.stop_writing(failure)
+            self._queue.stop(failure)
 
     # The readers
 

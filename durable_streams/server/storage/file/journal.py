@@ -20,9 +20,9 @@ from twisted.python.failure import Failure
 
 from ...errors import InsufficientStorage, Unavailable
 from ..changes import Change
-from ..committing import NotYet
 from ..disk import Disk, File, is_full
 from ..frontier import Frontier
+from ..logged.commit_queue import NotYet
 from ..shortages import RETRY_INTERVAL, SHORT, is_shortage
 from ..workers import Worker
 from .frames import BATCH, BLOCK, OPENING, Header, frame, frame_size

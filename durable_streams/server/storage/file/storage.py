@@ -21,9 +21,9 @@ from ...errors import InsufficientStorage, StreamNotFound, Unavailable
 from ...interfaces import IStorage
 from ...model import StorageLimits
 from ..changes import Change
-from ..committed import CommittedStorage
 from ..directory_watch import DirectoryWatch
 from ..disk import Disk, RealDisk, is_full
+from ..logged.storage import CommittedStorage
 from ..logged.stream import Recent
 from ..ownership import complete, take
 from ..shortages import RETRY_INTERVAL, SHORT
@@ -132,7 +132,7 @@ class FileStorage(CommittedStorage[FileStream]):
         self._journal: Journal
         self._mover: Mover
         self._opened = False
-        self._watch = DirectoryWatch(self._disk, self._writer, reactor, self._where, self.directory_moved)
+        self._watch = DirectoryWatch(self._disk, self._writer, reactor, self._where, self._queue.stop_moved)
         self._syncing: IDelayedCall | None = None
         # Whether a batch waits for a temporary shortage to pass.
         self._postponed = False
@@ -165,7 +165,7 @@ class FileStorage(CommittedStorage[FileStream]):
             if stream.recent is not None:
                 self._dirty[stream.facts.id] = stream
         self._last_id = opened.last_id
-        self._lsn = self._removal_lsn = self.committed_lsn = opened.lsn
+        self._queue.restart(opened.lsn)
         self._journal = Journal(
             self._disk,
             self._writer,
@@ -198,11 +198,11 @@ class FileStorage(CommittedStorage[FileStream]):
         if self._syncing is not None:
             self._syncing.cancel()
             self._syncing = None
-        if self._failed is None:
+        if self._queue.failure is None:
             try:
                 await self._journal.sync()
             except OSError:
-                self.stop_writing(Failure())
+                self._queue.stop(Failure())
             self.discard_durable()
         await self._moving_worker.do(lambda: None)
         for worker in (self._readers, self._moving_worker, self._writer):
@@ -220,26 +220,26 @@ class FileStorage(CommittedStorage[FileStream]):
             # The last checkpoint may have failed, and no write comes that would begin another.
             self._mover.consider()
             raise Unavailable("The disk is behind with what it has taken. Come back in a moment.")
-        return self._journal.check_room(size, self._queued_bytes, removal)
+        return self._journal.check_room(size, self._queue.queued_bytes, removal)
 
     async def committed_and_synced(self) -> None:
         """Wait until all that was accepted so far is on the disk."""
-        await self._after(lambda: None)
+        await self._queue.after(lambda: None)
         if not self.settings.durable:
             await self._journal.sync()
 
     def _no_segment(self, failure: Failure) -> Deferred[None] | None:
         if is_full(failure.value):
             return self._mover.make_room()
-        self.stop_writing(failure)
+        self._queue.stop(failure)
         return None
 
-    def _commit(self, changes: Sequence[Change], lsn: int, most: int) -> Deferred[None]:
-        written = self._journal.write(changes, lsn, most)
-        return written.addCallbacks(self._wrote, self._not_written, errbackArgs=(changes, lsn, most))
+    def _commit(self, changes: Sequence[Change], lsn: int, max_bytes: int) -> Deferred[None]:
+        written = self._journal.write(changes, lsn, max_bytes)
+        return written.addCallbacks(self._wrote, self._not_written, errbackArgs=(changes, lsn, max_bytes))
 
     def _not_written(
-        self, failure: Failure, changes: Sequence[Change], lsn: int, most: int
+        self, failure: Failure, changes: Sequence[Change], lsn: int, max_bytes: int
     ) -> Failure | Deferred[None]:
         if failure.check(NothingWritten) and self._closing is None:
             # Later changes rest on these, which can't be taken back.
@@ -249,7 +249,7 @@ class FileStorage(CommittedStorage[FileStream]):
                 )
             self._postponed = True
             waited: Deferred[None] = deferLater(self._clock, RETRY_INTERVAL)
-            return waited.addCallback(lambda _: self._commit(changes, lsn, most))
+            return waited.addCallback(lambda _: self._commit(changes, lsn, max_bytes))
         return _say_full(failure)
 
     def _wrote(self, _: None) -> None:
@@ -262,8 +262,8 @@ class FileStorage(CommittedStorage[FileStream]):
 
     def _sync(self) -> None:
         self._syncing = None
-        if self._failed is None:
-            self._journal.sync().addCallbacks(lambda _: self.discard_durable(), self.stop_writing)
+        if self._queue.failure is None:
+            self._journal.sync().addCallbacks(lambda _: self.discard_durable(), self._queue.stop)
 
     # Removal
 
@@ -273,9 +273,13 @@ class FileStorage(CommittedStorage[FileStream]):
             self._blocks.forget(stream.facts.id)
         filed = [stream for stream in streams if stream.filed or stream.begun]
         if filed:
-            self._to_discard.append((self.committed_lsn, filed))
+            self._to_discard.append((self._queue.committed_lsn, filed))
             self.discard_durable()
         self._mover.discard(streams)
+
+    def stop_writing(self, failure: Failure) -> None:
+        """Write nothing more until the storage is opened again."""
+        self._queue.stop(failure)
 
     def discard_durable(self) -> None:
         """Take away the files of streams whose removal is on the disk."""

@@ -7,32 +7,36 @@ Then it waits to be committed (:mod:`.committing`). What a step needs of the dis
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from zlib import crc32
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..errors import StreamsError
-from ..interfaces import ICommitListener, IStorage, NowOrLater
-from ..model import (
+from ...errors import StreamsError
+from ...interfaces import ICommitListener, IStorage, NowOrLater
+from ...model import (
     Append,
     Appended,
     Chunk,
     Created,
     ForkPoint,
     Offset,
+    StorageFigures,
+    StorageLimits,
     StreamConfig,
     StreamFacts,
     StreamStatus,
 )
-from ..protocol.offsets import locate
-from .changes import MAX_CONTENT_TYPE, OVERHEAD, DataAppended, StreamCreated
-from .committing import K, NotYet
-from .ranges import Ranges
+from ...protocol.offsets import locate
+from ..changes import MAX_CONTENT_TYPE, OVERHEAD, Change, DataAppended, StreamCreated
+from ..workers import Worker
+from .commit_queue import CommitQueue, K, NotYet
+from .content import Ranges
 
 T = TypeVar("T")
 
@@ -41,7 +45,36 @@ T = TypeVar("T")
 class CommittedStorage(Ranges[K]):
     """What the storages with a log have in common. A provider says how to commit, and where the bytes are."""
 
+    #: The name of the provider in log lines.
+    kind: ClassVar[str]
+
     _begun = False
+
+    def __init__(
+        self,
+        limits: StorageLimits,
+        clock: IReactorTime,
+        entry_type: Callable[..., K],
+        readers: Worker,
+        max_queued_bytes: int,
+    ) -> None:
+        super().__init__(limits, clock, entry_type, readers)
+        self._queue: CommitQueue[K] = CommitQueue(clock, self.kind, max_queued_bytes, self._check_room, self._commit)
+        self._closing: Deferred[None] | None = None
+        self._purging: list[K] = []
+
+    # What a provider brings
+
+    @abstractmethod
+    def _commit(self, changes: Sequence[Change], lsn: int, max_bytes: int) -> Deferred[None]:
+        """Write changes to the log: see :class:`.CommitQueue`."""
+
+    @abstractmethod
+    def _check_room(self, size: int, removal: bool) -> int:
+        """Check that the log has room: see :class:`.CommitQueue`."""
+
+    def _discard(self, streams: Sequence[K]) -> None:
+        """Discard the data of streams whose removal is committed."""
 
     @abstractmethod
     def _close(self) -> Deferred[None]:
@@ -63,10 +96,13 @@ class CommittedStorage(Ranges[K]):
         """Begin with what nobody asks for."""
 
     def listen(self, listener: ICommitListener) -> None:
-        self._listener = listener
+        self._queue.listener = listener
+
+    def figures(self) -> StorageFigures:
+        return self._queue.with_figures(super().figures())
 
     def obstacle(self) -> str | None:
-        return self._failed
+        return self._queue.failure
 
     def create(
         self, name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None = None
@@ -108,8 +144,9 @@ class CommittedStorage(Ranges[K]):
 
     def close(self) -> Deferred[None]:
         if self._closing is None:
-            self._credit = 0
-            self._closing = self._after(lambda: None).addBoth(lambda _: self._close())
+            self._queue.credit = 0
+            self._queue.closing = True
+            self._closing = self._queue.after(lambda: None).addBoth(lambda _: self._close())
         return self._closing
 
     # Each operation, in one step
@@ -139,14 +176,14 @@ class CommittedStorage(Ranges[K]):
         names = [name]
         if rest and isinstance(rest[0], StreamConfig) and rest[0].fork is not None:
             names.append(rest[0].fork.source)
-        if all(self._lsn_of(each) <= self.committed_lsn for each in names):
+        if all(self._lsn_of(each) <= self._queue.committed_lsn for each in names):
             return None
-        return self._after(lambda: Failure(trouble))  # type: ignore[arg-type, return-value]
+        return self._queue.after(lambda: Failure(trouble))  # type: ignore[arg-type, return-value]
 
     def _lsn_of(self, name: str) -> int:
         """Say which change it was that left a stream, or its absence, as it is; or a later one."""
         stream = self._streams.get(name)
-        return self._removal_lsn if stream is None else stream.lsn
+        return self._queue.removal_lsn if stream is None else stream.lsn
 
     def _attempt_again(self, hand: Mapping[Any, Any] | None, step: Callable[..., T], name: str, *rest: Any) -> T:
         self._hand = hand or {}
@@ -160,11 +197,11 @@ class CommittedStorage(Ranges[K]):
     ) -> NowOrLater[Created]:
         room = len(body) + _room_of(name, config)
         if name not in self._streams:
-            self._check_writable(room)
+            self._queue.check_writable(room)
         stream, data = self._make(name, config, body, now, point)
         created = Created(stream.facts, stream.tail, stream.closed, new=data is not None)
         if data is None:
-            return created if stream.lsn <= self.committed_lsn else self._after(lambda: created)
+            return created if stream.lsn <= self._queue.committed_lsn else self._queue.after(lambda: created)
         checksum = crc32(data)
         facts = stream.facts
         source = stream.source
@@ -183,7 +220,7 @@ class CommittedStorage(Ranges[K]):
         )
         if data:
             self._begin_recent(stream, stream.base).add(data, stream.tail, checksum)
-        return self._log_change(made, stream, created, room)
+        return self._queue.add(made, stream, created, room)
 
     def _append(self, name: str, append: Append, now: float) -> NowOrLater[Appended]:
         data = append.data
@@ -197,12 +234,12 @@ class CommittedStorage(Ranges[K]):
             writers = stream.writers
             if writers is not None and len(writers) >= self._limits.writers and writer.id not in writers:
                 room += sum(4 * len(writer_id) + 4 for writer_id in self._writers_to_forget(writers))
-        if room > self._credit:
-            self._check_writable(room)
+        if room > self._queue.credit:
+            self._queue.check_writable(room)
         start = stream.tail
         appended = self._write(stream, append, now)
         if appended.duplicate:
-            return appended if stream.lsn <= self.committed_lsn else self._after(lambda: appended)
+            return appended if stream.lsn <= self._queue.committed_lsn else self._queue.after(lambda: appended)
         checksum = crc32(data)
         if writer is None:
             wrote = DataAppended(
@@ -230,22 +267,33 @@ class CommittedStorage(Ranges[K]):
             recent.data += data
             recent.ends.append(appended.tail)
             recent.checksums.append(checksum)
-        return self._log_change(wrote, stream, appended, room)
+        return self._queue.add(wrote, stream, appended, room)
 
     def _delete(self, name: str, now: float) -> NowOrLater[None]:
-        self._check_writable(OVERHEAD, removal=True)
+        self._queue.check_writable(OVERHEAD, removal=True)
         stream = self._find(name, now)
         self._remove(stream)
-        return self._after(lambda: None)
+        return self._queue.after(lambda: None)
+
+    def _check_immutable(self, stream: K, end: int) -> None:
+        if stream.shown < end:
+            raise NotYet(self._queue.after(lambda: None))
+
+    def _purged(self, stream: K) -> None:
+        self._purging.append(stream)
+
+    def _removed(self, stream: K) -> None:
+        purged, self._purging = self._purging, []
+        self._queue.add_removal(stream, lambda: self._discard(purged))
 
     def _expiring(self) -> None:
         # Who is told that a stream is gone must not see it come back.
-        self._check_writable(OVERHEAD, removal=True)
+        self._queue.check_writable(OVERHEAD, removal=True)
 
     def _shown(self, name: str, now: float) -> K:
         stream = self._find(name, now)
         if stream.shown < 0:
-            raise NotYet(self._after(lambda: None))
+            raise NotYet(self._queue.after(lambda: None))
         return stream
 
     def _read(self, name: str, offset: Offset, limit: int, now: float, whole: bool, renew: bool) -> Chunk:
@@ -275,8 +323,8 @@ class CommittedStorage(Ranges[K]):
         return self._status(self._shown(name, now))
 
     def _describe_page(self, _: str, now: float, after: str, max_count: int) -> list[StreamStatus]:
-        if self._removal_lsn > self.committed_lsn and self._failed is None:
-            raise NotYet(self._after(lambda: None))
+        if self._queue.removal_lsn > self._queue.committed_lsn and self._queue.failure is None:
+            raise NotYet(self._queue.after(lambda: None))
         shown = (stream for stream in self._present(now, after) if stream.shown >= 0)
         return [self._status(stream) for stream in islice(shown, max_count)]
 
@@ -288,9 +336,9 @@ class CommittedStorage(Ranges[K]):
     def _sweep_committed(self, _: str, now: float, max_count: int) -> NowOrLater[int]:
         if not self._may_sweep(now):
             return 0
-        self._check_writable(OVERHEAD * max_count, removal=True)
+        self._queue.check_writable(OVERHEAD * max_count, removal=True)
         removed = self._sweep(now, max_count)
-        return self._after(lambda: removed) if removed else 0
+        return self._queue.after(lambda: removed) if removed else 0
 
 
 def _room_of(name: str, config: StreamConfig) -> int:

@@ -11,13 +11,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import DataDamaged, StreamsError
-from ..model import StorageLimits
-from ..protocol.reading import end_of_read, start_of_append
-from .committing import Committing, K, NotYet
-from .logged.stream import Recent
-from .shortages import shortage_of
-from .workers import Worker
+from ...clocks import clock_of
+from ...errors import DataDamaged, StreamsError
+from ...model import StorageLimits
+from ...protocol.reading import end_of_read, start_of_append
+from ..catalogue import Catalogue
+from ..shortages import shortage_of
+from ..workers import Worker
+from .commit_queue import K, NotYet
+from .stream import Recent
 
 #: How often one damaged place is logged, in seconds, and how many places are remembered for that.
 _LOG_INTERVAL: Final = 60.0
@@ -26,7 +28,7 @@ _MAX_LOGGED: Final = 1000
 _log = Logger()
 
 
-class Ranges(Committing[K]):
+class Ranges(Catalogue[K]):
     """
     Streams' bytes.
 
@@ -41,9 +43,9 @@ class Ranges(Committing[K]):
         clock: IReactorTime,
         entry_type: Callable[..., K],
         readers: Worker,
-        most_queued: int,
     ) -> None:
-        super().__init__(limits, clock, entry_type, most_queued)
+        super().__init__(limits, entry_type)
+        self._clock = clock_of(clock)
         self._readers = readers
         self._hand: Mapping[Any, Any] = {}
         # When damage was logged, by place.
