@@ -14,7 +14,7 @@ from durable_streams.server.model import START, Append, StorageLimits
 from durable_streams.server.storage.acid import AcidStorage
 from durable_streams.server.storage.disk import RealDisk
 from durable_streams.server.storage.file import FileSettings, FileStorage
-from durable_streams.server.storage.logged.storage import CommittedStorage
+from durable_streams.server.storage.logged.storage import LoggedStorage
 from durable_streams.server.storage.ownership import FORMAT_FILE, take
 from tests.storage.acid.turns import NOW, TEXT, Turns
 
@@ -37,7 +37,7 @@ class Server:
         self.case = case
         self.turns = turns = Turns()
         more = {"settings": FileSettings(segment_sizes=(1 << 18,))} if kind is FileStorage else {}
-        self.storage: CommittedStorage[Any] = kind(
+        self.storage: LoggedStorage[Any] = kind(
             directory, turns.clock, _ROOMY, workers=lambda name, hands: turns, **more
         )
         self.storage.open()

@@ -11,7 +11,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from durable_streams.server.errors import DataDamaged
 from durable_streams.server.model import Fork, Offset, StreamConfig
-from durable_streams.server.storage.acid import AcidStorage, reading
+from durable_streams.server.storage.acid import AcidStorage, content
 from durable_streams.server.storage.acid.schema import DATABASE
 
 from .turns import NOW, ROOMY, DatabaseTestCase
@@ -111,7 +111,7 @@ class DamageTests(DatabaseTestCase):
             error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise error
 
-        with patch.object(reading, "_read_verified", refuse):
+        with patch.object(content, "_read_verified", refuse):
             self.assert_damaged(0)
         self.assertEqual(self.read(0), (0, WHOLE))
         self.append("a", b"more")

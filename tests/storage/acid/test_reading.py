@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from durable_streams.server.model import Append, Fork, Offset, StreamConfig
-from durable_streams.server.storage.acid import reading, transactions
+from durable_streams.server.storage.acid import content, transactions
 
 from .turns import NOW, TEXT, DatabaseTestCase
 
@@ -60,13 +60,13 @@ class LongAppendTests(DatabaseTestCase):
 
 class RecentTests(DatabaseTestCase):
     def test_memory_is_bounded(self) -> None:
-        self.patch(reading, "_RECENT_OF_ALL", 300_000)
+        self.patch(content, "_RECENT_OF_ALL", 300_000)
         for number in range(20):
             self.create(f"{number}")
             for piece in range(20):
                 self.append(f"{number}", bytes([piece]) * 10_000)
         held = sum(len(stream.recent.data) for stream in self.storage._streams.values() if stream.recent is not None)
-        self.assertEqual(held, self.storage._recent_bytes)
+        self.assertEqual(held, self.storage._stored._recent_bytes)
         self.assertLessEqual(held, 300_000)
         largest = max(len(stream.recent.data) for stream in self.storage._streams.values() if stream.recent is not None)
         self.assertLessEqual(largest, 65_536)

@@ -86,7 +86,7 @@ class ShortageTests(DatabaseTestCase):
         self.successResultOf(self.try_to_append(b", two"))
 
     def test_a_read_without_a_descriptor_is_refused_and_possible_again_later(self) -> None:
-        self.storage._forget_all_recent()
+        self.storage._stored.forget_all()
         with no_more_descriptors():
             reading = maybeDeferred(self.storage.read, "a", START, 100, NOW)
             self.turns.run()

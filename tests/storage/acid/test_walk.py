@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.interfaces import IStorage
 from durable_streams.server.model import StorageLimits
-from durable_streams.server.storage.acid import AcidStorage, reading, transactions
+from durable_streams.server.storage.acid import AcidStorage, content, transactions
 from durable_streams.server.testing import storage_machine
 
 from .turns import Turns
@@ -25,8 +25,8 @@ class RandomWalkTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(transactions, "ROW_BYTES", 5)
         self.patch(transactions, "_ROWS_AT_ONCE", 2)
-        self.patch(reading, "_RECENT_OF_ONE", 8)
-        self.patch(reading, "_RECENT_OF_ALL", 40)
+        self.patch(content, "_RECENT_OF_ONE", 8)
+        self.patch(content, "_RECENT_OF_ALL", 40)
         self.turns = Turns()
         self.walked = 0
 

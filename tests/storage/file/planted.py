@@ -13,7 +13,16 @@ from msgspec.structs import replace as with_other
 from twisted.internet.defer import succeed
 
 from durable_streams.server.storage import changes
-from durable_streams.server.storage.file import checkpoint, journal, moving, opening, recovery, snapshots, storage
+from durable_streams.server.storage.file import (
+    checkpoint,
+    content,
+    journal,
+    moving,
+    opening,
+    recovery,
+    snapshots,
+    storage,
+)
 from durable_streams.server.storage.file.frames import BLOCK, OPENING, Header, frame
 from durable_streams.server.storage.file.journal import Journal
 from durable_streams.server.storage.file.places import Content
@@ -192,7 +201,7 @@ def _unlinks_first(_: Any) -> Any:
     def purged(self: Any, stream: Any) -> None:
         self._purging.append(stream)
         if stream.filed:
-            self.remove_files([stream])
+            self._stored.remove_files([stream])
 
     return purged
 
@@ -238,7 +247,7 @@ def _earlier_mark(complete: Any) -> Any:
 def _unverified(begin: Any) -> Any:
     def begin_unverified(self: Any, *rest: Any) -> None:
         begin(self, *rest)
-        self.settings = with_other(self.settings, verify_reads=False)
+        self._verify = False
 
     return begin_unverified
 
@@ -255,7 +264,7 @@ def _no_gaps_seen(rest: Any) -> Any:
 #: The bugs, by what each is.
 BUGS: dict[str, Bug] = {
     "a batch is written, and not on the disk when it is told": Bug(_nothing, 40, _disk(_NeverDurable)),
-    "what is read is not verified": Bug(_patched(storage.FileStorage, "__init__", _unverified), 100, often="rot"),
+    "what is read is not verified": Bug(_patched(content.FileContent, "__init__", _unverified), 100, often="rot"),
     "a checkpoint makes damaged bytes whole": Bug(
         _patched(moving, "with_damage_kept", lambda _: _with_new_checksums), 1000, often="rot"
     ),
@@ -294,7 +303,7 @@ BUGS: dict[str, Bug] = {
     "changes that a checkpoint has are made again": Bug(_patched(opening.Rebuilding, "_write", _twice), 200),
     "an answer does not wait for the disk": Bug(_patched(commit_queue.CommitQueue, "add", _answers_first), 60),
     "readers see what is not on the disk": Bug(_patched(commit_queue.CommitQueue, "add", _shows_first), 300),
-    "a refusal does not wait for what it rests on": Bug(_patched(logged.CommittedStorage, "_not_now", _at_once), 300),
+    "a refusal does not wait for what it rests on": Bug(_patched(logged.LoggedStorage, "_not_now", _at_once), 300),
     "a checkpoint has only the writers that fit the entry": Bug(
         _patched(checkpoint.CheckpointFile, "add_writers", lambda _: lambda *_: None), 100
     ),

@@ -203,7 +203,7 @@ class OwnFileTests(DamageTestCase):
 
     async def test_what_is_known_of_blocks_is_bounded(self) -> None:
         blocks = verifying.Blocks(max_blocks=10)
-        self.patch(self.storage, "_blocks", blocks)
+        self.patch(self.storage._stored, "_blocks", blocks)
         await create(self.storage, "b", b"z" * 70_000)
         await checkpointed(self.storage)
         for _ in range(2):

@@ -12,7 +12,7 @@ from durable_streams.server.errors import Unavailable
 from durable_streams.server.model import START, Append, StorageLimits, StreamConfig
 from durable_streams.server.storage.acid import AcidStorage
 from durable_streams.server.storage.file import FileSettings, FileStorage
-from durable_streams.server.storage.logged.storage import CommittedStorage
+from durable_streams.server.storage.logged.storage import LoggedStorage
 from durable_streams.server.testing import settled
 
 reactor = cast(Any, running)
@@ -22,7 +22,7 @@ MOST = 50_000
 class QueueTests(TestCase):
     """In files; and in SQLite, which has room without end when it is in memory."""
 
-    def make_storage(self) -> CommittedStorage[Any]:
+    def make_storage(self) -> LoggedStorage[Any]:
         return FileStorage(self.mktemp(), reactor, StorageLimits(), FileSettings(queued_bytes=MOST))
 
     async def test_what_is_beyond_the_limit_is_refused_and_the_rest_is_there(self) -> None:
@@ -54,5 +54,5 @@ class QueueTests(TestCase):
 
 
 class AcidQueueTests(QueueTests):
-    def make_storage(self) -> CommittedStorage[Any]:
+    def make_storage(self) -> LoggedStorage[Any]:
         return AcidStorage(None, reactor, StorageLimits(), MOST)

@@ -80,7 +80,7 @@ class ShortageTests(TestCase):
         with no_more_descriptors():
             await checkpointed(self.storage)
         self.storage._mover._not_before = 0.0
-        self.storage.settings = FileSettings(checkpoint_bytes=1, most_behind_bytes=1)
+        self.storage._mover.settings = FileSettings(checkpoint_bytes=1, most_behind_bytes=1)
         with self.assertRaises(Unavailable):
             await append(self.storage, "a", b"x")
         running = self.storage._mover._end_of_running()

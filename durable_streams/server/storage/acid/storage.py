@@ -24,10 +24,12 @@ from ..directory_watch import DirectoryWatch
 from ..disk import RealDisk
 from ..frontier import Frontier
 from ..logged.commit_queue import BatchRefused, NotYet
+from ..logged.content import DiskReads
+from ..logged.storage import LoggedStorage
 from ..ownership import StorageDamaged, StorageError, complete, is_complete, take
 from ..workers import ThreadWorker, Worker
+from .content import AcidContent
 from .loading import Loaded, load
-from .reading import Reading
 from .rollback import FULL, Rollback, attempt, pauses, reason_of
 from .schema import DATABASE, KIND, PARTS, VERSION, check_frontier, connect, prepare, sync_log
 from .stream import AcidStream
@@ -54,7 +56,7 @@ _log = Logger()
 
 
 @implementer(IStorage)
-class AcidStorage(Reading):
+class AcidStorage(LoggedStorage[AcidStream]):
     """
     Streams in SQLite.
 
@@ -80,7 +82,10 @@ class AcidStorage(Reading):
             workers = partial(ThreadWorker, reactor)
         self._writer = workers("sqlite-writer", 1)
         readers = self._writer if directory is None else workers("sqlite-reader", 3)
-        super().__init__(limits, reactor, AcidStream, readers, queued_bytes, verify_reads=verify_reads)
+        super().__init__(limits, reactor, AcidStream, readers, queued_bytes)
+        reads = DiskReads(reactor, readers, _read_refusal)
+        self._stored = AcidContent(reads, self._connection, verify_reads)
+        self._bring(reads, self._stored)
         self._directory = None if directory is None else Path(directory)
         self._disk: RealDisk | None = None
         self._watch: DirectoryWatch | None = None
@@ -181,7 +186,7 @@ class AcidStorage(Reading):
         self._wall_deadlines.clear()
         self._bytes = self._metadata = 0
         self._purging.clear()
-        self._forget_all_recent()
+        self._stored.forget_all()
         for stream in loaded.streams:
             stream.deadline = min(stream.deadline, deadlines.get(stream.facts.id, inf))
             self._enter(stream)
@@ -280,8 +285,8 @@ class AcidStorage(Reading):
     def _written(self, free: int, changes: Sequence[Change]) -> None:
         self._free_bytes = free
         for change in changes:
-            self._stored(change.id, _end_of(change))
-        self._forget_oldest()
+            self._stored.stored(change.id, _end_of(change))
+        self._stored.forget_oldest()
         self._consider_log()
 
     def _rolled_back(self, failure: Failure) -> Failure:
@@ -337,8 +342,7 @@ class AcidStorage(Reading):
     # What nobody needs any more
 
     def _discard(self, streams: Sequence[AcidStream]) -> None:
-        for stream in streams:
-            self._forget_recent(stream)
+        self._stored.discard(streams, self._queue.committed_lsn)
         self._collect()
 
     def _collect(self) -> None:
@@ -386,9 +390,11 @@ class AcidStorage(Reading):
             self._reading.append(connection)
         return connection
 
-    def _read_refusal(self, error: BaseException | None) -> StreamsError | None:
-        reason = reason_of(error)
-        return reason if isinstance(reason, Unavailable) else None
+
+def _read_refusal(error: BaseException | None) -> StreamsError | None:
+    """Return the answer for a reader if its read failed for a temporary reason, else None."""
+    reason = reason_of(error)
+    return reason if isinstance(reason, Unavailable) else None
 
 
 def _remedy(error: BaseException) -> str:

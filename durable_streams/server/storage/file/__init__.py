@@ -1,10 +1,12 @@
-"""Streams in files: one journal for all, synced once for all that come together, and files that it is emptied into.
+"""Streams in files: a journal that all streams share, with group commit, and files that checkpoints move bytes to.
 
-The way of a change: :mod:`.storage` accepts it, :mod:`.journal` writes it (in :mod:`.frames`), :mod:`.moving` brings
-its bytes to their :mod:`.places` and writes a :mod:`.checkpoint`, after which the journal is cut. :mod:`.opening` takes
-up what is there, by what :mod:`.recovery` reads. ``docs/file-format.rst`` says what every file looks like.
+The path of a change: :mod:`.storage` accepts it, :mod:`.journal` writes it (in :mod:`.frames`), :mod:`.moving` moves
+its bytes to their :mod:`.places` and writes a :mod:`.checkpoint`, after which the journal is cut. :mod:`.content` reads
+bytes that have left memory. :mod:`.opening` loads a data directory with :mod:`.recovery`. ``docs/file-format.rst``
+describes every file.
 """
 
-from .storage import FileSettings, FileStorage
+from .settings import FileSettings
+from .storage import FileStorage
 
 __all__ = ["FileSettings", "FileStorage"]

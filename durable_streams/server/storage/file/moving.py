@@ -1,15 +1,15 @@
-"""The way of bytes out of the journal: to their places, so that a checkpoint can be made and the journal be cut.
+"""Checkpoints: bytes are moved from the journal to packs and own files, the streams are listed, and the journal is cut.
 
-It goes on beside everything else: the catalogue is looked at in slices, and the disk is another thread's business.
+The catalogue is read in slices between other work, and files are written in a thread.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred, succeed
@@ -25,6 +25,7 @@ from ..workers import Worker
 from . import checkpoint as checkpoints
 from . import journal
 from .checkpoint import CheckpointFile, MoreWriters
+from .content import FileContent
 from .files import OpenFiles
 from .journal import Journal
 from .opening import Opened
@@ -44,12 +45,10 @@ from .places import (
     stream_folder,
 )
 from .recovery import segment_numbers
+from .settings import FileSettings
 from .snapshots import entry_slices
 from .stream import FileStream
 from .verifying import UNREADABLE, Flaw, whole_appends, with_damage_kept
-
-if TYPE_CHECKING:
-    from .storage import FileStorage
 
 #: How many pieces a stream may have before they become one.
 _PIECES: Final = 8
@@ -135,6 +134,28 @@ class Pack:
             self._disk.remove(pack_path(self.number))
 
 
+class Subject(NamedTuple):
+    """
+    What a checkpoint is made of.
+
+    :ivar content: the bytes of the streams.
+    :ivar streams: returns all streams, hidden ones too.
+    :ivar last_id: returns the greatest id that a stream has had.
+    :ivar wall_offset: returns how many seconds the wall clock is ahead of the clock that TTLs go by.
+    :ivar sync: waits until all changes accepted so far are committed and synced.
+    :ivar discard: removes the files of streams whose removal is on the disk.
+    :ivar stop: stops all writing after a failure.
+    """
+
+    content: FileContent
+    streams: Callable[[], list[FileStream]]
+    last_id: Callable[[], int]
+    wall_offset: Callable[[], float]
+    sync: Callable[[], Awaitable[None]]
+    discard: Callable[[], None]
+    stop: Callable[[Failure], None]
+
+
 class Mover:
     """
     Makes checkpoints, one at a time, when the journal has grown enough.
@@ -147,7 +168,8 @@ class Mover:
 
     def __init__(
         self,
-        storage: FileStorage,
+        subject: Subject,
+        settings: FileSettings,
         disk: Disk,
         files: OpenFiles,
         written: Journal,
@@ -155,7 +177,9 @@ class Mover:
         clock: IReactorTime,
         opened: Opened,
     ) -> None:
-        self._storage = storage
+        self._subject = subject
+        self._stored = subject.content
+        self.settings = settings
         self._disk = disk
         self._files = files
         self._journal = written
@@ -186,7 +210,7 @@ class Mover:
 
     def consider(self) -> None:
         """Make a checkpoint if the journal has grown enough since the last, or packs have too many dead bytes."""
-        settings = self._storage.settings
+        settings = self.settings
         # The journal may grow by as much as a checkpoint takes, so that a byte is written some few times. But appends
         # are refused when it has grown by most_behind_bytes, and without appends no checkpoint would ever begin.
         most = max(settings.checkpoint_bytes, min(self._checkpoint_size, settings.most_behind_bytes // 2))
@@ -253,7 +277,7 @@ class Mover:
         elif not outcome.check(_Stopped):
             if not outcome.check(OSError, Unavailable, InsufficientStorage):
                 _log.failure("A checkpoint failed.", failure=outcome)
-            self._storage.stop_writing(outcome)
+            self._subject.stop(outcome)
 
     def stop(self) -> Deferred[None]:
         """Make no more checkpoints, and say when the one that is under way has come to an end."""
@@ -274,7 +298,7 @@ class Mover:
     async def _make(self) -> None:
         grown = self._journal.size
         segment, lsn = await self._journal.rotate()
-        self._storage.discard_durable()
+        self._subject.discard()
         pack = Pack(self._disk, self._next_pack)
         self._next_pack += 1
         self._begun = []
@@ -288,15 +312,15 @@ class Mover:
         if pack.size:
             self.packs[pack.number] = pack.size
             self._packed_bytes += pack.size
-        for slice_ in _slices(moved, self._storage.settings.slice_streams):
+        for slice_ in _slices(moved, self.settings.slice_streams):
             for place in slice_:
                 self._put(place)
             await self._others_turn()
         file = await self._worker.do(lambda: CheckpointFile(self._disk, self._number + 1))
         try:
             packs = await self._write_down(file)
-            last_id = self._storage.newest_id
-            await self._storage.committed_and_synced()
+            last_id = self._subject.last_id()
+            await self._subject.sync()
             await self._worker.do(lambda: file.complete(segment, lsn, last_id, packs))
         except BaseException:
             await self._worker.do(file.abandon)
@@ -330,9 +354,9 @@ class Mover:
         sparse = self._sparse = {
             number for number, size in self.packs.items() if self._live.get(number, 0) < _LIVE_SHARE * size
         }
-        chosen = self._storage.dirty
+        chosen = self._stored.dirty
         if sparse:
-            for slice_ in _slices(self._storage.all_streams, 4 * self._storage.settings.slice_streams):
+            for slice_ in _slices(self._subject.streams(), 4 * self.settings.slice_streams):
                 for stream in slice_:
                     if any(piece.pack in sparse for piece in stream.pieces):
                         chosen[stream.facts.id] = stream
@@ -346,7 +370,7 @@ class Mover:
             for move in self._plan(stream):
                 moves.append(move)
                 size += len(move.recent.data) + sum(piece.size for piece in move.old)
-                if len(moves) >= self._storage.settings.slice_streams or size >= _SLICE_BYTES:
+                if len(moves) >= self.settings.slice_streams or size >= _SLICE_BYTES:
                     yield moves
                     moves = []
                     size = 0
@@ -517,15 +541,15 @@ class Mover:
         stream.filed = moved.filed
         stream.filed_appends = moved.filed_appends
         for flaw in moved.flaws:
-            self._storage.log_damage(stream, flaw.where, flaw.what)
-        self._storage.settle(stream)
+            self._stored.log_damage(stream, flaw.where, flaw.what)
+        self._stored.settle(stream)
 
     async def _write_down(self, file: CheckpointFile) -> dict[int, int]:
         """Write down all streams, and return the packs that they are in, with their sizes."""
         named: set[int] = set()
-        settings = self._storage.settings
+        settings = self.settings
         for slice_ in entry_slices(
-            self._storage.all_streams, settings.slice_streams, settings.slice_bytes, self._storage.wall_offset
+            self._subject.streams(), settings.slice_streams, settings.slice_bytes, self._subject.wall_offset()
         ):
             if isinstance(slice_, MoreWriters):
                 await self._worker.do(partial(file.add_writers, slice_))

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ...clocks import clock_of
 from ...errors import StreamsError
 from ...interfaces import ICommitListener, IStorage, NowOrLater
 from ...model import (
@@ -33,16 +34,17 @@ from ...model import (
     StreamStatus,
 )
 from ...protocol.offsets import locate
+from ..catalogue import Catalogue
 from ..changes import MAX_CONTENT_TYPE, OVERHEAD, Change, DataAppended, StreamCreated
 from ..workers import Worker
 from .commit_queue import CommitQueue, K, NotYet
-from .content import Ranges
+from .content import Content, DiskReads, RecentContent
 
 T = TypeVar("T")
 
 
 @implementer(IStorage)
-class CommittedStorage(Ranges[K]):
+class LoggedStorage(Catalogue[K]):
     """What the storages with a log have in common. A provider says how to commit, and where the bytes are."""
 
     #: The name of the provider in log lines.
@@ -58,10 +60,19 @@ class CommittedStorage(Ranges[K]):
         readers: Worker,
         max_queued_bytes: int,
     ) -> None:
-        super().__init__(limits, clock, entry_type, readers)
+        super().__init__(limits, entry_type)
+        self._clock = clock_of(clock)
+        self._readers = readers
         self._queue: CommitQueue[K] = CommitQueue(clock, self.kind, max_queued_bytes, self._check_room, self._commit)
         self._closing: Deferred[None] | None = None
         self._purging: list[K] = []
+        self._reads: DiskReads
+        self._content: RecentContent[K]
+
+    def _bring(self, reads: DiskReads, content: Content[K]) -> None:
+        """Set the content, which a provider makes."""
+        self._reads = reads
+        self._content = RecentContent(content)
 
     # What a provider brings
 
@@ -186,11 +197,11 @@ class CommittedStorage(Ranges[K]):
         return self._queue.removal_lsn if stream is None else stream.lsn
 
     def _attempt_again(self, hand: Mapping[Any, Any] | None, step: Callable[..., T], name: str, *rest: Any) -> T:
-        self._hand = hand or {}
+        self._reads.hand = hand or {}
         try:
             return self._attempt(step, name, *rest)  # type: ignore[return-value]
         finally:
-            self._hand = {}
+            self._reads.hand = {}
 
     def _create(
         self, name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None
@@ -219,7 +230,7 @@ class CommittedStorage(Ranges[K]):
             checksum,
         )
         if data:
-            self._begin_recent(stream, stream.base).add(data, stream.tail, checksum)
+            self._content.begin_recent(stream, stream.base).add(data, stream.tail, checksum)
         return self._queue.add(made, stream, created, room)
 
     def _append(self, name: str, append: Append, now: float) -> NowOrLater[Appended]:
@@ -263,7 +274,7 @@ class CommittedStorage(Ranges[K]):
         if data:
             recent = stream.recent
             if recent is None:
-                recent = self._begin_recent(stream, start)
+                recent = self._content.begin_recent(stream, start)
             recent.data += data
             recent.ends.append(appended.tail)
             recent.checksums.append(checksum)
@@ -278,6 +289,9 @@ class CommittedStorage(Ranges[K]):
     def _check_immutable(self, stream: K, end: int) -> None:
         if stream.shown < end:
             raise NotYet(self._queue.after(lambda: None))
+
+    def _append_at(self, stream: K, position: int) -> tuple[int, bytes]:
+        return self._content.append_at(stream, position)
 
     def _purged(self, stream: K) -> None:
         self._purging.append(stream)
@@ -305,19 +319,19 @@ class CommittedStorage(Ranges[K]):
         start = locate(offset, facts, tail)
         if start == tail:
             return Chunk(facts, start, b"", tail, stream.shown_closed)
-        start = self._start_of_append(stream, start)
+        start = self._content.start_of_append(stream, start)
         end = tail
         more = 0
         if tail - start > limit:
             end = start + limit
             if whole:
-                whole_end = self._end_of_whole(stream, start, limit)
+                whole_end = self._content.end_of_whole(stream, start, limit)
                 more = max(0, whole_end - end)
                 end = min(end, whole_end)
-        return Chunk(facts, start, self._bytes_between(stream, start, end), tail, stream.shown_closed, more)
+        return Chunk(facts, start, self._content.bytes_between(stream, start, end), tail, stream.shown_closed, more)
 
     def _read_range(self, name: str, facts: StreamFacts, start: int, end: int) -> bytes:
-        return self._bytes_between(self._same_stream(facts), start, end)
+        return self._content.bytes_between(self._same_stream(facts), start, end)
 
     def _describe(self, name: str, now: float) -> StreamStatus:
         return self._status(self._shown(name, now))

@@ -1,18 +1,16 @@
-"""Where bytes are: of live streams the last ones in memory, and all of them in the database."""
+"""The bytes of streams in the database, and how many of them stay in memory for live readers."""
 
 from __future__ import annotations
 
 import sqlite3
-from abc import abstractmethod
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 from zlib import crc32
 
-from ..logged.storage import CommittedStorage
-from ..logged.stream import Recent
+from ..logged.content import DiskReads
 from .rollback import reason_of
 from .schema import DATABASE
 from .stream import AcidStream
@@ -27,28 +25,30 @@ _DAMAGED: Final = frozenset([sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqli
 T = TypeVar("T")
 
 
-class Reading(CommittedStorage[AcidStream]):
-    """What the acid storage reads, and what it need not read because it was just written."""
+class AcidContent:
+    """
+    The bytes of streams in the database, and which streams have recent bytes in memory.
 
-    def __init__(self, *arguments: Any, verify_reads: bool) -> None:
-        super().__init__(*arguments)
-        self._verify_reads = verify_reads
+    :param connection: returns the connection of the calling thread.
+    :param verify: whether bytes are compared with their checksums before they are served.
+    """
+
+    def __init__(self, reads: DiskReads, connection: Callable[[], sqlite3.Connection], verify: bool) -> None:
+        self._reads = reads
+        self._connection = connection
+        self._verify = verify
         self._recent: OrderedDict[int, AcidStream] = OrderedDict()
         self._recent_bytes = 0
 
-    @abstractmethod
-    def _connection(self) -> sqlite3.Connection:
-        """Give the calling reader's thread its own connection."""
-
     # Bytes in memory
 
-    def _begin_recent(self, stream: AcidStream, start: int) -> Recent:
+    def track(self, stream: AcidStream) -> None:
+        """See :class:`.Content`."""
         self._recent[stream.facts.id] = stream
         stream.counted = 0
-        return super()._begin_recent(stream, start)
 
-    def _stored(self, stream_id: int, end: int) -> None:
-        """Hear up to where a stream's bytes are in the database."""
+    def stored(self, stream_id: int, end: int) -> None:
+        """Record that a stream's bytes up to a position are in the database."""
         stream = self._recent.get(stream_id)
         recent = None if stream is None else stream.recent
         if stream is None or recent is None:
@@ -63,40 +63,47 @@ class Reading(CommittedStorage[AcidStream]):
         self._recent_bytes += len(recent.data) - stream.counted
         stream.counted = len(recent.data)
 
-    def _forget_oldest(self) -> None:
+    def forget_oldest(self) -> None:
+        """Discard the recent bytes of the streams written least recently while there are too many."""
         while self._recent_bytes > _RECENT_OF_ALL:
             stream = next(iter(self._recent.values()))
             if stream.stored != stream.tail:
                 return
-            self._forget_recent(stream)
+            self._forget(stream)
 
-    def _forget_recent(self, stream: AcidStream) -> None:
+    def _forget(self, stream: AcidStream) -> None:
         if self._recent.pop(stream.facts.id, None) is not None:
             self._recent_bytes -= stream.counted
             stream.counted = 0
             stream.recent = None
 
-    def _forget_all_recent(self) -> None:
+    def forget_all(self) -> None:
+        """Discard all recent bytes."""
         for stream in self._recent.values():
             stream.recent = None
         self._recent.clear()
         self._recent_bytes = 0
 
+    def discard(self, streams: Sequence[AcidStream], lsn: int) -> None:
+        """See :class:`.Content`. Rows are removed by :func:`.collect_leftovers`."""
+        for stream in streams:
+            self._forget(stream)
+
     # Bytes in the database
 
     def _look(self, stream: AcidStream, work: Callable[..., T | str], *rest: Any) -> T:
         """
-        Return what is found in the database, by a thread; a text says how it is damaged.
+        Return the result of a query, which a thread makes. A str describes damage.
 
-        :raises NotYet: it takes a look.
-        :raises DataDamaged: it is damaged.
+        :raises NotYet: the query has to be made.
+        :raises DataDamaged: the result is a description of damage.
         """
         key = (work, stream.facts.id, *rest)
-        found: T | str | None = self._hand.get(key)
+        found: T | str | None = self._reads.hand.get(key)
         if found is None:
-            self._fetch(key, partial(self._guarded, work, stream.facts.id, *rest))
+            self._reads.fetch(key, partial(self._guarded, work, stream.facts.id, *rest))
         if isinstance(found, str):
-            self._refuse_damaged(stream, f"{DATABASE}, appends, stream {stream.facts.id}", found)
+            self._reads.refuse_damaged(stream, f"{DATABASE}, appends, stream {stream.facts.id}", found)
         return found
 
     def _guarded(self, work: Callable[..., T | str], *arguments: Any) -> T | str:
@@ -107,11 +114,13 @@ class Reading(CommittedStorage[AcidStream]):
                 raise
             return f"SQLite says: {error}"
 
-    def _append_bounds(self, stream: AcidStream, position: int) -> tuple[int, int]:
+    def place(self, stream: AcidStream, position: int) -> tuple[int, int]:
+        """See :class:`.Content`."""
         return self._look(stream, _find_append, position)
 
-    def _own_bytes(self, stream: AcidStream, start: int, end: int) -> bytes:
-        return self._look(stream, _read_verified if self._verify_reads else _read, start, end)
+    def read(self, stream: AcidStream, start: int, end: int) -> bytes:
+        """See :class:`.Content`."""
+        return self._look(stream, _read_verified if self._verify else _read, start, end)
 
 
 def _find_append(connection: sqlite3.Connection, stream_id: int, position: int) -> tuple[int, int] | str:
