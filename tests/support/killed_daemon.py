@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from durable_streams.server import tap
 from durable_streams.server.daemon import assembly
+from durable_streams.server.storage.acid import log as acid_log
 from durable_streams.server.storage.acid import storage as acid
 from durable_streams.server.storage.file import FileSettings, FileStorage
 from durable_streams.server.storage.logged.commit_queue import CommitQueue
@@ -67,7 +68,7 @@ def serve(order: Order, log: str) -> None:
     trap = Trap(order.snare)
     _set_traps(trap, order.file)
     if order.log_size is not None:
-        acid._LOG_SIZE = order.log_size  # type: ignore[misc]
+        acid_log._LOG_SIZE = order.log_size  # type: ignore[misc]
     sys.argv = ["twistd", "-n", "--pidfile=", "durable-streams"]
     if order.folder is not None:
         os.chdir(order.folder)

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from durable_streams.server.errors import StreamNotFound
 from durable_streams.server.model import Append, Fork, StreamConfig, Writer
-from durable_streams.server.storage.acid import schema
-from durable_streams.server.storage.acid import storage as module
+from durable_streams.server.storage.acid import log as log_module
+from durable_streams.server.storage.acid import storage as storage_module
 from durable_streams.server.storage.acid.schema import DATABASE
 from durable_streams.server.storage.disk import RealFile
 from durable_streams.server.storage.frontier import FRONTIER_FILE
@@ -62,7 +62,7 @@ class CopyTests(DatabaseTestCase):
         self.assert_whole(self.directory)
 
     def test_the_log_is_brought_home_when_it_has_grown(self) -> None:
-        self.patch(module, "_LOG_SIZE", 200_000)
+        self.patch(log_module, "_LOG_SIZE", 200_000)
         self.create("a")
         for _ in range(100):
             self.append("a", b"x" * 20_000)
@@ -71,8 +71,8 @@ class CopyTests(DatabaseTestCase):
         self.assertEqual(len(self.content(self.storage, "a")), 2_000_000)
 
     def test_nobody_who_reads_it_stands_in_the_way_for_long(self) -> None:
-        self.patch(module, "_LOG_SIZE", 200_000)
-        self.patch(module, "_PATIENCE", 1)
+        self.patch(log_module, "_LOG_SIZE", 200_000)
+        self.patch(log_module, "_PATIENCE", 1)
         self.create("a")
         log = self.directory / f"{DATABASE}-wal"
         other = sqlite3.connect(self.directory / DATABASE, isolation_level=None)
@@ -161,7 +161,7 @@ class LeftoverTests(DatabaseTestCase):
         for _ in range(200):
             self.storage.append("a", Append("text/plain", b"x" * 100_000), NOW)
         self.turns.run()
-        self.patch(module, "_LOG_SIZE", 100_000)
+        self.patch(log_module, "_LOG_SIZE", 100_000)
         self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
         self.now(self.storage.delete("a", NOW))
         self.turns.run()
@@ -370,12 +370,12 @@ class FirstStartTests(DatabaseTestCase):
             connection.set_trace_callback(copy)
             return connection
 
-        connect = schema.connect
-        self.patch(module, "connect", traced)
+        connect = storage_module.connect  # type: ignore[attr-defined]
+        self.patch(storage_module, "connect", traced)
         directory = Path(self.mktemp())
         storage = self.opened(directory)
         storage._database.set_trace_callback(None)
-        self.patch(module, "connect", connect)
+        self.patch(storage_module, "connect", connect)
         self.assertGreater(len(copies), 10)
         for each in copies:
             self.storage = self.opened(each)

@@ -36,7 +36,7 @@ class FullTests(DatabaseTestCase):
         self.patch(RealDisk, "free", lambda disk: 12 << 20)
         self.turns.clock.advance(1)
         for _ in range(50):
-            self.storage._grow(100_000)
+            self.storage._log._grow(100_000)
         appended = self.begin(self.storage.append("a", Append("text/plain", b"one"), NOW))
         self.assertNoResult(appended)
         self.turns.run()
@@ -46,7 +46,7 @@ class FullTests(DatabaseTestCase):
         self.create("a")
         self.patch(RealDisk, "free", lambda disk: 12 << 20)
         self.turns.clock.advance(1)
-        self.storage._grow(5_000_000)
+        self.storage._log._grow(5_000_000)
         full = sqlite3.OperationalError("database or disk is full")
         full.sqlite_errorcode = sqlite3.SQLITE_FULL
         appended = self.begin(self.storage.append("a", Append("text/plain", b"one"), NOW))
@@ -139,7 +139,7 @@ class FullTests(DatabaseTestCase):
         self.create("b")
         self.patch(RealDisk, "free", lambda disk: 4 << 20)
         self.turns.clock.advance(1)
-        self.storage._log_bytes = 0
+        self.storage._log._log_bytes = 0
         self.assertRaises(InsufficientStorage, self.storage.append, "b", Append("text/plain", b"two"), NOW)
         self.now(self.storage.delete("a", NOW))
         self.turns.run()

@@ -74,10 +74,10 @@ class ShortageTests(DatabaseTestCase):
             self.assertIsNotNone(self.storage.obstacle())
 
     def test_a_log_that_is_not_copied_for_a_shortage_is_copied_later(self) -> None:
-        self.storage._bring_home()
+        self.storage._log._copy_log()
         self.turns.run()
         self.fail_with(sqlite3.SQLITE_NOMEM)
-        self.storage._bring_home()
+        self.storage._log._copy_log()
         self.turns.run()
         self.assertIsNone(self.storage.obstacle())
         self.failureResultOf(self.try_to_append(b"never"), Unavailable)

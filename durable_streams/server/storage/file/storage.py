@@ -8,26 +8,20 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import deferLater
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ...errors import InsufficientStorage, Unavailable
+from ...clocks import clock_of
 from ...interfaces import IStorage
 from ...model import StorageLimits
-from ..changes import Change
 from ..directory_watch import DirectoryWatch
-from ..disk import Disk, RealDisk, is_full
+from ..disk import Disk, RealDisk
 from ..logged.content import DiskReads
 from ..logged.storage import LoggedStorage
 from ..ownership import complete, take
-from ..shortages import RETRY_INTERVAL, SHORT
 from ..workers import ThreadWorker, Worker
 from .content import FileContent
 from .files import OpenFiles
-from .journal import Journal, NothingWritten
+from .log import FileLog
 from .moving import Mover, Subject
 from .opening import PARTS, Opened, open_directory
 from .settings import FileSettings
@@ -35,11 +29,6 @@ from .stream import FileStream
 
 KIND: Final = "file"
 VERSION: Final = 1
-
-#: After how many seconds file-fast syncs what it has acknowledged.
-SYNC_INTERVAL: Final = 0.1
-
-_log = Logger()
 
 
 @implementer(IStorage)
@@ -66,23 +55,19 @@ class FileStorage(LoggedStorage[FileStream]):
     ) -> None:
         if workers is None:
             workers = partial(ThreadWorker, reactor)
-        super().__init__(limits, reactor, FileStream, workers("reader", 4), settings.queued_bytes)
         self._where = str(directory)
         self._disk: Disk = RealDisk(directory) if disk is None else disk
         self._settings = settings
-        self._writer = workers("journal", 1)
-        self._moving_worker = workers("checkpoint", 1)
+        self._workers = readers, mover, writer = workers("reader", 4), workers("checkpoint", 1), workers("journal", 1)
         self._files = OpenFiles(self._disk, settings.open_files)
-        reads = DiskReads(reactor, self._readers)
-        self._stored = FileContent(reads, self._disk, self._files, self._moving_worker, settings.verify_reads)
-        self._bring(reads, self._stored)
-        self._journal: Journal
+        reads = DiskReads(reactor, readers)
+        self._stored = FileContent(reads, self._disk, self._files, mover, settings.verify_reads)
+        self._log = FileLog(self._disk, writer, clock_of(reactor), settings, self._stored.remove_durable)
+        super().__init__(limits, reactor, FileStream, self._log, reads, self._stored, settings.queued_bytes)
+        self._log.queue = self._queue
         self._mover: Mover
         self._opened = False
-        self._watch = DirectoryWatch(self._disk, self._writer, reactor, self._where, self._queue.stop_moved)
-        self._syncing: IDelayedCall | None = None
-        # Whether a batch waits for a temporary shortage to pass.
-        self._postponed = False
+        self._watch = DirectoryWatch(self._disk, writer, reactor, self._where, self._queue.stop_moved)
 
     # Opening and closing
 
@@ -112,36 +97,26 @@ class FileStorage(LoggedStorage[FileStream]):
                 self._stored.track(stream)
         self._last_id = opened.last_id
         self._queue.restart(opened.lsn)
-        self._journal = Journal(
-            self._disk,
-            self._writer,
-            self._clock.seconds,
-            self._settings.durable,
-            opened.next_segment,
-            opened.lsn,
-            self._settings.segment_sizes,
-        )
-        self._journal.refused = self._no_segment  # type: ignore[method-assign]
-        self._journal.open()
-        self._journal.kept_free = lambda: self._mover.room  # type: ignore[method-assign]
+        self._log.open(opened)
         self._mover = Mover(
             Subject(
                 self._stored,
                 lambda: list(self._streams.values()),
                 lambda: self._last_id,
                 lambda: self.wall_offset,
-                self._sync_accepted,
-                self._discard_durable,
+                self._log.sync_accepted,
+                self._log.discard_durable,
                 self._queue.stop,
             ),
             self._settings,
             self._disk,
             self._files,
-            self._journal,
-            self._moving_worker,
+            self._log.journal,
+            self._workers[1],
             self._clock,
             opened,
         )
+        self._log.checkpointer = self._mover
 
     def _begin_by_itself(self) -> None:
         self._watch.start()
@@ -153,94 +128,20 @@ class FileStorage(LoggedStorage[FileStream]):
 
     async def _let_go(self) -> None:
         if not self._opened:
-            for worker in (self._readers, self._moving_worker, self._writer):
+            for worker in self._workers:
                 worker.close()
             return
         self._watch.stop()
         await self._mover.stop()
-        if self._syncing is not None:
-            self._syncing.cancel()
-            self._syncing = None
-        if self._queue.failure is None:
-            try:
-                await self._journal.sync()
-            except OSError:
-                self._queue.stop(Failure())
-            self._discard_durable()
-        await self._moving_worker.do(lambda: None)
-        for worker in (self._readers, self._moving_worker, self._writer):
+        await self._log.sync()
+        await self._workers[1].do(lambda: None)
+        for worker in self._workers:
             worker.close()
-        self._journal.close()
+        self._log.close()
         self._files.close()
         self._disk.unlock()
 
-    # The journal
-
-    def _check_room(self, size: int, removal: bool) -> int:
-        if self._postponed:
-            raise Unavailable(SHORT)
-        if self._mover.behind > self._mover.settings.most_behind_bytes and not removal:
-            # If the last checkpoint failed, no accepted write will start another.
-            self._mover.consider()
-            raise Unavailable("The disk is behind with what it has taken. Come back in a moment.")
-        return self._journal.check_room(size, self._queue.queued_bytes, removal)
-
-    async def _sync_accepted(self) -> None:
-        """Wait until all changes accepted so far are committed and synced."""
-        await self._queue.after(lambda: None)
-        if not self._settings.durable:
-            await self._journal.sync()
-
-    def _no_segment(self, failure: Failure) -> Deferred[None] | None:
-        if is_full(failure.value):
-            return self._mover.make_room()
-        self._queue.stop(failure)
-        return None
-
-    def _commit(self, changes: Sequence[Change], lsn: int, max_bytes: int) -> Deferred[None]:
-        written = self._journal.write(changes, lsn, max_bytes)
-        return written.addCallbacks(self._wrote, self._not_written, errbackArgs=(changes, lsn, max_bytes))
-
-    def _not_written(
-        self, failure: Failure, changes: Sequence[Change], lsn: int, max_bytes: int
-    ) -> Failure | Deferred[None]:
-        if failure.check(NothingWritten) and self._closing is None:
-            # Later changes depend on these, which can't be rolled back.
-            if not self._postponed:
-                _log.warn(
-                    "Writing the journal is postponed until a shortage has passed: {why}", why=failure.getErrorMessage()
-                )
-            self._postponed = True
-            waited: Deferred[None] = deferLater(self._clock, RETRY_INTERVAL)
-            return waited.addCallback(lambda _: self._commit(changes, lsn, max_bytes))
-        return _say_full(failure)
-
-    def _wrote(self, _: None) -> None:
-        self._postponed = False
-        if not self._settings.durable and self._syncing is None:
-            self._syncing = self._clock.callLater(SYNC_INTERVAL, self._sync)
-        self._discard_durable()
-        self._mover.consider()
-
-    def _sync(self) -> None:
-        self._syncing = None
-        if self._queue.failure is None:
-            self._journal.sync().addCallbacks(lambda _: self._discard_durable(), self._queue.stop)
-
-    # Removal
-
     def _discard(self, streams: Sequence[FileStream]) -> None:
-        self._stored.discard(streams, self._queue.committed_lsn)
-        self._discard_durable()
+        super()._discard(streams)
+        self._log.discard_durable()
         self._mover.discard(streams)
-
-    def _discard_durable(self) -> None:
-        """Remove the files of streams whose removal is on the disk."""
-        self._stored.remove_durable(self._journal.durable_lsn)
-
-
-def _say_full(failure: Failure) -> Failure:
-    """Replace the error of a full disk, which can occur although room was reserved, with one for writers."""
-    if is_full(failure.value):
-        return Failure(InsufficientStorage("The disk is full. The server writes nothing until it is started again."))
-    return failure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
@@ -58,6 +58,36 @@ class BatchRefused(Exception):
         self.reason = reason
 
 
+class Log(Protocol):
+    """What a provider brings: the log that changes are written to."""
+
+    def check_room(self, size: int, queued_bytes: int, removal: bool) -> int:
+        """
+        Check that the log has room for a change, beside the bytes that are queued.
+
+        :param removal: whether the change removes a stream.
+        :returns: how many bytes of changes, including this one, may be queued before the next check.
+        :raises NotYet: retry later.
+        :raises Unavailable: a temporary shortage.
+        :raises InsufficientStorage: the log has no room.
+        """
+
+    def commit(self, changes: Sequence[Change], lsn: int, max_bytes: int) -> Deferred[None]:
+        """
+        Write changes to the log, all or none. At most one batch is written at a time.
+
+        :param lsn: the LSN of the last of them.
+        :param max_bytes: an upper bound of their size.
+        :returns: fails with :exc:`BatchRefused` if the batch was rolled back; any other failure is final.
+        """
+
+    async def sync(self) -> None:
+        """Make everything committed durable, as the last step before the log is closed."""
+
+    def close(self) -> None:
+        """Close the log."""
+
+
 class CommitQueue(Generic[K]):
     """
     The queue of accepted changes. At most one batch of them is being committed at a time.
@@ -65,11 +95,7 @@ class CommitQueue(Generic[K]):
     :param clock: the reactor, or a Clock.
     :param kind: the name of the provider in log lines.
     :param max_bytes: how many bytes of changes may be queued; more are refused.
-    :param check_room: checks that the log has room for a change of some size, beside the bytes that are queued; returns
-        how many bytes of changes, including this one, may be queued before the next check. Raises :exc:`NotYet` or
-        ``InsufficientStorage``. Its second argument is whether the change is a removal.
-    :param commit: writes changes to the log, all or none, given the LSN of the last one and an upper bound of their
-        size. Its Deferred fails with :exc:`BatchRefused` if the batch was rolled back; any other failure is final.
+    :param log: the log that changes are written to.
     :ivar lsn: the LSN of the last accepted change.
     :ivar committed_lsn: the LSN of the last committed change.
     :ivar removal_lsn: the LSN of the last removal of a stream.
@@ -107,14 +133,13 @@ class CommitQueue(Generic[K]):
         clock: IReactorTime,
         kind: str,
         max_bytes: int,
-        check_room: Callable[[int, bool], int],
-        commit: Callable[[Sequence[Change], int, int], Deferred[None]],
+        log: Log,
     ) -> None:
         self._clock = clock_of(clock)
         self._kind = kind
         self._max_bytes = max_bytes
-        self._check_room = check_room
-        self._commit = commit
+        self._check_room = log.check_room
+        self._commit = log.commit
         self.listener: ICommitListener = Silence()  # type: ignore[assignment]
         self.lsn = self.committed_lsn = self.removal_lsn = 0
         self._changes: list[Change] = []
@@ -157,7 +182,7 @@ class CommitQueue(Generic[K]):
             raise Unavailable("The storage is being closed.")
         if self.queued_bytes + size > self._max_bytes and self.queued_bytes and not removal:
             raise Unavailable("The disk has more to write than it keeps up with. Come back in a moment.")
-        credit = self._check_room(size, removal)
+        credit = self._check_room(size, self.queued_bytes, removal)
         if not removal:
             # Room that is reserved for removals gives no credit to other changes.
             self.credit = min(credit, self._max_bytes - self.queued_bytes)

@@ -35,9 +35,8 @@ from ...model import (
 )
 from ...protocol.offsets import locate
 from ..catalogue import Catalogue
-from ..changes import MAX_CONTENT_TYPE, OVERHEAD, Change, DataAppended, StreamCreated
-from ..workers import Worker
-from .commit_queue import CommitQueue, K, NotYet
+from ..changes import MAX_CONTENT_TYPE, OVERHEAD, DataAppended, StreamCreated
+from .commit_queue import CommitQueue, K, Log, NotYet
 from .content import Content, DiskReads, RecentContent
 
 T = TypeVar("T")
@@ -57,35 +56,23 @@ class LoggedStorage(Catalogue[K]):
         limits: StorageLimits,
         clock: IReactorTime,
         entry_type: Callable[..., K],
-        readers: Worker,
+        log: Log,
+        reads: DiskReads,
+        stored: Content[K],
         max_queued_bytes: int,
     ) -> None:
         super().__init__(limits, entry_type)
         self._clock = clock_of(clock)
-        self._readers = readers
-        self._queue: CommitQueue[K] = CommitQueue(clock, self.kind, max_queued_bytes, self._check_room, self._commit)
+        self._queue: CommitQueue[K] = CommitQueue(clock, self.kind, max_queued_bytes, log)
         self._closing: Deferred[None] | None = None
         self._purging: list[K] = []
-        self._reads: DiskReads
-        self._content: RecentContent[K]
-
-    def _bring(self, reads: DiskReads, content: Content[K]) -> None:
-        """Set the content, which a provider makes."""
         self._reads = reads
-        self._content = RecentContent(content)
-
-    # What a provider brings
-
-    @abstractmethod
-    def _commit(self, changes: Sequence[Change], lsn: int, max_bytes: int) -> Deferred[None]:
-        """Write changes to the log: see :class:`.CommitQueue`."""
-
-    @abstractmethod
-    def _check_room(self, size: int, removal: bool) -> int:
-        """Check that the log has room: see :class:`.CommitQueue`."""
+        self._stored_content = stored
+        self._content = RecentContent(stored)
 
     def _discard(self, streams: Sequence[K]) -> None:
         """Discard the data of streams whose removal is committed."""
+        self._stored_content.discard(streams, self._queue.committed_lsn)
 
     @abstractmethod
     def _close(self) -> Deferred[None]:
