@@ -29,6 +29,7 @@ from zope.interface import implementer
 from durable_streams.server.errors import (
     DataDamaged,
     InsufficientStorage,
+    InvalidRequest,
     StreamGone,
     StreamNotFound,
     StreamsError,
@@ -50,6 +51,7 @@ from durable_streams.server.model import (
     StreamStatus,
     Writer,
 )
+from durable_streams.server.protocol.forks import LongSearch
 from durable_streams.server.storage.file import FileSettings, FileStorage, journal, moving
 from durable_streams.server.storage.file.checking import check_files
 from durable_streams.server.storage.file.places import (
@@ -92,12 +94,30 @@ class Observed(FileStorage):
     def start(self, request: Request) -> Any:
         if request.kind == "create":
             self.walk.asked[id(request.config)] = request
-            return self.create(request.name, request.config, request.body, request.now)
+            return self._start_create(request)
         if request.kind == "append":
             assert request.append is not None
             self.walk.asked[id(request.append)] = request
             return self.append(request.name, request.append, request.now)
         return self._attempt(self._step, request.name, request)
+
+    def _start_create(self, request: Request, point: ForkPoint | None = None) -> Any:
+        """Create a stream; if the position of the fork takes a long search, finish it and create the stream then."""
+        try:
+            outcome: Any = self.create(request.name, request.config, request.body, request.now, point)
+        except LongSearch as search:
+            return self._start_create(request, finish_search(request.config, search))
+        if isinstance(outcome, Deferred):
+            return outcome.addErrback(self._searched, request)
+        return outcome
+
+    def _searched(self, failure: Failure, request: Request) -> Any:
+        search = failure.value
+        return (
+            self._start_create(request, finish_search(request.config, search))
+            if isinstance(search, LongSearch)
+            else failure
+        )
 
     def _create(self, name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None) -> Any:
         step = super()._create
@@ -127,6 +147,18 @@ class Observed(FileStorage):
     @property
     def size(self) -> int:
         return self._bytes
+
+
+def finish_search(config: StreamConfig, search: LongSearch) -> ForkPoint:
+    """Finish the search for the position of a fork."""
+    assert config.fork is not None
+    try:
+        while True:
+            next(search.steps)
+    except StopIteration as stop:
+        return ForkPoint(config.fork, search.source_id, stop.value)
+    except InvalidRequest as refusal:
+        return ForkPoint(config.fork, search.source_id, str(refusal))
 
 
 @implementer(ICommitListener)
