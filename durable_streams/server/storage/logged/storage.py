@@ -1,7 +1,7 @@
 """The operations of a storage that has a log.
 
 Each is one step, in one turn of the reactor: it is decided by what was decided before it, and made in the catalogue.
-Then it waits to be committed (:mod:`.committing`). What a step needs of the disk (:mod:`.ranges`) it gets first.
+Then it waits to be committed (:mod:`.commit_queue`). What a step needs of the disk (:mod:`.content`) it gets first.
 """
 
 from __future__ import annotations
