@@ -37,6 +37,7 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "interfaces": frozenset({"model", "errors"}),
     "protocol": frozenset({"model", "errors"}),
     "clocks": frozenset(),
+    "library_internals": frozenset(),
     "storage": _RULES | {"clocks"},
     "run_queue": frozenset({"clocks"}),
     "waiting": frozenset({"model", "interfaces", "clocks", "run_queue"}),

@@ -1,0 +1,80 @@
+"""The undocumented parts of Twisted, h2 and hpack that the server uses.
+
+A release of these libraries may change them without notice. setup.cfg therefore has an upper bound for each, and
+``tests/test_library_internals.py`` compares this table with the installed versions, and with the private names in the
+server's code. Look here first when an upper bound is raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+
+class Internal(NamedTuple):
+    """
+    An undocumented attribute of a library's class.
+
+    :ivar owner: the module and the name of the class.
+    :ivar shape: the parameters of a method; the type of an attribute's first value, by name; or ``property``.
+    :ivar used_by: the module of the server that uses it.
+    """
+
+    owner: str
+    name: str
+    shape: Sequence[str] | str
+    used_by: str
+
+
+_PORT: Final = "twisted.internet.tcp.Port"
+_UNIX_PORT: Final = "twisted.internet.unix.Port"
+_TLS: Final = "twisted.protocols.tls.TLSMemoryBIOProtocol"
+_DELAYED_CALL: Final = "twisted.internet.base.DelayedCall"
+_H2: Final = "h2.connection.H2Connection"
+_ENCODER: Final = "hpack.Encoder"
+
+#: All of them, by library.
+INTERNALS: Final = (
+    # The shared epoll port creates connections itself, accepts on inherited sockets and sends at once.
+    Internal(_PORT, "_fromListeningDescriptor", ("reactor", "fd", "addressFamily", "factory"), "listening.gathering"),
+    Internal(_PORT, "transport", "type", "listening.gathering"),
+    Internal(_UNIX_PORT, "_fromListeningDescriptor", ("reactor", "fd", "factory"), "listening.gathering"),
+    Internal(_UNIX_PORT, "_preexistingSocket", "NoneType", "listening.gathering"),
+    Internal(_UNIX_PORT, "_shouldShutdown", "bool", "listening.gathering"),
+    Internal("twisted.internet.tcp.Server", "dataBuffer", "bytes", "listening.gathering"),
+    Internal("twisted.internet.tcp.Server", "_tempDataBuffer", "list", "listening.gathering"),
+    Internal("twisted.internet.tcp.Server", "writeSomeData", ("data",), "web.transports"),
+    Internal(
+        "twisted.internet.epollreactor.EPollReactor",
+        "_disconnectSelectable",
+        ("selectable", "why", "isRead", "faildict"),
+        "listening.gathering",
+    ),
+    # TLS reads a single complete record without asking OpenSSL for more.
+    Internal(_TLS, "_tlsConnection", "Connection", "listening.tls.connections"),
+    Internal(_TLS, "_appSendBuffer", "list", "listening.tls.connections"),
+    Internal(_TLS, "_aborted", "bool", "listening.tls.connections"),
+    Internal(_TLS, "_lostTLSConnection", "bool", "listening.tls.connections"),
+    Internal(_TLS, "_handshakeDone", "bool", "listening.tls.connections"),
+    Internal(_TLS, "_flushReceiveBIO", (), "listening.tls.connections"),
+    Internal(_TLS, "_tlsShutdownFinished", ("reason",), "listening.tls.connections"),
+    Internal(_TLS, "wrappedProtocol", "Protocol", "web.negotiation"),
+    # The steady clock keeps Twisted's delayed calls in a heap of its own, and replaces the reactor's clock.
+    Internal(_DELAYED_CALL, "__init__", ("time", "func", "args", "kw", "cancel", "reset", "seconds"), "clocks"),
+    Internal(_DELAYED_CALL, "delayed_time", "float", "clocks"),
+    Internal(_DELAYED_CALL, "activate_delay", (), "clocks"),
+    Internal(_DELAYED_CALL, "called", "int", "clocks"),
+    Internal(_DELAYED_CALL, "cancelled", "int", "clocks"),
+    Internal("twisted.internet.epollreactor.EPollReactor", "seconds", (), "clocks"),
+    # The connection behind a stream of twisted.web's HTTP/2.
+    Internal("twisted.web._http2.H2Stream", "_conn", "H2Connection", "web.proxies"),
+    # HTTP/2 announces its own settings, bounds what HPACK remembers, and drops h2's reference cycles.
+    Internal(_H2, "_frame_dispatch_table", "dict", "web.http2.channel"),
+    Internal(_H2, "state_machine", "H2ConnectionStateMachine", "web.http2.channel"),
+    Internal(_H2, "local_settings", "Settings", "web.http2.channel"),
+    Internal(_H2, "encoder", "Encoder", "web.http2.channel"),
+    Internal(_H2, "decoder", "Decoder", "web.http2.channel"),
+    Internal(_ENCODER, "header_table", "HeaderTable", "web.http2.hpack"),
+    Internal(_ENCODER, "header_table_size", "property", "web.http2.hpack"),
+    Internal(_ENCODER, "table_size_changes", "list", "web.http2.hpack"),
+)
