@@ -42,7 +42,9 @@ class BodyTooLarge(StreamsError):
     """The request's body exceeds ``limit`` bytes."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"The body is larger than {limit} bytes. Send it as several appends.")
+        super().__init__(
+            f"The body is larger than {limit} bytes (limits.max_request_body_bytes). Send it as several appends."
+        )
         self.limit = limit
 
 

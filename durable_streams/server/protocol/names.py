@@ -63,9 +63,13 @@ def check_name(name: str, limits: NameLimits) -> None:
     except UnicodeEncodeError:
         raise InvalidName("A stream's name must be Unicode without lone surrogates.") from None
     if size > limits.name_bytes:
-        raise InvalidName(f"A stream's name must not be longer than {limits.name_bytes} bytes.")
+        raise InvalidName(
+            f"A stream's name must not be longer than {limits.name_bytes} bytes (limits.max_stream_name_bytes)."
+        )
     if len(segments) > limits.segments:
-        raise InvalidName(f"A stream's name must not have more than {limits.segments} segments.")
+        raise InvalidName(
+            f"A stream's name must not have more than {limits.segments} segments (limits.max_stream_name_segments)."
+        )
 
 
 def quote_name(name: str) -> bytes:

@@ -76,7 +76,7 @@ class Admission:
         """
         limit = self.limits.target_bytes
         if len(target) > limit:
-            raise TargetTooLong(f"The request's target is longer than {limit} bytes.")
+            raise TargetTooLong(f"The request's target is longer than {limit} bytes (limits.max_target_bytes).")
 
     def check_head_size(self, size: int) -> None:
         """
@@ -86,7 +86,7 @@ class Admission:
         """
         limit = self.limits.header_bytes
         if size > limit:
-            raise HeadersTooLarge(f"The headers are larger than {limit} bytes.")
+            raise HeadersTooLarge(f"The headers are larger than {limit} bytes (limits.max_header_bytes).")
 
     def check_line(self, method: bytes, target: bytes) -> None:
         """

@@ -294,7 +294,9 @@ class Intake:
             self._refuse(BodyTooLarge(limits.body_bytes))
         elif self._bare_bytes > limits.header_bytes:
             # The parser keeps a trailer until it is complete.
-            self._refuse(HeadersTooLarge(f"The trailers are larger than {limits.header_bytes} bytes."))
+            self._refuse(
+                HeadersTooLarge(f"The trailers are larger than {limits.header_bytes} bytes (limits.max_header_bytes).")
+            )
 
     # What the parser calls
 

@@ -1,0 +1,115 @@
+"""docs/configuration.rst agrees with the code: settings, defaults, profiles, older names, messages and warnings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from durable_streams.server.config.ineffective import INEFFECTIVE
+from durable_streams.server.config.layers import PROFILES
+from durable_streams.server.config.legacy import LEGACY, RUST_LOG
+
+from .test_layers import LoadTests, defaults
+
+PAGE: Final = (Path(__file__).resolve().parents[2] / "docs" / "configuration.rst").read_text()
+
+
+def section(title: str) -> str:
+    """Return the text below a title, up to the next title."""
+    text = PAGE.partition(f"\n{title}\n--")[2]
+    assert text, title
+    return re.split(r"\n\n\n", text.partition("\n")[2])[0]
+
+
+def rows(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the rows of the first simple table with two columns: continuation lines are joined to their rows."""
+    line, *lines = text[text.index("\n===") + 1 :].splitlines()
+    place = line.index(" ") + 1
+    left, right = "", ""
+    for row in lines:
+        if row[:place].strip():
+            if left:
+                yield left, right
+            left, right = row[:place].strip(), row[place:].strip()
+            if left.startswith("==="):
+                return
+        else:
+            right += " " + row.strip()
+
+
+def listed_settings() -> list[tuple[str, str, str]]:
+    """Read the table of all settings: names, defaults and meanings."""
+    found = re.findall(
+        r"^   \* - ``([a-z_.]+)``\n     - (.+)\n     - ((?:.+\n(?:       .+\n)*))", section("All settings") + "\n", re.M
+    )
+    return [(name, default, meaning) for name, default, meaning in found]
+
+
+def on_the_page(default: Any) -> str:
+    """Write a default as the page does."""
+    match default:
+        case None:
+            return "not set"
+        case ():
+            return "none"
+        case bool():
+            return f"``{str(default).lower()}``"
+        case int():
+            return str(default)
+        case tuple():
+            return ", ".join(f"``{each}``" for each in default)
+        case _:
+            return f"``{default}``"
+
+
+class PageTests(LoadTests):
+    def test_the_table_has_each_setting_with_its_default_in_the_order_of_the_code(self) -> None:
+        expected = [(name, on_the_page(default)) for name, default in defaults()]
+        self.assertEqual(expected, [(name, default) for name, default, _ in listed_settings()])
+
+    def test_the_table_of_settings_without_effect_has_the_reasons_of_the_warnings(self) -> None:
+        table = {name.strip("`"): reason.replace("`", "") for name, reason in rows(section("Settings without effect"))}
+        self.assertEqual(INEFFECTIVE, table)
+
+    def test_exactly_the_settings_without_effect_are_said_to_have_none(self) -> None:
+        self.assertEqual(set(INEFFECTIVE), {name for name, _, meaning in listed_settings() if "no effect" in meaning})
+
+    def test_each_older_name_is_listed_with_the_setting_that_it_sets(self) -> None:
+        found: dict[str, str] = {}
+        for names, setting in rows(section("Names of other servers")):
+            first, *more = re.findall(r"``([a-z_.]+)``", names)
+            target = re.findall(r"``([a-z_.]+)``", setting)[0]
+            found[first] = target
+            for name in more:
+                found[name] = target.rpartition(".")[0] + "." + name.rpartition(".")[2]
+        self.assertEqual({name: setting for name, setting in LEGACY.items() if name != RUST_LOG}, found)
+
+    def test_exactly_the_built_in_profiles_are_listed(self) -> None:
+        self.assertEqual(list(PROFILES), [name.strip("`") for name, _ in rows(section("Profiles"))])
+
+    def test_the_messages_of_the_page_are_those_of_the_code(self) -> None:
+        text = section("What if the server does not start?").partition("::\n\n")[2].partition("\n\n")[0]
+        shown = [" ".join(message.split()) for message in re.split(r"\n    (?=\[)", f"\n{text}") if message.strip()]
+        unknown = self.refusal(file=self.file("[limits]\nmax_stream_byte = 5"))
+        broken = self.refusal("prod-tls", self.file("transport.tls.cert_path = 'cert.pem'"))
+        expected = [f"[{error.phase}] {error}" for error in (unknown, broken)]
+        self.assertEqual(
+            [message.replace(str(self.path), "FILE") for message in expected],
+            [message.replace("/etc/durable-streams/local.toml", "FILE") for message in shown],
+        )
+
+    def test_each_warning_of_the_page_is_given(self) -> None:
+        warned = section("What if the server does not start?").partition("Four things only cause a warning")[2]
+        self.assertEqual(4, len(re.findall("^- ", warned, re.M)))
+        loaded = self.loaded(
+            None, self.file("admin.enabled = true\nlimits.max_storage_jobs = 64"), {RUST_LOG: "no filter"}
+        )
+        for warning, beginning in zip(
+            sorted(loaded.warnings),
+            ("RUST_LOG ", "admin.enabled ", "http.cors_origins ", "limits.max_storage_jobs "),
+            strict=True,
+        ):
+            self.assertTrue(warning.startswith(beginning), warning)
+            self.assertIn(f"``{beginning.strip()}``", PAGE)
