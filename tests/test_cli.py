@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from durable_streams.server.cli import main
 from durable_streams.server.storage.findings import Counts, Finding
 from tests.storage.file.directories import digests, fill, flip, only, opened
+from tests.support.skipping import skip_not_installed
 
 
 def command(name: str, *arguments: object, **settings: str) -> Result:
@@ -319,7 +320,7 @@ class CommandTests(SynchronousTestCase):
         if not command.exists():
             command = Path(shutil.which("durable-streams-server") or "")
         if not command.is_file():
-            self.skipTest("the command is not installed here")
+            skip_not_installed("durable-streams-server", "pip install -e .")
         done = subprocess.run([command, "check", "--help"], capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual(0, done.returncode, done.stderr)
         self.assertIn("--data-dir", done.stdout)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
-from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -21,6 +20,8 @@ from durable_streams.server.config.layers import PROFILES, load, read_layers
 from durable_streams.server.config.sections import value_of
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.config.validation import ConfigError
+from tests.support.programs import program
+from tests.support.skipping import skip_not_installed
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 ETC: Final = ROOT / "etc"
@@ -146,16 +147,13 @@ class UnitTests(SynchronousTestCase):
         self.assertEqual("/var/lib/durable-streams", PROFILES["prod"]["storage.data_dir"])
 
     def test_systemd_verifies_the_unit(self) -> None:
-        if shutil.which("systemd-analyze") is None:
-            raise SkipTest("systemd is not installed here")
+        analyze = program("systemd-analyze")
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         unit = folder / "durable-streams.service"
         # It looks for the programs, and this machine has them elsewhere.
         unit.write_text(self.text.replace("/opt/durable-streams/bin/twistd", sys.executable))
-        done = subprocess.run(
-            ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False
-        )
+        done = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual((0, ""), (done.returncode, done.stdout + done.stderr))
 
 
@@ -175,7 +173,7 @@ class SocketUnitTests(SynchronousTestCase):
 class SourceDistributionTests(SynchronousTestCase):
     def test_the_source_distribution_has_the_samples(self) -> None:
         if find_spec("setuptools") is None:
-            raise SkipTest("setuptools is not installed here")
+            skip_not_installed("setuptools", "pip install setuptools")
         copy, out = Path(self.mktemp()), Path(self.mktemp()).absolute()
         shutil.copytree(
             ROOT,

@@ -14,9 +14,10 @@ from configparser import ConfigParser
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
-from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.skipping import skip_not_installed
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SERVER: Final = ROOT / "durable_streams" / "server"
@@ -438,10 +439,10 @@ class PackageTests(SynchronousTestCase):
         try:
             built = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
         except subprocess.TimeoutExpired:
-            raise SkipTest("setuptools can't be had in time to build a wheel") from None
+            skip_not_installed("setuptools, to build a wheel,", "pip could not download it in time")
         said = built.stdout + built.stderr
         if built.returncode and re.search(r"No matching distribution found|No module named pip|Max retries", said):
-            raise SkipTest("setuptools can't be had to build a wheel")
+            skip_not_installed("setuptools, to build a wheel,", "pip could not download it")
         self.assertEqual(0, built.returncode, said)
         [path] = out.iterdir()
         with zipfile.ZipFile(path) as wheel:

@@ -10,7 +10,6 @@ import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from unittest import SkipTest
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,6 +31,7 @@ from zope.interface.verify import verifyObject
 from durable_streams.server.config.sections import ObservabilitySettings
 from durable_streams.server.daemon.logs import FILE_MODE, LEVELS, Logs, as_json, as_text
 from durable_streams.server.startup import StartupError
+from tests.support.skipping import skip_not_permitted
 
 TEXT = ObservabilitySettings(log_level="debug")
 JSON = ObservabilitySettings(log_level="debug", log_format="json")
@@ -469,7 +469,7 @@ class FileTests(LogsTestCase):
     def link(self, target: Path, owner: int) -> Path:
         """Make a link, as a user of this id may."""
         if os.geteuid() != 0:
-            raise SkipTest("only root can make links of others")
+            skip_not_permitted("only root can create links that belong to other users")
         place = self.path.with_name(f"link-{owner}")
         place.symlink_to(target)
         os.lchown(place, owner, -1)

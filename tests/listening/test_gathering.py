@@ -5,7 +5,6 @@ from __future__ import annotations
 import select
 import socket
 from typing import Any, cast
-from unittest import SkipTest
 
 from twisted.internet import reactor as running
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -28,6 +27,7 @@ from durable_streams.server.listening.gathering import (
     is_epoll,
     listen,
 )
+from tests.support.skipping import skip_other_platform
 
 reactor = cast(Any, running)
 
@@ -81,7 +81,7 @@ class Client(Protocol):
 class GatheringTests(TestCase):
     def setUp(self) -> None:
         if not is_epoll(reactor):
-            raise SkipTest("Only the epoll reactor has anything to gather.")
+            skip_other_platform("the reactor does not use epoll")
         self.servers: list[Echo] = []
         self.clients: list[Client] = []
         factory: Any = Factory.forProtocol(Echo)
@@ -205,7 +205,7 @@ class ShareTests(TestCase):
 
     def setUp(self) -> None:
         if not is_epoll(reactor):
-            raise SkipTest("Only the epoll reactor has anything to gather.")
+            skip_other_platform("the reactor does not use epoll")
         self.clock = Clock()
         self.clock.advance(1_000)
         self.served: list[Scribe] = []

@@ -12,12 +12,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest import SkipTest
 
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.daemon import PATIENCE, TWISTD, Daemon, environment, free_port
+from tests.support.skipping import skip_not_permitted
 
 TWISTD_AS_DAEMON = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
@@ -262,7 +262,7 @@ class DaemonTests(ProcessTestCase):
 
     def test_it_drops_its_rights_once_the_ports_are_bound(self) -> None:
         if os.getuid() != 0:
-            raise SkipTest("only root can drop its rights")
+            skip_not_permitted("only root can drop its rights")
         nobody = pwd.getpwnam("nobody")
         data = self.folder / "data"
         data.mkdir()

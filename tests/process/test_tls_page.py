@@ -32,6 +32,7 @@ def blocks_of(page: str) -> list[str]:
 class PageTests(SynchronousTestCase):
     def setUp(self) -> None:
         program("curl")
+        program("openssl")
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)

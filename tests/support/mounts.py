@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from twisted.trial.unittest import SkipTest
+from .skipping import skip_not_permitted
 
 
 def small_disk(size: str, clean_up: Callable[..., None]) -> Path:
@@ -16,26 +16,26 @@ def small_disk(size: str, clean_up: Callable[..., None]) -> Path:
 
     :param size: as mount(8) has it.
     :param clean_up: is given what is to be done when the test is over, last first.
-    :raises SkipTest: this machine does not let us.
+    :raises SkipTest: mounting is not permitted.
     """
     place = tempfile.mkdtemp()
     clean_up(Path(place).rmdir)
     mounted = _run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place)
     if mounted is not None:
-        raise SkipTest(f"No tmpfs can be mounted here: {mounted}")
+        skip_not_permitted(f"mounting a tmpfs: {mounted}")
     clean_up(_run, "umount", "--lazy", place)
     return Path(place)
 
 
 def make_read_only(place: Path) -> None:
     """
-    Let nobody write to what :func:`small_disk` has mounted.
+    Mount what :func:`small_disk` has mounted again, read-only.
 
-    :raises SkipTest: this machine does not let us.
+    :raises SkipTest: mounting is not permitted.
     """
     refusal = _run("mount", "-o", "remount,ro", str(place))
     if refusal is not None:
-        raise SkipTest(f"It can't be mounted anew here: {refusal}")
+        skip_not_permitted(f"mounting a tmpfs again: {refusal}")
 
 
 def _run(*command: str) -> str | None:

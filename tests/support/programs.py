@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from typing import Final
-from unittest import SkipTest
+
+from .skipping import skip_not_installed
 
 #: Program -> Debian package.
 PACKAGES: Final = {
@@ -16,19 +17,14 @@ PACKAGES: Final = {
     "h2load": "nghttp2-client",
     "nghttp": "nghttp2-client",
     "nginx": "nginx-light",
+    "openssl": "openssl",
+    "systemd-analyze": "systemd",
 }
 
 
 def program(name: str) -> str:
-    """
-    Return the path of a program; skip the test if it is missing.
-
-    :raises SkipTest: it is not installed here; where everything has to be (``CI`` is set), that is a failure.
-    """
+    """Return the path of a program; skip or fail the test if it is not installed."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if path is None:
-        sentence = f"{name} is not installed: apt-get install {PACKAGES[name]}"
-        if os.environ.get("CI"):
-            raise AssertionError(sentence)
-        raise SkipTest(sentence)
+        skip_not_installed(name, f"apt-get install {PACKAGES[name]}")
     return path

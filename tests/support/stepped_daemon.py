@@ -23,11 +23,7 @@ _LIBRARY: Final = "faketime/libfaketimeMT.so.1"
 
 
 def library() -> str:
-    """
-    Return the path of libfaketimeMT.
-
-    :raises SkipTest: it is not installed (:func:`.program`).
-    """
+    """Return the path of libfaketimeMT; skip or fail the test if it is not installed."""
     program("faketime")
     return str(next(Path("/usr/lib").glob(f"*/{_LIBRARY}")))
 
