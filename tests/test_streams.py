@@ -72,7 +72,7 @@ class StreamsTests(SynchronousTestCase):
 
     def kept(self) -> set[str]:
         """Say which streams the storage has, expired ones that nobody removed yet among them."""
-        return set(self.storage._streams)
+        return set(self.storage._catalogue.streams)
 
     def pass_time(self, seconds: float) -> None:
         """Let time go by in steps as small as a reactor's."""
@@ -475,7 +475,7 @@ class LongForkTests(SynchronousTestCase):
     def test_the_result_is_no_part_of_the_streams_configuration(self) -> None:
         forked = self.fork(20_000)
         self.pass_turns(forked)
-        fork = self.storage._streams["fork"].config.fork
+        fork = self.storage._catalogue.streams["fork"].config.fork
         self.assertEqual(Fork("source", START, 20_000), fork)
         self.assertEqual(("source", "offset", "sub_offset"), Fork.__struct_fields__)
 

@@ -8,6 +8,7 @@ from typing import cast
 
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from msgspec.structs import replace
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -22,6 +23,7 @@ from durable_streams.server.model import (
     Chunk,
     Created,
     ForkPoint,
+    Lifetime,
     Offset,
     StorageLimits,
     StreamConfig,
@@ -30,7 +32,9 @@ from durable_streams.server.model import (
     Writer,
     WriterState,
 )
-from durable_streams.server.storage.memory import MemoryStorage, _Stream
+from durable_streams.server.storage.catalogue import Catalogue
+from durable_streams.server.storage.memory import MemoryStorage, _append_at, _Stream
+from durable_streams.server.storage.metadata import writers_size
 from durable_streams.server.testing import DurableStorageContract, StorageContract, storage_machine
 from durable_streams.server.testing.values import WEEK
 from tests.support.late_storage import LateStorage
@@ -50,14 +54,26 @@ class LateTests(StorageContract, TestCase):
 
 
 class KeptStorage(MemoryStorage):
-    """As durable as a test needs it: what one leaves behind, the next one takes up."""
+    """As durable as a test needs it: the next one goes on with the catalogue of the one before."""
+
+    catalogue_type: type[Catalogue[_Stream]] = Catalogue
+    entry_type: type[_Stream] = _Stream
+
+    def __init__(self, limits: StorageLimits) -> None:
+        super().__init__(limits)
+        self._go_on_with(self.catalogue_type(limits, self.entry_type, _append_at, self._removed))
+
+    def _go_on_with(self, catalogue: Catalogue[_Stream]) -> None:
+        self._catalogue = catalogue
+        catalogue._removed = self._removed
+        self._find, self._write = catalogue.find, catalogue.append
 
     def reopened(self) -> KeptStorage:
-        other = type(self)(self._limits)
-        kept = {name: value for name, value in vars(self).items() if name != "_listener"}
-        vars(other).update(kept)
+        catalogue = self._catalogue
+        other = type(self)(catalogue._limits)
+        other._go_on_with(catalogue)
         # What there is was written by the one before.
-        other._unwritten = other._bytes
+        catalogue._unwritten = catalogue._bytes
         vars(self).clear()
         return other
 
@@ -79,15 +95,16 @@ class KeptTests(DurableStorageContract, TestCase):
 class ForgetsWriters(KeptStorage):
     """An append goes in, and its writer is not remembered."""
 
-    def _remember(self, stream: _Stream, writer: Writer, known: WriterState | None, now: float) -> WriterState:
-        return WriterState(writer.epoch, writer.seq, now)
+    class entry_type(_Stream):
+        def record_writer(self, writer_id: str, state: WriterState, forgotten: tuple[str, ...]) -> None:
+            pass
 
 
 class ForgetsWritersAfterAWeek(KeptStorage):
     """A writer's state is gone when nothing was heard of the writer for a week."""
 
     def append(self, name: str, append: Append, now: float) -> Appended:
-        stream = self._streams.get(name)
+        stream = self._catalogue.streams.get(name)
         for writer_id, state in list(((stream and stream.writers) or {}).items()):
             if stream is not None and stream.writers is not None and now - state.seen >= WEEK:
                 del stream.writers[writer_id]
@@ -97,8 +114,9 @@ class ForgetsWritersAfterAWeek(KeptStorage):
 class ForgetsTheNewestWriter(KeptStorage):
     """A new writer takes the place of the one that was seen last."""
 
-    def _writers_to_forget(self, writers: dict[str, WriterState]) -> tuple[str, ...]:
-        return tuple(list(writers)[-1:])
+    class catalogue_type(Catalogue[_Stream]):
+        def evicted_by(self, stream: _Stream, writer: Writer | None) -> tuple[str, ...]:
+            return tuple(list(stream.writers or ())[-1:]) if super().evicted_by(stream, writer) else ()
 
 
 class ForgetsWritersInVain(KeptStorage):
@@ -108,9 +126,9 @@ class ForgetsWritersInVain(KeptStorage):
         try:
             return super().append(name, append, now)
         except StorageFull:
-            stream = self._streams[name]
+            stream = self._catalogue.streams[name]
             if append.writer is not None and stream.writers is not None:
-                for writer_id in self._writers_to_forget(stream.writers):
+                for writer_id in self._catalogue.evicted_by(stream, append.writer):
                     del stream.writers[writer_id]
             raise
 
@@ -122,7 +140,7 @@ class ClosesInAStepOfItsOwn(KeptStorage):
         try:
             return super().append(name, append, now)
         except StreamsError:
-            stream = self._streams.get(name)
+            stream = self._catalogue.streams.get(name)
             if stream is not None and append.close:
                 stream.closed = True
             raise
@@ -131,41 +149,44 @@ class ClosesInAStepOfItsOwn(KeptStorage):
 class KeepsTheRoom(KeptStorage):
     """A deleted stream's bytes stay counted."""
 
-    def _remove(self, stream: _Stream) -> None:
-        before = self._bytes
-        super()._remove(stream)
-        self._bytes = before
+    class catalogue_type(Catalogue[_Stream]):
+        def remove(self, stream: _Stream) -> None:
+            before = self._bytes
+            super().remove(stream)
+            self._bytes = before
 
 
 class KeepsTheMetadata(KeptStorage):
     """The name and the writers of a deleted stream stay counted."""
 
-    def _remove(self, stream: _Stream) -> None:
-        before = self._metadata
-        super()._remove(stream)
-        self._metadata = before
+    class catalogue_type(Catalogue[_Stream]):
+        def remove(self, stream: _Stream) -> None:
+            before = self._metadata
+            super().remove(stream)
+            self._metadata = before
 
 
 class CountsRefusedWriters(KeptStorage):
     """A new writer is counted even though its append is refused."""
 
-    def _make_metadata_room(self, size: int) -> None:
-        try:
-            super()._make_metadata_room(size)
-        except StreamsError:
-            self._metadata += size
-            raise
+    class catalogue_type(Catalogue[_Stream]):
+        def _check_metadata_room(self, size: int) -> None:
+            try:
+                super()._check_metadata_room(size)
+            except StreamsError:
+                self._metadata += size
+                raise
 
 
 class CountsForgottenWriters(KeptStorage):
     """A writer that was forgotten stays counted."""
 
-    def _remember(self, stream: _Stream, writer: Writer, known: WriterState | None, now: float) -> WriterState:
-        before = len(stream.writers or ())
-        state = super()._remember(stream, writer, known, now)
-        if known is None:
-            self._metadata += 257 * (before + 1 - len(stream.writers or ()))
-        return state
+    class catalogue_type(Catalogue[_Stream]):
+        def _grow_metadata(
+            self, stream: _Stream, append: Append, known: WriterState | None, evicted: tuple[str, ...]
+        ) -> None:
+            super()._grow_metadata(stream, append, known, evicted)
+            self._metadata += writers_size(evicted)
 
 
 class CountsRefusedAppends(KeptStorage):
@@ -175,7 +196,7 @@ class CountsRefusedAppends(KeptStorage):
         try:
             return super().append(name, append, now)
         except StreamsError:
-            self._bytes += len(append.data)
+            self._catalogue._bytes += len(append.data)
             raise
 
 
@@ -188,8 +209,8 @@ class HoldsSourcesOfRefusedForks(KeptStorage):
         try:
             return super().create(name, config, body, now, point)
         except StreamsError:
-            source = self._streams.get(config.fork.source) if config.fork is not None else None
-            if source is not None and name not in self._streams:
+            source = self._catalogue.streams.get(config.fork.source) if config.fork is not None else None
+            if source is not None and name not in self._catalogue.streams:
                 source.forks += 1
             raise
 
@@ -200,8 +221,8 @@ class FreesDeletedSources(KeptStorage):
     def delete(self, name: str, now: float) -> None:
         stream = self._find(name, now)
         super().delete(name, now)
-        self._streams.pop(name, None)
-        self._bytes -= len(stream.data) if stream.forks else 0
+        self._catalogue.streams.pop(name, None)
+        self._catalogue._bytes -= len(stream.data) if stream.forks else 0
 
 
 class LetsWritersIntoForks(KeptStorage):
@@ -211,7 +232,7 @@ class LetsWritersIntoForks(KeptStorage):
         self, name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None = None
     ) -> Created:
         created = super().create(name, config, body, now, point)
-        stream = self._streams[name]
+        stream = self._catalogue.streams[name]
         if created.new and stream.source is not None:
             stream.writers = dict(stream.source.writers or {})
             stream.sequence = stream.source.sequence
@@ -239,8 +260,9 @@ class RenewsByLooking(KeptStorage):
 class KeepsExpiredStreams(KeptStorage):
     """What has expired is there until it is swept."""
 
-    def _find(self, name: str, now: float) -> _Stream:
-        return super()._find(name, min(now, self._streams[name].deadline - 1) if name in self._streams else now)
+    class catalogue_type(Catalogue[_Stream]):
+        def find(self, name: str, now: float) -> _Stream:
+            return super().find(name, min(now, self.streams[name].deadline - 1) if name in self.streams else now)
 
 
 @implementer(ICommitListener)
@@ -271,15 +293,16 @@ class SaysNothing(KeptStorage):
 class ReusesIncarnations(KeptStorage):
     """A stream that is made again has the offsets of the one before it."""
 
-    def _facts(self, name: str, incarnation: int, content_type: str) -> StreamFacts:
-        return super()._facts(name, 1, content_type)
+    class entry_type(_Stream):
+        def __init__(self, facts: StreamFacts, config: StreamConfig, lifetime: Lifetime, base: int, now: float) -> None:
+            super().__init__(replace(facts, incarnation=1), config, lifetime, base, now)
 
 
 class ReadsOnAfterADeletion(KeptStorage):
     """A range is read from whatever has the name now."""
 
     def read_range(self, facts: StreamFacts, start: int, end: int) -> bytes:
-        stream = self._streams.get(facts.name)
+        stream = self._catalogue.streams.get(facts.name)
         return super().read_range(facts if stream is None else stream.facts, start, end)
 
 
@@ -304,7 +327,7 @@ class ForgetsWritersWhenClosed(KeptStorage):
     """Data is durable, and writers are not."""
 
     def reopened(self) -> KeptStorage:
-        for stream in self._streams.values():
+        for stream in self._catalogue.streams.values():
             stream.writers = None
         return super().reopened()
 
@@ -314,7 +337,7 @@ class CountsAnewWhenOpened(KeptStorage):
 
     def reopened(self) -> KeptStorage:
         other = super().reopened()
-        other._last_id = 0
+        other._catalogue.last_id = 0
         return other
 
 

@@ -103,13 +103,13 @@ class ForkChainTests(SynchronousTestCase):
         storage = self.chain(self.depth)
         for number in range(self.depth):
             storage.delete(str(number), NOW)
-        self.assertEqual((storage.statuses(NOW), storage._streams, storage._bytes), ([], {}, 0))
+        self.assertEqual((storage.statuses(NOW), storage._catalogue.streams, storage._catalogue._bytes), ([], {}, 0))
 
     def test_it_is_let_go_of_all_at_once(self) -> None:
         storage = self.chain(self.depth)
         storage.delete("0", NOW)
-        storage._streams.clear()
-        self.assertEqual(storage._streams, {})
+        storage._catalogue.streams.clear()
+        self.assertEqual(storage._catalogue.streams, {})
 
 
 class BytesTests(SynchronousTestCase):
@@ -130,7 +130,7 @@ class BytesTests(SynchronousTestCase):
         storage.append("a", Append("text/plain", b"x", writer=Writer("w", 0, 0)), NOW)
         self.assertGreater(self.held() - before, 8 * MIB)
         storage.delete("a", NOW)
-        self.assertEqual(len(storage._deadlines), 1)
+        self.assertEqual(len(storage._catalogue._deadlines), 1)
         self.assertLess(self.held() - before, MIB // 10)
 
     def test_a_purged_streams_writers_are_released_before_its_deadline(self) -> None:
@@ -176,7 +176,7 @@ class BytesTests(SynchronousTestCase):
             config = StreamConfig("text/plain; charset=" + "utf-8", Lifetime(ttl=3600 + number))
             storage.create(f"tenant-{number % 100}/documents/{number:036d}", config, b"", NOW)
         cost = (self.held() - before) / count
-        self.assertEqual(len(storage._streams), count)
+        self.assertEqual(len(storage._catalogue.streams), count)
         self.assertLessEqual(cost, 2048)
 
     def test_a_byte_appended_alone_costs_at_most_16(self) -> None:
@@ -228,7 +228,7 @@ class DeadlineTests(SynchronousTestCase):
         for number in range(20_000):
             storage.create(f"stream-{number}", text(Lifetime(ttl=10**9)), b"", NOW)
             storage.delete(f"stream-{number}", NOW)
-            most = max(most, len(storage._deadlines))
+            most = max(most, len(storage._catalogue._deadlines))
         self.assertLessEqual(most, 1100)
 
     def test_creating_and_deleting_one_name_does_not_pile_them_up(self) -> None:
@@ -236,7 +236,7 @@ class DeadlineTests(SynchronousTestCase):
         for _ in range(20_000):
             storage.create("a", text(Lifetime(ttl=10**9)), b"", NOW)
             storage.delete("a", NOW)
-        self.assertLessEqual(len(storage._deadlines), 1100)
+        self.assertLessEqual(len(storage._catalogue._deadlines), 1100)
 
     def test_deleting_most_streams_lets_go_of_most_deadlines(self) -> None:
         storage = MemoryStorage(ROOMY)
@@ -244,7 +244,7 @@ class DeadlineTests(SynchronousTestCase):
             storage.create(f"stream-{number}", text(Lifetime(ttl=1000 + number)), b"", NOW)
         for number in range(9_990):
             storage.delete(f"stream-{number}", NOW)
-        self.assertLessEqual(len(storage._deadlines), 1100)
+        self.assertLessEqual(len(storage._catalogue._deadlines), 1100)
 
     def test_those_that_stay_still_count_after_the_rest_was_let_go(self) -> None:
         storage = MemoryStorage(ROOMY)
@@ -262,10 +262,10 @@ class DeadlineTests(SynchronousTestCase):
         for second in range(10_000):
             storage.renew("a", NOW + second)
             storage.sweep(NOW + second, 1000)
-        self.assertEqual(len(storage._deadlines), 1)
+        self.assertEqual(len(storage._catalogue._deadlines), 1)
 
     def test_streams_without_a_lifetime_have_none(self) -> None:
         storage = MemoryStorage(ROOMY)
         for number in range(100):
             storage.create(f"stream-{number}", text(), b"", NOW)
-        self.assertEqual(storage._deadlines, [])
+        self.assertEqual(storage._catalogue._deadlines, [])

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from ..model import Lifetime, StreamConfig, StreamFacts
-from .catalogue import facts_of
+from .entry import facts_of
 
 
 class StreamCreated(Struct, tag=1, array_like=True, frozen=True, gc=False):

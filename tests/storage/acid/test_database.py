@@ -352,7 +352,7 @@ class KillTests(DatabaseTestCase):
         after = Path(self.mktemp())
         shutil.copytree(self.directory, after)
         storage = self.opened(after)
-        self.assertEqual(list(storage._streams), ["c"])
+        self.assertEqual(list(storage._catalogue.streams), ["c"])
 
 
 class FirstStartTests(DatabaseTestCase):
@@ -483,12 +483,12 @@ class WriterTests(DatabaseTestCase):
         self.close(self.storage)
         self.turns.clock.advance(10 * 365 * 24 * 3600)
         self.storage = self.opened(self.directory)
-        self.assertEqual(len(self.storage._streams["a"].writers or ()), 600)
+        self.assertEqual(len(self.storage._catalogue.streams["a"].writers or ()), 600)
         self.turns.run()
         self.assertEqual(self.rows("SELECT count(*) FROM writers"), [(600,)])
 
     def test_a_writer_that_is_forgotten_and_comes_back_in_one_batch_is_there(self) -> None:
-        self.storage._limits = replace(ROOMY, writers=1)
+        self.storage._catalogue._limits = replace(ROOMY, writers=1)
         self.create("a")
         for epoch, writer in enumerate("uvuvu"):
             self.storage.append("a", Append("text/plain", b"x", writer=Writer(writer, epoch, 0)), NOW)
@@ -501,7 +501,7 @@ class WriterTests(DatabaseTestCase):
             self.now(
                 self.storage.append("a", Append("text/plain", b"x", writer=Writer(f"{number}", 0, 0)), NOW + number)
             )
-        self.storage._limits = replace(ROOMY, writers=2)
+        self.storage._catalogue._limits = replace(ROOMY, writers=2)
         for number, left in ((5, ["2", "3", "4", "5"]), (6, ["4", "5", "6"]), (7, ["6", "7"]), (8, ["7", "8"])):
             self.append("a", b"x", writer=Writer(f"{number}", 0, 0))
             self.assertEqual(self.rows("SELECT id FROM writers ORDER BY id"), [(one,) for one in left])

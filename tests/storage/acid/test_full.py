@@ -106,6 +106,20 @@ class FullTests(DatabaseTestCase):
         self.assertEqual(self.check(self.directory)[1], [])
         self.assertEqual(self.content(self.opened(self.directory), "c"), b"onetwothree!")
 
+    def test_a_rollback_lists_each_stream_once_and_counts_written_bytes_once(self) -> None:
+        self.create("a", body=b"one")
+        self.create("b", body=b"b")
+        before = self.storage.figures()
+        self.limit()
+        failed = maybeDeferred(self.storage.append, "a", Append("text/plain", b"x" * 100_000), NOW)
+        self.turns.run()
+        self.failureResultOf(failed, InsufficientStorage)
+        listed = self.now(self.storage.statuses(NOW))
+        self.assertEqual(["a", "b"], [status.facts.name for status in listed])
+        after = self.storage.figures()
+        self.assertEqual((before.bytes, before.streams), (after.bytes, after.streams))
+        self.assertGreaterEqual(after.written_bytes, before.written_bytes)
+
     def test_a_long_search_is_not_made_in_an_append_that_may_be_undone(self) -> None:
         self.create("j", StreamConfig("application/json"), b"0")
         made = self.now(self.storage.create("j", StreamConfig("application/json"), b"", NOW))
@@ -167,7 +181,7 @@ class FullTests(DatabaseTestCase):
         failed = self.begin(self.storage.create("b", TEXT, b"x" * 100_000, NOW + 60))
         self.turns.run()
         self.failureResultOf(failed, InsufficientStorage)
-        self.assertEqual(self.storage._streams["a"].deadline, NOW + 100)
+        self.assertEqual(self.storage._catalogue.streams["a"].deadline, NOW + 100)
         self.unlimit()
         late = self.begin(self.storage.append("a", Append("text/plain", b"two"), NOW + 100))
         self.turns.run()

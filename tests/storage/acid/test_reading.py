@@ -65,10 +65,14 @@ class RecentTests(DatabaseTestCase):
             self.create(f"{number}")
             for piece in range(20):
                 self.append(f"{number}", bytes([piece]) * 10_000)
-        held = sum(len(stream.recent.data) for stream in self.storage._streams.values() if stream.recent is not None)
+        held = sum(
+            len(stream.recent.data) for stream in self.storage._catalogue.streams.values() if stream.recent is not None
+        )
         self.assertEqual(held, self.storage._stored._recent_bytes)
         self.assertLessEqual(held, 300_000)
-        largest = max(len(stream.recent.data) for stream in self.storage._streams.values() if stream.recent is not None)
+        largest = max(
+            len(stream.recent.data) for stream in self.storage._catalogue.streams.values() if stream.recent is not None
+        )
         self.assertLessEqual(largest, 65_536)
         whole = b"".join(bytes([piece]) * 10_000 for piece in range(20))
         for number in range(20):

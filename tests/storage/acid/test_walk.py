@@ -56,14 +56,16 @@ class RandomWalkTests(SynchronousTestCase):
 
         def reopen(storage: IStorage) -> AcidStorage:
             assert isinstance(storage, AcidStorage)
-            deadlines = {name: stream.deadline for name, stream in storage._streams.items()}
+            deadlines = {name: stream.deadline for name, stream in storage._catalogue.streams.items()}
             self.run_now(storage.close())
             again = self.made(directory, self.limits)
             # What reads have renewed is not kept, and the model does not know that.
             for name, deadline in deadlines.items():
-                again._streams[name].deadline = deadline
-            again._deadlines = [(stream.deadline, stream.facts.id, stream) for stream in again._streams.values()]
-            heapify(again._deadlines)
+                again._catalogue.streams[name].deadline = deadline
+            again._catalogue._deadlines = [
+                (stream.deadline, stream.facts.id, stream) for stream in again._catalogue.streams.values()
+            ]
+            heapify(again._catalogue._deadlines)
             return again
 
         steps = settings(

@@ -132,8 +132,8 @@ class Observed(FileStorage):
             return self.walk.saw(request, lambda: self._delete(name, request.now))
         return self.walk.saw(request, lambda: self._sweep_committed("", request.now, 1000))
 
-    def _remove(self, stream: FileStream) -> None:
-        super()._remove(stream)
+    def _removed(self, stream: FileStream, gone: list[FileStream]) -> None:
+        super()._removed(stream, gone)
         self.walk.saw_removal(stream)
 
     @property
@@ -142,11 +142,11 @@ class Observed(FileStorage):
 
     @property
     def streams(self) -> dict[str, FileStream]:
-        return self._streams
+        return self._catalogue.streams
 
     @property
     def size(self) -> int:
-        return self._bytes
+        return self._catalogue._bytes
 
 
 def finish_search(config: StreamConfig, search: LongSearch) -> ForkPoint:

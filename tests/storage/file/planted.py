@@ -197,13 +197,14 @@ def _shows_first(log_change: Any) -> Any:
     return log
 
 
-def _unlinks_first(_: Any) -> Any:
-    def purged(self: Any, stream: Any) -> None:
-        self._purging.append(stream)
-        if stream.filed:
-            self._stored.remove_files([stream])
+def _unlinks_first(remove: Any) -> Any:
+    def removed(self: Any, stream: Any, gone: Any) -> None:
+        remove(self, stream, gone)
+        filed = [each for each in gone if each.filed]
+        if filed:
+            self._stored.remove_files(filed)
 
-    return purged
+    return removed
 
 
 def _twice(write: Any) -> Any:
@@ -271,7 +272,7 @@ BUGS: dict[str, Bug] = {
     "a failed sync is tried again, and believed": Bug(_nothing, 400, _FailsAndTriesAgain, often="errors"),
     "checksums are not looked at": Bug(_patched(recovery, "is_whole", lambda _: lambda *_: True), 200),
     "files are removed before the removal is on the disk": Bug(
-        _patched(storage.FileStorage, "_purged", _unlinks_first), 400
+        _patched(storage.FileStorage, "_removed", _unlinks_first), 400
     ),
     "a checkpoint is renamed before it is on the disk": Bug(
         _nothing, 60, _not_synced(lambda path: path.startswith("checkpoint"))

@@ -86,8 +86,8 @@ class SliceTests(TestCase):
         self.assertEqual([magic for magic, _ in frames].count(WRITERS), 10)
         await storage.close()
         again = self.opened()
-        self.assertEqual(list(again._streams["a"].writers or ()), ids)
-        self.assertIsNone(again._streams["b"].writers)
+        self.assertEqual(list(again._catalogue.streams["a"].writers or ()), ids)
+        self.assertIsNone(again._catalogue.streams["b"].writers)
         self.assertTrue((await settled(append_to(again, "a", Writer(ids[999], 3, 0)))).duplicate)
 
     async def test_the_entries_of_streams_with_long_names_are_written_in_frames_of_a_slice(self) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from math import inf
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from ...model import Lifetime, StreamConfig, WriterState
-from ...protocol.lifetimes import deadline
-from ..catalogue import facts_of
+from ..entry import facts_of
 from ..ownership import StorageDamaged
 from .schema import committed_lsn
 from .stream import AcidStream
@@ -61,8 +59,7 @@ def load(connection: sqlite3.Connection, loaded_at: float, wall_offset: float = 
         source = streams.get(source_id)
         if source is None:
             raise StorageDamaged(f"the stream {streams[stream_id].facts.name} has lost its source.")
-        streams[stream_id].source = source
-        source.forks += 1
+        streams[stream_id].fork_from(source)
     _load_writers(connection, streams)
     last_id = connection.execute("SELECT max(value) FROM numbers WHERE name = 'last_id'").fetchone()[0]
     if last_id is None:
@@ -75,16 +72,13 @@ def _stream(row: tuple[Any, ...], loaded_at: float, wall_offset: float) -> AcidS
     base, tail, closed, deleted, sequence, created_at, updated_at = row[7:]
     facts = facts_of(name, stream_id, incarnation, content_type)
     try:
-        stream = AcidStream(facts, _config(config), _lifetime(lifetime), None, base, created_at)
+        stream = AcidStream(facts, _config(config), _lifetime(lifetime), base, created_at)
     except msgspec.DecodeError as error:
         raise StorageDamaged(f"what the stream {name} was made with can't be understood: {error}.") from None
-    stream.tail = stream.stored = tail
-    stream.closed = bool(closed)
-    stream.deleted = bool(deleted)
-    stream.sequence = sequence
-    stream.updated_at = updated_at
     # A renewal by a read is not stored, so loading counts as use.
-    stream.deadline = inf if deleted else deadline(stream.lifetime, max(updated_at - wall_offset, loaded_at))
+    used_at = max(updated_at - wall_offset, loaded_at)
+    stream.restore(tail, bool(closed), bool(deleted), sequence, updated_at, used_at)
+    stream.stored = tail
     stream.show()
     return stream
 

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...errors import InsufficientStorage, StreamsError
+from ..catalogue import Catalogue
 from ..changes import Change
 from ..disk import RealDisk
 from ..frontier import Frontier
@@ -21,6 +22,7 @@ from ..workers import Worker
 from .content import AcidContent
 from .loading import Loaded
 from .rollback import FULL, Rollback, attempt, pauses, reason_of
+from .stream import AcidStream
 from .transactions import collect_leftovers, free_bytes, log_bytes
 
 #: How many bytes of the disk appends leave free, and how many any change leaves free.
@@ -48,12 +50,12 @@ class AcidLog:
     A :class:`.Log` that is a database.
 
     :param connection: returns the connection of the calling reader thread.
-    :param restore: replaces the catalogue by the state of the database after a rollback.
-    :param wall_offset: returns how many seconds the wall clock is ahead of the clock that TTLs go by.
     :ivar queue: the queue whose changes it writes; set before it is opened.
+    :ivar catalogue: the streams, which get the state of the database after a rollback; set before it is opened.
     """
 
     queue: CommitQueue[Any]
+    catalogue: Catalogue[AcidStream]
     _database: sqlite3.Connection
 
     def __init__(
@@ -63,16 +65,12 @@ class AcidLog:
         readers: Worker,
         stored: AcidContent,
         connection: Callable[[], sqlite3.Connection],
-        restore: Callable[[Loaded], None],
-        wall_offset: Callable[[], float],
     ) -> None:
         self._clock = clock
         self._writer = writer
         self._readers = readers
         self._stored = stored
         self._connection = connection
-        self._restore = restore
-        self._wall_offset = wall_offset
         self._disk: RealDisk | None = None
         self._frontier: Frontier | None = None
         # The approximate size of the write-ahead log, and how much of it is being copied into the tables.
@@ -169,7 +167,9 @@ class AcidLog:
     def commit(self, changes: Sequence[Change], lsn: int, max_bytes: int) -> Deferred[None]:
         """See :class:`.Log`."""
         self._grow(log_bytes(changes, max_bytes))
-        done = self._writer.do(partial(self._attempt_batch, changes, lsn, self._clock.seconds(), self._wall_offset()))
+        done = self._writer.do(
+            partial(self._attempt_batch, changes, lsn, self._clock.seconds(), self.catalogue.wall_offset)
+        )
         return done.addCallbacks(self._written, self._rolled_back, (changes,))
 
     def _attempt_batch(self, changes: Sequence[Change], lsn: int, now: float, wall_offset: float) -> int:
@@ -199,6 +199,15 @@ class AcidLog:
             self._copy_log()
         self._restore(rollback.loaded)
         return Failure(BatchRefused(rollback.reason))
+
+    def _restore(self, loaded: Loaded) -> None:
+        """Replace the catalogue by the state of the database."""
+        # Renewals by reads stay; renewals by writes that were rolled back do not.
+        deadlines = {stream.facts.id: stream.deadline for stream in self.catalogue.streams.values()}
+        for stream in loaded.streams:
+            stream.deadline = min(stream.deadline, deadlines.get(stream.facts.id, inf))
+        self._stored.forget_all()
+        self.catalogue.load(loaded.streams, loaded.last_id)
 
     def _grow(self, size: int) -> None:
         """Count the growth of the write-ahead log."""

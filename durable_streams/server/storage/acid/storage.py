@@ -6,7 +6,6 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar
@@ -27,7 +26,7 @@ from ..logged.storage import LoggedStorage
 from ..ownership import StorageDamaged, StorageError, complete, is_complete, take
 from ..workers import ThreadWorker, Worker
 from .content import AcidContent
-from .loading import Loaded, load
+from .loading import load
 from .log import AcidLog
 from .rollback import reason_of
 from .schema import DATABASE, KIND, PARTS, VERSION, check_frontier, connect, prepare, sync_log
@@ -43,12 +42,13 @@ class AcidStorage(LoggedStorage[AcidStream]):
 
     :param directory: the data directory; None for a database in memory, which ends with the process.
     :param reactor: the clock, and where results of threads are delivered.
+    :param limits: writes that exceed them are refused.
     :param queued_bytes: how many bytes of changes may be queued; more are refused.
     :param workers: makes a worker from a name and a number of threads; None for real threads.
     :param verify_reads: whether bytes are compared with their checksums before they are served.
     """
 
-    kind: ClassVar[str] = KIND
+    _kind: ClassVar[str] = KIND
 
     def __init__(
         self,
@@ -72,11 +72,9 @@ class AcidStorage(LoggedStorage[AcidStream]):
             readers,
             self._stored,
             self._connection,
-            self._restore,
-            lambda: self.wall_offset,
         )
         super().__init__(limits, reactor, AcidStream, self._log, reads, self._stored, queued_bytes)
-        self._log.queue = self._queue
+        self._log.queue, self._log.catalogue = self._queue, self._catalogue
         self._directory = None if directory is None else Path(directory)
         self._disk: RealDisk | None = None
         self._watch: DirectoryWatch | None = None
@@ -127,8 +125,8 @@ class AcidStorage(LoggedStorage[AcidStream]):
             self._database = connect(path)
             try:
                 prepare(self._database, new)
-                loaded = load(self._database, self._clock.seconds(), self.wall_offset)
-                self._restore(loaded)
+                loaded = load(self._database, self._clock.seconds(), self._catalogue.wall_offset)
+                self._catalogue.load(loaded.streams, loaded.last_id)
                 self._queue.restart(loaded.lsn)
                 frontier = Frontier(disk)
                 frontier.open()
@@ -149,7 +147,7 @@ class AcidStorage(LoggedStorage[AcidStream]):
             raise StorageError(f"The database {path} can't be opened. {error}") from None
         _log.info(
             "Loaded {streams} streams from {where} in {seconds:.1f} s.",
-            streams=len(self._streams),
+            streams=len(self._catalogue.streams),
             where=str(path),
             seconds=monotonic() - began_at,
         )
@@ -158,22 +156,6 @@ class AcidStorage(LoggedStorage[AcidStream]):
         if self._watch is not None:
             self._watch.start()
         self._log.collect()
-
-    def _restore(self, loaded: Loaded) -> None:
-        """Replace the catalogue by the state of the database."""
-        # Renewals by reads stay; renewals by writes that were rolled back do not.
-        deadlines = {stream.facts.id: stream.deadline for stream in self._streams.values()}
-        self._streams.clear()
-        self._deadlines.clear()
-        self._wall_deadlines.clear()
-        self._bytes = self._metadata = 0
-        self._purging.clear()
-        self._stored.forget_all()
-        for stream in loaded.streams:
-            stream.deadline = min(stream.deadline, deadlines.get(stream.facts.id, inf))
-            self._enter(stream)
-        # Ids are never reused, not even those of creations that were rolled back.
-        self._last_id = max(self._last_id, loaded.last_id)
 
     def _close(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._let_go())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ...model import Lifetime, StreamConfig, StreamFacts
 from ..logged.stream import LoggedStream
 
@@ -18,9 +16,7 @@ class AcidStream(LoggedStream):
 
     __slots__ = ("counted", "stored")
 
-    def __init__(
-        self, facts: StreamFacts, config: StreamConfig, lifetime: Lifetime, source: Any, base: int, now: float
-    ) -> None:
-        super().__init__(facts, config, lifetime, source, base, now)
+    def __init__(self, facts: StreamFacts, config: StreamConfig, lifetime: Lifetime, base: int, now: float) -> None:
+        super().__init__(facts, config, lifetime, base, now)
         self.stored = base
         self.counted = 0

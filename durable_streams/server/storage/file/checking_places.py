@@ -8,8 +8,8 @@ from zlib import crc32
 
 from ...model import FOREVER, StreamConfig
 from ...protocol.content import DEFAULT_TYPE
-from ..catalogue import facts_of
 from ..disk import Disk, File
+from ..entry import facts_of
 from .frames import HEADER_SIZE, PIECE, read_header
 from .names import numbers_of
 from .places import (
@@ -238,7 +238,7 @@ def check_unknown(report: Report, streams: Sequence[FileStream]) -> None:
 
 def _stand_in(stream_id: int, start: int) -> FileStream:
     facts = facts_of(f"of the id {stream_id}", stream_id, stream_id, DEFAULT_TYPE)
-    return FileStream(facts, StreamConfig(), FOREVER, None, start, 0.0)
+    return FileStream(facts, StreamConfig(), FOREVER, start, 0.0)
 
 
 def _check_unknown_pieces(report: Report, number: int, claimed: set[int]) -> None:

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...errors import InsufficientStorage, Unavailable
+from ..catalogue import Catalogue
 from ..disk import Disk, File, is_full
 from ..shortages import is_shortage
 from ..workers import Worker
@@ -138,19 +139,15 @@ class Subject(NamedTuple):
     """
     What a checkpoint is made of.
 
+    :ivar catalogue: all streams, hidden ones too.
     :ivar content: the bytes of the streams.
-    :ivar streams: returns all streams, hidden ones too.
-    :ivar last_id: returns the greatest id that a stream has had.
-    :ivar wall_offset: returns how many seconds the wall clock is ahead of the clock that TTLs go by.
     :ivar sync: waits until all changes accepted so far are committed and synced.
     :ivar discard: removes the files of streams whose removal is on the disk.
     :ivar stop: stops all writing after a failure.
     """
 
+    catalogue: Catalogue[FileStream]
     content: FileContent
-    streams: Callable[[], list[FileStream]]
-    last_id: Callable[[], int]
-    wall_offset: Callable[[], float]
     sync: Callable[[], Awaitable[None]]
     discard: Callable[[], None]
     stop: Callable[[Failure], None]
@@ -319,7 +316,7 @@ class Mover:
         file = await self._worker.do(lambda: CheckpointFile(self._disk, self._number + 1))
         try:
             packs = await self._write_down(file)
-            last_id = self._subject.last_id()
+            last_id = self._subject.catalogue.last_id
             await self._subject.sync()
             await self._worker.do(lambda: file.complete(segment, lsn, last_id, packs))
         except BaseException:
@@ -356,7 +353,7 @@ class Mover:
         }
         chosen = self._stored.dirty
         if sparse:
-            for slice_ in _slices(self._subject.streams(), 4 * self.settings.slice_streams):
+            for slice_ in _slices(list(self._subject.catalogue.streams.values()), 4 * self.settings.slice_streams):
                 for stream in slice_:
                     if any(piece.pack in sparse for piece in stream.pieces):
                         chosen[stream.facts.id] = stream
@@ -549,7 +546,10 @@ class Mover:
         named: set[int] = set()
         settings = self.settings
         for slice_ in entry_slices(
-            self._subject.streams(), settings.slice_streams, settings.slice_bytes, self._subject.wall_offset()
+            list(self._subject.catalogue.streams.values()),
+            settings.slice_streams,
+            settings.slice_bytes,
+            self._subject.catalogue.wall_offset,
         ):
             if isinstance(slice_, MoreWriters):
                 await self._worker.do(partial(file.add_writers, slice_))

@@ -15,10 +15,9 @@ from msgspec import Struct
 from twisted.logger import Logger
 
 from ...model import WriterState
-from ...protocol.lifetimes import deadline
-from ..catalogue import facts_of
 from ..changes import Change, DataAppended, StreamCreated, StreamRemoved
 from ..disk import Disk
+from ..entry import facts_of
 from ..frontier import ADVICE, FRONTIER_FILE, read_frontier
 from ..logged.stream import Recent
 from ..ownership import FORMAT_FILE, LOCK_FILE, NEW_FORMAT_FILE, StorageDamaged, is_complete
@@ -97,19 +96,15 @@ class Rebuilding:
     def hold(self, held: CheckpointEntry) -> None:
         """Take up a stream as a checkpoint has it."""
         facts = facts_of(held.name, held.id, held.incarnation, held.content_type)
-        stream = FileStream(facts, held.config, held.lifetime, None, held.base, held.created_at)
-        stream.tail = held.tail
-        stream.closed = held.closed
-        stream.deleted = held.deleted
-        stream.sequence = held.sequence
+        stream = FileStream(facts, held.config, held.lifetime, held.base, held.created_at)
+        used_at = self._used_at(held.used_at)
+        stream.restore(held.tail, held.closed, held.deleted, held.sequence, held.updated_at, used_at)
         stream.writers = held.writers
-        stream.updated_at = held.updated_at
         stream.lsn = held.lsn
         self.known = max(self.known, held.lsn)
         stream.filed = held.filed
         stream.filed_appends = held.filed_appends
         stream.pieces = held.pieces
-        self._use(stream, held.used_at)
         self._add(stream, held.source)
 
     def hold_writers(self, more: MoreWriters) -> None:
@@ -123,9 +118,9 @@ class Rebuilding:
             raise StorageDamaged(f"The checkpoint has producers of a stream, {more.stream}, that it does not have.")
         stream.writers.update(more.writers)
 
-    def _use(self, stream: FileStream, at: float) -> None:
+    def _used_at(self, at: float) -> float:
         # A renewal by a read is not stored, so opening counts as use.
-        stream.deadline = deadline(stream.lifetime, max(at - self._wall_offset, self._opened_at))
+        return max(at - self._wall_offset, self._opened_at)
 
     def _add(self, stream: FileStream, source: int | None) -> None:
         self._streams[stream.facts.id] = stream
@@ -152,15 +147,15 @@ class Rebuilding:
         elif isinstance(change, DataAppended):
             self._write(stream, change, lsn)
         elif isinstance(change, StreamRemoved):
-            stream.deleted = True
+            stream.hide()
             stream.lsn = max(stream.lsn, lsn)
 
     def _make(self, stream: FileStream | None, made: StreamCreated, lsn: int) -> None:
         if stream is None:
-            stream = FileStream(made.facts, made.config, made.lifetime, None, made.base, made.at)
+            stream = FileStream(made.facts, made.config, made.lifetime, made.base, made.at)
             stream.tail += len(made.data)
             stream.lsn = lsn
-            self._use(stream, made.at)
+            stream.use(self._used_at(made.at))
             self._add(stream, made.source)
         if made.data:
             self._put(stream, made.base, made.data, made.checksum, lsn)
@@ -170,19 +165,11 @@ class Rebuilding:
             if wrote.start != stream.tail:
                 raise _gap(stream, lsn, wrote.start)
             stream.lsn = lsn
-            stream.tail += len(wrote.data)
-            if wrote.sequence is not None:
-                stream.sequence = wrote.sequence
-            if wrote.close:
-                stream.closed = True
             if wrote.writer is not None:
-                if stream.writers is None:
-                    stream.writers = {}
-                for writer_id in (*wrote.forgotten, wrote.writer):
-                    stream.writers.pop(writer_id, None)
-                stream.writers[wrote.writer] = WriterState(wrote.epoch, wrote.seq, wrote.at)
-            stream.updated_at = wrote.at
-            self._use(stream, wrote.at)
+                state = WriterState(wrote.epoch, wrote.seq, wrote.at)
+                stream.record_writer(wrote.writer, state, wrote.forgotten)
+            stream.extend(len(wrote.data), wrote.close, wrote.sequence, wrote.at)
+            stream.use(self._used_at(wrote.at))
         if wrote.data:
             self._put(stream, wrote.start, wrote.data, wrote.checksum, lsn)
 
@@ -207,26 +194,18 @@ class Rebuilding:
                 f"The journal has changes of a stream, {min(self._unknown)}, that neither it nor the checkpoint knows."
             )
         for stream_id, source_id in self._sources.items():
-            stream = self._streams[stream_id]
-            source = stream.source = self._streams.get(source_id)
+            source = self._streams.get(source_id)
             if source is not None:
-                source.forks += 1
+                self._streams[stream_id].fork_from(source)
         for stream in list(self._streams.values()):
-            gone: FileStream | None = stream
-            while gone is not None and gone.deleted and not gone.forks and gone.facts.id in self._streams:
-                del self._streams[gone.facts.id]
-                self.purged.add(gone.facts.id)
-                source = gone.source
-                gone.forget()
-                if source is not None:
-                    source.forks -= 1
-                gone = source
+            if stream.facts.id in self._streams:
+                for gone in stream.purge():
+                    del self._streams[gone.facts.id]
+                    self.purged.add(gone.facts.id)
         streams = list(self._streams.values())
         self._check(streams)
         for stream in streams:
             stream.order_writers()
-            if stream.deleted:
-                stream.deadline = float("inf")
         return streams
 
     def _check(self, streams: list[FileStream]) -> None:

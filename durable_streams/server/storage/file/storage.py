@@ -38,11 +38,13 @@ class FileStorage(LoggedStorage[FileStream]):
 
     :param directory: the data directory; created if it does not exist.
     :param reactor: the clock, and where results of threads are delivered.
+    :param limits: writes that exceed them are refused.
+    :param settings: tuning.
     :param disk: the file system; None for the operating system's.
     :param workers: makes a worker from a name and a number of threads; None for real threads.
     """
 
-    kind: ClassVar[str] = KIND
+    _kind: ClassVar[str] = KIND
 
     def __init__(
         self,
@@ -82,7 +84,7 @@ class FileStorage(LoggedStorage[FileStream]):
             return
         take(self._disk, KIND, VERSION, self._where, PARTS)
         try:
-            self._load(open_directory(self._disk, self._where, self._clock.seconds(), self.wall_offset))
+            self._load(open_directory(self._disk, self._where, self._clock.seconds(), self._catalogue.wall_offset))
             complete(self._disk)
         except BaseException:
             self._disk.unlock()
@@ -92,18 +94,15 @@ class FileStorage(LoggedStorage[FileStream]):
     def _load(self, opened: Opened) -> None:
         for stream in opened.streams:
             stream.show()
-            self._enter(stream)
             if stream.recent is not None:
                 self._stored.track(stream)
-        self._last_id = opened.last_id
+        self._catalogue.load(opened.streams, opened.last_id)
         self._queue.restart(opened.lsn)
         self._log.open(opened)
         self._mover = Mover(
             Subject(
+                self._catalogue,
                 self._stored,
-                lambda: list(self._streams.values()),
-                lambda: self._last_id,
-                lambda: self.wall_offset,
                 self._log.sync_accepted,
                 self._log.discard_durable,
                 self._queue.stop,

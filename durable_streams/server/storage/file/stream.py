@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ...model import Lifetime, StreamConfig, StreamFacts
 from ..logged.stream import LoggedStream
 from .places import Piece
@@ -21,10 +19,8 @@ class FileStream(LoggedStream):
 
     __slots__ = ("begun", "filed", "filed_appends", "gone", "pieces")
 
-    def __init__(
-        self, facts: StreamFacts, config: StreamConfig, lifetime: Lifetime, source: Any, base: int, now: float
-    ) -> None:
-        super().__init__(facts, config, lifetime, source, base, now)
+    def __init__(self, facts: StreamFacts, config: StreamConfig, lifetime: Lifetime, base: int, now: float) -> None:
+        super().__init__(facts, config, lifetime, base, now)
         self.filed = self.filed_appends = 0
         self.pieces: tuple[Piece, ...] = ()
         self.begun = False

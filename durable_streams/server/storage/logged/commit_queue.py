@@ -15,8 +15,8 @@ from ...clocks import clock_of
 from ...errors import StreamsError, Unavailable
 from ...interfaces import ICommitListener
 from ...model import StorageFigures
-from ..catalogue import Silence
 from ..changes import OVERHEAD, Change, DataAppended, StreamCreated, StreamRemoved
+from ..listeners import NullListener
 from ..measuring import Measure
 from .stream import LoggedStream
 
@@ -140,7 +140,7 @@ class CommitQueue(Generic[K]):
         self._max_bytes = max_bytes
         self._check_room = log.check_room
         self._commit = log.commit
-        self.listener: ICommitListener = Silence()  # type: ignore[assignment]
+        self.listener: ICommitListener = NullListener()
         self.lsn = self.committed_lsn = self.removal_lsn = 0
         self._changes: list[Change] = []
         self._answers: list[_Answer] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 from zlib import crc32
 
 from twisted.internet.defer import Deferred
@@ -26,6 +26,7 @@ from ...model import (
     Chunk,
     Created,
     ForkPoint,
+    Lifetime,
     Offset,
     StorageFigures,
     StorageLimits,
@@ -38,16 +39,17 @@ from ..catalogue import Catalogue
 from ..changes import MAX_CONTENT_TYPE, OVERHEAD, DataAppended, StreamCreated
 from .commit_queue import CommitQueue, K, Log, NotYet
 from .content import Content, DiskReads, RecentContent
+from .stream import LoggedStream
 
 T = TypeVar("T")
 
 
 @implementer(IStorage)
-class LoggedStorage(Catalogue[K]):
+class LoggedStorage(Generic[K]):
     """What the storages with a log have in common. A provider says how to commit, and where the bytes are."""
 
     #: The name of the provider in log lines.
-    kind: ClassVar[str]
+    _kind: ClassVar[str]
 
     _begun = False
 
@@ -55,20 +57,23 @@ class LoggedStorage(Catalogue[K]):
         self,
         limits: StorageLimits,
         clock: IReactorTime,
-        entry_type: Callable[..., K],
+        entry_type: Callable[[StreamFacts, StreamConfig, Lifetime, int, float], K],
         log: Log,
         reads: DiskReads,
         stored: Content[K],
         max_queued_bytes: int,
     ) -> None:
-        super().__init__(limits, entry_type)
         self._clock = clock_of(clock)
-        self._queue: CommitQueue[K] = CommitQueue(clock, self.kind, max_queued_bytes, log)
-        self._closing: Deferred[None] | None = None
-        self._purging: list[K] = []
+        self._queue: CommitQueue[K] = CommitQueue(clock, self._kind, max_queued_bytes, log)
         self._reads = reads
         self._stored_content = stored
         self._content = RecentContent(stored)
+        catalogue = self._catalogue = Catalogue(
+            limits, entry_type, self._content.append_at, self._removed, self._check_removal, self._check_immutable
+        )
+        # Bound once: each look-up through the catalogue costs an append about 1 %.
+        self._find, self._write = catalogue.find, catalogue.append
+        self._closing: Deferred[None] | None = None
 
     def _discard(self, streams: Sequence[K]) -> None:
         """Discard the data of streams whose removal is committed."""
@@ -97,7 +102,10 @@ class LoggedStorage(Catalogue[K]):
         self._queue.listener = listener
 
     def figures(self) -> StorageFigures:
-        return self._queue.with_figures(super().figures())
+        return self._queue.with_figures(self._catalogue.figures())
+
+    def set_wall_offset(self, offset: float) -> None:
+        self._catalogue.wall_offset = offset
 
     def obstacle(self) -> str | None:
         return self._queue.failure
@@ -132,7 +140,7 @@ class LoggedStorage(Catalogue[K]):
         return self._attempt(self._delete, name, now)
 
     def renew(self, name: str, now: float) -> None:
-        self._renew(name, now)
+        self._catalogue.renew(name, now)
 
     def sweep(self, now: float, max_count: int) -> NowOrLater[int]:
         return self._attempt(self._sweep_committed, "", now, max_count)
@@ -180,7 +188,7 @@ class LoggedStorage(Catalogue[K]):
 
     def _lsn_of(self, name: str) -> int:
         """Say which change it was that left a stream, or its absence, as it is; or a later one."""
-        stream = self._streams.get(name)
+        stream = self._catalogue.streams.get(name)
         return self._queue.removal_lsn if stream is None else stream.lsn
 
     def _attempt_again(self, hand: Mapping[Any, Any] | None, step: Callable[..., T], name: str, *rest: Any) -> T:
@@ -194,9 +202,9 @@ class LoggedStorage(Catalogue[K]):
         self, name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None
     ) -> NowOrLater[Created]:
         room = len(body) + _room_of(name, config)
-        if name not in self._streams:
+        if name not in self._catalogue.streams:
             self._queue.check_writable(room)
-        stream, data = self._make(name, config, body, now, point)
+        stream, data = self._catalogue.create(name, config, body, now, point)
         created = Created(stream.facts, stream.tail, stream.closed, new=data is not None)
         if data is None:
             return created if stream.lsn <= self._queue.committed_lsn else self._queue.after(lambda: created)
@@ -225,13 +233,14 @@ class LoggedStorage(Catalogue[K]):
         writer = append.writer
         stream = self._find(name, now)
         room = len(data) + OVERHEAD
+        evicted: tuple[str, ...] = ()
         if append.sequence is not None:
             room += len(append.sequence)
         if writer is not None:
             room += 4 * len(writer.id)
-            writers = stream.writers
-            if writers is not None and len(writers) >= self._limits.writers and writer.id not in writers:
-                room += sum(4 * len(writer_id) + 4 for writer_id in self._writers_to_forget(writers))
+            if stream.writers is not None and writer.id not in stream.writers:
+                evicted = self._catalogue.evicted_by(stream, writer)
+                room += sum(4 * len(writer_id) + 4 for writer_id in evicted)
         if room > self._queue.credit:
             self._queue.check_writable(room)
         start = stream.tail
@@ -244,7 +253,6 @@ class LoggedStorage(Catalogue[K]):
                 stream.facts.id, start, data, checksum, stream.updated_at, append.close, append.sequence
             )
         else:
-            forgotten, self._forgotten = self._forgotten, ()
             wrote = DataAppended(
                 stream.facts.id,
                 start,
@@ -256,7 +264,7 @@ class LoggedStorage(Catalogue[K]):
                 writer.id,
                 writer.epoch,
                 writer.seq,
-                forgotten,
+                evicted,
             )
         if data:
             recent = stream.recent
@@ -270,24 +278,17 @@ class LoggedStorage(Catalogue[K]):
     def _delete(self, name: str, now: float) -> NowOrLater[None]:
         self._queue.check_writable(OVERHEAD, removal=True)
         stream = self._find(name, now)
-        self._remove(stream)
+        self._catalogue.remove(stream)
         return self._queue.after(lambda: None)
 
     def _check_immutable(self, stream: K, end: int) -> None:
         if stream.shown < end:
             raise NotYet(self._queue.after(lambda: None))
 
-    def _append_at(self, stream: K, position: int) -> tuple[int, bytes]:
-        return self._content.append_at(stream, position)
+    def _removed(self, stream: K, gone: list[K]) -> None:
+        self._queue.add_removal(stream, lambda: self._discard(gone))
 
-    def _purged(self, stream: K) -> None:
-        self._purging.append(stream)
-
-    def _removed(self, stream: K) -> None:
-        purged, self._purging = self._purging, []
-        self._queue.add_removal(stream, lambda: self._discard(purged))
-
-    def _expiring(self) -> None:
+    def _check_removal(self) -> None:
         # Who is told that a stream is gone must not see it come back.
         self._queue.check_writable(OVERHEAD, removal=True)
 
@@ -318,28 +319,29 @@ class LoggedStorage(Catalogue[K]):
         return Chunk(facts, start, self._content.bytes_between(stream, start, end), tail, stream.shown_closed, more)
 
     def _read_range(self, name: str, facts: StreamFacts, start: int, end: int) -> bytes:
-        return self._content.bytes_between(self._same_stream(facts), start, end)
+        return self._content.bytes_between(self._catalogue.same_stream(facts), start, end)
 
     def _describe(self, name: str, now: float) -> StreamStatus:
-        return self._status(self._shown(name, now))
+        return _status(self._shown(name, now))
 
     def _describe_page(self, _: str, now: float, after: str, max_count: int) -> list[StreamStatus]:
         if self._queue.removal_lsn > self._queue.committed_lsn and self._queue.failure is None:
             raise NotYet(self._queue.after(lambda: None))
-        shown = (stream for stream in self._present(now, after) if stream.shown >= 0)
-        return [self._status(stream) for stream in islice(shown, max_count)]
-
-    def _status(self, stream: K) -> StreamStatus:
-        return StreamStatus(
-            stream.facts, stream.shown, stream.shown_closed, stream.lifetime, stream.created_at, stream.updated_at
-        )
+        shown = (stream for stream in self._catalogue.present(now, after) if stream.shown >= 0)
+        return [_status(stream) for stream in islice(shown, max_count)]
 
     def _sweep_committed(self, _: str, now: float, max_count: int) -> NowOrLater[int]:
-        if not self._may_sweep(now):
+        if not self._catalogue.may_sweep(now):
             return 0
         self._queue.check_writable(OVERHEAD * max_count, removal=True)
-        removed = self._sweep(now, max_count)
+        removed = self._catalogue.sweep(now, max_count)
         return self._queue.after(lambda: removed) if removed else 0
+
+
+def _status(stream: LoggedStream) -> StreamStatus:
+    return StreamStatus(
+        stream.facts, stream.shown, stream.shown_closed, stream.lifetime, stream.created_at, stream.updated_at
+    )
 
 
 def _room_of(name: str, config: StreamConfig) -> int:

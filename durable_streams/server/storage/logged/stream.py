@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from typing import Any
 
 from ...model import Lifetime, StreamConfig, StreamFacts
-from ..catalogue import Entry
+from ..entry import Entry
 
 
 class Recent:
@@ -58,10 +57,8 @@ class LoggedStream(Entry):
 
     __slots__ = ("lsn", "recent", "shown", "shown_closed")
 
-    def __init__(
-        self, facts: StreamFacts, config: StreamConfig, lifetime: Lifetime, source: Any, base: int, now: float
-    ) -> None:
-        super().__init__(facts, config, lifetime, source, base, now)
+    def __init__(self, facts: StreamFacts, config: StreamConfig, lifetime: Lifetime, base: int, now: float) -> None:
+        super().__init__(facts, config, lifetime, base, now)
         self.lsn = 0
         self.shown = -1
         self.shown_closed = False

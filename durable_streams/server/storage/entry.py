@@ -1,0 +1,173 @@
+"""One stream of a catalogue: its properties, and what each change does to them, live and at replay alike."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Self
+
+from ..model import Lifetime, StreamConfig, StreamFacts, WriterState
+from ..protocol.content import JSON_TYPE, media_type
+from ..protocol.lifetimes import deadline
+
+
+def facts_of(name: str, stream_id: int, incarnation: int, content_type: str) -> StreamFacts:
+    """Return the immutable properties of a stream."""
+    media = media_type(content_type)
+    return StreamFacts(name, stream_id, incarnation, content_type, media, media == JSON_TYPE)
+
+
+class Entry:
+    """
+    A stream: its own bytes begin at ``base``; those before are its source's.
+
+    :ivar source: the stream that it was forked from, or None.
+    :ivar tail: the position at which the next append begins.
+    :ivar writers: the idempotent writers by id, the least recently accepted one first.
+    :ivar deleted: whether it was deleted and is kept for its forks only.
+    :ivar forks: the number of streams whose source it is.
+    :ivar deadline: when it expires: by the steady clock if it has a TTL, by the wall clock if it has Stream-Expires-At,
+        else never (infinity).
+    :ivar metadata: the number of bytes that it has besides its data (:mod:`.metadata`), counted when it enters the
+        catalogue.
+    """
+
+    __slots__ = (
+        "base",
+        "closed",
+        "config",
+        "created_at",
+        "deadline",
+        "deleted",
+        "facts",
+        "forks",
+        "lifetime",
+        "metadata",
+        "sequence",
+        "source",
+        "tail",
+        "updated_at",
+        "writers",
+    )
+
+    def __init__(self, facts: StreamFacts, config: StreamConfig, lifetime: Lifetime, base: int, now: float) -> None:
+        self.facts = facts
+        self.config = config
+        self.lifetime = lifetime
+        self.source: Self | None = None
+        self.base = self.tail = base
+        self.closed = config.closed
+        self.deleted = False
+        self.forks = 0
+        self.metadata = 0
+        self.sequence: bytes | None = None
+        self.writers: dict[str, WriterState] | None = None
+        self.created_at = self.updated_at = now
+        self.deadline = deadline(lifetime, now)
+
+    @property
+    def size(self) -> int:
+        """The number of its own bytes."""
+        return self.tail - self.base
+
+    # What changes do
+
+    def fork_from(self, source: Self) -> None:
+        """Set the source."""
+        self.source = source
+        source.forks += 1
+
+    def restore(
+        self, tail: int, closed: bool, deleted: bool, sequence: bytes | None, updated_at: float, used_at: float
+    ) -> None:
+        """
+        Set the state that a checkpoint or a table has.
+
+        :param used_at: when a TTL begins to count.
+        """
+        self.tail = tail
+        self.closed = closed
+        self.deleted = deleted
+        self.sequence = sequence
+        self.updated_at = updated_at
+        self.deadline = inf if deleted else deadline(self.lifetime, used_at)
+
+    def extend(self, size: int, close: bool, sequence: bytes | None, at: float) -> None:
+        """Apply an append, but for its writer: add ``size`` bytes, record Stream-Seq, and close the stream if asked."""
+        self.tail += size
+        if sequence is not None:
+            self.sequence = sequence
+        if close:
+            self.closed = True
+        self.updated_at = at
+
+    def record_writer(self, writer_id: str, state: WriterState, forgotten: tuple[str, ...]) -> None:
+        """Apply an append's writer: record its state, as the latest one, and evict those that make room for it."""
+        writers = self.writers
+        if writers is None:
+            writers = self.writers = {}
+        elif len(writers) > 1:
+            # The latest one is at the end.
+            writers.pop(writer_id, None)
+        if forgotten:
+            for other in forgotten:
+                writers.pop(other, None)
+        writers[writer_id] = state
+
+    def hide(self) -> None:
+        """Apply a removal: a stream that has forks is kept for them, and nobody finds it."""
+        self.deleted = True
+        self.deadline = inf
+
+    def use(self, now: float) -> None:
+        """Renew the TTL, if there is one."""
+        if self.lifetime.ttl is not None:
+            self.deadline = deadline(self.lifetime, now)
+
+    def purge(self) -> list[Self]:
+        """
+        Release this deleted stream if it has no forks, and each deleted source whose last fork goes with it.
+
+        :returns: the released streams, whose bytes nobody can read any more.
+        """
+        gone = []
+        stream: Self | None = self
+        while stream is not None and stream.deleted and not stream.forks:
+            gone.append(stream)
+            source = stream.source
+            stream.forget()
+            if source is not None:
+                source.forks -= 1
+            stream = source
+        return gone
+
+    def forget(self) -> None:
+        """Release what is not needed after removal. A list of deadlines may refer to the rest for a while."""
+        self.writers = self.source = None
+
+    def order_writers(self) -> None:
+        """Sort writers that were loaded in any order by when they were seen last."""
+        if self.writers is not None and len(self.writers) > 1:
+            self.writers = dict(sorted(self.writers.items(), key=lambda item: item[1].seen))
+
+    # Where its bytes are
+
+    def owner(self, position: int) -> tuple[Self, int]:
+        """Return the stream that has the byte at ``position``, and the end of its bytes that are this stream's too."""
+        stream, end = self, self.tail
+        while position < stream.base and stream.source is not None:
+            end = min(end, stream.base)
+            stream = stream.source
+        return stream, end
+
+    def parts(self, start: int, end: int) -> list[tuple[Self, int, int]]:
+        """Return the streams that have the bytes between two positions, in order, each with its first and its end."""
+        parts = []
+        stream: Self | None = self
+        while stream is not None and start < end:
+            first = max(start, stream.base)
+            if first < end:
+                parts.append((stream, first, end))
+                end = first
+            stream = stream.source
+        parts.reverse()
+        return parts

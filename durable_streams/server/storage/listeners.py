@@ -1,0 +1,15 @@
+"""The listener of a storage that has none yet."""
+
+from __future__ import annotations
+
+from zope.interface import implementer
+
+from ..interfaces import ICommitListener
+
+
+@implementer(ICommitListener)
+class NullListener:
+    """A commit listener that does nothing."""
+
+    def committed(self, name: str) -> None:
+        """Do nothing."""
