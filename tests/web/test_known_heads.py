@@ -167,6 +167,73 @@ def same_headers(draw: st.DrawFn) -> list[bytes]:
     return [line + end + block + body for line, body in sent]
 
 
+#: The beginnings of lines whose values vary, in the spellings that the cache looks for and in others.
+VARYING_LINES = [
+    *(b"Content-Length: ", b"content-length: ", b"CONTENT-LENGTH: ", b"Content-Length:", b"Content-Length:  "),
+    *(
+        b"Producer-Seq: ",
+        b"producer-seq: ",
+        b"Producer-Seq:\t",
+        b"Stream-Seq: ",
+        b"If-None-Match: ",
+        b"if-none-match: ",
+    ),
+    *(b"Traceparent: ", b"X-Request-Id: ", b"x-request-id: ", b"X-Producer-Seq: "),
+]
+
+#: Values of such lines; most are a valid length of one of the bodies, so that requests are admitted.
+VARYING_VALUES = [
+    *(b"3", b"3", b"3", b"0", b"003", b"18", b"21", b"17", b"7", b"99999999999999999999", b"0000000000000003"),
+    *(
+        b"",
+        b" ",
+        b"3 ",
+        b" 3",
+        b"3\t",
+        b"+3",
+        b"-3",
+        b"3,3",
+        b"3, 3",
+        b"0x3",
+        b"a",
+        b"a b",
+        b'"a"',
+        b"\xff",
+        b"\xc3\xa9",
+    ),
+    *(
+        b"3\r\n 4",
+        b"3\n",
+        b"3\rX: a",
+        b"3\x00",
+        b"3\x7f",
+        b"3\r\nContent-Length: 3",
+        b"3\r\nTransfer-Encoding: chunked",
+    ),
+    b"x" * 257,
+]
+
+
+@st.composite
+def varied_headers(draw: st.DrawFn) -> list[bytes]:
+    """Draw requests whose headers differ only in the values of some lines."""
+    names = [
+        draw(st.sampled_from(VARYING_LINES[:2])),
+        *draw(st.lists(st.sampled_from(VARYING_LINES), max_size=2)),
+    ]
+    others = draw(st.lists(st.sampled_from(HEADER_LINES), max_size=1))
+    order = draw(st.permutations([*names, *others]))
+    sent = []
+    for _ in range(draw(st.integers(2, 5))):
+        lines = [b"Host: a"]
+        for line in order:
+            value = draw(st.one_of(st.just(b"3"), st.sampled_from(VARYING_VALUES))) if line in names else b""
+            lines.append(line + value)
+        body = draw(st.one_of(st.sampled_from(BODIES[1:3]), st.sampled_from(BODIES)))
+        sent.append(b"\r\n".join([draw(st.sampled_from(REQUEST_LINES[:3])), *lines, b"", body]))
+    return sent
+
+
 PROXIES = [
     Proxies(lambda: 0.0),
     Proxies(lambda: 0.0, "x-forwarded", ["9.9.9.9"]),
@@ -182,6 +249,31 @@ class KnownHeadTests(SynchronousTestCase):
     ) -> None:
         # On one connection each, so that a refusal does not hide the rest; then all on one.
         self.check_alike([*([packet] for packet in packets), packets, packets], proxies, is_trusted)
+
+    @settings(max_examples=1500, deadline=None)
+    @given(varied_headers(), st.sampled_from(PROXIES), st.booleans())
+    def test_headers_that_differ_in_some_values_are_admitted_as_the_parser_alone_admits_them(
+        self, packets: list[bytes], proxies: Proxies, is_trusted: bool
+    ) -> None:
+        alone = [[packet] for packet in packets]
+        self.check_alike([*alone, *alone, packets, packets], proxies, is_trusted)
+
+    def test_every_varying_value_is_admitted_as_the_parser_alone_admits_it(self) -> None:
+        for line in VARYING_LINES:
+            for value in VARYING_VALUES:
+                packets = [
+                    b"\r\n".join([REQUEST_LINES[0], b"Host: a", *lines, b"", body])
+                    for each in (b"3", value)
+                    for body in (b"one", b"x" * 18)
+                    for lines in (
+                        [line + each],
+                        [b"Content-Length: 3", line + each],
+                        [line + each, b"content-length: 3"],
+                        [b"Content-Length: %d" % len(body), b"Producer-Seq: 3", line + each],
+                    )
+                ]
+                alone = [[packet] for packet in packets]
+                self.check_alike([*alone, *alone, *alone], PROXIES[1], True)
 
     def test_every_two_header_lines_are_admitted_as_the_parser_alone_admits_them(self) -> None:
         for first in HEADER_LINES:
@@ -212,26 +304,71 @@ class KnownHeadTests(SynchronousTestCase):
         shared = shared_by(HeadCache)
         owner = Owner(shared)
         owner.take([post(b"a", b"one")])
-        self.assertEqual(list(shared.blocks), [b"\r\nHost: a\r\nContent-Length: 3\r\n\r\n"])
+        self.assertEqual(len(shared), 0)
+        owner.take([post(b"a", b"one")])
+        self.assertEqual(len(shared), 1)
         parsed: list[bytes] = []
         self.patch(owner.intake, "_feed", parsed.append)
-        owner.take([post(b"a", b"two"), post(b"b?c=d", b"six")])
+        owner.take([post(b"a", b"two"), post(b"b?c=d", b"longer")])
         self.assertEqual(parsed, [])
         bodies = [told[0][6] for told in owner.told if isinstance(told, tuple) and isinstance(told[0], tuple)]
-        self.assertEqual(bodies, [b"one", b"two", b"six"])
+        self.assertEqual(bodies, [b"one", b"one", b"two", b"longer"])
+
+    def test_a_producer_is_known_by_its_second_append(self) -> None:
+        shared = shared_by(HeadCache)
+        owner = Owner(shared)
+        requests = [
+            post(b"a", b"x" * (number + 1), b"Producer-Id: a", b"Producer-Epoch: 0", b"Producer-Seq: %d" % number)
+            for number in range(12)
+        ]
+        owner.take(requests[:2])
+        self.patch(owner.intake, "_feed", self.fail)
+        owner.take(requests[2:])
+        headers = [told[0][5] for told in owner.told if isinstance(told, tuple) and isinstance(told[0], tuple)]
+        self.assertEqual([each[b"producer-seq"] for each in headers], [b"%d" % number for number in range(12)])
+        self.assertEqual([each[b"content-length"] for each in headers], [b"%d" % (number + 1) for number in range(12)])
+        self.assertEqual(len(shared), 1)
+
+    def test_blocks_that_come_once_do_not_push_out_one_that_comes_again(self) -> None:
+        shared = shared_by(HeadCache)
+        again = post(b"a", b"one", b"X-Client: a")
+        Owner(shared).take([again, again])
+        for number in range(10_000):
+            Owner(shared).take([post(b"a", b"one", b"X-Number: %d" % number)])
+            if number % 500 == 0:
+                owner = Owner(shared)
+                self.patch(owner.intake, "_feed", self.fail)
+                owner.take([again])
+        self.assertEqual(len(shared), 1)
+
+    def test_blocks_that_come_twice_do_not_push_out_one_that_is_in_use(self) -> None:
+        shared = shared_by(HeadCache)
+        again = post(b"a", b"one", b"X-Client: a")
+        Owner(shared).take([again, again])
+        for number in range(5_000):
+            other = post(b"a", b"one", b"X-Number: %d" % number)
+            Owner(shared).take([other, other])
+            if number % 500 == 0:
+                owner = Owner(shared)
+                self.patch(owner.intake, "_feed", self.fail)
+                owner.take([again])
 
     def test_a_request_that_came_in_pieces_leaves_the_next_one_known(self) -> None:
         shared = shared_by(HeadCache)
         owner = Owner(shared)
         whole = post(b"a", b"one")
-        owner.take([whole, whole[:-2], whole[-2:]])
+        owner.take([whole, whole, whole[:-2], whole[-2:]])
         self.patch(owner.intake, "_feed", self.fail)
         owner.take([whole])
 
     def test_heads_are_bounded(self) -> None:
         shared = shared_by(HeadCache)
         for number in range(5000):
-            Owner(shared).take([post(b"a", b"one", b"X-Number: %d" % number)])
-        self.assertLessEqual(len(shared.blocks), 2048)
-        Owner(shared).take([post(b"a", b"one", b"X-Long: " + b"y" * 3000)])
-        self.assertLessEqual(max(map(len, shared.blocks)), 2048)
+            Owner(shared).take([post(b"a", b"one", b"X-Number: %d" % number)] * 2)
+        self.assertLessEqual(len(shared), 2048)
+        self.assertGreater(len(shared), 1000)
+
+    def test_a_large_head_is_not_kept(self) -> None:
+        shared = HeadCache(Admission(BASE, RequestLimits(header_bytes=4000)))
+        Owner(shared).take([post(b"a", b"one", b"X-Long: " + b"y" * 3000)] * 3)
+        self.assertEqual(len(shared), 0)

@@ -14,7 +14,7 @@ from ..admission import AdmittedRequest, check_authority, origin_form
 from ..callers import Caller, next_number
 from ..problems import BadFraming, Broken, HeadersTooLarge, WrongVersion
 from ..requests import StreamRequest, join_header
-from .known_heads import HeadCache
+from .known_heads import HeadCache, KnownHead
 
 #: Requests with one of these headers do not show by their head alone where they end.
 _UNSTEADY: Final = frozenset([b"transfer-encoding", b"expect", b"upgrade"])
@@ -101,6 +101,7 @@ class Intake:
         "_heads",
         "_in_body",
         "_interrupted",
+        "_known",
         "_lives_on",
         "_look_up",
         "_old",
@@ -142,6 +143,8 @@ class Intake:
         self._between = True
         self._head_size = 0
         self._block = b""
+        # The known block of the last request whose headers were known.
+        self._known: KnownHead | None = None
         self._fed = 0
         self.deaf = False
         self.timed = False
@@ -225,22 +228,43 @@ class Intake:
     def _is_known(self, data: bytes) -> bool:
         """Take in a whole request whose headers are known, if it is one."""
         heads = self._heads
-        self._head_size = end = data.find(b"\r\n\r\n") + 4
-        self._block = b""
         line = heads.line.match(data)
-        if line is None or end < 4:
+        if line is None:
+            self._head_size = data.find(b"\r\n\r\n") + 4
+            self._block = b""
             return False
         line_end = line.end()
-        self._block = block = data[line_end:end]
-        known = heads.blocks.get(block)
-        if known is None or len(data) != end + known.length:
-            return False
+        known = self._known
+        found = None if known is None else known.read(data, line_end)
+        if known is None or found is None:
+            self._head_size = end = data.find(b"\r\n\r\n") + 4
+            self._block = block = data[line_end:end]
+            self._known = known = heads.find(block)
+            found = None if known is None else known.read(data, line_end)
+            if known is None or found is None:
+                return False
+        headers, start, end = found
         admission = self._admission
-        if end > admission.limits.header_bytes or line_end > admission.limits.target_bytes:
+        limits = admission.limits
+        if (
+            len(data) != end
+            or start > limits.header_bytes
+            or line_end > limits.target_bytes
+            or end - start > limits.body_bytes
+        ):
+            self._head_size = start
+            self._block = data[line_end:start]
             return False
         method, path, query = line.groups(b"")
-        caller = self._caller if known.client is None else self._caller.forwarding(known.client)
-        request = StreamRequest(method, admission.base, path, query, known.headers, data[end:], caller, next_number())
+        client = known.client
+        if client is None:
+            caller = self._caller
+        elif headers is known.headers:
+            caller = self._caller.forwarding(client)
+        else:
+            # The proxy's id of the request is among the values that vary; the rest was read without an error before.
+            caller = admission.identify(self._caller, headers)
+        request = StreamRequest(method, admission.base, path, query, headers, data[start:], caller, next_number())
         self._owner.asked(request, True, False)
         return True
 
