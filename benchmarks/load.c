@@ -3,7 +3,11 @@
  *
  *   load create HOST PORT PATH streams                      PUT each stream once
  *   load append HOST PORT PATH connections seconds bytes    POST, closed loop
+ *   load writers HOST PORT PATH connections seconds smallest largest
+ *                                                           POST as idempotent producers, closed loop
  *   load read   HOST PORT PATH connections seconds          GET, closed loop
+ *   load follow HOST PORT PATH connections seconds appends bytes
+ *                                                           GET from differing offsets, closed loop
  *   load fill   HOST PORT PATH connections bytes            POST to each stream once
  *   load check  HOST PORT PATH connections bytes            GET each stream once, whole: of bodies of this size
  *   load replay HOST PORT PATH connections seconds bytes    GET whole streams of so many bytes, closed loop
@@ -20,8 +24,12 @@
  * something else was); --phases NAME (of append: the latency of each phase is told apart; the first has this name, and
  * each line on stdin names another one that begins; the end of stdin ends the run).
  *
- * One thread, epoll, no memory taken and nothing printed while it measures. Requests are rendered once, before. Each
- * connection of a closed loop has one request under way. A result is one line of JSON on stdout; latencies are in
+ * A producer of "writers" has a connection and a stream of its own: its Producer-Seq rises with each append, and the
+ * length of its body differs. "follow" appends to each stream first, and then reads from the offsets that it was told;
+ * each eighth request has the If-None-Match of an earlier answer. --headers client leaves out what only browsers send.
+ *
+ * One thread, epoll, no memory taken and nothing printed while it measures. Requests are rendered once, before; those
+ * of "writers" are filled in. Each connection of a closed loop has one request under way. A result is one line of JSON on stdout; latencies are in
  * microseconds; "busy" is the share of one core that the generator itself used: near 1, it measures itself.
  *
  * An event is {"n":NUMBER,"t":NANOSECONDS,"p":"xxx"}: its number from 0, the monotonic time just before it was sent,
@@ -69,6 +77,7 @@ static const char *accept_encoding = "gzip, deflate, br, zstd";
 static size_t stream_count = 1;
 static size_t create_connections = OPENING;
 static unsigned time_to_live; /* in seconds; 0: for ever */
+static bool from_browser = true; /* requests have a browser's headers */
 static double drain_seconds = 30;
 static uint64_t last_answer; /* when the last one came, or when the waiting began */
 
@@ -212,26 +221,20 @@ static void render_path(char *path, size_t size, const char *pattern, size_t num
 }
 
 /*
- * Renders a request with the headers that a browser's fetch sends to another origin. The body, when there is one, is
- * left for the caller to write behind the head: the answer's length includes it.
+ * Renders a head with the headers that a browser's fetch sends to another origin, or with those of Node's fetch.
+ *
+ * length: the line of the body's length; more: further lines.
  */
-static struct request render_request(const char *method, const char *path, const char *accept, bool typed,
-                                     size_t body_length)
+static size_t render_head(char *head, size_t room, const char *method, const char *path, const char *accept,
+                          const char *length, const char *more)
 {
-    char type[300] = "", size[64] = "", lifetime[64] = "";
-    if (typed)
-        snprintf(type, sizeof type, "Content-Type: %s\r\n", content_type);
-    if (strcmp(method, "GET") != 0)
-        snprintf(size, sizeof size, "Content-Length: %zu\r\n", body_length);
-    if (time_to_live && strcmp(method, "PUT") == 0)
-        snprintf(lifetime, sizeof lifetime, "Stream-TTL: %u\r\n", time_to_live);
-    char head[4096];
-    int length = snprintf(
-        head, sizeof head,
+    int written;
+    if (from_browser)
+        written = snprintf(
+        head, room,
         "%s %s HTTP/1.1\r\n"
         "Host: %s:%s\r\n"
         "Connection: keep-alive\r\n"
-        "%s"
         "%s"
         "sec-ch-ua-platform: \"Linux\"\r\n"
         "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
@@ -248,11 +251,46 @@ static struct request render_request(const char *method, const char *path, const
         "Accept-Encoding: %s\r\n"
         "Accept-Language: en-GB,en;q=0.9\r\n"
         "\r\n",
-        method, path, server_host, server_port, size, lifetime, type, accept, accept_encoding);
-    if (length < 0 || (size_t)length >= sizeof head)
+        method, path, server_host, server_port, length, more, accept, accept_encoding);
+    else
+        written = snprintf(head, room,
+                           "%s %s HTTP/1.1\r\n"
+                           "host: %s:%s\r\n"
+                           "connection: keep-alive\r\n"
+                           "%s"
+                           "accept: %s\r\n"
+                           "accept-language: *\r\n"
+                           "sec-fetch-mode: cors\r\n"
+                           "user-agent: node\r\n"
+                           "accept-encoding: %s\r\n"
+                           "%s"
+                           "\r\n",
+                           method, path, server_host, server_port, more, accept, accept_encoding, length);
+    if (written < 0 || (size_t)written >= room)
         fail("the request head is too long");
-    struct request request = {allocate(1, (size_t)length + body_length), (size_t)length + body_length};
-    memcpy(request.bytes, head, (size_t)length);
+    return (size_t)written;
+}
+
+/*
+ * Renders a request. The body, when there is one, is left for the caller to write behind the head: the answer's length
+ * includes it. condition: an ETag to send as If-None-Match; or null.
+ */
+static struct request render_request(const char *method, const char *path, const char *accept, bool typed,
+                                     size_t body_length, const char *condition)
+{
+    char more[500] = "", size[64] = "", head[4096];
+    size_t used = 0;
+    if (time_to_live && strcmp(method, "PUT") == 0)
+        used += (size_t)snprintf(more, sizeof more, "Stream-TTL: %u\r\n", time_to_live);
+    if (typed)
+        used += (size_t)snprintf(more + used, sizeof more - used, "Content-Type: %.300s\r\n", content_type);
+    if (condition)
+        snprintf(more + used, sizeof more - used, "If-None-Match: %.100s\r\n", condition);
+    if (strcmp(method, "GET") != 0)
+        snprintf(size, sizeof size, "Content-Length: %zu\r\n", body_length);
+    size_t length = render_head(head, sizeof head, method, path, accept, size, more);
+    struct request request = {allocate(1, length + body_length), length + body_length};
+    memcpy(request.bytes, head, length);
     return request;
 }
 
@@ -279,6 +317,7 @@ struct response {
     bool sized, chunked, encoded, closes;
     bool up_to_date;      /* the body ends at the stream's tail */
     char next_offset[80]; /* where to read on */
+    char etag[120];
     uint64_t left;        /* bytes of a sized body, or of this chunk, still to come */
     size_t line_length;   /* of a line whose end has not come yet */
     char line[200];       /* the names and values of interest are shorter; what is longer is cut */
@@ -359,7 +398,8 @@ static void take_header(struct response *response, const char *line, size_t leng
         if (length < 12 || memcmp(line, "HTTP/1.", 7) != 0)
             fail("this is no HTTP/1 response: %.*s", (int)(length < 80 ? length : 80), line);
         response->status = (int)parse_number(line + 9, 3, 10);
-    } else if ((line[0] | 32) != 'c' && (line[0] | 32) != 't' && (line[0] | 32) != 's') {
+    } else if ((line[0] | 32) != 'c' && (line[0] | 32) != 't' && (line[0] | 32) != 's'
+               && (line[0] | 32) != 'e') {
         return;
     } else if ((value = header_value(line, length, "content-length:", &value_length))) {
         response->sized = true;
@@ -374,6 +414,8 @@ static void take_header(struct response *response, const char *line, size_t leng
         response->up_to_date = contains(value, value_length, "true");
     } else if ((value = header_value(line, length, "stream-next-offset:", &value_length))) {
         snprintf(response->next_offset, sizeof response->next_offset, "%.*s", (int)value_length, value);
+    } else if ((value = header_value(line, length, "etag:", &value_length))) {
+        snprintf(response->etag, sizeof response->etag, "%.*s", (int)value_length, value);
     }
 }
 
@@ -571,7 +613,7 @@ static bool client_conclude(struct client *client, enum outcome outcome)
     static bool told;
     struct response *response = &client->response;
     int status = outcome == ANSWERED ? response->status : 0;
-    bool success = status >= 200 && status < 300;
+    bool success = (status >= 200 && status < 300) || status == 304;
     if (client->underway && !success && !told) {
         fprintf(stderr, "load: a request was answered %d (0: not at all); others are only counted\n", status);
         told = true;
@@ -661,11 +703,45 @@ static void print_answers(uint64_t answers, uint64_t errors, const struct stopwa
     printf(", \"busy\": %.3f}\n", busy);
 }
 
+/* An idempotent producer, with a connection and a stream of its own. */
+struct producer {
+    char head[4096]; /* with marks for the two numbers */
+    uint64_t sequence, random;
+    struct request request; /* has room for the longest */
+};
+
+enum { LENGTH_MARK = 1, SEQUENCE_MARK = 2 };
+
+/* Fills in the next request of a producer: marks become numbers, and the body is of another length. */
+static const struct request *producer_render(struct producer *producer, size_t smallest, size_t largest)
+{
+    producer->random ^= producer->random << 13;
+    producer->random ^= producer->random >> 7;
+    producer->random ^= producer->random << 17;
+    size_t length = smallest + producer->random % (largest - smallest + 1);
+    char *to = producer->request.bytes;
+    for (const char *from = producer->head;; from++) {
+        size_t piece = strcspn(from, "\1\2");
+        memcpy(to, from, piece);
+        to += piece;
+        from += piece;
+        if (!*from)
+            break;
+        to += sprintf(to, "%" PRIu64, *from == LENGTH_MARK ? (uint64_t)length : producer->sequence);
+    }
+    fill_body(to, length);
+    producer->request.length = (size_t)(to - producer->request.bytes) + length;
+    return &producer->request;
+}
+
 /* Requests that are sent in turn: each once, or again and again until a deadline. */
 struct turns {
     const struct request *requests;
+    struct producer *producers;               /* one for each connection, in place of the requests; or null */
+    size_t smallest, largest;                 /* bytes of their bodies */
+    void (*note)(size_t, const struct response *); /* is given the number of a request and its answer; or null */
     size_t count, next, underway;
-    bool once;
+    bool once, silent; /* silent: prints no result */
 };
 
 static bool may_go_on(const struct turns *turns, uint64_t now, uint64_t deadline)
@@ -675,9 +751,14 @@ static bool may_go_on(const struct turns *turns, uint64_t now, uint64_t deadline
 
 static void take_turn(struct turns *turns, struct client *client)
 {
-    client->number = turns->next++ % turns->count;
     turns->underway++;
-    client_send(client, &turns->requests[client->number]);
+    if (turns->producers) {
+        client->number = client->tag;
+        client_send(client, producer_render(&turns->producers[client->tag], turns->smallest, turns->largest));
+    } else {
+        client->number = turns->next++ % turns->count;
+        client_send(client, &turns->requests[client->number]);
+    }
 }
 
 static void note_latency(uint64_t passed)
@@ -692,18 +773,18 @@ static void note_latency(uint64_t passed)
  * or, when that is 0, each request once. The clock of a timed run starts when every connection has had an answer, and
  * stops when every request has.
  */
-static void closed_loop(const struct request *requests, size_t request_count, size_t connections, double seconds)
+static void closed_loop(struct turns turns, size_t connections, double seconds)
 {
     bool timed = seconds > 0;
     struct client *clients = allocate(connections, sizeof *clients);
     struct epoll_event events[BATCH];
     struct stopwatch stopwatch = stopwatch_start();
-    struct turns turns = {.requests = requests, .count = request_count, .once = !timed};
+    turns.once = !timed;
     uint64_t answers = 0, errors = 0, now = stopwatch.started, deadline = UINT64_MAX;
     size_t opened = 0, established = 0;
     last_answer = now;
-    if (!timed && connections > request_count)
-        connections = request_count;
+    if (!timed && connections > turns.count)
+        connections = turns.count;
     if (phase_count)
         watch(EPOLL_CTL_ADD, STDIN_FILENO, EPOLLIN, STDIN);
     while (turns.underway || may_go_on(&turns, now, deadline)) {
@@ -729,9 +810,13 @@ static void closed_loop(const struct request *requests, size_t request_count, si
             if (outcome == WAITING)
                 continue;
             now = now_ns();
+            if (turns.note)
+                turns.note(client->number, &client->response);
             bool success = client_conclude(client, outcome);
             if (!expected)
                 continue; /* the server hung up on a connection with nothing under way */
+            if (turns.producers && success)
+                turns.producers[client->tag].sequence++;
             turns.underway--;
             answers++;
             errors += !success;
@@ -748,7 +833,10 @@ static void closed_loop(const struct request *requests, size_t request_count, si
                 take_turn(&turns, client);
         }
     }
-    print_answers(answers, errors, &stopwatch);
+    if (!turns.silent)
+        print_answers(answers, errors, &stopwatch);
+    else if (errors)
+        fail("%" PRIu64 " requests were refused before the measurement", errors);
     tally_write();
 }
 
@@ -760,11 +848,79 @@ static void run_requests(const char *method, const char *pattern, size_t connect
     char path[1024];
     for (size_t number = 0; number < stream_count; number++) {
         render_path(path, sizeof path, pattern, number);
-        requests[number] = render_request(method, path, "*/*", strcmp(method, "GET") != 0, body_length);
+        requests[number] = render_request(method, path, "*/*", strcmp(method, "GET") != 0, body_length, NULL);
         if (body_length)
             fill_body(requests[number].bytes + requests[number].length - body_length, body_length);
     }
-    closed_loop(requests, stream_count, connections, seconds);
+    closed_loop((struct turns){.requests = requests, .count = stream_count}, connections, seconds);
+}
+
+/* Appends as idempotent producers, one for each connection. */
+static void command_writers(const char *pattern, size_t connections, double seconds, size_t smallest, size_t largest)
+{
+    if (largest < smallest)
+        fail("the largest body is smaller than the smallest");
+    struct producer *producers = allocate(connections, sizeof *producers);
+    char path[1024], more[500];
+    for (size_t number = 0; number < connections; number++) {
+        struct producer *producer = &producers[number];
+        producer->random = number + 1;
+        render_path(path, sizeof path, pattern, number % stream_count);
+        snprintf(more, sizeof more,
+                 "Content-Type: %.300s\r\nProducer-Id: writer-%zu\r\nProducer-Epoch: 0\r\nProducer-Seq: %c\r\n",
+                 content_type, number, SEQUENCE_MARK);
+        size_t length = render_head(producer->head, sizeof producer->head, "POST", path, "*/*",
+                                    "Content-Length: \1\r\n", more);
+        producer->request.bytes = allocate(1, length + 64 + largest);
+    }
+    closed_loop((struct turns){.producers = producers, .smallest = smallest, .largest = largest}, connections,
+                seconds);
+}
+
+static struct {
+    char (*offsets)[80]; /* at which the appends began */
+    char (*etags)[120];  /* of what is read from there */
+} followed;
+
+static void note_offset(size_t number, const struct response *response)
+{
+    memcpy(followed.offsets[number], response->next_offset, sizeof *followed.offsets);
+}
+
+static void note_etag(size_t number, const struct response *response)
+{
+    memcpy(followed.etags[number], response->etag, sizeof *followed.etags);
+}
+
+/* Appends to each stream, then reads from the ends of these appends, now and then if something has changed. */
+static void command_follow(const char *pattern, size_t connections, double seconds, size_t appends, size_t bytes)
+{
+    size_t count = stream_count * appends;
+    struct request *requests = allocate(count, sizeof *requests);
+    char path[1024], target[1200];
+    followed.offsets = allocate(count, sizeof *followed.offsets);
+    followed.etags = allocate(count, sizeof *followed.etags);
+    for (size_t number = 0; number < count; number++) {
+        render_path(path, sizeof path, pattern, number % stream_count);
+        requests[number] = render_request("POST", path, "*/*", true, bytes, NULL);
+        fill_body(requests[number].bytes + requests[number].length - bytes, bytes);
+    }
+    closed_loop((struct turns){.requests = requests, .count = count, .note = note_offset, .silent = true}, connections,
+                0);
+    for (int conditional = 0; conditional < 2; conditional++) {
+        for (size_t number = 0; number < count; number++) {
+            render_path(path, sizeof path, pattern, number % stream_count);
+            snprintf(target, sizeof target, "%s?offset=%s", path, followed.offsets[number]);
+            const char *condition = conditional && number % 8 == 7 ? followed.etags[number] : NULL;
+            free(requests[number].bytes);
+            requests[number] = render_request("GET", target, "*/*", false, 0, condition);
+        }
+        if (!conditional)
+            closed_loop((struct turns){.requests = requests, .count = count, .note = note_etag, .silent = true},
+                        connections, 0);
+    }
+    memset(&answer_latency, 0, sizeof answer_latency);
+    closed_loop((struct turns){.requests = requests, .count = count}, connections, seconds);
 }
 
 /* ------------------------------------------------------------------------------------------------ check, replay */
@@ -810,7 +966,7 @@ static void download_ask(struct download *download, const char *offset)
     render_path(path, sizeof path, downloads.pattern, download->client.number);
     snprintf(target, sizeof target, "%s?offset=%s", path, offset);
     free(download->request.bytes);
-    download->request = render_request("GET", target, "*/*", false, 0);
+    download->request = render_request("GET", target, "*/*", false, 0, NULL);
     download->part = download->taken;
     client_send(&download->client, &download->request);
 }
@@ -939,7 +1095,7 @@ static void writer_open(struct writer *writer, const char *path, size_t bytes)
         fail("an event has at least %d bytes", SMALLEST_EVENT);
     memset(writer, 0, sizeof *writer);
     writer->bytes = bytes;
-    writer->request = render_request("POST", path, "*/*", true, bytes);
+    writer->request = render_request("POST", path, "*/*", true, bytes, NULL);
     writer->body = writer->request.bytes + writer->request.length - bytes;
     memset(writer->body, 'x', bytes);
     memcpy(writer->body + bytes - 2, "\"}", 2);
@@ -1240,7 +1396,7 @@ static void tail_connect(struct tail *tail)
 {
     char path[sizeof audience.path + 128];
     snprintf(path, sizeof path, "%s?live=sse&offset=%s", audience.path, tail->offset[0] ? tail->offset : "now");
-    struct request request = render_request("GET", path, "text/event-stream", false, 0);
+    struct request request = render_request("GET", path, "text/event-stream", false, 0, NULL);
     tail->descriptor = dial();
     response_reset(&tail->response);
     memset(&tail->scanner, 0, sizeof tail->scanner);
@@ -1484,13 +1640,14 @@ int main(int count, char **words)
         {"ttl", required_argument, NULL, 'l'},
         {"tally", required_argument, NULL, 'y'},
         {"phases", required_argument, NULL, 'p'},
+        {"headers", required_argument, NULL, 'h'},
         {0},
     };
     static const struct {
         const char *name;
         int arguments;
-    } commands[] = {{"create", 1}, {"append", 3}, {"read", 2},  {"fill", 2}, {"check", 2}, {"replay", 3},
-                    {"write", 2},  {"tails", 4},  {"fanout", 3}, {"idle", 1}, {"stall", 1}};
+    } commands[] = {{"create", 1}, {"append", 3}, {"writers", 4}, {"read", 2},   {"follow", 4}, {"fill", 2}, {"check", 2},
+                    {"replay", 3}, {"write", 2},  {"tails", 4},   {"fanout", 3}, {"idle", 1},   {"stall", 1}};
     for (int option; (option = getopt_long(count, words, "", options, NULL)) != -1;) {
         if (option == 't')
             content_type = optarg;
@@ -1506,6 +1663,8 @@ int main(int count, char **words)
             tally_path = optarg;
         else if (option == 'p')
             begin_phase(optarg, strlen(optarg));
+        else if (option == 'h' && (strcmp(optarg, "browser") == 0 || strcmp(optarg, "client") == 0))
+            from_browser = *optarg == 'b';
         else
             return 2;
     }
@@ -1538,6 +1697,10 @@ int main(int count, char **words)
         run_requests("POST", path, (size_t)number[0], number[1], (size_t)number[2]);
     } else if (strcmp(command, "read") == 0) {
         run_requests("GET", path, (size_t)number[0], number[1], 0);
+    } else if (strcmp(command, "writers") == 0) {
+        command_writers(path, (size_t)number[0], number[1], (size_t)number[2], (size_t)number[3]);
+    } else if (strcmp(command, "follow") == 0) {
+        command_follow(path, (size_t)number[0], number[1], (size_t)number[2], (size_t)number[3]);
     } else if (strcmp(command, "fill") == 0) {
         run_requests("POST", path, (size_t)number[0], 0, (size_t)number[1]);
     } else if (strcmp(command, "check") == 0) {

@@ -16,7 +16,11 @@ def _peer_arguments(parser: argparse.ArgumentParser) -> None:
     peers.add_argument("--peer", action="append", type=from_text, default=[], metavar="NAME=COMMAND", help=command)
     ours = "ours,file-durable,file-fast,acid,memory,observed,tls"
     peers.add_argument("--subject", default=ours, help="whose ratios are shown, and whose faults count")
-    peers.add_argument("--reference", default="node,ported,electric,silent,plain", help="to whose figures")
+    peers.add_argument(
+        "--reference",
+        default="node,ported,electric,ported-memory,electric-memory,silent,plain",
+        help="to whose figures",
+    )
 
 
 def _load_arguments(parser: argparse.ArgumentParser) -> None:

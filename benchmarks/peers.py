@@ -153,12 +153,18 @@ ELECTRIC = Peer(
     crate="durable-streams@0.1.5",
 )
 
+#: The Rust servers in memory, as far as they have such a mode: Electric's syncs nothing then.
+PORTED_MEMORY = replace(
+    PORTED, name="ported-memory", keeps=False, environment={**PORTED.environment, "DS_STORAGE__MODE": "memory"}
+)
+ELECTRIC_MEMORY = replace(ELECTRIC, name="electric-memory", keeps=False, command=(*ELECTRIC.command[:-1], "memory"))
+
 #: The peers that are known by name.
 PEERS: Mapping[str, Peer] = {
     peer.name: peer
     for peer in (
         *(OURS, *map(ours_in, ("file-durable", "file-fast", "acid", "memory"))),
-        *(OBSERVED, SILENT, PLAIN, TLS, NODE, PORTED, ELECTRIC),
+        *(OBSERVED, SILENT, PLAIN, TLS, NODE, PORTED, ELECTRIC, PORTED_MEMORY, ELECTRIC_MEMORY),
     )
 }
 

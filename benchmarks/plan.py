@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from benchmarks import memory, speed
-from benchmarks.durable import CONTENT_TYPE, durable
+from benchmarks.durable import CONTENT_TYPE, durable, durable_writers
 from benchmarks.figures import Outcome
 from benchmarks.generator import Generator
 from benchmarks.memory import KIBIBYTE, Crowd
@@ -45,6 +45,8 @@ def _load(options: argparse.Namespace) -> Load:
         connections=options.connections,
         streams=options.streams,
         size=options.bytes,
+        sizes=(12, 200),
+        headers="browser",
         content_type=options.content_type,
         tails=options.tails,
         fanout_tails=options.fanout_tails,
@@ -58,6 +60,8 @@ def _storage_load(options: argparse.Namespace) -> Load:
         connections=options.storage_connections,
         streams=options.storage_streams,
         size=options.storage_bytes,
+        sizes=(12, 512),
+        headers="client",
         content_type=CONTENT_TYPE,
     )
 
@@ -67,7 +71,7 @@ def _speed(name: str, options: argparse.Namespace) -> list[Measurement]:
 
 
 def _observed(options: argparse.Namespace) -> list[Measurement]:
-    return [partial(speed.appends, load=_load(options)), partial(speed.reads, load=_load(options))]
+    return [partial(speed.appends, load=_load(options)), partial(speed.repeats, load=_load(options))]
 
 
 def _memory(options: argparse.Namespace) -> list[Measurement]:
@@ -87,6 +91,10 @@ def _memory(options: argparse.Namespace) -> list[Measurement]:
 
 def _durable(options: argparse.Namespace) -> list[Measurement]:
     return [partial(durable, load=_storage_load(options))]
+
+
+def _durable_writers(options: argparse.Namespace) -> list[Measurement]:
+    return [partial(durable_writers, load=_storage_load(options))]
 
 
 def _replay(options: argparse.Namespace) -> list[Measurement]:
@@ -128,10 +136,14 @@ def _overload(options: argparse.Namespace) -> list[Measurement]:
 
 
 _BESIDE_NODE = ("ours", "node")
+_BESIDE_ALL = ("ours", "node", "ported-memory", "electric-memory")
 
 #: The benchmarks by name.
 BENCHMARKS: Mapping[str, Benchmark] = {
-    **{name: Benchmark(_BESIDE_NODE, partial(_speed, name)) for name in ("appends", "reads", "tails", "fanout")},
+    "writers": Benchmark(_BESIDE_ALL, partial(_speed, "writers")),
+    "durable-writers": Benchmark(("file-durable", "acid", "ported", "electric"), _durable_writers),
+    "reads": Benchmark(_BESIDE_ALL, partial(_speed, "reads")),
+    **{name: Benchmark(_BESIDE_NODE, partial(_speed, name)) for name in ("tails", "fanout", "appends", "repeats")},
     "observed": Benchmark(("observed", "silent"), _observed),
     "memory": Benchmark(_BESIDE_NODE, _memory),
     "durable": Benchmark(("file-durable", "file-fast", "acid", "ported", "electric"), _durable),
