@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -24,7 +24,8 @@ from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
 from durable_streams.server.telemetry import metrics_from, telemetry_from
 from durable_streams.server.web.negotiation import ChannelFactory
-from durable_streams.server.web.site.app import Tree, build_app
+from durable_streams.server.web.site.app import Pages, add_metrics, add_probes
+from durable_streams.server.web.site.tree import Tree
 from durable_streams.server.web.telemetry import Telemetry
 from durable_streams.server.web.wire import below
 from tests.support.clocks import SteppedClock
@@ -292,22 +293,22 @@ class Front:
         self.operations = operations_from(self.streams, settings, self.clock, self.telemetry)
         self.metrics = metrics_from(settings, self.operations)
         base_path = settings.http.stream_base_path
-        self.app = build_app(
-            self.operations.answers,
-            lambda: self.obstacle or self.streams.obstacle(),
-            below(base_path),
-            None if self.metrics is None else self.metrics.scrape,
-        )
+        self.pages = Pages(self.operations.answers, below(base_path))
+        self.pages.add(partial(add_probes, ready=lambda: self.obstacle or self.streams.obstacle()))
+        if self.metrics is not None:
+            self.pages.add(partial(add_metrics, render=self.metrics.scrape))
         self.tree = Tree(
             resource_from(self.operations, settings, self.clock),
-            self.app,
+            self.pages,
             self.operations,
             base_path,
+            self.clock,
+            settings.transport.connection.stall_timeout_secs,
         )
         # Not to read forms is what keeps twisted.web from parsing the bodies of appends.
         self.site = Site(self.tree, reactor=self.clock, parsePOSTFormSubmission=False)
         self.channels = ChannelFactory(
-            self.operations, Site(self.tree), base_path, self.clock, channel_settings_from(settings)
+            self.operations, self.pages, base_path, self.clock, channel_settings_from(settings)
         )
         if self.metrics is not None:
             self.metrics.watch(self.channels)

@@ -208,7 +208,9 @@ class ChannelTests(ChannelTestCase):
         self.front.obstacle = "It stops."
         self.front.ask("GET", "/readyz")
         self.front.ask("GET", "/nowhere")
-        self.assertEqual(self.events.lines, ["GET /healthz 200", "GET /readyz 503", "GET /nowhere 404"])
+        self.assertEqual(
+            self.events.lines, ["GET /healthz 200", "GET /readyz 503 UNAVAILABLE", "GET /nowhere 404 NOT_FOUND"]
+        )
         health, readiness, other = map(fields, self.events.access)
         self.assertEqual(
             [said["ds.operation"] for said in (health, readiness, other)], ["health", "readiness", "request"]

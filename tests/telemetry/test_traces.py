@@ -99,8 +99,7 @@ class SpanTests(SynchronousTestCase):
             front = self.serve(settings, DEFAULT_OFF)
             for target in (BASE + "a", "/healthz"):
                 front.ask("GET", target, {"Traceparent": PARENT})
-            # A plain Site tells nobody of what is beside the streams.
-            self.assertEqual(len(self.spans), min(kept, 1) if front.front == "site" else kept)
+            self.assertEqual(len(self.spans), kept)
 
     def test_only_a_server_error_sets_the_spans_status(self) -> None:
         self.front.ask("GET", BASE + "none")

@@ -13,9 +13,10 @@ from durable_streams.server.web.http1.intake import Intake
 from durable_streams.server.web.http1.known_heads import HeadCache
 from tests.support.cases import TEXT, ChannelTestCase, get, post
 from tests.support.fronts import BASE, Peer, chunked, request, settings_with
+from tests.support.intake import WithoutPages
 
 
-class Asker:
+class Asker(WithoutPages):
     """Counts what is asked for."""
 
     def __init__(self) -> None:

@@ -13,11 +13,12 @@ from durable_streams.server.web.http1.intake import Intake
 from durable_streams.server.web.http1.known_heads import HeadCache
 from durable_streams.server.web.proxies import Proxies
 from durable_streams.server.web.requests import StreamRequest
+from tests.support.intake import WithoutPages
 
 BASE = b"/v1/stream/"
 
 
-class Owner:
+class Owner(WithoutPages):
     """Writes down what it is told."""
 
     def __init__(self, shared: HeadCache, caller: Caller = NOBODY) -> None:

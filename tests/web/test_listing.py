@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ class ListCase(FrontTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        add_list(self.front.app, "/admin", self.front.streams, self.front.operations.answers)
+        self.front.pages.add(partial(add_list, base_path="/admin", streams=self.front.streams))
 
     def create(self, count: int) -> list[str]:
         names = [f"{number:05d}" for number in range(count)]

@@ -34,7 +34,7 @@ class LiveTestCase(FrontTestCase):
     def ticks(self) -> int:
         """How many calls the clock has before it, but for those that are always there."""
         ticking = self.front.channels._ticking, self.front.streams._sweeping
-        own = [each.call for each in ticking]
+        own = [each.call for each in ticking if each is not None]
         return sum(call not in own for call in self.front.clock.getDelayedCalls())
 
 

@@ -12,8 +12,8 @@ from durable_streams.server.web.admission import Admission, AdmittedRequest, Req
 from durable_streams.server.web.callers import NOBODY
 from durable_streams.server.web.http1.intake import Intake
 from durable_streams.server.web.http1.known_heads import HeadCache
-from durable_streams.server.web.requests import StreamRequest
 from tests.support.fronts import BASE, chunked, request
+from tests.support.intake import WithoutPages
 
 #: A request that nobody sends: it stands in bodies.
 HIDDEN = request("DELETE", BASE + "hidden")
@@ -53,14 +53,14 @@ class Sent(Struct, frozen=True):
         return self.method, self.target, b"" if self.framing == "none" else self.body
 
 
-class Owner:
+class Owner(WithoutPages):
     """Writes down what it is told."""
 
     def __init__(self) -> None:
         self.seen: list[object] = []
 
     def asked(self, request: AdmittedRequest, lives_on: bool, old: bool) -> None:
-        body = request.body if isinstance(request, StreamRequest) else request._body
+        body = request.body
         self.seen.append((request.method.decode(), request.target.decode(), body))
 
     def refused(self, error: StreamsError) -> None:

@@ -14,8 +14,6 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.resource import Resource
-from twisted.web.server import Request
 
 from durable_streams.server.config.sections import IdentitySettings, ProxySettings
 from durable_streams.server.config.settings import Settings
@@ -23,7 +21,9 @@ from durable_streams.server.errors import InvalidRequest
 from durable_streams.server.web.answers import Answer
 from durable_streams.server.web.callers import UNIX_PEER, Called, Caller, Client, caller_on, client_of, identity_of
 from durable_streams.server.web.forwarded import read_forwarded, read_x_forwarded
+from durable_streams.server.web.pages import PageRequest
 from durable_streams.server.web.proxies import Networks, Proxies
+from durable_streams.server.web.site.app import Routes
 from durable_streams.server.web.telemetry import Telemetry
 from tests.support.cases import TEXT, FrontTestCase, each_way, each_way_in_turn
 from tests.support.fronts import BASE, ChannelFront, Front, SiteFront, request
@@ -432,13 +432,12 @@ class UntrustedTests(UntrustedCases):
         self.assertEqual(warnings(logs), [])
 
 
-class Echo(Resource):
-    """Says which headers reached it."""
+def add_echo(app: Routes) -> None:
+    """Add a page that answers with the names of the headers that it sees."""
 
-    isLeaf = True
-
-    def render(self, request: Request) -> bytes:
-        return b"\n".join(sorted(name.lower() for name, _ in request.requestHeaders.getAllRawHeaders()))
+    @app.route("/echo", methods=["GET"])
+    def echo(request: PageRequest) -> Answer:
+        return Answer(200, b"", b"\n".join(sorted(name.lower() for name, _ in request.fields)))
 
 
 class TreeTests(SynchronousTestCase):
@@ -447,7 +446,7 @@ class TreeTests(SynchronousTestCase):
     def seen(self, kind: type[Front], settings: Settings) -> set[str]:
         front = kind(settings)
         self.addCleanup(front.stop)
-        front.tree._app = Echo()  # type: ignore[assignment]
+        front.pages.add(add_echo)
         reply = front.ask("GET", "/echo", EVIL | {"Forwarded": "for=unknown", "X-Other": "x"})
         self.assertEqual(reply.status, 200, bytes(reply.body))
         return set(bytes(reply.body).decode().split("\n"))

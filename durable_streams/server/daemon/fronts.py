@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import gatherResults, maybeDeferred
@@ -16,8 +17,9 @@ from ..streams import Streams
 from ..telemetry import metrics_from, telemetry_from
 from ..web.connections import LimitedFactory
 from ..web.negotiation import ChannelFactory
-from ..web.site.app import Tree, build_app
+from ..web.site.app import Pages, add_metrics, add_probes
 from ..web.site.listing import add_list
+from ..web.site.tree import Tree
 from ..web.wire import below
 from .assembly import channel_settings_from, operations_from, resource_from
 
@@ -53,23 +55,33 @@ class Fronts:
         base_path = settings.http.stream_base_path
         apart = settings.admin.bind_address is not None
         metrics = metrics_from(settings, operations)
-        render = None if metrics is None else metrics.scrape
-        for_all = build_app(answers, obstacle, below(base_path), None if apart else render)
-        for_operators = build_app(answers, obstacle, None, render) if apart else for_all
+        self._for_all = for_all = Pages(answers, below(base_path))
+        self._for_operators = for_operators = Pages(answers, None) if apart else for_all
+        for pages in {for_all, for_operators}:
+            pages.add(partial(add_probes, ready=obstacle))
+        if metrics is not None:
+            for_operators.add(partial(add_metrics, render=metrics.scrape))
         if settings.admin.enabled:
-            add_list(for_operators, settings.admin.base_path, streams, answers)
+            for_operators.add(partial(add_list, base_path=settings.admin.base_path, streams=streams))
         resource = resource_from(operations, settings, clock)
-        self.tree: IResource = Tree(resource, for_all, operations, base_path)
+        stall_timeout = settings.transport.connection.stall_timeout_secs
+        self.tree: IResource = Tree(resource, for_all, operations, base_path, clock, stall_timeout)
         channel_settings = channel_settings_from(settings, budget)
-        self.factory = ChannelFactory(operations, Site(self.tree), base_path, clock, channel_settings)
+        self.factory = ChannelFactory(operations, for_all, base_path, clock, channel_settings)
         self.factory.keeps_connections = keep_connections
         self.admin: LimitedFactory | None = None
         if apart:
-            admin_site = Site(Tree(None, for_operators, operations, base_path))
+            tree = Tree(None, for_operators, operations, base_path, clock, stall_timeout)
+            admin_site = Site(tree, reactor=reactor, parsePOSTFormSubmission=False)
             max_connections = channel_settings.connections if budget is None else budget.admin_connections
             self.admin = LimitedFactory(admin_site, max_connections, self.factory.refusal)
         if metrics is not None:
             metrics.watch(self.factory)
+
+    def load(self) -> None:
+        """Import Klein and lay out the pages, before the first request needs them."""
+        self._for_all.load()
+        self._for_operators.load()
 
     async def drain(self) -> None:
         """

@@ -8,8 +8,8 @@ from urllib.parse import unquote_to_bytes
 
 from ..web.answers import Answer
 from ..web.callers import Caller
+from ..web.pages import PageRequest
 from ..web.requests import StreamRequest
-from ..web.site.tree import PageRequest
 from ..web.telemetry import Asked, request_name
 
 #: Method -> operation, for requests for streams; a GET depends on its query, see :data:`_LIVE`.
@@ -65,7 +65,7 @@ def operation_of(asked: Asked) -> str:
             return _LIVE.get(live_mode(asked.query) or "", "read")
         return _BY_METHOD.get(asked.method, "request")
     if isinstance(asked, PageRequest):
-        return _BY_PATH.get(asked.target.partition(b"?")[0], "request")
+        return _BY_PATH.get(asked.path, "request")
     return "request"
 
 
@@ -87,8 +87,7 @@ def line_of(asked: Asked, answer: Answer, took: float) -> str:
 def _path_and_query(asked: StreamRequest | PageRequest) -> tuple[bytes, bytes]:
     if isinstance(asked, StreamRequest):
         return asked.mount + asked.path, asked.query
-    path, _, query = asked.target.partition(b"?")
-    return path, query
+    return asked.path, asked.query
 
 
 def fields_of(asked: Asked, number: int, answer: Answer, took: float, backend: str) -> dict[str, object]:

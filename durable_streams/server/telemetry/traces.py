@@ -23,8 +23,8 @@ from twisted.logger import Logger
 
 from ..web.answers import Answer
 from ..web.callers import Caller
+from ..web.pages import PageRequest
 from ..web.requests import StreamRequest
-from ..web.site.tree import PageRequest
 from ..web.telemetry import Asked, Telemetry
 from .describing import fields_of
 

@@ -16,10 +16,11 @@ from msgspec.structs import replace
 
 from ..errors import BodyTooLarge
 from .callers import Caller, next_number
+from .incoming import IncomingBody
+from .pages import PageRequest
 from .problems import BadFraming, HeadersTooLarge, MethodNotAllowed, TargetTooLong
 from .proxies import Proxies, Reading
 from .requests import WHOLE_SERVER, StreamRequest, check_host, check_target, pick_headers
-from .site.tree import PageRequest
 from .wire import is_stream
 
 #: A request for a stream, or for anything else that is served.
@@ -181,7 +182,7 @@ class Admission:
         method: bytes,
         target: bytes,
         fields: list[tuple[bytes, bytes]],
-        body: bytes,
+        body: bytes | IncomingBody,
         caller: Caller,
         version: str,
     ) -> PageRequest:
@@ -189,6 +190,7 @@ class Admission:
         Make the request for a page.
 
         :param fields: all headers, but those that are dropped.
+        :param body: all of it, or what produces it.
         """
         return PageRequest(method, target, fields, body, caller, next_number(), version)
 

@@ -1,8 +1,10 @@
-"""Bodies that come bit by bit: a catch-up read that is larger than one piece."""
+"""Bodies of answers that are produced piece by piece, as fast as the client reads them."""
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from collections.abc import AsyncGenerator
+
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -114,6 +116,76 @@ class Replay:
         # That the stream was deleted meanwhile is no news to anybody but the reader.
         if not failure.check(StreamsError):
             _log.failure("A read of {name} failed.", failure=failure, name=self._facts.name)
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.abort()
+
+
+@implementer(IPushProducer)
+class GeneratedBody:
+    """
+    A body whose pieces an asynchronous generator yields.
+
+    The generator is resumed when the client has room for more, and closed when the client has gone. A generator that
+    seldom awaits anything has to await :meth:`.RunQueue.turn` at times, so that others get their turn.
+
+    If the generator raises, the answer is aborted: its end would look like that of a complete one.
+
+    :param pieces: the generator.
+    :param length: the size of the body in bytes; None if it is not known.
+    """
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], length: int | None = None) -> None:
+        self.length = length
+        self._pieces = pieces
+        self._sink: Sink | None = None
+        self._paused = False
+        self._resumed: Deferred[None] | None = None
+        self._sending: Deferred[None] | None = None
+        self._writing = False
+
+    def start(self, sink: Sink) -> None:
+        self._sink = sink
+        self._sending = Deferred.fromCoroutine(self._send())
+        self._sending.addErrback(self._failed)
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None:
+            resumed.callback(None)
+
+    def stopProducing(self) -> None:
+        self._sink = None
+        if self._sending is not None and not self._writing:
+            self._sending.cancel()
+
+    async def _send(self) -> None:
+        try:
+            while self._sink is not None:
+                if self._paused:
+                    self._resumed = Deferred()
+                    await self._resumed
+                piece = await anext(self._pieces, None)
+                if piece is None or self._sink is None:
+                    break
+                self._writing = True
+                self._sink.write(piece)
+                self._writing = False
+        finally:
+            await self._pieces.aclose()
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.finish()
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(StreamsError):
+            _log.warn("Sending the body of an answer failed: {reason}", reason=failure.value)
+        elif not failure.check(CancelledError) or self._sink is not None:
+            _log.failure("Sending the body of an answer failed.", failure=failure)
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.abort()

@@ -15,7 +15,6 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.protocols.policies import WrappingFactory
-from twisted.web.server import Site
 
 from ..clocks import clock_of
 from .admission import Admission
@@ -23,6 +22,7 @@ from .callers import Caller
 from .handshakes import HandshakeFailures
 from .http1.known_heads import HeadCache
 from .operations import Operations
+from .site.app import Pages
 from .transports import Transport
 from .wire import below
 
@@ -72,7 +72,7 @@ class Connections(Factory):
     """
     State that the connections of a listener share: settings, header caches, the clock tick, counters and the drain.
 
-    :param site: serves everything that is not below ``base_path``.
+    :param pages: everything that is not below ``base_path``.
     :ivar limits: the largest sizes of the parts of a request.
     :ivar tick: how many seconds the factory has been listening. Deadlines are ticks.
     :ivar date_line: the Date header of this second.
@@ -89,13 +89,13 @@ class Connections(Factory):
     def __init__(
         self,
         operations: Operations,
-        site: Site,
+        pages: Pages,
         base_path: str,
         clock: IReactorTime,
         settings: ChannelSettings = ChannelSettings(),  # noqa: B008 (frozen)
     ) -> None:
         self.operations = operations
-        self.site = site
+        self.pages = pages
         self.settings = settings
         self.limits = operations.settings.limits
         self._policy = operations.admission_policy(below(base_path))
@@ -109,13 +109,15 @@ class Connections(Factory):
         self.clock = clock_of(clock)
         self.handshake_failures = HandshakeFailures(self.clock)
         self._channels: set[Member] = set()
-        self._ticking = LoopingCall(self._tick)
-        self._ticking.clock = self.clock
+        # Made by doStart: to make a LoopingCall installs a reactor, whichever clock it is given.
+        self._ticking: LoopingCall | None = None
         self._emptied: list[Deferred[None]] = []
 
     def doStart(self) -> None:
         super().doStart()
-        if not self._ticking.running:
+        if self._ticking is None:
+            self._ticking = LoopingCall(self._tick)
+            self._ticking.clock = self.clock
             self._ticking.start(1)
 
     def doStop(self) -> None:
@@ -167,8 +169,9 @@ class Connections(Factory):
         self._each(list(self._channels), lambda channel: channel.transport.abortConnection())
 
     def _rest(self) -> None:
-        if not self.numPorts and not self._channels and self._ticking.running:
+        if not self.numPorts and not self._channels and self._ticking is not None:
             self._ticking.stop()
+            self._ticking = None
 
     def _tick(self) -> None:
         self.tick += 1

@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred
 
 from .answers import Answer
 from .callers import NOBODY, RUN, Caller
+from .pages import PageRequest
 from .requests import StreamRequest
-from .site.tree import PageRequest
 
 #: What was answered.
 Asked: TypeAlias = StreamRequest | PageRequest | Caller

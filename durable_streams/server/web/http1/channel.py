@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Final, TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -19,7 +20,9 @@ from ..admission import AdmittedRequest
 from ..answers import Answer, Body
 from ..callers import RUN, Caller, caller_on, next_number
 from ..connections import Connections
-from ..problems import RequestTimeout
+from ..incoming import IncomingBody
+from ..pages import PageRequest
+from ..problems import BadFraming, RequestTimeout
 from ..requests import StreamRequest, read_view
 from ..telemetry import request_id
 from ..transports import LINGER, MAX_DISCARDED, MAX_DISCARDED_PLAIN, Transport, close_socket
@@ -85,6 +88,11 @@ class StreamChannel(Protocol):
         self._awaiting: AdmittedRequest | None = None
         self._streaming: Body | None = None
         self._chunked = False
+        # The body that is arriving for a page, while it has not arrived whole; whether the page reads it now, and
+        # whether the client waits for 100 Continue before it sends it.
+        self._incoming: IncomingBody | None = None
+        self._incoming_wanted = False
+        self._incoming_continue = False
         self._continue_due = False
         self._lives_on = True
         self._taking_turns = False
@@ -124,6 +132,7 @@ class StreamChannel(Protocol):
         if self._streaming is not None:
             self._streaming.stopProducing()
             self._streaming = None
+        self._fail_body(reason)
 
     def readConnectionLost(self) -> None:
         """The client has shut down its sending half: answer the requests that are complete, then close."""
@@ -140,6 +149,7 @@ class StreamChannel(Protocol):
         elif not self._ending:
             self._end()
         self._end_live_read()
+        self._fail_body(Failure(BadFraming("The connection ended before the body did.")))
 
     def writeConnectionLost(self) -> None:
         """The sending half was shut down, as :meth:`_hang_up` asked for."""
@@ -174,11 +184,12 @@ class StreamChannel(Protocol):
             if not self._queue:
                 self._next()
         self._outlet.flush()
-        if intake.unfinished and not self._busy:
+        if intake.unfinished and (not self._busy or self._incoming_wanted):
             self._set_reading_deadline()
-        if (self._queue or self._rest) and not self._paused and not self._ending:
-            self._paused = True
-            self.transport.pauseProducing()
+        if (self._queue or self._rest) and not self._ending:
+            if not self._paused:
+                self._paused = True
+                self.transport.pauseProducing()
             self._wait_for_turn()
 
     def _discard(self, size: int) -> None:
@@ -194,7 +205,7 @@ class StreamChannel(Protocol):
             self._rest, self._place = data, taken
         else:
             self._rest, self._place = b"", 0
-            if self._intake.unfinished and not self._busy:
+            if self._intake.unfinished and (not self._busy or self._incoming_wanted):
                 self._set_reading_deadline()
 
     def _set_reading_deadline(self) -> None:
@@ -214,6 +225,10 @@ class StreamChannel(Protocol):
             self._lingering = False
             self.deadline = self.factory.tick + self.factory.settings.stall_timeout
             close_socket(self.transport)
+        elif self._incoming_wanted and not self._outlet.behind:
+            self._intake.deaf = True
+            self.deadline = self.factory.tick + self.factory.settings.stall_timeout
+            self._fail_body(Failure(RequestTimeout("The request did not arrive in time.")))
         elif self._busy or self._ending or self._outlet.behind:
             self.transport.abortConnection()
         elif self._intake.unfinished:
@@ -247,7 +262,26 @@ class StreamChannel(Protocol):
         else:
             self._answer(request, lives_on, old)
 
+    def streams_body(self, method: bytes, target: bytes) -> bool:
+        return self.factory.pages.streams_body(method, target)
+
+    def body_begins(self, length: int | None, expects_continue: bool) -> IncomingBody:
+        self._incoming = IncomingBody(self, length)
+        self._incoming_continue = expects_continue
+        return self._incoming
+
+    def body_ended(self) -> None:
+        incoming, self._incoming = self._incoming, None
+        self._incoming_wanted = False
+        if self._busy and not self._outlet.behind:
+            self.deadline = 0
+        if incoming is not None:
+            incoming.ended()
+
     def refused(self, error: StreamsError) -> None:
+        if self._incoming is not None:
+            self._fail_body(Failure(error))
+            return
         refusal = self.factory.operations.answers.error(None, error, self._intake.origin)
         if self._busy or self._queue:
             self._queue.append((refusal, False, False))
@@ -260,6 +294,43 @@ class StreamChannel(Protocol):
         else:
             self._write(CONTINUE)
 
+    # The body of a request for a page that receives it while it arrives
+
+    def pause_body(self) -> None:
+        """Read no more: the page does not, or the answers to earlier requests come first."""
+        self._incoming_wanted = False
+        if self._busy and not self._outlet.behind:
+            self.deadline = 0
+        if not self._paused and not self._ending:
+            self._paused = True
+            self.transport.pauseProducing()
+
+    def resume_body(self) -> None:
+        """Read on."""
+        if self._incoming_wanted:
+            return
+        self._incoming_wanted = True
+        if self._incoming_continue:
+            self._incoming_continue = False
+            self._write(CONTINUE)
+        self._set_reading_deadline()
+        if self._paused:
+            self._wait_for_turn()
+
+    def _fail_body(self, failure: Failure) -> None:
+        """Let the page know that the rest of the body will not arrive, and close the connection after its answer."""
+        incoming, self._incoming = self._incoming, None
+        if incoming is None:
+            return
+        self._incoming_wanted = False
+        if self._queue:
+            # It is the last request of the connection.
+            last, _, old = self._queue[-1]
+            self._queue[-1] = (last, False, old)
+        else:
+            self._lives_on = False
+        incoming.fail(failure)
+
     # Turns
 
     def _answer(self, asked: AdmittedRequest | Answer, lives_on: bool, old: bool) -> None:
@@ -271,13 +342,15 @@ class StreamChannel(Protocol):
             self._send(asked, None, old, began_at)
             return
         else:
-            answer = asked.perform(self.factory.site, self.transport)
+            answer = self.factory.pages.perform(asked)
         if isinstance(answer, Answer):
             self._send(answer, asked, old, began_at)
         else:
             self._begin()
             self._awaited = answer
             self._awaiting = asked
+            if self._incoming_wanted:
+                self._set_reading_deadline()
             answer.addCallbacks(self._send_awaited, self._not_answered, (asked, old, began_at))
             if self._all_sent:
                 self._end_live_read()
@@ -290,6 +363,9 @@ class StreamChannel(Protocol):
         self._awaited = self._awaiting = None
         if not self._ending:
             self._lives_on = self._lives_on and self.factory.keeps_connections
+            if self._incoming is not None and isinstance(asked, PageRequest) and asked.incoming is self._incoming:
+                # The page has not read all of the body.
+                self._lives_on = False
             self._send(answer, asked, old, began_at)
 
     def _not_answered(self, failure: Failure) -> None:
@@ -365,9 +441,8 @@ class StreamChannel(Protocol):
             # The loop further up goes on.
             return
         self._taking_turns = True
-        outlet = self._outlet
         self._slice_end = self._seconds() + SLICE
-        while (self._queue or self._rest) and not self._busy and not self._ending and not outlet.behind:
+        while (self._queue or self._rest) and self._can_go_on():
             if self._queue:
                 self._answer(*self._queue.popleft())
             else:
@@ -383,9 +458,15 @@ class StreamChannel(Protocol):
         if self._continue_due and not self._busy:
             self._continue_due = False
             self._write(CONTINUE)
-        if self._paused:
+        if self._paused and (self._incoming is None or self._incoming_wanted):
             self._paused = False
             self.transport.resumeProducing()
+
+    def _can_go_on(self) -> bool:
+        """Return whether a request may be answered, or the body of the one that is being answered read."""
+        if self._incoming_wanted:
+            return not self._ending
+        return not self._busy and not self._ending and not self._outlet.behind
 
     def _is_over(self) -> bool:
         """Tell whether the slice of time of this turn is used up. In a packet, it begins with the second request."""
@@ -396,13 +477,13 @@ class StreamChannel(Protocol):
 
     def _wait_for_turn(self) -> None:
         """Queue for another slice of time, unless the end of an answer, or its reader, gives this one its turn."""
-        if not self._scheduled and not self._busy and not self._outlet.behind:
+        if not self._scheduled and self._can_go_on():
             self._scheduled = True
             self._turns.add(self._take_turn)
 
     def _take_turn(self) -> None:
         self._scheduled = False
-        if self._busy or self._ending:
+        if self._ending or (self._busy and not self._incoming_wanted):
             return
         self._outlet.gather()
         try:
@@ -413,8 +494,11 @@ class StreamChannel(Protocol):
         self._outlet.flush()
 
     def _end(self) -> None:
-        """Hang up when everything is sent; a client that is still sending is left the time to read why."""
+        """Close the connection when everything is sent; a client that is still sending is given time to read it."""
         self._ending = True
+        if self._incoming is not None:
+            self._intake.deaf = True
+            self._fail_body(Failure(ConnectionDone()))
         self._queue.clear()
         self._rest = b""
         self._outlet.finish(self._hang_up)
@@ -455,6 +539,8 @@ class StreamChannel(Protocol):
         self._answered()
 
     def abort(self) -> None:
+        # Nothing may be written after it.
+        self._outlet.flush()
         self.transport.abortConnection()
 
     # How the reader keeps up
@@ -473,6 +559,8 @@ class StreamChannel(Protocol):
             return
         if self._busy:
             self.deadline = 0
+            if self._incoming_wanted:
+                self._set_reading_deadline()
             if self._streaming is not None:
                 self._streaming.resumeProducing()
         else:

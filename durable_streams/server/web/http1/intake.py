@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from ...errors import BodyTooLarge, StreamsError
 from ..admission import AdmittedRequest, check_authority, origin_form
 from ..callers import Caller, next_number
+from ..incoming import IncomingBody
 from ..problems import BadFraming, Broken, HeadersTooLarge, WrongVersion
 from ..requests import StreamRequest, join_header
 from .known_heads import HeadCache, KnownHead
@@ -41,6 +42,20 @@ class IntakeOwner(Protocol):
         :param old: whether it is HTTP/1.0.
         """
 
+    def streams_body(self, method: bytes, target: bytes) -> bool:
+        """Return whether the page of a request receives the body while it arrives."""
+
+    def body_begins(self, length: int | None, expects_continue: bool) -> IncomingBody:
+        """
+        Make the body of a request that is asked next, and whose body arrives after that.
+
+        :param length: the size that the head states; None if it states none.
+        :param expects_continue: the client waits for 100 Continue.
+        """
+
+    def body_ended(self) -> None:
+        """Record that the body that began has arrived whole."""
+
     def refused(self, error: StreamsError) -> None:
         """What came is no request, or one over a limit; nothing after it means anything."""
 
@@ -51,8 +66,23 @@ class IntakeOwner(Protocol):
 class _Nobody:
     """The owner of an intake whose connection is gone."""
 
+    def streams_body(self, method: bytes, target: bytes) -> bool:
+        """Return False."""
+        return False
+
+    def body_begins(self, length: int | None, expects_continue: bool) -> IncomingBody:
+        """
+        Make nothing.
+
+        :raises RuntimeError: always; no page asks for the body.
+        """
+        raise RuntimeError("The connection is gone.")
+
     def asked(self, request: AdmittedRequest, lives_on: bool, old: bool) -> None:
         """Drop the request."""
+
+    def body_ended(self) -> None:
+        """Do nothing."""
 
     def refused(self, error: StreamsError) -> None:
         """Answer nothing."""
@@ -100,6 +130,7 @@ class Intake:
         "_headers",
         "_heads",
         "_in_body",
+        "_incoming",
         "_interrupted",
         "_known",
         "_lives_on",
@@ -128,6 +159,8 @@ class Intake:
         self._fields: list[tuple[bytes, bytes]] | None = None
         self._look_up: Callable[[bytes], bytes | None] = _all_unknown
         self._body: bytes | bytearray = b""
+        # The body, if a page receives it while it arrives.
+        self._incoming: IncomingBody | None = None
         self._in_body = False
         # The parser leaves the body to the protocol that the request asks for.
         self._interrupted = False
@@ -162,8 +195,8 @@ class Intake:
 
     @property
     def unfinished(self) -> bool:
-        """Whether a request has begun, and not ended."""
-        return bool(self._url)
+        """Whether a request has begun, and has neither ended nor been refused."""
+        return bool(self._url) and not self.deaf
 
     @property
     def in_body(self) -> bool:
@@ -181,7 +214,7 @@ class Intake:
         self._owner = _NOBODY
         self._url = self._packet = self._block = self._body = b""
         self._headers = {}
-        self._fields = None
+        self._fields = self._incoming = None
 
     def feed(self, data: bytes) -> int:
         """
@@ -313,7 +346,7 @@ class Intake:
                 self._refuse(error)
             return
         self._bare_bytes = self._bare_bytes + size if self._bare_bytes >= 0 else 0
-        if self._wire_bytes > 2 * limits.body_bytes + limits.header_bytes:
+        if self._incoming is None and self._wire_bytes > 2 * limits.body_bytes + limits.header_bytes:
             # Chunks may cost as much again as what they carry, but not more.
             self._refuse(BodyTooLarge(limits.body_bytes))
         elif self._bare_bytes > limits.header_bytes:
@@ -371,16 +404,42 @@ class Intake:
             self._check_head()
         except StreamsError as error:
             self._stop(error)
-        if b"content-length" not in headers:
-            if b"transfer-encoding" not in headers:
-                return
+        has_body = b"content-length" in headers
+        if not has_body and b"transfer-encoding" in headers:
+            has_body = True
             if self._old or headers[b"transfer-encoding"].strip().lower() != b"chunked":
                 self._stop(BadFraming("Transfer-Encoding must be chunked, and only HTTP/1.1 has it."))
             self._look_up = _all_ignored
-        if b"upgrade" in headers and parser.should_upgrade():
+        if has_body and b"upgrade" in headers and parser.should_upgrade():
             self._interrupted = True
-        elif b"expect" in headers and not self._old and headers[b"expect"].strip().lower() == b"100-continue":
+        elif self._fields is not None and self._streams_body():
+            self._begin_streaming()
+        elif has_body and b"expect" in headers and self._expects_continue():
             self._owner.expects_continue()
+
+    def _expects_continue(self) -> bool:
+        return not self._old and self._headers.get(b"expect", b"").strip().lower() == b"100-continue"
+
+    def _streams_body(self) -> bool:
+        """Return whether the request is for a page that receives the body while it arrives."""
+        return self._owner.streams_body(self._parser.get_method(), origin_form(self._url))
+
+    def _begin_streaming(self) -> None:
+        """
+        Pass the request on before its body has arrived.
+
+        :raises _Stop: nothing more is to be parsed.
+        """
+        length = self._headers.get(b"content-length")
+        size = None if length is None else int(length)
+        self._incoming = incoming = self._owner.body_begins(size, self._expects_continue())
+        fields, self._fields = self._fields, None
+        assert fields is not None
+        method, url, version = self._parser.get_method(), origin_form(self._url), "1.0" if self._old else "1.1"
+        page = self._admission.page_request(method, url, fields, incoming, self._asking, version)
+        self._owner.asked(page, self._lives_on, self._old)
+        if self.deaf:
+            raise _Stop
 
     def _check_head(self) -> None:
         """
@@ -408,7 +467,7 @@ class Intake:
             admission.check_head_size(packet.find(b"\r\n\r\n") + self._wire_bytes)
         if self._caller.trusted:
             self._asking = admission.identify(self._caller, headers)
-        if b"content-length" in headers:
+        if b"content-length" in headers and (self._fields is None or not self._streams_body()):
             admission.check_length(headers[b"content-length"])
 
     def _check_version(self, version: str) -> None:
@@ -418,6 +477,11 @@ class Intake:
 
     def on_body(self, data: bytes) -> None:
         self._bare_bytes = -1
+        if self._incoming is not None:
+            self._incoming.received(data)
+            if self.deaf:
+                raise _Stop
+            return
         if not self._body:
             self._body = data
         else:
@@ -431,6 +495,13 @@ class Intake:
 
     def on_message_complete(self) -> None:
         if self._interrupted:
+            return
+        if self._incoming is not None:
+            self._incoming = None
+            self._end_request()
+            self._owner.body_ended()
+            if self.deaf or not self._lives_on:
+                raise _Stop
             return
         method = self._parser.get_method()
         if method == b"CONNECT":
@@ -446,14 +517,18 @@ class Intake:
         else:
             request = self._admission.page_request(method, url, self._fields, body, self._asking, version)
             self._fields = None
-        self._url = self._packet = self._body = b""
-        self._headers = {}
-        self._in_body = self.timed = False
-        self._wire_bytes = self._bare_bytes = 0
+        self._end_request()
         self._owner.asked(request, self._lives_on, self._old)
         if self.deaf or not self._lives_on:
             # What follows is not ours to read, and no reason to complain.
             raise _Stop
+
+    def _end_request(self) -> None:
+        """Forget the request that was read."""
+        self._url = self._packet = self._body = b""
+        self._headers = {}
+        self._in_body = self.timed = False
+        self._wire_bytes = self._bare_bytes = 0
 
     def _note_end(self, request: StreamRequest) -> None:
         """See whether the request has ended with the last byte that came, as its head says that it does."""

@@ -237,6 +237,9 @@ class Http2Channel(Protocol):
                 self._begin(event)
             case DataReceived():
                 exchange = self.exchanges.get(event.stream_id)
+                if exchange is not None and exchange.is_streaming:
+                    exchange.received_piece(event.data, event.flow_controlled_length)
+                    return
                 if exchange is not None and exchange.is_receiving:
                     exchange.received(event.data)
                 self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)

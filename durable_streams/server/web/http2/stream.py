@@ -12,7 +12,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from hpack import NeverIndexedHeaderTuple
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress
+from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -22,6 +22,7 @@ from ..answers import Answer, Body
 from ..bodies import PIECE
 from ..callers import Caller, next_number
 from ..connections import Connections
+from ..incoming import IncomingBody
 from ..problems import RequestTimeout
 from ..telemetry import request_id
 from ..transports import Transport
@@ -108,6 +109,8 @@ class Exchange:
         "_fields",
         "_finished",
         "_held",
+        "_incoming",
+        "_incoming_wanted",
         "_kept",
         "_method",
         "_over",
@@ -118,6 +121,7 @@ class Exchange:
         "_streaming",
         "_taken",
         "_target",
+        "_unacknowledged",
         "deadline",
         "id",
         "is_receiving",
@@ -134,6 +138,11 @@ class Exchange:
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._body = bytearray()
+        # The body, if a page receives it while it arrives; whether the page reads it now; and how much of the client's
+        # flow-control window it has used that is not given back.
+        self._incoming: IncomingBody | None = None
+        self._incoming_wanted = False
+        self._unacknowledged = 0
         self._asked: AdmittedRequest | None = None
         self._began_at = 0.0
         self._awaited: Deferred[Answer] | None = None
@@ -174,19 +183,29 @@ class Exchange:
             self._fields.append((b"host", authority))
         channel = self._channel
         self._fields = channel.admission.proxies.keep(self._fields, channel.caller)
+        factory = channel.factory
         try:
             self._check_head(size)
+            if not channel.admission.is_stream(self._target) and factory.pages.streams_body(self._method, self._target):
+                self._incoming = IncomingBody(self, self._stated_length())
+            else:
+                self._check_length()
         except StreamsError as error:
             self._refuse(error)
             return
+        if self._incoming is not None:
+            self._perform_page(self._incoming)
+            if is_whole:
+                self.ended()
+            return
         if not is_whole:
             self._set_reading_deadline()
-            if any(name == b"expect" and value.lower() == b"100-continue" for name, value in self._fields):
+            if self._expects_continue():
                 self._send_head(_CONTINUE, False)
 
     def _check_head(self, size: int) -> None:
         """
-        Check the method, the target and the sizes that the head states.
+        Check the method, the target and the sizes of the head.
 
         :raises StreamsError: the request is refused.
         """
@@ -194,9 +213,22 @@ class Exchange:
         admission.check_target_size(self._target)
         admission.check_head_size(size)
         admission.check_line(self._method, self._target)
+
+    def _check_length(self) -> None:
+        """
+        Check the size that the head states.
+
+        :raises BodyTooLarge: it is over the limit.
+        """
         for name, value in self._fields:
             if name == b"content-length":
-                admission.check_length(value)
+                self._channel.admission.check_length(value)
+
+    def _stated_length(self) -> int | None:
+        return next((int(value) for name, value in self._fields if name == b"content-length"), None)
+
+    def _expects_continue(self) -> bool:
+        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self._fields)
 
     def _set_reading_deadline(self) -> None:
         factory = self._channel.factory
@@ -220,10 +252,69 @@ class Exchange:
     def ended(self) -> None:
         """The client has sent all of the request."""
         self.is_whole = True
-        if self.is_receiving:
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            self.is_receiving = self._incoming_wanted = False
+            if not self._answering:
+                self.deadline = 0
+            incoming.ended()
+        elif self.is_receiving:
             self._perform()
         elif self._over:
             self._channel.done(self)
+
+    # A body that a page receives while it arrives
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether :meth:`received_piece` takes what arrives of the body."""
+        return self._incoming is not None and not self._over
+
+    def received_piece(self, data: bytes, size: int) -> None:
+        """
+        Pass on a piece of the body.
+
+        :param size: how much of the flow-control window it has used. It is given back when the page has taken it.
+        """
+        assert self._incoming is not None
+        self._unacknowledged += size
+        if self._incoming_wanted and not self._answering:
+            self._set_reading_deadline()
+        self._incoming.received(data)
+        if self._incoming_wanted:
+            self._acknowledge()
+
+    def pause_body(self) -> None:
+        """Let the client use up the flow-control window."""
+        self._incoming_wanted = False
+        if not self._answering:
+            self.deadline = 0
+
+    def resume_body(self) -> None:
+        """Let the client send on."""
+        if self._incoming_wanted or self._over:
+            return
+        self._incoming_wanted = True
+        if not self._answering:
+            self._set_reading_deadline()
+            if not self._unacknowledged and self._expects_continue():
+                self._send_head(_CONTINUE, False)
+        self._acknowledge()
+        self._channel.flush()
+
+    def _acknowledge(self) -> None:
+        size, self._unacknowledged = self._unacknowledged, 0
+        if size:
+            self._channel.h2.acknowledge_received_data(size, self.id)
+
+    def _fail_body(self, failure: Failure) -> None:
+        """Let the page know that the rest of the body will not arrive."""
+        incoming, self._incoming = self._incoming, None
+        self._incoming_wanted = self.is_receiving = False
+        if incoming is not None:
+            incoming.fail(failure)
+
+    # The request is performed
 
     def _perform(self) -> None:
         self.is_receiving = False
@@ -232,36 +323,45 @@ class Exchange:
         if self._held:
             return
         body = self._take_body()
-        factory = self._channel.factory
-        admission = self._channel.admission
-        caller = self._channel.caller
+        if not self._channel.admission.is_stream(self._target):
+            self._perform_page(body)
+            return
         self._began_at = perf_counter()
+        operations = self._channel.factory.operations
+        headers, caller, refusal = self._read_head()
+        request = self._channel.admission.stream_request(self._method, self._target, headers, body, caller, "2")
+        self._asked = request
+        if refusal is not None:
+            self._answer(operations.answers.error(request, refusal, self._origin))
+            return
+        answer = operations.perform(request)
+        if isinstance(answer, Deferred):
+            self._wait_for(answer)
+        else:
+            self._answer(answer)
+
+    def _perform_page(self, body: bytes | IncomingBody) -> None:
+        self._began_at = perf_counter()
+        factory = self._channel.factory
+        _, caller, refusal = self._read_head()
+        page = self._channel.admission.page_request(self._method, self._target, self._fields, body, caller, "2")
+        self._asked = page
+        if refusal is not None:
+            self._answer(factory.operations.answers.error(None, refusal, self._origin))
+        else:
+            self._wait_for(factory.pages.perform(page))
+
+    def _read_head(self) -> tuple[dict[bytes, bytes], Caller, StreamsError | None]:
+        """Return the headers that are read, the caller, and why the request is refused, if it is."""
+        admission, caller = self._channel.admission, self._channel.caller
         headers: dict[bytes, bytes] = {}
-        refusal = None
         try:
             headers = admission.read(self._fields)
             admission.check_host(headers.get(b"host"))
             caller = admission.identify(caller, headers)
         except StreamsError as error:
-            refusal = error
-        if not admission.is_stream(self._target):
-            page = admission.page_request(self._method, self._target, self._fields, body, caller, "2")
-            self._asked = page
-            if refusal is not None:
-                self._answer(factory.operations.answers.error(None, refusal, self._origin))
-                return
-            self._wait_for(page.perform(factory.site, self))
-            return
-        request = admission.stream_request(self._method, self._target, headers, body, caller, "2")
-        self._asked = request
-        if refusal is not None:
-            self._answer(factory.operations.answers.error(request, refusal, self._origin))
-            return
-        answer = factory.operations.perform(request)
-        if isinstance(answer, Deferred):
-            self._wait_for(answer)
-        else:
-            self._answer(answer)
+            return headers, caller, error
+        return headers, caller, None
 
     def _take_body(self) -> bytes:
         body = bytes(self._body)
@@ -475,17 +575,6 @@ class Exchange:
         """The answer can't be completed: reset the stream, and leave the others alone."""
         self._reset(ErrorCodes.INTERNAL_ERROR)
 
-    # What is asked of a request's transport
-
-    def getPeer(self) -> IAddress:
-        return self._channel.transport.getPeer()
-
-    def getHost(self) -> IAddress:
-        return self._channel.transport.getHost()
-
-    def loseConnection(self) -> None:
-        self._reset(ErrorCodes.INTERNAL_ERROR)
-
     # Its end
 
     def expire(self) -> None:
@@ -493,6 +582,9 @@ class Exchange:
         if self._over:
             self._channel.done(self)
             self._channel.reset(self.id, ErrorCodes.NO_ERROR)
+        elif self._incoming is not None and not self._answering:
+            self.deadline = self._channel.factory.tick + self._channel.factory.settings.stall_timeout
+            self._fail_body(Failure(RequestTimeout("The request did not arrive in time.")))
         elif self.is_receiving:
             self._refuse(RequestTimeout("The request did not arrive in time."))
         else:
@@ -532,3 +624,5 @@ class Exchange:
         if self._streaming is not None:
             streaming, self._streaming = self._streaming, None
             streaming.stopProducing()
+        self._fail_body(Failure(ConnectionDone()))
+        self._acknowledge()

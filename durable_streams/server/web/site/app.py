@@ -1,154 +1,178 @@
-"""The tree that is served beside the streams: a Klein application, and the resource that chooses between the two."""
+"""The Klein application of everything that is not a stream: probes, metrics, pages for operators."""
 
 from __future__ import annotations
 
 import encodings.idna  # noqa: F401 (werkzeug needs it with the first request, when the process may have no right to read it)
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from klein import Klein
-from twisted.python.failure import Failure
-from twisted.web.iweb import IRequest
-from twisted.web.resource import IResource
-from twisted.web.server import NOT_DONE_YET, Request
+from msgspec.structs import replace
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
-from werkzeug.exceptions import NotFound
-from zope.interface import implementer
 
 from ...errors import StreamsError, Unavailable
-from ..answers import Answer, Answers, fields_of
-from ..operations import Operations
-from ..problems import MethodNotAllowed, NoSuchPath
-from ..wire import PROBES, below, is_stream
-from .resource import StreamsResource, admit
+from ..answers import Answer, Answers
+from ..pages import PageRequest
+from ..problems import Broken, MethodNotAllowed, NoSuchPath
+from ..telemetry import request_name
+from ..wire import PROBES
 
-#: Says what keeps the service from taking requests; None when nothing does.
+#: Returns why the service takes no requests; None if it takes them.
 Readiness = Callable[[], "str | None"]
 
-_PLAIN: Final = b"text/plain"
-_METRICS: Final = b"text/plain; version=0.0.4; charset=utf-8"
+_PLAIN: Final = b"Content-Type: text/plain\r\n"
+_METRICS: Final = b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\nCache-Control: no-store\r\n"
+
+_Page = TypeVar("_Page", bound=Callable[..., "Answer | Awaitable[Answer]"])
+
+_log = Logger()
 
 
-def build_app(
-    answers: Answers, ready: Readiness, base: bytes | None, metrics: Callable[[], bytes] | None = None
-) -> Klein:
+class Routes(Protocol):
+    """A Klein application whose pages take a :class:`.PageRequest` and return an :class:`.Answer`."""
+
+    def route(self, url: str, *, methods: Sequence[str]) -> Callable[[_Page], _Page]:
+        """Register a page; see :meth:`klein.Klein.route`."""
+
+
+class Pages:
     """
-    Lay out everything that is not a stream.
+    The pages, routed by Klein.
 
-    :param base: the path below which streams are, for messages; None where there are no streams.
-    :param metrics: writes what ``/metrics`` answers, in Prometheus' text format; None, and there is no such path.
+    A page is called with a :class:`.PageRequest` and returns an :class:`.Answer`, or a Deferred or coroutine of one. It
+    may raise any :exc:`.StreamsError`. The answer's head has the page's own headers; the headers of every answer are
+    added to it.
+
+    To import Klein installs a reactor, so the application is made by :meth:`load`, or with the first request.
+
+    :param base: the path prefix of streams, for messages; None where there are no streams.
     """
-    app = Klein()
+
+    def __init__(self, answers: Answers, base: bytes | None) -> None:
+        self._answers = answers
+        self._base = base
+        self._routes: list[Callable[[Routes], object]] = []
+        # Klein's own type is for pages that take a request of twisted.web's.
+        self._app: Any = None
+
+    def add(self, routes: Callable[[Routes], object]) -> None:
+        """
+        Add pages.
+
+        :param routes: registers them with ``@app.route``, once there is an application.
+        """
+        self._routes.append(routes)
+        if self._app is not None:
+            routes(self._app)
+
+    def load(self) -> Any:
+        """Return the application; the first call makes it."""
+        if self._app is None:
+            from klein import Klein  # noqa: PLC0415 (it installs a reactor)
+
+            self._app = Klein()
+            for routes in self._routes:
+                routes(self._app)
+        return self._app
+
+    def streams_body(self, method: bytes, target: bytes) -> bool:
+        """Return whether a page receives its request's body while it arrives (:func:`.streams_body`)."""
+        try:
+            endpoint, _ = self._match(method, target.partition(b"?")[0])
+        except StreamsError:
+            return False
+        return getattr(self.load().endpoints[endpoint], "streams_body", False) is True
+
+    def perform(self, request: PageRequest) -> Deferred[Answer]:
+        """Answer a request; every error becomes an answer."""
+        return Deferred.fromCoroutine(self._perform(request))
+
+    async def _perform(self, request: PageRequest) -> Answer:
+        origin = request.header(b"origin")
+        if origin and request.method == b"OPTIONS" and request.header(b"access-control-request-method"):
+            return self._answers.preflight(origin)
+        try:
+            answer = await self._call(request)
+        except StreamsError as error:
+            return self._answers.error(None, error, origin)
+        except CancelledError:
+            return self._answers.error(
+                None, Unavailable("The request was cancelled, as its client has closed the connection."), origin
+            )
+        except Exception:
+            _log.failure(
+                "{method} {path} failed.",
+                method=request.method.decode("latin-1"),
+                path=request.path.decode("latin-1"),
+                **request_name(request.number, request.caller),
+            )
+            return self._answers.error(None, Broken("Something is wrong with the server. Its log says what."), origin)
+        common = self._answers.cors if request.path in PROBES else self._answers.common
+        return replace(answer, head=common(origin) + answer.head)
+
+    async def _call(self, request: PageRequest) -> Answer:
+        endpoint, arguments = self._match(request.method, request.path)
+        answer: Any = self.load().execute_endpoint(endpoint, request, **arguments)
+        if isinstance(answer, Deferred):
+            answer = await answer
+        if not isinstance(answer, Answer):
+            raise TypeError(f"The page {endpoint} returned {answer!r}, which is not an Answer.")
+        if request.method == b"HEAD" and not isinstance(answer.body, bytes):
+            answer.body.stopProducing()
+            return replace(answer, body=b"")
+        return answer
+
+    def _match(self, method: bytes, path: bytes) -> tuple[str, dict[str, Any]]:
+        """
+        Find the page of a path.
+
+        :returns: its name and the arguments that are in the path.
+        :raises NoSuchPath: there is no page.
+        :raises MethodNotAllowed: it has other methods.
+        """
+        try:
+            # A prefix that ends with a slash is often put before the path of a probe.
+            decoded = "/" + unquote_to_bytes(path).decode().lstrip("/")
+            # Routes do not depend on Host.
+            adapter = self.load().url_map.bind("localhost", path_info=decoded)
+            endpoint, arguments = adapter.match(method=method.decode("latin-1"))
+        except WrongMethod as error:
+            methods = ", ".join(sorted(error.valid_methods or ()))
+            can = "This path can only be read." if methods == "GET, HEAD" else f"This path knows {methods}."
+            raise MethodNotAllowed(can, methods.encode()) from None
+        except (HTTPException, UnicodeDecodeError):
+            raise NoSuchPath(self._base) from None
+        return endpoint, arguments
+
+
+def add_probes(app: Routes, ready: Readiness) -> None:
+    """Add ``/healthz`` and ``/readyz``."""
 
     @app.route("/healthz", methods=["GET", "HEAD"])
-    def healthz(request: IRequest) -> bytes:
-        """The process is alive."""
-        request.setHeader(b"Content-Type", _PLAIN)
-        return b"ok"
+    def healthz(request: PageRequest) -> Answer:
+        """Answer that the process is alive."""
+        return Answer(200, _PLAIN, b"ok")
 
     @app.route("/readyz", methods=["GET", "HEAD"])
-    def readyz(request: IRequest) -> bytes:
-        """The service takes requests."""
+    def readyz(request: PageRequest) -> Answer:
+        """Answer whether the service takes requests."""
         obstacle = ready()
         if obstacle is not None:
-            return say_problem(request, answers, Unavailable(obstacle))
-        request.setHeader(b"Content-Type", _PLAIN)
-        return b"ready"
-
-    if metrics is not None:
-
-        @app.route("/metrics", methods=["GET", "HEAD"])
-        def scrape(request: IRequest) -> bytes:
-            """All figures of the server."""
-            request.setHeader(b"Content-Type", _METRICS)
-            request.setHeader(b"Cache-Control", b"no-store")
-            return metrics()
-
-    @app.handle_errors(NotFound)
-    def nothing_here(request: IRequest, failure: Failure) -> bytes:
-        return say_problem(request, answers, NoSuchPath(base))
-
-    @app.handle_errors(WrongMethod)
-    def not_so(request: IRequest, failure: Failure) -> bytes:
-        return say_problem(request, answers, MethodNotAllowed("This path can only be read.", b"GET, HEAD"))
-
-    return app
+            raise Unavailable(obstacle)
+        return Answer(200, _PLAIN, b"ready")
 
 
-def say_problem(request: IRequest, answers: Answers, error: StreamsError) -> bytes:
-    """Answer with an error."""
-    return _said(request, answers.error(None, error, request.getHeader(b"origin")))
-
-
-def _said(request: IRequest, answer: Answer) -> bytes:
-    """Answer a request of twisted.web's as if it were for a stream."""
-    request.setResponseCode(answer.status)
-    for name, value in answer.fields():
-        request.setHeader(name, value)
-    assert isinstance(answer.body, bytes)
-    return answer.body
-
-
-def _sent(request: Request, answer: Answer) -> int:
-    """Answer without a body: to say that it is empty would give it a length, and a type."""
-    _said(request, answer)
-    request.responseHeaders.removeHeader(b"content-type")
-    request.finish()
-    return NOT_DONE_YET
-
-
-@implementer(IResource)
-class Tree:
+def add_metrics(app: Routes, render: Callable[[], bytes]) -> None:
     """
-    The whole of a server: the streams below the base path, the Klein application everywhere else.
+    Add ``/metrics``.
 
-    A stream's name is made of the path as it came, which routing by decoded segments would not keep.
-
-    :param streams: None for a tree without streams.
+    :param render: returns all metrics in Prometheus' text format.
     """
 
-    isLeaf = True
-
-    def __init__(self, streams: StreamsResource | None, app: Klein, operations: Operations, base_path: str) -> None:
-        self._proxies = operations.proxies
-        self._streams = streams
-        self._app = app.resource()
-        self._answers = operations.answers
-        self._base = below(base_path)
-        self._policy = operations.admission_policy(self._base)
-
-    def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
-        """A leaf has no children."""
-        return self
-
-    def putChild(self, path: bytes, child: IResource) -> None:
-        """
-        :raises NotImplementedError: always; the tree is laid out by :func:`build_app`.
-        """
-        raise NotImplementedError("The tree is complete.")
-
-    def render(self, request: Request) -> int | bytes:
-        if self._streams is not None and is_stream(request.path, self._base):
-            mounted = self._base.count(b"/") - 1
-            segments = request.postpath or []
-            request.prepath, request.postpath = segments[:mounted], segments[mounted:]
-            return self._streams.render(request)
-        caller = self._proxies.admit(request)
-        origin = request.getHeader(b"origin")
-        common = self._answers.cors if request.path in PROBES else self._answers.common
-        for name, value in fields_of(common(origin)):
-            request.responseHeaders.addRawHeader(name, value)
-        try:
-            admission = self._policy.admission(caller)
-            admission.identify(caller, admit(admission, request))
-            if origin and request.method == b"OPTIONS" and request.getHeader(b"access-control-request-method"):
-                return _sent(request, self._answers.preflight(origin))
-            unquote_to_bytes(request.path).decode()
-        except StreamsError as error:
-            return say_problem(request, self._answers, error)
-        except UnicodeDecodeError:
-            return say_problem(request, self._answers, NoSuchPath(None if self._streams is None else self._base))
-        # Routes do not depend on Host, and werkzeug refuses hosts that IDNA can't encode, as those of UNIX sockets.
-        request.requestHeaders.setRawHeaders(b"host", [b"localhost"])
-        return self._app.render(request)  # type: ignore[return-value]
+    @app.route("/metrics", methods=["GET", "HEAD"])
+    def metrics(request: PageRequest) -> Answer:
+        """Answer with all metrics."""
+        return Answer(200, _METRICS, render())

@@ -4,42 +4,33 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any, Final
+from collections.abc import AsyncGenerator
+from typing import Final
 
 import msgspec
-from klein import Klein
 from msgspec import Struct
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IPushProducer
-from twisted.logger import Logger
-from twisted.web.iweb import IRequest
-from twisted.web.server import NOT_DONE_YET, Request
-from zope.interface import implementer
 
-from ...errors import InvalidRequest, StreamsError
+from ...errors import InvalidRequest
 from ...interfaces import settle
 from ...model import StreamStatus
 from ...protocol.lifetimes import render_timestamp
 from ...streams import Streams
-from ..answers import Answers
-from .app import say_problem
+from ..answers import Answer
+from ..bodies import GeneratedBody
+from ..pages import PageRequest
+from .app import Routes
 
 #: How many streams are described in one turn of the reactor: about a millisecond.
 _PAGE: Final = 128
 
 _LIMIT: Final = re.compile(rb"[1-9][0-9]{0,8}")
 
-_log = Logger()
-
-_HEADERS: Final = (
-    (b"Content-Type", b"application/json"),
-    (b"Cache-Control", b"no-store"),
-)
+_HEAD: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 
 
-class Listed(Struct):
+class ListEntry(Struct):
     """
-    What is said of a stream.
+    A stream in the list.
 
     :ivar message_count: always null: messages are not counted.
     :ivar total_bytes: all that a reader gets from the start, as it is stored: of JSON, each message and a comma.
@@ -56,36 +47,29 @@ class Listed(Struct):
     expires_at: str | None
 
 
-def add_list(app: Klein, base_path: str, streams: Streams, answers: Answers) -> None:
+def add_list(app: Routes, base_path: str, streams: Streams) -> None:
     """
-    Have the list served.
+    Add the list of streams.
 
     :param base_path: the path above it; the list is at ``/streams`` below.
     """
 
     @app.route(f"{base_path}/streams", methods=["GET", "HEAD"])
-    async def listed(request: IRequest) -> Any:
-        assert isinstance(request, Request)
-        try:
-            listing = _Listing(request, streams, *_read_query(request))
-            await listing.begin()
-        except StreamsError as error:
-            return say_problem(request, answers, error)
-        for name, value in _HEADERS:
-            request.setHeader(name, value)
-        if request.method == b"HEAD":
-            return b""
-        await listing.send()
-        return NOT_DONE_YET
+    async def streams_list(request: PageRequest) -> Answer:
+        """Answer with a JSON array of streams."""
+        after, limit = _read_query(request)
+        # Before the answer begins, an error of the storage still has a status.
+        first = await settle(streams.statuses(after, min(limit, _PAGE)))
+        return Answer(200, _HEAD, GeneratedBody(_render(streams, first, limit)))
 
 
-def _read_query(request: Request) -> tuple[str, int]:
+def _read_query(request: PageRequest) -> tuple[str, int]:
     """
-    Read where the list begins, and how many streams it has at the most.
+    Return the name after which the list begins, and its maximum length.
 
-    :raises InvalidRequest: a parameter can't be understood.
+    :raises InvalidRequest: a parameter is malformed.
     """
-    arguments: dict[bytes, list[bytes]] = request.args or {}
+    arguments = request.arguments()
     for name in (b"after", b"limit"):
         if len(arguments.get(name, ())) > 1:
             raise InvalidRequest(f"The parameter {name.decode()} may be there once.")
@@ -99,81 +83,29 @@ def _read_query(request: Request) -> tuple[str, int]:
     return after, int(limit) if limit else sys.maxsize
 
 
-@implementer(IPushProducer)
-class _Listing:
+async def _render(streams: Streams, page: list[StreamStatus], left: int) -> AsyncGenerator[bytes, None]:
     """
-    A JSON array of streams, written to a request a page at a time: neither its size nor its reader holds the reactor.
+    Render the array a page at a time.
 
-    :param after: the name after which it begins.
-    :param limit: how many streams it has at the most.
+    :param page: the first page.
+    :param left: the maximum number of streams.
     """
-
-    def __init__(self, request: Request, streams: Streams, after: str, limit: int) -> None:
-        self._request = request
-        self._streams = streams
-        self._after = after
-        self._left = limit
-        self._page: list[StreamStatus] = []
-        self._resumed: Deferred[None] | None = None
-        self._paused = False
-
-    async def begin(self) -> None:
-        """
-        Read the first page.
-
-        :raises StreamsError: the storage can't say.
-        """
-        self._page = await settle(self._streams.statuses(self._after, min(self._left, _PAGE)))
-
-    async def send(self) -> None:
-        """Write everything, as fast as the reader takes it. If the storage fails amid it, break the answer off."""
-        request = self._request
-        request.registerProducer(self, True)
-        request.write(b"[")
-        separator = b""
-        try:
-            while self._page:
-                # An array without its brackets.
-                request.write(separator + msgspec.json.encode([_listed(status) for status in self._page])[1:-1])
-                separator = b","
-                self._left -= len(self._page)
-                if len(self._page) < _PAGE or not self._left:
-                    break
-                self._after = self._page[-1].facts.name
-                await self._streams.turns.turn()
-                if self._paused:
-                    self._resumed = Deferred()
-                    await self._resumed
-                await self.begin()
-        except CancelledError:
-            raise
-        except Exception as error:
-            if isinstance(error, StreamsError):
-                _log.warn("Sending the list of streams failed: {reason}", reason=error)
-            else:
-                _log.failure("Sending the list of streams failed.")
-            request.loseConnection()
-            # Not finished: the end would look like that of a complete list. The loss of the connection cancels this.
-            await Deferred()
-        request.write(b"]")
-        request.unregisterProducer()
-
-    def pauseProducing(self) -> None:
-        self._paused = True
-
-    def resumeProducing(self) -> None:
-        self._paused = False
-        resumed, self._resumed = self._resumed, None
-        if resumed is not None:
-            resumed.callback(None)
-
-    def stopProducing(self) -> None:
-        """The end of the request, which cancels :meth:`send`, says the same."""
+    begin = b"["
+    while page:
+        # An array without its brackets.
+        yield begin + msgspec.json.encode([_entry(status) for status in page])[1:-1]
+        begin = b","
+        left -= len(page)
+        if len(page) < _PAGE or not left:
+            break
+        await streams.turns.turn()
+        page = await settle(streams.statuses(page[-1].facts.name, min(left, _PAGE)))
+    yield b"]" if begin == b"," else b"[]"
 
 
-def _listed(status: StreamStatus) -> Listed:
+def _entry(status: StreamStatus) -> ListEntry:
     lifetime = status.lifetime
-    return Listed(
+    return ListEntry(
         status.facts.name,
         status.closed,
         None,

@@ -1,219 +1,129 @@
-"""How a request that is not for a stream gets from the daemon's channel to the Klein tree, and its answer back."""
+"""Streams and pages as one resource, for a twisted.web Site."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import IO, Final
 
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IAddress, IPushProducer
-from twisted.python.failure import Failure
-from twisted.web.http_headers import Headers
-from twisted.web.server import Request, Site
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
-from ..answers import Answer, Sink
-from ..callers import Caller
+from ...clocks import clock_of
+from ...errors import StreamsError
+from ...run_queue import RunQueue
+from ..callers import next_number
+from ..incoming import IncomingBody
+from ..operations import Operations
+from ..pages import PageRequest
+from ..wire import below, is_stream
+from .app import Pages
+from .delivery import Delivery
+from .resource import StreamsResource, admit
 
-#: What the channel says itself, for every answer.
-_CONNECTION_HEADERS: Final = frozenset([b"connection", b"content-length", b"date", b"server", b"transfer-encoding"])
-
-
-class Requester(Protocol):
-    """What a request must know of where it came from."""
-
-    def getPeer(self) -> IAddress:
-        """Say who is at the other end."""
-
-    def getHost(self) -> IAddress:
-        """Say who is at this end."""
-
-    def loseConnection(self) -> object:
-        """Answer no more."""
+#: How much of a body is read from twisted.web's file at a time, in bytes.
+_PIECE: Final = 65_536
 
 
-class PageRequest:
-    """A complete request for a page: anything that is not a stream."""
+@implementer(IResource)
+class Tree:
+    """
+    The whole of a server: the streams below the base path, the pages everywhere else.
 
-    __slots__ = ("_body", "_fields", "caller", "method", "number", "target", "version")
+    A stream's name is made of the path as it was sent, which routing by decoded segments would not preserve.
+
+    :param streams: None for a tree without streams.
+    """
+
+    isLeaf = True
 
     def __init__(
         self,
-        method: bytes,
-        target: bytes,
-        fields: list[tuple[bytes, bytes]],
-        body: bytes,
-        caller: Caller,
-        number: int,
-        version: str = "1.1",
+        streams: StreamsResource | None,
+        pages: Pages,
+        operations: Operations,
+        base_path: str,
+        clock: IReactorTime,
+        stall_timeout: float = 60,
     ) -> None:
-        self.method = method
-        self.target = target
-        self.caller = caller
-        self.number = number
-        self.version = version
-        self._fields = fields
-        self._body = body
+        self._operations = operations
+        self._streams = streams
+        self._pages = pages
+        self._clock = clock_of(clock)
+        self._stall_timeout = stall_timeout
+        self._base = below(base_path)
+        self._policy = operations.admission_policy(self._base)
 
-    def header(self, name: bytes) -> bytes | None:
-        """Find the first header of a name, in lower case."""
-        return next((value for key, value in self._fields if key.lower() == name), None)
+    def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
+        """Return the resource itself: a leaf has no children."""
+        return self
 
-    def perform(self, site: Site, transport: Requester) -> Deferred[Answer]:
-        """Let the tree of ``site`` answer; what registers a push producer is sent as it is written, the rest whole."""
-        return _TreeChannel(site, transport, self.caller).serve(self.target, self.method, self._fields, self._body)
-
-
-class _TreeChannel:
-    """
-    What twisted.web's Request takes for its channel.
-
-    It keeps the answer until it is complete. If the request has a push producer when its first byte is written, the
-    answer is a body that comes bit by bit, with that producer behind it.
-
-    :ivar caller: whose request it is, found out already, like what of its headers is believed.
-    """
-
-    factory = None
-    _producer: IPushProducer | None = None
-    _stream: _TreeBody | None = None
-
-    def __init__(self, site: Site, transport: Requester, caller: Caller) -> None:
-        self.site = site
-        self.transport = transport
-        self.caller = caller
-        self._status = 500
-        self._head: list[bytes] = []
-        self._body: list[bytes] = []
-        self._request: Request
-        self._answer: Deferred[Answer] = Deferred(lambda _: self._request.connectionLost(Failure(ConnectionLost())))
-
-    def serve(
-        self, target: bytes, method: bytes, fields: Iterable[tuple[bytes, bytes]], body: bytes
-    ) -> Deferred[Answer]:
-        self._request = request = Request(self, parsePOSTFormSubmission=False)
-        for name, value in fields:
-            request.requestHeaders.addRawHeader(name, value)
-        request.gotLength(len(body))
-        request.handleContentChunk(body)
-        # Towards an HTTP/1.0 client, twisted.web leaves a body without length as it is.
-        request.requestReceived(method, target, b"HTTP/1.0")
-        return self._answer
-
-    def getPeer(self) -> IAddress:
-        return self.transport.getPeer()
-
-    def getHost(self) -> IAddress:
-        return self.transport.getHost()
-
-    def isSecure(self) -> bool:
-        return self.caller.secure
-
-    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        self._status = int(code)
-        for name, values in headers.getAllRawHeaders():
-            if name.lower() not in _CONNECTION_HEADERS:
-                self._head += [b"%b: %b\r\n" % (name, value) for value in values]
-        if self._producer is not None:
-            self._stream = _TreeBody(self._request, self._producer)
-            self._answer.callback(Answer(self._status, b"".join(self._head), self._stream))
-
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+    def putChild(self, path: bytes, child: IResource) -> None:
         """
-        Have the body sent as it is written.
+        Refuse a child.
 
-        :raises ValueError: it is a pull producer.
+        :raises NotImplementedError: always; pages are added with :meth:`.Pages.add`.
         """
-        if not streaming:
-            raise ValueError("Answers of the tree come from push producers, or whole.")
-        self._producer = producer
+        raise NotImplementedError("The tree is complete. Put other resources beside it.")
 
-    def unregisterProducer(self) -> None:
-        self._producer = None
+    def render(self, request: Request) -> int:
+        if self._streams is not None and is_stream(request.path, self._base):
+            mounted = self._base.count(b"/") - 1
+            segments = request.postpath or []
+            request.prepath, request.postpath = segments[:mounted], segments[mounted:]
+            return self._streams.render(request)
+        operations = self._operations
+        caller = operations.proxies.admit(request)
+        admission = self._policy.admission(caller)
+        fields = [(name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
+        version = request.clientproto.removeprefix(b"HTTP/").decode("latin-1")
+        page = PageRequest(request.method, request.uri, fields, b"", caller, next_number(), version)
+        delivery = Delivery(request, page, operations.telemetry, self._clock, self._stall_timeout)
+        try:
+            page.caller = admission.identify(caller, admit(admission, request))
+            if self._pages.streams_body(request.method, request.uri):
+                page.incoming = _StoredBody(request.content, operations.streams.turns).body
+            elif request.content is not None:
+                page.body = request.content.read(admission.limits.body_bytes + 1)
+                admission.check_body_size(len(page.body))
+        except StreamsError as error:
+            delivery.answer(operations.answers.error(None, error, request.getHeader(b"origin")))
+            return NOT_DONE_YET
+        delivery.wait_for(self._pages.perform(page))
+        return NOT_DONE_YET
 
-    def write(self, data: bytes) -> None:
-        if self._stream is None:
-            self._body.append(data)
-        elif data:
-            self._stream.write(data)
 
-    def writeSequence(self, data: Iterable[bytes]) -> None:
-        self.write(b"".join(data))
-
-    def requestDone(self, request: Request) -> None:
-        if self._stream is not None:
-            self._stream.finish()
-        else:
-            self._answer.callback(Answer(self._status, b"".join(self._head), b"".join(self._body)))
-
-    def loseConnection(self) -> None:
-        if self._stream is not None:
-            self._stream.abort()
-        else:
-            self.transport.loseConnection()
-
-
-@implementer(IPushProducer)
-class _TreeBody:
+class _StoredBody:
     """
-    The body of a request for the tree, on its way from the request's producer to a front.
+    A body that twisted.web has received, and keeps in a file if it is large.
 
-    The producer is paused until the front begins with the answer, which never happens if the client has gone.
+    :param file: the file.
+    :ivar body: produces it in slices of time.
     """
 
-    length: int | None = None
+    def __init__(self, file: IO[bytes] | None, turns: RunQueue) -> None:
+        self._file = file
+        self._turns = turns
+        self._reading = False
+        self._scheduled = False
+        self.body = IncomingBody(self)
 
-    def __init__(self, request: Request, producer: IPushProducer) -> None:
-        self._request = request
-        self._producer = producer
-        self._sink: Sink | None = None
-        # What is written before the front has begun with the answer, and how it ended by then.
-        self._early: list[bytes] = []
-        self._end: Callable[[Sink], None] | None = None
-        self._paused = False
-        producer.pauseProducing()
+    def pause_body(self) -> None:
+        self._reading = False
 
-    # The front's side
+    def resume_body(self) -> None:
+        self._reading = True
+        if not self._scheduled:
+            self._scheduled = True
+            self._turns.add(self._read)
 
-    def start(self, sink: Sink) -> None:
-        self._sink = sink
-        early, self._early = self._early, []
-        for data in early:
-            sink.write(data)
-        if self._end is not None:
-            self._end(sink)
-        elif not self._paused:
-            self._producer.resumeProducing()
-
-    def pauseProducing(self) -> None:
-        self._paused = True
-        self._producer.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        self._paused = False
-        self._producer.resumeProducing()
-
-    def stopProducing(self) -> None:
-        self._sink = None
-        self._request.connectionLost(Failure(ConnectionLost()))
-
-    # The request's side
-
-    def write(self, data: bytes) -> None:
-        if self._sink is None:
-            self._early.append(data)
+    def _read(self) -> None:
+        self._scheduled = False
+        if not self._reading:
+            return
+        piece = b"" if self._file is None else self._file.read(_PIECE)
+        if piece:
+            self.body.received(piece)
         else:
-            self._sink.write(data)
-
-    def finish(self) -> None:
-        self._end_with(lambda sink: sink.finish())
-
-    def abort(self) -> None:
-        self._end_with(lambda sink: sink.abort())
-
-    def _end_with(self, end: Callable[[Sink], None]) -> None:
-        if self._sink is None:
-            self._end = end
-        else:
-            end(self._sink)
+            self.body.ended()
