@@ -374,6 +374,25 @@ class ArrowTests(SynchronousTestCase):
         code = f"import sys, {PACKAGE}; sys.exit('twisted.internet.reactor' in sys.modules)"
         self.assertEqual(0, subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False).returncode)
 
+    def test_a_server_on_a_given_reactor_leaves_the_choice_of_the_reactor_to_the_program(self) -> None:
+        # The pages are laid out by Klein, which installs a reactor, when the server binds its ports.
+        program = f"""
+import sys
+from {PACKAGE} import MemoryStorage, Settings, StreamService, build_resource, build_service
+from twisted.internet.testing import MemoryReactorClock
+
+settings = Settings.from_mapping({{"admin": {{"enabled": True, "bind_address": "127.0.0.1:0"}}}})
+server = build_service(MemoryStorage(), settings, ["tcp:0"], MemoryReactorClock())
+build_resource(StreamService(MemoryStorage(), MemoryReactorClock()))
+assert "twisted.internet.reactor" not in sys.modules, "when the server was made"
+server.privilegedStartService()
+assert "klein" in sys.modules, "Klein is imported before the first request"
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, timeout=60, check=False, capture_output=True, text=True
+        )
+        self.assertEqual((0, ""), (done.returncode, done.stderr))
+
 
 def settings_file() -> ConfigParser:
     """Read setup.cfg."""

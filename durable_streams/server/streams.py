@@ -90,8 +90,8 @@ class Streams(Service):
         self._wall_offset = 0.0
         self._unswept_for = ""
         self._waiting = Waiting(clock, self.turns)
-        self._sweeping = LoopingCall(self._sweep)
-        self._sweeping.clock = clock
+        # Made by startService: to make a LoopingCall installs a reactor, whichever clock it is given.
+        self._sweeping: LoopingCall | None = None
         self._follow_wall_clock()
         storage.listen(self._waiting)
 
@@ -159,6 +159,8 @@ class Streams(Service):
         self._storage = self._owned
         super().startService()
         self._follow_wall_clock()
+        self._sweeping = LoopingCall(self._sweep)
+        self._sweeping.clock = self._clock
         self._sweeping.start(SWEEP_INTERVAL, now=False)
 
     def drain(self) -> None:
@@ -169,7 +171,7 @@ class Streams(Service):
     def stopService(self) -> Deferred[None]:
         super().stopService()
         self.drain()
-        if self._sweeping.running:
+        if self._sweeping is not None and self._sweeping.running:
             self._sweeping.stop()
         return maybeDeferred(self._close)
 

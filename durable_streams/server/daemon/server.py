@@ -14,6 +14,7 @@ from twisted.web.resource import IResource
 from ..config.settings import Settings
 from ..listening.descriptors import DescriptorBudget
 from ..streams import Streams
+from .fronts import Fronts
 
 _log = Logger()
 
@@ -60,9 +61,6 @@ class Server(MultiService):
         budget: DescriptorBudget | None = None,
         keep_connections: bool = True,
     ) -> None:
-        # Klein chooses a reactor when it is imported.
-        from .fronts import Fronts  # noqa: PLC0415
-
         super().__init__()
         self._ports = ports
         self._stopped: Deferred[None] | None = None
@@ -90,6 +88,7 @@ class Server(MultiService):
         :raises Exception: a port cannot be bound; then none is.
         """
         super().privilegedStartService()
+        self._fronts.load()
         self._ports.bind(self._fronts.factory, self._fronts.admin)
 
     def start(self) -> Deferred[None]:
