@@ -27,7 +27,7 @@ from durable_streams.server.telemetry.describing import OPERATIONS
 from durable_streams.server.telemetry.metrics import MAX_AGE, Metrics
 from durable_streams.server.web.answers import Answer
 from durable_streams.server.web.callers import NOBODY
-from durable_streams.server.web.requests import StreamRequest
+from durable_streams.server.web.requests import StreamRequest, stream_request
 from durable_streams.server.web.telemetry import Asked, Telemetry
 from tests.support.at_once import file_storage_at_once
 from tests.support.cases import TEXT, ChannelTestCase, FrontTestCase, each_way, get
@@ -170,7 +170,7 @@ class Heard(Telemetry):
 
 
 def asked(method: str, query: str) -> StreamRequest:
-    return StreamRequest(method.encode(), BASE.encode(), b"a", query.encode(), {}, b"body")
+    return stream_request(method.encode(), BASE.encode(), b"a", query.encode(), {}, b"body")
 
 
 ANSWERS = st.lists(

@@ -13,7 +13,7 @@ from durable_streams.server.web import problems
 from durable_streams.server.web.answers import Answer, Answers
 from durable_streams.server.web.callers import Caller
 from durable_streams.server.web.problems import CATALOGUE, problem
-from durable_streams.server.web.requests import StreamRequest
+from durable_streams.server.web.requests import StreamRequest, stream_request
 from durable_streams.server.web.wire import BODILESS, STATUS_LINES
 
 FACTS = StreamFacts("a b", 7, 5, "text/plain", "text/plain", False)
@@ -21,7 +21,7 @@ FACTS = StreamFacts("a b", 7, 5, "text/plain", "text/plain", False)
 
 def asked(secure: bool = False, **headers: bytes) -> StreamRequest:
     named = {name.replace("_", "-").encode(): value for name, value in headers.items()}
-    return StreamRequest(b"GET", b"/s/", b"a%20b", b"", named, b"", Caller(secure=secure))
+    return stream_request(b"GET", b"/s/", b"a%20b", b"", named, b"", Caller(secure=secure))
 
 
 def lines(answer: Answer) -> dict[bytes, bytes]:

@@ -15,7 +15,7 @@ from durable_streams.server.errors import StreamNotFound, StreamsError
 from durable_streams.server.model import Append
 from durable_streams.server.streams import Streams
 from durable_streams.server.web.answers import Answer
-from durable_streams.server.web.requests import StreamRequest
+from durable_streams.server.web.requests import stream_request
 from tests.support.garbage import garbage, large_values
 
 BODY = b"x" * 100_000
@@ -32,7 +32,7 @@ class DurableTests(TestCase):
         self.operations = operations_from(self.streams, settings, reactor)
 
     def ask(self, method: bytes, name: bytes, media_type: bytes = b"text/plain", body: bytes = b"") -> Deferred[Answer]:
-        request = StreamRequest(method, b"/s/", name, b"", {b"content-type": media_type}, body)
+        request = stream_request(method, b"/s/", name, b"", {b"content-type": media_type}, body)
         answer = self.operations.perform(request)
         return answer if isinstance(answer, Deferred) else succeed(answer)
 
@@ -76,7 +76,7 @@ class DurableTests(TestCase):
             (b"DELETE", name + b"fork", b"", {}, b""),
         ):
             headers = {b"content-type": b"text/plain", **more}
-            answer = self.operations.perform(StreamRequest(method, b"/s/", each, query, headers, body))
+            answer = self.operations.perform(stream_request(method, b"/s/", each, query, headers, body))
             answer = await answer if isinstance(answer, Deferred) else answer
             self.assertLess(answer.status, 300, (method, each, answer.body))
 

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from durable_streams.server.web.callers import Caller, Client
 from durable_streams.server.web.origins import WritingOrigins
 from durable_streams.server.web.problems import OriginNotAllowed
-from durable_streams.server.web.requests import StreamRequest
+from durable_streams.server.web.requests import stream_request
 from tests.support.cases import TEXT, FrontTestCase, each_way
 from tests.support.fronts import BASE, settings_with
 
@@ -54,7 +54,7 @@ class AnyOriginTests(FrontTestCase):
 class OwnOriginTests(SynchronousTestCase):
     def may_write(self, origin: bytes, host: bytes, caller: Caller) -> bool:
         headers = {b"origin": origin, b"host": host}
-        request = StreamRequest(b"POST", b"/v1/stream/", b"a", b"", headers, b"", caller)
+        request = stream_request(b"POST", b"/v1/stream/", b"a", b"", headers, b"", caller)
         try:
             WritingOrigins([LISTED]).check(request)
         except OriginNotAllowed:

@@ -16,12 +16,12 @@ from durable_streams.server.errors import (
 from durable_streams.server.model import FOREVER, NOW, START, Append, Fork, Lifetime, Offset, StreamConfig, Writer
 from durable_streams.server.protocol.names import NameLimits
 from durable_streams.server.web import requests
-from durable_streams.server.web.requests import StreamRequest, View
+from durable_streams.server.web.requests import StreamRequest, View, stream_request
 
 
 def asked(body: bytes = b"", method: bytes = b"POST", query: bytes = b"", **headers: bytes) -> StreamRequest:
     named = {name.replace("_", "-").encode(): value for name, value in headers.items()}
-    return StreamRequest(method, b"/v1/stream/", b"a", query, named, body)
+    return stream_request(method, b"/v1/stream/", b"a", query, named, body)
 
 
 class TargetTests(SynchronousTestCase):
@@ -177,7 +177,21 @@ class ViewTests(SynchronousTestCase):
             (b"offset=-1&live=long%2Dpoll&x=y&&=&offset2=z", View(START, "long-poll", None)),
         ):
             for _ in range(2):
-                self.assertEqual(requests.read_view(query), view, query)
+                operation = {None: "read", "sse": "subscribe", "long-poll": "poll"}[view.live]
+                self.assertEqual(requests.find_operation(b"GET", query), (operation, view), query)
+
+    def test_the_operation_of_other_methods_does_not_depend_on_the_query(self) -> None:
+        for method, operation in (
+            (b"POST", "append"),
+            (b"PUT", "create"),
+            (b"HEAD", "head"),
+            (b"DELETE", "delete"),
+            (b"OPTIONS", "request"),
+            (b"PATCH", "request"),
+        ):
+            for query in (b"", b"offset=-1&live=sse", b"live=x"):
+                self.assertEqual(requests.find_operation(method, query), (operation, View()), method)
+                self.assertFalse(asked(b"", method, query).is_live)
 
     def test_what_is_wrong(self) -> None:
         for query in (
@@ -189,6 +203,9 @@ class ViewTests(SynchronousTestCase):
             b"cursor=1&live=long-poll",
         ):
             for _ in range(2):
-                self.assertRaises(InvalidOffset, requests.read_view, query)
+                self.assertIsInstance(self.error(query), InvalidOffset, query)
         for query in (b"live=", b"live=x&offset=-1", b"offset=-1&live=sse&live=x"):
-            self.assertRaises(InvalidRequest, requests.read_view, query)
+            self.assertIsInstance(self.error(query), InvalidRequest, query)
+
+    def error(self, query: bytes) -> StreamsError | None:
+        return requests.find_operation(b"GET", query)[1].error

@@ -12,9 +12,6 @@ from ..web.pages import PageRequest
 from ..web.requests import StreamRequest
 from ..web.telemetry import Asked, request_name
 
-#: Method -> operation, for requests for streams; a GET depends on its query, see :data:`_LIVE`.
-_BY_METHOD: Final = {b"POST": "append", b"PUT": "create", b"HEAD": "head", b"DELETE": "delete"}
-
 #: Path -> operation, for pages.
 _BY_PATH: Final = {b"/healthz": "health", b"/readyz": "readiness"}
 
@@ -23,14 +20,10 @@ OPERATIONS: Final = (
     *("create", "append", "read", "poll", "subscribe", "head", "delete", "health", "readiness", "request"),
 )
 
-#: Live mode of a GET -> operation.
-_LIVE: Final = {"long-poll": "poll", "sse": "subscribe"}
-
 #: The query parameters that are logged; all others may be secrets.
 _PARAMETERS: Final = frozenset([b"offset", b"live", b"cursor"])
 
 _ERROR_CLASSES: Final = {503: "unavailable", 507: "insufficient_storage"}
-_RETRY_AFTER: Final = re.compile(rb"^retry-after: *([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _PORT: Final = re.compile(rb":[0-9]*\Z")
 
 #: The maximum length of a value, in characters.
@@ -48,22 +41,10 @@ def text(value: bytes | str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in value)
 
 
-def live_mode(query: bytes) -> str | None:
-    """Return the value of ``live`` in a query, or None."""
-    if b"live=" in query:
-        for pair in query.split(b"&"):
-            key, _, value = pair.partition(b"=")
-            if key == b"live":
-                return unquote_to_bytes(value).decode("latin-1")
-    return None
-
-
 def operation_of(asked: Asked) -> str:
     """Return the operation of a request, one of :data:`OPERATIONS`."""
     if isinstance(asked, StreamRequest):
-        if asked.method == b"GET":
-            return _LIVE.get(live_mode(asked.query) or "", "read")
-        return _BY_METHOD.get(asked.method, "request")
+        return asked.operation
     if isinstance(asked, PageRequest):
         return _BY_PATH.get(asked.path, "request")
     return "request"
@@ -104,9 +85,8 @@ def fields_of(asked: Asked, number: int, answer: Answer, took: float, backend: s
     if isinstance(asked, StreamRequest):
         fields["ds.stream_id"] = text(unquote_to_bytes(asked.path))
         fields["ds.storage.backend"] = backend
-        mode = live_mode(asked.query) if asked.method == b"GET" else None
-        if mode is not None:
-            fields["ds.live_mode"] = text(mode)
+        if asked.view.live is not None:
+            fields["ds.live_mode"] = text(asked.view.live)
     fields |= _of_caller(caller)
     fields["http.response.status_code"] = answer.status
     fields["event.duration"] = int(took * 1_000_000_000)
@@ -161,7 +141,6 @@ def _of_failure(answer: Answer) -> dict[str, object]:
         fields["ds.error_code"] = answer.error.code
         fields["error.type"] = answer.error.kind
         fields["error.message"] = text(answer.error.message)
-    retry_after = _RETRY_AFTER.search(answer.head)
-    if retry_after is not None:
-        fields["http.response.header.retry_after"] = text(retry_after[1])
+        if answer.error.retry_after is not None:
+            fields["http.response.header.retry_after"] = str(answer.error.retry_after)
     return fields

@@ -20,7 +20,7 @@ from .incoming import IncomingBody
 from .pages import PageRequest
 from .problems import BadFraming, HeadersTooLarge, MethodNotAllowed, TargetTooLong
 from .proxies import Proxies, Reading
-from .requests import WHOLE_SERVER, StreamRequest, check_host, check_target, pick_headers
+from .requests import WHOLE_SERVER, StreamRequest, check_host, check_target, pick_headers, stream_request
 from .wire import is_stream
 
 #: A request for a stream, or for anything else that is served.
@@ -175,7 +175,7 @@ class Admission:
         """
         base = self.base if target != WHOLE_SERVER else target
         path, _, query = target.partition(b"?")
-        return StreamRequest(method, base, path[len(base) :], query, headers, body, caller, next_number(), version)
+        return stream_request(method, base, path[len(base) :], query, headers, body, caller, next_number(), version)
 
     def page_request(
         self,

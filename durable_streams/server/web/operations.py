@@ -21,7 +21,7 @@ from .live import Live, Tail
 from .origins import WritingOrigins
 from .problems import Broken, MethodNotAllowed, NoSuchPath
 from .proxies import Proxies
-from .requests import StreamRequest, View, name_reader, read_append, read_creation, read_view
+from .requests import StreamRequest, name_reader, read_append, read_creation
 from .telemetry import Telemetry, request_name
 
 _log = Logger()
@@ -55,13 +55,15 @@ class Operations:
         self.proxies = proxies or Proxies()
         self._origins = origins or WritingOrigins(["*"])
         self._read_name = name_reader(settings.names)
-        self._by_method: dict[bytes, Callable[[StreamRequest], NowOrLater[Answer]]] = {
-            b"POST": self._append,
-            b"GET": self._read,
-            b"PUT": self._create,
-            b"HEAD": self._status,
-            b"DELETE": self._delete,
-            b"OPTIONS": self.answers.options,
+        self._by_operation: dict[str, Callable[[StreamRequest], NowOrLater[Answer]]] = {
+            "append": self._append,
+            "read": self._read,
+            "poll": self._read,
+            "subscribe": self._read,
+            "create": self._create,
+            "head": self._status,
+            "delete": self._delete,
+            "request": self._other,
         }
 
     def admission_policy(self, base: bytes) -> AdmissionPolicy:
@@ -75,17 +77,18 @@ class Operations:
     def perform(self, request: StreamRequest) -> NowOrLater[Answer]:
         """Answer a request; whatever goes wrong becomes an answer too."""
         try:
-            operation = self._by_method.get(request.method)
-            if operation is None:
-                raise MethodNotAllowed("A stream knows GET, HEAD, PUT, POST, DELETE and OPTIONS.")
-            answer = operation(request)
+            return self._by_operation[request.operation](request)
         except EmptyName:
             return self.answers.error(request, NoSuchPath(request.mount))
         except StreamsError as error:
             return self.answers.error(request, error)
         except Exception:
             return self._broken(Failure(), request)
-        return answer
+
+    def _other(self, request: StreamRequest) -> Answer:
+        if request.method == b"OPTIONS":
+            return self.answers.options(request)
+        raise MethodNotAllowed("A stream knows GET, HEAD, PUT, POST, DELETE and OPTIONS.")
 
     def _append(self, request: StreamRequest) -> NowOrLater[Answer]:
         if not self._origins.any:
@@ -98,25 +101,29 @@ class Operations:
 
     def _read(self, request: StreamRequest) -> NowOrLater[Answer]:
         name = self._read_name(request.path)
-        view = read_view(request.query)
-        limit = 0 if view.live == "sse" else PIECE
+        view = request.view
+        if view.error is not None:
+            raise view.error
+        limit = 0 if request.operation == "subscribe" else PIECE
         chunk = self.streams.read(name, START if view.offset is None else view.offset, limit)
         if isinstance(chunk, Deferred):
-            return self._later(request, chunk, lambda outcome: self._found(request, view, outcome))
-        return self._found(request, view, chunk)
+            return self._later(request, chunk, lambda outcome: self._found(request, outcome))
+        return self._found(request, chunk)
 
-    def _found(self, request: StreamRequest, view: View, chunk: Chunk) -> NowOrLater[Answer]:
-        if view.live is None:
+    def _found(self, request: StreamRequest, chunk: Chunk) -> NowOrLater[Answer]:
+        view = request.view
+        if request.operation == "read":
             if view.offset == NOW:
                 return self.answers.tail(request, chunk)
             return self.answers.found(request, chunk, self._rest(chunk))
-        if view.live == "sse":
+        if request.operation == "subscribe":
             return self.answers.events(request, chunk.facts, Tail(self.live, chunk, view.cursor))
         if chunk.data or chunk.closed or self.streams.draining:
-            return self._polled(request, view, chunk)
-        return self._later(request, self.live.wait(chunk), lambda outcome: self._polled(request, view, outcome))
+            return self._polled(request, chunk)
+        return self._later(request, self.live.wait(chunk), lambda outcome: self._polled(request, outcome))
 
-    def _polled(self, request: StreamRequest, view: View, chunk: Chunk) -> Answer:
+    def _polled(self, request: StreamRequest, chunk: Chunk) -> Answer:
+        view = request.view
         cursor = self.live.cursor(view.cursor)
         if chunk.data:
             # What comes after the tail of now comes after another one the next time.

@@ -13,6 +13,9 @@ from ..model import Offset
 #: The methods that a stream knows.
 METHODS: Final = b"GET, HEAD, PUT, POST, DELETE, OPTIONS"
 
+#: After how many seconds a client is asked to retry.
+_RETRY_AFTER: Final = 1
+
 # Errors of the HTTP layer itself
 
 
@@ -129,11 +132,13 @@ class ErrorReport(Struct, frozen=True, gc=False):
     :ivar code: the code that programs read.
     :ivar kind: the name of the exception's class.
     :ivar message: the sentence that the client was sent.
+    :ivar retry_after: the Retry-After of the answer, in seconds; None without one.
     """
 
     code: str
     kind: str
     message: str
+    retry_after: int | None = None
 
 
 def problem(error: errors.StreamsError, instance: str) -> tuple[int, bytes, bytes, ErrorReport]:
@@ -149,7 +154,8 @@ def problem(error: errors.StreamsError, instance: str) -> tuple[int, bytes, byte
     message = str(error)
     body = msgspec.json.encode(Problem(f"/errors/{slug}", title, status, code, message, instance))
     lines = b"Content-Type: application/problem+json\r\n" + _lines(error)
-    return status, lines, body, ErrorReport(code, kind.__name__, message)
+    retry_after = _RETRY_AFTER if isinstance(error, errors.Unavailable) else None
+    return status, lines, body, ErrorReport(code, kind.__name__, message, retry_after)
 
 
 def _entry(kind: type) -> _Entry:
@@ -170,7 +176,7 @@ def _lines(error: errors.StreamsError) -> bytes:
         case errors.WriterGap():
             return b"Producer-Expected-Seq: %d\r\nProducer-Received-Seq: %d\r\n" % (error.expected, error.received)
         case errors.Unavailable():
-            return b"Retry-After: 1\r\n"
+            return b"Retry-After: %d\r\n" % _RETRY_AFTER
         case UnsupportedEncoding():
             return b"Accept-Encoding: identity\r\n"
         case MethodNotAllowed():

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 
-from ..errors import EmptyBody, InvalidName, InvalidOffset, InvalidRequest
+from ..errors import EmptyBody, InvalidName, InvalidOffset, InvalidRequest, StreamsError
 from ..model import NOW, Append, Fork, Offset, StreamConfig, Writer
 from ..protocol.content import JSON_TYPE, media_type
 from ..protocol.lifetimes import parse_lifetime
@@ -52,9 +52,25 @@ _HOST: Final = re.compile(
 _INTEGER = re.compile(rb"0|[1-9][0-9]{0,15}")
 
 
+class View(Struct, frozen=True, gc=False):
+    """
+    The query of a GET.
+
+    :ivar offset: where the read begins; None if the query does not say.
+    :ivar live: the live mode; None for a catch-up read.
+    :ivar cursor: the cursor of the last live read.
+    :ivar error: why the query is refused; None if it is valid.
+    """
+
+    offset: Offset | None = None
+    live: str | None = None
+    cursor: str | None = None
+    error: StreamsError | None = None
+
+
 class StreamRequest(Struct, frozen=True, gc=False):
     """
-    A request for a stream, as both fronts hand it to the operations.
+    A request for a stream, as all fronts pass it to the operations. :func:`stream_request` makes it.
 
     :ivar method: in upper case, as HTTP has it.
     :ivar mount: the part of the path before the stream's name, slash included; percent-encoded.
@@ -62,8 +78,11 @@ class StreamRequest(Struct, frozen=True, gc=False):
     :ivar query: what follows the question mark.
     :ivar headers: those of :data:`READ_HEADERS`, by their names in lower case.
     :ivar caller: whose request it is.
-    :ivar number: tells it from all others that this process has had.
+    :ivar number: the number of the request in this process.
     :ivar version: of HTTP.
+    :ivar operation: ``append``, ``create``, ``head``, ``delete``, ``read``, ``poll`` or ``subscribe``; ``request`` for
+        any other method.
+    :ivar view: what a GET asks for; empty for other methods.
     """
 
     method: bytes
@@ -72,9 +91,11 @@ class StreamRequest(Struct, frozen=True, gc=False):
     query: bytes
     headers: dict[bytes, bytes]
     body: bytes
-    caller: Caller = NOBODY
-    number: int = 0
-    version: str = "1.1"
+    caller: Caller
+    number: int
+    version: str
+    operation: str
+    view: View
 
     @property
     def target(self) -> bytes:
@@ -82,13 +103,26 @@ class StreamRequest(Struct, frozen=True, gc=False):
         target = self.mount + self.path
         return target + b"?" + self.query if self.query else target
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it waits for data that the stream does not have yet, and changes nothing."""
+        return self.operation in _LIVE.values()
 
-class View(Struct, frozen=True, gc=False):
-    """What a GET asks to see: from where (None: not said), how (None, ``long-poll`` or ``sse``), and its cursor."""
 
-    offset: Offset | None
-    live: str | None
-    cursor: str | None
+def stream_request(  # noqa: PLR0913, PLR0917 (the parts of a request)
+    method: bytes,
+    mount: bytes,
+    path: bytes,
+    query: bytes,
+    headers: dict[bytes, bytes],
+    body: bytes,
+    caller: Caller = NOBODY,
+    number: int = 0,
+    version: str = "1.1",
+) -> StreamRequest:
+    """Make a request for a stream; see :class:`StreamRequest`."""
+    operation, view = find_operation(method, query)
+    return StreamRequest(method, mount, path, query, headers, body, caller, number, version, operation, view)
 
 
 def join_header(headers: dict[bytes, bytes], name: bytes, value: bytes) -> None:
@@ -239,38 +273,54 @@ def _unquote(value: bytes) -> str:
     return value.decode("latin-1")
 
 
-def read_view(query: bytes) -> View:
-    """
-    Read the query of a GET (PROTOCOL sections 5.6 to 5.8). Parameters that it does not know mean nothing.
-
-    :raises InvalidOffset: the offset is malformed, empty, or there twice.
-    :raises InvalidRequest: ``live`` names no mode, or asks for one without an offset.
-    """
-    return _FIRST_VIEWS.get(query) or _read_view(query)
+def find_operation(method: bytes, query: bytes) -> tuple[str, View]:
+    """Return the operation of a request, and what it asks for if it is a GET (PROTOCOL sections 5.6 to 5.8)."""
+    if method == b"GET":
+        return _FIRST_READS.get(query) or _read_query(query)
+    return _BY_METHOD.get(method, _OTHER)
 
 
-def _read_view(query: bytes) -> View:
+def _read_query(query: bytes) -> tuple[str, View]:
+    """Read the query of a GET. Unknown parameters are ignored."""
     offset = live = cursor = None
+    error: StreamsError | None = None
     for pair in query.split(b"&"):
         key, _, value = pair.partition(b"=")
         if key == b"offset":
-            if offset is not None:
-                raise InvalidOffset("There are two offsets. Send one.")
-            offset = parse_offset(_unquote(value))
+            try:
+                if offset is not None:
+                    raise InvalidOffset("There are two offsets. Send one.")
+                offset = parse_offset(_unquote(value))
+            except InvalidOffset as invalid:
+                error = error or invalid
         elif key == b"live":
             live = _unquote(value)
         elif key == b"cursor":
             cursor = _unquote(value)
-    if live is not None:
-        if live not in ("long-poll", "sse"):
-            raise InvalidRequest("live must be long-poll or sse.")
-        if offset is None:
-            raise InvalidOffset("Live reads need an offset: -1, now, or the last Stream-Next-Offset.")
-    return View(offset, live, cursor)
+    if live is not None and error is None:
+        if live not in _LIVE:
+            error = InvalidRequest("live must be long-poll or sse.")
+        elif offset is None:
+            error = InvalidOffset("Live reads need an offset: -1, now, or the last Stream-Next-Offset.")
+    return _LIVE.get(live or "", "read"), View(offset, live, cursor, error)
 
 
-#: What most readers ask for at first.
-_FIRST_VIEWS: Final = {query: _read_view(query) for query in (b"", b"offset=-1", b"offset=now")}
+#: Live mode -> operation.
+_LIVE: Final = {"long-poll": "poll", "sse": "subscribe"}
+
+_NO_VIEW: Final = View()
+_OTHER: Final = "request", _NO_VIEW
+
+#: Method -> operation and view. The operation of a GET depends on its query.
+_BY_METHOD: Final = {
+    b"POST": ("append", _NO_VIEW),
+    b"PUT": ("create", _NO_VIEW),
+    b"HEAD": ("head", _NO_VIEW),
+    b"DELETE": ("delete", _NO_VIEW),
+}
+
+#: The most frequent queries of first reads.
+_FIRST_READS: Final = {query: _read_query(query) for query in (b"", b"offset=-1", b"offset=now")}
 
 
 def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:

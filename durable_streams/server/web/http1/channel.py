@@ -23,7 +23,7 @@ from ..connections import Connections
 from ..incoming import IncomingBody
 from ..pages import PageRequest
 from ..problems import BadFraming, RequestTimeout
-from ..requests import StreamRequest, read_view
+from ..requests import StreamRequest
 from ..telemetry import request_id
 from ..transports import LINGER, MAX_DISCARDED, MAX_DISCARDED_PLAIN, Transport, close_socket
 from ..wire import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, STATUS_LINES, has_length
@@ -42,11 +42,6 @@ _Turn: TypeAlias = "tuple[AdmittedRequest | Answer, bool, bool]"
 
 
 _log = Logger()
-
-
-def _is_live(request: StreamRequest) -> bool:
-    """Return whether a request that is under way waits for what a stream may get, and changes nothing."""
-    return request.method == b"GET" and b"live=" in request.query and read_view(request.query).live is not None
 
 
 @implementer(IHalfCloseableProtocol)
@@ -161,7 +156,7 @@ class StreamChannel(Protocol):
             if streaming.length is None:
                 streaming.stopProducing()
                 self.finish()
-        elif self._awaited is not None and isinstance(awaiting, StreamRequest) and _is_live(awaiting):
+        elif self._awaited is not None and isinstance(awaiting, StreamRequest) and awaiting.is_live:
             self._awaited.cancel()
 
     def dataReceived(self, data: bytes) -> None:

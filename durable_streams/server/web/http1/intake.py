@@ -14,7 +14,7 @@ from ..admission import AdmittedRequest, check_authority, origin_form
 from ..callers import Caller, next_number
 from ..incoming import IncomingBody
 from ..problems import BadFraming, Broken, HeadersTooLarge, WrongVersion
-from ..requests import StreamRequest, join_header
+from ..requests import StreamRequest, find_operation, join_header
 from .known_heads import HeadCache, KnownHead
 
 #: Requests with one of these headers do not show by their head alone where they end.
@@ -297,7 +297,11 @@ class Intake:
         else:
             # The proxy's id of the request is among the values that vary; the rest was read without an error before.
             caller = admission.identify(self._caller, headers)
-        request = StreamRequest(method, admission.base, path, query, headers, data[start:], caller, next_number())
+        body, number = data[start:], next_number()
+        operation, view = find_operation(method, query)
+        request = StreamRequest(
+            method, admission.base, path, query, headers, body, caller, number, "1.1", operation, view
+        )
         self._owner.asked(request, True, False)
         return True
 

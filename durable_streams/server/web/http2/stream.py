@@ -24,6 +24,7 @@ from ..callers import Caller, next_number
 from ..connections import Connections
 from ..incoming import IncomingBody
 from ..problems import RequestTimeout
+from ..requests import StreamRequest
 from ..telemetry import request_id
 from ..transports import Transport
 from ..wire import has_length
@@ -386,7 +387,8 @@ class Exchange:
 
     def _wait_for(self, answer: Deferred[Answer]) -> None:
         self._awaited = answer
-        if self._method == b"GET" and b"live=" not in self._target:
+        asked = self._asked
+        if self._method == b"GET" and not (isinstance(asked, StreamRequest) and asked.is_live):
             self._reading = True
             self._channel.reads += 1
         answer.addCallbacks(self._answer_awaited, self._not_answered)

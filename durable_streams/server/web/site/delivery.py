@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from ..admission import AdmittedRequest
 from ..answers import Answer, Body
+from ..requests import StreamRequest
 from ..telemetry import Telemetry, request_id
 from ..wire import has_length
 
@@ -74,7 +75,7 @@ class Delivery:
             return
         if body.length is not None:
             request.setHeader(b"content-length", b"%d" % body.length)
-        if b"no-transform" in answer.head:
+        if isinstance(self.asked, StreamRequest) and self.asked.is_live:
             _disable_encoder(request)
         self._body = body
         request.registerProducer(self, True)

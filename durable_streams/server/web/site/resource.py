@@ -15,7 +15,7 @@ from ...errors import StreamsError
 from ..admission import Admission
 from ..callers import Caller, next_number
 from ..operations import Operations
-from ..requests import StreamRequest
+from ..requests import StreamRequest, stream_request
 from .delivery import Delivery
 
 
@@ -73,17 +73,10 @@ class StreamsResource:
         # What is left of the path as it came, percent-encoded: twisted.web's own segments are decoded.
         segments = path.split(b"/")
         name = b"/".join(segments[len(segments) - len(request.postpath) :]) if request.postpath else b""
-        return StreamRequest(
-            method=request.method,
-            mount=path[: len(path) - len(name)],
-            path=name,
-            query=query,
-            headers={},
-            body=request.content.read(max_read) if request.content is not None else b"",
-            caller=caller,
-            number=next_number(),
-            version=request.clientproto.removeprefix(b"HTTP/").decode("latin-1"),
-        )
+        body = request.content.read(max_read) if request.content is not None else b""
+        mount = path[: len(path) - len(name)]
+        version = request.clientproto.removeprefix(b"HTTP/").decode("latin-1")
+        return stream_request(request.method, mount, name, query, {}, body, caller, next_number(), version)
 
 
 def admit(admission: Admission, request: Request) -> dict[bytes, bytes]:
