@@ -13,6 +13,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.daemon import CHECKOUT, PATIENCE, environment, free_port
+from tests.support.pages import block_after, run_under_trial
 
 EXAMPLES = CHECKOUT / "docs" / "examples"
 
@@ -117,11 +118,8 @@ class ApplicationTests(ExampleCase):
 
 class ReadmeTests(ExampleCase):
     def test_the_program_of_the_readme_serves_streams(self) -> None:
-        text = (CHECKOUT / "README.rst").read_text().partition("Inside your program\n")[2]
-        lines = text.partition("::\n\n")[2].splitlines()
-        last = next(place for place, line in enumerate(lines) if line and not line.startswith("    "))
         port = free_port()
-        source = "\n".join(line.removeprefix("    ") for line in lines[:last]).replace("8080", str(port))
+        source = block_after(CHECKOUT / "README.rst", "Inside your program\n").replace("8080", str(port))
         program = self.run_program("-c", source)
         url = f"http://127.0.0.1:{port}/streams/greetings"
         deadline = time.monotonic() + PATIENCE
@@ -141,21 +139,5 @@ class ReadmeTests(ExampleCase):
 
 class TestingPageTests(SynchronousTestCase):
     def test_the_test_of_the_page_passes_under_trial_and_leaves_the_reactor_clean(self) -> None:
-        text = (CHECKOUT / "docs" / "embedding.rst").read_text().partition("a complete test;")[2]
-        lines = text.partition("::\n\n")[2].splitlines()
-        end = next(place for place, line in enumerate(lines) if line and not line.startswith("    "))
-        folder = Path(self.mktemp()).absolute()
-        folder.mkdir()
-        (folder / "test_page.py").write_text("\n".join(line.removeprefix("    ") for line in lines[:end]) + "\n")
-        done = subprocess.run(
-            [sys.executable, "-m", "twisted.trial", "test_page"],
-            cwd=folder,
-            env=environment(0) | {"PYTHONPATH": f"{folder}:{CHECKOUT}"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE,
-        )
-        output = done.stdout + done.stderr
-        self.assertEqual(done.returncode, 0, output)
-        self.assertIn("PASSED (successes=1)", output)
+        source = block_after(CHECKOUT / "docs" / "embedding.rst", "a complete test;")
+        self.assertIn("PASSED (successes=1)", run_under_trial(Path(self.mktemp()), source))
