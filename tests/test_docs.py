@@ -13,7 +13,7 @@ SERVER: Final = ROOT / "durable_streams" / "server"
 PAGES: Final = sorted([*ROOT.glob("*.rst"), *(ROOT / "docs").glob("*.rst"), *(ROOT / "benchmarks").glob("*.rst")])
 
 #: Pages whose first sentence says something else.
-_WITHOUT_READER: Final = frozenset({"README.rst", "docs/tls.rst"})
+_WITHOUT_READER: Final = frozenset({"README.rst"})
 
 #: A module, and the names that follow it at once: ``web/live.py`` ``Tail._go_on``.
 _MODULE: Final = re.compile(r"``([a-z0-9_/]+\.py)``((?:\s+``[A-Za-z_.]+``)*)")

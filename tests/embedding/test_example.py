@@ -139,5 +139,5 @@ class ReadmeTests(ExampleCase):
 
 class TestingPageTests(SynchronousTestCase):
     def test_the_test_of_the_page_passes_under_trial_and_leaves_the_reactor_clean(self) -> None:
-        source = block_after(CHECKOUT / "docs" / "embedding.rst", "a complete test;")
+        source = block_after(CHECKOUT / "docs" / "embedding.rst", "a complete test.")
         self.assertIn("PASSED (successes=1)", run_under_trial(Path(self.mktemp()), source))

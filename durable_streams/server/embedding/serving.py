@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
@@ -80,6 +82,19 @@ def build_service(
         raise
 
 
+def _place(address: IAddress) -> str:
+    """Return an address as it is written in URLs and endpoints."""
+    match address:
+        case IPv4Address():
+            return f"{address.host}:{address.port}"
+        case IPv6Address():
+            return f"[{address.host}]:{address.port}"
+        case UNIXAddress():
+            return os.fsdecode(address.name or b"")
+        case _:
+            return str(address)
+
+
 def _warn(settings: Settings) -> None:
     """Log settings that are valid but risky."""
     for warning in warnings_about(settings):
@@ -138,5 +153,5 @@ class StreamServer(Server):
         """
         for child in self:
             child.startService()
-        _log.info("Serving streams at {addresses}.", addresses=self.addresses)
+        _log.info("Listening on {places}.", places=", ".join(map(_place, self.addresses)))
         return self.streams.when_open()
