@@ -25,6 +25,8 @@ from twisted.internet.testing import StringTransport
 from twisted.internet.unix import Port as UNIXPort
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.server import Request
+from twisted.web.test.requesthelper import DummyChannel
 
 from durable_streams.server.library_internals import INTERNALS
 from tests.support.tls import over_tls
@@ -54,6 +56,7 @@ def instances() -> dict[str, object]:
         "twisted.internet.epollreactor.EPollReactor": EPollReactor,
         "twisted.protocols.tls.TLSMemoryBIOProtocol": protocol,
         "twisted.internet.base.DelayedCall": DelayedCall(0, print, (), {}, id, id, lambda: 0.0),
+        "twisted.web.server.Request": Request(DummyChannel(), False),
         "h2.connection.H2Connection": H2Connection(H2Configuration(client_side=False)),
         "hpack.Encoder": Encoder(),
     }
@@ -61,7 +64,7 @@ def instances() -> dict[str, object]:
 
 def shape_of(value: object) -> tuple[str, ...] | str:
     """Describe a method by its parameters and any other value by the name of its type."""
-    if inspect.isroutine(value):
+    if inspect.isfunction(value) or inspect.ismethod(value) or inspect.isbuiltin(value):
         try:
             parameters = inspect.signature(value).parameters
         except ValueError:
@@ -94,7 +97,8 @@ def own_names(tree: ast.Module) -> Iterator[str]:
             yield node.name
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        # An assignment to another object's attribute defines nothing.
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
             yield node.attr
 
 

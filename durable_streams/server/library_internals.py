@@ -36,19 +36,20 @@ _ENCODER: Final = "hpack.Encoder"
 #: All of them, by library.
 INTERNALS: Final = (
     # The shared epoll port creates connections itself, accepts on inherited sockets and sends at once.
-    Internal(_PORT, "_fromListeningDescriptor", ("reactor", "fd", "addressFamily", "factory"), "listening.gathering"),
-    Internal(_PORT, "transport", "type", "listening.gathering"),
-    Internal(_UNIX_PORT, "_fromListeningDescriptor", ("reactor", "fd", "factory"), "listening.gathering"),
-    Internal(_UNIX_PORT, "_preexistingSocket", "NoneType", "listening.gathering"),
-    Internal(_UNIX_PORT, "_shouldShutdown", "bool", "listening.gathering"),
-    Internal("twisted.internet.tcp.Server", "dataBuffer", "bytes", "listening.gathering"),
-    Internal("twisted.internet.tcp.Server", "_tempDataBuffer", "list", "listening.gathering"),
+    Internal(_PORT, "_fromListeningDescriptor", ("reactor", "fd", "addressFamily", "factory"), "listening.epoll_port"),
+    Internal(_PORT, "transport", "type", "listening.epoll_port"),
+    Internal(_PORT, "_logger", "Logger", "listening.descriptors"),
+    Internal(_UNIX_PORT, "_fromListeningDescriptor", ("reactor", "fd", "factory"), "listening.epoll_port"),
+    Internal(_UNIX_PORT, "_preexistingSocket", "NoneType", "listening.epoll_port"),
+    Internal(_UNIX_PORT, "_shouldShutdown", "bool", "listening.epoll_port"),
+    Internal("twisted.internet.tcp.Server", "dataBuffer", "bytes", "listening.epoll_port"),
+    Internal("twisted.internet.tcp.Server", "_tempDataBuffer", "list", "listening.epoll_port"),
     Internal("twisted.internet.tcp.Server", "writeSomeData", ("data",), "web.transports"),
     Internal(
         "twisted.internet.epollreactor.EPollReactor",
         "_disconnectSelectable",
         ("selectable", "why", "isRead", "faildict"),
-        "listening.gathering",
+        "listening.epoll_port",
     ),
     # TLS reads a single complete record without asking OpenSSL for more.
     Internal(_TLS, "_tlsConnection", "Connection", "listening.tls.connections"),
@@ -66,6 +67,8 @@ INTERNALS: Final = (
     Internal(_DELAYED_CALL, "called", "int", "clocks"),
     Internal(_DELAYED_CALL, "cancelled", "int", "clocks"),
     Internal("twisted.internet.epollreactor.EPollReactor", "seconds", (), "clocks"),
+    # Whether a twisted.web encoder, such as gzip's, compresses the answer.
+    Internal("twisted.web.server.Request", "_encoder", "NoneType", "web.site.delivery"),
     # The connection behind a stream of twisted.web's HTTP/2.
     Internal("twisted.web._http2.H2Stream", "_conn", "H2Connection", "web.proxies"),
     # HTTP/2 announces its own settings, bounds what HPACK remembers, and drops h2's reference cycles.

@@ -17,7 +17,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from durable_streams.server.listening.gathering import is_epoll, listen
+from durable_streams.server.listening.epoll_port import is_epoll, listen
 from durable_streams.server.listening.tls import Certificates, NamedFile, TLSFactory, TLSFiles
 from tests.support.authority import authority
 from tests.support.daemon import PATIENCE

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from zope.interface import implementer
 
-from .gathering import adopt, listen
+from .epoll_port import adopt, listen
 from .tls import TLS_VERSIONS, Certificates, NamedFile, TLSFactory, TLSFiles, VersionRange
 
 #: How many connections may wait to be accepted, unless an endpoint says otherwise.

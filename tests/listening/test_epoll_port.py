@@ -1,4 +1,4 @@
-"""Connections that are read together, over real sockets."""
+"""The port whose connections share an epoll, over real sockets."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from durable_streams.server.listening.gathering import (
-    LEAST,
-    LULL,
-    MOST,
-    WRITERS_AT_ONCE,
-    WRITERS_MAX,
-    Gathered,
-    GatheredPort,
-    GatheredServer,
+from durable_streams.server.listening.epoll_port import (
+    MAX_SLICE,
+    MIN_SLICE,
+    WRITE_LULL,
+    WRITERS_BATCH,
+    WRITERS_SLICE,
+    ConnectionPoller,
+    EpollPort,
+    PolledConnection,
     is_epoll,
     listen,
 )
@@ -33,7 +33,7 @@ reactor = cast(Any, running)
 
 
 class Echo(Protocol):
-    """Says it again, in capitals; a bug when it is told of one."""
+    """Echoes data in capitals; raises an error if the data is ``bug``."""
 
     def __init__(self) -> None:
         self.lost: Deferred[None] = Deferred()
@@ -50,7 +50,7 @@ class Echo(Protocol):
 
 
 class Client(Protocol):
-    """Keeps what it hears."""
+    """Records what it receives."""
 
     def __init__(self) -> None:
         self.heard = b""
@@ -78,7 +78,7 @@ class Client(Protocol):
         return heard
 
 
-class GatheringTests(TestCase):
+class EpollPortTests(TestCase):
     def setUp(self) -> None:
         if not is_epoll(reactor):
             skip_other_platform("the reactor does not use epoll")
@@ -92,8 +92,8 @@ class GatheringTests(TestCase):
             return self.servers[-1]
 
         factory.buildProtocol = kept
-        self.port = cast(GatheredPort, listen(reactor, 0, factory, 50, "127.0.0.1"))
-        self.assertIsInstance(self.port, GatheredPort)
+        self.port = cast(EpollPort, listen(reactor, 0, factory, 50, "127.0.0.1"))
+        self.assertIsInstance(self.port, EpollPort)
         self.addCleanup(self.leave)
 
     async def leave(self) -> None:
@@ -104,8 +104,8 @@ class GatheringTests(TestCase):
         for server in self.servers:
             await server.lost
         await deferLater(reactor, 0)
-        self.assertTrue(self.port._gathered._ready.closed)
-        self.assertNotIn(self.port._gathered, reactor.getReaders())
+        self.assertTrue(self.port.poller._ready.closed)
+        self.assertNotIn(self.port.poller, reactor.getReaders())
 
     async def connect(self) -> Client:
         endpoint = HostnameEndpoint(reactor, "127.0.0.1", self.port.getHost().port)
@@ -113,7 +113,7 @@ class GatheringTests(TestCase):
         self.clients.append(client)
         return client
 
-    async def test_all_are_read(self) -> None:
+    async def test_every_connection_is_read(self) -> None:
         clients = [await self.connect() for _ in range(50)]
         for _ in range(3):
             for number, client in enumerate(clients):
@@ -121,7 +121,7 @@ class GatheringTests(TestCase):
         for number, client in enumerate(clients):
             self.assertEqual(await client.hears(24), b"WORD %02d " % number * 3)
 
-    async def test_a_paused_one_is_not_read_until_it_is_resumed(self) -> None:
+    async def test_a_paused_connection_is_not_read_until_it_is_resumed(self) -> None:
         one, other = await self.connect(), await self.connect()
         one.say(b"a")
         await one.hears(1)
@@ -135,7 +135,7 @@ class GatheringTests(TestCase):
         server.resumeProducing()
         self.assertEqual(await one.hears(2), b"AB")
 
-    async def test_one_that_ends_is_told(self) -> None:
+    async def test_a_protocol_is_notified_when_its_client_disconnects(self) -> None:
         client = await self.connect()
         client.say(b"a")
         await client.hears(1)
@@ -144,7 +144,7 @@ class GatheringTests(TestCase):
         assert self.servers[0].reason is not None
         self.servers[0].reason.trap(ConnectionDone)
 
-    async def test_a_bug_ends_its_connection_and_no_other(self) -> None:
+    async def test_an_exception_in_a_protocol_closes_only_its_connection(self) -> None:
         one, other = await self.connect(), await self.connect()
         one.say(b"bug")
         await one.lost
@@ -152,7 +152,7 @@ class GatheringTests(TestCase):
         other.say(b"a")
         self.assertEqual(await other.hears(1), b"A")
 
-    async def test_a_bug_at_the_end_of_one_ends_no_other(self) -> None:
+    async def test_an_exception_when_a_connection_is_lost_leaves_others_open(self) -> None:
         one, other = await self.connect(), await self.connect()
         one.say(b"a")
         await one.hears(1)
@@ -171,7 +171,7 @@ class GatheringTests(TestCase):
         other.say(b"b")
         self.assertEqual(await other.hears(1), b"B")
 
-    async def test_those_that_are_left_are_read_when_the_port_is_closed(self) -> None:
+    async def test_open_connections_are_read_after_the_port_is_closed(self) -> None:
         client = await self.connect()
         client.say(b"a")
         await client.hears(1)
@@ -183,7 +183,7 @@ class GatheringTests(TestCase):
 
 
 class Scribe(Protocol):
-    """Counts what it is sent, and says whether it writes; what it is told may take its time."""
+    """Records that it was served, which takes ``cost`` seconds; ``writes`` is whether its last request was a write."""
 
     def __init__(self, served: list[Scribe], clock: Clock) -> None:
         self._served = served
@@ -201,7 +201,7 @@ class Scribe(Protocol):
 
 
 class ShareTests(TestCase):
-    """Who is served in a turn of the reactor, and for how long, by a clock that only what is served moves."""
+    """Which connections are served in a turn of the reactor, and for how long; only serving them advances the clock."""
 
     def setUp(self) -> None:
         if not is_epoll(reactor):
@@ -209,30 +209,30 @@ class ShareTests(TestCase):
         self.clock = Clock()
         self.clock.advance(1_000)
         self.served: list[Scribe] = []
-        self.gathered = Gathered(reactor, self.clock.seconds)
+        self.poller = ConnectionPoller(reactor, self.clock.seconds)
         self.sockets: dict[Scribe, socket.socket] = {}
         self.addCleanup(self.leave)
 
     def leave(self) -> None:
-        self.gathered.close()
+        self.poller.close()
         for scribe, ours in self.sockets.items():
             ours.close()
             if not scribe.lost.called:
                 cast(Any, scribe.transport).connectionLost(Failure(ConnectionDone()))
-        self.assertTrue(self.gathered._ready.closed)
+        self.assertTrue(self.poller._ready.closed)
 
     def connect(self, cost: float, writes: bool = False) -> Scribe:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         scribe = Scribe(self.served, self.clock)
-        server = GatheredServer(self.gathered, theirs, scribe, ("", 0), None, 0, reactor)
+        server = PolledConnection(self.poller, theirs, scribe, ("", 0), None, 0, reactor)
         scribe.makeConnection(cast(Any, server))
         server.startReading()
         self.sockets[scribe] = ours
-        # What it is shows in its first request.
+        # Its first request decides of which kind it is.
         scribe.writes = writes
         self.say(scribe)
-        self.gathered.doRead()
+        self.poller.doRead()
         scribe.cost = cost
         self.served.clear()
         return scribe
@@ -242,12 +242,12 @@ class ShareTests(TestCase):
             self.sockets[scribe].send(b"x")
 
     def turn(self) -> list[Scribe]:
-        """Who is served in one turn of the reactor."""
+        """Return the connections that are served in one turn of the reactor."""
         self.served.clear()
-        self.gathered.doRead()
+        self.poller.doRead()
         return list(self.served)
 
-    def test_writers_come_first_and_readers_get_as_long_as_they_took(self) -> None:
+    def test_writers_are_served_first_and_readers_for_as_long_as_they_took(self) -> None:
         readers = [self.connect(0.001) for _ in range(50)]
         writers = [self.connect(0.002, True) for _ in range(5)]
         self.say(*readers, *writers)
@@ -256,7 +256,7 @@ class ShareTests(TestCase):
         self.assertEqual(len(served[5:]), 10)
         self.assertTrue(set(served[5:]) <= set(readers))
 
-    def test_many_writers_are_served_for_a_bounded_time_and_each_in_its_turn(self) -> None:
+    def test_many_writers_are_served_in_turn_for_a_bounded_time(self) -> None:
         reader = self.connect(0.001)
         writers = [self.connect(0.001, True) for _ in range(100)]
         counts = dict.fromkeys(writers, 0)
@@ -264,7 +264,7 @@ class ShareTests(TestCase):
         for _ in range(12):
             before = self.clock.seconds()
             served = self.turn()
-            self.assertLess(self.clock.seconds() - before, 2 * (WRITERS_MAX + WRITERS_AT_ONCE * 0.001))
+            self.assertLess(self.clock.seconds() - before, 2 * (WRITERS_SLICE + WRITERS_BATCH * 0.001))
             self.assertIn(reader, served)
             for scribe in served:
                 if scribe is not reader:
@@ -273,7 +273,7 @@ class ShareTests(TestCase):
             self.assertLessEqual(max(counts.values()) - min(counts.values()), 1)
         self.assertGreaterEqual(min(counts.values()), 2)
 
-    def test_a_writer_that_leaves_or_pauses_before_its_turn_is_not_served(self) -> None:
+    def test_a_writer_that_closes_or_pauses_before_its_turn_is_not_served(self) -> None:
         writers = [self.connect(0.001, True) for _ in range(60)]
         self.say(*writers)
         first = self.turn()
@@ -285,22 +285,22 @@ class ShareTests(TestCase):
         served = [scribe for _ in range(3) for scribe in self.turn()]
         self.assertCountEqual(served, set(left) - {gone, paused})
 
-    def test_readers_have_a_little_time_beside_one_small_write(self) -> None:
-        readers = [self.connect(LEAST / 4) for _ in range(50)]
+    def test_readers_get_the_minimum_slice_beside_one_small_write(self) -> None:
+        readers = [self.connect(MIN_SLICE / 4) for _ in range(50)]
         writer = self.connect(0.0, True)
         self.say(*readers, writer)
         self.assertEqual(len(self.turn()), 1 + 4)
 
-    def test_readers_have_more_time_while_nobody_writes(self) -> None:
-        readers = [self.connect(MOST / 19.5) for _ in range(50)]
+    def test_readers_get_the_maximum_slice_after_a_lull_of_writes(self) -> None:
+        readers = [self.connect(MAX_SLICE / 19.5) for _ in range(50)]
         writer = self.connect(0.0, True)
-        self.clock.advance(LULL)
+        self.clock.advance(WRITE_LULL)
         self.say(*readers)
         self.assertEqual(len(self.turn()), 20)
-        self.assertFalse(self.gathered.crowded)
+        self.assertFalse(self.poller.crowded)
         self.say(writer)
         self.assertIs(self.turn()[0], writer)
-        self.assertTrue(self.gathered.crowded)
+        self.assertTrue(self.poller.crowded)
 
     def test_no_reader_is_served_twice_before_all_were_served(self) -> None:
         readers = [self.connect(0.001) for _ in range(40)]
@@ -312,12 +312,12 @@ class ShareTests(TestCase):
             self.assertIs(served[0], writer)
             for reader in served[1:]:
                 counts[reader] += 1
-            # Whoever was served asks again at once, as a flood does.
+            # Each served connection sends again at once.
             self.say(*served)
             self.assertLessEqual(max(counts.values()) - min(counts.values()), 1)
         self.assertGreaterEqual(min(counts.values()), 60 * 3 // 40)
 
-    def test_one_whose_requests_change_is_served_as_what_it_became(self) -> None:
+    def test_a_connection_whose_requests_change_is_served_by_its_new_kind(self) -> None:
         readers = [self.connect(0.001) for _ in range(10)]
         one = self.connect(0.001)
         one.writes = True
@@ -332,16 +332,16 @@ class ShareTests(TestCase):
         self.say(one, *readers)
         self.assertLess(len(self.turn()), 11)
 
-    def test_one_that_leaves_while_it_waits_for_its_turn_is_not_served(self) -> None:
-        readers = [self.connect(MOST) for _ in range(3)]
+    def test_a_reader_that_closes_before_its_turn_is_not_served(self) -> None:
+        readers = [self.connect(MAX_SLICE) for _ in range(3)]
         self.say(*readers)
         (first,) = self.turn()
         gone, other = (reader for reader in readers if reader is not first)
         cast(Any, gone.transport).connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.turn() + self.turn(), [other])
 
-    def test_one_that_has_its_descriptor_by_then_is_left_alone(self) -> None:
-        readers = [self.connect(MOST) for _ in range(3)]
+    def test_a_connection_that_reuses_the_descriptor_of_a_closed_one_is_not_served_in_its_place(self) -> None:
+        readers = [self.connect(MAX_SLICE) for _ in range(3)]
         self.say(*readers)
         (first,) = self.turn()
         gone, other = (reader for reader in readers if reader is not first)
@@ -357,34 +357,34 @@ class ShareTests(TestCase):
         theirs.setblocking(False)
         heir = Scribe(self.served, self.clock)
         heir.makeConnection(
-            cast(Any, GatheredServer(self.gathered, theirs, heir, ("", 0), None, 0, reactor)),
+            cast(Any, PolledConnection(self.poller, theirs, heir, ("", 0), None, 0, reactor)),
         )
         cast(Any, heir.transport).startReading()
         self.sockets[heir] = ours
         self.assertEqual(self.turn() + self.turn(), [other])
         self.assertFalse(heir.lost.called)
 
-    def test_one_that_is_slow_to_take_what_it_is_sent_waits_for_its_turn(self) -> None:
+    def test_a_write_of_a_reader_is_sent_in_the_next_turn(self) -> None:
         reader = self.connect(0.0)
         cast(Any, reader.transport).write(b"x" * 10)
         self.sockets[reader].setblocking(False)
         self.assertRaises(BlockingIOError, self.sockets[reader].recv, 100)
-        self.gathered.doRead()
+        self.poller.doRead()
         self.assertEqual(self.sockets[reader].recv(100), b"x" * 10)
         self.assertEqual(reader.transport and cast(Any, reader.transport).watched, select.EPOLLIN)
 
-    def test_one_that_hangs_up_is_let_go(self) -> None:
+    def test_a_connection_whose_client_disconnects_is_closed(self) -> None:
         reader, writer = self.connect(0.0), self.connect(0.0, True)
         for scribe in (reader, writer):
             self.sockets[scribe].close()
-        self.gathered.doRead()
+        self.poller.doRead()
         self.assertTrue(reader.lost.called and writer.lost.called)
 
-    def test_one_that_is_reset_while_it_is_only_sent_to_is_let_go(self) -> None:
+    def test_a_paused_connection_that_is_reset_while_it_is_written_to_is_closed(self) -> None:
         reader = self.connect(0.0)
         server = cast(Any, reader.transport)
         server.pauseProducing()
         server.write(b"x")
         self.sockets[reader].close()
-        self.gathered.doRead()
+        self.poller.doRead()
         self.assertTrue(reader.lost.called)

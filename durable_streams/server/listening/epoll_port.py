@@ -1,9 +1,9 @@
-"""A port whose connections are one reader to the reactor, which so pays once for all that have something to be read.
+"""A TCP port whose connections share one epoll descriptor, so that the reactor polls one descriptor for all of them.
 
-Twisted's reactor takes a good two microseconds to get from one readable socket to the next one's ``doRead``: it is a
-tenth of what an append costs. An epoll is a descriptor itself, readable when any of the sockets in it is. So all of
-them are in one of our own, and when the reactor says that there is something to be read, they are read one after the
-other. Everything else about them is as Twisted has it.
+Twisted's reactor takes about 2 us from one readable socket to the next one's ``doRead``, a tenth of the cost of an
+append. An epoll is itself a descriptor, which is readable if any socket in it is ready. The connections of a port are
+in such an epoll; when the reactor reports it, they are read one after the other. In all other respects they are
+Twisted's connections.
 """
 
 from __future__ import annotations
@@ -26,20 +26,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: How long, in seconds, those that do not write are served in a turn of the reactor: at least, and while nobody writes.
-LEAST: Final = 0.001
-MOST: Final = 0.01
+#: The time for readers in one turn of the reactor, in seconds: the minimum, and the time while there are no writes.
+MIN_SLICE: Final = 0.001
+MAX_SLICE: Final = 0.01
 
-#: How long, in seconds, those that write are served in a turn of the reactor, and how many of them before the time is
-#: looked at.
-WRITERS_MAX: Final = 0.02
-WRITERS_AT_ONCE: Final = 32
+#: The maximum time for writers in one turn of the reactor, in seconds, and the number of them between two looks at the
+#: clock.
+WRITERS_SLICE: Final = 0.02
+WRITERS_BATCH: Final = 32
 
-#: How long after a write, in seconds, somebody is said to write.
-LULL: Final = 0.1
+#: For this many seconds after a write, readers get less time.
+WRITE_LULL: Final = 0.1
 
-#: What epoll tells of a socket: it has something, it takes something, it is at its end. The module ``select`` has them
-#: only where there is epoll.
+#: Events of epoll: readable, writable, error or hang-up. The module ``select`` has them only where epoll exists.
 _IN: Final = 0x1
 _OUT: Final = 0x4
 _ENDED: Final = 0x18
@@ -48,10 +47,10 @@ _log = Logger()
 
 
 def is_epoll(reactor: Any) -> bool:
-    """Tell whether a reactor waits by epoll, so that it can wait for another one."""
+    """Return whether a reactor uses epoll, so that it can wait for another epoll."""
     if not hasattr(select, "epoll"):
         return False
-    from twisted.internet.epollreactor import EPollReactor  # noqa: PLC0415 (it is only there where epoll is)
+    from twisted.internet.epollreactor import EPollReactor  # noqa: PLC0415 (it exists only where epoll does)
 
     return isinstance(reactor, EPollReactor)
 
@@ -60,25 +59,25 @@ def listen(
     reactor: Any, port: int, factory: Factory, backlog: int, interface: str, prompt: bool = False
 ) -> IListeningPort:
     """
-    Listen as ``reactor.listenTCP`` does; where there is no epoll, by it.
+    Listen as ``reactor.listenTCP`` does, with an :class:`EpollPort` if the reactor uses epoll.
 
-    :param prompt: whether what is written is to be sent at once; see :class:`PromptServer`.
-    :raises CannotListenError: the port can't be had.
+    :param prompt: whether writes are sent at once; see :class:`EagerConnection`.
+    :raises CannotListenError: the port cannot be bound.
     """
     if not is_epoll(reactor):
         listening: IListeningPort = reactor.listenTCP(port, factory, backlog, interface)
         return listening
-    gathered = GatheredPort(port, factory, backlog, interface, reactor, PromptServer if prompt else GatheredServer)
-    gathered.startListening()
-    return gathered
+    epoll_port = EpollPort(port, factory, backlog, interface, reactor, EagerConnection if prompt else PolledConnection)
+    epoll_port.startListening()
+    return epoll_port
 
 
 def adopt(reactor: Any, descriptor: int, factory: Factory) -> IListeningPort:
     """
-    Accept the connections of a socket that somebody else has bound, and may listen at when this process is gone.
+    Accept connections on an inherited listening socket, which stays bound when this process ends.
 
-    :param descriptor: the socket's; it is left open.
-    :raises ValueError: it does not listen.
+    :param descriptor: the socket's descriptor; it is duplicated and left open.
+    :raises ValueError: the socket is not listening.
     """
     with socket.socket(fileno=os.dup(descriptor)) as inherited:
         family = inherited.family
@@ -89,7 +88,7 @@ def adopt(reactor: Any, descriptor: int, factory: Factory) -> IListeningPort:
     if family == socket.AF_UNIX:
         port = InheritedUNIXPort._fromListeningDescriptor(reactor, descriptor, factory)
     else:
-        kind = GatheredPort if is_epoll(reactor) else Port
+        kind = EpollPort if is_epoll(reactor) else Port
         port = kind._fromListeningDescriptor(reactor, descriptor, family, factory)
     port.startListening()
     listening: IListeningPort = port
@@ -97,13 +96,13 @@ def adopt(reactor: Any, descriptor: int, factory: Factory) -> IListeningPort:
 
 
 class InheritedUNIXPort(UNIXPort):
-    """A UNIX socket that somebody else has bound: its name and its mode, its queue and its end are theirs."""
+    """A port on an inherited UNIX socket. It keeps the socket's name and mode, and never shuts it down."""
 
     _preexistingSocket: Any  # noqa: N815 (Twisted's name)
 
     def startListening(self) -> None:
         self.socket, self._preexistingSocket = self._preexistingSocket, None
-        # Twisted would have nobody listen at it any more.
+        # Otherwise Twisted would shut the socket down, also for the process that bound it.
         self._shouldShutdown = False
         self.factory.doStart()  # type: ignore[union-attr]
         self.connected = True
@@ -112,37 +111,37 @@ class InheritedUNIXPort(UNIXPort):
         self.startReading()
 
     def connectionLost(self, reason: Failure) -> None:
-        # Not as UNIXPort does, which removes the socket's name.
+        # Not that of UNIXPort, which removes the socket's name.
         Port.connectionLost(self, reason)
 
 
 @implementer(IReadDescriptor)
-class Gathered:
+class ConnectionPoller:
     """
-    Connections, as one thing to be read.
+    Reads the ready connections of a port, in slices of time.
 
-    Those whose last request was a write are read first, in every turn of the reactor, for :data:`WRITERS_MAX` at the
-    most. All others are read, and sent what they were slow to take, for as long as that took, and at least for
-    :data:`LEAST`. Connections that had no turn are first in the next one. So a flood of readers leaves half of the time
-    to the writers, and no connection is served twice before another of its kind that is ready is served once.
+    In each turn of the reactor, writers (connections whose last request was a write) are read first, for at most
+    :data:`WRITERS_SLICE`. Then the readers (all others) are read and written for as long as the writers took, but at
+    least for :data:`MIN_SLICE`. Connections that were not served are first in the next turn. So many readers leave half
+    of the time to the writers, and no connection is served twice before every ready one of its kind was served once.
 
-    :param seconds: tells the time, in seconds since whenever.
+    :param seconds: returns the time in seconds, from any origin.
     """
 
     def __init__(self, reactor: Any, seconds: Callable[[], float] = perf_counter) -> None:
         self._reactor = reactor
         self._seconds = seconds
-        # The writers, and as one of them the epoll of all others.
+        # The writers, and the epoll of all other connections.
         self._ready = select.epoll()
         self._others = select.epoll()
         self._ready.register(self._others, _IN)
-        # The writers, and the others, that were ready together and have not had their turn yet.
-        self._due: list[tuple[GatheredServer, int]] = []
-        self._left: list[tuple[GatheredServer, int]] = []
-        self._members: dict[int, GatheredServer] = {}
-        # How many of them are writers that are waited for.
+        # The ready writers, and the ready others, that are not served yet.
+        self._due: list[tuple[PolledConnection, int]] = []
+        self._left: list[tuple[PolledConnection, int]] = []
+        self._members: dict[int, PolledConnection] = {}
+        # The number of registered writers.
         self._urgent = 0
-        self._written = -LULL
+        self._written = -WRITE_LULL
         self._alive = 0
         self._closing = False
 
@@ -154,55 +153,55 @@ class Gathered:
 
     @property
     def crowded(self) -> bool:
-        """Whether somebody writes, and so nobody else may take long."""
-        return self._seconds() - self._written < LULL
+        """Whether there was a write in the last :data:`WRITE_LULL` seconds, so that a reader must not take long."""
+        return self._seconds() - self._written < WRITE_LULL
 
     def doRead(self) -> None:
         members = self._members
         if not self._urgent:
             self._due.clear()
             now = self._seconds()
-            self._serve_others(now + (LEAST if now - self._written < LULL else MOST))
+            self._serve_others(now + (MIN_SLICE if now - self._written < WRITE_LULL else MAX_SLICE))
             return
         started = self._seconds()
         if self._due:
             others = True
-            self._serve_due(started + WRITERS_MAX)
+            self._serve_due(started + WRITERS_SLICE)
             self._written = started
         else:
             others = False
             events = self._ready.poll(0, len(members) + 1)
-            # To look at the time for each would cost a writer one in a hundred.
-            for descriptor, event in events[:WRITERS_AT_ONCE]:
+            # Reading the clock for each would cost 1 % of a write.
+            for descriptor, event in events[:WRITERS_BATCH]:
                 member = members.get(descriptor)
                 if member is not None:
                     self._serve(member, event)
                 else:
                     others = True
-            if len(events) > WRITERS_AT_ONCE:
+            if len(events) > WRITERS_BATCH:
                 others = True
-                # By themselves: until its turn has come, one may be gone, and another have its descriptor.
-                rest = ((members.get(descriptor), event) for descriptor, event in reversed(events[WRITERS_AT_ONCE:]))
+                # Keep the connections, not their descriptors: a descriptor may belong to another one by then.
+                rest = ((members.get(descriptor), event) for descriptor, event in reversed(events[WRITERS_BATCH:]))
                 self._due = [(member, event) for member, event in rest if member is not None]
-                self._serve_due(started + WRITERS_MAX)
+                self._serve_due(started + WRITERS_SLICE)
             if len(events) > others:
                 self._written = started
         if others:
             now = self._seconds()
-            self._serve_others(now + (max(now - started, LEAST) if now - self._written < LULL else MOST))
+            self._serve_others(now + (max(now - started, MIN_SLICE) if now - self._written < WRITE_LULL else MAX_SLICE))
 
     def _serve_due(self, end: float) -> None:
         due = self._due
         while due and self._seconds() < end:
-            for member, event in [due.pop() for _ in range(min(WRITERS_AT_ONCE, len(due)))]:
-                # Meanwhile it may have been paused, or have become one of the others.
+            for member, event in [due.pop() for _ in range(min(WRITERS_BATCH, len(due)))]:
+                # It may have been paused, or have become a reader, since it was ready.
                 if member.watched and member.urgent:
                     self._serve(member, event)
 
     def _serve_others(self, end: float) -> None:
         left = self._left
         if not left:
-            # By themselves: until its turn has come, one may be gone, and another have its descriptor.
+            # Keep the connections, not their descriptors: a descriptor may belong to another one by then.
             members = self._members
             for descriptor, event in self._others.poll(0, len(members) or 1):
                 left.append((members[descriptor], event))
@@ -214,10 +213,10 @@ class Gathered:
                 if self._seconds() >= end:
                     return
 
-    def _serve(self, member: GatheredServer, event: int) -> None:
+    def _serve(self, member: PolledConnection, event: int) -> None:
         why: Any
         try:
-            # Nearly always it is only this.
+            # The usual case: readable, and only that is waited for.
             why = member.doRead() if event == _IN == member.watched else self._read_and_write(member, event)
         except BaseException:
             _log.failure("Serving a connection failed.")
@@ -226,12 +225,12 @@ class Gathered:
             try:
                 self._reactor._disconnectSelectable(member, why, bool(event & _IN))
             except Exception:
-                # An error here would end the reading of all.
+                # An error here would stop the reading of all connections.
                 _log.failure("Closing a connection failed.")
 
     @staticmethod
-    def _read_and_write(member: GatheredServer, event: int) -> Any:
-        # What was true when epoll was asked may not be any more.
+    def _read_and_write(member: PolledConnection, event: int) -> Any:
+        # What is waited for may have changed since the poll.
         event &= member.watched | _ENDED
         why: Any = None
         if event & _IN:
@@ -243,48 +242,48 @@ class Gathered:
         return why
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor ends."""
+        """Do nothing: the reactor stops."""
 
-    def watch(self, member: GatheredServer, events: int) -> None:
-        """Wait for a connection to have something, or to take something; it still has its descriptor."""
+    def watch(self, member: PolledConnection, events: int) -> None:
+        """Register a connection for these events, or unregister it for 0; its descriptor is still open."""
         before, member.watched = member.watched, events
         if events == before:
             return
         poller = self._ready if member.urgent else self._others
         if not before:
-            member.gathered = member.fileno()
-            self._members[member.gathered] = member
+            member.descriptor = member.fileno()
+            self._members[member.descriptor] = member
             self._urgent += member.urgent
-            poller.register(member.gathered, events)
+            poller.register(member.descriptor, events)
         elif events:
-            poller.modify(member.gathered, events)
+            poller.modify(member.descriptor, events)
         else:
-            del self._members[member.gathered]
+            del self._members[member.descriptor]
             self._urgent -= member.urgent
-            poller.unregister(member.gathered)
+            poller.unregister(member.descriptor)
 
-    def sort(self, member: GatheredServer, urgent: bool) -> None:
-        """Put a connection among the writers, or among the others."""
+    def sort(self, member: PolledConnection, urgent: bool) -> None:
+        """Move a connection to the writers, or to the readers."""
         events = member.watched
         self.watch(member, 0)
         member.urgent = urgent
         self.watch(member, events)
 
     def joined(self) -> None:
-        """There is another connection, whether it is read or not."""
+        """Count a new connection, registered or not."""
         self._alive += 1
 
     def left(self) -> None:
-        """A connection is gone."""
+        """Stop counting a connection that is closed."""
         self._alive -= 1
         self._end()
 
     def open(self) -> None:
-        """Have the reactor look for what there is to be read."""
+        """Add this to the reactor's readers."""
         self._reactor.addReader(self)
 
     def close(self) -> None:
-        """There will be no more connections; end with the last one."""
+        """Accept no more connections; close the epoll when the last one is closed."""
         self._closing = True
         self._end()
 
@@ -295,26 +294,26 @@ class Gathered:
             self._others.close()
 
 
-class GatheredServer(Server):
+class PolledConnection(Server):
     """
-    A connection that is read with the others.
+    A connection in the epoll of its port.
 
-    :ivar gathered: its descriptor while anything is waited for.
-    :ivar watched: what is: to read from it, to write to it.
-    :ivar urgent: its last request was a write.
+    :ivar descriptor: its descriptor while it is registered.
+    :ivar watched: the events for which it is registered.
+    :ivar urgent: whether its last request was a write.
     """
 
-    gathered = -1
+    descriptor = -1
     watched = 0
     urgent = False
 
-    def __init__(self, readers: Gathered, *arguments: Any) -> None:
-        self._readers = readers
-        readers.joined()
+    def __init__(self, poller: ConnectionPoller, *arguments: Any) -> None:
+        self._poller = poller
+        poller.joined()
         super().__init__(*arguments)
 
     def doRead(self) -> Any:
-        # As Twisted has it, but for what becomes of deprecated answers.
+        # Twisted's Connection.doRead, without its handling of deprecated return values.
         try:
             data = self.socket.recv(self.bufferSize)
         except (BlockingIOError, InterruptedError):
@@ -327,28 +326,28 @@ class GatheredServer(Server):
         protocol.dataReceived(data)
         urgent = getattr(protocol, "writes", False)
         if urgent is not self.urgent:
-            self._readers.sort(self, urgent)
+            self._poller.sort(self, urgent)
         return None
 
     @property
     def crowded(self) -> bool:
-        """Whether what is sent at once should not be much."""
-        return self._readers.crowded
+        """Whether a reader should be sent only little at a time; see :attr:`ConnectionPoller.crowded`."""
+        return self._poller.crowded
 
     def startReading(self) -> None:
-        self._readers.watch(self, self.watched | _IN)
+        self._poller.watch(self, self.watched | _IN)
 
     def stopReading(self) -> None:
-        self._readers.watch(self, self.watched & ~_IN)
+        self._poller.watch(self, self.watched & ~_IN)
 
     def startWriting(self) -> None:
-        self._readers.watch(self, self.watched | _OUT)
+        self._poller.watch(self, self.watched | _OUT)
 
     def stopWriting(self) -> None:
-        self._readers.watch(self, self.watched & ~_OUT)
+        self._poller.watch(self, self.watched & ~_OUT)
 
     def readConnectionLost(self, reason: Failure) -> None:
-        # At its end a socket stays readable.
+        # A socket whose peer has shut down stays readable.
         self.stopReading()
         super().readConnectionLost(reason)
 
@@ -356,25 +355,25 @@ class GatheredServer(Server):
         try:
             super().connectionLost(reason)
         finally:
-            self._readers.left()
+            self._poller.left()
 
 
-class PromptServer(GatheredServer):
+class EagerConnection(PolledConnection):
     """
-    A connection whose writes go to the socket at once as long as nothing waits before them.
+    A connection that sends each write at once if its send buffer is empty.
 
-    Twisted arms and disarms the reactor for each. The channel goes past that by itself where it is a socket's own; over
-    TLS it can't.
+    Twisted registers the socket for writing and unregisters it again for each write. On a plain socket the channel
+    avoids that itself (:mod:`.web.http1.outlet`); over TLS it cannot.
     """
 
     def write(self, data: bytes) -> None:
         idle = not self.dataBuffer and not self._tempDataBuffer and not self.disconnecting
-        # One that is asked for more when all is sent needs the reactor to say so.
+        # A pull producer is resumed by the reactor when everything is sent.
         if idle and self.connected and (self.producer is None or self.streamingProducer):
             try:
                 sent = self.socket.send(data)
             except OSError:
-                # Either there is no room, or the reactor will see what is wrong.
+                # The send buffer is full, or the error is handled when the reactor writes.
                 sent = 0
             if sent == len(data):
                 return
@@ -382,8 +381,8 @@ class PromptServer(GatheredServer):
         super().write(data)
 
 
-class GatheredPort(Port):
-    """A port that gathers its connections."""
+class EpollPort(Port):
+    """A port whose connections share an epoll."""
 
     def __init__(
         self,
@@ -392,16 +391,16 @@ class GatheredPort(Port):
         backlog: int,
         interface: str,
         reactor: Any,
-        kind: type[GatheredServer] = GatheredServer,
+        kind: type[PolledConnection] = PolledConnection,
     ) -> None:
         super().__init__(port, factory, backlog, interface, reactor)
-        self._gathered = Gathered(reactor)
-        self.transport = partial(kind, self._gathered)  # type: ignore[assignment]
+        self.poller = ConnectionPoller(reactor)
+        self.transport = partial(kind, self.poller)  # type: ignore[assignment]
 
     def startListening(self) -> None:
         super().startListening()
-        self._gathered.open()
+        self.poller.open()
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)
-        self._gathered.close()
+        self.poller.close()
