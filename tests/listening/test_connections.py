@@ -65,7 +65,7 @@ class RecordTests(SynchronousTestCase):
 
     @settings(max_examples=60, deadline=None)
     @given(st.lists(st.tuples(_MESSAGES, st.data()), max_size=6))
-    def test_however_they_are_cut(self, rounds: list[tuple[list[bytes], Any]]) -> None:
+    def test_records_are_passed_on_however_packets_are_cut(self, rounds: list[tuple[list[bytes], Any]]) -> None:
         wire = Wire()
         client, skt, transport = self.connect(wire)
         for messages, data in rounds:
@@ -98,14 +98,14 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(heard[1:], [b"last"])
         self.assertTrue(skt.ended)
 
-    def test_the_end_is_heard_of(self) -> None:
+    def test_the_end_of_the_connection_is_passed_on(self) -> None:
         wire = Wire()
         client, skt, _ = self.connect(wire)
         client.shutdown()
         self.carry(client, wire, skt, [])
         self.assertTrue(skt.ended)
 
-    def test_what_is_no_record_ends_it(self) -> None:
+    def test_an_invalid_record_ends_the_connection(self) -> None:
         wire = Wire()
         _, skt, _ = self.connect(wire)
         skt.inbound += b"\x17\x03\x03\x00\x05hello"
@@ -116,7 +116,7 @@ class RecordTests(SynchronousTestCase):
 class PromptTests(TestCase):
     timeout = 60
 
-    async def test_much_arrives_whole_and_in_order(self) -> None:
+    async def test_a_large_transfer_arrives_whole_and_in_order(self) -> None:
         if not is_epoll(reactor):
             # There is nothing of ours to be tested where there is no epoll.
             self.assertFalse(is_epoll(reactor))

@@ -16,7 +16,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.config.settings import Settings
-from durable_streams.server.listening.descriptors import ACCEPTS, PatientPort, budget_from, count_open
+from durable_streams.server.listening.descriptors import ACCEPTS, AcceptLimiter, budget_from, count_open
 from durable_streams.server.startup import StartupError
 from durable_streams.server.web.connections import LimitedFactory
 from tests.support.descriptors import no_more_descriptors
@@ -29,13 +29,13 @@ def settings_for(mode: str, **limits: Any) -> Settings:
 
 
 class BudgetTests(SynchronousTestCase):
-    def test_the_smaller_of_limit_and_setting_counts(self) -> None:
+    def test_connections_are_limited_by_the_setting_or_by_the_process_limit(self) -> None:
         for limit, most, connections in ((20_000, 10_000, 10_000), (20_000, 5, 5)):
             budget = budget_from(settings_for("memory", max_connections=most), limit, 10)
             self.assertEqual(budget.connections, connections)
         self.assertLess(budget_from(settings_for("memory"), 1024, 10).connections, 1024 - 100)
 
-    def test_a_storage_has_its_part_before_connections(self) -> None:
+    def test_the_storage_gets_its_descriptors_before_connections(self) -> None:
         modes = ("memory", "acid", "file-durable")
         left = {mode: budget_from(settings_for(mode), 1024, 10).connections for mode in modes}
         self.assertEqual(left["memory"] - left["acid"], 24)
@@ -55,7 +55,7 @@ class BudgetTests(SynchronousTestCase):
                 # Two ports, and what each of them accepts in two turns
                 self.assertLessEqual(10 + parts + 2 * 2 * ACCEPTS + 24, limit)
 
-    def test_too_few_are_an_error_that_says_what_to_raise(self) -> None:
+    def test_a_limit_without_room_for_connections_is_an_error_that_names_the_limit(self) -> None:
         error = self.assertRaises(StartupError, budget_from, settings_for("acid"), 64, 10)
         self.assertEqual(error.phase, "resolve_transport")
         self.assertIn("ulimit -n", error.cause)
@@ -90,15 +90,15 @@ class PortReactor(Clock):
         """There are none."""
 
 
-class PatientPortTests(SynchronousTestCase):
+class AcceptLimiterTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = PortReactor()
         self.factory = Factory.forProtocol(Protocol)
         self.port: Any = Port(0, self.factory, interface="127.0.0.1", reactor=self.reactor)
         self.port.startListening()
         self.addCleanup(self.port.connectionLost, None)
-        self.patient = PatientPort(self.port, self.reactor)
-        self.addCleanup(self.patient.stop)
+        self.limiter = AcceptLimiter(self.port, self.reactor)
+        self.addCleanup(self.limiter.stop)
         self.events: list[Any] = []
         observer: Any = self.events.append
         globalLogPublisher.addObserver(observer)
@@ -114,7 +114,7 @@ class PatientPortTests(SynchronousTestCase):
             event.get("log_namespace") == "durable_streams.server.listening.descriptors" for event in self.events
         )
 
-    def test_a_port_that_can_not_accept_waits_and_tries_again(self) -> None:
+    def test_a_port_that_cannot_accept_pauses_and_tries_again(self) -> None:
         real = self.port.socket
         for error in (errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
             listener = self.port.socket = Listener(error)
@@ -125,7 +125,7 @@ class PatientPortTests(SynchronousTestCase):
         self.port.socket = real
         self.assertEqual(self.warnings(), 1)
 
-    def test_without_a_descriptor_it_waits_and_accepts_afterwards(self) -> None:
+    def test_a_port_without_free_descriptors_pauses_and_accepts_afterwards(self) -> None:
         client = socket.create_connection(("127.0.0.1", self.port.getHost().port))
         self.addCleanup(client.close)
         with no_more_descriptors():
@@ -140,7 +140,7 @@ class PatientPortTests(SynchronousTestCase):
         self.port.doRead()
         self.assertEqual(len(made), 1)
 
-    def test_it_accepts_so_many_in_a_turn_and_no_more(self) -> None:
+    def test_a_port_accepts_at_most_16_connections_in_one_turn(self) -> None:
         clients = [socket.create_connection(("127.0.0.1", self.port.getHost().port)) for _ in range(ACCEPTS * 2 + 1)]
         for client in clients:
             self.addCleanup(client.close)
@@ -150,16 +150,16 @@ class PatientPortTests(SynchronousTestCase):
             self.port.doRead()
             self.assertEqual(len(made), expected)
 
-    def test_one_that_is_stopped_does_not_try_again(self) -> None:
+    def test_a_stopped_limiter_does_not_resume_the_port(self) -> None:
         real, self.port.socket = self.port.socket, Listener(errno.ENFILE)
         self.port.doRead()
         self.port.socket = real
-        self.patient.stop()
+        self.limiter.stop()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_what_is_no_sockets_port_is_left_as_it_is(self) -> None:
+    def test_a_port_of_another_class_is_left_unchanged(self) -> None:
         reactor: Any = MemoryReactorClock()
-        PatientPort(reactor.listenTCP(0, self.factory), reactor).stop()
+        AcceptLimiter(reactor.listenTCP(0, self.factory), reactor).stop()
         self.assertEqual(reactor.getDelayedCalls(), [])
 
 

@@ -66,7 +66,7 @@ class EndpointTestCase(TestCase):
 
 
 class HttpTests(EndpointTestCase):
-    async def test_it_is_a_port(self) -> None:
+    async def test_an_http_endpoint_listens_on_its_port(self) -> None:
         port = await self.listen("http:0:interface=127.0.0.1:backlog=5")
 
         def talk() -> bytes:
@@ -78,22 +78,22 @@ class HttpTests(EndpointTestCase):
 
 
 class MutualTlsTests(EndpointTestCase):
-    async def test_who_shows_a_certificate_is_served(self) -> None:
+    async def test_a_client_with_a_certificate_is_served(self) -> None:
         port = await self.listen(self.mtls)
         self.assertEqual(await self.exchange(port), (b"hi", None))
 
-    async def test_who_shows_none_is_not(self) -> None:
+    async def test_a_client_without_a_certificate_is_refused(self) -> None:
         port = await self.listen(self.mtls)
         with self.assertRaises(OSError):
             await self.exchange(port, shows=False)
 
-    async def test_the_range_of_versions(self) -> None:
+    async def test_minimum_and_maximum_limit_the_tls_versions(self) -> None:
         port = await self.listen(self.mtls + ":minimum=1.2:maximum=1.2")
         self.assertEqual((await self.exchange(port))[0], b"hi")
         port = await self.listen(self.mtls + ":minimum=1.2")
         self.assertEqual((await self.exchange(port))[0], b"hi")
 
-    async def test_a_site_speaks_what_it_says(self) -> None:
+    async def test_alpn_offers_the_protocols_of_the_factory(self) -> None:
         site = Site(Hello())
         request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         port = await self.listen(self.mtls + ":http2=no", site)
@@ -101,7 +101,7 @@ class MutualTlsTests(EndpointTestCase):
         self.assertEqual(chosen, "http/1.1")
         self.assertIn(b"200 OK", answer)
 
-    async def test_http2_where_nothing_is_said(self) -> None:
+    async def test_http2_yes_offers_http2_for_a_factory_without_protocols(self) -> None:
         port = await self.listen(self.mtls + ":http2=yes")
         self.assertEqual((await self.exchange(port, ["h2"]))[1], "h2")
 
@@ -114,34 +114,34 @@ class RefusalTests(EndpointTestCase):
         self.assertTrue(said.endswith("."), said)
         return said
 
-    def test_what_makes_no_sense(self) -> None:
+    def test_invalid_arguments_are_refused_with_the_argument_and_what_it_must_be(self) -> None:
         for text, said in (
-            ("http:", "The port of an http: endpoint must be a number from 0 to 65535; not ''."),
+            ("http:", "http: port must be a number from 0 to 65535, not ''."),
             ("http:eighty", "not 'eighty'"),
             ("http:70000", "not '70000'"),
             ("http:-1", "not '-1'"),
-            ("http:1:2", "takes its port first"),
-            ("http:1:port=2", "takes one port"),
-            ("http:1:backlog=0", "The backlog of an http: endpoint"),
-            ("http:1:certificate=x", "knows no certificate. It knows port, interface, backlog."),
-            ("mtls:1", "needs certificate=FILE"),
-            ("mtls:1:certificate=x", "needs key=FILE"),
-            ("mtls:1:certificate=x:key=y", "needs clientCA=FILE"),
-            ("mtls:1:certificate=/no/x:key=y:clientCA=z", "certificate of an mtls: endpoint is '/no/x', and there"),
-            (self.mtls + ":minimum=1.1", "minimum=1.1 of an mtls: endpoint must be 1.2 or 1.3."),
-            (self.mtls + ":maximum=1.4", "maximum=1.4 of an mtls: endpoint must be 1.2 or 1.3."),
-            (self.mtls + ":minimum=1.3:maximum=1.2", "must not be above its maximum"),
+            ("http:1:2", "write '2' as NAME=VALUE"),
+            ("http:1:port=2", "the port is given twice"),
+            ("http:1:backlog=0", "http: backlog must be a number from 1"),
+            ("http:1:certificate=x", "unknown argument certificate. Arguments are port, interface, backlog."),
+            ("mtls:1", "requires certificate=FILE"),
+            ("mtls:1:certificate=x", "requires key=FILE"),
+            ("mtls:1:certificate=x:key=y", "requires clientCA=FILE"),
+            ("mtls:1:certificate=/no/x:key=y:clientCA=z", "mtls: certificate '/no/x': no such file."),
+            (self.mtls + ":minimum=1.1", "mtls: minimum must be 1.2 or 1.3, not 1.1."),
+            (self.mtls + ":maximum=1.4", "mtls: maximum must be 1.2 or 1.3, not 1.4."),
+            (self.mtls + ":minimum=1.3:maximum=1.2", "minimum must not be greater than maximum"),
             (self.mtls + ":http2=maybe", "must be yes or no"),
         ):
             self.assertIn(said, self.refusal(text))
 
-    def test_files_that_are_of_no_use(self) -> None:
+    def test_a_key_given_as_the_certificate_is_refused(self) -> None:
         swapped = f"mtls:1:certificate={self.key}:key={self.certificate}:clientCA={self.ca}"
-        self.assertIn("in which there is no certificate", self.refusal(swapped))
+        self.assertIn("no certificate in the file", self.refusal(swapped))
 
 
 class PluginTests(SynchronousTestCase):
-    def test_tls_is_twisteds_own(self) -> None:
+    def test_the_prefix_tls_belongs_to_twisted(self) -> None:
         code = (
             "from twisted.plugin import getPlugins\n"
             "from twisted.internet.interfaces import IStreamServerEndpointStringParser as P\n"

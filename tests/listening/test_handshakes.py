@@ -124,7 +124,7 @@ class VersionTests(HandshakeTestCase):
             context.set_ciphers(ciphers)
             self.assertEqual(self.connect(server, context).error is None, good, ciphers)
 
-    def test_the_server_chooses(self) -> None:
+    def test_the_server_chooses_the_cipher(self) -> None:
         server = self.serve(self.files(), VersionRange("1.2", "1.2"))
         context = client_context(authority())
         context.set_ciphers("ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES256-GCM-SHA384")
@@ -171,45 +171,45 @@ class ClientCertificateTests(HandshakeTestCase):
         for client in clients:
             self.assert_refused(client, reason)
 
-    def test_one_of_the_authority(self) -> None:
+    def test_a_client_certificate_of_the_authority_is_accepted(self) -> None:
         self.assert_all_served(self.attempt(authority().client()))
 
-    def test_one_for_both_purposes(self) -> None:
+    def test_a_client_certificate_for_clients_and_servers_is_accepted(self) -> None:
         self.assert_all_served(self.attempt(authority().issue("both", (SERVER_AUTH, CLIENT_AUTH))))
 
-    def test_one_of_any_of_several_authorities(self) -> None:
+    def test_a_client_certificate_of_any_of_several_authorities_is_accepted(self) -> None:
         other = Authority("Other")
         both = authority().certificate_pem + other.certificate_pem
         self.assert_all_served(self.attempt(other.client(), both))
         self.assert_all_served(self.attempt(authority().client(), both))
 
-    def test_none(self) -> None:
+    def test_a_client_without_a_certificate_is_refused(self) -> None:
         self.assert_all_refused(self.attempt(None), "")
 
-    def test_one_of_another_authority(self) -> None:
+    def test_a_client_certificate_of_another_authority_is_refused(self) -> None:
         self.assert_all_refused(self.attempt(Authority("Other").client()), "unknown ca")
 
-    def test_one_of_another_authority_of_the_same_name(self) -> None:
+    def test_a_client_certificate_of_another_authority_with_the_same_name_is_refused(self) -> None:
         self.assert_all_refused(self.attempt(Authority("Authority").client()), "")
 
-    def test_one_that_vouches_for_itself(self) -> None:
+    def test_a_self_signed_client_certificate_is_refused(self) -> None:
         self.assert_all_refused(self.attempt(self_signed()), "unknown ca")
 
-    def test_one_that_is_over(self) -> None:
+    def test_an_expired_client_certificate_is_refused(self) -> None:
         self.assert_all_refused(self.attempt(authority().client(begins=-2 * DAY, ends=-DAY)), "expired")
 
-    def test_one_that_is_not_yet(self) -> None:
+    def test_a_client_certificate_that_is_not_yet_valid_is_refused(self) -> None:
         self.assert_all_refused(self.attempt(authority().client(begins=DAY, ends=2 * DAY)), "bad certificate")
 
-    def test_one_for_servers(self) -> None:
+    def test_a_client_certificate_for_servers_only_is_refused(self) -> None:
         self.assert_all_refused(self.attempt(authority().issue("server", (SERVER_AUTH,))), "certificate")
 
-    def test_one_issued_by_a_client(self) -> None:
+    def test_a_client_certificate_issued_by_another_client_is_refused(self) -> None:
         client = authority().client()
         forged = Authority.issue(client, "forged", (CLIENT_AUTH,))  # type: ignore[arg-type]
         self.assert_all_refused(self.attempt(forged, chain=client.certificate_pem), "")
 
-    def test_nobody_comes_back_without_being_verified(self) -> None:
+    def test_sessions_are_not_resumed_if_clients_need_certificates(self) -> None:
         server = self.serve(self.files(mutual=True))
         for version in (V12, V13):
             context = client_context(
@@ -242,29 +242,29 @@ class ProtocolTests(HandshakeTestCase):
         self.assert_served(client)
         return client.tls.selected_alpn_protocol()
 
-    def test_the_servers_order_decides(self) -> None:
+    def test_alpn_uses_the_servers_order(self) -> None:
         self.assertEqual(self.chosen(Speaker(b"h2", b"http/1.1"), "http/1.1", "h2"), "h2")
         self.assertEqual(self.chosen(Speaker(b"http/1.1", b"h2"), "h2", "http/1.1"), "http/1.1")
         self.assertEqual(self.chosen(Speaker(b"h2", b"http/1.1"), "http/1.1", "spdy/3"), "http/1.1")
 
-    def test_without_one_in_common_there_is_no_connection(self) -> None:
+    def test_a_client_without_a_common_alpn_protocol_is_refused(self) -> None:
         self.assertEqual(self.chosen(Speaker(b"http/1.1"), "h2"), "none in common")
         self.assertEqual(self.chosen(Speaker(b"h2"), "http/1.1", "spdy/3"), "none in common")
 
-    def test_a_client_that_offers_none_is_served(self) -> None:
+    def test_a_client_without_alpn_is_served(self) -> None:
         client = self.connect(self.serve(self.files(), factory=Speaker(b"h2")))
         self.assert_served(client)
         self.assertIsNone(client.tls.selected_alpn_protocol())
 
-    def test_a_factory_that_does_not_say_agrees_to_none(self) -> None:
+    def test_a_factory_without_protocols_selects_none_by_alpn(self) -> None:
         self.assertIsNone(self.chosen(None, "h2", "http/1.1"))
 
-    def test_http2_can_be_switched(self) -> None:
+    def test_http2_can_be_switched_on_and_off(self) -> None:
         self.assertEqual(self.chosen(None, "h2", http2=True), "h2")
         self.assertEqual(self.chosen(Speaker(b"h2", b"http/1.1"), "h2", "http/1.1", http2=False), "http/1.1")
         self.assertEqual(self.chosen(Speaker(b"h2", b"http/1.1"), "h2", http2=False), "none in common")
 
-    def test_a_factory_is_found_through_its_wrappers(self) -> None:
+    def test_protocols_of_a_wrapped_factory_are_found(self) -> None:
         wrapped = WrappingFactory(WrappingFactory(Speaker(b"h2")))
         self.assertEqual(protocols_of(wrapped), (b"h2",))
         self.assertEqual(self.chosen(wrapped, "h2"), "h2")
@@ -289,7 +289,7 @@ class ContentTests(HandshakeTestCase):
             Certificates(files)
         return str(caught.exception)
 
-    def test_keys_of_all_kinds_and_forms(self) -> None:
+    def test_keys_of_each_type_and_encoding_are_accepted(self) -> None:
         for name, key in self.keys().items():
             issued = authority().issue(key=key)
             for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL):
@@ -299,7 +299,7 @@ class ContentTests(HandshakeTestCase):
                 Path(files.key.path).write_bytes(issued.key_pem(form))
                 self.assert_served(self.connect(self.serve(files)))
 
-    def test_other_things_in_the_files_do_not_matter(self) -> None:
+    def test_other_text_in_the_files_is_ignored(self) -> None:
         issued = authority().issue()
         parameters = b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
         files = self.files(issued)
@@ -317,22 +317,22 @@ class ContentTests(HandshakeTestCase):
         Path(files.certificate.path).write_bytes(server.certificate_pem + middle.certificate_pem)
         self.assert_served(self.connect(self.serve(files)))
 
-    def test_what_is_missing_or_damaged_is_named(self) -> None:
+    def test_missing_and_damaged_certificates_and_keys_are_named(self) -> None:
         issued = authority().issue()
         good, key = issued.certificate_pem, issued.key_pem()
         damaged = good.replace(b"MII", b"AAA")
         for certificate, private, said in (
-            (b"", key, "c is "),
-            (key, key, "in which there is no certificate"),
-            (damaged, key, "in which a certificate is damaged"),
-            (good, b"", "in which there is no private key"),
-            (good, good, "in which there is no private key"),
-            (good, key.replace(b"MI", b"AA"), "in which the private key is damaged"),
-            (good, key[:80], "in which there is no private key"),
-            (good, self_signed().key_pem(), "a key that does not belong to the first certificate"),
+            (b"", key, "c '"),
+            (key, key, "no certificate in the file"),
+            (damaged, key, "a certificate is damaged"),
+            (good, b"", "no private key in the file"),
+            (good, good, "no private key in the file"),
+            (good, key.replace(b"MI", b"AA"), "the private key is damaged"),
+            (good, key[:80], "no private key in the file"),
+            (good, self_signed().key_pem(), "the key does not belong to the first certificate"),
         ):
             self.assertIn(said, self.refusal(certificate, private))
-        for ca, said in ((b"", "a is "), (key, "there is no certificate"), (damaged, "damaged")):
+        for ca, said in ((b"", "a '"), (key, "no certificate in the file"), (damaged, "damaged")):
             self.assertIn(said, self.refusal(good, key, ca))
 
     def test_an_encrypted_key_is_refused(self) -> None:
@@ -342,17 +342,17 @@ class ContentTests(HandshakeTestCase):
             self.assertIn("the private key is encrypted", said)
             self.assertNotIn("secret", said)
 
-    def test_a_public_key_is_none(self) -> None:
+    def test_a_public_key_is_refused(self) -> None:
         issued = authority().issue()
         public = issued.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         self.assertIn("no private key", self.refusal(issued.certificate_pem, public))
 
-    def test_a_key_that_is_of_no_use(self) -> None:
+    def test_a_dsa_key_is_refused(self) -> None:
         key = dsa.generate_private_key(2048)
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        self.assertIn("of no use", self.refusal(authority().issue().certificate_pem, pem))
+        self.assertIn("TLS cannot use this type of private key", self.refusal(authority().issue().certificate_pem, pem))
 
-    def test_an_expired_certificate_is_served_all_the_same(self) -> None:
+    def test_an_expired_server_certificate_is_served(self) -> None:
         expired = authority().issue(begins=-2 * DAY, ends=-timedelta(hours=1))
         context = client_context(authority())
         context.check_hostname = False

@@ -117,27 +117,27 @@ class ListenersTestCase(TestCase):
 
 
 class PlaceTests(ListenersTestCase):
-    async def test_http(self) -> None:
+    async def test_mode_http_serves_plain_http(self) -> None:
         listeners = self.listen(Settings(server=ServerSettings("127.0.0.1:0")))
         address: Any = listeners.addresses[0]
         self.assertEqual(await self.ask(listeners), b"hello 127.0.0.1")
         self.assertEqual(listeners.describe(), f"http://127.0.0.1:{address.port}")
         self.assertEqual(listeners.admin_addresses, [])
 
-    async def test_tls(self) -> None:
+    async def test_mode_tls_serves_tls(self) -> None:
         listeners = self.listen(self.tls())
         address: Any = listeners.addresses[0]
         self.assertEqual(await self.ask(listeners, tls=trusting(authority())), b"hello 127.0.0.1")
         self.assertEqual(listeners.describe(), f"https://127.0.0.1:{address.port} (tls, HTTP/1.1 and HTTP/2)")
 
-    async def test_mtls(self) -> None:
+    async def test_mode_mtls_requires_client_certificates(self) -> None:
         context = trusting(authority())
         context.load_cert_chain(*authority().client().write(self.folder, "client"))
         listeners = self.listen(self.tls("mtls"))
         self.assertEqual(await self.ask(listeners, tls=context), b"hello 127.0.0.1")
         self.assertIn("(mtls, HTTP/1.1 and HTTP/2)", listeners.describe())
 
-    async def test_operators_have_a_place_of_their_own(self) -> None:
+    async def test_admin_bind_address_is_a_separate_listener(self) -> None:
         settings = replace(self.tls(), admin=AdminSettings(bind_address="127.0.0.1:0"))
         listeners = self.listen(settings)
         admin: Any = listeners.admin_addresses[0]
@@ -145,7 +145,7 @@ class PlaceTests(ListenersTestCase):
         self.assertEqual(answer, b"admin 127.0.0.1")
         self.assertTrue(listeners.describe().endswith(f", http://127.0.0.1:{admin.port} (admin)"))
 
-    async def test_endpoints_and_nothing_else(self) -> None:
+    async def test_server_listen_replaces_bind_address(self) -> None:
         path = str(self.folder / "socket")
         port = free_port()
         listeners = self.listen(
@@ -159,12 +159,12 @@ class PlaceTests(ListenersTestCase):
         chosen: Any = listeners.addresses[0]
         self.assertEqual(listeners.describe(), f"tcp:0:interface=127.0.0.1 (127.0.0.1:{chosen.port}), unix:{path}")
 
-    async def test_a_proxy_says_who_the_client_is(self) -> None:
+    async def test_a_haproxy_endpoint_has_the_clients_address(self) -> None:
         listeners = self.listen(Settings(server=ServerSettings(listen=("haproxy:tcp:0:interface=127.0.0.1",))))
         first = b"PROXY TCP4 198.51.100.7 192.0.2.1 51000 443\r\nhi"
         self.assertEqual(await self.ask(listeners, first=first), b"hello 198.51.100.7")
 
-    async def test_endpoints_of_ours(self) -> None:
+    async def test_http_and_mtls_endpoints_listen(self) -> None:
         mtls = f"mtls:0:interface=127.0.0.1:certificate={self.certificate}:key={self.key}:clientCA={self.ca}"
         listeners = self.listen(Settings(server=ServerSettings(listen=("http:0:interface=127.0.0.1", mtls))))
         self.assertEqual(await self.ask(listeners), b"hello 127.0.0.1")
@@ -174,7 +174,7 @@ class PlaceTests(ListenersTestCase):
         answer = await deferToThread(ask, socket.AF_INET, (address.host, address.port), tls=context)
         self.assertEqual(answer, b"hello 127.0.0.1")
 
-    async def test_twisteds_own_tls(self) -> None:
+    async def test_twisteds_tls_endpoint_listens(self) -> None:
         pems = self.folder / "pems"
         pems.mkdir()
         (pems / "server.pem").write_bytes(Path(self.key).read_bytes() + Path(self.certificate).read_bytes())
@@ -186,7 +186,7 @@ class PlaceTests(ListenersTestCase):
         answer = await deferToThread(ask, socket.AF_INET6, (address.host, address.port), tls=trusting(authority()))
         self.assertEqual(answer, b"hello ::1")
 
-    async def test_stopped_it_takes_no_more(self) -> None:
+    async def test_no_connection_is_accepted_after_stop(self) -> None:
         listeners = self.listen(self.tls())
         address: Any = listeners.addresses[0]
         await listeners.stop()
@@ -198,7 +198,7 @@ class PlaceTests(ListenersTestCase):
 
 
 class RefusalTests(ListenersTestCase):
-    def test_a_port_that_is_taken(self) -> None:
+    def test_a_port_in_use_is_an_error_that_names_the_setting(self) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
@@ -211,7 +211,7 @@ class RefusalTests(ListenersTestCase):
                 Listeners(admin, reactor).bind(Factory.forProtocol(Greeter), Factory.forProtocol(Greeter))
             self.assertIn(f"Cannot listen on {place} (admin.bind_address)", caught.exception.cause)
 
-    async def test_when_one_place_can_not_be_had_none_is(self) -> None:
+    async def test_if_one_port_cannot_be_bound_none_is(self) -> None:
         port = free_port()
         listen = (f"tcp:{port}:interface=127.0.0.1", "unix:/no/such/folder/socket")
         error = self.refusal(Settings(server=ServerSettings(listen=listen)))
@@ -220,7 +220,7 @@ class RefusalTests(ListenersTestCase):
         with socket.socket() as free:
             free.bind(("127.0.0.1", port))
 
-    def test_the_sockets_of_a_start_that_fails_are_gone_at_once(self) -> Deferred[None]:
+    def test_a_failed_start_removes_its_unix_sockets_at_once(self) -> Deferred[None]:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         listen = [f"unix:{folder.name}/one", f"haproxy:unix:{folder.name}/two", "unix:/no/such/folder/socket"]
@@ -232,35 +232,35 @@ class RefusalTests(ListenersTestCase):
         self.assertEqual(len(os.listdir(folder.name)), 4)
         return listeners.stop()
 
-    def test_why_they_are_refused_is_said_in_words(self) -> None:
+    def test_an_endpoint_that_cannot_be_used_is_refused_with_the_reason(self) -> None:
         pems = self.folder / "empty"
         pems.mkdir()
         for text, said in (
-            ("systemd:domain=INET:index=0", "systemd has passed no such socket."),
-            ("systemd:domain=INET:name=x", "systemd has passed no such socket."),
-            ("haproxy:systemd:domain=INET:index=0", "systemd has passed no such socket."),
-            ("tcp", "see the form of the endpoint tcp:."),
-            ("tcp:1:color=red", "see the form of the endpoint tcp:."),
-            ("stdio:", "which is no port"),
-            ("tls:7752", "Its form is tls:DIRECTORY:PORT"),
-            (f"tls:{pems}:7752", "needs a directory with files *.pem"),
-            (f"haproxy:tls:{pems}:7752", "needs a directory with files *.pem"),
+            ("systemd:domain=INET:index=0", "systemd has not passed this socket."),
+            ("systemd:domain=INET:name=x", "systemd has not passed this socket."),
+            ("haproxy:systemd:domain=INET:index=0", "systemd has not passed this socket."),
+            ("tcp", "tcp: endpoints have other arguments."),
+            ("tcp:1:color=red", "tcp: endpoints have other arguments."),
+            ("stdio:", "is not a listening port"),
+            ("tls:7752", "The form is tls:DIRECTORY:PORT"),
+            (f"tls:{pems}:7752", "needs a directory of *.pem files"),
+            (f"haproxy:tls:{pems}:7752", "needs a directory of *.pem files"),
         ):
             error = self.refusal(Settings(server=ServerSettings(listen=(text,))))
             self.assertEqual(error.phase, "resolve_transport", text)
-            self.assertIn(f"server.listen has {text}, which ", error.cause)
+            self.assertIn(f"server.listen: {text} ", error.cause)
             self.assertIn(said, error.cause)
 
     def test_a_unix_socket_needs_its_directory(self) -> None:
         for text in ("unix:/no/such/folder/socket", "unix:/no/such/folder/socket:lockfile=0"):
             error = self.refusal(Settings(server=ServerSettings(listen=(text,))))
             self.assertEqual(
-                f"Cannot listen on {text} (server.listen): [Errno 2] No such file or directory. Make the "
+                f"Cannot listen on {text} (server.listen): [Errno 2] No such file or directory. Create the "
                 "directory of the socket.",
                 error.cause,
             )
 
-    def test_no_secret_is_repeated(self) -> Deferred[None]:
+    def test_errors_hide_secrets_in_endpoints(self) -> Deferred[None]:
         for text in ("gopher:70:password=hush", "http:1:password=hush", "tcp:1:password=hush"):
             error = self.refusal(Settings(server=ServerSettings(listen=(text,))))
             self.assertIn("password=***", error.cause)
@@ -272,7 +272,7 @@ class RefusalTests(ListenersTestCase):
         self.assertRegex(listeners.describe(), r"^ours:password=\*\*\* \(127\.0\.0\.1:\d+\)$")
         return listeners.stop()
 
-    def test_endpoints_that_make_no_sense(self) -> None:
+    def test_invalid_endpoints_are_refused(self) -> None:
         for text in (
             "gopher:70",
             "tcp",
@@ -287,9 +287,9 @@ class RefusalTests(ListenersTestCase):
         ):
             error = self.refusal(Settings(server=ServerSettings(listen=(text,))))
             self.assertEqual(error.phase, "resolve_transport", text)
-            self.assertIn(f"server.listen has {text}, which is no endpoint: ", error.cause)
+            self.assertIn(f"server.listen: {text} is not a valid endpoint: ", error.cause)
 
-    def test_files_that_are_not_there_in_their_order(self) -> None:
+    def test_the_first_missing_file_is_named(self) -> None:
         for changes, setting in (
             ({"cert_path": "/no/c", "key_path": "/no/k", "client_ca_path": "/no/a"}, "cert_path"),
             ({"key_path": "/no/k", "client_ca_path": "/no/a"}, "key_path"),
@@ -297,24 +297,24 @@ class RefusalTests(ListenersTestCase):
         ):
             error = self.refusal(self.tls("mtls", **changes))
             self.assertEqual(error.phase, "check_tls_files")
-            self.assertIn(f"transport.tls.{setting} is '/no/", error.cause)
-            self.assertIn("there is no such file", error.cause)
+            self.assertIn(f"transport.tls.{setting} '/no/", error.cause)
+            self.assertIn("no such file", error.cause)
 
-    def test_what_is_no_file(self) -> None:
+    def test_directories_and_pipes_are_refused(self) -> None:
         pipe = self.folder / "pipe"
         os.mkfifo(pipe)
         for path in (self.folder, pipe):
             error = self.refusal(self.tls(cert_path=str(path)))
             self.assertEqual(error.phase, "check_tls_files")
-            self.assertIn("which is not a file", error.cause)
+            self.assertIn("not a regular file", error.cause)
 
-    def test_what_is_in_them(self) -> None:
+    def test_a_certificate_as_the_key_and_a_key_as_the_certificate_are_refused(self) -> None:
         for changes in ({"cert_path": self.key}, {"key_path": self.certificate}):
             error = self.refusal(self.tls(**changes))
             self.assertEqual(error.phase, "build_tls_context")
             self.assertIn("transport.tls.", error.cause)
 
-    def test_a_mode_needs_its_files(self) -> None:
+    def test_tls_and_mtls_require_their_files(self) -> None:
         for mode, changes, setting in (
             ("tls", {"cert_path": None}, "cert_path"),
             ("tls", {"key_path": None}, "key_path"),
@@ -322,7 +322,7 @@ class RefusalTests(ListenersTestCase):
         ):
             error = self.refusal(self.tls(mode, **changes))
             self.assertEqual(error.phase, "resolve_transport")
-            self.assertIn(f"transport.mode is {mode}, which needs transport.tls.{setting}", error.cause)
+            self.assertIn(f"transport.mode = {mode!r} requires transport.tls.{setting}", error.cause)
 
     def test_endpoints_and_a_mode_exclude_each_other(self) -> None:
         settings = replace(self.tls(), server=ServerSettings(listen=("tcp:0",)))
@@ -330,7 +330,7 @@ class RefusalTests(ListenersTestCase):
         self.assertEqual(error.phase, "resolve_transport")
         self.assertIn("server.listen", error.cause)
 
-    def test_a_key_that_everybody_may_read_is_warned_of(self) -> None:
+    def test_a_key_that_every_user_may_read_is_logged(self) -> None:
         said: list[str] = []
         observer: Any = lambda event: said.append(formatEvent(event))  # noqa: E731
         globalLogPublisher.addObserver(observer)
@@ -340,4 +340,6 @@ class RefusalTests(ListenersTestCase):
         Path(self.key).chmod(stat.S_IRUSR | stat.S_IROTH)
         Listeners(self.tls(), reactor)
         [warning] = said
-        self.assertIn(f"transport.tls.key_path is '{self.key}', which everybody on this machine may read", warning)
+        self.assertIn(
+            f"transport.tls.key_path '{self.key}': every user of this machine may read the private key", warning
+        )

@@ -74,7 +74,7 @@ class ReloadTests(SynchronousTestCase):
     def complaints(self) -> list[str]:
         return [said for level, said in self.said if level >= LogLevel.warn]
 
-    def test_a_new_one_is_taken_up_and_nobody_is_hung_up_on(self) -> None:
+    def test_a_new_certificate_is_used_and_open_connections_stay(self) -> None:
         before = self.connect()
         self.replace(self.certificate, self.new.certificate_pem)
         self.replace(self.key, self.new.key_pem())
@@ -85,7 +85,7 @@ class ReloadTests(SynchronousTestCase):
         self.assertEqual(self.complaints(), [])
         self.assertEqual([said for _, said in self.said if said.startswith("Loaded the certificate ")].__len__(), 1)
 
-    def test_one_that_is_written_in_place_is(self) -> None:
+    def test_a_certificate_written_in_place_is_reloaded(self) -> None:
         self.certificate.write_bytes(self.new.certificate_pem)
         self.key.write_bytes(self.new.key_pem())
         self.pass_time()
@@ -106,22 +106,22 @@ class ReloadTests(SynchronousTestCase):
         self.pass_time()
         self.assert_shown(self.new)
 
-    def test_half_of_a_new_one_changes_nothing_and_is_said_once(self) -> None:
+    def test_a_certificate_without_its_key_changes_nothing_and_is_logged_once(self) -> None:
         self.replace(self.certificate, self.new.certificate_pem)
         for _ in range(5):
             self.pass_time()
             self.assert_shown(self.old)
         [complaint] = self.complaints()
-        self.assertIn("they stay as they were. transport.tls.key_path is", complaint)
+        self.assertIn("they stay as they were. transport.tls.key_path '", complaint)
         self.assertIn("does not belong to", complaint)
         self.replace(self.key, self.new.key_pem())
         self.pass_time()
         self.assert_shown(self.new)
         self.assertEqual(len(self.complaints()), 1)
 
-    def test_a_broken_one_changes_nothing(self) -> None:
+    def test_a_damaged_certificate_changes_nothing(self) -> None:
         for data, why in (
-            (b"", "there is no certificate"),
+            (b"", "no certificate in the file"),
             (self.new.certificate_pem[:200], "damaged"),
             (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "damaged"),
         ):
@@ -136,7 +136,7 @@ class ReloadTests(SynchronousTestCase):
         self.pass_time()
         self.assert_shown(self.old)
 
-    def test_the_first_half_of_a_chain_changes_nothing_either(self) -> None:
+    def test_an_incomplete_chain_changes_nothing(self) -> None:
         chain = self.new.certificate_pem + authority().certificate_pem
         self.replace(self.key, self.new.key_pem())
         for length in (len(chain) - 30, len(chain) - 200, len(self.new.certificate_pem) + 40):
@@ -145,22 +145,22 @@ class ReloadTests(SynchronousTestCase):
             self.pass_time()
             self.assert_shown(self.old)
             [complaint] = self.complaints()
-            self.assertIn("in which a certificate is damaged", complaint)
+            self.assertIn("a certificate is damaged", complaint)
         with self.assertRaises(TLSContextError):
             self.serve()
         self.replace(self.certificate, chain)
         self.pass_time()
         self.assert_shown(self.new)
 
-    def test_half_a_bundle_of_authorities_is_not_taken_for_one(self) -> None:
+    def test_an_incomplete_bundle_of_authorities_changes_nothing(self) -> None:
         self.serve(mutual=True)
         other = Authority("Other")
         self.replace(self.ca, other.certificate_pem + authority().certificate_pem[:-40])
         self.pass_time()
         self.assert_shown(self.old, self.connect(authority().client()))
-        self.assertIn("in which a certificate is damaged", self.complaints()[0])
+        self.assertIn("a certificate is damaged", self.complaints()[0])
 
-    def test_relative_paths_stay_what_they_were_when_the_process_goes_elsewhere(self) -> None:
+    def test_relative_paths_are_independent_of_the_current_directory(self) -> None:
         self.certificate, self.key = self.certificate.absolute(), self.key.absolute()
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.folder)
@@ -174,15 +174,15 @@ class ReloadTests(SynchronousTestCase):
         self.assertEqual(self.complaints(), [])
         self.assertEqual(self.certificates.identity.chain[0], self.new.certificate)
 
-    def test_one_that_is_gone_is_missed(self) -> None:
+    def test_a_removed_key_is_logged_and_changes_nothing(self) -> None:
         self.key.unlink()
         self.pass_time()
         self.pass_time()
         self.assert_shown(self.old)
         [complaint] = self.complaints()
-        self.assertIn("there is no such file", complaint)
+        self.assertIn("no such file", complaint)
 
-    def test_it_can_be_asked_for(self) -> None:
+    def test_reload_reads_the_files_at_once(self) -> None:
         self.replace(self.certificate, self.new.certificate_pem)
         self.replace(self.key, self.new.key_pem())
         self.certificates.reload()
@@ -192,7 +192,7 @@ class ReloadTests(SynchronousTestCase):
         self.assert_shown(self.new)
         self.assertEqual(len(self.complaints()), 1)
 
-    def test_other_authorities_are_taken_up_too(self) -> None:
+    def test_new_authorities_are_used(self) -> None:
         other = Authority("Other")
         self.serve(mutual=True)
         self.assertIsNotNone(self.connect(other.client()).error)
@@ -202,7 +202,7 @@ class ReloadTests(SynchronousTestCase):
         self.assert_shown(self.old, self.connect(other.client()))
         self.assertIsNotNone(self.connect(authority().client()).error)
 
-    def test_who_comes_back_is_shown_the_new_one(self) -> None:
+    def test_a_resuming_client_gets_the_new_certificate(self) -> None:
         first = self.connect()
         self.assert_shown(self.old, first)
         self.replace(self.certificate, self.new.certificate_pem)
@@ -213,7 +213,7 @@ class ReloadTests(SynchronousTestCase):
         self.addCleanup(again.leave)
         self.assert_shown(self.new, again)
 
-    def test_the_looking_ends_with_the_last_port(self) -> None:
+    def test_the_files_are_checked_until_the_last_port_is_closed(self) -> None:
         self.served.doStart()
         self.served.doStop()
         self.assertEqual(len(self.wire.clock.getDelayedCalls()), 1)

@@ -322,4 +322,4 @@ class StartTests(SynchronousTestCase):
             transport__tls__cert_path="/no/such/file.pem",
             transport__tls__key_path="/no/such/file.key",
         )
-        self.assertIn("[check_tls_files] transport.tls.cert_path is '/no/such/file.pem', and there is no", output)
+        self.assertIn("[check_tls_files] transport.tls.cert_path '/no/such/file.pem': no such file.", output)

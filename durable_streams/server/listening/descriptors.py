@@ -17,23 +17,23 @@ from ..config.settings import Settings
 from ..config.validation import STORAGE_MODES
 from ..startup import StartupError
 
-#: How many files a storage has open besides those that stay open for readers: its lock, folders, segments, what the
-#: readers' threads and a checkpoint open; of SQLite three for each of four connections.
+#: The number of files that a storage has open besides those for readers: its lock, folders, segments, and those of
+#: reading threads and of a checkpoint; with SQLite, three for each of four connections.
 _STORAGE_FILES: Final = {"memory": 0, "file-durable": 24, "file-fast": 24, "acid": 24}
 
-#: What is left for all else: name look-ups, exports of traces, log files that are rotated, a thread's short needs.
+#: The reserve for everything else: name look-ups, exports of traces, rotated log files, short needs of threads.
 _SPARE: Final = 24
 
-#: A port has a socket, and two descriptors to wait for its connections.
-_OF_A_PORT: Final = 3
+#: A port has a socket and two epolls.
+_PER_PORT: Final = 3
 
-#: How many connections a port accepts in one turn of the reactor.
+#: The number of connections that a port accepts in one turn of the reactor.
 ACCEPTS: Final = 16
 
-#: How long, in seconds, a port that can't accept for want of descriptors or memory waits before it tries again.
+#: How long a port waits before it accepts again, in seconds, if descriptors or memory were exhausted.
 _PAUSE: Final = 0.1
 
-#: How often, in seconds, that is logged at the most.
+#: The shortest time between two log lines about that, in seconds.
 _LOG_INTERVAL: Final = 60.0
 
 _log = Logger()
@@ -41,13 +41,13 @@ _log = Logger()
 
 class DescriptorBudget(Struct, frozen=True, gc=False):
     """
-    How many descriptors each part may use.
+    The maximum number of descriptors of each part.
 
-    :ivar limit: how many the process may have open (RLIMIT_NOFILE).
+    :ivar limit: of the whole process (RLIMIT_NOFILE).
     :ivar open_files: files that stay open for reading.
     :ivar connections: connections that are served.
     :ivar admin_connections: connections of ``admin.bind_address``.
-    :ivar refusals: connections over these limits that are being told so.
+    :ivar refusals: connections over these limits, which are answered with 503.
     """
 
     limit: int
@@ -58,7 +58,7 @@ class DescriptorBudget(Struct, frozen=True, gc=False):
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one; return the limit that holds."""
+    """Raise the soft limit of open files to the hard one, and return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -76,8 +76,8 @@ def raise_descriptor_limit() -> int:
 
 
 def count_open() -> int:
-    """Return how many descriptors the process has open."""
-    # The listing has one itself.
+    """Return the number of open descriptors of the process."""
+    # Listing the directory opens one.
     return len(os.listdir("/dev/fd")) - 1
 
 
@@ -85,20 +85,20 @@ def budget_from(settings: Settings, limit: int, in_use: int) -> DescriptorBudget
     """
     Divide the descriptors that a process may open.
 
-    :param limit: how many it may have open.
-    :param in_use: how many it has open, before its ports are bound.
-    :raises StartupError: there are too few for a single connection.
+    :param limit: the maximum number of open descriptors.
+    :param in_use: the number of open descriptors before the ports are bound.
+    :raises StartupError: not a single connection is left.
     """
     mode = STORAGE_MODES[settings.storage.mode]
     apart = settings.admin.bind_address is not None
     ports = (len(settings.server.listen) or 1) + apart
-    # Where there are few, no part takes more than some share of them.
+    # If the limit is low, no part gets more than its share.
     open_files = min(128, limit // 8) if mode.startswith("file") else 0
     refusals = min(100, limit // 16)
     admin_connections = min(16, limit // 32) if apart else 0
     taken = in_use + open_files + _STORAGE_FILES[mode] + _SPARE
-    # Those that are hung up on, over TLS, keep their descriptors until the turn after the next.
-    taken += ports * (_OF_A_PORT + 2 * ACCEPTS) + refusals + admin_connections
+    # Aborted TLS connections keep their descriptors until the turn after the next.
+    taken += ports * (_PER_PORT + 2 * ACCEPTS) + refusals + admin_connections
     connections = min(settings.limits.max_connections, limit - taken)
     if connections < 1:
         raise StartupError(
@@ -109,15 +109,15 @@ def budget_from(settings: Settings, limit: int, in_use: int) -> DescriptorBudget
     return DescriptorBudget(limit, open_files, connections, admin_connections, refusals)
 
 
-class PatientPort:
+class AcceptLimiter:
     """
-    Has a port wait for a moment when it can't accept a connection for want of descriptors or memory.
+    Limits how many connections a port accepts in one turn, and pauses it if descriptors or memory are exhausted.
 
-    Twisted's ports stay readable then: the reactor would come back to them at once, for ever. And they accept more and
-    more connections in one turn as more come; here they accept :data:`ACCEPTS`, since some of those that are refused
-    keep their descriptors until the next turn.
+    Without the pause, the port would stay readable and the reactor would call it without end. Twisted raises the number
+    of accepts in one turn with the load; here it is at most :data:`ACCEPTS`, because refused connections keep their
+    descriptors until the next turn.
 
-    :param port: a port that listens. What is no socket's own is left as it is.
+    :param port: a port that listens. Ports other than those of sockets are left unchanged.
     """
 
     def __init__(self, port: IListeningPort, reactor: Any) -> None:
@@ -126,13 +126,13 @@ class PatientPort:
         self._resuming: IDelayedCall | None = None
         self._logged_at = -_LOG_INTERVAL
         if isinstance(port, Port):
-            patient: Any = port
-            self._accept: Callable[[], object] = patient.doRead
-            patient.numberAccepts = ACCEPTS
-            patient.doRead = self._do_read
-            # Twisted tells this logger of what it could not accept, and nothing else.
+            limited: Any = port
+            self._accept: Callable[[], object] = limited.doRead
+            limited.numberAccepts = ACCEPTS
+            limited.doRead = self._do_read
+            # Twisted uses this logger only to report that it could not accept.
             observer: Any = self._not_accepted
-            patient._logger = Logger(namespace=Port._logger.namespace, observer=observer)
+            limited._logger = Logger(namespace=Port._logger.namespace, observer=observer)
 
     def _do_read(self) -> None:
         self._accept()
@@ -157,7 +157,7 @@ class PatientPort:
         self._port.startReading()
 
     def stop(self) -> None:
-        """Do not try again: the port is about to be closed."""
+        """Cancel the pause: the port is about to be closed."""
         if self._resuming is not None:
             self._resuming.cancel()
             self._resuming = None

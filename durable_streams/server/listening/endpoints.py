@@ -1,6 +1,6 @@
-"""String endpoints for any Twisted program: ``http:``, and ``mtls:`` for clients that show a certificate.
+"""String endpoints for any Twisted program: ``http:``, and ``mtls:``, which requires client certificates.
 
-``tls:`` is Twisted's own.
+The prefix ``tls:`` belongs to Twisted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from zope.interface import implementer
 from .epoll_port import adopt, listen
 from .tls import TLS_VERSIONS, Certificates, NamedFile, TLSFactory, TLSFiles, VersionRange
 
-#: How many connections may wait to be accepted, unless an endpoint says otherwise.
+#: The default length of the queue of connections that wait to be accepted.
 BACKLOG: Final = 1024
 
 _FILES: Final = ("certificate", "key", "clientCA")
@@ -26,9 +26,9 @@ _TCP: Final = ("port", "interface", "backlog")
 @implementer(IStreamServerEndpoint)
 class Endpoint:
     """
-    A TCP port, with TLS or without.
+    A TCP port, with or without TLS.
 
-    :param certificates: for TLS; None to do without.
+    :param certificates: None for plain TCP.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Endpoint:
         """
         Bind the port.
 
-        :raises CannotListenError: it can't be had.
+        :raises CannotListenError: the port cannot be bound.
         """
         if self.certificates is not None:
             factory = TLSFactory(self.certificates, factory, self._reactor)
@@ -58,9 +58,9 @@ class Endpoint:
 @implementer(IStreamServerEndpoint)
 class InheritedEndpoint:
     """
-    A socket that a service manager has passed, for plain HTTP. It stays bound when the process ends.
+    A listening socket that a service manager has passed, for plain HTTP. It stays bound when the process ends.
 
-    :param descriptor: the socket's; it is closed when the endpoint listens at it.
+    :param descriptor: the socket's descriptor; it is duplicated, and closed when the endpoint listens.
     """
 
     def __init__(self, reactor: Any, descriptor: int) -> None:
@@ -78,9 +78,9 @@ class InheritedEndpoint:
 
 def http(reactor: Any, *arguments: str, **named: str) -> Endpoint:
     """
-    Make an endpoint of ``http:PORT:interface=ADDRESS:backlog=NUMBER``.
+    Create an endpoint from ``http:PORT:interface=ADDRESS:backlog=NUMBER``.
 
-    :raises ValueError: the string makes no sense; the message says what to change.
+    :raises ValueError: an argument is invalid; the message says what to change.
     """
     given = _take("http", arguments, named, _TCP)
     return Endpoint(reactor, *_tcp("http", given))
@@ -88,22 +88,22 @@ def http(reactor: Any, *arguments: str, **named: str) -> Endpoint:
 
 def mtls(reactor: Any, *arguments: str, **named: str) -> Endpoint:
     """
-    Make an endpoint of ``mtls:PORT:certificate=FILE:key=FILE:clientCA=FILE``.
+    Create an endpoint from ``mtls:PORT:certificate=FILE:key=FILE:clientCA=FILE``.
 
-    ``interface`` and ``backlog`` may be given as with ``http:``; ``minimum`` and ``maximum`` are versions of TLS, 1.3
-    unless given; ``http2`` is ``yes`` or ``no``, and without it what is served says what it speaks.
+    ``interface`` and ``backlog`` are optional as with ``http:``; ``minimum`` and ``maximum`` are versions of TLS, 1.3
+    by default; ``http2`` is ``yes`` or ``no``, by default as the factory's ``acceptableProtocols`` has it.
 
-    :raises ValueError: the string makes no sense, or the files are of no use; the message says what to change.
+    :raises ValueError: an argument is invalid, or a file cannot be used; the message says what to change.
     """
     given = _take("mtls", arguments, named, (*_TCP, *_FILES, "minimum", "maximum", "http2"))
     port, interface, backlog = _tcp("mtls", given)
     missing = [name for name in _FILES if not given.get(name)]
     if missing:
-        raise ValueError(f"An mtls: endpoint needs {missing[0]}=FILE, a PEM file.")
-    files = TLSFiles(*(NamedFile(f"{name} of an mtls: endpoint", given[name]) for name in _FILES))
+        raise ValueError(f"mtls: requires {missing[0]}=FILE, a PEM file.")
+    files = TLSFiles(*(NamedFile(f"mtls: {name}", given[name]) for name in _FILES))
     http2 = given.get("http2")
     if http2 not in (None, "yes", "no"):
-        raise ValueError(f"http2={http2} of an mtls: endpoint must be yes or no.")
+        raise ValueError(f"mtls: http2 must be yes or no, not {http2}.")
     certificates = Certificates(files, _versions(given), http2=None if http2 is None else http2 == "yes")
     return Endpoint(reactor, port, interface, backlog, certificates)
 
@@ -111,16 +111,14 @@ def mtls(reactor: Any, *arguments: str, **named: str) -> Endpoint:
 def _take(prefix: str, arguments: tuple[str, ...], named: dict[str, str], known: tuple[str, ...]) -> dict[str, str]:
     given = dict(named)
     if len(arguments) > 1:
-        raise ValueError(
-            f"An {prefix}: endpoint takes its port first, and NAME=VALUE for all else; not {arguments[1]!r}."
-        )
+        raise ValueError(f"{prefix}: only the port has no name; write {arguments[1]!r} as NAME=VALUE.")
     if arguments:
         if "port" in given:
-            raise ValueError(f"An {prefix}: endpoint takes one port.")
+            raise ValueError(f"{prefix}: the port is given twice.")
         given["port"] = arguments[0]
     for name in given:
         if name not in known:
-            raise ValueError(f"An {prefix}: endpoint knows no {name}. It knows {', '.join(known)}.")
+            raise ValueError(f"{prefix}: unknown argument {name}. Arguments are {', '.join(known)}.")
     return given
 
 
@@ -129,10 +127,10 @@ def _tcp(prefix: str, given: Mapping[str, str]) -> tuple[int, str, int]:
     return port, given.get("interface", ""), _number(prefix, given, "backlog", 1, 65_535, str(BACKLOG))
 
 
-def _number(prefix: str, given: Mapping[str, str], name: str, least: int, most: int, default: str) -> int:
+def _number(prefix: str, given: Mapping[str, str], name: str, minimum: int, maximum: int, default: str) -> int:
     text = given.get(name, default)
-    if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
-        raise ValueError(f"The {name} of an {prefix}: endpoint must be a number from {least} to {most}; not {text!r}.")
+    if not (text.isascii() and text.isdigit()) or not minimum <= int(text) <= maximum:
+        raise ValueError(f"{prefix}: {name} must be a number from {minimum} to {maximum}, not {text!r}.")
     return int(text)
 
 
@@ -141,7 +139,7 @@ def _versions(given: Mapping[str, str]) -> VersionRange:
     versions = VersionRange(given.get("minimum", maximum), maximum)
     for name, version in (("maximum", versions.maximum), ("minimum", versions.minimum)):
         if version not in TLS_VERSIONS:
-            raise ValueError(f"{name}={version} of an mtls: endpoint must be {' or '.join(TLS_VERSIONS)}.")
+            raise ValueError(f"mtls: {name} must be {' or '.join(TLS_VERSIONS)}, not {version}.")
     if versions.minimum > versions.maximum:
-        raise ValueError("minimum of an mtls: endpoint must not be above its maximum.")
+        raise ValueError("mtls: minimum must not be greater than maximum.")
     return versions

@@ -1,4 +1,4 @@
-"""Where the daemon listens: the settings become ports, all of them or none."""
+"""The ports of the daemon: from the settings to bound ports, all of them or none."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ..config.settings import Settings
 from ..config.showing import concealed
 from ..config.validation import parse_bind_address
 from ..startup import StartupError
-from .descriptors import PatientPort
+from .descriptors import AcceptLimiter
 from .endpoints import BACKLOG, Endpoint, InheritedEndpoint
 from .tls import Certificates, NamedFile, TLSContextError, TLSFileError, TLSFiles, VersionRange
 from .tls.files import read_files
 
-#: The first argument of Twisted's tls: endpoint. It may be given by its name too, and is not looked at then.
+#: The first argument of Twisted's tls: endpoint. If it is given by its name instead, it is not checked.
 _TLS_DIRECTORY: Final = re.compile(r"tls:((?:\\.|[^:=\\])+)(?::|$)")
 
 _VERSIONS: Final = {"http1": "HTTP/1.1", "http2": "HTTP/2"}
@@ -40,11 +40,11 @@ _log = Logger()
 
 class _Place(Struct, frozen=True):
     """
-    One place to listen at.
+    An address to listen on.
 
-    :ivar setting: the dotted name of the setting that asks for it.
-    :ivar listen: binds it for a factory.
-    :ivar scheme: what clients begin its URL with; empty where only an endpoint knows.
+    :ivar setting: the dotted name of the setting that has it.
+    :ivar listen: binds the port for a factory.
+    :ivar scheme: the scheme of its URLs; empty if only the endpoint knows it.
     """
 
     setting: str
@@ -54,7 +54,7 @@ class _Place(Struct, frozen=True):
     remark: str = ""
 
     def url_of(self, address: str) -> str:
-        """Write an address of it as a URL, if it is known what speaks there."""
+        """Return an address as a URL if the scheme is known."""
         return f"{self.scheme}://{address}{self.remark}" if self.scheme else address
 
 
@@ -68,7 +68,7 @@ class Listeners:
     def __init__(self, settings: Settings, reactor: Any) -> None:
         self._reactor = reactor
         self._certificates: list[Certificates] = []
-        self._patient: list[PatientPort] = []
+        self._limiters: list[AcceptLimiter] = []
         self._bound: list[tuple[_Place, IListeningPort]] = []
         self._bound_for_admin: list[tuple[_Place, IListeningPort]] = []
         self._places = self._resolve(settings)
@@ -83,9 +83,9 @@ class Listeners:
             if transport.mode != "http":
                 raise StartupError(
                     "resolve_transport",
-                    f"server.listen says where and how to listen, and transport.mode is {transport.mode}. Give the TLS "
-                    "endpoints as server.listen, such as mtls:4437:certificate=...:key=...:clientCA=..., and leave "
-                    "transport.mode at http; or leave server.listen empty.",
+                    f"server.listen and transport.mode = {transport.mode!r} exclude each other. Set transport.mode to "
+                    "http and put TLS endpoints such as mtls:4437:certificate=...:key=...:clientCA=... into "
+                    "server.listen, or remove server.listen.",
                 )
             return [_Place("server.listen", text, self._at_endpoint(text)) for text in settings.server.listen]
         address = settings.server.bind_address
@@ -105,7 +105,7 @@ class Listeners:
         except ValueError:
             raise StartupError(
                 "resolve_transport",
-                f"{setting} is {address}, which must be an IP address and a port, such as 127.0.0.1:4437.",
+                f"{setting} is {address}; it must be an IP address and a port, such as 127.0.0.1:4437.",
             ) from None
         endpoint = Endpoint(self._reactor, port, host, BACKLOG, certificates)
         return _Place(setting, address, endpoint.listen_now, scheme, remark)
@@ -113,11 +113,10 @@ class Listeners:
     def _at_endpoint(self, text: str) -> Callable[[Factory], IListeningPort]:
         try:
             endpoint = serverFromString(self._reactor, text)
-        except Exception as error:  # whatever an endpoint's parser makes of what a user wrote
+        except Exception as error:  # an endpoint's parser may raise anything
             raise StartupError(
                 "resolve_transport",
-                f"server.listen has {concealed(text)}, which is no endpoint: {_why_no_endpoint(text, error)}. "
-                "Change it.",
+                f"server.listen: {concealed(text)} is not a valid endpoint: {_why_invalid(text, error)}.",
             ) from None
         if isinstance(endpoint, AdoptedStreamServerEndpoint):
             endpoint = InheritedEndpoint(self._reactor, endpoint.fileno)
@@ -132,20 +131,19 @@ class Listeners:
             if failures:
                 failures[0].raiseException()
             if not ports:
-                raise ValueError("it does not listen at once, and so it is not known whether it ever will")
+                raise ValueError("the endpoint does not bind its port at once; it cannot be used here")
             if not IListeningPort.providedBy(ports[0]):
-                raise ValueError("it is no port, at which clients could connect one after the other")
+                raise ValueError("the endpoint is not a listening port")
             return ports[0]
 
         return listen
 
     def bind(self, factory: Factory, admin_factory: Factory | None = None) -> None:
         """
-        Listen.
+        Bind all ports, or none.
 
-        :param factory: of the connections for everybody.
-        :param admin_factory: of the connections for operators, where these have an address of their own.
-        :raises StartupError: in the phase ``bind_listener``; then nothing is bound.
+        :param admin_factory: the factory for ``admin.bind_address``; None if that is not set.
+        :raises StartupError: in the phase ``bind_listener``; then no port is bound.
         """
         try:
             for place in self._places:
@@ -156,30 +154,30 @@ class Listeners:
         except StartupError:
             self.give_up()
             raise
-        self._patient = [PatientPort(port, self._reactor) for _, port in self._bound + self._bound_for_admin]
+        self._limiters = [AcceptLimiter(port, self._reactor) for _, port in self._bound + self._bound_for_admin]
 
     def give_up(self) -> None:
-        """Let go of the ports of a start that fails: at once, since the reactor's next turn may never come."""
+        """Close the ports of a failed start at once, since the reactor may not run."""
         for _, port in self._bound + self._bound_for_admin:
             if isinstance(port, UNIXPort):
-                # What its stopListening does later: the files of the socket and its lock go.
+                # stopListening would remove the files of the socket and its lock in a later turn.
                 port.stopReading()
                 with suppress(OSError):
                     port.connectionLost(Failure(CONNECTION_DONE))
         self.stop()
 
     def stop(self) -> Deferred[None]:
-        """Take no more connections; the ones that are there stay."""
+        """Close the ports; open connections stay open."""
         bound = self._bound + self._bound_for_admin
-        patient, self._patient = self._patient, []
-        for port in patient:
-            port.stop()
+        limiters, self._limiters = self._limiters, []
+        for limiter in limiters:
+            limiter.stop()
         self._bound, self._bound_for_admin = [], []
         stopping = [maybeDeferred(port.stopListening) for _, port in bound]
         return Deferred.fromCoroutine(_all_stopped(stopping))
 
     def reload(self) -> None:
-        """Take up the certificates as they are on disk, for connections from now on. What is wrong is logged."""
+        """Reload the certificates for new connections; log errors."""
         for certificates in self._certificates:
             certificates.reload()
 
@@ -190,16 +188,16 @@ class Listeners:
 
     @property
     def addresses(self) -> list[IAddress]:
-        """Where it listens for everybody; nowhere before :meth:`bind`."""
+        """The addresses of the ports for everybody; none before :meth:`bind`."""
         return [port.getHost() for _, port in self._bound]
 
     @property
     def admin_addresses(self) -> list[IAddress]:
-        """Where it listens for operators only."""
+        """The addresses of the ports of ``admin.bind_address``."""
         return [port.getHost() for _, port in self._bound_for_admin]
 
     def describe(self) -> str:
-        """Say where it listens, or would listen before :meth:`bind`."""
+        """Return the addresses where it listens, or before :meth:`bind` would listen, for messages."""
         if not self._bound:
             places = [concealed(place.url_of(place.value)) for place in self._places]
             places += [f"{place.url_of(place.value)} (admin)" for place in self._admin_places]
@@ -230,50 +228,47 @@ def _files_from(tls: TlsSettings, mode: str) -> TLSFiles:
         if path is None:
             raise StartupError(
                 "resolve_transport",
-                f"transport.mode is {mode}, which needs transport.tls.{name}. Set it to the path of a PEM file.",
+                f"transport.mode = {mode!r} requires transport.tls.{name}. Set it to the path of a PEM file.",
             )
         files.append(NamedFile(f"transport.tls.{name}", path))
     return TLSFiles(*files)
 
 
 def _innermost(text: str) -> str:
-    """Leave out of an endpoint's text what it is wrapped in."""
+    """Return an endpoint's text without wrapping prefixes."""
     while text.startswith("haproxy:"):
         text = text.removeprefix("haproxy:")
     return text
 
 
-def _why_no_endpoint(text: str, error: Exception) -> str:
+def _why_invalid(text: str, error: Exception) -> str:
     prefix = _innermost(text).partition(":")[0]
     if prefix == "systemd" and isinstance(error, (IndexError, KeyError)):
-        return "systemd has passed no such socket"
+        return "systemd has not passed this socket"
     if isinstance(error, TypeError):
-        return f"its arguments are not those that it takes; see the form of the endpoint {prefix}:"
+        return f"{prefix}: endpoints have other arguments"
     return concealed(str(error)).rstrip(".") or type(error).__name__
 
 
 def _check_endpoint(endpoint: object, text: str) -> None:
     """
-    See to what Twisted finds out about too late: when the daemon stops, or when a client connects.
+    Check what Twisted would detect only when the daemon stops or a client connects.
 
-    :raises StartupError: it is of no use.
+    :raises StartupError: the endpoint cannot be used.
     """
     found = _TLS_DIRECTORY.match(_innermost(text))
     directory = None if found is None else re.sub(r"\\(.)", r"\1", found[1])
     if isinstance(endpoint, StandardIOEndpoint):
-        why = "is no port, at which clients could connect one after the other. Change it."
+        why = "is not a listening port. Use an endpoint such as tcp:4437."
     elif directory is not None and not _has_pem_file(directory):
-        why = (
-            f"needs a directory with files *.pem, and {directory!r} is none. Its form is tls:DIRECTORY:PORT; give such "
-            "a directory."
-        )
+        why = f"needs a directory of *.pem files, and {directory!r} is not one. The form is tls:DIRECTORY:PORT."
     else:
         return
-    raise StartupError("resolve_transport", f"server.listen has {concealed(text)}, which {why}")
+    raise StartupError("resolve_transport", f"server.listen: {concealed(text)} {why}")
 
 
 def _has_pem_file(directory: str) -> bool:
-    """Look as Twisted does."""
+    """Return whether Twisted would find a PEM file in the directory."""
     try:
         return any(path.basename().endswith(".pem") and path.isfile() for path in FilePath(directory).walk())
     except (OSError, LinkError):
@@ -286,13 +281,13 @@ def _bound(place: _Place, factory: Factory) -> IListeningPort:
     except CannotListenError as error:
         cause: object = error.socketError
         advice = "Stop whatever uses it, or choose another address."
-    except Exception as error:  # whatever an endpoint's parser makes of what a user wrote
+    except Exception as error:  # an endpoint may raise anything
         cause = error
-        advice = "Change it."
+        advice = "Choose another endpoint."
     if isinstance(cause, FileNotFoundError) and _innermost(place.value).startswith("unix:"):
-        advice = "Make the directory of the socket."
+        advice = "Create the directory of the socket."
     if isinstance(cause, OSError) and cause.filename2 is not None:
-        # The names are those of a link, to a process id.
+        # The file names are those of the lock, a symbolic link to a process id.
         cause = f"[Errno {cause.errno}] {cause.strerror}"
     why = concealed(str(cause)).rstrip(".")
     value = concealed(place.value)
@@ -305,7 +300,7 @@ def _described(place: _Place, port: IListeningPort) -> str:
         return concealed(place.value)
     host = f"[{address.host}]" if ":" in address.host else address.host
     where = f"{host}:{address.port}"
-    # Of an endpoint's text it is not known which part of it is the port: that of tls:4437 is 443.
+    # The text of an endpoint does not show the port: that of tls:4437 is 443.
     return place.url_of(where) if place.scheme else f"{concealed(place.value)} ({where})"
 
 

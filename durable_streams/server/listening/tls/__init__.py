@@ -1,4 +1,4 @@
-"""TLS for whatever listens: files checked, contexts built from them, and taken up anew when they change on disk."""
+"""TLS for listeners: read and check PEM files, build contexts from them, and reload them when they change on disk."""
 
 from .certificates import CHECK_INTERVAL, Certificates, TLSFactory, protocols_of
 from .contexts import TLS_VERSIONS, TLSContextError, VersionRange

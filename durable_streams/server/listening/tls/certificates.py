@@ -1,4 +1,4 @@
-"""A server's certificates as they are on disk now, and TLS under a factory's connections by them."""
+"""Certificates that are reloaded when their files change, and a TLS factory that uses them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from .files import (
     signature_of,
 )
 
-#: How often, in seconds, somebody looks whether the files have changed.
+#: The interval between two checks whether the files have changed, in seconds.
 CHECK_INTERVAL: Final = 5.0
 
 _log = Logger()
 
 
 def protocols_of(factory: Any) -> tuple[bytes, ...]:
-    """List what a factory's protocols speak, by ALPN's names, best first; nothing where it does not say."""
+    """Return the ALPN names of a factory's protocols, preferred ones first; empty if the factory does not have them."""
     while factory is not None:
         if IProtocolNegotiationFactory.providedBy(factory):
             return tuple(factory.acceptableProtocols())
@@ -48,12 +48,12 @@ def protocols_of(factory: Any) -> tuple[bytes, ...]:
 @implementer(IOpenSSLServerConnectionCreator)
 class Certificates:
     """
-    Certificates that may change on disk. Connections that are there keep the ones that they began with.
+    Certificates that are reloaded when their files change. Open connections keep theirs.
 
-    :param contents: of the files, where they were read already.
-    :param http2: whether HTTP/2 is offered; None for what each factory says.
-    :raises TLSFileError: a file can't be read.
-    :raises TLSContextError: what is in the files is of no use.
+    :param contents: the contents of the files if they were read already.
+    :param http2: whether HTTP/2 is offered; None for what each factory offers.
+    :raises TLSFileError: a file cannot be read.
+    :raises TLSContextError: a file does not have what TLS needs.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class Certificates:
         self._seen: Signature = contents.signature
         self._context, self._identity = self._build(contents)
         if is_open_to_all(files.key):
-            _log.warn("{file}, which everybody on this machine may read. Take that right from them.", file=files.key)
+            _log.warn("{file}: every user of this machine may read the private key. Use chmod o-r.", file=files.key)
 
     def _build(self, contents: Contents) -> tuple[SSL.Context, Identity]:
         identity = read_identity(self.files, contents)
         context = build_context(self.files, identity, self._versions, self._choose)
         if identity.has_expired():
             _log.warn(
-                "{file}, in which the certificate has expired at {expires}; clients will refuse it. Replace it.",
+                "{file}: the certificate expired at {expires}; clients will refuse it. Replace it.",
                 file=self.files.certificate,
                 expires=identity.expires.isoformat(),
             )
@@ -85,15 +85,15 @@ class Certificates:
 
     @property
     def identity(self) -> Identity:
-        """What new connections are shown."""
+        """The certificate, key and authorities of new connections."""
         return self._identity
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """Make a connection with the certificates of now."""
+        """Create a connection with the current certificates."""
         return SSL.Connection(self._context, None)
 
     def _choose(self, connection: SSL.Connection, offered: Sequence[bytes]) -> bytes | None:
-        """Choose from what a client offers, in our order. A factory that speaks of no protocols leaves all open."""
+        """Choose a protocol by ALPN, in the server's order of preference; none if the factory has no ALPN names."""
         protocol = connection.get_app_data()
         spoken = protocols_of(getattr(protocol, "factory", None))
         if not spoken and self._http2:
@@ -105,16 +105,16 @@ class Certificates:
         return next((name for name in spoken if name in offered), None)
 
     def check(self) -> None:
-        """Take up the files if they have changed since they were last looked at."""
+        """Reload the files if they have changed since the last check."""
         if signature_of(self.files) != self._seen:
             try:
                 self.reload()
             except Exception:
-                # An error here would stop whoever looks every few seconds.
+                # An error here would stop the periodic checks.
                 _log.failure("Checking the certificates for changes failed. They stay as they were.")
 
     def reload(self) -> None:
-        """Take up the files as they are. What is wrong with them is logged, and the certificates stay as they were."""
+        """Reload the files. If they are invalid, log the error and keep the certificates."""
         self._seen = signature_of(self.files)
         try:
             self._context, self._identity = self._build(read_files(self.files))
@@ -130,9 +130,9 @@ class Certificates:
 
 class TLSFactory(TLSMemoryBIOFactory):
     """
-    Puts TLS under a factory's protocols, and sees to it that the certificates are those on disk while it is listening.
+    A TLS factory that checks the files of its certificates while it is listening.
 
-    :param clock: when to look.
+    :param clock: schedules the checks.
     """
 
     protocol = DirectTLS

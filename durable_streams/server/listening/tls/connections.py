@@ -1,4 +1,4 @@
-"""TLS on one connection, cheaper for each record than Twisted's: records are most of the cost of an append over TLS."""
+"""TLS on one connection, with less work for each record than Twisted's: most of an append's cost over TLS."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from twisted.python.failure import Failure
 #: Bytes of a record's header (RFC 8446 section 5.1).
 _RECORD_HEAD: Final = 5
 
-#: More than a record can hold.
+#: The size of a read: more than a record can hold.
 _BUFFER: Final = 32_768
 
-#: How a request of plain HTTP begins, HTTP/2 among them. A TLS record begins with a byte that is no letter.
+#: The beginning of a plain HTTP request, HTTP/2 included. The first byte of a TLS record is not a letter.
 _PLAIN_HTTP: Final = re.compile(rb"[A-Z]{3,16} ")
 
 _SENTENCE: Final = b"This port speaks TLS: use https://\n"
@@ -45,7 +45,7 @@ class DirectTLS(TLSMemoryBIOProtocol):
     Plain HTTP in place of a handshake is answered with 400.
     """
 
-    # Bytes up to the next record; and that record's first bytes, if they are fewer than its header
+    # The number of bytes up to the next record, and its first bytes if its header is incomplete
     _left = 0
     _begun = b""
     # Whether the first packet has come
@@ -66,7 +66,7 @@ class DirectTLS(TLSMemoryBIOProtocol):
         try:
             plain = connection.recv(_BUFFER)
         except (WantReadError, Error):
-            # An empty record, an alert or the end: Twisted reads it again and acts on it.
+            # An empty record, an alert or the end: Twisted's method reads again and handles it.
             self._flushReceiveBIO()
             return
         self.wrappedProtocol.dataReceived(plain)
@@ -74,36 +74,36 @@ class DirectTLS(TLSMemoryBIOProtocol):
     def _answer_plain_http(self) -> None:
         transport: Any = self.transport
         transport.write(_USE_HTTPS)
-        # As if OpenSSL had found out, which closes the connection.
+        # End it like a failed handshake, which closes the connection.
         self._tlsShutdownFinished(Failure(PlainHttp()))
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         """
         End the TLS connection; drop the traceback of the error that ended it.
 
-        Twisted has the failure in a local variable of a frame of that traceback: this cycle holds the connection with
+        The failure is a local variable of a frame in that traceback. This reference cycle would keep the connection and
         its buffers.
         """
         super()._tlsShutdownFinished(reason)
         if reason is not None and reason.value is not None:
             reason.tb = reason.value.__traceback__ = None
 
-    def _flushReceiveBIO(self) -> None:  # noqa: N802 (Twisted calls it so)
-        """Pass on all records of a packet in one call: slices of time are counted by packets."""
+    def _flushReceiveBIO(self) -> None:  # noqa: N802 (Twisted's name)
+        """Pass on all records of a packet in one call, because slices of time are counted by packets."""
         connection: Any = self._tlsConnection
         records: list[bytes] = []
         try:
             while not self._lostTLSConnection:
                 records.append(connection.recv(_BUFFER))
         except Error:
-            # Nothing is left, or the end: Twisted reads it again and acts on it.
+            # Nothing is left, or the connection ends: super() reads again and handles it.
             pass
         if records and not self._aborted:
             self.wrappedProtocol.dataReceived(b"".join(records))
         super()._flushReceiveBIO()
 
     def _is_one_record(self, data: bytes) -> bool:
-        """Follow the boundaries of records; return whether ``data`` is exactly one record."""
+        """Track the boundaries of records; return whether ``data`` is exactly one record."""
         if not self._left and not self._begun and len(data) == _RECORD_HEAD + int.from_bytes(data[3:5], "big"):
             return True
         data = self._begun + data

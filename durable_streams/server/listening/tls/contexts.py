@@ -1,4 +1,4 @@
-"""OpenSSL contexts for servers, from PEM: strong ciphers only, and clients verified on every connection."""
+"""OpenSSL contexts for servers, from PEM: strong ciphers only; client certificates are verified on every connection."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from OpenSSL import SSL, crypto
 
 from .files import Contents, NamedFile, TLSFiles
 
-#: The versions of TLS that there are here, and OpenSSL's numbers for them.
+#: The supported versions of TLS, with OpenSSL's numbers.
 TLS_VERSIONS: Final = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 
-#: For TLS 1.2: authenticated encryption with forward secrecy, and nothing else. All of TLS 1.3's have both.
+#: The ciphers of TLS 1.2: only authenticated encryption with forward secrecy. All ciphers of TLS 1.3 have both.
 _CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 
 _KEY: Final = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----\s.*?-----END \1-----", re.DOTALL)
 _CERTIFICATE: Final = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----")
 
-#: Chooses one of the protocols that a client offers (RFC 7301), or none of them by an empty choice.
+#: Chooses one of the protocols that a client offers (RFC 7301). Empty: no protocol; None: refuse the handshake.
 ProtocolChoice = Callable[[SSL.Connection, Sequence[bytes]], bytes | None]
 
 
 class TLSContextError(ValueError):
-    """What is in the files is not what TLS needs; the message says which setting names it, and what to change."""
+    """A file does not have what TLS needs; the message has its setting and what to change."""
 
 
 class NoCommonProtocol(SSL.Error):
-    """A client offers protocols by ALPN of which the server speaks none; the handshake fails."""
+    """The client's ALPN list has no protocol of the server; the handshake fails."""
 
     def __init__(self) -> None:
         super().__init__([("SSL routines", "", "no application protocol in common")])
 
 
 class VersionRange(Struct, frozen=True):
-    """Which versions of TLS a client may choose from; see :data:`TLS_VERSIONS`."""
+    """The minimum and maximum version of TLS; see :data:`TLS_VERSIONS`."""
 
     minimum: str = "1.3"
     maximum: str = "1.3"
@@ -50,10 +50,10 @@ class VersionRange(Struct, frozen=True):
 
 class Identity(Struct, frozen=True):
     """
-    What a server shows and trusts.
+    A server's certificate and key, and the authorities that it trusts.
 
-    :ivar chain: its own certificate first.
-    :ivar authorities: of clients; None to ask them for nothing.
+    :ivar chain: the server's certificate first.
+    :ivar authorities: of client certificates; None if clients need none.
     """
 
     chain: tuple[x509.Certificate, ...]
@@ -62,26 +62,26 @@ class Identity(Struct, frozen=True):
 
     @property
     def expires(self) -> datetime:
-        """When the server's own certificate is good no more."""
+        """The time at which the server's certificate expires."""
         return self.chain[0].not_valid_after_utc
 
     def has_expired(self) -> bool:
-        """Tell whether clients refuse the server's certificate for its age."""
+        """Return whether the server's certificate has expired."""
         return self.expires <= datetime.now(UTC)
 
 
 def read_identity(files: TLSFiles, contents: Contents) -> Identity:
     """
-    Make sense of what is in the files.
+    Parse the contents of the files.
 
-    :raises TLSContextError: the first thing that is wrong with them.
+    :raises TLSContextError: a file does not have what is needed, or the key does not match the certificate.
     """
     chain = _certificates(files.certificate, contents.certificate, "the server's own certificate first")
     key = _private_key(files.key, contents.key)
     if _public_bytes(key.public_key()) != _public_bytes(chain[0].public_key()):
         raise TLSContextError(
-            f"{files.key}, a key that does not belong to the first certificate of {files.certificate.path!r}, which is "
-            f"{files.certificate.setting}. Give the key that the certificate was made for."
+            f"{files.key}: the key does not belong to the first certificate of {files.certificate.path!r} "
+            f"({files.certificate.setting}). Give the certificate's own key."
         )
     authorities = None
     if files.client_ca is not None:
@@ -93,38 +93,36 @@ def read_identity(files: TLSFiles, contents: Contents) -> Identity:
 def _certificates(file: NamedFile, pem: bytes, which: str) -> tuple[x509.Certificate, ...]:
     begun = len(_CERTIFICATE.findall(pem))
     if not begun:
-        raise TLSContextError(f"{file}, in which there is no certificate. It must have PEM certificates, {which}.")
+        raise TLSContextError(f"{file}: no certificate in the file. It must have PEM certificates, {which}.")
     try:
         certificates = tuple(x509.load_pem_x509_certificates(pem))
     except ValueError:
         certificates = ()
-    # One that has no end, as in a file that is half written, is passed over when there is another.
+    # The parser skips a certificate without an end, as in a file that is half written, if there is another one.
     if len(certificates) != begun:
-        raise TLSContextError(f"{file}, in which a certificate is damaged. It must have PEM certificates, {which}.")
+        raise TLSContextError(f"{file}: a certificate is damaged. The file must have PEM certificates, {which}.")
     return certificates
 
 
 def _private_key(file: NamedFile, pem: bytes) -> Any:
     block = _KEY.search(pem)
     if block is None:
-        raise TLSContextError(
-            f"{file}, in which there is no private key. It must have one in PEM: PKCS 8, PKCS 1 or SEC 1."
-        )
+        raise TLSContextError(f"{file}: no private key in the file. It must have one in PEM: PKCS 8, PKCS 1 or SEC 1.")
     if block[1].startswith(b"ENCRYPTED") or b"Proc-Type: 4,ENCRYPTED" in block[0]:
         raise TLSContextError(
-            f"{file}, in which the private key is encrypted, and nobody is there to type its password. Write it "
-            "unencrypted, into a file that only the server may read."
+            f"{file}: the private key is encrypted, which a server without a terminal cannot use. Store it "
+            "unencrypted in a file that only the server may read."
         )
     try:
         key = load_pem_private_key(block[0], None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise TLSContextError(
-            f"{file}, in which the private key is damaged. It must have one in PEM: PKCS 8, PKCS 1 or SEC 1."
+            f"{file}: the private key is damaged. The file must have one in PEM: PKCS 8, PKCS 1 or SEC 1."
         ) from None
     if not isinstance(
         key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
     ):
-        raise TLSContextError(f"{file}, in which the private key is of no use for TLS. Make an RSA or an EC key.")
+        raise TLSContextError(f"{file}: TLS cannot use this type of private key. Create an RSA or an EC key.")
     return key
 
 
@@ -135,19 +133,19 @@ def _public_bytes(key: Any) -> bytes:
 
 def build_context(files: TLSFiles, identity: Identity, versions: VersionRange, choose: ProtocolChoice) -> SSL.Context:
     """
-    Make what connections are made with.
+    Create the context of new connections.
 
-    Where clients must show a certificate, there is no resumption of sessions: each connection is verified in full, and
-    against the authorities of now.
+    If clients need certificates, sessions are not resumed: each connection is verified in full against the current
+    authorities.
 
-    :raises TLSContextError: OpenSSL refuses what is in the files.
+    :raises TLSContextError: OpenSSL refuses the certificate or the key.
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(TLS_VERSIONS[versions.minimum])
     context.set_max_proto_version(TLS_VERSIONS[versions.maximum])
     context.set_cipher_list(_CIPHERS)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION)
-    # An idle connection keeps no buffers.
+    # Idle connections have no buffers.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     try:
@@ -157,8 +155,10 @@ def build_context(files: TLSFiles, identity: Identity, versions: VersionRange, c
         context.use_privatekey(identity.key)
         context.check_privatekey()
     except SSL.Error as error:
-        raise TLSContextError(f"{files.certificate}, which OpenSSL refuses: {_reason(error)}.") from None
-    # Sessions of one identity are nothing to another.
+        raise TLSContextError(
+            f"{files.certificate}: OpenSSL refuses the certificate or its key: {_reason(error)}."
+        ) from None
+    # A session can only be resumed with the same certificates.
     context.set_session_id(sha256(b"".join(map(_der, identity.chain))).digest())
     if identity.authorities is not None:
         context.set_options(SSL.OP_NO_TICKET)
@@ -198,4 +198,4 @@ def _reason(error: SSL.Error) -> str:
     try:
         return str(error.args[0][-1][-1])
     except (IndexError, TypeError):
-        return "it does not say why"
+        return "no reason given"

@@ -1,4 +1,4 @@
-"""The PEM files that TLS is made of: whether they can be read, and whether they have changed."""
+"""The PEM files of TLS: read them, and detect changes."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from msgspec import Struct, field
 
 
 class TLSFileError(ValueError):
-    """A file can't be read; the message says which setting names it, and what to change."""
+    """A file cannot be read; the message has its setting and what to change."""
 
 
 def _here() -> str:
     try:
         return os.getcwd()
     except OSError:
-        # There is no such directory any more: only an absolute path can be found.
+        # The current directory was deleted: only absolute paths can be found.
         return ""
 
 
 class NamedFile(Struct, frozen=True):
     """
-    A file, and who says that it is to be that one.
+    The path of a file with its setting, for messages.
 
-    :ivar setting: the setting's dotted name, or an endpoint's argument.
-    :ivar path: as it is written there.
-    :ivar folder: where a relative path begins: twistd goes elsewhere later, and the file stays the same.
+    :ivar setting: the dotted name of the setting, or the argument of an endpoint.
+    :ivar path: the path as it was given.
+    :ivar folder: the folder of a relative path: twistd changes the current directory later.
     """
 
     setting: str
@@ -37,20 +37,20 @@ class NamedFile(Struct, frozen=True):
 
     @property
     def place(self) -> str:
-        """The path, wherever the process is by now."""
+        """The path, independent of the current directory."""
         return os.path.join(self.folder, self.path)
 
     def __str__(self) -> str:
-        return f"{self.setting} is {self.path!r}"
+        return f"{self.setting} {self.path!r}"
 
 
 class TLSFiles(Struct, frozen=True):
     """
-    Where TLS finds what it needs.
+    The files of a TLS server.
 
-    :ivar certificate: the server's own, first in its file, and the chain up to its authority.
-    :ivar key: the private key; it may be the same file.
-    :ivar client_ca: the authorities of clients; with it, a client must show a certificate of theirs.
+    :ivar certificate: the server's certificate, followed by its chain.
+    :ivar key: the private key; may be the same file.
+    :ivar client_ca: the authorities of client certificates; None if clients need none.
     """
 
     certificate: NamedFile
@@ -58,22 +58,22 @@ class TLSFiles(Struct, frozen=True):
     client_ca: NamedFile | None = None
 
     def __iter__(self) -> Iterator[NamedFile]:
-        """List the files that there are."""
+        """Iterate over the files that are set."""
         yield self.certificate
         yield self.key
         if self.client_ca is not None:
             yield self.client_ca
 
 
-#: What differs when a file was changed or replaced; None of a file that is not there.
+#: The identity and times of each file, which differ when it is changed or replaced; None for a missing file.
 Signature: TypeAlias = "tuple[tuple[int, ...] | None, ...]"
 
 
 class Contents(Struct, frozen=True):
     """
-    What is in them, read at one time.
+    The contents of the files, read at one time.
 
-    :ivar signature: of the files right before that.
+    :ivar signature: the signature of the files right before they were read.
     """
 
     signature: Signature
@@ -83,7 +83,7 @@ class Contents(Struct, frozen=True):
 
 
 def signature_of(files: TLSFiles) -> Signature:
-    """Say by what a later look tells whether any file has changed. Links are followed."""
+    """Return a value that changes when a file is changed or replaced. Links are followed."""
     return tuple(_signature(file.place) for file in files)
 
 
@@ -99,7 +99,7 @@ def read_files(files: TLSFiles) -> Contents:
     """
     Read the files.
 
-    :raises TLSFileError: the first of certificate, key and authorities that is not there, or can't be read.
+    :raises TLSFileError: a file is missing or cannot be read.
     """
     signature = signature_of(files)
     found = [_read(file) for file in files]
@@ -108,28 +108,28 @@ def read_files(files: TLSFiles) -> Contents:
 
 def _read(file: NamedFile) -> bytes:
     if not file.path:
-        raise TLSFileError(f"{file.setting} is empty. Give the path of a PEM file.")
+        raise TLSFileError(f"{file.setting}: empty. Give the path of a PEM file.")
     try:
-        # Not to wait for whoever writes to a pipe
+        # O_NONBLOCK: opening a pipe must not wait for its writer.
         descriptor = os.open(file.place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        raise TLSFileError(f"{file}, and there is no such file. Give the path of a PEM file that is there.") from None
+        raise TLSFileError(f"{file}: no such file.") from None
     except OSError as error:
         raise TLSFileError(
-            f"{file}, which can't be read: {error.strerror}. Let the user that the server runs as read it."
+            f"{file}: cannot be read: {error.strerror}. Give the server's user read permission."
         ) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise TLSFileError(f"{file}, which is not a file. Give the path of a PEM file.")
+        raise TLSFileError(f"{file}: not a regular file. Give the path of a PEM file.")
     with open(descriptor, "rb") as opened:
         try:
             return opened.read()
         except OSError as error:
-            raise TLSFileError(f"{file}, which can't be read: {error.strerror}.") from None
+            raise TLSFileError(f"{file}: cannot be read: {error.strerror}.") from None
 
 
 def is_open_to_all(file: NamedFile) -> bool:
-    """Tell whether everybody on the machine may read a file. A group may be meant to."""
+    """Return whether every user of the machine may read a file; reading by its group is accepted."""
     try:
         return bool(os.stat(file.place).st_mode & stat.S_IROTH)
     except OSError:
