@@ -297,8 +297,9 @@ class Front:
         self.pages.add(partial(add_probes, ready=lambda: self.obstacle or self.streams.obstacle()))
         if self.metrics is not None:
             self.pages.add(partial(add_metrics, render=self.metrics.scrape))
+        resource = resource_from(self.operations, settings, self.clock)
         self.tree = Tree(
-            resource_from(self.operations, settings, self.clock),
+            resource,
             self.pages,
             self.operations,
             base_path,
@@ -312,6 +313,7 @@ class Front:
         )
         if self.metrics is not None:
             self.metrics.watch(self.channels)
+        self._framers = (self.channels.framer, resource._framer, self.tree._framer)
         self.peers: list[Peer] = []
         self.streams.startService()
         self.channels.doStart()
@@ -320,6 +322,11 @@ class Front:
     def factory(self) -> IProtocolFactory:
         """The factory of the front's protocols."""
         raise NotImplementedError
+
+    def record_with(self, telemetry: Telemetry) -> None:
+        """Pass answers to another telemetry from now on."""
+        for framer in self._framers:
+            framer.record = telemetry.answered
 
     def connect(self, room: int = ENDLESS, read_replies: bool = True) -> Peer:
         """

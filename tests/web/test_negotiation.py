@@ -27,7 +27,8 @@ class Noting(Telemetry):
 class RefusalTestCase(ChannelTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.front.operations.telemetry = self.noting = Noting()
+        self.noting = Noting()
+        self.front.record_with(self.noting)
 
     def check(self, peer: Peer, status: int, caller: Caller) -> None:
         """It was told to the peer and to telemetry, once and by one id."""

@@ -57,7 +57,8 @@ class Noting(Telemetry):
 
 def noting(front: Front) -> Noting:
     """Have what a front tells of its requests."""
-    front.operations.telemetry = told = Noting()
+    told = Noting()
+    front.record_with(told)
     return told
 
 

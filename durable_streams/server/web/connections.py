@@ -19,6 +19,7 @@ from twisted.protocols.policies import WrappingFactory
 from ..clocks import clock_of
 from .admission import Admission
 from .callers import Caller
+from .framing import Framer
 from .handshakes import HandshakeFailures
 from .http1.known_heads import HeadCache
 from .operations import Operations
@@ -75,7 +76,7 @@ class Connections(Factory):
     :param pages: everything that is not below ``base_path``.
     :ivar limits: the largest sizes of the parts of a request.
     :ivar tick: how many seconds the factory has been listening. Deadlines are ticks.
-    :ivar date_line: the Date header of this second.
+    :ivar framer: frames the answers.
     :ivar draining: every connection ends after its current answer.
     :ivar refusals: how many connections over the limit are being answered.
     :ivar accepted: how many connections were accepted.
@@ -105,7 +106,7 @@ class Connections(Factory):
         self.refusals = 0
         self.accepted = self.refused = self.pauses = 0
         self.tick = 1
-        self.date_line = b""
+        self.framer = Framer(operations.telemetry)
         self.clock = clock_of(clock)
         self.handshake_failures = HandshakeFailures(self.clock)
         self._channels: set[Member] = set()
@@ -175,7 +176,7 @@ class Connections(Factory):
 
     def _tick(self) -> None:
         self.tick += 1
-        self.date_line = f"Date: {formatdate(self.clock.wall(), usegmt=True)}\r\n".encode()
+        self.framer.date_line = f"Date: {formatdate(self.clock.wall(), usegmt=True)}\r\n".encode()
         tick = self.tick
         self._each([channel for channel in self._channels if 0 < channel.deadline <= tick], self._expire)
 

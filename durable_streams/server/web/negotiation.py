@@ -20,14 +20,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..errors import StreamsError, Unavailable
-from .callers import caller_on, next_number
+from .callers import caller_on
 from .connections import Connections
 from .http1.channel import StreamChannel
 from .http2.channel import Http2Channel, goodbye
 from .problems import WrongVersion
-from .telemetry import request_id
 from .transports import Transport, is_direct
-from .wire import CLOSE, STATUS_LINES
+from .wire import CLOSE
 
 #: How long a connection that is refused is left the time to read why, in seconds.
 _LINGER: Final = 1
@@ -189,19 +188,8 @@ class Refusal(Protocol):
     def _answer(self) -> bytes:
         began_at = perf_counter()
         operations = self._factory.operations
-        number = next_number()
-        answer = operations.answers.error(None, self._error)
-        operations.telemetry.answered(caller_on(self.transport, operations.proxies.trusts), number, answer, began_at)
-        assert isinstance(answer.body, bytes)
-        return (
-            STATUS_LINES[answer.status]
-            + self._factory.date_line
-            + answer.head
-            + b"X-Request-Id: %b\r\n" % request_id(number)
-            + CLOSE
-            + b"Content-Length: %d\r\n\r\n" % len(answer.body)
-            + answer.body
-        )
+        caller = caller_on(self.transport, operations.proxies.trusts)
+        return self._factory.framer.http1(operations.answers.error(None, self._error), caller, began_at, CLOSE)
 
 
 @implementer(IProtocolNegotiationFactory)

@@ -36,12 +36,3 @@ def is_stream(path: bytes, base: bytes) -> bool:
     :param base: what the paths of streams begin with.
     """
     return path.startswith(base) and (base != b"/" or path.partition(b"?")[0] not in PROBES)
-
-
-def has_length(status: int, method: bytes, body: bytes) -> bool:
-    """
-    Tell whether an answer says how long its body is.
-
-    That to a HEAD that has no body to measure does not say that there would be none to a GET.
-    """
-    return status not in BODILESS and (body != b"" or method != b"HEAD")

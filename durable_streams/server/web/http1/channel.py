@@ -18,15 +18,14 @@ from ...errors import StreamsError
 from ...run_queue import SLICE
 from ..admission import AdmittedRequest
 from ..answers import Answer, Body
-from ..callers import RUN, Caller, caller_on, next_number
+from ..callers import Caller, caller_on
 from ..connections import Connections
 from ..incoming import IncomingBody
 from ..pages import PageRequest
 from ..problems import BadFraming, RequestTimeout
 from ..requests import StreamRequest
-from ..telemetry import request_id
 from ..transports import LINGER, MAX_DISCARDED, MAX_DISCARDED_PLAIN, Transport, close_socket
-from ..wire import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK, STATUS_LINES, has_length
+from ..wire import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, LAST_CHUNK
 from .intake import Intake
 from .outlet import Outlet
 
@@ -69,7 +68,7 @@ class StreamChannel(Protocol):
         self.deadline = 0
         self.writes = False
         self._perform = factory.operations.perform
-        self._note = factory.operations.telemetry.answered
+        self._frame = factory.framer.http1
         self._caller: Caller
         self._intake: Intake
         self._queue: deque[_Turn] = deque()
@@ -334,7 +333,7 @@ class StreamChannel(Protocol):
         if isinstance(asked, StreamRequest):
             answer = self._perform(asked)
         elif isinstance(asked, Answer):
-            self._send(asked, None, old, began_at)
+            self._send(asked, self._caller, old, began_at)
             return
         else:
             answer = self.factory.pages.perform(asked)
@@ -369,49 +368,28 @@ class StreamChannel(Protocol):
             _log.failure("Answering a request failed.", failure=failure)
             self.transport.abortConnection()
 
-    def _send(self, answer: Answer, asked: AdmittedRequest | None, old: bool, began_at: float) -> None:
-        body = answer.body
-        status = answer.status
-        if asked is None:
-            number = next_number()
-            caller = self._caller
-            self._note(caller, number, answer, began_at)
-        else:
-            number = asked.number
-            caller = asked.caller
-            self._note(asked, number, answer, began_at)
-        if caller.client is None:
-            # As below, in one step: it is most requests.
-            name = b"X-Request-Id: %b-%x\r\n" % (RUN, number)
-        else:
-            name = b"X-Request-Id: %b\r\n" % request_id(number, caller)
-        connection = b""
+    def _send(self, answer: Answer, asked: AdmittedRequest | Caller, old: bool, began_at: float) -> None:
         if not self._lives_on:
             connection = CLOSE
         elif old:
             connection = KEEP_ALIVE
-        if not isinstance(body, bytes):
-            self._stream(STATUS_LINES[status] + self.factory.date_line + answer.head + name, body, connection, old)
-            return
-        method = b"" if asked is None else asked.method
-        end = b"Content-Length: %d\r\n\r\n" % len(body) if has_length(status, method, body) else b"\r\n"
-        if method != b"HEAD":
-            end += body
-        self._write(b"".join((STATUS_LINES[status], self.factory.date_line, answer.head, name, connection, end)))
-        self._answered()
-
-    def _stream(self, head: bytes, body: Body, connection: bytes, old: bool) -> None:
-        self._chunked = False
-        if body.length is not None:
-            connection += b"Content-Length: %d\r\n" % body.length
-        elif old:
-            connection = CLOSE
-            self._lives_on = False
         else:
-            self._chunked = True
-            connection += CHUNKED
+            connection = b""
+        body = answer.body
+        if isinstance(body, bytes):
+            self._write(self._frame(answer, asked, began_at, connection))
+            self._answered()
+            return
+        self._chunked = False
+        if body.length is None:
+            if old:
+                connection = CLOSE
+                self._lives_on = False
+            else:
+                self._chunked = True
+                connection += CHUNKED
         self._begin()
-        self._write(b"".join((head, connection, b"\r\n")))
+        self._write(self._frame(answer, asked, began_at, connection))
         self._streaming = body
         if self._outlet.behind:
             body.pauseProducing()

@@ -26,6 +26,7 @@ _FLEETING: Final = frozenset(
         b"stream-expires-at",
         b"stream-next-offset",
         b"stream-ttl",
+        b"x-request-id",
     ]
 )
 

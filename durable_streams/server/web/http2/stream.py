@@ -10,7 +10,6 @@ from typing import Final, Protocol
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
-from hpack import NeverIndexedHeaderTuple
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
@@ -20,14 +19,12 @@ from ...errors import StreamsError, Unavailable
 from ..admission import Admission, AdmittedRequest
 from ..answers import Answer, Body
 from ..bodies import PIECE
-from ..callers import Caller, next_number
+from ..callers import Caller
 from ..connections import Connections
 from ..incoming import IncomingBody
 from ..problems import RequestTimeout
 from ..requests import StreamRequest
-from ..telemetry import request_id
 from ..transports import Transport
-from ..wire import has_length
 from .hpack import field
 
 #: What a header counts for beside its name and its value (RFC 9113 section 6.5.2).
@@ -420,21 +417,12 @@ class Exchange:
             return
         channel = self._channel
         factory = channel.factory
-        asked = self._asked
-        number = next_number() if asked is None else asked.number
-        caller = channel.caller if asked is None else asked.caller
-        factory.operations.telemetry.answered(asked or caller, number, answer, self._began_at)
         body = answer.body
-        fields: list[tuple[bytes, bytes]] = [
-            (b":status", b"%d" % answer.status),
-            field(b"date", factory.date_line[6:-2]),
-            *(field(name.lower(), value) for name, value in answer.fields()),
-            NeverIndexedHeaderTuple(b"x-request-id", request_id(number, caller)),
-        ]
+        fields = [(b":status", b"%d" % answer.status)]
+        for name, value in factory.framer.fields(answer, self._asked or channel.caller, self._began_at):
+            fields.append(field(name.lower(), value))
         self._answering = True
         if isinstance(body, bytes):
-            if has_length(answer.status, self._method, body):
-                fields.append(field(b"content-length", b"%d" % len(body)))
             if self._method == b"HEAD":
                 body = b""
             self._send_head(fields, not body)
@@ -443,8 +431,6 @@ class Exchange:
             self._finished = True
             self.send_on()
             return
-        if body.length is not None:
-            fields.append(field(b"content-length", b"%d" % body.length))
         self._send_head(fields, False)
         if self._over:
             return

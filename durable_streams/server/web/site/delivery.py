@@ -14,9 +14,8 @@ from zope.interface import implementer
 
 from ..admission import AdmittedRequest
 from ..answers import Answer, Body
+from ..framing import Framer
 from ..requests import StreamRequest
-from ..telemetry import Telemetry, request_id
-from ..wire import has_length
 
 _log = Logger()
 
@@ -34,13 +33,13 @@ class Delivery:
         self,
         request: Request,
         asked: AdmittedRequest,
-        telemetry: Telemetry,
+        framer: Framer,
         clock: IReactorTime,
         stall_timeout: float,
     ) -> None:
         self._request = request
         self.asked = asked
-        self._telemetry = telemetry
+        self._framer = framer
         self._began_at = perf_counter()
         self._clock = clock
         self._stall_timeout = stall_timeout
@@ -60,21 +59,16 @@ class Delivery:
         if self._over:
             return
         request = self._request
-        self._telemetry.answered(self.asked, self.asked.number, answer, self._began_at)
         request.setResponseCode(answer.status)
-        request.setHeader(b"x-request-id", request_id(self.asked.number, self.asked.caller))
-        request.responseHeaders.removeHeader(b"content-type")
-        for name, value in answer.fields():
+        for name in (b"content-type", b"x-request-id"):
+            request.responseHeaders.removeHeader(name)
+        for name, value in self._framer.fields(answer, self.asked, self._began_at):
             request.responseHeaders.addRawHeader(name, value)
         body = answer.body
         if isinstance(body, bytes):
-            if has_length(answer.status, request.method, body):
-                request.setHeader(b"content-length", b"%d" % len(body))
             request.write(body)
             self.finish()
             return
-        if body.length is not None:
-            request.setHeader(b"content-length", b"%d" % body.length)
         if isinstance(self.asked, StreamRequest) and self.asked.is_live:
             _disable_encoder(request)
         self._body = body

@@ -14,6 +14,7 @@ from ...clocks import clock_of
 from ...errors import StreamsError
 from ..admission import Admission
 from ..callers import Caller, next_number
+from ..framing import Framer
 from ..operations import Operations
 from ..requests import StreamRequest, stream_request
 from .delivery import Delivery
@@ -31,6 +32,8 @@ class StreamsResource:
 
     def __init__(self, operations: Operations, clock: IReactorTime, stall_timeout: float = 60) -> None:
         self._operations = operations
+        # twisted.web adds Date itself.
+        self._framer = Framer(operations.telemetry)
         self._clock = clock_of(clock)
         self._stall_timeout = stall_timeout
         self._policy = operations.admission_policy(b"")
@@ -49,7 +52,7 @@ class StreamsResource:
         proxies = self._operations.proxies
         caller = proxies.admit(request)
         stream_request = self._read(request, caller)
-        delivery = Delivery(request, stream_request, self._operations.telemetry, self._clock, self._stall_timeout)
+        delivery = Delivery(request, stream_request, self._framer, self._clock, self._stall_timeout)
         admission = self._policy.admission(caller)
         try:
             headers = admit(admission, request)

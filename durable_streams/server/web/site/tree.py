@@ -14,6 +14,7 @@ from ...clocks import clock_of
 from ...errors import StreamsError
 from ...run_queue import RunQueue
 from ..callers import next_number
+from ..framing import Framer
 from ..incoming import IncomingBody
 from ..operations import Operations
 from ..pages import PageRequest
@@ -48,6 +49,8 @@ class Tree:
         stall_timeout: float = 60,
     ) -> None:
         self._operations = operations
+        # twisted.web adds Date itself.
+        self._framer = Framer(operations.telemetry)
         self._streams = streams
         self._pages = pages
         self._clock = clock_of(clock)
@@ -79,7 +82,7 @@ class Tree:
         fields = [(name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
         version = request.clientproto.removeprefix(b"HTTP/").decode("latin-1")
         page = PageRequest(request.method, request.uri, fields, b"", caller, next_number(), version)
-        delivery = Delivery(request, page, operations.telemetry, self._clock, self._stall_timeout)
+        delivery = Delivery(request, page, self._framer, self._clock, self._stall_timeout)
         try:
             page.caller = admission.identify(caller, admit(admission, request))
             if self._pages.streams_body(request.method, request.uri):
