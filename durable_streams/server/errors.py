@@ -125,12 +125,27 @@ class StreamClosed(StreamError):
 
 
 class SequenceConflict(StreamError):
-    """Stream-Seq is not greater than that of the last append."""
+    """Stream-Seq is not greater than that of the last append; ``incarnation`` and ``tail`` are the stream's tail."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, incarnation: int, tail: int) -> None:
         super().__init__(
             name, "Stream-Seq is not greater, compared byte by byte, than that of the stream's last append."
         )
+        self.incarnation = incarnation
+        self.tail = tail
+
+
+class OffsetConflict(StreamError):
+    """The expected offset is not the stream's tail, which is ``incarnation`` and ``tail``."""
+
+    def __init__(self, name: str, incarnation: int, tail: int) -> None:
+        super().__init__(
+            name,
+            "Stream-Expected-Offset is not the stream's tail. Read up to Stream-Next-Offset, then append again with "
+            "that offset.",
+        )
+        self.incarnation = incarnation
+        self.tail = tail
 
 
 class WriterFenced(StreamError):

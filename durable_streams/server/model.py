@@ -118,6 +118,7 @@ class Append(Struct, frozen=True, gc=False):
     :ivar media_type: of the data; None if there is no data.
     :ivar data: in the stream's wire form (:mod:`durable_streams.server.protocol.messages` for JSON mode).
     :ivar sequence: Stream-Seq, compared byte by byte.
+    :ivar expected: Stream-Expected-Offset: the append is rejected unless this is the stream's tail.
     """
 
     media_type: str | None
@@ -125,6 +126,7 @@ class Append(Struct, frozen=True, gc=False):
     close: bool = False
     sequence: bytes | None = None
     writer: Writer | None = None
+    expected: Offset | None = None
 
 
 class Created(Struct, frozen=True, gc=False):

@@ -70,6 +70,14 @@ CASES: Final[list[Case]] = [
         ),
     ),
     (
+        "MaxReadBytesTooSmall",
+        {"limits.max_read_bytes": "-1"},
+        (
+            "limits.max_read_bytes must be 0 (no limit) or more; environment variable "
+            "DS_LIMITS__MAX_READ_BYTES sets it to -1."
+        ),
+    ),
+    (
         "MaxRequestBodyBytesTooSmall",
         {"limits.max_request_body_bytes": "0"},
         (

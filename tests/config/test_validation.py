@@ -45,17 +45,20 @@ class RuleTests(SynchronousTestCase):
         self.assertIn("the default sets it to 'x'", message)
 
     def test_numbers_are_1_or_more(self) -> None:
-        may_be_0 = {"transport.connection.sse_reconnect_interval_secs"}
+        may_be_0 = {
+            "transport.connection.sse_reconnect_interval_secs": "0 (never) or more",
+            "limits.max_read_bytes": "0 (no limit) or more",
+        }
         with_more_to_them = {"storage.acid_shard_count", "transport.connection.drain_spread_secs"}
         names = {name for name, default in defaults() if type(default) is int}
-        self.assertTrue(may_be_0 < names)
-        for name in names - may_be_0 - with_more_to_them:
+        self.assertTrue(may_be_0.keys() < names)
+        for name in names - may_be_0.keys() - with_more_to_them:
             self.assertTrue(self.is_right(name, 1))
             for value in (0, -1):
                 self.assertIn("1 or more", self.refused(name, value))
-        for name in may_be_0:
+        for name, sentence in may_be_0.items():
             self.assertTrue(self.is_right(name, 0))
-            self.assertIn("0 (never) or more", self.refused(name, -1))
+            self.assertIn(sentence, self.refused(name, -1))
 
     def test_the_shard_count_is_a_power_of_two(self) -> None:
         for value in (1, 2, 64, 256):

@@ -176,6 +176,14 @@ class EachMethod(_Case):
         await self.fails(errors.InvalidRequest, self.streams.append("log", b"y", sequence=b"c" * 1025))
         self.assertEqual(await self.data("log"), b"x")
 
+    async def test_an_append_may_expect_the_tail(self) -> None:
+        created = await self.streams.create("log", "text/plain")
+        first = await self.streams.append("log", b"a", expected=created.next_offset)
+        await self.fails(errors.OffsetConflict, self.streams.append("log", b"b", expected="-1"))
+        await self.fails(errors.InvalidRequest, self.streams.append("log", b"b", expected="now"))
+        await self.streams.append("log", b"b", expected=Offset(first.facts.incarnation, first.tail))
+        self.assertEqual(await self.data("log"), b"ab")
+
     async def test_writers_are_checked(self) -> None:
         await self.streams.create("log", "text/plain")
         for writer in (

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.daemon import PATIENCE, Daemon, read_until
 
-_EVENT = re.compile(rb"event: data\ndata:(\[.*?\])\n\n")
+_EVENT = re.compile(rb"event: data\ndata:(\[.*?\])\nid:[0-9_]+\n\n")
 
 
 def read_all(followers: Iterable[socket.socket], mark: bytes) -> list[bytes]:

@@ -46,38 +46,45 @@ class TextTests(SynchronousTestCase):
     @example("\n")
     @example("\n\nevent: control\ndata: {}\n\n")
     def test_text_is_read_as_it_was_written_but_for_the_kind_of_line_ends(self, text: str) -> None:
-        self.assertEqual(_lines(text), _read(data_event(text.encode(), False, True)))
+        self.assertEqual(_lines(text), _read(data_event(text.encode(), False, True, OFFSET)))
 
     @examples(200)
     @given(st.binary(min_size=1, max_size=40))
     @example(b"\xff\n\xc3")
     def test_invalid_utf8_in_a_text_stream_is_one_event(self, data: bytes) -> None:
-        self.assertEqual(_lines(data.decode("utf-8", "replace")), _read(data_event(data, False, True)))
+        self.assertEqual(_lines(data.decode("utf-8", "replace")), _read(data_event(data, False, True, OFFSET)))
 
     def test_each_line_of_text_is_a_data_field(self) -> None:
-        self.assertEqual(b"event: data\ndata:a\ndata:\ndata:b\n\n", data_event(b"a\r\n\rb", False, True))
+        self.assertEqual(
+            b"event: data\ndata:a\ndata:\ndata:b\nid:%b\n\n" % OFFSET.encode(),
+            data_event(b"a\r\n\rb", False, True, OFFSET),
+        )
 
     def test_a_leading_space_gets_one_more_to_lose(self) -> None:
-        self.assertEqual(b"event: data\ndata:  hello\n\n", data_event(b" hello", False, True))
+        self.assertEqual(
+            b"event: data\ndata:  hello\nid:%b\n\n" % OFFSET.encode(), data_event(b" hello", False, True, OFFSET)
+        )
 
     def test_data_cannot_inject_an_event(self) -> None:
         for line_end in ("\n", "\r", "\r\n"):
             text = line_end.join(
                 ["x", "", "event: control", 'data: {"streamClosed":true}', "id: 1", "retry: 1", "", ""]
             )
-            self.assertEqual(_lines(text), _read(data_event(text.encode(), False, True)))
+            self.assertEqual(_lines(text), _read(data_event(text.encode(), False, True, OFFSET)))
 
 
 class Base64Tests(SynchronousTestCase):
     @examples(200)
     @given(st.binary(min_size=1, max_size=500))
     def test_bytes_are_read_as_they_were_written(self, data: bytes) -> None:
-        text = _read(data_event(data, False, False)).replace("\n", "").replace("\r", "")
+        text = _read(data_event(data, False, False, OFFSET)).replace("\n", "").replace("\r", "")
         self.assertEqual(0, len(text) % 4)
         self.assertEqual(data, b64decode(text, validate=True))
 
     def test_the_frame_to_the_byte(self) -> None:
-        self.assertEqual(b"event: data\ndata:AQIDBAU=\n\n", data_event(b"\1\2\3\4\5", False, False))
+        self.assertEqual(
+            b"event: data\ndata:AQIDBAU=\nid:%b\n\n" % OFFSET.encode(), data_event(b"\1\2\3\4\5", False, False, OFFSET)
+        )
 
 
 class JsonTests(SynchronousTestCase):
@@ -89,11 +96,14 @@ class JsonTests(SynchronousTestCase):
         def parse(text: str | bytes) -> Any:
             return json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=list)
 
-        data = _read(data_event(wire_form(body), True, True))
+        data = _read(data_event(wire_form(body), True, True, OFFSET))
         self.assertEqual([parse(element) for element in elements], parse(data))
 
     def test_the_frame_to_the_byte(self) -> None:
-        self.assertEqual(b'event: data\ndata:[{"k":1},\ndata:  2]\n\n', data_event(b'{"k":1},\r\n 2,', True, True))
+        self.assertEqual(
+            b'event: data\ndata:[{"k":1},\ndata:  2]\nid:%b\n\n' % OFFSET.encode(),
+            data_event(b'{"k":1},\r\n 2,', True, True, OFFSET),
+        )
 
 
 class PieceTests(SynchronousTestCase):
@@ -104,6 +114,7 @@ class PieceTests(SynchronousTestCase):
                 data[start : start + size],
                 json,
                 text,
+                OFFSET,
                 data[max(0, start - 1) : start],
                 start + size >= len(data),
             )
@@ -118,12 +129,12 @@ class PieceTests(SynchronousTestCase):
     @example(b"  ", 1, False)
     @example(b"1,\r\n", 1, True)
     def test_text_cut_anywhere_is_the_same_event(self, data: bytes, size: int, json: bool) -> None:
-        self.assertEqual(data_event(data, json, True), self.in_pieces(data, size, json, True))
+        self.assertEqual(data_event(data, json, True, OFFSET), self.in_pieces(data, size, json, True))
 
     @examples(100)
     @given(st.binary(min_size=1, max_size=40), st.integers(1, 4))
     def test_base64_cut_after_multiples_of_three_bytes_is_the_same_event(self, data: bytes, triples: int) -> None:
-        self.assertEqual(data_event(data, False, False), self.in_pieces(data, 3 * triples, False, False))
+        self.assertEqual(data_event(data, False, False, OFFSET), self.in_pieces(data, 3 * triples, False, False))
 
 
 class ControlTests(SynchronousTestCase):
@@ -158,7 +169,7 @@ class StreamTests(SynchronousTestCase):
         stream = b""
         expected = []
         for number, (text, silence) in enumerate(parts):
-            stream += data_event(text.encode(), False, True) + control_event(OFFSET, number, True, False)
+            stream += data_event(text.encode(), False, True, OFFSET) + control_event(OFFSET, number, True, False)
             expected += [("data", _lines(text)), ("control", str(number))]
             if silence:
                 stream += KEEP_ALIVE

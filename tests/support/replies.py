@@ -215,10 +215,11 @@ def read_replies(data: bytes, *methods: str) -> list[Reply]:
 
 @dataclass
 class Event:
-    """A Server-Sent Event, or a comment (kind ``:``)."""
+    """A Server-Sent Event with its id, or a comment (kind ``:``)."""
 
     kind: str
     data: str
+    id: str = field(default="", compare=False)
 
     @property
     def control(self) -> dict[str, Any]:
@@ -232,14 +233,15 @@ def read_events(body: bytes) -> list[Event]:
     """
     Parse Server-Sent Events by the specification of EventSource.
 
-    :raises BadReply: a line is none that an event stream should have here, or the last event is cut.
+    :raises BadReply: a line is none that an event stream should have here, an id is not the offset after the event, or
+        the last event is cut.
     """
     text = body.decode()
     if text and not text.endswith("\n\n"):
         raise BadReply(f"a cut event: {text[-80:]!r}")
     events = []
     for block in text.split("\n\n")[:-1]:
-        kind, data = "message", []
+        kind, data, event_id = "message", [], ""
         for line in block.split("\n"):
             name, colon, value = line.partition(":")
             if not colon:
@@ -249,9 +251,16 @@ def read_events(body: bytes) -> list[Event]:
                 kind = value
             elif name == "data":
                 data.append(value)
+            elif name == "id":
+                event_id = value
             elif name == "":
                 kind = ":"
             else:
                 raise BadReply(f"an odd field: {line!r}")
-        events.append(Event(kind, "\n".join(data)))
+        events.append(Event(kind, "\n".join(data), event_id))
+        if kind == "control":
+            offset = events[-1].control["streamNextOffset"]
+            before = events[-2] if len(events) > 1 and events[-2].kind == "data" else events[-1]
+            if (event_id, before.id) != (offset, offset):
+                raise BadReply(f"the ids before {offset} are {before.id} and {event_id}")
     return events

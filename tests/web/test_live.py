@@ -269,6 +269,42 @@ class TailTests(LiveTestCase):
         self.assertEqual([event.control["streamNextOffset"] for event in events[1::2]], tails)
         self.assertTrue(all(event.control["upToDate"] for event in events[1::2]))
 
+    def test_the_id_of_each_event_is_the_offset_after_it(self) -> None:
+        self.front.create("a", body=b"hello")
+        peer = self.tail("a")
+        tails = [self.front.append("a", b"%d" % number) for number in range(3)]
+        ids = [line[3:].decode() for line in bytes(peer.received).split(b"\n") if line.startswith(b"id:")]
+        self.assertEqual(ids[2:], [tail for tail in tails for _ in range(2)])
+        self.assertEqual(ids[0], ids[1])
+
+    def test_a_reader_that_sends_the_id_of_its_last_event_goes_on_after_it(self) -> None:
+        tail = self.front.create("a", body=b"hello")
+        self.front.append("a", b" world")
+        peer = self.front.follow(BASE + "a?offset=-1&live=sse", {"Last-Event-ID": tail})
+        self.assertEqual([event.data for event in peer.events if event.kind == "data"], [" world"])
+
+    def test_a_last_event_id_that_is_no_offset_is_400_and_an_empty_one_is_ignored(self) -> None:
+        self.front.create("a", body=b"hello")
+        reply = self.front.ask("GET", BASE + "a?offset=-1&live=sse", {"Last-Event-ID": "7"})
+        self.assertEqual((reply.status, reply.code), (400, "INVALID_OFFSET"))
+        self.assertIn("Last-Event-ID", reply.json()["detail"])
+        peer = self.front.follow(BASE + "a?offset=-1&live=sse", {"Last-Event-ID": ""})
+        self.assertEqual(peer.events[0].data, "hello")
+
+    def test_a_last_event_id_of_an_earlier_stream_of_the_name_is_410(self) -> None:
+        tail = self.front.create("a", body=b"hello")
+        self.front.ask("DELETE", BASE + "a")
+        self.front.pass_time(1)
+        self.front.create("a", body=b"again")
+        reply = self.front.ask("GET", BASE + "a?offset=-1&live=sse", {"Last-Event-ID": tail})
+        self.assertEqual(reply.status, 410)
+
+    def test_a_last_event_id_means_nothing_to_other_reads(self) -> None:
+        tail = self.front.create("a", body=b"hello")
+        for query in ("", "&live=long-poll"):
+            reply = self.front.ask("GET", BASE + "a?offset=-1" + query, {"Last-Event-ID": tail})
+            self.assertEqual(bytes(reply.body), b"hello")
+
     def test_json_comes_in_arrays(self) -> None:
         self.front.create("j", "application/json", b'[1,{"a":[]}]')
         peer = self.tail("j")
@@ -464,9 +500,9 @@ class TailTests(LiveTestCase):
         made: list[bytes] = []
         data_event = sse.data_event
 
-        def counted(data: bytes, json: bool, text: bool) -> bytes:
+        def counted(data: bytes, json: bool, text: bool, offset: str) -> bytes:
             made.append(data)
-            return data_event(data, json, text)
+            return data_event(data, json, text, offset)
 
         self.patch(sse, "data_event", counted)
         self.front.create("a")

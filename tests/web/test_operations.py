@@ -222,8 +222,61 @@ class AppendTests(OperationTestCase):
     def test_sequences_go_up(self) -> None:
         for sequence, status in (("b", 204), ("b", 409), ("a", 409), ("ba", 204), ("c", 204), ("C", 409), ("10", 409)):
             self.assertEqual(self.post("a", {**TEXT, "Stream-Seq": sequence}, b"x").status, status, sequence)
-        self.assert_problem(self.post("a", {**TEXT, "Stream-Seq": "c"}, b"x"), 409, "SEQUENCE_CONFLICT")
+        self.assert_problem(
+            self.post("a", {**TEXT, "Stream-Seq": "c"}, b"x"), 409, "SEQUENCE_CONFLICT", "stream-next-offset"
+        )
         self.assertEqual(self.post("a", TEXT, b"x").status, 204)
+
+    def test_a_sequence_conflict_says_where_the_stream_ends(self) -> None:
+        tail = self.post("a", {**TEXT, "Stream-Seq": "b"}, b"x").get("stream-next-offset")
+        reply = self.post("a", {**TEXT, "Stream-Seq": "a"}, b"x")
+        self.assert_problem(reply, 409, "SEQUENCE_CONFLICT", "stream-next-offset")
+        self.assertEqual(reply.get("stream-next-offset"), tail)
+
+    def test_an_append_that_expects_the_tail_is_accepted_and_any_other_is_409_with_the_tail(self) -> None:
+        before = self.read("a").get("stream-next-offset") or ""
+        reply = self.post("a", {**TEXT, "Stream-Expected-Offset": before}, b"x")
+        tail = reply.get("stream-next-offset") or ""
+        self.assertEqual((reply.status, position(reply)), (204, 6))
+        other = f"{int(tail[:16]) - 1:016d}{tail[16:]}"
+        for expected in (before, "-1", f"{tail[:-1]}9", other, "0000000000000000_0000000000000000"):
+            for headers in (TEXT, {**TEXT, "Stream-Closed": "true"}, {**TEXT, "Stream-Seq": "1"}, self.producer(0, 0)):
+                reply = self.post("a", {**headers, "Stream-Expected-Offset": expected}, b"y")
+                self.assert_problem(reply, 409, "OFFSET_CONFLICT", "stream-next-offset")
+                self.assertEqual(reply.get("stream-next-offset"), tail)
+        self.assertEqual((bytes(self.read("a").body), self.read("a").get("stream-closed")), (b"hellox", None))
+
+    def test_the_start_of_an_empty_stream_can_be_expected(self) -> None:
+        for number, start in enumerate(("-1", "0000000000000000_0000000000000000")):
+            self.put(f"e{number}", TEXT)
+            headers = {**TEXT, "Stream-Expected-Offset": start}
+            self.assertEqual(self.post(f"e{number}", headers, b"x").status, 204)
+            self.assert_problem(self.post(f"e{number}", headers, b"x"), 409, "OFFSET_CONFLICT", "stream-next-offset")
+
+    def test_a_fork_compares_its_own_tail(self) -> None:
+        tail = self.read("a").get("stream-next-offset") or ""
+        self.assertEqual(self.put("f", {"Stream-Forked-From": "a"}).status, 201)
+        self.post("a", TEXT, b" world")
+        expecting = {**TEXT, "Stream-Expected-Offset": tail}
+        self.assert_problem(self.post("a", expecting, b"x"), 409, "OFFSET_CONFLICT", "stream-next-offset")
+        self.assertEqual(self.post("f", expecting, b"x").status, 204)
+        self.assertEqual(bytes(self.read("f").body), b"hellox")
+
+    def test_a_retry_and_a_closed_stream_precede_the_expected_offset(self) -> None:
+        tail = self.read("a").get("stream-next-offset") or ""
+        first = {**self.producer(0, 0), "Stream-Expected-Offset": tail}
+        self.assertEqual([self.post("a", first, b"x").status for _ in range(2)], [200, 204])
+        self.assertEqual(self.post("a", {"Stream-Closed": "true"}).status, 204)
+        self.assertEqual(self.post("a", first, b"x").status, 204)
+        for expected in (tail, self.read("a").get("stream-next-offset") or ""):
+            reply = self.post("a", {**TEXT, "Stream-Expected-Offset": expected}, b"y")
+            self.assert_problem(reply, 409, "STREAM_CLOSED", "stream-closed", "stream-next-offset")
+
+    def test_an_expected_offset_that_is_none_is_400(self) -> None:
+        for expected in ("", "now", "5", "1_0", "x" * 33):
+            reply = self.post("a", {**TEXT, "Stream-Expected-Offset": expected}, b"x")
+            self.assert_problem(reply, 400, "BAD_REQUEST")
+            self.assertIn("Stream-Expected-Offset", reply.json()["detail"])
 
     def test_a_producer_hears_what_it_has_done(self) -> None:
         for seq in range(3):
@@ -674,3 +727,57 @@ class MetadataLimitTests(OperationTestCase):
         self.assertEqual(self.post("a", {**first, "Producer-Seq": "1"}, b"2").status, 200)
         self.assertEqual(self.post("a", {"Stream-Closed": "true"}).status, 204)
         self.assertEqual(bytes(self.read("a").body), b"12")
+
+
+@each_way
+class PartialReadTests(OperationTestCase):
+    settings = settings_with(max_read_bytes=10)
+
+    def follow(self, name: str, query: str = "") -> tuple[list[bytes], list[Reply]]:
+        """Read a stream as a client does, answer by answer, until one says that it is up to date."""
+        bodies: list[bytes] = []
+        replies: list[Reply] = []
+        offset = "-1"
+        while not replies or replies[-1].get("stream-up-to-date") is None:
+            self.assertLess(len(replies), 50)
+            reply = self.read(name, f"?offset={offset}{query}")
+            self.assertEqual(reply.status, 200)
+            replies.append(reply)
+            bodies.append(bytes(reply.body))
+            offset = reply.get("stream-next-offset") or ""
+        return bodies, replies
+
+    def test_a_read_ends_with_the_append_that_reaches_the_limit(self) -> None:
+        self.front.create("a")
+        for body in (b"1234", b"56789", b"abcdefghijklm", b"n", b"o"):
+            self.front.append("a", body)
+        for query in ("", "&live=long-poll"):
+            bodies, replies = self.follow("a", query)
+            self.assertEqual(bodies, [b"123456789abcdefghijklm", b"no"])
+            self.assertEqual([reply.get("stream-closed") for reply in replies], [None, None])
+            self.assertEqual(len({reply.get("etag") for reply in replies}), 2)
+
+    def test_a_read_that_reaches_the_limit_where_an_append_ends_ends_there(self) -> None:
+        self.front.create("a", body=b"1234567890")
+        self.front.append("a", b"abcdefghij")
+        self.assertEqual(self.follow("a")[0], [b"1234567890", b"abcdefghij"])
+
+    def test_only_the_last_part_of_a_closed_stream_is_marked_as_closed(self) -> None:
+        self.front.create("j", "application/json", b"[1,2,3,4,5,6]")
+        self.front.append("j", b'["seven","eight"]', "application/json", Stream_Closed="true")
+        bodies, replies = self.follow("j")
+        self.assertEqual(bodies, [b"[1,2,3,4,5,6]", b'["seven","eight"]'])
+        self.assertEqual([reply.get("stream-closed") for reply in replies], [None, "true"])
+
+    def test_parts_are_larger_than_a_piece_if_an_append_is(self) -> None:
+        self.front.create("a", "application/octet-stream", b"x" * 300_000)
+        self.front.append("a", b"y" * 5, "application/octet-stream")
+        self.assertEqual(list(map(len, self.follow("a")[0])), [300_000, 5])
+
+    def test_a_fork_is_read_in_parts_across_its_source(self) -> None:
+        self.front.create("a")
+        for _ in range(5):
+            self.front.append("a", b"1234567")
+        self.assertEqual(self.put("f", {"Stream-Forked-From": "a"}).status, 201)
+        self.front.append("f", b"8")
+        self.assertEqual(self.follow("f")[0], [b"1234567" * 2, b"1234567" * 2, b"12345678"])

@@ -178,7 +178,7 @@ class DeliveryTests(SiteTestCase):
         peer.send(request("GET", BASE + "a?offset=-1&live=sse", version="1.0"))
         self.front.close_stream("a")
         self.assertNotIn(b"Transfer-Encoding", peer.received)
-        self.assertTrue(peer.received.endswith(b'"streamClosed":true}\n\n'))
+        self.assertRegex(bytes(peer.received), rb'"streamClosed":true}\nid:[0-9_]+\n\n$')
         self.assertTrue(peer.ended)
 
     def test_chunks_are_put_together(self) -> None:

@@ -122,6 +122,8 @@ def check_numbers(config: SettingsWithSources) -> Iterator[BrokenRule]:
             yield BrokenRule("".join(map(str.capitalize, words)) + "TooSmall", name, "1 or more")
     if config.settings.limits.max_storage_jobs < 1:
         yield BrokenRule("InvalidMaxStorageJobs", "limits.max_storage_jobs", "1 or more")
+    if config.settings.limits.max_read_bytes < 0:
+        yield BrokenRule("MaxReadBytesTooSmall", "limits.max_read_bytes", "0 (no limit) or more")
     connection = config.settings.transport.connection
     if connection.sse_reconnect_interval_secs < 0:
         yield BrokenRule(

@@ -63,6 +63,7 @@ class LimitSettings(Section, frozen=True):
     """
     Limits of data, requests and connections.
 
+    :ivar max_read_bytes: 0 for answers without a limit.
     :ivar max_storage_jobs: no effect, see :mod:`.ineffective`.
     """
 
@@ -72,6 +73,7 @@ class LimitSettings(Section, frozen=True):
     max_producers_per_stream: int = 10_000
     max_metadata_bytes: int = 268_435_456
     max_request_body_bytes: int = 10_485_760
+    max_read_bytes: int = 0
     max_stream_name_bytes: int = 1024
     max_stream_name_segments: int = 8
     max_header_bytes: int = 32_768

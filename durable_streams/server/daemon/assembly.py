@@ -97,7 +97,7 @@ def operations_from(
         streams,
         live,
         Answers(settings.http.cors_origins, settings.http.cache),
-        OperationSettings(name_limits_from(settings), request_limits_from(settings)),
+        OperationSettings(name_limits_from(settings), request_limits_from(settings), settings.limits.max_read_bytes),
         telemetry,
         proxies=proxies_from(settings, clock),
         origins=WritingOrigins(settings.http.cors_origins),

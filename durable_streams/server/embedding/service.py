@@ -29,7 +29,7 @@ from ..model import (
 )
 from ..protocol.content import JSON_TYPE
 from ..protocol.names import check_name
-from ..protocol.offsets import parse_offset
+from ..protocol.offsets import parse_expected, parse_offset
 from ..streams import Streams
 from .checks import (
     Data,
@@ -256,6 +256,7 @@ class StreamService(Service):
         sequence: bytes | None = None,
         writer: Writer | None = None,
         content_type: str | None = None,
+        expected: str | Offset | None = None,
     ) -> Deferred[Appended]:
         """
         Append to a stream; to a JSON stream, a message or an array of messages.
@@ -267,20 +268,22 @@ class StreamService(Service):
         :param sequence: Stream-Seq: greater, compared byte by byte, than that of the stream's last append.
         :param writer: makes the append happen once, however often it is sent; see also :meth:`writer`.
         :param content_type: the type of the data; None for the stream's own.
+        :param expected: Stream-Expected-Offset: append only if this ``next_offset``, or ``-1``, is the stream's tail.
         :raises EmptyBody: there is no data, and nothing to close.
         :raises StreamClosed: it takes no more.
         :raises InvalidJson: the stream is JSON, and the data is not.
         :raises EmptyArray: the data is an array of nothing.
         :raises ContentTypeMismatch: the stream is of another type.
+        :raises OffsetConflict: ``expected`` is not the tail.
         :raises SequenceConflict: ``sequence`` is not greater.
         :raises WriterFenced: the writer's epoch is stale.
         :raises WriterGap: the writer's number leaves some out.
-        :raises InvalidRequest: ``sequence``, ``writer`` or ``content_type`` can't be.
+        :raises InvalidRequest: ``sequence``, ``writer``, ``content_type`` or ``expected`` can't be.
         :raises StreamFull: the stream would be too large.
         :raises StorageFull: all streams together would be.
         :raises InsufficientStorage: the disk is full, or the stream has too many writers.
         """
-        return self._run(name, self._append, as_bytes(data), close, sequence, writer, content_type)
+        return self._run(name, self._append, as_bytes(data), close, sequence, writer, content_type, expected)
 
     def append_batch(
         self,
@@ -291,6 +294,7 @@ class StreamService(Service):
         sequence: bytes | None = None,
         writer: Writer | None = None,
         content_type: str | None = None,
+        expected: str | Offset | None = None,
     ) -> Deferred[Appended]:
         """
         Append several payloads in one step: all of them or none.
@@ -301,7 +305,7 @@ class StreamService(Service):
         :raises EmptyArray: there are none.
         """
         batch = tuple(as_bytes(each) for each in payloads)
-        return self._run(name, self._append, batch, close, sequence, writer, content_type)
+        return self._run(name, self._append, batch, close, sequence, writer, content_type, expected)
 
     def writer(self, name: str, writer_id: str, epoch: int = 0, *, first_seq: int = 0) -> StreamWriter:
         """
@@ -313,7 +317,7 @@ class StreamService(Service):
         """
 
         def send(sent: tuple[Data, bool], numbered: Writer) -> Deferred[Appended]:
-            return self._run(name, self._append, *sent, None, numbered, None)
+            return self._run(name, self._append, *sent, None, numbered, None, None)
 
         return StreamWriter(send, Writer(writer_id, epoch, first_seq))
 
@@ -419,9 +423,11 @@ class StreamService(Service):
         sequence: bytes | None,
         writer: Writer | None,
         content_type: str | None,
+        expected: str | Offset | None,
     ) -> Appended:
         check_data(data, close)
         check_guards(sequence, writer)
+        place = parse_expected(expected) if isinstance(expected, str) else expected
         media = None if content_type is None else checked_type(content_type)
         # All look first, so that none overtakes another. A stream's type never changes; should another take its name
         # meanwhile, the append is refused.
@@ -429,7 +435,7 @@ class StreamService(Service):
         if media is None:
             media = facts.media_type
         wire = wire_data(data, media == JSON_TYPE)
-        return await settle(self.streams.append(name, Append(media, wire, close, sequence, writer)))
+        return await settle(self.streams.append(name, Append(media, wire, close, sequence, writer, place)))
 
     async def _list(self) -> _Statuses:
         found = page = await settle(self.streams.statuses("", _LIST_PAGE))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..errors import InvalidOffset, OffsetGone
+from ..errors import InvalidOffset, InvalidRequest, OffsetGone
 from ..model import NOW, START, Offset, StreamFacts
 
 _FORM = re.compile(r"([0-9]{16})_([0-9]{16})")
@@ -24,6 +24,23 @@ def parse_offset(text: str) -> Offset:
     if match is None:
         raise InvalidOffset("The offset is malformed. Send -1, now, or the value of a Stream-Next-Offset header.")
     return Offset(int(match[1]), int(match[2]))
+
+
+def parse_expected(text: str) -> Offset:
+    """
+    Parse the offset that an append expects to be the stream's tail.
+
+    :raises InvalidRequest: it is not the offset of a place in a stream.
+    """
+    try:
+        expected = parse_offset(text)
+    except InvalidOffset:
+        expected = NOW
+    if expected == NOW:
+        raise InvalidRequest(
+            "Stream-Expected-Offset must be the stream's last Stream-Next-Offset, or -1 for its start."
+        )
+    return expected
 
 
 def locate(offset: Offset, facts: StreamFacts, tail: int) -> int:

@@ -13,21 +13,21 @@ KEEP_ALIVE = b":\n\n"
 PIECE = 65_535
 
 _DATA = b"event: data\ndata:"
-_END = b"\n\n"
 _LINE_BREAKS = frozenset([b"", b"\n", b"\r"])
 
 
-def data_event(data: bytes, json: bool, text: bool) -> bytes:
+def data_event(data: bytes, json: bool, text: bool, offset: str) -> bytes:
     """
     Encode a range of a stream as one data event.
 
     :param json: whether the data is messages in wire form, which become one array.
     :param text: whether the data is text, with one ``data:`` line for each of its lines; otherwise base64 is used.
+    :param offset: the offset after the range, which is the event's id: a browser's EventSource resumes from it.
     """
-    return data_piece(data, json, text, b"", True)
+    return data_piece(data, json, text, offset, b"", True)
 
 
-def data_piece(data: bytes, json: bool, text: bool, before: bytes, last: bool) -> bytes:
+def data_piece(data: bytes, json: bool, text: bool, offset: str, before: bytes, last: bool) -> bytes:
     """
     Encode one piece of a data event. The pieces, joined, equal :func:`data_event` of the whole data.
 
@@ -36,7 +36,7 @@ def data_piece(data: bytes, json: bool, text: bool, before: bytes, last: bool) -
     :param last: whether this is the last piece.
     """
     head = b"" if before else _DATA
-    end = _END if last else b""
+    end = b"\nid:%b\n\n" % offset.encode() if last else b""
     if json:
         if not before:
             data = b"[" + data
@@ -58,7 +58,7 @@ def data_piece(data: bytes, json: bool, text: bool, before: bytes, last: bool) -
 
 def control_event(offset: str, cursor: int, up_to_date: bool, closed: bool) -> bytes:
     """
-    Encode a control event with the reader's next offset.
+    Encode a control event with the reader's next offset, which is also the event's id.
 
     :param cursor: omitted if the stream is closed, since the reader does not reconnect.
     :param closed: whether the stream is closed and the reader has all of its data.
@@ -69,4 +69,4 @@ def control_event(offset: str, cursor: int, up_to_date: bool, closed: bool) -> b
         rest = f',"streamCursor":"{cursor}","upToDate":true}}'
     else:
         rest = f',"streamCursor":"{cursor}"}}'
-    return f'event: control\ndata:{{"streamNextOffset":"{offset}"{rest}\n\n'.encode()
+    return f'event: control\ndata:{{"streamNextOffset":"{offset}"{rest}\nid:{offset}\n\n'.encode()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from ..errors import (
     ContentTypeMismatch,
     InvalidRequest,
+    OffsetConflict,
     SequenceConflict,
     StreamClosed,
     WriterFenced,
     WriterGap,
 )
-from ..model import Append, StreamFacts, Writer, WriterState
+from ..model import START, Append, Offset, StreamFacts, Writer, WriterState
 
 
 def is_new(
@@ -26,6 +27,7 @@ def is_new(
     :returns: True if the append must be written, False if it was written before.
     :raises WriterFenced: the writer's epoch is older than the recorded one.
     :raises StreamClosed: the stream is closed.
+    :raises OffsetConflict: the expected offset is not the tail.
     :raises ContentTypeMismatch: the data's content type is not the stream's.
     :raises InvalidRequest: a recorded writer's new epoch does not begin at sequence number 0.
     :raises WriterGap: the writer's sequence number is not the next one; for an unknown writer, not 0.
@@ -38,13 +40,21 @@ def is_new(
         if append.close and not append.data and writer is None:
             return False
         raise StreamClosed(facts.name, facts.incarnation, tail)
+    if append.expected is not None and not _is_tail(append.expected, facts, tail):
+        raise OffsetConflict(facts.name, facts.incarnation, tail)
     if append.data and append.media_type != facts.media_type:
         raise ContentTypeMismatch(facts.name, facts.media_type, append.media_type or "without a type")
     if writer is not None:
         _check_order(writer, known, facts.name)
     if append.sequence is not None and sequence is not None and append.sequence <= sequence:
-        raise SequenceConflict(facts.name)
+        raise SequenceConflict(facts.name, facts.incarnation, tail)
     return True
+
+
+def _is_tail(expected: Offset, facts: StreamFacts, tail: int) -> bool:
+    if expected == START:
+        return tail == 0
+    return expected.incarnation == facts.incarnation and expected.position == tail
 
 
 def _is_retry(writer: Writer, known: WriterState, name: str) -> bool:

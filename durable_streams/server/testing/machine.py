@@ -168,11 +168,12 @@ class SideBySide:
         sequence: bytes | None = None,
         media: str | None = None,
         writer: Writer | None = None,
+        expected: Offset | None = None,
     ) -> None:
         twin = self.model.twins.get(name)
         own = "text/plain" if twin is None else twin.media
         data = b"" if close == "only close" else body.wire(own)
-        append = Append((media or own) if data else None, data, close != "open", sequence, writer)
+        append = Append((media or own) if data else None, data, close != "open", sequence, writer, expected)
         said = self.both(
             lambda: self.storage.append(name, append, self.now),
             lambda: self.model.append(name, append, body, self.now),
@@ -292,6 +293,8 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
     writes = some.sampled_from(["next", "next", "retry", "first", "gap", "fenced", "new epoch", "bad epoch"])
     places = some.sampled_from(["edge", "edge", "edge", "inside", "start", "now", "past", "stale", "foreign"])
 
+    expectations = some.sampled_from(["nothing"] * 5 + ["tail", "tail", "start", "past", "stale"])
+
     class StorageMachine(RuleBasedStateMachine):
         """Creates, forks, writes, closes, reads, deletes, waits, and looks at everything after each step."""
 
@@ -341,9 +344,15 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
             self.pair.create(name, StreamConfig(media, closed=closed, fork=Fork(self.pair.name(source))), Body([]))
             self.pair.catch_up()
 
-        @rule(stream=which, body=values.map(Body), close=closes, sequence=sequences, wrong=rarely)
-        def append(self, stream: int, body: Body, close: str, sequence: bytes | None, wrong: bool) -> None:
-            self.pair.append(self.pair.name(stream), body, close, sequence, "image/png" if wrong else None)
+        @rule(stream=which, body=values.map(Body), close=closes, sequence=sequences, wrong=rarely, expects=expectations)
+        def append(
+            self, stream: int, body: Body, close: str, sequence: bytes | None, wrong: bool, expects: str
+        ) -> None:
+            name = self.pair.name(stream)
+            kind = "edge" if expects == "tail" else expects
+            # The last edge is the tail.
+            expected = None if expects == "nothing" else self.pair.offset(name, kind, -1 if expects == "tail" else 0)
+            self.pair.append(name, body, close, sequence, "image/png" if wrong else None, expected=expected)
 
         @rule(stream=which, writer=some.sampled_from("vvwu"), write=writes, body=values.map(Body), close=closes)
         def write(self, stream: int, writer: str, write: str, body: Body, close: str) -> None:

@@ -13,6 +13,7 @@ from ..errors import (
     InvalidJson,
     InvalidOffset,
     InvalidRequest,
+    OffsetConflict,
     OffsetGone,
     PathBlocked,
     SequenceConflict,
@@ -257,6 +258,11 @@ class Model:
         if twin.closed:
             assert twin.facts is not None
             raise StreamClosed(name, twin.facts.incarnation, twin.tail)
+        if append.expected is not None:
+            assert twin.facts is not None
+            tails = [Offset(twin.facts.incarnation, twin.tail), *([START] if not twin.tail else [])]
+            if append.expected not in tails:
+                raise OffsetConflict(name, twin.facts.incarnation, twin.tail)
         if append.data and append.media_type != twin.media:
             raise ContentTypeMismatch(name, twin.media, str(append.media_type))
         if writer is not None:
@@ -264,7 +270,8 @@ class Model:
         if None not in (append.sequence, twin.sequence) and cast("bytes", append.sequence) <= cast(
             "bytes", twin.sequence
         ):
-            raise SequenceConflict(name)
+            assert twin.facts is not None
+            raise SequenceConflict(name, twin.facts.incarnation, twin.tail)
         units = body.units(twin.media) if append.data else []
         self.make_room(name, twin.own, units)
         sequence = twin.sequence if append.sequence is None else append.sequence

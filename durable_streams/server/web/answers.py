@@ -23,13 +23,13 @@ from .requests import StreamRequest
 
 _ALLOWED_HEADERS: Final = (
     b"Authorization, Content-Type, If-None-Match, Last-Event-ID, Producer-Epoch, Producer-Id, Producer-Seq, "
-    b"Stream-Closed, Stream-Expires-At, Stream-Fork-Offset, Stream-Fork-Sub-Offset, Stream-Forked-From, Stream-Seq, "
-    b"Stream-TTL, *"
+    b"Stream-Closed, Stream-Expected-Offset, Stream-Expires-At, Stream-Fork-Offset, Stream-Fork-Sub-Offset, "
+    b"Stream-Forked-From, Stream-Seq, Stream-TTL, *"
 )
 _EXPOSED_HEADERS: Final = (
     b"Date, ETag, Location, Producer-Epoch, Producer-Expected-Seq, Producer-Received-Seq, Producer-Seq, Retry-After, "
-    b"Stream-Closed, Stream-Cursor, Stream-Expires-At, Stream-Next-Offset, Stream-SSE-Data-Encoding, Stream-TTL, "
-    b"Stream-Up-To-Date, X-Request-Id"
+    b"Stream-Closed, Stream-Cursor, Stream-Expected-Offset, Stream-Expires-At, Stream-Next-Offset, "
+    b"Stream-SSE-Data-Encoding, Stream-TTL, Stream-Up-To-Date, X-Request-Id"
 )
 _SECURITY: Final = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: cross-origin\r\n"
 _NO_STORE: Final = b"Cache-Control: no-store\r\n"
@@ -206,10 +206,12 @@ class Answers:
         rest: Body | None = None,
         cursor: int | None = None,
         passing: bool = False,
+        partial: bool = False,
     ) -> Answer:
         """
         Answer a read of all that there is from ``chunk.start`` to the tail.
 
+        :param partial: whether the stream has more after what is named as its tail.
         :param rest: the body, where ``chunk`` does not have all of it.
         :param passing: whether the same request may find other data the next time. So may one that found nothing.
         """
@@ -217,6 +219,8 @@ class Answers:
         face = self._face(request, facts)
         tag = etag(face.etag, chunk.start, chunk.tail, chunk.closed)
         beginning = face.passing if passing or chunk.start >= chunk.tail else face.found
+        if partial:
+            beginning = beginning.replace(_UP_TO_DATE, b"")
         head = b"%b%016d\r\nETag: %b\r\n" % (beginning, chunk.tail, tag)
         if chunk.closed:
             head += _CLOSED

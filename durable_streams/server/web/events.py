@@ -72,7 +72,7 @@ class Events:
             offset = str(Offset(facts.incarnation, end))
             event = sse.control_event(offset, cursor, up_to_date, up_to_date and chunk.closed)
             if chunk.data:
-                data = self._data_event(chunk, end)
+                data = self._data_event(chunk, end, offset)
                 if len(data) > _SMALL:
                     # Not one copy for each cursor.
                     sink.write(data)
@@ -87,12 +87,12 @@ class Events:
         sink.write(event)
         return len(event)
 
-    def _data_event(self, chunk: Chunk, end: int) -> bytes:
+    def _data_event(self, chunk: Chunk, end: int, offset: str) -> bytes:
         facts = chunk.facts
         key = (facts.id, chunk.start, end)
         data = self._data.get(key)
         if data is None:
-            data = sse.data_event(chunk.data, facts.json, is_text(facts.media_type))
+            data = sse.data_event(chunk.data, facts.json, is_text(facts.media_type), offset)
             self._keep(key, data)
         return data
 
@@ -109,7 +109,8 @@ class Events:
         facts = event.facts
         before = data[: len(data) - (event.piece_end - event.position)]
         last = event.piece_end == event.end
-        piece = sse.data_piece(data[len(before) :], facts.json, is_text(facts.media_type), before, last)
+        offset = str(Offset(facts.incarnation, event.end))
+        piece = sse.data_piece(data[len(before) :], facts.json, is_text(facts.media_type), offset, before, last)
         self._keep((facts.id, event.position, event.end), piece)
         return piece
 

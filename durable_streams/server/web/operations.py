@@ -9,9 +9,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import EmptyName, StreamsError, Unavailable
+from ..errors import EmptyName, StreamNotFound, StreamsError, Unavailable
 from ..interfaces import NowOrLater, T
-from ..model import NOW, START, Chunk
+from ..model import NOW, START, Chunk, Offset
 from ..protocol.names import NameLimits
 from ..streams import Streams
 from .admission import AdmissionPolicy, RequestLimits
@@ -21,17 +21,24 @@ from .live import Live, Tail
 from .origins import WritingOrigins
 from .problems import Broken, MethodNotAllowed, NoSuchPath
 from .proxies import Proxies
-from .requests import StreamRequest, name_reader, read_append, read_creation
+from .requests import StreamRequest, name_reader, offset_of_reconnect, read_append, read_creation
 from .telemetry import Telemetry, request_name
 
 _log = Logger()
 
 
 class OperationSettings(Struct, frozen=True, gc=False):
-    """Limits of requests: the length of a name, and the sizes of head, target and body."""
+    """
+    Limits of requests.
+
+    :ivar names: the length of a name.
+    :ivar limits: the sizes of head, target and body.
+    :ivar read_bytes: about how much of a stream one catch-up read returns, in bytes; 0 for all of it.
+    """
 
     names: NameLimits = NameLimits()
     limits: RequestLimits = RequestLimits()
+    read_bytes: int = 0
 
 
 class Operations:
@@ -53,6 +60,7 @@ class Operations:
         self.telemetry = telemetry
         self.live = live
         self.proxies = proxies or Proxies()
+        self._read_bytes = settings.read_bytes
         self._origins = origins or WritingOrigins(["*"])
         self._read_name = name_reader(settings.names)
         self._by_operation: dict[str, Callable[[StreamRequest], NowOrLater[Answer]]] = {
@@ -104,8 +112,12 @@ class Operations:
         view = request.view
         if view.error is not None:
             raise view.error
-        limit = 0 if request.operation == "subscribe" else PIECE
-        chunk = self.streams.read(name, START if view.offset is None else view.offset, limit)
+        offset = START if view.offset is None else view.offset
+        limit = PIECE
+        if request.operation == "subscribe":
+            offset = offset_of_reconnect(request.headers) or offset
+            limit = 0
+        chunk = self.streams.read(name, offset, limit)
         if isinstance(chunk, Deferred):
             return self._later(request, chunk, lambda outcome: self._found(request, outcome))
         return self._found(request, chunk)
@@ -115,20 +127,41 @@ class Operations:
         if request.operation == "read":
             if view.offset == NOW:
                 return self.answers.tail(request, chunk)
-            return self.answers.found(request, chunk, self._rest(chunk))
+            return self._answer_read(request, chunk)
         if request.operation == "subscribe":
             return self.answers.events(request, chunk.facts, Tail(self.live, chunk, view.cursor))
         if chunk.data or chunk.closed or self.streams.draining:
             return self._polled(request, chunk)
         return self._later(request, self.live.wait(chunk), lambda outcome: self._polled(request, outcome))
 
-    def _polled(self, request: StreamRequest, chunk: Chunk) -> Answer:
+    def _polled(self, request: StreamRequest, chunk: Chunk) -> NowOrLater[Answer]:
         view = request.view
         cursor = self.live.cursor(view.cursor)
         if chunk.data:
             # What comes after the tail of now comes after another one the next time.
-            return self.answers.found(request, chunk, self._rest(chunk), cursor, passing=view.offset == NOW)
+            return self._answer_read(request, chunk, cursor, passing=view.offset == NOW)
         return self.answers.nothing_yet(request, chunk, cursor)
+
+    def _answer_read(
+        self, request: StreamRequest, chunk: Chunk, cursor: int | None = None, passing: bool = False
+    ) -> NowOrLater[Answer]:
+        """Answer with all that there is from a chunk's beginning on, or with as much as one read may return."""
+        if not 0 < self._read_bytes < chunk.tail - chunk.start:
+            return self.answers.found(request, chunk, self._rest(chunk), cursor, passing)
+        # A read of nothing finds where the append begins that has this byte, and where it ends.
+        limit = Offset(chunk.facts.incarnation, chunk.start + self._read_bytes)
+
+        def end_at(append: Chunk) -> Answer:
+            if append.facts.id != chunk.facts.id:
+                return self.answers.error(request, StreamNotFound(chunk.facts.name))
+            end = append.start if append.start == limit.position else append.start + len(append.data) + append.more
+            if end == chunk.tail:
+                return self.answers.found(request, chunk, self._rest(chunk), cursor, passing)
+            part = Chunk(chunk.facts, chunk.start, chunk.data[: end - chunk.start], end, closed=False)
+            return self.answers.found(request, part, self._rest(part), cursor, passing, partial=True)
+
+        append = self.streams.read(chunk.facts.name, limit, 0, whole=True, renew=False)
+        return self._then(request, append, end_at)
 
     def _rest(self, chunk: Chunk) -> Replay | None:
         """What sends the rest of a read that is larger than one piece."""

@@ -91,6 +91,7 @@ CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     errors.ContentTypeMismatch: (409, "CONTENT_TYPE_MISMATCH", "Content Type Mismatch"),
     errors.StreamClosed: (409, "STREAM_CLOSED", "Stream Closed"),
     errors.SequenceConflict: (409, "SEQUENCE_CONFLICT", "Sequence Conflict"),
+    errors.OffsetConflict: (409, "OFFSET_CONFLICT", "Offset Conflict"),
     errors.WriterGap: (409, "SEQUENCE_CONFLICT", "Sequence Conflict"),
     errors.ForkFromDeleted: (409, "FORK_FROM_TOMBSTONE", "Fork From Deleted Stream"),
     errors.PathBlocked: (409, "PATH_BLOCKED", "Stream Path Blocked"),
@@ -166,11 +167,17 @@ def _entry(kind: type) -> _Entry:
     return CATALOGUE[Broken]
 
 
+def _next_offset(error: errors.StreamClosed | errors.SequenceConflict | errors.OffsetConflict) -> bytes:
+    return f"Stream-Next-Offset: {Offset(error.incarnation, error.tail)}\r\n".encode()
+
+
 def _lines(error: errors.StreamsError) -> bytes:
     """The headers by which programs read the rest of an error."""
     match error:
         case errors.StreamClosed():
-            return f"Stream-Closed: true\r\nStream-Next-Offset: {Offset(error.incarnation, error.tail)}\r\n".encode()
+            return b"Stream-Closed: true\r\n" + _next_offset(error)
+        case errors.SequenceConflict() | errors.OffsetConflict():
+            return _next_offset(error)
         case errors.WriterFenced():
             return b"Producer-Epoch: %d\r\n" % error.epoch
         case errors.WriterGap():

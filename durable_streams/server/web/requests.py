@@ -16,14 +16,15 @@ from ..protocol.content import JSON_TYPE, media_type
 from ..protocol.lifetimes import parse_lifetime
 from ..protocol.messages import wire_form
 from ..protocol.names import NameLimits, parse_name
-from ..protocol.offsets import parse_offset
+from ..protocol.offsets import parse_expected, parse_offset
 from .callers import NOBODY, Caller
 from .problems import UnsupportedEncoding
 
 #: The headers that operations read, in lower case. All others are the front's affair, or nobody's.
 READ_HEADERS: Final = frozenset(
-    b"content-encoding content-type host if-none-match origin producer-epoch producer-id producer-seq stream-closed "
-    b"stream-expires-at stream-fork-offset stream-fork-sub-offset stream-forked-from stream-seq stream-ttl".split()
+    b"content-encoding content-type host if-none-match last-event-id origin producer-epoch producer-id producer-seq "
+    b"stream-closed stream-expected-offset stream-expires-at stream-fork-offset stream-fork-sub-offset "
+    b"stream-forked-from stream-seq stream-ttl".split()
 )
 
 #: Headers whose values, sent several times, are one list. Of every other, a second one is refused.
@@ -234,7 +235,10 @@ def read_append(request: StreamRequest) -> Append:
     sequence = headers.get(b"stream-seq")
     if sequence is not None and len(sequence) > MAX_SEQUENCE:
         raise InvalidRequest(f"Stream-Seq must not be longer than {MAX_SEQUENCE} bytes.")
-    return Append(media, data, close, sequence, writer)
+    expected = headers.get(b"stream-expected-offset")
+    if expected is None:
+        return Append(media, data, close, sequence, writer)
+    return Append(media, data, close, sequence, writer, parse_expected(expected.decode("latin-1")))
 
 
 def read_creation(request: StreamRequest, read_name: Callable[[bytes], str]) -> StreamConfig:
@@ -278,6 +282,23 @@ def find_operation(method: bytes, query: bytes) -> tuple[str, View]:
     if method == b"GET":
         return _FIRST_READS.get(query) or _read_query(query)
     return _BY_METHOD.get(method, _OTHER)
+
+
+def offset_of_reconnect(headers: dict[bytes, bytes]) -> Offset | None:
+    """
+    Return the offset from which a tail resumes: a browser's EventSource sends its last event's id when it reconnects.
+
+    :raises InvalidOffset: Last-Event-ID is not the id of an event.
+    """
+    last_event_id = headers.get(b"last-event-id")
+    if not last_event_id:
+        return None
+    try:
+        return parse_offset(last_event_id.decode("latin-1"))
+    except InvalidOffset:
+        raise InvalidOffset(
+            "Last-Event-ID is not the id of an event of a stream. Leave it out, or send that id."
+        ) from None
 
 
 def _read_query(query: bytes) -> tuple[str, View]:

@@ -270,7 +270,7 @@ class Ledger:
         if writer is not None:
             self._check_order(request.name, writer, state)
         if append.sequence is not None and account.sequence is not None and append.sequence <= account.sequence:
-            raise SequenceConflict(request.name)
+            raise SequenceConflict(request.name, 0, account.tail)
         place = None if writer is None else (writer.epoch, writer.seq)
         return account.tail + len(append.data), append.close, place, False
 

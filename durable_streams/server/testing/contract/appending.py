@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import DeferredList, ensureDeferred
+
 from ...errors import (
     ContentTypeMismatch,
+    OffsetConflict,
     SequenceConflict,
     StorageFull,
     StreamClosed,
@@ -14,8 +17,10 @@ from ...errors import (
     WriterGap,
 )
 from ...model import (
+    START,
     Append,
     Appended,
+    Offset,
     Writer,
 )
 from ..values import JSON, OCTETS, settled
@@ -63,6 +68,33 @@ class AppendContract(Contract):
         error = await self.refused(ContentTypeMismatch, self.append(data=b"1,", media_type="application/json"))
         self.assertEqual((error.expected, error.received), ("text/plain", "application/json"))
         await self.refused(ContentTypeMismatch, self.append(data=b"1", media_type=None))
+
+    async def append_as(self, append: Append) -> Appended:
+        """Append to the stream ``a``."""
+        return await settled(self.storage.append("a", append, self.now))
+
+    async def test_an_append_that_expects_another_tail_is_rejected_and_changes_nothing(self) -> None:
+        facts = (await self.create(body=b"hello")).facts
+        tail = Offset(facts.incarnation, 5)
+        writer = Writer("w", 0, 0)
+        expecting = Append("text/plain", b" world", writer=writer, expected=tail)
+        self.assertEqual((await self.append_as(expecting)).tail, 11)
+        for expected in (tail, START, Offset(facts.incarnation, 12), Offset(facts.incarnation - 1, 11)):
+            append = Append("text/plain", b"!", close=True, sequence=b"1", expected=expected)
+            error = await self.refused(OffsetConflict, self.append_as(append))
+            self.assertEqual((error.incarnation, error.tail), (facts.incarnation, 11))
+        self.assertTrue((await self.append_as(expecting)).duplicate)
+        self.assertEqual(await self.content(), b"hello world")
+        await self.append(close=True)
+        late = Append("text/plain", b"!", expected=Offset(facts.incarnation, 5))
+        await self.refused(StreamClosed, self.append_as(late))
+
+    async def test_one_of_several_appends_that_expect_the_same_tail_is_accepted(self) -> None:
+        facts = (await self.create(body=b"hello")).facts
+        append = Append("text/plain", b"!", expected=Offset(facts.incarnation, 5))
+        outcomes = await DeferredList([ensureDeferred(self.append_as(append)) for _ in range(5)], consumeErrors=True)
+        self.assertEqual([success for success, _ in outcomes], [True, False, False, False, False])
+        self.assertEqual(await self.content(), b"hello!")
 
     async def test_a_stream_is_closed_without_data(self) -> None:
         facts = (await self.create(body=b"hello")).facts

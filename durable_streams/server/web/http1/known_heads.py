@@ -15,7 +15,7 @@ _FRAMING_HEADERS: Final = frozenset([b"content-length", b"transfer-encoding", b"
 
 #: Headers whose values differ from request to request. They are cut out of a block before it is looked up.
 _VARYING: Final = (
-    *(b"Content-Length", b"Producer-Seq", b"Stream-Seq", b"If-None-Match"),
+    *(b"Content-Length", b"Producer-Seq", b"Stream-Seq", b"Stream-Expected-Offset", b"If-None-Match"),
     *(b"Traceparent", b"X-Request-Id", b"X-Amzn-Trace-Id", b"Cf-Ray"),
 )
 
