@@ -11,7 +11,7 @@ from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from durable_streams.server.daemon.process import StartFailed
+from durable_streams.server.daemon.process import StartupExit
 from durable_streams.server.tap import Options
 
 
@@ -27,7 +27,7 @@ class OptionsTests(TestCase):
         return options
 
     def refused(self, *arguments: str) -> str:
-        error: StartFailed = self.assertRaises(StartFailed, self.parsed, *arguments)
+        error: StartupExit = self.assertRaises(StartupExit, self.parsed, *arguments)
         self.assertEqual(1, error.code)
         return str(error)
 

@@ -62,7 +62,7 @@ class Options(usage.Options):
         """
         Load the settings; with ``--check``, check them and exit.
 
-        :raises StartFailed: the settings are invalid; a line on stderr names the setting and the fix.
+        :raises StartupExit: the settings are invalid; a line on stderr names the setting and the fix.
         """
         try:
             self["settings"] = self.load()
@@ -108,7 +108,7 @@ class Options(usage.Options):
         Check what can be checked without binding a port, and exit.
 
         :raises SystemExit: with status 0 if the configuration is valid.
-        :raises StartFailed: the configuration is invalid.
+        :raises StartupExit: the configuration is invalid.
         """
         from twisted.internet import reactor  # noqa: PLC0415 (a reactor may be chosen until here)
 
@@ -177,7 +177,7 @@ def makeService(options: Options) -> IService:
     """
     Create the service that twistd runs.
 
-    :raises StartFailed: the service cannot be created; a line on stderr says why.
+    :raises StartupExit: the service cannot be created; a line on stderr says why.
     """
     from twisted.internet import reactor  # noqa: PLC0415 (a reactor may be chosen until here)
 

@@ -70,10 +70,10 @@ class LogsTestCase(SynchronousTestCase):
 
 
 class TextTests(LogsTestCase):
-    def test_it_is_an_observer(self) -> None:
+    def test_the_observer_provides_ilogobserver(self) -> None:
         self.assertTrue(verifyObject(ILogObserver, self.logs.observer))
 
-    def test_a_line_says_when_how_bad_where_and_what(self) -> None:
+    def test_a_line_has_time_level_logger_and_message(self) -> None:
         self.logs.observer(
             {
                 "log_time": MOMENT,
@@ -85,11 +85,11 @@ class TextTests(LogsTestCase):
         )
         self.assertEqual(self.text, "2027-01-15T08:00:00.250Z warn [a.b] a/b is full.\n")
 
-    def test_the_request_is_named_where_there_is_one(self) -> None:
+    def test_the_line_of_a_request_has_its_id(self) -> None:
         self.log.info("It is done.", **{"request.id": "1f-2"})
         self.assertEqual(self.lines, ["info [tests.here] It is done. (request 1f-2)"])
 
-    def test_a_traceback_is_kept_and_indented(self) -> None:
+    def test_a_traceback_is_indented(self) -> None:
         self.log.failure("It broke.", failure=self.failing(), **{"request.id": "1f-2"})  # type: ignore[arg-type]
         first, *rest = self.lines
         self.assertEqual(first, "critical [tests.here] It broke. (request 1f-2)")
@@ -97,14 +97,14 @@ class TextTests(LogsTestCase):
         self.assertIn("\tbuiltins.ZeroDivisionError: by nought", rest)
         self.assertTrue(any("failing" in line for line in rest), rest)
 
-    def test_nothing_forges_a_line(self) -> None:
+    def test_a_logged_value_cannot_forge_a_line(self) -> None:
         self.log.info("{name}", name="a\n2027-01-15T08:00:00.250Z info [x] forged\r\x1b[2J\u2028\u202e\x85b")
         self.assertEqual(
             self.lines,
             ["info [tests.here] a", "\t2027-01-15T08:00:00.250Z info [x] forged\\r\\x1b[2J\\u2028\\u202e\\x85b"],
         )
 
-    def test_what_is_printed_stays_as_it_is(self) -> None:
+    def test_printable_characters_are_not_escaped(self) -> None:
         self.log.info("{name}", name="Gr\u00fc\u00dfe \u6f22\u5b57 \U0001f600 {x} %s\ttab")
         self.assertEqual(self.lines, ["info [tests.here] Gr\u00fc\u00dfe \u6f22\u5b57 \U0001f600 {x} %s\ttab"])
 
@@ -152,7 +152,7 @@ class JsonTests(LogsTestCase):
             ],
         )
 
-    def test_a_field_does_not_hide_what_every_line_has(self) -> None:
+    def test_a_field_with_a_reserved_name_gets_a_prefix(self) -> None:
         self.log.info("It is.", time=7, logger="x")
         [said] = self.objects
         self.assertEqual((said["level"], said["logger"], said["message"]), ("info", "tests.here", "It is."))
@@ -166,14 +166,14 @@ class JsonTests(LogsTestCase):
         self.assertEqual(refused["error.type"], "StreamNotFound")
         self.assertEqual((failed["error.type"], failed["event.error.type"]), ("ZeroDivisionError", "StreamNotFound"))
 
-    def test_a_failure_is_text(self) -> None:
+    def test_a_failure_as_a_value_is_logged_as_text(self) -> None:
         self.log.failure("It broke.", failure=self.failing())
         [said] = self.objects
         self.assertEqual((said["level"], said["message"]), ("critical", "It broke."))
         self.assertEqual(said["error.type"], "ZeroDivisionError")
         self.assertIn("by nought", said["error.stack"])
 
-    def test_odd_values_are_written_somehow(self) -> None:
+    def test_values_of_any_type_are_logged(self) -> None:
         class Odd:
             def __str__(self) -> str:
                 raise RuntimeError("no")
@@ -195,10 +195,10 @@ class JsonTests(LogsTestCase):
         [said] = self.objects
         self.assertEqual((said["huge"], said["inf"], said["nan"]), (str(2**70), None, None))
         self.assertEqual((said["half"], said["raw"], said["several"]), ("\\ud800", "\\xff", "['a', 1]"))
-        self.assertEqual((said["type"], said["odd"]), ("<class 'int'>", "a Odd that can't be written"))
+        self.assertEqual((said["type"], said["odd"]), ("<class 'int'>", "(Odd: cannot be converted to text)"))
         self.assertEqual(said["failed"], "by nought\nand a line")
 
-    def test_a_format_that_does_not_fit_is_written_somehow(self) -> None:
+    def test_an_event_with_an_invalid_format_is_logged(self) -> None:
         self.log.info("{there.is.none} {", x=1)
         [said] = self.objects
         self.assertIn("Unable to format event", said["message"])
@@ -247,7 +247,7 @@ EVENTS = st.dictionaries(
 class AnythingTests(LogsTestCase):
     @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(event=EVENTS)
-    def test_whatever_comes_is_a_line_and_raises_nothing(self, event: LogEvent) -> None:
+    def test_every_event_is_one_line_and_raises_nothing(self, event: LogEvent) -> None:
         for wanted, write in ((JSON, as_json), (TEXT, as_text)):
             written = BytesIO()
             Logs(wanted, written).observer(dict(event))
@@ -264,7 +264,7 @@ class AnythingTests(LogsTestCase):
                 self.assertRegex(lines[0], r"\A\S+Z [a-z]+ \[")
             self.assertTrue(all(line.replace("\t", "").isprintable() for line in lines) or wanted is JSON)
 
-    def test_a_destination_that_is_gone_is_no_reason_to_raise(self) -> None:
+    def test_a_closed_destination_raises_nothing(self) -> None:
         class Gone:
             def write(self, data: bytes) -> None:
                 raise BrokenPipeError
@@ -281,7 +281,7 @@ class LevelTests(LogsTestCase):
         for level in ("debug", "info", "warn", "error", "critical"):
             self.log.emit(LogLevel.lookupByName(level), level)
 
-    def test_only_what_is_bad_enough_is_logged(self) -> None:
+    def test_events_below_the_level_are_not_logged(self) -> None:
         for level, expected in (
             ("debug", ["debug", "info", "warn", "error", "critical"]),
             ("info", ["info", "warn", "error", "critical"]),
@@ -293,7 +293,7 @@ class LevelTests(LogsTestCase):
             self.say_all()
             self.assertEqual([line.split()[0] for line in self.lines], expected)
 
-    def test_it_can_be_changed_while_it_runs(self) -> None:
+    def test_the_level_can_be_changed_at_run_time(self) -> None:
         self.logs.set_level("error")
         self.say_all()
         self.assertEqual(len(self.lines), 2)
@@ -301,13 +301,13 @@ class LevelTests(LogsTestCase):
         self.say_all()
         self.assertEqual(len(self.lines), 7)
 
-    def test_a_level_that_is_none_changes_nothing(self) -> None:
+    def test_an_unknown_level_is_a_key_error_and_changes_nothing(self) -> None:
         self.logs.set_level("error")
         self.assertRaises(KeyError, self.logs.set_level, "loud")
         self.say_all()
         self.assertEqual(len(self.lines), 2)
 
-    def test_what_twisted_tells_of_itself_is_for_debugging(self) -> None:
+    def test_events_of_twisted_are_logged_at_debug(self) -> None:
         self.logs.set_level("info")
         twisted = Logger(namespace="twisted.web.server.Site", observer=self.publisher)
         twisted.info("Starting factory.")
@@ -328,17 +328,17 @@ class LegacyTests(LogsTestCase):
         globalLogPublisher.addObserver(self.logs.observer)
         self.addCleanup(globalLogPublisher.removeObserver, self.logs.observer)
 
-    def test_an_old_message_comes_out_right(self) -> None:
+    def test_a_message_of_twisted_python_log_is_logged(self) -> None:
         legacy_log.msg("It goes", "on.", system="somewhere", port=7)
         said = self.said()
         self.assertEqual((said["message"], said["level"], said["port"]), ("It goes on.", "debug", 7))
         self.assertFalse({"system", "isError", "event.time", "event.message"} & set(said), said)
 
-    def test_an_old_format_comes_out_right(self) -> None:
+    def test_a_format_of_twisted_python_log_is_logged(self) -> None:
         legacy_log.msg(format="%(count)d times", count=3)
         self.assertEqual((self.said()["message"], self.said()["count"]), ("3 times", 3))
 
-    def test_an_old_failure_comes_out_right(self) -> None:
+    def test_a_failure_of_twisted_python_log_is_logged(self) -> None:
         legacy_log.err(self.failing(), "It broke.")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         said = self.said()
@@ -346,7 +346,7 @@ class LegacyTests(LogsTestCase):
         self.assertIn("It broke.", said["message"])
         self.assertIn("by nought", said["error.stack"])
 
-    def test_one_that_went_round_is_not_doubled(self) -> None:
+    def test_an_event_passed_through_both_logging_systems_is_logged_once(self) -> None:
         wrapped = LegacyLogObserverWrapper(lambda event: self.logs.observer(event))  # type: ignore[arg-type]  # noqa: PLW0108
         wrapped({"log_format": "{x}", "x": 1, "log_level": LogLevel.info, "log_time": MOMENT, "log_namespace": "n"})
         said = self.said()
@@ -372,7 +372,7 @@ class LostLinesTests(LogsTestCase):
         self.written = self.disk = Disk()
         self.use(self.settings)
 
-    def test_what_could_not_be_written_is_told_when_something_can_be(self) -> None:
+    def test_the_number_of_lost_lines_is_logged_with_the_next_line(self) -> None:
         self.log.info("one")
         self.disk.room = 10
         for word in ("two", "three", "four"):
@@ -385,18 +385,18 @@ class LostLinesTests(LogsTestCase):
         self.assertEqual(len(torn), 10)
         self.assertTrue(
             lost.endswith(
-                "error [durable_streams.server.daemon.logs] 3 lines of the log could not be written before this one."
+                "error [durable_streams.server.daemon.logs] 3 log lines before this one could not be written."
             )
         )
 
-    def test_a_disk_that_is_full_again_loses_no_count(self) -> None:
+    def test_lost_lines_are_counted_while_the_disk_stays_full(self) -> None:
         self.disk.room = 0
         self.log.info("one")
         self.disk.room = 5
         self.log.info("two")
         self.disk.room = None
         self.log.info("three")
-        self.assertIn("2 lines of the log could not be written", self.text)
+        self.assertIn("2 log lines before this one could not be written", self.text)
         self.assertTrue(self.text.endswith("three\n"))
 
 
@@ -414,21 +414,21 @@ class FileTests(LogsTestCase):
     def messages(self, path: Path) -> list[str]:
         return [line.partition("] ")[2] for line in path.read_text().splitlines()]
 
-    def test_what_is_logged_is_there_at_once_and_nowhere_else(self) -> None:
+    def test_a_line_is_written_to_the_file_at_once(self) -> None:
         self.log.info("one")
         self.assertEqual((self.messages(self.path), self.text), (["one"], ""))
 
-    def test_others_may_not_read_it(self) -> None:
+    def test_a_new_log_file_is_not_readable_by_others(self) -> None:
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode) & ~FILE_MODE, 0)
         self.assertEqual(FILE_MODE, 0o640)
 
-    def test_it_is_gone_on_with(self) -> None:
+    def test_an_existing_log_file_is_appended_to(self) -> None:
         self.log.info("one")
         self.use(TEXT)
         self.log.info("two")
         self.assertEqual(self.messages(self.path), ["one", "two"])
 
-    def test_it_can_be_moved_away_and_opened_again(self) -> None:
+    def test_a_rotated_log_file_is_reopened(self) -> None:
         moved = self.path.with_suffix(".1")
         self.log.info("one")
         self.path.rename(moved)
@@ -438,7 +438,7 @@ class FileTests(LogsTestCase):
         self.assertEqual((self.messages(moved), self.messages(self.path)), (["one", "two"], ["three"]))
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode) & ~FILE_MODE, 0)
 
-    def test_one_that_cannot_be_opened_again_is_told_of_and_the_old_one_kept(self) -> None:
+    def test_if_the_log_file_cannot_be_reopened_the_open_one_is_kept(self) -> None:
         moved = self.path.with_suffix(".1")
         globalLogPublisher.addObserver(self.logs.observer)
         self.addCleanup(globalLogPublisher.removeObserver, self.logs.observer)
@@ -448,22 +448,22 @@ class FileTests(LogsTestCase):
         self.log.info("two")
         complaint, two = self.messages(moved)
         self.assertEqual(two, "two")
-        self.assertIn(": Is a directory. Logging goes on in the file that was open.", complaint)
+        self.assertIn(": Is a directory. Logging continues in the file that is open.", complaint)
 
-    def test_no_descriptor_is_left_behind(self) -> None:
+    def test_reopening_leaks_no_descriptor(self) -> None:
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(20):
             self.logs.reopen()
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
-    def test_one_that_cannot_be_opened_keeps_the_server_from_starting(self) -> None:
+    def test_a_log_file_that_cannot_be_opened_is_a_startup_error(self) -> None:
         path = str(self.path / "below")
         error = self.assertRaises(StartupError, Logs, ObservabilitySettings(log_file=path))
         self.assertEqual(error.phase, "validate_config")
         self.assertEqual(
             error.cause,
-            f"observability.log_file is {path}, which can't be opened: Not a directory. Make its directory, let the "
-            "server write there, or choose another.",
+            f"Cannot open the log file {path} (observability.log_file): Not a directory. Create its directory, allow "
+            "the server to write there, or choose another file.",
         )
 
     def link(self, target: Path, owner: int) -> Path:
@@ -485,7 +485,7 @@ class FileTests(LogsTestCase):
         ):
             place = self.link(link, 65_534)
             error = self.assertRaises(StartupError, Logs, ObservabilitySettings(log_file=f"{place}{path}"))
-            self.assertIn("a symbolic link in its path is another user's", str(error.cause))
+            self.assertIn("a symbolic link in its path belongs to another user", str(error.cause))
             place.unlink()
         self.assertEqual(precious.read_bytes(), b"precious\n")
         self.assertFalse(precious.with_name("missing").exists())
@@ -510,7 +510,7 @@ class FileTests(LogsTestCase):
             logs.close()
             self.assertIn(b"one", out.read())
 
-    def test_without_a_file_it_goes_to_the_standard_output(self) -> None:
+    def test_without_a_log_file_lines_go_to_the_standard_output(self) -> None:
         class Out:
             buffer = self.written
 

@@ -150,7 +150,7 @@ class AdviceTests(SynchronousTestCase):
             Daemon(settings, MemoryReactorClock())._raise_not_opened(denied)
         self.assertEqual(
             "[open_storage] Cannot open the storage (storage.mode file-durable, storage.data_dir /data): [Errno 13] "
-            "Permission denied: '/data/LOCK'. Give it to the user that the server runs as.",
+            "Permission denied: '/data/LOCK'. Make the server's user its owner.",
             str(caught.exception),
         )
 

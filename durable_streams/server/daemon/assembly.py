@@ -1,4 +1,4 @@
-"""How settings become parts: what the daemon and an embedding program both put together."""
+"""The parts of a server, created from its settings, for the daemon and for embedding programs."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from ..web.proxies import Proxies
 from ..web.site.resource import StreamsResource
 from ..web.telemetry import Telemetry
 
-#: What ALPN calls each of ``transport.http.versions``.
+#: ``transport.http.versions`` -> ALPN name.
 _ALPN = {"http1": "http/1.1", "http2": "h2"}
 
 
 def storage_from(settings: Settings, reactor: Any, budget: DescriptorBudget | None = None) -> IStorage:
     """
-    Make the storage that the settings name. It is yet to be opened.
+    Create the storage of ``storage.mode``. It is not opened.
 
-    :param reactor: the time, and where the outcomes of threads are told.
-    :param budget: how many files may stay open.
+    :param reactor: the time; results of threads are passed on in its thread.
+    :param budget: limits the number of open files; None for the default.
     """
     limits = StorageLimits(
         total_bytes=settings.limits.max_total_bytes,
@@ -52,7 +52,7 @@ def storage_from(settings: Settings, reactor: Any, budget: DescriptorBudget | No
     verify = settings.storage.verify_reads
     if mode == "memory":
         return MemoryStorage(limits)
-    # twistd goes elsewhere later, as a daemon or with --rundir.
+    # twistd changes the current directory later, as a daemon or with --rundir.
     directory = os.path.abspath(settings.storage.data_dir)
     if mode == "acid":
         in_memory = ACID_BACKENDS[settings.storage.acid_backend] == "in-memory"
@@ -64,7 +64,7 @@ def storage_from(settings: Settings, reactor: Any, budget: DescriptorBudget | No
 
 
 def name_limits_from(settings: Settings) -> NameLimits:
-    """Say how long the names of streams may be."""
+    """Return the limits of stream names."""
     return NameLimits(settings.limits.max_stream_name_bytes, settings.limits.max_stream_name_segments)
 
 
@@ -81,9 +81,9 @@ def operations_from(
     telemetry: Telemetry = Telemetry(),  # noqa: B008 (it has no state)
 ) -> Operations:
     """
-    Put together what both fronts do with a request.
+    Create the operations that all fronts share.
 
-    :param telemetry: who hears of every answer (:func:`.telemetry_from`); nobody, unless given.
+    :param telemetry: is notified of every answer (:func:`.telemetry_from`); by default nothing is.
     """
     connection = settings.transport.connection
     live = Live(
@@ -105,7 +105,7 @@ def operations_from(
 
 
 def proxies_from(settings: Settings, clock: IReactorTime) -> Proxies:
-    """Say which proxies are believed what."""
+    """Return which forwarding headers of which proxies are trusted."""
     proxy = settings.proxy
     if not proxy.enabled:
         return Proxies()
@@ -114,12 +114,12 @@ def proxies_from(settings: Settings, clock: IReactorTime) -> Proxies:
 
 
 def resource_from(operations: Operations, settings: Settings, clock: IReactorTime) -> StreamsResource:
-    """Make front 1: the streams, for any twisted.web Site."""
+    """Create the resource for any twisted.web Site."""
     return StreamsResource(operations, clock, settings.transport.connection.stall_timeout_secs)
 
 
 def protocols_from(transport: TransportSettings) -> tuple[bytes, ...]:
-    """List what connections speak, by ALPN's names, best first."""
+    """Return the ALPN names of the protocols of connections, preferred ones first."""
     named = transport.tls.alpn_protocols
     if named is None:
         named = tuple(_ALPN[version] for version in sorted(transport.http.versions, reverse=True))
@@ -127,7 +127,7 @@ def protocols_from(transport: TransportSettings) -> tuple[bytes, ...]:
 
 
 def channel_settings_from(settings: Settings, budget: DescriptorBudget | None = None) -> ChannelSettings:
-    """Say what a connection of front 2 may do, and how many there may be."""
+    """Return the limits and timeouts of the daemon's connections."""
     limits = settings.limits
     connection = settings.transport.connection
     return ChannelSettings(

@@ -1,4 +1,4 @@
-"""What a server serves, built from its settings: the same for the daemon and for embedded servers."""
+"""The factories and the resource of a server, for the daemon and for embedded servers."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from .assembly import channel_settings_from, operations_from, resource_from
 
 class Fronts:
     """
-    Streams, probes, metrics and the list of streams, for connections of every kind.
+    The factories of connections and the resource, which serve streams, probes, metrics and the list of streams.
 
     :param obstacle: returns why the server takes no requests; None if it takes them.
-    :param budget: how many descriptors connections may use; None for as many as the settings allow.
+    :param budget: the number of descriptors for connections; None for ``limits.max_connections``.
     :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
-    :ivar tree: all of it, as one resource for a twisted.web Site.
-    :ivar factory: the factory of connections for everybody.
-    :ivar admin: the factory of connections of ``admin.bind_address``; None without that setting.
-    :raises StartupError: traces are switched on, and OpenTelemetry is not installed or cannot export.
+    :ivar tree: everything as one resource for a twisted.web Site.
+    :ivar factory: of the connections for everybody.
+    :ivar admin: the factory for ``admin.bind_address``; None without that setting.
+    :raises StartupError: ``observability.traces`` is set, and OpenTelemetry is not installed or cannot export.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Fronts:
 
     async def drain(self) -> None:
         """
-        Answer waiting readers, and let every connection end after the answer that is on its way.
+        Answer waiting readers, and close every connection after its current answer.
 
         Connections that have not ended after ``transport.connection.drain_timeout_secs`` are aborted.
         """
@@ -105,5 +105,5 @@ class Fronts:
             self.admin.abort()
 
     async def close(self) -> None:
-        """Export the traces that are left, once everything else has stopped."""
+        """Export the remaining traces, after everything else has stopped."""
         await maybeDeferred(self._telemetry.stop)

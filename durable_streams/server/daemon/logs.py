@@ -1,7 +1,6 @@
-"""The server's log: lines for people, or JSON for programs, from a level on that may change while it runs.
+"""The log: text lines or JSON, with a level that can change at run time.
 
-Nothing that is logged can begin a line of its own: characters that are not printed are escaped, and what has several
-lines, such as a traceback, is indented.
+A logged value cannot forge a line: unprintable characters are escaped, and further lines of an event are indented.
 """
 
 from __future__ import annotations
@@ -23,59 +22,59 @@ from zope.interface import implementer
 from ..config.sections import ObservabilitySettings
 from ..startup import StartupError
 
-#: The levels by name, with how much each weighs.
+#: Level -> severity.
 LEVELS: Final[Mapping[str, int]] = {"debug": 0, "info": 1, "warn": 2, "error": 3, "critical": 4}
 
-#: Who may read a log file: its owner, and those who look after the machine.
+#: The mode of a new log file: readable by its owner and its group.
 FILE_MODE: Final = 0o640
 
-#: What ``twisted.python.log`` adds to every event: it is said in other words.
+#: The keys that ``twisted.python.log`` adds to every event; their content is logged under other names.
 _OLD_KEYS: Final = frozenset(
     {"message", "time", "system", "isError", "failure", "why", "format", "logLevel", "eventSource"}
 )
 _RESERVED: Final = frozenset({"time", "level", "logger", "message"})
 _OF_FAILURES: Final = frozenset({"error.type", "error.stack"})
 
-#: Opens a file only to look at what it is.
+#: Flags to open a file for fstat and readlink only.
 _LOOK: Final = os.O_PATH | os.O_CLOEXEC
 
-#: How many links a path may have, as the kernel has it.
-_MOST_LINKS: Final = 40
+#: The maximum number of symbolic links in a path, as in the kernel.
+_MAX_LINKS: Final = 40
 
-#: What a traceback may take, in characters.
-_LONGEST: Final = 65_536
+#: The maximum length of a traceback, in characters.
+_MAX_TRACEBACK: Final = 65_536
 
 _log = Logger()
 
 
 class Destination(Protocol):
-    """Where lines go."""
+    """A file-like object that lines are written to."""
 
     def write(self, data: bytes, /) -> object:
-        """Take a line."""
+        """Write a line."""
 
     def flush(self) -> object:
-        """Let go of it."""
+        """Flush buffered lines."""
 
 
 class Logs:
     """
-    Where the log goes, and what goes into it.
+    The log of the process.
 
     :param settings: the level, the format and the file.
-    :param destination: takes the lines when there is no file; None for the standard output.
-    :ivar observer: to be told of every event, from any thread.
-    :raises StartupError: the file can't be opened.
+    :param destination: where lines are written if no file is set; None for the standard output.
+    :ivar observer: the log observer; may be called in any thread.
+    :raises StartupError: the file cannot be opened.
     """
 
     def __init__(self, settings: ObservabilitySettings, destination: Destination | None = None) -> None:
         self._path = settings.log_file
-        # How many lines were lost since the last one that was written, and whether that one was, whole.
+        # The number of lines lost since the last successful write, and whether the last write was incomplete.
         self._lost = 0
         self._torn = False
         if destination is None:
-            # There is none where it was closed before the start.
-            destination = open(os.devnull, "wb") if sys.stdout is None else sys.stdout.buffer  # noqa: SIM115 (to stay)
+            # The standard output may have been closed before the start.
+            destination = open(os.devnull, "wb") if sys.stdout is None else sys.stdout.buffer  # noqa: SIM115 (stays open)
         self._destination: Destination = destination
         if self._path is not None:
             try:
@@ -83,21 +82,21 @@ class Logs:
             except OSError as error:
                 raise StartupError(
                     "validate_config",
-                    f"observability.log_file is {self._path}, which can't be opened: {error.strerror}. Make its "
-                    "directory, let the server write there, or choose another.",
+                    f"Cannot open the log file {self._path} (observability.log_file): {error.strerror}. Create its "
+                    "directory, allow the server to write there, or choose another file.",
                 ) from None
         self._write_event: Callable[[LogEvent], str] = as_json if settings.log_format == "json" else as_text
-        self._least = LEVELS[settings.log_level]
-        self.observer: ILogObserver = _Observer(self._note)
+        self._min_severity = LEVELS[settings.log_level]
+        self.observer: ILogObserver = _Observer(self._observe)
 
     def set_level(self, level: str) -> None:
         """
-        Log what is of a level or above it, from now on.
+        Set the lowest level that is logged.
 
         :param level: ``debug``, ``info``, ``warn`` or ``error``.
-        :raises KeyError: there is no such level.
+        :raises KeyError: the level is unknown.
         """
-        self._least = LEVELS[level]
+        self._min_severity = LEVELS[level]
 
     def reopen(self) -> None:
         """Reopen the log file if it was rotated."""
@@ -107,7 +106,7 @@ class Logs:
             opened = _open(self._path)
         except OSError as error:
             _log.error(
-                "Cannot reopen the log file {path}: {reason}. Logging goes on in the file that was open.",
+                "Cannot reopen the log file {path}: {reason}. Logging continues in the file that is open.",
                 path=self._path,
                 reason=error.strerror,
             )
@@ -116,14 +115,14 @@ class Logs:
         _close(old)
 
     def close(self) -> None:
-        """Let go of the file, if there is one; what is logged after that is lost."""
+        """Close the file, if there is one; later events are lost."""
         if self._path is not None:
             _close(self._destination)
 
-    def _note(self, event: LogEvent) -> None:
-        # A log that raises takes the server down with it, or is silent from then on.
+    def _observe(self, event: LogEvent) -> None:
+        # An observer that raises would be removed, or would stop the server.
         try:
-            if LEVELS[level_of(event)] < self._least:
+            if LEVELS[level_of(event)] < self._min_severity:
                 return
             try:
                 line = self._write_event(event)
@@ -131,7 +130,7 @@ class Logs:
                 line = as_json(_stand_in(event)) if self._write_event is as_json else as_text(_stand_in(event))
             self._write(line.encode("utf-8", "backslashreplace") + b"\n")
         except Exception:
-            # There is nobody to tell, until something can be written again.
+            # The number of lost lines is logged with the next line that can be written.
             self._lost += 1
 
     def _write(self, line: bytes) -> None:
@@ -149,15 +148,15 @@ class Logs:
 
 @implementer(ILogObserver)
 class _Observer:
-    def __init__(self, note: Callable[[LogEvent], None]) -> None:
-        self._note = note
+    def __init__(self, observe: Callable[[LogEvent], None]) -> None:
+        self._observe = observe
 
     def __call__(self, event: LogEvent) -> None:
-        self._note(event)
+        self._observe(event)
 
 
 def _open(path: str) -> Any:
-    # Not buffered: each line is one write, and whoever else appends writes whole lines as well.
+    # Unbuffered: each line is one write, so lines of several writers do not mix.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     descriptor = _open_as_root(path, flags) if os.geteuid() == 0 else os.open(path, flags, FILE_MODE)
     return os.fdopen(descriptor, "wb", 0)
@@ -165,12 +164,12 @@ def _open(path: str) -> Any:
 
 def _open_as_root(path: str, flags: int) -> int:
     """
-    Open a file with root's rights, and follow only links that are root's own.
+    Open a file as root; follow only symbolic links that belong to root.
 
-    With ``--uid`` the log is opened before the rights are dropped. Another user who may write to a directory of the
-    path could have any file appended to, by a link.
+    With ``--uid``, the log is opened before privileges are dropped. By a symbolic link, another user with write
+    permission in a directory of the path could make root append to any file.
 
-    :raises OSError: it can't be opened, or there is such a link.
+    :raises OSError: the file cannot be opened, or a symbolic link in its path belongs to another user.
     """
     names = os.path.abspath(path).split("/")[1:]
     links = 0
@@ -191,11 +190,13 @@ def _open_as_root(path: str, flags: int) -> int:
                     if not names:
                         return os.open(name, flags | os.O_NOFOLLOW, FILE_MODE, dir_fd=above)
                     continue
-                if status.st_uid != 0 or links >= _MOST_LINKS:
-                    raise OSError(errno.ELOOP, "a symbolic link in its path is another user's, or there are too many")
+                if status.st_uid != 0 or links >= _MAX_LINKS:
+                    raise OSError(
+                        errno.ELOOP, "a symbolic link in its path belongs to another user, or there are too many"
+                    )
                 links += 1
                 if not names and status.st_dev == os.stat("/proc").st_dev:
-                    # /dev/stdout ends in one of these, which leads to an open file and not to a path.
+                    # A link in /proc, such as the target of /dev/stdout, refers to an open file, not to a path.
                     return os.open(name, flags, dir_fd=above)
                 target = os.readlink("", dir_fd=found)
                 names = [part for part in target.split("/") if part] + names or ["."]
@@ -211,12 +212,12 @@ def _close(file: Any) -> None:
     try:
         file.close()
     except OSError:
-        # A network's file system may only now say that something was not written.
+        # A network file system may report a failed write only now.
         _log.error("Closing the old log file failed.")
 
 
 def level_of(event: LogEvent) -> str:
-    """Say of which level an event is: what Twisted tells of itself, unless it is wrong, is for debugging."""
+    """Return the level of an event. Twisted's own events of level info are logged at debug."""
     name = getattr(event.get("log_level"), "name", "info")
     namespace = str(event.get("log_namespace", ""))
     if name == "info" and (namespace.startswith("twisted.") or namespace == "log_legacy"):
@@ -225,18 +226,18 @@ def level_of(event: LogEvent) -> str:
 
 
 def _loss(count: int) -> LogEvent:
-    """Say how many lines there are not."""
+    """Return the event that reports lost lines."""
     return {
         "log_level": LogLevel.error,
         "log_namespace": __name__,
         "log_time": time(),
-        "log_format": "{count} lines of the log could not be written before this one.",
+        "log_format": "{count} log lines before this one could not be written.",
         "count": count,
     }
 
 
 def _stand_in(event: LogEvent) -> LogEvent:
-    """Say of an event that can't be written at least where it came from."""
+    """Return an event in place of one that cannot be formatted, with its logger and time."""
     return {
         "log_level": LogLevel.error,
         "log_namespace": str(event.get("log_namespace", "-")),
@@ -256,36 +257,36 @@ def _time_of(event: LogEvent) -> str:
 def _message_of(event: LogEvent) -> str:
     old = "log_failure" not in event and _failure_of(event)
     if old:
-        # Its text has the traceback as well.
+        # The formatted text would include the traceback.
         return str(event.get("why") or old.getErrorMessage())
     return formatEvent(event)
 
 
 def _failure_of(event: LogEvent) -> Failure | None:
-    """Find what failed, by either of Twisted's two ways to log it."""
+    """Return the failure of an event of either of Twisted's logging systems."""
     failure = event.get("log_failure", event.get("failure") if _is_old(event) else None)
     return failure if isinstance(failure, Failure) else None
 
 
 def _is_old(event: LogEvent) -> bool:
-    """Tell what has come through ``twisted.python.log``, which has keys of its own."""
+    """Return whether an event comes from ``twisted.python.log``, which adds its own keys."""
     return isinstance(event.get("message"), tuple)
 
 
 def _traceback_of(event: LogEvent) -> str | None:
     failure = _failure_of(event)
-    return None if failure is None else failure.getTraceback()[:_LONGEST].rstrip("\n")
+    return None if failure is None else failure.getTraceback()[:_MAX_TRACEBACK].rstrip("\n")
 
 
 def _printed(text: str) -> str:
-    """Escape in a line whatever is not printed; a tab is left as it is."""
+    """Escape unprintable characters, except tabs."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() or each == "\t" else ascii(each)[1:-1] for each in text)
 
 
 def as_text(event: LogEvent) -> str:
-    """Write an event for people: a line, and indented lines of what there is more."""
+    """Format an event as a line, with further lines indented by a tab."""
     message = _message_of(event)
     request = event.get("request.id")
     head = f"{_time_of(event)} {level_of(event)} [{_printed(str(event.get('log_namespace', '-')))}]"
@@ -299,8 +300,8 @@ def as_text(event: LogEvent) -> str:
 
 
 def as_json(event: LogEvent) -> str:
-    """Write an event for programs: an object on a line."""
-    said: dict[str, Any] = {
+    """Format an event as a JSON object on one line."""
+    fields: dict[str, Any] = {
         "time": _time_of(event),
         "level": level_of(event),
         "logger": _plain(event.get("log_namespace", "-")),
@@ -312,21 +313,21 @@ def as_json(event: LogEvent) -> str:
     for key, value in event.items():
         if key.startswith("log_") or (old and key in _OLD_KEYS):
             continue
-        said[f"event.{key}" if key in reserved else _sound(key)] = _plain(value)
+        fields[f"event.{key}" if key in reserved else _sound(key)] = _plain(value)
     if traceback is not None:
         failure = _failure_of(event)
-        said["error.type"] = _sound(getattr(failure.type if failure else None, "__name__", "unknown"))
-        said["error.stack"] = _sound(traceback)
-    return msgspec.json.encode(said).decode()
+        fields["error.type"] = _sound(getattr(failure.type if failure else None, "__name__", "unknown"))
+        fields["error.stack"] = _sound(traceback)
+    return msgspec.json.encode(fields).decode()
 
 
 def _sound(text: str) -> str:
-    """Escape what is no character: half of a surrogate pair."""
+    """Escape lone surrogates."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _plain(value: object) -> object:
-    """Say a value as JSON can: numbers, truth and text as they are, everything else as text."""
+    """Convert a value for JSON: numbers, booleans, None and text stay, everything else becomes text."""
     if value is None or isinstance(value, (bool, float)):
         return value
     if isinstance(value, int):
@@ -340,4 +341,4 @@ def _plain(value: object) -> object:
     try:
         return _sound(str(value))
     except Exception:
-        return f"a {type(value).__name__} that can't be written"
+        return f"({type(value).__name__}: cannot be converted to text)"

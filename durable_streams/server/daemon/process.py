@@ -1,4 +1,4 @@
-"""The daemon as the whole of a process: its signals, its exit status, and what it says when it can't start."""
+"""The daemon as a process: signals, exit status, and error messages of a failed start."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from .service import Daemon
 _log = Logger()
 
 
-class StartFailed(SystemExit, Exception):
+class StartupExit(SystemExit, Exception):
     """
-    The daemon can't start; whoever started it was told why.
+    The exit of a process whose start has failed; the reason was written to stderr.
 
-    That it is an Exception too makes twistd take its pid file away.
+    It is an Exception too because twistd removes its pid file only for those.
     """
 
     def __init__(self, line: str) -> None:
@@ -37,18 +37,18 @@ class StartFailed(SystemExit, Exception):
         self.code = 1
 
 
-class Complaints:
-    """Where a start that fails says why: what stderr is before twistd makes it a part of the log, or closes it."""
+class StartupStderr:
+    """A copy of stderr for the errors of the start, since twistd redirects stderr to the log or closes it."""
 
     def __init__(self) -> None:
         self._descriptor = os.dup(sys.__stderr__.fileno() if sys.__stderr__ is not None else 2)
 
-    def say(self, line: str) -> None:
-        """Say a line to whoever started the process."""
+    def write_line(self, line: str) -> None:
+        """Write a line."""
         os.write(self._descriptor, f"{line}\n".encode(errors="replace"))
 
     def close(self) -> None:
-        """Let go of the terminal: the start has not failed."""
+        """Close the copy, which may be a terminal, after a successful start."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -56,29 +56,31 @@ class Complaints:
 
 class Process(Service):
     """
-    The daemon as twistd runs it. A signal ends it with status 0; a storage that can't be opened, or closed, with 1.
+    The daemon as twistd runs it. The exit status is 0 after a signal, 1 if the storage cannot be opened or closed.
 
-    :param logs: None where twistd logs by itself.
-    :param read_again: reads the settings as they are by now.
-    :raises StartupError: what can be known to be wrong before anything is done.
+    :param logs: the log; None if twistd's command line configures it.
+    :param load_settings: loads the settings again, for SIGHUP.
+    :raises StartupError: the settings or the files of certificates are invalid.
     """
 
-    def __init__(self, settings: Settings, reactor: Any, logs: Logs | None, read_again: Callable[[], Settings]) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, logs: Logs | None, load_settings: Callable[[], Settings]
+    ) -> None:
         self._reactor = reactor
         self._logs = logs
-        self._read_again = read_again
-        self._complaints = Complaints()
+        self._load_settings = load_settings
+        self._stderr = StartupStderr()
         self._ending = False
         limit = raise_descriptor_limit()
         self._daemon = Daemon(settings, reactor, budget_from(settings, limit, count_open()))
 
     def privilegedStartService(self) -> None:
         """
-        Bind the ports, which may need more rights than the process keeps.
+        Bind the ports, before twistd drops privileges.
 
-        :raises StartFailed: they can't be had.
+        :raises StartupExit: a port cannot be bound.
         """
-        # What comes before the reactor runs is done as soon as it does.
+        # A signal before the reactor runs is handled as soon as it does.
         self._take_signals()
         try:
             self._daemon.privilegedStartService()
@@ -87,14 +89,14 @@ class Process(Service):
 
     def startService(self) -> None:
         """
-        Start to serve. What takes longer than a moment goes on when the reactor runs.
+        Start the server. Loading the storage may continue when the reactor runs.
 
-        :raises StartFailed: it is known by now that it can't be done.
+        :raises StartupExit: the storage cannot be opened.
         """
         super().startService()
         failed: list[Failure] = []
         started = self._daemon.start()
-        # The reactor has taken them for itself by then.
+        # The reactor installs its own signal handlers when it starts.
         self._reactor.callWhenRunning(self._take_signals)
         started.addCallbacks(self._serving, failed.append)
         if failed:
@@ -112,13 +114,13 @@ class Process(Service):
     def _serving(self, _: None) -> None:
         gc.freeze()
         gc.callbacks.append(_freeze_survivors)
-        self._complaints.close()
+        self._stderr.close()
         systemd.notify(systemd.READY)
 
-    def _failure(self, error: object) -> StartFailed:
+    def _failure(self, error: object) -> StartupExit:
         _log.critical("{line}", line=str(error))
-        self._complaints.say(str(error))
-        return StartFailed(str(error))
+        self._stderr.write_line(str(error))
+        return StartupExit(str(error))
 
     def _failed_later(self, failure: Failure) -> None:
         self._failure(failure.value)
@@ -131,7 +133,7 @@ class Process(Service):
     # Signals
 
     def _take_signals(self) -> None:
-        # The reactor's own handlers make twistd end itself by the signal once everything has stopped well.
+        # With the reactor's own handlers, twistd would kill itself by the same signal after a clean stop.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._reactor.callFromThread(self._end, 0))
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
@@ -147,13 +149,13 @@ class Process(Service):
             self._reactor.stop()
 
     def _reload(self) -> None:
-        """Certificates, the log's file and its level; all else stays as it was when the process was started."""
+        """Reload certificates, log file and log level. All other settings need a restart."""
         systemd.notify(systemd.reloading())
         if self._logs is not None:
             self._logs.reopen()
         self._daemon.reload()
         try:
-            level = self._read_again().observability.log_level
+            level = self._load_settings().observability.log_level
         except StartupError as error:
             _log.error("Reload: the settings are not valid and stay as they were: {reason}", reason=error)
         else:
@@ -165,24 +167,24 @@ class Process(Service):
 
 def _freeze_survivors(phase: str, info: dict[str, int]) -> None:
     """
-    Exempt what survives a full garbage collection from those that follow.
+    Exempt the survivors of a full garbage collection from later collections.
 
-    A full collection visits every object that was made since the start, and its pause grows with them: with 200,000
-    streams it is over 100 ms. Survivors are streams, which last, and what is in use. When they are done with they are
-    freed by reference counts: the server makes no reference cycles of what lasts.
+    A full collection visits all objects that were created since the start: with 200,000 streams it takes over 100 ms.
+    The survivors are mostly streams. They are freed by reference counting, since the server creates no reference cycles
+    of long-lived objects.
     """
     if phase == "stop" and info["generation"] == 2:
         gc.freeze()
 
 
-def refusal(error: StartupError) -> StartFailed:
-    """Say on stderr why nothing was begun."""
+def refusal(error: StartupError) -> StartupExit:
+    """Write the error to stderr, and return the exception that ends the process."""
     sys.stderr.write(f"{error}\n")
-    return StartFailed(str(error))
+    return StartupExit(str(error))
 
 
 def _exit_with(status: int) -> None:
-    """End the process with a status, once twistd has let go of everything: it has no other way to say one."""
+    """Exit with this status after twistd's clean-up. twistd offers no other way to set one."""
 
     def leave() -> None:
         sys.stdout.flush()

@@ -47,7 +47,7 @@ class Server(MultiService):
 
     Its child services are stopped after the drain. A subclass opens the storage in :meth:`_open`.
 
-    :param budget: how many descriptors each part may use; None if the program does not divide them.
+    :param budget: the number of descriptors of each part; None for no division.
     :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
     :ivar tree: everything that is served, as one resource for a twisted.web Site.
     """
@@ -114,7 +114,7 @@ class Server(MultiService):
         raise NotImplementedError
 
     def startService(self) -> None:
-        # Whoever opens the storage logs why it cannot be opened.
+        # _open logs why the storage cannot be opened.
         self.start().addErrback(lambda _: None)
 
     def stopService(self) -> Deferred[None]:
@@ -125,7 +125,7 @@ class Server(MultiService):
         """
         if self._stopped is None:
             Service.stopService(self)
-            # First: a part that stops at once asks for obstacle().
+            # Set first: obstacle() may be called while the parts stop.
             self._stopped = Deferred()
             Deferred.fromCoroutine(self._stop()).chainDeferred(self._stopped)
         stopped: Deferred[None] = Deferred()

@@ -1,4 +1,4 @@
-"""The daemon: the server that the settings describe, on the ports that they name."""
+"""The daemon: a server with the storage and the ports of its settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..streams import Streams
 from .assembly import storage_from
 from .server import Server
 
-#: For how many seconds a start waits for the storage before it goes on without.
+#: The time that a start waits for the storage, in seconds; then loading continues in a thread.
 PATIENCE: Final = 1.0
 
 _log = Logger()
@@ -29,11 +29,11 @@ _log = Logger()
 
 class Daemon(Server):
     """
-    The server as the settings describe it: its storage and its ports.
+    A server with the storage and the ports of its settings.
 
-    :param budget: how many descriptors each part may use; None if the program does not divide them.
+    :param budget: the number of descriptors of each part; None for no division.
     :ivar streams: the streams that are served.
-    :raises StartupError: the settings do not lead to something to listen on.
+    :raises StartupError: a listener or a file of certificates is invalid.
     """
 
     name = "durable-streams"
@@ -49,7 +49,7 @@ class Daemon(Server):
 
     @property
     def address(self) -> IAddress:
-        """The first of its addresses; there is none before the ports are bound."""
+        """The first address; only after the ports are bound."""
         return self.addresses[0]
 
     def startService(self) -> None:
@@ -71,7 +71,7 @@ class Daemon(Server):
             return
         if budget.connections < wanted:
             _log.warn(
-                "The process may open {limit} files, so at most {connections} connections are served, and not the "
+                "The process may open {limit} files, so at most {connections} connections are served instead of the "
                 "{wanted} of limits.max_connections. Raise the limit (ulimit -n, or LimitNOFILE= of a systemd unit).",
                 limit=budget.limit,
                 connections=budget.connections,
@@ -102,6 +102,8 @@ class Daemon(Server):
 
     def _raise_not_opened(self, failure: Failure) -> None:
         """
+        Raise the error of a storage that cannot be opened.
+
         :raises StartupError: always.
         """
         storage = self._settings.storage
@@ -121,9 +123,9 @@ class Daemon(Server):
 def _advice(error: object) -> str:
     """Return what to change, for errors of the system, which name only the cause."""
     if isinstance(error, PermissionError):
-        return ". Give it to the user that the server runs as."
+        return ". Make the server's user its owner."
     if isinstance(error, OSError) and error.errno == errno.ELOOP:
-        return ". The server follows no symbolic link there: put the file itself in its place, or remove the link."
+        return ". It is a symbolic link, which the server does not follow. Replace it by the file, or remove it."
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return ". Set storage.data_dir to a directory."
     return ""

@@ -1,4 +1,4 @@
-"""What a service manager is told of the daemon (sd_notify), where there is one that wants to know."""
+"""Notifications of a service manager (sd_notify)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _log = Logger()
 
 
 def reloading() -> str:
-    """Say that the configuration is read again, until :data:`READY` is said."""
-    # CLOCK_MONOTONIC, as the manager has it, to tell this reload from an earlier one.
+    """Return the state of a reload, which ends with :data:`READY`."""
+    # CLOCK_MONOTONIC, by which the manager distinguishes this reload from earlier ones.
     return f"RELOADING=1\nMONOTONIC_USEC={clock_gettime_ns(1) // 1000}"
 
 
 def notify(state: str, environment: Mapping[str, str] = os.environ) -> bool:
     """
-    Tell the service manager.
+    Send a state to the service manager; log an error if that fails.
 
     :param state: lines of ``NAME=value``.
-    :returns: whether there was one to tell. That it can't be told is logged, and no reason to fail.
+    :returns: whether the state was sent; False without a service manager.
     """
     address = environment.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
