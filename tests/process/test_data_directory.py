@@ -196,28 +196,28 @@ class DamageTests(RefusalTestCase):
         position = 5 * _BLOCK
         self.flip(journal, position + 60)
         line = self.refusal()
-        self.assertIn(f"journal/{journal.name} can't be read at {position}: ", line)
-        self.assertIn("Restore it from a backup.", line)
+        self.assertIn(f"journal/{journal.name} at {position}: Changes 5 to 5 were on the disk", line)
+        self.assertIn("Restore the data directory from a backup.", line)
 
     def test_at_the_end_of_a_killed_servers_journal(self) -> None:
         journal = self.fill()
         data = journal.read_bytes()
         last = len(data.rstrip(b"\0")) // _BLOCK * _BLOCK
         self.flip(journal, last + 60)
-        self.assertIn("with change 20, and change 21 was on the disk", self.refusal())
+        self.assertIn("Changes 21 to 21 were on the disk", self.refusal())
         journal.write_bytes(data[:last])
-        self.assertIn("with change 20, and change 21 was on the disk", self.refusal())
+        self.assertIn("Changes 21 to 21 were on the disk", self.refusal())
         for emptied in (b"", bytes(len(data)), None):
             if emptied is None:
                 journal.unlink()
             else:
                 journal.write_bytes(emptied)
-            self.assertIn("The journal has no segment that can be read", self.refusal())
+            self.assertIn("There is no segment that can be read", self.refusal())
 
     def test_at_the_beginning_of_a_segment(self) -> None:
         journal = self.fill()
         self.flip(journal, 20)
-        self.assertIn(f"journal/{journal.name} has lost its beginning", self.refusal())
+        self.assertIn(f"journal/{journal.name} at 0: The segment has lost its beginning", self.refusal())
 
     def checkpoint(self) -> Path:
         """Have a checkpoint made, which a start does when a killed one has left some journal."""
@@ -235,12 +235,12 @@ class DamageTests(RefusalTestCase):
         self.checkpoint()
         for path in (self.data / "journal").iterdir():
             path.unlink()
-        self.assertIn("The journal has no segment from number", self.refusal())
+        self.assertIn("There is no segment that can be read from number", self.refusal())
 
     def test_in_a_checkpoint(self) -> None:
         checkpoint = self.checkpoint()
         self.flip(checkpoint, 60)
-        self.assertIn(f"The checkpoint checkpoint/{checkpoint.name} is not whole", self.refusal())
+        self.assertIn(f"checkpoint/{checkpoint.name} at 0: What the checkpoint has there is not", self.refusal())
 
     def test_a_pack_that_is_not_there(self) -> None:
         self.checkpoint()

@@ -19,6 +19,7 @@ from durable_streams.server.storage.file import (
     journal,
     moving,
     opening,
+    rebuilding,
     recovery,
     snapshots,
     storage,
@@ -208,15 +209,15 @@ def _unlinks_first(remove: Any) -> Any:
 
 
 def _twice(write: Any) -> Any:
-    def write_again(self: Any, stream: Any, wrote: Any, lsn: int) -> None:
+    def write_again(self: Any, stream: Any, wrote: Any, lsn: int, where: str) -> None:
         stream.lsn = 0
-        write(self, stream, wrote, lsn)
+        write(self, stream, wrote, lsn, where)
 
     return write_again
 
 
 def _forgets_close(write: Any) -> Any:
-    return lambda self, stream, wrote, lsn: write(self, stream, with_other(wrote, close=False), lsn)
+    return lambda self, stream, wrote, *rest: write(self, stream, with_other(wrote, close=False), *rest)
 
 
 def _same_segment(load: Any) -> Any:
@@ -257,11 +258,6 @@ def _with_new_checksums(content: Content, end: int) -> Content:
     return Content(content.start, content.data, array("Q", [end]), array("I", [crc32(content.data)]))
 
 
-def _no_gaps_seen(rest: Any) -> Any:
-    del rest
-    return lambda data, number, end, last, replayed: None
-
-
 #: The bugs, by what each is.
 BUGS: dict[str, Bug] = {
     "a batch is written, and not on the disk when it is told": Bug(_nothing, 40, _disk(_NeverDurable)),
@@ -300,8 +296,8 @@ BUGS: dict[str, Bug] = {
     "the journal does not say which writers were forgotten": Bug(
         _patched(logged, "DataAppended", lambda _: lambda *fields: changes.DataAppended(*fields[:10])), 60
     ),
-    "a closure in the journal is forgotten": Bug(_patched(opening.Rebuilding, "_write", _forgets_close), 60),
-    "changes that a checkpoint has are made again": Bug(_patched(opening.Rebuilding, "_write", _twice), 200),
+    "a closure in the journal is forgotten": Bug(_patched(rebuilding.StreamBuilder, "_append", _forgets_close), 60),
+    "changes that a checkpoint has are made again": Bug(_patched(rebuilding.StreamBuilder, "_append", _twice), 200),
     "an answer does not wait for the disk": Bug(_patched(commit_queue.CommitQueue, "add", _answers_first), 60),
     "readers see what is not on the disk": Bug(_patched(commit_queue.CommitQueue, "add", _shows_first), 300),
     "a refusal does not wait for what it rests on": Bug(_patched(logged.LoggedStorage, "_not_now", _at_once), 300),

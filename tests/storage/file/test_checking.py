@@ -276,7 +276,7 @@ class JournalTests(CheckTestCase):
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
-            self.assertIn("always is one: all streams are missing", checked(directory)[1][0].what)
+            self.assertIn("is never without one: all streams are missing", checked(directory)[1][0].what)
             self.assertIn("is never without one", str(self.assertRaises(StorageDamaged, opened, directory)))
 
     async def test_the_opening(self) -> None:

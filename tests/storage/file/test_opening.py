@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from durable_streams.server.model import START
 from durable_streams.server.storage.changes import DataAppended
-from durable_streams.server.storage.file import FileStorage, recovery
+from durable_streams.server.storage.file import FileStorage, journal_reader
 from durable_streams.server.storage.file.checkpoint import CheckpointFile
 from durable_streams.server.storage.file.frames import BATCH, BLOCK, HEADER_SIZE, Header, frame
 from durable_streams.server.storage.frontier import FRONTIER_FILE
@@ -65,7 +65,7 @@ class OpeningTests(TestCase):
 
     def test_an_append_that_was_logged_before_forgotten_writers_were_is_read(self) -> None:
         logged = msgspec.msgpack.encode([[2, 7, 0, b"x", 5, 1.0, False, None, "w", 3, 4]])
-        (wrote,) = recovery._changes.decode(logged)
+        (wrote,) = journal_reader._changes.decode(logged)
         self.assertEqual(wrote, DataAppended(7, 0, b"x", 5, 1.0, False, None, "w", 3, 4, ()))
 
     async def test_packs_without_a_journal_are_no_empty_directory(self) -> None:
@@ -89,7 +89,7 @@ class OpeningTests(TestCase):
         await checkpointed(storage)
         await storage.close()
         self.journal().write_bytes(self.journal().read_bytes()[:BLOCK])
-        self.assertIn("The journal ends with change 1, and change 2 was on the disk", self.refused())
+        self.assertIn("at 4096: Changes 2 to 2 were on the disk", self.refused())
 
     async def test_what_is_not_known_is_set_aside(self) -> None:
         await fill(self.directory)

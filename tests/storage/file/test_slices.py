@@ -69,7 +69,7 @@ class SliceTests(TestCase):
         number = checkpoints.latest(self.disk)
         assert number is not None
         data = recovery.whole_file(self.disk, checkpoints.path_of(number))
-        return [(header.magic, header.size) for _, header, _ in recovery.frames(data, number)]
+        return [(header.magic, header.size) for _, header, _ in recovery.whole_frames(data, number)]
 
     async def test_the_producers_of_a_stream_are_written_in_frames_of_a_slice(self) -> None:
         storage = self.opened(slice_bytes=100_000)

@@ -25,8 +25,8 @@ from .places import (
     read_piece,
     stream_id_of,
 )
+from .report import Report
 from .stream import FileStream
-from .survey import Report
 
 #: How much is read at a time, in bytes.
 _READ: Final = 1 << 20

@@ -1,7 +1,6 @@
-"""Taking up what is in a data directory: the catalogue is put together again, and what is left over is dealt with.
+"""Opens a data directory: reads the checkpoint and the journal, then removes what is not needed any more.
 
-What the journal and the checkpoint explain is tidied up. What they do not is set aside under a name that says so, and
-never deleted.
+Files that neither of them explains are moved to a directory of their own, and never deleted.
 """
 
 from __future__ import annotations
@@ -14,16 +13,13 @@ from typing import Final
 from msgspec import Struct
 from twisted.logger import Logger
 
-from ...model import WriterState
-from ..changes import Change, DataAppended, StreamCreated, StreamRemoved
 from ..disk import Disk
-from ..entry import facts_of
-from ..frontier import ADVICE, FRONTIER_FILE, read_frontier
-from ..logged.stream import Recent
-from ..ownership import FORMAT_FILE, LOCK_FILE, NEW_FORMAT_FILE, StorageDamaged, is_complete
+from ..frontier import FRONTIER_FILE
+from ..ownership import FORMAT_FILE, LOCK_FILE, NEW_FORMAT_FILE, StorageDamaged
 from . import checkpoint as checkpoints
 from . import journal
-from .checkpoint import CheckpointEntry, Closing, MoreWriters
+from .checkpoint_reader import read_checkpoint
+from .journal_reader import JournalReader
 from .names import number_of, numbers_of
 from .places import (
     INDEX_ENTRY_SIZE,
@@ -35,7 +31,9 @@ from .places import (
     stream_folder,
     stream_id_of,
 )
-from .recovery import Replayed, read_checkpoint, replay, segment_numbers
+from .rebuilding import StreamBuilder
+from .recovery import Replayed, segment_numbers
+from .report import Report, StrictReport
 from .stream import FileStream
 
 SET_ASIDE: Final = "set-aside"
@@ -79,219 +77,42 @@ class Opened(Struct):
         return self.replayed.size
 
 
-class Rebuilding:
-    """A catalogue that is put together from a checkpoint and the changes after it."""
+def read_directory(report: Report, opened_at: float = 0.0, wall_offset: float = 0.0) -> tuple[Opened, bool]:
+    """
+    Read a data directory, except the bytes in packs and own files, and change nothing.
 
-    def __init__(self, opened_at: float, wall_offset: float) -> None:
-        self._opened_at = opened_at
-        self._wall_offset = wall_offset
-        self._streams: dict[int, FileStream] = {}
-        self._sources: dict[int, int] = {}
-        self._unknown: set[int] = set()
-        self.purged: set[int] = set()
-        self.last_id = 0
-        # The last change that the checkpoint knows.
-        self.known = 0
-
-    def hold(self, held: CheckpointEntry) -> None:
-        """Take up a stream as a checkpoint has it."""
-        facts = facts_of(held.name, held.id, held.incarnation, held.content_type)
-        stream = FileStream(facts, held.config, held.lifetime, held.base, held.created_at)
-        used_at = self._used_at(held.used_at)
-        stream.restore(held.tail, held.closed, held.deleted, held.sequence, held.updated_at, used_at)
-        stream.writers = held.writers
-        stream.lsn = held.lsn
-        self.known = max(self.known, held.lsn)
-        stream.filed = held.filed
-        stream.filed_appends = held.filed_appends
-        stream.pieces = held.pieces
-        self._add(stream, held.source)
-
-    def hold_writers(self, more: MoreWriters) -> None:
-        """
-        Add writers to a stream that a checkpoint has.
-
-        :raises StorageDamaged: there is no entry of the stream before.
-        """
-        stream = self._streams.get(more.stream)
-        if stream is None or stream.writers is None:
-            raise StorageDamaged(f"The checkpoint has producers of a stream, {more.stream}, that it does not have.")
-        stream.writers.update(more.writers)
-
-    def _used_at(self, at: float) -> float:
-        # A renewal by a read is not stored, so opening counts as use.
-        return max(at - self._wall_offset, self._opened_at)
-
-    def _add(self, stream: FileStream, source: int | None) -> None:
-        self._streams[stream.facts.id] = stream
-        if source is not None:
-            self._sources[stream.facts.id] = source
-        self.last_id = max(self.last_id, stream.facts.id)
-
-    def apply(self, change: Change, lsn: int) -> None:
-        """
-        Carry out a change, as far as the checkpoint has not seen it.
-
-        :raises StorageDamaged: it does not follow from what was before.
-        """
-        stream = self._streams.get(change.id)
-        if isinstance(change, StreamCreated):
-            self._make(stream, change, lsn)
-        elif stream is None:
-            # Its stream was gone when the checkpoint came to it, so that its removal must follow.
-            if isinstance(change, DataAppended):
-                self._unknown.add(change.id)
-            else:
-                self._unknown.discard(change.id)
-                self.purged.add(change.id)
-        elif isinstance(change, DataAppended):
-            self._write(stream, change, lsn)
-        elif isinstance(change, StreamRemoved):
-            stream.hide()
-            stream.lsn = max(stream.lsn, lsn)
-
-    def _make(self, stream: FileStream | None, made: StreamCreated, lsn: int) -> None:
-        if stream is None:
-            stream = FileStream(made.facts, made.config, made.lifetime, made.base, made.at)
-            stream.tail += len(made.data)
-            stream.lsn = lsn
-            stream.use(self._used_at(made.at))
-            self._add(stream, made.source)
-        if made.data:
-            self._put(stream, made.base, made.data, made.checksum, lsn)
-
-    def _write(self, stream: FileStream, wrote: DataAppended, lsn: int) -> None:
-        if lsn > stream.lsn:
-            if wrote.start != stream.tail:
-                raise _gap(stream, lsn, wrote.start)
-            stream.lsn = lsn
-            if wrote.writer is not None:
-                state = WriterState(wrote.epoch, wrote.seq, wrote.at)
-                stream.record_writer(wrote.writer, state, wrote.forgotten)
-            stream.extend(len(wrote.data), wrote.close, wrote.sequence, wrote.at)
-            stream.use(self._used_at(wrote.at))
-        if wrote.data:
-            self._put(stream, wrote.start, wrote.data, wrote.checksum, lsn)
-
-    def _put(self, stream: FileStream, start: int, data: bytes, checksum: int, lsn: int) -> None:
-        if start < stream.settled:
-            return
-        recent = stream.recent
-        if recent is None:
-            recent = stream.recent = Recent(stream.settled)
-        if start != recent.start + len(recent.data):
-            raise _gap(stream, lsn, start)
-        recent.add(data, start + len(data), checksum)
-
-    def finish(self) -> list[FileStream]:
-        """
-        Put the streams together, and leave out those that are gone.
-
-        :raises StorageDamaged: something is missing.
-        """
-        if self._unknown:
-            raise StorageDamaged(
-                f"The journal has changes of a stream, {min(self._unknown)}, that neither it nor the checkpoint knows."
-            )
-        for stream_id, source_id in self._sources.items():
-            source = self._streams.get(source_id)
-            if source is not None:
-                self._streams[stream_id].fork_from(source)
-        for stream in list(self._streams.values()):
-            if stream.facts.id in self._streams:
-                for gone in stream.purge():
-                    del self._streams[gone.facts.id]
-                    self.purged.add(gone.facts.id)
-        streams = list(self._streams.values())
-        self._check(streams)
-        for stream in streams:
-            stream.order_writers()
-        return streams
-
-    def _check(self, streams: list[FileStream]) -> None:
-        names: set[str] = set()
-        for stream in streams:
-            name = stream.facts.name
-            if name in names:
-                raise StorageDamaged(f"There are two streams of the name {name}.")
-            names.add(name)
-            if stream.source is None and stream.facts.id in self._sources:
-                raise StorageDamaged(f"The stream {name} was forked from one that is not there any more.")
-            end = stream.settled if stream.recent is None else stream.recent.ends[-1]
-            if end != stream.tail:
-                raise StorageDamaged(f"The stream {name} ends at {stream.tail}, but its bytes end at {end}.")
-
-
-def _gap(stream: FileStream, lsn: int, start: int) -> StorageDamaged:
-    return StorageDamaged(
-        f"Change {lsn} appends to the stream {stream.facts.name} at {start}, and ends at {stream.tail}."
+    :param report: what is damaged is reported to it, and it decides whether to go on.
+    :param opened_at: the time, by the clock that TTLs use.
+    :param wall_offset: how many seconds the wall clock, which stored times are of, is ahead of that.
+    :returns: what was read, and whether that is all that the checkpoint had.
+    """
+    builder = StreamBuilder(report, opened_at, wall_offset)
+    closing = read_checkpoint(report, builder)
+    replayed = JournalReader(report, builder, closing).read()
+    streams = builder.finish()
+    opened = Opened(
+        streams,
+        max(builder.last_id, closing.last_id),
+        replayed.lsn,
+        replayed.last_number + 1,
+        checkpoints.latest(report.disk) or 0,
+        closing.packs,
+        builder.purged,
+        replayed,
+        closing.segment,
     )
+    return opened, builder.complete
 
 
 def load(disk: Disk, opened_at: float, wall_offset: float = 0) -> Opened:
     """
-    Read what there is, and change nothing.
+    Read a data directory as a start does, and change nothing. See :func:`read_directory`.
 
-    :param opened_at: the time, by the clock that TTLs go by.
-    :param wall_offset: how many seconds the wall clock, which stored times are of, is ahead of that.
     :raises StorageDamaged: it is not whole.
     """
-    rebuilding = Rebuilding(opened_at, wall_offset)
-    closing = read_checkpoint(disk, rebuilding.hold, rebuilding.hold_writers)
-    if closing is None:
-        closing = Closing(0, 0, 1, 0, {})
-        if not segment_numbers(disk) and (disk.names(PACKS) or disk.names(STREAMS)):
-            raise StorageDamaged(
-                "There is neither a checkpoint nor a journal, but there are bytes of streams. Restore the whole "
-                "directory from a backup."
-            )
-    replayed = replay(disk, closing.segment, closing.lsn, rebuilding.apply)
-    if rebuilding.known > replayed.lsn:
-        raise StorageDamaged(
-            f"The journal ends with change {replayed.lsn}, and change {rebuilding.known} was on the disk when the "
-            "checkpoint was made. Restore the whole directory from a backup."
-        )
-    check_frontier(disk, closing, replayed)
-    streams = rebuilding.finish()
-    check_places(disk, streams, closing.packs)
-    return Opened(
-        streams,
-        max(rebuilding.last_id, closing.last_id),
-        replayed.lsn,
-        replayed.last_number + 1,
-        checkpoints.latest(disk) or 0,
-        closing.packs,
-        rebuilding.purged,
-        replayed,
-        closing.segment,
-    )
-
-
-def check_frontier(disk: Disk, closing: Closing, replayed: Replayed) -> None:
-    """
-    See that the end of the journal was not lost.
-
-    :raises StorageDamaged: it was.
-    """
-    if not replayed.segments:
-        if is_complete(disk):
-            raise StorageDamaged(
-                "The journal has no segment that can be read, and it is never without one. Restore the directory from "
-                f"a backup; if nothing was ever stored in it, remove the file {FORMAT_FILE}."
-            )
-        return
-    mark = read_frontier(disk)
-    last = replayed.segments[-1]
-    if mark.segment > last.number and mark.segment >= closing.segment:
-        raise StorageDamaged(
-            f"The journal segment {journal.path_of(mark.segment)}, which was the last that was written to, is missing "
-            f"or has lost its beginning. {ADVICE}"
-        )
-    if mark.lsn > replayed.lsn:
-        raise StorageDamaged(
-            f"The journal segment {journal.path_of(last.number)} ends at {last.end} with change {replayed.lsn}, and "
-            f"change {mark.lsn} was on the disk: the end of the segment is missing. {ADVICE}"
-        )
+    opened, _ = read_directory(StrictReport(disk), opened_at, wall_offset)
+    check_places(disk, opened.streams, opened.packs)
+    return opened
 
 
 def check_places(disk: Disk, streams: list[FileStream], packs: dict[int, int]) -> None:

@@ -1,0 +1,88 @@
+"""Reads the latest checkpoint, when a data directory is opened or checked."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from . import checkpoint as checkpoints
+from .checkpoint import CheckpointEntry, Closing, MoreWriters
+from .frames import CLOSING, ENTRIES, HEADER_SIZE, WRITERS, padded
+from .rebuilding import StreamBuilder
+from .recovery import broken_frame, segment_numbers, whole_frames
+from .report import Report, some
+
+#: The LSN of a change that is later than any.
+ANY_CHANGE: Final = 1 << 62
+
+_entries: Final = msgspec.msgpack.Decoder(list[CheckpointEntry])
+_writers: Final = msgspec.msgpack.Decoder(MoreWriters)
+_closing: Final = msgspec.msgpack.Decoder(Closing)
+
+
+def read_checkpoint(report: Report, builder: StreamBuilder) -> Closing:
+    """Read the latest checkpoint, as far as it can be read, and return how it ends."""
+    number = checkpoints.latest(report.disk)
+    if number is None:
+        return Closing(0, 0, 1, 0, {})
+    path = checkpoints.path_of(number)
+    damaged = report.damaged
+    data = report.whole(path)
+    end = count = 0
+    closing: Closing | None = None
+    for position, header, payload in whole_frames(data, number):
+        count += _tell_broken_entries(report, builder, path, data, end, position)
+        end = position + padded(HEADER_SIZE + header.size)
+        report.counts.frames += 1
+        try:
+            if header.magic == ENTRIES:
+                for held in _entries.decode(payload):
+                    builder.hold(held)
+                    count += 1
+            elif header.magic == WRITERS:
+                builder.hold_writers(_writers.decode(payload), f"{path} at {position}")
+            elif header.magic == CLOSING:
+                closing = _closing.decode(payload)
+                break
+        except ValueError as error:
+            report.damage(f"{path} at {position}", f"What is written there can't be understood: {error}.")
+    if closing is None:
+        count += _tell_broken_entries(report, builder, path, data, end, len(data))
+        report.damage(
+            path,
+            f"The checkpoint has lost its end. It has {count} streams that can be read; there may have been more.",
+        )
+    elif closing.streams != count:
+        report.damage(path, f"The checkpoint has {count} streams that can be read, and had {closing.streams}.")
+    if report.damaged > damaged:
+        builder.complete = False
+    if closing is None:
+        # Whatever the journal begins with has to do.
+        closing = Closing(count, min(segment_numbers(report.disk), default=0), ANY_CHANGE, 0, {})
+    return closing
+
+
+def _tell_broken_entries(
+    report: Report, builder: StreamBuilder, path: str, data: bytes, position: int, end: int
+) -> int:
+    """Report what is not whole between two positions, add the streams that it seems to have, and count these."""
+    count = 0
+    while position < end:
+        where = f"{path} at {position}"
+        broken = broken_frame(data, position)
+        try:
+            entries = [] if broken is None or broken[0].magic != ENTRIES else _entries.decode(broken[1])
+            for held in entries:
+                builder.hold(held)
+        except ValueError:
+            entries = []
+        concerns = "Which streams it tells of can't be said."
+        if entries:
+            concerns = f"It seems to tell of {some([held.name for held in entries])}."
+        report.damage(where, f"What the checkpoint has there is not as it was written. {concerns}")
+        if broken is None or not entries:
+            break
+        count += len(entries)
+        position += padded(HEADER_SIZE + broken[0].size)
+    return count
