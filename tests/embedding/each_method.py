@@ -384,7 +384,7 @@ class EachMethod(_Case):
         for asked in (self.streams.append("log", b"x"), self.streams.read("log"), self.streams.list()):
             await self.fails(errors.Unavailable, asked)
         await self.fails(errors.Unavailable, Deferred.fromCoroutine(tail.__anext__()))
-        with self.assertRaisesRegex(RuntimeError, "Make another one"):
+        with self.assertRaisesRegex(RuntimeError, "Create another one"):
             self.streams.startService()
 
     async def test_it_stops_once(self) -> None:

@@ -198,7 +198,7 @@ class StartTests(ServingCase):
     def test_listeners_are_checked(self) -> None:
         storage = MemoryStorage()
         for listener in ("nonsense:80", "tcp:x", "tcp", "systemd:domain=INET:name=x", "tcp:1:password=hush"):
-            with self.assertRaisesRegex(ValueError, "is not an endpoint: ") as caught:
+            with self.assertRaisesRegex(ValueError, "is not a valid endpoint: ") as caught:
                 build_service(storage, listeners=[listener])
             self.assertNotIn("hush", str(caught.exception))
         self.assertEqual(build_service(storage).addresses, [])

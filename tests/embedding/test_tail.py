@@ -235,7 +235,7 @@ class TailTests(TailCase):
         tail = self.service.tail("log")
         waiting = self.step(tail)
         failure = self.failureResultOf(self.step(tail), RuntimeError)
-        self.assertIn("one step at a time", str(failure.value))
+        self.assertIn("already waiting for a step", str(failure.value))
         self.append(b"one")
         self.assertEqual(self.successResultOf(waiting).data, b"one")
 

@@ -1,4 +1,4 @@
-"""Streams inside another Twisted program: a service to use from Python, a resource for its Site, and a whole server."""
+"""Streams in another Twisted program: a service for Python code, a resource for a Site, and a whole server."""
 
 from .readings import Reading
 from .service import StreamService

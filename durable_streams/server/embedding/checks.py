@@ -1,4 +1,4 @@
-"""What a program gives to a method, checked by the rules that headers are checked by."""
+"""Checks of the arguments of methods, by the rules of the corresponding headers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..protocol.names import NameLimits, check_name
 from ..protocol.offsets import parse_offset
 from ..web.requests import MAX_CONTENT_TYPE, MAX_INTEGER, MAX_SEQUENCE, MAX_WRITER_ID
 
-#: A payload that is appended, or several in one step.
+#: One payload, or several that are appended in one step.
 Data: TypeAlias = "bytes | tuple[bytes, ...]"
 
 
 def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
     """
-    Take data as it is now; what is mutable may change before it is written.
+    Return the data as bytes. Mutable data is copied, because it may change before it is written.
 
-    :raises TypeError: it is something else, such as text, which has to be encoded first.
+    :raises TypeError: the data is of another type, such as str.
     """
     if isinstance(data, bytes):
         return data
@@ -33,9 +33,9 @@ def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
 
 def checked_type(content_type: str) -> str:
     """
-    Take from a content type what is compared.
+    Return the media type of a content type, which is what is compared.
 
-    :raises InvalidRequest: it is none, or too long.
+    :raises InvalidRequest: it is malformed or too long.
     """
     if len(content_type) > MAX_CONTENT_TYPE:
         raise InvalidRequest(f"Content-Type must not be longer than {MAX_CONTENT_TYPE} bytes.")
@@ -44,9 +44,9 @@ def checked_type(content_type: str) -> str:
 
 def lifetime_of(ttl: int | None, expires_at: float | None) -> Lifetime:
     """
-    Put together a lifetime.
+    Return the lifetime of these arguments.
 
-    :raises InvalidRequest: there are both, or the one there is can't be.
+    :raises InvalidRequest: both are given, or the value is out of range.
     """
     if ttl is not None or expires_at is None:
         return parse_lifetime(None if ttl is None else str(ttl), None if expires_at is None else str(expires_at))
@@ -57,22 +57,22 @@ def lifetime_of(ttl: int | None, expires_at: float | None) -> Lifetime:
 
 def check_fork(fork: Fork, limits: NameLimits) -> None:
     """
-    Refuse a fork that can't be.
+    Check the source and the sub-offset of a fork.
 
-    :raises InvalidRequest: the source's name is none, or the sub-offset can't be.
+    :raises InvalidRequest: the source's name or the sub-offset is invalid.
     """
     try:
         check_name(fork.source, limits)
     except InvalidName as error:
-        raise InvalidRequest(f"The source of a fork names no stream. {error}") from None
+        raise InvalidRequest(f"The source of the fork is not a valid stream name. {error}") from None
     _check_integer(fork.sub_offset, "The sub-offset")
 
 
 def fork_offset(offset: str | Offset | None) -> Offset | None:
     """
-    Read where a fork is to begin.
+    Parse the offset of a fork.
 
-    :raises InvalidRequest: it is no offset.
+    :raises InvalidRequest: it is not an offset.
     """
     if not isinstance(offset, str):
         return offset
@@ -84,9 +84,9 @@ def fork_offset(offset: str | Offset | None) -> Offset | None:
 
 def check_guards(sequence: bytes | None, writer: Writer | None) -> None:
     """
-    Refuse what can't guard an append.
+    Check Stream-Seq and the writer of an append.
 
-    :raises InvalidRequest: the message says why.
+    :raises InvalidRequest: one of them is invalid.
     """
     if sequence is not None and len(sequence) > MAX_SEQUENCE:
         raise InvalidRequest(f"Stream-Seq must not be longer than {MAX_SEQUENCE} bytes.")
@@ -96,9 +96,9 @@ def check_guards(sequence: bytes | None, writer: Writer | None) -> None:
 
 def check_writer(writer: Writer) -> None:
     """
-    Refuse a writer that can't be.
+    Check a writer.
 
-    :raises InvalidRequest: its name or its numbers can't be.
+    :raises InvalidRequest: its id, epoch or sequence number is invalid.
     """
     try:
         size = len(writer.id.encode("latin-1"))
@@ -117,10 +117,10 @@ def _check_integer(value: int, what: str) -> None:
 
 def check_data(data: Data, close: bool) -> None:
     """
-    Refuse an append of nothing.
+    Check that an append has data or closes the stream.
 
-    :raises EmptyArray: it is a batch of nothing.
-    :raises EmptyBody: there is not a byte, and nothing to close.
+    :raises EmptyArray: the batch is empty.
+    :raises EmptyBody: there is no data, and the stream is not closed.
     """
     if data == ():
         raise EmptyArray("The batch has no messages. Append one at least.")
@@ -130,10 +130,10 @@ def check_data(data: Data, close: bool) -> None:
 
 def wire_data(data: Data, json: bool) -> bytes:
     """
-    Bring what is appended into a stream's wire form: as a body of a POST, or several payloads as one append.
+    Convert data to the stream's wire form: one payload like the body of a POST, several to one append.
 
-    :raises InvalidJson: the stream is JSON, and the data is not.
-    :raises EmptyArray: it is an array of nothing.
+    :raises InvalidJson: the stream is in JSON mode, and the data is not JSON.
+    :raises EmptyArray: the data is an empty array.
     """
     if isinstance(data, bytes):
         return wire_form(data) if json and data else data

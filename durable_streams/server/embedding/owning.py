@@ -1,4 +1,4 @@
-"""Who keeps a storage: one service at a time, since a storage tells its commits to one listener."""
+"""Ownership of storages: each has at most one service, because it notifies one listener of its commits."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 from ..errors import StorageOwned
 from ..interfaces import IStorage
 
-# An owner that nobody has any more owns nothing.
+# Weak references: an owner that was garbage-collected owns nothing.
 _owners: WeakKeyDictionary[IStorage, ReferenceType[object]] = WeakKeyDictionary()
 
 
 def claim(storage: IStorage, owner: object) -> None:
     """
-    Make somebody a storage's owner.
+    Make an object the owner of a storage.
 
-    :raises StorageOwned: it has another.
+    :raises StorageOwned: the storage has another owner.
     """
     held = _owners.get(storage)
     if held is not None and held() not in (None, owner):
@@ -26,7 +26,7 @@ def claim(storage: IStorage, owner: object) -> None:
 
 
 def release(storage: IStorage, owner: object) -> None:
-    """Take a storage's owner away; nothing, if it is another."""
+    """End the ownership of a storage; do nothing if it has another owner."""
     held = _owners.get(storage)
     if held is not None and held() is owner:
         del _owners[storage]

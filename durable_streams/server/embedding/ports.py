@@ -1,4 +1,4 @@
-"""The ports of a server inside another program: endpoints that the program gives."""
+"""The ports of an embedded server: endpoints that the program gives."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _log = Logger()
 
 class EndpointPorts:
     """
-    Ports of endpoints, which may take their time to listen.
+    The ports of endpoints, which may listen later than they are asked to.
 
     :param listeners: endpoints, or their descriptions.
-    :ivar ports: those that listen.
-    :raises ValueError: a description is not an endpoint's.
+    :ivar ports: the ports that listen.
+    :raises ValueError: a description is invalid.
     """
 
     def __init__(self, listeners: Sequence[str | IStreamServerEndpoint], reactor: Any) -> None:
@@ -44,9 +44,9 @@ class EndpointPorts:
 
     def bind(self, factory: Any, _: object = None) -> None:
         """
-        Listen.
+        Listen on all endpoints.
 
-        An endpoint that fails later is logged; the others stay.
+        If an endpoint fails later, the failure is logged and the other ports stay open.
 
         :raises CannotListenError: a port cannot be bound; then none is.
         """
@@ -80,15 +80,15 @@ class EndpointPorts:
 
 def _parse_endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
     """
-    Make an endpoint of its description.
+    Create an endpoint from its description.
 
-    :raises ValueError: it is not an endpoint's.
+    :raises ValueError: the description is invalid.
     """
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
     except Exception as error:  # an endpoint's parser may raise anything
         cause = concealed(str(error)).rstrip(".") or type(error).__name__
         raise ValueError(
-            f"The listener {concealed(text)} is not an endpoint: {cause}. Give one such as tcp:4437."
+            f"The listener {concealed(text)} is not a valid endpoint: {cause}. An example is tcp:4437."
         ) from error
     return endpoint

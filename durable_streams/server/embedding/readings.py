@@ -1,4 +1,4 @@
-"""What a program is given of a stream."""
+"""The results of reads from Python."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..streams import Streams
 
 class Reading(Struct, frozen=True):
     """
-    What a read found.
+    The result of a read.
 
-    :ivar data: bytes; of a JSON stream, one array of messages.
-    :ivar next_offset: where to read on.
-    :ivar up_to_date: there was nothing more at that moment.
-    :ivar closed: there will never be anything more.
+    :ivar data: the bytes that were read; of a JSON stream, one array of messages.
+    :ivar next_offset: the offset to continue from.
+    :ivar up_to_date: whether ``data`` ended at the stream's tail at the time of the read.
+    :ivar closed: whether ``data`` ended at the tail of a closed stream.
     """
 
     data: bytes
@@ -31,7 +31,7 @@ async def read_appends(streams: Streams, name: str, place: Offset, limit: int) -
     """
     Read whole appends.
 
-    :param limit: how many bytes at the most; the first append comes whole.
+    :param limit: the maximum number of bytes; the first append is read whole, also if it is larger.
     """
     chunk = await settle(streams.read(name, place, limit, whole=True))
     if not chunk.more:
@@ -42,7 +42,7 @@ async def read_appends(streams: Streams, name: str, place: Offset, limit: int) -
 
 
 def reading_of(chunk: Chunk) -> Reading:
-    """Make a chunk of whole appends what a program reads."""
+    """Convert a chunk of whole appends."""
     end = chunk.start + len(chunk.data)
     at_tail = end == chunk.tail
     return Reading(

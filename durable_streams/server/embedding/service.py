@@ -1,4 +1,4 @@
-"""Streams as Python sees them."""
+"""The service by which Python code uses streams."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ from .writing import StreamWriter
 
 T = TypeVar("T")
 
-#: For how many seconds a start waits for the storage before it goes on without.
+#: The time that a start waits for the storage, in seconds; then loading continues in a thread.
 PATIENCE = 1.0
 
 _log = Logger()
 
-#: How much of a stream a tail gives in one reading, in bytes; an append that is larger comes whole.
+#: The default limit of a tail's reading, in bytes; a larger append is read whole.
 TAIL_PIECE = 65_536
 
-#: How many streams are described in one turn of the reactor.
+#: The number of streams that :meth:`.StreamService.list` reads in one turn of the reactor.
 _LIST_PAGE = 500
 
 _Statuses: TypeAlias = list[StreamStatus]
@@ -65,19 +65,17 @@ _Statuses: TypeAlias = list[StreamStatus]
 
 class StreamService(Service):
     """
-    Streams as Python sees them.
+    Create, append to, read and follow streams from Python.
 
-    Its methods answer with Deferreds, and fail with the errors of :mod:`durable_streams.server.errors`, for the reasons
-    for which a request does. Each fails with :exc:`.InvalidName` for what is no stream's name, with
-    :exc:`.StreamNotFound` where there is no stream, with :exc:`.StreamGone` where one was deleted that has forks, and
-    with :exc:`.Unavailable` when the service has stopped or its storage can't do its work. The limit of a request's
-    body does not count here; those of names and storages do.
+    Methods return Deferreds, and fail with the errors of :mod:`durable_streams.server.errors` under the same conditions
+    as HTTP requests. Each may fail with :exc:`.InvalidName`; with :exc:`.StreamNotFound`, or :exc:`.StreamGone` if the
+    stream was deleted and still has forks; and with :exc:`.Unavailable` if the service has stopped or its storage is
+    overloaded. There is no limit of the body; the limits of names and storages apply.
 
-    Give it to an application, or start it, so that streams expire and tails end when the program does. It is started
-    once.
+    Start it, or add it to an application: otherwise streams do not expire. A service can be started once.
 
-    :param storage: where the streams are kept; it has no other owner.
-    :param reactor: the time; the running reactor, unless given.
+    :param storage: the storage, which must have no other owner.
+    :param reactor: None for the installed reactor.
     :param settings: the limits of names and all that :func:`.build_resource` serves with; the defaults, unless given.
     :raises StorageOwned: the storage has a service that is not stopped yet.
     """
@@ -120,7 +118,7 @@ class StreamService(Service):
         :raises RuntimeError: the service was stopped.
         """
         if self._stopped is not None:
-            raise RuntimeError("The service was stopped. Make another one, with a storage of its own.")
+            raise RuntimeError("The service was stopped. Create another one.")
         if not IReactorFromThreads.providedBy(self.reactor):
             self.streams.startService()
             super().startService()
@@ -204,19 +202,19 @@ class StreamService(Service):
         fork: Fork | None = None,
     ) -> Deferred[Created]:
         """
-        Make a stream, or find it made alike (PROTOCOL section 5.1).
+        Create a stream, or return the existing one if its configuration is the same (PROTOCOL section 5.1).
 
-        :param data: its first content, as a body of a PUT; not looked at when the stream exists.
-        :param ttl: seconds without use after which it is gone.
-        :param expires_at: seconds since 1970 at which it is gone.
-        :param closed: it is complete with ``data``.
-        :raises StreamExists: it is there, and differs.
-        :raises PathBlocked: a deleted stream with forks has the name.
-        :raises InvalidRequest: the content type or the lifetime is none.
-        :raises InvalidJson: the stream is JSON, and the data is not.
-        :raises StreamFull: the stream would be too large.
-        :raises StorageFull: all streams together would be.
-        :raises InsufficientStorage: there are too many streams, or the disk is full.
+        :param data: the initial content, like the body of a PUT; ignored if the stream exists.
+        :param ttl: seconds without use after which the stream expires.
+        :param expires_at: the time at which the stream expires, in seconds since 1970.
+        :param closed: whether the stream is closed after ``data``.
+        :raises StreamExists: a stream of this name exists with another configuration.
+        :raises PathBlocked: a deleted stream that still has forks has the name.
+        :raises InvalidRequest: the content type or the lifetime is invalid.
+        :raises InvalidJson: the content type is JSON, and the data is not JSON.
+        :raises StreamFull: the data exceeds the limit of one stream.
+        :raises StorageFull: the data exceeds the limit of all streams together.
+        :raises InsufficientStorage: the limit of streams is reached, or the disk is full.
         """
         return self._run(name, self._create, content_type, as_bytes(data), ttl, expires_at, closed, fork)
 
@@ -233,17 +231,17 @@ class StreamService(Service):
         closed: bool = False,
     ) -> Deferred[Created]:
         """
-        Make a stream that begins as another does, in its content type (PROTOCOL section 4.2).
+        Create a stream that begins with the content of another one, with its content type (PROTOCOL section 4.2).
 
-        Fails as :meth:`create` does, and so:
+        It fails as :meth:`create` does, and with these errors:
 
-        :param offset: up to where it does: a ``next_offset`` of the source; None is its tail.
-        :param sub_offset: how many JSON messages, or bytes, past ``offset``.
-        :param data: what follows what it has of the source.
-        :raises StreamNotFound: there is no such source.
+        :param offset: where the fork diverges: a ``next_offset`` of the source; None for its tail.
+        :param sub_offset: the number of JSON messages, or bytes, past ``offset``.
+        :param data: the content after that of the source.
+        :raises StreamNotFound: the source does not exist.
         :raises ForkFromDeleted: the source was deleted.
-        :raises ContentTypeMismatch: the source is of another type.
-        :raises InvalidRequest: the source has no such offset.
+        :raises ContentTypeMismatch: the source has another content type.
+        :raises InvalidRequest: the source does not have the offset.
         """
         return self._run(name, self._fork, source, offset, sub_offset, as_bytes(data), ttl, expires_at, closed)
 
@@ -261,27 +259,27 @@ class StreamService(Service):
         """
         Append to a stream; to a JSON stream, a message or an array of messages.
 
-        The Deferred fires when the append is as durable as the storage makes it. Appends are taken in the order of the
-        calls, so there is no need to wait for one before the next; who never waits is stopped by ``Unavailable``.
+        The Deferred fires when the append is as durable as the storage makes it. Appends are stored in the order of the
+        calls, so do not wait for each one. If too many are in progress, they fail with :exc:`.Unavailable`.
 
-        :param close: close it in the same step; then ``data`` may be empty.
-        :param sequence: Stream-Seq: greater, compared byte by byte, than that of the stream's last append.
-        :param writer: makes the append happen once, however often it is sent; see also :meth:`writer`.
-        :param content_type: the type of the data; None for the stream's own.
+        :param close: whether to close the stream in the same step; then ``data`` may be empty.
+        :param sequence: Stream-Seq: must be greater, byte by byte, than that of the stream's last append.
+        :param writer: makes repeated appends idempotent; see also :meth:`writer`.
+        :param content_type: the content type of the data; None for that of the stream.
         :param expected: Stream-Expected-Offset: append only if this ``next_offset``, or ``-1``, is the stream's tail.
-        :raises EmptyBody: there is no data, and nothing to close.
-        :raises StreamClosed: it takes no more.
-        :raises InvalidJson: the stream is JSON, and the data is not.
-        :raises EmptyArray: the data is an array of nothing.
-        :raises ContentTypeMismatch: the stream is of another type.
+        :raises EmptyBody: there is no data, and ``close`` is false.
+        :raises StreamClosed: the stream is closed.
+        :raises InvalidJson: the stream is in JSON mode, and the data is not JSON.
+        :raises EmptyArray: the data is an empty array.
+        :raises ContentTypeMismatch: the stream has another content type.
         :raises OffsetConflict: ``expected`` is not the tail.
-        :raises SequenceConflict: ``sequence`` is not greater.
-        :raises WriterFenced: the writer's epoch is stale.
-        :raises WriterGap: the writer's number leaves some out.
-        :raises InvalidRequest: ``sequence``, ``writer``, ``content_type`` or ``expected`` can't be.
-        :raises StreamFull: the stream would be too large.
-        :raises StorageFull: all streams together would be.
-        :raises InsufficientStorage: the disk is full, or the stream has too many writers.
+        :raises SequenceConflict: ``sequence`` is not greater than the last one.
+        :raises WriterFenced: the stream has recorded a higher epoch of the writer.
+        :raises WriterGap: the writer's sequence number is not the next one.
+        :raises InvalidRequest: ``sequence``, ``writer``, ``content_type`` or ``expected`` is invalid.
+        :raises StreamFull: the stream would exceed its limit.
+        :raises StorageFull: all streams together would exceed their limit.
+        :raises InsufficientStorage: the disk is full, or the limit of metadata is reached.
         """
         return self._run(name, self._append, as_bytes(data), close, sequence, writer, content_type, expected)
 
@@ -299,21 +297,21 @@ class StreamService(Service):
         """
         Append several payloads in one step: all of them or none.
 
-        Fails as :meth:`append` does, and so:
+        It fails as :meth:`append` does, and with this error:
 
-        :param payloads: for a JSON stream, one message each, arrays too; for others, they are joined.
-        :raises EmptyArray: there are none.
+        :param payloads: for a JSON stream, each is one message, also an array; for others, they are joined.
+        :raises EmptyArray: there are no payloads.
         """
         batch = tuple(as_bytes(each) for each in payloads)
         return self._run(name, self._append, batch, close, sequence, writer, content_type, expected)
 
     def writer(self, name: str, writer_id: str, epoch: int = 0, *, first_seq: int = 0) -> StreamWriter:
         """
-        Make a writer that numbers its appends, so that they can be tried again (PROTOCOL section 5.2.1).
+        Create a writer that numbers its appends, so that they can be repeated (PROTOCOL section 5.2.1).
 
-        :param epoch: higher than that of any earlier writer of this id, which is fenced off by it.
-        :param first_seq: where the numbers go on, for a program that has kept them; a new epoch begins at 0.
-        :raises InvalidRequest: the id or a number can't be.
+        :param epoch: must be higher than that of every earlier writer of this id, which it fences off.
+        :param first_seq: the first sequence number, for a program that has stored it; a new epoch begins at 0.
+        :raises InvalidRequest: the id or a number is invalid.
         """
 
         def send(sent: tuple[Data, bool], numbered: Writer) -> Deferred[Appended]:
@@ -322,7 +320,7 @@ class StreamService(Service):
         return StreamWriter(send, Writer(writer_id, epoch, first_seq))
 
     def close(self, name: str) -> Deferred[Appended]:
-        """Close a stream; again does no harm (PROTOCOL section 5.3)."""
+        """Close a stream; if it is closed already, do nothing (PROTOCOL section 5.3)."""
         return self.append(name, b"", close=True)
 
     def delete(self, name: str) -> Deferred[None]:
@@ -335,41 +333,41 @@ class StreamService(Service):
         """
         Read whole appends (PROTOCOL section 5.6).
 
-        :param offset: from where: ``-1``, ``now``, or a ``next_offset``.
-        :param limit: about how many bytes at the most; the first append comes whole.
-        :raises InvalidOffset: the offset is none, or none of this stream's.
-        :raises OffsetGone: the offset is of an earlier stream of the name.
-        :raises DataDamaged: what would be read is damaged on the disk.
+        :param offset: ``-1``, ``now``, or a ``next_offset``.
+        :param limit: the maximum number of bytes; the first append is read whole, also if it is larger.
+        :raises InvalidOffset: the offset is malformed, or no stream of this name ever had it.
+        :raises OffsetGone: the offset belongs to an earlier stream of this name.
+        :raises DataDamaged: the data is damaged on the disk.
         """
         return self._run(name, self._read, offset, limit)
 
     def tail(self, name: str, offset: str | Offset = START, limit: int = TAIL_PIECE) -> Tail:
         """
-        Read what there is, and then what comes: ``async for reading in service.tail(name, offset)``.
+        Read stored data, then new data: ``async for reading in service.tail(name, offset)``.
 
-        It ends when the stream is closed. To leave the loop, or to cancel what waits in it, leaves nothing behind. Each
-        step fails as :meth:`read` does; with :exc:`.StreamNotFound` when the stream is deleted or expires, and with
-        :exc:`.Unavailable` when the service stops, after which another tail goes on from the last ``next_offset``.
+        The loop ends when the stream is closed. It can be left or cancelled at any time. Each step fails as
+        :meth:`read` does; with :exc:`.StreamNotFound` if the stream is deleted or expires, and with
+        :exc:`.Unavailable` when the service stops. Another tail can continue from the last ``next_offset``.
 
-        A stream is in use while a tail waits for it, as lifetimes count.
+        A waiting tail renews the stream's TTL.
 
-        :param offset: from where; ``now`` is the moment of the first step.
-        :param limit: about how many bytes a reading has at the most.
-        :raises InvalidName: this is no stream's name.
-        :raises InvalidOffset: the offset is none.
+        :param offset: where to begin; ``now`` is the time of the first step.
+        :param limit: the maximum number of bytes of a reading, as for :meth:`read`.
+        :raises InvalidName: the name is invalid.
+        :raises InvalidOffset: the offset is malformed.
         """
         check_name(name, self._names)
         return Tail(self.streams, name, _place(offset), limit, self._wait_until_open)
 
     def head(self, name: str) -> Deferred[StreamStatus]:
-        """Describe a stream, which is no use of it as lifetimes count (PROTOCOL section 5.5)."""
+        """Return a stream's metadata without renewing its TTL (PROTOCOL section 5.5)."""
         return self._run(name, self.streams.status)
 
     def list(self) -> Deferred[_Statuses]:
-        """Describe all streams, in the order of their names; a page at a time, between which others have their turn."""
+        """Return the metadata of all streams, ordered by name, read in pages between other work."""
         return self._run(None, lambda _: self._list())
 
-    # How it is done
+    # Implementation
 
     def _run(self, name: str | None, operation: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return Deferred.fromCoroutine(self._perform(name, operation, *arguments))
@@ -429,8 +427,8 @@ class StreamService(Service):
         check_guards(sequence, writer)
         place = parse_expected(expected) if isinstance(expected, str) else expected
         media = None if content_type is None else checked_type(content_type)
-        # All look first, so that none overtakes another. A stream's type never changes; should another take its name
-        # meanwhile, the append is refused.
+        # Every append asks for the status first, so that none overtakes another. A stream's type never changes; if its
+        # name is used again meanwhile, the append is refused.
         facts = (await settle(self.streams.status(name))).facts
         if media is None:
             media = facts.media_type

@@ -1,4 +1,4 @@
-"""Streams over HTTP inside another program: below a path of its Site, or as a whole server on its own ports."""
+"""Streams over HTTP in another program: below a path of its Site, or as a whole server on ports of its own."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _log = Logger()
 
 def build_resource(streams: StreamService | IStorage) -> IResource:
     """
-    Make a resource that serves streams at a path of a twisted.web Site; the rest of the path is the stream's name.
+    Create a resource that serves streams at a path of a twisted.web Site; the rest of the path is the stream's name.
 
-    :param streams: a service that the program runs; or a storage, for which a service is made and started that lives
-        as long as the program.
+    :param streams: a service that the program starts and stops; or a storage, for which a service is created and
+        started that is never stopped.
     :raises StorageOwned: the storage has another service.
     :raises StorageError: the storage cannot be opened.
     """
@@ -55,24 +55,26 @@ def build_service(
     reactor: Any = None,
 ) -> StreamServer:
     """
-    Make the whole server, as a service.
+    Create the whole server as a service.
 
     It serves what the daemon does: streams below ``http.stream_base_path``, ``/healthz``, ``/readyz`` and ``/metrics``.
 
     :param streams: a storage, or a service that is not started: it is started and stopped with the server.
-    :param settings: those of the service, or the defaults. Their addresses and their storage are ignored.
-    :param listeners: endpoints, or their descriptions, such as ``tcp:4437``. All serve the same streams.
-    :param reactor: that of the service, or the running one.
+    :param settings: None for those of the service, or the defaults. Addresses, TLS and storage in them are ignored.
+    :param listeners: endpoints, or their descriptions such as ``tcp:4437``. All serve the same streams.
+    :param reactor: None for the reactor of the service, or the installed one.
     :raises StorageOwned: the storage, or the service, has another owner.
-    :raises ConfigError: a setting is wrong.
-    :raises ValueError: a description is not an endpoint's.
+    :raises ConfigError: a setting is invalid.
+    :raises ValueError: the description of a listener is invalid.
     """
     chosen = settings or (streams.settings if isinstance(streams, StreamService) else Settings())
     validate(chosen, _FromTheProgram())
     _warn(chosen)
     if isinstance(streams, StreamService):
         if streams.parent is not None or streams.running:
-            raise StorageOwned("The StreamService is started, or has a parent. Give build_service one that is neither.")
+            raise StorageOwned(
+                "The StreamService is started, or has a parent service. Pass build_service one that is neither."
+            )
         return StreamServer(streams, chosen, listeners)
     service = StreamService(streams, reactor, chosen)
     try:
@@ -116,14 +118,14 @@ class _FromTheProgram(Mapping[str, str]):
 
 class StreamServer(Server):
     """
-    The server that :func:`build_service` makes: a MultiService.
+    The server that :func:`build_service` returns: a MultiService.
 
     :param streams: a service that is not started.
     :param listeners: endpoints, or their descriptions.
     :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
-    :ivar streams: the streams, to be used from Python.
-    :ivar tree: everything that is served, for a Site with a port of its own.
-    :raises ValueError: a description is not an endpoint's.
+    :ivar streams: the service for Python code.
+    :ivar tree: everything that is served, as a resource for a Site with a port of its own.
+    :raises ValueError: the description of a listener is invalid.
     """
 
     def __init__(
@@ -149,7 +151,7 @@ class StreamServer(Server):
         """
         Start the streams and all other child services.
 
-        :raises StorageError: it is known at once that the storage cannot be opened.
+        :raises StorageError: the storage cannot be opened.
         """
         for child in self:
             child.startService()

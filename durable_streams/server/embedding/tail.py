@@ -1,4 +1,4 @@
-"""A stream as an async iterator: what is there, then what comes, until it is closed."""
+"""A stream as an async iterator: stored data, then new data, until the stream is closed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from .readings import Reading, read_appends, reading_of
 
 class Tail(AsyncIterator[Reading]):
     """
-    What :meth:`.StreamService.tail` gives.
+    The iterator that :meth:`.StreamService.tail` returns.
 
-    It is an offset and nothing more: it holds no data between two steps, and nobody knows of it but while a step waits.
-    So whoever leaves the loop leaves nothing behind, and whoever is slow costs nothing. A step that was cancelled can
-    be taken again.
+    It holds an offset and no data, and is registered with the service only while a step waits. So leaving the loop
+    needs no clean-up, and a slow loop costs no memory. A cancelled step can be repeated.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class Tail(AsyncIterator[Reading]):
 
     async def __anext__(self) -> Reading:
         if self._stepping:
-            raise RuntimeError("A tail takes one step at a time: wait for the last one, or make another tail.")
+            raise RuntimeError("The tail is already waiting for a step. Await that one first, or create another tail.")
         if self._over:
             raise StopAsyncIteration
         self._stepping = True
@@ -52,14 +51,14 @@ class Tail(AsyncIterator[Reading]):
         return reading_of(chunk)
 
     async def _step(self) -> Chunk:
-        """Read on; wait for something to be there, or for the stream's end."""
+        """Read from the current offset; if there is no data, wait until there is, or until the stream is closed."""
         if self._facts is not None:
-            # Others get their turn, however much there is to be read.
+            # Take turns with others, however much data is left.
             await self._streams.turns.turn()
         else:
             await self._wait_until_open()
-        alarm = _Alarm()
-        self._streams.watch(self._name, alarm.ring)
+        wake = _Wake()
+        self._streams.watch(self._name, wake.fire)
         try:
             while True:
                 if self._streams.draining:
@@ -67,9 +66,9 @@ class Tail(AsyncIterator[Reading]):
                 chunk = await self._read()
                 if chunk.data or chunk.closed:
                     return chunk
-                await alarm.rung()
+                await wake.fired()
         finally:
-            self._streams.unwatch(self._name, alarm.ring)
+            self._streams.unwatch(self._name, wake.fire)
 
     async def _read(self) -> Chunk:
         try:
@@ -81,30 +80,30 @@ class Tail(AsyncIterator[Reading]):
         if self._facts is None:
             self._facts = chunk.facts
         elif chunk.facts.id != self._facts.id:
-            # Another stream has the name by now.
+            # The stream was deleted, and its name was used again.
             raise StreamNotFound(self._name)
         self._place = Offset(chunk.facts.incarnation, chunk.start + len(chunk.data))
         return chunk
 
 
-class _Alarm:
-    """Something that rings, maybe before anybody listens, and is heard once."""
+class _Wake:
+    """A one-shot event that may fire before it is awaited; awaiting it resets it."""
 
     def __init__(self) -> None:
-        self._rung = False
-        self._listening: Deferred[None] | None = None
+        self._has_fired = False
+        self._waiting: Deferred[None] | None = None
 
-    def ring(self) -> None:
-        listening, self._listening = self._listening, None
-        if listening is None:
-            self._rung = True
+    def fire(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            self._has_fired = True
         else:
-            listening.callback(None)
+            waiting.callback(None)
 
-    def rung(self) -> Deferred[None]:
-        """Wait until it has rung since this was asked last."""
-        if self._rung:
-            self._rung = False
+    def fired(self) -> Deferred[None]:
+        """Wait until it has fired since the last wait."""
+        if self._has_fired:
+            self._has_fired = False
             return succeed(None)
-        self._listening = Deferred()
-        return self._listening
+        self._waiting = Deferred()
+        return self._waiting

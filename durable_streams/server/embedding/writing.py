@@ -1,4 +1,4 @@
-"""An idempotent writer inside the program: it numbers what it appends, and nothing is written twice."""
+"""An idempotent writer in Python: it numbers its appends, so that a repeated one is stored once."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from ..errors import InsufficientStorage, StreamsError, Unavailable, WriterFence
 from ..model import Appended, Writer
 from .checks import Data, as_bytes, check_writer
 
-#: What is sent: the payload or the payloads, and whether the stream is closed with it.
+#: An append: one payload or several, and whether it closes the stream.
 _Sent: TypeAlias = "tuple[Data, bool]"
 
 
 class StreamWriter:
     """
-    What :meth:`.StreamService.writer` gives: one producer of one stream (PROTOCOL section 5.2.1).
+    The writer that :meth:`.StreamService.writer` returns: one producer of one stream (PROTOCOL section 5.2.1).
 
-    Its appends are sent one after the other, in the order of the calls. One that fails with :exc:`.Unavailable` or
-    :exc:`.InsufficientStorage`, or is cancelled, may have been written or not: append the same data again, as often as
-    it takes, and it is there once. Until then everything else is refused with :exc:`.Unavailable`, so that nothing gets
-    past it. Any other refusal has written nothing, and the writer goes on.
+    Its appends run one after the other, in the order of the calls. If one fails with :exc:`.Unavailable` or
+    :exc:`.InsufficientStorage`, or is cancelled, it may be stored or not: repeat it with the same data until it
+    succeeds, and it is stored once. Until then, appends of other data fail with :exc:`.Unavailable`. After any other
+    error nothing was stored, and the writer can be used for the next append.
 
-    :ivar seq: the number of the next append.
+    :ivar seq: the sequence number of the next append.
     """
 
     def __init__(self, send: Callable[[_Sent, Writer], Deferred[Appended]], writer: Writer) -> None:
@@ -38,15 +38,15 @@ class StreamWriter:
 
     def append(self, data: bytes, *, close: bool = False) -> Deferred[Appended]:
         """
-        Append, as :meth:`.StreamService.append` does.
+        Append; see :meth:`.StreamService.append`.
 
-        :raises WriterFenced: another writer has this id, with this epoch or a higher one; begin a higher one.
-        :raises Unavailable: this append, or one before it that is to be tried again first, could not be finished.
+        :raises WriterFenced: another writer has this id and this epoch, or a higher one; use a higher epoch.
+        :raises Unavailable: the outcome of this append, or of an earlier one that must be repeated first, is unknown.
         """
         return Deferred.fromCoroutine(self._in_turn((as_bytes(data), close)))
 
     def append_batch(self, payloads: Iterable[bytes], *, close: bool = False) -> Deferred[Appended]:
-        """Append several payloads in one step, as :meth:`.StreamService.append_batch` does; fails as :meth:`append`."""
+        """Append several payloads in one step; see :meth:`.StreamService.append_batch` and :meth:`append`."""
         return Deferred.fromCoroutine(self._in_turn((tuple(as_bytes(each) for each in payloads), close)))
 
     async def _in_turn(self, sent: _Sent) -> Appended:
@@ -59,7 +59,7 @@ class StreamWriter:
     async def _append(self, sent: _Sent) -> Appended:
         again = self._unsettled is not None
         if again and self._unsettled != sent:
-            raise Unavailable("What became of the writer's last append is not known. Append the same data again first.")
+            raise Unavailable("The outcome of the writer's last append is unknown. Append the same data again first.")
         self._unsettled = sent
         try:
             appended = await self._send(sent, Writer(self._id, self._epoch, self.seq))
@@ -70,7 +70,7 @@ class StreamWriter:
             raise
         self._unsettled = None
         if appended.duplicate and not again:
-            # The number is taken, and not by us: what was to be written was not.
+            # Another writer has used the number: this append was not stored.
             raise WriterFenced(appended.facts.name, self._epoch)
         self.seq += 1
         return appended

@@ -1,4 +1,4 @@
-"""A whole server in memory, for the tests of clients."""
+"""A server with streams in memory, for tests of clients."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ..config.settings import Settings
 from ..daemon.assembly import storage_from
 from ..embedding import StreamServer, StreamService
 
-#: In how many turns of the reactor clients in the same process have seen the end of their connections.
+#: The number of reactor turns after which clients in the same process have noticed that their connections are closed.
 _TURNS: Final = 3
 
 
 class MemoryServer:
     """
-    A whole server on a free port of 127.0.0.1, with its streams in memory.
+    A server on a free port of 127.0.0.1, with streams in memory.
 
     Use it in a running reactor, such as that of a ``twisted.trial`` test::
 
         async with MemoryServer() as server:
             await treq.put(f"{server.url}/greetings", b"hello")
 
-    Each connection ends after its answer, so that clients with a pool of connections leave the reactor clean.
+    Each connection is closed after its answer, so that clients with a connection pool leave the reactor clean.
 
-    :param settings: None for the defaults. Where the server listens and keeps its streams is set here.
-    :param reactor: None for the one that is installed.
+    :param settings: None for the defaults. The address and the storage in them are ignored.
+    :param reactor: None for the installed reactor.
     """
 
     def __init__(self, settings: Settings | None = None, reactor: Any = None) -> None:
@@ -41,14 +41,14 @@ class MemoryServer:
 
     @property
     def url(self) -> str:
-        """The URL that the names of streams follow, after a slash."""
+        """The URL of the streams; a slash and the name of a stream follow."""
         [address] = self._running.addresses
         assert isinstance(address, IPv4Address)
         return f"http://127.0.0.1:{address.port}{self._settings.http.stream_base_path.rstrip('/')}"
 
     @property
     def streams(self) -> StreamService:
-        """The streams that are served, to read and change beside HTTP."""
+        """The service, to read and write the same streams from Python."""
         return self._running.streams
 
     @property
@@ -71,7 +71,7 @@ class MemoryServer:
         self._server.startService()
 
     async def stop(self) -> None:
-        """End every connection after the answer that is on its way, and leave nothing in the reactor."""
+        """Close every connection after its current answer, and leave the reactor clean."""
         server = self._running
         self._server = None
         await server.stopService()
