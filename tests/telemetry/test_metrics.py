@@ -28,7 +28,7 @@ from durable_streams.server.telemetry.metrics import MAX_AGE, Metrics
 from durable_streams.server.web.answers import Answer
 from durable_streams.server.web.callers import NOBODY
 from durable_streams.server.web.requests import StreamRequest, stream_request
-from durable_streams.server.web.telemetry import Asked, Telemetry
+from durable_streams.server.web.telemetry import Occasion, Telemetry
 from tests.support.at_once import file_storage_at_once
 from tests.support.cases import TEXT, ChannelTestCase, FrontTestCase, each_way, get
 from tests.support.fronts import BASE, ChannelFront, Front, SiteFront, settings_with
@@ -165,7 +165,7 @@ class Heard(Telemetry):
         self.min_status = min_status
         self.heard: list[int] = []
 
-    def answered(self, asked: Asked, number: int, answer: Answer, began_at: float) -> None:
+    def answered(self, asked: Occasion, number: int, answer: Answer, began_at: float) -> None:
         self.heard.append(answer.status)
 
 

@@ -15,7 +15,7 @@ from durable_streams.server.model import START, Append, Chunk, StorageLimits, St
 from durable_streams.server.protocol.sse import KEEP_ALIVE, PIECE
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
-from durable_streams.server.web.live import Live, LiveSettings, Tail
+from durable_streams.server.web.live import EventTail, Live, LiveSettings
 from tests.support.fronts import START_TIME
 from tests.support.late_storage import LateStorage
 from tests.support.replies import Event, read_events
@@ -31,7 +31,7 @@ class StalledSink:
     :ivar written: all that was written.
     """
 
-    def __init__(self, tail: Tail) -> None:
+    def __init__(self, tail: EventTail) -> None:
         self._tail = tail
         self.written: list[bytes] = []
         self.finished = False
@@ -86,11 +86,11 @@ class LargeEventCase(SynchronousTestCase):
     def turn(self) -> None:
         self.clock.pump([0.01] * 3)
 
-    def follow(self, cursor: str | None = None) -> tuple[Tail, StalledSink]:
+    def follow(self, cursor: str | None = None) -> tuple[EventTail, StalledSink]:
         """Follow from the start; the reader has taken the first control event."""
         chunk = self.settled(self.streams.read("a", START, 0))
         assert isinstance(chunk, Chunk)
-        tail = Tail(self.live, chunk, cursor)
+        tail = EventTail(self.live, chunk, cursor)
         sink = StalledSink(tail)
         self.addCleanup(tail.stopProducing)
         tail.start(sink)
@@ -99,7 +99,7 @@ class LargeEventCase(SynchronousTestCase):
         self.turn()
         return tail, sink
 
-    def read_on(self, tail: Tail, times: int = 1000) -> None:
+    def read_on(self, tail: EventTail, times: int = 1000) -> None:
         """Let the reader take what was written, again and again while there is anything."""
         for _ in range(times):
             before = len(self.live_sink(tail).written)
@@ -109,7 +109,7 @@ class LargeEventCase(SynchronousTestCase):
                 return
 
     @staticmethod
-    def live_sink(tail: Tail) -> StalledSink:
+    def live_sink(tail: EventTail) -> StalledSink:
         sink = tail._sink
         return sink if isinstance(sink, StalledSink) else StalledSink(tail)
 

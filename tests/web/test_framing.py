@@ -7,12 +7,12 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.web.answers import Answer, Body, Sink
+from durable_streams.server.web.answers import Answer, AnswerBody, Sink
 from durable_streams.server.web.callers import NOBODY, Caller, Client
-from durable_streams.server.web.framing import Framer, Occasion
+from durable_streams.server.web.framing import Framer
 from durable_streams.server.web.pages import PageRequest
 from durable_streams.server.web.requests import stream_request
-from durable_streams.server.web.telemetry import Telemetry
+from durable_streams.server.web.telemetry import Occasion, Telemetry
 
 DATE = b"Fri, 15 Jan 2027 08:00:00 GMT"
 
@@ -52,7 +52,7 @@ class FramerTests(SynchronousTestCase):
         return [stream_request(method, b"/s/", b"a", b"", {}, b"", named, 8), NOBODY, named, *made]
 
     def test_http_1_1_and_the_others_have_the_same_head_and_a_body_only_where_there_is_one(self) -> None:
-        bodies: list[bytes | Body] = [b"", b"hello", Pieces(3), Pieces(None)]
+        bodies: list[bytes | AnswerBody] = [b"", b"hello", Pieces(3), Pieces(None)]
         for method, status, body in itertools.product((b"GET", b"HEAD", b"POST"), (200, 304, 404), bodies):
             if status == 304 and body != b"":
                 continue

@@ -19,7 +19,15 @@ from durable_streams.server.config.sections import IdentitySettings, ProxySettin
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.errors import InvalidRequest
 from durable_streams.server.web.answers import Answer
-from durable_streams.server.web.callers import UNIX_PEER, Called, Caller, Client, caller_on, client_of, identity_of
+from durable_streams.server.web.callers import (
+    UNIX_PEER,
+    Caller,
+    Client,
+    RequestWithCaller,
+    caller_on,
+    client_of,
+    identity_of,
+)
 from durable_streams.server.web.forwarded import read_forwarded, read_x_forwarded
 from durable_streams.server.web.pages import PageRequest
 from durable_streams.server.web.proxies import Networks, Proxies
@@ -48,7 +56,7 @@ class Noting(Telemetry):
     """Keeps what it is told of requests."""
 
     def __init__(self) -> None:
-        self.asked: list[Called] = []
+        self.asked: list[RequestWithCaller] = []
 
     def answered(self, asked: Any, number: int, answer: Answer, began_at: float) -> None:
         if asked is not None:

@@ -10,7 +10,7 @@ from durable_streams.server.run_queue import BUDGET, SLICE, RunQueue
 from durable_streams.server.streams import Streams
 from durable_streams.server.waiting import GATHERING
 from durable_streams.server.web.bodies import PIECE, Replay
-from durable_streams.server.web.live import EVENT_SIZE, Live, LiveSettings, Tail
+from durable_streams.server.web.live import EVENT_SIZE, EventTail, Live, LiveSettings
 from tests.support.cases import ChannelTestCase, get, post
 from tests.support.fronts import START_TIME, Peer, WrappedFront, request
 from tests.support.reactor import Reactor
@@ -109,10 +109,10 @@ class TurnTests(SynchronousTestCase):
         self.clock.turn()
         self.assertEqual((self.taker.writes, self.taker.finished), (WRITES, False))
 
-    def tail(self) -> Tail:
+    def tail(self) -> EventTail:
         """Follow the stream from its start."""
         live = Live(self.streams, self.clock, LiveSettings())
-        tail = Tail(live, self.read(0), None)
+        tail = EventTail(live, self.read(0), None)
         tail.start(self.taker)
         return tail
 

@@ -8,7 +8,7 @@ from typing import Final
 from twisted.logger import Logger, LogLevel
 
 from ..web.answers import Answer
-from ..web.telemetry import NEVER, Asked, Telemetry
+from ..web.telemetry import NEVER, Occasion, Telemetry
 from .describing import fields_of, line_of
 
 #: ``observability.access_log`` -> the lowest status that is logged.
@@ -37,7 +37,7 @@ class AccessLog(Telemetry):
         self._second = 0
         self._lines = 0
 
-    def answered(self, asked: Asked, number: int, answer: Answer, began_at: float) -> None:
+    def answered(self, asked: Occasion, number: int, answer: Answer, began_at: float) -> None:
         status = answer.status
         if status < self.min_status:
             return

@@ -8,7 +8,7 @@ from ..config.settings import Settings
 from ..startup import StartupError
 from ..web.answers import Answer
 from ..web.operations import Operations
-from ..web.telemetry import Asked, Telemetry
+from ..web.telemetry import Occasion, Telemetry
 from .access_log import AccessLog
 from .counts import RequestCounts
 from .metrics import Metrics
@@ -23,7 +23,7 @@ class _TelemetryPair(Telemetry):
         self.min_status = min(one.min_status, other.min_status)
         self.headers = one.headers | other.headers
 
-    def answered(self, asked: Asked, number: int, answer: Answer, began_at: float) -> None:
+    def answered(self, asked: Occasion, number: int, answer: Answer, began_at: float) -> None:
         self._one.answered(asked, number, answer, began_at)
         self._other.answered(asked, number, answer, began_at)
 

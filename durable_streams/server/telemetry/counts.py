@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from ..web.answers import Answer
 from ..web.requests import StreamRequest
-from ..web.telemetry import Asked, Telemetry
+from ..web.telemetry import Occasion, Telemetry
 from .describing import OPERATIONS, operation_of
 
 #: The upper bounds of the duration buckets, in seconds: from appends in memory to long-polls.
@@ -65,7 +65,7 @@ class RequestCounts(Telemetry):
         self._beyond = beyond
         self._beyond_status = beyond.min_status
 
-    def answered(self, asked: Asked, number: int, answer: Answer, began_at: float) -> None:
+    def answered(self, asked: Occasion, number: int, answer: Answer, began_at: float) -> None:
         # This runs up to 100,000 times a second: the first duration bucket is found without a search.
         took = perf_counter() - began_at
         status = answer.status

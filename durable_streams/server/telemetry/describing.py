@@ -10,7 +10,7 @@ from ..web.answers import Answer
 from ..web.callers import Caller
 from ..web.pages import PageRequest
 from ..web.requests import StreamRequest
-from ..web.telemetry import Asked, request_name
+from ..web.telemetry import Occasion, request_name
 
 #: Path -> operation, for pages.
 _BY_PATH: Final = {b"/healthz": "health", b"/readyz": "readiness"}
@@ -41,7 +41,7 @@ def text(value: bytes | str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in value)
 
 
-def operation_of(asked: Asked) -> str:
+def operation_of(asked: Occasion) -> str:
     """Return the operation of a request, one of :data:`OPERATIONS`."""
     if isinstance(asked, StreamRequest):
         return asked.operation
@@ -50,7 +50,7 @@ def operation_of(asked: Asked) -> str:
     return "request"
 
 
-def line_of(asked: Asked, answer: Answer, took: float) -> str:
+def line_of(asked: Occasion, answer: Answer, took: float) -> str:
     """
     Return the access log's line for an answer: method, path, status, problem code, duration and client.
 
@@ -71,7 +71,7 @@ def _path_and_query(asked: StreamRequest | PageRequest) -> tuple[bytes, bytes]:
     return asked.path, asked.query
 
 
-def fields_of(asked: Asked, number: int, answer: Answer, took: float, backend: str) -> dict[str, object]:
+def fields_of(asked: Occasion, number: int, answer: Answer, took: float, backend: str) -> dict[str, object]:
     """
     Return the fields of a request and its answer, for the access log and for traces.
 

@@ -25,7 +25,7 @@ from ..web.answers import Answer
 from ..web.callers import Caller
 from ..web.pages import PageRequest
 from ..web.requests import StreamRequest
-from ..web.telemetry import Asked, Telemetry
+from ..web.telemetry import Occasion, Telemetry
 from .describing import fields_of
 
 #: The name of every span.
@@ -56,7 +56,7 @@ class Traces(Telemetry):
         self._tracer = provider.get_tracer("durable_streams.server")
         self._propagator = TraceContextTextMapPropagator()
 
-    def answered(self, asked: Asked, number: int, answer: Answer, began_at: float) -> None:
+    def answered(self, asked: Occasion, number: int, answer: Answer, began_at: float) -> None:
         took = perf_counter() - began_at
         fields = fields_of(asked, number, answer, took, self._backend)
         ended_at = time_ns()
@@ -73,7 +73,7 @@ class Traces(Telemetry):
             span.set_status(Status(StatusCode.ERROR))
         span.end(ended_at)
 
-    def _parent_and_links(self, asked: Asked) -> tuple[Context | None, list[Link]]:
+    def _parent_and_links(self, asked: Occasion) -> tuple[Context | None, list[Link]]:
         """Return the parent context and the links of a span."""
         named = _traceparent(asked)
         if named is None:
@@ -90,7 +90,7 @@ class Traces(Telemetry):
         return deferToThread(self._provider.shutdown)
 
 
-def _traceparent(asked: Asked) -> str | None:
+def _traceparent(asked: Occasion) -> str | None:
     value = None
     if isinstance(asked, StreamRequest):
         value = asked.headers.get(_PARENT)

@@ -1,1 +1,1 @@
-"""The only code that touches HTTP: two fronts on one set of operations."""
+"""HTTP: fronts for HTTP/1.1, HTTP/2 and twisted.web on one set of operations."""

@@ -19,7 +19,7 @@ from .callers import Caller, next_number
 from .incoming import IncomingBody
 from .pages import PageRequest
 from .problems import BadFraming, HeadersTooLarge, MethodNotAllowed, TargetTooLong
-from .proxies import Proxies, Reading
+from .proxies import HeaderSelection, Proxies
 from .requests import WHOLE_SERVER, StreamRequest, check_host, check_target, pick_headers, stream_request
 from .wire import is_stream
 
@@ -60,7 +60,7 @@ class Admission:
         self,
         base: bytes,
         limits: RequestLimits,
-        reading: Reading = Reading(),  # noqa: B008 (frozen)
+        reading: HeaderSelection = HeaderSelection(),  # noqa: B008 (frozen)
         proxies: Proxies | None = None,
     ) -> None:
         self.base = base
@@ -208,7 +208,7 @@ class AdmissionPolicy:
         self._limits = limits
         self._proxies = proxies
         self._more_headers = more_headers
-        self._admissions: dict[Reading, Admission] = {}
+        self._admissions: dict[HeaderSelection, Admission] = {}
 
     def admission(self, caller: Caller) -> Admission:
         """Return the rules for the requests of a connection."""

@@ -1,4 +1,4 @@
-"""The one writer of answers: an outcome, or an error, becomes a status, header lines and a body.
+"""Answers: the status, header lines and body for an outcome or an error.
 
 Header lines are bytes, ready to send, since most of them depend on nothing but the configuration or the stream, and are
 put together once for each. What belongs to the connection (Date, Content-Length, Connection, framing) is the front's.
@@ -54,20 +54,20 @@ _FACES: Final = 2048
 
 
 class Sink(Protocol):
-    """Where a front takes a body that comes bit by bit. It pauses and resumes the body as its reader keeps up."""
+    """The front's end of a streamed body. It pauses and resumes the body as the client reads."""
 
     def write(self, data: bytes) -> None:
-        """Send some of the body."""
+        """Send a piece of the body."""
 
     def finish(self) -> None:
-        """The body is complete."""
+        """End the answer: the body is complete."""
 
     def abort(self) -> None:
-        """The body can't be completed: hang up, so that the reader knows."""
+        """Abort the answer, so that the client sees that the body is not complete."""
 
 
-class Body(Protocol):
-    """A body that comes bit by bit: an IPushProducer, with a beginning.
+class AnswerBody(Protocol):
+    """A streamed body of an answer: an IPushProducer that is started with its sink.
 
     :ivar length: its size in bytes, if that is known.
     """
@@ -78,40 +78,40 @@ class Body(Protocol):
         """Begin to write to ``sink``."""
 
     def pauseProducing(self) -> None:
-        """Write no more until told to."""
+        """Stop writing until resumed."""
 
     def resumeProducing(self) -> None:
-        """Go on."""
+        """Continue writing."""
 
     def stopProducing(self) -> None:
-        """The reader is gone."""
+        """Stop for good: the client is gone."""
 
 
 class Answer(Struct, frozen=True):
     """
-    What a front sends: ``head`` is complete lines, each ended with CRLF.
+    The answer to a request. ``head`` is complete header lines, each ended with CRLF.
 
     :ivar error: what to record about the error; None unless the request was refused.
     """
 
     status: int
     head: bytes
-    body: bytes | Body = b""
+    body: bytes | AnswerBody = b""
     error: ErrorReport | None = None
 
     def fields(self) -> list[tuple[bytes, bytes]]:
-        """Take the header lines apart, for a front that does not send them as they are."""
+        """Return the header lines as pairs."""
         return fields_of(self.head)
 
 
 def fields_of(head: bytes) -> list[tuple[bytes, bytes]]:
-    """Take complete header lines apart."""
+    """Split complete header lines into pairs."""
     return [(name, value) for name, _, value in (line.partition(b": ") for line in head.split(b"\r\n")[:-1])]
 
 
-class _Face:
+class _HeadPrefixes:
     """
-    What the answers about one stream to one origin begin with, up to the position that differs.
+    Cached header prefixes for one (stream, CORS origin), up to the position that differs.
 
     :ivar found: for data that anybody may have who asks the same.
     :ivar passing: for what may be something else the next moment.
@@ -129,7 +129,7 @@ class _Face:
 
 class Answers:
     """
-    Writes answers.
+    Renders outcomes and errors as answers.
 
     :param cors_origins: which origins' pages may use the streams; ``*`` among them for all.
     :param cache: who may keep what a read found: nobody (``no-store``), its reader (``private``), or whoever stands
@@ -150,11 +150,11 @@ class Answers:
         self._cors_anywhere = self._cors.get(b"*", vary)
         self._common = {origin: _SECURITY + lines for origin, lines in self._cors.items()}
         self._anywhere = _SECURITY + self._cors_anywhere
-        self._faces: dict[tuple[int, bytes], _Face] = {}
+        self._faces: dict[tuple[int, bytes], _HeadPrefixes] = {}
 
     def cors(self, origin: bytes | None) -> bytes:
         """
-        Write the lines that say whose pages may see an answer.
+        Return the CORS header lines of an answer.
 
         :param origin: what the request has for Origin.
         """
@@ -164,7 +164,7 @@ class Answers:
 
     def common(self, origin: bytes | None) -> bytes:
         """
-        Write the lines of every answer about streams.
+        Return the header lines of every answer about streams.
 
         :param origin: what the request has for Origin.
         """
@@ -172,13 +172,13 @@ class Answers:
             return self._anywhere
         return self._common.get(origin, self._anywhere)
 
-    def _face(self, request: StreamRequest, facts: StreamFacts) -> _Face:
+    def _face(self, request: StreamRequest, facts: StreamFacts) -> _HeadPrefixes:
         common = self._anywhere if self._any_origin else self.common(request.headers.get(b"origin"))
         face = self._faces.get((facts.id, common))
         if face is None:
             if len(self._faces) >= _FACES:
                 self._faces.clear()
-            face = self._faces[facts.id, common] = _Face(common, self._caching, facts)
+            face = self._faces[facts.id, common] = _HeadPrefixes(common, self._caching, facts)
         return face
 
     def created(self, request: StreamRequest, created: Created) -> Answer:
@@ -203,7 +203,7 @@ class Answers:
         self,
         request: StreamRequest,
         chunk: Chunk,
-        rest: Body | None = None,
+        rest: AnswerBody | None = None,
         cursor: int | None = None,
         passing: bool = False,
         partial: bool = False,
@@ -234,7 +234,7 @@ class Answers:
         return Answer(200, head, document(chunk.data) if facts.json else chunk.data)
 
     def nothing_yet(self, request: StreamRequest, chunk: Chunk, cursor: int) -> Answer:
-        """Answer one who asked for what comes after the tail: there is nothing, or never will be."""
+        """Answer a long-poll that found nothing after the tail."""
         head = self._at(request, chunk.facts, chunk.tail, chunk.closed) + _UP_TO_DATE
         return Answer(204, head if chunk.closed else head + b"Stream-Cursor: %d\r\n" % cursor)
 
@@ -251,7 +251,7 @@ class Answers:
         head = common + _NO_STORE + _next_offset(facts) + b"%016d\r\n" % tail
         return head + _CLOSED if closed else head
 
-    def events(self, request: StreamRequest, facts: StreamFacts, body: Body) -> Answer:
+    def events(self, request: StreamRequest, facts: StreamFacts, body: AnswerBody) -> Answer:
         """Answer with Server-Sent Events."""
         head = self.common(request.headers.get(b"origin")) + _EVENTS
         return Answer(200, head if is_text(facts.media_type) else head + _BASE64, body)
@@ -269,12 +269,12 @@ class Answers:
         return Answer(204, self.common(request.headers.get(b"origin")) + _NO_STORE)
 
     def options(self, request: StreamRequest) -> Answer:
-        """Answer a CORS preflight, or anybody who asks what can be done here."""
+        """Answer an OPTIONS request: a CORS preflight or a question for the methods."""
         return self.preflight(request.headers.get(b"origin"))
 
     def preflight(self, origin: bytes | None) -> Answer:
         """
-        Answer a CORS preflight, which a browser sends before a request that a page makes: it is the same everywhere.
+        Answer a CORS preflight, which is the same for every path.
 
         :param origin: what it has for Origin.
         """

@@ -22,11 +22,11 @@ PIECE = 131_072
 _log = Logger()
 
 
-class Sent:
+class ByteCounter:
     """
-    Counts what bodies send that come bit by bit.
+    Counter of the bytes of streamed bodies.
 
-    :ivar bytes: all of it.
+    :ivar bytes: how many were sent.
     """
 
     __slots__ = ("bytes",)
@@ -38,14 +38,14 @@ class Sent:
 @implementer(IPushProducer)
 class Replay:
     """
-    All of a stream from where ``first`` begins to the tail that it names, in one body.
+    A catch-up read that is larger than one piece: a stream from where ``first`` begins to the tail that it names.
 
-    :param first: the first piece, which was read already.
+    :param first: the first piece.
     :param sent: counts what is sent.
     """
 
-    def __init__(self, streams: Streams, first: Chunk, sent: Sent | None = None) -> None:
-        self._sent = Sent() if sent is None else sent
+    def __init__(self, streams: Streams, first: Chunk, sent: ByteCounter | None = None) -> None:
+        self._sent = ByteCounter() if sent is None else sent
         self._streams = streams
         self._turns = streams.turns
         self._facts = first.facts
@@ -75,7 +75,7 @@ class Replay:
         self._next = b""
 
     def _go_on(self) -> None:
-        """Send piece after piece, as far as the reader keeps up, for a slice of time; then queue for the next one."""
+        """Send pieces for a slice of time, until the client pauses this; then queue for the next slice."""
         self._reading = True
         seconds = self._turns.seconds
         end = seconds() + SLICE
@@ -109,11 +109,11 @@ class Replay:
 
     def _take(self, piece: bytes) -> None:
         self._position += len(piece)
-        # The last message's comma becomes the array's end.
+        # The comma of the last message is replaced by the end of the array.
         self._next = piece[:-1] + b"]" if self._json and self._position == self._tail else piece
 
     def _failed(self, failure: Failure) -> None:
-        # That the stream was deleted meanwhile is no news to anybody but the reader.
+        # Deletion during a read is expected; do not log it.
         if not failure.check(StreamsError):
             _log.failure("A read of {name} failed.", failure=failure, name=self._facts.name)
         sink, self._sink = self._sink, None

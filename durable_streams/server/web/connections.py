@@ -1,4 +1,4 @@
-"""What all connections of a listener share: their settings, one clock tick a second, and their number."""
+"""Connections of a listener: their shared settings, clock tick, limits and drain."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _log = Logger()
 
 class ChannelSettings(Struct, frozen=True, gc=False):
     """
-    What connections may do; times are whole seconds.
+    Limits and time-outs of connections; times are whole seconds.
 
-    :ivar connections: how many of them there may be.
-    :ivar refusals: how many over that are left the time to read why they are refused.
-    :ivar protocols: what they speak, by ALPN's names, best first: ``http/1.1``, and ``h2`` over TLS.
+    :ivar connections: the maximum number of connections.
+    :ivar refusals: the maximum number of further connections that are given time to read why they are refused.
+    :ivar protocols: the protocols by their ALPN names, best first: ``http/1.1``, and ``h2`` over TLS.
     :ivar header_timeout: from the first byte of a request to the last of its headers.
     :ivar body_timeout: without a byte of a body.
     :ivar idle_timeout: between requests.
@@ -54,19 +54,19 @@ class ChannelSettings(Struct, frozen=True, gc=False):
 
 class Member(typing.Protocol):
     """
-    What a connection is to its factory.
+    A connection, as its factory manages it.
 
-    :ivar deadline: the tick at which it has had its time; 0 while it has all the time.
+    :ivar deadline: the tick from which :meth:`expire` is called; 0 for none.
     """
 
     deadline: int
     transport: Transport
 
     def expire(self) -> None:
-        """It has had its time."""
+        """Act on the deadline, which has passed."""
 
     def drain(self) -> None:
-        """The service stops: end after what is on its way."""
+        """Close the connection after the answers that are on their way."""
 
 
 class Connections(Factory):
@@ -127,7 +127,7 @@ class Connections(Factory):
 
     @property
     def connections(self) -> int:
-        """How many connections there are."""
+        """The number of connections."""
         return len(self._channels)
 
     def heads(self, caller: Caller) -> HeadCache:
@@ -154,7 +154,7 @@ class Connections(Factory):
             self._rest()
 
     def drain(self) -> Deferred[None]:
-        """End every connection after the answer that is on its way, and say when there are none left."""
+        """Close every connection after its current answer; return when none is left."""
         self.draining = True
         self.keeps_connections = False
         self._each(list(self._channels), lambda channel: channel.drain())
@@ -166,7 +166,7 @@ class Connections(Factory):
         return drained
 
     def abort(self) -> None:
-        """Hang up on everybody."""
+        """Abort all connections."""
         self._each(list(self._channels), lambda channel: channel.transport.abortConnection())
 
     def _rest(self) -> None:
@@ -190,7 +190,7 @@ class Connections(Factory):
             channel.transport.abortConnection()
 
     def _each(self, channels: Iterable[Member], do: Callable[[Member], object]) -> None:
-        """Queue something for each of many connections, for as long as it is there."""
+        """Queue a call for each connection; it is dropped if the connection is lost before."""
         turns = self.operations.streams.turns
         for channel in channels:
             turns.add(partial(self._if_there, channel, do))

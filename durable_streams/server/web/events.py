@@ -1,4 +1,4 @@
-"""Encoded Server-Sent Events, shared by all tails that are at the same place of a stream."""
+"""Encoded Server-Sent Events, shared by the tails at one place of a stream."""
 
 from __future__ import annotations
 

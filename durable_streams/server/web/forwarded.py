@@ -1,4 +1,4 @@
-"""What proxies say of their clients: ``X-Forwarded-*``, and ``Forwarded`` (RFC 7239)."""
+"""Forwarding headers of proxies: ``X-Forwarded-*`` and ``Forwarded`` (RFC 7239)."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def _refusal(header: str, wanted: str) -> InvalidRequest:
 
 
 def given_id(headers: Mapping[bytes, bytes]) -> bytes | None:
-    """Take a proxy's id of the request, if that can stand in headers and logs."""
+    """Return the id that a proxy gives the request, if it is safe in headers and logs."""
     value = headers.get(REQUEST_ID)
     return value if value is not None and _REQUEST_ID.fullmatch(value) else None
 
 
 def _node(text: bytes, header: str, bare_ipv6: bool) -> str:
-    """Read who is said to have sent a request: an address without its port, ``unknown``, or a made-up name."""
+    """Return a node: an address without its port, ``unknown``, or an obfuscated name."""
     if bare_ipv6 and _BARE_IPV6.fullmatch(text):
         address = text
     else:
@@ -84,7 +84,7 @@ def _authority(text: bytes, header: str) -> bytes:
 
 
 def _listed(headers: Mapping[bytes, bytes], name: bytes) -> list[bytes]:
-    """Take a list apart; empty elements count for nothing (RFC 9110 section 5.6.1)."""
+    """Split a list; empty elements are ignored (RFC 9110 section 5.6.1)."""
     value = headers.get(name)
     if value is None:
         return []
@@ -117,7 +117,7 @@ def read_x_forwarded(headers: Mapping[bytes, bytes], trusts: Trust) -> Client:
 
 
 def _with_port(authority: bytes | None, port: bytes) -> bytes | None:
-    """Complete a host that has no port. The usual ports are left out, whichever of the two schemes it is."""
+    """Add a port to a host that has none, unless it is the default port of HTTP or HTTPS."""
     if _PORT.fullmatch(port) is None or int(port) > 65535:
         raise _refusal("X-Forwarded-Port", "a port")
     authority = authority and authority.removesuffix(b":")
@@ -152,7 +152,7 @@ def read_forwarded(headers: Mapping[bytes, bytes], trusts: Trust) -> Client:
 
 
 def _elements(value: bytes) -> Iterator[dict[bytes, bytes]]:
-    """Take a ``Forwarded`` apart: what each proxy said, by parameter in lower case."""
+    """Split a ``Forwarded`` header: the parameters of each proxy, by their names in lower case."""
     element: dict[bytes, bytes] = {}
     place = 0
     while place < len(value):

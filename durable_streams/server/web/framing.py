@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Final
 
 from .answers import Answer
 from .callers import RUN, Caller, next_number
-from .pages import PageRequest
-from .requests import StreamRequest
-from .telemetry import Telemetry, request_id
+from .telemetry import Occasion, Telemetry, request_id
 from .wire import BODILESS, STATUS_LINES
-
-#: What an answer is for: a request, or a connection on which no request was read.
-Occasion: TypeAlias = StreamRequest | PageRequest | Caller
 
 _ANY_IDENTITY: Final = b"X-Request-Id: %b\r\n"
 

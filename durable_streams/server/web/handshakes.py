@@ -1,4 +1,4 @@
-"""TLS handshakes that fail: their number, and why, in the log."""
+"""Count and log of failed TLS handshakes."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from ..protocol import cursors, sse
 from ..run_queue import SLICE
 from ..streams import Streams
 from .answers import Sink
-from .bodies import PIECE, Sent
+from .bodies import PIECE, ByteCounter
 from .events import Events, LargeEvent
 
 #: How much of a stream goes into one event at the most, in bytes. An append that is larger is an event of its own, sent
@@ -48,10 +48,10 @@ class LiveSettings(Struct, frozen=True, gc=False):
 
 class Live:
     """
-    All live readers of a service, and what they share: one tick of the clock a second, and encoded events.
+    The live readers of a service. They share one clock tick a second and the encoded events.
 
     :ivar events: encodes events.
-    :ivar sent: what was sent to all readers whose bodies come bit by bit.
+    :ivar sent: counts the bytes of all streamed bodies.
     """
 
     def __init__(self, streams: Streams, clock: IReactorTime, settings: LiveSettings) -> None:
@@ -60,20 +60,20 @@ class Live:
         self.clock = clock_of(clock)
         self.current_cursor = 0
         self.events = Events()
-        self.sent = Sent()
-        self._tails: set[Tail] = set()
+        self.sent = ByteCounter()
+        self._tails: set[EventTail] = set()
         self._polls: set[_Poll] = set()
         # No LoopingCall: the last tail may leave, and another come, within a tick.
         self._next_tick: IDelayedCall | None = None
 
     @property
     def tails(self) -> int:
-        """How many readers follow by Server-Sent Events."""
+        """The number of readers of Server-Sent Events."""
         return len(self._tails)
 
     @property
     def polls(self) -> int:
-        """How many long-polls wait."""
+        """The number of long-polls that wait."""
         return len(self._polls)
 
     def cursor(self, given: str | None) -> int:
@@ -82,19 +82,19 @@ class Live:
 
     def wait(self, empty: Chunk) -> Deferred[Chunk]:
         """
-        Wait for what comes after a read that found nothing: data, the close, the stream's end, or the time-out.
+        Wait, after a read that found nothing, for data, the close or the deletion of the stream, or the time-out.
 
         :returns: what a read finds then; a failure with :exc:`StreamNotFound` when the stream was deleted.
         """
         return _Poll(self, empty, self._polls).outcome
 
-    def add(self, tail: Tail) -> None:
+    def add(self, tail: EventTail) -> None:
         if self._next_tick is None:
             self.current_cursor = self.cursor(None)
             self._next_tick = self.clock.callLater(1, self._tick)
         self._tails.add(tail)
 
-    def discard(self, tail: Tail) -> None:
+    def discard(self, tail: EventTail) -> None:
         self._tails.discard(tail)
         if not self._tails and self._next_tick is not None:
             self._next_tick.cancel()
@@ -111,7 +111,7 @@ class Live:
 
 
 class _Poll:
-    """One long-poll that found nothing yet."""
+    """A long-poll that waits for data."""
 
     def __init__(self, live: Live, empty: Chunk, polls: set[_Poll]) -> None:
         self._streams = live.streams
@@ -133,7 +133,7 @@ class _Poll:
         self._wake()
 
     def _cancel(self, outcome: Deferred[Chunk]) -> None:
-        """Wait no longer: the outcome is what was found at first."""
+        """Stop waiting; the outcome is the read that found nothing."""
         self._leave()
         outcome.callback(self._empty)
 
@@ -173,11 +173,11 @@ class _Poll:
 
 
 @implementer(IPushProducer)
-class Tail:
+class EventTail:
     """
-    One reader of Server-Sent Events: an offset, how far it has got with a large event, and where to send what follows.
+    A reader of Server-Sent Events: an offset, the place in a large event, and a sink.
 
-    Nothing is queued for it. When its reader is slow it is paused, and reads on from its offset when it is resumed.
+    Nothing is queued for it. While its client is slow it is paused; when it is resumed it reads on from its offset.
     """
 
     __slots__ = (
@@ -263,7 +263,7 @@ class Tail:
             self._sink.write(sse.KEEP_ALIVE)
 
     def _go_on(self) -> None:
-        """Send what there is to read, as far as the reader keeps up, for a slice of time; then queue for the next."""
+        """Read and send for a slice of time, until the client pauses this; then queue for the next slice."""
         # A change during a read may have come too late for it.
         self._woken = self._reading
         end = 0.0
@@ -370,7 +370,7 @@ class Tail:
             self._send(large.place())
 
     def _leave(self) -> None:
-        """End, soon. Were all tails to end at once, all their readers would come again at once."""
+        """End within the drain spread: if all tails ended at once, all clients would reconnect at once."""
         spread = self._live.settings.drain_spread
         if not spread:
             self._finish()

@@ -1,4 +1,4 @@
-"""What a connection speaks: known at once on a socket, after the handshake over TLS, with the first bytes elsewhere."""
+"""Choice of a connection's protocol: at once on a socket, after the handshake over TLS, else with the first bytes."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _AT_ONCE: Final = 65_536
 
 
 def negotiated(transport: Any) -> bytes:
-    """Say what ALPN has come to: HTTP/1.1 where there was none."""
+    """Return the protocol that ALPN has negotiated; HTTP/1.1 without ALPN."""
     return (ISSLTransport.providedBy(transport) and getattr(transport, "negotiatedProtocol", None)) or b"http/1.1"
 
 
 @implementer(IHandshakeListener)
 class Negotiation(Protocol):
     """
-    A connection of which it is not known yet what it speaks.
+    A connection whose protocol is not known yet.
 
     It makes way for the channel that does, so that nothing of it is in the way of later packets. Only what is a
     socket's own is known when it is made: over TLS the client is known after the handshake, and behind a proxy that
@@ -93,7 +93,7 @@ class Negotiation(Protocol):
         self.transport.abortConnection()
 
     def drain(self) -> None:
-        """The service stops: nothing was asked yet."""
+        """Abort the connection: no request was received."""
         self.transport.abortConnection()
 
     def _choose(self) -> None:
@@ -120,7 +120,7 @@ class Negotiation(Protocol):
 @implementer(IHandshakeListener)
 class Refusal(Protocol):
     """
-    What a connection gets that can't be had: an answer, whatever it asks, and the end.
+    A connection that is refused: it gets an answer, whatever it sends, and is closed.
 
     :param error: why, of a client whose handshake is over; None for too many connections.
     """
@@ -145,7 +145,7 @@ class Refusal(Protocol):
             self._tell()
 
     def _refuse_at_once(self) -> None:
-        """Answer and close: there are too many to let each end in its own time."""
+        """Answer and close at once, without time for the client to read."""
         transport: Any = self.transport
         if not is_direct(transport):
             transport.abortConnection()
@@ -162,7 +162,7 @@ class Refusal(Protocol):
         self._tell()
 
     def dataReceived(self, data: bytes) -> None:
-        """Whatever it is, it makes no difference."""
+        """Answer, whatever was received."""
         self._tell()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -17,9 +17,9 @@ from ..streams import Streams
 from .admission import AdmissionPolicy, RequestLimits
 from .answers import Answer, Answers
 from .bodies import PIECE, Replay
-from .live import Live, Tail
+from .live import EventTail, Live
 from .origins import WritingOrigins
-from .problems import Broken, MethodNotAllowed, NoSuchPath
+from .problems import InternalError, MethodNotAllowed, NoSuchPath
 from .proxies import Proxies
 from .requests import StreamRequest, name_reader, offset_of_reconnect, read_append, read_creation
 from .telemetry import Telemetry, request_name
@@ -42,7 +42,7 @@ class OperationSettings(Struct, frozen=True, gc=False):
 
 
 class Operations:
-    """What both fronts do with a request for a stream."""
+    """The operations of streams, as all fronts call them."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Operations:
         return AdmissionPolicy(base, self.settings.limits, self.proxies, self.telemetry.headers)
 
     def perform(self, request: StreamRequest) -> NowOrLater[Answer]:
-        """Answer a request; whatever goes wrong becomes an answer too."""
+        """Answer a request; every error becomes an answer."""
         try:
             return self._by_operation[request.operation](request)
         except EmptyName:
@@ -129,7 +129,7 @@ class Operations:
                 return self.answers.tail(request, chunk)
             return self._answer_read(request, chunk)
         if request.operation == "subscribe":
-            return self.answers.events(request, chunk.facts, Tail(self.live, chunk, view.cursor))
+            return self.answers.events(request, chunk.facts, EventTail(self.live, chunk, view.cursor))
         if chunk.data or chunk.closed or self.streams.draining:
             return self._polled(request, chunk)
         return self._later(request, self.live.wait(chunk), lambda outcome: self._polled(request, outcome))
@@ -138,7 +138,7 @@ class Operations:
         view = request.view
         cursor = self.live.cursor(view.cursor)
         if chunk.data:
-            # What comes after the tail of now comes after another one the next time.
+            # The tail is another one the next time, so the answer to now is not to be cached.
             return self._answer_read(request, chunk, cursor, passing=view.offset == NOW)
         return self.answers.nothing_yet(request, chunk, cursor)
 
@@ -164,7 +164,7 @@ class Operations:
         return self._then(request, append, end_at)
 
     def _rest(self, chunk: Chunk) -> Replay | None:
-        """What sends the rest of a read that is larger than one piece."""
+        """Return the body of a read that is larger than one piece; None for any other read."""
         if chunk.start + len(chunk.data) == chunk.tail:
             return None
         return Replay(self.streams, chunk, self.live.sent)
@@ -194,13 +194,17 @@ class Operations:
     def _later(
         self, request: StreamRequest, outcome: Deferred[T], answer: Callable[[T], NowOrLater[Answer]]
     ) -> Deferred[Answer]:
-        """Answer when there is an outcome. Each link of the chain costs a hundredth of an append: it is one."""
+        """
+        Convert the Deferred's result into an Answer.
+
+        A single addCallbacks does it: each further callback costs about 1 % of an append.
+        """
         return outcome.addCallbacks(answer, self._failed, errbackArgs=(request,))
 
     def _failed(self, failure: Failure, request: StreamRequest) -> Answer:
         error = failure.value
         if isinstance(error, StreamsError):
-            # Beside the error's own; see Answers.error.
+            # The failure holds frames of its own besides the error's; see Answers.error.
             failure.tb = None
             return self.answers.error(request, error)
         if isinstance(error, CancelledError):
@@ -218,4 +222,4 @@ class Operations:
             path=(request.mount + request.path).decode("latin-1"),
             **request_name(request.number, request.caller),
         )
-        return self.answers.error(request, Broken("Something is wrong with the server. Its log says what."))
+        return self.answers.error(request, InternalError())

@@ -31,7 +31,7 @@ class WritingOrigins:
 
     def check(self, request: StreamRequest) -> None:
         """
-        Refuse a write of a page whose origin is neither listed nor the server's own.
+        Check that a write comes from no page of an origin that is neither listed nor the server's own.
 
         A request without Origin is no page's, and passes. The server's own origin is what the client has for Host, or
         what a trusted proxy says of it. ``https`` is taken for the server's own too where the connection is plain: a
@@ -53,6 +53,6 @@ class WritingOrigins:
 
 
 def _parts(origin: bytes) -> tuple[bytes, bytes] | None:
-    """Split an origin into its scheme and its host with an unusual port; None for what is no origin of HTTP."""
+    """Return the scheme of an origin and its host, with a port unless it is the default; None if it is not HTTP's."""
     match = _ORIGIN.fullmatch(origin.lower())
     return None if match is None else (match[1] or match[3], match[2] or match[4])

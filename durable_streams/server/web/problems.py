@@ -1,4 +1,4 @@
-"""How HTTP says what went wrong (RFC 9457): each error has one status, one code for programs, one title for people."""
+"""Errors as HTTP problems (RFC 9457): each error has a status, a code for programs and a title for people."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class TargetTooLong(errors.StreamsError):
 
 
 class RequestTimeout(errors.StreamsError):
-    """The request did not arrive whole in time."""
+    """The request did not arrive completely in time."""
 
 
 class MethodNotAllowed(errors.StreamsError):
-    """There is no such method here; ``methods`` lists those that there are."""
+    """The path does not have the method; ``methods`` lists its methods."""
 
     def __init__(self, message: str, methods: bytes = METHODS) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class MethodNotAllowed(errors.StreamsError):
 
 class NoSuchPath(errors.StreamsError):
     """
-    The path belongs to nothing.
+    There is neither a stream nor a page at the path.
 
     :param base: the path below which streams are; None where there are no streams.
     """
@@ -67,8 +67,11 @@ class OriginNotAllowed(errors.StreamsError):
     """The page that sends the write is of an origin that ``http.cors_origins`` does not list."""
 
 
-class Broken(errors.StreamsError):
-    """Something is wrong with the server, and only its log says what."""
+class InternalError(errors.StreamsError):
+    """An unexpected error, which is in the log."""
+
+    def __init__(self) -> None:
+        super().__init__("Something is wrong with the server. Its log says what.")
 
 
 #: How HTTP says each error: the status, the code that programs read, the title that people read.
@@ -103,7 +106,7 @@ CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     TargetTooLong: (414, "TARGET_TOO_LONG", "Target Too Long"),
     UnsupportedEncoding: (415, "UNSUPPORTED_CONTENT_ENCODING", "Unsupported Content Encoding"),
     HeadersTooLarge: (431, "HEADERS_TOO_LARGE", "Request Header Fields Too Large"),
-    Broken: (500, "INTERNAL_ERROR", "Internal Server Error"),
+    InternalError: (500, "INTERNAL_ERROR", "Internal Server Error"),
     errors.DataDamaged: (500, "DATA_DAMAGED", "Stored Data Damaged"),
     errors.Unavailable: (503, "UNAVAILABLE", "Service Unavailable"),
     WrongVersion: (505, "VERSION_NOT_SUPPORTED", "HTTP Version Not Supported"),
@@ -160,11 +163,11 @@ def problem(error: errors.StreamsError, instance: str) -> tuple[int, bytes, byte
 
 
 def _entry(kind: type) -> _Entry:
-    """Find an error's place in the catalogue, or that of what it is a kind of."""
+    """Return the catalogue entry of an error's class, or of its nearest base."""
     for ancestor in kind.__mro__:
         if ancestor in CATALOGUE:
             return CATALOGUE[ancestor]
-    return CATALOGUE[Broken]
+    return CATALOGUE[InternalError]
 
 
 def _next_offset(error: errors.StreamClosed | errors.SequenceConflict | errors.OffsetConflict) -> bytes:
@@ -172,7 +175,7 @@ def _next_offset(error: errors.StreamClosed | errors.SequenceConflict | errors.O
 
 
 def _lines(error: errors.StreamsError) -> bytes:
-    """The headers by which programs read the rest of an error."""
+    """Return the header lines with an error's fields."""
     match error:
         case errors.StreamClosed():
             return b"Stream-Closed: true\r\n" + _next_offset(error)

@@ -1,4 +1,4 @@
-"""Proxies in front of the server: which of them are believed, and what is read of what they say."""
+"""Trusted proxies, and which of their forwarding headers are read."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _X_FORWARDED: Final = frozenset([FOR, HOST, PROTO, PORT])
 _FAMILIES: Final = {"none": frozenset[bytes](), "x-forwarded": _X_FORWARDED, "forwarded": frozenset([FORWARDED])}
 _ALL: Final = _X_FORWARDED | {FORWARDED}
 
-#: How often at the most, in seconds, it is said that somebody is not believed.
+#: The minimum interval, in seconds, between warnings about ignored headers.
 _QUIET: Final = 60
 
-#: Where IPv4 is in IPv6, so that a network has one form, and a peer too.
+#: The prefix of IPv4-mapped IPv6 addresses: all addresses are compared in this form.
 _MAPPED: Final = 0xFFFF << 32
 
 _log = Logger()
@@ -40,7 +40,7 @@ _log = Logger()
 
 class Networks:
     """
-    Some addresses and networks; to look one up takes as long as there are different lengths of prefixes.
+    A set of addresses and networks. A look-up takes one step for each length of prefix.
 
     :param entries: such as ``10.0.0.0/8``, ``::1``, or a word that stands for itself.
     """
@@ -72,12 +72,12 @@ def _number(address: Any) -> int:
     return number | _MAPPED if address.version == 4 else number
 
 
-class Reading(Struct, frozen=True):
+class HeaderSelection(Struct, frozen=True):
     """
-    What is made of the headers of a connection's requests, by their names in lower case.
+    Which headers of a connection's requests are read, by their names in lower case.
 
-    :ivar read: those that mean something.
-    :ivar dropped: those that are as if they were not there, for whatever else serves requests too.
+    :ivar read: the headers that are read.
+    :ivar dropped: the headers that are removed, for pages as well.
     """
 
     read: frozenset[bytes] = READ_HEADERS
@@ -86,12 +86,12 @@ class Reading(Struct, frozen=True):
 
 class Proxies:
     """
-    Decides whom to believe.
+    The trusted proxies and the headers that are accepted from them.
 
-    :param seconds: says the time; None where nobody is believed and nothing said of it.
-    :param forwarded_headers: which family of headers the proxies speak: ``none``, ``x-forwarded`` or ``forwarded``.
+    :param seconds: returns the time; None if no proxy is trusted, and ignored headers are not logged.
+    :param forwarded_headers: the family of headers: ``none``, ``x-forwarded`` or ``forwarded``.
     :param trusted: addresses and networks of proxies, and ``unix`` for all that come by a UNIX socket.
-    :param identity_header: in which the proxies say who the client is; None for none.
+    :param identity_header: the header with the identity of the client; None for none.
     """
 
     def __init__(
@@ -108,21 +108,21 @@ class Proxies:
         identity = frozenset([self._identity] if self._identity else [])
         family = _FAMILIES[forwarded_headers]
         believed = READ_HEADERS | family | {REQUEST_ID}
-        self._distrusting = Reading(dropped=_ALL | identity)
-        self._trusting = Reading(believed, (_ALL - family) | identity)
-        self._identifying = Reading(believed | identity, _ALL - family)
+        self._distrusting = HeaderSelection(dropped=_ALL | identity)
+        self._trusting = HeaderSelection(believed, (_ALL - family) | identity)
+        self._identifying = HeaderSelection(believed | identity, _ALL - family)
         self._quiet_until = float("-inf")
 
     def trusts(self, address: str) -> bool:
         """
-        Tell whether a peer is a trusted proxy.
+        Return whether a peer is a trusted proxy.
 
         :param address: as :attr:`.Caller.address`.
         """
         return address in self._networks
 
-    def reading(self, caller: Caller) -> Reading:
-        """Say what is read of what comes on a connection."""
+    def reading(self, caller: Caller) -> HeaderSelection:
+        """Return which headers are read on a connection."""
         if not caller.trusted:
             return self._distrusting
         # A proxy's word for who the client is needs the proxy's own certificate.
@@ -130,17 +130,17 @@ class Proxies:
 
     def client(self, headers: Mapping[bytes, bytes]) -> Client:
         """
-        Read what a trusted proxy says of its client.
+        Return the client that a trusted proxy names.
 
-        :param headers: by their names in lower case, as the connection's :class:`Reading` has left them.
-        :raises InvalidRequest: it can't be understood.
+        :param headers: by their names in lower case, as the connection's :class:`HeaderSelection` has left them.
+        :raises InvalidRequest: a header is malformed.
         """
         said = self._read_client(headers, self.trusts)
         identity = headers.get(self._identity)
         return replace(said, request_id=given_id(headers), identity=identity.decode("latin-1") if identity else None)
 
     def disbelieve(self, caller: Caller) -> None:
-        """A header was dropped. If its sender may have thought that it is trusted, say so, but not all the time."""
+        """Log that a header was dropped, at most once in :data:`_QUIET` seconds."""
         if self._seconds is None or caller.trusted or self._seconds() < self._quiet_until:
             return
         self._quiet_until = self._seconds() + _QUIET
@@ -151,7 +151,7 @@ class Proxies:
         )
 
     def keep(self, fields: list[tuple[bytes, bytes]], caller: Caller) -> list[tuple[bytes, bytes]]:
-        """Leave out of a request's headers what its sender is not believed."""
+        """Return a request's headers without those that are dropped."""
         dropped = self.reading(caller).dropped
         kept = [field for field in fields if field[0].lower() not in dropped]
         if len(kept) < len(fields):
@@ -159,7 +159,7 @@ class Proxies:
         return kept
 
     def admit(self, request: Request) -> Caller:
-        """Find out on whose connection a twisted.web request came, and drop of its headers what is not believed."""
+        """Return the caller of a twisted.web request, and remove the headers that are dropped."""
         channel: Any = request.channel
         known: Caller | None = getattr(channel, "caller", None)
         if known is not None:

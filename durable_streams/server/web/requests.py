@@ -1,4 +1,4 @@
-"""The one reader of request headers and queries: HTTP's words become the values of :mod:`..model`."""
+"""Requests for streams: their headers and queries become the values of :mod:`..model`."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class StreamRequest(Struct, frozen=True, gc=False):
     :ivar path: the rest of the path: the stream's name, percent-encoded.
     :ivar query: what follows the question mark.
     :ivar headers: those of :data:`READ_HEADERS`, by their names in lower case.
-    :ivar caller: whose request it is.
+    :ivar caller: who sent it.
     :ivar number: the number of the request in this process.
     :ivar version: of HTTP.
     :ivar operation: ``append``, ``create``, ``head``, ``delete``, ``read``, ``poll`` or ``subscribe``; ``request`` for
@@ -100,13 +100,13 @@ class StreamRequest(Struct, frozen=True, gc=False):
 
     @property
     def target(self) -> bytes:
-        """The path and the query, as they came."""
+        """The path and the query, as they were sent."""
         target = self.mount + self.path
         return target + b"?" + self.query if self.query else target
 
     @property
     def is_live(self) -> bool:
-        """Whether it waits for data that the stream does not have yet, and changes nothing."""
+        """Whether it is a live read: a long-poll or Server-Sent Events."""
         return self.operation in _LIVE.values()
 
 
@@ -157,7 +157,7 @@ def pick_headers(fields: Iterable[tuple[bytes, bytes]], read: frozenset[bytes] =
 
 def check_host(host: bytes | None) -> None:
     """
-    Refuse a malformed Host header (RFC 9110 section 7.2): its value becomes part of Location, and of logs.
+    Check a Host header (RFC 9110 section 7.2): its value becomes part of Location, and of logs.
 
     :raises InvalidRequest: it is not a host and port by RFC 3986 section 3.2.
     """
@@ -178,7 +178,7 @@ def _is_ipv6(text: bytes) -> bool:
 
 def check_target(target: bytes) -> None:
     """
-    Refuse a request target with a fragment, which belongs to the client alone (RFC 9110 section 4.2.5).
+    Check that a request target has no fragment, which belongs to the client alone (RFC 9110 section 4.2.5).
 
     :raises InvalidRequest: it has a ``#``.
     """
@@ -187,7 +187,7 @@ def check_target(target: bytes) -> None:
 
 
 def name_reader(limits: NameLimits, remembered: int = 4096) -> Callable[[bytes], str]:
-    """Make a :func:`.parse_name` that remembers the short names that it has seen lately."""
+    """Return a :func:`.parse_name` with a cache of short names."""
     seen: dict[bytes, str] = {}
 
     def read_name(path: bytes) -> str:
@@ -243,7 +243,7 @@ def read_append(request: StreamRequest) -> Append:
 
 def read_creation(request: StreamRequest, read_name: Callable[[bytes], str]) -> StreamConfig:
     """
-    Read the headers of a PUT (PROTOCOL section 5.1): what the stream is to be.
+    Read the headers of a PUT (PROTOCOL section 5.1): the configuration of the stream.
 
     :raises InvalidRequest: a header can't be understood, or two of them exclude each other.
     :raises UnsupportedEncoding: the body is compressed.
@@ -264,6 +264,8 @@ def read_creation(request: StreamRequest, read_name: Callable[[bytes], str]) -> 
 
 def _check_encoding(value: bytes) -> None:
     """
+    Check that a body is not encoded.
+
     :raises UnsupportedEncoding: a content coding other than identity was applied (RFC 9110 section 8.4).
     """
     for coding in value.split(b","):

@@ -1,4 +1,4 @@
-"""Who hears of every answer, to count, log and trace it; and the id by which the client has it too."""
+"""Telemetry: an interface that receives every answer, and the ids of requests."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from .callers import NOBODY, RUN, Caller
 from .pages import PageRequest
 from .requests import StreamRequest
 
-#: What was answered.
-Asked: TypeAlias = StreamRequest | PageRequest | Caller
+#: What an answer is for: a request, or a connection on which no request was read.
+Occasion: TypeAlias = StreamRequest | PageRequest | Caller
 
-#: A status that no answer has: nothing is of interest.
+#: A status above those of all answers, for telemetry that needs none.
 NEVER: Final = 1000
 
 
 class Telemetry:
     """
-    Hears of every answer when its head goes out; this one forgets.
+    Receives every answer when its head is sent. This one does nothing.
 
-    :ivar min_status: the lowest status that is of interest; a caller may leave out answers below it.
-    :ivar headers: the headers, in lower case, that are to be read for it besides those that the operations read.
+    :ivar min_status: the lowest status that is recorded; answers below it need not be passed.
+    :ivar headers: further headers that it needs of requests, in lower case.
     """
 
     min_status: int = NEVER
     headers: frozenset[bytes] = frozenset()
 
-    def answered(self, asked: Asked, number: int, answer: Answer, began_at: float) -> None:
+    def answered(self, asked: Occasion, number: int, answer: Answer, began_at: float) -> None:
         """
-        Take note of an answer.
+        Record an answer.
 
-        :param asked: the request; where what came was none, whoever sent it.
-        :param number: the request's.
-        :param began_at: when the request was there, as :func:`time.perf_counter` has it.
+        :param asked: the request; the caller, if no request was read.
+        :param number: the number of the request.
+        :param began_at: when the request had arrived, as :func:`time.perf_counter` has it.
         """
 
     def stop(self) -> Deferred[None] | None:
-        """Pass on what is still to be passed on; nothing is heard after that."""
+        """Export what is left; nothing is recorded after that."""
         return None
 
 
 def request_id(number: int, caller: Caller = NOBODY) -> bytes:
     """
-    Write the id of a request, as it is answered and logged.
+    Return the id of a request, which is answered and logged.
 
-    :param caller: whose request it is: a trusted proxy may have given it an id already.
+    :param caller: who sent it: the id that a trusted proxy gives is kept.
     """
     client = caller.client
     if client is not None and client.request_id is not None:
@@ -57,8 +57,8 @@ def request_id(number: int, caller: Caller = NOBODY) -> bytes:
 
 def request_name(number: int, caller: Caller = NOBODY) -> dict[str, Any]:
     """
-    Write the id of a request as a field of a log event.
+    Return the id of a request as a field of a log event.
 
-    :param caller: whose request it is.
+    :param caller: who sent it.
     """
     return {"request.id": request_id(number, caller).decode()}

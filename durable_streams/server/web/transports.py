@@ -1,4 +1,4 @@
-"""What HTTP/1.1 and HTTP/2 connections use of a transport."""
+"""The part of Twisted's transports that connections use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fronts must know of HTTP/1.1's framing, apart from what llhttp does."""
+"""Constants of HTTP/1.1's framing, and the paths of streams."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 def below(base_path: str) -> bytes:
-    """Say what the paths of streams begin with."""
+    """Return the prefix of the paths of streams."""
     return base_path.rstrip("/").encode() + b"/"
 
 
 def is_stream(path: bytes, base: bytes) -> bool:
     """
-    Tell the path of a stream from that of something else.
+    Return whether a path is that of a stream.
 
     :param path: with or without its query.
-    :param base: what the paths of streams begin with.
+    :param base: the prefix of the paths of streams.
     """
     return path.startswith(base) and (base != b"/" or path.partition(b"?")[0] not in PROBES)

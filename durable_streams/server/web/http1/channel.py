@@ -1,4 +1,4 @@
-"""Front 2: the daemon's own HTTP/1.1, with no twisted.web on the way of a stream's requests."""
+"""HTTP/1.1 connections of the daemon, without twisted.web."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zope.interface import implementer
 from ...errors import StreamsError
 from ...run_queue import SLICE
 from ..admission import AdmittedRequest
-from ..answers import Answer, Body
+from ..answers import Answer, AnswerBody
 from ..callers import Caller, caller_on
 from ..connections import Connections
 from ..incoming import IncomingBody
@@ -46,7 +46,7 @@ _log = Logger()
 @implementer(IHalfCloseableProtocol)
 class StreamChannel(Protocol):
     """
-    One connection: an :class:`.Intake`, an :class:`.Outlet`, and between them the requests' turns.
+    A connection: an :class:`.Intake`, an :class:`.Outlet`, and the queue of requests between them.
 
     Requests are answered in the order in which they came. What can be answered at once is, before the next one of the
     same packet is parsed; what takes its time makes the ones behind it wait in a queue, and while there is a queue
@@ -80,7 +80,7 @@ class StreamChannel(Protocol):
         self._busy = False
         self._awaited: Deferred[Answer] | None = None
         self._awaiting: AdmittedRequest | None = None
-        self._streaming: Body | None = None
+        self._streaming: AnswerBody | None = None
         self._chunked = False
         # The body that is arriving for a page, while it has not arrived whole; whether the page reads it now, and
         # whether the client waits for 100 Continue before it sends it.
@@ -129,7 +129,7 @@ class StreamChannel(Protocol):
         self._fail_body(reason)
 
     def readConnectionLost(self) -> None:
-        """The client has shut down its sending half: answer the requests that are complete, then close."""
+        """Answer the requests that are complete, then close: the client has shut down its sending half."""
         self._all_sent = self._intake.deaf = True
         self._continue_due = False
         if self._lingering:
@@ -146,10 +146,10 @@ class StreamChannel(Protocol):
         self._fail_body(Failure(BadFraming("The connection ended before the body did.")))
 
     def writeConnectionLost(self) -> None:
-        """The sending half was shut down, as :meth:`_hang_up` asked for."""
+        """Do nothing: :meth:`_hang_up` has shut down the sending half."""
 
     def _end_live_read(self) -> None:
-        """Let the answer that is under way wait no longer for what the stream may get."""
+        """End a live read that is being answered."""
         streaming, awaiting = self._streaming, self._awaiting
         if streaming is not None:
             if streaming.length is None:
@@ -187,7 +187,7 @@ class StreamChannel(Protocol):
             self._wait_for_turn()
 
     def _discard(self, size: int) -> None:
-        """Throw away what comes after the end, and read no more when that is much."""
+        """Discard what arrives after the end; stop reading after the maximum."""
         self._discarded += size
         if self._discarded > (MAX_DISCARDED_PLAIN if self._outlet.direct else MAX_DISCARDED):
             self.transport.pauseProducing()
@@ -211,7 +211,7 @@ class StreamChannel(Protocol):
             self.deadline = self.factory.tick + settings.header_timeout
 
     def expire(self) -> None:
-        """The connection has had its time."""
+        """Close the connection, or refuse the request that is being read: its deadline has passed."""
         if self._scheduled:
             # What the client has sent waits for the server.
             self.deadline = self.factory.tick + 1
@@ -232,12 +232,12 @@ class StreamChannel(Protocol):
             self._end()
 
     def drain(self) -> None:
-        """The service stops: end after the answer that is on its way."""
+        """Close the connection after the current answer."""
         self._lives_on = False
         if not (self._busy or self._queue or self._rest or self._ending or self._intake.unfinished):
             self._end()
 
-    # What the intake tells
+    # The intake's owner
 
     def asked(self, request: AdmittedRequest, lives_on: bool, old: bool) -> None:
         if self._ending:
@@ -312,7 +312,7 @@ class StreamChannel(Protocol):
             self._wait_for_turn()
 
     def _fail_body(self, failure: Failure) -> None:
-        """Let the page know that the rest of the body will not arrive, and close the connection after its answer."""
+        """Fail the body that is arriving, and close the connection after the answer."""
         incoming, self._incoming = self._incoming, None
         if incoming is None:
             return
@@ -398,7 +398,7 @@ class StreamChannel(Protocol):
             self._end_live_read()
 
     def _answered(self) -> None:
-        """The answer was written: the next one's turn has come."""
+        """Continue with the next request, or close: an answer is written."""
         self._busy = False
         if not self._lives_on:
             self._end()
@@ -409,7 +409,7 @@ class StreamChannel(Protocol):
             self._next()
 
     def _next(self) -> None:
-        """Answer what waits, for a slice of time, and read on when nothing does."""
+        """Answer queued requests for a slice of time; resume reading if none is left."""
         if self._taking_turns:
             # The loop further up goes on.
             return
@@ -442,14 +442,14 @@ class StreamChannel(Protocol):
         return not self._busy and not self._ending and not self._outlet.behind
 
     def _is_over(self) -> bool:
-        """Tell whether the slice of time of this turn is used up. In a packet, it begins with the second request."""
+        """Return whether the slice of time of this turn is used up. It begins with the second request of a packet."""
         now = self._seconds()
         if not self._slice_end:
             self._slice_end = now + SLICE
         return now >= self._slice_end
 
     def _wait_for_turn(self) -> None:
-        """Queue for another slice of time, unless the end of an answer, or its reader, gives this one its turn."""
+        """Queue for another slice of time, unless the end of an answer or the client resumes this connection."""
         if not self._scheduled and self._can_go_on():
             self._scheduled = True
             self._turns.add(self._take_turn)
@@ -492,7 +492,7 @@ class StreamChannel(Protocol):
         self._lingering = True
         self.deadline = self.factory.tick + LINGER
 
-    # What a body writes to
+    # The sink of an answer's body
 
     def write(self, data: bytes) -> None:
         if not self._chunked:
@@ -516,7 +516,7 @@ class StreamChannel(Protocol):
         self._outlet.flush()
         self.transport.abortConnection()
 
-    # How the reader keeps up
+    # The outlet's owner
 
     def blocked(self) -> None:
         if not self._slow:

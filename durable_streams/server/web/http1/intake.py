@@ -1,4 +1,4 @@
-"""How bytes become requests on one of the daemon's connections: llhttp frames, and this keeps the limits."""
+"""Requests from the bytes of an HTTP/1.1 connection: llhttp parses, and this enforces the limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...errors import BodyTooLarge, StreamsError
 from ..admission import AdmittedRequest, check_authority, origin_form
 from ..callers import Caller, next_number
 from ..incoming import IncomingBody
-from ..problems import BadFraming, Broken, HeadersTooLarge, WrongVersion
+from ..problems import BadFraming, HeadersTooLarge, InternalError, WrongVersion
 from ..requests import StreamRequest, find_operation, join_header
 from .known_heads import HeadCache, KnownHead
 
@@ -32,11 +32,11 @@ _VERSION: Final = b" HTTP/1."
 
 
 class IntakeOwner(Protocol):
-    """Who is told what came in."""
+    """The connection that an intake passes requests to."""
 
     def asked(self, request: AdmittedRequest, lives_on: bool, old: bool) -> None:
         """
-        A request is there, whole.
+        Take a request; its body is whole unless it was announced by :meth:`body_begins`.
 
         :param lives_on: whether the connection is for more requests after it.
         :param old: whether it is HTTP/1.0.
@@ -57,13 +57,13 @@ class IntakeOwner(Protocol):
         """Record that the body that began has arrived whole."""
 
     def refused(self, error: StreamsError) -> None:
-        """What came is no request, or one over a limit; nothing after it means anything."""
+        """Refuse what was received. Nothing after it is parsed."""
 
     def expects_continue(self) -> None:
-        """A client waits to be told that it may send its body."""
+        """Record that the client waits for 100 Continue before it sends the body."""
 
 
-class _Nobody:
+class _NoOwner:
     """The owner of an intake whose connection is gone."""
 
     def streams_body(self, method: bytes, target: bytes) -> bool:
@@ -91,7 +91,7 @@ class _Nobody:
         """Answer nothing."""
 
 
-_NOBODY: Final = _Nobody()
+_NO_OWNER: Final = _NoOwner()
 
 
 class _Stop(Exception):
@@ -99,11 +99,11 @@ class _Stop(Exception):
 
 
 def _all_unknown(name: bytes) -> None:
-    """Look a header up where none is known."""
+    """Return None: no spelling is known."""
 
 
 def _all_ignored(name: bytes) -> bytes:
-    """Look a trailer up: it means nothing here."""
+    """Return an empty name: trailers are ignored."""
     return b""
 
 
@@ -111,8 +111,8 @@ class Intake:
     """
     The receiving half of a connection.
 
-    :ivar deaf: nothing that comes means anything any more.
-    :ivar timed: for its owner to note that it has set a time for the headers.
+    :ivar deaf: nothing more is parsed.
+    :ivar timed: its owner has set the deadline of the headers.
     """
 
     __slots__ = (
@@ -184,7 +184,7 @@ class Intake:
 
     @property
     def origin(self) -> bytes | None:
-        """Whose page sends the request that is being read, as far as that has come."""
+        """The Origin of the request that is being read; None if it has not arrived."""
         return self._headers.get(b"origin")
 
     def _renew(self) -> None:
@@ -205,20 +205,20 @@ class Intake:
 
     def close(self) -> None:
         """
-        Drop what has come of a request, and the references between this, the parser and the owner.
+        Drop the request that is being read, and the references between this, the parser and the owner.
 
         They are reference cycles: a body in them would stay in memory until the next full garbage collection.
         """
         self.deaf = True
         self._parser = self._feed = None
-        self._owner = _NOBODY
+        self._owner = _NO_OWNER
         self._url = self._packet = self._block = self._body = b""
         self._headers = {}
         self._fields = self._incoming = None
 
     def feed(self, data: bytes) -> int:
         """
-        Take in what the socket had, or the beginning of it if there may be many requests in it.
+        Parse what was received, or only the beginning of it if there may be many requests in it.
 
         A packet of 64 KiB can have 2,000 requests. To parse them all takes 20 ms, and to keep them 2 MB.
 
@@ -259,7 +259,7 @@ class Intake:
             self._count(len(packet))
 
     def _is_known(self, data: bytes) -> bool:
-        """Take in a whole request whose headers are known, if it is one."""
+        """Pass on a whole request whose headers are in the cache; return whether it was one."""
         heads = self._heads
         line = heads.line.match(data)
         if line is None:
@@ -307,7 +307,7 @@ class Intake:
 
     def _without_upgrade(self, method: bytes) -> bytes:
         """
-        Write the head that was read once more, as a client would that asks for no other protocol.
+        Render the head that was read again, without the request for another protocol.
 
         What came behind it would otherwise be taken for the next request, and it is not the client's to say so. It is
         never longer than what the client wrote: that was held to its limit already.
@@ -327,7 +327,7 @@ class Intake:
         self.deaf = True
         if not isinstance(error.__context__, _Stop):
             _log.failure("Parsing a request failed.", failure=Failure(error.__context__))
-            self._refuse(Broken("Something is wrong with the server. Its log says what."))
+            self._refuse(InternalError())
 
     def _refuse(self, error: StreamsError) -> None:
         self.deaf = True
@@ -335,7 +335,7 @@ class Intake:
         self._owner.refused(error)
 
     def _count(self, size: int) -> None:
-        """Hold a request that did not end with this packet to its limits."""
+        """Enforce the limits of a request that did not end with this packet."""
         limits = self._admission.limits
         if self._packet:
             self._wire_bytes += size
@@ -535,7 +535,7 @@ class Intake:
         self._wire_bytes = self._bare_bytes = 0
 
     def _note_end(self, request: StreamRequest) -> None:
-        """See whether the request has ended with the last byte that came, as its head says that it does."""
+        """Record whether the request ended with the last byte received, so that the next byte begins another one."""
         size, self._head_size = self._head_size, 0
         if size < 4 or self._fed != size + len(request.body) or not self._lives_on or self._old:
             return

@@ -1,4 +1,4 @@
-"""How bytes leave a connection: at once if the socket takes them, otherwise bit by bit as the reader keeps up."""
+"""The sending half of an HTTP/1.1 connection, with back-pressure."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _TURN: Final = 524_288
 
 
 class OutletOwner(Protocol):
-    """Who must know how the reader keeps up."""
+    """The connection of an outlet."""
 
     def blocked(self) -> None:
-        """The reader is slow, but took something just now."""
+        """Record that the client is slow, and that it has read something just now."""
 
     def drained(self) -> None:
-        """The reader has taken everything."""
+        """Record that the client has read everything."""
 
 
-class _Nobody:
+class _NoOwner:
     """The owner of an outlet whose connection is gone."""
 
     def blocked(self) -> None:
@@ -37,7 +37,7 @@ class _Nobody:
         """Do nothing."""
 
 
-_NOBODY: Final = _Nobody()
+_NO_OWNER: Final = _NoOwner()
 
 
 @implementer(IPullProducer, IPushProducer)
@@ -86,7 +86,7 @@ class Outlet:
             transport.registerProducer(self, True)
 
     def gather(self) -> None:
-        """Keep what is written until :meth:`flush`, to send it in one go."""
+        """Gather what is written until :meth:`flush`, to send it in one call."""
         self._gathering = True
         self._straight = 0
 
@@ -105,7 +105,7 @@ class Outlet:
             after()
 
     def write(self, data: bytes) -> None:
-        """Send, now or soon."""
+        """Send or queue data."""
         if not self._gathering:
             self._send(data)
             return
@@ -128,12 +128,12 @@ class Outlet:
             self.flush()
 
     def close(self) -> None:
-        """The connection is gone: drop what was to be sent, and the references that are cycles."""
+        """Drop queued data, and the references that are cycles: the connection is lost."""
         if not self.direct:
             # TLS keeps its producer, with its own buffers, for good.
             self._transport.unregisterProducer()
         self._send_some = _into_nothing
-        self._owner = _NOBODY
+        self._owner = _NO_OWNER
         self._waiting = []
         self._gathered = []
         self._gathered_bytes = 0
@@ -169,7 +169,7 @@ class Outlet:
         self._transport.registerProducer(self, False)
 
     def resumeProducing(self) -> None:
-        """The transport's buffer is empty: give it the next slice."""
+        """Write the next slice: the transport's buffer is empty."""
         if not self.direct:
             self.behind = False
             self._fill()
@@ -194,7 +194,7 @@ class Outlet:
         self._owner.blocked()
 
     def _fill(self) -> None:
-        """Give a transport that is not the socket's own what waits, until its buffer is full."""
+        """Write queued data to a wrapped transport (TLS) until its buffer is full."""
         while self._waiting and not self.behind:
             self._write_slice()
 
@@ -208,16 +208,16 @@ class Outlet:
         self._transport.write(bytes(first))
 
     def pauseProducing(self) -> None:
-        """The transport's own buffer is full."""
+        """Queue data from now on: the buffer of a wrapped transport is full."""
         self.behind = True
         self._owner.blocked()
 
     def stopProducing(self) -> None:
-        """The connection is lost, of which the owner hears too."""
+        """Do nothing: the owner's connectionLost closes this."""
 
 
 def _sender_of(transport: Transport) -> Callable[[bytes], object]:
-    """Find what ``transport.writeSomeData`` comes down to: it wraps and unwraps what is sent, and again each time."""
+    """Return the socket's own send, without the calls that ``transport.writeSomeData`` adds; -1 is an error."""
     socket = getattr(transport, "socket", None)
     if socket is None:
         send_some: Callable[[bytes], object] = transport.writeSomeData  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""HTTP/2 (RFC 9113): h2 does its frames and its rules, and each of its streams is one exchange."""
+"""HTTP/2 connections (RFC 9113): the h2 library parses frames, and each HTTP/2 stream is an exchange."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _log = Logger()
 
 
 def goodbye() -> bytes:
-    """Write all that a client is told that can't be served: come back later."""
+    """Return the frames that refuse a connection: SETTINGS and GOAWAY."""
     gone = GoAwayFrame(0, last_stream_id=0, error_code=ErrorCodes.NO_ERROR)
     return bytes(SettingsFrame(0).serialize() + gone.serialize())
 
@@ -78,13 +78,13 @@ def goodbye() -> bytes:
 @implementer(IPushProducer)
 class Http2Channel(Protocol):
     """
-    One connection, and the exchanges on it.
+    An HTTP/2 connection and its exchanges.
 
-    :ivar deadline: the factory's tick at which something on it, or all of it, has had its time.
-    :ivar blocked: the client does not take what was sent: nothing more is, for now.
-    :ivar body_bytes: how much of all the bodies that are coming in is here.
-    :ivar waiting_bytes: how much of all answers is kept until the client makes room.
-    :ivar reads: how many answers are being read from streams.
+    :ivar deadline: the factory's tick from which :meth:`expire` is called.
+    :ivar blocked: the send buffer is full: nothing more is sent.
+    :ivar body_bytes: the size of all request bodies that are being received.
+    :ivar waiting_bytes: the size of all answers that wait for the client's flow-control windows.
+    :ivar reads: the number of answers that are being read from streams.
     """
 
     factory: Connections
@@ -178,7 +178,7 @@ class Http2Channel(Protocol):
                 self.transport.pauseProducing()
 
     def _take_in(self) -> None:
-        """Do what the client asks for, for a slice of time; the rest waits for the connection's next turn."""
+        """Process received frames for a slice of time; the rest waits for the connection's next turn."""
         self._slice_end = self._turns.seconds() + SLICE
         rest = self._rest
         self._in_turn = True
@@ -209,11 +209,11 @@ class Http2Channel(Protocol):
             self._wait_for_turn()
 
     def _is_over(self) -> bool:
-        """Tell whether the slice of time of this turn is used up."""
+        """Return whether the slice of time of this turn is used up."""
         return self._turns.seconds() >= self._slice_end
 
     def _wait_for_turn(self) -> None:
-        """Queue for another slice of time, unless the client has to make room first."""
+        """Queue for another slice of time, unless the send buffer is full."""
         if not self._scheduled and not self._ended and not self.blocked:
             self._scheduled = True
             self._turns.add(self._take_turn)
@@ -285,7 +285,7 @@ class Http2Channel(Protocol):
             exchange.lost()
 
     def _count_nuisances(self) -> None:
-        """End a connection on which too much is sent that asks for nothing (RFC 9113 section 10.5)."""
+        """End a connection with too many frames that request nothing (RFC 9113 section 10.5)."""
         framing = self._framing
         self._updates = min(_MAX_UPDATES, self._updates + _UPDATES * framing.requests)
         paid = min(self._updates, framing.updates)
@@ -303,7 +303,7 @@ class Http2Channel(Protocol):
             self._end()
 
     def _send_on(self) -> None:
-        """Let those send what waits that there is more room for."""
+        """Send on the streams whose flow-control windows have grown."""
         widened, self._widened = self._widened, set()
         if 0 in widened:
             self._send_in_turn(list(self.exchanges.values()))
@@ -311,7 +311,7 @@ class Http2Channel(Protocol):
             self._send_in_turn([exchange for exchange in self.exchanges.values() if exchange.id in widened])
 
     def _send_in_turn(self, sending: list[Exchange]) -> None:
-        """Let some send what waits, one frame each in turn, until the slice of time is over."""
+        """Send on some streams, one frame each in turn, until the slice of time is over."""
         while sending and not self.blocked and not self._ended:
             left = []
             for place, exchange in enumerate(sending, 1):
@@ -326,18 +326,18 @@ class Http2Channel(Protocol):
             self._pass_on()
 
     def reset(self, stream_id: int, code: ErrorCodes) -> None:
-        """End a stream, unless the client has done so meanwhile."""
+        """Reset a stream, unless the client has done so."""
         try:
             self.h2.reset_stream(stream_id, code)
         except ProtocolError:
             return
 
     def done(self, exchange: Exchange) -> None:
-        """An exchange is over."""
+        """Remove an exchange that is over."""
         self.exchanges.pop(exchange.id, None)
 
     def weigh(self, more: int) -> None:
-        """There is more of answers kept, or less."""
+        """Add to the size of the answers that wait; pause all streams at the limit."""
         before = self.waiting_bytes
         self.waiting_bytes += more
         if before <= _WAITING < self.waiting_bytes:
@@ -346,14 +346,14 @@ class Http2Channel(Protocol):
                 exchange.pause()
 
     def holds_back(self) -> bool:
-        """Tell whether so much waits that nothing more is to be read; who asked is told when there is less."""
+        """Return whether so much waits that no more may be read; streams are resumed when there is less."""
         if self.waiting_bytes + self.reads * PIECE <= _WAITING:
             return False
         self._crowded = True
         return True
 
     def _let_on(self) -> None:
-        """Less waits: let those go on that were held back, until there is too much again."""
+        """Resume paused streams while the connection's send buffer is below its limit."""
         self._crowded = False
         self._in_turn = True
         try:
@@ -366,7 +366,7 @@ class Http2Channel(Protocol):
             self._in_turn = False
 
     def flush(self) -> None:
-        """Send what h2 has to say, unless there is more to come in the same turn."""
+        """Send what h2 has queued, unless more follows in this turn."""
         if not self._in_turn:
             self._after()
 
@@ -392,7 +392,7 @@ class Http2Channel(Protocol):
         self.transport.write(data)
 
     def wrote(self, exchange: Exchange, size: int) -> None:
-        """An exchange has given h2 some of a body."""
+        """Record that an exchange has queued part of a body with h2."""
         if self.exchanges.pop(exchange.id, None) is not None:
             # Next time it is the last. With a client that makes little room at a time others would wait forever.
             self.exchanges[exchange.id] = exchange
@@ -416,7 +416,7 @@ class Http2Channel(Protocol):
         self.deadline = self._rest_deadline
 
     def expire(self) -> None:
-        """Something on the connection, or all of it, has had its time."""
+        """Expire the exchanges, or the connection, whose deadlines have passed."""
         tick = self.factory.tick
         if self._lingering:
             self._lingering = False
@@ -435,7 +435,7 @@ class Http2Channel(Protocol):
             self._after()
 
     def drain(self) -> None:
-        """Take no more requests, and end after those that are there."""
+        """Send GOAWAY, and close after the exchanges that have begun."""
         if self._leaving or self._ended:
             return
         self._leaving = True
@@ -444,7 +444,7 @@ class Http2Channel(Protocol):
         self.flush()
 
     def _end(self) -> None:
-        """Hang up when everything is sent."""
+        """Close the connection when everything is sent."""
         if self._ended:
             return
         data = self.h2.data_to_send()
@@ -461,16 +461,16 @@ class Http2Channel(Protocol):
         self._lingering = True
         self.deadline = self.factory.tick + LINGER
 
-    # How the client keeps up
+    # The transport's producer
 
     def pauseProducing(self) -> None:
-        """The transport's buffer is full: nothing more is sent, and nothing read that would have to be answered."""
+        """Stop sending and reading: the transport's buffer is full."""
         self.blocked = True
         self.transport.pauseProducing()
         self.deadline = self.factory.tick + self.factory.settings.stall_timeout
 
     def resumeProducing(self) -> None:
-        """The client has taken everything."""
+        """Continue to send and read: the transport's buffer is empty."""
         self.blocked = False
         if not self._rest:
             self.transport.resumeProducing()
@@ -482,4 +482,4 @@ class Http2Channel(Protocol):
                 self._wait_for_turn()
 
     def stopProducing(self) -> None:
-        """The connection is lost, of which :meth:`connectionLost` hears."""
+        """Do nothing: :meth:`connectionLost` follows."""

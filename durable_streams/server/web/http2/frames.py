@@ -1,4 +1,4 @@
-"""Where HTTP/2's frames begin (RFC 9113 section 4.1), as far as h2 can't be left to find it."""
+"""Frame boundaries of HTTP/2 (RFC 9113 section 4.1), found before h2 parses the frames."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _ASKING: Final = frozenset([DataFrame.type, HeadersFrame.type, ContinuationFrame
 
 class Packet(Struct, frozen=True, gc=False):
     """
-    A part of what came, of few frames.
+    A few frames, which h2 parses in one call.
 
     :ivar goodbye: whether it is a GOAWAY, or a part of one.
     """
@@ -50,7 +50,7 @@ class Packet(Struct, frozen=True, gc=False):
 
 class Framing:
     """
-    Looks at where frames begin, before h2 sees them, and counts those that ask for nothing.
+    Cuts received bytes at frame boundaries, and counts frames that request nothing.
 
     Of one that is longer than any may be, h2 would wait until it had it all, up to 16 MiB. After a GOAWAY it lets
     nothing be sent, not even the answers to what came before it, so that frame goes to h2 alone. And a packet may have
@@ -75,7 +75,7 @@ class Framing:
         self.idle = self.updates = self.requests = 0
 
     def cut(self, data: bytes) -> list[Packet] | None:
-        """Cut what comes next into a few frames each, a GOAWAY alone; None if a frame begins in it that is too long."""
+        """Cut received bytes into packets of a few frames, a GOAWAY alone; return None if a frame is too long."""
         begun = len(self._begun)
         whole = self._begun + data
         place = self._left

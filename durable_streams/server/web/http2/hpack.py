@@ -1,4 +1,4 @@
-"""What HTTP/2 remembers of heads to write the next ones shorter (RFC 7541)."""
+"""Header compression of HTTP/2 (RFC 7541): which headers are indexed, and the size of the table."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from typing import Final
 
 from hpack import Encoder, NeverIndexedHeaderTuple
 
-#: How many bytes of headers are remembered for a client's next answers, whatever it would remember: each header of an
-#: answer is looked for among all of them.
-_REMEMBERED: Final = 4096
+#: The maximum size of the dynamic table, in bytes, even if the client allows more: the encoder searches all of it for
+#: each header.
+_TABLE_BYTES: Final = 4096
 
-#: Headers that are hardly ever the same twice. To remember them for the next answer would cost both sides more than it
-#: saves, and make them forget the others.
-_FLEETING: Final = frozenset(
+#: Headers whose values rarely repeat. To index them costs both sides more than it saves, and evicts other headers.
+_NOT_INDEXED: Final = frozenset(
     [
         b"content-length",
         b"date",
@@ -32,25 +31,25 @@ _FLEETING: Final = frozenset(
 
 
 def field(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    """Make a header of an answer, that is remembered or not."""
-    return NeverIndexedHeaderTuple(name, value) if name in _FLEETING else (name, value)
+    """Return a header of an answer, marked as never indexed if its value rarely repeats."""
+    return NeverIndexedHeaderTuple(name, value) if name in _NOT_INDEXED else (name, value)
 
 
 class HeadEncoder(Encoder):
     """
-    Writes heads, and remembers no more of them than is of use.
+    Encoder with a bounded dynamic table.
 
-    hpack, told the same size twice, would forget to tell the client of it.
+    When hpack sets the same size twice, it does not send the size to the client; this does.
     """
 
     @property
     def header_table_size(self) -> int:
-        """How many bytes of headers are remembered."""
+        """The size of the dynamic table, in bytes."""
         return self.header_table.maxsize
 
     @header_table_size.setter
     def header_table_size(self, value: int) -> None:
-        value = min(value, _REMEMBERED)
+        value = min(value, _TABLE_BYTES)
         if value == self.header_table.maxsize:
             return
         self.header_table.maxsize = value

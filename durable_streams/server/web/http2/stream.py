@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from ...errors import StreamsError, Unavailable
 from ..admission import Admission, AdmittedRequest
-from ..answers import Answer, Body
+from ..answers import Answer, AnswerBody
 from ..bodies import PIECE
 from ..callers import Caller
 from ..connections import Connections
@@ -90,11 +90,11 @@ class ExchangeOwner(Protocol):
 
 class Exchange:
     """
-    A request, read whole, and its answer: a sink for a body that comes bit by bit.
+    A request and its answer on an HTTP/2 stream; the sink of the answer's body.
 
     :ivar is_whole: the client has sent all of the request.
-    :ivar is_receiving: it has not, and is not refused.
-    :ivar deadline: the factory's tick at which it has had its time; 0 while it has all the time.
+    :ivar is_receiving: the request is not complete and not refused.
+    :ivar deadline: the factory's tick from which :meth:`expire` is called; 0 for none.
     """
 
     __slots__ = (
@@ -144,7 +144,7 @@ class Exchange:
         self._asked: AdmittedRequest | None = None
         self._began_at = 0.0
         self._awaited: Deferred[Answer] | None = None
-        self._streaming: Body | None = None
+        self._streaming: AnswerBody | None = None
         # Whether it waits for the answers of others to leave, and whether a read of a stream is on its way for it
         self._held = False
         self._reading = False
@@ -163,7 +163,7 @@ class Exchange:
     # The request
 
     def begin(self, fields: Iterable[tuple[bytes, bytes]], is_whole: bool) -> None:
-        """Take the head in."""
+        """Read the head of the request."""
         size = 0
         authority: bytes | None = None
         self.is_whole = is_whole
@@ -233,7 +233,7 @@ class Exchange:
         self.deadline = factory.tick + factory.settings.body_timeout
 
     def received(self, data: bytes) -> None:
-        """Take in some of the body."""
+        """Buffer a piece of the request's body."""
         channel = self._channel
         if data:
             self._set_reading_deadline()
@@ -248,7 +248,7 @@ class Exchange:
             self._refuse(Unavailable("This connection has too many bodies on their way at a time. Send it again."))
 
     def ended(self) -> None:
-        """The client has sent all of the request."""
+        """Perform the request, which is complete."""
         self.is_whole = True
         incoming, self._incoming = self._incoming, None
         if incoming is not None:
@@ -306,7 +306,7 @@ class Exchange:
             self._channel.h2.acknowledge_received_data(size, self.id)
 
     def _fail_body(self, failure: Failure) -> None:
-        """Let the page know that the rest of the body will not arrive."""
+        """Fail the body that is arriving."""
         incoming, self._incoming = self._incoming, None
         self._incoming_wanted = self.is_receiving = False
         if incoming is not None:
@@ -368,7 +368,7 @@ class Exchange:
         return body
 
     def _refuse(self, error: StreamsError) -> None:
-        """Answer before the request is whole; what still comes of it means nothing."""
+        """Refuse the request before it is complete; the rest of it is discarded."""
         self.is_receiving = False
         self.deadline = 0
         self._take_body()
@@ -377,7 +377,7 @@ class Exchange:
 
     @property
     def _origin(self) -> bytes | None:
-        """Whose page sends the request."""
+        """The Origin of the request."""
         return next((value for name, value in self._fields if name == b"origin"), None)
 
     # The answer
@@ -450,13 +450,13 @@ class Exchange:
             self._close()
 
     def send_on(self) -> None:
-        """Send what waits, as far as there is room."""
+        """Send queued data as far as the flow-control windows allow."""
         while not self._channel.blocked and self.send_some():
             pass
         self._channel.flush()
 
     def send_some(self) -> bool:
-        """Send one frame of what waits, and tell whether there is more of it and room."""
+        """Send one frame of queued data, and return whether another one can be sent."""
         if self._over or not self._answering:
             return False
         try:
@@ -504,7 +504,7 @@ class Exchange:
 
     def _weigh(self, more: int) -> None:
         """
-        Tell how much more is kept.
+        Record a change of the size of queued data.
 
         What is sent of a piece is still kept with the rest of it. And what is larger than a piece of a stream is one
         large message, which readers share, and counts as one piece, so that others can have their answers beside it.
@@ -514,14 +514,14 @@ class Exchange:
         self._channel.weigh(min(self._kept, PIECE) - before)
 
     def go_on(self) -> None:
-        """There is room for more answers on the connection."""
+        """Continue: the connection has room for more answers."""
         if self._held:
             self._perform()
         else:
             self.send_on()
 
     def _fall_behind(self) -> None:
-        """Give the client its time to make room, once for each stride, and let no more come meanwhile."""
+        """Pause, and set the deadline for the client to make room, once for each stride."""
         if not self.deadline or self._taken >= _STRIDE:
             factory = self._channel.factory
             self.deadline = factory.tick + factory.settings.stall_timeout
@@ -529,7 +529,7 @@ class Exchange:
         self.pause()
 
     def pause(self) -> None:
-        """Have no more come of a body."""
+        """Pause the answer's body."""
         if not self._paused and self._streaming is not None:
             self._paused = True
             self._channel.factory.pauses += 1
@@ -541,7 +541,7 @@ class Exchange:
             self._paused = False
             self._streaming.resumeProducing()
 
-    # What a body writes to
+    # The sink of an answer's body
 
     def write(self, data: bytes) -> None:
         if self._over:
@@ -560,13 +560,13 @@ class Exchange:
             self.send_on()
 
     def abort(self) -> None:
-        """The answer can't be completed: reset the stream, and leave the others alone."""
+        """Reset the stream: the answer cannot be completed."""
         self._reset(ErrorCodes.INTERNAL_ERROR)
 
     # Its end
 
     def expire(self) -> None:
-        """It has had its time."""
+        """Refuse or reset the request: its deadline has passed."""
         if self._over:
             self._channel.done(self)
             self._channel.reset(self.id, ErrorCodes.NO_ERROR)
@@ -587,7 +587,7 @@ class Exchange:
         self._channel.flush()
 
     def _close(self) -> None:
-        """The answer is sent, or nobody is there for it."""
+        """End the exchange: the answer is sent, or the client has reset the stream."""
         self.lost()
         if self.is_whole:
             self._channel.done(self)
@@ -597,7 +597,7 @@ class Exchange:
             self.deadline = self._channel.factory.tick + _LINGER
 
     def lost(self) -> None:
-        """The client, or its interest, is gone."""
+        """Release everything: the client has reset the stream or is gone."""
         if self._over:
             return
         self._over = True

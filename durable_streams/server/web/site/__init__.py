@@ -1,1 +1,1 @@
-"""Front for any twisted.web Site: the streams as a resource, and the Klein application of all that is no stream."""
+"""The streams as a resource for any twisted.web Site, and the pages, which Klein routes on all fronts."""

@@ -16,7 +16,7 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from ...errors import StreamsError, Unavailable
 from ..answers import Answer, Answers
 from ..pages import PageRequest
-from ..problems import Broken, MethodNotAllowed, NoSuchPath
+from ..problems import InternalError, MethodNotAllowed, NoSuchPath
 from ..telemetry import request_name
 from ..wire import PROBES
 
@@ -109,7 +109,7 @@ class Pages:
                 path=request.path.decode("latin-1"),
                 **request_name(request.number, request.caller),
             )
-            return self._answers.error(None, Broken("Something is wrong with the server. Its log says what."), origin)
+            return self._answers.error(None, InternalError(), origin)
         common = self._answers.cors if request.path in PROBES else self._answers.common
         return replace(answer, head=common(origin) + answer.head)
 

@@ -13,7 +13,7 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from ..admission import AdmittedRequest
-from ..answers import Answer, Body
+from ..answers import Answer, AnswerBody
 from ..framing import Framer
 from ..requests import StreamRequest
 
@@ -44,7 +44,7 @@ class Delivery:
         self._clock = clock
         self._stall_timeout = stall_timeout
         self._waiting: Deferred[Answer] | None = None
-        self._body: Body | None = None
+        self._body: AnswerBody | None = None
         self._stalled: IDelayedCall | None = None
         self._over = False
         request.notifyFinish().addErrback(self._lost)
@@ -80,7 +80,7 @@ class Delivery:
             _log.failure("Answering a request failed.", failure=failure)
             self.abort()
 
-    # What a body writes to
+    # The sink of an answer's body
 
     def write(self, data: bytes) -> None:
         self._request.write(data)
@@ -101,7 +101,7 @@ class Delivery:
             transport: Any = self._request.transport or channel
             transport.abortConnection()
 
-    # What the transport tells
+    # The request's producer
 
     def pauseProducing(self) -> None:
         if self._body is not None:
@@ -115,7 +115,7 @@ class Delivery:
             self._body.resumeProducing()
 
     def stopProducing(self) -> None:
-        """The request's end, of which :meth:`_lost` hears, says the same."""
+        """Do nothing: :meth:`_lost` follows."""
 
     def _clear_stall(self) -> None:
         if self._stalled is not None and self._stalled.active():

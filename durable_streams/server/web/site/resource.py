@@ -23,9 +23,9 @@ from .delivery import Delivery
 @implementer(IResource)
 class StreamsResource:
     """
-    All streams, below wherever in a Site this is put: the rest of the path is the stream's name.
+    All streams, at any path of a Site; the rest of the path is the stream's name.
 
-    :param stall_timeout: for how many seconds a reader may take nothing before it is hung up on.
+    :param stall_timeout: after how many seconds a client that reads nothing is disconnected.
     """
 
     isLeaf = True
@@ -39,11 +39,13 @@ class StreamsResource:
         self._policy = operations.admission_policy(b"")
 
     def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
-        """A leaf has no children."""
+        """Return the resource itself: a leaf has no children."""
         return self
 
     def putChild(self, path: bytes, child: IResource) -> None:
         """
+        Refuse a child.
+
         :raises NotImplementedError: always; put it beside.
         """
         raise NotImplementedError("Streams have every path below them. Put other resources beside.")
