@@ -1,1 +1,1 @@
-"""Storage providers, one a module or folder. Nothing here knows HTTP, or who waits."""
+"""Storage providers, one a module or folder. Nothing here depends on HTTP or on waiting readers."""

@@ -1,4 +1,4 @@
-"""A look, once a second, whether the data directory that is locked is still the one that its path leads to."""
+"""Checks once a second that the path of the data directory still leads to the directory that is locked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DirectoryWatch:
         self._stopped = False
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start to watch."""
         self._next = self._clock.callLater(_INTERVAL, self._look)
 
     def stop(self) -> None:

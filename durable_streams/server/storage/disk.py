@@ -1,4 +1,4 @@
-"""The one place where a storage touches files, so that a test can put another in its stead."""
+"""The file system as storages use it. Tests replace it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_ROOM: Final = frozenset([errno.ENOSPC, errno.EDQUOT])
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Tell whether it was for want of room that the disk refused."""
+    """Return whether the error means that the disk is full."""
     return isinstance(error, OSError) and error.errno in NO_ROOM
 
 
@@ -45,22 +45,22 @@ class File(Protocol):
         """Read that much without waiting for the disk; None, when that can't be done."""
 
     def sync(self) -> None:
-        """Have all that was written on the disk."""
+        """Sync all that was written."""
 
     def forget(self) -> None:
         """Read from now on what the disk has, and not what the operating system remembers to have written there."""
 
     def reserve(self, size: int) -> None:
-        """Have room for so many bytes, so that writing them does not fail for want of it."""
+        """Reserve room for a number of bytes, so that writing them does not fail on a full disk."""
 
     def cut(self, size: int) -> None:
-        """Let the file be so long."""
+        """Truncate the file."""
 
     def size(self) -> int:
-        """Say how long it is, in bytes."""
+        """Return its size in bytes."""
 
     def close(self) -> None:
-        """Let go of it; again, do nothing."""
+        """Close it. If it is closed already, do nothing."""
 
 
 class Disk(Protocol):
@@ -81,26 +81,26 @@ class Disk(Protocol):
         """Create a folder, and those above it, if they are not there; only their owner can read them."""
 
     def rename(self, path: str, new_path: str) -> None:
-        """Give a file another name, in place of whatever has it."""
+        """Rename a file, replacing an existing one."""
 
     def remove(self, path: str) -> None:
-        """Take away a file."""
+        """Remove a file."""
 
     def sync_folder(self, path: str) -> None:
-        """Have on the disk which names are in a folder."""
+        """Sync a folder: the names in it."""
 
     def free(self) -> int:
-        """Say how many bytes there is room for, about."""
+        """Return about how many bytes are free."""
 
     def lock(self, path: str, owner: bytes) -> bytes | None:
         """
-        Be the only one who has this lock, until the process ends or :meth:`unlock`.
+        Take the lock, exclusively, until the process ends or :meth:`unlock`.
 
         :returns: None; or, if somebody else has it, what they said of themselves.
         """
 
     def unlock(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
 
     def in_place(self) -> bool:
         """
@@ -183,7 +183,7 @@ class RealFile:
 
 class RealDisk:
     """
-    A folder of the operating system's. What is made in it only its owner can read.
+    A folder of the operating system. Only its owner can read what is created in it.
 
     While it is locked, its descriptor is held and every path is relative to that: if the directory is renamed, files
     are still opened in it, not in what has its name now.
@@ -256,7 +256,7 @@ class RealDisk:
             above = folder
 
     def _restrict(self, path: str) -> None:
-        """Take away a folder's permissions for others, if it is ours: earlier versions made some by the umask."""
+        """Remove a folder's permissions for others if this user owns it: earlier versions used the umask."""
         descriptor = self._open_folder(path)
         try:
             found = os.fstat(descriptor)

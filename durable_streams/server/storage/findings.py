@@ -1,4 +1,4 @@
-"""What a check of a storage finds."""
+"""The findings of a check."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Finding(Struct, frozen=True):
 
 
 class Counts(Struct):
-    """How much was looked at."""
+    """The amount of data that was checked."""
 
     streams: int = 0
     appends: int = 0

@@ -39,7 +39,7 @@ _log = Logger()
 
 class Mark(NamedTuple):
     """
-    How far a log has come.
+    The position that a log has reached.
 
     :ivar segment: the journal segment that was begun last; 0 where there are none.
     :ivar lsn: the number of a change that is on the disk, as are all before it.
@@ -133,7 +133,7 @@ class Frontier:
                 self._end(error)
 
     def close(self) -> None:
-        """Have on the disk what was noted last, and close the file."""
+        """Sync the last mark, and close the file."""
         self.secure(*self._mark)
         if self._file is not None:
             self._file.close()

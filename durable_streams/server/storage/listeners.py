@@ -1,4 +1,4 @@
-"""The listener of a storage that has none yet."""
+"""The default listener of a storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a storage measures of itself."""
+"""Histograms of a storage's commits."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ class Measure:
         self._total += value
 
     def distribution(self) -> Distribution:
-        """Say what was counted so far."""
+        """Return the distribution so far."""
         return Distribution(self._bounds, tuple(self._counts), self._total)

@@ -1,4 +1,4 @@
-"""Streams in memory: gone with the process, and the yardstick for every other provider."""
+"""Streams in memory. They end with the process."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Stream(Entry):
         self.ends = array("Q")
 
     def append_at(self, position: int) -> tuple[int, int]:
-        """Say where the append that has the byte at ``position`` begins and ends, as far as it is in this stream."""
+        """Return where the append with the byte at ``position`` begins and ends, within this stream."""
         owner, end = self.owner(position)
         start = start_of_append(owner.ends, position)
         return max(start, owner.base), min(end_of_read(owner.ends, start, 0), end)
@@ -162,7 +162,7 @@ class MemoryStorage:
         return [_status(stream) for stream in islice(self._catalogue.present(now, after), max_count)]
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: memory has no resources to release."""
 
     def _removed(self, stream: _Stream, gone: list[_Stream]) -> None:
         self._listener.committed(stream.facts.name)

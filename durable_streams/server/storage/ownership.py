@@ -1,4 +1,4 @@
-"""Whose a data directory is: one kind of storage's, in a format that it knows, and one process's at a time."""
+"""Ownership of a data directory: the kind of storage, its format, and the lock of the process that has it open."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _log = Logger()
 
 
 class Format(Struct, frozen=True):
-    """What the file ``FORMAT`` says: a JSON object on one line."""
+    """The content of the file ``FORMAT``: a JSON object on one line."""
 
     storage: str
     version: int
@@ -85,7 +85,7 @@ def exposure(disk: Disk, where: str) -> tuple[str, str] | None:
 
 def read_format(disk: Disk, name: str = FORMAT_FILE) -> Format | None:
     """
-    Say what a data directory is; None, if it does not say.
+    Return the format of a data directory, or None if it has no format file.
 
     :raises StorageError: what it says can't be understood.
     """
@@ -134,7 +134,7 @@ def _check_format(disk: Disk, kind: str, version: int, where: str, parts: Collec
 
 
 def _begin(disk: Disk, form: Format, where: str, parts: Collection[str]) -> None:
-    """Begin to make a data directory, or go on where an earlier start was interrupted."""
+    """Start to create a data directory, or continue an interrupted creation."""
     others = [name for name in disk.names("") if name not in (LOCK_FILE, NEW_FORMAT_FILE, "lost+found")]
     left = NEW_FORMAT_FILE in disk.names("")
     if left:

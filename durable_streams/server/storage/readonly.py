@@ -1,4 +1,4 @@
-"""A data directory that is looked at: nothing in it can be changed by this, but for who is said to have the lock."""
+"""A read-only view of a data directory. Only the content of the lock file may change."""
 
 from __future__ import annotations
 

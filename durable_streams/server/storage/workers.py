@@ -1,4 +1,4 @@
-"""Work that would block the reactor, done elsewhere."""
+"""Threads for work that would block the reactor."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _log = Logger()
 
 
 class Worker(Protocol):
-    """Whoever does such work: in the order in which it is asked, unless it has several hands."""
+    """A queue of blocking jobs. They run in order, unless the worker has several threads."""
 
     def do(self, work: Callable[[], T]) -> Deferred[T]:
         """
-        Do some work, and say its outcome in a later turn of the reactor. Who cancels the Deferred does not stop it.
+        Run a job. The Deferred fires with its result in a later reactor turn; cancelling it does not stop the job.
         """
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ from durable_streams.server.model import (
     Writer,
 )
 from durable_streams.server.protocol.forks import LongSearch
-from durable_streams.server.storage.file import FileSettings, FileStorage, journal, moving
+from durable_streams.server.storage.file import FileSettings, FileStorage, checkpointer, journal
 from durable_streams.server.storage.file.checking import check_files
 from durable_streams.server.storage.file.places import (
     data_path,
@@ -251,8 +251,8 @@ class Walk:
         """
         self.trace(f"{self.settings} own_file={self.own_file} reserve={self.reserve}")
         with (
-            patch.object(moving, "OWN_FILE", self.own_file),
-            patch.object(moving, "_SLICE_BYTES", self.move_bytes),
+            patch.object(checkpointer, "OWN_FILE", self.own_file),
+            patch.object(checkpointer, "_SLICE_BYTES", self.move_bytes),
             patch.object(journal, "RESERVE", self.reserve),
         ):
             generations = self.random.randint(2, 6)

@@ -26,8 +26,8 @@ def opened(directory: Path, settings: FileSettings = SMALL) -> FileStorage:
 
 async def checkpointed(storage: FileStorage) -> None:
     """Have a checkpoint made."""
-    storage._mover.start()
-    running = storage._mover._running
+    storage._checkpointer.start()
+    running = storage._checkpointer._running
     assert running is not None
     ended: Deferred[None] = Deferred()
 

@@ -15,9 +15,9 @@ from twisted.internet.defer import succeed
 from durable_streams.server.storage import changes
 from durable_streams.server.storage.file import (
     checkpoint,
+    checkpointer,
     content,
     journal,
-    moving,
     opening,
     rebuilding,
     recovery,
@@ -26,7 +26,7 @@ from durable_streams.server.storage.file import (
 )
 from durable_streams.server.storage.file.frames import BLOCK, OPENING, Header, frame
 from durable_streams.server.storage.file.journal import Journal
-from durable_streams.server.storage.file.places import Content
+from durable_streams.server.storage.file.places import AppendRun
 from durable_streams.server.storage.logged import commit_queue
 from durable_streams.server.storage.logged import storage as logged
 
@@ -254,8 +254,8 @@ def _unverified(begin: Any) -> Any:
     return begin_unverified
 
 
-def _with_new_checksums(content: Content, end: int) -> Content:
-    return Content(content.start, content.data, array("Q", [end]), array("I", [crc32(content.data)]))
+def _with_new_checksums(content: AppendRun, end: int) -> AppendRun:
+    return AppendRun(content.start, content.data, array("Q", [end]), array("I", [crc32(content.data)]))
 
 
 #: The bugs, by what each is.
@@ -263,7 +263,7 @@ BUGS: dict[str, Bug] = {
     "a batch is written, and not on the disk when it is told": Bug(_nothing, 40, _disk(_NeverDurable)),
     "what is read is not verified": Bug(_patched(content.FileContent, "__init__", _unverified), 100, often="rot"),
     "a checkpoint makes damaged bytes whole": Bug(
-        _patched(moving, "with_damage_kept", lambda _: _with_new_checksums), 1000, often="rot"
+        _patched(checkpointer, "with_damage_kept", lambda _: _with_new_checksums), 1000, often="rot"
     ),
     "a failed sync is tried again, and believed": Bug(_nothing, 400, _FailsAndTriesAgain, often="errors"),
     "checksums are not looked at": Bug(_patched(recovery, "is_whole", lambda _: lambda *_: True), 200),

@@ -214,7 +214,7 @@ class RunningTests(TestCase):
             self.assertGreater(len(found), before)
         going_on = False
         await writing
-        self.assertGreater(storage._mover._number, 1)
+        self.assertGreater(storage._checkpointer._number, 1)
         await storage.close()
 
     def copy(self, directory: Path, copy: Path) -> Deferred[Any]:

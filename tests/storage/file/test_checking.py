@@ -171,14 +171,14 @@ class CheckpointTests(CheckTestCase):
         storage = opened(directory)
         await create(storage, "s", b"one")
         await append(storage, "s", b"two")
-        writing = storage._mover._write_down
+        writing = storage._checkpointer._write_down
 
         async def append_meanwhile(file: checkpoints.CheckpointFile) -> dict[int, int]:
             # It leaves no bytes behind by which it would be missed.
             await create(storage, "empty")
             return await writing(file)
 
-        storage._mover._write_down = append_meanwhile  # type: ignore[method-assign]
+        storage._checkpointer._write_down = append_meanwhile  # type: ignore[method-assign]
         await checkpointed(storage)
         await storage.close()
         self.assertEqual([], checked(directory)[1])
@@ -243,7 +243,7 @@ class JournalTests(CheckTestCase):
 
     async def test_a_last_segment_that_is_removed_or_emptied_is_damage(self) -> None:
         storage = opened(self.directory)
-        storage._mover.stop()
+        storage._checkpointer.stop()
         await append(storage, "late", b"more")
         await storage.close()
         last = max((self.directory / "journal").iterdir())
@@ -296,7 +296,7 @@ class JournalTests(CheckTestCase):
         directory = Path(self.mktemp())
         for number in range(3):
             storage = opened(directory)
-            storage._mover.stop()
+            storage._checkpointer.stop()
             await create(storage, f"s{number}", b"some")
             await append(storage, "s0", b"more")
             await storage.close()

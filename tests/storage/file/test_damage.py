@@ -59,7 +59,7 @@ class DamageTestCase(TestCase):
         await self.end()
         self.storage = opened(self.directory, settings or self.settings)
         # The checkpoint that follows a start is made when a test asks for it.
-        soon = self.storage._mover._soon
+        soon = self.storage._checkpointer._soon
         if soon is not None and soon.active():
             soon.cancel()
 
@@ -202,7 +202,7 @@ class OwnFileTests(DamageTestCase):
         self.assertIsNone(self.storage.obstacle())
 
     async def test_what_is_known_of_blocks_is_bounded(self) -> None:
-        blocks = verifying.Blocks(max_blocks=10)
+        blocks = verifying.VerifiedBlocks(max_blocks=10)
         self.patch(self.storage._stored, "_blocks", blocks)
         await create(self.storage, "b", b"z" * 70_000)
         await checkpointed(self.storage)

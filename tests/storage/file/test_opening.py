@@ -79,13 +79,13 @@ class OpeningTests(TestCase):
         storage = self.opened()
         await create(storage, "a", b"one")
         # The checkpoint has a stream that was made after it was begun.
-        write_down = storage._mover._write_down
+        write_down = storage._checkpointer._write_down
 
         async def later(file: CheckpointFile) -> dict[int, int]:
             await create(storage, "b")
             return await write_down(file)
 
-        self.patch(storage._mover, "_write_down", later)
+        self.patch(storage._checkpointer, "_write_down", later)
         await checkpointed(storage)
         await storage.close()
         self.journal().write_bytes(self.journal().read_bytes()[:BLOCK])

@@ -36,7 +36,7 @@ class ReclaimingTests(TestCase):
 
     async def at_rest(self, storage: FileStorage) -> None:
         """Wait until no checkpoint is being made."""
-        while storage._mover._running is not None:
+        while storage._checkpointer._running is not None:
             await deferLater(reactor, 0.01)
 
     async def delete(self, storage: FileStorage, first: int, end: int) -> None:
@@ -62,7 +62,7 @@ class ReclaimingTests(TestCase):
         storage = await self.filled()
         deletions = [storage.delete(f"{number}", 0.0) for number in range(10, _STREAMS)]
         await append(storage, "0", b"and this")
-        storage._mover.start()
+        storage._checkpointer.start()
         for deletion in deletions:
             await settled(deletion)
         await self.at_rest(storage)
@@ -71,9 +71,9 @@ class ReclaimingTests(TestCase):
 
     async def test_deleting_few_small_streams_makes_no_checkpoint(self) -> None:
         storage = await self.filled()
-        number = storage._mover._number
+        number = storage._checkpointer._number
         await self.delete(storage, 0, _STREAMS // 3)
-        self.assertEqual(number, storage._mover._number)
+        self.assertEqual(number, storage._checkpointer._number)
         await storage.close()
 
     async def test_what_was_dead_before_a_restart_counts_after_it(self) -> None:
@@ -81,7 +81,7 @@ class ReclaimingTests(TestCase):
         await self.delete(storage, 0, _STREAMS // 3)
         await storage.close()
         storage = opened(self.directory, SETTINGS)
-        soon = storage._mover._soon
+        soon = storage._checkpointer._soon
         assert soon is not None
         soon.cancel()
         await self.delete(storage, _STREAMS // 3, _STREAMS // 3 + 60)

@@ -60,10 +60,10 @@ class ShortageTests(TestCase):
         with no_more_descriptors():
             await checkpointed(self.storage)
         self.assertIsNone(self.storage.obstacle())
-        self.assertGreater(self.storage._mover.behind, 0)
-        self.storage._mover._not_before = 0.0
+        self.assertGreater(self.storage._checkpointer.behind, 0)
+        self.storage._checkpointer._not_before = 0.0
         await checkpointed(self.storage)
-        self.assertEqual(self.storage._mover.behind, 0)
+        self.assertEqual(self.storage._checkpointer.behind, 0)
         await append(self.storage, "a", b", two")
         self.assertEqual(await self.content(), b"one, two")
 
@@ -79,11 +79,11 @@ class ShortageTests(TestCase):
         await self.begin(LARGE)
         with no_more_descriptors():
             await checkpointed(self.storage)
-        self.storage._mover._not_before = 0.0
-        self.storage._mover.settings = FileSettings(checkpoint_bytes=1, most_behind_bytes=1)
+        self.storage._checkpointer._not_before = 0.0
+        self.storage._checkpointer.settings = FileSettings(checkpoint_bytes=1, max_behind_bytes=1)
         with self.assertRaises(Unavailable):
             await append(self.storage, "a", b"x")
-        running = self.storage._mover._end_of_running()
+        running = self.storage._checkpointer._end_of_running()
         assert running is not None
         await running
         await append(self.storage, "a", b", two")

@@ -113,7 +113,7 @@ class SliceTests(TestCase):
         self.assertEqual((await settled(again.read("a", START, 1 << 30, 0.0))).data, b"".join(pieces))
 
     async def test_writes_go_on_when_a_checkpoint_is_larger_than_the_journal_may_grow(self) -> None:
-        storage = self.opened(checkpoint_bytes=50_000, most_behind_bytes=200_000)
+        storage = self.opened(checkpoint_bytes=50_000, max_behind_bytes=200_000)
         await self.together([storage.create(f"{n}/{'y' * 2000}", TEXT, b"", 0.0) for n in range(200)])
         await checkpointed(storage)
         refused = 0
@@ -124,7 +124,7 @@ class SliceTests(TestCase):
                     break
                 except Unavailable:
                     refused += 1
-                    ended = storage._mover._end_of_running()
+                    ended = storage._checkpointer._end_of_running()
                     self.assertIsNotNone(ended, "Appends are refused, and no checkpoint is under way.")
                     await ended  # type: ignore[misc]
         self.assertLess(refused, 40)

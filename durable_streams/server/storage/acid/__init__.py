@@ -1,4 +1,4 @@
-"""Streams in SQLite: the best tested of embedded engines, with tools that operators know.
+"""Streams in SQLite.
 
 :mod:`.schema` lays out the tables, :mod:`.transactions` puts changes into them, :mod:`.storage` is the provider, and
 :mod:`.checking` looks whether all is as it should be. ``docs/acid-format.rst`` describes the tables.

@@ -1,4 +1,4 @@
-"""Looks whether all is as it should be in a database that nobody uses: every page, every row, every checksum."""
+"""Checks a database that is not open: every page, every row, every checksum."""
 
 from __future__ import annotations
 

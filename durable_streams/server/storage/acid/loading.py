@@ -1,4 +1,4 @@
-"""Taking up what is in the tables: the catalogue is made from them, when a storage is opened or starts over."""
+"""Loads the streams from the tables, when a storage is opened and after a rollback."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _config: Final = msgspec.json.Decoder(StreamConfig).decode
 _lifetime: Final = msgspec.json.Decoder(Lifetime).decode
 
 
-class Loaded(Struct):
+class DatabaseState(Struct):
     """
-    What is in the tables.
+    The state of the database, without the streams' bytes.
 
     :ivar streams: all of them, hidden ones too, as readers may see them.
     :ivar last_id: the greatest id that a stream has had.
@@ -32,7 +32,7 @@ class Loaded(Struct):
     lsn: int
 
 
-def load(connection: sqlite3.Connection, loaded_at: float, wall_offset: float = 0) -> Loaded:
+def load(connection: sqlite3.Connection, loaded_at: float, wall_offset: float = 0) -> DatabaseState:
     """
     Read all but the streams' bytes, and change nothing.
 
@@ -64,7 +64,7 @@ def load(connection: sqlite3.Connection, loaded_at: float, wall_offset: float = 
     last_id = connection.execute("SELECT max(value) FROM numbers WHERE name = 'last_id'").fetchone()[0]
     if last_id is None:
         raise StorageDamaged("it is not known which ids streams have had.")
-    return Loaded(list(streams.values()), last_id, committed_lsn(connection))
+    return DatabaseState(list(streams.values()), last_id, committed_lsn(connection))
 
 
 def _stream(row: tuple[Any, ...], loaded_at: float, wall_offset: float) -> AcidStream:

@@ -20,7 +20,7 @@ from ..frontier import Frontier
 from ..logged.commit_queue import BatchRefused, CommitQueue, NotYet
 from ..workers import Worker
 from .content import AcidContent
-from .loading import Loaded
+from .loading import DatabaseState
 from .rollback import FULL, Rollback, attempt, pauses, reason_of
 from .stream import AcidStream
 from .transactions import collect_leftovers, free_bytes, log_bytes
@@ -200,7 +200,7 @@ class AcidLog:
         self._restore(rollback.loaded)
         return Failure(BatchRefused(rollback.reason))
 
-    def _restore(self, loaded: Loaded) -> None:
+    def _restore(self, loaded: DatabaseState) -> None:
         """Replace the catalogue by the state of the database."""
         # Renewals by reads stay; renewals by writes that were rolled back do not.
         deadlines = {stream.facts.id: stream.deadline for stream in self.catalogue.streams.values()}

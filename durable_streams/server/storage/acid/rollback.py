@@ -9,7 +9,7 @@ from typing import Final
 from ...errors import InsufficientStorage, StreamsError, Unavailable
 from ..changes import Change
 from ..shortages import SHORT, is_shortage
-from .loading import Loaded, load
+from .loading import DatabaseState, load
 from .transactions import commit
 
 FULL: Final = "The disk is full. Delete streams that are done with, or make room on it."
@@ -32,7 +32,7 @@ class Rollback(Exception):
     :ivar loaded: the state of the database.
     """
 
-    def __init__(self, reason: StreamsError, loaded: Loaded) -> None:
+    def __init__(self, reason: StreamsError, loaded: DatabaseState) -> None:
         super().__init__(str(reason))
         self.reason = reason
         self.loaded = loaded

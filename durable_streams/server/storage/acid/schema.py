@@ -114,7 +114,7 @@ def prepare(connection: sqlite3.Connection, new: bool) -> None:
 
 def refusal_of(connection: sqlite3.Connection) -> tuple[str, str] | None:
     """
-    Say why a database can't be one of this server's, and what to do; None, if it can.
+    Return why a database is not one of this server's, and what to do; or None.
 
     One without any tables can: it is yet to be laid out.
     """
@@ -128,7 +128,7 @@ def refusal_of(connection: sqlite3.Connection) -> tuple[str, str] | None:
 
 def check_format(connection: sqlite3.Connection) -> None:
     """
-    See that a database of this server's is in the format that this version knows.
+    Check that a database of this server is in the format that this version knows.
 
     :raises StorageError: it is in another one, which does not mean that it is damaged.
     """
@@ -168,7 +168,7 @@ def committed_lsn(connection: sqlite3.Connection) -> int:
 
 def check_frontier(disk: Disk, path: Path) -> None:
     """
-    See that no change is missing from the end of a database, which is not open, and change nothing.
+    Check that no change is missing from the end of a closed database. Nothing is changed.
 
     :raises StorageDamaged: some are, as when its write-ahead log was removed or cut.
     :raises sqlite3.DatabaseError: it can't be read.
@@ -197,7 +197,7 @@ def is_empty(connection: sqlite3.Connection) -> bool:
 
 def sync_log(disk: Disk, path: Path) -> None:
     """
-    Have on the disk what a killed process has left in the write-ahead log with the operating system only.
+    Sync what a killed process has left in the write-ahead log.
 
     It is shown from now on, and what is shown must not be taken back. Before the database is opened.
 

@@ -183,7 +183,7 @@ class AcidStorage(LoggedStorage[AcidStream]):
     # The readers
 
     def _connection(self) -> sqlite3.Connection:
-        """Give the calling reader's thread its own connection."""
+        """Return the connection of the calling reader thread."""
         if self._disk is None:
             return self._database
         connection: sqlite3.Connection | None = getattr(self._here, "connection", None)

@@ -1,4 +1,4 @@
-"""How changes get into the tables, all of a batch or none."""
+"""Writes a batch of changes to the tables in one transaction."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def commit(connection: sqlite3.Connection, changes: Sequence[Change], lsn: int) 
         return free_bytes(connection)
 
 
-def log_bytes(changes: Iterable[Change], most: int) -> int:
+def log_bytes(changes: Iterable[Change], max_bytes: int) -> int:
     """
-    Say how many bytes some changes take in the write-ahead log, about: it is of whole pages.
+    Return about how many bytes some changes take in the write-ahead log, which consists of whole pages.
 
-    :param most: how many bytes the changes take by themselves.
+    :param max_bytes: how many bytes the changes take by themselves.
     """
     streams: set[int] = set()
     # That of the number of the last change, and one more.
@@ -66,11 +66,11 @@ def log_bytes(changes: Iterable[Change], most: int) -> int:
             # The rows of writers are in the order of their ids, so each may be in a page of its own.
             pages += 1 + len(change.forgotten)
     # For each stream there is a page for its row, and one for its appends, a part of which was there before.
-    return most + _LOGGED_PAGE * (2 * len(streams) + pages)
+    return max_bytes + _LOGGED_PAGE * (2 * len(streams) + pages)
 
 
 def free_bytes(connection: sqlite3.Connection) -> int:
-    """Say how many bytes of the database's file what was deleted has left for what is to come."""
+    """Return how many bytes of the database's file are free for new data."""
     pages: int = connection.execute("PRAGMA freelist_count").fetchone()[0]
     return pages * _PAGE
 

@@ -1,4 +1,4 @@
-"""A check of a data directory: all that is in it is read and compared with its checksums, and nothing is changed.
+"""Checks a data directory: everything in it is read and compared with its checksums, and nothing is changed.
 
 It reads as a start does (:func:`.read_directory`), but goes on after damage; and it reads all bytes of streams.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ..disk import Disk
 from ..findings import Counts, Finding
 from .checking_places import check_packs, check_stream, check_unknown
-from .opening import SET_ASIDE, Opened, read_directory, superseded, unexplained
+from .opening import SET_ASIDE, LoadedDirectory, read_directory, superseded, unexplained
 from .report import Report
 
 
@@ -18,7 +18,7 @@ def check_files(
     disk: Disk, found: Callable[[Finding], None], looked_at: Callable[[int], None] = lambda _: None
 ) -> Counts:
     """
-    Look at all streams of a file storage that nobody has open.
+    Check all streams of a file storage that is not open.
 
     :param found: is told what is wrong, or noteworthy, one thing after the other.
     :param looked_at: is told how many more bytes were read.
@@ -37,7 +37,7 @@ def check_files(
     return report.counts
 
 
-def _note_leftovers(report: Report, opened: Opened) -> None:
+def _note_leftovers(report: Report, opened: LoadedDirectory) -> None:
     old = list(dict.fromkeys(superseded(report.disk, opened)))
     for path in old:
         report.note(path, "The file is not needed any more.", "The server removes it when it is started.")

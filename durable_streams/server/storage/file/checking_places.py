@@ -1,4 +1,4 @@
-"""The check of where streams' bytes are: of every append in packs and in streams' own files."""
+"""Checks the bytes of streams: every append in packs and in streams' own files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ENTRIES_AT_A_TIME: Final = 65_536
 
 def check_packs(report: Report, streams: Sequence[FileStream], packs: dict[int, int]) -> None:
     """
-    Look at the appends that are in packs.
+    Check the appends that are in packs.
 
     :param packs: the packs that there should be, with their sizes.
     """
@@ -111,14 +111,14 @@ def check_stream(report: Report, stream: FileStream) -> None:
     index = report.open(index_path(stream.facts.id), lost)
     try:
         if data is not None and index is not None:
-            _OwnFile(report, stream, data).check(index)
+            _OwnFileCheck(report, stream, data).check(index)
     finally:
         for file in (data, index):
             if file is not None:
                 file.close()
 
 
-class _OwnFile:
+class _OwnFileCheck:
     """The check of a stream's own file against its index."""
 
     def __init__(self, report: Report, stream: FileStream, data: File) -> None:
@@ -204,7 +204,7 @@ class _OwnFile:
         return checksum
 
     def _tell_bad(self) -> None:
-        """Tell of the appends, one after the other, that are not what they were."""
+        """Report the run of damaged appends found so far as one finding."""
         if self._bad is not None:
             start, end, first, last = self._bad
             self._bad = None
@@ -224,7 +224,7 @@ class _OwnFile:
 
 
 def check_unknown(report: Report, streams: Sequence[FileStream]) -> None:
-    """Look at what is in packs and files without being known of, since what knew of it can't be read."""
+    """Check packs and files that no readable checkpoint entry refers to."""
     known = {stream.facts.id for stream in streams}
     claimed: dict[int, set[int]] = {}
     for stream in streams:
@@ -292,7 +292,7 @@ def _check_unknown_file(report: Report, stream_id: int) -> None:
         # Only a fork begins elsewhere.
         stream = _stand_in(stream_id, max(0, last[0][0] - size) if last else 0)
         stream.filed, stream.filed_appends = size, appends
-        _OwnFile(report, stream, data).check(index)
+        _OwnFileCheck(report, stream, data).check(index)
     except OSError as error:
         report.unreadable(data_path(stream_id), error)
     finally:

@@ -1,4 +1,4 @@
-"""A checkpoint: all that the catalogue knows, at a moment after which the journal tells the rest.
+"""A checkpoint: the state of the catalogue at a moment. Later changes are in the journal.
 
 While it is made, the server goes on. Streams are written down one after the other, each with the number of the last
 change that it had by then; when the journal is replayed on top, a change that a stream has had already is left out.
@@ -26,7 +26,7 @@ encode: Final = msgspec.msgpack.Encoder().encode
 
 class CheckpointEntry(Struct, array_like=True, gc=False):
     """
-    What is known of a stream.
+    A stream's entry in a checkpoint.
 
     :ivar used_at: when its lifetime began to count.
     :ivar lsn: the number of the last change that is in this.
@@ -64,9 +64,9 @@ class MoreWriters(Struct, array_like=True, gc=False):
     writers: dict[str, WriterState]
 
 
-class Closing(Struct, array_like=True, gc=False):
+class CheckpointEnd(Struct, array_like=True, gc=False):
     """
-    How a checkpoint ends.
+    The last frame of a checkpoint.
 
     :ivar streams: how many there are in it.
     :ivar segment: the number of the journal segment from which on to replay.
@@ -93,7 +93,7 @@ def numbers(disk: Disk) -> list[int]:
 
 
 def latest(disk: Disk) -> int | None:
-    """Say the number of the latest checkpoint."""
+    """Return the number of the latest checkpoint, or None."""
     return max(numbers(disk), default=None)
 
 
@@ -130,13 +130,13 @@ class CheckpointFile:
 
     def complete(self, segment: int, lsn: int, last_id: int, packs: dict[int, int]) -> None:
         """Make it the latest one."""
-        self._write(CLOSING, encode(Closing(self._streams, segment, lsn, last_id, packs)))
+        self._write(CLOSING, encode(CheckpointEnd(self._streams, segment, lsn, last_id, packs)))
         self._file.sync()
         self._file.close()
         self._disk.rename(path_of(self.number) + _NEW, path_of(self.number))
         self._disk.sync_folder(FOLDER)
 
     def abandon(self) -> None:
-        """Leave nothing of it."""
+        """Remove it."""
         self._file.close()
         self._disk.remove(path_of(self.number) + _NEW)

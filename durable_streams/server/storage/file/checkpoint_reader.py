@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from . import checkpoint as checkpoints
-from .checkpoint import CheckpointEntry, Closing, MoreWriters
+from .checkpoint import CheckpointEnd, CheckpointEntry, MoreWriters
 from .frames import CLOSING, ENTRIES, HEADER_SIZE, WRITERS, padded
 from .rebuilding import StreamBuilder
 from .recovery import broken_frame, segment_numbers, whole_frames
@@ -18,19 +18,19 @@ ANY_CHANGE: Final = 1 << 62
 
 _entries: Final = msgspec.msgpack.Decoder(list[CheckpointEntry])
 _writers: Final = msgspec.msgpack.Decoder(MoreWriters)
-_closing: Final = msgspec.msgpack.Decoder(Closing)
+_closing: Final = msgspec.msgpack.Decoder(CheckpointEnd)
 
 
-def read_checkpoint(report: Report, builder: StreamBuilder) -> Closing:
+def read_checkpoint(report: Report, builder: StreamBuilder) -> CheckpointEnd:
     """Read the latest checkpoint, as far as it can be read, and return how it ends."""
     number = checkpoints.latest(report.disk)
     if number is None:
-        return Closing(0, 0, 1, 0, {})
+        return CheckpointEnd(0, 0, 1, 0, {})
     path = checkpoints.path_of(number)
     damaged = report.damaged
     data = report.whole(path)
     end = count = 0
-    closing: Closing | None = None
+    closing: CheckpointEnd | None = None
     for position, header, payload in whole_frames(data, number):
         count += _tell_broken_entries(report, builder, path, data, end, position)
         end = position + padded(HEADER_SIZE + header.size)
@@ -38,10 +38,10 @@ def read_checkpoint(report: Report, builder: StreamBuilder) -> Closing:
         try:
             if header.magic == ENTRIES:
                 for held in _entries.decode(payload):
-                    builder.hold(held)
+                    builder.add_entry(held)
                     count += 1
             elif header.magic == WRITERS:
-                builder.hold_writers(_writers.decode(payload), f"{path} at {position}")
+                builder.add_writers(_writers.decode(payload), f"{path} at {position}")
             elif header.magic == CLOSING:
                 closing = _closing.decode(payload)
                 break
@@ -59,7 +59,7 @@ def read_checkpoint(report: Report, builder: StreamBuilder) -> Closing:
         builder.complete = False
     if closing is None:
         # Whatever the journal begins with has to do.
-        closing = Closing(count, min(segment_numbers(report.disk), default=0), ANY_CHANGE, 0, {})
+        closing = CheckpointEnd(count, min(segment_numbers(report.disk), default=0), ANY_CHANGE, 0, {})
     return closing
 
 
@@ -74,7 +74,7 @@ def _tell_broken_entries(
         try:
             entries = [] if broken is None or broken[0].magic != ENTRIES else _entries.decode(broken[1])
             for held in entries:
-                builder.hold(held)
+                builder.add_entry(held)
         except ValueError:
             entries = []
         concerns = "Which streams it tells of can't be said."

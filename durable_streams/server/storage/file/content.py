@@ -17,7 +17,7 @@ from ..workers import Worker
 from .files import OpenFiles
 from .places import (
     STREAMS,
-    Content,
+    AppendRun,
     Index,
     Piece,
     data_path,
@@ -31,9 +31,9 @@ from .stream import FileStream
 from .verifying import (
     BLOCK,
     UNREADABLE,
-    Blocks,
     Flaw,
     OwnFile,
+    VerifiedBlocks,
     have_checksums,
     whole_appends,
     whole_part,
@@ -56,10 +56,10 @@ class FileContent:
         self._files = files
         self._worker = worker
         self._verify = verify
-        self._blocks = Blocks()
+        self._blocks = VerifiedBlocks()
         # The piece that was verified last, with its frame.
         self._last_piece: tuple[Piece, bytes] | None = None
-        self._last_content: Content
+        self._last_content: AppendRun
         self._dirty: dict[int, FileStream] = {}
         # Removed streams that have files, with the LSN that must be durable before the files are removed.
         self._to_remove: list[tuple[int, Sequence[FileStream]]] = []
@@ -155,7 +155,7 @@ class FileContent:
 
     # Bytes in packs
 
-    def _content(self, stream: FileStream, piece: Piece, start: int, end: int) -> Content:
+    def _content(self, stream: FileStream, piece: Piece, start: int, end: int) -> AppendRun:
         """Read a piece, and verify the appends that have the bytes from ``start`` to ``end``: all of them, or these."""
         path = pack_path(piece.pack)
         data = self._look(stream, path, piece.position, piece.frame)

@@ -1,4 +1,4 @@
-"""Open files, as few as there may be: the ones that were read last stay open, the others are opened again."""
+"""A limited number of open files: those read last stay open, others are opened again."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class OpenFiles:
     """
     Files that are open for reading, for several threads.
 
-    :param most: how many stay open while nobody reads them.
+    :param max_files: how many stay open while nobody reads them.
     """
 
-    def __init__(self, disk: Disk, most: int) -> None:
+    def __init__(self, disk: Disk, max_files: int) -> None:
         self._disk = disk
-        self._most = most
+        self._max_files = max_files
         self._lock = Lock()
         self._open: OrderedDict[str, _Open] = OrderedDict()
 
     @contextmanager
     def using(self, path: str) -> Iterator[File]:
         """
-        Have a file open; blocks, if it is not.
+        Open a file unless it is open. May block.
 
         :raises OSError: it can't be opened.
         """
@@ -71,14 +71,14 @@ class OpenFiles:
             return file.read(position, size)
 
     def drop(self, path: str) -> None:
-        """Let go of a file that is about to be removed."""
+        """Close a file that is about to be removed."""
         with self._lock:
             entry = self._open.pop(path, None)
             if entry is not None:
                 self._close(entry)
 
     def close(self) -> None:
-        """Let go of all."""
+        """Close all files."""
         with self._lock:
             while self._open:
                 self._close(self._open.popitem()[1])
@@ -98,7 +98,7 @@ class OpenFiles:
                 entry.file.close()
 
     def _shrink(self) -> None:
-        while len(self._open) > self._most:
+        while len(self._open) > self._max_files:
             self._close(self._open.popitem(last=False)[1])
 
     def _close(self, entry: _Open) -> None:

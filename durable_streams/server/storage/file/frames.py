@@ -29,7 +29,7 @@ _ZEROS: Final = bytes(BLOCK)
 
 class Header(NamedTuple):
     """
-    What a frame says of itself.
+    The header of a frame.
 
     :ivar size: of the payload, in bytes.
     :ivar number: of the checkpoint that it is in, the mark of the journal segment, or the id of the piece's stream.
@@ -52,7 +52,7 @@ def padded(size: int) -> int:
 
 
 def frame_size(payload_size: int) -> int:
-    """Say how much room a frame takes, padding included."""
+    """Return the size of a frame, padding included."""
     return padded(HEADER_SIZE + payload_size)
 
 
@@ -70,7 +70,7 @@ def without_checksum(head: bytes) -> bytes:
 
 
 def read_header(data: bytes) -> tuple[Header, int] | None:
-    """Take a header apart, and say its checksum; None, if it is none."""
+    """Return a header and its checksum, or None if it is not a header."""
     if len(data) < HEADER_SIZE:
         return None
     magic, checksum, size, number, first, last, durable = _HEADER.unpack_from(data)
@@ -80,5 +80,5 @@ def read_header(data: bytes) -> tuple[Header, int] | None:
 
 
 def is_whole(head: bytes, checksum: int, payload: bytes) -> bool:
-    """Tell whether a payload is the one that a header was made for."""
+    """Return whether the checksum of a header and its payload matches."""
     return crc32(payload, crc32(head[_CHECKED_FROM:HEADER_SIZE])) == checksum

@@ -1,4 +1,4 @@
-"""The journal: what has happened, in order, on the disk before anybody is told of it.
+"""The journal: all changes in order. A change is on the disk before it is acknowledged.
 
 It is a row of segments. A batch of changes is one frame, written and made durable by one system call; what comes
 meanwhile is the next batch. Segments have their room reserved beforehand, so that a full disk is found out before
@@ -78,9 +78,9 @@ class _Segment:
         self.mark = randbits(63)
 
 
-class Written(Struct, frozen=True, gc=False):
+class JournalState(Struct, frozen=True, gc=False):
     """
-    How the journal stands after a batch.
+    The state of the journal after a batch.
 
     :ivar left: bytes left in the segment.
     :ivar spare: bytes in the next one, if it is there.
@@ -138,7 +138,7 @@ class Journal:
 
     def open(self) -> None:
         """
-        Make the first segment. Blocks.
+        Make the first segment. VerifiedBlocks.
 
         :raises OSError: it can't be made.
         """
@@ -161,7 +161,7 @@ class Journal:
 
     def check_room(self, size: int, queued: int, removal: bool) -> int:
         """
-        See that a change of ``size`` bytes at the most can be written, beside what is queued and under way.
+        Check that the disk has room for a change of ``size`` bytes, beside what is queued and being written.
 
         :returns: how many bytes of changes may be queued, this one's among them, before this is asked again.
         :raises NotYet: a segment is being made.
@@ -187,11 +187,11 @@ class Journal:
             raise InsufficientStorage("The disk is full. Delete streams that are done with, or make room on it.")
         raise NotYet(self._prepare(alone))
 
-    def _prepare(self, least: int) -> Deferred[None]:
-        """Have another segment made; say when that is done, or has failed, or when what is under way is written."""
+    def _prepare(self, min_size: int) -> Deferred[None]:
+        """Make the next segment. Fires when it is ready or has failed, or when the batch in progress is written."""
         ready: Deferred[None] = Deferred()
         if self._preparing is None:
-            made = self._worker.do(lambda: self._make_spare(least)).addBoth(self._prepared)
+            made = self._worker.do(lambda: self._make_spare(min_size)).addBoth(self._prepared)
             self._preparing = made.addBoth(self._end_preparing)
         waiting = self._preparing
 
@@ -227,32 +227,32 @@ class Journal:
 
     def refused(self, failure: Failure) -> Deferred[None] | None:
         """
-        Hear that there is no room for a segment, or that the disk has failed; to be replaced by the owner.
+        Handle that there is no room for a segment, or that the disk has failed. The owner replaces this.
 
         :returns: what fires when there may be room; None, if nothing can be done about it.
         """
         return None
 
     def kept_free(self) -> int:
-        """Say how much a checkpoint would take now, in bytes; to be replaced by the owner."""
+        """Return how many bytes a checkpoint would take now. The owner replaces this."""
         return 0
 
-    def _make_spare(self, least: int) -> int:
-        if self._spare is not None and self._spare.room < least:
-            self._check_free(least)
-            self._spare.file.reserve(least)
-            self._spare.room = least
+    def _make_spare(self, min_size: int) -> int:
+        if self._spare is not None and self._spare.room < min_size:
+            self._check_free(min_size)
+            self._spare.file.reserve(min_size)
+            self._spare.room = min_size
         if self._spare is None:
-            self._spare = self._make_segment(least)
+            self._spare = self._make_segment(min_size)
         return self._spare.room
 
-    def _make_segment(self, least: int) -> _Segment:
+    def _make_segment(self, min_size: int) -> _Segment:
         # A number is not used again: if the file of a failed attempt could not be removed, it is there still.
         number, self._next_number = self._next_number, self._next_number + 1
         path = path_of(number)
         file = self._disk.open(path, new=True)
         try:
-            room = self._reserve(file, least)
+            room = self._reserve(file, min_size)
             file.sync()
             self._disk.sync_folder(FOLDER)
         except BaseException:
@@ -263,15 +263,15 @@ class Journal:
 
     def _check_free(self, size: int) -> None:
         """
-        See that what goes into a segment will have room elsewhere too, so that there can be a checkpoint.
+        Check that the disk also has room for a checkpoint of what goes into a segment.
 
         :raises OSError: there would be none: no segment, then, but a checkpoint.
         """
         if self._sizes is not _SMALL_SIZES and self._disk.free() < self.kept_free() + 2 * size:
             raise OSError(errno.ENOSPC, "There would be no room for a checkpoint")
 
-    def _reserve(self, file: File, least: int) -> int:
-        sizes = [max(size, least) for size in self._sizes]
+    def _reserve(self, file: File, min_size: int) -> int:
+        sizes = [max(size, min_size) for size in self._sizes]
         for size in sizes:
             try:
                 self._check_free(size)
@@ -286,18 +286,18 @@ class Journal:
 
     # Writing
 
-    def write(self, changes: Sequence[Change], lsn: int, most: int) -> Deferred[None]:
+    def write(self, changes: Sequence[Change], lsn: int, max_bytes: int) -> Deferred[None]:
         """
         Write a batch. The Deferred fails with :exc:`NothingWritten` if the batch can be written again later.
 
         :param lsn: the number of the last change in it.
-        :param most: how many bytes its changes take at the most.
+        :param max_bytes: an upper bound of the size of the changes.
         """
-        self._under_way = frame_size(most)
+        self._under_way = frame_size(max_bytes)
         durable_lsn = self.durable_lsn
         return self._worker.do(lambda: self._write(changes, lsn, durable_lsn)).addCallback(self._written, lsn)
 
-    def _write(self, changes: Sequence[Change], lsn: int, durable_lsn: int) -> Written:
+    def _write(self, changes: Sequence[Change], lsn: int, durable_lsn: int) -> JournalState:
         self._check_sound()
         payload = encode(changes)
         size = frame_size(len(payload))
@@ -318,9 +318,9 @@ class Journal:
         self._lsn = lsn
         if self._durable:
             self._frontier.advance(lsn)
-        return Written(segment.room - segment.position, 0 if self._spare is None else self._spare.room, size)
+        return JournalState(segment.room - segment.position, 0 if self._spare is None else self._spare.room, size)
 
-    def _written(self, written: Written, lsn: int) -> None:
+    def _written(self, written: JournalState, lsn: int) -> None:
         self._left = written.left
         self._spare_room = written.spare
         self._under_way = 0
@@ -330,7 +330,7 @@ class Journal:
 
     def _rotate(self) -> _Segment:
         """
-        Go on in the spare segment; everything before it is on the disk then.
+        Continue in the spare segment. Everything before it is on the disk then.
 
         :raises OSError: it can't be done. For want of room, things are as they were; else nothing is written any more.
         """
@@ -374,7 +374,7 @@ class Journal:
 
     def rotate(self) -> Deferred[tuple[int, int]]:
         """
-        Begin a new segment, if there is room for one.
+        Start a new segment if there is room for one.
 
         :returns: the number of the segment, and the LSN of the first change that is in it, or will be.
         """
@@ -397,7 +397,7 @@ class Journal:
         return self._worker.do(work).addCallback(done)
 
     def sync(self) -> Deferred[None]:
-        """Have on the disk what was written."""
+        """Sync what was written."""
 
         def work() -> int:
             self._check_sound()
@@ -415,7 +415,7 @@ class Journal:
         return self._worker.do(work).addCallback(done)
 
     def close(self) -> None:
-        """Let go of the segments; the spare one, which has nothing in it, goes. The worker must be done."""
+        """Close the segments, and remove the spare one, which is empty. The worker must have finished."""
         if self._segment is not None:
             self._segment.file.close()
         if self._spare is not None:

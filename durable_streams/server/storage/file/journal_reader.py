@@ -12,12 +12,20 @@ from ..frontier import ADVICE, FRONTIER_FILE, Mark, read_frontier
 from ..ownership import FORMAT_FILE, is_complete
 from . import checkpoint as checkpoints
 from . import journal
-from .checkpoint import Closing
+from .checkpoint import CheckpointEnd
 from .checkpoint_reader import ANY_CHANGE
 from .frames import BATCH, BLOCK, HEADER_SIZE, OPENING, Header, padded
 from .places import PACKS, STREAMS
 from .rebuilding import StreamBuilder
-from .recovery import Replayed, Segment, Unfinished, broken_frame, opening_of, segment_numbers, whole_frames
+from .recovery import (
+    JournalSummary,
+    SegmentSummary,
+    UnfinishedWrite,
+    broken_frame,
+    opening_of,
+    segment_numbers,
+    whole_frames,
+)
 from .report import Report, some
 
 _changes: Final = msgspec.msgpack.Decoder(list[Change])
@@ -30,7 +38,7 @@ class JournalReader:
     :param closing: how the checkpoint ends.
     """
 
-    def __init__(self, report: Report, builder: StreamBuilder, closing: Closing) -> None:
+    def __init__(self, report: Report, builder: StreamBuilder, closing: CheckpointEnd) -> None:
         self._report = report
         self._builder = builder
         self._start = closing.segment
@@ -38,9 +46,9 @@ class JournalReader:
         self._covered = 0 if closing.lsn == ANY_CHANGE else closing.lsn - 1
         # The LSN of the last change so far.
         self._last = closing.lsn - 1
-        self._replayed = Replayed(self._covered)
+        self._replayed = JournalSummary(self._covered)
 
-    def read(self) -> Replayed:
+    def read(self) -> JournalSummary:
         """Read all segments that the checkpoint does not cover."""
         replayed = self._replayed
         numbers = segment_numbers(self._report.disk)
@@ -67,7 +75,7 @@ class JournalReader:
             first = self._last + 1
             batches = [(position, header) for position, header in found if header.magic == BATCH]
             end = self._read_batches(path, data, batches, 0 if floor <= self._covered else floor, advice)
-            replayed.segments.append(Segment(number, first, end))
+            replayed.segments.append(SegmentSummary(number, first, end))
             replayed.size += end
         begun = replayed.segments[-1].number if replayed.segments else 0
         replayed.lsn = max(self._covered, self._last) if begun else self._covered
@@ -191,7 +199,7 @@ class JournalReader:
         if floor > self._last:
             self._tell_hole(path, data, end, floor, advice)
         elif rest := data[end:].strip(b"\0"):
-            self._replayed.unfinished.append(Unfinished(path, end, len(data[end:].rstrip(b"\0"))))
+            self._replayed.unfinished.append(UnfinishedWrite(path, end, len(data[end:].rstrip(b"\0"))))
             self._report.note(
                 f"{path} at {end}",
                 f"The segment ends with {len(rest)} bytes of a write that was not finished.",

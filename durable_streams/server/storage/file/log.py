@@ -17,9 +17,9 @@ from ..disk import Disk, is_full
 from ..logged.commit_queue import CommitQueue
 from ..shortages import RETRY_INTERVAL, SHORT
 from ..workers import Worker
+from .checkpointer import Checkpointer
 from .journal import Journal, NothingWritten
-from .moving import Mover
-from .opening import Opened
+from .opening import LoadedDirectory
 from .settings import FileSettings
 
 #: After how many seconds file-fast syncs what it has acknowledged.
@@ -39,7 +39,7 @@ class FileLog:
     """
 
     queue: CommitQueue[Any]
-    checkpointer: Mover
+    checkpointer: Checkpointer
     journal: Journal
 
     def __init__(
@@ -54,7 +54,7 @@ class FileLog:
         # Whether a batch waits for a temporary shortage to pass.
         self._postponed = False
 
-    def open(self, opened: Opened) -> None:
+    def open(self, opened: LoadedDirectory) -> None:
         """Continue the journal in a new segment."""
         self.journal = Journal(
             self._disk,
@@ -73,7 +73,7 @@ class FileLog:
         """See :class:`.Log`."""
         if self._postponed:
             raise Unavailable(SHORT)
-        if self.checkpointer.behind > self.checkpointer.settings.most_behind_bytes and not removal:
+        if self.checkpointer.behind > self.checkpointer.settings.max_behind_bytes and not removal:
             # If the last checkpoint failed, no accepted write will start another.
             self.checkpointer.consider()
             raise Unavailable("The disk is behind with what it has taken. Come back in a moment.")

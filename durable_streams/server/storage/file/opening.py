@@ -32,7 +32,7 @@ from .places import (
     stream_id_of,
 )
 from .rebuilding import StreamBuilder
-from .recovery import Replayed, segment_numbers
+from .recovery import JournalSummary, segment_numbers
 from .report import Report, StrictReport
 from .stream import FileStream
 
@@ -49,9 +49,9 @@ _STREAM_FOLDER: Final = re.compile("[0-9a-f]{2}")
 _log = Logger()
 
 
-class Opened(Struct):
+class LoadedDirectory(Struct):
     """
-    What was taken up.
+    The content of a data directory.
 
     :ivar last_id: the greatest id that a stream has had.
     :ivar lsn: of the last change.
@@ -68,16 +68,16 @@ class Opened(Struct):
     checkpoint: int
     packs: dict[int, int]
     purged: set[int]
-    replayed: Replayed
+    replayed: JournalSummary
     first_segment: int
 
     @property
     def journal_size(self) -> int:
-        """How many bytes of the journal no checkpoint covers."""
+        """The number of bytes of the journal that no checkpoint covers."""
         return self.replayed.size
 
 
-def read_directory(report: Report, opened_at: float = 0.0, wall_offset: float = 0.0) -> tuple[Opened, bool]:
+def read_directory(report: Report, opened_at: float = 0.0, wall_offset: float = 0.0) -> tuple[LoadedDirectory, bool]:
     """
     Read a data directory, except the bytes in packs and own files, and change nothing.
 
@@ -90,7 +90,7 @@ def read_directory(report: Report, opened_at: float = 0.0, wall_offset: float = 
     closing = read_checkpoint(report, builder)
     replayed = JournalReader(report, builder, closing).read()
     streams = builder.finish()
-    opened = Opened(
+    opened = LoadedDirectory(
         streams,
         max(builder.last_id, closing.last_id),
         replayed.lsn,
@@ -104,7 +104,7 @@ def read_directory(report: Report, opened_at: float = 0.0, wall_offset: float = 
     return opened, builder.complete
 
 
-def load(disk: Disk, opened_at: float, wall_offset: float = 0) -> Opened:
+def load(disk: Disk, opened_at: float, wall_offset: float = 0) -> LoadedDirectory:
     """
     Read a data directory as a start does, and change nothing. See :func:`read_directory`.
 
@@ -117,7 +117,7 @@ def load(disk: Disk, opened_at: float, wall_offset: float = 0) -> Opened:
 
 def check_places(disk: Disk, streams: list[FileStream], packs: dict[int, int]) -> None:
     """
-    See that every place that streams are in is there, and long enough.
+    Check that each file with bytes of streams exists and is long enough.
 
     :raises StorageDamaged: one is not.
     """
@@ -139,9 +139,9 @@ def check_places(disk: Disk, streams: list[FileStream], packs: dict[int, int]) -
             raise StorageDamaged(f"The file {path} has {found} bytes, and had {size} once. Restore it from a backup.")
 
 
-def open_directory(disk: Disk, where: str, opened_at: float, wall_offset: float = 0) -> Opened:
+def open_directory(disk: Disk, where: str, opened_at: float, wall_offset: float = 0) -> LoadedDirectory:
     """
-    Take up a data directory that is locked already.
+    Open a data directory that is locked already.
 
     :param where: what it is called in the log.
     :raises StorageDamaged: something is missing that was there once.
@@ -198,8 +198,8 @@ def open_directory(disk: Disk, where: str, opened_at: float, wall_offset: float 
     return opened
 
 
-def tidy(disk: Disk, opened: Opened) -> None:
-    """Take away what is explained and not needed, and set aside what is not explained."""
+def tidy(disk: Disk, opened: LoadedDirectory) -> None:
+    """Remove files that are not needed any more, and move unknown files to :data:`SET_ASIDE`."""
     # A killed process may have taken away the files of removed streams, and not come to have that on the disk.
     emptied = {stream_folder(stream_id) for stream_id in opened.purged}
     emptied &= {f"{STREAMS}/{folder}" for folder in disk.names(STREAMS)}
@@ -224,7 +224,7 @@ def tidy(disk: Disk, opened: Opened) -> None:
         )
 
 
-def superseded(disk: Disk, opened: Opened) -> Iterator[str]:
+def superseded(disk: Disk, opened: LoadedDirectory) -> Iterator[str]:
     """List the files that something later has taken the place of, or that were never finished."""
     yield from checkpoints.unfinished(disk)
     yield from (checkpoints.path_of(number) for number in checkpoints.numbers(disk) if number < opened.checkpoint)
@@ -238,7 +238,7 @@ def superseded(disk: Disk, opened: Opened) -> Iterator[str]:
             yield path
 
 
-def unexplained(disk: Disk, opened: Opened) -> Iterator[str]:
+def unexplained(disk: Disk, opened: LoadedDirectory) -> Iterator[str]:
     """List what is there, and why is not known."""
     yield from (name for name in disk.names("") if name not in _KNOWN)
     for folder in (journal.FOLDER, checkpoints.FOLDER, PACKS):

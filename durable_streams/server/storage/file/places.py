@@ -1,4 +1,4 @@
-"""Where streams' bytes are once they have left the journal: in packs while they are few, in files of their own then.
+"""The places of streams' bytes after they have left the journal: packs for small streams, own files for large ones.
 
 ``docs/file-format.rst`` describes both.
 """
@@ -46,16 +46,16 @@ class Piece(Struct, array_like=True, frozen=True, gc=False):
 
     @property
     def end(self) -> int:
-        """Where its last append ends in the stream."""
+        """The position in the stream at which its last append ends."""
         return self.start + self.size
 
     @property
     def frame(self) -> int:
-        """How many bytes it takes in the pack."""
+        """The number of bytes that it takes in the pack."""
         return HEADER_SIZE + 8 * self.appends + self.size
 
 
-class Content(Struct, gc=False):
+class AppendRun(Struct, gc=False):
     """Some appends, wherever they are: their bytes, where they end in the stream, and a CRC-32 for each."""
 
     start: int
@@ -65,7 +65,7 @@ class Content(Struct, gc=False):
 
     @staticmethod
     def no_numbers(typecode: Literal["I", "Q"]) -> array[int]:
-        """Begin a list of ends (Q) or of checksums (I)."""
+        """Return an empty array for ends (Q) or checksums (I)."""
         return array(typecode)
 
 
@@ -105,7 +105,7 @@ def _little_endian(numbers: array[int]) -> array[int]:
     return numbers
 
 
-def piece_frame(stream_id: int, content: Content, damaged: bool = False) -> bytes:
+def piece_frame(stream_id: int, content: AppendRun, damaged: bool = False) -> bytes:
     """
     Write appends as they stand in a pack.
 
@@ -119,17 +119,17 @@ def piece_frame(stream_id: int, content: Content, damaged: bool = False) -> byte
     return (without_checksum(head) if damaged else head) + payload
 
 
-def read_piece(data: bytes, appends: int, start: int) -> Content:
-    """Take a piece's frame apart."""
+def read_piece(data: bytes, appends: int, start: int) -> AppendRun:
+    """Decode a piece's frame."""
     numbers = array("I")
     numbers.frombytes(data[HEADER_SIZE : HEADER_SIZE + 8 * appends])
     numbers = _little_endian(numbers)
     ends = array("Q", [start + end for end in numbers[:appends]])
-    return Content(start, data[HEADER_SIZE + 8 * appends :], ends, numbers[appends:])
+    return AppendRun(start, data[HEADER_SIZE + 8 * appends :], ends, numbers[appends:])
 
 
 def is_piece(data: bytes, stream_id: int, piece: Piece) -> bool:
-    """Tell whether what stands in a pack is the piece that is meant, and whole."""
+    """Return whether a frame in a pack is the expected piece, and whole."""
     found = read_header(data)
     return (
         found is not None
@@ -150,7 +150,7 @@ def read_index(data: bytes) -> list[tuple[int, int]]:
 
 class Index(Sequence[int]):
     """
-    Where the appends in a stream's own file end, and their checksums, read as far as it is looked at.
+    The index of a stream's own file: the end and checksum of each append. It is read on demand.
 
     :param read: reads some of the index file, by position and size.
     """

@@ -7,7 +7,7 @@ from zlib import crc32
 from ...model import WriterState
 from ..changes import Change, DataAppended, StreamCreated
 from ..entry import facts_of
-from ..logged.stream import Recent
+from ..logged.stream import RecentAppends
 from . import journal
 from .checkpoint import CheckpointEntry, MoreWriters
 from .report import Report, some
@@ -45,7 +45,7 @@ class StreamBuilder:
         stream = self._streams.get(stream_id)
         return f"a stream of the id {stream_id}" if stream is None else f"the stream {stream.facts.name}"
 
-    def hold(self, held: CheckpointEntry) -> None:
+    def add_entry(self, held: CheckpointEntry) -> None:
         """Add a stream as a checkpoint has it."""
         facts = facts_of(held.name, held.id, held.incarnation, held.content_type)
         stream = FileStream(facts, held.config, held.lifetime, held.base, held.created_at)
@@ -59,7 +59,7 @@ class StreamBuilder:
         stream.pieces = held.pieces
         self._add(stream, held.source)
 
-    def hold_writers(self, more: MoreWriters, where: str) -> None:
+    def add_writers(self, more: MoreWriters, where: str) -> None:
         """Add writers to a stream that a checkpoint has."""
         stream = self._streams.get(more.stream)
         if stream is not None and stream.writers is not None:
@@ -123,7 +123,7 @@ class StreamBuilder:
             if appended.start != stream.tail:
                 self._tell_gap(stream, stream.tail, appended.start, lsn, where)
                 stream.tail = appended.start
-                stream.recent = Recent(appended.start)
+                stream.recent = RecentAppends(appended.start)
             stream.lsn = lsn
             if appended.writer is not None:
                 state = WriterState(appended.epoch, appended.seq, appended.at)
@@ -139,11 +139,11 @@ class StreamBuilder:
             return
         recent = stream.recent
         if recent is None:
-            recent = stream.recent = Recent(stream.settled)
+            recent = stream.recent = RecentAppends(stream.settled)
         end = recent.start + len(recent.data)
         if start != end:
             self._tell_gap(stream, end, start, lsn, where)
-            recent = stream.recent = Recent(start)
+            recent = stream.recent = RecentAppends(start)
         recent.add(data, start + len(data), checksum)
 
     def _tell_gap(self, stream: FileStream, end: int, start: int, lsn: int, where: str) -> None:

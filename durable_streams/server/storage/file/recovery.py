@@ -12,7 +12,7 @@ from .journal import FOLDER
 from .names import numbers_of
 
 
-class Unfinished(Struct, frozen=True):
+class UnfinishedWrite(Struct, frozen=True):
     """The remains of a write that nobody was told of, at the end of a segment."""
 
     path: str
@@ -20,7 +20,7 @@ class Unfinished(Struct, frozen=True):
     size: int
 
 
-class Segment(Struct, frozen=True):
+class SegmentSummary(Struct, frozen=True):
     """A segment: ``first`` is the LSN of its first change, ``end`` the position after its last frame."""
 
     number: int
@@ -28,9 +28,9 @@ class Segment(Struct, frozen=True):
     end: int
 
 
-class Replayed(Struct):
+class JournalSummary(Struct):
     """
-    What the journal had.
+    The result of reading the journal.
 
     :ivar lsn: of the last change.
     :ivar last_number: the greatest number of a segment that there is.
@@ -42,9 +42,9 @@ class Replayed(Struct):
     last_number: int = 0
     changes: int = 0
     size: int = 0
-    segments: list[Segment] = []
+    segments: list[SegmentSummary] = []
     unused: list[str] = []
-    unfinished: list[Unfinished] = []
+    unfinished: list[UnfinishedWrite] = []
 
 
 def whole_file(disk: Disk, path: str) -> bytes:
@@ -96,7 +96,7 @@ def whole_frames(data: bytes, number: int | None) -> Iterator[tuple[int, Header,
 
 
 def broken_frame(data: bytes, position: int) -> tuple[Header, bytes] | None:
-    """Take apart a frame that is not whole, as far as that can be done."""
+    """Return the header and payload of a frame that is not whole, or None if there is no header."""
     found = read_header(data[position : position + HEADER_SIZE])
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""What the readers of a data directory find: a start stops at the first damage, a check goes on and tells of all."""
+"""Reports of damage: a start stops at the first damage, a check goes on and reports all."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class FileSettings(Struct, frozen=True, gc=False):
     :ivar queued_bytes: how many bytes of changes may be queued; more are refused.
     :ivar checkpoint_bytes: how many bytes the journal may grow before a checkpoint is made.
     :ivar reclaim_bytes: how many bytes packs may take beyond twice their live bytes before a checkpoint is made.
-    :ivar most_behind_bytes: how many bytes the journal may grow while a checkpoint is due; further writes are refused.
+    :ivar max_behind_bytes: how many bytes the journal may grow while a checkpoint is due; further writes are refused.
     :ivar open_files: how many files stay open for reading.
     :ivar segment_sizes: sizes of a journal segment, in bytes; the next one is tried if the disk has no room.
     :ivar verify_reads: whether bytes that are read from disk are compared with their checksums before they are served.
@@ -27,7 +27,7 @@ class FileSettings(Struct, frozen=True, gc=False):
     queued_bytes: int = 67_108_864
     checkpoint_bytes: int = 67_108_864
     reclaim_bytes: int = 4_194_304
-    most_behind_bytes: int = 536_870_912
+    max_behind_bytes: int = 536_870_912
     open_files: int = 128
     segment_sizes: tuple[int, ...] = SEGMENT_SIZES
     slice_streams: int = 128

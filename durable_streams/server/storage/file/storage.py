@@ -19,11 +19,11 @@ from ..logged.content import DiskReads
 from ..logged.storage import LoggedStorage
 from ..ownership import complete, take
 from ..workers import ThreadWorker, Worker
+from .checkpointer import Checkpointer, Subject
 from .content import FileContent
 from .files import OpenFiles
 from .log import FileLog
-from .moving import Mover, Subject
-from .opening import PARTS, Opened, open_directory
+from .opening import PARTS, LoadedDirectory, open_directory
 from .settings import FileSettings
 from .stream import FileStream
 
@@ -67,7 +67,7 @@ class FileStorage(LoggedStorage[FileStream]):
         self._log = FileLog(self._disk, writer, clock_of(reactor), settings, self._stored.remove_durable)
         super().__init__(limits, reactor, FileStream, self._log, reads, self._stored, settings.queued_bytes)
         self._log.queue = self._queue
-        self._mover: Mover
+        self._checkpointer: Checkpointer
         self._opened = False
         self._watch = DirectoryWatch(self._disk, writer, reactor, self._where, self._queue.stop_moved)
 
@@ -91,7 +91,7 @@ class FileStorage(LoggedStorage[FileStream]):
             raise
         self._opened = True
 
-    def _load(self, opened: Opened) -> None:
+    def _load(self, opened: LoadedDirectory) -> None:
         for stream in opened.streams:
             stream.show()
             if stream.recent is not None:
@@ -99,7 +99,7 @@ class FileStorage(LoggedStorage[FileStream]):
         self._catalogue.load(opened.streams, opened.last_id)
         self._queue.restart(opened.lsn)
         self._log.open(opened)
-        self._mover = Mover(
+        self._checkpointer = Checkpointer(
             Subject(
                 self._catalogue,
                 self._stored,
@@ -115,12 +115,12 @@ class FileStorage(LoggedStorage[FileStream]):
             self._clock,
             opened,
         )
-        self._log.checkpointer = self._mover
+        self._log.checkpointer = self._checkpointer
 
     def _begin_by_itself(self) -> None:
         self._watch.start()
-        if self._mover.behind:
-            self._mover.start_soon()
+        if self._checkpointer.behind:
+            self._checkpointer.start_soon()
 
     def _close(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._let_go())
@@ -131,7 +131,7 @@ class FileStorage(LoggedStorage[FileStream]):
                 worker.close()
             return
         self._watch.stop()
-        await self._mover.stop()
+        await self._checkpointer.stop()
         await self._log.sync()
         await self._workers[1].do(lambda: None)
         for worker in self._workers:
@@ -143,4 +143,4 @@ class FileStorage(LoggedStorage[FileStream]):
     def _discard(self, streams: Sequence[FileStream]) -> None:
         super()._discard(streams)
         self._log.discard_durable()
-        self._mover.discard(streams)
+        self._checkpointer.discard(streams)

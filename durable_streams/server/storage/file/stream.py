@@ -28,7 +28,7 @@ class FileStream(LoggedStream):
 
     @property
     def settled(self) -> int:
-        """Up to where its bytes have left the journal."""
+        """The position up to which its bytes are in packs or its own file."""
         return self.pieces[-1].end if self.pieces else self.base + self.filed
 
     def forget(self) -> None:

@@ -16,7 +16,7 @@ from zlib import crc32
 
 from msgspec import Struct
 
-from .places import Content, Index
+from .places import AppendRun, Index
 
 #: The errors that tell that some of a file can't be read, whoever tries; btrfs and ZFS find flipped bits themselves.
 UNREADABLE: Final = frozenset([errno.EIO, errno.EBADMSG, errno.EUCLEAN])
@@ -55,7 +55,7 @@ class Flaw(Struct, frozen=True, gc=False):
         return cls(f"{path} at {position}", f"bytes {start} to {end} do not have their checksum")
 
 
-class Blocks:
+class VerifiedBlocks:
     """
     The checksums of blocks, and the places of appends, that were verified: those that were used last.
 
@@ -105,7 +105,7 @@ class Blocks:
         self._count -= len(self._files.pop(stream_id, ()))
 
     def has_append(self, stream_id: int, start: int, end: int) -> bool:
-        """Tell whether a stream has an append from ``start`` to ``end``, as far as is known."""
+        """Return whether an append from ``start`` to ``end`` of a stream was verified."""
         key = (stream_id, start, end)
         if key not in self._appends:
             return False
@@ -149,8 +149,8 @@ class OwnFile:
         """
         Verify appends, and compute the checksums of the blocks that have the bytes from ``start`` to ``end``.
 
-        :returns: the number of the first block, and the entries of :class:`Blocks`, up to the first append that is not
-            as it was written; those of some more blocks, if all are.
+        :returns: the number of the first block, and the entries of :class:`VerifiedBlocks`: up to the first damaged
+            append, or some more than needed.
         """
         base, edge = self._base, self._edge
         first = (start - base) // BLOCK
@@ -245,7 +245,7 @@ class OwnFile:
 
 
 def have_checksums(data: bytes, blocks: array[int]) -> bool:
-    """Tell whether some blocks of a file, the first at the beginning of ``data``, have the checksums of ``blocks``."""
+    """Return whether the blocks in ``data`` have the checksums of ``blocks``."""
     with memoryview(data) as view:
         return all(
             crc32(view[place : place + (entry >> 32)]) == entry & 0xFFFFFFFF
@@ -253,7 +253,7 @@ def have_checksums(data: bytes, blocks: array[int]) -> bool:
         )
 
 
-def whole_appends(content: Content, end: int) -> list[tuple[int, int]]:
+def whole_appends(content: AppendRun, end: int) -> list[tuple[int, int]]:
     """
     Verify the appends of a piece one by one, and return where each begins and ends that is as it was written.
 
@@ -271,14 +271,14 @@ def whole_appends(content: Content, end: int) -> list[tuple[int, int]]:
     return found
 
 
-def whole_part(content: Content, whole: list[tuple[int, int]], start: int, end: int) -> Content | None:
+def whole_part(content: AppendRun, whole: list[tuple[int, int]], start: int, end: int) -> AppendRun | None:
     """
     Return the appends of a damaged piece that are whole and have the bytes from ``start`` to ``end``.
 
     :param whole: what :func:`whole_appends` has found.
     :returns: None, if one of these appends is damaged.
     """
-    ends, checksums = Content.no_numbers("Q"), Content.no_numbers("I")
+    ends, checksums = AppendRun.no_numbers("Q"), AppendRun.no_numbers("I")
     first = position = -1
     for append_start, append_end in whole:
         if append_start <= start < append_end:
@@ -290,16 +290,16 @@ def whole_part(content: Content, whole: list[tuple[int, int]], start: int, end: 
             position = append_end
     if position < end or first < 0:
         return None
-    return Content(first, content.data[first - content.start : position - content.start], ends, checksums)
+    return AppendRun(first, content.data[first - content.start : position - content.start], ends, checksums)
 
 
-def with_damage_kept(content: Content, end: int) -> Content:
+def with_damage_kept(content: AppendRun, end: int) -> AppendRun:
     """
     Return a damaged piece's content as it may be written elsewhere: what is damaged has a checksum that is not its own.
 
     :param end: where the piece ends.
     """
-    ends, checksums = Content.no_numbers("Q"), Content.no_numbers("I")
+    ends, checksums = AppendRun.no_numbers("Q"), AppendRun.no_numbers("I")
     position = content.start
     for append_start, append_end in [*whole_appends(content, end), (end, end)]:
         for first, stop, wrong in ((position, append_start, 0xFFFFFFFF), (append_start, append_end, 0)):
@@ -307,4 +307,4 @@ def with_damage_kept(content: Content, end: int) -> Content:
                 ends.append(stop)
                 checksums.append(crc32(content.data[first - content.start : stop - content.start]) ^ wrong)
         position = append_end
-    return Content(content.start, content.data, ends, checksums)
+    return AppendRun(content.start, content.data, ends, checksums)

@@ -59,7 +59,7 @@ class BatchRefused(Exception):
 
 
 class Log(Protocol):
-    """What a provider brings: the log that changes are written to."""
+    """The provider's part: the log that changes are written to."""
 
     def check_room(self, size: int, queued_bytes: int, removal: bool) -> int:
         """

@@ -19,7 +19,7 @@ from ...protocol.reading import end_of_read, start_of_append
 from ..shortages import shortage_of
 from ..workers import Worker
 from .commit_queue import K, NotYet
-from .stream import LoggedStream, Recent
+from .stream import LoggedStream, RecentAppends
 
 #: How often one damaged place is logged, in seconds, and how many places are remembered for that.
 _LOG_INTERVAL: Final = 60.0
@@ -31,7 +31,7 @@ _log = Logger()
 
 
 class Content(Protocol[S_contra]):
-    """What a provider brings: the own bytes of streams that are not in memory."""
+    """The provider's part: the streams' own bytes that are not in memory."""
 
     def place(self, stream: S_contra, position: int) -> tuple[int, int]:
         """
@@ -86,7 +86,7 @@ class DiskReads:
 
     def fetch(self, key: Any, work: Callable[[], Any]) -> NoReturn:
         """
-        Have a thread do some reading, and retry the operation with the result in :attr:`hand` under ``key``.
+        Read in a thread, and retry the operation with the result in :attr:`hand` under ``key``.
 
         The results of earlier reads stay there, so that an operation that needs several reads comes to an end.
 
@@ -136,10 +136,10 @@ class RecentContent(Generic[K]):
     def __init__(self, stored: Content[K]) -> None:
         self._stored = stored
 
-    def begin_recent(self, stream: K, start: int) -> Recent:
+    def begin_recent(self, stream: K, start: int) -> RecentAppends:
         """Keep the bytes of a stream in memory from a position on."""
         self._stored.track(stream)
-        recent = stream.recent = Recent(start)
+        recent = stream.recent = RecentAppends(start)
         return recent
 
     def start_of_append(self, stream: K, position: int) -> int:

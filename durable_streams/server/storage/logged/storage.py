@@ -1,7 +1,8 @@
 """The operations of a storage that has a log.
 
-Each is one step, in one turn of the reactor: it is decided by what was decided before it, and made in the catalogue.
-Then it waits to be committed (:mod:`.commit_queue`). What a step needs of the disk (:mod:`.content`) it gets first.
+Each operation is one step in one reactor turn: the catalogue decides it by the accepted state and applies it, and the
+commit queue (:mod:`.commit_queue`) acknowledges it after the log has it. If a step needs bytes from disk
+(:mod:`.content`), it is retried when they are read.
 """
 
 from __future__ import annotations
@@ -46,7 +47,13 @@ T = TypeVar("T")
 
 @implementer(IStorage)
 class LoggedStorage(Generic[K]):
-    """What the storages with a log have in common. A provider says how to commit, and where the bytes are."""
+    """
+    A storage that writes every change to a log. It has a catalogue, a commit queue and a content.
+
+    :param log: the provider's log.
+    :param reads: the reads for operations that are retried.
+    :param stored: the provider's content.
+    """
 
     #: The name of the provider in log lines.
     _kind: ClassVar[str]
@@ -81,7 +88,7 @@ class LoggedStorage(Generic[K]):
 
     @abstractmethod
     def _close(self) -> Deferred[None]:
-        """Let go of everything; nothing is queued any more."""
+        """Release every resource. No change is queued any more."""
 
     # What IStorage asks for
 
@@ -96,7 +103,7 @@ class LoggedStorage(Generic[K]):
             self._begin_by_itself()
 
     def _begin_by_itself(self) -> None:
-        """Begin with what nobody asks for."""
+        """Start background work."""
 
     def listen(self, listener: ICommitListener) -> None:
         self._queue.listener = listener
@@ -158,7 +165,7 @@ class LoggedStorage(Generic[K]):
     # Each operation, in one step
 
     def _attempt(self, step: Callable[..., NowOrLater[T]], name: str, *rest: Any) -> NowOrLater[T]:
-        """Take a step; again, if it can't be taken yet. A refusal waits for the changes that it rests on."""
+        """Run an operation; retry it when what it needs is there. A refusal waits for what it depends on."""
         try:
             return step(name, *rest)
         except (NotYet, StreamsError) as trouble:
@@ -187,7 +194,7 @@ class LoggedStorage(Generic[K]):
         return self._queue.after(lambda: Failure(trouble))  # type: ignore[arg-type, return-value]
 
     def _lsn_of(self, name: str) -> int:
-        """Say which change it was that left a stream, or its absence, as it is; or a later one."""
+        """Return the LSN of the last change of a stream, or of the last removal if there is no such stream."""
         stream = self._catalogue.streams.get(name)
         return self._queue.removal_lsn if stream is None else stream.lsn
 
@@ -345,6 +352,6 @@ def _status(stream: LoggedStream) -> StreamStatus:
 
 
 def _room_of(name: str, config: StreamConfig) -> int:
-    """Say how many bytes a creation takes in a log at the most, besides its data: a character takes up to four."""
+    """Return the maximum size of a creation in a log without its data: a character takes up to four bytes."""
     source = "" if config.fork is None else config.fork.source
     return 2 * OVERHEAD + 4 * (len(name) + len(source) + len(config.content_type or "")) + 4 * MAX_CONTENT_TYPE

@@ -8,7 +8,7 @@ from ...model import Lifetime, StreamConfig, StreamFacts
 from ..entry import Entry
 
 
-class Recent:
+class RecentAppends:
     """
     The last appends of a stream, in memory.
 
@@ -62,7 +62,7 @@ class LoggedStream(Entry):
         self.lsn = 0
         self.shown = -1
         self.shown_closed = False
-        self.recent: Recent | None = None
+        self.recent: RecentAppends | None = None
 
     def forget(self) -> None:
         super().forget()

@@ -29,12 +29,12 @@ from .checkpoint import CheckpointFile, MoreWriters
 from .content import FileContent
 from .files import OpenFiles
 from .journal import Journal
-from .opening import Opened
+from .opening import LoadedDirectory
 from .places import (
     INDEX_ENTRY_SIZE,
     OWN_FILE,
     PACKS,
-    Content,
+    AppendRun,
     Piece,
     data_path,
     index_entries,
@@ -74,7 +74,7 @@ _log = Logger()
 
 class Move(Struct):
     """
-    What is to be done with a stream's bytes: ``old`` pieces and the ``recent`` ones become one content.
+    A move of a stream's bytes: its ``old`` pieces and ``recent`` bytes become one run of appends.
 
     :ivar kept: the pieces that stay as they are.
     :ivar filed: where the stream's own file ends, if it has one.
@@ -84,7 +84,7 @@ class Move(Struct):
     stream: FileStream
     old: tuple[Piece, ...]
     kept: tuple[Piece, ...]
-    recent: Content
+    recent: AppendRun
     filed: int
     filed_appends: int
     to_file: bool
@@ -122,14 +122,14 @@ class Pack:
         self.size += sum(map(len, frames))
 
     def complete(self) -> None:
-        """Have it on the disk."""
+        """Sync and close it."""
         if self._file is not None:
             self._file.sync()
             self._file.close()
             self._disk.sync_folder(PACKS)
 
     def abandon(self) -> None:
-        """Leave nothing of it."""
+        """Remove it."""
         if self._file is not None:
             self._file.close()
             self._disk.remove(pack_path(self.number))
@@ -137,7 +137,7 @@ class Pack:
 
 class Subject(NamedTuple):
     """
-    What a checkpoint is made of.
+    The parts of the storage that a checkpoint needs.
 
     :ivar catalogue: all streams, hidden ones too.
     :ivar content: the bytes of the streams.
@@ -153,7 +153,7 @@ class Subject(NamedTuple):
     stop: Callable[[Failure], None]
 
 
-class Mover:
+class Checkpointer:
     """
     Makes checkpoints, one at a time, when the journal has grown enough.
 
@@ -172,7 +172,7 @@ class Mover:
         written: Journal,
         worker: Worker,
         clock: IReactorTime,
-        opened: Opened,
+        opened: LoadedDirectory,
     ) -> None:
         self._subject = subject
         self._stored = subject.content
@@ -209,10 +209,10 @@ class Mover:
         """Make a checkpoint if the journal has grown enough since the last, or packs have too many dead bytes."""
         settings = self.settings
         # The journal may grow by as much as a checkpoint takes, so that a byte is written some few times. But appends
-        # are refused when it has grown by most_behind_bytes, and without appends no checkpoint would ever begin.
-        most = max(settings.checkpoint_bytes, min(self._checkpoint_size, settings.most_behind_bytes // 2))
+        # are refused when it has grown by max_behind_bytes, and without appends no checkpoint would ever begin.
+        due_at = max(settings.checkpoint_bytes, min(self._checkpoint_size, settings.max_behind_bytes // 2))
         if (
-            self.behind >= most
+            self.behind >= due_at
             # A checkpoint writes down all streams, so it must give back more than it takes.
             or self._packed_bytes - 2 * self._live_bytes >= max(settings.reclaim_bytes, self._checkpoint_size)
         ):
@@ -232,12 +232,12 @@ class Mover:
 
     @property
     def behind(self) -> int:
-        """How many bytes the journal has grown since the last checkpoint."""
+        """The number of bytes that the journal has grown since the last checkpoint."""
         return self._journal.size - self._covered
 
     @property
     def room(self) -> int:
-        """How many bytes a checkpoint may take, about: what the journal has, and all that is known of the streams."""
+        """About how many bytes a checkpoint may take: the journal's bytes and an entry for each stream."""
         return self.behind + 2 * self._checkpoint_size + _SLACK
 
     def make_room(self) -> Deferred[None] | None:
@@ -444,7 +444,7 @@ class Mover:
             pack.add(frames)
         return moved
 
-    def _gathered(self, move: Move) -> tuple[Content, list[Flaw]]:
+    def _gathered(self, move: Move) -> tuple[AppendRun, list[Flaw]]:
         """
         Put together what is to be moved.
 
@@ -458,16 +458,16 @@ class Mover:
             return move.recent, flaws
         start = move.old[0].start
         parts = []
-        ends, checksums = Content.no_numbers("Q"), Content.no_numbers("I")
+        ends, checksums = AppendRun.no_numbers("Q"), AppendRun.no_numbers("I")
         for piece in move.old:
             content = self._read_piece(move.stream.facts.id, piece, flaws)
             parts.append(content.data)
             ends += content.ends
             checksums += content.checksums
         data = b"".join([*parts, move.recent.data])
-        return Content(start, data, ends + move.recent.ends, checksums + move.recent.checksums), flaws
+        return AppendRun(start, data, ends + move.recent.ends, checksums + move.recent.checksums), flaws
 
-    def _read_piece(self, stream_id: int, piece: Piece, flaws: list[Flaw]) -> Content:
+    def _read_piece(self, stream_id: int, piece: Piece, flaws: list[Flaw]) -> AppendRun:
         path = pack_path(piece.pack)
         where = f"{path} at {piece.position}"
         try:
@@ -484,7 +484,7 @@ class Mover:
         flaws.append(Flaw.of_checksum(path, piece.position, piece.start, piece.end))
         return with_damage_kept(content, piece.end)
 
-    def _file(self, move: Move, content: Content, flaws: Sequence[Flaw]) -> Relocation:
+    def _file(self, move: Move, content: AppendRun, flaws: Sequence[Flaw]) -> Relocation:
         stream_id = move.stream.facts.id
         new = not move.filed
         if new:
@@ -510,7 +510,7 @@ class Mover:
         )
 
     def _take_back(self) -> None:
-        """Give back the room of what was written in vain, as far as can be. In the worker's thread."""
+        """Remove what a failed checkpoint has written to own files, as far as possible. Runs in the worker's thread."""
         for move in reversed(self._begun):
             stream_id = move.stream.facts.id
             for path, size in (
@@ -561,7 +561,7 @@ class Mover:
         return {number: self.packs[number] for number in sorted(named)}
 
     def _cut(self, segment: int, number: int, packs: Sequence[int]) -> None:
-        """Take away what the checkpoint has taken the place of. In the worker's thread."""
+        """Remove the files that the checkpoint replaces. Runs in the worker's thread."""
         for other in checkpoints.numbers(self._disk):
             if other < number:
                 self._disk.remove(checkpoints.path_of(other))
@@ -585,13 +585,13 @@ class _Stopped(Exception):
     """The storage is being closed."""
 
 
-def _recent_content(stream: FileStream, start: int, end: int) -> Content:
+def _recent_content(stream: FileStream, start: int, end: int) -> AppendRun:
     """Copy the appends in memory between two positions, each of which is where an append ends."""
     recent = stream.recent
     if recent is None or start >= end:
-        return Content(start, b"", Content.no_numbers("Q"), Content.no_numbers("I"))
+        return AppendRun(start, b"", AppendRun.no_numbers("Q"), AppendRun.no_numbers("I"))
     first, last = bisect_right(recent.ends, start), bisect_right(recent.ends, end)
-    return Content(start, recent.slice(start, end), recent.ends[first:last], recent.checksums[first:last])
+    return AppendRun(start, recent.slice(start, end), recent.ends[first:last], recent.checksums[first:last])
 
 
 def _end_of_part(stream: FileStream, start: int, end: int) -> int:
