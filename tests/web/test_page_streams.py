@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import AsyncGenerator
 from typing import Any, ClassVar, cast
@@ -9,12 +10,14 @@ from typing import Any, ClassVar, cast
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IConsumer
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from durable_streams.server.errors import InvalidRequest, StreamsError
+from durable_streams.server.run_queue import RunQueue
 from durable_streams.server.web.answers import Answer
 from durable_streams.server.web.bodies import GeneratedBody
 from durable_streams.server.web.incoming import IncomingBody
@@ -90,7 +93,8 @@ class Pages:
     :ivar closed: whether its generator was closed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, turns: RunQueue) -> None:
+        self.turns = turns
         self.consumer = SlowConsumer()
         self.seen: list[PageRequest] = []
         self.errors: list[BaseException] = []
@@ -127,7 +131,9 @@ class Pages:
 
         @app.route("/export", methods=["GET", "HEAD"])
         def export(request: PageRequest) -> Answer:
-            return Answer(200, b"Content-Type: application/octet-stream\r\n", GeneratedBody(self.render(), SIZE))
+            return Answer(
+                200, b"Content-Type: application/octet-stream\r\n", GeneratedBody(self.render(), self.turns, SIZE)
+            )
 
         @app.route("/echo", methods=["POST"])
         @streams_body
@@ -235,7 +241,7 @@ class PageCase(SynchronousTestCase):
                 settings_with({"body_timeout_secs": 20, "stall_timeout_secs": 40}, max_request_body_bytes=1000)
             )
             self.addCleanup(front.stop)
-            pages = Pages()
+            pages = Pages(front.streams.turns)
             front.pages.add(pages.add)
             made.append((front, pages))
         return made
@@ -562,6 +568,36 @@ class DownloadTests(PageCase):
             # Whether the head came as far as the client depends on the transport.
             self.assertEqual([reply.status for reply in peer.replies if reply.complete], [], front)
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1, front)
+
+
+class SliceTests(SynchronousTestCase):
+    def test_a_generator_that_never_waits_lets_other_tasks_run(self) -> None:
+        clock = Clock()
+        seconds = itertools.count(0, 0.0004).__next__
+        turns = RunQueue(clock, seconds)
+        done: list[int] = []
+        written: list[bytes] = []
+
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            for _ in range(100):
+                yield b"x"
+
+        class Collector:
+            def write(self, data: bytes) -> None:
+                written.append(data)
+
+            def finish(self) -> None:
+                written.append(b"end")
+
+            def abort(self) -> None: ...
+
+        GeneratedBody(pieces(), turns).start(Collector())
+        turns.add(lambda: done.append(len(written)))
+        self.assertLess(len(written), 10)
+        clock.advance(0)
+        self.assertLess(done[0], 10)
+        clock.pump([0] * 100)
+        self.assertEqual(written, [b"x"] * 100 + [b"end"])
 
 
 class ErrorTests(PageCase):

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from ..errors import StreamsError
 from ..model import Chunk
-from ..run_queue import SLICE
+from ..run_queue import SLICE, RunQueue
 from ..streams import Streams
 from .answers import Sink
 
@@ -126,18 +126,20 @@ class GeneratedBody:
     """
     A body whose pieces an asynchronous generator yields.
 
-    The generator is resumed when the client has room for more, and closed when the client has gone. A generator that
-    seldom awaits anything has to await :meth:`.RunQueue.turn` at times, so that others get their turn.
+    The generator is resumed when the client has room for more, and closed when the client has gone. It runs in slices
+    of time, however seldom it awaits anything.
 
     If the generator raises, the answer is aborted: its end would look like that of a complete one.
 
     :param pieces: the generator.
+    :param turns: queues the slices of time.
     :param length: the size of the body in bytes; None if it is not known.
     """
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], length: int | None = None) -> None:
+    def __init__(self, pieces: AsyncGenerator[bytes, None], turns: RunQueue, length: int | None = None) -> None:
         self.length = length
         self._pieces = pieces
+        self._turns = turns
         self._sink: Sink | None = None
         self._paused = False
         self._resumed: Deferred[None] | None = None
@@ -164,8 +166,13 @@ class GeneratedBody:
             self._sending.cancel()
 
     async def _send(self) -> None:
+        seconds = self._turns.seconds
+        end = seconds() + SLICE
         try:
             while self._sink is not None:
+                if seconds() >= end:
+                    await self._turns.turn()
+                    end = seconds() + SLICE
                 if self._paused:
                     self._resumed = Deferred()
                     await self._resumed

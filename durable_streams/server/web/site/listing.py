@@ -20,7 +20,7 @@ from ..bodies import GeneratedBody
 from ..pages import PageRequest
 from .app import Routes
 
-#: How many streams are described in one turn of the reactor: about a millisecond.
+#: How many streams are read and rendered at a time, which takes about a millisecond.
 _PAGE: Final = 128
 
 _LIMIT: Final = re.compile(rb"[1-9][0-9]{0,8}")
@@ -60,7 +60,7 @@ def add_list(app: Routes, base_path: str, streams: Streams) -> None:
         after, limit = _read_query(request)
         # Before the answer begins, an error of the storage still has a status.
         first = await settle(streams.statuses(after, min(limit, _PAGE)))
-        return Answer(200, _HEAD, GeneratedBody(_render(streams, first, limit)))
+        return Answer(200, _HEAD, GeneratedBody(_render(streams, first, limit), streams.turns))
 
 
 def _read_query(request: PageRequest) -> tuple[str, int]:
@@ -98,7 +98,6 @@ async def _render(streams: Streams, page: list[StreamStatus], left: int) -> Asyn
         left -= len(page)
         if len(page) < _PAGE or not left:
             break
-        await streams.turns.turn()
         page = await settle(streams.statuses(page[-1].facts.name, min(left, _PAGE)))
     yield b"]" if begin == b"," else b"[]"
 
