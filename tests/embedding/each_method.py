@@ -58,7 +58,7 @@ class EachMethod(_Case):
 
     # Creating
 
-    async def test_a_stream_is_made_once(self) -> None:
+    async def test_creating_an_existing_stream_returns_it(self) -> None:
         made = await self.streams.create("log", "text/plain", b"one")
         again = await self.streams.create("log", "text/plain", b"ignored")
         self.assertEqual((made.new, made.tail, made.facts.content_type), (True, 3, "text/plain"))
@@ -69,7 +69,7 @@ class EachMethod(_Case):
         await self.fails(errors.StreamExists, self.streams.create("log", "text/html"))
         self.assertEqual(await self.data("log"), b"onetwo")
 
-    async def test_a_creation_is_checked_as_a_request_is(self) -> None:
+    async def test_invalid_creations_are_refused(self) -> None:
         create = self.streams.create
         await self.fails(errors.EmptyName, create(""))
         for name in ("a//b", "/a", "a/", "..", "a/./b", "__ds/x", "a\nb", "x" * 41, "a/b/c/d", "\ud800"):
@@ -84,11 +84,11 @@ class EachMethod(_Case):
         await self.fails(errors.InvalidJson, create("a", "application/json", b"{"))
         self.assertEqual(await self.streams.list(), [])
 
-    async def test_a_creation_may_be_complete(self) -> None:
+    async def test_a_stream_can_be_created_closed(self) -> None:
         await self.streams.create("done", "text/plain", b"all", closed=True)
         self.assertTrue((await self.streams.read("done")).closed)
 
-    async def test_lifetimes_are_told(self) -> None:
+    async def test_head_returns_the_lifetime(self) -> None:
         await self.streams.create("brief", ttl=100)
         await self.streams.create("until", expires_at=4e9)
         self.assertEqual((await self.streams.head("brief")).lifetime.ttl, 100)
@@ -96,14 +96,14 @@ class EachMethod(_Case):
 
     # Appending
 
-    async def test_appends_are_taken_in_the_order_of_the_calls(self) -> None:
+    async def test_appends_are_stored_in_the_order_of_the_calls(self) -> None:
         await self.streams.create("log", "text/plain")
         appended = await gatherResults([self.streams.append("log", b"%d," % number) for number in range(20)])
         tails = [each.tail for each in appended]
         self.assertEqual(tails, sorted(tails))
         self.assertEqual(await self.data("log"), b"".join(b"%d," % number for number in range(20)))
 
-    async def test_data_is_taken_as_it_is_at_the_call(self) -> None:
+    async def test_mutable_data_is_copied_at_the_call(self) -> None:
         await self.streams.create("log", "text/plain")
         buffer = bytearray(b"one")
         appending = self.streams.append("log", buffer)  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ class EachMethod(_Case):
         await self.streams.append("log", memoryview(buffer))  # type: ignore[arg-type]
         self.assertEqual(await self.data("log"), b"onetwo")
 
-    async def test_text_is_not_data(self) -> None:
+    async def test_text_is_a_type_error(self) -> None:
         await self.streams.create("log", "text/plain")
         with self.assertRaisesRegex(TypeError, "must be bytes, not str. Encode it first."):
             self.streams.append("log", "text")  # type: ignore[arg-type]
@@ -120,7 +120,7 @@ class EachMethod(_Case):
             self.streams.append_batch("log", "text")  # type: ignore[arg-type]
         self.assertEqual(await self.data("log"), b"")
 
-    async def test_an_append_of_nothing_is_refused(self) -> None:
+    async def test_an_empty_append_is_refused(self) -> None:
         for content_type in ("text/plain", "application/json"):
             await self.streams.create(content_type, content_type)
             await self.fails(errors.EmptyBody, self.streams.append(content_type, b""))
@@ -129,14 +129,14 @@ class EachMethod(_Case):
             await self.fails(errors.EmptyArray, self.streams.append_batch(content_type, [], close=True))
         await self.fails(errors.EmptyArray, self.streams.append("application/json", b" [ ] "))
 
-    async def test_a_type_that_is_named_must_be_the_stream_s(self) -> None:
+    async def test_a_content_type_must_match_the_streams(self) -> None:
         await self.streams.create("log", "text/plain")
         await self.streams.append("log", b"x", content_type="TEXT/plain; charset=utf-8")
         await self.fails(errors.ContentTypeMismatch, self.streams.append("log", b"1", content_type="application/json"))
         await self.fails(errors.InvalidRequest, self.streams.append("log", b"1", content_type="none"))
         self.assertEqual(await self.data("log"), b"x")
 
-    async def test_json(self) -> None:
+    async def test_json_is_checked_and_read_as_arrays(self) -> None:
         await self.streams.create("events", "application/json", b'[{"a": 1}]')
         await self.streams.append("events", b"[2, [3]]")
         await self.streams.append("events", b' "four" ')
@@ -161,7 +161,7 @@ class EachMethod(_Case):
         await self.streams.create("fork", fork=Fork("events", Offset(0, 0), 3))
         self.assertEqual(await self.data("fork"), b'[[1, 2],[],{"a": ","}]')
 
-    async def test_a_batch_closes_and_is_guarded_as_one(self) -> None:
+    async def test_a_batch_is_one_step_with_its_close_and_preconditions(self) -> None:
         await self.streams.create("log", "text/plain")
         writer = Writer("me", 0, 0)
         first = await self.streams.append_batch("log", [b"a", b"b"], close=True, sequence=b"1", writer=writer)
@@ -169,7 +169,7 @@ class EachMethod(_Case):
         self.assertEqual((first.closed, first.duplicate, second.duplicate), (True, False, True))
         self.assertEqual(await self.data("log"), b"ab")
 
-    async def test_sequences(self) -> None:
+    async def test_a_sequence_must_increase(self) -> None:
         await self.streams.create("log", "text/plain")
         await self.streams.append("log", b"x", sequence=b"b")
         await self.fails(errors.SequenceConflict, self.streams.append("log", b"y", sequence=b"a"))
@@ -184,7 +184,7 @@ class EachMethod(_Case):
         await self.streams.append("log", b"b", expected=Offset(first.facts.incarnation, first.tail))
         self.assertEqual(await self.data("log"), b"ab")
 
-    async def test_writers_are_checked(self) -> None:
+    async def test_invalid_and_fenced_writers_and_gaps_are_refused(self) -> None:
         await self.streams.create("log", "text/plain")
         for writer in (
             Writer("", 0, 0),
@@ -200,7 +200,7 @@ class EachMethod(_Case):
         await self.fails(errors.WriterGap, self.streams.append("log", b"x", writer=Writer("me", 1, 2)))
         await self.fails(errors.InvalidRequest, self.streams.append("log", b"x", writer=Writer("me", 2, 1)))
 
-    async def test_limits_of_streams_and_storage(self) -> None:
+    async def test_limits_of_streams_and_storage_apply(self) -> None:
         await self.streams.create("one", data=b"x" * 1500)
         await self.fails(errors.StreamFull, self.streams.append("one", b"x" * 501))
         await self.streams.create("two", data=b"x" * 1900)
@@ -212,7 +212,7 @@ class EachMethod(_Case):
 
     # Closing and deleting
 
-    async def test_close(self) -> None:
+    async def test_a_closed_stream_can_be_closed_again_and_refuses_appends(self) -> None:
         await self.streams.create("log", "text/plain")
         self.assertTrue((await self.streams.append("log", b"last", close=True)).closed)
         self.assertTrue((await self.streams.close("log")).closed)
@@ -223,12 +223,12 @@ class EachMethod(_Case):
             await self.streams.read("log"), Reading(b"last", str(Offset(error.incarnation, 4)), True, True)
         )
 
-    async def test_a_stream_is_closed_with_nothing(self) -> None:
+    async def test_a_stream_is_closed_without_data(self) -> None:
         for content_type in ("text/plain", "application/json"):
             await self.streams.create(content_type, content_type)
             self.assertTrue((await self.streams.append(content_type, b"", close=True)).closed)
 
-    async def test_delete(self) -> None:
+    async def test_a_deleted_stream_is_not_found(self) -> None:
         await self.streams.create("log", "text/plain", b"old")
         old = await self.streams.read("log")
         await self.streams.delete("log")
@@ -244,7 +244,7 @@ class EachMethod(_Case):
         await self.streams.create("log", "text/plain", b"new")
         await self.fails(errors.OffsetGone, self.streams.read("log", old.next_offset))
 
-    async def test_what_is_no_name_is_refused_by_all(self) -> None:
+    async def test_every_method_refuses_an_invalid_name(self) -> None:
         streams = self.streams
         for asked in (
             streams.append("a//b", b"x"),
@@ -262,7 +262,7 @@ class EachMethod(_Case):
 
     # Forking
 
-    async def test_fork(self) -> None:
+    async def test_a_fork_has_the_content_of_its_source(self) -> None:
         await self.streams.create("source", "text/plain", b"abc")
         middle = (await self.streams.read("source")).next_offset
         await self.streams.append("source", b"def")
@@ -274,7 +274,7 @@ class EachMethod(_Case):
         self.assertTrue((await self.streams.head("half")).closed)
         self.assertEqual((await self.streams.head("none")).lifetime.ttl, 100)
 
-    async def test_a_fork_is_checked_as_a_request_is(self) -> None:
+    async def test_invalid_forks_are_refused(self) -> None:
         await self.streams.create("source", "text/plain", b"abc")
         fork = self.streams.fork
         await self.fails(errors.StreamNotFound, fork("fork", "nowhere"))
@@ -290,7 +290,7 @@ class EachMethod(_Case):
 
     # Reading
 
-    async def test_read_goes_on_where_it_ended(self) -> None:
+    async def test_reading_continues_from_next_offset(self) -> None:
         await self.streams.create("log", "text/plain", b"one")
         first = await self.streams.read("log")
         await self.streams.append("log", b"three")
@@ -302,14 +302,14 @@ class EachMethod(_Case):
         nothing = await self.streams.read("log", "now")
         self.assertEqual(nothing, Reading(b"", third.next_offset, True, False))
 
-    async def test_what_is_no_offset_is_refused(self) -> None:
+    async def test_invalid_offsets_are_refused(self) -> None:
         await self.streams.create("log", "text/plain", b"one")
         for offset in ("", "1", "somewhere", str(Offset(10**16 - 1, 1))):
             await self.fails(errors.InvalidOffset, self.streams.read("log", offset))
         with self.assertRaises(errors.InvalidOffset):
             self.streams.tail("log", "somewhere")
 
-    async def test_list_and_head(self) -> None:
+    async def test_list_and_head_return_the_metadata(self) -> None:
         for name in ("b", "a/x", "c"):
             await self.streams.create(name, "text/plain", name.encode())
         await self.streams.delete("c")
@@ -317,7 +317,7 @@ class EachMethod(_Case):
         self.assertEqual([(each.facts.name, each.tail) for each in found], [("a/x", 3), ("b", 1)])
         self.assertEqual(found[1], await self.streams.head("b"))
 
-    async def test_a_tail_reads_until_the_close(self) -> None:
+    async def test_a_tail_reads_until_the_stream_is_closed(self) -> None:
         await self.streams.create("log", "text/plain", b"first ")
 
         async def follow() -> bytes:
@@ -337,7 +337,7 @@ class EachMethod(_Case):
 
     # Writing as a writer
 
-    async def test_a_writer_numbers(self) -> None:
+    async def test_a_writer_numbers_its_appends(self) -> None:
         await self.streams.create("log", "text/plain")
         writer = self.streams.writer("log", "me", 3)
         appended = await gatherResults([writer.append(b"%d" % number) for number in range(5)])
@@ -347,7 +347,7 @@ class EachMethod(_Case):
         self.assertEqual((batch.closed, writer.seq), (True, 6))
         self.assertEqual(await self.data("log"), b"01234ab")
 
-    async def test_a_refusal_takes_no_number(self) -> None:
+    async def test_a_refused_append_uses_no_sequence_number(self) -> None:
         await self.streams.create("events", "application/json")
         writer = self.streams.writer("events", "me")
         await self.fails(errors.InvalidJson, writer.append(b"{"))
@@ -363,21 +363,21 @@ class EachMethod(_Case):
         await self.fails(errors.WriterFenced, early.append(b"3"))
         self.assertEqual(await self.data("log"), b"12")
 
-    async def test_a_second_writer_of_the_same_epoch_loses_nothing_silently(self) -> None:
+    async def test_a_second_writer_of_the_same_epoch_is_fenced(self) -> None:
         await self.streams.create("log", "text/plain")
         await self.streams.writer("log", "me").append(b"1")
         await self.fails(errors.WriterFenced, self.streams.writer("log", "me").append(b"2"))
         await self.streams.writer("log", "me", first_seq=1).append(b"3")
         self.assertEqual(await self.data("log"), b"13")
 
-    def test_a_writer_that_can_t_be_is_refused_at_once(self) -> None:
+    def test_an_invalid_writer_is_refused_at_once(self) -> None:
         for writer_id, epoch in (("", 0), ("me", -1)):
             with self.assertRaises(errors.InvalidRequest):
                 self.streams.writer("log", writer_id, epoch)
 
     # The service
 
-    async def test_what_is_asked_of_a_stopped_service_fails(self) -> None:
+    async def test_methods_of_a_stopped_service_fail_with_unavailable(self) -> None:
         await self.streams.create("log", "text/plain")
         tail = self.streams.tail("log")
         await self.streams.stopService()
@@ -387,7 +387,7 @@ class EachMethod(_Case):
         with self.assertRaisesRegex(RuntimeError, "Create another one"):
             self.streams.startService()
 
-    async def test_it_stops_once(self) -> None:
+    async def test_a_second_stop_waits_for_the_first(self) -> None:
         await gatherResults([self.streams.stopService(), self.streams.stopService()])
         await self.streams.stopService()
         self.assertFalse(self.streams.running)

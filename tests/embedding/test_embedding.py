@@ -40,14 +40,14 @@ class FromPythonTests(SynchronousTestCase):
     def now(self, deferred: Deferred[T]) -> T:
         return self.successResultOf(deferred)
 
-    def test_append_and_read(self) -> None:
+    def test_an_append_can_be_read(self) -> None:
         self.assertTrue(self.now(self.streams.create("greetings", "text/plain", b"good ")).new)
         appended = self.now(self.streams.append("greetings", b"morning"))
         self.assertEqual(appended.tail, 12)
         reading = self.now(self.streams.read("greetings"))
         self.assertEqual((reading.data, reading.up_to_date, reading.closed), (b"good morning", True, False))
 
-    def test_reading_goes_on_where_it_ended(self) -> None:
+    def test_reading_continues_from_next_offset(self) -> None:
         self.now(self.streams.create("log", "text/plain", b"one"))
         first = self.now(self.streams.read("log"))
         self.now(self.streams.append("log", b"two"))
@@ -55,19 +55,19 @@ class FromPythonTests(SynchronousTestCase):
         self.assertEqual(second.data, b"two")
         self.assertGreater(second.next_offset, first.next_offset)
 
-    def test_a_limit_ends_at_the_end_of_an_append(self) -> None:
+    def test_a_limited_read_ends_at_the_end_of_an_append(self) -> None:
         self.now(self.streams.create("log", "text/plain", b"one"))
         self.now(self.streams.append("log", b"three"))
         reading = self.now(self.streams.read("log", limit=5))
         self.assertEqual((reading.data, reading.up_to_date), (b"one", False))
 
-    def test_json(self) -> None:
+    def test_json_streams_are_read_as_arrays(self) -> None:
         self.now(self.streams.create("events", "application/json"))
         self.now(self.streams.append("events", b'[{"a":1}, 2]'))
         self.assertEqual(self.now(self.streams.read("events")).data, b'[{"a":1}, 2]')
         self.failureResultOf(self.streams.append("events", b"{"), InvalidJson)
 
-    def test_close(self) -> None:
+    def test_a_closed_stream_refuses_appends(self) -> None:
         self.now(self.streams.create("done", "text/plain"))
         self.assertTrue(self.now(self.streams.append("done", b"last", close=True)).closed)
         self.assertTrue(self.now(self.streams.close("done")).closed)
@@ -82,24 +82,24 @@ class FromPythonTests(SynchronousTestCase):
         self.assertTrue(self.now(self.streams.append("once", b"x", writer=writer)).duplicate)
         self.assertEqual(self.now(self.streams.read("once")).data, b"x")
 
-    def test_fork(self) -> None:
+    def test_a_fork_has_the_content_of_its_source(self) -> None:
         self.now(self.streams.create("source", "text/plain", b"abc"))
         created = self.now(self.streams.create("fork", fork=Fork("source", sub_offset=2, offset=Offset(0, 0))))
         self.assertEqual((created.facts.content_type, created.tail), ("text/plain", 2))
         self.assertEqual(self.now(self.streams.read("fork")).data, b"ab")
 
-    def test_lifetimes(self) -> None:
+    def test_streams_expire_by_the_clock(self) -> None:
         self.now(self.streams.create("brief", "text/plain", ttl=10))
         self.assertEqual(self.now(self.streams.head("brief")).lifetime.ttl, 10)
         self.clock.advance(10)
         self.failureResultOf(self.streams.head("brief"), StreamNotFound)
 
-    def test_delete(self) -> None:
+    def test_a_deleted_stream_is_not_found(self) -> None:
         self.now(self.streams.create("gone", "text/plain"))
         self.assertIsNone(self.now(self.streams.delete("gone")))
         self.failureResultOf(self.streams.read("gone"), StreamNotFound)
 
-    def test_what_is_wrong_fails(self) -> None:
+    def test_invalid_arguments_fail_with_their_errors(self) -> None:
         self.now(self.streams.create("here", "text/plain"))
         self.failureResultOf(self.streams.create("here", "text/html"), StreamExists)
         self.failureResultOf(self.streams.create("a//b"), InvalidName)
@@ -133,13 +133,13 @@ class MountedTests(SynchronousTestCase):
     def put(self, path: str) -> tuple[int, bytes, Any]:
         return self.fetch("PUT", path, headers={"Content-Type": "text/plain"})
 
-    def test_beside_other_resources(self) -> None:
+    def test_the_resource_is_served_beside_others(self) -> None:
         self.assertEqual(self.fetch("GET", "page")[:2], (200, b"a page"))
         code, _, headers = self.put("api/streams/a/b%20c")
         self.assertEqual(code, 201)
         self.assertEqual(headers.getRawHeaders("Location"), ["http://site.example/api/streams/a/b%20c"])
 
-    def test_python_and_the_web_see_the_same(self) -> None:
+    def test_python_and_http_use_the_same_streams(self) -> None:
         self.put("api/streams/shared")
         self.successResultOf(self.streams.append("shared", b"from Python"))
         self.assertEqual(self.fetch("GET", "api/streams/shared?offset=-1")[:2], (200, b"from Python"))
@@ -153,7 +153,7 @@ class MountedTests(SynchronousTestCase):
         self.assertEqual(code, 400)
         self.assertIn(b"BAD_REQUEST", body)
 
-    def test_the_mount_point_itself_is_no_stream(self) -> None:
+    def test_the_path_of_the_resource_itself_is_404(self) -> None:
         for path in ("api/streams", "api/streams/"):
             code, body, _ = self.put(path)
             self.assertEqual((code, b"Streams are at /api/streams/NAME." in body), (404, True), path)
@@ -161,7 +161,7 @@ class MountedTests(SynchronousTestCase):
     def test_the_signature_of_the_service_does_not_spell_out_all_settings(self) -> None:
         self.assertLess(len(str(signature(StreamService))), 200)
 
-    def test_a_storage_is_enough(self) -> None:
+    def test_build_resource_takes_a_storage(self) -> None:
         before = reactor.getDelayedCalls()
         resource = build_resource(MemoryStorage())
         # Its service runs as long as the program does, and here the program goes on.

@@ -67,12 +67,12 @@ class EmbeddedTests(ExampleCase):
         assert program.stdout is not None
         return program, program.stdout.readline().strip()
 
-    def test_it_serves_a_page_and_a_stream_that_it_appends_to(self) -> None:
+    def test_embedded_py_serves_a_page_and_appends_to_a_stream(self) -> None:
         _, site = self.start()
         self.assertIn(b"/streams/clock", fetch(site))
         self.until(f"{site}streams/clock?offset=-1", b"tick 0\ntick 1\n")
 
-    def test_it_answers_each_question_once_however_often_it_is_started(self) -> None:
+    def test_embedded_py_answers_each_question_once_over_restarts(self) -> None:
         directory = str(Path(self.mktemp()).absolute())
         answers = b""
         for number, question in enumerate((b"Is it safe", b"Is it fast"), 1):
@@ -100,7 +100,7 @@ class ApplicationTests(ExampleCase):
         )
         return program, [f"http://127.0.0.1:{port}" for port in ports]
 
-    def test_it_serves_on_both_listeners_and_keeps_what_it_was_told(self) -> None:
+    def test_streams_tac_serves_on_both_listeners_and_stores_streams(self) -> None:
         directory = str(Path(self.mktemp()).absolute())
         Path(directory).mkdir()
         program, (one, other) = self.start(directory)

@@ -27,7 +27,7 @@ from tests.test_loading import SlowStorage, ThreadedClock
 
 
 class MemoryTests(EachMethod, TestCase):
-    """In memory, where everything is answered at once, but for what waits for the clock."""
+    """In memory, where Deferreds have fired already, except those that wait for the clock."""
 
     def make_service(self, settings: Settings) -> StreamService:
         self.clock = Clock()
@@ -41,14 +41,14 @@ class MemoryTests(EachMethod, TestCase):
 
 
 class OnDisk(EachMethod):
-    """On a disk, in the running reactor."""
+    """On disk, in the running reactor."""
 
     async def pause(self) -> None:
         await deferLater(reactor, 0.01)
 
 
 class FileDurableTests(OnDisk, TestCase):
-    """In files, answered when the disk has it."""
+    """Mode file-durable."""
 
     def make_service(self, settings: Settings) -> StreamService:
         self.storage = FileStorage(self.mktemp(), reactor, LIMITS)
@@ -66,7 +66,7 @@ class AcidTests(OnDisk, TestCase):
 class RestartTests(TestCase):
     """One service after another."""
 
-    async def test_what_is_on_disk_is_there_again(self) -> None:
+    async def test_streams_on_disk_are_there_after_a_restart(self) -> None:
         directory = self.mktemp()
         for number in range(3):
             service = StreamService(FileStorage(directory, reactor))
@@ -77,7 +77,7 @@ class RestartTests(TestCase):
             await service.stopService()
             self.assertEqual(data, b"012"[: number + 1])
 
-    async def test_memory_is_taken_over_by_the_next_service(self) -> None:
+    async def test_a_memory_storage_can_be_used_by_the_next_service(self) -> None:
         storage = MemoryStorage()
         first = StreamService(storage, Clock())
         first.startService()
@@ -92,7 +92,7 @@ class RestartTests(TestCase):
         self.assertEqual((await following).data, b"more")
         await second.stopService()
 
-    async def test_a_start_that_failed_can_be_tried_again(self) -> None:
+    async def test_a_failed_start_can_be_repeated(self) -> None:
         directory = self.mktemp()
         first = StreamService(FileStorage(directory, reactor))
         second = StreamService(FileStorage(directory, reactor))
@@ -105,7 +105,7 @@ class RestartTests(TestCase):
         self.assertEqual(await second.list(), [])
         await second.stopService()
 
-    async def test_one_that_was_never_started_lets_go_of_its_storage(self) -> None:
+    async def test_a_service_that_was_never_started_releases_its_storage(self) -> None:
         storage = FileStorage(self.mktemp(), reactor)
         await StreamService(storage).stopService()
         service = StreamService(storage)
@@ -114,7 +114,7 @@ class RestartTests(TestCase):
 
 
 class UnsettledTests(SynchronousTestCase):
-    """A writer whose storage fails it, on a storage that answers late."""
+    """A writer whose appends fail with an unknown outcome."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -137,7 +137,7 @@ class UnsettledTests(SynchronousTestCase):
         self.settle()
         return self.successResultOf(reading).data
 
-    def test_what_may_not_be_there_is_sent_again_and_is_there_once(self) -> None:
+    def test_a_repeated_append_of_unknown_outcome_is_stored_once(self) -> None:
         for error in (errors.Unavailable("late"), errors.InsufficientStorage("full"), OSError("odd")):
             self.storage.failures["append"] = [error]
             failed = self.writer.append(b"x")
@@ -146,7 +146,7 @@ class UnsettledTests(SynchronousTestCase):
             self.get(self.writer.append(b"x"))
         self.assertEqual((self.data(), self.writer.seq), (b"xxx", 3))
 
-    def test_nothing_gets_past_it(self) -> None:
+    def test_other_appends_are_refused_while_the_outcome_of_one_is_unknown(self) -> None:
         self.storage.failures["append"] = [errors.Unavailable("late")]
         waiting = [self.writer.append(data) for data in (b"a", b"b", b"c")]
         self.settle()
@@ -157,7 +157,7 @@ class UnsettledTests(SynchronousTestCase):
             self.get(self.writer.append(data))
         self.assertEqual(self.data(), b"abc")
 
-    def test_to_give_up_the_answer_is_not_to_take_back_the_write(self) -> None:
+    def test_cancelling_an_append_does_not_undo_it(self) -> None:
         given_up = self.writer.append(b"a")
         self.clock.advance(0.001)
         self.assertIn("append", self.storage.calls)
@@ -170,7 +170,7 @@ class UnsettledTests(SynchronousTestCase):
         self.get(self.writer.append(b"b"))
         self.assertEqual(self.data(), b"ab")
 
-    def test_one_that_waits_for_its_turn_can_be_given_up(self) -> None:
+    def test_a_queued_append_can_be_cancelled(self) -> None:
         first, second, third = (self.writer.append(data) for data in (b"a", b"b", b"c"))
         second.cancel()
         self.failureResultOf(second)

@@ -75,7 +75,7 @@ class ServingCase(TestCase):
 
 
 class WholeServerTests(ServingCase):
-    async def test_it_serves_what_the_daemon_serves(self) -> None:
+    async def test_it_serves_streams_probes_and_metrics(self) -> None:
         server = self.serve(MemoryStorage())
         self.assertEqual((await self.ask(server, "GET", "/healthz"))[:2], (200, b"ok"))
         self.assertEqual((await self.ask(server, "GET", "/readyz"))[:2], (200, b"ready"))
@@ -84,7 +84,7 @@ class WholeServerTests(ServingCase):
         self.assertIn(b"durable_streams", (await self.ask(server, "GET", "/metrics"))[1])
         self.assertEqual(await self.status(server, "GET", "/elsewhere"), 404)
 
-    async def test_python_and_the_web_see_and_wake_each_other(self) -> None:
+    async def test_appends_from_python_wake_readers_over_http_and_vice_versa(self) -> None:
         server = self.serve(MemoryStorage())
         await server.streams.create("log", "text/plain")
         following = Deferred.fromCoroutine(server.streams.tail("log").__anext__())
@@ -102,12 +102,12 @@ class WholeServerTests(ServingCase):
             await deferLater(reactor, 0.01)
         raise AssertionError(f"nobody waits on {name}")
 
-    async def test_where_the_settings_say(self) -> None:
+    async def test_streams_are_at_the_base_path_of_the_settings(self) -> None:
         server = self.serve(MemoryStorage(), Settings(http=HttpSettings(stream_base_path="/s")))
         self.assertEqual(await self.status(server, "PUT", "/s/log"), 201)
         self.assertEqual(await self.status(server, "PUT", "/v1/stream/log"), 404)
 
-    async def test_the_settings_of_a_service_are_the_server_s(self) -> None:
+    async def test_the_server_uses_the_settings_of_its_service(self) -> None:
         service = StreamService(MemoryStorage(), settings=Settings(http=HttpSettings(stream_base_path="/s")))
         server = self.serve(service)
         self.assertIs(server.streams, service)
@@ -135,7 +135,7 @@ class WholeServerTests(ServingCase):
         for tail in tails:
             self.assertEqual((await tail)[:2], (200, b"two"))
 
-    async def test_one_of_them_may_speak_tls(self) -> None:
+    async def test_a_listener_may_use_tls(self) -> None:
         folder = Path(self.mktemp())
         folder.mkdir()
         certificate, key = authority().issue().write(folder, "server")
@@ -155,14 +155,14 @@ class WholeServerTests(ServingCase):
             self.assertEqual(await deferToThread(put, url), url)
         self.assertEqual([each.facts.name for each in await server.streams.list()], ["http", "https"])
 
-    async def test_the_tree_is_for_any_site(self) -> None:
+    async def test_the_tree_can_be_served_by_another_site(self) -> None:
         server = self.serve(MemoryStorage(), None, ())
         port: Any = reactor.listenTCP(0, Site(server.tree), interface="127.0.0.1")
         server.ports.append(port)
         self.assertEqual(await self.status(server, "PUT", "/v1/stream/log", b"one"), 201)
         self.assertEqual((await self.ask(server, "GET", "/readyz"))[:2], (200, b"ready"))
 
-    async def test_threads_use_it_through_the_reactor(self) -> None:
+    async def test_threads_can_append_through_the_reactor(self) -> None:
         server = self.serve(MemoryStorage())
 
         def work() -> bytes:
@@ -191,11 +191,11 @@ class WholeServerTests(ServingCase):
 
 
 class StartTests(ServingCase):
-    def test_settings_are_checked(self) -> None:
+    def test_invalid_settings_are_refused(self) -> None:
         with self.assertRaisesRegex(ConfigError, "http.stream_base_path must be .*; the program sets it to 'x'"):
             build_service(MemoryStorage(), Settings(http=HttpSettings(stream_base_path="x")))
 
-    def test_listeners_are_checked(self) -> None:
+    def test_invalid_listeners_are_refused(self) -> None:
         storage = MemoryStorage()
         for listener in ("nonsense:80", "tcp:x", "tcp", "systemd:domain=INET:name=x", "tcp:1:password=hush"):
             with self.assertRaisesRegex(ValueError, "is not a valid endpoint: ") as caught:
@@ -203,7 +203,7 @@ class StartTests(ServingCase):
             self.assertNotIn("hush", str(caught.exception))
         self.assertEqual(build_service(storage).addresses, [])
 
-    async def test_it_has_its_storage_alone(self) -> None:
+    async def test_a_storage_with_another_owner_is_refused(self) -> None:
         storage = MemoryStorage()
         server = self.serve(storage)
         for build in (build_service, build_resource, StreamService):
@@ -215,14 +215,14 @@ class StartTests(ServingCase):
         other = self.serve(storage)
         self.assertEqual(await self.status(other, "GET", "/readyz"), 200)
 
-    async def test_a_service_that_runs_is_somebody_s(self) -> None:
+    async def test_a_service_that_is_started_or_has_a_parent_is_refused(self) -> None:
         service = StreamService(MemoryStorage())
         service.startService()
         self.addCleanup(service.stopService)
         with self.assertRaises(StorageOwned):
             build_service(service)
 
-    async def test_a_port_that_can_t_be_had(self) -> None:
+    async def test_a_port_in_use_is_an_error_of_the_start(self) -> None:
         first = self.serve(MemoryStorage())
         port: Any = first.addresses[0]
         taken = f"tcp:{port.port}:interface=127.0.0.1"
@@ -236,7 +236,7 @@ class StartTests(ServingCase):
         self.assertEqual(await self.status(second, "GET", "/readyz"), 200)
         await second.stopService()
 
-    async def test_a_storage_that_can_t_be_opened(self) -> None:
+    async def test_a_storage_that_cannot_be_opened_is_an_error_of_the_start(self) -> None:
         directory = self.mktemp()
         first = self.serve(FileStorage(directory, reactor))
         second = build_service(FileStorage(directory, reactor), listeners=[ANYWHERE])
@@ -250,7 +250,7 @@ class StartTests(ServingCase):
 
 @implementer(IStreamServerEndpoint)
 class LateEndpoint:
-    """One that takes its time to listen."""
+    """An endpoint that listens later."""
 
     def __init__(self) -> None:
         self.opening: Deferred[Any] = Deferred()
@@ -260,7 +260,7 @@ class LateEndpoint:
 
 
 class LateListenerTests(ServingCase):
-    async def test_it_listens_when_it_can(self) -> None:
+    async def test_an_endpoint_that_listens_later_is_served(self) -> None:
         endpoint = LateEndpoint()
         server = self.serve(MemoryStorage(), None, [endpoint])
         self.assertEqual(server.ports, [])
@@ -270,14 +270,14 @@ class LateListenerTests(ServingCase):
         await server.stopService()
         self.assertFalse(port.connected)
 
-    def test_why_it_can_t_is_logged(self) -> None:
+    def test_an_endpoint_that_fails_later_is_logged(self) -> None:
         endpoint = LateEndpoint()
         server = self.serve(MemoryStorage(), None, [endpoint, ANYWHERE])
         endpoint.opening.errback(CannotListenError(None, None, OSError("taken")))
         self.assertEqual(len(self.flushLoggedErrors(CannotListenError)), 1)
         self.assertEqual(len(server.ports), 1)
 
-    async def test_to_stop_gives_it_up(self) -> None:
+    async def test_a_stop_cancels_an_endpoint_that_does_not_listen_yet(self) -> None:
         endpoint = LateEndpoint()
         server = self.serve(MemoryStorage(), None, [endpoint])
         await server.stopService()
@@ -286,7 +286,7 @@ class LateListenerTests(ServingCase):
 
 
 class StopTests(ServingCase):
-    async def test_readers_are_sent_home_and_the_storage_is_closed(self) -> None:
+    async def test_a_stop_ends_waiting_readers_and_closes_the_storage(self) -> None:
         directory = self.mktemp()
         server = self.serve(FileStorage(directory, reactor))
         await server.streams.create("log", "text/plain", b"kept")
@@ -307,7 +307,7 @@ class StopTests(ServingCase):
         again = self.serve(FileStorage(directory, reactor))
         self.assertEqual((await again.streams.read("log")).data, b"kept")
 
-    async def test_readiness_is_told_while_it_stops(self) -> None:
+    async def test_readyz_is_503_during_a_stop(self) -> None:
         server = self.serve(MemoryStorage(), None, ())
         other: Any = reactor.listenTCP(0, Site(server.tree), interface="127.0.0.1")
         self.addCleanup(other.stopListening)
@@ -319,7 +319,7 @@ class StopTests(ServingCase):
         response = await treq.get(f"http://127.0.0.1:{address.port}/healthz", agent=Agent(reactor))
         self.assertEqual((response.code, await response.content()), (200, b"ok"))
 
-    async def test_who_never_finishes_is_hung_up_on(self) -> None:
+    async def test_connections_that_do_not_end_are_closed_after_the_drain_timeout(self) -> None:
         server = self.serve(MemoryStorage(), settings_with(drain_timeout_secs=1))
         await server.streams.create("large", "text/plain", b"x" * 10_000_000)
         port: Any = server.addresses[0]
@@ -332,7 +332,7 @@ class StopTests(ServingCase):
         with self.assertRaises(Exception):  # noqa: B017 (which one depends on how far it came)
             await ended
 
-    async def test_it_stops_once(self) -> None:
+    async def test_a_second_stop_waits_for_the_first(self) -> None:
         server = self.serve(MemoryStorage())
         first, second = server.stopService(), server.stopService()
         await first
@@ -340,13 +340,13 @@ class StopTests(ServingCase):
         await server.stopService()
         self.assertEqual(server.running, 0)
 
-    async def test_one_that_was_never_started(self) -> None:
+    async def test_a_server_that_was_never_started_can_be_stopped(self) -> None:
         storage = MemoryStorage()
         await build_service(storage, listeners=[ANYWHERE]).stopService()
         again = self.serve(storage)
         self.assertEqual(await self.status(again, "GET", "/readyz"), 200)
 
-    async def test_what_the_storage_says_at_its_end_is_told(self) -> None:
+    async def test_an_error_of_closing_the_storage_fails_the_stop(self) -> None:
         storage = MemoryStorage()
         server = self.serve(storage)
 

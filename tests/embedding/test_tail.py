@@ -18,7 +18,7 @@ from tests.support.late_storage import LateStorage
 
 
 class TailCase(SynchronousTestCase):
-    """A service on a Clock, and ways to wait."""
+    """A service on a Clock."""
 
     late = False
 
@@ -66,7 +66,7 @@ class TailCase(SynchronousTestCase):
 
 
 class TailTests(TailCase):
-    def test_what_is_there_and_then_what_comes(self) -> None:
+    def test_a_tail_reads_stored_data_and_then_new_data(self) -> None:
         self.append(b"one")
         self.append(b"two")
         tail = self.service.tail("log")
@@ -77,13 +77,13 @@ class TailTests(TailCase):
         self.append(b"three")
         self.assertEqual(self.successResultOf(waiting).data, b"three")
 
-    def test_in_pieces(self) -> None:
+    def test_a_tail_reads_in_pieces_of_the_limit(self) -> None:
         for data in (b"one", b"three", b"five"):
             self.append(data)
         tail = self.service.tail("log", limit=4)
         self.assertEqual([self.next(tail) for _ in range(3)], [b"one", b"three", b"five"])
 
-    def test_from_an_offset_and_from_now(self) -> None:
+    def test_a_tail_begins_at_an_offset_or_at_now(self) -> None:
         self.append(b"old")
         middle = self.get(self.service.read("log")).next_offset
         self.append(b"new")
@@ -92,7 +92,7 @@ class TailTests(TailCase):
         self.append(b"newer")
         self.assertEqual(self.successResultOf(waiting).data, b"newer")
 
-    def test_json_comes_as_arrays(self) -> None:
+    def test_a_tail_of_a_json_stream_reads_arrays(self) -> None:
         self.get(self.service.create("events", "application/json", b"[1,2]"))
         tail = self.service.tail("events")
         self.assertEqual(self.next(tail), b"[1,2]")
@@ -100,7 +100,7 @@ class TailTests(TailCase):
         self.get(self.service.append_batch("events", [b"[3]", b"4"]))
         self.assertEqual(self.successResultOf(waiting).data, b"[[3],4]")
 
-    def test_it_ends_with_the_stream_s_last_data(self) -> None:
+    def test_a_tail_ends_with_the_last_data_of_a_closed_stream(self) -> None:
         tail = self.service.tail("log")
         waiting = self.step(tail)
         self.append(b"last", close=True)
@@ -108,14 +108,14 @@ class TailTests(TailCase):
         for _ in range(2):
             self.failureResultOf(self.step(tail), StopAsyncIteration)
 
-    def test_it_ends_when_the_stream_is_closed_with_nothing(self) -> None:
+    def test_a_tail_ends_when_the_stream_is_closed_without_data(self) -> None:
         tail = self.service.tail("log")
         waiting = self.step(tail)
         self.get(self.service.close("log"))
         self.failureResultOf(waiting, StopAsyncIteration)
         self.failureResultOf(self.step(tail), StopAsyncIteration)
 
-    def test_what_is_closed_already_is_read_to_its_end(self) -> None:
+    def test_a_tail_of_a_closed_stream_reads_to_its_end(self) -> None:
         for data in (b"one", b"two"):
             self.append(data)
         self.get(self.service.close("log"))
@@ -124,14 +124,14 @@ class TailTests(TailCase):
         self.assertEqual([(each.data, each.closed) for each in readings], [(b"one", False), (b"two", True)])
         self.failureResultOf(self.step(tail), StopAsyncIteration)
 
-    def test_a_stream_that_is_deleted_is_not_found(self) -> None:
+    def test_a_tail_of_a_deleted_stream_fails_with_stream_not_found(self) -> None:
         tail = self.service.tail("log")
         waiting = self.step(tail)
         self.get(self.service.delete("log"))
         self.failureResultOf(waiting, errors.StreamNotFound)
         self.failureResultOf(self.step(tail), errors.StreamNotFound)
 
-    def test_another_stream_of_the_name_is_another(self) -> None:
+    def test_a_tail_does_not_continue_in_a_new_stream_of_the_name(self) -> None:
         for first in (b"", b"old"):
             tail = self.service.tail("log")
             if first:
@@ -145,7 +145,7 @@ class TailTests(TailCase):
             self.get(self.service.delete("log"))
             self.get(self.service.create("log", "text/plain"))
 
-    def test_a_fork_made_again_is_another(self) -> None:
+    def test_a_tail_does_not_continue_in_a_recreated_fork(self) -> None:
         # It has the offsets of its source's family, so that only what is known of the stream tells it apart.
         self.append(b"shared")
         self.get(self.service.fork("fork", "log"))
@@ -155,20 +155,20 @@ class TailTests(TailCase):
         self.get(self.service.fork("fork", "log", data=b"other"))
         self.failureResultOf(self.step(tail), errors.StreamNotFound)
 
-    def test_a_deleted_stream_with_forks_is_gone(self) -> None:
+    def test_a_tail_of_a_deleted_stream_with_forks_fails_with_stream_gone(self) -> None:
         self.get(self.service.fork("fork", "log"))
         waiting = self.step(self.service.tail("log"))
         self.get(self.service.delete("log"))
         self.failureResultOf(waiting, errors.StreamGone)
 
-    def test_nothing_to_follow(self) -> None:
+    def test_a_tail_of_a_missing_stream_fails(self) -> None:
         self.failureResultOf(self.step(self.service.tail("nowhere")), errors.StreamNotFound)
         old = self.get(self.service.read("log")).next_offset
         self.get(self.service.delete("log"))
         self.get(self.service.create("log", "text/plain"))
         self.failureResultOf(self.step(self.service.tail("log", old)), errors.OffsetGone)
 
-    def test_cancelled_it_leaves_nobody_waiting_and_can_go_on(self) -> None:
+    def test_a_cancelled_step_is_unregistered_and_can_be_repeated(self) -> None:
         tail = self.service.tail("log")
         waiting = self.step(tail)
         self.assertEqual(self.watched(), ["log"])
@@ -178,7 +178,7 @@ class TailTests(TailCase):
         self.append(b"meanwhile")
         self.assertEqual(self.next(tail), b"meanwhile")
 
-    def test_cancelled_while_it_reads(self) -> None:
+    def test_a_step_can_be_cancelled_while_it_reads(self) -> None:
         tail = self.service.tail("log")
         for turns in range(4):
             self.append(b"%d" % turns)
@@ -194,7 +194,7 @@ class TailTests(TailCase):
             self.settle()
             self.assertEqual(self.next(tail), b"%d" % turns)
 
-    def test_to_leave_the_loop_leaves_nobody_waiting(self) -> None:
+    def test_leaving_the_loop_leaves_no_waiting_reader(self) -> None:
         self.append(b"one")
 
         async def follow() -> bytes:
@@ -205,7 +205,7 @@ class TailTests(TailCase):
         self.assertEqual(self.get(Deferred.fromCoroutine(follow())), b"one")
         self.assertEqual(self.watched(), [])
 
-    def test_to_cancel_the_loop_leaves_nobody_waiting(self) -> None:
+    def test_cancelling_the_loop_leaves_no_waiting_reader(self) -> None:
         seen: list[bytes] = []
 
         async def follow() -> None:
@@ -220,7 +220,7 @@ class TailTests(TailCase):
         self.append(b"two")
         self.assertEqual((seen, self.watched()), ([b"one"], []))
 
-    def test_two_tails(self) -> None:
+    def test_two_tails_read_the_same_stream_independently(self) -> None:
         tails = [self.service.tail("log"), self.service.tail("log")]
         waiting = [self.step(tail) for tail in tails]
         self.append(b"one")
@@ -231,7 +231,7 @@ class TailTests(TailCase):
         self.append(b"two")
         self.assertEqual(self.successResultOf(waiting[1]).data, b"two")
 
-    def test_one_step_at_a_time(self) -> None:
+    def test_a_second_concurrent_step_is_a_runtime_error(self) -> None:
         tail = self.service.tail("log")
         waiting = self.step(tail)
         failure = self.failureResultOf(self.step(tail), RuntimeError)
@@ -239,7 +239,7 @@ class TailTests(TailCase):
         self.append(b"one")
         self.assertEqual(self.successResultOf(waiting).data, b"one")
 
-    def test_who_is_slow_misses_nothing_and_is_not_known_meanwhile(self) -> None:
+    def test_a_slow_tail_misses_nothing_and_is_not_registered_between_steps(self) -> None:
         tail = self.service.tail("log")
         seen = b""
         written = b""
@@ -251,7 +251,7 @@ class TailTests(TailCase):
             self.assertEqual(self.watched(), [])
         self.assertEqual(seen + self.next(tail), written)
 
-    def test_a_sliding_lifetime_lasts_while_somebody_waits(self) -> None:
+    def test_a_waiting_tail_renews_the_ttl(self) -> None:
         self.get(self.service.create("brief", "text/plain", ttl=2))
         waiting = self.step(self.service.tail("brief"))
         for _ in range(20):
@@ -265,7 +265,7 @@ class TailTests(TailCase):
         self.settle()
         self.failureResultOf(asked, errors.StreamNotFound)
 
-    def test_it_fails_when_the_service_stops(self) -> None:
+    def test_a_tail_fails_with_unavailable_when_the_service_stops(self) -> None:
         self.append(b"one")
         tail = self.service.tail("log")
         self.next(tail)
@@ -278,14 +278,14 @@ class TailTests(TailCase):
 
 
 class TurnTests(TestCase):
-    """In the running reactor: a loop that never waits for anything else."""
+    """Loops that await nothing but the tail, in the running reactor."""
 
     def setUp(self) -> None:
         self.service = StreamService(MemoryStorage())
         self.service.startService()
         self.addCleanup(self.service.stopService)
 
-    async def test_who_answers_each_reading_in_the_same_stream_does_not_stop_the_world(self) -> None:
+    async def test_a_tail_that_appends_to_its_own_stream_does_not_block_the_reactor(self) -> None:
         await self.service.create("log", "text/plain", b"x")
         echoed = 0
 
@@ -302,7 +302,7 @@ class TurnTests(TestCase):
             await echoing
         self.assertGreater(echoed, 1)
 
-    async def test_others_get_their_turn_however_much_there_is(self) -> None:
+    async def test_a_tail_takes_turns_however_much_data_is_left(self) -> None:
         await self.service.create("log", "text/plain")
         for _ in range(10):
             await self.service.append("log", b"x")
@@ -327,7 +327,7 @@ class TurnTests(TestCase):
 
 
 class LateTailTests(TailTests):
-    """The same, when the storage takes its time."""
+    """The same with a storage that returns Deferreds."""
 
     late = True
 
@@ -340,7 +340,7 @@ class LateTailTests(TailTests):
         self.successResultOf(appending)
         self.assertEqual(self.successResultOf(stepping).data, b"x")
 
-    def test_a_failed_read_can_be_tried_again(self) -> None:
+    def test_a_failed_read_can_be_repeated(self) -> None:
         assert isinstance(self.storage, LateStorage)
         self.append(b"x")
         self.storage.failures["read"] = [errors.Unavailable("late")]
@@ -357,7 +357,7 @@ HAPPENINGS = st.one_of(
 
 
 class AnyOrderTests(TailCase):
-    """Whatever happens in whatever order, a consumer that comes back has exactly the bytes."""
+    """After any sequence of events, a consumer that resumes has read exactly the bytes of the stream."""
 
     def begin(self) -> None:
         """Each example begins anew."""
@@ -411,6 +411,6 @@ class AnyOrderTests(TailCase):
 
     @settings(deadline=None)
     @given(st.lists(HAPPENINGS, max_size=30), st.integers(1, 30))
-    def test_every_byte_once(self, happenings: list[bytes | str], limit: int) -> None:
+    def test_resumed_tails_read_every_byte_once(self, happenings: list[bytes | str], limit: int) -> None:
         for self.late in (False, True):
             self.check(happenings, limit)

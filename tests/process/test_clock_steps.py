@@ -140,26 +140,26 @@ class StepTests(SynchronousTestCase):
             self.assertLess(time.monotonic() - began, IN_TIME, sentence)
             time.sleep(0.1)
 
-    def test_the_daemon_goes_on_in_memory(self) -> None:
+    def test_the_daemon_works_in_memory_when_the_clock_is_set(self) -> None:
         with SteppedDaemon(**SETTINGS) as daemon:
             self.set_clock(daemon, "memory")
 
-    def test_the_daemon_goes_on_in_file_fast(self) -> None:
+    def test_the_daemon_works_in_file_fast_when_the_clock_is_set(self) -> None:
         with SteppedDaemon(storage__mode="file-fast", **SETTINGS) as daemon:
             self.set_clock(daemon, "file-fast")
 
-    def test_the_daemon_goes_on_in_file_durable(self) -> None:
+    def test_the_daemon_works_in_file_durable_when_the_clock_is_set(self) -> None:
         with SteppedDaemon(storage__mode="file-durable", **SETTINGS) as daemon:
             self.set_clock(daemon, "file-durable")
 
-    def test_the_daemon_goes_on_in_acid(self) -> None:
+    def test_the_daemon_works_in_acid_when_the_clock_is_set(self) -> None:
         with SteppedDaemon(storage__mode="acid", **SETTINGS) as daemon:
             self.set_clock(daemon, "acid")
 
-    def test_a_program_that_embeds_the_server_goes_on_in_file_fast(self) -> None:
+    def test_a_program_that_embeds_the_server_works_in_file_fast_when_the_clock_is_set(self) -> None:
         with SteppedDaemon("file-fast", storage__mode="file-fast", **SETTINGS) as daemon:
             self.set_clock(daemon, "file-fast")
 
-    def test_a_program_that_embeds_the_server_goes_on_in_acid(self) -> None:
+    def test_a_program_that_embeds_the_server_works_in_acid_when_the_clock_is_set(self) -> None:
         with SteppedDaemon("acid", storage__mode="acid", **SETTINGS) as daemon:
             self.set_clock(daemon, "acid")

@@ -21,7 +21,7 @@ class ConnectionTests(SynchronousTestCase):
         self.addCleanup(connection.close)
         return connection
 
-    def test_a_last_answer_reaches_a_reader_that_takes_its_time(self) -> None:
+    def test_the_last_answer_reaches_a_slow_reader(self) -> None:
         size = 1_500_000
         with Daemon(transport__connection__stall_timeout_secs=10) as daemon:
             daemon.create("large", "application/octet-stream", b"x" * size)
@@ -48,7 +48,7 @@ class ConnectionTests(SynchronousTestCase):
                 self.assertIn(reply.status, (400, 413))
                 self.assertEqual(reply.get("connection"), "close")
 
-    def test_one_connection_too_many_is_told_so(self) -> None:
+    def test_a_connection_over_the_limit_is_answered_with_503(self) -> None:
         with Daemon(limits__max_connections=2) as daemon:
             daemon.request("GET", "/healthz")
             # Its connection has to be gone before others are counted.
@@ -86,7 +86,7 @@ class ConnectionTests(SynchronousTestCase):
                 for number, reply in zip(asked, reader.replies, strict=True):
                     self.assertEqual(bytes(reply.body), bytes([65 + number]) * sizes[number])
 
-    def test_noise_leaves_it_as_it_was(self) -> None:
+    def test_random_bytes_do_not_affect_the_daemon(self) -> None:
         dice = random.Random(11)
         with Daemon() as daemon:
             daemon.create("a", body=b"hello")

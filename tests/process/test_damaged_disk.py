@@ -88,7 +88,7 @@ class DamagedDiskTests(SynchronousTestCase):
             )
             self.assert_never_served(daemon, offsets, place)
 
-    def test_without_verification_what_is_there_is_served(self) -> None:
+    def test_without_verify_reads_damaged_bytes_are_served(self) -> None:
         self.fill("file-durable")
         with self.daemon("file-durable", "false") as daemon:
             self.damage_file()

@@ -27,7 +27,7 @@ _BLOCK = 4096
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Say what is in a folder: a digest of each file."""
+    """Return a digest of each file in a folder."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         for path in folder.rglob("*")
@@ -36,7 +36,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 class RefusalTestCase(SynchronousTestCase):
-    """A place for data directories."""
+    """A folder for data directories."""
 
     mode = "file-durable"
 
@@ -53,7 +53,7 @@ class RefusalTestCase(SynchronousTestCase):
         return {"storage__mode": mode, "storage__data_dir": str(data)}
 
     def refusal(self, mode: str | None = None, data: Path | None = None) -> str:
-        """Start a daemon that can't start, and say what it says."""
+        """Start a daemon that fails to start; return its error line."""
         place = self.data if data is None else data
         before = contents(place)
         with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +80,7 @@ class RefusalTestCase(SynchronousTestCase):
 
 
 class OwnershipTests(RefusalTestCase):
-    def test_one_that_is_in_use(self) -> None:
+    def test_a_directory_in_use_is_refused_with_the_process_that_uses_it(self) -> None:
         with self.daemon() as daemon:
             daemon.create("kept", b"whole")
             line = self.refusal()
@@ -88,14 +88,14 @@ class OwnershipTests(RefusalTestCase):
             daemon.append("kept", b" and well")
             self.assertEqual(daemon.read("kept"), b"whole and well")
 
-    def test_one_whose_owner_was_killed_is_free(self) -> None:
+    def test_the_directory_of_a_killed_daemon_can_be_used(self) -> None:
         with self.daemon() as daemon:
             daemon.create("kept", b"whole")
             self.assertEqual(daemon.kill(), KILLED)
         with self.daemon() as daemon:
             self.assertEqual(daemon.read("kept"), b"whole")
 
-    def test_one_of_a_later_version(self) -> None:
+    def test_a_directory_of_a_later_format_is_refused(self) -> None:
         with self.daemon() as daemon:
             self.assertEqual(daemon.terminate(), 0)
         known = (self.data / "FORMAT").read_text()
@@ -104,7 +104,7 @@ class OwnershipTests(RefusalTestCase):
         (self.data / "FORMAT").write_text(later)
         self.assertIn("is in format 77 of the ", self.refusal())
 
-    def test_one_of_another_kind(self) -> None:
+    def test_a_directory_of_another_storage_is_refused(self) -> None:
         for mode, other in (("acid", "file"), ("file-fast", "acid")):
             with self.daemon() as daemon:
                 self.assertEqual(daemon.terminate(), 0)
@@ -112,20 +112,20 @@ class OwnershipTests(RefusalTestCase):
                 kind = mode.partition("-")[0]
                 self.assertIn(f"has the streams of a storage of the kind {other}, not {kind}", self.refusal(mode))
 
-    def test_one_that_says_nonsense(self) -> None:
+    def test_a_directory_with_a_malformed_format_file_is_refused(self) -> None:
         with self.daemon() as daemon:
             self.assertEqual(daemon.terminate(), 0)
         (self.data / "FORMAT").write_text("\0\0\0\0")
         self.assertIn("The file FORMAT can't be understood", self.refusal())
 
-    def test_one_that_is_none(self) -> None:
+    def test_a_directory_with_other_files_is_refused(self) -> None:
         self.data.mkdir()
         (self.data / "thesis.tex").write_text("Chapter 1")
         line = self.refusal()
         self.assertIn("thesis.tex", line)
         self.assertIn("no data directory of this server", line)
 
-    def test_one_that_can_not_be(self) -> None:
+    def test_a_data_directory_that_is_a_file_is_refused(self) -> None:
         self.data.write_text("a file")
         self.assertIn("a file", self.data.read_text())
         for place in (self.data, self.data / "below"):
@@ -134,7 +134,7 @@ class OwnershipTests(RefusalTestCase):
             self.assertTrue(line.endswith("'. Set storage.data_dir to a directory."), line)
         self.assertEqual(self.data.read_text(), "a file")
 
-    def test_one_that_may_not_be_made_where_mounting_is_allowed(self) -> None:
+    def test_a_data_directory_on_a_read_only_disk_is_refused_where_mounting_is_allowed(self) -> None:
         disk = small_disk("1m", self.addCleanup)
         make_read_only(disk)
         self.assertIn("Read-only file system", self.refusal(data=disk / "data"))
@@ -142,7 +142,7 @@ class OwnershipTests(RefusalTestCase):
 
 
 class AdviceTests(SynchronousTestCase):
-    def test_one_that_is_somebody_else_s(self) -> None:
+    def test_a_directory_of_another_user_is_refused_with_advice(self) -> None:
         # Who tests may be root, to whom nothing is denied.
         settings = Settings(storage=StorageSettings(mode="file-durable", data_dir="/data"))
         denied = Failure(PermissionError(errno.EACCES, "Permission denied", "/data/LOCK"))
@@ -158,7 +158,7 @@ class AdviceTests(SynchronousTestCase):
 class AcidOwnershipTests(OwnershipTests):
     mode = "acid"
 
-    def test_a_database_that_is_none(self) -> None:
+    def test_a_file_that_is_not_a_database_is_refused(self) -> None:
         with self.daemon() as daemon:
             daemon.create("kept", b"whole")
             self.assertEqual(daemon.terminate(), 0)
@@ -171,10 +171,10 @@ class AcidOwnershipTests(OwnershipTests):
 
 
 class DamageTests(RefusalTestCase):
-    """What was acknowledged and is not there any more is a matter for a person."""
+    """A daemon does not start if acknowledged data is missing or damaged."""
 
     def fill(self, appends: int = 20) -> Path:
-        """Make a journal, whose writer was killed."""
+        """Write a journal and kill its writer."""
         with self.daemon() as daemon:
             daemon.create("damaged")
             for number in range(appends):
@@ -191,7 +191,7 @@ class DamageTests(RefusalTestCase):
             file.seek(position)
             file.write(bytes([byte ^ 1]))
 
-    def test_in_the_journal(self) -> None:
+    def test_damage_in_the_journal_is_refused_with_its_place(self) -> None:
         journal = self.fill()
         position = 5 * _BLOCK
         self.flip(journal, position + 60)
@@ -199,7 +199,7 @@ class DamageTests(RefusalTestCase):
         self.assertIn(f"journal/{journal.name} at {position}: Changes 5 to 5 were on the disk", line)
         self.assertIn("Restore the data directory from a backup.", line)
 
-    def test_at_the_end_of_a_killed_servers_journal(self) -> None:
+    def test_damage_at_the_end_of_a_killed_daemons_journal_is_refused(self) -> None:
         journal = self.fill()
         data = journal.read_bytes()
         last = len(data.rstrip(b"\0")) // _BLOCK * _BLOCK
@@ -214,13 +214,13 @@ class DamageTests(RefusalTestCase):
                 journal.write_bytes(emptied)
             self.assertIn("There is no segment that can be read", self.refusal())
 
-    def test_at_the_beginning_of_a_segment(self) -> None:
+    def test_damage_at_the_beginning_of_a_segment_is_refused(self) -> None:
         journal = self.fill()
         self.flip(journal, 20)
         self.assertIn(f"journal/{journal.name} at 0: The segment has lost its beginning", self.refusal())
 
     def checkpoint(self) -> Path:
-        """Have a checkpoint made, which a start does when a killed one has left some journal."""
+        """Write a checkpoint, which the start after a kill does."""
         self.fill()
         checkpoint = self.data / "checkpoint" / f"{1:016d}"
         with self.daemon() as daemon:
@@ -231,24 +231,24 @@ class DamageTests(RefusalTestCase):
         self.assertTrue(checkpoint.exists())
         return checkpoint
 
-    def test_a_journal_that_is_not_there(self) -> None:
+    def test_a_missing_journal_is_refused(self) -> None:
         self.checkpoint()
         for path in (self.data / "journal").iterdir():
             path.unlink()
         self.assertIn("There is no segment that can be read from number", self.refusal())
 
-    def test_in_a_checkpoint(self) -> None:
+    def test_damage_in_a_checkpoint_is_refused_with_its_place(self) -> None:
         checkpoint = self.checkpoint()
         self.flip(checkpoint, 60)
         self.assertIn(f"checkpoint/{checkpoint.name} at 0: What the checkpoint has there is not", self.refusal())
 
-    def test_a_pack_that_is_not_there(self) -> None:
+    def test_a_missing_pack_is_refused(self) -> None:
         self.checkpoint()
         (pack,) = (self.data / "packs").iterdir()
         pack.unlink()
         self.assertIn(f"The file packs/{pack.name} is missing.", self.refusal())
 
-    def test_the_end_that_nobody_was_told_of_is_left_out(self) -> None:
+    def test_an_unacknowledged_end_of_the_journal_is_dropped(self) -> None:
         journal = self.fill()
         data = journal.read_bytes()
         last = len(data.rstrip(b"\0")) // _BLOCK * _BLOCK

@@ -17,7 +17,7 @@ _SOON = {"checkpoint_bytes": 128 << 10, "segment_sizes": (1 << 20, 512 << 10)}
 
 
 class FailingDiskTests(SynchronousTestCase):
-    """What fails is named as :mod:`tests.support.traps` does."""
+    """The points of failure are named as in :mod:`tests.support.traps`."""
 
     def keeps_its_word(self, point: str, passage: int, mode: str = "file-durable") -> None:
         campaign = Campaign(mode, self.id(), _SOON)
@@ -66,51 +66,51 @@ class FailingDiskTests(SynchronousTestCase):
                 ledger.compare(reply)
                 ledger.see(ledger.wire(reply.body), reply.closed)
 
-    def test_a_batch(self) -> None:
+    def test_a_failed_write_of_a_batch_stops_all_writes(self) -> None:
         self.keeps_its_word("before journal/write", 40)
 
-    def test_half_a_batch(self) -> None:
+    def test_an_incomplete_write_of_a_batch_stops_all_writes(self) -> None:
         self.keeps_its_word("amid journal/write", 40)
 
-    def test_a_batch_that_is_there_all_the_same(self) -> None:
+    def test_an_error_after_the_write_of_a_batch_stops_all_writes(self) -> None:
         self.keeps_its_word("after journal/write", 40)
 
-    def test_the_sync_of_what_was_answered(self) -> None:
+    def test_a_failed_sync_of_file_fast_stops_all_writes(self) -> None:
         self.keeps_its_word("before journal/sync", 8, "file-fast")
 
-    def test_a_new_segment(self) -> None:
+    def test_a_new_segment_that_cannot_be_created_stops_all_writes(self) -> None:
         self.keeps_its_word("before journal/folder", 5)
 
-    def test_the_sync_of_a_segment(self) -> None:
+    def test_a_failed_sync_of_a_segment_stops_all_writes(self) -> None:
         self.keeps_its_word("before journal/sync", 8)
 
-    def test_a_pack(self) -> None:
+    def test_a_failed_sync_of_a_pack_stops_all_writes(self) -> None:
         self.keeps_its_word("before packs/sync", 3)
 
-    def test_a_streams_file(self) -> None:
+    def test_a_failed_sync_of_a_streams_file_stops_all_writes(self) -> None:
         self.keeps_its_word("before data/sync", 2)
 
-    def test_a_checkpoint(self) -> None:
+    def test_a_failed_sync_of_a_checkpoint_stops_all_writes(self) -> None:
         self.keeps_its_word("before checkpoint/sync", 3)
 
-    def test_the_name_of_a_checkpoint(self) -> None:
+    def test_a_failed_rename_of_a_checkpoint_stops_all_writes(self) -> None:
         self.keeps_its_word("after checkpoint/rename", 3)
 
-    def test_a_transaction(self) -> None:
+    def test_a_failed_transaction_stops_all_writes(self) -> None:
         self.keeps_its_word("before sqlite/insert", 40, "acid")
 
-    def test_a_commit(self) -> None:
+    def test_a_failed_commit_stops_all_writes(self) -> None:
         self.keeps_its_word("before sqlite/commit", 40, "acid")
 
-    def test_a_commit_that_is_done_all_the_same(self) -> None:
+    def test_an_error_after_a_commit_stops_all_writes(self) -> None:
         self.keeps_its_word("after sqlite/commit", 40, "acid")
 
-    def test_the_way_home_of_a_log(self) -> None:
+    def test_a_failed_checkpoint_of_sqlite_stops_all_writes(self) -> None:
         self.keeps_its_word("before sqlite/checkpoint", 2, "acid")
 
 
 class Following:
-    """Somebody who follows a stream as events, as they come."""
+    """A reader that follows a stream by Server-Sent Events in a thread."""
 
     def __init__(self, daemon: KilledDaemon, path: str) -> None:
         self._exchanges = Exchanges(daemon.port)
@@ -124,11 +124,11 @@ class Following:
 
     @property
     def goes_on(self) -> bool:
-        """Whether it is not hung up on."""
+        """Whether the connection is open."""
         return self._thread.is_alive()
 
     def ended_well(self) -> bool:
-        """Whether it was told of the end."""
+        """Whether the answer ended properly."""
         self._thread.join(TRAP_PATIENCE)
         self._exchanges.close()
         return self._received.startswith(b"HTTP/1.1 200 ") and self._received.endswith(b"\r\n0\r\n\r\n")

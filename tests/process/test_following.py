@@ -85,7 +85,7 @@ class FollowingTests(SynchronousTestCase):
                     found = [int(number) for number in re.findall(rb'"n":([0-9]+),', answer)]
                     self.assertEqual(found, list(range(count)))
 
-    def test_a_reader_that_takes_nothing_is_hung_up_on(self) -> None:
+    def test_a_reader_that_takes_nothing_is_disconnected(self) -> None:
         with Daemon(transport__connection__stall_timeout_secs=1) as daemon:
             daemon.create("large", "application/octet-stream", b"x" * 10_000_000)
             stalled = daemon.get("/v1/stream/large", 16_384)

@@ -83,7 +83,7 @@ class FullDiskTestCase(SynchronousTestCase):
 class FullDiskTests(FullDiskTestCase):
     """In mode file-durable."""
 
-    def test_full_tmpfs_where_mounting_is_allowed(self) -> None:
+    def test_a_full_disk_refuses_writes_and_loses_nothing_where_mounting_is_allowed(self) -> None:
         disk = self.disk()
         daemon = self.start_on(disk)
         with Exchanges(daemon.port) as exchanges:
@@ -119,7 +119,7 @@ class FullDiskTests(FullDiskTestCase):
 class RoomTests(FullDiskTestCase):
     """In mode file-durable, and therefore in file-fast."""
 
-    def test_room_comes_from_deleting_where_mounting_is_allowed(self) -> None:
+    def test_deleting_streams_makes_room_where_mounting_is_allowed(self) -> None:
         disk = self.disk()
         daemon = self.start_on(disk)
         with Exchanges(daemon.port) as exchanges:
@@ -156,7 +156,7 @@ class SqueezedAcidTests(FullDiskTestCase):
 
     mode = "acid"
 
-    def test_it_goes_on_when_there_is_room_where_mounting_is_allowed(self) -> None:
+    def test_writes_continue_when_there_is_room_again_where_mounting_is_allowed(self) -> None:
         disk = self.disk()
         daemon = self.start_on(disk)
         taken = {"full-0": bytearray()}

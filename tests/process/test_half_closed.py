@@ -51,7 +51,7 @@ class DurableTests(SynchronousTestCase):
     def statuses(self, received: bytes) -> list[int]:
         return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3})", received)]
 
-    def test_appends_are_answered(self) -> None:
+    def test_appends_before_a_half_close_are_answered(self) -> None:
         self.assertEqual(self.statuses(self.exchange(self.request("PUT", "a"))), [201])
         for number in range(50):
             self.assertEqual(self.statuses(self.exchange(self.request("POST", "a", b"%02d" % number))), [204])
@@ -61,7 +61,7 @@ class DurableTests(SynchronousTestCase):
         found = self.exchange(self.request("GET", "a"))
         self.assertEqual(found.partition(b"\r\n\r\n")[2], b"".join(b"%02d" % number for number in range(60)) + LARGE)
 
-    def test_writes_are_answered_whatever_their_query_has(self) -> None:
+    def test_writes_with_a_live_query_before_a_half_close_are_answered(self) -> None:
         self.assertEqual(self.statuses(self.exchange(self.request("PUT", "a?olive=1"))), [201])
         for query in ("live=x", "live=sse", "offset=now&live=long-poll"):
             for _ in range(5):
@@ -69,7 +69,7 @@ class DurableTests(SynchronousTestCase):
         self.assertEqual(self.statuses(self.exchange(self.request("GET", "a?offset=-1&xlive=1"))), [200])
         self.assertEqual(self.statuses(self.exchange(self.request("DELETE", "a?live=1"))), [204])
 
-    def test_live_reads_end_at_once(self) -> None:
+    def test_live_reads_end_at_once_after_a_half_close(self) -> None:
         self.exchange(self.request("PUT", "a", b"one"))
         poll = self.exchange(self.request("GET", "a?offset=now&live=long-poll"))
         tail = self.exchange(self.request("GET", "a?offset=-1&live=sse"))

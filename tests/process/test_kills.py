@@ -51,7 +51,7 @@ BEGINNING = [
 
 
 class RandomKillTests(SynchronousTestCase):
-    """What was acknowledged is there, whatever the moment."""
+    """Kills at random moments: every acknowledged append is there afterwards."""
 
     def keeps_its_word(self, mode: str) -> None:
         campaign = run(mode, GENERATIONS, f"{mode} in the tests")
@@ -60,18 +60,18 @@ class RandomKillTests(SynchronousTestCase):
         for what in ("appends", "duplicates", "creations", "closures", "deletions", "forks", "reads"):
             self.assertGreater(campaign.done.get(what, 0), 0, what)
 
-    def test_file_durable(self) -> None:
+    def test_file_durable_loses_no_acknowledged_append_when_killed_at_random(self) -> None:
         self.keeps_its_word("file-durable")
 
-    def test_file_fast(self) -> None:
+    def test_file_fast_loses_no_acknowledged_append_when_killed_at_random(self) -> None:
         self.keeps_its_word("file-fast")
 
-    def test_acid(self) -> None:
+    def test_acid_loses_no_acknowledged_append_when_killed_at_random(self) -> None:
         self.keeps_its_word("acid")
 
 
 class PointTests(SynchronousTestCase):
-    """The same, at each point."""
+    """Kills at each point of a write."""
 
     def campaign(self, mode: str = "file-durable") -> Campaign:
         campaign = Campaign(mode, self.id(), _SOON)
@@ -93,30 +93,30 @@ class PointTests(SynchronousTestCase):
         self.assertGreaterEqual(campaign.figures.kills, len(points))
         self.assertGreater(campaign.figures.checked, 100)
 
-    def test_the_journal(self) -> None:
+    def test_kills_at_each_point_of_the_journal_lose_nothing(self) -> None:
         self.keeps_its_word(JOURNAL)
 
-    def test_the_journal_when_answers_do_not_wait_for_the_disk(self) -> None:
+    def test_kills_at_each_point_of_the_journal_of_file_fast_lose_nothing(self) -> None:
         self.keeps_its_word(JOURNAL | {"journal/sync": 8}, mode="file-fast")
 
-    def test_segments(self) -> None:
+    def test_kills_at_each_point_of_a_segment_lose_nothing(self) -> None:
         self.keeps_its_word(SEGMENTS)
 
-    def test_checkpoints(self) -> None:
+    def test_kills_at_each_point_of_a_checkpoint_lose_nothing(self) -> None:
         self.keeps_its_word(CHECKPOINTS)
 
-    def test_files(self) -> None:
+    def test_kills_at_each_point_of_a_streams_file_lose_nothing(self) -> None:
         self.keeps_its_word(FILES)
 
-    def test_the_database(self) -> None:
+    def test_kills_at_each_point_of_the_database_lose_nothing(self) -> None:
         self.keeps_its_word(DATABASE, mode="acid")
 
-    def test_there_are_no_other_points(self) -> None:
+    def test_all_points_of_the_file_storage_are_tested(self) -> None:
         # A checkpoint that the end of the server interrupts gives back what it has written to streams' own files.
         interrupted = {"data/cut", "index/cut"}
         self.passes_no_others("file-durable", {*JOURNAL, *SEGMENTS, *CHECKPOINTS, *FILES, *BEGINNING, *interrupted})
 
-    def test_there_are_no_other_points_of_the_database(self) -> None:
+    def test_all_points_of_the_database_are_tested(self) -> None:
         self.passes_no_others("acid", {*DATABASE, "sqlite/layout", "sqlite/open"})
 
     def passes_no_others(self, mode: str, known: set[str]) -> None:
@@ -136,14 +136,14 @@ class PointTests(SynchronousTestCase):
 
 
 class StartPointTests(SynchronousTestCase):
-    """Who dies while it starts has done no harm."""
+    """Kills while the daemon starts."""
 
     def campaign(self, mode: str = "file-durable") -> Campaign:
         campaign = Campaign(mode, self.id(), _SOON)
         self.addCleanup(campaign.close)
         return campaign
 
-    def test_in_an_empty_directory(self) -> None:
+    def test_kills_during_a_start_in_an_empty_directory_lose_nothing(self) -> None:
         for what in [
             *BEGINNING,
             "journal/make",
@@ -157,13 +157,13 @@ class StartPointTests(SynchronousTestCase):
                 campaign.trapped_at_start(f"{when} {what}")
                 campaign.look()
 
-    def test_without_a_database(self) -> None:
+    def test_kills_during_the_creation_of_the_database_lose_nothing(self) -> None:
         for point in ("before sqlite/open", "after sqlite/open", "before sqlite/layout", "after sqlite/layout"):
             campaign = self.campaign("acid")
             campaign.trapped_at_start(point)
             campaign.look()
 
-    def test_when_there_is_something_to_tidy(self) -> None:
+    def test_kills_during_a_start_after_a_kill_lose_nothing(self) -> None:
         campaign = self.campaign()
         for first, passage, then in (
             ("before checkpoint/rename", 3, "checkpoint/remove"),

@@ -85,7 +85,7 @@ class OverloadTests(SynchronousTestCase):
         self.addCleanup(connection.close)
         return connection
 
-    def test_a_crowd_and_a_flood_leave_it_well(self) -> None:
+    def test_the_daemon_stays_healthy_under_many_clients_and_floods(self) -> None:
         with Daemon(
             limits__max_connections=LIMIT,
             storage__mode="file-durable",

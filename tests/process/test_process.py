@@ -23,7 +23,7 @@ TWISTD_AS_DAEMON = (sys.executable, "-c", "from twisted.scripts.twistd import ru
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Wait until something is so."""
+    """Wait until a condition is true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come"
@@ -31,7 +31,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 class SlowDaemon(Daemon):
-    """A daemon whose disk can't be read before :meth:`permit`."""
+    """A daemon that cannot read its disk before :meth:`permit`."""
 
     def __init__(self, folder: str, **settings: object) -> None:
         self.permission = Path(folder, "permission")
@@ -42,11 +42,11 @@ class SlowDaemon(Daemon):
         super().__init__(None, storage__mode="file-durable", storage__data_dir=f"{folder}/data", **settings)
 
     def permit(self) -> None:
-        """Let it read."""
+        """Permit reading."""
         self.permission.touch()
 
     def answers(self) -> bool:
-        """Tell whether it answers at all."""
+        """Return whether it answers requests."""
         try:
             return self.request("GET", "/healthz")[0] == 200
         except OSError:
@@ -67,7 +67,7 @@ class SlowStartTests(ProcessTestCase):
         wait_for(daemon.answers, "an answer")
         return daemon
 
-    def test_while_the_storage_is_taken_up_requests_are_told_to_come_back(self) -> None:
+    def test_requests_get_503_while_the_storage_is_loaded(self) -> None:
         daemon = self.slow()
         for method, path in (("GET", "/v1/stream/a"), ("PUT", "/v1/stream/a"), ("GET", "/readyz")):
             status, headers, body = daemon.request(method, path)
@@ -80,12 +80,12 @@ class SlowStartTests(ProcessTestCase):
         self.assertEqual(daemon.request("GET", "/v1/stream/a")[2], b"hello")
         self.assertEqual(daemon.stop(), 0)
 
-    def test_it_can_be_stopped_meanwhile(self) -> None:
+    def test_the_daemon_can_be_stopped_while_the_storage_is_loaded(self) -> None:
         daemon = self.slow()
         self.assertEqual(daemon.stop(), 0)
         self.assertNotIn("Traceback", daemon.log())
 
-    def test_a_failure_that_shows_late_ends_it_with_a_line_and_status_1(self) -> None:
+    def test_a_late_loading_error_ends_the_daemon_with_a_line_and_status_1(self) -> None:
         daemon = self.slow()
         (self.folder / "data").write_text("no directory")
         daemon.permit()
@@ -99,7 +99,7 @@ class SlowStartTests(ProcessTestCase):
 
 
 class EarlySignalTests(ProcessTestCase):
-    """A signal that comes when the ports are bound, and the reactor does not run yet."""
+    """Signals between the binding of the ports and the start of the reactor."""
 
     def bound(self) -> SlowDaemon:
         daemon = SlowDaemon(str(self.folder))
@@ -107,20 +107,20 @@ class EarlySignalTests(ProcessTestCase):
         wait_for(lambda: _is_bound(daemon.port), "a port")
         return daemon
 
-    def test_it_ends_as_later(self) -> None:
+    def test_a_signal_before_the_reactor_runs_stops_the_daemon(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             daemon = self.bound()
             self.assertEqual(daemon.stop(number), 0)
             self.assertNotIn("Traceback", daemon.log())
 
-    def test_a_reload_is_none(self) -> None:
+    def test_sighup_before_the_reactor_runs_does_not_end_the_daemon(self) -> None:
         daemon = self.bound()
         daemon.process.send_signal(signal.SIGHUP)
         daemon.permit()
         wait_for(lambda: daemon.answers() and daemon.request("GET", "/readyz")[0] == 200, "readiness")
         self.assertEqual(daemon.stop(), 0)
 
-    def test_who_has_started_a_daemon_hears_of_its_end(self) -> None:
+    def test_the_starting_command_ends_if_the_daemon_is_stopped_early(self) -> None:
         port = free_port()
         launcher = subprocess.Popen(
             (sys.executable, "-m", "tests.support.slow_daemon", str(self.folder / "permission"), "durable-streams"),
@@ -138,7 +138,7 @@ class EarlySignalTests(ProcessTestCase):
 
 
 class FailureTests(ProcessTestCase):
-    """What a start that fails leaves, and says."""
+    """Failed starts: what they report and which files they leave."""
 
     def run_to_end(self, command: tuple[str, ...], **settings: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -151,7 +151,7 @@ class FailureTests(ProcessTestCase):
             check=False,
         )
 
-    def test_an_occupied_port_is_told_on_stderr_and_nothing_is_left(self) -> None:
+    def test_a_port_in_use_is_reported_on_stderr_and_no_file_is_left(self) -> None:
         with Daemon() as other:
             ended = self.run_to_end(
                 TWISTD, port=other.port, storage__mode="file-durable", storage__data_dir=str(self.folder / "data")
@@ -161,7 +161,7 @@ class FailureTests(ProcessTestCase):
         self.assertTrue(ended.stderr.startswith("[bind_listener] Cannot listen on 127.0.0.1:"), ended.stderr)
         self.assertEqual(list(self.folder.iterdir()), [])
 
-    def test_a_directory_in_use_is_told_on_stderr(self) -> None:
+    def test_a_data_directory_in_use_is_reported_on_stderr(self) -> None:
         data = str(self.folder / "data")
         with Daemon(storage__mode="file-durable", storage__data_dir=data) as first:
             ended = self.run_to_end(TWISTD, storage__mode="file-durable", storage__data_dir=data)
@@ -173,7 +173,7 @@ class FailureTests(ProcessTestCase):
             self.assertIn(str(first.process.pid), ended.stderr)
             self.assertEqual(first.request("GET", "/readyz")[0], 200)
 
-    def test_no_socket_is_left_where_the_storage_can_not_be_opened(self) -> None:
+    def test_no_unix_socket_is_left_if_the_storage_cannot_be_opened(self) -> None:
         data = self.folder / "data"
         data.write_text("no directory")
         ended = self.run_to_end(
@@ -185,7 +185,7 @@ class FailureTests(ProcessTestCase):
         self.assertTrue(ended.stderr.startswith("[open_storage]"), ended.stderr)
         self.assertEqual(list(self.folder.iterdir()), [data])
 
-    def test_a_daemon_that_fails_says_so_to_who_started_it(self) -> None:
+    def test_a_failed_start_in_the_background_is_reported_on_stderr(self) -> None:
         data = self.folder / "data"
         data.write_text("no directory")
         ended = self.run_to_end(
@@ -198,18 +198,18 @@ class FailureTests(ProcessTestCase):
         self.assertFalse((self.folder / "twistd.pid").exists())
         self.assertIn("[open_storage]", (self.folder / "twistd.log").read_text())
 
-    def test_a_daemon_has_no_standard_output(self) -> None:
+    def test_logfile_dash_in_the_background_is_refused(self) -> None:
         ended = self.run_to_end((*TWISTD_AS_DAEMON, "--logfile", "-", "durable-streams"))
         self.assertEqual(ended.returncode, 1)
         self.assertTrue(ended.stderr.startswith("[validate_config] --logfile is -, but a daemon has no"), ended.stderr)
 
-    def test_a_log_that_can_not_be_written_is_found_by_a_check(self) -> None:
+    def test_check_reports_a_log_file_that_cannot_be_written(self) -> None:
         log = str(self.folder / "none" / "log")
         ended = self.run_to_end((*TWISTD, "--check"), observability__log_file=log)
         self.assertEqual(ended.returncode, 1)
         self.assertIn(f"[validate_config] Cannot write the log file {log} (observability.log_file).", ended.stderr)
 
-    def test_without_a_standard_output_it_serves_all_the_same(self) -> None:
+    def test_the_daemon_serves_without_a_standard_output(self) -> None:
         class Mute(Daemon):
             command = ("sh", "-c", 'exec "$@" >&-', "sh", *TWISTD)
 
@@ -221,7 +221,7 @@ class DaemonTests(ProcessTestCase):
     """twistd without ``-n``."""
 
     def start(self, *options: str, **settings: object) -> tuple[int, int]:
-        """Start a daemon, and say its process and port."""
+        """Start a daemon; return its process id and port."""
         port = free_port()
         subprocess.run(
             (*TWISTD_AS_DAEMON, *options, "durable-streams"),
@@ -235,7 +235,7 @@ class DaemonTests(ProcessTestCase):
         return number, port
 
     def probe(self, port: int) -> Daemon:
-        """Make something that can ask the daemon."""
+        """Return a client of the daemon."""
         daemon = Daemon.__new__(Daemon)
         daemon.port = port
         wait_for(lambda: daemon.request("GET", "/readyz")[0] == 200, "readiness")
@@ -245,7 +245,7 @@ class DaemonTests(ProcessTestCase):
         os.kill(number, signal.SIGTERM)
         wait_for(lambda: not _alive(number), "the end")
 
-    def test_it_serves_from_files_in_the_background_and_cleans_up(self) -> None:
+    def test_a_background_daemon_serves_from_files_and_removes_its_pid_file(self) -> None:
         data = self.folder / "data"
         number, port = self.start(storage__mode="file-durable", storage__data_dir=str(data))
         daemon = self.probe(port)
@@ -255,12 +255,12 @@ class DaemonTests(ProcessTestCase):
         self.assertFalse((self.folder / "twistd.pid").exists())
         self.assertIn("The server has stopped.", (self.folder / "twistd.log").read_text())
 
-    def test_it_serves_from_sqlite_in_the_background(self) -> None:
+    def test_a_background_daemon_serves_from_sqlite(self) -> None:
         number, port = self.start(storage__mode="acid", storage__data_dir=str(self.folder / "data"))
         self.probe(port).create("a", body=b"hello")
         self.end(number)
 
-    def test_it_drops_its_rights_once_the_ports_are_bound(self) -> None:
+    def test_privileges_are_dropped_after_the_ports_are_bound(self) -> None:
         if os.getuid() != 0:
             skip_not_permitted("only root can drop its rights")
         nobody = pwd.getpwnam("nobody")
@@ -306,7 +306,7 @@ class ReloadTests(ProcessTestCase):
         daemon.process.send_signal(signal.SIGHUP)
         wait_for(lambda: (self.folder / "log").exists() and self.said(expected), expected)
 
-    def test_the_log_goes_on_in_a_new_file(self) -> None:
+    def test_sighup_reopens_a_rotated_log_file(self) -> None:
         with self.daemon() as daemon:
             daemon.request("GET", "/v1/stream/before")
             wait_for(lambda: self.said("before"), "the first line")
@@ -317,7 +317,7 @@ class ReloadTests(ProcessTestCase):
             self.assertFalse(self.said("before"))
             self.assertNotIn("after", (self.folder / "log.1").read_text())
 
-    def test_its_level_is_read_again(self) -> None:
+    def test_sighup_reads_the_log_level_again(self) -> None:
         with self.daemon() as daemon:
             self.write("error")
             daemon.process.send_signal(signal.SIGHUP)
@@ -329,7 +329,7 @@ class ReloadTests(ProcessTestCase):
             wait_for(lambda: self.said("/v1/stream/said"), "the line")
             self.assertFalse(self.said("unsaid"))
 
-    def test_settings_that_have_become_wrong_are_left_as_they_were(self) -> None:
+    def test_sighup_with_invalid_settings_changes_nothing(self) -> None:
         with self.daemon() as daemon:
             (self.folder / "settings.toml").write_text("observability = {log_level = 'shout'}\n")
             self.hang_up(daemon, "[load_config] observability.log_level")
@@ -338,9 +338,9 @@ class ReloadTests(ProcessTestCase):
 
 
 class ServiceManagerTests(ProcessTestCase):
-    """What systemd is told."""
+    """Notifications of systemd."""
 
-    def test_readiness_reload_and_the_end_are_told(self) -> None:
+    def test_systemd_is_notified_of_readiness_reload_and_stop(self) -> None:
         address = str(self.folder / "notify")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind(address)
@@ -362,7 +362,7 @@ class ServiceManagerTests(ProcessTestCase):
             self.assertEqual(daemon.stop(), 0)
             self.assertEqual(manager.recv(1000), b"STOPPING=1")
 
-    def test_a_manager_that_is_gone_is_no_reason_to_fail(self) -> None:
+    def test_a_missing_service_manager_is_logged_and_ignored(self) -> None:
         os.environ["NOTIFY_SOCKET"] = str(self.folder / "nobody")
         self.addCleanup(os.environ.pop, "NOTIFY_SOCKET", None)
         with Daemon() as daemon:

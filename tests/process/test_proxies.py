@@ -106,7 +106,7 @@ class BehindNginxTests(SynchronousTestCase):
         for path in ("/metrics", "/healthz", "/readyz"):
             self.assertEqual(self.daemon.request("GET", path)[0], 200, path)
 
-    def test_a_long_poll_is_answered_when_there_is_something(self) -> None:
+    def test_a_long_poll_is_answered_when_data_arrives(self) -> None:
         offset = self.create("a")["stream-next-offset"]
         connection = self.proxy.connect()
         self.addCleanup(connection.close)
@@ -118,7 +118,7 @@ class BehindNginxTests(SynchronousTestCase):
         self.assertEqual((response.status, response.read()), (200, b"hello"))
         self.assertIsNotNone(response.getheader("Stream-Cursor"))
 
-    def test_ten_megabytes_go_both_ways_and_more_is_refused(self) -> None:
+    def test_bodies_of_10_mib_pass_and_larger_ones_get_413(self) -> None:
         data = bytes(range(250)) * 40_000
         self.create("large", BYTES)
         status, _, answer = self.proxy.request("POST", "/v1/stream/large", data, BYTES)
@@ -134,7 +134,7 @@ class BehindNginxTests(SynchronousTestCase):
         self.assertEqual(status, 413)
         self.assertEqual(self.proxy.request("GET", "/v1/stream/larger")[2], b"")
 
-    def test_the_server_is_told_of_the_client_by_nobody_but_the_proxy(self) -> None:
+    def test_forwarding_headers_of_clients_are_replaced_by_the_proxy(self) -> None:
         self.assertEqual(self.create("a/b%20c")["location"], "https://streams.example/v1/stream/a/b%20c")
         lies = {
             "X-Forwarded-For": "203.0.113.9",
@@ -161,7 +161,7 @@ class BehindNginxTests(SynchronousTestCase):
             status, head, _ = self.proxy.request("OPTIONS", path, headers=asked)
             self.assertEqual((status, head["access-control-allow-origin"]), (204, "*"))
 
-    def test_connections_to_the_server_are_kept(self) -> None:
+    def test_the_proxy_reuses_connections_to_the_server(self) -> None:
         self.create("a")
         seen = set()
         for _ in range(20):
@@ -171,7 +171,7 @@ class BehindNginxTests(SynchronousTestCase):
             seen |= peers
         self.assertLess(len(seen), 10)
 
-    def test_a_tail_ends_with_its_reader(self) -> None:
+    def test_a_tail_is_closed_when_its_client_disconnects(self) -> None:
         self.create("a")
         before = peers_of(self.daemon.port)
         connections = [self.follow("a") for _ in range(5)]
@@ -191,7 +191,7 @@ class BehindHAProxyTests(BehindNginxTests):
 class CompressingHAProxyTests(SynchronousTestCase):
     """HAProxy that compresses whatever it may."""
 
-    def test_events_pass_uncompressed_and_at_once_where_text_is_compressed(self) -> None:
+    def test_a_compressing_proxy_passes_events_uncompressed_and_at_once(self) -> None:
         stack = ExitStack()
         self.addCleanup(stack.close)
         daemon = stack.enter_context(Daemon(None, **TRUSTING))
@@ -232,7 +232,7 @@ class NearbyTests(SynchronousTestCase):
         (created,) = events(daemon.log(), "create")
         self.assertEqual(created["client.address"], CLIENT)
 
-    def test_by_a_unix_socket(self) -> None:
+    def test_a_proxy_can_connect_by_a_unix_socket(self) -> None:
         # The name of a socket may have no more than 107 bytes.
         folder = tempfile.mkdtemp(prefix="ds-")
         self.addCleanup(shutil.rmtree, folder)
@@ -240,7 +240,7 @@ class NearbyTests(SynchronousTestCase):
         daemon, proxy = self.start(f"unix:{folder}/http", f"unix:{folder}/http", Nginx, **trusted)
         self.check(daemon, proxy, "https://streams.example/v1/stream/a")
 
-    def test_by_the_proxy_protocol(self) -> None:
+    def test_haproxy_can_send_the_client_by_the_proxy_protocol(self) -> None:
         port = free_port()
         listen = f"haproxy:tcp:{port}:interface=127.0.0.1"
         # The peer is who HAProxy says, and what that one says in its headers is not believed.
@@ -281,7 +281,7 @@ class IdentityTests(SynchronousTestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout
 
-    def test_it_is(self) -> None:
+    def test_the_identity_header_of_an_authenticated_proxy_is_logged(self) -> None:
         said = ["-H", "X-User: alice", "-H", "X-Forwarded-For: 203.0.113.9", "-H", "X-Forwarded-Host: outer.example"]
         said += ["-H", "X-Request-Id: abc-1"]
         for number, version in enumerate(("--http1.1", "--http2")):
@@ -315,7 +315,7 @@ class Encrypted(Daemon):
 
 
 class NotBehindTests(SynchronousTestCase):
-    def test_who_comes_past_the_proxy_is_not_believed(self) -> None:
+    def test_forwarding_headers_of_direct_clients_are_ignored(self) -> None:
         with Daemon(None, **TRUSTING) as daemon:
             connection = http.client.HTTPConnection(
                 "127.0.0.1", daemon.port, timeout=PATIENCE, source_address=(CLIENT, 0)

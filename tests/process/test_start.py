@@ -47,7 +47,7 @@ class TwistTests(SynchronousTestCase):
 
 
 class StartTests(SynchronousTestCase):
-    def test_it_serves(self) -> None:
+    def test_a_started_daemon_serves_streams(self) -> None:
         with Daemon() as daemon:
             self.assertEqual(daemon.request("GET", "/healthz")[2], b"ok")
             daemon.create("first", body=b"hello")
@@ -64,16 +64,16 @@ class StartTests(SynchronousTestCase):
             self.assertEqual(daemon.request("PUT", "/s/a")[0], 201)
             self.assertEqual(daemon.request("PUT", "/v1/stream/a")[0], 404)
 
-    def test_streams_may_have_every_path_but_the_probes(self) -> None:
+    def test_base_path_root_leaves_the_probes_reachable(self) -> None:
         with Daemon(http__stream_base_path="/") as daemon:
             self.assertEqual(daemon.request("PUT", "/a/b")[0], 201)
             self.assertEqual(daemon.request("GET", "/healthz?x=y")[2], b"ok")
 
-    def test_variables_of_others_are_left_alone(self) -> None:
+    def test_environment_variables_of_other_programs_are_ignored(self) -> None:
         with Daemon(port_4437_tcp="tcp://10.0.0.1:4437", service_host="10.0.0.1") as daemon:
             self.assertEqual(daemon.request("GET", "/healthz")[0], 200)
 
-    def test_after_kill_it_starts_again_at_once(self) -> None:
+    def test_a_killed_daemon_can_be_started_again_at_once(self) -> None:
         with Daemon() as daemon:
             daemon.create("gone")
             following = daemon.get("/v1/stream/gone?offset=-1&live=sse")
@@ -94,7 +94,7 @@ class StartTests(SynchronousTestCase):
         self.assertNotIn("secret", log)
         self.assertNotIn("hush", log)
 
-    def test_requests_are_not_logged_otherwise(self) -> None:
+    def test_successful_requests_are_not_logged_by_default(self) -> None:
         with Daemon() as daemon:
             daemon.create("unlogged")
             daemon.stop()
@@ -102,7 +102,7 @@ class StartTests(SynchronousTestCase):
 
 
 class RefusalTests(SynchronousTestCase):
-    """What a user can get wrong costs a line on stderr and the exit status, and nothing else."""
+    """A mistake of the user is one line on stderr and a non-zero exit status; no file is left behind."""
 
     def refusal(self, *arguments: str, port: int | None = None, **settings: object) -> str:
         with tempfile.TemporaryDirectory() as folder:
@@ -121,27 +121,27 @@ class RefusalTests(SynchronousTestCase):
         self.assertNotIn("Traceback", output)
         return output
 
-    def test_a_port_that_is_taken(self) -> None:
+    def test_a_port_in_use_is_an_error_that_names_the_setting(self) -> None:
         with Daemon() as daemon:
             output = self.refusal(port=daemon.port)
             self.assertIn("[bind_listener]", output)
             self.assertIn(f"Cannot listen on 127.0.0.1:{daemon.port} (server.bind_address)", output)
             self.assertEqual(daemon.request("GET", "/healthz")[0], 200)
 
-    def test_a_setting_that_is_none(self) -> None:
+    def test_an_unknown_setting_is_refused_with_a_suggestion(self) -> None:
         output = self.refusal(limits__max_stream_byte=1)
         self.assertIn("limits.max_stream_byte", output)
         self.assertIn("DS_LIMITS__MAX_STREAM_BYTE", output)
         self.assertIn("limits.max_stream_bytes?", output)
 
-    def test_a_value_that_is_none(self) -> None:
+    def test_an_unknown_storage_mode_is_refused(self) -> None:
         output = self.refusal(storage__mode="tape")
         self.assertIn("storage.mode must be memory", output)
         self.assertIn("'tape'", output)
 
-    def test_a_profile_that_is_none(self) -> None:
+    def test_an_unknown_profile_is_refused(self) -> None:
         self.assertIn("There is no profile staging", self.refusal("--profile", "staging"))
 
-    def test_a_file_that_is_none(self) -> None:
+    def test_a_missing_configuration_file_is_refused(self) -> None:
         output = self.refusal("--config", "/no/such/file.toml")
         self.assertIn("Cannot read the configuration file /no/such/file.toml", output)

@@ -1,4 +1,4 @@
-"""How the daemon stops: everybody gets an end, nobody can hold it up, and its status is 0."""
+"""The stop of the daemon: readers get a proper end, no client can delay it for long, and the exit status is 0."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tests.support.daemon import Daemon, read_to_end, read_until
 
 
 class StopTests(SynchronousTestCase):
-    def test_by_either_signal(self) -> None:
+    def test_sigterm_and_sigint_stop_the_daemon_with_status_0(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             with Daemon() as daemon:
                 self.assertEqual(daemon.stop(number), 0)
                 self.assertIn("The server has stopped.", daemon.log())
                 self.assertNotIn("Traceback", daemon.log())
 
-    def test_a_long_poll_is_answered(self) -> None:
+    def test_a_waiting_long_poll_is_answered_with_204(self) -> None:
         with Daemon() as daemon:
             daemon.create("quiet")
             waiting = daemon.get("/v1/stream/quiet?offset=now&live=long-poll")
@@ -30,7 +30,7 @@ class StopTests(SynchronousTestCase):
             self.assertIn(b"Connection: close\r\n", answer)
             self.assertEqual(daemon.process.wait(10), 0)
 
-    def test_a_tail_ends_properly(self) -> None:
+    def test_a_tail_ends_with_the_last_chunk(self) -> None:
         with Daemon() as daemon:
             daemon.create("followed", body=b"so far")
             following = daemon.get("/v1/stream/followed?offset=-1&live=sse")
@@ -39,7 +39,7 @@ class StopTests(SynchronousTestCase):
             self.assertTrue((begun + read_to_end(following)).endswith(b"\r\n0\r\n\r\n"))
             self.assertEqual(daemon.process.wait(10), 0)
 
-    def test_an_answer_on_its_way_arrives_whole(self) -> None:
+    def test_an_answer_in_progress_arrives_whole(self) -> None:
         size = 8_000_000
         with Daemon() as daemon:
             daemon.create("large", "application/octet-stream", b"x" * size)
@@ -51,7 +51,7 @@ class StopTests(SynchronousTestCase):
             self.assertEqual(len(body), size)
             self.assertEqual(daemon.process.wait(10), 0)
 
-    def test_clients_that_never_finish_hold_nothing_up_for_long(self) -> None:
+    def test_stalled_clients_are_closed_after_the_drain_timeout(self) -> None:
         with Daemon(transport__connection__drain_timeout_secs=2) as daemon:
             daemon.create("large", "application/octet-stream", b"x" * 10_000_000)
             stalled = daemon.get("/v1/stream/large", receive_buffer=16_384)
@@ -66,7 +66,7 @@ class StopTests(SynchronousTestCase):
             for connection in (stalled, unfinished, half):
                 connection.close()
 
-    def test_told_twice_it_waits_for_nobody(self) -> None:
+    def test_a_second_signal_closes_all_connections_at_once(self) -> None:
         with Daemon() as daemon:
             daemon.create("large", "application/octet-stream", b"x" * 10_000_000)
             stalled = daemon.get("/v1/stream/large", receive_buffer=16_384)

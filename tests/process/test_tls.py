@@ -37,7 +37,7 @@ class TLSTestCase(SynchronousTestCase):
 
 
 class ClientTests(TLSTestCase):
-    def test_curl_on_both_versions_of_http(self) -> None:
+    def test_curl_uses_http1_and_http2(self) -> None:
         with TLSDaemon(self.certificates) as daemon:
             for option, version in (("--http1.1", b"1.1"), ("--http2", b"2")):
                 path = f"/v1/stream/curl{version.decode()}"
@@ -58,7 +58,7 @@ class ClientTests(TLSTestCase):
                 self.assertEqual(daemon.curl(*say, "-X", "DELETE", path).stdout, b"|%b 204" % version)
             self.assertNotIn("Traceback", daemon.log())
 
-    def test_curl_is_told_of_a_body_that_is_too_large(self) -> None:
+    def test_curl_gets_413_for_a_body_over_the_limit(self) -> None:
         body = self.certificates.folder / "body"
         body.write_bytes(b"x" * 3_000_000)
         with TLSDaemon(self.certificates, limits__max_request_body_bytes=1_000_000) as daemon:
@@ -67,7 +67,7 @@ class ClientTests(TLSTestCase):
                 answer = daemon.curl("--http2", "-w", "|%{http_code}", *TEXT, *how, "/v1/stream/large")
                 self.assertTrue(answer.stdout.endswith(b"|413") or how[1] == "-", (how, answer))
 
-    def test_nghttp_tails(self) -> None:
+    def test_nghttp_follows_a_stream(self) -> None:
         with TLSDaemon(self.certificates) as daemon:
             daemon.create("followed", body=b"one")
             tail = subprocess.Popen(
@@ -84,7 +84,7 @@ class ClientTests(TLSTestCase):
             self.assertIn(b"data:one", seen)
             self.assertLess(seen.index(b"data:one"), seen.index(b"two"))
 
-    def test_httpx_has_many_answers_at_a_time(self) -> None:
+    def test_httpx_reads_many_answers_on_one_connection(self) -> None:
         with TLSDaemon(self.certificates) as daemon:
             daemon.create("many", body=b"hello")
             with httpx.Client(http2=True, http1=False, verify=daemon.context(), timeout=PATIENCE) as client:
@@ -118,7 +118,7 @@ class HandshakeTests(TLSTestCase):
         except (OSError, AssertionError):
             return None
 
-    def test_each_range_of_versions(self) -> None:
+    def test_each_range_of_tls_versions_is_offered(self) -> None:
         for least, most, served in (("1.2", "1.2", {V12}), ("1.2", "1.3", {V12, V13}), ("1.3", "1.3", {V13})):
             with TLSDaemon(
                 self.certificates, transport__tls__min_version=least, transport__tls__max_version=most
@@ -127,7 +127,7 @@ class HandshakeTests(TLSTestCase):
                     context = daemon.context(minimum_version=version, maximum_version=version)
                     self.assertEqual(self.attempt(daemon, context), name if version in served else None)
 
-    def test_clients_that_must_show_a_certificate(self) -> None:
+    def test_mtls_accepts_only_clients_with_a_certificate(self) -> None:
         with TLSDaemon(self.certificates, "mtls") as daemon:
             self.assertEqual(self.attempt(daemon, daemon.context()), "TLSv1.3")
             for shows in (
@@ -152,7 +152,7 @@ class HandshakeTests(TLSTestCase):
             daemon.stop()
             self.assertIn("failed: the client speaks plain HTTP", daemon.log())
 
-    def test_a_version_that_is_off_is_neither_offered_nor_served(self) -> None:
+    def test_an_http_version_that_is_off_is_neither_offered_nor_served(self) -> None:
         with TLSDaemon(self.certificates, transport__http__versions="http1") as daemon:
             self.assertEqual(daemon.curl("--http2", "-w", "|%{http_version}", "/healthz").stdout, b"ok|1.1")
             self.assertIsNone(self.attempt(daemon, daemon.context(alpn=["h2"])))
@@ -165,7 +165,7 @@ class HandshakeTests(TLSTestCase):
 
 
 class EndpointTests(TLSTestCase):
-    def test_http2_on_endpoints_of_twisteds_and_ours(self) -> None:
+    def test_http2_works_on_tls_and_mtls_endpoints(self) -> None:
         folder = self.certificates.folder
         pems = folder / "pems"
         pems.mkdir()
@@ -205,7 +205,7 @@ class Http2Daemon(TLSDaemon):
 
 
 class ReplacementTests(TLSTestCase):
-    def test_a_certificate_replaced_under_load(self) -> None:
+    def test_a_certificate_can_be_replaced_under_load(self) -> None:
         after = authority().issue()
         with TLSDaemon(self.certificates) as daemon:
             for name in ("kept", "anew", "two"):
@@ -222,7 +222,7 @@ class ReplacementTests(TLSTestCase):
             for name, count in load.all_counts.items():
                 self.assertEqual(daemon.request("GET", f"/v1/stream/{name}")[2], b"x" * count)
 
-    def test_a_broken_one_keeps_the_old_and_says_so(self) -> None:
+    def test_a_damaged_new_certificate_is_logged_and_the_old_one_stays(self) -> None:
         with TLSDaemon(self.certificates) as daemon:
             self.certificates.certificate.write_bytes(b"-----BEGIN CERTIFICATE-----\nhalf")
             self.wait_for(lambda: "they stay as they were." in daemon.log())
@@ -299,7 +299,7 @@ class _Load:
 
 
 class StopTests(TLSTestCase):
-    def test_live_readers_over_http2_end_well(self) -> None:
+    def test_live_readers_over_http2_end_properly_at_a_stop(self) -> None:
         with TLSDaemon(self.certificates) as daemon:
             daemon.create("ending", body=b"hello")
             command = [program("curl"), "-sSN", "--http2", "--cacert", str(self.certificates.ca)]
@@ -313,9 +313,9 @@ class StopTests(TLSTestCase):
 
 
 class StartTests(SynchronousTestCase):
-    """The files that TLS needs, and what is said of them."""
+    """Errors about the files of certificates."""
 
-    def test_files_that_are_not_there(self) -> None:
+    def test_missing_certificate_files_are_an_error_of_the_start(self) -> None:
         output = test_start.RefusalTests("refusal").refusal(
             port=free_port(),
             transport__mode="tls",

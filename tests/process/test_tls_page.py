@@ -76,7 +76,7 @@ class PageTests(SynchronousTestCase):
                 time.sleep(0.05)
             self.assertFalse(pid_file.exists())
 
-    def test_it_leads_from_nothing_to_a_client_that_appends_and_reads(self) -> None:
+    def test_every_command_of_the_page_works_and_a_client_can_append_and_read(self) -> None:
         certificates, settings, checks, start, use, endpoints = (
             "\n".join(self.blocks[:3]),
             *self.blocks[3:],
