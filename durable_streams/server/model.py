@@ -200,6 +200,7 @@ class StorageLimits(Struct, frozen=True, gc=False):
     :ivar streams: the number of streams.
     :ivar writers: the number of writers recorded for one stream; a new one replaces the least recently seen.
     :ivar metadata_bytes: the metadata of all streams together, see :mod:`.storage.metadata`.
+    :ivar fork_depth: the number of forks between a stream and the stream that is not a fork. A read goes through them.
     """
 
     total_bytes: int = 104_857_600
@@ -207,6 +208,7 @@ class StorageLimits(Struct, frozen=True, gc=False):
     streams: int = 1_000_000
     writers: int = 10_000
     metadata_bytes: int = 268_435_456
+    fork_depth: int = 1_000
 
 
 class Distribution(Struct, frozen=True, gc=False):

@@ -70,6 +70,11 @@ CASES: Final[list[Case]] = [
         ),
     ),
     (
+        "MaxForkDepthTooSmall",
+        {"limits.max_fork_depth": "0"},
+        "limits.max_fork_depth must be 1 or more; environment variable DS_LIMITS__MAX_FORK_DEPTH sets it to 0.",
+    ),
+    (
         "MaxReadBytesTooSmall",
         {"limits.max_read_bytes": "-1"},
         (

@@ -29,7 +29,7 @@ from durable_streams.server.testing import StorageContract, storage_machine
 NOW = 1_800_000_000.0
 ALL = 2**40
 MIB = 2**20
-ROOMY = StorageLimits(total_bytes=ALL, stream_bytes=ALL)
+ROOMY = StorageLimits(total_bytes=ALL, stream_bytes=ALL, fork_depth=ALL)
 
 
 class ContractTests(StorageContract, TestCase):

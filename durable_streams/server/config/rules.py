@@ -60,6 +60,7 @@ _POSITIVE: Final = (
             "stream_bytes",
             "streams",
             "producers_per_stream",
+            "fork_depth",
             "metadata_bytes",
             "request_body_bytes",
             "stream_name_bytes",

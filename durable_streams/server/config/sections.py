@@ -71,6 +71,7 @@ class LimitSettings(Section, frozen=True):
     max_stream_bytes: int = 10_485_760
     max_streams: int = 1_000_000
     max_producers_per_stream: int = 10_000
+    max_fork_depth: int = 1_000
     max_metadata_bytes: int = 268_435_456
     max_request_body_bytes: int = 10_485_760
     max_read_bytes: int = 0

@@ -46,6 +46,7 @@ def storage_from(settings: Settings, reactor: Any, budget: DescriptorBudget | No
         streams=settings.limits.max_streams,
         writers=settings.limits.max_producers_per_stream,
         metadata_bytes=settings.limits.max_metadata_bytes,
+        fork_depth=settings.limits.max_fork_depth,
     )
     mode = STORAGE_MODES[settings.storage.mode]
     queued = settings.limits.max_queued_bytes

@@ -225,6 +225,7 @@ class Catalogue(Generic[S]):
             source = self._source(config.fork, now)
             if config.content_type is not None and media_type(config.content_type) != source.facts.media_type:
                 raise ContentTypeMismatch(name, source.facts.media_type, media_type(config.content_type))
+            self._check_depth(source)
             facts = facts_of(name, self.last_id, source.facts.incarnation, source.facts.content_type)
             base = self._fork_point(config.fork, source, point)
             if lifetime == Lifetime():
@@ -238,6 +239,13 @@ class Catalogue(Generic[S]):
             return self.find(fork.source, now)
         except StreamGone:
             raise ForkFromDeleted(fork.source) from None
+
+    def _check_depth(self, source: S) -> None:
+        if source.depth >= self._limits.fork_depth:
+            raise InsufficientStorage(
+                f"The source is a fork of a fork, {self._limits.fork_depth} times, which is the limit "
+                "(limits.max_fork_depth). Fork an earlier stream, or copy the source into a new stream."
+            )
 
     def _fork_point(self, fork: Fork, source: S, point: ForkPoint | None) -> int:
         if point is not None and point.source_id == source.facts.id and point.fork == fork:

@@ -21,6 +21,7 @@ class Entry:
     A stream: its own bytes begin at ``base``; those before are its source's.
 
     :ivar source: the stream that it was forked from, or None.
+    :ivar depth: the number of forks from the stream that is not a fork to this one.
     :ivar tail: the position at which the next append begins.
     :ivar writers: the idempotent writers by id, the least recently accepted one first.
     :ivar deleted: whether it was deleted and is kept for its forks only.
@@ -38,6 +39,7 @@ class Entry:
         "created_at",
         "deadline",
         "deleted",
+        "depth",
         "facts",
         "forks",
         "lifetime",
@@ -54,6 +56,7 @@ class Entry:
         self.config = config
         self.lifetime = lifetime
         self.source: Self | None = None
+        self.depth = 0
         self.base = self.tail = base
         self.closed = config.closed
         self.deleted = False
@@ -74,6 +77,7 @@ class Entry:
     def fork_from(self, source: Self) -> None:
         """Set the source."""
         self.source = source
+        self.depth = source.depth + 1
         source.forks += 1
 
     def restore(

@@ -11,6 +11,8 @@ from ...errors import (
     WriterGap,
 )
 from ...model import (
+    Fork,
+    StreamConfig,
     Writer,
 )
 from .base import Contract
@@ -110,6 +112,17 @@ class LimitContract(Contract):
         self.assertFalse((await self.create("b")).new)
         await self.delete("a")
         self.assertTrue((await self.create("c")).new)
+
+    async def test_the_depth_of_forks_is_limited(self) -> None:
+        await self.take(fork_depth=3)
+        await self.create("0", body=b"0")
+        for number in range(1, 4):
+            await self.create(f"{number}", config=StreamConfig(fork=Fork(f"{number - 1}")))
+            await self.append(f"{number}", b"%d" % number)
+        error = await self.refused(InsufficientStorage, self.create("4", config=StreamConfig(fork=Fork("3"))))
+        self.assertIn("limits.max_fork_depth", str(error))
+        self.assertEqual(await self.content("3"), b"0123")
+        await self.create("other", config=StreamConfig(fork=Fork("2")))
 
     async def test_a_create_beyond_the_number_of_streams_does_not_count_its_data(self) -> None:
         await self.take(streams=1, total_bytes=10)
