@@ -70,6 +70,22 @@ CASES: Final[list[Case]] = [
         ),
     ),
     (
+        "MaxIncomingBytesTooSmall",
+        {"limits.max_incoming_bytes": "0"},
+        (
+            "limits.max_incoming_bytes must be 1 or more; environment variable "
+            "DS_LIMITS__MAX_INCOMING_BYTES sets it to 0."
+        ),
+    ),
+    (
+        "MinBodyBytesPerSecTooSmall",
+        {"transport.connection.min_body_bytes_per_sec": "-1"},
+        (
+            "transport.connection.min_body_bytes_per_sec must be 0 (any rate) or more; environment variable "
+            "DS_TRANSPORT__CONNECTION__MIN_BODY_BYTES_PER_SEC sets it to -1."
+        ),
+    ),
+    (
         "MaxForkDepthTooSmall",
         {"limits.max_fork_depth": "0"},
         "limits.max_fork_depth must be 1 or more; environment variable DS_LIMITS__MAX_FORK_DEPTH sets it to 0.",

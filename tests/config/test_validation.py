@@ -48,6 +48,7 @@ class RuleTests(SynchronousTestCase):
         may_be_0 = {
             "transport.connection.sse_reconnect_interval_secs": "0 (never) or more",
             "limits.max_read_bytes": "0 (no limit) or more",
+            "transport.connection.min_body_bytes_per_sec": "0 (any rate) or more",
         }
         with_more_to_them = {"storage.acid_shard_count", "transport.connection.drain_spread_secs"}
         names = {name for name, default in defaults() if type(default) is int}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from durable_streams.server.web.callers import NOBODY
 from durable_streams.server.web.http1.channel import StreamChannel
 from tests.support.cases import TEXT, ChannelTestCase, get, post
 from tests.support.fronts import BASE, chunked, request, settings_with
@@ -276,6 +277,32 @@ class HeadTests(ChannelTestCase):
         self.assertEqual(bytes(peer.reply.body), b"one")
 
 
+class IncomingTests(ChannelTestCase):
+    settings = settings_with(max_incoming_bytes=28_000)
+
+    def test_bodies_that_arrive_share_a_limit(self) -> None:
+        self.front.create("a")
+        head = request("POST", BASE + "a", TEXT | {"Content-Length": "10000"})
+        peers = [self.front.connect() for _ in range(4)]
+        for peer in peers:
+            peer.send(head + b"x" * 9000, "POST")
+        self.assertEqual([peer.statuses for peer in peers], [[], [], [], [503]])
+        self.assertIn("limits.max_incoming_bytes", peers[3].reply.json()["detail"])
+        whole = self.front.connect()
+        whole.send(head + b"x" * 10_000, "POST")
+        self.assertEqual(whole.statuses, [204])
+        peers[0].send(b"x" * 1000)
+        peers[1].leave()
+        self.assertEqual(peers[0].statuses, [204])
+        again = [self.front.connect() for _ in range(3)]
+        for peer in again:
+            peer.send(head + b"x" * 9000, "POST")
+        self.assertEqual([peer.statuses for peer in again], [[], [], [503]])
+        for peer in (again[0], again[1], peers[2]):
+            peer.send(b"x" * 1000)
+        self.assertEqual(self.front.channels.admission(NOBODY).incoming.size, 0)
+
+
 class TimeTests(ChannelTestCase):
     settings = settings_with(
         {
@@ -342,11 +369,21 @@ class TimeTests(ChannelTestCase):
     def test_a_body_that_keeps_coming_has_its_time(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
-        peer.send(request("POST", BASE + "a", TEXT | {"Content-Length": "8"}), "POST")
+        peer.send(request("POST", BASE + "a", TEXT | {"Content-Length": "40000"}), "POST")
         for _ in range(8):
             self.front.pass_time(8)
-            peer.send(b"x")
-        self.assertEqual((peer.statuses, self.read("a")), ([204], b"x" * 8))
+            peer.send(b"x" * 5000)
+        self.assertEqual((peer.statuses, self.read("a")), ([204], b"x" * 40_000))
+
+    def test_a_body_that_trickles_is_refused(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(request("POST", BASE + "a", TEXT | {"Content-Length": "40000"}), "POST")
+        for _ in range(9):
+            self.front.pass_time(3)
+            if not peer.ended:
+                peer.send(b"x" * 1000)
+        self.assertEqual((peer.statuses, self.read("a")), ([408], b""))
 
     def test_an_idle_connection_is_ended_without_a_word(self) -> None:
         self.front.create("a")

@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.model import Append
 from durable_streams.server.run_queue import SLICE
+from durable_streams.server.web.callers import NOBODY
 from durable_streams.server.web.http2.stream import Exchange
 from tests.support.cases import TEXT
 from tests.support.fronts import BASE, settings_with
@@ -448,11 +449,22 @@ class TimeTests(LimitTests):
         peer = self.front.connect()
         asked = peer.ask("PUT", BASE + "a", TEXT, b"x", is_all=False)
         self.front.pass_time(4)
-        peer.upload(asked, b"y", False)
+        peer.upload(asked, b"y" * 3000, False)
         self.front.pass_time(4)
         self.assertNotIn(asked, peer.streams)
         self.front.pass_time(4)
         self.assert_refused(peer, asked, 408, "REQUEST_TIMEOUT")
+        self.assert_alive(peer)
+
+    def test_a_body_that_trickles_is_refused(self) -> None:
+        peer = self.front.connect()
+        asked = peer.ask("PUT", BASE + "a", TEXT, b"x", is_all=False)
+        for _ in range(3):
+            self.front.pass_time(3)
+            if asked not in peer.streams:
+                peer.upload(asked, b"y" * 500, False)
+        self.assert_refused(peer, asked, 408, "REQUEST_TIMEOUT")
+        self.assertEqual(self.front.channels.admission(NOBODY).incoming.size, 0)
         self.assert_alive(peer)
 
     def test_a_tail_is_there_for_as_long_as_it_likes(self) -> None:

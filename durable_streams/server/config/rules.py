@@ -63,6 +63,7 @@ _POSITIVE: Final = (
             "fork_depth",
             "metadata_bytes",
             "request_body_bytes",
+            "incoming_bytes",
             "stream_name_bytes",
             "stream_name_segments",
             "header_bytes",
@@ -131,6 +132,10 @@ def check_numbers(config: SettingsWithSources) -> Iterator[BrokenRule]:
             "SseReconnectIntervalTooSmall",
             "transport.connection.sse_reconnect_interval_secs",
             "0 (never) or more",
+        )
+    if connection.min_body_bytes_per_sec < 0:
+        yield BrokenRule(
+            "MinBodyBytesPerSecTooSmall", "transport.connection.min_body_bytes_per_sec", "0 (any rate) or more"
         )
     if not 0 <= connection.drain_spread_secs < connection.drain_timeout_secs:
         yield BrokenRule(

@@ -72,7 +72,13 @@ def name_limits_from(settings: Settings) -> NameLimits:
 def request_limits_from(settings: Settings) -> RequestLimits:
     """Return the largest sizes of the parts of a request."""
     limits = settings.limits
-    return RequestLimits(limits.max_header_bytes, limits.max_target_bytes, limits.max_request_body_bytes)
+    return RequestLimits(
+        limits.max_header_bytes,
+        limits.max_target_bytes,
+        limits.max_request_body_bytes,
+        limits.max_incoming_bytes,
+        settings.transport.connection.min_body_bytes_per_sec,
+    )
 
 
 def operations_from(

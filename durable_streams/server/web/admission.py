@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..errors import BodyTooLarge
+from ..errors import BodyTooLarge, Unavailable
 from .callers import Caller, next_number
 from .incoming import IncomingBody
 from .pages import PageRequest
@@ -38,11 +38,51 @@ _DIGITS: Final = 18
 
 
 class RequestLimits(Struct, frozen=True, gc=False):
-    """The largest sizes of the parts of a request, in bytes."""
+    """
+    The largest sizes of the parts of a request, in bytes.
+
+    :ivar incoming_bytes: of all bodies together that are arriving on the connections of a listener.
+    :ivar body_rate: how many bytes of a body must arrive a second on average; 0 for any number.
+    """
 
     header_bytes: int = 32_768
     target_bytes: int = 8_192
     body_bytes: int = 10_485_760
+    incoming_bytes: int = 268_435_456
+    body_rate: int = 500
+
+
+class IncomingBodies:
+    """
+    The bodies that are arriving, of all connections that share a policy: their size has a limit.
+
+    Bodies that arrive in one packet with their head are not counted: they are performed, or refused, at once.
+
+    :ivar size: what has arrived of them, in bytes.
+    """
+
+    __slots__ = ("_limit", "size")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.size = 0
+
+    def add(self, size: int) -> None:
+        """
+        Count bytes that have arrived.
+
+        :raises Unavailable: there are too many; then they are not counted.
+        """
+        if self.size + size > self._limit:
+            raise Unavailable(
+                f"The request bodies that are arriving are larger than {self._limit} bytes together "
+                "(limits.max_incoming_bytes). Send it again."
+            )
+        self.size += size
+
+    def remove(self, size: int) -> None:
+        """Subtract the bytes of a body that is complete, or is dropped."""
+        self.size -= size
 
 
 class Admission:
@@ -51,10 +91,11 @@ class Admission:
 
     :ivar base: the path prefix of streams.
     :ivar reading: the headers that are read, and those that are dropped.
+    :ivar incoming: the bodies that are arriving.
     :ivar hosts: values of Host that are known to be valid.
     """
 
-    __slots__ = ("base", "hosts", "limits", "proxies", "reading")
+    __slots__ = ("base", "hosts", "incoming", "limits", "proxies", "reading")
 
     def __init__(
         self,
@@ -62,7 +103,9 @@ class Admission:
         limits: RequestLimits,
         reading: HeaderSelection = HeaderSelection(),  # noqa: B008 (frozen)
         proxies: Proxies | None = None,
+        incoming: IncomingBodies | None = None,
     ) -> None:
+        self.incoming = incoming or IncomingBodies(limits.incoming_bytes)
         self.base = base
         self.limits = limits
         self.reading = reading
@@ -146,6 +189,17 @@ class Admission:
         if size > self.limits.body_bytes:
             raise BodyTooLarge(self.limits.body_bytes)
 
+    def body_deadline(self, now: int, began: int, size: int, timeout: int) -> int:
+        """
+        Return when a body must have gone on arriving; times are ticks, of a second each.
+
+        :param began: when its first bytes arrived.
+        :param size: how many bytes have arrived.
+        :param timeout: how long a client may send nothing; it has as long in all besides what its rate allows.
+        """
+        rate = self.limits.body_rate
+        return min(now + timeout, began + timeout + size // rate) if rate else now + timeout
+
     def identify(self, caller: Caller, headers: dict[bytes, bytes]) -> Caller:
         """
         Add to the caller the client that a trusted proxy names.
@@ -208,6 +262,7 @@ class AdmissionPolicy:
         self._limits = limits
         self._proxies = proxies
         self._more_headers = more_headers
+        self._incoming = IncomingBodies(limits.incoming_bytes)
         self._admissions: dict[HeaderSelection, Admission] = {}
 
     def admission(self, caller: Caller) -> Admission:
@@ -216,7 +271,9 @@ class AdmissionPolicy:
         admission = self._admissions.get(reading)
         if admission is None:
             read = replace(reading, read=reading.read | self._more_headers)
-            admission = self._admissions[reading] = Admission(self._base, self._limits, read, self._proxies)
+            admission = self._admissions[reading] = Admission(
+                self._base, self._limits, read, self._proxies, self._incoming
+            )
         return admission
 
 

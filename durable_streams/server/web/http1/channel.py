@@ -204,8 +204,15 @@ class StreamChannel(Protocol):
 
     def _set_reading_deadline(self) -> None:
         settings = self.factory.settings
-        if self._intake.in_body:
-            self.deadline = self.factory.tick + settings.body_timeout
+        intake, tick = self._intake, self.factory.tick
+        if intake.in_body:
+            size = intake.body_size
+            if size is None:
+                # Its rate is up to the page that receives it.
+                self.deadline = tick + settings.body_timeout
+                return
+            intake.began = intake.began or tick
+            self.deadline = intake.admission.body_deadline(tick, intake.began, size, settings.body_timeout)
         elif not self._intake.timed:
             self._intake.timed = True
             self.deadline = self.factory.tick + settings.header_timeout

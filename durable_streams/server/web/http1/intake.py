@@ -112,17 +112,19 @@ class Intake:
     The receiving half of a connection.
 
     :ivar deaf: nothing more is parsed.
+    :ivar admission: the rules for the connection's requests.
     :ivar timed: its owner has set the deadline of the headers.
+    :ivar began: for its owner to record when the body's first bytes arrived.
     """
 
     __slots__ = (
-        "_admission",
         "_asking",
         "_bare_bytes",
         "_between",
         "_block",
         "_body",
         "_caller",
+        "_counted",
         "_fed",
         "_feed",
         "_fields",
@@ -141,13 +143,15 @@ class Intake:
         "_parser",
         "_url",
         "_wire_bytes",
+        "admission",
+        "began",
         "deaf",
         "timed",
     )
 
     def __init__(self, heads: HeadCache, owner: IntakeOwner, caller: Caller) -> None:
         self._heads = heads
-        self._admission = heads.admission
+        self.admission = heads.admission
         self._caller = caller
         self._owner = owner
         # The caller, with the client that a trusted proxy names in the request that is being read.
@@ -162,6 +166,8 @@ class Intake:
         # The body, if a page receives it while it arrives.
         self._incoming: IncomingBody | None = None
         self._in_body = False
+        # How much of the body is counted as arriving.
+        self._counted = 0
         # The parser leaves the body to the protocol that the request asks for.
         self._interrupted = False
         self._lives_on = True
@@ -181,6 +187,7 @@ class Intake:
         self._fed = 0
         self.deaf = False
         self.timed = False
+        self.began = 0
 
     @property
     def origin(self) -> bytes | None:
@@ -215,6 +222,7 @@ class Intake:
         self._url = self._packet = self._block = self._body = b""
         self._headers = {}
         self._fields = self._incoming = None
+        self._uncount_body()
 
     def feed(self, data: bytes) -> int:
         """
@@ -277,7 +285,7 @@ class Intake:
             if known is None or found is None:
                 return False
         headers, start, end = found
-        admission = self._admission
+        admission = self.admission
         limits = admission.limits
         if (
             len(data) != end
@@ -331,12 +339,13 @@ class Intake:
 
     def _refuse(self, error: StreamsError) -> None:
         self.deaf = True
-        self._url = b""
+        self._url = self._body = b""
+        self._uncount_body()
         self._owner.refused(error)
 
     def _count(self, size: int) -> None:
         """Enforce the limits of a request that did not end with this packet."""
-        limits = self._admission.limits
+        limits = self.admission.limits
         if self._packet:
             self._wire_bytes += size
         else:
@@ -345,7 +354,7 @@ class Intake:
         self._packet = b""
         if not self._in_body:
             try:
-                self._admission.check_head_size(self._wire_bytes)
+                self.admission.check_head_size(self._wire_bytes)
             except StreamsError as error:
                 self._refuse(error)
             return
@@ -358,6 +367,11 @@ class Intake:
             self._refuse(
                 HeadersTooLarge(f"The trailers are larger than {limits.header_bytes} bytes (limits.max_header_bytes).")
             )
+        elif self._incoming is None:
+            try:
+                self._count_body()
+            except StreamsError as error:
+                self._refuse(error)
 
     # What the parser calls
 
@@ -366,11 +380,11 @@ class Intake:
         if not url.startswith(b"/"):
             url = origin_form(url)
         try:
-            self._admission.check_target_size(url)
+            self.admission.check_target_size(url)
         except StreamsError as error:
             self._stop(error)
         # As long as the target is not complete, it may still become a stream's.
-        if self._admission.is_stream(url):
+        if self.admission.is_stream(url):
             self._fields = None
             self._look_up = self._heads.spellings.get
         else:
@@ -382,7 +396,7 @@ class Intake:
         if key is None:
             key = self._heads.learn(name)
             if key is None:
-                self._admission.proxies.disbelieve(self._caller)
+                self.admission.proxies.disbelieve(self._caller)
                 return
             if self._fields is not None:
                 self._fields.append((name, value.rstrip(b" \t")))
@@ -440,7 +454,7 @@ class Intake:
         fields, self._fields = self._fields, None
         assert fields is not None
         method, url, version = self._parser.get_method(), origin_form(self._url), "1.0" if self._old else "1.1"
-        page = self._admission.page_request(method, url, fields, incoming, self._asking, version)
+        page = self.admission.page_request(method, url, fields, incoming, self._asking, version)
         self._owner.asked(page, self._lives_on, self._old)
         if self.deaf:
             raise _Stop
@@ -451,7 +465,7 @@ class Intake:
 
         :raises StreamsError: it is refused.
         """
-        admission, headers, packet = self._admission, self._headers, self._packet
+        admission, headers, packet = self.admission, self._headers, self._packet
         host = headers.get(b"host")
         # To ask the parser for the version costs more than to look for it in a request that came in one piece.
         version_at = packet.find(b" ") + 1 + len(self._url)
@@ -493,9 +507,28 @@ class Intake:
                 self._body = bytearray(self._body)
             self._body += data
         try:
-            self._admission.check_body_size(len(self._body))
+            self.admission.check_body_size(len(self._body))
         except StreamsError as error:
             self._stop(error)
+
+    @property
+    def body_size(self) -> int | None:
+        """The number of bytes that have arrived of the body; None if a page receives them while they arrive."""
+        return len(self._body) if self._incoming is None else None
+
+    def _count_body(self) -> None:
+        """
+        Count the body of a request that did not end with this packet.
+
+        :raises Unavailable: too much is arriving.
+        """
+        more = len(self._body) - self._counted
+        self.admission.incoming.add(more)
+        self._counted += more
+
+    def _uncount_body(self) -> None:
+        self.admission.incoming.remove(self._counted)
+        self._counted = 0
 
     def on_message_complete(self) -> None:
         if self._interrupted:
@@ -516,10 +549,10 @@ class Intake:
         url = self._url if self._url.startswith(b"/") else origin_form(self._url)
         version = "1.0" if self._old else "1.1"
         if self._fields is None:
-            request = self._admission.stream_request(method, url, self._headers, body, self._asking, version)
+            request = self.admission.stream_request(method, url, self._headers, body, self._asking, version)
             self._note_end(request)
         else:
-            request = self._admission.page_request(method, url, self._fields, body, self._asking, version)
+            request = self.admission.page_request(method, url, self._fields, body, self._asking, version)
             self._fields = None
         self._end_request()
         self._owner.asked(request, self._lives_on, self._old)
@@ -532,6 +565,9 @@ class Intake:
         self._url = self._packet = self._body = b""
         self._headers = {}
         self._in_body = self.timed = False
+        self.began = 0
+        if self._counted:
+            self._uncount_body()
         self._wire_bytes = self._bare_bytes = 0
 
     def _note_end(self, request: StreamRequest) -> None:

@@ -102,6 +102,7 @@ class Exchange:
         "_asked",
         "_awaited",
         "_began_at",
+        "_began_receiving",
         "_body",
         "_channel",
         "_fields",
@@ -143,6 +144,8 @@ class Exchange:
         self._unacknowledged = 0
         self._asked: AdmittedRequest | None = None
         self._began_at = 0.0
+        # The tick at which the body began to arrive.
+        self._began_receiving = 0
         self._awaited: Deferred[Answer] | None = None
         self._streaming: AnswerBody | None = None
         # Whether it waits for the answers of others to leave, and whether a read of a stream is on its way for it
@@ -230,22 +233,28 @@ class Exchange:
 
     def _set_reading_deadline(self) -> None:
         factory = self._channel.factory
-        self.deadline = factory.tick + factory.settings.body_timeout
+        timeout = factory.settings.body_timeout
+        self._began_receiving = self._began_receiving or factory.tick
+        self.deadline = self._channel.admission.body_deadline(
+            factory.tick, self._began_receiving, len(self._body), timeout
+        )
 
     def received(self, data: bytes) -> None:
         """Buffer a piece of the request's body."""
         channel = self._channel
-        if data:
-            self._set_reading_deadline()
-        self._body += data
-        channel.body_bytes += len(data)
         try:
+            channel.admission.incoming.add(len(data))
+            self._body += data
+            channel.body_bytes += len(data)
             channel.admission.check_body_size(len(self._body))
         except StreamsError as error:
             self._refuse(error)
             return
         if channel.body_bytes > _BODIES * channel.admission.limits.body_bytes:
             self._refuse(Unavailable("This connection has too many bodies on their way at a time. Send it again."))
+            return
+        if data:
+            self._set_reading_deadline()
 
     def ended(self) -> None:
         """Perform the request, which is complete."""
@@ -365,6 +374,7 @@ class Exchange:
         body = bytes(self._body)
         self._body = bytearray()
         self._channel.body_bytes -= len(body)
+        self._channel.admission.incoming.remove(len(body))
         return body
 
     def _refuse(self, error: StreamsError) -> None:
