@@ -1,4 +1,4 @@
-"""The frontier: a note beside a log of how far the log has come, so that the loss of the log's end is noticed.
+"""The frontier: the position that a log has reached, in a file beside it, so that the loss of the log's end is noticed.
 
 The file ``FRONTIER`` has three records, a block each. Two are written in turn and synced; the third is overwritten
 after each commit and not synced: it survives a kill, and may be lost in a power failure. What a record says was on the
@@ -112,7 +112,7 @@ class Frontier:
             self._end(error)
 
     def secure(self, segment: int, lsn: int) -> None:
-        """Note how far the log has come, on the disk."""
+        """Write the position of the log, and sync it."""
         self._mark = Mark(segment, lsn)
         if self._file is not None:
             try:
@@ -124,7 +124,7 @@ class Frontier:
             self._turn = (self._turn + 1) % _SYNCED
 
     def advance(self, lsn: int) -> None:
-        """Note how far the log has come, as the operating system sees it."""
+        """Write the position of the log, without a sync."""
         self._mark = Mark(self._mark.segment, lsn)
         if self._file is not None:
             try:

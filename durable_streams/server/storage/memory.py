@@ -30,7 +30,7 @@ from .listeners import NullListener
 
 
 class _Stream(Entry):
-    """One stream, with its own bytes and where its own appends end."""
+    """A stream with its own bytes, and the position at which each of its own appends ends."""
 
     __slots__ = ("data", "ends")
 
@@ -88,7 +88,7 @@ class MemoryStorage:
         """Do nothing: memory has nothing to load and no background work."""
 
     def obstacle(self) -> None:
-        """Memory does not fail."""
+        """Return None: memory does not fail."""
 
     def figures(self) -> StorageFigures:
         return self._catalogue.figures()

@@ -106,7 +106,7 @@ def is_complete(disk: Disk) -> bool:
 
 
 def complete(disk: Disk) -> None:
-    """Mark a data directory as complete, once the storage has made what a new one must have."""
+    """Mark a data directory as complete: the storage has made all that a new one must have."""
     if not is_complete(disk):
         disk.rename(NEW_FORMAT_FILE, FORMAT_FILE)
         disk.sync_folder("")

@@ -12,7 +12,7 @@ _READ_ONLY = frozenset([errno.EROFS, errno.EACCES, errno.EPERM])
 
 
 class ReadOnlyDisk(RealDisk):
-    """A folder of the operating system's that is only read, so that it may be on a read-only file system as well."""
+    """A folder of the operating system that is only read. It may be on a read-only file system."""
 
     def open(self, path: str, new: bool = False) -> RealFile:
         if new:

@@ -473,6 +473,10 @@ class LeftoverTests(CheckTestCase):
             self.assert_one(False, name, "does not belong")
             path.unlink()
 
+    def test_an_empty_folder_of_removed_streams_is_not_noted(self) -> None:
+        (self.directory / "streams" / "00").mkdir()
+        self.assertEqual([], self.check())
+
     def test_what_something_later_has_taken_the_place_of(self) -> None:
         for name in (
             "checkpoint/0000000000000000",

@@ -163,7 +163,7 @@ def _stream_row(made: StreamCreated) -> tuple[Any, ...]:
 
 
 def _remove(connection: sqlite3.Connection, stream_id: int | None) -> None:
-    """Hide a stream; then remove it, and every hidden source in turn, as long as there are no forks."""
+    """Hide a stream; if it has no forks, remove it, and each hidden source whose last fork it was."""
     connection.execute("UPDATE streams SET deleted = 1 WHERE id = ?", (stream_id,))
     while stream_id is not None:
         row = connection.execute(

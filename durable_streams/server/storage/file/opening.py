@@ -264,7 +264,14 @@ def _stream_files(disk: Disk) -> Iterator[tuple[str, int | None]]:
 
 def _is_file(disk: Disk, path: str) -> bool:
     try:
-        disk.open(path).close()
+        file = disk.open(path)
     except OSError:
         return False
+    try:
+        # A directory can be opened to be read, too.
+        file.read(0, 1)
+    except OSError:
+        return False
+    finally:
+        file.close()
     return True

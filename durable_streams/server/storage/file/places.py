@@ -56,7 +56,7 @@ class Piece(Struct, array_like=True, frozen=True, gc=False):
 
 
 class AppendRun(Struct, gc=False):
-    """Some appends, wherever they are: their bytes, where they end in the stream, and a CRC-32 for each."""
+    """Consecutive appends of a stream: their bytes, their ends in the stream, and a CRC-32 for each."""
 
     start: int
     data: bytes
@@ -85,7 +85,7 @@ def data_path(stream_id: int) -> str:
 
 
 def index_path(stream_id: int) -> str:
-    """Name the file that says where a stream's appends end."""
+    """Name the index file of a stream's own file."""
     return f"{stream_folder(stream_id)}/{stream_id}.index"
 
 

@@ -13,7 +13,7 @@ from .names import numbers_of
 
 
 class UnfinishedWrite(Struct, frozen=True):
-    """The remains of a write that nobody was told of, at the end of a segment."""
+    """The remains of an unfinished, unacknowledged write at the end of a segment."""
 
     path: str
     position: int

@@ -137,7 +137,7 @@ class OwnFile:
         self._read = read
 
     def _entries_from(self, position: int) -> Iterator[tuple[int, int, int]]:
-        """Yield where each append begins and ends, and its checksum, from that on which has a byte."""
+        """Yield the start, end and checksum of each append, from the one with a byte on."""
         index = self._index
         number = bisect_right(index, position)
         start = index[number - 1] if number else self._base
