@@ -496,6 +496,20 @@ class Http2UploadTests(PageCase):
             peer.send_request("GET", "/healthz")
             self.assertEqual((peer.reply.status, bytes(peer.reply.body)), (200, b"ok"))
 
+    def test_a_connection_that_ends_amid_a_paused_upload_fails_it(self) -> None:
+        goodbye = b"\x00\x00\x08\x07" + bytes(5) + bytes(4) + b"\x00\x00\x00\x02"
+        too_long = b"\xff\xff\xff\x00" + bytes(5)
+        odd_window = b"\x00\x00\x04\x08" + bytes(5) + bytes(4)
+        for ending in (goodbye, too_long, odd_window):
+            for front, pages in self.each():
+                peer = front.connect()
+                Upload(front, peer, "/import/a", b"x" * SIZE)
+                peer.send(ending)
+                front.pass_time(5)
+                self.assertEqual(len(pages.errors), 1, ending)
+                self.assertIsNone(pages.consumer.producer)
+                pages.consumer.read_freely()
+
     def test_a_reset_gives_the_connections_window_back(self) -> None:
         for front, _ in self.each():
             peer = front.connect()
