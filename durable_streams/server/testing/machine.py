@@ -1,4 +1,4 @@
-"""A storage and its model side by side, on a random walk."""
+"""Random operations on a storage and on a model of it, whose results are compared."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ if TYPE_CHECKING:
 
 
 class Settle(Protocol):
-    """What turns an outcome, or a Deferred of it, into the outcome, and raises the error that it may be."""
+    """Returns a result, or the result of a Deferred; raises its error."""
 
     def __call__(self, outcome: NowOrLater[T]) -> T:
-        """Turn ``outcome`` into what it stands for."""
+        """Return the result of ``outcome``."""
 
 
 def settled_now(outcome: NowOrLater[T]) -> T:
-    """Take the outcome of a storage that answers at once."""
+    """Return the result of a storage whose Deferreds have fired."""
     assert not isinstance(outcome, Deferred), "The storage answers later: give storage_machine a run that can wait."
     return outcome
 
 
 class SideBySide:
     """
-    Does everything twice, in a storage and in the model, and compares.
+    Performs each operation in a storage and in the model, and compares the results.
 
-    :ivar now: what the clock says; whoever moves it calls :meth:`catch_up` then.
+    :ivar now: the time; call :meth:`catch_up` after changing it.
     """
 
     def __init__(self, storage: IStorage, limits: StorageLimits, run: Settle) -> None:
@@ -63,10 +63,10 @@ class SideBySide:
 
     def catch_up(self) -> None:
         """
-        Let the model forget what has expired.
+        Remove expired streams from the model.
 
-        When the storage does so is its own business, but for what hangs on it: forks, their sources, and the room that
-        is left. It is made to where that matters.
+        A storage may remove them later. Where that makes a difference, by forks, their sources or the limits, the
+        storage is swept.
         """
         model = self.model
         expired = model.expired(self.now)
@@ -81,16 +81,16 @@ class SideBySide:
         model.expire(self.now)
 
     def sweep(self, most: int) -> None:
-        """Remove all that has expired, ``most`` at a time."""
+        """Remove all expired streams, at most ``most`` in one call."""
         while removed := self._run(self.storage.sweep(self.now, most)):
             assert removed <= most, f"{removed} were removed, and {most} asked for"
         self._unswept_bytes = self._unswept_streams = self._unswept_metadata = 0
 
     def both(self, here: Callable[[], NowOrLater[T]], there: Callable[[], Any]) -> tuple[T, Any] | None:
         """
-        Do it in the storage and in the model.
+        Perform an operation in the storage and in the model.
 
-        :returns: what both said; None, when they refused it for the same reason.
+        :returns: both results; None if both failed with the same error.
         """
         found: T | StreamsError
         expected: Any
@@ -110,12 +110,12 @@ class SideBySide:
         return None
 
     def name(self, number: int) -> str:
-        """Choose a stream that is there, or, now and then, one that was, or one that never was."""
+        """Choose an existing stream or, sometimes, a removed one or one that never existed."""
         names = sorted(self._incarnations if number % 16 == 7 else self.model.twins)
         return names[number // 16 % len(names)] if names else "nowhere"
 
     def offset(self, name: str, kind: str, number: int) -> Offset:
-        """Make an offset of this kind for a stream, whether it is there or not."""
+        """Return an offset of this kind for a stream, which need not exist."""
         twin = self.model.twins.get(name)
         facts = twin.facts if twin is not None else None
         if kind == "now":
@@ -233,7 +233,7 @@ class SideBySide:
         assert said == expected, f"{said} is not {expected}"
 
     def everything(self) -> None:
-        """Compare all that can be seen without using it."""
+        """Compare all state that can be read without renewing a TTL."""
         visible = {name: twin for name, twin in sorted(self.model.twins.items()) if not twin.hidden}
         found = self._run(self.storage.statuses(self.now))
         assert [status.facts.name for status in found] == list(visible), f"{found} is not {list(visible)}"
@@ -243,7 +243,7 @@ class SideBySide:
             assert chunk.data == twin.wire, f"{chunk} is not {twin.wire!r}"
 
     def writer(self, name: str, writer_id: str, kind: str) -> Writer:
-        """Make a writer's next, last, too early, late or new append, as the model knows it."""
+        """Return a writer whose append is the next one, a repeated one, out of order, or of a new epoch."""
         twin = self.model.twins.get(name)
         epoch, seq, _ = twin.writers.get(writer_id, (0, -1, 0)) if twin is not None else (0, -1, 0)
         return {
@@ -257,7 +257,7 @@ class SideBySide:
         }[kind]
 
 
-#: Tight enough for all of them to be met.
+#: Limits that are low enough to be reached.
 MACHINE_LIMITS = StorageLimits(total_bytes=160, stream_bytes=60, streams=5, writers=2, metadata_bytes=1000)
 
 
@@ -267,15 +267,15 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
     reopen: Callable[[IStorage], NowOrLater[IStorage]] | None = None,
 ) -> type[RuleBasedStateMachine]:
     """
-    Make a hypothesis state machine that drives a storage beside a model, and compares all that they say.
+    Create a hypothesis state machine that performs random operations on a storage and a model, and compares them.
 
-    It is run by ``hypothesis.stateful.run_state_machine_as_test``, or as the ``TestCase`` that it has.
+    Run it by ``hypothesis.stateful.run_state_machine_as_test``, or by its ``TestCase``.
 
-    :param make_storage: makes a storage that is new and empty.
-    :param run: turns an outcome that comes now or later into the outcome. By default it must come now.
-    :param reopen: closes a durable storage and opens it again; None for one that keeps nothing.
+    :param make_storage: creates a new, empty storage.
+    :param run: returns the result of a call. By default, Deferreds must have fired.
+    :param reopen: closes a durable storage and opens it again; None for a storage that is not durable.
     """
-    from hypothesis import strategies as some  # noqa: PLC0415 (not everybody has it)
+    from hypothesis import strategies as some  # noqa: PLC0415 (an optional dependency)
     from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule  # noqa: PLC0415
 
     names = some.sampled_from("abcdef")
@@ -296,7 +296,7 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
     expectations = some.sampled_from(["nothing"] * 5 + ["tail", "tail", "start", "past", "stale"])
 
     class StorageMachine(RuleBasedStateMachine):
-        """Creates, forks, writes, closes, reads, deletes, waits, and looks at everything after each step."""
+        """Creates, forks, appends, closes, reads, deletes and waits; compares everything after each step."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""A storage as plain lists, written without a look at the real ones."""
+"""A model of a storage: plain lists, written independently of the real storages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from ..model import (
 
 
 class Body:
-    """What is written, as a JSON array: messages to a JSON stream, and bytes to any other."""
+    """The data of an append: messages for a JSON stream, the bytes of a JSON text for any other."""
 
     def __init__(self, values: list[Any] | None) -> None:
         self._values = values
@@ -62,7 +62,7 @@ class Body:
 
 
 class Twin:
-    """One stream, as plainly as it can be told: a list of appends, each of them a list of messages or bytes."""
+    """A stream: a list of appends, each a list of messages or bytes."""
 
     def __init__(
         self, name: str, source: Twin | None, config: StreamConfig, media: str, lifetime: Lifetime, now: float
@@ -95,7 +95,7 @@ class Twin:
 
     @property
     def metadata(self) -> int:
-        """What it has besides data, as the limit counts it: texts, and 256 bytes for each writer."""
+        """The size of the metadata, as its limit counts it: texts, and 256 bytes for each writer."""
         source = "" if self.asked.fork is None else self.asked.fork.source
         texts = [self.name, self.media, source, *self.writers]
         return sum(len(text.encode()) for text in texts) + len(self.sequence or b"") + 256 * len(self.writers)
@@ -130,7 +130,7 @@ class Twin:
 
 
 class Model:
-    """A storage without a thought for speed. Nothing in here is shared with any real one."""
+    """A simple storage that shares no code with the real ones."""
 
     def __init__(self, limits: StorageLimits) -> None:
         self.limits = limits
@@ -201,7 +201,7 @@ class Model:
         return twin
 
     def point(self, source: Twin, fork: Fork) -> int:
-        """Say where a fork leaves its source."""
+        """Return the position at which a fork diverges from its source."""
         assert source.facts is not None
         anchor = source.tail
         if fork.offset is not None and fork.offset != NOW:
@@ -223,7 +223,7 @@ class Model:
         return anchor
 
     def same(self, asked: StreamConfig, twin: Twin) -> bool:
-        """Say whether a creation would have made the stream that is there."""
+        """Return whether a creation has the same configuration as the existing stream."""
         made_with = twin.asked.fork
         same_place = asked.fork == made_with
         if not same_place and asked.fork and made_with and asked.fork.source == made_with.source and twin.source:
@@ -292,7 +292,7 @@ class Model:
         return twin.tail, twin.closed, None if writer is None else (writer.epoch, writer.seq), False
 
     def done(self, twin: Twin, append: Append, state: tuple[int, int, float] | None) -> bool:
-        """Say whether an append was carried out before."""
+        """Return whether an append repeats an accepted one."""
         writer = append.writer
         if writer is None:
             return twin.closed and append.close and not append.data
@@ -302,7 +302,7 @@ class Model:
         return state is not None and writer.epoch == state[0] and writer.seq <= state[1]
 
     def in_order(self, name: str, writer: Writer, state: tuple[int, int, float] | None) -> None:
-        """Refuse an append that does not come next."""
+        """Check that a writer's append is the next one."""
         if state is not None and writer.epoch > state[0]:
             if writer.seq:
                 raise InvalidRequest
@@ -312,7 +312,7 @@ class Model:
             raise WriterGap(name, expected, writer.seq)
 
     def place(self, name: str, offset: Offset, use: float | None) -> tuple[Twin, int]:
-        """Say where a read begins."""
+        """Return the position at which a read begins."""
         twin = self.find(name)
         assert twin.facts is not None
         if use is not None:
