@@ -342,6 +342,9 @@ class Checkpointer:
         moved: list[Relocation] = []
         for slice_ in self._work(await self._streams_to_move()):
             moves = slice_
+            if not self.settings.durable:
+                # After a power failure, nothing would explain bytes of a stream whose creation is not on the disk.
+                await self._journal.sync()
             moved += await self._worker.do(lambda moves=moves: self._carry_out(moves, pack))  # type: ignore[misc]
             await self._others_turn()
         return moved
