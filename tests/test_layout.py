@@ -73,7 +73,7 @@ LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
     "clocks": _TWISTED,
     "waiting": _TWISTED,
     "streams": _TWISTED,
-    "web": (*_TWISTED, "msgspec", "httptools", "klein", "werkzeug", "h2", "hpack", "hyperframe"),
+    "web": (*_TWISTED, "msgspec", "httptools", "klein", "werkzeug", "hpack"),
     "subscriptions": (*_TWISTED, "msgspec", "cryptography"),
     "transfer": (*_TWISTED, "msgspec"),
     "config": ("msgspec",),

@@ -1,4 +1,4 @@
-"""The undocumented parts of Twisted, h2 and hpack that the server uses.
+"""The undocumented parts of Twisted and hpack that the server uses.
 
 A release of these libraries may change them without notice. setup.cfg therefore has an upper bound for each, and
 ``tests/test_library_internals.py`` compares this table with the installed versions, and with the private names in the
@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 class Internal(NamedTuple):
     """
-    An undocumented attribute of a library's class.
+    An undocumented attribute of a library's class, or of a module.
 
-    :ivar owner: the module and the name of the class.
+    :ivar owner: the module and the name of the class, or the name of the module alone.
     :ivar shape: the parameters of a method; the type of an attribute's first value, by name; or ``property``.
     :ivar used_by: the module of the server that uses it.
     """
@@ -30,8 +30,6 @@ _PORT: Final = "twisted.internet.tcp.Port"
 _UNIX_PORT: Final = "twisted.internet.unix.Port"
 _TLS: Final = "twisted.protocols.tls.TLSMemoryBIOProtocol"
 _DELAYED_CALL: Final = "twisted.internet.base.DelayedCall"
-_H2: Final = "h2.connection.H2Connection"
-_ENCODER: Final = "hpack.Encoder"
 
 #: All of them, by library.
 INTERNALS: Final = (
@@ -71,13 +69,6 @@ INTERNALS: Final = (
     Internal("twisted.web.server.Request", "_encoder", "NoneType", "web.site.delivery"),
     # The connection behind a stream of twisted.web's HTTP/2.
     Internal("twisted.web._http2.H2Stream", "_conn", "H2Connection", "web.proxies"),
-    # HTTP/2 announces its own settings, bounds what HPACK remembers, and drops h2's reference cycles.
-    Internal(_H2, "_frame_dispatch_table", "dict", "web.http2.channel"),
-    Internal(_H2, "state_machine", "H2ConnectionStateMachine", "web.http2.channel"),
-    Internal(_H2, "local_settings", "Settings", "web.http2.channel"),
-    Internal(_H2, "encoder", "Encoder", "web.http2.channel"),
-    Internal(_H2, "decoder", "Decoder", "web.http2.channel"),
-    Internal(_ENCODER, "header_table", "HeaderTable", "web.http2.hpack"),
-    Internal(_ENCODER, "header_table_size", "property", "web.http2.hpack"),
-    Internal(_ENCODER, "table_size_changes", "list", "web.http2.hpack"),
+    # HTTP/2 decodes Huffman code by hpack's table.
+    Internal("hpack.huffman_table", "decode_huffman", ("huffman_string",), "web.http2.decoding"),
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from hyperframe.frame import (
@@ -25,6 +23,7 @@ from durable_streams.server.config.settings import Settings
 from durable_streams.server.model import Append
 from durable_streams.server.run_queue import SLICE
 from durable_streams.server.web.callers import NOBODY
+from durable_streams.server.web.http2.heads import Head
 from durable_streams.server.web.http2.stream import Exchange
 from tests.support.cases import TEXT
 from tests.support.fronts import BASE, settings_with
@@ -333,9 +332,9 @@ class LimitTests(Http2TestCase):
         begun: list[int] = []
         begin = Exchange.begin
 
-        def counted(exchange: Exchange, fields: Iterable[tuple[bytes, bytes]], is_whole: bool) -> None:
+        def counted(exchange: Exchange, head: Head, is_whole: bool) -> None:
             begun.append(exchange.id)
-            begin(exchange, fields, is_whole)
+            begin(exchange, head, is_whole)
 
         self.patch(Exchange, "begin", counted)
         asked = [peer.begin("GET", BASE + "a") for _ in range(90)]
@@ -739,12 +738,12 @@ class CompressionTests(Http2TestCase):
         self.front.create("a", body=b"hello")
         self.peer = self.front.connect()
         [channel] = self.front.channels._channels
-        self.encoder = channel.h2.encoder  # type: ignore[attr-defined]
+        self.encoder = channel.engine.encoder  # type: ignore[attr-defined]
 
     def assert_understood(self) -> None:
         for _ in range(3):
             self.assertEqual(bytes(self.peer.streams[self.get(self.peer)].body), b"hello")
-        self.assertLessEqual(self.encoder.header_table_size, 4096)
+        self.assertLessEqual(self.encoder.table_bytes, 4096)
 
     def test_a_client_that_remembers_much_does_not_make_the_server_do_so(self) -> None:
         self.assert_understood()
@@ -766,7 +765,7 @@ class CompressionTests(Http2TestCase):
             self.peer.ask("POST", BASE + "a", TEXT | writer, b"x")
             self.front.pass_time(1)
             self.get(self.peer, "?offset=-1")
-        remembered = {name for name, _ in self.encoder.header_table.dynamic_entries}
+        remembered = {name for name, _ in self.encoder.fields}
         self.assertIn(b"content-type", remembered)
         fleeting = (b"producer-", b"date", b"etag", b"stream-next")
         self.assertEqual([name for name in remembered if name.startswith(fleeting)], [])

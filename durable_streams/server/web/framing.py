@@ -57,22 +57,31 @@ class Framer:
 
     def fields(self, answer: Answer, asked: Occasion, began_at: float) -> list[tuple[bytes, bytes]]:
         """
-        Return the header fields of an answer, for HTTP/2 and twisted.web.
+        Return the header fields of an answer, for twisted.web; HTTP/2 encodes the same.
 
         :param began_at: when the request had arrived, as :func:`time.perf_counter` has it.
+        """
+        identity, length = self.identify(answer, asked, began_at)
+        fields = [(b"Date", self.date_line[6:-2])] if self.date_line else []
+        fields += answer.fields()
+        fields.append((b"X-Request-Id", identity))
+        if length is not None:
+            fields.append((b"Content-Length", b"%d" % length))
+        return fields
+
+    def identify(self, answer: Answer, asked: Occasion, began_at: float) -> tuple[bytes, int | None]:
+        """
+        Pass an answer to telemetry.
+
+        :param began_at: when the request had arrived, as :func:`time.perf_counter` has it.
+        :returns: the values of X-Request-Id and Content-Length; None for no Content-Length.
         """
         if isinstance(asked, Caller):
             number, caller, method = next_number(), asked, b""
         else:
             number, caller, method = asked.number, asked.caller, asked.method
         self.record(asked, number, answer, began_at)
-        fields = [(b"Date", self.date_line[6:-2])] if self.date_line else []
-        fields += answer.fields()
-        fields.append((b"X-Request-Id", request_id(number, caller)))
-        length = length_of(answer, method)
-        if length is not None:
-            fields.append((b"Content-Length", b"%d" % length))
-        return fields
+        return request_id(number, caller), length_of(answer, method)
 
 
 def length_of(answer: Answer, method: bytes) -> int | None:

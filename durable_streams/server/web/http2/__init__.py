@@ -1,1 +1,1 @@
-"""HTTP/2 connections of the daemon, on the h2 library."""
+"""HTTP/2 connections of the daemon, on an engine of its own."""

@@ -1,27 +1,9 @@
-"""HTTP/2 connections (RFC 9113): the h2 library parses frames, and each HTTP/2 stream is an exchange."""
+"""HTTP/2 connections (RFC 9113): an engine reads frames, and each HTTP/2 stream is an exchange."""
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
-from h2.config import H2Configuration
-from h2.connection import ConnectionState, H2Connection
-from h2.errors import ErrorCodes
-from h2.events import (
-    ConnectionTerminated,
-    DataReceived,
-    Event,
-    RemoteSettingsChanged,
-    RequestReceived,
-    SettingsAcknowledged,
-    StreamEnded,
-    StreamReset,
-    WindowUpdated,
-)
-from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes, Settings
-from hyperframe.frame import GoAwayFrame, SettingsFrame
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -33,8 +15,9 @@ from ..bodies import PIECE
 from ..callers import caller_on
 from ..connections import Connections
 from ..transports import LINGER, MAX_DISCARDED, Transport, close_socket
-from .frames import Framing, Packet
-from .hpack import HeadEncoder
+from .engine import Engine, empty_settings, goodbye_frame
+from .errors import ErrorCode, Http2Error
+from .heads import Head
 from .stream import Exchange
 
 #: How many requests one connection may have at a time.
@@ -62,17 +45,12 @@ _WAITING: Final = 1_048_576
 #: How many bytes of bodies are kept until the end of a turn, to be sent in one go.
 _TURN_BYTES: Final = 65_536
 
-_CONFIG: Final = H2Configuration(
-    client_side=False, header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
-)
-
 _log = Logger()
 
 
 def goodbye() -> bytes:
     """Return the frames that refuse a connection: SETTINGS and GOAWAY."""
-    gone = GoAwayFrame(0, last_stream_id=0, error_code=ErrorCodes.NO_ERROR)
-    return bytes(SettingsFrame(0).serialize() + gone.serialize())
+    return empty_settings() + goodbye_frame(0, ErrorCode.NO_ERROR)
 
 
 @implementer(IPushProducer)
@@ -98,19 +76,7 @@ class Http2Channel(Protocol):
         self.waiting_bytes = 0
         self.reads = 0
         self.exchanges: dict[int, Exchange] = {}
-        self.h2 = connection = H2Connection(_CONFIG)
-        connection.encoder = HeadEncoder()
-        connection.local_settings = Settings(
-            client=False,
-            initial_values={
-                SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS,
-                SettingCodes.MAX_HEADER_LIST_SIZE: factory.limits.header_bytes,
-                SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
-            },
-        )
-        self._framing = Framing()
-        # What came, and waits for the connection's next turn; and whether that is queued.
-        self._rest: deque[Packet] = deque()
+        self.engine = Engine(self, STREAMS, factory.limits.header_bytes, _STREAM_WINDOW, _CONNECTION_WINDOW)
         self._turns = factory.operations.streams.turns
         self._slice_end = 0.0
         self._scheduled = False
@@ -118,11 +84,12 @@ class Http2Channel(Protocol):
         self._nuisance_at = factory.tick
         # How many frames such as WINDOW_UPDATE are no nuisance.
         self._updates = 0
+        # Whether frames wait for the next slice of time, or for the client to make room.
+        self._waits = False
         # Which streams the client has made more room for since they were looked at; 0 for all.
         self._widened: set[int] = set()
         self._turn_bytes = 0
         self._rest_deadline = 0
-        self._last_stream = 0
         # Whether some exchanges wait until others have sent what they have.
         self._crowded = False
         self._leaving = False
@@ -140,21 +107,19 @@ class Http2Channel(Protocol):
         self._rest_deadline = self.factory.tick + self.factory.settings.header_timeout
         self.deadline = self._rest_deadline
         self.factory.joined(self)
-        self.h2.initiate_connection()
-        self.h2.increment_flow_control_window(_CONNECTION_WINDOW - self.h2.inbound_flow_control_window)
+        self.engine.start()
         self.transport.registerProducer(self, True)
         self.flush()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._ended = True
-        # These are reference cycles. TLS would keep this, and its own buffers with it; h2 its tables.
+        # These are reference cycles. TLS would keep this, and its own buffers with it.
         self.transport.unregisterProducer()
-        getattr(self.h2, "_frame_dispatch_table", {}).clear()
-        self._rest.clear()
         self.factory.left(self)
         for exchange in list(self.exchanges.values()):
             exchange.lost()
         self.exchanges.clear()
+        self.engine.stop()
 
     def dataReceived(self, data: bytes) -> None:
         if self._ended:
@@ -162,51 +127,50 @@ class Http2Channel(Protocol):
             if self._discarded > MAX_DISCARDED:
                 self.transport.pauseProducing()
             return
-        packets = self._framing.cut(data)
-        if packets is None:
-            self.h2.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
-            self._end()
+        try:
+            self.engine.receive(data)
+        except Http2Error as error:
+            self._fail(error)
             return
-        self._count_nuisances()
-        if self._ended:
-            return
-        waits = bool(self._rest)
-        self._rest += packets
-        if not waits:
+        if not self._waits:
             self._take_in()
-            if self._rest and not self._ended and not self.blocked:
+            if self._waits and not self._ended and not self.blocked:
                 self.transport.pauseProducing()
 
     def _take_in(self) -> None:
         """Process received frames for a slice of time; the rest waits for the connection's next turn."""
-        self._slice_end = self._turns.seconds() + SLICE
-        rest = self._rest
+        seconds = self._turns.seconds
+        self._slice_end = end = seconds() + SLICE
+        take_frame = self.engine.take_frame
         self._in_turn = True
+        self._waits = False
         try:
-            while rest and not self.blocked:
-                packet = rest.popleft()
-                if packet.goodbye:
-                    # With a GOAWAY h2 throws away what it has to say.
-                    self._pass_on()
-                for event in self.h2.receive_data(packet.data):
-                    self._take(event)
-                    if self._ended:
-                        return
-                if self._is_over():
+            while True:
+                if self.blocked:
+                    self._waits = True
+                    break
+                if not take_frame() or self._ended:
+                    break
+                if seconds() >= end:
+                    self._waits = True
                     break
             # Once for all that was said in it.
-            if self._widened:
+            if self._widened and not self._ended:
                 self._send_on()
-        except ProtocolError:
-            # What the client did, and that it is over, h2 has written down for it.
-            self._in_turn = False
-            self._end()
+        except Http2Error as error:
+            self._fail(error)
             return
         finally:
             self._in_turn = False
         self._after()
-        if rest:
+        if self._waits:
             self._wait_for_turn()
+
+    def _fail(self, error: Http2Error) -> None:
+        """End the connection because of an error of the client."""
+        self._in_turn = False
+        self.engine.say_goodbye(error.code)
+        self._end()
 
     def _is_over(self) -> bool:
         """Return whether the slice of time of this turn is used up."""
@@ -228,78 +192,65 @@ class Http2Channel(Protocol):
             _log.failure("Parsing HTTP/2 frames failed.")
             self.transport.abortConnection()
             return
-        if not self._rest and not self._ended and not self.blocked:
+        if not self._waits and not self._ended and not self.blocked:
             self.transport.resumeProducing()
 
-    def _take(self, event: Event) -> None:
-        match event:
-            case RequestReceived():
-                self._begin(event)
-            case DataReceived():
-                exchange = self.exchanges.get(event.stream_id)
-                if exchange is not None and exchange.is_streaming:
-                    exchange.received_piece(event.data, event.flow_controlled_length)
-                    return
-                if exchange is not None and exchange.is_receiving:
-                    exchange.received(event.data)
-                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            case StreamEnded():
-                exchange = self.exchanges.get(event.stream_id)
-                if exchange is not None:
-                    exchange.ended()
-            case StreamReset():
-                self._was_reset(event)
-            case WindowUpdated():
-                self._widened.add(event.stream_id or 0)
-            case RemoteSettingsChanged():
-                self._widened.add(0)
-            case SettingsAcknowledged():
-                # A head that is a little over what was announced is answered; only from twice as much on is it the end.
-                self.h2.decoder.max_header_list_size = 2 * self.factory.limits.header_bytes
-            case ConnectionTerminated():
-                self._said_goodbye(event)
-            case _:
-                pass
+    # What the engine reads
 
-    def _said_goodbye(self, event: ConnectionTerminated) -> None:
-        if event.error_code != ErrorCodes.NO_ERROR or not self.exchanges:
-            self._end()
-            return
-        # h2 takes it for the end of everything; it is that of new requests only (RFC 9113 section 6.8).
-        self.h2.state_machine.state = ConnectionState.SERVER_OPEN
-        self._leaving = True
-
-    def _begin(self, event: RequestReceived) -> None:
-        assert event.stream_id is not None
+    def request_received(self, stream_id: int, head: Head, is_whole: bool) -> None:
+        self._updates = min(_MAX_UPDATES, self._updates + _UPDATES)
         if self._leaving:
-            self.reset(event.stream_id, ErrorCodes.REFUSED_STREAM)
+            self.engine.reset(stream_id, ErrorCode.REFUSED_STREAM)
             return
-        self._last_stream = event.stream_id
         self._rest_deadline = 0
-        exchange = self.exchanges[event.stream_id] = Exchange(self, event.stream_id)
-        exchange.begin(event.headers or [], event.stream_ended is not None)
+        exchange = self.exchanges[stream_id] = Exchange(self, stream_id)
+        exchange.begin(head, is_whole)
 
-    def _was_reset(self, event: StreamReset) -> None:
-        exchange = self.exchanges.pop(event.stream_id or 0, None)
+    def data_received(self, stream_id: int, data: bytes, size: int) -> bool:
+        exchange = self.exchanges.get(stream_id)
+        if exchange is None:
+            return True
+        if exchange.is_streaming:
+            exchange.received_piece(data, size)
+            return False
+        if exchange.is_receiving:
+            exchange.received(data)
+        return True
+
+    def request_ended(self, stream_id: int) -> None:
+        exchange = self.exchanges.get(stream_id)
+        if exchange is not None:
+            exchange.ended()
+
+    def stream_reset(self, stream_id: int) -> None:
+        exchange = self.exchanges.pop(stream_id, None)
         if exchange is not None:
             exchange.lost()
 
-    def _count_nuisances(self) -> None:
+    def window_opened(self, stream_id: int) -> None:
+        self._widened.add(stream_id)
+
+    def idle_frame_received(self) -> None:
         """End a connection with too many frames that request nothing (RFC 9113 section 10.5)."""
-        framing = self._framing
-        self._updates = min(_MAX_UPDATES, self._updates + _UPDATES * framing.requests)
-        paid = min(self._updates, framing.updates)
-        self._updates -= paid
-        nuisances = framing.idle + framing.updates - paid
-        framing.idle = framing.updates = framing.requests = 0
-        if not nuisances:
-            return
         tick = self.factory.tick
-        since = tick - self._nuisance_at
-        self._nuisances = min(_NUISANCES, self._nuisances + since * _NUISANCES_A_SECOND) - nuisances
-        self._nuisance_at = tick
+        if tick > self._nuisance_at:
+            since = tick - self._nuisance_at
+            self._nuisances = min(_NUISANCES, self._nuisances + since * _NUISANCES_A_SECOND)
+            self._nuisance_at = tick
+        self._nuisances -= 1
         if self._nuisances < 0:
-            self.h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "There are too many frames that ask for nothing.")
+
+    def update_received(self) -> None:
+        if self._updates > 0:
+            self._updates -= 1
+        else:
+            self.idle_frame_received()
+
+    def goodbye_received(self, code: int) -> None:
+        # It is the end of new requests only (RFC 9113 section 6.8).
+        self._leaving = True
+        if code != ErrorCode.NO_ERROR or not self.exchanges:
             self._end()
 
     def _send_on(self) -> None:
@@ -325,12 +276,9 @@ class Http2Channel(Protocol):
             sending = left
             self._pass_on()
 
-    def reset(self, stream_id: int, code: ErrorCodes) -> None:
+    def reset(self, stream_id: int, code: ErrorCode) -> None:
         """Reset a stream, unless the client has done so."""
-        try:
-            self.h2.reset_stream(stream_id, code)
-        except ProtocolError:
-            return
+        self.engine.reset(stream_id, code)
 
     def done(self, exchange: Exchange) -> None:
         """Remove an exchange that is over."""
@@ -366,7 +314,7 @@ class Http2Channel(Protocol):
             self._in_turn = False
 
     def flush(self) -> None:
-        """Send what h2 has queued, unless more follows in this turn."""
+        """Send what the engine has queued, unless more follows in this turn."""
         if not self._in_turn:
             self._after()
 
@@ -385,14 +333,14 @@ class Http2Channel(Protocol):
         self._set_deadline()
 
     def _pass_on(self) -> None:
-        data = self.h2.data_to_send()
+        data = self.engine.take_output()
         if not data:
             return
         self._turn_bytes = 0
         self.transport.write(data)
 
     def wrote(self, exchange: Exchange, size: int) -> None:
-        """Record that an exchange has queued part of a body with h2."""
+        """Record that an exchange has queued part of a body."""
         if self.exchanges.pop(exchange.id, None) is not None:
             # Next time it is the last. With a client that makes little room at a time others would wait forever.
             self.exchanges[exchange.id] = exchange
@@ -429,7 +377,7 @@ class Http2Channel(Protocol):
         for exchange in list(self.exchanges.values()):
             if 0 < exchange.deadline <= tick:
                 exchange.expire()
-        if not self.exchanges and not self._rest and 0 < self._rest_deadline <= tick:
+        if not self.exchanges and not self._waits and 0 < self._rest_deadline <= tick:
             self.drain()
         else:
             self._after()
@@ -439,19 +387,18 @@ class Http2Channel(Protocol):
         if self._leaving or self._ended:
             return
         self._leaving = True
-        # h2 would let nothing be sent after it.
-        self.transport.write(bytes(GoAwayFrame(0, last_stream_id=self._last_stream, error_code=0).serialize()))
+        self.engine.say_goodbye(ErrorCode.NO_ERROR)
         self.flush()
 
     def _end(self) -> None:
         """Close the connection when everything is sent."""
         if self._ended:
             return
-        data = self.h2.data_to_send()
+        data = self.engine.take_output()
         if data:
             self.transport.write(data)
         self._ended = True
-        self._rest.clear()
+        self._waits = False
         for exchange in list(self.exchanges.values()):
             exchange.lost()
         self.exchanges.clear()
@@ -472,13 +419,13 @@ class Http2Channel(Protocol):
     def resumeProducing(self) -> None:
         """Continue to send and read: the transport's buffer is empty."""
         self.blocked = False
-        if not self._rest:
+        if not self._waits:
             self.transport.resumeProducing()
         if not self._ended:
             self._slice_end = self._turns.seconds() + SLICE
             self._send_in_turn(list(self.exchanges.values()))
             self.flush()
-            if self._rest:
+            if self._waits:
                 self._wait_for_turn()
 
     def stopProducing(self) -> None:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from time import perf_counter
 from typing import Final, Protocol
 
-from h2.connection import H2Connection
-from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
@@ -25,10 +21,9 @@ from ..incoming import IncomingBody
 from ..problems import RequestTimeout
 from ..requests import StreamRequest
 from ..transports import Transport
-from .hpack import field
-
-#: What a header counts for beside its name and its value (RFC 9113 section 6.5.2).
-_FIELD_OVERHEAD: Final = 32
+from .engine import Engine
+from .errors import ErrorCode
+from .heads import Head
 
 #: How many bodies of the largest size a connection may have coming in at a time.
 _BODIES: Final = 2
@@ -41,8 +36,6 @@ _STRIDE: Final = 65_536
 
 #: An answer of no more than this is sent even if much waits already, in bytes.
 _SMALL: Final = 4096
-
-_CONTINUE: Final = [(b":status", b"100")]
 
 _log = Logger()
 
@@ -64,12 +57,12 @@ class ExchangeOwner(Protocol):
     transport: Transport
     caller: Caller
     admission: Admission
-    h2: H2Connection
+    engine: Engine
     blocked: bool
     body_bytes: int
     reads: int
 
-    def reset(self, stream_id: int, code: ErrorCodes) -> None:
+    def reset(self, stream_id: int, code: ErrorCode) -> None:
         """Reset an HTTP/2 stream."""
 
     def done(self, exchange: Exchange) -> None:
@@ -82,10 +75,10 @@ class ExchangeOwner(Protocol):
         """Return whether so much waits to be sent that no more may be read."""
 
     def flush(self) -> None:
-        """Send what h2 has queued, unless more follows in this turn."""
+        """Send what the engine has queued, unless more follows in this turn."""
 
     def wrote(self, exchange: Exchange, size: int) -> None:
-        """Record that an exchange has queued part of a body with h2."""
+        """Record that an exchange has queued part of a body."""
 
 
 class Exchange:
@@ -165,44 +158,30 @@ class Exchange:
 
     # The request
 
-    def begin(self, fields: Iterable[tuple[bytes, bytes]], is_whole: bool) -> None:
+    def begin(self, head: Head, is_whole: bool) -> None:
         """Read the head of the request."""
-        size = 0
-        authority: bytes | None = None
         self.is_whole = is_whole
-        for name, value in fields:
-            size += len(name) + len(value) + _FIELD_OVERHEAD
-            if name == b":method":
-                self._method = value
-            elif name == b":path":
-                self._target = value
-            elif name == b":authority":
-                authority = value
-            elif (name != b"host" and not name.startswith(b":")) or (name == b"host" and authority is None):
-                self._fields.append((name, value))
-        if authority is not None:
-            self._fields.append((b"host", authority))
+        self._method = head.method
+        self._target = head.target
         channel = self._channel
-        self._fields = channel.admission.proxies.keep(self._fields, channel.caller)
+        self._fields = channel.admission.proxies.keep(head.fields, channel.caller)
         factory = channel.factory
         try:
-            self._check_head(size)
+            self._check_head(head.size)
             if not channel.admission.is_stream(self._target) and factory.pages.streams_body(self._method, self._target):
-                self._incoming = IncomingBody(self, self._stated_length())
-            else:
-                self._check_length()
+                self._incoming = IncomingBody(self, head.length)
+            elif head.length:
+                channel.admission.check_body_size(head.length)
         except StreamsError as error:
             self._refuse(error)
             return
         if self._incoming is not None:
             self._perform_page(self._incoming)
-            if is_whole:
-                self.ended()
             return
         if not is_whole:
             self._set_reading_deadline()
             if self._expects_continue():
-                self._send_head(_CONTINUE, False)
+                self._send_continue()
 
     def _check_head(self, size: int) -> None:
         """
@@ -214,19 +193,6 @@ class Exchange:
         admission.check_target_size(self._target)
         admission.check_head_size(size)
         admission.check_line(self._method, self._target)
-
-    def _check_length(self) -> None:
-        """
-        Check the size that the head states.
-
-        :raises BodyTooLarge: it is over the limit.
-        """
-        for name, value in self._fields:
-            if name == b"content-length":
-                self._channel.admission.check_length(value)
-
-    def _stated_length(self) -> int | None:
-        return next((int(value) for name, value in self._fields if name == b"content-length"), None)
 
     def _expects_continue(self) -> bool:
         return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self._fields)
@@ -305,14 +271,14 @@ class Exchange:
         if not self._answering:
             self._set_reading_deadline()
             if not self._unacknowledged and self._expects_continue():
-                self._send_head(_CONTINUE, False)
+                self._send_continue()
         self._acknowledge()
         self._channel.flush()
 
     def _acknowledge(self) -> None:
         size, self._unacknowledged = self._unacknowledged, 0
         if size:
-            self._channel.h2.acknowledge_received_data(size, self.id)
+            self._channel.engine.acknowledge(self.id, size)
 
     def _fail_body(self, failure: Failure) -> None:
         """Fail the body that is arriving."""
@@ -427,37 +393,33 @@ class Exchange:
             return
         channel = self._channel
         factory = channel.factory
+        engine = channel.engine
+        framer = factory.framer
         body = answer.body
-        fields = [(b":status", b"%d" % answer.status)]
-        for name, value in factory.framer.fields(answer, self._asked or channel.caller, self._began_at):
-            fields.append(field(name.lower(), value))
+        identity, length = framer.identify(answer, self._asked or channel.caller, self._began_at)
+        block = engine.encoder.encode(answer.status, answer.head, framer.date_line, identity, length)
         self._answering = True
         if isinstance(body, bytes):
-            if self._method == b"HEAD":
-                body = b""
-            self._send_head(fields, not body)
-            if body:
-                self._keep(body)
+            if not body or self._method == b"HEAD":
+                engine.send_head(self.id, block, True)
+                self._close()
+                channel.flush()
+                return
+            engine.send_head(self.id, block, False)
+            self._keep(body)
             self._finished = True
             self.send_on()
             return
-        self._send_head(fields, False)
-        if self._over:
-            return
+        engine.send_head(self.id, block, False)
         self._streaming = body
         if channel.blocked or channel.holds_back():
             self.pause()
         body.start(self)
         channel.flush()
 
-    def _send_head(self, fields: list[tuple[bytes, bytes]], is_all: bool) -> None:
-        try:
-            self._channel.h2.send_headers(self.id, fields, is_all)
-        except ProtocolError:
-            # The client has let go of it meanwhile.
-            is_all = True
-        if is_all:
-            self._close()
+    def _send_continue(self) -> None:
+        engine = self._channel.engine
+        engine.send_head(self.id, engine.encoder.encode_interim(100), False)
 
     def send_on(self) -> None:
         """Send queued data as far as the flow-control windows allow."""
@@ -469,31 +431,23 @@ class Exchange:
         """Send one frame of queued data, and return whether another one can be sent."""
         if self._over or not self._answering:
             return False
-        try:
-            return self._send_frame()
-        except ProtocolError:
-            # The client has let go of it meanwhile.
-            self._close()
-            return False
-
-    def _send_frame(self) -> bool:
-        connection = self._channel.h2
+        engine = self._channel.engine
         pieces = self._pieces
         if not pieces:
             if self._finished:
-                connection.end_stream(self.id)
+                engine.send_data(self.id, b"", True)
                 self._close()
             else:
                 self._catch_up()
             return False
-        room = min(connection.local_flow_control_window(self.id), connection.max_outbound_frame_size)
+        room = engine.room(self.id)
         if room <= 0:
             self._fall_behind()
             return False
         piece, place = pieces[0], self._place
         size = min(room, len(piece) - place)
         is_last = self._finished and len(pieces) == 1 and place + size == len(piece)
-        connection.send_data(self.id, memoryview(piece)[place : place + size], is_last)
+        engine.send_data(self.id, memoryview(piece)[place : place + size], is_last)
         self._taken += size
         self._place += size
         if self._place == len(piece):
@@ -571,7 +525,7 @@ class Exchange:
 
     def abort(self) -> None:
         """Reset the stream: the answer cannot be completed."""
-        self._reset(ErrorCodes.INTERNAL_ERROR)
+        self._reset(ErrorCode.INTERNAL_ERROR)
 
     # Its end
 
@@ -579,16 +533,16 @@ class Exchange:
         """Refuse or reset the request: its deadline has passed."""
         if self._over:
             self._channel.done(self)
-            self._channel.reset(self.id, ErrorCodes.NO_ERROR)
+            self._channel.reset(self.id, ErrorCode.NO_ERROR)
         elif self._incoming is not None and not self._answering:
             self.deadline = self._channel.factory.tick + self._channel.factory.settings.stall_timeout
             self._fail_body(Failure(RequestTimeout("The request did not arrive in time.")))
         elif self.is_receiving:
             self._refuse(RequestTimeout("The request did not arrive in time."))
         else:
-            self._reset(ErrorCodes.CANCEL)
+            self._reset(ErrorCode.CANCEL)
 
-    def _reset(self, code: ErrorCodes) -> None:
+    def _reset(self, code: ErrorCode) -> None:
         if self._over:
             return
         self.lost()
@@ -622,5 +576,6 @@ class Exchange:
         if self._streaming is not None:
             streaming, self._streaming = self._streaming, None
             streaming.stopProducing()
-        self._fail_body(Failure(ConnectionDone()))
+        if self._incoming is not None:
+            self._fail_body(Failure(ConnectionDone()))
         self._acknowledge()
