@@ -66,7 +66,7 @@ class KeptStorage(MemoryStorage):
     def _go_on_with(self, catalogue: Catalogue[_Stream]) -> None:
         self._catalogue = catalogue
         catalogue._removed = self._removed
-        self._find, self._write = catalogue.find, catalogue.append
+        self._streams, self._find, self._write = catalogue.streams, catalogue.find, catalogue.append
 
     def reopened(self) -> KeptStorage:
         catalogue = self._catalogue

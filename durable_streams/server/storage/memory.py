@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from itertools import islice
+from math import inf
 
 from zope.interface import implementer
 
@@ -79,7 +80,7 @@ class MemoryStorage:
         catalogue = self._catalogue = Catalogue(limits, _Stream, _append_at, self._removed)
         self._listener: ICommitListener = NullListener()
         # Bound once: looking a method up through the catalogue costs each append about 2 %.
-        self._find, self._write = catalogue.find, catalogue.append
+        self._streams, self._find, self._write = catalogue.streams, catalogue.find, catalogue.append
 
     def load(self) -> None:
         """Do nothing: memory has nothing to load."""
@@ -111,7 +112,10 @@ class MemoryStorage:
         return Created(stream.facts, stream.tail, stream.closed, new=data is not None)
 
     def append(self, name: str, append: Append, now: float) -> Appended:
-        stream = self._find(name, now)
+        stream = self._streams.get(name)
+        if stream is None or stream.deleted or stream.deadline != inf:
+            # A stream that does not expire is found without this call, which costs an append about 8 %.
+            stream = self._find(name, now)
         appended = self._write(stream, append, now)
         if not appended.duplicate:
             if append.data:
