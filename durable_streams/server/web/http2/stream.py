@@ -406,6 +406,13 @@ class Exchange:
                 channel.flush()
                 return
             engine.send_head(self.id, block, False)
+            if not channel.blocked and len(body) <= engine.room(self.id):
+                # As send_some does it, but nothing has to be kept.
+                engine.send_data(self.id, body, True)
+                self._close()
+                channel.wrote(self, len(body))
+                channel.flush()
+                return
             self._keep(body)
             self._finished = True
             self.send_on()
@@ -566,11 +573,14 @@ class Exchange:
             return
         self._over = True
         self.is_receiving = False
-        self._take_body()
-        self._pieces.clear()
-        self._weigh(-self._kept)
+        if self._body:
+            self._take_body()
+        if self._kept:
+            self._pieces.clear()
+            self._weigh(-self._kept)
         self._held = False
-        self._end_read()
+        if self._reading:
+            self._end_read()
         if self._awaited is not None:
             self._awaited.cancel()
         if self._streaming is not None:
@@ -578,4 +588,5 @@ class Exchange:
             streaming.stopProducing()
         if self._incoming is not None:
             self._fail_body(Failure(ConnectionDone()))
-        self._acknowledge()
+        if self._unacknowledged:
+            self._acknowledge()
