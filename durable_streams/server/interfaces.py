@@ -17,6 +17,7 @@ from .model import (
     Appended,
     Chunk,
     Created,
+    FileRange,
     ForkPoint,
     Offset,
     StorageFigures,
@@ -46,6 +47,17 @@ class ICommitListener(Interface):
         The call carries no data: readers read again from their own offset. One change may be announced more than once,
         several changes once, and changes made by another node are announced too. This must return at once and must not
         raise.
+        """
+
+
+class IFileRanges(Interface):
+    """What a storage may provide besides: ranges of streams that are sent from files to sockets without a copy."""
+
+    def file_range(facts: StreamFacts, start: int, end: int) -> NowOrLater[FileRange | None]:
+        """
+        Find the beginning of a range in a file; otherwise as :meth:`IStorage.read_range`.
+
+        :returns: at most ``end - start`` bytes; None if these bytes are not in a file: then they are to be read.
         """
 
 

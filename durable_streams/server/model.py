@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct
@@ -178,6 +179,19 @@ class Chunk(Struct, frozen=True, gc=False):
     tail: int
     closed: bool
     more: int = 0
+
+
+class FileRange(Struct, frozen=True, gc=False):
+    """
+    A range of a stream that one file has, verified and in the page cache. It is sent in the same reactor turn.
+
+    :ivar size: the number of bytes.
+    :ivar send: sends the beginning of it to the descriptor of a socket, without a copy in this process; returns the
+        number of bytes sent, 0 if the file is not open any more. Raises OSError as ``sendfile`` does.
+    """
+
+    size: int
+    send: Callable[[int], int]
 
 
 class StreamStatus(Struct, frozen=True, gc=False):

@@ -15,12 +15,13 @@ from twisted.python.failure import Failure
 
 from .clocks import STEP, clock_of
 from .errors import InvalidRequest, StreamsError, Unavailable
-from .interfaces import IStorage, NowOrLater, settle
+from .interfaces import IFileRanges, IStorage, NowOrLater, settle
 from .model import (
     Append,
     Appended,
     Chunk,
     Created,
+    FileRange,
     Fork,
     ForkPoint,
     Offset,
@@ -83,6 +84,7 @@ class Streams(Service):
         self._clock = clock = clock_of(clock)
         self.turns = RunQueue(clock) if turns is None else turns
         self._owned = storage
+        self._file_ranges: IFileRanges | None = IFileRanges(storage, None)
         self._storage: IStorage = _ClosedStorage(_NOT_OPEN)  # type: ignore[assignment]
         self._loading: threading.Thread | None = None
         self._abandoned: Deferred[None] = Deferred()
@@ -233,6 +235,11 @@ class Streams(Service):
     def read_range(self, facts: StreamFacts, start: int, end: int) -> NowOrLater[bytes]:
         """Read a range of positions that an earlier read returned; see :meth:`.IStorage.read_range`."""
         return self._storage.read_range(facts, start, end)
+
+    def file_range(self, facts: StreamFacts, start: int, end: int) -> NowOrLater[FileRange | None]:
+        """Find the beginning of a range in a file; None if the storage has it elsewhere. See :class:`.IFileRanges`."""
+        ranges = self._file_ranges
+        return None if ranges is None else ranges.file_range(facts, start, end)
 
     def status(self, name: str) -> NowOrLater[StreamStatus]:
         """Return a stream's metadata; see :meth:`.IStorage.status`."""

@@ -256,6 +256,9 @@ class SimulatedFile:
         self.node.warm = True
         return bytes(self.node.cached[position : position + size])
 
+    def send(self, socket: int, position: int, size: int) -> int:
+        return 0
+
     def read_now(self, position: int, size: int) -> bytes | None:
         self._disk.check_power()
         node = self.node

@@ -44,6 +44,9 @@ class File(Protocol):
     def read_now(self, position: int, size: int) -> bytes | None:
         """Read that much without waiting for the disk; None, when that can't be done."""
 
+    def send(self, socket: int, position: int, size: int) -> int:
+        """Send that much to a socket's descriptor, or what goes without waiting for it; return how much went."""
+
     def sync(self) -> None:
         """Sync all that was written."""
 
@@ -155,6 +158,9 @@ class RealFile:
                 return None
             raise
         return bytes(buffer) if count == size else None
+
+    def send(self, socket: int, position: int, size: int) -> int:
+        return os.sendfile(socket, self._descriptor, position, size)
 
     def sync(self) -> None:
         try:

@@ -7,12 +7,12 @@ put together once for each. What belongs to the connection (Date, Content-Length
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from .. import errors
-from ..model import Appended, Chunk, Created, StreamFacts, StreamStatus
+from ..model import Appended, Chunk, Created, FileRange, StreamFacts, StreamStatus
 from ..protocol.caching import etag, etag_prefix, matches
 from ..protocol.content import is_text
 from ..protocol.lifetimes import render_timestamp
@@ -64,6 +64,18 @@ class Sink(Protocol):
 
     def abort(self) -> None:
         """Abort the answer, so that the client sees that the body is not complete."""
+
+
+@runtime_checkable
+class FileSink(Sink, Protocol):
+    """A sink that can send from files."""
+
+    def send_file(self, part: FileRange) -> int:
+        """
+        Send the beginning of a range of a file.
+
+        :returns: how many bytes were sent. If the client is slow, the body has been paused.
+        """
 
 
 class AnswerBody(Protocol):

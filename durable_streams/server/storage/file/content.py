@@ -11,6 +11,7 @@ from zlib import crc32
 from twisted.logger import Logger
 
 from ...errors import StreamNotFound
+from ...model import FileRange
 from ..disk import Disk
 from ..logged.content import DiskReads
 from ..workers import Worker
@@ -281,6 +282,20 @@ class FileContent:
                 parts.append(content.data[start - content.start : stop - content.start])
                 start = stop
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def file_range(self, stream: FileStream, start: int, end: int) -> FileRange | None:
+        """
+        Find the beginning of a range of a stream's own bytes in its own file, and verify it.
+
+        :raises NotYet: the disk must be read.
+        :raises DataDamaged: an append that has one of the bytes is not as it was written.
+        """
+        size = min(end, stream.base + stream.filed) - start
+        if size <= 0:
+            return None
+        self._bytes_in_file(stream, start, start + size)
+        path = data_path(stream.facts.id)
+        return FileRange(size, partial(self._files.send, path, start - stream.base, size))
 
 
 def _unreadable(path: str, position: int, error: OSError) -> Flaw:

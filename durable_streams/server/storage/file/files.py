@@ -65,6 +65,20 @@ class OpenFiles:
         finally:
             self._give_back(entry)
 
+    def send(self, path: str, position: int, size: int, socket: int) -> int:
+        """
+        Send bytes of an open file to a socket, as far as it takes them at once.
+
+        :returns: how many were sent; 0 if the file is not open.
+        """
+        entry = self._take(path)
+        if entry is None:
+            return 0
+        try:
+            return entry.file.send(socket, position, size)
+        finally:
+            self._give_back(entry)
+
     def read(self, path: str, position: int, size: int) -> bytes:
         """Read, and wait for the disk."""
         with self.using(path) as file:

@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ...clocks import clock_of
-from ...interfaces import IStorage
-from ...model import StorageLimits
+from ...interfaces import IFileRanges, IStorage, NowOrLater
+from ...model import FileRange, StorageLimits, StreamFacts
 from ..directory_watch import DirectoryWatch
 from ..disk import Disk, RealDisk
 from ..logged.content import DiskReads
@@ -31,7 +31,7 @@ KIND: Final = "file"
 VERSION: Final = 1
 
 
-@implementer(IStorage)
+@implementer(IStorage, IFileRanges)
 class FileStorage(LoggedStorage[FileStream]):
     """
     Streams in a directory.
@@ -70,6 +70,19 @@ class FileStorage(LoggedStorage[FileStream]):
         self._checkpointer: Checkpointer
         self._opened = False
         self._watch = DirectoryWatch(self._disk, writer, reactor, self._where, self._queue.stop_moved)
+
+    # Sending from files
+
+    def file_range(self, facts: StreamFacts, start: int, end: int) -> NowOrLater[FileRange | None]:
+        return self._attempt(self._find_file_range, facts.name, facts, start, end)
+
+    def _find_file_range(self, _: str, facts: StreamFacts, start: int, end: int) -> FileRange | None:
+        stream = self._catalogue.same_stream(facts)
+        owner, stop = stream.owner(start)
+        recent = owner.recent
+        if recent is not None:
+            stop = min(stop, recent.start)
+        return self._stored.file_range(owner, start, min(stop, end))
 
     # Opening and closing
 

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...errors import StreamsError
+from ...model import FileRange
 from ...run_queue import SLICE
 from ..admission import AdmittedRequest
 from ..answers import Answer, AnswerBody
@@ -511,6 +512,9 @@ class StreamChannel(Protocol):
             self._write(b"%x\r\n" % len(data))
             self._write(data)
             self._write(b"\r\n")
+
+    def send_file(self, part: FileRange) -> int:
+        return 0 if self._chunked else self._outlet.send_file(part)
 
     def finish(self) -> None:
         self._streaming = None

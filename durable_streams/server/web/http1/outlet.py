@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from twisted.internet.interfaces import IPullProducer, IPushProducer
 from zope.interface import implementer
 
+from ...model import FileRange
 from ..transports import Transport, is_direct
 
 #: How much is handed to the transport at a time while a reader is slow, in bytes.
@@ -121,6 +122,36 @@ class Outlet:
             self.flush()
             self._gathering = True
 
+    def send_file(self, part: FileRange) -> int:
+        """
+        Send the beginning of a range of a file, if nothing waits and the transport is a socket's own.
+
+        :returns: how many bytes were sent. If the socket takes no more, the owner is told that the client is slow.
+        """
+        if self._gathering:
+            self.flush()
+            self._gathering = True
+        socket = getattr(self._transport, "socket", None)
+        if self.behind or not self.direct or socket is None:
+            return 0
+        try:
+            sent = part.send(socket.fileno())
+            if not sent:
+                return 0
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._break_off()
+            return 0
+        self._straight += sent
+        if sent == part.size and (self._straight < _TURN or not getattr(self._transport, "crowded", False)):
+            return sent
+        # The transport asks within this call, and is told to come back when the socket takes more.
+        self._straight = _TURN
+        self.behind = True
+        self._transport.registerProducer(self, False)
+        return sent
+
     def finish(self, after: Callable[[], None]) -> None:
         """Call ``after`` when the transport has been given everything; nothing is written after this."""
         self._after = after
@@ -156,17 +187,22 @@ class Outlet:
             self._straight += sent
             if self._straight < _TURN or not getattr(self._transport, "crowded", False):
                 return
-        self.behind = True
         if not isinstance(sent, int) or sent < 0:
-            owner = self._owner
-            self.close()
-            self._transport.abortConnection()
-            owner.blocked()
+            self._break_off()
             return
+        self.behind = True
         if sent < len(data):
             self._waiting.append(memoryview(data)[sent:])
         # The transport asks for the first slice within this call, and for the next whenever its buffer is empty.
         self._transport.registerProducer(self, False)
+
+    def _break_off(self) -> None:
+        """Close the connection at once: the socket has an error."""
+        self.behind = True
+        owner = self._owner
+        self.close()
+        self._transport.abortConnection()
+        owner.blocked()
 
     def resumeProducing(self) -> None:
         """Write the next slice: the transport's buffer is empty."""
