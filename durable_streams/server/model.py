@@ -181,7 +181,7 @@ class Chunk(Struct, frozen=True, gc=False):
     more: int = 0
 
 
-class FileRange(Struct, frozen=True, gc=False):
+class FileRange(Struct, frozen=True):
     """
     A range of a stream that one file has, verified and in the page cache. It is sent in the same reactor turn.
 

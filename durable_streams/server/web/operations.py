@@ -110,8 +110,7 @@ class Operations:
     def _read(self, request: StreamRequest) -> NowOrLater[Answer]:
         name = self._read_name(request.path)
         view = request.view
-        if view.error is not None:
-            raise view.error
+        view.check()
         offset = START if view.offset is None else view.offset
         limit = PIECE
         if request.operation == "subscribe":

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 
-from ..errors import EmptyBody, InvalidName, InvalidOffset, InvalidRequest, StreamsError
+from ..errors import EmptyBody, InvalidName, InvalidOffset, InvalidRequest
 from ..model import NOW, Append, Fork, Offset, StreamConfig, Writer
 from ..protocol.content import JSON_TYPE, media_type
 from ..protocol.lifetimes import parse_lifetime
@@ -60,13 +60,27 @@ class View(Struct, frozen=True, gc=False):
     :ivar offset: where the read begins; None if the query does not say.
     :ivar live: the live mode; None for a catch-up read.
     :ivar cursor: the cursor of the last live read.
-    :ivar error: why the query is refused; None if it is valid.
+    :ivar bad_offset: why the offset is refused; empty if it is valid.
+    :ivar bad_live: why the live mode is refused; empty if it is valid.
     """
 
     offset: Offset | None = None
     live: str | None = None
     cursor: str | None = None
-    error: StreamsError | None = None
+    bad_offset: str = ""
+    bad_live: str = ""
+
+    def check(self) -> None:
+        """
+        Raise why the query is refused.
+
+        :raises InvalidOffset: the offset is malformed or missing, or there are two.
+        :raises InvalidRequest: the live mode is unknown.
+        """
+        if self.bad_offset:
+            raise InvalidOffset(self.bad_offset)
+        if self.bad_live:
+            raise InvalidRequest(self.bad_live)
 
 
 class StreamRequest(Struct, frozen=True, gc=False):
@@ -306,7 +320,7 @@ def offset_of_reconnect(headers: dict[bytes, bytes]) -> Offset | None:
 def _read_query(query: bytes) -> tuple[str, View]:
     """Read the query of a GET. Unknown parameters are ignored."""
     offset = live = cursor = None
-    error: StreamsError | None = None
+    bad_offset = bad_live = ""
     for pair in query.split(b"&"):
         key, _, value = pair.partition(b"=")
         if key == b"offset":
@@ -315,17 +329,17 @@ def _read_query(query: bytes) -> tuple[str, View]:
                     raise InvalidOffset("There are two offsets. Send one.")
                 offset = parse_offset(_unquote(value))
             except InvalidOffset as invalid:
-                error = error or invalid
+                bad_offset = bad_offset or str(invalid)
         elif key == b"live":
             live = _unquote(value)
         elif key == b"cursor":
             cursor = _unquote(value)
-    if live is not None and error is None:
+    if live is not None and not bad_offset:
         if live not in _LIVE:
-            error = InvalidRequest("live must be long-poll or sse.")
+            bad_live = "live must be long-poll or sse."
         elif offset is None:
-            error = InvalidOffset("Live reads need an offset: -1, now, or the last Stream-Next-Offset.")
-    return _LIVE.get(live or "", "read"), View(offset, live, cursor, error)
+            bad_offset = "Live reads need an offset: -1, now, or the last Stream-Next-Offset."
+    return _LIVE.get(live or "", "read"), View(offset, live, cursor, bad_offset, bad_live)
 
 
 #: Live mode -> operation.
