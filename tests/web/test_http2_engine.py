@@ -393,6 +393,15 @@ class FrameTests(SynchronousTestCase):
             self.assertEqual(recorder.events, whole.events)
             self.assertEqual(len(recorder.frames()), 2)
 
+    def test_a_goodbye_has_a_reason_of_limited_size(self) -> None:
+        recorder = greeted()
+        recorder.receive(head(5))
+        recorder.engine.say_goodbye(ErrorCode.PROTOCOL_ERROR, "\u00e4 " * 1000)
+        [goodbye] = recorder.frames()
+        assert isinstance(goodbye, GoAwayFrame)
+        self.assertEqual((goodbye.last_stream_id, goodbye.error_code), (5, ErrorCode.PROTOCOL_ERROR))
+        self.assertEqual(goodbye.additional_data, b"? " * 100)
+
     def test_the_settings_of_a_frame_apply_together(self) -> None:
         recorder = greeted()
         recorder.receive(head(1))
@@ -635,7 +644,8 @@ def headers_step(stream_id: int, fields: Fields, ends: bool, cut: int, padding: 
         flags = ["END_STREAM"] if ends and (b"content-length", b"3") not in fields else []
         frame = HeadersFrame(stream_id or 1, block[:cut] if cut else block, flags=flags)
         frame.stream_id = stream_id
-        if padding:
+        # hyperframe refuses padding beside an empty block.
+        if padding and block:
             frame.flags.add("PADDED")
             frame.pad_length = padding
         if has_priority:

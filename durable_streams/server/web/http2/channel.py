@@ -28,7 +28,7 @@ _CONNECTION_WINDOW: Final = 1_048_576
 _STREAM_WINDOW: Final = 262_144
 
 #: How many frames that ask for nothing a connection may send at once, and how many more a second. Each costs the client
-#: a few bytes, and the server 25 us, a look at all streams, or a whole request that is reset.
+#: a few bytes, and the server 2 us, a look at all streams, or a whole request that is reset.
 _NUISANCES: Final = 400
 _NUISANCES_A_SECOND: Final = 40
 
@@ -169,7 +169,7 @@ class Http2Channel(Protocol):
     def _fail(self, error: Http2Error) -> None:
         """End the connection because of an error of the client."""
         self._in_turn = False
-        self.engine.say_goodbye(error.code)
+        self.engine.say_goodbye(error.code, str(error))
         self._end()
 
     def _is_over(self) -> bool:
@@ -239,7 +239,7 @@ class Http2Channel(Protocol):
             self._nuisance_at = tick
         self._nuisances -= 1
         if self._nuisances < 0:
-            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "There are too many frames that ask for nothing.")
+            raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "Too many frames request nothing.")
 
     def update_received(self) -> None:
         if self._updates > 0:

@@ -82,6 +82,9 @@ _BLOCK_BYTES: Final = 512
 #: Bytes that have used up a window are given back from this number on.
 _FEW: Final = 1024
 
+#: The largest size of the reason in a GOAWAY, in bytes.
+_REASON: Final = 200
+
 #: DATA of no more bytes may be nothing but padding.
 _PADDING: Final = 256
 
@@ -256,7 +259,7 @@ class Engine:
         if self._preface:
             size = min(len(self._preface), len(data))
             if data[:size] != self._preface[:size]:
-                raise Http2Error(ErrorCode.PROTOCOL_ERROR, "The connection does not begin as HTTP/2 does.")
+                raise Http2Error(ErrorCode.PROTOCOL_ERROR, "The connection does not begin with the HTTP/2 preface.")
             self._preface = self._preface[size:]
             data = data[size:]
         if self._place < len(self._buffer):
@@ -293,7 +296,7 @@ class Engine:
         if self._expected is not None and kind != self._expected:
             if self._expected == SETTINGS:
                 raise Http2Error(ErrorCode.PROTOCOL_ERROR, "The first frame is not SETTINGS.")
-            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "Another frame comes between those of a head.")
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "A frame comes between HEADERS and its CONTINUATION.")
         if kind == HEADERS:
             self._receive_headers(flags, stream_id, payload)
         elif kind == DATA:
@@ -308,7 +311,7 @@ class Engine:
 
     def _receive_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if not stream_id & 1:
-            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "The stream of HEADERS is not the client's.")
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "HEADERS has a stream id that is even or 0.")
         if flags & (_PADDED | _WITH_PRIORITY):
             if flags & _PADDED:
                 payload = _without_padding(payload)
@@ -452,7 +455,7 @@ class Engine:
         self._owner.update_received()
         increment = _read_number(payload) & _LARGEST
         if not increment:
-            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "A window is opened by nothing.")
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE has an increment of 0.")
         if not stream_id:
             self._window += increment
             if self._window > _LARGEST:
@@ -472,7 +475,7 @@ class Engine:
         if kind in (SETTINGS, PING, GOAWAY):
             self._owner.idle_frame_received()
             if stream_id:
-                raise Http2Error(ErrorCode.PROTOCOL_ERROR, "A frame for the connection has a stream.")
+                raise Http2Error(ErrorCode.PROTOCOL_ERROR, "SETTINGS, PING or GOAWAY has a stream id.")
             if kind == SETTINGS:
                 self._receive_settings(flags, payload)
             elif kind == PING:
@@ -482,13 +485,13 @@ class Engine:
         elif kind == RST_STREAM:
             self._receive_reset(stream_id, payload)
         elif kind == PUSH_PROMISE:
-            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "A client pushes nothing.")
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE comes from a client.")
         else:
             # A frame of an extension is ignored, and so is a priority that is valid.
             self._owner.update_received()
             if kind == PRIORITY:
                 if not stream_id:
-                    raise Http2Error(ErrorCode.PROTOCOL_ERROR, "PRIORITY is for the connection.")
+                    raise Http2Error(ErrorCode.PROTOCOL_ERROR, "PRIORITY has the stream id 0.")
                 if len(payload) != _PRIORITY_BYTES:
                     raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY has a wrong length.")
                 _check_priority(stream_id, payload)
@@ -515,9 +518,9 @@ class Engine:
     def _receive_settings(self, flags: int, payload: bytes) -> None:
         if flags & _ACK:
             if payload:
-                raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS that acknowledges has settings.")
+                raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS with ACK has settings.")
             if self._expected is not None:
-                raise Http2Error(ErrorCode.PROTOCOL_ERROR, "The first SETTINGS has no settings.")
+                raise Http2Error(ErrorCode.PROTOCOL_ERROR, "The first SETTINGS is an ACK.")
             # A head that is a little over what was announced is answered; one that is twice as large is the end.
             self.decoder.max_list_bytes = 2 * self._max_list_bytes
             return
@@ -642,14 +645,19 @@ class Engine:
         self._blocks = []
         self._output = []
 
-    def say_goodbye(self, code: ErrorCode) -> None:
-        """Queue a GOAWAY."""
-        self._output.append(goodbye_frame(self.last_stream, code))
+    def say_goodbye(self, code: ErrorCode, reason: str = "") -> None:
+        """
+        Queue a GOAWAY.
+
+        :param reason: a sentence for whoever debugs the client.
+        """
+        self._output.append(goodbye_frame(self.last_stream, code, reason))
 
 
-def goodbye_frame(last_stream: int, code: ErrorCode) -> bytes:
-    """Return a GOAWAY."""
-    return _HEAD.pack(0, _GOODBYE.size, GOAWAY, 0, 0) + _GOODBYE.pack(last_stream, code)
+def goodbye_frame(last_stream: int, code: ErrorCode, reason: str = "") -> bytes:
+    """Return a GOAWAY; see :meth:`Engine.say_goodbye`."""
+    payload = _GOODBYE.pack(last_stream, code) + reason[:_REASON].encode("ascii", "replace")
+    return _HEAD.pack(0, len(payload), GOAWAY, 0, 0) + payload
 
 
 def empty_settings() -> bytes:
@@ -668,7 +676,9 @@ def _check_setting(setting: int, value: int) -> None:
     if setting == _MAX_FRAME_SIZE and not _FRAME_BYTES <= value <= _LARGEST_FRAME:
         raise Http2Error(ErrorCode.PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of range.")
     if setting in (_ENABLE_PUSH, _ENABLE_CONNECT_PROTOCOL) and value > 1:
-        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "A setting is neither 0 nor 1.")
+        raise Http2Error(
+            ErrorCode.PROTOCOL_ERROR, "SETTINGS_ENABLE_PUSH or SETTINGS_ENABLE_CONNECT_PROTOCOL is neither 0 nor 1."
+        )
 
 
 def _check_priority(stream_id: int, priority: bytes) -> None:
@@ -681,7 +691,7 @@ def _check_priority(stream_id: int, priority: bytes) -> None:
 def _read_number(payload: bytes) -> int:
     """Read a frame that is one number."""
     if len(payload) != _NUMBER.size:
-        raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "A frame has a wrong length.")
+        raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM or WINDOW_UPDATE has a wrong length.")
     number: int = _NUMBER.unpack(payload)[0]
     return number
 
@@ -691,5 +701,5 @@ def _without_padding(payload: bytes) -> bytes:
         raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "A frame is too short for its padding.")
     end = len(payload) - payload[0]
     if end < 1:
-        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "A frame is all padding and more.")
+        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "The padding of a frame is as long as the frame, or longer.")
     return payload[1:end]
