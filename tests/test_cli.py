@@ -178,7 +178,7 @@ class RefusalTests(SynchronousTestCase):
         for text, part in (
             ('{"storage":"tape","version":1}', "the storage kind tape"),
             ('{"storage":"file","version":2}', "has format 2 of the file storage"),
-            ("", "can't be understood"),
+            ("", "cannot be decoded"),
         ):
             (directory / "FORMAT").write_text(text)
             self.assert_refused(check("--data-dir", directory), part)

@@ -70,7 +70,7 @@ class DamagedDiskTests(SynchronousTestCase):
         with self.daemon("file-durable") as daemon:
             self.damage_file()
             place = (
-                r"Damaged data: streams/../\d+\.data at 500000: of the stream a, "
+                r"Damaged data: streams/../\d+\.data at 500000: stream a, "
                 "bytes 500000 to 510000 do not have their checksum"
             )
             self.assert_never_served(daemon, offsets, place)
@@ -83,7 +83,7 @@ class DamagedDiskTests(SynchronousTestCase):
         connection.close()
         with self.daemon("acid") as daemon:
             place = (
-                r"Damaged data: acid\.sqlite, appends, stream \d+: of the stream a, "
+                r"Damaged data: acid\.sqlite, appends, stream \d+: stream a, "
                 "bytes 500000 to 510000 do not have their checksum"
             )
             self.assert_never_served(daemon, offsets, place)

@@ -116,7 +116,7 @@ class OwnershipTests(RefusalTestCase):
         with self.daemon() as daemon:
             self.assertEqual(daemon.terminate(), 0)
         (self.data / "FORMAT").write_text("\0\0\0\0")
-        self.assertIn("The file FORMAT can't be understood", self.refusal())
+        self.assertIn("The file FORMAT cannot be decoded", self.refusal())
 
     def test_a_directory_with_other_files_is_refused(self) -> None:
         self.data.mkdir()

@@ -178,7 +178,7 @@ class SqueezedAcidTests(FullDiskTestCase):
             (disk / "others").unlink()
             # It looks at the disk again when half a second is over.
             time.sleep(0.6)
-        self.assertIn("was refused and undone", daemon.log())
+        self.assertIn("Rolled back a batch of writes", daemon.log())
         data = b"?" * 1_000_000
         daemon.append("full-0", data)
         taken["full-0"] += data

@@ -59,7 +59,7 @@ class Catalogue(Generic[S]):
 
     :param entry_type: makes an entry.
     :param append_at: returns where the append with a byte begins, and its bytes, as far as they are the stream's own.
-    :param removed: is called with a stream that was removed, and the streams whose bytes nobody can read any more.
+    :param removed: is called with a stream that was removed, and the streams whose bytes cannot be read any more.
     :param check_removal: raises if an expired stream cannot be removed at the moment; then the operation is refused.
     :param check_immutable: raises if the append of a stream that ends at a position may still be rolled back.
     :ivar streams: the streams by name.
@@ -243,7 +243,7 @@ class Catalogue(Generic[S]):
     def _check_depth(self, source: S) -> None:
         if source.depth >= self._limits.fork_depth:
             raise InsufficientStorage(
-                f"The source is a fork of a fork, {self._limits.fork_depth} times, which is the limit "
+                f"The source is at the maximum depth of forks of forks, {self._limits.fork_depth} "
                 "(limits.max_fork_depth). Fork an earlier stream, or copy the source into a new stream."
             )
 
@@ -291,7 +291,7 @@ class Catalogue(Generic[S]):
         if size > 0 and self._metadata + size > self._limits.metadata_bytes:
             raise InsufficientStorage(
                 "The names, content types, Stream-Seqs and producers of all streams together would take more than "
-                f"{self._limits.metadata_bytes} bytes (limits.max_metadata_bytes). Delete streams that are done with, "
+                f"{self._limits.metadata_bytes} bytes (limits.max_metadata_bytes). Delete streams that are not needed, "
                 "or reuse a Producer-Id."
             )
 
@@ -333,7 +333,7 @@ class Catalogue(Generic[S]):
         self._metadata += size
 
     def evicted_by(self, stream: S, writer: Writer | None) -> tuple[str, ...]:
-        """Return the ids of the writers that a stream forgets for a new one: those seen least recently."""
+        """Return the ids of the least recently seen writers, which are evicted for a new one."""
         writers = stream.writers
         limit = self._limits.writers
         if writer is None or writers is None or len(writers) < limit or writer.id in writers:

@@ -37,11 +37,11 @@ class DirectoryWatch:
         self._stopped = False
 
     def start(self) -> None:
-        """Start to watch."""
+        """Start the checks."""
         self._next = self._clock.callLater(_INTERVAL, self._look)
 
     def stop(self) -> None:
-        """Stop to look."""
+        """Stop the checks."""
         self._stopped = True
         if self._next is not None:
             self._next.cancel()

@@ -26,23 +26,23 @@ def is_full(error: BaseException | None) -> bool:
 
 class File(Protocol):
     """
-    An open file. Every method may raise OSError, and then says nothing of what it has done.
+    An open file. Every method may raise OSError; how much of the call was done is then unknown.
 
     A sync that failed, of a durable write as well, raises :exc:`.SyncFailed`.
     """
 
     def write(self, parts: Sequence[bytes], position: int, durable: bool = False) -> None:
         """
-        Write all of it.
+        Write all parts, one after the other.
 
         :param durable: return only when it is on the disk, with what it takes to find it again.
         """
 
     def read(self, position: int, size: int) -> bytes:
-        """Read that much, or what there is."""
+        """Read ``size`` bytes, or fewer at the end of the file."""
 
     def read_now(self, position: int, size: int) -> bytes | None:
-        """Read that much without waiting for the disk; None, when that can't be done."""
+        """Read ``size`` bytes from the page cache; None if that would wait for the disk."""
 
     def send(self, socket: int, position: int, size: int) -> int:
         """Send that much to a socket's descriptor, or what goes without waiting for it; return how much went."""
@@ -51,7 +51,7 @@ class File(Protocol):
         """Sync all that was written."""
 
     def forget(self) -> None:
-        """Read from now on what the disk has, and not what the operating system remembers to have written there."""
+        """Drop the file from the operating system's page cache, so that later reads come from the disk."""
 
     def reserve(self, size: int) -> None:
         """Reserve room for a number of bytes, so that writing them does not fail on a full disk."""
@@ -60,14 +60,14 @@ class File(Protocol):
         """Truncate the file."""
 
     def size(self) -> int:
-        """Return its size in bytes."""
+        """Return the size of the file in bytes."""
 
     def close(self) -> None:
-        """Close it. If it is closed already, do nothing."""
+        """Close the file. If it is closed already, do nothing."""
 
 
 class Disk(Protocol):
-    """A folder, and what is in it. Paths are relative, with slashes. Every method may raise OSError."""
+    """A folder and everything below it. Paths are relative, with slashes. Every method may raise OSError."""
 
     def open(self, path: str, new: bool = False) -> File:
         """
@@ -78,10 +78,10 @@ class Disk(Protocol):
         """
 
     def names(self, folder: str) -> list[str]:
-        """List a folder, in order; nothing, if it is not there or not a folder."""
+        """Return the sorted names in a folder; empty if it does not exist or is not a folder."""
 
     def make_folder(self, path: str) -> None:
-        """Create a folder, and those above it, if they are not there; only their owner can read them."""
+        """Create a folder and its missing parents; only their owner can read them."""
 
     def rename(self, path: str, new_path: str) -> None:
         """Rename a file, replacing an existing one."""
@@ -99,7 +99,7 @@ class Disk(Protocol):
         """
         Take the lock, exclusively, until the process ends or :meth:`unlock`.
 
-        :returns: None; or, if somebody else has it, what they said of themselves.
+        :returns: None; or, if another process has the lock, the content that it wrote to the lock file.
         """
 
     def unlock(self) -> None:

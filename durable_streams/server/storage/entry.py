@@ -118,7 +118,7 @@ class Entry:
         writers[writer_id] = state
 
     def hide(self) -> None:
-        """Apply a removal: a stream that has forks is kept for them, and nobody finds it."""
+        """Apply the removal of a stream that has forks: it is kept for them, and no operation finds it."""
         self.deleted = True
         self.deadline = inf
 
@@ -131,7 +131,7 @@ class Entry:
         """
         Release this deleted stream if it has no forks, and each deleted source whose last fork goes with it.
 
-        :returns: the released streams, whose bytes nobody can read any more.
+        :returns: the released streams, whose bytes cannot be read any more.
         """
         gone = []
         stream: Self | None = self
@@ -149,14 +149,14 @@ class Entry:
         self.writers = self.source = None
 
     def order_writers(self) -> None:
-        """Sort writers that were loaded in any order by when they were seen last."""
+        """Sort loaded writers by the time at which they were last seen."""
         if self.writers is not None and len(self.writers) > 1:
             self.writers = dict(sorted(self.writers.items(), key=lambda item: item[1].seen))
 
     # Where its bytes are
 
     def owner(self, position: int) -> tuple[Self, int]:
-        """Return the stream that has the byte at ``position``, and the end of its bytes that are this stream's too."""
+        """Return the stream that owns the byte at ``position``, and the end of its bytes that this stream inherits."""
         stream, end = self, self.tail
         while position < stream.base and stream.source is not None:
             end = min(end, stream.base)
@@ -164,7 +164,7 @@ class Entry:
         return stream, end
 
     def parts(self, start: int, end: int) -> list[tuple[Self, int, int]]:
-        """Return the streams that have the bytes between two positions, in order, each with its first and its end."""
+        """Return the streams that own the bytes of a range, in order, each with the start and end of its part."""
         parts = []
         stream: Self | None = self
         while stream is not None and start < end:

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 class Finding(Struct, frozen=True):
     """
-    Something that is not as it should be, or that whoever keeps the storage should know.
+    Damage, or a note for the operator of the storage.
 
     :ivar serious: something that was acknowledged may be lost.
     :ivar where: the file, and the position in it.

@@ -68,7 +68,7 @@ def _read_marks(file: File) -> list[Mark]:
 
 def read_frontier(disk: Disk) -> Mark:
     """
-    Read how far the log had come; zeros, if that is not known.
+    Read the position that the log had reached; zeros if it is unknown.
 
     :raises OSError: it can't be read.
     """
@@ -144,8 +144,8 @@ class Frontier:
         if file is not None:
             file.close()
         _log.warn(
-            "{file} can't be written: {reason}. Streams are written without it; if the end of the log is lost, the "
-            "next start may not notice.",
+            "Cannot write {file}: {reason}. Writes continue without it; the next start may not detect that the "
+            "end of the log was lost.",
             file=FRONTIER_FILE,
             reason=str(error),
         )

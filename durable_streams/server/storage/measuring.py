@@ -10,9 +10,9 @@ from ..model import Distribution
 
 class Measure:
     """
-    Sorts what is measured into classes.
+    A histogram: counts values in buckets.
 
-    :param bounds: the upper ends of the classes, in order.
+    :param bounds: the upper ends of the buckets, in order.
     """
 
     __slots__ = ("_bounds", "_counts", "_total")

@@ -45,7 +45,7 @@ class Format(Struct, frozen=True):
 
 def take(disk: Disk, kind: str, version: int, where: str, parts: Collection[str]) -> None:
     """
-    Lock a data directory, and see that it is one of this kind, or can become one.
+    Lock a data directory, and check that it belongs to this kind of storage or is empty.
 
     A new one is complete when :func:`complete` was called. Until then nothing is stored in it, and what it should have
     may be missing.
@@ -95,18 +95,18 @@ def read_format(disk: Disk, name: str = FORMAT_FILE) -> Format | None:
     try:
         return msgspec.json.decode(file.read(0, 4096), type=Format)
     except msgspec.DecodeError as error:
-        raise StorageError(f"The file {name} can't be understood: {error}. Restore it from a backup.") from None
+        raise StorageError(f"The file {name} cannot be decoded: {error}. Restore it from a backup.") from None
     finally:
         file.close()
 
 
 def is_complete(disk: Disk) -> bool:
-    """Return whether a data directory has all that a new one must have: then nothing may be missing any more."""
+    """Return whether the creation of a data directory was completed; from then on a missing file is damage."""
     return FORMAT_FILE in disk.names("")
 
 
 def complete(disk: Disk) -> None:
-    """Mark a data directory as complete: the storage has made all that a new one must have."""
+    """Mark a data directory as complete: the storage has created all its files."""
     if not is_complete(disk):
         disk.rename(NEW_FORMAT_FILE, FORMAT_FILE)
         disk.sync_folder("")

@@ -29,14 +29,14 @@ class Worker(Protocol):
         """
 
     def close(self) -> None:
-        """Do what was asked for, and nothing more."""
+        """Finish the queued jobs, and accept no more."""
 
 
 class ThreadWorker:
     """
     Threads of a storage's own. They start with the first work: a process that becomes a daemon loses those it has.
 
-    :param reactor: where outcomes are told (``IReactorFromThreads``).
+    :param reactor: the reactor in whose thread Deferreds fire (``IReactorFromThreads``).
     :param name: what the threads are called.
     :param hands: how many there are.
     """
@@ -64,7 +64,7 @@ class ThreadWorker:
                 thread.start()
             except RuntimeError as error:
                 if not self._started and self._starting is None:
-                    _log.warn("Cannot start a thread for the storage: {reason}. It is tried again.", reason=error)
+                    _log.warn("Cannot start a thread for the storage: {reason}. It will be retried.", reason=error)
                     self._starting = clock_of(self._reactor).callLater(RETRY_INTERVAL, self._start_again)
                 return
             self._started.append(thread)

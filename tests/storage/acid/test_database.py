@@ -231,7 +231,7 @@ class LogTests(DatabaseTestCase):
     def test_one_without_its_database_is_not_thrown_away(self) -> None:
         copy = self.copied("FORMAT", f"{DATABASE}-wal")
         error = self.assertRaises(StorageError, self.opened, copy)
-        self.assertIn("is missing, and its write-ahead log is there", str(error))
+        self.assertIn("is missing, but its write-ahead log exists", str(error))
         self.assertEqual(sorted(path.name for path in copy.iterdir()), ["FORMAT", "LOCK", f"{DATABASE}-wal"])
 
 
@@ -282,18 +282,18 @@ class MissingTests(DatabaseTestCase):
     def test_a_removed_write_ahead_log_is_missed(self) -> None:
         copy = self.killed()
         (copy / f"{DATABASE}-wal").unlink()
-        self.assert_refused(copy, f"its write-ahead log {DATABASE}-wal is missing or was cut")
+        self.assert_refused(copy, f"its write-ahead log {DATABASE}-wal is missing or truncated")
 
     def test_an_emptied_write_ahead_log_is_missed(self) -> None:
         copy = self.killed()
         (copy / f"{DATABASE}-wal").write_bytes(b"")
-        self.assert_refused(copy, f"its write-ahead log {DATABASE}-wal is missing or was cut")
+        self.assert_refused(copy, f"its write-ahead log {DATABASE}-wal is missing or truncated")
 
     def test_a_cut_write_ahead_log_is_missed(self) -> None:
         copy = self.killed()
         log = copy / f"{DATABASE}-wal"
         log.write_bytes(log.read_bytes()[:-4120])
-        self.assert_refused(copy, "it ends with change 5, and change 6 was on the disk")
+        self.assert_refused(copy, "it ends with change 5, but change 6 was synced")
 
     def test_an_older_copy_of_the_database_is_not_gone_on_with(self) -> None:
         self.create("a", body=b"one")
@@ -447,19 +447,19 @@ class OwnershipTests(DatabaseTestCase):
         log = (copy / f"{DATABASE}-wal").read_bytes()
         for _ in range(2):
             error = self.assertRaises(StorageError, self.opened, copy)
-            self.assertIn("its write-ahead log is there", str(error))
+            self.assertIn("its write-ahead log exists", str(error))
         self.assertEqual((copy / f"{DATABASE}-wal").read_bytes(), log)
 
     def test_what_does_not_fit_together_is_refused(self) -> None:
         self.create("a", body=b"one")
         self.create("b")
         for statement, what in (
-            ("UPDATE streams SET config = '{' WHERE name = 'a'", "what the stream a was made with"),
-            ("UPDATE streams SET name = 'b', config = '{}'", "two streams of the same name"),
-            ("UPDATE streams SET name = id, source = 7", "has lost its source"),
+            ("UPDATE streams SET config = '{' WHERE name = 'a'", "the configuration of the stream a"),
+            ("UPDATE streams SET name = 'b', config = '{}'", "two streams have the same name"),
+            ("UPDATE streams SET name = id, source = 7", "is missing"),
             (
                 "UPDATE streams SET source = NULL; DELETE FROM numbers WHERE name = 'last_id'",
-                "which ids streams have had",
+                "last used stream id is missing",
             ),
             ("DROP TABLE streams", "no such table: streams"),
         ):

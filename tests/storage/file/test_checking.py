@@ -141,14 +141,14 @@ class CheckpointTests(CheckTestCase):
         flip(path, position)
         findings = self.check()
         frame = position // BLOCK * BLOCK
-        self.assert_told(findings[0], True, f"{CHECKPOINT} at {frame}", "seems to tell of", "small/")
+        self.assert_told(findings[0], True, f"{CHECKPOINT} at {frame}", "probably concerns", "small/")
         await self.assert_refused_or_whole()
 
     async def test_a_frame_that_can_not_be_guessed(self) -> None:
         path = self.directory / CHECKPOINT
         flip(path, path.read_bytes().index(b"small/2") // BLOCK * BLOCK)
         findings = self.check()
-        self.assertIn("can't be said", findings[0].what)
+        self.assertIn("streams concerned are unknown", findings[0].what)
         self.assertTrue(any("has 8 streams" not in f.what and f.where == CHECKPOINT for f in findings), findings)
         self.assertTrue(any("neither it nor the checkpoint knows" in finding.what for finding in findings), findings)
         await self.assert_refused_or_whole()
@@ -157,7 +157,12 @@ class CheckpointTests(CheckTestCase):
         path = self.directory / CHECKPOINT
         path.write_bytes(path.read_bytes()[: -2 * BLOCK])
         findings = self.check()
-        self.assert_told(findings[-1] if len(findings) == 1 else findings[0], True, CHECKPOINT, "has lost its end")
+        self.assert_told(
+            findings[-1] if len(findings) == 1 else findings[0],
+            True,
+            CHECKPOINT,
+            "The end of the checkpoint is missing",
+        )
         await self.assert_refused_or_whole()
 
     async def test_one_that_is_gone(self) -> None:
@@ -197,7 +202,7 @@ class JournalTests(CheckTestCase):
         where = f"{JOURNAL} at {self.batches()[4]}"
         self.assertEqual(2, len(findings), findings)
         self.assert_told(
-            findings[0], True, where, "were on the disk", "seem to concern the stream small/2, bytes 14 to 26"
+            findings[0], True, where, "were on the disk", "probably concern the stream small/2, bytes 14 to 26"
         )
         self.assert_told(findings[1], True, where, "bytes 14 to 26 of the stream small/2 do not have their checksum")
         await self.assert_refused_or_whole()

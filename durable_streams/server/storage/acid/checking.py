@@ -20,7 +20,7 @@ from .schema import DATABASE, check_format, committed_lsn, connect, is_empty, re
 _RESTORE: Final = "Restore the database from a backup."
 _SALVAGE: Final = f"The sqlite3 shell's .recover can save what is readable of {DATABASE}. {_RESTORE}"
 
-#: How many findings of SQLite's own check are told.
+#: The maximum number of findings of SQLite's own check that are reported.
 _MOST: Final = 100
 
 
@@ -28,7 +28,7 @@ def check_acid(directory: Path, found: Callable[[Finding], None]) -> Counts:
     """
     Check a data directory of the acid storage, and change nothing in it.
 
-    :param found: is told of everything that is not as it should be.
+    :param found: called with each finding.
     :returns: how much was looked at; bytes are those of streams.
     :raises StorageError: the database is in a format that this version does not know: it can't be checked.
     """
@@ -67,7 +67,7 @@ def _check(connection: sqlite3.Connection, counts: Counts, found: Callable[[Find
     leftovers = {row[0] for row in connection.execute("SELECT stream FROM leftovers")}
     last_id = connection.execute("SELECT max(value) FROM numbers WHERE name = 'last_id'").fetchone()[0]
     if last_id is None:
-        found(Finding(True, "numbers", "It is not known which ids streams have had.", _RESTORE))
+        found(Finding(True, "numbers", "The last used stream id is missing.", _RESTORE))
     names: dict[str, int] = {}
     for row in connection.execute("SELECT id, name, config, lifetime, source, base, tail FROM streams ORDER BY id"):
         stream_id, name, config, lifetime, source, base, tail = row
@@ -75,9 +75,9 @@ def _check(connection: sqlite3.Connection, counts: Counts, found: Callable[[Find
         counts.streams += 1
         counts.bytes += tail - base
         for what in _wrong_with(config, lifetime):
-            found(Finding(True, where, f"{what} of the stream {name} can't be understood.", _RESTORE))
+            found(Finding(True, where, f"{what} of the stream {name} cannot be decoded.", _RESTORE))
         if names.setdefault(name, stream_id) != stream_id:
-            found(Finding(True, where, f"There is another stream of the name {name}, id {names[name]}.", _RESTORE))
+            found(Finding(True, where, f"Another stream, id {names[name]}, has the same name {name}.", _RESTORE))
         if source is not None and source not in tails:
             found(Finding(True, where, f"The source of the stream {name}, id {source}, is missing.", _RESTORE))
         elif source is not None and base > tails[source]:

@@ -93,7 +93,7 @@ class AcidContent:
 
     def _look(self, stream: AcidStream, work: Callable[..., T | str], *rest: Any) -> T:
         """
-        Return the result of a query, which a thread makes. A str describes damage.
+        Return the result of a query that runs in a reader thread. A result of type str describes damage.
 
         :raises NotYet: the query has to be made.
         :raises DataDamaged: the result is a description of damage.
@@ -124,7 +124,7 @@ class AcidContent:
 
 
 def _find_append(connection: sqlite3.Connection, stream_id: int, position: int) -> tuple[int, int] | str:
-    """Return where the append begins and ends that has a byte; or how the table is damaged there."""
+    """Return the start and end of the append that contains a byte, or a description of the damage."""
     # An append ends where the next one begins, and begins with a row that says so.
     row = connection.execute(
         "SELECT append, coalesce("
@@ -144,7 +144,7 @@ def _find_append(connection: sqlite3.Connection, stream_id: int, position: int) 
 
 
 def _read(connection: sqlite3.Connection, stream_id: int, start: int, end: int) -> bytes | str:
-    """Return some bytes of a stream; or that there are not so many."""
+    """Return a range of a stream's bytes without verification, or a description of the damage."""
     rows = connection.execute(
         "SELECT substr(data, max(?2 - start, 0) + 1, ?3 - max(start, ?2)) FROM appends WHERE stream = ?1 "
         "AND start < ?3 AND start >= (SELECT max(start) FROM appends WHERE stream = ?1 AND start <= ?2) "
@@ -156,7 +156,7 @@ def _read(connection: sqlite3.Connection, stream_id: int, start: int, end: int) 
 
 
 def _read_verified(connection: sqlite3.Connection, stream_id: int, start: int, end: int) -> bytes | str:
-    """Return some bytes of a stream; or how they are damaged."""
+    """Return a range of a stream's bytes with verified checksums, or a description of the damage."""
     # Whole rows, since each has a checksum. None has more than 64 KiB.
     rows = connection.execute(
         "SELECT start, checksum, data FROM appends WHERE stream = ?1 "

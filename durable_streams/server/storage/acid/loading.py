@@ -54,16 +54,16 @@ def load(connection: sqlite3.Connection, loaded_at: float, wall_offset: float = 
         if row[6] is not None:
             sources[stream.facts.id] = row[6]
     if len(names) != len(streams):
-        raise StorageDamaged("there are two streams of the same name.")
+        raise StorageDamaged("two streams have the same name.")
     for stream_id, source_id in sources.items():
         source = streams.get(source_id)
         if source is None:
-            raise StorageDamaged(f"the stream {streams[stream_id].facts.name} has lost its source.")
+            raise StorageDamaged(f"the source of the stream {streams[stream_id].facts.name} is missing.")
         streams[stream_id].fork_from(source)
     _load_writers(connection, streams)
     last_id = connection.execute("SELECT max(value) FROM numbers WHERE name = 'last_id'").fetchone()[0]
     if last_id is None:
-        raise StorageDamaged("it is not known which ids streams have had.")
+        raise StorageDamaged("the last used stream id is missing.")
     return DatabaseState(list(streams.values()), last_id, committed_lsn(connection))
 
 
@@ -74,7 +74,7 @@ def _stream(row: tuple[Any, ...], loaded_at: float, wall_offset: float) -> AcidS
     try:
         stream = AcidStream(facts, _config(config), _lifetime(lifetime), base, created_at)
     except msgspec.DecodeError as error:
-        raise StorageDamaged(f"what the stream {name} was made with can't be understood: {error}.") from None
+        raise StorageDamaged(f"the configuration of the stream {name} cannot be decoded: {error}.") from None
     # A renewal by a read is not stored, so loading counts as use.
     used_at = max(updated_at - wall_offset, loaded_at)
     stream.restore(tail, bool(closed), bool(deleted), sequence, updated_at, used_at)

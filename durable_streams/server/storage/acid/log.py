@@ -88,7 +88,7 @@ class AcidLog:
         self, database: sqlite3.Connection, disk: RealDisk | None = None, frontier: Frontier | None = None
     ) -> None:
         """
-        Set the connection that writes.
+        Set the connection that is used for writes.
 
         :param disk: the file system of the database; None for a database in memory.
         """
@@ -140,7 +140,7 @@ class AcidLog:
         return max(size, min(_CREDIT, (left - _KEPT_FREE) // 3))
 
     def _ask(self, now: float) -> None:
-        """Query the free space of the disk."""
+        """Query the free space on the disk."""
         assert self._disk is not None
         self._room = self._disk.free()
         self._asked_at = now
@@ -191,7 +191,7 @@ class AcidLog:
         rollback = failure.value
         if not isinstance(rollback, Rollback):
             return failure
-        _log.warn("A batch of writes was refused and undone: {reason}", reason=str(rollback.reason))
+        _log.warn("Rolled back a batch of writes: {reason}", reason=str(rollback.reason))
         if pauses(rollback.reason):
             self._refuse(rollback.reason)
         if isinstance(rollback.reason, InsufficientStorage):

@@ -12,7 +12,7 @@ from ..shortages import SHORT, is_shortage
 from .loading import DatabaseState, load
 from .transactions import commit
 
-FULL: Final = "The disk is full. Delete streams that are done with, or make room on it."
+FULL: Final = "The disk is full. Delete streams that are not needed, or free disk space."
 
 
 #: SQLite errors for a lack of descriptors or memory. They are raised before anything is written.

@@ -67,13 +67,13 @@ INSERT INTO numbers VALUES ('last_id', 0);
 
 def connect(path: Path | str, read_only: bool = False) -> sqlite3.Connection:
     """
-    Open a database; transactions are begun and ended by whoever uses it.
+    Open a database in autocommit mode: the caller begins and ends transactions.
 
     :param path: of the file, or ``:memory:``.
-    :param read_only: change nothing; nobody else may have it open.
+    :param read_only: change nothing; no other process may have it open.
     """
     if read_only:
-        # Where there is no log to be read as well, SQLite need not make one, nor share it with anybody.
+        # Without a write-ahead log to read, immutable=1 keeps SQLite from creating one and its shared memory.
         log = Path(f"{path}-wal")
         alone = not log.exists() or not log.stat().st_size
         uri = f"{Path(path).absolute().as_uri()}?{'immutable=1' if alone else 'mode=ro'}"
@@ -83,7 +83,7 @@ def connect(path: Path | str, read_only: bool = False) -> sqlite3.Connection:
 
 def prepare(connection: sqlite3.Connection, new: bool) -> None:
     """
-    Make it keep its promises, and lay out the tables if there are none.
+    Configure the connection for durable writes, and create the tables of an empty database.
 
     :param new: whether the data directory is new, so that the database may be empty.
     :raises StorageDamaged: it is empty, and should not be.
@@ -101,7 +101,7 @@ def prepare(connection: sqlite3.Connection, new: bool) -> None:
         raise StorageError(" ".join(refusal))
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    # When the log is brought home is the storage's own business.
+    # The storage itself decides when to checkpoint the write-ahead log.
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute("PRAGMA journal_size_limit = 67108864")
     # Some builds of SQLite write zeros over all that is deleted, as much as it was.
@@ -114,9 +114,9 @@ def prepare(connection: sqlite3.Connection, new: bool) -> None:
 
 def refusal_of(connection: sqlite3.Connection) -> tuple[str, str] | None:
     """
-    Return why a database is not one of this server's, and what to do; or None.
+    Return the reason for rejecting a database, with advice; None if it belongs to this server.
 
-    One without any tables can: it is yet to be laid out.
+    A database without tables is accepted: :func:`prepare` creates them.
     """
     if is_empty(connection):
         return None
@@ -139,7 +139,7 @@ def check_format(connection: sqlite3.Connection) -> None:
 
 
 def _stamp(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Return whose a database says that it is, and in which format."""
+    """Return the application id and the format version that the database states."""
     application, version = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
     )
@@ -185,8 +185,8 @@ def check_frontier(disk: Disk, path: Path) -> None:
         connection.close()
     if lsn < mark.lsn:
         raise StorageDamaged(
-            f"it ends with change {lsn}, and change {mark.lsn} was on the disk: its write-ahead log {path.name}-wal is "
-            f"missing or was cut, or the database is an older copy. {ADVICE}"
+            f"it ends with change {lsn}, but change {mark.lsn} was synced: its write-ahead log {path.name}-wal is "
+            f"missing or truncated, or the database is an older copy. {ADVICE}"
         )
 
 
@@ -208,7 +208,7 @@ def sync_log(disk: Disk, path: Path) -> None:
         return
     if not path.exists() or not path.stat().st_size:
         raise StorageDamaged(
-            "it is missing, and its write-ahead log is there: all of its files have to be put back together."
+            "it is missing, but its write-ahead log exists. Restore the database together with its log."
         )
     file = disk.open(log)
     try:

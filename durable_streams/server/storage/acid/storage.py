@@ -1,4 +1,4 @@
-"""The acid storage: an SQLite database, with one thread that writes it, and others that read."""
+"""The acid storage: an SQLite database with one writer thread and several reader threads."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class AcidStorage(LoggedStorage[AcidStream]):
                 raise StorageError(f"The database {path} can't be opened: {error}. {_remedy(error)}") from None
             what = str(error).rstrip(".")
             raise StorageError(
-                f"The database {path} can't be opened: {what}. See what durable-streams-server check says of it, or "
+                f"The database {path} can't be opened: {what}. Run durable-streams-server check for details, or "
                 "restore it from a backup."
             ) from None
         except StorageError as error:

@@ -34,7 +34,7 @@ _LOCAL: Final = 950
 
 def commit(connection: sqlite3.Connection, changes: Sequence[Change], lsn: int) -> int:
     """
-    Carry out some changes in one transaction.
+    Write changes to the tables in one transaction.
 
     :param lsn: the number of the last of them.
     :returns: how many bytes are free in the database's file.
@@ -50,7 +50,7 @@ def commit(connection: sqlite3.Connection, changes: Sequence[Change], lsn: int) 
 
 def log_bytes(changes: Iterable[Change], max_bytes: int) -> int:
     """
-    Return about how many bytes some changes take in the write-ahead log, which consists of whole pages.
+    Estimate how many bytes the changes take in the write-ahead log, which consists of whole pages.
 
     :param max_bytes: how many bytes the changes take by themselves.
     """
@@ -138,7 +138,7 @@ def _insert(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
 
 
 def _rows_of(stream_id: int, start: int, data: bytes, checksum: int) -> Iterable[_Row]:
-    """Make rows of an append: one, unless it is long. The checksum of each is its own."""
+    """Split an append into rows of at most :data:`ROW_BYTES`, each with its own checksum."""
     if len(data) <= ROW_BYTES:
         return ((stream_id, start, start, checksum, data),)
     pieces = [(first, data[first : first + ROW_BYTES]) for first in range(0, len(data), ROW_BYTES)]
@@ -179,7 +179,7 @@ def _remove(connection: sqlite3.Connection, stream_id: int | None) -> None:
 
 def collect_leftovers(connection: sqlite3.Connection) -> int | None:
     """
-    Remove some rows of streams that are gone.
+    Remove a limited number of rows of removed streams.
 
     :returns: how many bytes that takes in the write-ahead log, about; None, if there is nothing left to remove.
     """

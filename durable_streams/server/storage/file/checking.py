@@ -20,8 +20,8 @@ def check_files(
     """
     Check all streams of a file storage that is not open.
 
-    :param found: is told what is wrong, or noteworthy, one thing after the other.
-    :param looked_at: is told how many more bytes were read.
+    :param found: called with each finding.
+    :param looked_at: called with the number of bytes of each read.
     :returns: the streams that there are, their appends and bytes, and the frames that were whole.
     :raises PermissionError: something may not be read.
     """

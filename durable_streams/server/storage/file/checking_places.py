@@ -97,7 +97,7 @@ def _check_piece(report: Report, path: str, file: File, piece: Piece, stream: Fi
 
 
 def check_stream(report: Report, stream: FileStream) -> None:
-    """Count a stream, and look at the appends that are in its own file."""
+    """Count a stream, and verify the appends in its own file."""
     counts = report.counts
     counts.streams += 1
     counts.bytes += stream.size
@@ -132,7 +132,7 @@ class _OwnFileCheck:
         self._bad: tuple[int, int, int, int] | None = None
 
     def check(self, index: File) -> None:
-        """Read both."""
+        """Verify every append of the data file against the index."""
         stream = self._stream
         limit = stream.base + stream.filed
         try:
@@ -172,7 +172,7 @@ class _OwnFileCheck:
                 return
 
     def _check_append(self, number: int, start: int, end: int, checksum: int, limit: int) -> int:
-        """See whether an append is what it was, and say where the next one begins."""
+        """Verify the checksum of an append, and return the start of the next one."""
         if not start < end <= limit:
             self._tell_bad()
             self._report.damage(
@@ -269,7 +269,7 @@ def _check_unknown_pieces(report: Report, number: int, claimed: set[int]) -> Non
 
 
 def _filed(disk: Disk) -> set[int]:
-    """List the streams that have files of their own."""
+    """Return the ids of the streams that have their own files."""
     found = set()
     for folder in disk.names(STREAMS):
         for name in disk.names(f"{STREAMS}/{folder}"):

@@ -83,7 +83,7 @@ class CheckpointEnd(Struct, array_like=True, gc=False):
 
 
 def path_of(number: int) -> str:
-    """Name a checkpoint's file."""
+    """Return the path of a checkpoint's file."""
     return f"{FOLDER}/{name_of(number)}"
 
 
@@ -116,12 +116,12 @@ class CheckpointFile:
         self._streams = 0
 
     def add(self, entries: Sequence[CheckpointEntry]) -> None:
-        """Write down some streams."""
+        """Write the entries of some streams."""
         self._write(ENTRIES, encode(entries))
         self._streams += len(entries)
 
     def add_writers(self, more: MoreWriters) -> None:
-        """Write down more writers of a stream that was added before."""
+        """Write more writers of a stream whose entry was added before."""
         self._write(WRITERS, encode(more))
 
     def _write(self, magic: bytes, payload: bytes) -> None:
@@ -129,7 +129,7 @@ class CheckpointFile:
         self.size += frame_size(len(payload))
 
     def complete(self, segment: int, lsn: int, last_id: int, packs: dict[int, int]) -> None:
-        """Make it the latest one."""
+        """Sync the checkpoint, and rename it so that it becomes the latest one."""
         self._write(CLOSING, encode(CheckpointEnd(self._streams, segment, lsn, last_id, packs)))
         self._file.sync()
         self._file.close()
@@ -137,6 +137,6 @@ class CheckpointFile:
         self._disk.sync_folder(FOLDER)
 
     def abandon(self) -> None:
-        """Remove it."""
+        """Remove the incomplete checkpoint."""
         self._file.close()
         self._disk.remove(path_of(self.number) + _NEW)

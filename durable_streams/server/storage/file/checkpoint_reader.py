@@ -46,15 +46,15 @@ def read_checkpoint(report: Report, builder: StreamBuilder) -> CheckpointEnd:
                 closing = _closing.decode(payload)
                 break
         except ValueError as error:
-            report.damage(f"{path} at {position}", f"What is written there can't be understood: {error}.")
+            report.damage(f"{path} at {position}", f"The entry cannot be decoded: {error}.")
     if closing is None:
         count += _tell_broken_entries(report, builder, path, data, end, len(data))
         report.damage(
             path,
-            f"The checkpoint has lost its end. It has {count} streams that can be read; there may have been more.",
+            f"The end of the checkpoint is missing. {count} streams can be read; there may have been more.",
         )
     elif closing.streams != count:
-        report.damage(path, f"The checkpoint has {count} streams that can be read, and had {closing.streams}.")
+        report.damage(path, f"{count} of the checkpoint's {closing.streams} streams can be read.")
     if report.damaged > damaged:
         builder.complete = False
     if closing is None:
@@ -66,7 +66,7 @@ def read_checkpoint(report: Report, builder: StreamBuilder) -> CheckpointEnd:
 def _tell_broken_entries(
     report: Report, builder: StreamBuilder, path: str, data: bytes, position: int, end: int
 ) -> int:
-    """Report what is not whole between two positions, add the streams that it seems to have, and count these."""
+    """Report damage between two positions; add the streams whose entries can be decoded, and return their number."""
     count = 0
     while position < end:
         where = f"{path} at {position}"
@@ -77,10 +77,10 @@ def _tell_broken_entries(
                 builder.add_entry(held)
         except ValueError:
             entries = []
-        concerns = "Which streams it tells of can't be said."
+        concerns = "The streams concerned are unknown."
         if entries:
-            concerns = f"It seems to tell of {some([held.name for held in entries])}."
-        report.damage(where, f"What the checkpoint has there is not as it was written. {concerns}")
+            concerns = f"It probably concerns {some([held.name for held in entries])}."
+        report.damage(where, f"The checkpoint is damaged there. {concerns}")
         if broken is None or not entries:
             break
         count += len(entries)

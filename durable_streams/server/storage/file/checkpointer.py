@@ -114,7 +114,7 @@ class Pack:
         self._file: File | None = None
 
     def add(self, frames: Sequence[bytes]) -> None:
-        """Append some pieces."""
+        """Append frames of pieces."""
         if self._file is None:
             self._disk.make_folder(PACKS)
             self._file = self._disk.open(pack_path(self.number), new=True)
@@ -122,14 +122,14 @@ class Pack:
         self.size += sum(map(len, frames))
 
     def complete(self) -> None:
-        """Sync and close it."""
+        """Sync and close the pack."""
         if self._file is not None:
             self._file.sync()
             self._file.close()
             self._disk.sync_folder(PACKS)
 
     def abandon(self) -> None:
-        """Remove it."""
+        """Remove the incomplete pack."""
         if self._file is not None:
             self._file.close()
             self._disk.remove(pack_path(self.number))
@@ -244,7 +244,7 @@ class Checkpointer:
         """
         Make a checkpoint if the journal has grown at all: it gives back the room that the journal takes.
 
-        :returns: what fires when it has ended; None, if there is none to be made.
+        :returns: a Deferred that fires when it has ended; None if no checkpoint is made.
         """
         if self.behind:
             self.start()
@@ -270,14 +270,14 @@ class Checkpointer:
         if is_full(outcome.value):
             _log.warn("No room on the disk for a checkpoint: {why}", why=outcome.getErrorMessage())
         elif is_shortage(outcome.value):
-            _log.warn("A checkpoint is postponed for a shortage: {why}", why=outcome.getErrorMessage())
+            _log.warn("Postponed a checkpoint because of a shortage: {why}", why=outcome.getErrorMessage())
         elif not outcome.check(_Stopped):
             if not outcome.check(OSError, Unavailable, InsufficientStorage):
                 _log.failure("A checkpoint failed.", failure=outcome)
             self._subject.stop(outcome)
 
     def stop(self) -> Deferred[None]:
-        """Make no more checkpoints, and say when the one that is under way has come to an end."""
+        """Make no more checkpoints; the Deferred fires when the running one has ended."""
         self._stopping = True
         if self._soon is not None and self._soon.active():
             self._soon.cancel()
@@ -350,7 +350,7 @@ class Checkpointer:
         return moved
 
     async def _streams_to_move(self) -> Iterable[FileStream]:
-        """Find the streams that have bytes in the journal only, or in a pack that is mostly of no use any more."""
+        """Return the streams with bytes in the journal only, or in a pack that has mostly dead bytes."""
         sparse = self._sparse = {
             number for number, size in self.packs.items() if self._live.get(number, 0) < _LIVE_SHARE * size
         }
@@ -378,7 +378,7 @@ class Checkpointer:
             yield moves
 
     def _plan(self, stream: FileStream) -> Iterator[Move]:
-        """Plan what becomes of a stream's bytes. Each move is planned when it is asked for."""
+        """Yield the moves of a stream's bytes; each is planned when it is requested."""
         if stream.gone:
             return
         packed = sum(piece.size for piece in stream.pieces)
@@ -421,7 +421,7 @@ class Checkpointer:
         return Move(stream, pieces[kept:], pieces[:kept], content, stream.filed, stream.filed_appends, to_file=False)
 
     def _carry_out(self, moves: Sequence[Move], pack: Pack) -> list[Relocation]:
-        """Write some streams' bytes. In the worker's thread."""
+        """Write the bytes of some moves to the pack and to own files. Runs in the worker's thread."""
         moved = []
         frames: list[bytes] = []
         position = pack.size
@@ -449,7 +449,7 @@ class Checkpointer:
 
     def _gathered(self, move: Move) -> tuple[AppendRun, list[Flaw]]:
         """
-        Put together what is to be moved.
+        Collect the old and the recent bytes of a move.
 
         Bytes that are damaged stay damaged: they get a checksum that is not theirs.
 
@@ -531,7 +531,7 @@ class Checkpointer:
                         file.close()
 
     def _put(self, moved: Relocation) -> None:
-        """Read a stream's bytes from their new places from now on."""
+        """Switch a stream's reads to the new places of its bytes."""
         stream = moved.stream
         if stream.gone:
             return
@@ -545,7 +545,7 @@ class Checkpointer:
         self._stored.settle(stream)
 
     async def _write_down(self, file: CheckpointFile) -> dict[int, int]:
-        """Write down all streams, and return the packs that they are in, with their sizes."""
+        """Write the entries of all streams, and return the packs that they refer to, with their sizes."""
         named: set[int] = set()
         settings = self.settings
         for slice_ in entry_slices(
@@ -598,7 +598,7 @@ def _recent_content(stream: FileStream, start: int, end: int) -> AppendRun:
 
 
 def _end_of_part(stream: FileStream, start: int, end: int) -> int:
-    """Find where an append ends, not after ``end``, so that what begins at ``start`` is not more than a slice."""
+    """Return the last end of an append, up to ``end``, for which the part that begins at ``start`` fits in a slice."""
     recent = stream.recent
     if recent is None or start >= end:
         return end

@@ -149,7 +149,7 @@ class FileContent:
         try:
             return self._files.read(path, position, size)
         except FileNotFoundError:
-            # What was in it may have another place by now, and then nobody asks for this again.
+            # Its bytes may have moved meanwhile; then this is not read again.
             return b""
         except OSError as error:
             return _unreadable(path, position, error)
@@ -157,7 +157,7 @@ class FileContent:
     # Bytes in packs
 
     def _content(self, stream: FileStream, piece: Piece, start: int, end: int) -> AppendRun:
-        """Read a piece, and verify the appends that have the bytes from ``start`` to ``end``: all of them, or these."""
+        """Read a piece of a pack, and verify at least the appends that contain the bytes from ``start`` to ``end``."""
         path = pack_path(piece.pack)
         data = self._look(stream, path, piece.position, piece.frame)
         if self._last_piece == (piece, data):
@@ -300,7 +300,7 @@ class FileContent:
 
 def _unreadable(path: str, position: int, error: OSError) -> Flaw:
     """
-    Describe what the disk can't read.
+    Return the flaw for bytes that the disk cannot read.
 
     :raises OSError: the error is of another kind.
     """

@@ -23,7 +23,7 @@ class OpenFiles:
     """
     Files that are open for reading, for several threads.
 
-    :param max_files: how many stay open while nobody reads them.
+    :param max_files: the maximum number of open files that no thread is reading.
     """
 
     def __init__(self, disk: Disk, max_files: int) -> None:
@@ -56,7 +56,7 @@ class OpenFiles:
             self._give_back(entry)
 
     def read_now(self, path: str, position: int, size: int) -> bytes | None:
-        """Read without waiting for the disk; None, if that can't be done."""
+        """Read from the page cache; None if that would wait for the disk."""
         entry = self._take(path)
         if entry is None:
             return None

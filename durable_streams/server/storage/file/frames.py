@@ -47,7 +47,7 @@ class Header(NamedTuple):
 
 
 def padded(size: int) -> int:
-    """Round up to where the next frame may begin."""
+    """Round a position up to the next block, where a frame may begin."""
     return (size + BLOCK - 1) // BLOCK * BLOCK
 
 
@@ -65,7 +65,7 @@ def frame(header: Header, payload: bytes) -> list[bytes]:
 
 
 def without_checksum(head: bytes) -> bytes:
-    """Invert the checksum of a header, so that what follows is not whole."""
+    """Invert the checksum of a header, so that readers treat the frame as damaged."""
     return head[:4] + bytes(byte ^ 0xFF for byte in head[4:_CHECKED_FROM]) + head[_CHECKED_FROM:]
 
 

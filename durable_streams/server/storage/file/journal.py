@@ -52,7 +52,7 @@ class NothingWritten(Exception):
 
 
 def path_of(number: int) -> str:
-    """Name a segment's file."""
+    """Return the path of a segment's file."""
     return f"{FOLDER}/{name_of(number)}"
 
 
@@ -94,7 +94,7 @@ class JournalState(Struct, frozen=True, gc=False):
 
 class Journal:
     """
-    The journal that is written to. Its segments belong to the worker; the reactor knows how they stood last.
+    The writing side of the journal. Only the worker uses its segments; the reactor has the last :class:`JournalState`.
 
     :param durable: whether a batch is on the disk when its Deferred fires; else it is with the operating system.
     :param number: of the first segment that it makes.
@@ -138,7 +138,7 @@ class Journal:
 
     def open(self) -> None:
         """
-        Make the first segment. VerifiedBlocks.
+        Create the first segment. May block.
 
         :raises OSError: it can't be made.
         """
@@ -184,7 +184,7 @@ class Journal:
         if self._seconds() < self._refused_until:
             if self._short:
                 raise Unavailable(SHORT)
-            raise InsufficientStorage("The disk is full. Delete streams that are done with, or make room on it.")
+            raise InsufficientStorage("The disk is full. Delete streams that are not needed, or free disk space.")
         raise NotYet(self._prepare(alone))
 
     def _prepare(self, min_size: int) -> Deferred[None]:
@@ -227,14 +227,14 @@ class Journal:
 
     def refused(self, failure: Failure) -> Deferred[None] | None:
         """
-        Handle that there is no room for a segment, or that the disk has failed. The owner replaces this.
+        Handle the failure to create a segment: no room, or a failed disk. The owner replaces this.
 
         :returns: what fires when there may be room; None, if nothing can be done about it.
         """
         return None
 
     def kept_free(self) -> int:
-        """Return how many bytes a checkpoint would take now. The owner replaces this."""
+        """Return the size in bytes of a checkpoint made now. The owner replaces this."""
         return 0
 
     def _make_spare(self, min_size: int) -> int:
@@ -268,7 +268,7 @@ class Journal:
         :raises OSError: there would be none: no segment, then, but a checkpoint.
         """
         if self._sizes is not _SMALL_SIZES and self._disk.free() < self.kept_free() + 2 * size:
-            raise OSError(errno.ENOSPC, "There would be no room for a checkpoint")
+            raise OSError(errno.ENOSPC, "Not enough room for a checkpoint")
 
     def _reserve(self, file: File, min_size: int) -> int:
         sizes = [max(size, min_size) for size in self._sizes]
@@ -348,7 +348,7 @@ class Journal:
         except OSError as error:
             segment.file.close()
             if is_full(error):
-                # With an opening it would say that nothing comes any more where it was to be taken up.
+                # An opening frame here would mark the end of the segment that is to be continued.
                 self._disk.remove(path_of(segment.number))
                 self._disk.sync_folder(FOLDER)
                 self._sound = True

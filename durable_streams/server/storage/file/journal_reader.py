@@ -92,7 +92,7 @@ class JournalReader:
         return replayed
 
     def _frontier(self) -> Mark:
-        """Read how far the journal had come."""
+        """Read the position that the journal had reached."""
         try:
             mark = read_frontier(self._report.disk)
         except OSError as error:
@@ -137,7 +137,7 @@ class JournalReader:
 
     def _take_as_unused(self, path: str, data: bytes, lost: bool) -> None:
         """
-        Take a segment without a whole frame as one that was never written to.
+        Treat a segment without an undamaged frame as unused.
 
         :param lost: whether the frontier says that it was; that is reported later.
         """
@@ -212,7 +212,7 @@ class JournalReader:
         try:
             changes = _changes.decode(payload)
         except ValueError as error:
-            self._report.damage(where, f"Changes {header.first} to {header.last} can't be understood: {error}.")
+            self._report.damage(where, f"Changes {header.first} to {header.last} cannot be decoded: {error}.")
             self._last = header.last
             return
         if len(changes) != header.last - header.first + 1:
@@ -225,18 +225,20 @@ class JournalReader:
         self._last = header.last
 
     def _tell_hole(self, path: str, data: bytes, position: int, up_to: int, advice: str = "") -> None:
-        """Report changes that were on the disk and cannot be read, and apply what can be guessed of them."""
+        """Report synced changes that cannot be read, and apply those that can be decoded despite the damage."""
         where = f"{path} at {position}"
         first = self._last + 1
         what = f"Changes {first} to {up_to} were on the disk, and can't be read as they were written."
         changes = self._salvage(data, position, up_to)
         if changes is None:
             self._report.damage(
-                where, f"{what} Which streams they concern shows in what is missing of these, if anything.", advice
+                where,
+                f"{what} The streams concerned are unknown, unless their bytes are reported missing.",
+                advice,
             )
         else:
             told = {self._concern(change) for change in changes}
-            self._report.damage(where, f"{what} They seem to concern {some(sorted(told))}.", advice)
+            self._report.damage(where, f"{what} They probably concern {some(sorted(told))}.", advice)
             for lsn, change in enumerate(changes, first):
                 self._builder.apply(change, lsn, where)
         self._last = up_to
@@ -252,7 +254,7 @@ class JournalReader:
         )
 
     def _salvage(self, data: bytes, position: int, up_to: int) -> list[Change] | None:
-        """Read a batch that is not whole, if it looks as if it were just what is missing."""
+        """Decode a damaged batch if its header has exactly the missing LSNs."""
         broken = broken_frame(data, position)
         if broken is None or (broken[0].magic, broken[0].first, broken[0].last) != (BATCH, self._last + 1, up_to):
             return None

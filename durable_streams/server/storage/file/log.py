@@ -35,7 +35,7 @@ class FileLog:
     :param worker: the thread that writes the journal.
     :param discard: is called with an LSN when everything up to it is durable.
     :ivar queue: the queue whose changes it writes; set before it is opened.
-    :ivar checkpointer: is told of each batch; set after it was opened, before the first batch.
+    :ivar checkpointer: notified of each batch; set after it was opened, before the first batch.
     """
 
     queue: CommitQueue[Any]
@@ -76,7 +76,7 @@ class FileLog:
         if self.checkpointer.behind > self.checkpointer.settings.max_behind_bytes and not removal:
             # If the last checkpoint failed, no accepted write will start another.
             self.checkpointer.consider()
-            raise Unavailable("The disk is behind with what it has taken. Come back in a moment.")
+            raise Unavailable("Too many earlier writes are not synced yet. Try again in a moment.")
         return self.journal.check_room(size, queued_bytes, removal)
 
     def _no_segment(self, failure: Failure) -> Deferred[None] | None:
@@ -97,7 +97,8 @@ class FileLog:
             # Later changes depend on these, which can't be rolled back.
             if not self._postponed:
                 _log.warn(
-                    "Writing the journal is postponed until a shortage has passed: {why}", why=failure.getErrorMessage()
+                    "Postponed a journal write because of a shortage: {why}",
+                    why=failure.getErrorMessage(),
                 )
             self._postponed = True
             waited: Deferred[None] = deferLater(self._clock, RETRY_INTERVAL)

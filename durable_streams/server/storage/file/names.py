@@ -14,7 +14,7 @@ def name_of(number: int) -> str:
 
 
 def number_of(name: str) -> int | None:
-    """Return the number that a file name is; None, if the server does not give such names."""
+    """Return the number in a file name; None if the name is not one that :func:`name_of` returns."""
     return int(name) if _NUMBER.fullmatch(name) else None
 
 

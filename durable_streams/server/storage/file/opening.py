@@ -58,7 +58,7 @@ class LoadedDirectory(Struct):
     :ivar next_segment: the number of the segment to be made.
     :ivar checkpoint: the number of the latest checkpoint; 0 for none.
     :ivar packs: the packs that there are, with their sizes.
-    :ivar purged: the ids of the streams whose removal the journal tells of.
+    :ivar purged: the ids of the streams whose removal is in the journal.
     """
 
     streams: list[FileStream]
@@ -225,7 +225,7 @@ def tidy(disk: Disk, opened: LoadedDirectory) -> None:
 
 
 def superseded(disk: Disk, opened: LoadedDirectory) -> Iterator[str]:
-    """List the files that something later has taken the place of, or that were never finished."""
+    """Yield the files that a later file replaces, and those that were never finished."""
     yield from checkpoints.unfinished(disk)
     yield from (checkpoints.path_of(number) for number in checkpoints.numbers(disk) if number < opened.checkpoint)
     yield from (journal.path_of(number) for number in segment_numbers(disk) if number < opened.first_segment)
@@ -239,7 +239,7 @@ def superseded(disk: Disk, opened: LoadedDirectory) -> Iterator[str]:
 
 
 def unexplained(disk: Disk, opened: LoadedDirectory) -> Iterator[str]:
-    """List what is there, and why is not known."""
+    """Yield the files that do not belong to a data directory."""
     yield from (name for name in disk.names("") if name not in _KNOWN)
     for folder in (journal.FOLDER, checkpoints.FOLDER, PACKS):
         yield from (f"{folder}/{name}" for name in disk.names(folder) if number_of(name) is None)

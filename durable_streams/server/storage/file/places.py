@@ -51,7 +51,7 @@ class Piece(Struct, array_like=True, frozen=True, gc=False):
 
     @property
     def frame(self) -> int:
-        """The number of bytes that it takes in the pack."""
+        """The size of the piece's frame in the pack."""
         return HEADER_SIZE + 8 * self.appends + self.size
 
 
@@ -70,27 +70,27 @@ class AppendRun(Struct, gc=False):
 
 
 def pack_path(number: int) -> str:
-    """Name a pack's file."""
+    """Return the path of a pack's file."""
     return f"{PACKS}/{name_of(number)}"
 
 
 def stream_folder(stream_id: int) -> str:
-    """Name the folder that a stream's files are in."""
+    """Return the path of the folder of a stream's files."""
     return f"{STREAMS}/{stream_id % 256:02x}"
 
 
 def data_path(stream_id: int) -> str:
-    """Name the file of a stream's bytes."""
+    """Return the path of a stream's own file."""
     return f"{stream_folder(stream_id)}/{stream_id}.data"
 
 
 def index_path(stream_id: int) -> str:
-    """Name the index file of a stream's own file."""
+    """Return the path of the index of a stream's own file."""
     return f"{stream_folder(stream_id)}/{stream_id}.index"
 
 
 def stream_id_of(path: str) -> int | None:
-    """Return the id of the stream whose file has a path; None, if the server does not give such paths."""
+    """Return the id of the stream that a path belongs to; None if it is not the path of a stream's file."""
     number = path.rpartition("/")[2].partition(".")[0]
     if not (number.isascii() and number.isdigit()):
         return None
@@ -107,7 +107,7 @@ def _little_endian(numbers: array[int]) -> array[int]:
 
 def piece_frame(stream_id: int, content: AppendRun, damaged: bool = False) -> bytes:
     """
-    Write appends as they stand in a pack.
+    Encode appends as the frame of a piece in a pack.
 
     :param damaged: some of them do not have their checksums. Then the frame does not have its own either, so that no
         reader takes all of it for whole.
@@ -139,7 +139,7 @@ def is_piece(data: bytes, stream_id: int, piece: Piece) -> bool:
 
 
 def index_entries(ends: Sequence[int], checksums: Sequence[int]) -> bytes:
-    """Write what an index says of some appends."""
+    """Encode the index entries of some appends."""
     return b"".join(map(_INDEX_ENTRY.pack, ends, checksums))
 
 

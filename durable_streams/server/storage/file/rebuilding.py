@@ -18,7 +18,7 @@ _CATALOGUE = "the catalogue"
 
 class StreamBuilder:
     """
-    Applies checkpoint entries, then changes. What does not fit is reported; if the report goes on, so does this.
+    Applies checkpoint entries, then changes. Inconsistencies are reported; the report decides whether to continue.
 
     :param opened_at: the time, by the clock that TTLs use.
     :param wall_offset: how many seconds the wall clock, which stored times are of, is ahead of that.
@@ -41,7 +41,7 @@ class StreamBuilder:
         self.known = 0
 
     def name_of(self, stream_id: int) -> str:
-        """Return a stream's name for a sentence."""
+        """Return a stream's name for a message."""
         stream = self._streams.get(stream_id)
         return f"a stream of the id {stream_id}" if stream is None else f"the stream {stream.facts.name}"
 
@@ -81,7 +81,7 @@ class StreamBuilder:
         self.last_id = max(self.last_id, stream.facts.id)
 
     def apply(self, change: Change, lsn: int, where: str) -> None:
-        """Apply a change, as far as the checkpoint does not have it."""
+        """Apply the part of a change that the checkpoint does not include."""
         stream = self._streams.get(change.id)
         if isinstance(change, StreamCreated):
             if self._report.thorough:

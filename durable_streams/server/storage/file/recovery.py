@@ -1,4 +1,4 @@
-"""Frames of checkpoints and journal segments, in whatever state the files are, and what a journal had."""
+"""Reading of frames from checkpoints and journal segments that may be damaged, and the summary of a journal."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def whole_file(disk: Disk, path: str) -> bytes:
 
 
 def opening_of(data: bytes) -> Header | None:
-    """Read the opening of a journal segment, whose number all its other frames have; None, if it is not whole."""
+    """Return the header of a journal segment's opening frame, or None if that frame is damaged."""
     found = _frame_at(data, 0, None)
     return found[0] if found is not None and found[0].magic == OPENING else None
 
@@ -76,7 +76,7 @@ def _frame_at(data: bytes, position: int, number: int | None) -> tuple[Header, b
 
 def whole_frames(data: bytes, number: int | None) -> Iterator[tuple[int, Header, bytes]]:
     """
-    Find the frames of a file that are whole, past those that are not.
+    Yield the undamaged frames of a file, and skip damaged ones.
 
     :param number: the number that they have; None, if it is not known.
     """
@@ -96,7 +96,7 @@ def whole_frames(data: bytes, number: int | None) -> Iterator[tuple[int, Header,
 
 
 def broken_frame(data: bytes, position: int) -> tuple[Header, bytes] | None:
-    """Return the header and payload of a frame that is not whole, or None if there is no header."""
+    """Return the header and payload of a damaged frame, or None if it has no valid header."""
     found = read_header(data[position : position + HEADER_SIZE])
     if found is None:
         return None
@@ -105,5 +105,5 @@ def broken_frame(data: bytes, position: int) -> tuple[Header, bytes] | None:
 
 
 def segment_numbers(disk: Disk) -> list[int]:
-    """List the segments that there are."""
+    """Return the numbers of the existing segments."""
     return numbers_of(disk.names(FOLDER))

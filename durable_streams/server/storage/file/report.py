@@ -44,7 +44,7 @@ class Report:
         self._found(Finding(True, where, what, advice or _RESTORE))
 
     def note(self, where: str, what: str, advice: str) -> None:
-        """Report what is no damage."""
+        """Report a finding that is not damage."""
         self._found(Finding(False, where, what, advice))
 
     def open(self, path: str, what_is_lost: str) -> File | None:
@@ -82,7 +82,7 @@ class Report:
 
 
 class StrictReport(Report):
-    """A report that raises what is found. Notes are ignored."""
+    """A report that raises the first damage as an exception, and ignores notes."""
 
     thorough = False
 
@@ -107,6 +107,6 @@ class StrictReport(Report):
 
 
 def some(items: Sequence[object]) -> str:
-    """List some things in a sentence."""
+    """Join the first items for a message, with the number of the others."""
     shown = ", ".join(str(item) for item in items[:8])
     return f"{shown} and {len(items) - 8} more" if len(items) > 8 else shown

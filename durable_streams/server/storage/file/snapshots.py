@@ -53,7 +53,7 @@ def entry_slices(
 
 
 def _writer_chunks(writers: dict[str, WriterState], max_bytes: int) -> Iterator[tuple[dict[str, WriterState], int]]:
-    """Divide writers, as they are when the first chunk is asked for. Each chunk comes with its size in bytes."""
+    """Yield the writers in chunks, each with its size in bytes, as they are at the first chunk."""
     ids, states = tuple(writers), tuple(writers.values())
     first = size = 0
     for end, writer_id in enumerate(ids, 1):
@@ -66,7 +66,7 @@ def _writer_chunks(writers: dict[str, WriterState], max_bytes: int) -> Iterator[
 
 
 def _size_of(entry: CheckpointEntry) -> int:
-    """Return about how many bytes an entry takes, without its writers."""
+    """Estimate the size of an entry in bytes, without its writers."""
     return (
         _ENTRY
         + len(entry.name)
@@ -79,7 +79,7 @@ def _size_of(entry: CheckpointEntry) -> int:
 
 def held(stream: FileStream, writers: dict[str, WriterState] | None, wall_offset: float) -> CheckpointEntry:
     """
-    Make a stream's entry in a checkpoint. Its times are the wall clock's.
+    Return a stream's entry for a checkpoint, with times of the wall clock.
 
     :param writers: those of its writers that are in the entry itself.
     """

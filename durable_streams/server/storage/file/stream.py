@@ -14,7 +14,7 @@ class FileStream(LoggedStream):
     :ivar filed: how many of its own bytes are in its own file, from ``base`` on.
     :ivar pieces: the appends after those, in packs; what comes then is in memory, and in the journal.
     :ivar begun: there may be such a file, though nothing in it counts yet.
-    :ivar gone: nobody can read it any more.
+    :ivar gone: it was removed and cannot be read any more.
     """
 
     __slots__ = ("begun", "filed", "filed_appends", "gone", "pieces")

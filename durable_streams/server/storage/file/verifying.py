@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from .places import AppendRun, Index
 
-#: The errors that tell that some of a file can't be read, whoever tries; btrfs and ZFS find flipped bits themselves.
+#: The errors for unreadable parts of a file; btrfs and ZFS detect flipped bits themselves.
 UNREADABLE: Final = frozenset([errno.EIO, errno.EBADMSG, errno.EUCLEAN])
 
 #: The bytes of a block of a stream's own file. A read is extended to whole blocks at both of its ends.
@@ -40,7 +40,7 @@ _MAX_APPENDS: Final = 4096
 
 class Flaw(Struct, frozen=True, gc=False):
     """
-    A place whose bytes are not as they were written.
+    A place of damaged bytes.
 
     :ivar where: the file, and the position in it.
     :ivar what: which bytes of the stream, and what is wrong with them.
@@ -51,7 +51,7 @@ class Flaw(Struct, frozen=True, gc=False):
 
     @classmethod
     def of_checksum(cls, path: str, position: int, start: int, end: int) -> Flaw:
-        """Describe bytes of a stream that do not have their checksum; ``position`` is that in the file."""
+        """Return the flaw for bytes with a wrong checksum; ``position`` is that in the file."""
         return cls(f"{path} at {position}", f"bytes {start} to {end} do not have their checksum")
 
 
@@ -71,7 +71,7 @@ class VerifiedBlocks:
 
     def known(self, stream_id: int, start: int, end: int) -> array[int] | None:
         """
-        Return the blocks that have the bytes from ``start`` to ``end`` of a file.
+        Return the known blocks that contain the bytes from ``start`` to ``end`` of a file.
 
         :returns: for each, its size in the upper half and its checksum in the lower; None, if one is not known.
         """
@@ -137,7 +137,7 @@ class OwnFile:
         self._read = read
 
     def _entries_from(self, position: int) -> Iterator[tuple[int, int, int]]:
-        """Yield the start, end and checksum of each append, from the one with a byte on."""
+        """Yield the start, end and checksum of each append, beginning with the one that contains ``position``."""
         index = self._index
         number = bisect_right(index, position)
         start = index[number - 1] if number else self._base
@@ -147,7 +147,7 @@ class OwnFile:
 
     def blocks(self, start: int, end: int) -> tuple[int, array[int]]:
         """
-        Verify appends, and compute the checksums of the blocks that have the bytes from ``start`` to ``end``.
+        Verify appends, and compute the checksums of the blocks that contain the bytes from ``start`` to ``end``.
 
         :returns: the number of the first block, and the entries of :class:`VerifiedBlocks`: up to the first damaged
             append, or some more than needed.
@@ -170,7 +170,7 @@ class OwnFile:
 
     def _scan(self, start: int, wanted: int, ahead: int, blocks: array[int]) -> int:
         """
-        Read on from the beginning of a block, and say up to where the appends are as they were written.
+        Read from the beginning of a block, and return the end of the last undamaged append.
 
         :param blocks: is given the entries of the blocks that were read on the way.
         """
@@ -211,7 +211,7 @@ class OwnFile:
         return verified
 
     def bytes_between(self, start: int, end: int) -> bytes | Flaw:
-        """Read the bytes from ``start`` to ``end``, and verify the appends that these are of."""
+        """Read the bytes from ``start`` to ``end``, and verify the appends that contain them."""
         parts = []
         position = start
         try:
@@ -233,7 +233,7 @@ class OwnFile:
         return self._flaw(position, end)
 
     def append_between(self, start: int, end: int) -> tuple[int, int] | Flaw:
-        """Verify the append that has the bytes from ``start`` to ``end``, and return where it begins and ends."""
+        """Verify the append that contains the bytes from ``start`` to ``end``, and return its start and end."""
         data = self.bytes_between(start, end)
         if isinstance(data, Flaw):
             return data
@@ -255,7 +255,7 @@ def have_checksums(data: bytes, blocks: array[int]) -> bool:
 
 def whole_appends(content: AppendRun, end: int) -> list[tuple[int, int]]:
     """
-    Verify the appends of a piece one by one, and return where each begins and ends that is as it was written.
+    Verify the appends of a piece one by one, and return the start and end of each undamaged one.
 
     :param end: where the last of them ends.
     """
@@ -273,7 +273,7 @@ def whole_appends(content: AppendRun, end: int) -> list[tuple[int, int]]:
 
 def whole_part(content: AppendRun, whole: list[tuple[int, int]], start: int, end: int) -> AppendRun | None:
     """
-    Return the appends of a damaged piece that are whole and have the bytes from ``start`` to ``end``.
+    Return the undamaged appends of a damaged piece that contain the bytes from ``start`` to ``end``.
 
     :param whole: what :func:`whole_appends` has found.
     :returns: None, if one of these appends is damaged.
@@ -295,7 +295,7 @@ def whole_part(content: AppendRun, whole: list[tuple[int, int]], start: int, end
 
 def with_damage_kept(content: AppendRun, end: int) -> AppendRun:
     """
-    Return a damaged piece's content as it may be written elsewhere: what is damaged has a checksum that is not its own.
+    Return a damaged piece's content for a move; damaged parts get a wrong checksum, so that they stay detectable.
 
     :param end: where the piece ends.
     """

@@ -181,7 +181,7 @@ class CommitQueue(Generic[K]):
         if self.closing:
             raise Unavailable("The storage is being closed.")
         if self.queued_bytes + size > self._max_bytes and self.queued_bytes and not removal:
-            raise Unavailable("The disk has more to write than it keeps up with. Come back in a moment.")
+            raise Unavailable("The write queue is full: the disk is too slow. Try again in a moment.")
         credit = self._check_room(size, self.queued_bytes, removal)
         if not removal:
             # Room that is reserved for removals gives no credit to other changes.

@@ -35,7 +35,7 @@ class Content(Protocol[S_contra]):
 
     def place(self, stream: S_contra, position: int) -> tuple[int, int]:
         """
-        Return where the append begins and ends that has one of a stream's own bytes.
+        Return the start and end of the append that contains one of the stream's own bytes.
 
         :raises NotYet: the disk must be read.
         :raises DataDamaged: the append is not as it was written.
@@ -101,7 +101,7 @@ class DiskReads:
 
     def refuse_damaged(self, stream: LoggedStream, where: str, what: str) -> NoReturn:
         """
-        Refuse to serve bytes that are not as they were written, and log where they are.
+        Log the place of damaged bytes, and raise :exc:`.DataDamaged` so that they are not served.
 
         :raises DataDamaged: always.
         """
@@ -116,7 +116,7 @@ class DiskReads:
                 self._logged_at.clear()
             self._logged_at[where] = now
             _log.error(
-                "Damaged data: {where}: of the stream {name}, {what}. Reads of them fail with 500. Look to the disk, "
+                "Damaged data: {where}: stream {name}, {what}. Reads of them fail with 500. Check the disk, "
                 "stop the server, run durable-streams-server check, and restore the data directory from a backup.",
                 where=where,
                 name=stream.facts.name,
@@ -143,7 +143,7 @@ class RecentContent(Generic[K]):
         return recent
 
     def start_of_append(self, stream: K, position: int) -> int:
-        """Return where the append begins that has a byte, as far as it is in the stream that owns the byte."""
+        """Return the start of the append that contains a byte, limited to the stream that owns the byte."""
         owner, _ = stream.owner(position)
         if position == owner.base:
             return position
@@ -153,7 +153,7 @@ class RecentContent(Generic[K]):
         return max(self._stored.place(owner, position)[0], owner.base)
 
     def end_of_append(self, stream: K, position: int) -> int:
-        """Return where the append ends that begins at ``position``, but not past the end of the stream's part of it."""
+        """Return the end of the append that starts at ``position``, limited to the part that belongs to the stream."""
         owner, end = stream.owner(position)
         recent = owner.recent
         if recent is not None and position >= recent.start:
@@ -198,6 +198,6 @@ class RecentContent(Generic[K]):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def append_at(self, stream: K, position: int) -> tuple[int, bytes]:
-        """Return where the append begins that has a byte, and its bytes, as far as they are in the stream."""
+        """Return the start and the bytes of the append that contains a byte, limited to the stream."""
         start = self.start_of_append(stream, position)
         return start, self.bytes_between(stream, start, self.end_of_append(stream, start))

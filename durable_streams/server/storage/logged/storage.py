@@ -296,7 +296,7 @@ class LoggedStorage(Generic[K]):
         self._queue.add_removal(stream, lambda: self._discard(gone))
 
     def _check_removal(self) -> None:
-        # Who is told that a stream is gone must not see it come back.
+        # A client that got "gone" for a stream must not see it come back.
         self._queue.check_writable(OVERHEAD, removal=True)
 
     def _shown(self, name: str, now: float) -> K:
