@@ -1,5 +1,5 @@
 """
-Admission of requests: the rules by which the head and the body of a request are read or refused.
+Admission of requests: the limits and rules for the head and the body of a request.
 
 HTTP/1.1's parser, HTTP/2 and the resources for a Site apply these rules, each as soon as it has the part of the request
 that a rule is about. The header cache (:mod:`.http1.known_heads`) admits what they have admitted before.
@@ -54,7 +54,7 @@ class RequestLimits(Struct, frozen=True, gc=False):
 
 class IncomingBodies:
     """
-    The bodies that are arriving, of all connections that share a policy: their size has a limit.
+    The total size of the request bodies that are arriving on all connections of a policy, and its limit.
 
     Bodies that arrive in one packet with their head are not counted: they are performed, or refused, at once.
 
@@ -143,7 +143,7 @@ class Admission:
         if not _TOKEN.fullmatch(method):
             raise BadFraming("The method of a request is letters, digits and a few signs, as in GET.")
         if method == b"CONNECT":
-            raise MethodNotAllowed("The server is no proxy: there is no CONNECT.")
+            raise MethodNotAllowed("CONNECT is not supported: the server is not a proxy.")
         if target == WHOLE_SERVER and method == b"OPTIONS":
             return
         check_target(target)
@@ -191,7 +191,7 @@ class Admission:
 
     def body_deadline(self, now: int, began: int, size: int, timeout: int) -> int:
         """
-        Return when a body must have gone on arriving; times are ticks, of a second each.
+        Return the tick by which more of a body must arrive; a tick is one second.
 
         :param began: when its first bytes arrived.
         :param size: how many bytes have arrived.

@@ -125,7 +125,7 @@ class _HeadPrefixes:
     """
     Cached header prefixes for one (stream, CORS origin), up to the position that differs.
 
-    :ivar found: for data that anybody may have who asks the same.
+    :ivar found: for data that every client gets that sends the same request.
     :ivar passing: for what may be something else the next moment.
     """
 
@@ -151,7 +151,7 @@ class Answers:
     def __init__(self, cors_origins: Sequence[str] = ("*",), cache: str = "no-store") -> None:
         self._caching = _CACHING[cache]
         self._any_origin = "*" in cors_origins
-        # Where it is the same for everybody, caches need not tell origins apart.
+        # The header is the same for all origins, so caches need not distinguish them.
         vary = b"" if self._any_origin else b"Vary: Origin\r\n"
         self._cors = {
             origin.encode(): b"Access-Control-Allow-Origin: %b\r\n" % origin.encode()

@@ -73,7 +73,7 @@ class Caller(Struct, frozen=True, gc=False):
         return client.identity or self.subject if client is not None else self.subject
 
     def forwarding(self, client: Client) -> Caller:
-        """Return this caller with a client that it names."""
+        """Return a copy of this caller with the client that it names."""
         return Caller(self.address, self.secure, self.trusted, self.subject, client)
 
     def origin(self, host: bytes | None) -> bytes:
@@ -135,11 +135,11 @@ def subject_of(transport: Any) -> str | None:
 
 
 class RequestWithCaller(Protocol):
-    """A request of any kind, for its caller."""
+    """A request for a stream or a page, of which only the caller is used."""
 
     @property
     def caller(self) -> Caller:
-        """The caller that sent it."""
+        """The caller that sent the request."""
 
 
 def client_of(request: RequestWithCaller) -> str:

@@ -19,7 +19,7 @@ _JOINED_BYTES: Final = 1_048_576
 
 class LargeEvent:
     """
-    A data event of one append that is larger than a piece: how far one tail has got with it.
+    A data event of an append that is larger than a piece, with the position of one tail in it.
 
     :param beginning: the read that found it.
     :ivar end: where the append ends.
@@ -97,7 +97,7 @@ class Events:
         return data
 
     def piece(self, event: LargeEvent) -> bytes | None:
-        """Return the encoded piece at the event's position, if another tail needed it just now."""
+        """Return the encoded piece at the event's position if it is cached for another tail, else None."""
         return self._data.get((event.facts.id, event.position, event.end))
 
     def encode(self, data: bytes, event: LargeEvent) -> bytes:
@@ -122,7 +122,7 @@ class Events:
         self._data[key] = data
 
     def forget(self) -> None:
-        """Drop all that is kept."""
+        """Clear the cache."""
         self._data.clear()
         self._joined.clear()
         self._data_bytes = self._joined_bytes = 0

@@ -143,7 +143,7 @@ def read_forwarded(headers: Mapping[bytes, bytes], trusts: Trust) -> Client:
         if b"host" in element:
             authority = _authority(element[b"host"], "Forwarded's host")
         if b"for" not in element:
-            # Whoever is left of it is nobody that a trusted proxy has vouched for.
+            # No trusted proxy has confirmed the addresses to the left of it.
             break
         address = _node(element[b"for"], "Forwarded's for", False)
         if not trusts(address):
@@ -158,13 +158,13 @@ def _elements(value: bytes) -> Iterator[dict[bytes, bytes]]:
     while place < len(value):
         match = _PAIR.match(value, place)
         if match is None:
-            raise _refusal("Forwarded", "as RFC 7239 says, with quotes around what has a colon")
+            raise _refusal("Forwarded", "in the form of RFC 7239, with quotes around values that contain a colon")
         place = match.end()
         name, token, quoted, end = match.groups()
         if name is not None:
             key = name.lower()
             if key in element:
-                raise _refusal("Forwarded", f"without a second {key.decode()} in one element")
+                raise _refusal("Forwarded", f"a list of elements with at most one {key.decode()} each")
             element[key] = token if token is not None else _QUOTED_PAIR.sub(rb"\1", quoted)
         if end != b";" and element:
             yield element

@@ -1,4 +1,4 @@
-"""Framing of answers: the head that every answer has besides what its operation gives it, and its record."""
+"""Framing of answers: the status line and the header fields that all answers have, and the record for telemetry."""
 
 from __future__ import annotations
 

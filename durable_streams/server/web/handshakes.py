@@ -51,7 +51,7 @@ class HandshakeFailures:
 
     def add(self, transport: Any, reason: Failure, timed_out: bool) -> None:
         """
-        Count and log a connection that ended before it was known what it speaks.
+        Count and log a connection that ended before its protocol was known.
 
         :param reason: why it ended.
         :param timed_out: the server ended it, because the handshake took too long.
@@ -84,7 +84,7 @@ def _openssl_reason(reason: Failure) -> str:
 
 
 def _has_begun(transport: Any, reason: Failure) -> bool:
-    """Return whether OpenSSL has read a ClientHello, or something that is none."""
+    """Return whether OpenSSL has read any bytes, a ClientHello or not."""
     if isinstance(_last_error(reason), list):
         return True
     return transport.getHandle().client_random() is not None

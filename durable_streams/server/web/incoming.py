@@ -19,7 +19,7 @@ class BodySource(Protocol):
         """Stop reading the body from the client. May be called again while it is paused."""
 
     def resume_body(self) -> None:
-        """Read on; called for the first time when the consumer starts."""
+        """Resume reading the body; called for the first time when the consumer starts."""
 
 
 class _NoSource:
@@ -62,7 +62,7 @@ class IncomingBody:
 
     @property
     def buffered_bytes(self) -> int:
-        """The size of what has arrived and is not delivered."""
+        """The number of bytes that have arrived and are not delivered yet."""
         return sum(map(len, self._buffer))
 
     # The consumer's side
@@ -89,7 +89,7 @@ class IncomingBody:
         self._deliver()
 
     def stopProducing(self) -> None:
-        """Deliver no more. The connection is closed after the answer; an HTTP/2 stream is reset."""
+        """Stop the delivery. The connection is closed after the answer; an HTTP/2 stream is reset."""
         if not self._over:
             self._over = True
             self._buffer.clear()

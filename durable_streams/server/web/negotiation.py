@@ -140,7 +140,7 @@ class Refusal(Protocol):
             self._refuse_at_once()
             return
         self._end = self._factory.clock.callLater(_LINGER, self.transport.abortConnection)
-        # After a handshake there is somebody to tell, and it is known how.
+        # After a handshake the client can read an answer in the negotiated protocol.
         if self._is_known or not ISSLTransport.providedBy(self.transport):
             self._tell()
 
@@ -162,7 +162,7 @@ class Refusal(Protocol):
         self._tell()
 
     def dataReceived(self, data: bytes) -> None:
-        """Answer, whatever was received."""
+        """Answer the connection; the received bytes are ignored."""
         self._tell()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

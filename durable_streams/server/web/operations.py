@@ -96,7 +96,7 @@ class Operations:
     def _other(self, request: StreamRequest) -> Answer:
         if request.method == b"OPTIONS":
             return self.answers.options(request)
-        raise MethodNotAllowed("A stream knows GET, HEAD, PUT, POST, DELETE and OPTIONS.")
+        raise MethodNotAllowed("Streams support GET, HEAD, PUT, POST, DELETE and OPTIONS.")
 
     def _append(self, request: StreamRequest) -> NowOrLater[Answer]:
         if not self._origins.any:
@@ -144,7 +144,7 @@ class Operations:
     def _answer_read(
         self, request: StreamRequest, chunk: Chunk, cursor: int | None = None, passing: bool = False
     ) -> NowOrLater[Answer]:
-        """Answer with all that there is from a chunk's beginning on, or with as much as one read may return."""
+        """Answer a read from a chunk's start to the tail, or to the limit of one read."""
         if not 0 < self._read_bytes < chunk.tail - chunk.start:
             return self.answers.found(request, chunk, self._rest(chunk), cursor, passing)
         # A read of nothing finds where the append begins that has this byte, and where it ends.

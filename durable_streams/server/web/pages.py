@@ -1,4 +1,4 @@
-"""Requests for pages: everything that is served and is not a stream."""
+"""Requests for pages, which are all paths that are not streams."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from ..protocol.offsets import parse_expected, parse_offset
 from .callers import NOBODY, Caller
 from .problems import UnsupportedEncoding
 
-#: The headers that operations read, in lower case. All others are the front's affair, or nobody's.
+#: The headers that operations read, in lower case. The front reads some others; the rest is ignored.
 READ_HEADERS: Final = frozenset(
     b"content-encoding content-type host if-none-match last-event-id origin producer-epoch producer-id producer-seq "
     b"stream-closed stream-expected-offset stream-expires-at stream-fork-offset stream-fork-sub-offset "

@@ -39,13 +39,13 @@ class Telemetry:
         """
 
     def stop(self) -> Deferred[None] | None:
-        """Export what is left; nothing is recorded after that."""
+        """Export the remaining records; nothing is recorded after that."""
         return None
 
 
 def request_id(number: int, caller: Caller = NOBODY) -> bytes:
     """
-    Return the id of a request, which is answered and logged.
+    Return the id of a request, for X-Request-Id and the log.
 
     :param caller: who sent it: the id that a trusted proxy gives is kept.
     """

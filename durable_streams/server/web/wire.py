@@ -24,7 +24,7 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 def below(base_path: str) -> bytes:
-    """Return the prefix of the paths of streams."""
+    """Return the prefix that the paths of all streams have."""
     return base_path.rstrip("/").encode() + b"/"
 
 

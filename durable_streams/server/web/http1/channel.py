@@ -188,7 +188,7 @@ class StreamChannel(Protocol):
             self._wait_for_turn()
 
     def _discard(self, size: int) -> None:
-        """Discard what arrives after the end; stop reading after the maximum."""
+        """Discard bytes that arrive after the last request; stop reading after the maximum."""
         self._discarded += size
         if self._discarded > (MAX_DISCARDED_PLAIN if self._outlet.direct else MAX_DISCARDED):
             self.transport.pauseProducing()
@@ -299,7 +299,7 @@ class StreamChannel(Protocol):
     # The body of a request for a page that receives it while it arrives
 
     def pause_body(self) -> None:
-        """Read no more: the page does not, or the answers to earlier requests come first."""
+        """Pause reading from the socket: the page has paused, or earlier requests are not answered yet."""
         self._incoming_wanted = False
         if self._busy and not self._outlet.behind:
             self.deadline = 0
@@ -308,7 +308,7 @@ class StreamChannel(Protocol):
             self.transport.pauseProducing()
 
     def resume_body(self) -> None:
-        """Read on."""
+        """Resume reading the body from the socket."""
         if self._incoming_wanted:
             return
         self._incoming_wanted = True
@@ -444,7 +444,7 @@ class StreamChannel(Protocol):
             self.transport.resumeProducing()
 
     def _can_go_on(self) -> bool:
-        """Return whether a request may be answered, or the body of the one that is being answered read."""
+        """Return whether the next request may be answered, or more of a body that a page receives be read."""
         if self._incoming_wanted:
             return not self._ending
         return not self._busy and not self._ending and not self._outlet.behind

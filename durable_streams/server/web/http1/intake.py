@@ -1,4 +1,4 @@
-"""Requests from the bytes of an HTTP/1.1 connection: llhttp parses, and this enforces the limits."""
+"""Parsing of HTTP/1.1 requests with llhttp, within the limits of sizes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class IntakeOwner(Protocol):
 
     def asked(self, request: AdmittedRequest, lives_on: bool, old: bool) -> None:
         """
-        Take a request; its body is whole unless it was announced by :meth:`body_begins`.
+        Handle a request; its body is complete unless :meth:`body_begins` was called for it.
 
         :param lives_on: whether the connection is for more requests after it.
         :param old: whether it is HTTP/1.0.
@@ -47,17 +47,17 @@ class IntakeOwner(Protocol):
 
     def body_begins(self, length: int | None, expects_continue: bool) -> IncomingBody:
         """
-        Make the body of a request that is asked next, and whose body arrives after that.
+        Create the streamed body of the request that the next :meth:`asked` passes.
 
         :param length: the size that the head states; None if it states none.
         :param expects_continue: the client waits for 100 Continue.
         """
 
     def body_ended(self) -> None:
-        """Record that the body that began has arrived whole."""
+        """Record that the streamed body has arrived completely."""
 
     def refused(self, error: StreamsError) -> None:
-        """Refuse what was received. Nothing after it is parsed."""
+        """Refuse the request that is being read. Nothing after it is parsed."""
 
     def expects_continue(self) -> None:
         """Record that the client waits for 100 Continue before it sends the body."""
@@ -72,7 +72,7 @@ class _NoOwner:
 
     def body_begins(self, length: int | None, expects_continue: bool) -> IncomingBody:
         """
-        Make nothing.
+        Raise an error: the connection is gone.
 
         :raises RuntimeError: always; no page asks for the body.
         """
@@ -85,10 +85,10 @@ class _NoOwner:
         """Do nothing."""
 
     def refused(self, error: StreamsError) -> None:
-        """Answer nothing."""
+        """Do nothing: the connection is gone."""
 
     def expects_continue(self) -> None:
-        """Answer nothing."""
+        """Do nothing: the connection is gone."""
 
 
 _NO_OWNER: Final = _NoOwner()
@@ -202,12 +202,12 @@ class Intake:
 
     @property
     def unfinished(self) -> bool:
-        """Whether a request has begun, and has neither ended nor been refused."""
+        """Whether a request is being read: it has begun, and has neither ended nor been refused."""
         return bool(self._url) and not self.deaf
 
     @property
     def in_body(self) -> bool:
-        """Whether the headers of that request are complete."""
+        """Whether the headers of the request that is being read are complete."""
         return self._in_body
 
     def close(self) -> None:
@@ -344,7 +344,7 @@ class Intake:
         self._owner.refused(error)
 
     def _count(self, size: int) -> None:
-        """Enforce the limits of a request that did not end with this packet."""
+        """Check the limits of a request that did not end with this packet."""
         limits = self.admission.limits
         if self._packet:
             self._wire_bytes += size
@@ -561,7 +561,7 @@ class Intake:
             raise _Stop
 
     def _end_request(self) -> None:
-        """Forget the request that was read."""
+        """Reset the state of the request that was read."""
         self._url = self._packet = self._body = b""
         self._headers = {}
         self._in_body = self.timed = False
@@ -571,7 +571,7 @@ class Intake:
         self._wire_bytes = self._bare_bytes = 0
 
     def _note_end(self, request: StreamRequest) -> None:
-        """Record whether the request ended with the last byte received, so that the next byte begins another one."""
+        """Record whether the request ended with the last received byte, so that the next byte begins a new request."""
         size, self._head_size = self._head_size, 0
         if size < 4 or self._fed != size + len(request.body) or not self._lives_on or self._old:
             return

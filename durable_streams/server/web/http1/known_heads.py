@@ -155,7 +155,7 @@ class HeadCache:
         Look up a block of headers.
 
         :param block: all header lines of a request as they were sent, from the end of the request line on.
-        :returns: the block that is known and differs from it at the most in values that vary; None if there is none.
+        :returns: the cached block that equals it apart from the values that vary; None if there is none.
         """
         template = block
         for start, size, _ in self._varying:

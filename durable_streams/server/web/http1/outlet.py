@@ -22,7 +22,7 @@ class OutletOwner(Protocol):
     """The connection of an outlet."""
 
     def blocked(self) -> None:
-        """Record that the client is slow, and that it has read something just now."""
+        """Record that data is queued for a slow client that has just read some."""
 
     def drained(self) -> None:
         """Record that the client has read everything."""

@@ -72,7 +72,7 @@ def _read_query(request: PageRequest) -> tuple[str, int]:
     arguments = request.arguments()
     for name in (b"after", b"limit"):
         if len(arguments.get(name, ())) > 1:
-            raise InvalidRequest(f"The parameter {name.decode()} may be there once.")
+            raise InvalidRequest(f"The parameter {name.decode()} was sent twice. Send it once.")
     try:
         after = arguments.get(b"after", [b""])[0].decode()
     except UnicodeDecodeError:

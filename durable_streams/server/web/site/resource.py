@@ -48,7 +48,7 @@ class StreamsResource:
 
         :raises NotImplementedError: always; put it beside.
         """
-        raise NotImplementedError("Streams have every path below them. Put other resources beside.")
+        raise NotImplementedError("This resource takes no children: all paths below it are streams.")
 
     def render(self, request: Request) -> int:
         proxies = self._operations.proxies

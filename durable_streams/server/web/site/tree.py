@@ -30,7 +30,7 @@ _PIECE: Final = 65_536
 @implementer(IResource)
 class Tree:
     """
-    The whole of a server: the streams below the base path, the pages everywhere else.
+    The root resource of a server: streams below the base path, pages at all other paths.
 
     A stream's name is made of the path as it was sent, which routing by decoded segments would not preserve.
 
@@ -68,7 +68,7 @@ class Tree:
 
         :raises NotImplementedError: always; pages are added with :meth:`.Pages.add`.
         """
-        raise NotImplementedError("The tree is complete. Put other resources beside it.")
+        raise NotImplementedError("This resource takes no children: it serves all paths below it.")
 
     def render(self, request: Request) -> int:
         if self._streams is not None and is_stream(request.path, self._base):
