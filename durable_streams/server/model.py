@@ -59,7 +59,7 @@ class ForkPoint(Struct, frozen=True, gc=False):
 
     :ivar fork: the fork that was searched for.
     :ivar source_id: the id of the source stream that was searched in.
-    :ivar result: the position at which the fork diverges, or why there is none.
+    :ivar result: the position at which the fork diverges, or the error if there is none.
     """
 
     fork: Fork

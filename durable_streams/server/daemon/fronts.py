@@ -32,7 +32,7 @@ class Fronts:
     :param budget: the number of descriptors for connections; None for ``limits.max_connections``.
     :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
     :ivar tree: everything as one resource for a twisted.web Site.
-    :ivar factory: of the connections for everybody.
+    :ivar factory: the factory of clients' connections.
     :ivar admin: the factory for ``admin.bind_address``; None without that setting.
     :raises StartupError: ``observability.traces`` is set, and OpenTelemetry is not installed or cannot export.
     """

@@ -28,7 +28,7 @@ class Ports(Protocol):
 
     @property
     def addresses(self) -> list[IAddress]:
-        """The addresses of the ports that listen for everybody."""
+        """The addresses of the ports for clients, without the port of ``admin.bind_address``."""
 
     def bind(self, factory: Any, admin_factory: Any, /) -> None:
         """
@@ -43,7 +43,7 @@ class Ports(Protocol):
 
 class Server(MultiService):
     """
-    Streams on ports.
+    An HTTP server: the streams of a storage, served on its ports.
 
     Its child services are stopped after the drain. A subclass opens the storage in :meth:`_open`.
 
@@ -70,11 +70,11 @@ class Server(MultiService):
 
     @property
     def addresses(self) -> list[IAddress]:
-        """The addresses where it listens; in the order of the listeners, if they all listen at once."""
+        """The addresses of the bound ports, in the order of the listeners if all listen at once."""
         return self._ports.addresses
 
     def obstacle(self) -> str | None:
-        """Return why the server takes no requests, as ``/readyz`` says it; None if it takes them."""
+        """Return the reason for which ``/readyz`` reports not ready, or None if the server accepts requests."""
         if self._stopped is not None:
             return "The server is stopping."
         if not self.running:
@@ -93,7 +93,7 @@ class Server(MultiService):
 
     def start(self) -> Deferred[None]:
         """
-        Bind the ports, unless that was done, and open the storage.
+        Bind the ports if they are not bound yet, then open the storage.
 
         Until the storage is open, requests are answered with 503, and ``/readyz`` says why.
 

@@ -17,7 +17,7 @@ _log = Logger()
 
 
 def reloading() -> str:
-    """Return the state of a reload, which ends with :data:`READY`."""
+    """Return the notification that a reload has begun; :data:`READY` ends it."""
     # CLOCK_MONOTONIC, by which the manager distinguishes this reload from earlier ones.
     return f"RELOADING=1\nMONOTONIC_USEC={clock_gettime_ns(1) // 1000}"
 

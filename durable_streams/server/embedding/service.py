@@ -159,7 +159,7 @@ class StreamService(Service):
         return opened
 
     async def _wait_until_open(self) -> None:
-        """Wait for :meth:`when_open`, but for its failure: an operation fails with :exc:`.Unavailable` then."""
+        """Wait for :meth:`when_open`, and ignore its failure: the operation that follows raises :exc:`.Unavailable`."""
         try:
             await self.when_open()
         except CancelledError:

@@ -1,1 +1,1 @@
-"""Where connections come from: string endpoints, listeners, the shared epoll port, TLS."""
+"""Ports and listeners: string endpoints, the shared epoll port, TLS."""

@@ -188,7 +188,7 @@ class Listeners:
 
     @property
     def addresses(self) -> list[IAddress]:
-        """The addresses of the ports for everybody; none before :meth:`bind`."""
+        """The addresses of the ports for clients, without the admin port; empty before :meth:`bind`."""
         return [port.getHost() for _, port in self._bound]
 
     @property

@@ -50,7 +50,7 @@ class Tally(dict[int, list[int]]):
 
 class RequestCounts(Telemetry):
     """
-    Counts answers and passes them to another telemetry.
+    Counter of answers, which passes each answer on to another telemetry.
 
     :param beyond: the telemetry that receives the answers from its ``min_status`` on.
     :ivar operations: the tally of each operation.

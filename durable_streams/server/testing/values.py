@@ -1,4 +1,4 @@
-"""What the tests of storages share: times, sizes, configurations."""
+"""Values that tests of storages share: times, sizes, configurations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ JSON = StreamConfig("application/json")
 
 async def settled(outcome: T | Awaitable[T]) -> T:
     """
-    Wait for an outcome that comes now or later.
+    Return a result; await it first if it is awaitable.
 
     :param outcome: what a method of a storage returned: the outcome itself, or something to be awaited for it.
     """
