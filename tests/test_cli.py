@@ -42,7 +42,7 @@ class CheckTests(TestCase):
         self.directory = Path(self.mktemp()).absolute()
         await fill(self.directory)
 
-    def test_a_whole_directory(self) -> None:
+    def test_check_of_an_undamaged_directory_exits_with_status_0(self) -> None:
         before = digests(self.directory)
         result = check("--data-dir", self.directory)
         self.assertEqual(0, result.exit_code, result.output)
@@ -55,7 +55,7 @@ class CheckTests(TestCase):
         self.assertEqual(before, digests(self.directory))
         self.assertEqual(b"", (self.directory / "LOCK").read_bytes())
 
-    def test_damage(self) -> None:
+    def test_check_reports_damage_and_exits_with_status_1(self) -> None:
         data = only(self.directory, "streams/*/*.data")
         flip(data, 50_000)
         flip(self.directory / "packs/0000000000000001", 100)
@@ -80,7 +80,7 @@ class CheckTests(TestCase):
         self.assertTrue(note.startswith("note: mine: It does not belong "), note)
         self.assertTrue(summary.endswith("no damage."), summary)
 
-    def test_as_json(self) -> None:
+    def test_check_prints_json(self) -> None:
         (self.directory / "mine").write_text("?")
         flip(only(self.directory, "streams/*/*.data"), 50_000)
         result = check("--data-dir", self.directory, "--json")
@@ -99,7 +99,7 @@ class CheckTests(TestCase):
         report = json.loads(result.output)
         self.assertEqual((True, []), (report["whole"], report["findings"]))
 
-    def test_the_directory_of_the_settings(self) -> None:
+    def test_check_uses_the_data_directory_of_the_settings(self) -> None:
         for mode in ("file-durable", "file-fast", "FILE"):
             result = check(storage__mode=mode, storage__data_dir=str(self.directory))
             self.assertEqual(0, result.exit_code, result.output)
@@ -129,12 +129,12 @@ class CheckTests(TestCase):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(descriptor)
 
-    def test_a_directory_without_a_lock_file(self) -> None:
+    def test_a_directory_without_a_lock_file_can_be_checked(self) -> None:
         (self.directory / "LOCK").unlink()
         self.assertEqual(0, check("--data-dir", self.directory).exit_code)
         self.assertEqual(self.directory.stat().st_uid, (self.directory / "LOCK").stat().st_uid)
 
-    def test_the_format_file(self) -> None:
+    def test_a_damaged_format_file_is_reported(self) -> None:
         path = self.directory / "FORMAT"
         for text in (None, "{", '{"storage": 3}'):
             path.unlink(missing_ok=True)
@@ -194,7 +194,7 @@ class RefusalTests(SynchronousTestCase):
         self.assert_refused(result, f"{directory}/acid.sqlite can't be checked. It was made by a development version")
         self.assertNotIn("DAMAGED", result.output)
 
-    def test_a_directory_of_the_other_kind_is_checked_by_its_own(self) -> None:
+    def test_a_directory_is_checked_by_its_own_storage_kind(self) -> None:
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
         (directory / "FORMAT").write_text('{"storage":"acid","version":1}')
@@ -231,7 +231,7 @@ class RefusalTests(SynchronousTestCase):
         self.assert_refused(check("--nonsense"), "No such option")
         self.assert_refused(check("--config-dir", "/nowhere"), "[load_config] The folder /nowhere", "does not exist")
 
-    def test_a_file_that_may_not_be_read(self) -> None:
+    def test_a_file_without_read_permission_is_an_error(self) -> None:
         directory = Path(self.mktemp()).absolute()
         (directory / "journal").mkdir(parents=True)
         (directory / "FORMAT").write_text('{"storage":"file","version":1}')
@@ -315,7 +315,7 @@ class CommandTests(SynchronousTestCase):
         code = "import sys, durable_streams.server.cli; sys.exit('twisted.internet.reactor' in sys.modules)"
         self.assertEqual(0, subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode)
 
-    def test_the_installed_command(self) -> None:
+    def test_the_installed_command_runs(self) -> None:
         command = Path(sys.executable).with_name("durable-streams-server")
         if not command.exists():
             command = Path(shutil.which("durable-streams-server") or "")

@@ -37,7 +37,7 @@ class WallReactor(Clock):
 
 
 class ChoiceTests(SynchronousTestCase):
-    def test_the_clock_of_a_reactor_that_goes_by_the_wall_clock_is_watched(self) -> None:
+    def test_a_reactor_on_the_wall_clock_gets_a_watched_clock(self) -> None:
         reactor: Any = SteppedReactor()
         clock = clock_of(reactor)
         self.assertIsInstance(clock, WatchedClock)
@@ -55,7 +55,7 @@ class ChoiceTests(SynchronousTestCase):
         self.assertEqual(clock.callLater, reactor.callLater)
         verifyObject(IClock, clock)
 
-    def test_a_clock_is_its_own_wall_clock_unless_it_has_one_apart(self) -> None:
+    def test_a_clock_without_a_separate_wall_clock_is_its_own(self) -> None:
         clock = Clock()
         clock.advance(10)
         self.assertEqual((clock_of(clock).seconds(), clock_of(clock).wall()), (10, 10))
@@ -100,7 +100,7 @@ class WatchedClockTests(SynchronousTestCase):
             self.assertEqual(self.called, expected)
         self.assertEqual((self.reactor.getDelayedCalls(), self.clock.getDelayedCalls()), ([], []))
 
-    def test_a_clock_that_is_set_back_delays_nothing(self) -> None:
+    def test_no_call_is_delayed_when_the_clock_is_set_back(self) -> None:
         for step in (-2, -3600):
             self.called.clear()
             self.call(0, "at once")
@@ -112,7 +112,7 @@ class WatchedClockTests(SynchronousTestCase):
             self.reactor.pass_time(5)
             self.assertEqual(self.called, ["at once", "later"])
 
-    def test_a_clock_that_is_set_forward_makes_nothing_early(self) -> None:
+    def test_no_call_is_early_when_the_clock_is_set_forward(self) -> None:
         self.call(5, "later")
         self.reactor.step(3600)
         self.clock.stepped()
@@ -121,7 +121,7 @@ class WatchedClockTests(SynchronousTestCase):
         self.reactor.pass_time(1)
         self.assertEqual(self.called, ["later"])
 
-    def test_a_clock_that_is_set_forward_makes_nothing_early_before_it_is_noticed(self) -> None:
+    def test_no_call_is_early_before_a_step_forward_is_detected(self) -> None:
         self.call(5, "later")
         self.reactor.step(3600)
         self.reactor.pass_time(4.5)
@@ -129,7 +129,7 @@ class WatchedClockTests(SynchronousTestCase):
         self.reactor.pass_time(1)
         self.assertEqual(self.called, ["later"])
 
-    def test_a_looping_call_goes_on_when_the_clock_is_set_back(self) -> None:
+    def test_a_looping_call_continues_when_the_clock_is_set_back(self) -> None:
         looping = LoopingCall(self.called.append, "tick")
         looping.clock = self.clock
         looping.start(1, now=False)
@@ -141,7 +141,7 @@ class WatchedClockTests(SynchronousTestCase):
         looping.stop()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_cancelled_calls_leave_nothing_in_the_reactor(self) -> None:
+    def test_cancelled_calls_leave_no_call_in_the_reactor(self) -> None:
         calls = [self.call(delay, delay) for delay in (0, 1, 2, 3)]
         for call in calls[1:]:
             call.cancel()
@@ -151,7 +151,7 @@ class WatchedClockTests(SynchronousTestCase):
         self.reactor.pass_time(1.2)
         self.assertEqual(self.called, [0, "again"])
 
-    def test_many_cancelled_calls_do_not_stay(self) -> None:
+    def test_many_cancelled_calls_are_released(self) -> None:
         kept = self.call(100, "kept")
         for _ in range(1000):
             self.call(50, "cancelled").cancel()
@@ -160,7 +160,7 @@ class WatchedClockTests(SynchronousTestCase):
         self.reactor.pass_time(101)
         self.assertEqual(self.called, ["kept"])
 
-    def test_a_call_can_be_moved_both_ways(self) -> None:
+    def test_a_call_can_be_delayed_and_made_earlier(self) -> None:
         self.call(5, "sooner").reset(1)
         self.call(1, "later").reset(5)
         self.reactor.pass_time(1.5)

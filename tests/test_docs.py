@@ -20,7 +20,7 @@ _MODULE: Final = re.compile(r"``([a-z0-9_/]+\.py)``((?:\s+``[A-Za-z_.]+``)*)")
 
 
 class PageTests(SynchronousTestCase):
-    def test_relative_links_lead_to_files(self) -> None:
+    def test_relative_links_point_to_existing_files(self) -> None:
         links = [
             (page, target)
             for page in PAGES
@@ -31,7 +31,7 @@ class PageTests(SynchronousTestCase):
         for page, target in links:
             self.assertTrue((page.parent / target).exists(), f"{page.name}: {target}")
 
-    def test_pages_begin_with_whom_they_are_for(self) -> None:
+    def test_each_page_begins_with_its_audience(self) -> None:
         pages = [page for page in PAGES if str(page.relative_to(ROOT)) not in _WITHOUT_READER]
         self.assertGreater(len(pages), 8)
         for page in pages:

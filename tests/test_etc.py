@@ -53,7 +53,7 @@ def commented(text: str) -> Iterator[tuple[str, str]]:
 
 
 class SampleTests(SynchronousTestCase):
-    def test_there_is_one_for_each_profile(self) -> None:
+    def test_each_profile_has_a_sample_file(self) -> None:
         self.assertEqual(set(PROFILES), {path.stem for path in ETC.glob("*.toml")})
         self.assertEqual(set(PROFILES), set(NEEDED))
 
@@ -88,7 +88,7 @@ class SampleTests(SynchronousTestCase):
                 if name != "server.bind_address":
                     self.assertEqual(value, value_of(loaded, name))
 
-    def test_default_names_all_settings_with_their_defaults_and_sets_none(self) -> None:
+    def test_default_toml_lists_all_settings_with_their_defaults_and_sets_none(self) -> None:
         text = (ETC / "default.toml").read_text()
         found = dict(commented(text))
         self.assertEqual(list(KINDS), [name for name, _ in commented(text)])
@@ -101,7 +101,7 @@ class SampleTests(SynchronousTestCase):
                 self.assertEqual(default, tuple(value) if isinstance(value, list) else value)
         self.assertEqual({}, read_layers(None, str(ETC / "default.toml"), {}, self.empty()).sources)
 
-    def test_default_can_be_uncommented(self) -> None:
+    def test_default_toml_is_valid_when_uncommented(self) -> None:
         text = re.sub(r"(?m)^#([a-z_]+ = )", r"\1", (ETC / "default.toml").read_text())
         edited = Path(self.mktemp())
         edited.write_text(text)
@@ -160,12 +160,12 @@ class UnitTests(SynchronousTestCase):
 class SocketUnitTests(SynchronousTestCase):
     text = (ETC / "durable-streams.socket").read_text()
 
-    def test_the_endpoint_that_it_tells_to_set_takes_its_socket(self) -> None:
+    def test_the_documented_endpoint_uses_the_socket_of_the_unit(self) -> None:
         name = re.search(r"(?m)^FileDescriptorName=(\w+)$", self.text)
         assert name is not None
         self.assertIn(f"#     DS_SERVER__LISTEN=systemd:domain=INET:name={name[1]}\n", self.text)
 
-    def test_the_server_accepts_and_not_systemd(self) -> None:
+    def test_the_socket_unit_lets_the_server_accept_connections(self) -> None:
         self.assertIn("\nAccept=no\n", self.text)
         self.assertIn("\nListenStream=127.0.0.1:4437\n", self.text)
 

@@ -235,11 +235,11 @@ def arrows_between(sources: Mapping[str, tuple[str, bool]]) -> dict[str, set[str
 
 
 class CircleTests(SynchronousTestCase):
-    def test_no_files_import_each_other(self) -> None:
+    def test_the_server_has_no_import_cycles(self) -> None:
         sources = {module: (path.read_text(), path.name == "__init__.py") for module, path in modules().items()}
         self.assertEqual(set(), set(circles(arrows_between(sources))) - KNOWN_CIRCLES)
 
-    def test_circles_are_found_however_the_import_is_written(self) -> None:
+    def test_import_cycles_are_found_in_every_form_of_import(self) -> None:
         for source in (
             "from .second import f",
             "from . import second",
@@ -257,7 +257,7 @@ class CircleTests(SynchronousTestCase):
             }
             self.assertEqual([("top.first", "top.second", "top.third")], list(circles(arrows_between(sources))), source)
 
-    def test_modules_without_circles_have_none(self) -> None:
+    def test_acyclic_imports_are_accepted(self) -> None:
         sources = {"top": ("from .first import f", True), "top.first": ("from .second import f", False)}
         sources["top.second"] = ("import os", False)
         self.assertEqual([], list(circles(arrows_between(sources))))
@@ -272,7 +272,7 @@ class ArrowTests(SynchronousTestCase):
             bad += bad_arrows(path.read_text(), module, path.name == "__init__.py", found)
         self.assertEqual([], bad)
 
-    def test_the_table_points_downwards_itself(self) -> None:
+    def test_the_table_of_layers_has_no_upward_import(self) -> None:
         for part, below in PARTS.items():
             self.assertNotIn(part, below)
             for other in below:
@@ -287,7 +287,7 @@ class ArrowTests(SynchronousTestCase):
             self.assertEqual(1, len(found), (source, found))
             self.assertIn(why, found[0])
 
-    def test_an_arrow_that_points_upwards_is_caught(self) -> None:
+    def test_an_upward_import_is_detected(self) -> None:
         for module, source, why in (
             ("model", "from .errors import StreamsError", "model may not import errors"),
             ("errors", "from .model import Offset", "errors may not import model"),
@@ -321,7 +321,7 @@ class ArrowTests(SynchronousTestCase):
         ):
             self.check(module, source, why)
 
-    def test_however_it_is_written(self) -> None:
+    def test_every_form_of_an_upward_import_is_detected(self) -> None:
         for source in (
             "import durable_streams.server.web.answers",
             "import durable_streams.server.web.answers as answers",
@@ -335,7 +335,7 @@ class ArrowTests(SynchronousTestCase):
         ):
             self.check("protocol.names", source, "protocol may not import web")
 
-    def test_a_library_that_a_part_must_do_without_is_caught(self) -> None:
+    def test_an_import_of_a_forbidden_library_is_detected(self) -> None:
         for module, source, why in (
             ("model", "import twisted", "model may not import twisted"),
             ("protocol.names", "from zope.interface import Interface", "protocol may not import zope.interface"),
@@ -364,7 +364,7 @@ class ArrowTests(SynchronousTestCase):
             self.check(module, source, None)
         self.check("", "from .embedding import StreamService\nfrom .config.settings import Settings", None, True)
 
-    def test_the_plugin_imports_nothing_of_ours_before_it_is_used(self) -> None:
+    def test_the_plugin_imports_no_server_module_before_it_is_used(self) -> None:
         source = (ROOT / "twisted" / "plugins" / "durable_streams_server.py").read_text()
         self.assertEqual(
             {"twisted", "zope"}, {name.partition(".")[0] for name in imported(source, "plugin", False, ())}
@@ -409,20 +409,20 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 class PackageTests(SynchronousTestCase):
-    def test_nothing_lies_beside_the_server(self) -> None:
+    def test_the_namespace_package_contains_only_the_server(self) -> None:
         # durable_streams/__init__.py is the official client's, which may be installed into the same environment.
         self.assertEqual(["server"], sorted(set(os.listdir(SERVER.parent)) - {"__pycache__"}))
 
-    def test_nothing_of_twisteds_is_overlaid_but_the_plugin(self) -> None:
+    def test_the_distribution_adds_only_the_plugin_to_twisted(self) -> None:
         found = [path.relative_to(ROOT).as_posix() for path in files_below(ROOT / "twisted")]
         self.assertEqual(["twisted/plugins/durable_streams_server.py"], found)
 
-    def test_each_package_that_exists_is_listed_and_no_other(self) -> None:
+    def test_the_list_of_packages_is_complete(self) -> None:
         listed = settings_file()["options"]["packages"].split()
         existing = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in SERVER.rglob("*.py")}
         self.assertEqual(sorted(existing | {"twisted.plugins"}), sorted(listed))
 
-    def test_each_package_of_ours_has_its_init(self) -> None:
+    def test_each_package_has_an_init_module(self) -> None:
         folders = {path.parent for path in SERVER.rglob("*.py")}
         self.assertEqual([], [str(folder) for folder in folders if not (folder / "__init__.py").is_file()])
 
@@ -437,7 +437,7 @@ class PackageTests(SynchronousTestCase):
         self.assertEqual([], left_out)
         self.assertIn("py.typed", data[PACKAGE])
 
-    def test_a_wheel_has_the_server_and_the_plugin_and_what_describes_it(self) -> None:
+    def test_a_wheel_contains_the_server_the_plugin_and_metadata(self) -> None:
         names = self.wheel()
         described = [name for name in names if re.match(r"durable_streams_server-[^/]+\.dist-info/", name)]
         shipped = sorted(set(names) - set(described))
@@ -529,7 +529,7 @@ class TextTests(SynchronousTestCase):
                     found.append(f"{path}:{number}: {line.strip()}")
         self.assertEqual([], found)
 
-    def test_a_number_of_a_tracker_is_caught_and_others_are_not(self) -> None:
+    def test_issue_numbers_are_detected_and_other_numbers_are_not(self) -> None:
         number = "12"
         for text in (f"see #{number}", f"Issue {number}", f"fixes #{number}.", f"GH-{number}", f"x/issues/{number}"):
             self.assertIsNotNone(_TRACKER.search(text), text)

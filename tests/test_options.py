@@ -31,7 +31,7 @@ class OptionsTests(TestCase):
         self.assertEqual(1, error.code)
         return str(error)
 
-    def test_settings_of_all_layers(self) -> None:
+    def test_options_load_settings_from_all_layers(self) -> None:
         (self.folder / "default.toml").write_text("limits.max_streams = 5")
         given = self.folder / "given"
         given.write_text("limits.max_connections = 6")
@@ -41,14 +41,14 @@ class OptionsTests(TestCase):
         self.assertEqual((5, 6, 7), (limits.max_streams, limits.max_connections, limits.max_target_bytes))
         self.assertEqual("127.0.0.1:4437", settings.server.bind_address)
 
-    def test_endpoints_win_over_everything(self) -> None:
+    def test_listen_options_override_all_settings(self) -> None:
         os.environ["DS_SERVER__LISTEN"] = "tcp:1"
         self.assertEqual(("tcp:1",), self.parsed()["settings"].server.listen)
         options = self.parsed("--listen", "tcp:2:interface=127.0.0.1", "--listen=unix:/run/x")
         self.assertEqual(("tcp:2:interface=127.0.0.1", "unix:/run/x"), options["settings"].server.listen)
         self.assertEqual(("tcp:1",), self.parsed()["settings"].server.listen)
 
-    def test_to_check_only(self) -> None:
+    def test_the_check_option_exits_after_the_check(self) -> None:
         del os.environ["DS_HTTP__ALLOW_WILDCARD_CORS"]
         out, err = StringIO(), StringIO()
         self.patch(sys, "stdout", out)

@@ -42,7 +42,7 @@ class RunQueueTests(SynchronousTestCase):
         self.clock.turn()
         self.assertEqual(["0", "1", "2", "3", "4"], self.ran)
 
-    def test_a_task_that_adds_itself_again_lets_the_others_run_before(self) -> None:
+    def test_a_task_that_adds_itself_again_runs_after_the_others(self) -> None:
         left = 3
 
         def long() -> None:
@@ -71,7 +71,7 @@ class RunQueueTests(SynchronousTestCase):
         self.clock.turn()
         self.assertEqual(["a", "b"], self.ran)
 
-    def test_a_task_that_fails_does_not_keep_the_others_from_running(self) -> None:
+    def test_a_failing_task_does_not_stop_later_tasks(self) -> None:
         def fail() -> None:
             raise RuntimeError("not today")
 
@@ -103,7 +103,7 @@ class RunQueueTests(SynchronousTestCase):
             yield
         return "done"
 
-    def test_steps_are_run_to_their_end_some_in_each_slice_of_time(self) -> None:
+    def test_finish_runs_all_steps_in_slices_of_time(self) -> None:
         finished = self.queue.finish(self.steps(5))
         self.queue.add(self.task("other"))
         self.assertEqual([], self.ran)

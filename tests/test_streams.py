@@ -111,7 +111,7 @@ class SteppedWallClockTests(StreamsTests):
         self.pass_time(2 * SWEEP_INTERVAL)
         self.assertEqual(self.kept(), set())
 
-    def test_a_step_is_logged_once(self) -> None:
+    def test_a_step_of_the_clock_is_logged_once(self) -> None:
         with capturedLogs() as events:
             self.clock.step(-3600)
             self.pass_time(5)
@@ -122,7 +122,7 @@ class SteppedWallClockTests(StreamsTests):
             self.pass_time(5)
         self.assertEqual(events, [])
 
-    def test_a_stream_made_anew_after_the_clock_was_set_back_has_a_greater_incarnation(self) -> None:
+    def test_a_stream_recreated_after_the_clock_was_set_back_has_a_greater_incarnation(self) -> None:
         before = self.create("a").facts
         self.streams.delete("a")
         self.clock.step(-3600)
@@ -132,7 +132,7 @@ class SteppedWallClockTests(StreamsTests):
 
 
 class OperationTests(StreamsTests):
-    def test_a_stream_is_made_and_written_and_read_and_described_and_deleted(self) -> None:
+    def test_a_stream_is_created_appended_to_read_described_and_deleted(self) -> None:
         created = self.create("a", body=b"one")
         self.streams.append("a", text(b"two", close=True))
         chunk = self.read("a")
@@ -180,13 +180,13 @@ class WatchTests(StreamsTests):
     def wake(self) -> None:
         self.woken += 1
 
-    def test_writing_wakes_after_the_writer_has_its_answer(self) -> None:
+    def test_watchers_are_woken_after_the_writer_is_answered(self) -> None:
         self.streams.append("a", text(b"x"))
         self.assertEqual(0, self.woken)
         self.clock.advance(0)
         self.assertEqual(1, self.woken)
 
-    def test_closing_and_deleting_and_making_again_wake_too(self) -> None:
+    def test_closing_deleting_and_recreating_wake_watchers(self) -> None:
         for expected, change in enumerate(
             (
                 lambda: self.streams.append("a", Append(None, b"", close=True)),
@@ -212,7 +212,7 @@ class WatchTests(StreamsTests):
         self.clock.advance(0.1)
         self.assertEqual(0, self.woken)
 
-    def test_the_end_of_an_absolute_lifetime_wakes(self) -> None:
+    def test_expiry_at_expires_at_wakes_watchers(self) -> None:
         self.create("b", StreamConfig("text/plain", Lifetime(expires_at=BEGIN + 2)))
         self.streams.watch("b", self.wake)
         self.clock.advance(0)
@@ -221,7 +221,7 @@ class WatchTests(StreamsTests):
         self.assertEqual(1, self.woken)
         self.assertEqual(["a"], self.names())
 
-    def test_waiting_on_a_stream_keeps_a_sliding_lifetime_going(self) -> None:
+    def test_watching_a_stream_renews_its_ttl(self) -> None:
         self.create("b", short_lived())
         self.pass_time(10)
         self.assertEqual(["a"], self.names())
@@ -237,7 +237,7 @@ class WatchTests(StreamsTests):
 
 
 class LifetimeTests(StreamsTests):
-    def test_expired_streams_are_removed_by_themselves(self) -> None:
+    def test_expired_streams_are_removed_by_sweeps(self) -> None:
         self.create("a", short_lived(1))
         self.create("b", short_lived(5))
         self.create("c", StreamConfig("text/plain", Lifetime(expires_at=BEGIN + 1)))
@@ -247,7 +247,7 @@ class LifetimeTests(StreamsTests):
         self.pass_time(5)
         self.assertEqual({"d"}, self.kept())
 
-    def test_reading_and_writing_keep_a_stream_going(self) -> None:
+    def test_reading_and_writing_renew_a_ttl(self) -> None:
         for name in ("read", "written", "left"):
             self.create(name, short_lived(2))
         for _ in range(4):
@@ -256,7 +256,7 @@ class LifetimeTests(StreamsTests):
             self.streams.append("written", text(b"x"))
         self.assertEqual({"read", "written"}, self.kept())
 
-    def test_describing_one_and_reading_on_do_not(self) -> None:
+    def test_status_and_range_reads_do_not_renew_a_ttl(self) -> None:
         for name in ("described", "read on"):
             self.create(name, short_lived(2))
         self.pass_time(1.5)
@@ -266,7 +266,7 @@ class LifetimeTests(StreamsTests):
         self.pass_time(1.5)
         self.assertEqual(set(), self.kept())
 
-    def test_a_stream_is_over_at_its_time_even_if_it_is_not_removed_yet(self) -> None:
+    def test_an_expired_stream_is_not_found_before_it_is_removed(self) -> None:
         self.create("a", short_lived(2))
         self.pass_time(1.9)
         self.assertEqual(["a"], self.names())
@@ -281,7 +281,7 @@ class LifetimeTests(StreamsTests):
         self.assertEqual(["fork"], self.names())
         self.assertEqual(b"onetwo", self.read("fork").data)
 
-    def test_many_that_expire_together_are_removed_a_slice_at_a_time(self) -> None:
+    def test_many_expired_streams_are_removed_in_slices(self) -> None:
         for number in range(2 * SWEEP_AT_ONCE + 1):
             self.create(str(number), short_lived(1))
         turns: list[int] = []
@@ -297,7 +297,7 @@ class LifetimeTests(StreamsTests):
 
 
 class FailureTests(StreamsTests):
-    def test_a_sweep_that_fails_is_tried_again_and_logged_once(self) -> None:
+    def test_a_sweep_that_raises_is_retried_and_logged_once(self) -> None:
         self.create("a", short_lived(1))
         self.storage.sweep_fails = True
         with capturedLogs() as events:
@@ -319,7 +319,7 @@ class FailureTests(StreamsTests):
         self.clock.advance(SWEEP_INTERVAL)
         self.assertEqual(2, self.storage.swept)
 
-    def test_sweeps_do_not_overtake_each_other(self) -> None:
+    def test_sweeps_do_not_overlap(self) -> None:
         self.storage.slow_sweep = Deferred()
         self.pass_time(5)
         self.assertEqual(1, self.storage.swept)
@@ -412,7 +412,7 @@ class LongForkTests(SynchronousTestCase):
 
         return Deferred.fromCoroutine(create())
 
-    def test_the_place_is_found_in_slices_of_time(self) -> None:
+    def test_the_divergence_is_searched_in_slices_of_time(self) -> None:
         for messages in (10_000, 20_000):
             forked = self.fork(messages)
             self.assertFalse(forked.called)
@@ -429,13 +429,13 @@ class LongForkTests(SynchronousTestCase):
             created = self.successResultOf(forked)
             self.assertEqual((created.new, created.tail), (new, 18_010))
 
-    def test_a_place_that_is_not_in_the_append_is_refused(self) -> None:
+    def test_a_sub_offset_past_the_append_is_rejected(self) -> None:
         for sub_offset, offset in ((20_001, 0), (2**53 - 1, 0), (0, 11), (10_000, 20_002)):
             forked = self.fork(sub_offset, Offset(self.source.facts.incarnation, offset))
             self.pass_turns(forked)
             self.failureResultOf(forked, InvalidRequest)
 
-    def test_a_source_that_is_deleted_meanwhile_is_not_found(self) -> None:
+    def test_a_source_deleted_during_the_search_is_not_found(self) -> None:
         forked = self.fork(20_000)
         self.clock.turn()
         self.streams.delete("source")
@@ -450,7 +450,7 @@ class LongForkTests(SynchronousTestCase):
         self.pass_turns(forked)
         self.failureResultOf(forked, InvalidRequest)
 
-    def test_a_source_that_is_made_anew_meanwhile_is_searched_in_slices_too(self) -> None:
+    def test_a_source_recreated_during_the_search_is_searched_again_in_slices(self) -> None:
         forked = self.fork(20_000)
         turns = self.pass_turns(forked)
         self.streams.delete("fork")
@@ -472,7 +472,7 @@ class LongForkTests(SynchronousTestCase):
         self.assertGreater(self.pass_turns(again), 3)
         self.assertFalse(self.successResultOf(again).new)
 
-    def test_the_result_is_no_part_of_the_streams_configuration(self) -> None:
+    def test_the_search_result_is_not_part_of_the_configuration(self) -> None:
         forked = self.fork(20_000)
         self.pass_turns(forked)
         fork = self.storage._catalogue.streams["fork"].config.fork

@@ -203,7 +203,7 @@ class CrowdTests(Case):
             self.waiting.watch(name, sleeper.wake)
         return sleepers
 
-    def test_readers_that_have_much_to_do_get_as_much_time_and_not_more(self) -> None:
+    def test_a_round_of_slow_watchers_runs_within_the_time_budget(self) -> None:
         sleepers = [Sleeper(lambda: self.stopwatch.spend(BUDGET)) for _ in range(3)]
         for sleeper in sleepers:
             self.waiting.watch("a", sleeper.wake)
@@ -243,7 +243,7 @@ class CrowdTests(Case):
         self.settle()
         self.assertTrue(all(sleeper.woken > woken for sleeper, woken in zip(sleepers, before, strict=True)))
 
-    def test_a_stream_that_never_rests_does_not_pile_up_wakes(self) -> None:
+    def test_a_busy_stream_does_not_accumulate_wake_ups(self) -> None:
         crowd = 8 * CROWD
         sleepers = self.sleepers(crowd)
         for _ in range(200):
@@ -266,7 +266,7 @@ class CrowdTests(Case):
 
 
 class FailingTests(Case):
-    def test_a_watcher_that_fails_does_not_keep_others_from_being_woken(self) -> None:
+    def test_a_failing_watcher_does_not_stop_others_from_being_woken(self) -> None:
         def fail() -> None:
             raise RuntimeError("not today")
 
@@ -279,7 +279,7 @@ class FailingTests(Case):
         self.assertEqual({1}, {sleeper.woken for sleeper in [*failing, *others]})
         self.assertEqual(3, len(self.flushLoggedErrors(RuntimeError)))
 
-    def test_a_watcher_that_fails_does_not_keep_others_from_later_wakeups(self) -> None:
+    def test_a_failing_watcher_does_not_stop_later_wake_ups(self) -> None:
         def fail() -> None:
             raise RuntimeError("not today")
 

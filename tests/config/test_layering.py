@@ -145,7 +145,7 @@ class LayeringTests(SynchronousTestCase):
 
     @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.data(), st.sampled_from(NAMES), st.sets(st.integers(0, 4), min_size=1))
-    def test_any_layers_for_any_one_name(self, data: st.DataObject, name: str, places: set[int]) -> None:
+    def test_layers_are_merged_as_by_a_simple_model(self, data: st.DataObject, name: str, places: set[int]) -> None:
         said = {place: data.draw(said_of(name)) for place in sorted(places)}
         described: list[Layer] = [{name: said[place]} if place in said else {} for place in range(5)]
         files = {file: described[place] for place, file in enumerate(("default", "dev", "local"))}
@@ -160,7 +160,7 @@ class LayeringTests(SynchronousTestCase):
 
     @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(sorted(PROFILES)), layers(), layers(RUST_LOG))
-    def test_any_settings_are_valid_or_the_error_names_one_of_them(
+    def test_any_settings_are_accepted_or_the_error_names_one_of_them(
         self, profile: str, given: Layer, environment: Layer
     ) -> None:
         read = self.read(profile, {}, given, environment)

@@ -86,16 +86,16 @@ class LoadTests(SynchronousTestCase):
 
 
 class LayerTests(LoadTests):
-    def test_without_layers_there_are_the_defaults(self) -> None:
+    def test_without_layers_every_setting_has_its_default(self) -> None:
         for profile in (None, "", "default"):
             self.assertEqual(Sections(), self.load(profile, None, {}))
         self.assertEqual(Sections(), self.load(None, None, {"PATH": "/bin", "DSX": "1", "ds_limits__max_streams": "5"}))
 
-    def test_all_names_are_listed(self) -> None:
+    def test_the_loader_lists_every_setting(self) -> None:
         self.assertEqual([name for name, _ in defaults()], list(KINDS))
         self.assertIn("transport.connection.long_poll_timeout_secs", list(KINDS))
 
-    def test_tables_and_dotted_names_are_the_same(self) -> None:
+    def test_tables_and_dotted_names_set_the_same_settings(self) -> None:
         dotted = self.load(None, self.file("transport.connection.idle_timeout_secs = 9"), {})
         table = self.load(None, self.file("[transport.connection]\nidle_timeout_secs = 9"), {})
         inline = self.load(None, self.file("transport = {connection = {idle_timeout_secs = 9}}"), {})
@@ -155,7 +155,7 @@ class ProfileTests(LoadTests):
                 if get(Sections(), name) is not None:
                     self.assertIs(type(get(Sections(), name)), type(value))
 
-    def test_case_and_spaces_around_do_not_count(self) -> None:
+    def test_profile_names_ignore_case_and_surrounding_spaces(self) -> None:
         self.assertEqual(self.load("dev", None, {}), self.load(" Dev\n", None, {}))
 
     def test_an_unknown_profile_is_rejected_with_the_existing_ones(self) -> None:
@@ -220,13 +220,13 @@ class UnknownTests(LoadTests):
         for name in ("DS___", "DS_SERVER__", "DS_LIMITS__MAX_STREAMS__X"):
             self.assertIn(f"environment variable {name}, is not a setting", self.refused(environment={name: "1"}))
 
-    def test_a_variable_without_a_group_is_not_meant_for_us(self) -> None:
+    def test_a_variable_without_a_section_is_ignored(self) -> None:
         for name in ("DS_", "DS_SERVER", "DS_LIMITS_MAX_STREAMS", "DS_PORT_4437_TCP"):
             self.assertEqual(self.load(None, None, {name: "1"}), Sections())
 
     @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.builds("{}__{}".format, _ASCII, _ASCII))
-    def test_any_variable_with_a_group_is_a_setting_or_refused(self, rest: str) -> None:
+    def test_any_variable_with_a_section_is_a_setting_or_rejected(self, rest: str) -> None:
         try:
             loaded = read_layers(None, None, {f"DS_{rest}": "7"}, str(self.folder))
         except ConfigError as error:
@@ -271,19 +271,19 @@ class FileTests(LoadTests):
     def test_deeply_nested_toml_is_rejected(self) -> None:
         self.assertIn("not valid TOML", self.refused(file=self.file("a." * 20_000 + "a = 1")))
 
-    def test_a_message_is_one_line_whatever_it_is_about(self) -> None:
+    def test_error_messages_are_one_line_for_any_file_name(self) -> None:
         self.path = self.folder / "a\nb"
         message = self.refused(file=self.file('"y\\\\n" = 1'))
         self.assertEqual(f"y\\n, set by {self.folder}/a\\nb, is not a setting.", message)
         message = self.refused(environment={"DS_\udcff__X": "1"})
         self.assertEqual("\\udcff.x, set by environment variable DS_\\udcff__X, is not a setting.", message)
 
-    def test_an_empty_one_sets_nothing(self) -> None:
+    def test_an_empty_file_sets_nothing(self) -> None:
         self.assertEqual(Sections(), self.load(None, self.file("# nothing\n[limits]\n"), {}))
 
 
 class FolderTests(LoadTests):
-    def test_its_files_come_in_their_order(self) -> None:
+    def test_files_of_the_folder_override_each_other_in_order(self) -> None:
         self.file("limits.max_streams = 1\nlimits.max_connections = 1\nlimits.max_target_bytes = 1", "default.toml")
         self.file("limits.max_streams = 2\nlimits.max_connections = 2", "dev.toml")
         self.file("limits.max_streams = 3", "local.toml")
@@ -309,7 +309,7 @@ class FolderTests(LoadTests):
             self.assertEqual(("load_config", "ConfigDirNotFound"), (error.phase, error.rule))
             self.assertEqual(f"The folder {folder} (--config-dir) {why}.", str(error))
 
-    def test_without_one_it_is_that_of_the_documentation(self) -> None:
+    def test_the_default_folder_is_the_documented_one(self) -> None:
         self.assertEqual("/etc/durable-streams", CONFIG_DIR)
         self.patch(layers_module, "CONFIG_DIR", str(self.folder))
         self.file("limits.max_streams = 5", "default.toml")
@@ -343,27 +343,27 @@ class FolderTests(LoadTests):
 
 
 class EndpointTests(LoadTests):
-    def test_the_command_line_comes_last(self) -> None:
+    def test_endpoints_of_the_command_line_override_all_layers(self) -> None:
         loaded = self.loaded(None, None, {"DS_SERVER__LISTEN": "tcp:1, tcp:2"}, "tcp:3:interface=a,b", "unix:/x")
         self.assertEqual(("tcp:3:interface=a,b", "unix:/x"), loaded.settings.server.listen)
         self.assertEqual({"server.listen": "--listen"}, loaded.sources)
 
-    def test_without_one_there_they_are_those_of_the_layers(self) -> None:
+    def test_without_endpoints_on_the_command_line_those_of_the_layers_are_used(self) -> None:
         self.assertEqual(("tcp:1", "tcp:2"), self.load(None, None, {"DS_SERVER__LISTEN": "tcp:1, tcp:2"}).server.listen)
 
-    def test_a_blank_one_is_refused(self) -> None:
+    def test_a_blank_endpoint_is_rejected(self) -> None:
         error = self.assertRaises(ConfigError, self.loaded, None, None, {}, "tcp:1", " ")
         self.assertEqual(("validate_config", "EmptyListenEndpoint"), (error.phase, error.rule))
 
 
 class WarningTests(LoadTests):
-    def test_pages_of_all_sites(self) -> None:
+    def test_a_wildcard_cors_origin_is_warned_about(self) -> None:
         [warning] = self.loaded(None, None, {}).warnings
         self.assertIn("http.cors_origins is *", warning)
         for setting, value in (("http.allow_wildcard_cors", "true"), ("http.cors_origins", "https://a.example")):
             self.assertEqual((), self.loaded(None, None, {variable(setting): value}).warnings)
 
-    def test_an_admin_that_others_reach(self) -> None:
+    def test_an_admin_address_reachable_from_other_machines_is_warned_about(self) -> None:
         known = {"DS_HTTP__ALLOW_WILDCARD_CORS": "true", "DS_ADMIN__ENABLED": "true"}
         for name, value, setting in (
             ("server.bind_address", "0.0.0.0:1", "server.bind_address"),
@@ -386,7 +386,7 @@ class WarningTests(LoadTests):
 
 
 class ConversionTests(LoadTests):
-    def test_whole_numbers(self) -> None:
+    def test_whole_numbers_are_converted(self) -> None:
         for text, number in (("5", 5), (" 5\n", 5), ("0005", 5)):
             self.assertEqual(number, self.load(None, None, {"DS_LIMITS__MAX_STREAMS": text}).limits.max_streams)
 
@@ -415,14 +415,14 @@ class ConversionTests(LoadTests):
         self.assertIn("1 or more", self.refused(environment={"DS_LIMITS__MAX_STREAMS": "-5"}))
         self.assertIn("1 or more", self.refused(file=self.file("limits.max_streams = -5")))
 
-    def test_texts(self) -> None:
+    def test_texts_are_converted(self) -> None:
         self.assertEqual("/x", self.load(None, None, {"DS_HTTP__STREAM_BASE_PATH": " /x "}).http.stream_base_path)
         for text in ("5", "true", "['/x']", "1979-05-27"):
             message = self.refused(file=self.file(f"http.stream_base_path = {text}"))
             for part in ("http.stream_base_path", "a text", str(self.path)):
                 self.assertIn(part, message)
 
-    def test_lists_of_texts(self) -> None:
+    def test_lists_of_texts_are_converted(self) -> None:
         expected = ("https://a.example", "https://b.example")
         for text in ("https://a.example,https://b.example", " https://a.example , ,https://b.example,"):
             self.assertEqual(expected, self.load(None, None, {"DS_HTTP__CORS_ORIGINS": text}).http.cors_origins)
@@ -436,7 +436,7 @@ class ConversionTests(LoadTests):
             for part in ("http.cors_origins", "a list of texts", str(self.path)):
                 self.assertIn(part, message)
 
-    def test_true_and_false(self) -> None:
+    def test_true_and_false_are_converted(self) -> None:
         for text, value in (("true", True), ("false", False), (" true\n", True)):
             self.assertIs(value, self.load(None, None, {"DS_OBSERVABILITY__TRACES": text}).observability.traces)
         for text in ("", "True", "TRUE", "yes", "1", "0", "on"):
@@ -466,7 +466,7 @@ class ConversionTests(LoadTests):
                     self.assertEqual(("load_config", "InvalidValue"), (error.phase, error.rule))
                     self.assertIn(f"{name} must be {words_of(name)}; ", str(error))
 
-    def test_two_spellings_of_one_word_are_one_item(self) -> None:
+    def test_two_spellings_of_one_word_in_a_list_become_one_item(self) -> None:
         versions = self.load(None, None, {"DS_TRANSPORT__HTTP__VERSIONS": "1.1, http1, H1"}).transport.http.versions
         self.assertEqual(("http1",), versions)
 
@@ -474,7 +474,7 @@ class ConversionTests(LoadTests):
         message = self.refused(file=self.file("transport.tls.min_version = 1.2"))
         self.assertIn("transport.tls.min_version must be a text in quotes, one of 1.2 or 1.3; ", message)
 
-    def test_texts_have_no_control_characters(self) -> None:
+    def test_texts_with_control_characters_are_rejected(self) -> None:
         for value in ("/a\x00b", "/a\nb", "/\x7f", "/\udcff"):
             message = self.refused(environment={"DS_STORAGE__DATA_DIR": value})
             self.assertIn("storage.data_dir must be a text without control characters; ", message)

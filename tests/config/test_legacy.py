@@ -71,7 +71,7 @@ class LegacyTests(LoadTests):
         file = self.file("server.bind_address = '127.0.0.1:81'")
         self.assertEqual("0.0.0.0:80", self.load(None, file, {"DS_SERVER__PORT": "80"}).server.bind_address)
 
-    def test_ports(self) -> None:
+    def test_an_invalid_port_is_rejected(self) -> None:
         for value in ("-1", "65536", "'http'", "80.0", "true", "'80'", "[80]"):
             error = self.refusal(None, self.file(f"server.port = {value}"))
             self.assertEqual(("load_config", "InvalidValue"), (error.phase, error.rule))
@@ -123,7 +123,7 @@ class LegacyTlsTests(LoadTests):
 
 
 class FilterTests(LoadTests):
-    def test_levels(self) -> None:
+    def test_a_log_filter_sets_the_level(self) -> None:
         for text, level in (
             ("trace", "debug"),
             ("debug", "debug"),
@@ -193,7 +193,7 @@ class FilterTests(LoadTests):
         )
 
     @given(st.text("=,:[] adebugwrnhypoflus_15", max_size=20))
-    def test_any_text_is_a_filter_or_refused(self, text: str) -> None:
+    def test_any_text_is_a_log_filter_or_rejected(self, text: str) -> None:
         try:
             level = level_of_filter(text)
         except ValueError:

@@ -73,7 +73,7 @@ class PageTests(LoadTests):
         table = {name.strip("`"): reason.replace("`", "") for name, reason in rows(section("Settings without effect"))}
         self.assertEqual(INEFFECTIVE, table)
 
-    def test_exactly_the_settings_without_effect_are_said_to_have_none(self) -> None:
+    def test_the_page_marks_exactly_the_settings_without_effect(self) -> None:
         self.assertEqual(set(INEFFECTIVE), {name for name, _, meaning in listed_settings() if "no effect" in meaning})
 
     def test_each_older_name_is_listed_with_the_setting_that_it_sets(self) -> None:

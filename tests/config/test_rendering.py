@@ -42,14 +42,14 @@ class FileTests(LoadTests):
         ):
             self.assertIn(line, lines)
 
-    def test_a_path_does_not_break_its_line(self) -> None:
+    def test_a_path_with_control_characters_stays_on_one_line(self) -> None:
         self.path = self.folder / "a\nb"
         loaded = read_layers(None, self.file("limits.max_streams = 5"), {}, str(self.folder))
         self.assertIn(f"limits.max_streams = 5  # {self.folder}/a\\nb\n", as_toml(loaded))
         self.assertEqual(5, tomllib.loads(as_toml(loaded))["limits"]["max_streams"])
 
     @given(st.text(st.characters(exclude_categories=["Cs"])))
-    def test_any_text(self, text: str) -> None:
+    def test_any_text_is_rendered_as_a_toml_string(self, text: str) -> None:
         self.assertEqual(text, tomllib.loads(f"x = {toml_value(text)}  # y")["x"])
 
 

@@ -583,7 +583,7 @@ class RuleTests(LoadTests):
             str(error),
         )
 
-    def test_blank_items_of_a_list(self) -> None:
+    def test_blank_items_of_a_list_are_rejected(self) -> None:
         for text, rule, message in (
             (
                 "server.listen = ['tcp:80', ' ']",
@@ -659,7 +659,7 @@ class RuleTests(LoadTests):
             error = self.broken({**ADMIN, "server.bind_address": server, "admin.bind_address": admin})
             self.assertEqual("AdminBindAddressConflictsWithBindAddress", error.rule)
 
-    def test_paths_that_overlap(self) -> None:
+    def test_overlapping_base_paths_are_rejected(self) -> None:
         for base, admin in (("/", "/admin"), ("/admin", "/admin"), ("/a/b", "/a"), ("/a", "/a/b")):
             error = self.broken({**ADMIN, "http.stream_base_path": base, "admin.base_path": admin})
             self.assertEqual("AdminBasePathConflictsWithStreamBasePath", error.rule)
@@ -670,11 +670,11 @@ class RuleTests(LoadTests):
             for path in (page, page + "/x"):
                 self.assertEqual("StreamBasePathIsReserved", self.broken({"http.stream_base_path": path}).rule)
 
-    def test_paths_of_the_admin(self) -> None:
+    def test_invalid_admin_base_paths_are_rejected(self) -> None:
         for path in ("", "/", "admin", "/admin/", "//", "/a b", "/{x}", "/a:b", "/..", "/*", "/a?b", "/a#b"):
             self.assertEqual("InvalidAdminBasePath", self.broken({"admin.base_path": path}).rule)
 
-    def test_proxies(self) -> None:
+    def test_trusted_proxies_must_be_addresses_networks_or_unix(self) -> None:
         for text in (
             "10.0.0.1",
             "10.0.0.0/8",
@@ -705,7 +705,7 @@ class RuleTests(LoadTests):
         for text, meant in (("10.1.2.3/8", "10.0.0.0/8"), ("fd00::1/64", "fd00::/64"), ("1.2.3.4/0", "0.0.0.0/0")):
             self.assertIn(f"probably {meant}", str(self.broken({**PROXY, **_trusting(text)})))
 
-    def test_names_of_headers(self) -> None:
+    def test_header_names_are_validated(self) -> None:
         known = {**PROXY, **MTLS, "proxy.identity.mode": "header"}
         for name in ("", "X Id", "X-Id:", "X\u00efd", "(x)", "a,b"):
             self.assertEqual(

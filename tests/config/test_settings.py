@@ -19,7 +19,7 @@ class MappingTests(SynchronousTestCase):
         error: ConfigError = self.assertRaises(ConfigError, Settings.from_mapping, values)
         return error
 
-    def test_nested_and_dotted_names_are_the_same(self) -> None:
+    def test_nested_and_dotted_names_set_the_same_settings(self) -> None:
         nested = {"limits": {"max_streams": 7}, "http": {"cors_origins": ["https://a.example"]}}
         dotted = {"limits.max_streams": 7, "http.cors_origins": "https://a.example"}
         for values in (nested, dotted):
@@ -27,10 +27,10 @@ class MappingTests(SynchronousTestCase):
             self.assertEqual((settings.limits.max_streams, settings.http.cors_origins), (7, ("https://a.example",)))
             self.assertIs(type(settings), Settings)
 
-    def test_nothing_given_is_the_defaults(self) -> None:
+    def test_an_empty_mapping_gives_the_defaults(self) -> None:
         self.assertEqual(Settings.from_mapping({}), Settings())
 
-    def test_an_unknown_name_is_refused_with_the_one_that_may_be_meant(self) -> None:
+    def test_an_unknown_name_is_rejected_with_the_nearest_name(self) -> None:
         self.assertEqual(
             str(self.refused({"limits": {"max_stream": 1}})),
             "limits.max_stream, set by the program, is not a setting. Did you mean limits.max_streams?",
@@ -46,7 +46,7 @@ class MappingTests(SynchronousTestCase):
 
 
 class LoadTests(SynchronousTestCase):
-    def test_layers_are_those_of_the_daemon(self) -> None:
+    def test_load_reads_the_same_layers_as_the_daemon(self) -> None:
         folder = Path(self.mktemp())
         folder.mkdir()
         (folder / "default.toml").write_text("limits.max_streams = 5")
@@ -58,7 +58,7 @@ class LoadTests(SynchronousTestCase):
         self.assertEqual(settings.server.bind_address, "127.0.0.1:4437")
         self.assertIs(type(settings), Settings)
 
-    def test_the_environment_is_that_of_the_process_unless_given(self) -> None:
+    def test_load_reads_the_environment_of_the_process_by_default(self) -> None:
         folder = Path(self.mktemp())
         folder.mkdir()
         self.patch(os, "environ", {"DS_LIMITS__MAX_STREAMS": "3"})

@@ -36,7 +36,7 @@ class RuleTests(SynchronousTestCase):
             self.assertIn(part, message)
         return message
 
-    def test_the_defaults_are_right(self) -> None:
+    def test_the_defaults_are_valid(self) -> None:
         for name, default in defaults():
             self.assertTrue(self.is_right(name, default))
 
@@ -44,7 +44,7 @@ class RuleTests(SynchronousTestCase):
         message = str(self.assertRaises(ConfigError, validate, changed(Settings(), ["storage", "mode"], "x"), {}))
         self.assertIn("the default sets it to 'x'", message)
 
-    def test_numbers_are_1_or_more(self) -> None:
+    def test_numbers_below_1_are_rejected(self) -> None:
         may_be_0 = {
             "transport.connection.sse_reconnect_interval_secs": "0 (never) or more",
             "limits.max_read_bytes": "0 (no limit) or more",
@@ -61,35 +61,35 @@ class RuleTests(SynchronousTestCase):
             self.assertTrue(self.is_right(name, 0))
             self.assertIn(sentence, self.refused(name, -1))
 
-    def test_the_shard_count_is_a_power_of_two(self) -> None:
+    def test_the_shard_count_must_be_a_power_of_two(self) -> None:
         for value in (1, 2, 64, 256):
             self.assertTrue(self.is_right("storage.acid_shard_count", value))
         for value in (-1, 0, 3, 512):
             self.assertIn("a power of two from 1 to 256", self.refused("storage.acid_shard_count", value))
 
-    def test_a_storage_on_a_disk_has_a_directory(self) -> None:
+    def test_a_storage_on_disk_needs_a_data_directory(self) -> None:
         for mode in ("file", "file-durable", "file-fast", "acid", "sqlite", "redb"):
             settings = changed(changed(Settings(), ["storage", "mode"], mode), ["storage", "data_dir"], " ")
             message = str(self.assertRaises(ConfigError, validate, settings, {}))
             self.assertIn("storage.data_dir must be the path of a directory", message)
         validate(changed(Settings(), ["storage", "data_dir"], ""), {})
 
-    def test_the_acid_backend_is_one_that_there_is(self) -> None:
+    def test_an_unknown_acid_backend_is_rejected(self) -> None:
         for value in ("file", "in-memory", "memory", "inmemory"):
             self.assertTrue(self.is_right("storage.acid_backend", value))
         self.assertIn("file or in-memory", self.refused("storage.acid_backend", "tape"))
 
-    def test_the_storage_mode_is_one_that_there_is(self) -> None:
+    def test_an_unknown_storage_mode_is_rejected(self) -> None:
         for value in ("", "disk", "Memory"):
             self.assertIn("memory", self.refused("storage.mode", value))
 
-    def test_the_log_level_is_one_that_there_is(self) -> None:
+    def test_an_unknown_log_level_is_rejected(self) -> None:
         for value in ("debug", "info", "warn", "error"):
             self.assertTrue(self.is_right("observability.log_level", value))
         for value in ("", "loud", "INFO"):
             self.assertIn("debug, info, warn or error", self.refused("observability.log_level", value))
 
-    def test_base_paths(self) -> None:
+    def test_base_paths_are_validated(self) -> None:
         for value in ("/", "/v1/stream", "/a", "/a.b/c-d", "/~me/@x", "/..a", "/a..b/.c"):
             self.assertTrue(self.is_right("http.stream_base_path", value))
         for value in ("", "v1", "/v1/", "//", "/a//b", "/a b", "/a\n", "/{x}", "/a:b", "/*", "/a?b", "/a#b", "/%61"):
@@ -99,7 +99,7 @@ class RuleTests(SynchronousTestCase):
         for value in ("/caf\u00e9", "/.", "/..", "/a/../b", "/a/.", '/"', "/<", "/\\", "/\x7f", "/^", "/|", "/`"):
             self.refused("http.stream_base_path", value)
 
-    def test_origins(self) -> None:
+    def test_origins_are_validated(self) -> None:
         for value in (("*",), ("null",), ("https://a.example", "http://localhost:3000", "capacitor://localhost")):
             self.assertTrue(self.is_right("http.cors_origins", value))
         for origin in ("", "a.example", "https://", "https://a.example/", "https://a.example/x", "a\r\nX: y", "**"):
@@ -113,13 +113,13 @@ class RuleTests(SynchronousTestCase):
     def test_an_empty_list_of_origins_is_rejected(self) -> None:
         self.assertIn("a list of origins", self.refused("http.cors_origins", (), ""))
 
-    def test_bind_addresses(self) -> None:
+    def test_bind_addresses_are_validated(self) -> None:
         for value in ("", "localhost:4437", "127.0.0.1", ":4437", "4437", "::1:80:"):
             self.assertIn("127.0.0.1:4437", self.refused("server.bind_address", value))
 
 
 class BindAddressTests(SynchronousTestCase):
-    def test_version_4_and_6(self) -> None:
+    def test_ipv4_and_ipv6_addresses_are_parsed(self) -> None:
         for text, host, port in (
             ("127.0.0.1:4437", "127.0.0.1", 4437),
             ("0.0.0.0:0", "0.0.0.0", 0),
@@ -131,7 +131,7 @@ class BindAddressTests(SynchronousTestCase):
         ):
             self.assertEqual((host, port), parse_bind_address(text))
 
-    def test_everything_else_is_refused(self) -> None:
+    def test_malformed_addresses_are_rejected(self) -> None:
         for text in (
             "",
             ":",
@@ -165,14 +165,14 @@ class BindAddressTests(SynchronousTestCase):
 
     @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.ip_addresses(), st.integers(0, 65535))
-    def test_any_address_and_port(self, address: Any, port: int) -> None:
+    def test_any_address_and_port_are_parsed(self, address: Any, port: int) -> None:
         text = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
         host, found = parse_bind_address(text)
         self.assertEqual((address, port), (ip_address(host), found))
 
     @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.text("0123456789abcdef:.[]% ", max_size=24))
-    def test_any_text_is_an_address_or_refused(self, text: str) -> None:
+    def test_any_text_is_an_address_or_rejected(self, text: str) -> None:
         try:
             host, port = parse_bind_address(text)
         except ValueError:

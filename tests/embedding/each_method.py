@@ -161,7 +161,7 @@ class EachMethod(_Case):
         await self.streams.create("fork", fork=Fork("events", Offset(0, 0), 3))
         self.assertEqual(await self.data("fork"), b'[[1, 2],[],{"a": ","}]')
 
-    async def test_a_batch_is_one_step_with_its_close_and_preconditions(self) -> None:
+    async def test_a_batch_its_close_and_preconditions_are_one_atomic_step(self) -> None:
         await self.streams.create("log", "text/plain")
         writer = Writer("me", 0, 0)
         first = await self.streams.append_batch("log", [b"a", b"b"], close=True, sequence=b"1", writer=writer)

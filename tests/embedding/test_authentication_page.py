@@ -71,7 +71,7 @@ class AuthenticationPageTests(ExampleCase):
         self.assertEqual(self.status("GET", "app/streams/a", {"Cookie": "token=a token that may read"})[0], 200)
         self.assertEqual(self.status("GET", "app/streams/a?offset=-1&token=other")[0], 401)
 
-    def test_it_ends_without_an_error(self) -> None:
+    def test_the_example_exits_without_an_error(self) -> None:
         status, output = self.stop(self.program, signal.SIGTERM)
         self.assertNotIn("Traceback", output)
         self.assertIn(status, (0, -signal.SIGTERM))

@@ -75,7 +75,7 @@ class ServingCase(TestCase):
 
 
 class WholeServerTests(ServingCase):
-    async def test_it_serves_streams_probes_and_metrics(self) -> None:
+    async def test_the_server_serves_streams_probes_and_metrics(self) -> None:
         server = self.serve(MemoryStorage())
         self.assertEqual((await self.ask(server, "GET", "/healthz"))[:2], (200, b"ok"))
         self.assertEqual((await self.ask(server, "GET", "/readyz"))[:2], (200, b"ready"))
@@ -176,7 +176,7 @@ class WholeServerTests(ServingCase):
 
         self.assertEqual(await deferToThread(work), b"from a thread")
 
-    async def test_an_application_runs_it(self) -> None:
+    async def test_an_application_runs_the_server(self) -> None:
         application = Application("streams")
         server = build_service(MemoryStorage(), listeners=[ANYWHERE])
         server.setServiceParent(IServiceCollection(application))

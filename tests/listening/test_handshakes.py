@@ -85,7 +85,7 @@ class HandshakeTestCase(SynchronousTestCase):
 
 
 class VersionTests(HandshakeTestCase):
-    def test_each_client_against_each_range(self) -> None:
+    def test_clients_connect_only_with_versions_in_the_servers_range(self) -> None:
         files = self.files()
         for least, most, served in (
             ("1.2", "1.2", {V12}),

@@ -209,7 +209,7 @@ class FailureTests(ProcessTestCase):
         self.assertEqual(ended.returncode, 1)
         self.assertIn(f"[validate_config] Cannot write the log file {log} (observability.log_file).", ended.stderr)
 
-    def test_the_daemon_serves_without_a_standard_output(self) -> None:
+    def test_the_daemon_serves_with_closed_standard_output(self) -> None:
         class Mute(Daemon):
             command = ("sh", "-c", 'exec "$@" >&-', "sh", *TWISTD)
 

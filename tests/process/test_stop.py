@@ -30,7 +30,7 @@ class StopTests(SynchronousTestCase):
             self.assertIn(b"Connection: close\r\n", answer)
             self.assertEqual(daemon.process.wait(10), 0)
 
-    def test_a_tail_ends_with_the_last_chunk(self) -> None:
+    def test_a_tail_ends_with_the_last_chunk_at_a_stop(self) -> None:
         with Daemon() as daemon:
             daemon.create("followed", body=b"so far")
             following = daemon.get("/v1/stream/followed?offset=-1&live=sse")

@@ -57,7 +57,7 @@ class EtagTests(SynchronousTestCase):
 
 
 class MatchTests(SynchronousTestCase):
-    def test_the_tag_itself_strong_or_weak_alone_or_in_a_list(self) -> None:
+    def test_the_same_etag_matches_strong_or_weak_alone_or_in_a_list(self) -> None:
         for header in (
             TAG,
             b"W/" + TAG,
@@ -68,7 +68,7 @@ class MatchTests(SynchronousTestCase):
         ):
             self.assertTrue(matches(header, TAG), header)
 
-    def test_an_asterisk_matches_whatever_there_is(self) -> None:
+    def test_an_asterisk_matches_any_etag(self) -> None:
         self.assertTrue(matches(b"*", TAG))
         self.assertTrue(matches(b" * ", TAG))
 

@@ -17,7 +17,7 @@ _parameters = st.lists(
 
 
 class MediaTypeTests(SynchronousTestCase):
-    def test_case_and_parameters_do_not_count(self) -> None:
+    def test_media_types_are_compared_without_case_and_parameters(self) -> None:
         for text, media in (
             ("application/json", "application/json"),
             ("Application/JSON", "application/json"),
@@ -31,7 +31,7 @@ class MediaTypeTests(SynchronousTestCase):
 
     @examples(200)
     @given(_words, _words, _parameters)
-    def test_every_media_type_is_taken_without_its_parameters(self, main: str, sub: str, parameters: str) -> None:
+    def test_parameters_are_removed_from_any_media_type(self, main: str, sub: str, parameters: str) -> None:
         self.assertEqual(f"{main}/{sub}".lower(), media_type(f"{main}/{sub}{parameters}"))
 
     def test_a_malformed_media_type_is_rejected(self) -> None:
@@ -57,7 +57,7 @@ class MediaTypeTests(SynchronousTestCase):
 
     @examples(200)
     @given(st.text(max_size=20))
-    def test_any_text_is_a_type_in_lower_case_or_refused(self, text: str) -> None:
+    def test_any_text_is_a_lower_case_media_type_or_rejected(self, text: str) -> None:
         try:
             media = media_type(text)
         except InvalidRequest:
@@ -67,11 +67,11 @@ class MediaTypeTests(SynchronousTestCase):
 
 
 class TextTests(SynchronousTestCase):
-    def test_text_and_json_go_as_they_are(self) -> None:
+    def test_text_and_json_are_sent_as_text(self) -> None:
         for media in (JSON_TYPE, "text/plain", "text/markdown", "text/html"):
             self.assertTrue(is_text(media))
 
-    def test_everything_else_goes_in_base64(self) -> None:
+    def test_other_types_are_sent_in_base64(self) -> None:
         for media in (
             DEFAULT_TYPE,
             "application/ndjson",

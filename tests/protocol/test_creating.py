@@ -91,11 +91,11 @@ class ForkTests(SynchronousTestCase):
         asked = StreamConfig(fork=self.fork)
         self.assertIsNone(difference(asked, asked, "application/json"))
 
-    def test_a_fork_that_names_another_type_than_its_source_differs(self) -> None:
+    def test_a_fork_with_another_content_type_than_its_source_is_a_conflict(self) -> None:
         asked = StreamConfig("text/plain", fork=self.fork)
         self.assertIn("content type", difference(asked, asked, "application/json") or "")
 
-    def test_an_inherited_lifetime_may_be_named_or_not(self) -> None:
+    def test_an_inherited_lifetime_may_be_stated_or_omitted(self) -> None:
         made_with = StreamConfig(fork=self.fork)
         for asked in (FOREVER, HOUR):
             config = StreamConfig(lifetime=asked, fork=self.fork)

@@ -26,10 +26,10 @@ class CursorTests(SynchronousTestCase):
         self.assertEqual(datetime(2024, 10, 9, tzinfo=UTC).timestamp(), EPOCH)
         self.assertEqual((20, (1, 3600)), (INTERVAL, JITTER))
 
-    def test_a_client_that_is_behind_gets_the_interval(self) -> None:
+    def test_a_cursor_below_the_present_interval_gets_the_interval(self) -> None:
         self.assertEqual(1000, next_cursor(EPOCH + 1000 * INTERVAL, "999", 3600))
 
-    def test_a_client_in_the_same_interval_is_moved_on(self) -> None:
+    def test_a_cursor_of_the_present_interval_is_advanced(self) -> None:
         now = EPOCH + 1000 * INTERVAL
         self.assertEqual(1001, next_cursor(now, "1000", 1))
         self.assertEqual(1050, next_cursor(now, "1000", 1000))
@@ -37,7 +37,7 @@ class CursorTests(SynchronousTestCase):
 
     @examples(300)
     @given(times, echoes, jitters)
-    def test_the_answer_to_an_echo_is_greater(self, now: float, given_cursor: int, jitter: int) -> None:
+    def test_the_next_cursor_is_greater_than_an_echoed_one(self, now: float, given_cursor: int, jitter: int) -> None:
         current = next_cursor(now, None, jitter)
         answer = next_cursor(now, str(given_cursor), jitter)
         self.assertGreater(answer, given_cursor)
@@ -46,7 +46,7 @@ class CursorTests(SynchronousTestCase):
 
     @examples(100)
     @given(st.lists(st.tuples(times, jitters), min_size=2, max_size=30), echoes)
-    def test_a_client_that_echoes_sees_cursors_grow_even_if_the_clock_goes_back(
+    def test_echoed_cursors_increase_even_if_the_clock_is_set_back(
         self, requests: list[tuple[float, int]], first: int
     ) -> None:
         cursors = [first]
@@ -56,7 +56,9 @@ class CursorTests(SynchronousTestCase):
 
     @examples(100)
     @given(st.lists(times, min_size=2, max_size=30).map(sorted), jitters)
-    def test_clients_without_a_cursor_share_ones_that_never_go_back(self, clock: list[float], jitter: int) -> None:
+    def test_cursors_for_clients_without_one_are_shared_and_never_decrease(
+        self, clock: list[float], jitter: int
+    ) -> None:
         cursors = [next_cursor(now, None, jitter) for now in clock]
         self.assertEqual(sorted(cursors), cursors)
 

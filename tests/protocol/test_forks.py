@@ -13,7 +13,7 @@ from .splitting import split_messages
 
 
 class BytesTests(SynchronousTestCase):
-    def test_without_a_sub_offset_the_anchor_is_the_place(self) -> None:
+    def test_without_a_sub_offset_the_fork_diverges_at_its_offset(self) -> None:
         self.assertEqual(7, divergence(7, 0, (7, b"abc"), False))
         self.assertEqual(9, divergence(9, 0, (7, b"abc"), False))
 
@@ -25,7 +25,9 @@ class BytesTests(SynchronousTestCase):
 
     @examples(200)
     @given(st.integers(0, 1000), st.binary(min_size=1, max_size=20), st.data())
-    def test_the_place_is_in_the_append_or_refused(self, start: int, data: bytes, drawn: st.DataObject) -> None:
+    def test_the_fork_diverges_inside_the_append_or_is_rejected(
+        self, start: int, data: bytes, drawn: st.DataObject
+    ) -> None:
         anchor = start + drawn.draw(st.integers(0, len(data) - 1))
         sub_offset = drawn.draw(st.one_of(st.integers(0, 30), st.just(2**53 - 1)))
         left = len(data) - (anchor - start)
@@ -36,7 +38,7 @@ class BytesTests(SynchronousTestCase):
 
 
 class TailTests(SynchronousTestCase):
-    def test_at_the_tail_only_the_tail_is_left(self) -> None:
+    def test_at_the_tail_only_sub_offset_0_is_accepted(self) -> None:
         for json in (False, True):
             self.assertEqual(5, divergence(5, 0, None, json))
             error = self.assertRaises(InvalidRequest, divergence, 5, 1, None, json)
@@ -51,20 +53,20 @@ class JsonTests(SynchronousTestCase):
         error = self.assertRaises(InvalidRequest, divergence, 100, 4, append, True)
         self.assertIn("Stream-Fork-Sub-Offset", str(error))
 
-    def test_a_sub_offset_counts_from_an_anchor_between_messages(self) -> None:
+    def test_a_sub_offset_counts_from_a_fork_offset_between_messages(self) -> None:
         append = (100, b'{"a":1}, 2 ,[3],')
         self.assertEqual(108, divergence(108, 0, append, True))
         self.assertEqual(116, divergence(108, 2, append, True))
         self.assertRaises(InvalidRequest, divergence, 108, 3, append, True)
 
-    def test_an_anchor_inside_a_message_is_refused(self) -> None:
+    def test_a_fork_offset_inside_a_message_is_rejected(self) -> None:
         for anchor in (101, 107, 109, 115):
             error = self.assertRaises(InvalidRequest, divergence, anchor, 0, (100, b'{"a":1}, 2 ,[3],'), True)
             self.assertIn("Stream-Fork-Offset", str(error))
 
     @examples(60)
     @given(st.integers(0, 1000), json_arrays(), st.data())
-    def test_the_place_is_the_one_that_counting_finds(
+    def test_the_divergence_equals_that_of_a_simple_count(
         self, start: int, case: tuple[bytes, list[bytes]], drawn: st.DataObject
     ) -> None:
         wire = wire_form(case[0])

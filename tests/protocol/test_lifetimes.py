@@ -26,16 +26,16 @@ moments = st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=_zon
 
 
 class TtlTests(SynchronousTestCase):
-    def test_whole_seconds(self) -> None:
+    def test_ttls_of_whole_seconds_are_accepted(self) -> None:
         for text, seconds in (("0", 0), ("1", 1), ("3600", 3600), (str(MAX_TTL), MAX_TTL)):
             self.assertEqual(seconds, parse_ttl(text))
 
-    def test_signs_zeros_points_exponents_and_spaces_are_refused(self) -> None:
+    def test_ttls_with_signs_leading_zeros_points_exponents_or_spaces_are_rejected(self) -> None:
         for text in ("", "+1", "-1", "-0", "00", "01", "1.0", "1.", "1e3", "0x1", "1_000", " 1", "1\n", "\u0661", "a"):
             error = self.assertRaises(InvalidRequest, parse_ttl, text)
             self.assertIn("Stream-TTL", str(error))
 
-    def test_more_than_every_json_reader_keeps_is_refused(self) -> None:
+    def test_ttls_above_the_largest_json_integer_are_rejected(self) -> None:
         self.assertEqual(9_007_199_254_740_991, MAX_TTL)
         self.assertRaises(InvalidRequest, parse_ttl, str(MAX_TTL + 1))
 
@@ -44,7 +44,7 @@ class TtlTests(SynchronousTestCase):
     @example("9" * 400)
     @example("0" * 400)
     @example("9" * 16)
-    def test_any_text_is_a_number_or_refused(self, text: str) -> None:
+    def test_any_text_is_a_ttl_or_rejected(self, text: str) -> None:
         try:
             seconds = parse_ttl(text)
         except InvalidRequest:
@@ -55,7 +55,7 @@ class TtlTests(SynchronousTestCase):
 
 
 class TimestampTests(SynchronousTestCase):
-    def test_rfc_3339_times(self) -> None:
+    def test_rfc_3339_times_are_parsed(self) -> None:
         for text, seconds in (
             ("1970-01-01T00:00:00Z", 0),
             ("1970-01-01T00:00:00-00:00", 0),
@@ -70,7 +70,7 @@ class TimestampTests(SynchronousTestCase):
         ):
             self.assertEqual(seconds, parse_timestamp(text))
 
-    def test_other_forms_are_refused(self) -> None:
+    def test_other_forms_of_times_are_rejected(self) -> None:
         for text in (
             "",
             "soon",
@@ -93,7 +93,7 @@ class TimestampTests(SynchronousTestCase):
             error = self.assertRaises(InvalidRequest, parse_timestamp, text)
             self.assertIn("RFC 3339", str(error))
 
-    def test_times_that_do_not_exist_are_refused(self) -> None:
+    def test_times_that_do_not_exist_are_rejected(self) -> None:
         for text in (
             "2030-02-30T00:00:00Z",
             "2023-02-29T00:00:00Z",
@@ -140,7 +140,7 @@ class TimestampTests(SynchronousTestCase):
         ):
             self.assertEqual(text, render_timestamp(seconds))
 
-    def test_every_time_that_is_taken_can_be_shown(self) -> None:
+    def test_every_accepted_time_can_be_rendered(self) -> None:
         for text, shown in (
             ("9999-12-31T23:59:59.9999Z", "9999-12-31T23:59:59.999Z"),
             ("9999-12-31T23:59:60Z", "9999-12-31T23:59:59.999Z"),
@@ -149,7 +149,7 @@ class TimestampTests(SynchronousTestCase):
         ):
             self.assertEqual(shown, render_timestamp(parse_timestamp(text)))
 
-    def test_a_lifetime_made_in_python_can_be_shown_too(self) -> None:
+    def test_an_infinite_time_is_rendered_as_the_last_valid_time(self) -> None:
         self.assertEqual("9999-12-31T23:59:59.999Z", render_timestamp(inf))
 
 
@@ -159,14 +159,14 @@ class LifetimeTests(SynchronousTestCase):
         self.assertEqual(Lifetime(ttl=60), parse_lifetime("60", None))
         self.assertEqual(Lifetime(expires_at=1.0), parse_lifetime(None, "1970-01-01T00:00:01Z"))
 
-    def test_both_headers_are_refused_even_if_they_are_right(self) -> None:
+    def test_ttl_and_expires_at_together_are_rejected(self) -> None:
         error = self.assertRaises(InvalidRequest, parse_lifetime, "60", "2030-01-31T12:00:00Z")
         self.assertIn("not both", str(error))
 
-    def test_a_sliding_lifetime_counts_from_the_last_use(self) -> None:
+    def test_a_ttl_counts_from_the_last_use(self) -> None:
         self.assertEqual(160.5, deadline(Lifetime(ttl=60), 100.5))
 
-    def test_an_absolute_lifetime_does_not(self) -> None:
+    def test_expires_at_does_not_depend_on_the_last_use(self) -> None:
         self.assertEqual(7.0, deadline(Lifetime(expires_at=7.0), 100.5))
 
     def test_a_stream_without_a_lifetime_has_an_infinite_deadline(self) -> None:
@@ -174,6 +174,6 @@ class LifetimeTests(SynchronousTestCase):
 
     @examples(100)
     @given(st.integers(0, MAX_TTL), st.floats(0, 1e12))
-    def test_a_sliding_lifetime_that_is_taken_ends_at_a_time(self, ttl: int, now: float) -> None:
+    def test_every_accepted_ttl_has_a_finite_deadline(self, ttl: int, now: float) -> None:
         end = deadline(Lifetime(ttl=ttl), now)
         self.assertTrue(now <= end < inf)

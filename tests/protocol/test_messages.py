@@ -33,7 +33,7 @@ def pieces(wire: bytes) -> list[bytes]:
 
 
 class WireFormTests(SynchronousTestCase):
-    def test_the_examples_of_the_protocol(self) -> None:
+    def test_the_examples_of_the_protocol_have_the_expected_wire_form(self) -> None:
         for body, wire in (
             (b'{"event": "created"}', b'{"event": "created"},'),
             (b'[{"event": "a"}, {"event": "b"}]', b'{"event": "a"}, {"event": "b"},'),
@@ -48,7 +48,7 @@ class WireFormTests(SynchronousTestCase):
 
     @examples(60)
     @given(json_arrays())
-    def test_an_array_is_read_back_as_it_came(self, case: tuple[bytes, list[bytes]]) -> None:
+    def test_an_array_is_read_back_unchanged(self, case: tuple[bytes, list[bytes]]) -> None:
         body, elements = case
         document_read = document(wire_form(body))
         self.assertEqual(parsed(body), parsed(document_read))
@@ -77,25 +77,25 @@ class WireFormTests(SynchronousTestCase):
 
     @examples(60)
     @given(st.lists(json_arrays(), max_size=4))
-    def test_appends_that_follow_each_other_are_one_array(self, appends: list[tuple[bytes, list[bytes]]]) -> None:
+    def test_consecutive_appends_are_read_as_one_array(self, appends: list[tuple[bytes, list[bytes]]]) -> None:
         wire = b"".join(wire_form(body) for body, _ in appends)
         expected = [parsed(element) for _, elements in appends for element in elements]
         self.assertEqual(expected, parsed(document(wire)))
 
-    def test_numbers_and_keys_are_left_alone(self) -> None:
+    def test_numbers_and_keys_are_not_changed(self) -> None:
         body = b'{"b":1.0,"a":123456789012345678901234567890,"b":1e5,"\\u0061":-0}'
         self.assertEqual(body + b",", wire_form(body))
 
-    def test_numbers_longer_than_python_reads_are_left_alone(self) -> None:
+    def test_numbers_too_long_for_python_are_not_changed(self) -> None:
         body = b"[" + b"7" * 5000 + b',"\\ud800"]'
         self.assertEqual(body[1:-1] + b",", wire_form(body))
 
-    def test_nothing_is_read_as_an_empty_array(self) -> None:
+    def test_an_empty_stream_is_read_as_an_empty_array(self) -> None:
         self.assertEqual(b"[]", document(b""))
 
 
 class EmptyArrayTests(SynchronousTestCase):
-    def test_an_array_of_nothing_is_refused(self) -> None:
+    def test_an_append_of_an_empty_array_is_rejected(self) -> None:
         for body in (b"[]", b" [ ] ", b"[\r\n\t]"):
             self.assertRaises(EmptyArray, wire_form, body)
 
@@ -104,7 +104,7 @@ class EmptyArrayTests(SynchronousTestCase):
             self.assertEqual(b"", wire_form(body, empty_allowed=True))
             self.assertEqual(b"", first_data(body, json=True))
 
-    def test_an_array_of_an_empty_array_has_a_message(self) -> None:
+    def test_an_array_of_an_empty_array_has_one_message(self) -> None:
         self.assertEqual(b"[],", wire_form(b"[[]]"))
 
 
@@ -113,10 +113,10 @@ class FirstDataTests(SynchronousTestCase):
         self.assertEqual(b"", first_data(b"", json=True))
         self.assertEqual(b"", first_data(b"", json=False))
 
-    def test_json_is_brought_into_wire_form(self) -> None:
+    def test_json_is_converted_to_the_wire_form(self) -> None:
         self.assertEqual(b"1, 2,", first_data(b"[1, 2]", json=True))
 
-    def test_other_types_are_not_looked_at(self) -> None:
+    def test_bodies_of_other_types_are_not_parsed(self) -> None:
         self.assertEqual(b"[1, \xff", first_data(b"[1, \xff", json=False))
 
     def test_a_body_that_is_not_json_is_rejected(self) -> None:
@@ -147,7 +147,7 @@ class InvalidJsonTests(SynchronousTestCase):
     def refused(self, body: bytes) -> str:
         return str(self.assertRaises(InvalidJson, wire_form, body))
 
-    def test_nothing_and_whitespace_are_not_json(self) -> None:
+    def test_an_empty_body_and_whitespace_are_not_json(self) -> None:
         for body in (b"", b" ", b"\r\n\t "):
             self.refused(body)
 
@@ -209,7 +209,7 @@ class InvalidJsonTests(SynchronousTestCase):
         for body in (rb'"\\ud800 \ud800"', rb'"\\udg \ud800"', rb'"\\\ud800"', rb'"\\uD"', rb'{"\\ud8":"\uDFFF"}'):
             self.assertEqual(wire_form(body), body + b",")
 
-    def test_half_an_escape_of_a_surrogate_is_not_json(self) -> None:
+    def test_an_incomplete_surrogate_escape_is_not_json(self) -> None:
         for body in (
             rb'"\ud"',
             rb'"\ud8"',
@@ -234,7 +234,7 @@ class InvalidJsonTests(SynchronousTestCase):
         for body in (b'"\xc3"', b'"\xed\xa0\x80"', b'"\xc0\xaf"', b'"\xf5\x80\x80\x80"', b'"\\ud800\xff"', b"\xff"):
             self.assertIn("UTF-8", self.refused(body))
 
-    def test_nesting_without_end_is_refused(self) -> None:
+    def test_unlimited_nesting_is_rejected(self) -> None:
         deep = 100_000
         for body in (
             b"[" * deep,
@@ -247,7 +247,7 @@ class InvalidJsonTests(SynchronousTestCase):
 
     @examples(60)
     @given(json_texts.filter(lambda text: text[0] in '[{"'), st.data())
-    def test_a_body_that_was_cut_is_refused(self, text: str, data: st.DataObject) -> None:
+    def test_a_truncated_body_is_rejected(self, text: str, data: st.DataObject) -> None:
         body = text.encode()
         self.refused(body[: data.draw(st.integers(0, len(body) - 1))])
 
@@ -255,7 +255,7 @@ class InvalidJsonTests(SynchronousTestCase):
     @given(_unlike_json())
     @example(b'"\\ud800" ')
     @example(b'"\\ud800"\xa0')
-    def test_a_second_parser_is_of_the_same_opinion(self, body: bytes) -> None:
+    def test_a_second_parser_accepts_and_rejects_the_same_texts(self, body: bytes) -> None:
         try:
             value = parsed(body)
         except ValueError:
@@ -268,11 +268,11 @@ class InvalidJsonTests(SynchronousTestCase):
 class LoneSurrogateTests(SynchronousTestCase):
     """Streams of tokens are cut where they are cut, so half an emoji, escaped, is no rarity."""
 
-    def test_half_a_pair_is_taken_as_it_came(self) -> None:
+    def test_a_lone_surrogate_escape_is_kept_unchanged(self) -> None:
         for body in (rb'"\ud83d"', rb'{"t":"\udc00"}', rb'{"\ud83d":1}', rb'"\ud83d\ud83d"', rb'"\uD83Dx\uDE00"'):
             self.assertEqual(body + b",", wire_form(b" " + body + b"\n"))
 
-    def test_an_array_with_one_is_flattened(self) -> None:
+    def test_an_array_with_a_lone_surrogate_is_flattened(self) -> None:
         self.assertEqual(rb'1 , "\ud83d", "\ude00",', wire_form(rb' [ 1 , "\ud83d", "\ude00" ] '))
 
     def test_text_that_resembles_a_surrogate_escape_is_kept(self) -> None:
@@ -291,7 +291,7 @@ class BoundaryTests(SynchronousTestCase):
     def test_no_messages_have_one_boundary(self) -> None:
         self.assertEqual([0], list(boundaries(b"")))
 
-    def test_edges_lie_after_the_commas(self) -> None:
+    def test_boundaries_are_after_the_commas(self) -> None:
         self.assertEqual([0, 3, 7, 11], list(boundaries(b"1 ,[2],{} ,")))
 
     @examples(60)
@@ -304,7 +304,7 @@ class BoundaryTests(SynchronousTestCase):
 
     @examples(60)
     @given(json_arrays(min_size=2))
-    def test_a_stream_can_be_cut_at_each_edge(self, case: tuple[bytes, list[bytes]]) -> None:
+    def test_a_stream_can_be_split_at_each_boundary(self, case: tuple[bytes, list[bytes]]) -> None:
         body, elements = case
         wire = wire_form(body)
         for index, edge in enumerate(list(boundaries(wire))):

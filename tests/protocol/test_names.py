@@ -48,7 +48,7 @@ class ParseTests(SynchronousTestCase):
     def refused(self, path: bytes, limits: NameLimits = LIMITS) -> str:
         return str(self.assertRaises(InvalidName, parse_name, path, limits))
 
-    def test_a_name_is_the_path_decoded(self) -> None:
+    def test_a_name_is_the_percent_decoded_path(self) -> None:
         for path, name in (
             (b"chat", "chat"),
             (b"a/b/c", "a/b/c"),
@@ -70,7 +70,7 @@ class ParseTests(SynchronousTestCase):
 
     @examples(100)
     @given(percent_encoded(names))
-    def test_every_way_to_write_a_name_is_the_name(self, case: tuple[str, bytes]) -> None:
+    def test_every_encoding_of_a_name_is_parsed_to_the_name(self, case: tuple[str, bytes]) -> None:
         name, path = case
         self.assertEqual(name, parse_name(path, WIDE))
 
@@ -87,7 +87,7 @@ class ParseTests(SynchronousTestCase):
 
     @examples(150)
     @given(st.binary(max_size=24))
-    def test_any_bytes_are_a_good_name_or_refused(self, path: bytes) -> None:
+    def test_any_bytes_are_a_valid_name_or_rejected(self, path: bytes) -> None:
         try:
             name = parse_name(path, LIMITS)
         except InvalidName:

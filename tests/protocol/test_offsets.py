@@ -35,7 +35,7 @@ class FormTests(SynchronousTestCase):
 
     @examples(100)
     @given(st.lists(offsets, max_size=20))
-    def test_texts_sort_as_incarnation_and_then_position(self, some: list[Offset]) -> None:
+    def test_rendered_offsets_sort_by_incarnation_then_position(self, some: list[Offset]) -> None:
         by_number = sorted(some, key=lambda offset: (offset.incarnation, offset.position))
         self.assertEqual([str(offset) for offset in by_number], sorted(map(str, some)))
 
@@ -54,13 +54,13 @@ class FormTests(SynchronousTestCase):
             st.from_regex(r"\A\d{16}_\d{16}\Z"),
         )
     )
-    def test_everything_else_is_refused(self, text: str) -> None:
+    def test_malformed_offsets_are_rejected(self, text: str) -> None:
         if text in ("-1", "now") or re.fullmatch("[0-9]{16}_[0-9]{16}", text):
             self.assertIsInstance(parse_offset(text), Offset)
         else:
             self.assertRaises(InvalidOffset, parse_offset, text)
 
-    def test_near_misses_are_refused(self) -> None:
+    def test_almost_valid_offsets_are_rejected(self) -> None:
         good = "0000000000000012_0000000000000345"
         for text in (
             "",
@@ -118,7 +118,7 @@ class LocateTests(SynchronousTestCase):
 
     @examples(100)
     @given(st.integers(1, 10**15), st.integers(1, 10**6), numbers, numbers)
-    def test_offsets_of_a_stream_made_again_sort_after_the_old_ones(
+    def test_offsets_of_a_recreated_stream_sort_after_the_earlier_ones(
         self, incarnation: int, later: int, old: int, new: int
     ) -> None:
         self.assertLess(str(Offset(incarnation, old)), str(Offset(incarnation + later, new)))

@@ -45,7 +45,7 @@ class TextTests(SynchronousTestCase):
     @example("a\n b\n  c")
     @example("\n")
     @example("\n\nevent: control\ndata: {}\n\n")
-    def test_text_is_read_as_it_was_written_but_for_the_kind_of_line_ends(self, text: str) -> None:
+    def test_text_is_read_back_with_normalised_line_ends(self, text: str) -> None:
         self.assertEqual(_lines(text), _read(data_event(text.encode(), False, True, OFFSET)))
 
     @examples(200)
@@ -60,7 +60,7 @@ class TextTests(SynchronousTestCase):
             data_event(b"a\r\n\rb", False, True, OFFSET),
         )
 
-    def test_a_leading_space_gets_one_more_to_lose(self) -> None:
+    def test_a_leading_space_is_preserved(self) -> None:
         self.assertEqual(
             b"event: data\ndata:  hello\nid:%b\n\n" % OFFSET.encode(), data_event(b" hello", False, True, OFFSET)
         )
@@ -76,12 +76,12 @@ class TextTests(SynchronousTestCase):
 class Base64Tests(SynchronousTestCase):
     @examples(200)
     @given(st.binary(min_size=1, max_size=500))
-    def test_bytes_are_read_as_they_were_written(self, data: bytes) -> None:
+    def test_bytes_are_read_back_unchanged(self, data: bytes) -> None:
         text = _read(data_event(data, False, False, OFFSET)).replace("\n", "").replace("\r", "")
         self.assertEqual(0, len(text) % 4)
         self.assertEqual(data, b64decode(text, validate=True))
 
-    def test_the_frame_to_the_byte(self) -> None:
+    def test_a_base64_event_has_the_exact_expected_bytes(self) -> None:
         self.assertEqual(
             b"event: data\ndata:AQIDBAU=\nid:%b\n\n" % OFFSET.encode(), data_event(b"\1\2\3\4\5", False, False, OFFSET)
         )
@@ -90,7 +90,7 @@ class Base64Tests(SynchronousTestCase):
 class JsonTests(SynchronousTestCase):
     @examples(60)
     @given(json_arrays())
-    def test_messages_are_one_array(self, case: tuple[bytes, list[bytes]]) -> None:
+    def test_the_messages_of_an_event_are_one_array(self, case: tuple[bytes, list[bytes]]) -> None:
         body, elements = case
 
         def parse(text: str | bytes) -> Any:
@@ -99,7 +99,7 @@ class JsonTests(SynchronousTestCase):
         data = _read(data_event(wire_form(body), True, True, OFFSET))
         self.assertEqual([parse(element) for element in elements], parse(data))
 
-    def test_the_frame_to_the_byte(self) -> None:
+    def test_a_json_event_has_the_exact_expected_bytes(self) -> None:
         self.assertEqual(
             b'event: data\ndata:[{"k":1},\ndata:  2]\nid:%b\n\n' % OFFSET.encode(),
             data_event(b'{"k":1},\r\n 2,', True, True, OFFSET),
@@ -128,12 +128,14 @@ class PieceTests(SynchronousTestCase):
     @example(b"\r\r\n\n", 1, False)
     @example(b"  ", 1, False)
     @example(b"1,\r\n", 1, True)
-    def test_text_cut_anywhere_is_the_same_event(self, data: bytes, size: int, json: bool) -> None:
+    def test_pieces_of_text_split_anywhere_form_the_same_event(self, data: bytes, size: int, json: bool) -> None:
         self.assertEqual(data_event(data, json, True, OFFSET), self.in_pieces(data, size, json, True))
 
     @examples(100)
     @given(st.binary(min_size=1, max_size=40), st.integers(1, 4))
-    def test_base64_cut_after_multiples_of_three_bytes_is_the_same_event(self, data: bytes, triples: int) -> None:
+    def test_pieces_of_base64_split_at_multiples_of_three_bytes_form_the_same_event(
+        self, data: bytes, triples: int
+    ) -> None:
         self.assertEqual(data_event(data, False, False, OFFSET), self.in_pieces(data, 3 * triples, False, False))
 
 
@@ -143,12 +145,12 @@ class ControlTests(SynchronousTestCase):
         self.assertEqual("control", kind)
         return json.loads(data)
 
-    def test_behind_the_tail(self) -> None:
+    def test_a_control_event_before_the_tail_is_not_up_to_date(self) -> None:
         self.assertEqual(
             {"streamNextOffset": OFFSET, "streamCursor": "12"}, self.read(control_event(OFFSET, 12, False, False))
         )
 
-    def test_at_the_tail(self) -> None:
+    def test_a_control_event_at_the_tail_is_up_to_date(self) -> None:
         self.assertEqual(
             {"streamNextOffset": OFFSET, "streamCursor": "12", "upToDate": True},
             self.read(control_event(OFFSET, 12, True, False)),
@@ -165,7 +167,7 @@ class ControlTests(SynchronousTestCase):
 class StreamTests(SynchronousTestCase):
     @examples(100)
     @given(st.lists(st.tuples(some_text, st.booleans()), max_size=6))
-    def test_frames_and_signs_of_life_keep_out_of_each_others_way(self, parts: list[tuple[str, bool]]) -> None:
+    def test_events_and_keep_alive_comments_are_parsed_separately(self, parts: list[tuple[str, bool]]) -> None:
         stream = b""
         expected = []
         for number, (text, silence) in enumerate(parts):

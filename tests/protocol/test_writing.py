@@ -65,7 +65,7 @@ class PlainTests(SynchronousTestCase):
             error = self.refused(StreamClosed, append, closed=True)
             self.assertEqual(("room/1", STREAM.incarnation, 100), (error.name, error.incarnation, error.tail))
 
-    def test_closing_again_is_done_already(self) -> None:
+    def test_closing_a_closed_stream_is_not_new(self) -> None:
         self.assertFalse(Stream(closed=True).take(Append(None, b"", close=True)))
 
     def test_stream_closed_precedes_all_other_errors(self) -> None:
@@ -89,7 +89,7 @@ class SequenceTests(SynchronousTestCase):
         stream = Stream(sequence=b"5")
         self.assertRaises(SequenceConflict, stream.take, Append("text/plain", b"x", sequence=b"5"))
 
-    def test_an_append_without_one_is_taken_and_changes_nothing(self) -> None:
+    def test_an_append_without_stream_seq_is_accepted_and_keeps_the_last_one(self) -> None:
         stream = Stream(sequence=b"5")
         self.assertTrue(stream.take(Append("text/plain", b"x")))
         self.assertRaises(SequenceConflict, stream.take, Append("text/plain", b"x", sequence=b"5"))
@@ -125,14 +125,14 @@ class WriterTests(SynchronousTestCase):
     def take(self, epoch: int, seq: int, close: bool = False, data: bytes = b"x", writer: str = "w") -> bool:
         return self.stream.take(Append("text/plain", data, close=close, writer=Writer(writer, epoch, seq)))
 
-    def test_the_next_number_is_new(self) -> None:
+    def test_the_next_sequence_number_is_new(self) -> None:
         self.assertTrue(self.take(3, 6))
 
-    def test_the_last_number_and_those_before_it_are_done(self) -> None:
+    def test_the_last_sequence_number_and_earlier_ones_are_duplicates(self) -> None:
         for seq in (5, 4, 0):
             self.assertFalse(self.take(3, seq))
 
-    def test_a_gap_is_refused_with_the_number_that_is_missing(self) -> None:
+    def test_a_gap_is_rejected_with_the_expected_sequence_number(self) -> None:
         error = self.assertRaises(WriterGap, self.take, 3, 8)
         self.assertEqual(("room/1", 6, 8), (error.name, error.expected, error.received))
 
@@ -151,11 +151,11 @@ class WriterTests(SynchronousTestCase):
         self.assertEqual((0, 2), (error.expected, error.received))
         self.assertTrue(self.take(7, 0, writer="other"))
 
-    def test_writers_do_not_get_in_each_others_way(self) -> None:
+    def test_writers_are_independent(self) -> None:
         self.assertTrue(self.take(0, 0, writer="other"))
         self.assertTrue(self.take(3, 6))
 
-    def test_the_retry_of_a_close_is_done_and_of_nothing_else(self) -> None:
+    def test_only_the_retry_of_a_close_is_a_duplicate_on_a_closed_stream(self) -> None:
         self.assertTrue(self.take(3, 6, close=True))
         self.assertFalse(self.take(3, 6, close=True))
         self.assertRaises(StreamClosed, self.take, 3, 7)

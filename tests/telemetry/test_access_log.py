@@ -167,7 +167,7 @@ class FailureTests(LogTestCase):
 class NoneTests(LogTestCase):
     settings = logging("none", metrics=False)
 
-    def test_there_may_be_none_at_all(self) -> None:
+    def test_the_access_log_can_be_switched_off(self) -> None:
         self.front.create("a")
         self.front.ask("GET", BASE + "b")
         self.assertEqual(self.events.lines, [])
@@ -221,7 +221,7 @@ class ChannelTests(ChannelTestCase):
         )
         self.assertFalse({"http.route", "url.query"} & set(other))
 
-    def test_an_old_version_is_told(self) -> None:
+    def test_the_http_version_of_a_request_is_logged(self) -> None:
         self.front.connect().send(get("a", version="1.0"), "GET")
         self.assertEqual([event["network.protocol.version"] for event in self.events.access], ["1.0"])
 

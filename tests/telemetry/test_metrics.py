@@ -148,7 +148,7 @@ class RequestTests(FrontTestCase):
         self.front.pass_time(1)
         self.assertEqual(following(), (0, 0))
 
-    def test_how_much_is_kept(self) -> None:
+    def test_stored_streams_and_bytes_are_exported(self) -> None:
         self.front.create("a", body=b"xxxx")
         self.front.create("b")
         figures = Figures(self.front)

@@ -149,7 +149,7 @@ class ExportTests(TestCase):
         os.environ[name] = value
         self.addCleanup(lambda: os.environ.update({name: before}) if before else os.environ.pop(name))
 
-    async def test_spans_are_sent_at_the_latest_when_the_server_stops(self) -> None:
+    async def test_remaining_spans_are_exported_when_the_server_stops(self) -> None:
         collector = self.collector()
         telemetry = telemetry_from(TRACED)
         telemetry.answered(NOBODY, 7, Answer(400, b""), perf_counter())
@@ -161,7 +161,7 @@ class ExportTests(TestCase):
         self.assertIn(SPAN.encode(), sent)
         self.assertIn(b"durable-streams-server", sent)
 
-    async def test_a_name_that_is_given_to_the_service_is_kept(self) -> None:
+    async def test_a_configured_service_name_is_kept(self) -> None:
         collector = self.collector()
         self.set("OTEL_SERVICE_NAME", "orders")
         traces = exported_traces("memory")
