@@ -395,45 +395,45 @@ class CaughtByTheContractTests(SynchronousTestCase):
     def test_storages_without_a_bug_pass(self) -> None:
         self.assertEqual((failures_of(KeptStorage), failures_of(late)), (set(), set()))
 
-    def test_writers_that_are_not_remembered(self) -> None:
+    def test_a_storage_that_does_not_record_writers_is_caught(self) -> None:
         self.assert_caught(
             ForgetsWriters,
             "test_a_retry_writes_nothing_and_returns_the_last_sequence_number",
             "test_a_new_epoch_fences_the_old_one",
         )
 
-    def test_writers_that_are_forgotten_after_a_week(self) -> None:
+    def test_a_storage_that_drops_writers_after_a_week_is_caught(self) -> None:
         self.assert_caught(ForgetsWritersAfterAWeek, "test_a_writer_is_recorded_as_long_as_the_stream_exists")
 
-    def test_the_wrong_writer_forgotten(self) -> None:
+    def test_a_storage_that_evicts_the_wrong_writer_is_caught(self) -> None:
         self.assert_caught(ForgetsTheNewestWriter, "test_a_new_writer_replaces_the_least_recently_seen_one")
 
-    def test_writers_forgotten_for_one_that_is_refused(self) -> None:
+    def test_a_storage_that_evicts_a_writer_for_a_rejected_append_is_caught(self) -> None:
         self.assert_caught(ForgetsWritersInVain, "test_a_rejected_new_writer_replaces_none")
 
-    def test_a_close_that_is_not_one_with_its_append(self) -> None:
+    def test_a_storage_that_appends_and_closes_in_two_steps_is_caught(self) -> None:
         self.assert_caught(ClosesInAStepOfItsOwn, "test_a_rejected_append_does_not_close_the_stream")
 
-    def test_room_that_is_not_given_back_by_a_deletion(self) -> None:
+    def test_a_storage_that_counts_deleted_data_is_caught(self) -> None:
         self.assert_caught(
             KeepsTheRoom,
             "test_deleted_data_does_not_count_towards_the_limits",
             "test_swept_streams_do_not_count_towards_the_limits",
         )
 
-    def test_room_that_is_not_given_back_by_a_refused_append(self) -> None:
+    def test_a_storage_that_counts_rejected_appends_is_caught(self) -> None:
         self.assert_caught(CountsRefusedAppends, "test_a_rejected_append_does_not_count_towards_the_limits")
 
-    def test_a_refused_fork_that_holds_its_source(self) -> None:
+    def test_a_storage_whose_rejected_forks_keep_their_source_is_caught(self) -> None:
         self.assert_caught(HoldsSourcesOfRefusedForks, "test_a_rejected_fork_does_not_keep_its_deleted_source")
 
-    def test_a_deleted_source_that_is_not_kept_for_its_forks(self) -> None:
+    def test_a_storage_that_drops_deleted_sources_of_forks_is_caught(self) -> None:
         self.assert_caught(FreesDeletedSources, "test_a_deleted_source_stays_for_its_forks")
 
-    def test_metadata_of_deleted_streams(self) -> None:
+    def test_a_storage_that_counts_metadata_of_deleted_streams_is_caught(self) -> None:
         self.assert_caught(KeepsTheMetadata, "test_metadata_of_a_deleted_source_counts_until_its_forks_are_gone")
 
-    def test_metadata_that_was_refused(self) -> None:
+    def test_a_storage_that_counts_rejected_metadata_is_caught(self) -> None:
         self.assert_caught(
             CountsRefusedWriters,
             "test_names_and_content_types_share_a_limit",
@@ -441,52 +441,52 @@ class CaughtByTheContractTests(SynchronousTestCase):
             "test_writers_of_all_streams_share_a_limit",
         )
 
-    def test_metadata_of_forgotten_writers(self) -> None:
+    def test_a_storage_that_counts_metadata_of_evicted_writers_is_caught(self) -> None:
         self.assert_caught(CountsForgottenWriters, "test_a_writer_that_replaces_another_needs_only_the_difference")
 
-    def test_forks_that_inherit_writers(self) -> None:
+    def test_a_storage_whose_forks_inherit_writers_is_caught(self) -> None:
         self.assert_caught(
             LetsWritersIntoForks, "test_a_fork_inherits_no_writers", "test_a_fork_inherits_no_stream_seq"
         )
 
-    def test_forks_that_see_what_their_source_appends_later(self) -> None:
+    def test_a_storage_whose_forks_follow_their_source_is_caught(self) -> None:
         self.assert_caught(ShowsForksWhatComesLater, "test_a_fork_without_own_data_does_not_follow_its_source")
 
-    def test_lifetimes_that_are_renewed_by_looking(self) -> None:
+    def test_a_storage_whose_status_renews_ttls_is_caught(self) -> None:
         self.assert_caught(RenewsByLooking, "test_status_does_not_renew_a_ttl")
 
-    def test_expired_streams_that_are_there_until_they_are_swept(self) -> None:
+    def test_a_storage_that_serves_expired_streams_until_swept_is_caught(self) -> None:
         self.assert_caught(
             KeepsExpiredStreams, "test_a_stream_expires_after_its_ttl", "test_a_stream_expires_at_expires_at"
         )
 
-    def test_wakes_that_come_before_there_is_anything_to_see(self) -> None:
+    def test_a_storage_that_announces_commits_too_early_is_caught(self) -> None:
         self.assert_caught(AnnouncesTooEarly, "test_an_append_is_announced", "test_a_close_is_announced")
 
-    def test_wakes_that_do_not_come(self) -> None:
+    def test_a_storage_that_does_not_announce_commits_is_caught(self) -> None:
         self.assert_caught(
             SaysNothing, "test_a_creation_is_announced", "test_an_expiry_is_announced_when_the_stream_is_swept"
         )
 
-    def test_incarnations_that_come_back(self) -> None:
+    def test_a_storage_that_reuses_incarnations_is_caught(self) -> None:
         self.assert_caught(ReusesIncarnations, "test_a_recreated_stream_has_a_new_id_and_incarnation")
 
-    def test_ranges_that_are_read_from_the_next_stream_of_a_name(self) -> None:
+    def test_a_storage_that_reads_ranges_from_a_recreated_stream_is_caught(self) -> None:
         self.assert_caught(ReadsOnAfterADeletion, "test_a_range_of_a_deleted_stream_is_not_found")
 
-    def test_stale_offsets_that_are_taken(self) -> None:
+    def test_a_storage_that_accepts_stale_offsets_is_caught(self) -> None:
         self.assert_caught(TakesStaleOffsets, "test_the_offset_of_an_earlier_stream_is_gone")
 
-    def test_messages_that_are_cut(self) -> None:
+    def test_a_storage_that_splits_messages_is_caught(self) -> None:
         self.assert_caught(CutsMessages, "test_a_large_append_is_read_up_to_the_limit_and_its_rest_is_counted")
 
-    def test_writers_that_are_not_durable(self) -> None:
+    def test_a_storage_that_loses_writers_at_a_restart_is_caught(self) -> None:
         self.assert_caught(ForgetsWritersWhenClosed, "test_writers_survive_reopening")
 
-    def test_ids_that_come_back_after_a_restart(self) -> None:
+    def test_a_storage_that_reuses_ids_after_a_restart_is_caught(self) -> None:
         self.assert_caught(CountsAnewWhenOpened, "test_ids_and_incarnations_are_not_reused_after_reopening")
 
-    def test_checks_that_do_not_hold_any_more_when_it_is_written(self) -> None:
+    def test_a_storage_that_checks_before_other_writes_is_caught(self) -> None:
         self.assert_caught(
             lambda limits: LosesARace(MemoryStorage(limits), reactor, delay=0),
             "test_of_concurrent_retries_of_an_append_one_is_written",
@@ -525,14 +525,14 @@ class CaughtByTheMachineTests(SynchronousTestCase):
     def test_a_durable_storage_without_a_bug_passes(self) -> None:
         self.assertGreaterEqual(walk(KeptStorage, 50), 50)
 
-    def test_writers_that_are_not_remembered(self) -> None:
+    def test_a_storage_that_does_not_record_writers_is_caught(self) -> None:
         self.assert_caught(ForgetsWriters)
 
-    def test_room_that_is_not_given_back_by_a_refused_append(self) -> None:
+    def test_a_storage_that_counts_rejected_appends_is_caught(self) -> None:
         self.assert_caught(CountsRefusedAppends)
 
-    def test_forks_that_see_what_their_source_appends_later(self) -> None:
+    def test_a_storage_whose_forks_follow_their_source_is_caught(self) -> None:
         self.assert_caught(ShowsForksWhatComesLater)
 
-    def test_messages_that_are_cut(self) -> None:
+    def test_a_storage_that_splits_messages_is_caught(self) -> None:
         self.assert_caught(CutsMessages)

@@ -86,7 +86,7 @@ class MovedDirectoryTests(SynchronousTestCase):
         with self.assertRaises(Unavailable):
             server.append("a", b"no more")
 
-    def test_a_moved_directory_is_noticed_within_a_second_and_not_written_to_any_more(self) -> None:
+    def test_writes_stop_within_a_second_after_the_directory_is_moved(self) -> None:
         server = self.opened()
         server.create("a")
         server.append("a", b"one")
@@ -104,7 +104,7 @@ class MovedDirectoryTests(SynchronousTestCase):
         self.assertIn(f"The data directory {self.directory} is no longer at its path", reason)
         self.assertIn("set storage.data_dir to where it is now", reason)
 
-    def test_a_removed_lock_file_is_noticed_and_lets_no_second_server_in(self) -> None:
+    def test_a_removed_lock_file_stops_writes_and_admits_no_second_server(self) -> None:
         server = self.opened()
         server.create("a")
         (self.directory / "LOCK").unlink()
@@ -112,7 +112,7 @@ class MovedDirectoryTests(SynchronousTestCase):
         server.second_later()
         self.assert_stopped(server)
 
-    def test_a_directory_that_stays_is_written_to_all_the_time(self) -> None:
+    def test_a_directory_that_is_not_moved_stays_writable(self) -> None:
         server = self.opened()
         server.create("a")
         for _ in range(5):
@@ -120,7 +120,7 @@ class MovedDirectoryTests(SynchronousTestCase):
             server.append("a", b"x")
         self.assertIsNone(server.storage.obstacle())
 
-    def test_two_servers_of_which_one_was_moved_write_to_their_own_directories(self) -> None:
+    def test_a_moved_server_and_a_new_one_write_to_their_own_directories(self) -> None:
         first = self.opened()
         first.create("a")
         self.directory.rename(self.moved)
@@ -169,17 +169,17 @@ class ExposedDirectoryTests(SynchronousTestCase):
         disk.unlock()
         return [str(event["what"]) for event in self.events if event["log_level"].name == "warn"]
 
-    def test_a_directory_that_everybody_can_write_to_is_warned_of(self) -> None:
+    def test_a_directory_writable_by_every_user_is_warned_about(self) -> None:
         [warning] = self.warnings(0o777)
         self.assertIn("The data directory here has mode 0777: every user of this machine can", warning)
 
-    def test_a_directory_that_others_can_only_read_is_not_warned_of(self) -> None:
+    def test_a_directory_readable_by_every_user_is_not_warned_about(self) -> None:
         self.assertEqual(self.warnings(0o755), [])
         self.assertEqual(self.warnings(0o770), [])
 
 
 class FormatTests(SynchronousTestCase):
-    def test_a_format_below_the_first_is_refused(self) -> None:
+    def test_a_format_version_below_1_is_refused(self) -> None:
         for version in (0, -1):
             directory = Path(self.mktemp())
             directory.mkdir()
@@ -187,7 +187,7 @@ class FormatTests(SynchronousTestCase):
             error = self.assertRaises(StorageError, take, RealDisk(directory), "file", 1, "here", ())
             self.assertIn(f"is in format {version} of the file storage, which does not exist", str(error))
 
-    def test_links_in_the_place_of_lock_and_format_are_not_followed(self) -> None:
+    def test_links_in_place_of_lock_and_format_files_are_not_followed(self) -> None:
         for name in ("LOCK", FORMAT_FILE, f"{FORMAT_FILE}.new"):
             directory, target = Path(self.mktemp()).absolute(), Path(self.mktemp()).absolute()
             directory.mkdir()

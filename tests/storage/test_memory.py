@@ -76,16 +76,16 @@ class ForkChainTests(SynchronousTestCase):
             storage.create(str(number), StreamConfig(fork=Fork(str(number - 1))), b"%d" % (number % 10), NOW)
         return storage
 
-    def test_it_is_deeper_than_recursion_goes(self) -> None:
+    def test_a_deep_fork_chain_exceeds_pythons_recursion_limit(self) -> None:
         self.assertGreater(self.depth, sys.getrecursionlimit())
 
-    def test_it_is_read_whole(self) -> None:
+    def test_a_deep_fork_chain_can_be_read_completely(self) -> None:
         storage = self.chain(self.depth)
         chunk = storage.read(str(self.depth - 1), START, ALL, NOW)
         self.assertEqual(chunk.data, b"0123456789" * (self.depth // 10))
         self.assertEqual(storage.read_range(chunk.facts, 5000, 5010), b"0123456789")
 
-    def test_it_is_read_in_pieces_as_large_as_the_limit(self) -> None:
+    def test_a_deep_fork_chain_is_read_in_pieces_of_the_limit(self) -> None:
         storage = self.chain(self.depth)
         name = str(self.depth - 1)
         incarnation = storage.status(name, NOW).facts.incarnation
@@ -94,18 +94,18 @@ class ForkChainTests(SynchronousTestCase):
             sizes.append(len(chunk))
         self.assertEqual(sizes, [1000] * (self.depth // 1000))
 
-    def test_the_time_to_read_it_grows_with_its_depth_and_no_faster(self) -> None:
+    def test_the_time_to_read_a_fork_chain_grows_linearly(self) -> None:
         shallow, deep = self.chain(self.depth // 10), self.chain(self.depth)
         ratio = seconds_of(deep, str(self.depth - 1)) / seconds_of(shallow, str(self.depth // 10 - 1))
         self.assertLess(ratio, 50, "Ten times the depth: about 10 if it is linear, about 100 if it is quadratic.")
 
-    def test_it_is_purged_when_its_last_fork_is_deleted(self) -> None:
+    def test_a_deep_fork_chain_is_purged_with_its_last_fork(self) -> None:
         storage = self.chain(self.depth)
         for number in range(self.depth):
             storage.delete(str(number), NOW)
         self.assertEqual((storage.statuses(NOW), storage._catalogue.streams, storage._catalogue._bytes), ([], {}, 0))
 
-    def test_it_is_let_go_of_all_at_once(self) -> None:
+    def test_a_deep_fork_chain_can_be_garbage_collected(self) -> None:
         storage = self.chain(self.depth)
         storage.delete("0", NOW)
         storage._catalogue.streams.clear()
@@ -204,16 +204,16 @@ class SingleByteTests(SynchronousTestCase):
             self.storage.append("a", Append("text/plain", b"%d" % (number % 10)), NOW)
         self.incarnation = self.storage.status("a", NOW).facts.incarnation
 
-    def test_they_are_read_at_once(self) -> None:
+    def test_many_one_byte_appends_are_read_in_one_call(self) -> None:
         self.assertEqual(self.storage.read("a", START, ALL, NOW).data, b"0123456789" * (self.count // 10))
 
-    def test_they_are_read_in_pieces_from_anywhere(self) -> None:
+    def test_many_one_byte_appends_are_read_in_pieces_from_any_position(self) -> None:
         for position in (0, 1, 4095, 50_001, self.count - 1):
             chunk = self.storage.read("a", Offset(self.incarnation, position), 4096, NOW, whole=True)
             self.assertEqual((chunk.start, len(chunk.data)), (position, min(4096, self.count - position)))
             self.assertEqual(chunk.data[:1], b"%d" % (position % 10))
 
-    def test_they_are_forked_anywhere(self) -> None:
+    def test_a_stream_of_one_byte_appends_can_be_forked_anywhere(self) -> None:
         place = Fork("a", Offset(self.incarnation, 12_345), 1)
         self.assertEqual(self.storage.create("b", StreamConfig(fork=place), b"!", NOW).tail, 12_347)
         self.assertEqual(self.storage.read("b", Offset(self.incarnation, 12_344), ALL, NOW).data, b"45!")
@@ -222,7 +222,7 @@ class SingleByteTests(SynchronousTestCase):
 class DeadlineTests(SynchronousTestCase):
     """The deadlines that a storage knows, of streams that are there no more among them, are bounded."""
 
-    def test_creating_and_deleting_does_not_pile_them_up(self) -> None:
+    def test_creating_and_deleting_streams_does_not_accumulate_deadlines(self) -> None:
         storage = MemoryStorage(ROOMY)
         most = 0
         for number in range(20_000):
@@ -231,14 +231,14 @@ class DeadlineTests(SynchronousTestCase):
             most = max(most, len(storage._catalogue._deadlines))
         self.assertLessEqual(most, 1100)
 
-    def test_creating_and_deleting_one_name_does_not_pile_them_up(self) -> None:
+    def test_recreating_one_name_does_not_accumulate_deadlines(self) -> None:
         storage = MemoryStorage(ROOMY)
         for _ in range(20_000):
             storage.create("a", text(Lifetime(ttl=10**9)), b"", NOW)
             storage.delete("a", NOW)
         self.assertLessEqual(len(storage._catalogue._deadlines), 1100)
 
-    def test_deleting_most_streams_lets_go_of_most_deadlines(self) -> None:
+    def test_deleting_most_streams_releases_most_deadlines(self) -> None:
         storage = MemoryStorage(ROOMY)
         for number in range(10_000):
             storage.create(f"stream-{number}", text(Lifetime(ttl=1000 + number)), b"", NOW)
@@ -246,7 +246,7 @@ class DeadlineTests(SynchronousTestCase):
             storage.delete(f"stream-{number}", NOW)
         self.assertLessEqual(len(storage._catalogue._deadlines), 1100)
 
-    def test_those_that_stay_still_count_after_the_rest_was_let_go(self) -> None:
+    def test_remaining_deadlines_still_expire_streams_after_a_release(self) -> None:
         storage = MemoryStorage(ROOMY)
         for number in range(3000):
             storage.create(f"stream-{number}", text(Lifetime(ttl=1000 - number % 500)), b"", NOW)
@@ -256,7 +256,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual(storage.sweep(NOW + 1000, 1000), 5)
         self.assertEqual(storage.statuses(NOW + 999), [])
 
-    def test_renewing_does_not_pile_them_up(self) -> None:
+    def test_renewing_ttls_does_not_accumulate_deadlines(self) -> None:
         storage = MemoryStorage(ROOMY)
         storage.create("a", text(Lifetime(ttl=60)), b"", NOW)
         for second in range(10_000):
@@ -264,7 +264,7 @@ class DeadlineTests(SynchronousTestCase):
             storage.sweep(NOW + second, 1000)
         self.assertEqual(len(storage._catalogue._deadlines), 1)
 
-    def test_streams_without_a_lifetime_have_none(self) -> None:
+    def test_streams_without_a_lifetime_have_no_deadline(self) -> None:
         storage = MemoryStorage(ROOMY)
         for number in range(100):
             storage.create(f"stream-{number}", text(), b"", NOW)

@@ -29,24 +29,24 @@ class MemoryServerTests(TestCase):
         response = await self.request(method, url, body)
         return response.code, await response.content()
 
-    async def test_it_serves_streams(self) -> None:
+    async def test_a_memory_server_serves_streams(self) -> None:
         async with MemoryServer() as server:
             self.assertEqual((await self.ask("PUT", f"{server.url}/greetings", b"hello"))[0], 201)
             self.assertEqual((await self.ask("POST", f"{server.url}/greetings", b" world"))[0], 204)
             self.assertEqual(await self.ask("GET", f"{server.url}/greetings"), (200, b"hello world"))
 
-    async def test_a_test_sees_what_a_client_has_written(self) -> None:
+    async def test_the_service_reads_data_that_a_client_has_written(self) -> None:
         async with MemoryServer() as server:
             await self.ask("PUT", f"{server.url}/greetings", b"hello")
             self.assertEqual((await server.streams.read("greetings")).data, b"hello")
 
-    async def test_a_client_sees_what_a_test_has_written(self) -> None:
+    async def test_a_client_reads_data_that_the_service_has_written(self) -> None:
         async with MemoryServer() as server:
             await server.streams.create("greetings", "text/plain", b"hello")
             await server.streams.append("greetings", b" world")
             self.assertEqual(await self.ask("GET", f"{server.url}/greetings"), (200, b"hello world"))
 
-    async def test_treq_as_users_use_it_leaves_the_reactor_clean(self) -> None:
+    async def test_treq_with_its_default_pool_leaves_the_reactor_clean(self) -> None:
         # With treq's own pool, which keeps connections that a server leaves open; trial fails on what it leaves behind.
         for _ in range(3):
             async with MemoryServer() as server:
@@ -55,31 +55,31 @@ class MemoryServerTests(TestCase):
                 self.assertEqual(await (await treq.get(f"{server.url}/greetings")).content(), b"hello")
                 await treq.get(f"{server.url}/greetings?offset=-1&live=sse", unbuffered=True)
 
-    async def test_servers_do_not_share_anything(self) -> None:
+    async def test_two_memory_servers_share_no_streams(self) -> None:
         async with MemoryServer() as one, MemoryServer() as other:
             self.assertNotEqual(one.url, other.url)
             await self.ask("PUT", f"{one.url}/greetings", b"hello")
             self.assertEqual((await self.ask("GET", f"{other.url}/greetings"))[0], 404)
 
-    async def test_it_takes_settings(self) -> None:
+    async def test_a_memory_server_accepts_settings(self) -> None:
         limits = LimitSettings(max_request_body_bytes=10)
         async with MemoryServer(Settings(limits=limits, http=HttpSettings(stream_base_path="/logs"))) as server:
             self.assertTrue(server.url.endswith("/logs"), server.url)
             self.assertEqual((await self.ask("PUT", f"{server.url}/greetings", b"hello"))[0], 201)
             self.assertEqual((await self.ask("POST", f"{server.url}/greetings", b"x" * 11))[0], 413)
 
-    async def test_it_serves_at_the_root_as_well(self) -> None:
+    async def test_a_memory_server_can_serve_streams_at_the_root(self) -> None:
         async with MemoryServer(Settings(http=HttpSettings(stream_base_path="/"))) as server:
             self.assertEqual((await self.ask("PUT", f"{server.url}/greetings", b"hello"))[0], 201)
 
-    async def test_a_stopped_server_listens_no_more(self) -> None:
+    async def test_a_stopped_memory_server_does_not_listen(self) -> None:
         server = MemoryServer()
         await server.start()
         url = server.url
         await server.stop()
         await self.assertFailure(self.request("GET", f"{url}/greetings"), error.ConnectionRefusedError)
 
-    async def test_who_waits_is_answered_when_it_stops(self) -> None:
+    async def test_a_stop_answers_waiting_readers(self) -> None:
         server = MemoryServer()
         await server.start()
         await self.ask("PUT", f"{server.url}/greetings", b"hello")
@@ -90,19 +90,19 @@ class MemoryServerTests(TestCase):
         response = await waiting
         self.assertEqual((response.code, await response.content()), (204, b""))
 
-    async def test_it_can_be_started_again_and_is_empty_then(self) -> None:
+    async def test_a_restarted_memory_server_is_empty(self) -> None:
         server = MemoryServer()
         for _ in range(2):
             await server.start()
             self.assertEqual((await self.ask("PUT", f"{server.url}/greetings", b"hello"))[0], 201)
             await server.stop()
 
-    async def test_it_is_not_started_twice(self) -> None:
+    async def test_starting_a_running_memory_server_is_an_error(self) -> None:
         async with MemoryServer() as server:
             with self.assertRaises(RuntimeError):
                 await server.start()
 
-    async def test_there_is_nothing_to_see_of_one_that_does_not_run(self) -> None:
+    async def test_url_and_streams_of_a_stopped_memory_server_are_errors(self) -> None:
         server = MemoryServer()
         self.assertRaises(RuntimeError, lambda: server.url)
         self.assertRaises(RuntimeError, lambda: server.streams)
@@ -123,7 +123,7 @@ class ImportTests(SynchronousTestCase):
         )
         return done.stdout.strip() or done.stderr
 
-    def test_it_can_be_imported_without_hypothesis(self) -> None:
+    def test_memory_server_can_be_imported_without_hypothesis(self) -> None:
         program = """
 import sys
 sys.modules["hypothesis"] = None
@@ -135,7 +135,7 @@ except ImportError as error:
 """
         self.assertEqual(self.run_python(program), "hypothesis")
 
-    def test_importing_it_does_not_choose_a_reactor(self) -> None:
+    def test_importing_memory_server_does_not_install_a_reactor(self) -> None:
         program = """
 import sys
 import durable_streams.server.testing
@@ -143,7 +143,7 @@ print("twisted.internet.reactor" in sys.modules, "hypothesis" in sys.modules, "t
 """
         self.assertEqual(self.run_python(program), "False False False")
 
-    def test_importing_the_contract_does_not_run_it(self) -> None:
+    def test_importing_the_contract_does_not_run_its_tests(self) -> None:
         program = """
 from twisted.trial.runner import TestLoader
 import durable_streams.server.testing

@@ -17,7 +17,7 @@ names = some.text("ab/\u00e9\U0001f600", min_size=1, max_size=3)
 class NameIndexTests(SynchronousTestCase):
     @examples(200)
     @given(some.lists(names, max_size=60), names)
-    def test_it_agrees_with_a_sorted_set(self, changed: list[str], after: str) -> None:
+    def test_the_index_agrees_with_a_sorted_set(self, changed: list[str], after: str) -> None:
         index, expected = NameIndex(), set[str]()
         for name in changed:
             if name in expected:

@@ -22,13 +22,13 @@ class ReadOnlyDiskTests(SynchronousTestCase):
         (self.root / "x").write_bytes(b"some bytes")
         self.disk = ReadOnlyDisk(self.root)
 
-    def test_it_reads(self) -> None:
+    def test_a_read_only_disk_reads_files(self) -> None:
         file = self.disk.open("x")
         self.assertEqual((10, b"bytes"), (file.size(), file.read(5, 100)))
         file.close()
         self.assertEqual(["x"], self.disk.names(""))
 
-    def test_it_changes_nothing(self) -> None:
+    def test_a_read_only_disk_changes_nothing(self) -> None:
         file = self.disk.open("x")
         self.addCleanup(file.close)
         attempts: list[Callable[[], object]] = [
@@ -44,7 +44,7 @@ class ReadOnlyDiskTests(SynchronousTestCase):
             self.assertRaises(OSError, attempt)
         self.assertEqual((["x"], b"some bytes"), (os.listdir(self.root), (self.root / "x").read_bytes()))
 
-    def test_the_lock_is_the_same_as_everybodys(self) -> None:
+    def test_a_read_only_disk_uses_the_same_lock(self) -> None:
         self.assertIsNone(self.disk.lock("LOCK", b"me\n"))
         self.assertEqual(b"me\n", RealDisk(self.root).lock("LOCK", b"you\n"))
         self.disk.unlock()
@@ -54,7 +54,7 @@ class ReadOnlyDiskTests(SynchronousTestCase):
         other.unlock()
         self.assertEqual(b"", (self.root / "LOCK").read_bytes())
 
-    def test_where_nothing_can_be_written(self) -> None:
+    def test_a_read_only_file_system_can_be_locked_and_read(self) -> None:
         refusal = OSError(errno.EROFS, "Read-only file system")
         with patch.object(RealDisk, "lock", side_effect=refusal):
             self.assertIsNone(self.disk.lock("LOCK", b"me\n"))
@@ -70,6 +70,6 @@ class ReadOnlyDiskTests(SynchronousTestCase):
         self.addCleanup(os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def test_a_disk_that_fails_is_no_read_only_one(self) -> None:
+    def test_a_failing_disk_is_not_treated_as_read_only(self) -> None:
         with patch.object(RealDisk, "lock", side_effect=OSError(errno.EIO, "Input/output error")):
             self.assertRaises(OSError, self.disk.lock, "LOCK", b"me\n")

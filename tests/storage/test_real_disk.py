@@ -26,7 +26,7 @@ class RealDiskTests(SynchronousTestCase):
         self.assertRaises(OSError, first.read, 0, 1)
         second.close()
 
-    def test_a_checkpoint_whose_name_can_not_be_given_closes_no_other_file(self) -> None:
+    def test_a_failed_rename_of_a_checkpoint_closes_no_other_file(self) -> None:
         checkpoint = CheckpointFile(self.disk, 1)
         rename = self.disk.rename
 
@@ -41,7 +41,7 @@ class RealDiskTests(SynchronousTestCase):
         other.write([b"whole"], 0)
         other.close()
 
-    def test_a_folder_whose_name_can_not_be_synced_is_removed_so_that_the_next_attempt_syncs_it(self) -> None:
+    def test_a_new_folder_that_cannot_be_synced_is_removed(self) -> None:
         synced: list[str] = []
         sync_folder = self.disk.sync_folder
 

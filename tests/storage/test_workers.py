@@ -29,7 +29,7 @@ class ThreadWorkerTests(TestCase):
 
         return self.patch(threading.Thread, "start", start_one)
 
-    async def test_work_without_a_thread_is_done_when_there_is_one(self) -> None:
+    async def test_jobs_wait_for_a_thread_and_run_when_one_can_be_started(self) -> None:
         worker = ThreadWorker(reactor, "test", hands=2)
         self.addCleanup(worker.close)
         patched = self.allow_threads(0)
@@ -39,14 +39,14 @@ class ThreadWorkerTests(TestCase):
         patched.restore()
         self.assertIsNot(await done, threading.current_thread())
 
-    async def test_work_that_no_thread_has_done_is_done_by_the_close(self) -> None:
+    async def test_close_runs_jobs_that_no_thread_has_run(self) -> None:
         worker = ThreadWorker(reactor, "test")
         self.allow_threads(0)
         done = worker.do(threading.current_thread)
         worker.close()
         self.assertIs(await done, threading.current_thread())
 
-    async def test_one_thread_does_what_two_were_to_do(self) -> None:
+    async def test_one_thread_runs_all_jobs_if_a_second_cannot_be_started(self) -> None:
         worker = ThreadWorker(reactor, "test", hands=2)
         self.addCleanup(worker.close)
         self.allow_threads(1)

@@ -52,7 +52,7 @@ class DamageTests(DatabaseTestCase):
         self.turns.run()
         self.failureResultOf(outcome, DataDamaged)
 
-    def test_a_row_that_flips_is_not_served_and_the_others_are(self) -> None:
+    def test_a_damaged_row_is_not_served_and_others_are(self) -> None:
         # The second append has its bytes in four rows.
         self.change("UPDATE appends SET data = zeroblob(3392) WHERE start = 196618")
         self.assert_damaged(0)
@@ -64,14 +64,14 @@ class DamageTests(DatabaseTestCase):
         logged = [(event["where"], event["name"], event["what"]) for event in self.events if "what" in event]
         self.assertEqual(logged, [(where, "a", what)])
 
-    def test_a_piece_of_a_damaged_row_is_not_served(self) -> None:
+    def test_a_range_inside_a_damaged_row_is_not_served(self) -> None:
         self.change("UPDATE appends SET data = zeroblob(3392) WHERE start = 196618")
         outcome = maybeDeferred(self.storage.read_range, self.facts, 200_000, 200_001)
         self.turns.run()
         self.failureResultOf(outcome, DataDamaged)
         self.assertEqual(self.now(self.storage.read_range(self.facts, 100, 196_618)), WHOLE[100:196_618])
 
-    def test_keys_that_flip_lead_to_no_other_place(self) -> None:
+    def test_damaged_keys_serve_no_wrong_bytes(self) -> None:
         for statement, positions in (
             ("UPDATE appends SET start = 15 WHERE start = 10", (0, 10)),
             ("UPDATE appends SET append = 8 WHERE start = 10", (10,)),
@@ -103,7 +103,7 @@ class DamageTests(DatabaseTestCase):
         self.turns.run()
         self.failureResultOf(outcome, DataDamaged)
 
-    def test_a_page_that_sqlite_can_not_read_is_damaged_and_stops_no_writes(self) -> None:
+    def test_a_page_unreadable_for_sqlite_is_damage_and_does_not_stop_writes(self) -> None:
         self.change("PRAGMA user_version = 1")
 
         def refuse(*_: object) -> None:
@@ -116,7 +116,7 @@ class DamageTests(DatabaseTestCase):
         self.assertEqual(self.read(0), (0, WHOLE))
         self.append("a", b"more")
 
-    def test_without_verification_what_is_there_is_served(self) -> None:
+    def test_without_verification_damaged_bytes_are_served(self) -> None:
         self.change("UPDATE appends SET data = zeroblob(10) WHERE start = 0")
         self.close(self.storage)
         workers: Any = lambda *_: self.turns  # noqa: E731

@@ -33,7 +33,7 @@ class CopyTests(DatabaseTestCase):
         self.assertEqual((counts.streams, counts.appends, counts.bytes), (2, 3, 7))
         self.assertEqual(self.content(self.opened(directory), "b"), b"onetwo!")
 
-    def test_what_lies_on_the_disk_is_whole_at_any_time(self) -> None:
+    def test_a_copy_of_an_open_directory_is_undamaged(self) -> None:
         self.fill()
         copy = Path(self.mktemp())
         shutil.copytree(self.directory, copy)
@@ -55,13 +55,13 @@ class CopyTests(DatabaseTestCase):
         for copy in copies:
             self.assert_whole(copy)
 
-    def test_the_log_is_brought_home_when_it_is_closed(self) -> None:
+    def test_closing_checkpoints_the_write_ahead_log(self) -> None:
         self.fill()
         self.close(self.storage)
         self.assertFalse((self.directory / f"{DATABASE}-wal").exists())
         self.assert_whole(self.directory)
 
-    def test_the_log_is_brought_home_when_it_has_grown(self) -> None:
+    def test_a_large_write_ahead_log_is_checkpointed(self) -> None:
         self.patch(log_module, "_LOG_SIZE", 200_000)
         self.create("a")
         for _ in range(100):
@@ -70,7 +70,7 @@ class CopyTests(DatabaseTestCase):
         self.assertLess((self.directory / f"{DATABASE}-wal").stat().st_size, 1_000_000)
         self.assertEqual(len(self.content(self.storage, "a")), 2_000_000)
 
-    def test_nobody_who_reads_it_stands_in_the_way_for_long(self) -> None:
+    def test_a_long_reader_delays_the_checkpoint_only_for_a_limited_time(self) -> None:
         self.patch(log_module, "_LOG_SIZE", 200_000)
         self.patch(log_module, "_PATIENCE", 1)
         self.create("a")
@@ -91,7 +91,7 @@ class CopyTests(DatabaseTestCase):
         self.assertEqual(log.stat().st_size, size)
         self.assertEqual(self.rows("PRAGMA busy_timeout"), [(5000,)])
 
-    def test_only_its_owner_can_read_it(self) -> None:
+    def test_only_the_owner_can_read_the_files(self) -> None:
         self.fill()
         for path in self.directory.iterdir():
             self.assertEqual(path.stat().st_mode & 0o077, 0, path)
@@ -109,16 +109,16 @@ class ChecksumTests(DatabaseTestCase):
         self.assertEqual([finding.serious for finding in findings], [True])
         self.assertIn(what, findings[0].what)
 
-    def test_damaged_bytes(self) -> None:
+    def test_the_check_finds_damaged_bytes(self) -> None:
         self.assert_found("UPDATE appends SET data = x'00aaff' WHERE start = 3", "bytes 3 to 6 are damaged")
 
-    def test_missing_bytes(self) -> None:
+    def test_the_check_finds_missing_bytes(self) -> None:
         self.assert_found("DELETE FROM appends WHERE start = 3", "its bytes end at 3, and it ends at 6")
 
-    def test_an_append_that_goes_on_as_another(self) -> None:
+    def test_the_check_finds_an_append_whose_rows_disagree(self) -> None:
         self.assert_found("UPDATE appends SET append = 1 WHERE start = 3", "began at 0 goes on as another")
 
-    def test_a_source_that_is_too_short(self) -> None:
+    def test_the_check_finds_a_source_that_is_too_short(self) -> None:
         self.create("s", body=b"sss")
         self.create("f", StreamConfig(fork=Fork("s")))
         self.close(self.storage)
@@ -128,10 +128,10 @@ class ChecksumTests(DatabaseTestCase):
         found = {finding.what for finding in self.check(self.directory)[1]}
         self.assertIn("The stream f leaves its source at 3, and that ends at 2.", found)
 
-    def test_a_missing_source(self) -> None:
+    def test_the_check_finds_a_missing_source(self) -> None:
         self.assert_found("UPDATE streams SET source = 7", "The source of the stream a, id 7, is missing")
 
-    def test_what_is_no_database(self) -> None:
+    def test_the_check_finds_a_file_that_is_not_a_database(self) -> None:
         self.close(self.storage)
         (self.directory / DATABASE).write_bytes(b"no database" * 1000)
         finding = self.check(self.directory)[1][0]
@@ -140,12 +140,12 @@ class ChecksumTests(DatabaseTestCase):
         error = self.assertRaises(StorageError, self.opened, self.directory)
         self.assertIn("durable-streams-server check", str(error))
 
-    def test_a_missing_database(self) -> None:
+    def test_the_check_finds_a_missing_database(self) -> None:
         self.assertIn("missing", self.check(Path(self.mktemp()))[1][0].what)
 
 
 class LeftoverTests(DatabaseTestCase):
-    def test_a_deleted_streams_rows_go_bit_by_bit(self) -> None:
+    def test_the_rows_of_a_deleted_stream_are_removed_in_small_transactions(self) -> None:
         self.create("a")
         for number in range(1200):
             self.storage.append("a", Append("text/plain", b"x", writer=Writer(f"{number % 3}", 0, number // 3)), NOW)
@@ -156,7 +156,7 @@ class LeftoverTests(DatabaseTestCase):
         for table in ("streams", "appends", "writers", "leftovers"):
             self.assertEqual(self.rows(f"SELECT count(*) FROM {table}"), [(0,)], table)
 
-    def test_the_log_is_brought_home_meanwhile(self) -> None:
+    def test_the_write_ahead_log_is_checkpointed_while_rows_are_removed(self) -> None:
         self.create("a")
         for _ in range(200):
             self.storage.append("a", Append("text/plain", b"x" * 100_000), NOW)
@@ -168,7 +168,7 @@ class LeftoverTests(DatabaseTestCase):
         self.assertEqual(self.rows("SELECT count(*) FROM appends"), [(0,)])
         self.assertLess((self.directory / f"{DATABASE}-wal").stat().st_size, 1_000_000)
 
-    def test_they_go_later_if_they_can_not_go_now(self) -> None:
+    def test_a_failed_removal_of_rows_is_retried(self) -> None:
         self.create("a", body=b"x")
         self.storage._database.execute("PRAGMA busy_timeout = 1")
         deleting = self.begin(self.storage.delete("a", NOW))
@@ -186,7 +186,7 @@ class LeftoverTests(DatabaseTestCase):
         self.turns.run()
         self.assertEqual(self.rows("SELECT count(*) FROM appends") + self.rows("SELECT * FROM leftovers"), [(0,)])
 
-    def test_they_go_after_a_restart_too(self) -> None:
+    def test_rows_of_deleted_streams_are_removed_after_a_restart(self) -> None:
         self.create("a", body=b"x")
         deleting = self.storage.delete("a", NOW)
         self.turns.clock.advance(0)
@@ -215,7 +215,7 @@ class LogTests(DatabaseTestCase):
             shutil.copy(self.directory / name, copy)
         return copy
 
-    def test_it_is_synced_before_it_is_shown(self) -> None:
+    def test_the_write_ahead_log_is_synced_before_its_changes_are_visible(self) -> None:
         copy = self.copied("FORMAT", DATABASE, f"{DATABASE}-wal")
         synced: list[int] = []
         sync = RealFile.sync
@@ -228,7 +228,7 @@ class LogTests(DatabaseTestCase):
         self.assertEqual(self.content(self.opened(copy), "a"), b"one")
         self.assertEqual(synced[:1], [(self.directory / f"{DATABASE}-wal").stat().st_size])
 
-    def test_one_without_its_database_is_not_thrown_away(self) -> None:
+    def test_a_write_ahead_log_without_its_database_is_kept(self) -> None:
         copy = self.copied("FORMAT", f"{DATABASE}-wal")
         error = self.assertRaises(StorageError, self.opened, copy)
         self.assertIn("is missing, but its write-ahead log exists", str(error))
@@ -258,44 +258,44 @@ class MissingTests(DatabaseTestCase):
             self.assertEqual(after, before)
         self.assertTrue([finding for finding in self.check(copy)[1] if finding.serious])
 
-    def test_a_whole_one_starts(self) -> None:
+    def test_an_undamaged_copy_starts(self) -> None:
         copy = self.killed()
         self.assertEqual(self.check(copy)[1], [])
         self.assertEqual(self.content(self.opened(copy), "a"), b"one01234")
 
-    def test_a_missing_database_is_not_made_anew(self) -> None:
+    def test_a_missing_database_is_not_recreated(self) -> None:
         self.close(self.storage)
         (self.directory / DATABASE).unlink()
         self.assert_refused(self.directory, "it is missing, and all streams with it")
 
-    def test_an_emptied_database_is_not_made_anew(self) -> None:
+    def test_an_emptied_database_is_not_recreated(self) -> None:
         self.close(self.storage)
         (self.directory / DATABASE).write_bytes(b"")
         self.assert_refused(self.directory, "it is empty, and all streams are missing")
 
-    def test_an_emptied_database_without_a_frontier_is_not_made_anew(self) -> None:
+    def test_an_emptied_database_without_a_frontier_is_not_recreated(self) -> None:
         self.close(self.storage)
         (self.directory / FRONTIER_FILE).unlink()
         (self.directory / DATABASE).write_bytes(b"")
         self.assert_refused(self.directory, "it is empty, and all streams are missing")
 
-    def test_a_removed_write_ahead_log_is_missed(self) -> None:
+    def test_a_removed_write_ahead_log_is_detected(self) -> None:
         copy = self.killed()
         (copy / f"{DATABASE}-wal").unlink()
         self.assert_refused(copy, f"its write-ahead log {DATABASE}-wal is missing or truncated")
 
-    def test_an_emptied_write_ahead_log_is_missed(self) -> None:
+    def test_an_emptied_write_ahead_log_is_detected(self) -> None:
         copy = self.killed()
         (copy / f"{DATABASE}-wal").write_bytes(b"")
         self.assert_refused(copy, f"its write-ahead log {DATABASE}-wal is missing or truncated")
 
-    def test_a_cut_write_ahead_log_is_missed(self) -> None:
+    def test_a_truncated_write_ahead_log_is_detected(self) -> None:
         copy = self.killed()
         log = copy / f"{DATABASE}-wal"
         log.write_bytes(log.read_bytes()[:-4120])
         self.assert_refused(copy, "it ends with change 5, but change 6 was synced")
 
-    def test_an_older_copy_of_the_database_is_not_gone_on_with(self) -> None:
+    def test_an_older_copy_of_the_database_is_refused(self) -> None:
         self.create("a", body=b"one")
         self.close(self.storage)
         older = (self.directory / DATABASE).read_bytes()
@@ -308,7 +308,7 @@ class MissingTests(DatabaseTestCase):
         (self.directory / FRONTIER_FILE).unlink()
         self.assertEqual(self.content(self.opened(self.directory), "a"), b"one")
 
-    def test_a_start_that_was_interrupted_before_there_was_a_database_goes_on(self) -> None:
+    def test_a_start_interrupted_before_the_database_existed_is_completed(self) -> None:
         self.close(self.storage)
         for path in self.directory.iterdir():
             if path.name != "FORMAT":
@@ -321,7 +321,7 @@ class MissingTests(DatabaseTestCase):
 
 
 class KillTests(DatabaseTestCase):
-    def test_a_batch_is_there_or_it_is_not(self) -> None:
+    def test_a_batch_is_stored_completely_or_not_at_all(self) -> None:
         self.create("a", body=b"one")
         self.create("b", StreamConfig(fork=Fork("a")), b"b")
         self.now(self.storage.delete("a", NOW))
@@ -358,7 +358,7 @@ class KillTests(DatabaseTestCase):
 class FirstStartTests(DatabaseTestCase):
     """Wherever it is killed, the next one goes on from there."""
 
-    def test_killed_at_any_statement(self) -> None:
+    def test_a_start_after_a_kill_at_any_statement_succeeds(self) -> None:
         copies: list[Path] = []
 
         def copy(_: str) -> None:
@@ -387,7 +387,7 @@ class FirstStartTests(DatabaseTestCase):
 
 
 class OwnershipTests(DatabaseTestCase):
-    def test_it_has_one_owner(self) -> None:
+    def test_a_second_owner_of_a_directory_is_refused(self) -> None:
         error = self.assertRaises(StorageError, self.opened, self.directory)
         self.assertIn("in use by process", str(error))
 
@@ -397,7 +397,7 @@ class OwnershipTests(DatabaseTestCase):
         error = self.assertRaises(StorageError, self.opened, self.directory)
         self.assertIn("is in format 2 of the acid storage", str(error))
 
-    def test_a_later_format_is_refused_without_the_file_that_says_so(self) -> None:
+    def test_a_later_format_in_the_database_is_refused(self) -> None:
         self.change("PRAGMA user_version = 2")
         error = self.assertRaises(StorageError, self.opened, self.directory)
         self.assertIn("is in format 2", str(error))
@@ -405,7 +405,7 @@ class OwnershipTests(DatabaseTestCase):
             "can't be checked. It is in format 2", str(self.assertRaises(StorageError, self.check, self.directory))
         )
 
-    def test_one_from_before_the_first_release_is_refused(self) -> None:
+    def test_a_database_from_before_the_first_release_is_refused(self) -> None:
         self.create("a", body=b"one")
         self.change("PRAGMA user_version = 0; ALTER TABLE appends DROP COLUMN append")
         error = self.assertRaises(StorageError, self.opened, self.directory)
@@ -429,7 +429,7 @@ class OwnershipTests(DatabaseTestCase):
         self.assertIn("It is another program's", str(error))
         self.assertEqual([finding.what for finding in self.check(self.directory)[1]], ["It is another program's."])
 
-    def test_one_that_another_program_has_locked_is_refused(self) -> None:
+    def test_a_database_locked_by_another_program_is_refused(self) -> None:
         self.change("PRAGMA journal_mode = DELETE")
         other = sqlite3.connect(self.directory / DATABASE, isolation_level=None)
         self.addCleanup(other.close)
@@ -439,7 +439,7 @@ class OwnershipTests(DatabaseTestCase):
         error = self.assertRaises(StorageError, self.opened, self.directory)
         self.assertIn("database is locked. See who else has it open.", str(error))
 
-    def test_a_log_of_an_empty_database_is_kept(self) -> None:
+    def test_the_write_ahead_log_of_an_emptied_database_is_kept(self) -> None:
         self.create("a", body=b"one")
         copy = Path(self.mktemp())
         shutil.copytree(self.directory, copy)
@@ -450,7 +450,7 @@ class OwnershipTests(DatabaseTestCase):
             self.assertIn("its write-ahead log exists", str(error))
         self.assertEqual((copy / f"{DATABASE}-wal").read_bytes(), log)
 
-    def test_what_does_not_fit_together_is_refused(self) -> None:
+    def test_an_inconsistent_database_is_refused(self) -> None:
         self.create("a", body=b"one")
         self.create("b")
         for statement, what in (
@@ -476,7 +476,7 @@ class OwnershipTests(DatabaseTestCase):
 
 
 class WriterTests(DatabaseTestCase):
-    def test_a_start_keeps_writers_however_long_ago_they_were_seen(self) -> None:
+    def test_a_start_keeps_writers_of_any_age(self) -> None:
         self.create("a")
         for number in range(600):
             self.append("a", b"x", writer=Writer(f"{number}", 0, 0))
@@ -487,7 +487,7 @@ class WriterTests(DatabaseTestCase):
         self.turns.run()
         self.assertEqual(self.rows("SELECT count(*) FROM writers"), [(600,)])
 
-    def test_a_writer_that_is_forgotten_and_comes_back_in_one_batch_is_there(self) -> None:
+    def test_a_writer_evicted_and_added_again_in_one_batch_is_stored(self) -> None:
         self.storage._catalogue._limits = replace(ROOMY, writers=1)
         self.create("a")
         for epoch, writer in enumerate("uvuvu"):
@@ -495,7 +495,7 @@ class WriterTests(DatabaseTestCase):
         self.turns.run()
         self.assertEqual(self.rows("SELECT id, epoch FROM writers"), [("u", 4)])
 
-    def test_writers_beyond_a_lowered_limit_are_forgotten_step_by_step(self) -> None:
+    def test_writers_beyond_a_lowered_limit_are_evicted_step_by_step(self) -> None:
         self.create("a")
         for number in range(5):
             self.now(
@@ -506,7 +506,7 @@ class WriterTests(DatabaseTestCase):
             self.append("a", b"x", writer=Writer(f"{number}", 0, 0))
             self.assertEqual(self.rows("SELECT id FROM writers ORDER BY id"), [(one,) for one in left])
 
-    def test_the_rows_of_a_deleted_streams_writers_are_removed_some_at_a_time(self) -> None:
+    def test_the_writer_rows_of_a_deleted_stream_are_removed_in_small_transactions(self) -> None:
         self.create("a")
         for number in range(1200):
             self.storage.append("a", Append("text/plain", b"x", writer=Writer(f"{number}", 0, 0)), NOW)

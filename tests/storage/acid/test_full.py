@@ -17,7 +17,7 @@ from .turns import NOW, TEXT, DatabaseTestCase
 
 
 class FullTests(DatabaseTestCase):
-    def test_a_full_disk_is_found_out_before_anything_is_accepted(self) -> None:
+    def test_a_full_disk_refuses_writes_before_they_are_accepted(self) -> None:
         self.create("a", body=b"one")
         free = RealDisk(self.directory).free()
         self.patch(RealDisk, "free", lambda disk: 4 << 20)
@@ -31,7 +31,7 @@ class FullTests(DatabaseTestCase):
         self.create("b")
         self.assertIsNone(self.storage.obstacle())
 
-    def test_it_waits_for_the_room_that_the_log_takes(self) -> None:
+    def test_a_write_waits_for_the_room_that_a_checkpoint_of_the_log_frees(self) -> None:
         self.create("a")
         self.patch(RealDisk, "free", lambda disk: 12 << 20)
         self.turns.clock.advance(1)
@@ -42,7 +42,7 @@ class FullTests(DatabaseTestCase):
         self.turns.run()
         self.assertEqual(self.successResultOf(appended).tail, 3)
 
-    def test_a_log_that_can_not_be_brought_home_is_not_waited_for_again(self) -> None:
+    def test_writes_do_not_wait_again_for_a_checkpoint_that_has_failed(self) -> None:
         self.create("a")
         self.patch(RealDisk, "free", lambda disk: 12 << 20)
         self.turns.clock.advance(1)
@@ -65,7 +65,7 @@ class FullTests(DatabaseTestCase):
         self.storage._database.execute("PRAGMA max_page_count = 1000000")
         self.turns.clock.advance(1)
 
-    def test_one_that_is_full_all_the_same_is_refused_and_it_goes_on(self) -> None:
+    def test_a_batch_that_fills_the_disk_is_rolled_back_and_the_storage_continues(self) -> None:
         self.create("a", body=b"one")
         self.append("a", b"two", writer=Writer("w", 0, 0), sequence=b"1")
         self.create("b", body=b"b")
@@ -120,7 +120,7 @@ class FullTests(DatabaseTestCase):
         self.assertEqual((before.bytes, before.streams), (after.bytes, after.streams))
         self.assertGreaterEqual(after.written_bytes, before.written_bytes)
 
-    def test_a_long_search_is_not_made_in_an_append_that_may_be_undone(self) -> None:
+    def test_a_fork_search_does_not_use_an_uncommitted_append(self) -> None:
         self.create("j", StreamConfig("application/json"), b"0")
         made = self.now(self.storage.create("j", StreamConfig("application/json"), b"", NOW))
         fork = StreamConfig(fork=Fork("j", Offset(made.facts.incarnation, 2), 49_999))
@@ -138,7 +138,7 @@ class FullTests(DatabaseTestCase):
         self.successResultOf(appended)
         self.failureResultOf(forked, LongSearch)
 
-    def test_ids_do_not_come_back_after_that(self) -> None:
+    def test_ids_are_not_reused_after_a_rollback(self) -> None:
         self.create("a")
         made = self.now(self.storage.create("b", TEXT, b"", NOW)).facts
         self.limit()
@@ -148,7 +148,7 @@ class FullTests(DatabaseTestCase):
         self.unlimit()
         self.assertEqual(self.now(self.storage.create("c", TEXT, b"", NOW)).facts.id, made.id + 2)
 
-    def test_what_was_deleted_is_room(self) -> None:
+    def test_rows_of_deleted_streams_count_as_free_space(self) -> None:
         self.create("a", body=b"x" * (20 << 20))
         self.create("b")
         self.patch(RealDisk, "free", lambda disk: 4 << 20)
@@ -160,7 +160,7 @@ class FullTests(DatabaseTestCase):
         self.append("b", b"two")
         self.assertEqual(self.content(self.storage, "b"), b"two")
 
-    def test_the_log_needs_room_beside_it(self) -> None:
+    def test_the_write_ahead_log_needs_free_disk_space(self) -> None:
         self.create("a", body=b"x" * (20 << 20))
         self.create("b", body=b"one")
         self.now(self.storage.delete("a", NOW))
@@ -174,7 +174,7 @@ class FullTests(DatabaseTestCase):
         self.now(self.storage.delete("b", NOW))
         self.assertRaises(StreamNotFound, self.storage.status, "b", NOW)
 
-    def test_what_has_failed_renews_nothing(self) -> None:
+    def test_a_failed_batch_renews_no_ttl(self) -> None:
         self.create("a", StreamConfig("text/plain", Lifetime(ttl=100)), b"one")
         self.turns.clock.advance(60)
         self.limit()
@@ -187,7 +187,7 @@ class FullTests(DatabaseTestCase):
         self.turns.run()
         self.failureResultOf(late, StreamNotFound)
 
-    def test_it_is_found_out_before_anything_else_is_written(self) -> None:
+    def test_a_rollback_is_complete_before_the_next_batch_is_written(self) -> None:
         self.create("a", body=b"one")
         self.limit()
         failed = self.begin(self.storage.append("a", Append("text/plain", b"x" * 100_000), NOW))
@@ -205,7 +205,7 @@ class FullTests(DatabaseTestCase):
         self.append("a", b"two")
         self.assertEqual(self.content(self.storage, "a"), b"onetwo")
 
-    def test_another_program_in_the_way_is_waited_for_and_then_refused_for(self) -> None:
+    def test_a_lock_of_another_program_refuses_writes_after_a_timeout(self) -> None:
         self.create("a", body=b"one")
         self.storage._database.execute("PRAGMA busy_timeout = 1")
         other = sqlite3.connect(self.directory / DATABASE, isolation_level=None)
@@ -218,7 +218,7 @@ class FullTests(DatabaseTestCase):
         self.append("a", b"three")
         self.assertEqual(self.content(self.storage, "a"), b"onethree")
 
-    def test_any_other_failure_stops_the_storage(self) -> None:
+    def test_any_other_error_stops_the_storage(self) -> None:
         self.create("a", body=b"one")
         self.storage._database.execute("DROP TABLE writers")
         appended = self.begin(self.storage.append("a", Append("text/plain", b"two", writer=Writer("w", 0, 0)), NOW))

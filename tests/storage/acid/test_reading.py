@@ -20,12 +20,12 @@ class LongAppendTests(DatabaseTestCase):
         self.close(self.storage)
         self.storage = self.opened(self.directory)
 
-    def test_rows(self) -> None:
+    def test_a_long_append_is_stored_in_rows_of_limited_size(self) -> None:
         self.assertEqual(self.rows("SELECT max(length(data)) FROM appends"), [(transactions.ROW_BYTES,)])
         counts, findings = self.check(self.directory)
         self.assertEqual((counts.appends, findings), (5, []))
 
-    def test_it_is_one_append_to_readers(self) -> None:
+    def test_a_long_append_is_one_append_for_readers(self) -> None:
         whole = b"".join(self.pieces)
         edges = [sum(map(len, self.pieces[:count])) for count in range(6)]
         facts = self.now(self.storage.status("a", NOW)).facts
@@ -41,7 +41,7 @@ class LongAppendTests(DatabaseTestCase):
                     self.assertEqual((chunk.start, chunk.start + len(chunk.data) + chunk.more), (begin, end))
                     self.assertTrue(chunk.data == whole[begin : min(end, begin + limit)])
 
-    def test_pieces(self) -> None:
+    def test_a_long_append_can_be_read_in_pieces(self) -> None:
         whole = b"".join(self.pieces)
         facts = self.now(self.storage.status("a", NOW)).facts
         for size in (50_001, 131_072):
@@ -51,7 +51,7 @@ class LongAppendTests(DatabaseTestCase):
             ]
             self.assertTrue(b"".join(read) == whole)
 
-    def test_a_fork_inside_of_it(self) -> None:
+    def test_a_long_append_can_be_forked_inside(self) -> None:
         facts = self.now(self.storage.status("a", NOW)).facts
         fork = Fork("a", Offset(facts.incarnation, 10), 100_000)
         self.create("b", StreamConfig(fork=fork), b"!")
@@ -59,7 +59,7 @@ class LongAppendTests(DatabaseTestCase):
 
 
 class RecentTests(DatabaseTestCase):
-    def test_memory_is_bounded(self) -> None:
+    def test_recent_bytes_in_memory_are_bounded(self) -> None:
         self.patch(content, "_RECENT_OF_ALL", 300_000)
         for number in range(20):
             self.create(f"{number}")
@@ -80,7 +80,7 @@ class RecentTests(DatabaseTestCase):
 
 
 class AcceptedTests(DatabaseTestCase):
-    def test_what_is_not_in_the_database_yet_stays_in_memory(self) -> None:
+    def test_uncommitted_bytes_stay_in_memory(self) -> None:
         self.turns.run()
         created = self.begin(self.storage.create("a", TEXT, b"", NOW))
         self.turns.clock.advance(0)

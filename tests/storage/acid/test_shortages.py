@@ -55,7 +55,7 @@ class ShortageTests(DatabaseTestCase):
         self.turns.run()
         return answer
 
-    def test_a_batch_that_is_not_written_for_a_shortage_is_refused_and_the_next_one_is_written(self) -> None:
+    def test_a_batch_is_refused_during_a_shortage_and_the_next_one_is_written(self) -> None:
         for code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR_NOMEM):
             self.fail_with(code)
             self.failureResultOf(self.try_to_append(b"never"), Unavailable)
@@ -67,13 +67,13 @@ class ShortageTests(DatabaseTestCase):
             self.successResultOf(self.try_to_append(b", more"))
         self.assertEqual(self.content(self.storage, "a"), b"one" + b", more" * 3)
 
-    def test_an_error_of_the_disk_is_no_shortage(self) -> None:
+    def test_a_disk_error_is_not_a_shortage(self) -> None:
         for code in (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_WRITE):
             self.fail_with(code)
             self.failureResultOf(self.try_to_append(b"never"), Unavailable)
             self.assertIsNotNone(self.storage.obstacle())
 
-    def test_a_log_that_is_not_copied_for_a_shortage_is_copied_later(self) -> None:
+    def test_a_checkpoint_postponed_by_a_shortage_is_made_later(self) -> None:
         self.storage._log._copy_log()
         self.turns.run()
         self.fail_with(sqlite3.SQLITE_NOMEM)
@@ -85,7 +85,7 @@ class ShortageTests(DatabaseTestCase):
         self.turns.clock.advance(1)
         self.successResultOf(self.try_to_append(b", two"))
 
-    def test_a_read_without_a_descriptor_is_refused_and_possible_again_later(self) -> None:
+    def test_a_read_without_a_free_descriptor_is_refused_and_succeeds_later(self) -> None:
         self.storage._stored.forget_all()
         with no_more_descriptors():
             reading = maybeDeferred(self.storage.read, "a", START, 100, NOW)

@@ -79,8 +79,8 @@ class RandomWalkTests(SynchronousTestCase):
         run_state_machine_as_test(machine, settings=steps)
         self.assertGreaterEqual(self.walked, examples)
 
-    def test_in_memory(self) -> None:
+    def test_a_database_in_memory_agrees_with_the_model(self) -> None:
         self.walk(None, 60)
 
-    def test_in_a_file_that_is_opened_again(self) -> None:
+    def test_a_reopened_database_agrees_with_the_model(self) -> None:
         self.walk(Path(self.mktemp()), 30)

@@ -102,7 +102,7 @@ class PausedTests(SynchronousTestCase):
 
     mode = "file-durable"
 
-    def test_a_copy_has_all_that_was_acknowledged(self) -> None:
+    def test_a_copy_of_a_paused_server_has_all_acknowledged_data(self) -> None:
         place = Path(self.mktemp()).absolute()
         directory, copy = place / "live", place / "copy"
         place.mkdir()
@@ -165,7 +165,7 @@ class AcidTests(SynchronousTestCase):
 
 
 class StoppedTests(TestCase):
-    async def test_a_copy_of_a_stopped_server(self) -> None:
+    async def test_a_copy_of_a_stopped_server_has_all_streams(self) -> None:
         directory = Path(self.mktemp()).absolute()
         copy = directory.with_suffix(".copy")
         storage = opened(directory)
@@ -183,7 +183,7 @@ class RunningTests(TestCase):
     timeout = 120
     settings = FileSettings(checkpoint_bytes=1_000_000, segment_sizes=(1 << 20,), slice_streams=2)
 
-    async def test_a_copy_that_passes_the_check_is_whole(self) -> None:
+    async def test_a_copy_of_a_running_storage_that_passes_the_check_is_complete(self) -> None:
         place = Path(self.mktemp()).absolute()
         directory, copy = place / "live", place / "copy"
         place.mkdir()

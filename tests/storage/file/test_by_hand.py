@@ -41,10 +41,10 @@ class RecoverByHandTests(TestCase):
             self.assertEqual(int(size), len(read[name]))
         self.assertEqual(await contents(self.directory), read)
 
-    async def test_it_reads_what_the_storage_reads(self) -> None:
+    async def test_the_script_reads_the_same_streams_as_the_storage(self) -> None:
         await self.assert_alike()
 
-    async def test_after_more_of_everything(self) -> None:
+    async def test_the_script_reads_the_same_streams_after_more_changes(self) -> None:
         storage = opened(self.directory)
         await append(storage, "small/0", b"z" * 70_000)
         await create(storage, "fork/of", b"!", Fork("large", Offset(1, 40_000)))
@@ -61,12 +61,12 @@ class RecoverByHandTests(TestCase):
         self.assertNotIn(b"small/1\t", listed)
         await self.assert_alike()
 
-    def test_it_says_what_is_damaged(self) -> None:
+    def test_the_script_reports_damage(self) -> None:
         flip(only(self.directory, "streams/*/*.data"), 50_000)
         flip(self.directory / "packs/0000000000000001", 100)
         _, complaints = by_hand(self.directory)
         self.assertIn("1.data: 40000 to 80000 are damaged", complaints)
         self.assertIn("packs/0000000000000001: the piece at ", complaints)
 
-    def test_it_has_nothing_of_ours(self) -> None:
+    def test_the_script_does_not_import_the_server(self) -> None:
         self.assertNotIn("durable_streams", SCRIPT.read_text())

@@ -90,7 +90,7 @@ class CheckTestCase(TestCase):
 
 
 class WholeTests(CheckTestCase):
-    def test_a_whole_directory_passes_and_all_of_it_is_counted(self) -> None:
+    def test_an_undamaged_directory_passes_and_is_counted(self) -> None:
         self.assertEqual([], self.check())
         pieces, entries = 5 + 2, 6
         self.assertEqual(
@@ -99,7 +99,7 @@ class WholeTests(CheckTestCase):
         )
         self.assertEqual(16, len(self.batches()))
 
-    async def test_before_the_first_checkpoint(self) -> None:
+    async def test_a_directory_without_a_checkpoint_passes(self) -> None:
         directory = Path(self.mktemp())
         storage = opened(directory)
         await create(storage, "s", b"one")
@@ -107,12 +107,12 @@ class WholeTests(CheckTestCase):
         await storage.close()
         self.assertEqual((Counts(streams=1, appends=2, bytes=6, frames=3), []), checked(directory))
 
-    async def test_an_empty_one(self) -> None:
+    async def test_an_empty_directory_passes(self) -> None:
         directory = Path(self.mktemp())
         await opened(directory).close()
         self.assertEqual((Counts(frames=1), []), checked(directory))
 
-    async def test_after_many_checkpoints(self) -> None:
+    async def test_a_directory_with_many_checkpoints_passes(self) -> None:
         directory = Path(self.mktemp())
         storage = opened(directory)
         await create(storage, "s")
@@ -124,7 +124,7 @@ class WholeTests(CheckTestCase):
         self.assertEqual([], findings)
         self.assertEqual((1, 20, 5 * 210), (counts.streams, counts.appends, counts.bytes))
 
-    async def test_what_a_start_does_not_get_done_before_it_is_killed(self) -> None:
+    async def test_a_directory_of_a_start_that_was_killed_passes(self) -> None:
         # Opened again, and nothing after it: a segment with its opening only.
         storage = opened(self.directory)
         shutil.copytree(self.directory, self.directory.with_suffix(".copy"))
@@ -135,7 +135,7 @@ class WholeTests(CheckTestCase):
 
 
 class CheckpointTests(CheckTestCase):
-    async def test_a_flipped_byte(self) -> None:
+    async def test_a_flipped_byte_in_a_checkpoint_is_found(self) -> None:
         path = self.directory / CHECKPOINT
         position = path.read_bytes().index(b"small/2")
         flip(path, position)
@@ -144,7 +144,7 @@ class CheckpointTests(CheckTestCase):
         self.assert_told(findings[0], True, f"{CHECKPOINT} at {frame}", "probably concerns", "small/")
         await self.assert_refused_or_whole()
 
-    async def test_a_frame_that_can_not_be_guessed(self) -> None:
+    async def test_a_damaged_frame_without_a_header_is_found(self) -> None:
         path = self.directory / CHECKPOINT
         flip(path, path.read_bytes().index(b"small/2") // BLOCK * BLOCK)
         findings = self.check()
@@ -153,7 +153,7 @@ class CheckpointTests(CheckTestCase):
         self.assertTrue(any("neither it nor the checkpoint knows" in finding.what for finding in findings), findings)
         await self.assert_refused_or_whole()
 
-    async def test_one_that_is_cut(self) -> None:
+    async def test_a_truncated_checkpoint_is_found(self) -> None:
         path = self.directory / CHECKPOINT
         path.write_bytes(path.read_bytes()[: -2 * BLOCK])
         findings = self.check()
@@ -165,13 +165,13 @@ class CheckpointTests(CheckTestCase):
         )
         await self.assert_refused_or_whole()
 
-    async def test_one_that_is_gone(self) -> None:
+    async def test_a_missing_checkpoint_is_found(self) -> None:
         (self.directory / CHECKPOINT).unlink()
         findings = self.check()
         self.assert_told(findings[0], True, f"{JOURNAL} at 0", "where 1 comes next")
         await self.assert_refused_or_whole()
 
-    async def test_one_that_knows_more_than_the_journal(self) -> None:
+    async def test_a_checkpoint_ahead_of_the_journal_is_accepted(self) -> None:
         directory = Path(self.mktemp())
         storage = opened(directory)
         await create(storage, "s", b"one")
@@ -195,7 +195,7 @@ class CheckpointTests(CheckTestCase):
 
 
 class JournalTests(CheckTestCase):
-    async def test_a_batch_that_a_later_one_proves(self) -> None:
+    async def test_a_damaged_batch_before_a_later_batch_is_found(self) -> None:
         path = self.directory / JOURNAL
         flip(path, path.read_bytes().index(b", third of 2"))
         findings = self.check()
@@ -207,7 +207,7 @@ class JournalTests(CheckTestCase):
         self.assert_told(findings[1], True, where, "bytes 14 to 26 of the stream small/2 do not have their checksum")
         await self.assert_refused_or_whole()
 
-    async def test_a_batch_that_can_not_be_guessed(self) -> None:
+    async def test_a_damaged_batch_without_a_header_is_found(self) -> None:
         flip(self.directory / JOURNAL, self.batches()[4])
         findings = self.check()
         self.assertEqual(2, len(findings), findings)
@@ -221,7 +221,7 @@ class JournalTests(CheckTestCase):
         )
         await self.assert_refused_or_whole()
 
-    async def test_a_torn_end_is_no_damage(self) -> None:
+    async def test_an_unfinished_write_at_the_end_is_not_damage(self) -> None:
         path = self.directory / JOURNAL
         data = bytearray(path.read_bytes())
         last = self.batches()[-1]
@@ -231,14 +231,14 @@ class JournalTests(CheckTestCase):
         self.assertEqual((10, 31, sum(BYTES)), (self.counts.streams, self.counts.appends, self.counts.bytes))
         self.assertEqual(b"it isnevertoolatefor", (await contents(self.directory))["late"])
 
-    async def test_a_torn_end_that_was_on_the_disk_is_damage(self) -> None:
+    async def test_a_damaged_end_that_was_synced_is_damage(self) -> None:
         last = self.batches()[-1]
         flip(self.directory / JOURNAL, last + HEADER_SIZE + 3)
         found = [finding for finding in self.check() if finding.serious]
         self.assert_told(found[0], True, f"{JOURNAL} at {last}", "Changes 36 to 36 were on the disk")
         await self.assert_refused_or_whole()
 
-    async def test_a_cut_end_is_damage(self) -> None:
+    async def test_a_truncated_journal_is_damage(self) -> None:
         path = self.directory / JOURNAL
         for position in (self.batches()[-1], self.batches()[3], BLOCK):
             path.write_bytes(path.read_bytes()[:position])
@@ -261,7 +261,7 @@ class JournalTests(CheckTestCase):
             self.assert_one(True, f"journal/{last.name}", "is missing, or has lost its beginning", "change")
             await self.assert_refused_or_whole()
 
-    async def test_a_cut_end_shows_in_nothing_without_a_frontier(self) -> None:
+    async def test_a_truncated_journal_is_not_detected_without_a_frontier(self) -> None:
         path = self.directory / JOURNAL
         path.write_bytes(path.read_bytes()[: self.batches()[-1]])
         (self.directory / FRONTIER_FILE).unlink()
@@ -269,7 +269,7 @@ class JournalTests(CheckTestCase):
         self.assertEqual(30, self.counts.appends)
         self.assertEqual(b"it isnevertoolate", (await contents(self.directory))["late"])
 
-    async def test_a_directory_without_its_journal_is_not_begun_anew(self) -> None:
+    async def test_a_directory_without_its_journal_is_refused(self) -> None:
         directory = Path(self.mktemp())
         storage = opened(directory)
         await create(storage, "a", b"one")
@@ -284,7 +284,7 @@ class JournalTests(CheckTestCase):
             self.assertIn("is never without one: all streams are missing", checked(directory)[1][0].what)
             self.assertIn("is never without one", str(self.assertRaises(StorageDamaged, opened, directory)))
 
-    async def test_the_opening(self) -> None:
+    async def test_a_damaged_opening_of_a_segment_is_found(self) -> None:
         flip(self.directory / JOURNAL, 20)
         findings = self.check()
         self.assertEqual(1, len(findings), findings)
@@ -292,12 +292,12 @@ class JournalTests(CheckTestCase):
         self.assertEqual(31, self.counts.appends)
         await self.assert_refused_or_whole()
 
-    async def test_no_segment(self) -> None:
+    async def test_a_missing_journal_is_found(self) -> None:
         (self.directory / JOURNAL).unlink()
         self.assert_one(True, "journal", "no segment that can be read from number 2 on")
         await self.assert_refused_or_whole()
 
-    async def test_a_segment_between(self) -> None:
+    async def test_a_missing_segment_between_others_is_found(self) -> None:
         directory = Path(self.mktemp())
         for number in range(3):
             storage = opened(directory)
@@ -313,26 +313,26 @@ class JournalTests(CheckTestCase):
         self.assert_told(findings[1], True, "journal/0000000000000003 at 8192", "bytes 8 to 12 are missing")
         self.assertEqual(2, counts.streams)
 
-    async def test_neither_journal_nor_checkpoint(self) -> None:
+    async def test_a_directory_with_neither_journal_nor_checkpoint_is_found(self) -> None:
         shutil.rmtree(self.directory / "journal")
         shutil.rmtree(self.directory / "checkpoint")
         self.assert_one(True, "the directory", "neither a checkpoint nor a journal")
 
 
 class PlaceTests(CheckTestCase):
-    def test_a_piece(self) -> None:
+    def test_a_damaged_piece_of_a_pack_is_found(self) -> None:
         data = (self.directory / PACK).read_bytes()
         position = data.index(b"3, second")
         flip(self.directory / PACK, position + 2)
         frame = data.rindex(b"DSp1", 0, position)
         self.assert_one(True, f"{PACK} at {frame}", "Bytes 5 to 14 of the stream small/3 do not have their checksum")
 
-    def test_the_head_of_a_piece(self) -> None:
+    def test_a_damaged_header_of_a_piece_is_found(self) -> None:
         frame = (self.directory / PACK).read_bytes().rindex(b"DSp1")
         flip(self.directory / PACK, frame + 30)
         self.assert_one(True, f"{PACK} at {frame}", "the piece that they are in has not")
 
-    async def test_a_cut_pack(self) -> None:
+    async def test_a_truncated_pack_is_found(self) -> None:
         path = self.directory / PACK
         data = path.read_bytes()
         path.write_bytes(data[:-1])
@@ -342,7 +342,7 @@ class PlaceTests(CheckTestCase):
         self.assert_told(findings[1], True, f"{PACK} at {data.rindex(b'DSp1')}", "are missing")
         await self.assert_refused_or_whole()
 
-    async def test_a_pack_that_is_gone(self) -> None:
+    async def test_a_missing_pack_is_found(self) -> None:
         (self.directory / PACK).unlink()
         findings = self.check()
         self.assertEqual(8, len(findings), findings)
@@ -353,24 +353,24 @@ class PlaceTests(CheckTestCase):
         self.assertIn("stream source, which was deleted and has forks, are missing", told)
         await self.assert_refused_or_whole()
 
-    def test_own_bytes(self) -> None:
+    def test_damaged_appends_in_an_own_file_are_found(self) -> None:
         flip(self.data, 40_000)
         flip(self.data, 90_000)
         name = self.data.relative_to(self.directory).as_posix()
         self.assert_one(True, f"{name} at 40000", "Bytes 40000 to 120000 of the stream large do not have")
 
-    def test_own_bytes_of_one_append(self) -> None:
+    def test_one_damaged_append_in_an_own_file_is_found(self) -> None:
         flip(self.data, 79_999)
         name = self.data.relative_to(self.directory).as_posix()
         self.assert_one(True, f"{name} at 40000", "Bytes 40000 to 80000 of the stream large", "at 12 to 24")
 
-    async def test_a_cut_file(self) -> None:
+    async def test_a_truncated_own_file_is_found(self) -> None:
         self.data.write_bytes(self.data.read_bytes()[:100_000])
         name = self.data.relative_to(self.directory).as_posix()
         self.assert_one(True, name, "Bytes 100000 to 120000 of the stream large are missing")
         await self.assert_refused_or_whole()
 
-    async def test_a_file_that_is_gone(self) -> None:
+    async def test_a_missing_own_file_or_index_is_found(self) -> None:
         for path in (self.data, self.index):
             kept = path.read_bytes()
             path.unlink()
@@ -378,29 +378,29 @@ class PlaceTests(CheckTestCase):
             await self.assert_refused_or_whole()
             path.write_bytes(kept)
 
-    def test_an_end_in_the_index(self) -> None:
+    def test_a_damaged_end_in_an_index_is_found(self) -> None:
         flip(self.index, INDEX_ENTRY_SIZE + 1)
         self.assert_one(True, f"{self._data_name()} at 40000", "Bytes 40000 to 120000 of the stream large")
 
-    def test_an_end_in_the_index_that_can_not_be(self) -> None:
+    def test_an_impossible_end_in_an_index_is_found(self) -> None:
         flip(self.index, INDEX_ENTRY_SIZE + 6)
         findings = self.check()
         name = self.index.relative_to(self.directory).as_posix()
         self.assert_told(findings[0], True, f"{name} at 12", "Append 1 of the stream large begins at 40000, and can't")
         self.assert_told(findings[1], True, f"{self._data_name()} at 40000", "Bytes 40000 to 120000")
 
-    def test_the_last_end_in_the_index(self) -> None:
+    def test_a_damaged_last_end_in_an_index_is_found(self) -> None:
         flip(self.index, 2 * INDEX_ENTRY_SIZE + 6)
         name = self.index.relative_to(self.directory).as_posix()
         findings = self.check()
         self.assert_told(findings[0], True, f"{name} at 24", "can't end at")
         self.assert_told(findings[1], True, f"{name} at 36", "Bytes 80000 to 120000", "nor proven")
 
-    def test_a_checksum_in_the_index(self) -> None:
+    def test_a_damaged_checksum_in_an_index_is_found(self) -> None:
         flip(self.index, 9)
         self.assert_one(True, f"{self._data_name()} at 0", "Bytes 0 to 40000 of the stream large")
 
-    async def test_a_cut_index(self) -> None:
+    async def test_a_truncated_index_is_found(self) -> None:
         self.index.write_bytes(self.index.read_bytes()[:30])
         findings = self.check()
         name = self.index.relative_to(self.directory).as_posix()
@@ -413,7 +413,7 @@ class PlaceTests(CheckTestCase):
 
 
 class ManyTests(CheckTestCase):
-    def test_a_broken_checkpoint_hides_nothing_of_what_it_knew(self) -> None:
+    def test_packs_and_files_are_checked_without_a_readable_checkpoint(self) -> None:
         (self.directory / CHECKPOINT).write_bytes(bytes(BLOCK))
         findings = self.check()
         self.assertNotIn(PACK, str(findings))
@@ -424,7 +424,7 @@ class ManyTests(CheckTestCase):
         self.assertIn("Bytes 5 to 14 of the stream of the id 5 do not have their checksum", told)
         self.assertIn("Bytes 80000 to 120000 of the stream of the id 1 do not have", told)
 
-    def test_one_damage_hides_no_other(self) -> None:
+    def test_several_damaged_files_are_all_reported(self) -> None:
         flip(self.directory / CHECKPOINT, 8)
         flip(self.directory / JOURNAL, self.batches()[4])
         flip(self.directory / PACK, (self.directory / PACK).read_bytes().index(b", second") + 3)
@@ -457,7 +457,7 @@ class FailingDisk(ReadOnlyDisk):
 
 
 class UnreadableTests(CheckTestCase):
-    def test_what_the_disk_can_not_read(self) -> None:
+    def test_files_that_the_disk_cannot_read_are_reported(self) -> None:
         own = [path.relative_to(self.directory).as_posix() for path in (self.data, self.index)]
         for path in (CHECKPOINT, JOURNAL, PACK, *own):
             for opens in (True, False):
@@ -470,7 +470,7 @@ class UnreadableTests(CheckTestCase):
 
 
 class LeftoverTests(CheckTestCase):
-    def test_a_stray_file(self) -> None:
+    def test_an_unknown_file_is_reported(self) -> None:
         for name in ("notes.txt", "journal/x", "packs/0000000000000001.old", "streams/01/1.bak", "streams/4d/77.data"):
             path = self.directory / name
             path.parent.mkdir(exist_ok=True)
@@ -478,11 +478,11 @@ class LeftoverTests(CheckTestCase):
             self.assert_one(False, name, "does not belong")
             path.unlink()
 
-    def test_an_empty_folder_of_removed_streams_is_not_noted(self) -> None:
+    def test_an_empty_folder_of_removed_streams_is_not_reported(self) -> None:
         (self.directory / "streams" / "00").mkdir()
         self.assertEqual([], self.check())
 
-    def test_what_something_later_has_taken_the_place_of(self) -> None:
+    def test_superseded_files_are_noted(self) -> None:
         for name in (
             "checkpoint/0000000000000000",
             "checkpoint/0000000000000002.new",
@@ -494,7 +494,7 @@ class LeftoverTests(CheckTestCase):
             self.assert_one(False, name, "not needed any more")
             path.unlink()
 
-    def test_a_segment_that_was_never_begun(self) -> None:
+    def test_an_unused_segment_is_noted(self) -> None:
         path = self.directory / "journal/0000000000000003"
         path.write_bytes(bytes(BLOCK))
         self.assert_one(False, "journal/0000000000000003", "not needed any more")
@@ -503,7 +503,7 @@ class LeftoverTests(CheckTestCase):
         self.assertEqual([False, False], [finding.serious for finding in findings])
         self.assertIn("nothing that can be read as a whole", findings[0].what)
 
-    def test_what_was_set_aside(self) -> None:
+    def test_files_that_were_set_aside_are_noted(self) -> None:
         path = self.directory / "set-aside" / "journal-x"
         path.parent.mkdir()
         path.write_bytes(b"?")

@@ -74,7 +74,7 @@ class CostTests(TestCase):
             [cast("Deferred[Any]", self.storage.create(f"{size}/{n}", config, body, 0.0)) for n in range(count)]
         )
 
-    async def test_creates_that_come_together_share_syncs(self) -> None:
+    async def test_concurrent_creates_share_syncs(self) -> None:
         self.disk.counts.clear()
         await self.create(1000)
         self.assertLessEqual(self.disk.counts["journal syncs"], 4)
@@ -100,7 +100,7 @@ class CostTests(TestCase):
         self.assertLessEqual(costs[1], costs[0] + 2)
         self.assertLess(costs[1], 20)
 
-    async def test_a_checkpoint_writes_what_is_new_and_no_more(self) -> None:
+    async def test_a_checkpoint_writes_only_new_bytes(self) -> None:
         await self.create(200, size=5000)
         await checkpointed(self.storage)
         self.disk.counts.clear()

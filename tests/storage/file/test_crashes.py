@@ -20,25 +20,25 @@ class WalkTests(SynchronousTestCase):
         seed, wrong = failure or (0, "")
         self.assertIsNone(failure, f"python -m tests.storage.file.crashes -v --often '{often}' --seed {seed}: {wrong}")
 
-    def test_all_that_can_happen(self) -> None:
+    def test_random_walks_with_all_faults_lose_nothing_acknowledged(self) -> None:
         self.walk(300)
 
-    def test_failing_disks(self) -> None:
+    def test_random_walks_with_disk_errors_lose_nothing_acknowledged(self) -> None:
         self.walk(100, "errors")
 
     def test_shortages_of_descriptors_stop_no_storage_and_lose_nothing(self) -> None:
         self.walk(150, "shortages")
 
-    def test_writes_that_are_lost(self) -> None:
+    def test_random_walks_with_lost_writes_lose_nothing_acknowledged(self) -> None:
         self.walk(100, "lost writes")
 
-    def test_killed_processes(self) -> None:
+    def test_random_walks_with_kills_lose_nothing_acknowledged(self) -> None:
         self.walk(100, "kills")
 
-    def test_bits_that_flip_are_never_served(self) -> None:
+    def test_flipped_bits_are_never_served(self) -> None:
         self.walk(300, "rot")
 
-    def test_clocks_that_are_set(self) -> None:
+    def test_random_walks_with_set_clocks_lose_nothing_acknowledged(self) -> None:
         self.walk(50, "clocks")
 
 

@@ -95,7 +95,7 @@ class OwnFileTests(DamageTestCase):
     def index(self) -> Path:
         return only(self.directory, "streams/*/*.index")
 
-    async def test_every_append_is_read_as_it_was_written(self) -> None:
+    async def test_every_append_is_read_back_unchanged(self) -> None:
         for position in sorted({*self.edges, *(edge + 1 for edge in self.edges[:-1])} - {self.edges[-1]}):
             begin = max(edge for edge in self.edges if edge <= position)
             for limit in (1, 300, 20_000, 131_072, ALL):
@@ -107,7 +107,7 @@ class OwnFileTests(DamageTestCase):
                 self.assertEqual((chunk.start, chunk.data == self.whole[begin:end]), (begin, True))
                 self.assertIn(end + chunk.more, self.edges)
 
-    async def test_any_append_that_flips_is_not_served_and_the_others_are(self) -> None:
+    async def test_a_damaged_append_is_not_served_and_others_are(self) -> None:
         for number, start in enumerate(self.edges[:-1]):
             end = self.edges[number + 1]
             for place in {start, (start + end) // 2, end - 1}:
@@ -122,19 +122,19 @@ class OwnFileTests(DamageTestCase):
                 flip(self.data, place)
                 self.assertEqual((await self.read(0)), (0, self.whole))
 
-    async def test_pieces_of_a_damaged_append_are_not_served_either(self) -> None:
+    async def test_ranges_of_a_damaged_append_are_not_served(self) -> None:
         facts = self.status.facts
         flip(self.data, self.edges[12] + 199_999)
         for start, end in ((self.edges[12] + 5, self.edges[12] + 6), (self.edges[12] - 1, self.edges[12] + 1)):
             await self.assertFailure(maybeDeferred(self.storage.read_range, facts, start, end), DataDamaged)
 
-    async def test_a_flip_after_the_bytes_were_read_once_is_found_by_the_next_read(self) -> None:
+    async def test_damage_after_a_first_read_is_found_by_the_next_read(self) -> None:
         for _ in range(2):
             self.assertEqual((await self.read(0)), (0, self.whole))
         flip(self.data, 150_000)
         await self.assert_damaged(0)
 
-    async def test_the_log_names_file_position_and_stream_once_a_minute(self) -> None:
+    async def test_damage_is_logged_with_file_position_and_stream_once_a_minute(self) -> None:
         flip(self.data, self.edges[4] + 500)
         for _ in range(3):
             await self.assert_damaged(0)
@@ -142,7 +142,7 @@ class OwnFileTests(DamageTestCase):
         what = f"bytes {self.edges[4]} to {self.edges[5]} do not have their checksum"
         self.assertEqual(self.logged(), [(f"{path} at {self.edges[4]}", "a", what)])
 
-    async def test_any_index_entry_that_flips_is_found(self) -> None:
+    async def test_damage_in_any_index_entry_is_found(self) -> None:
         for number in range(len(self.sizes)):
             for byte in range(12):
                 place = 12 * number + byte
@@ -152,7 +152,7 @@ class OwnFileTests(DamageTestCase):
                 await self.assert_damaged(0)
                 flip(self.index, place)
 
-    async def test_an_index_of_zeros_serves_nothing_from_another_place(self) -> None:
+    async def test_an_index_of_zeros_serves_no_wrong_bytes(self) -> None:
         content = self.index.read_bytes()
         self.index.write_bytes(bytes(12 * 9) + content[12 * 9 :])
         await self.reopen()
@@ -169,7 +169,7 @@ class OwnFileTests(DamageTestCase):
         inside = StreamConfig(fork=Fork("a", Offset(self.status.facts.incarnation, self.edges[4]), 10))
         await self.assertFailure(maybeDeferred(self.storage.create, "g", inside, b"", 0.0), DataDamaged)
 
-    async def test_more_is_appended_and_moved_while_some_is_damaged(self) -> None:
+    async def test_a_damaged_stream_can_be_appended_to_and_moved(self) -> None:
         await self.read(0)
         flip(self.data, self.edges[4] + 1)
         await append(self.storage, "a", b"more")
@@ -179,18 +179,18 @@ class OwnFileTests(DamageTestCase):
         await self.end()
         self.assertEqual(len(self.damage()), 1)
 
-    async def test_without_verification_what_is_there_is_served(self) -> None:
+    async def test_without_verification_damaged_bytes_are_served(self) -> None:
         await self.reopen(FileSettings(segment_sizes=(1 << 20,), verify_reads=False))
         flip(self.data, 15)
         start, data = await self.read(10, 20_000)
         self.assertEqual((start, data[:5], data[6:]), (10, b"bbbbb", b"b" * 19_994))
 
-    async def test_a_file_that_is_cut_under_the_storage_is_damaged(self) -> None:
+    async def test_a_file_truncated_while_open_is_damaged(self) -> None:
         os.truncate(self.data, self.edges[12])
         await self.assert_damaged(0)
         self.assertEqual((await self.read(0, self.edges[12])), (0, self.whole[: self.edges[12]]))
 
-    async def test_a_sector_that_can_not_be_read_is_damaged(self) -> None:
+    async def test_an_unreadable_sector_is_damage(self) -> None:
         def refuse(*_: object) -> bytes:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -201,7 +201,7 @@ class OwnFileTests(DamageTestCase):
         self.assertEqual((await self.read(0)), (0, self.whole))
         self.assertIsNone(self.storage.obstacle())
 
-    async def test_what_is_known_of_blocks_is_bounded(self) -> None:
+    async def test_the_cache_of_verified_blocks_is_bounded(self) -> None:
         blocks = verifying.VerifiedBlocks(max_blocks=10)
         self.patch(self.storage._stored, "_blocks", blocks)
         await create(self.storage, "b", b"z" * 70_000)
@@ -227,7 +227,7 @@ class PackTests(DamageTestCase):
         """Say where in the pack a byte of the stream is."""
         return 48 + 8 * len(self.sizes) + position
 
-    async def test_any_append_that_flips_is_not_served_and_the_others_are(self) -> None:
+    async def test_a_damaged_append_is_not_served_and_others_are(self) -> None:
         self.assertEqual((await self.read(0)), (0, self.whole))
         for number, start in enumerate(self.edges[:-1]):
             end = self.edges[number + 1]
@@ -242,7 +242,7 @@ class PackTests(DamageTestCase):
             flip(self.pack, self.place_of(end - 1))
             self.assertEqual((await self.read(0)), (0, self.whole))
 
-    async def test_a_flip_anywhere_in_the_piece_serves_no_wrong_byte(self) -> None:
+    async def test_damage_anywhere_in_a_piece_serves_no_wrong_bytes(self) -> None:
         for place in range(48 + 8 * len(self.sizes)):
             flip(self.pack, place)
             for position in self.edges[:-1]:
@@ -254,7 +254,7 @@ class PackTests(DamageTestCase):
                 self.assertEqual((chunk.start, chunk.data), (position, self.whole[position:]))
             flip(self.pack, place)
 
-    async def test_the_log_names_pack_position_and_stream(self) -> None:
+    async def test_damage_is_logged_with_pack_position_and_stream(self) -> None:
         flip(self.pack, self.place_of(11))
         await self.assert_damaged(0)
         path = self.pack.relative_to(self.directory).as_posix()
@@ -265,7 +265,7 @@ class PackTests(DamageTestCase):
         await append(self.storage, "a", more)
         await checkpointed(self.storage)
 
-    async def test_a_checkpoint_that_moves_damaged_bytes_to_another_pack_keeps_them_damaged(self) -> None:
+    async def test_damaged_bytes_moved_to_another_pack_stay_damaged(self) -> None:
         flip(self.pack, self.place_of(self.edges[1] + 3))
         old = self.pack
         more = b"m" * 30_000
@@ -280,7 +280,7 @@ class PackTests(DamageTestCase):
             self.damage(), [f"Bytes {self.edges[1]} to {self.edges[2]} of the stream a do not have their checksum."]
         )
 
-    async def test_a_checkpoint_that_moves_them_to_a_file_keeps_them_damaged(self) -> None:
+    async def test_damaged_bytes_moved_to_an_own_file_stay_damaged(self) -> None:
         flip(self.pack, self.place_of(self.edges[1] + 3))
         more = b"m" * 70_000
         await self.moved(more)
@@ -291,7 +291,7 @@ class PackTests(DamageTestCase):
         await self.end()
         self.assertEqual(len(self.damage()), 1)
 
-    async def test_a_flip_in_what_tells_appends_apart_stays_damage_when_it_is_moved(self) -> None:
+    async def test_damaged_ends_and_checksums_stay_damaged_when_moved(self) -> None:
         for place in range(48, 48 + 8 * len(self.sizes)):
             self.directory = Path(self.mktemp())
             await self.end()
@@ -303,7 +303,7 @@ class PackTests(DamageTestCase):
             await self.end()
             self.assertNotEqual(self.damage(), [])
 
-    async def test_bytes_that_can_not_be_read_stay_where_they_are(self) -> None:
+    async def test_unreadable_bytes_are_not_moved(self) -> None:
         read = RealFile.read
 
         def refuse(file: RealFile, position: int, size: int) -> bytes:

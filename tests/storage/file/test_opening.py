@@ -40,7 +40,7 @@ class OpeningTests(TestCase):
         self.assertEqual(sorted(str(path) for path in self.directory.rglob("*")), before)
         return message
 
-    async def test_bytes_that_a_client_has_sent_prove_nothing(self) -> None:
+    async def test_frames_inside_the_data_of_clients_are_ignored(self) -> None:
         storage = self.opened()
         await create(storage, "a", b"kept")
         path = min((self.directory / "journal").iterdir())
@@ -63,19 +63,19 @@ class OpeningTests(TestCase):
         again = self.opened()
         self.assertEqual((await settled(again.read("a", START, 100, 0.0))).data, b"kept")
 
-    def test_an_append_that_was_logged_before_forgotten_writers_were_is_read(self) -> None:
+    def test_an_append_record_without_evicted_writers_is_decoded(self) -> None:
         logged = msgspec.msgpack.encode([[2, 7, 0, b"x", 5, 1.0, False, None, "w", 3, 4]])
         (wrote,) = journal_reader._changes.decode(logged)
         self.assertEqual(wrote, DataAppended(7, 0, b"x", 5, 1.0, False, None, "w", 3, 4, ()))
 
-    async def test_packs_without_a_journal_are_no_empty_directory(self) -> None:
+    async def test_a_directory_with_packs_but_no_journal_is_refused(self) -> None:
         await fill(self.directory)
         shutil.rmtree(self.directory / "checkpoint")
         shutil.rmtree(self.directory / "journal")
         self.assertIn("There is neither a checkpoint nor a journal", self.refused())
         self.assertTrue(list((self.directory / "packs").iterdir()))
 
-    async def test_a_journal_that_ends_before_the_checkpoint_is_not_gone_on_with(self) -> None:
+    async def test_a_journal_that_ends_before_its_checkpoint_is_not_continued(self) -> None:
         storage = self.opened()
         await create(storage, "a", b"one")
         # The checkpoint has a stream that was made after it was begun.
@@ -91,7 +91,7 @@ class OpeningTests(TestCase):
         self.journal().write_bytes(self.journal().read_bytes()[:BLOCK])
         self.assertIn("at 4096: Changes 2 to 2 were on the disk", self.refused())
 
-    async def test_what_is_not_known_is_set_aside(self) -> None:
+    async def test_unknown_files_are_set_aside(self) -> None:
         await fill(self.directory)
         for path in ("notes.txt", "journal/notes", "streams/00/12345.data", "packs/x"):
             (self.directory / path).parent.mkdir(exist_ok=True)
@@ -101,7 +101,7 @@ class OpeningTests(TestCase):
         self.assertEqual(set(aside.values()), {"notes.txt", "journal/notes", "streams/00/12345.data", "packs/x"})
         self.assertEqual(set(aside), {"notes.txt", "journal-notes", "streams-00-12345.data", "packs-x"})
 
-    async def test_files_that_only_look_like_its_own_are_set_aside_and_do_not_prevent_a_start(self) -> None:
+    async def test_files_with_similar_names_are_set_aside_and_do_not_prevent_a_start(self) -> None:
         await fill(self.directory)
         before = await contents(self.directory)
         strays = [
@@ -125,7 +125,7 @@ class OpeningTests(TestCase):
         aside = {path.read_text() for path in (self.directory / "set-aside").iterdir()}
         self.assertEqual(aside, set(strays))
 
-    async def test_a_file_in_the_place_of_a_folder_is_named(self) -> None:
+    async def test_a_file_in_place_of_a_folder_is_an_error_with_its_path(self) -> None:
         await fill(self.directory)
         (self.directory / "packs").rename(self.directory / "set-aside")
         (self.directory / "packs").write_text("no folder")
@@ -135,7 +135,7 @@ class OpeningTests(TestCase):
         (self.directory / "packs").write_text("no folder")
         self.assertIn("packs is not a directory. Move it away", self.refused())
 
-    async def test_all_folders_are_their_owners_only_whatever_the_umask(self) -> None:
+    async def test_only_the_owner_can_read_the_folders_with_any_umask(self) -> None:
         umask = os.umask(0)
         self.addCleanup(os.umask, umask)
         await fill(self.directory)

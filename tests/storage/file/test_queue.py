@@ -25,7 +25,7 @@ class QueueTests(TestCase):
     def make_storage(self) -> LoggedStorage[Any]:
         return FileStorage(self.mktemp(), reactor, StorageLimits(), FileSettings(queued_bytes=MOST))
 
-    async def test_what_is_beyond_the_limit_is_refused_and_the_rest_is_there(self) -> None:
+    async def test_writes_beyond_the_queues_limit_are_refused_and_others_are_stored(self) -> None:
         storage = self.make_storage()
         storage.open()
         self.addCleanup(storage.close)

@@ -76,7 +76,7 @@ class ReclaimingTests(TestCase):
         self.assertEqual(number, storage._checkpointer._number)
         await storage.close()
 
-    async def test_what_was_dead_before_a_restart_counts_after_it(self) -> None:
+    async def test_dead_bytes_from_before_a_restart_are_counted(self) -> None:
         storage = await self.filled()
         await self.delete(storage, 0, _STREAMS // 3)
         await storage.close()

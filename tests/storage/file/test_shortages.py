@@ -38,7 +38,7 @@ class ShortageTests(TestCase):
     async def content(self) -> bytes:
         return (await settled(self.storage.read("a", START, 1 << 40, 0.0))).data
 
-    async def test_writes_are_refused_while_no_segment_can_be_made_and_go_on_afterwards(self) -> None:
+    async def test_writes_are_refused_while_no_segment_can_be_created(self) -> None:
         await self.begin(SMALL)
         piece = b"x" * 60_000
         written = refused = 0
@@ -55,7 +55,7 @@ class ShortageTests(TestCase):
         await append(self.storage, "a", b"last")
         self.assertEqual(await self.content(), b"one" + piece * written + b"last")
 
-    async def test_a_checkpoint_that_can_open_nothing_is_made_later(self) -> None:
+    async def test_a_checkpoint_without_free_descriptors_is_retried_later(self) -> None:
         await self.begin(LARGE)
         with no_more_descriptors():
             await checkpointed(self.storage)
@@ -67,7 +67,7 @@ class ShortageTests(TestCase):
         await append(self.storage, "a", b", two")
         self.assertEqual(await self.content(), b"one, two")
 
-    async def test_a_read_that_can_open_nothing_is_refused_and_possible_later(self) -> None:
+    async def test_a_read_without_free_descriptors_is_refused_and_succeeds_later(self) -> None:
         await self.begin(LARGE)
         await checkpointed(self.storage)
         self.storage._files.close()
@@ -75,7 +75,7 @@ class ShortageTests(TestCase):
             await self.content()
         self.assertEqual(await self.content(), b"one")
 
-    async def test_writes_that_are_too_far_ahead_of_a_checkpoint_have_it_made_again(self) -> None:
+    async def test_writes_far_ahead_of_a_failed_checkpoint_start_another(self) -> None:
         await self.begin(LARGE)
         with no_more_descriptors():
             await checkpointed(self.storage)
@@ -111,7 +111,7 @@ class SyncTests(SynchronousTestCase):
                 error = self.assertRaises(SyncFailed, work)
             self.assertFalse(is_shortage(error))
 
-    def test_a_write_that_is_not_durable_is_refused_for_a_shortage_that_passes(self) -> None:
+    def test_a_write_without_sync_is_refused_during_a_shortage_and_can_be_retried(self) -> None:
         with patch("os.pwritev", side_effect=OSError(errno.ENOMEM, "Cannot allocate memory")):
             error = self.assertRaises(OSError, self.file.write, [b"x"], 0)
         self.assertTrue(is_shortage(error))

@@ -27,13 +27,13 @@ class SimulatedDiskTests(SynchronousTestCase):
         kept.sync_folder("folder")
         return disk
 
-    def test_what_is_synced_stays(self) -> None:
+    def test_synced_data_survives_a_crash(self) -> None:
         for seed in SEEDS:
             after = self.made(seed).crash()
             self.assertEqual(after.content("folder/file"), OLD + OLD)
             self.assertEqual(after.names("folder"), ["file"])
 
-    def test_a_write_may_be_lost_or_there_or_in_part_and_leaves_the_rest_alone(self) -> None:
+    def test_an_unsynced_write_survives_wholly_partly_or_not_at_all(self) -> None:
         seen = set()
         for seed in SEEDS:
             disk = self.made(seed)
@@ -44,7 +44,7 @@ class SimulatedDiskTests(SynchronousTestCase):
         self.assertLessEqual({OLD[:100], NEW[:100], bytes(100)}, seen)
         self.assertGreater(len(seen), 3)
 
-    def test_sectors_come_in_any_order(self) -> None:
+    def test_sectors_are_written_in_any_order(self) -> None:
         seen = set()
         for seed in SEEDS:
             disk = self.made(seed)
@@ -53,13 +53,13 @@ class SimulatedDiskTests(SynchronousTestCase):
             seen.add((content[0], content[SECTOR]))
         self.assertLessEqual({(x, y) for x in b"on" for y in b"on"}, seen)
 
-    def test_a_durable_write_stays(self) -> None:
+    def test_a_durable_write_survives_a_crash(self) -> None:
         for seed in SEEDS:
             disk = self.made(seed)
             disk.open("folder/file").write([NEW], SECTOR, durable=True)
             self.assertEqual(disk.crash().content("folder/file"), OLD + NEW)
 
-    def test_names_need_their_folder_synced(self) -> None:
+    def test_a_new_name_survives_only_if_its_folder_was_synced(self) -> None:
         seen = set()
         for seed in SEEDS:
             disk = self.made(seed)
@@ -70,7 +70,7 @@ class SimulatedDiskTests(SynchronousTestCase):
             seen.add(tuple(disk.crash().names("folder")))
         self.assertEqual(seen, {("file",), ("new",), ("file", "other"), ("new", "other")})
 
-    def test_a_folder_needs_the_one_above_synced(self) -> None:
+    def test_a_new_folder_survives_only_if_its_parent_was_synced(self) -> None:
         def killed(seed: int) -> SimulatedDisk:
             disk = SimulatedDisk(seed)
             disk.stop_at(1)
@@ -87,7 +87,7 @@ class SimulatedDiskTests(SynchronousTestCase):
             disk.sync_folder("")
             self.assertEqual(disk.crash().names("folder"), ["file"])
 
-    def test_a_killed_process_loses_nothing_yet(self) -> None:
+    def test_a_kill_of_the_process_loses_no_writes(self) -> None:
         seen = set()
         for seed in SEEDS:
             disk = self.made(seed)
@@ -97,7 +97,7 @@ class SimulatedDiskTests(SynchronousTestCase):
             seen.add(after.crash().content("folder/file"))
         self.assertLessEqual({NEW + OLD, OLD + OLD}, seen)
 
-    def test_what_a_failed_sync_has_lost_no_later_one_brings_back(self) -> None:
+    def test_data_lost_by_a_failed_sync_stays_lost(self) -> None:
         seen = set()
         for seed in SEEDS:
             disk = self.made(seed)
@@ -109,7 +109,7 @@ class SimulatedDiskTests(SynchronousTestCase):
             seen.add((file.read(0, SECTOR), disk.crash().content("folder/file")[:SECTOR]))
         self.assertEqual(seen, {(NEW, NEW), (NEW, OLD), (OLD, OLD)})
 
-    def test_a_full_disk(self) -> None:
+    def test_a_full_disk_refuses_writes(self) -> None:
         disk = self.made(0)
         disk.capacity = disk.used + 100
         file = disk.open("folder/file")
