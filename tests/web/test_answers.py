@@ -44,15 +44,15 @@ class LocationTests(SynchronousTestCase):
         self.assertEqual(answer.status, 201)
         return lines(answer).get(b"Location")
 
-    def test_it_is_where_the_client_came(self) -> None:
+    def test_location_is_a_url_with_the_clients_host(self) -> None:
         self.assertEqual(self.location(asked(host=b"h:1")), b"http://h:1/s/a%20b")
         self.assertEqual(self.location(asked(secure=True, host=b"h")), b"https://h/s/a%20b")
 
-    def test_without_a_host_it_is_a_path(self) -> None:
+    def test_without_a_host_location_is_a_path(self) -> None:
         self.assertEqual(self.location(asked()), b"/s/a%20b")
         self.assertEqual(self.location(asked(host=b"")), b"/s/a%20b")
 
-    def test_what_was_there_has_none(self) -> None:
+    def test_an_existing_stream_has_no_location(self) -> None:
         answer = Answers().created(asked(host=b"h"), Created(FACTS, 0, False, new=False))
         self.assertNotIn(b"Location", lines(answer))
 
@@ -60,7 +60,7 @@ class LocationTests(SynchronousTestCase):
 class FaceTests(SynchronousTestCase):
     """What is put together once for a stream must not be taken for another's."""
 
-    def test_streams_are_told_apart(self) -> None:
+    def test_cached_headers_are_per_stream(self) -> None:
         answers = Answers()
         other = StreamFacts("b", 8, 6, "application/json", "application/json", True)
         for _ in range(2):
@@ -72,7 +72,7 @@ class FaceTests(SynchronousTestCase):
                 appended = lines(answers.appended(asked(), Appended(facts, 2, False)))
                 self.assertTrue(appended[b"Stream-Next-Offset"].startswith(offset))
 
-    def test_origins_are_told_apart(self) -> None:
+    def test_cached_headers_are_per_origin(self) -> None:
         answers = Answers(["https://a.example", "https://b.example"])
         for _ in range(2):
             for origin in (b"https://a.example", b"https://b.example", b"https://c.example", b""):
@@ -81,7 +81,7 @@ class FaceTests(SynchronousTestCase):
                 self.assertEqual(found.get(b"Access-Control-Allow-Origin"), origin if listed else None)
                 self.assertEqual(found[b"Vary"], b"Origin")
 
-    def test_many_streams_are_no_burden(self) -> None:
+    def test_the_cache_of_headers_is_bounded(self) -> None:
         answers = Answers()
         for number in range(25_000):
             facts = StreamFacts("a", number, number, "text/plain", "text/plain", False)
@@ -91,7 +91,7 @@ class FaceTests(SynchronousTestCase):
 
 
 class OutcomeTests(SynchronousTestCase):
-    def test_a_status(self) -> None:
+    def test_a_head_answer_has_the_streams_metadata(self) -> None:
         for lifetime, header in (
             (FOREVER, None),
             (Lifetime(ttl=5), (b"Stream-TTL", b"5")),
@@ -102,7 +102,7 @@ class OutcomeTests(SynchronousTestCase):
             expiry = {name: found[name] for name in (b"Stream-TTL", b"Stream-Expires-At") if name in found}
             self.assertEqual(expiry, dict([header] if header else []))
 
-    def test_what_is_known_is_not_sent(self) -> None:
+    def test_a_matching_etag_is_304(self) -> None:
         chunk = Chunk(FACTS, 2, b"cd", 4, False)
         answers = Answers()
         tag = lines(answers.found(asked(), chunk))[b"ETag"]
@@ -114,7 +114,7 @@ class OutcomeTests(SynchronousTestCase):
 
 
 class CatalogueTests(SynchronousTestCase):
-    def test_every_error_has_its_place(self) -> None:
+    def test_every_error_class_has_a_catalogue_entry(self) -> None:
         for kind in kinds_of(errors.StreamsError):
             if kind is not errors.StreamError and kind.__module__.startswith("durable_streams.server"):
                 self.assertIn(kind, CATALOGUE)
@@ -126,7 +126,7 @@ class CatalogueTests(SynchronousTestCase):
             self.assertRegex(code, r"^[A-Z_]+$")
             self.assertTrue(title)
 
-    def test_an_error_of_a_new_kind_is_told_as_what_it_is_a_kind_of(self) -> None:
+    def test_an_error_of_an_unknown_class_is_rendered_as_its_base(self) -> None:
         class NewKind(errors.Unavailable):
             pass
 
@@ -136,7 +136,7 @@ class CatalogueTests(SynchronousTestCase):
         self.assertEqual(problem(NewKind("Later."), "")[0], 503)
         self.assertEqual(problem(NoKind("Odd."), "")[0], 500)
 
-    def test_a_problem_says_all(self) -> None:
+    def test_a_problem_has_status_headers_and_body(self) -> None:
         status, head, body, report = problem(errors.WriterGap("a", 3, 5), '/s/a?x=\xff"')
         self.assertEqual(status, 409)
         self.assertEqual(
@@ -149,7 +149,7 @@ class CatalogueTests(SynchronousTestCase):
         self.assertEqual(told["instance"], '/s/a?x=\xff"')
         self.assertEqual((told["type"], told["code"]), ("/errors/sequence-conflict", "SEQUENCE_CONFLICT"))
 
-    def test_headers_tell_programs_the_rest(self) -> None:
+    def test_errors_have_headers_with_their_fields(self) -> None:
         for error, wanted in (
             (errors.StreamClosed("a", 5, 7), b"Stream-Next-Offset: 0000000000000005_0000000000000007\r\n"),
             (errors.StreamClosed("a", 5, 7), b"Stream-Closed: true\r\n"),

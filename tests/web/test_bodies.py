@@ -10,7 +10,7 @@ from tests.support.fronts import BASE, settings_with
 class StreamingTests(ChannelTestCase):
     settings = settings_with(max_total_bytes=100_000_000, max_stream_bytes=100_000_000)
 
-    def test_ten_mebibytes_come_in_bounded_pieces_and_as_long_as_they_say(self) -> None:
+    def test_ten_mebibytes_are_sent_in_bounded_pieces_with_their_length(self) -> None:
         self.front.create("a")
         data = bytes(range(256)) * 4096 * 10
         for start in range(0, len(data), 300_001):
@@ -30,7 +30,7 @@ class StreamingTests(ChannelTestCase):
         peer.send(get("a", "?offset=now"))
         self.assertEqual(peer.statuses, [200, 200])
 
-    def test_so_does_json(self) -> None:
+    def test_a_large_json_stream_is_sent_in_pieces_with_its_length(self) -> None:
         self.front.create("a", "application/json")
         message = b'{"text":"' + b"x" * 990 + b'"},'
         for _ in range(10):
@@ -42,7 +42,7 @@ class StreamingTests(ChannelTestCase):
         self.assertTrue(peer.reply.complete)
         self.assertEqual(len(peer.reply.json()), 10_480)
 
-    def test_what_is_appended_meanwhile_belongs_to_the_next_read(self) -> None:
+    def test_data_appended_during_a_read_is_returned_by_the_next_read(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
         peer = self.front.follow(BASE + "a", room=100_000)
@@ -52,7 +52,7 @@ class StreamingTests(ChannelTestCase):
         rest = self.front.ask("GET", BASE + "a?offset=" + (peer.reply.get("stream-next-offset") or ""))
         self.assertEqual(bytes(rest.body), b"y" * 1_000_000)
 
-    def test_a_long_poll_far_behind_is_streamed_as_well(self) -> None:
+    def test_a_long_poll_far_behind_the_tail_is_streamed(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
         peer = self.front.follow(BASE + "a?offset=-1&live=long-poll", room=100_000)
@@ -70,7 +70,7 @@ class StreamingTests(ChannelTestCase):
         self.assertTrue(peer.aborted)
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_one_created_anew_is_not_mixed_in(self) -> None:
+    def test_a_recreated_stream_is_not_mixed_into_a_read(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
         peer = self.front.follow(BASE + "a", room=100_000)

@@ -74,12 +74,12 @@ class CachingCases(FrontTestCase):
 class NobodyTests(CachingCases):
     kept = "no-store"
 
-    def test_nothing_is_kept(self) -> None:
+    def test_every_answer_is_no_store(self) -> None:
         self.check_found()
         self.check_waited()
         self.check_passing()
 
-    def test_nothing_that_was_waited_for_is_kept(self) -> None:
+    def test_long_polls_with_data_are_no_store(self) -> None:
         self.check_polled()
 
 
@@ -88,11 +88,11 @@ class ReaderTests(CachingCases):
     settings = replace(Settings(), http=HttpSettings(cache="private"))
     kept = f"private, {FOR_A_MINUTE}"
 
-    def test_what_was_found_may_be_kept_by_its_reader(self) -> None:
+    def test_catch_up_reads_and_polls_with_data_are_private(self) -> None:
         self.check_found()
         self.check_polled()
 
-    def test_nothing_else_may_be(self) -> None:
+    def test_other_answers_are_not_private(self) -> None:
         self.check_waited()
         self.check_passing()
 
@@ -102,16 +102,16 @@ class AnybodyTests(CachingCases):
     settings = replace(Settings(), http=HttpSettings(cache="public"))
     kept = f"public, {FOR_A_MINUTE}"
 
-    def test_what_was_found_may_be_kept_by_anybody(self) -> None:
+    def test_catch_up_reads_and_polls_with_data_are_public(self) -> None:
         self.check_found()
         self.check_polled()
         self.assertIsNone(self.get("").get("vary"))
 
-    def test_nothing_else_may_be(self) -> None:
+    def test_other_answers_are_not_public(self) -> None:
         self.check_waited()
         self.check_passing()
 
-    def test_a_stream_that_closes_has_another_tag(self) -> None:
+    def test_closing_a_stream_changes_the_etag(self) -> None:
         before = self.get("").get("etag")
         self.front.close_stream("a")
         after = self.get("", If_None_Match=before or "")
@@ -124,7 +124,7 @@ class OriginsTests(CachingCases):
     settings = replace(Settings(), http=HttpSettings(cache="public", cors_origins=("https://app.example",)))
     kept = f"public, {FOR_A_MINUTE}"
 
-    def test_caches_tell_listed_origins_apart(self) -> None:
+    def test_answers_vary_by_origin_if_origins_are_listed(self) -> None:
         for origin in ("https://app.example", "https://other.example"):
             reply = self.get("", Origin=origin)
             self.assertEqual((reply.get("cache-control"), reply.get("vary")), (self.kept, "Origin"))

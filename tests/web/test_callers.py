@@ -58,22 +58,22 @@ class Peer:
 
 
 class AddressTests(SynchronousTestCase):
-    def test_an_ipv4_peer_of_an_ipv6_listener_is_named_as_ipv4(self) -> None:
+    def test_an_ipv4_peer_of_an_ipv6_listener_has_its_ipv4_address(self) -> None:
         self.assertEqual(caller_on(Peer("::ffff:192.0.2.1")).address, "192.0.2.1")
 
-    def test_other_ipv6_peers_are_named_as_they_are(self) -> None:
+    def test_addresses_of_other_ipv6_peers_are_unchanged(self) -> None:
         for address in ("::1", "2001:db8::1", "::ffff:0:1", "fe80::1%eth0"):
             self.assertEqual(caller_on(Peer(address)).address, address)
 
 
 class SubjectTests(SynchronousTestCase):
-    def test_it_is_written_as_a_distinguished_name(self) -> None:
+    def test_the_subject_is_rendered_as_a_distinguished_name(self) -> None:
         self.assertEqual(subject_of(Connection(certificate_of("reporter"))), "CN=reporter,C=DE")
 
-    def test_without_one_there_is_none(self) -> None:
+    def test_a_client_without_a_certificate_has_no_subject(self) -> None:
         self.assertIsNone(subject_of(Connection(None)))
 
-    def test_one_that_the_library_can_not_read_is_still_told(self) -> None:
+    def test_a_subject_that_the_library_cannot_parse_is_rendered(self) -> None:
         der = certificate_of("J_rgen")
         utf8 = b"\x0c\x06J_rgen"
         self.assertIn(utf8, der)

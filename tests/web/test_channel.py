@@ -9,7 +9,7 @@ from tests.support.fronts import BASE, chunked, request, settings_with
 
 
 class KeepAliveTests(ChannelTestCase):
-    def test_one_request_after_another_is_served_on_a_connection(self) -> None:
+    def test_several_requests_are_served_on_one_connection(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.front.connect()
         for _ in range(3):
@@ -18,14 +18,14 @@ class KeepAliveTests(ChannelTestCase):
         self.assertEqual([reply.get("connection") for reply in peer.replies], [None, None, None])
         self.assertFalse(peer.ended)
 
-    def test_a_client_that_asks_for_the_end_gets_it(self) -> None:
+    def test_connection_close_ends_the_connection_after_the_answer(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.front.connect()
         peer.send(get("a", headers={"Connection": "close"}))
         self.assertEqual((peer.statuses, peer.reply.get("connection")), ([200], "close"))
         self.assert_ends_politely(peer)
 
-    def test_what_follows_the_last_request_is_not_looked_at(self) -> None:
+    def test_bytes_after_the_last_request_are_ignored(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(get("a", headers={"Connection": "close"}) + post("a", b"too late") + b"\x00garbage")
@@ -34,14 +34,14 @@ class KeepAliveTests(ChannelTestCase):
         self.assertEqual(self.read("a"), b"")
         self.assert_ends_politely(peer)
 
-    def test_the_end_comes_when_the_client_has_shut_its_half(self) -> None:
+    def test_the_connection_is_closed_when_the_client_has_half_closed(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.front.connect()
         peer.send(get("a", headers={"Connection": "close"}))
         peer.send_no_more()
         self.assertTrue(peer.closed)
 
-    def test_http_1_0_has_one_request_a_connection(self) -> None:
+    def test_http_1_0_connections_are_closed_after_one_request(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.front.connect()
         peer.send(get("a", version="1.0"))
@@ -55,7 +55,7 @@ class KeepAliveTests(ChannelTestCase):
         peer.send(b"GET /v1/stream/a HTTP/1.0\r\n\r\n")
         self.assertEqual(peer.statuses, [200])
 
-    def test_http_1_0_keep_alive_is_agreed_to(self) -> None:
+    def test_http_1_0_keep_alive_is_accepted(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.front.connect()
         for _ in range(2):
@@ -64,19 +64,19 @@ class KeepAliveTests(ChannelTestCase):
         self.assertEqual([reply.get("connection") for reply in peer.replies], ["keep-alive", "keep-alive"])
         self.assertFalse(peer.ended)
 
-    def test_versions_are_told_apart_within_a_packet(self) -> None:
+    def test_requests_of_both_versions_can_be_in_one_packet(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.front.connect()
         peer.send(get("a", headers={"Connection": "keep-alive"}, version="1.0") + get("a"))
         self.assertEqual([reply.get("connection") for reply in peer.replies], ["keep-alive", None])
 
-    def test_a_header_that_ends_like_a_request_line_is_not_taken_for_one(self) -> None:
+    def test_a_header_value_that_ends_with_a_version_does_not_set_the_version(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(get("a", "?offset=-1&live=sse", {"X-Odd": "a HTTP/1.1"}, "1.0"))
         self.assertEqual((peer.reply.framing, peer.reply.get("connection")), ("end", "close"))
 
-    def test_http_1_0_has_no_chunks_to_send(self) -> None:
+    def test_chunked_bodies_of_http_1_0_are_rejected(self) -> None:
         self.front.create("a")
         for odd in ({}, {"X-Odd": "a HTTP/1.1"}):
             peer = self.front.connect()
@@ -86,7 +86,7 @@ class KeepAliveTests(ChannelTestCase):
             self.assertTrue(peer.ended)
         self.assertEqual(self.read("a"), b"")
 
-    def test_a_tail_goes_to_http_1_0_without_chunks_and_until_the_end(self) -> None:
+    def test_an_http_1_0_tail_is_not_chunked_and_ends_with_the_connection(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.front.connect()
         peer.send(get("a", "?offset=-1&live=sse", version="1.0"))
@@ -118,7 +118,7 @@ class PipeliningTests(ChannelTestCase):
         self.assertEqual(peer.statuses, [200, 200, 204, 200, 204])
         self.assertEqual([bytes(reply.body) for reply in peer.replies], [b"one", b"ok", b"", b"onetwo", b""])
 
-    def test_what_other_paths_answer_stands_between(self) -> None:
+    def test_answers_of_pages_are_in_the_order_of_the_requests(self) -> None:
         self.front.create("a", body=b"one")
         self.front.obstacle = "It rains."
         peer = self.front.connect()
@@ -142,7 +142,7 @@ class PipeliningTests(ChannelTestCase):
         self.assertEqual(peer.replies[5].get("allow"), "GET, HEAD")
         self.assertEqual(bytes(peer.replies[-1].body), b"one")
 
-    def test_a_long_poll_holds_up_what_is_behind_it(self) -> None:
+    def test_requests_after_a_long_poll_wait_for_its_answer(self) -> None:
         offset = self.front.create("a")
         peer = self.front.connect()
         peer.send(get("a", f"?offset={offset}&live=long-poll") + post("a", b"two") + get("a"), "GET", "POST", "GET")
@@ -151,7 +151,7 @@ class PipeliningTests(ChannelTestCase):
         self.assertEqual(peer.statuses, [200, 204, 200])
         self.assertEqual([bytes(reply.body) for reply in peer.replies], [b"one", b"", b"onetwo"])
 
-    def test_two_long_polls_in_a_row_wait_in_turn(self) -> None:
+    def test_two_pipelined_long_polls_wait_one_after_the_other(self) -> None:
         offset = self.front.create("a")
         self.front.create("b")
         peer = self.front.connect()
@@ -161,7 +161,7 @@ class PipeliningTests(ChannelTestCase):
         self.front.append("b", b"two")
         self.assertEqual([bytes(reply.body) for reply in peer.replies], [b"one", b"two", b"two"])
 
-    def test_what_was_not_read_meanwhile_is_read_afterwards(self) -> None:
+    def test_requests_that_were_not_read_during_a_long_poll_are_read_after_it(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         poll = get("a", "?offset=now&live=long-poll")
@@ -174,7 +174,7 @@ class PipeliningTests(ChannelTestCase):
         self.front.append("a", b"two")
         self.assertEqual([bytes(reply.body) for reply in peer.replies], [b"one", b"two", b"onetwo"])
 
-    def test_nothing_is_read_while_there_is_a_queue(self) -> None:
+    def test_reading_pauses_while_requests_are_queued(self) -> None:
         offset = self.front.create("a")
         peer = self.front.connect()
         poll = get("a", f"?offset={offset}&live=long-poll")
@@ -213,7 +213,7 @@ class PipeliningTests(ChannelTestCase):
         self.assertEqual(peer.statuses, [200, 200])
         self.assert_ends_politely(peer)
 
-    def test_a_client_that_sends_on_and_on_still_gets_to_read_the_end(self) -> None:
+    def test_a_client_that_keeps_sending_receives_the_last_answer(self) -> None:
         offset = self.front.create("a")
         peer = self.front.connect()
         peer.send(get("a", f"?offset={offset}&live=long-poll") + get("a"))
@@ -224,7 +224,7 @@ class PipeliningTests(ChannelTestCase):
         self.assertEqual(peer.unread_by_server, 0)
         self.assert_ends_politely(peer)
 
-    def test_a_client_that_sends_a_large_body_before_it_reads_sees_the_refusal(self) -> None:
+    def test_a_client_that_sends_a_large_body_before_reading_receives_the_413(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(request("POST", BASE + "a", {"Content-Type": "text/plain", "Content-Length": "90000000"}))
@@ -235,7 +235,7 @@ class PipeliningTests(ChannelTestCase):
             peer.send(b"x" * 65_536)
         self.assertGreater(peer.unread_by_server, 0)
 
-    def test_a_client_that_leaves_takes_its_requests_along(self) -> None:
+    def test_queued_requests_of_a_lost_connection_are_dropped(self) -> None:
         offset = self.front.create("a")
         peer = self.front.connect()
         peer.send(get("a", f"?offset={offset}&live=long-poll") + post("a", b"never"))
@@ -248,7 +248,7 @@ class PipeliningTests(ChannelTestCase):
 class BugTests(ChannelTestCase):
     """What happens when something is wrong with the server itself."""
 
-    def test_it_is_logged_and_told(self) -> None:
+    def test_an_unexpected_error_is_logged_and_answered_with_500(self) -> None:
         peer = self.front.connect()
 
         def broken(request: object) -> None:
@@ -265,7 +265,7 @@ class BugTests(ChannelTestCase):
 
 
 class HeadTests(ChannelTestCase):
-    def test_no_body_follows(self) -> None:
+    def test_answers_to_head_have_no_body(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.front.connect()
         peer.send(
@@ -280,7 +280,7 @@ class HeadTests(ChannelTestCase):
 class IncomingTests(ChannelTestCase):
     settings = settings_with(max_incoming_bytes=28_000)
 
-    def test_bodies_that_arrive_share_a_limit(self) -> None:
+    def test_bodies_of_all_connections_share_a_limit(self) -> None:
         self.front.create("a")
         head = request("POST", BASE + "a", TEXT | {"Content-Length": "10000"})
         peers = [self.front.connect() for _ in range(4)]
@@ -314,7 +314,7 @@ class TimeTests(ChannelTestCase):
         }
     )
 
-    def test_a_client_that_says_nothing_is_hung_up_on(self) -> None:
+    def test_a_connection_without_a_request_is_closed_after_the_timeout(self) -> None:
         peer = self.front.connect()
         self.front.pass_time(3.9)
         self.assertFalse(peer.closed)
@@ -322,7 +322,7 @@ class TimeTests(ChannelTestCase):
         self.assertTrue(peer.closed)
         self.assertEqual(bytes(peer.received), b"")
 
-    def test_headers_that_do_not_come_in_time_are_refused(self) -> None:
+    def test_headers_that_do_not_arrive_in_time_are_408(self) -> None:
         peer = self.front.connect()
         peer.send(b"GET /v1/stream/a HT")
         self.front.pass_time(6.1)
@@ -330,7 +330,7 @@ class TimeTests(ChannelTestCase):
         self.assertEqual(peer.reply.get("connection"), "close")
         self.assert_ends_politely(peer)
 
-    def test_headers_that_dribble_get_no_more_time(self) -> None:
+    def test_headers_sent_slowly_do_not_extend_the_timeout(self) -> None:
         peer = self.front.connect()
         peer.send(b"GET /v1/stream/a HTTP/1.1\r\n")
         for _ in range(7):
@@ -338,7 +338,7 @@ class TimeTests(ChannelTestCase):
             peer.send(b"X: y\r\n")
         self.assertEqual(peer.statuses, [408])
 
-    def test_nor_do_those_of_a_later_request(self) -> None:
+    def test_slow_headers_of_a_later_request_do_not_extend_the_timeout(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(get("a"))
@@ -349,14 +349,14 @@ class TimeTests(ChannelTestCase):
         self.front.pass_time(4)
         self.assertEqual(peer.statuses, [200, 408])
 
-    def test_empty_lines_before_a_request_buy_no_time(self) -> None:
+    def test_empty_lines_before_a_request_do_not_extend_the_timeout(self) -> None:
         peer = self.front.connect()
         for _ in range(7):
             self.front.pass_time(1)
             peer.send(b"\r\n" * 10)
         self.assertTrue(peer.ended)
 
-    def test_a_body_that_stops_coming_is_refused(self) -> None:
+    def test_a_body_that_stops_arriving_is_408(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(request("POST", BASE + "a", TEXT | {"Content-Length": "100"}, b"some of it"), "POST")
@@ -366,7 +366,7 @@ class TimeTests(ChannelTestCase):
         self.assertEqual((peer.statuses, self.read("a")), ([408], b""))
         self.assert_ends_politely(peer)
 
-    def test_a_body_that_keeps_coming_has_its_time(self) -> None:
+    def test_a_body_that_keeps_arriving_is_not_timed_out(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(request("POST", BASE + "a", TEXT | {"Content-Length": "40000"}), "POST")
@@ -375,7 +375,7 @@ class TimeTests(ChannelTestCase):
             peer.send(b"x" * 5000)
         self.assertEqual((peer.statuses, self.read("a")), ([204], b"x" * 40_000))
 
-    def test_a_body_that_trickles_is_refused(self) -> None:
+    def test_a_body_below_the_minimum_rate_is_408(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(request("POST", BASE + "a", TEXT | {"Content-Length": "40000"}), "POST")
@@ -385,7 +385,7 @@ class TimeTests(ChannelTestCase):
                 peer.send(b"x" * 1000)
         self.assertEqual((peer.statuses, self.read("a")), ([408], b""))
 
-    def test_an_idle_connection_is_ended_without_a_word(self) -> None:
+    def test_an_idle_connection_is_closed_without_an_answer(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(get("a"))
@@ -396,7 +396,7 @@ class TimeTests(ChannelTestCase):
         self.assertFalse(peer.aborted)
         self.assertEqual(peer.statuses, [200])
 
-    def test_each_request_starts_the_time_anew(self) -> None:
+    def test_each_request_restarts_the_idle_timeout(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         for _ in range(5):
@@ -405,7 +405,7 @@ class TimeTests(ChannelTestCase):
         self.assertEqual(peer.statuses, [200] * 5)
         self.assertFalse(peer.ended)
 
-    def test_who_waits_for_an_answer_is_not_idle(self) -> None:
+    def test_a_connection_with_a_waiting_long_poll_is_not_idle(self) -> None:
         offset = self.front.create("a")
         peer = self.front.follow(BASE + f"a?offset={offset}&live=long-poll")
         self.front.pass_time(90)
@@ -417,7 +417,7 @@ class TimeTests(ChannelTestCase):
         self.front.pass_time(3)
         self.assertTrue(peer.ended)
 
-    def test_a_request_begun_behind_a_long_poll_has_its_time_afterwards(self) -> None:
+    def test_the_timeout_of_a_request_after_a_long_poll_starts_with_its_answer(self) -> None:
         offset = self.front.create("a")
         peer = self.front.connect()
         peer.send(get("a", f"?offset={offset}&live=long-poll") + b"GET /v1/stream/a HTTP/1.1\r\n")
@@ -434,7 +434,7 @@ class DrainTests(ChannelTestCase):
         self.drained = self.front.channels.drain()
         self.front.settle()
 
-    def test_idle_connections_are_ended(self) -> None:
+    def test_a_drain_closes_idle_connections(self) -> None:
         self.front.create("a")
         fresh, used = self.front.connect(), self.front.connect()
         used.send(get("a"))
@@ -444,11 +444,11 @@ class DrainTests(ChannelTestCase):
         self.assertFalse(used.aborted)
         self.assertIsNone(self.successResultOf(self.drained))
 
-    def test_without_connections_it_is_over_at_once(self) -> None:
+    def test_a_drain_without_connections_ends_at_once(self) -> None:
         self.drain()
         self.assertIsNone(self.successResultOf(self.drained))
 
-    def test_long_polls_are_answered_first(self) -> None:
+    def test_a_drain_answers_long_polls_before_closing(self) -> None:
         offset = self.front.create("a")
         peer = self.front.follow(BASE + f"a?offset={offset}&live=long-poll")
         self.drain()
@@ -458,7 +458,7 @@ class DrainTests(ChannelTestCase):
         self.assertTrue(peer.ended)
         self.assertIsNone(self.successResultOf(self.drained))
 
-    def test_tails_end_properly(self) -> None:
+    def test_a_drain_ends_tails_with_complete_bodies(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.front.follow(BASE + "a?offset=-1&live=sse")
         self.drain()
@@ -467,7 +467,7 @@ class DrainTests(ChannelTestCase):
         self.assertNotIn("streamClosed", peer.events[-1].control)
         self.assertIsNone(self.successResultOf(self.drained))
 
-    def test_of_waiting_requests_the_next_one_is_the_last(self) -> None:
+    def test_a_drain_answers_one_queued_request_and_closes(self) -> None:
         offset = self.front.create("a", body=b"one")
         peer = self.front.connect()
         peer.send(get("a", f"?offset={offset}&live=long-poll") + get("a") + get("a"))
@@ -476,7 +476,7 @@ class DrainTests(ChannelTestCase):
         self.assertEqual(peer.reply.get("connection"), "close")
         self.assertTrue(peer.ended)
 
-    def test_a_request_that_is_on_its_way_is_waited_for(self) -> None:
+    def test_a_drain_waits_for_a_request_that_is_arriving(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         whole = post("a", b"one")
@@ -488,7 +488,7 @@ class DrainTests(ChannelTestCase):
         peer.send_no_more()
         self.assertIsNone(self.successResultOf(self.drained))
 
-    def test_a_replay_is_sent_to_its_end(self) -> None:
+    def test_a_drain_sends_a_catch_up_read_to_its_end(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
         peer = self.front.follow(BASE + "a", room=10_000)
@@ -501,7 +501,7 @@ class DrainTests(ChannelTestCase):
         peer.leave()
         self.assertIsNone(self.successResultOf(self.drained))
 
-    def test_who_is_too_slow_is_hung_up_on(self) -> None:
+    def test_an_abort_closes_slow_readers(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
         peer = self.front.follow(BASE + "a", room=10_000)

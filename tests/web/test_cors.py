@@ -36,7 +36,7 @@ def allowed(reply: Reply) -> str | None:
 
 @each_way
 class AnyOriginTests(FrontTestCase):
-    def test_every_answer_says_so(self) -> None:
+    def test_every_answer_allows_any_origin(self) -> None:
         for method, target, status in ASKED:
             for origin in ({"Origin": LISTED}, {}):
                 reply = self.front.ask(method, target, {**TEXT, **origin}, b"x" if method == "POST" else b"")
@@ -48,12 +48,12 @@ class AnyOriginTests(FrontTestCase):
                 self.assertIsNone(reply.get("access-control-allow-credentials"))
                 self.assertIsNone(reply.get("vary"))
 
-    def test_a_probe_that_is_not_ready_can_be_read(self) -> None:
+    def test_a_503_of_readyz_has_cors_headers(self) -> None:
         self.front.obstacle = "Not yet."
         reply = self.front.ask("GET", "/readyz", {"Origin": LISTED})
         self.assertEqual((reply.status, allowed(reply)), (503, "*"))
 
-    def test_a_preflight_is_answered_wherever_it_is_for(self) -> None:
+    def test_a_preflight_is_answered_on_every_path(self) -> None:
         for place in PLACES:
             asked = {"Origin": LISTED, "Access-Control-Request-Method": "POST"}
             reply = self.front.ask("OPTIONS", place, asked)
@@ -69,12 +69,12 @@ class AnyOriginTests(FrontTestCase):
             for name in ("Stream-Fork-Sub-Offset", "Stream-Forked-From", "Stream-Seq", "Stream-TTL"):
                 self.assertIn(name, headers)
 
-    def test_options_that_are_no_preflight_are_routed(self) -> None:
+    def test_options_without_a_preflight_header_is_routed(self) -> None:
         self.assertEqual(self.front.ask("OPTIONS", BASE + "a").status, 204)
         self.assertEqual(self.front.ask("OPTIONS", "/healthz").status, 405)
         self.assertEqual(self.front.ask("OPTIONS", "/nowhere").status, 404)
 
-    def test_what_is_about_streams_may_be_embedded_and_is_not_guessed_at(self) -> None:
+    def test_answers_about_streams_have_nosniff_and_resource_policy(self) -> None:
         for method, target, _ in ASKED:
             reply = self.front.ask(method, target, TEXT, b"x" if method == "POST" else b"")
             probe = target in ("/healthz", "/readyz") and method != "PUT"
@@ -86,7 +86,7 @@ class AnyOriginTests(FrontTestCase):
 class ListedOriginTests(FrontTestCase):
     settings = settings_with(cors_origins=(LISTED, "https://second.example"))
 
-    def test_those_are_told_that_are_listed(self) -> None:
+    def test_only_listed_origins_are_allowed(self) -> None:
         for method, target, _ in ASKED:
             for origin, told in ((LISTED, LISTED), (UNLISTED, None), ("*", None), (None, None)):
                 headers = TEXT if origin is None else {**TEXT, "Origin": origin}
@@ -94,7 +94,7 @@ class ListedOriginTests(FrontTestCase):
                 self.assertEqual(allowed(reply), told, (method, target))
                 self.assertEqual(reply.get("vary"), "Origin")
 
-    def test_a_preflight_says_the_same(self) -> None:
+    def test_a_preflight_allows_only_listed_origins(self) -> None:
         for place in PLACES:
             for origin, told in ((LISTED, LISTED), (UNLISTED, None)):
                 asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
@@ -102,7 +102,7 @@ class ListedOriginTests(FrontTestCase):
                 self.assertEqual((reply.status, allowed(reply)), (204, told))
                 self.assertEqual(reply.get("vary"), "Origin")
 
-    def test_a_tail_can_be_read(self) -> None:
+    def test_a_tail_allows_a_listed_origin(self) -> None:
         self.front.create("t")
         peer = self.front.follow(BASE + "t?offset=-1&live=sse", {"Origin": LISTED})
         self.assertEqual(allowed(peer.reply), LISTED)
@@ -114,7 +114,7 @@ class ObjectionTests(FrontTestCase):
 
     settings = settings_with(cors_origins=(LISTED,))
 
-    def test_its_origin_is_told(self) -> None:
+    def test_a_refusal_for_a_header_allows_the_origin(self) -> None:
         self.front.create("a")
         for target in (BASE + "a", "/healthz"):
             reply = self.front.ask("GET", target, {"Host": "a b", "Origin": LISTED})
@@ -128,7 +128,7 @@ class RefusalTests(ChannelTestCase):
         {"header_timeout_secs": 2, "body_timeout_secs": 2}, (LISTED,), max_header_bytes=2_000, max_request_body_bytes=10
     )
 
-    def test_those_whose_origin_has_come_are_told(self) -> None:
+    def test_refusals_allow_an_origin_that_has_been_read(self) -> None:
         origin = {"Origin": LISTED}
         post = {**TEXT, **origin}
         for sent, status in (
@@ -147,7 +147,7 @@ class RefusalTests(ChannelTestCase):
             self.assertEqual((peer.reply.status, allowed(peer.reply)), (status, LISTED), sent[:80])
             self.assertEqual(peer.reply.get("vary"), "Origin")
 
-    def test_an_origin_is_forgotten_with_its_request(self) -> None:
+    def test_an_origin_is_not_used_for_the_next_request(self) -> None:
         peer = self.front.connect()
         peer.send_request("GET", BASE + "a", {"Origin": LISTED})
         peer.send(b"nonsense\r\n\r\n")
@@ -156,7 +156,7 @@ class RefusalTests(ChannelTestCase):
 
 
 class AnybodysRefusalTests(ChannelTestCase):
-    def test_they_need_not_be_told_apart(self) -> None:
+    def test_refusals_allow_any_origin_if_all_are_allowed(self) -> None:
         for sent in (b"nonsense\r\n\r\n", request("GET", "/" + "x" * 9_000), request("OPTIONS", "*")):
             peer = self.front.connect()
             peer.send(sent)

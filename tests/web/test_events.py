@@ -126,13 +126,13 @@ class LargeEventTests(LargeEventCase):
         self.assertEqual(len(sink.written), 2)
         self.assertLess(len(sink.written[1]), LARGEST)
 
-    def test_stalled_tails_with_cursors_of_their_own_share_the_piece(self) -> None:
+    def test_stalled_tails_with_different_cursors_share_the_piece(self) -> None:
         self.create()
         sinks = [self.follow(str(4_000_000 + 1_000 * number))[1] for number in range(10)]
         self.append(b"\n" * 1_000_000)
         self.assertEqual({id(sink.written[1]) for sink in sinks}, {id(sinks[0].written[1])})
 
-    def test_tails_with_cursors_of_their_own_share_a_data_event_of_one_piece(self) -> None:
+    def test_tails_with_different_cursors_share_a_data_event(self) -> None:
         self.create()
         tails = [self.follow(str(4_000_000 + 1_000 * number)) for number in range(10)]
         self.append(b"x" * 10_000)
@@ -170,7 +170,7 @@ class LargeEventTests(LargeEventCase):
         self.assertTrue(sink.events[-1].control["upToDate"])
         self.assertLess(max(map(len, sink.written)), LARGEST)
 
-    def test_appends_of_exactly_a_piece_and_one_byte_more_are_whole(self) -> None:
+    def test_appends_of_exactly_one_piece_and_one_byte_more_are_complete(self) -> None:
         self.create()
         tail, sink = self.follow()
         for size in (PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 2 * PIECE + 1):
@@ -179,7 +179,7 @@ class LargeEventTests(LargeEventCase):
         sizes = [len(event.data) for event in sink.events if event.kind == "data"]
         self.assertEqual(sizes, [PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 2 * PIECE + 1])
 
-    def test_nothing_comes_between_the_pieces_of_an_event(self) -> None:
+    def test_no_other_bytes_are_sent_between_the_pieces_of_an_event(self) -> None:
         self.create()
         tail, sink = self.follow()
         self.append(b"x" * (3 * PIECE))
@@ -193,7 +193,7 @@ class LargeEventTests(LargeEventCase):
         self.read_on(tail)
         self.assertEqual([len(event.data) for event in sink.events if event.kind == "data"], [3 * PIECE])
 
-    def test_after_a_large_event_a_tail_is_asked_to_come_again(self) -> None:
+    def test_a_tail_ends_after_a_large_event_past_the_reconnect_interval(self) -> None:
         self.create()
         tail, sink = self.follow()
         self.append(b"x" * (3 * PIECE))
@@ -203,7 +203,7 @@ class LargeEventTests(LargeEventCase):
         self.clock.pump([1] * 2)
         self.assertTrue(sink.finished)
 
-    def test_a_close_while_a_large_event_is_sent_is_told_after_it(self) -> None:
+    def test_a_close_during_a_large_event_is_sent_after_it(self) -> None:
         self.create()
         tail, sink = self.follow()
         self.append(b"x" * (3 * PIECE))
@@ -212,7 +212,7 @@ class LargeEventTests(LargeEventCase):
         self.assertTrue(sink.events[-1].control["streamClosed"])
         self.assertTrue(sink.finished)
 
-    def test_a_large_append_that_closes_says_so_in_its_control_event(self) -> None:
+    def test_a_large_append_with_a_close_has_it_in_its_control_event(self) -> None:
         self.create()
         tail, sink = self.follow()
         self.append(b"x" * (3 * PIECE), close=True)
@@ -221,7 +221,7 @@ class LargeEventTests(LargeEventCase):
         self.assertTrue(sink.events[-1].control["streamClosed"])
         self.assertTrue(sink.finished)
 
-    def test_a_deletion_while_a_large_event_is_sent_breaks_the_answer_off(self) -> None:
+    def test_a_deletion_during_a_large_event_aborts_the_answer(self) -> None:
         self.create()
         tail, sink = self.follow()
         self.append(b"x" * (3 * PIECE))
@@ -231,7 +231,7 @@ class LargeEventTests(LargeEventCase):
         self.assertEqual((sink.aborted, sink.finished), (True, False))
         self.assertTrue(sink.received.endswith(b"xxx"))
 
-    def test_a_reader_that_leaves_amid_a_large_event_is_forgotten(self) -> None:
+    def test_a_reader_that_disconnects_during_a_large_event_is_released(self) -> None:
         self.create()
         tail, _ = self.follow()
         self.append(b"x" * (3 * PIECE))

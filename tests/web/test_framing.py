@@ -51,7 +51,7 @@ class FramerTests(SynchronousTestCase):
         made: list[Occasion] = [PageRequest(method, b"/a", [], b"", caller, 7) for caller in (NOBODY, named)]
         return [stream_request(method, b"/s/", b"a", b"", {}, b"", named, 8), NOBODY, named, *made]
 
-    def test_http_1_1_and_the_others_have_the_same_head_and_a_body_only_where_there_is_one(self) -> None:
+    def test_all_fronts_have_the_same_head_fields(self) -> None:
         bodies: list[bytes | AnswerBody] = [b"", b"hello", Pieces(3), Pieces(None)]
         for method, status, body in itertools.product((b"GET", b"HEAD", b"POST"), (200, 304, 404), bodies):
             if status == 304 and body != b"":
@@ -82,7 +82,7 @@ class FramerTests(SynchronousTestCase):
             self.assertNotIn(b"Content-Length", self.framer.http1(answer, asked, 0.0))
             self.assertNotIn(b"Content-Length", dict(self.framer.fields(answer, asked, 0.0)))
 
-    def test_without_a_date_of_its_own_it_leaves_it_to_the_transport(self) -> None:
+    def test_without_a_date_line_the_transport_adds_the_date(self) -> None:
         framer = Framer(self.telemetry)
         self.assertNotIn(b"Date", dict(framer.fields(Answer(200, b""), NOBODY, 0.0)))
 

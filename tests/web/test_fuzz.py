@@ -163,23 +163,25 @@ def _still(text: str) -> str:
 class PacketTests(FuzzTestCase):
     @fuzzing
     @given(pipelines, st.one_of(cuts, tiny_cuts))
-    def test_sound_requests_are_answered_alike_however_they_are_cut(self, data: bytes, sizes: list[int]) -> None:
+    def test_valid_requests_are_answered_alike_in_any_packets(self, data: bytes, sizes: list[int]) -> None:
         self.check_packets(data, sizes)
 
     @fuzzing
     @given(mutated(pipelines), st.one_of(cuts, tiny_cuts))
-    def test_so_are_unsound_ones(self, data: bytes, sizes: list[int]) -> None:
+    def test_invalid_requests_are_answered_alike_in_any_packets(self, data: bytes, sizes: list[int]) -> None:
         self.check_packets(data, sizes)
 
     @fuzzing
     @given(st.binary(max_size=300), cuts)
     @example(b"\r\n" * 50, [1] * 100)
-    def test_so_is_noise(self, data: bytes, sizes: list[int]) -> None:
+    def test_random_bytes_are_answered_alike_in_any_packets(self, data: bytes, sizes: list[int]) -> None:
         self.check_packets(data, sizes)
 
     @fuzzing
     @given(beginnings, st.binary(max_size=200), cuts)
-    def test_so_is_what_begins_well(self, beginning: bytes, noise: bytes, sizes: list[int]) -> None:
+    def test_valid_requests_before_random_bytes_are_answered_alike_in_any_packets(
+        self, beginning: bytes, noise: bytes, sizes: list[int]
+    ) -> None:
         self.check_packets(beginning + noise, sizes)
 
 
@@ -237,7 +239,7 @@ class ReaderTests(FuzzTestCase):
 
     @fuzzing
     @given(readings, st.sampled_from([1, 1_000, 50_000, 150_000]), paces)
-    def test_whatever_the_pace_everything_comes_in_order(
+    def test_a_reader_of_any_speed_receives_everything_in_order(
         self, targets: list[str], room: int, pace: list[tuple[int, int]]
     ) -> None:
         for front_type in (ChannelFront, WrappedFront, SiteFront):
@@ -248,7 +250,7 @@ class ReaderTests(FuzzTestCase):
 class LivingTests(FuzzTestCase):
     @fuzzing
     @given(st.lists(st.one_of(requests(), mutated(requests())), min_size=1, max_size=8), st.integers(0, 3))
-    def test_clients_that_come_and_go_leave_nothing_behind(self, sent: list[bytes], patience: int) -> None:
+    def test_closed_connections_leave_no_state(self, sent: list[bytes], patience: int) -> None:
         for front_type in self.fronts:
             front = front_type(SETTINGS)
             front.create("a", body=b"hello")

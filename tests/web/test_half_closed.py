@@ -50,7 +50,7 @@ class HalfClosedTests(FrontTestCase):
             self.assertEqual(peer.reply.get("connection"), "close" if self.late else None)
             self.assert_closed(peer)
 
-    def test_what_is_no_stream_is_answered(self) -> None:
+    def test_requests_for_pages_are_answered(self) -> None:
         peer = self.send_and_shut(request("GET", "/healthz"))
         self.assertEqual(peer.statuses, [200])
         self.assert_closed(peer)
@@ -105,7 +105,7 @@ class HalfClosedTests(FrontTestCase):
         self.assert_closed(peer)
         self.assertEqual(self.front.operations.live.polls, 0)
 
-    def test_a_tail_is_sent_what_there_is_and_ends(self) -> None:
+    def test_a_tail_ends_after_the_stored_data(self) -> None:
         peer = self.send_and_shut(get("a", "?offset=-1&live=sse"))
         self.assertEqual(peer.statuses, [503 if self.late else 200])
         if not self.late:
@@ -114,7 +114,7 @@ class HalfClosedTests(FrontTestCase):
         self.assertEqual(self.front.operations.live.tails, 0)
         self.assertEqual(list(self.front.streams._waiting._watchers), [])
 
-    def test_live_reads_that_wait_end_when_the_client_shuts_its_half(self) -> None:
+    def test_waiting_live_reads_end_when_the_client_half_closes(self) -> None:
         poll = self.front.follow(BASE + "a?offset=now&live=long-poll")
         tail = self.front.follow(BASE + "a?offset=now&live=sse")
         self.front.pass_time(1)
@@ -133,7 +133,7 @@ class HalfClosedTests(FrontTestCase):
         self.assertEqual(peer.statuses[2:], [503 if self.late else 204])
         self.assert_closed(peer)
 
-    def test_a_client_that_is_gone_is_let_go_when_its_answer_is_sent(self) -> None:
+    def test_the_connection_of_a_gone_client_is_closed_after_its_answer(self) -> None:
         for data in (post("a", b"two"), get("a"), get("a", "?offset=now&live=sse")):
             peer = self.front.connect()
             peer.send(data)

@@ -109,7 +109,7 @@ class FramingTests(HostileTestCase):
         for story, data in cases.items():
             self.check(story, data, REFUSED, (site or {}).get(story, REFUSED_BY_SITE))
 
-    def test_lengths(self) -> None:
+    def test_invalid_content_lengths_are_rejected(self) -> None:
         self.check_refused(
             {
                 "two equal ones": post(b"Content-Length: 3", b"Content-Length: 3"),
@@ -131,12 +131,12 @@ class FramingTests(HostileTestCase):
             {"over 64 bits": SILENCE},
         )
 
-    def test_lengths_that_are_none_of_twisted_webs(self) -> None:
+    def test_unusual_content_lengths_are_accepted_or_413(self) -> None:
         self.check("zeros", post(b"Content-Length: " + b"0" * 9000 + b"3"), APPENDED, None)
         self.check("spaces", post(b"Content-Length:  3 \t"), APPENDED, APPENDED)
         self.check("over the limit", post(b"Content-Length: 10485761"), (413, "REQUEST_BODY_TOO_LARGE", False), None)
 
-    def test_a_length_and_chunks(self) -> None:
+    def test_a_content_length_with_chunked_encoding_is_rejected(self) -> None:
         body = chunked([b"one"])
         self.check_refused(
             {
@@ -146,7 +146,7 @@ class FramingTests(HostileTestCase):
             }
         )
 
-    def test_codings(self) -> None:
+    def test_invalid_transfer_encodings_are_rejected(self) -> None:
         odd = (b"gzip, chunked", b"chunked, gzip", b"identity", b"chunked, chunked", b"xchunked", b"chunked;q=1", b"")
         odder = (b"\x0bchunked", b"chunked\tx", b"cow", b"chunked,", b"'chunked'", b"\xffchunked", b"chunked\x00")
         body = chunked([b"one"])
@@ -161,7 +161,7 @@ class FramingTests(HostileTestCase):
         self.check_refused(cases, {"b'identity'": None, "folded": None})
         self.check("its case", post(b"transfer-ENCODING: ChunkeD ", body=body), APPENDED, APPENDED)
 
-    def test_chunks(self) -> None:
+    def test_invalid_chunks_are_rejected(self) -> None:
         bodies = {
             "plus": b"+3\r\none\r\n0\r\n\r\n",
             "minus": b"-3\r\none\r\n0\r\n\r\n",
@@ -181,7 +181,7 @@ class FramingTests(HostileTestCase):
             {story: post_chunks(body) for story, body in bodies.items()}, {"huge": SILENCE, "line feeds": SILENCE}
         )
 
-    def test_trailers(self) -> None:
+    def test_invalid_trailers_are_rejected(self) -> None:
         trailers = {
             "a length": b"Content-Length: 5",
             "a coding": b"Transfer-Encoding: chunked",
@@ -192,7 +192,7 @@ class FramingTests(HostileTestCase):
         for story, trailer in trailers.items():
             self.check(story, post_chunks(b"3\r\none\r\n0\r\n" + trailer + b"\r\n\r\n"), REFUSED, None)
 
-    def test_lines(self) -> None:
+    def test_invalid_header_lines_are_rejected(self) -> None:
         self.check_refused(
             {
                 "a return in a value": raw(GET, b"X: a\rb"),
@@ -226,7 +226,7 @@ class FramingTests(HostileTestCase):
             },
         )
 
-    def test_request_lines(self) -> None:
+    def test_invalid_request_lines_are_rejected(self) -> None:
         self.check_refused(
             {
                 "HTTP/3": raw(b"GET /v1/stream/a HTTP/3"),
@@ -242,7 +242,7 @@ class FramingTests(HostileTestCase):
             }
         )
 
-    def test_http_versions(self) -> None:
+    def test_unknown_http_versions_are_505(self) -> None:
         for version in (b"1.2", b"1.9"):
             self.check(repr(version), raw(b"GET /v1/stream/a HTTP/" + version), OK, None)
         wanted: Outcome = (505, "VERSION_NOT_SUPPORTED", False)
@@ -250,7 +250,7 @@ class FramingTests(HostileTestCase):
         for version in (b"0.9", b"2.0", b"9.9"):
             self.check(repr(version), raw(b"GET /v1/stream/a HTTP/" + version), wanted, None)
 
-    def test_what_is_no_http_at_all(self) -> None:
+    def test_other_protocols_are_rejected(self) -> None:
         hello = bytes.fromhex("16030100f5010000f10303") + bytes(240)
         self.check_refused(
             {
@@ -265,14 +265,14 @@ class FramingTests(HostileTestCase):
             {"TLS": SILENCE, "a proxy's greeting": None},
         )
 
-    def test_methods(self) -> None:
+    def test_unknown_methods_are_rejected(self) -> None:
         wrong: Outcome = (405, "METHOD_NOT_ALLOWED", True)
         for method in (b"TRACE", b"PATCH", b"PROPFIND", b"M-SEARCH", b"QUERY"):
             self.check(repr(method), raw(method + b" /v1/stream/a HTTP/1.1"), wrong, wrong)
         for method in (b"get", b"FROB", b"G" * 5000, b"GE"):
             self.check(repr(method), raw(method + b" /v1/stream/a HTTP/1.1"), REFUSED, wrong)
 
-    def test_targets(self) -> None:
+    def test_invalid_targets_are_rejected(self) -> None:
         self.check("relative", raw(b"GET v1/stream/a HTTP/1.1"), REFUSED, BAD)
         self.check("backslashes", raw(b"GET \\v1\\stream\\a HTTP/1.1"), REFUSED, BAD)
         self.check("a star", raw(b"GET * HTTP/1.1"), REFUSED, (405, None, True))
@@ -295,7 +295,7 @@ class FramingTests(HostileTestCase):
         ):
             self.check(repr(target), raw(b"GET " + target + b" HTTP/1.1"), NOT_FOUND, BAD)
 
-    def test_more_than_fits(self) -> None:
+    def test_targets_and_headers_over_the_limits_are_rejected(self) -> None:
         too_long: Outcome = (414, "TARGET_TOO_LONG", False)
         self.check("a long target", raw(b"GET /" + b"x" * 9000 + b" HTTP/1.1"), too_long, (*too_long[:2], True))
         self.check("10,000 segments", raw(b"GET /v1/stream/" + b"a/" * 10_000 + b" HTTP/1.1"), too_long, None)
@@ -305,14 +305,14 @@ class FramingTests(HostileTestCase):
 
 
 class HostTests(HostileTestCase):
-    def test_none(self) -> None:
+    def test_a_missing_host_is_rejected(self) -> None:
         self.check("none", raw(GET, host=None), REFUSED, OK)
 
-    def test_two(self) -> None:
+    def test_two_host_headers_are_rejected(self) -> None:
         for second in (b"Host: streams.example", b"Host: elsewhere", b"host:"):
             self.check(repr(second), raw(GET, second), REFUSED, BAD)
 
-    def test_odd_ones(self) -> None:
+    def test_invalid_hosts_are_rejected(self) -> None:
         odd = (
             *(b"a b", b"a/b", b"a@b", b"a:port", b"a:b:c", b"a?b", b"a#b", b"a\tb", b"a\\b", b'a"b', b"\xc3\xbc"),
             *(b"::1", b"[::1", b"[v1.]", b"[:::]", b"[1.2.3.4]", b"[::1%25lo]", b"[::1]a", b"a%2", b"a%zz"),
@@ -322,7 +322,7 @@ class HostTests(HostileTestCase):
                 data = raw(line, b"Content-Length: 0", host=b"Host: " + host)
                 self.check(repr(host), data, REFUSED, BAD)
 
-    def test_those_that_only_look_odd(self) -> None:
+    def test_unusual_valid_hosts_are_accepted(self) -> None:
         for host in (
             *(b"", b"a:99999", b"[::1]", b"[::1]:80", b"-", b"xn--zzzz", b"192.0.2.1:80", b"a_b", b"a.", b" a "),
             *(b"a:", b":80", b"[::1]:", b"[v1.a:b]", b"[::ffff:192.0.2.1]", b"%2Frun%2Fstreams.sock", b"a" * 64),
@@ -338,18 +338,18 @@ class NameTests(HostileTestCase):
         for name in names:
             self.check_both(wanted, "PUT", BASE + name, TEXT)
 
-    def test_escapes(self) -> None:
+    def test_invalid_percent_escapes_in_names_are_rejected(self) -> None:
         self.check_all(BAD_NAME, ("%zz", "a%", "a%2", "%", "%%41", "%u0041", "%-1"))
 
-    def test_control_characters(self) -> None:
+    def test_control_characters_in_names_are_rejected(self) -> None:
         self.check_all(BAD_NAME, ("%00", "a%00b", "a%0d%0aSet-Cookie:%20x", "a%7f", "a%C2%80", "%1b%5b2J", "%09"))
 
-    def test_what_is_no_utf_8(self) -> None:
+    def test_invalid_utf8_in_names_is_rejected(self) -> None:
         self.check_all(
             BAD_NAME, ("%ff", "%c3%28", "%e0%80%af", "%c0%ae%c0%ae", "%c0%af", "%ed%a0%80", "%f4%90%80%80", "a%c3")
         )
 
-    def test_dots_and_slashes(self) -> None:
+    def test_empty_and_dot_segments_in_names_are_rejected(self) -> None:
         self.check_all(
             BAD_NAME,
             (
@@ -358,15 +358,15 @@ class NameTests(HostileTestCase):
             ),
         )
 
-    def test_what_belongs_to_the_protocol(self) -> None:
+    def test_reserved_names_are_rejected(self) -> None:
         self.check_all(BAD_NAME, ("__ds", "__ds/x", "%5f%5fds", "%5F%5Fds/sub", "_%5fds", "__ds%2fx"))
         self.check_all(CREATED, ("__DS", "a/__ds", "__dsx", "%255f%255fds"))
 
-    def test_length(self) -> None:
+    def test_names_over_the_length_limits_are_rejected(self) -> None:
         self.check_all(BAD_NAME, ("x" * 1025, "%C3%A4" * 513, "/".join("123456789"), "a/" * 4000 + "a"))
         self.check_all(CREATED, ("x" * 1024, "%C3%A4" * 512, "/".join("12345678")))
 
-    def test_those_that_only_look_odd(self) -> None:
+    def test_unusual_valid_names_are_accepted(self) -> None:
         self.check_all(
             CREATED,
             (
@@ -376,7 +376,7 @@ class NameTests(HostileTestCase):
             ),
         )
 
-    def test_paths_beside_the_streams(self) -> None:
+    def test_paths_outside_the_base_path_are_404(self) -> None:
         for path in (
             "/",
             "/v1/stream",
@@ -401,7 +401,7 @@ class NameTests(HostileTestCase):
 
 
 class QueryTests(HostileTestCase):
-    def test_offsets(self) -> None:
+    def test_invalid_offsets_are_rejected(self) -> None:
         odd = (
             *(
                 "",
@@ -437,28 +437,28 @@ class QueryTests(HostileTestCase):
             self.check_both(BAD_OFFSET, "GET", BASE + "a?offset=" + offset)
             self.check_both(BAD_OFFSET, "GET", BASE + "a?live=sse&offset=" + offset)
 
-    def test_places(self) -> None:
+    def test_unusual_valid_offsets_are_accepted(self) -> None:
         for offset in ("%2d1", "%6e%6f%77", "0" * 16 + "_" + "0" * 16, "1800000000000000_9999999999999999"):
             self.check_both(OK, "GET", BASE + "a?offset=" + offset)
         self.check_both((410, "GONE", True), "GET", BASE + "a?offset=1700000000000000_0000000000000000")
 
-    def test_modes(self) -> None:
+    def test_invalid_live_modes_are_rejected(self) -> None:
         for live in ("", "SSE", "sse%00", "long_poll", "true", "x" * 5000):
             self.check_both(BAD, "GET", BASE + "a?offset=-1&live=" + live)
         self.check_both(BAD_OFFSET, "GET", BASE + "a?live=sse")
         self.check_both(BAD_OFFSET, "GET", BASE + "a?live=long-poll")
 
-    def test_cursors(self) -> None:
+    def test_invalid_cursors_are_ignored(self) -> None:
         for cursor in ("9" * 400, "9" * 18, "-1", "abc", "", "%00", "1e9", "%EF%BC%91", "%", "0x10", "%0d%0aX:%20y"):
             self.check_both(OK, "GET", BASE + "a?offset=-1&live=long-poll&cursor=" + cursor)
 
-    def test_what_nobody_asked_for(self) -> None:
+    def test_unknown_query_parameters_are_ignored(self) -> None:
         for query in ("&&&=&x", "?offset=-1", "%6ffset=zzz", "OFFSET=zzz", "=", "a=" + "b" * 5000, "&" * 5000):
             self.check_both(OK, "GET", BASE + "a?" + query)
 
 
 class HeaderTests(HostileTestCase):
-    def test_ttls(self) -> None:
+    def test_invalid_ttls_are_rejected(self) -> None:
         odd = (
             "00",
             "01",
@@ -480,7 +480,7 @@ class HeaderTests(HostileTestCase):
         for ttl in ("0", "1 ", " 5", "9007199254740991"):
             self.check_both(CREATED, "PUT", BASE + "t", {**TEXT, "Stream-TTL": ttl})
 
-    def test_expiry(self) -> None:
+    def test_invalid_expiry_times_are_rejected(self) -> None:
         odd = (
             *(
                 "2030-01-01",
@@ -498,7 +498,7 @@ class HeaderTests(HostileTestCase):
         both = {**TEXT, "Stream-TTL": "1", "Stream-Expires-At": "2030-01-01T00:00:00Z"}
         self.check_both(BAD, "PUT", BASE + "t", both)
 
-    def test_expiry_at_the_ends_of_time(self) -> None:
+    def test_extreme_expiry_times_are_accepted(self) -> None:
         for moment in ("9999-12-31T23:59:59-23:59", "9999-12-31T23:59:60Z", "0001-01-01T00:00:00+23:59"):
             for front in (ChannelFront(SETTINGS), SiteFront(SETTINGS)):
                 headers = {**TEXT, "Stream-Expires-At": moment}
@@ -508,13 +508,13 @@ class HeaderTests(HostileTestCase):
                 front.stop()
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_incomplete_producers(self) -> None:
+    def test_incomplete_producer_headers_are_rejected(self) -> None:
         whole = {"Producer-Id": "p", "Producer-Epoch": "0", "Producer-Seq": "0"}
         for present in range(1, 7):
             some = {name: value for bit, (name, value) in enumerate(whole.items()) if present & 1 << bit}
             self.check_both(BAD, "POST", BASE + "a", TEXT | some, b"x")
 
-    def test_odd_producers(self) -> None:
+    def test_invalid_producer_headers_are_rejected(self) -> None:
         def producer(name: str | bytes = "p", epoch: str = "0", seq: str = "0") -> Headers:
             return {**TEXT, "Producer-Id": name, "Producer-Epoch": epoch, "Producer-Seq": seq}
 
@@ -534,7 +534,7 @@ class HeaderTests(HostileTestCase):
         conflict: Outcome = (409, "SEQUENCE_CONFLICT", True)
         self.check_both(conflict, "POST", BASE + "a", producer(seq="9007199254740991"), b"x")
 
-    def test_forks(self) -> None:
+    def test_invalid_fork_headers_are_rejected(self) -> None:
         def fork(source: str | bytes, offset: str | None = None, sub_offset: str | None = None) -> Headers:
             headers: dict[str, str | bytes] = {"Stream-Forked-From": source}
             if offset is not None:
@@ -566,7 +566,7 @@ class HeaderTests(HostileTestCase):
         mismatch: Outcome = (409, "CONTENT_TYPE_MISMATCH", True)
         self.check_both(mismatch, "PUT", BASE + "f", {**fork("a"), "Content-Type": "application/json"})
 
-    def test_tags(self) -> None:
+    def test_invalid_etags_do_not_match(self) -> None:
         tag = '"1800000000000000:0:5"'
         unchanged: Outcome = (304, None, True)
         for known in (tag, "W/" + tag, '"x", ' + tag, tag + ',"y"', "*"):
@@ -587,7 +587,7 @@ class HeaderTests(HostileTestCase):
         ):
             self.check_both(OK, "GET", BASE + "a", {"If-None-Match": odd})
 
-    def test_content_types(self) -> None:
+    def test_invalid_content_types_are_rejected(self) -> None:
         odd = (
             "",
             " ",
@@ -610,12 +610,12 @@ class HeaderTests(HostileTestCase):
             self.check_both(BAD, "PUT", BASE + "c", {"Content-Type": content_type})
             self.check_both(BAD, "POST", BASE + "a", {"Content-Type": content_type}, b"x")
 
-    def test_words_that_are_not_true(self) -> None:
+    def test_stream_closed_values_other_than_true_do_not_close(self) -> None:
         for word in ("false", "1", "yes", "", "true,true", "truee"):
             self.check_both(APPENDED, "POST", BASE + "a", {**TEXT, "Stream-Closed": word}, b"x")
             self.check_both((400, "EMPTY_BODY", True), "POST", BASE + "a", {**TEXT, "Stream-Closed": word})
 
-    def test_headers_sent_twice(self) -> None:
+    def test_duplicate_headers_are_rejected(self) -> None:
         twice = {
             "Content-Type": b"text/plain",
             "Stream-Closed": b"true",
@@ -629,7 +629,7 @@ class HeaderTests(HostileTestCase):
             data = raw(b"PUT /v1/stream/new HTTP/1.1", b"Content-Length: 0", line, line.lower())
             self.check(name, data, REFUSED, BAD)
 
-    def test_origins(self) -> None:
+    def test_unusual_origins_are_accepted(self) -> None:
         for origin in ("null", "*", "https://evil.example", "https://a\texample", "x" * 8000, b"\xff\xfe", ""):
             self.check_both(OK, "GET", BASE + "a", {"Origin": origin})
 
@@ -646,35 +646,35 @@ class InjectionTests(SynchronousTestCase):
             yield bytes(peer.received)
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_by_a_name(self) -> None:
+    def test_a_name_cannot_inject_headers(self) -> None:
         for answer in self.answers("PUT", BASE + "a%0d%0aX-Evil:%20yes", TEXT):
             self.assertNotIn(b"\r\nX-Evil", answer)
         for answer in self.answers("PUT", BASE + "%C3%A4%20%22%3C%3E", TEXT):
             self.assertIn(b"Location: http://streams.example/v1/stream/%C3%A4%20%22%3C%3E\r\n", answer)
 
-    def test_by_a_content_type(self) -> None:
+    def test_a_content_type_cannot_inject_headers(self) -> None:
         evil = b"text/plain; a=\xe5\x98\x8a\xe5\x98\x8dX-Evil:yes"
         for answer in self.answers("PUT", BASE + "new", {"Content-Type": evil}):
             self.assertNotIn(b"X-Evil", answer)
             self.assertTrue(answer.startswith(b"HTTP/1.1 400 "))
 
-    def test_by_an_origin(self) -> None:
+    def test_an_origin_cannot_inject_headers(self) -> None:
         for origin in (b"https://a\xe5\x98\x8dX-Evil:yes", b"https://evil.example"):
             for answer in self.answers("GET", BASE + "a", {"Origin": origin}):
                 self.assertIn(b"\r\nAccess-Control-Allow-Origin: *\r\n", answer)
                 self.assertNotIn(b"evil", answer.lower())
 
-    def test_by_a_host(self) -> None:
+    def test_a_host_cannot_inject_headers(self) -> None:
         for host in (b"a\xe5\x98\x8dX-Evil:yes", b"evil.example/path?", b"good.example@evil.example"):
             for answer in self.answers("PUT", BASE + "new", {"Host": host}):
                 self.assertTrue(answer.startswith(b"HTTP/1.1 400 "))
                 self.assertNotIn(b"\r\nLocation:", answer)
 
-    def test_by_no_host(self) -> None:
+    def test_a_missing_host_cannot_inject_headers(self) -> None:
         for answer in self.answers("PUT", BASE + "new", {"Host": ""}):
             self.assertIn(b"\r\nLocation: /v1/stream/new\r\n", answer)
 
-    def test_by_a_problem(self) -> None:
+    def test_a_problem_body_cannot_inject_markup(self) -> None:
         for answer in self.answers("GET", BASE + 'a?live="}<script>', {}):
             body = answer.partition(b"\r\n\r\n")[2]
             self.assertIn(rb'"instance":"/v1/stream/a?live=\"}<script>"', body)
@@ -688,12 +688,12 @@ class JsonTests(HostileTestCase):
             if wanted == BAD_JSON:
                 self.check_both(wanted, "PUT", BASE + "new", JSON, body)
 
-    def test_cut(self) -> None:
+    def test_truncated_json_is_rejected(self) -> None:
         self.check_all(
             BAD_JSON, (b"{", b"[", b"]", b'{"a":', b'"a', b"nul", b"-", b"1.", b"1e", b'"\\', b'"\\u12"', b" ")
         )
 
-    def test_almost(self) -> None:
+    def test_almost_valid_json_is_rejected(self) -> None:
         self.check_all(
             BAD_JSON,
             (
@@ -726,7 +726,7 @@ class JsonTests(HostileTestCase):
             ),
         )
 
-    def test_what_is_no_utf_8(self) -> None:
+    def test_json_that_is_not_utf8_is_rejected(self) -> None:
         odd = (
             b"\xff",
             b'"\xff"',
@@ -738,16 +738,16 @@ class JsonTests(HostileTestCase):
         )
         self.check_all(BAD_JSON, odd)
 
-    def test_deep(self) -> None:
+    def test_deeply_nested_json_is_rejected(self) -> None:
         depth = 100_000
         self.check_all(BAD_JSON, (b"[" * depth, b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth))
 
-    def test_nothing(self) -> None:
+    def test_an_empty_json_body_is_rejected(self) -> None:
         empty: Outcome = (400, "EMPTY_ARRAY", True)
         self.check_all(empty, (b"[]", b" [ ] ", b"[\n]"))
         self.check_all((400, "EMPTY_BODY", True), (b"",))
 
-    def test_what_only_looks_odd(self) -> None:
+    def test_unusual_valid_json_is_accepted(self) -> None:
         self.check_all(
             APPENDED,
             (

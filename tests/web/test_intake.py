@@ -36,7 +36,7 @@ class ExpectTests(ChannelTestCase):
     settings = settings_with(max_request_body_bytes=1000)
     expecting: Mapping[str, str] = TEXT | {"Expect": "100-continue"}
 
-    def test_the_client_is_told_to_go_on(self) -> None:
+    def test_expect_100_continue_is_answered_with_100(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(request("POST", BASE + "a", {**self.expecting, "Content-Length": "3"}), "POST")
@@ -44,7 +44,7 @@ class ExpectTests(ChannelTestCase):
         peer.send(b"one")
         self.assertEqual((peer.interim, peer.statuses), ([100], [204]))
 
-    def test_so_is_one_that_sends_chunks(self) -> None:
+    def test_expect_100_continue_with_chunks_is_answered_with_100(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(request("POST", BASE + "a", {**self.expecting, "Transfer-Encoding": "chunked"}), "POST")
@@ -52,7 +52,7 @@ class ExpectTests(ChannelTestCase):
         peer.send(chunked([b"one"]))
         self.assertEqual(peer.statuses, [204])
 
-    def test_a_body_over_the_limit_is_refused_instead(self) -> None:
+    def test_a_body_over_the_limit_is_413_instead_of_100(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(request("POST", BASE + "a", {**self.expecting, "Content-Length": "1001"}), "POST")
@@ -60,13 +60,13 @@ class ExpectTests(ChannelTestCase):
         self.assertEqual(peer.reply.code, "REQUEST_BODY_TOO_LARGE")
         self.assert_ends_politely(peer)
 
-    def test_without_a_body_there_is_nothing_to_go_on_with(self) -> None:
+    def test_a_request_without_a_body_gets_no_100(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(get("a", headers={"Expect": "100-continue"}))
         self.assertEqual((peer.interim, peer.statuses), ([], [200]))
 
-    def test_http_1_0_knows_no_interim_answers(self) -> None:
+    def test_http_1_0_requests_get_no_100(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(request("POST", BASE + "a", {**self.expecting, "Content-Length": "3"}, version="1.0"))
@@ -74,7 +74,7 @@ class ExpectTests(ChannelTestCase):
         peer.send(b"one")
         self.assertEqual(peer.statuses, [204])
 
-    def test_it_is_told_when_its_turn_has_come(self) -> None:
+    def test_a_pipelined_request_gets_100_after_earlier_answers(self) -> None:
         offset = self.front.create("a")
         for between in (b"", get("a")):
             peer = self.front.connect()
@@ -87,7 +87,7 @@ class ExpectTests(ChannelTestCase):
             self.assertEqual(peer.statuses[-1], 204)
         self.assertEqual(self.read("a?offset=" + offset), b"onetwoonetwo")
 
-    def test_one_that_did_not_wait_is_not_told(self) -> None:
+    def test_a_client_that_has_sent_its_body_gets_no_100(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(get("a", "?offset=now&live=long-poll"))
@@ -108,11 +108,11 @@ class BodyTests(ChannelTestCase):
         peer.send(request("POST", BASE + "a", TEXT | {"Transfer-Encoding": "chunked"} | headers, body), "POST")
         return peer
 
-    def test_chunks_are_put_together(self) -> None:
+    def test_chunks_are_joined(self) -> None:
         peer = self.send_chunked(chunked([b"one", b"two", b"x" * 300]))
         self.assertEqual((peer.statuses, self.read("a")), ([204], b"onetwo" + b"x" * 300))
 
-    def test_extensions_and_trailers_mean_nothing(self) -> None:
+    def test_chunk_extensions_and_trailers_are_ignored(self) -> None:
         trailers = b"Stream-Closed: true\r\nHost: elsewhere\r\nStream-Seq: zzz\r\n"
         peer = self.send_chunked(chunked([b"one"], b';name="value"', trailers))
         self.assertEqual((peer.statuses, self.read("a")), ([204], b"one"))
@@ -120,24 +120,24 @@ class BodyTests(ChannelTestCase):
         peer.send(post("a", b"two", {"Stream-Seq": "a"}))
         self.assertEqual(peer.statuses, [204, 204])
 
-    def test_no_chunks_are_no_body(self) -> None:
+    def test_a_chunked_body_without_chunks_is_empty(self) -> None:
         peer = self.send_chunked(chunked([]))
         self.assertEqual((peer.statuses, peer.reply.code), ([400], "EMPTY_BODY"))
         self.assertFalse(peer.ended)
 
-    def test_a_body_of_the_limit_is_taken(self) -> None:
+    def test_a_body_of_exactly_the_limit_is_accepted(self) -> None:
         peer = self.front.connect()
         peer.send(post("a", b"x" * 10_000), "POST")
         self.assertEqual(peer.statuses, [204])
         peer = self.send_chunked(chunked([b"y" * 9_999, b"y"]))
         self.assertEqual(peer.statuses, [204])
 
-    def test_zeros_before_a_length_count_for_nothing(self) -> None:
+    def test_leading_zeros_of_a_content_length_are_ignored(self) -> None:
         peer = self.front.connect()
         peer.send(request("POST", BASE + "a", TEXT | {"Content-Length": "0" * 1500 + "3"}, b"one"), "POST")
         self.assertEqual((peer.statuses, self.read("a")), ([204], b"one"))
 
-    def test_a_longer_one_is_refused_by_its_length_alone(self) -> None:
+    def test_a_content_length_over_the_limit_is_413_before_the_body(self) -> None:
         for length in ("10001", "18446744073709551615", "0" * 500 + "99999999999"):
             peer = self.front.connect()
             peer.send(request("POST", BASE + "a", TEXT | {"Content-Length": length}), "POST")
@@ -147,7 +147,7 @@ class BodyTests(ChannelTestCase):
             self.assert_ends_politely(peer)
         self.assertEqual(self.read("a"), b"")
 
-    def test_or_as_soon_as_its_chunks_are_too_many(self) -> None:
+    def test_chunks_over_the_limit_are_413_as_soon_as_they_exceed_it(self) -> None:
         peer = self.send_chunked(b"1388\r\n" + b"x" * 5_000 + b"\r\n")
         self.assertEqual(peer.replies, [])
         peer.send(b"1388\r\n" + b"x" * 5_000 + b"\r\n")
@@ -165,7 +165,7 @@ class BodyTests(ChannelTestCase):
             sent += 1_000
         self.assertEqual((peer.statuses, sent), ([413], 11_000))
 
-    def test_what_chunks_cost_beside_their_data_is_limited(self) -> None:
+    def test_the_overhead_of_small_chunks_is_limited(self) -> None:
         peer = self.send_chunked(b"")
         sent = 0
         while not peer.replies:
@@ -174,7 +174,7 @@ class BodyTests(ChannelTestCase):
             self.assertLess(sent, 30_000)
         self.assertEqual((peer.statuses, peer.reply.code), ([413], "REQUEST_BODY_TOO_LARGE"))
 
-    def test_so_are_trailers_however_they_are_cut(self) -> None:
+    def test_trailers_in_any_packets_are_limited(self) -> None:
         for pieces in ([b"X: " + b"y" * 500], [b"X" * 50], [b"X: y\r\n"] * 10, [b"y"]):
             peer = self.send_chunked(b"3\r\none\r\n0\r\nX-First: ")
             sent = 0
@@ -187,7 +187,7 @@ class BodyTests(ChannelTestCase):
             self.assertTrue(peer.ended)
         self.assertEqual(self.read("a"), b"")
 
-    def test_so_is_what_a_chunk_says_beside_its_size(self) -> None:
+    def test_chunk_extensions_are_limited(self) -> None:
         peer = self.send_chunked(b"3\r\none\r\n3;")
         sent = 0
         while not peer.replies:
@@ -196,7 +196,7 @@ class BodyTests(ChannelTestCase):
             self.assertLess(sent, 5_000)
         self.assertEqual(peer.statuses, [431])
 
-    def test_headers_at_the_end_of_a_large_packet_are_not_held_against_the_next_one(self) -> None:
+    def test_headers_at_the_end_of_a_large_packet_do_not_count_as_body(self) -> None:
         peer = self.front.connect()
         head = request("POST", BASE + "a", TEXT | {"Content-Length": "10"})
         peer.send(post("a", b"x" * 5_000) + post("a", b"y" * 5_000) + head)
@@ -205,12 +205,12 @@ class BodyTests(ChannelTestCase):
         peer.send(b"z" * 6)
         self.assertEqual(peer.statuses, [204, 204, 204])
 
-    def test_a_body_may_dribble_in(self) -> None:
+    def test_a_body_can_arrive_byte_by_byte(self) -> None:
         peer = self.front.connect()
         peer.send_bit_by_bit(post("a", b"one by one"), [1] * 1000)
         self.assertEqual((peer.statuses, self.read("a")), ([204], b"one by one"))
 
-    def test_a_get_may_have_a_body_that_nobody_reads(self) -> None:
+    def test_the_body_of_a_get_is_ignored(self) -> None:
         peer = self.front.connect()
         peer.send(request("GET", BASE + "a", {"Content-Length": "5"}, b"hello") + get("a"))
         self.assertEqual(peer.statuses, [200, 200])
@@ -219,27 +219,27 @@ class BodyTests(ChannelTestCase):
 class UpgradeTests(ChannelTestCase):
     upgrading: Mapping[str, str] = {"Connection": "Upgrade", "Upgrade": "websocket"}
 
-    def test_the_request_is_served_as_if_it_did_not_ask(self) -> None:
+    def test_an_upgrade_request_is_answered_without_the_upgrade(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.front.connect()
         peer.send(get("a", headers=self.upgrading))
         self.assertEqual((peer.statuses, bytes(peer.reply.body)), ([200], b"one"))
         self.assertFalse(peer.ended)
 
-    def test_what_follows_in_the_same_packet_is_served_too(self) -> None:
+    def test_requests_after_an_upgrade_request_are_answered(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.front.connect()
         peer.send(get("a", headers=self.upgrading) + get("a", headers=self.upgrading) + post("a", b"two") + get("a"))
         self.assertEqual(peer.statuses, [200, 200, 204, 200])
         self.assertEqual(bytes(peer.reply.body), b"onetwo")
 
-    def test_one_with_a_body_is_no_different(self) -> None:
+    def test_an_upgrade_request_with_a_body_is_answered(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(post("a", b"one", self.upgrading) + post("a", b"two"), "POST", "POST")
         self.assertEqual((peer.statuses, self.read("a")), ([204, 204], b"onetwo"))
 
-    def test_http_2_in_the_clear_is_not_spoken(self) -> None:
+    def test_an_h2c_upgrade_is_ignored(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
@@ -249,14 +249,14 @@ class UpgradeTests(ChannelTestCase):
         peer.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         self.assertEqual(peer.statuses, [400])
 
-    def test_there_is_no_tunnel(self) -> None:
+    def test_connect_is_405(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.front.connect()
         peer.send(b"CONNECT streams.example:443 HTTP/1.1\r\nHost: streams.example:443\r\n\r\n" + get("a"))
         self.assertEqual((peer.statuses, peer.reply.code), ([405], "METHOD_NOT_ALLOWED"))
         self.assert_ends_politely(peer)
 
-    def test_nor_one_to_a_stream(self) -> None:
+    def test_connect_to_a_stream_is_rejected(self) -> None:
         self.front.create("a", body=b"one")
         hidden = request("DELETE", BASE + "a")
         for target in (BASE + "a", "http://streams.example" + BASE + "a"):
@@ -270,7 +270,7 @@ class UpgradeTests(ChannelTestCase):
                     self.assert_ends_politely(peer)
         self.assertEqual(self.read("a"), b"one")
 
-    def test_a_body_behind_it_is_never_taken_for_a_request(self) -> None:
+    def test_the_body_of_an_upgrade_request_is_not_parsed_as_a_request(self) -> None:
         self.front.create("a")
         hidden = request("DELETE", BASE + "a")
         for headers in (self.upgrading, {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c"}):
@@ -284,13 +284,13 @@ class UpgradeTests(ChannelTestCase):
                 self.assertEqual(peer.statuses, [204, 200])
         self.assertEqual(self.read("a"), hidden * 8)
 
-    def test_nor_is_one_to_another_path(self) -> None:
+    def test_the_body_of_an_upgrade_request_for_a_page_is_not_parsed_as_a_request(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(request("POST", "/healthz", self.upgrading, request("DELETE", BASE + "a")) + get("a"))
         self.assertEqual(peer.statuses, [405, 200])
 
-    def test_the_client_is_told_once_to_go_on_and_the_end_is_kept(self) -> None:
+    def test_an_upgrade_request_gets_one_100_and_keeps_connection_close(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         headers = {"Connection": "Upgrade, close", "Upgrade": "h2c", "Expect": "100-continue", "Content-Length": "3"}
@@ -300,7 +300,7 @@ class UpgradeTests(ChannelTestCase):
         self.assertEqual((peer.interim, peer.statuses, peer.reply.get("connection")), ([100], [204], "close"))
         self.assertTrue(peer.ended)
 
-    def test_a_body_over_the_limit_is_refused_there_too(self) -> None:
+    def test_an_upgrade_request_with_a_body_over_the_limit_is_413(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(request("POST", BASE + "a", {**TEXT, **self.upgrading, "Content-Length": "99999999"}))
@@ -310,7 +310,7 @@ class UpgradeTests(ChannelTestCase):
 class AbsoluteTargetTests(ChannelTestCase):
     """A URL for a target: its host and Host are one."""
 
-    def test_the_url_and_host_agree(self) -> None:
+    def test_an_absolute_target_that_agrees_with_host_is_accepted(self) -> None:
         for url, host in (
             ("http://a", "a"),
             ("HTTP://A.Example", "a.eXample"),
@@ -326,7 +326,7 @@ class AbsoluteTargetTests(ChannelTestCase):
                 self.assertIn(peer.statuses, ([201], [200]), (url, host))
                 self.assertFalse(peer.ended)
 
-    def test_or_the_request_is_refused(self) -> None:
+    def test_an_absolute_target_that_differs_from_host_is_rejected(self) -> None:
         for url, host in (
             ("http://evil", "a"),
             ("http://a:443", "a"),
@@ -345,7 +345,7 @@ class AbsoluteTargetTests(ChannelTestCase):
                 self.assert_ends_politely(peer)
         self.assertEqual(self.front.ask("GET", BASE + "a").status, 404)
 
-    def test_without_host_there_is_nothing_to_differ_from(self) -> None:
+    def test_an_absolute_target_without_host_is_accepted_from_http_1_0(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.send(b"GET http://a/v1/stream/a HTTP/1.0\r\n\r\n")
@@ -353,7 +353,7 @@ class AbsoluteTargetTests(ChannelTestCase):
 
 
 class VersionTests(ChannelTestCase):
-    def test_it_is_not_found_in_a_header_that_comes_later(self) -> None:
+    def test_the_version_is_not_read_from_a_later_header(self) -> None:
         self.front.create("a", body=b"one")
         target = BASE + "a"
         for piece in (b" " + b"x" * len(target) + b" HTTP/1.1\r\n\r\n", b"\r\n\r\n"):
@@ -372,7 +372,7 @@ class HeaderLimitTests(ChannelTestCase):
         self.assertEqual((peer.statuses, peer.reply.code), ([431], "HEADERS_TOO_LARGE"))
         self.assert_ends_politely(peer)
 
-    def test_they_need_not_be_complete_for_that(self) -> None:
+    def test_incomplete_headers_over_the_limit_are_refused(self) -> None:
         for piece in (b"x" * 90, b"X: y\r\n" * 15):
             peer = self.front.connect()
             peer.send(b"GET /v1/stream/a HTTP/1.1\r\nHost: a\r\nX: ")
@@ -382,7 +382,7 @@ class HeaderLimitTests(ChannelTestCase):
             self.assertEqual(peer.statuses, [431])
             self.assert_ends_politely(peer)
 
-    def test_one_byte_decides_in_one_packet_as_in_many(self) -> None:
+    def test_the_header_limit_is_exact_in_any_packets(self) -> None:
         self.front.create("a")
         frame = len(get("a", headers={"X-Long": ""}))
         for size, status in ((2_000, 200), (2_200, 431)):
@@ -393,7 +393,7 @@ class HeaderLimitTests(ChannelTestCase):
                 peer.send_bit_by_bit(whole, sizes)
                 self.assertEqual(peer.statuses, [status], (size, sizes))
 
-    def test_headers_may_be_as_many_as_fit(self) -> None:
+    def test_the_number_of_headers_is_not_limited(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.front.connect()
         peer.send(get("a", headers={f"X-{number}": "y" for number in range(100)}))
@@ -406,7 +406,7 @@ class HeaderLimitTests(ChannelTestCase):
             self.assertEqual((peer.statuses, peer.reply.code), ([414], "TARGET_TOO_LONG"))
             self.assert_ends_politely(peer)
 
-    def test_it_need_not_be_complete_for_that(self) -> None:
+    def test_an_incomplete_target_over_the_limit_is_refused(self) -> None:
         peer = self.front.connect()
         peer.send(b"GET /")
         for _ in range(40):
@@ -414,7 +414,7 @@ class HeaderLimitTests(ChannelTestCase):
                 peer.send(b"x" * 10)
         self.assertEqual(peer.statuses, [414])
 
-    def test_a_target_of_the_limit_is_taken(self) -> None:
+    def test_a_target_of_exactly_the_limit_is_accepted(self) -> None:
         self.front.create("a", body=b"one")
         target = BASE + "a?"
         self.assertEqual(self.front.ask("GET", target + "x" * (300 - len(target))).status, 200)
@@ -427,20 +427,20 @@ class PacketTests(SynchronousTestCase):
         self.owner = Asker()
         self.intake = Intake(HeadCache(Admission(BASE.encode(), RequestLimits())), self.owner, NOBODY)
 
-    def test_of_many_requests_no_more_are_taken_in_than_a_few_kilobytes_have(self) -> None:
+    def test_only_a_few_kilobytes_of_many_requests_are_parsed_at_a_time(self) -> None:
         packet = get("a") * 1000
         taken = self.intake.feed(packet)
         self.assertLess(taken, 5000)
         self.assertEqual(self.owner.asked_for, taken // len(get("a")))
 
-    def test_one_with_a_large_body_is_taken_in_whole(self) -> None:
+    def test_a_request_with_a_large_body_is_parsed_in_one_step(self) -> None:
         packet = post("a", b"x" * 60_000)
         for number in (1, 2):
             # The second time, its head is known.
             self.assertEqual(self.intake.feed(packet), len(packet))
             self.assertEqual(self.owner.asked_for, number)
 
-    def test_the_rest_of_a_body_may_end_in_many_requests(self) -> None:
+    def test_many_requests_after_the_rest_of_a_body_are_parsed_in_steps(self) -> None:
         packet = post("a", b"x" * 30_000)
         self.intake.feed(packet[:10_000])
         rest = packet[10_000:] + get("a") * 1000

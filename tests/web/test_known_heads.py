@@ -293,7 +293,9 @@ class KnownHeadTests(SynchronousTestCase):
 
     @settings(max_examples=600, deadline=None)
     @given(st.lists(st.lists(pieces, max_size=6), min_size=1, max_size=3))
-    def test_every_connection_is_told_the_same_as_by_the_parser_alone(self, connections: list[list[bytes]]) -> None:
+    def test_every_connection_gets_the_same_answers_as_from_the_parser_alone(
+        self, connections: list[list[bytes]]
+    ) -> None:
         learning = shared_by(HeadCache)
         for packets in connections:
             # Whatever was learned before, from others too.
@@ -315,7 +317,7 @@ class KnownHeadTests(SynchronousTestCase):
         bodies = [told[0][6] for told in owner.told if isinstance(told, tuple) and isinstance(told[0], tuple)]
         self.assertEqual(bodies, [b"one", b"one", b"two", b"longer"])
 
-    def test_a_producer_is_known_by_its_second_append(self) -> None:
+    def test_the_headers_of_a_producer_are_cached_after_its_second_append(self) -> None:
         shared = shared_by(HeadCache)
         owner = Owner(shared)
         requests = [
@@ -330,7 +332,7 @@ class KnownHeadTests(SynchronousTestCase):
         self.assertEqual([each[b"content-length"] for each in headers], [b"%d" % (number + 1) for number in range(12)])
         self.assertEqual(len(shared), 1)
 
-    def test_blocks_that_come_once_do_not_push_out_one_that_comes_again(self) -> None:
+    def test_blocks_seen_once_do_not_evict_a_repeated_one(self) -> None:
         shared = shared_by(HeadCache)
         again = post(b"a", b"one", b"X-Client: a")
         Owner(shared).take([again, again])
@@ -342,7 +344,7 @@ class KnownHeadTests(SynchronousTestCase):
                 owner.take([again])
         self.assertEqual(len(shared), 1)
 
-    def test_blocks_that_come_twice_do_not_push_out_one_that_is_in_use(self) -> None:
+    def test_blocks_seen_twice_do_not_evict_one_in_use(self) -> None:
         shared = shared_by(HeadCache)
         again = post(b"a", b"one", b"X-Client: a")
         Owner(shared).take([again, again])
@@ -354,7 +356,7 @@ class KnownHeadTests(SynchronousTestCase):
                 self.patch(owner.intake, "_feed", self.fail)
                 owner.take([again])
 
-    def test_a_request_that_came_in_pieces_leaves_the_next_one_known(self) -> None:
+    def test_a_request_in_several_packets_keeps_the_next_ones_headers_cached(self) -> None:
         shared = shared_by(HeadCache)
         owner = Owner(shared)
         whole = post(b"a", b"one")
@@ -362,14 +364,14 @@ class KnownHeadTests(SynchronousTestCase):
         self.patch(owner.intake, "_feed", self.fail)
         owner.take([whole])
 
-    def test_heads_are_bounded(self) -> None:
+    def test_the_header_cache_is_bounded(self) -> None:
         shared = shared_by(HeadCache)
         for number in range(5000):
             Owner(shared).take([post(b"a", b"one", b"X-Number: %d" % number)] * 2)
         self.assertLessEqual(len(shared), 2048)
         self.assertGreater(len(shared), 1000)
 
-    def test_a_large_head_is_not_kept(self) -> None:
+    def test_a_large_header_block_is_not_cached(self) -> None:
         shared = HeadCache(Admission(BASE, RequestLimits(header_bytes=4000)))
         Owner(shared).take([post(b"a", b"one", b"X-Long: " + b"y" * 3000)] * 3)
         self.assertEqual(len(shared), 0)

@@ -11,14 +11,14 @@ from tests.support.tls import TLSFront, TLSPeer
 class ConnectionLimitTests(ChannelTestCase):
     settings = settings_with(max_connections=3)
 
-    def test_those_within_it_are_served(self) -> None:
+    def test_connections_within_the_limit_are_served(self) -> None:
         self.front.create("a")
         peers = [self.front.connect() for _ in range(3)]
         for peer in peers:
             peer.send(get("a"))
         self.assertEqual([peer.statuses for peer in peers], [[200]] * 3)
 
-    def test_one_more_is_told_to_come_back(self) -> None:
+    def test_a_connection_over_the_limit_is_503_with_retry_after(self) -> None:
         for _ in range(3):
             self.front.connect()
         peer = self.front.connect()
@@ -26,7 +26,7 @@ class ConnectionLimitTests(ChannelTestCase):
         self.assertEqual((peer.reply.get("retry-after"), peer.reply.get("connection")), ("1", "close"))
         self.assertTrue(peer.ended)
 
-    def test_it_may_speak_before_it_listens(self) -> None:
+    def test_a_refused_client_can_send_before_it_reads_the_503(self) -> None:
         for _ in range(3):
             self.front.connect()
         peer = self.front.connect()
@@ -37,14 +37,14 @@ class ConnectionLimitTests(ChannelTestCase):
         self.assertTrue(peer.closed)
         self.assertEqual(peer.statuses, [503])
 
-    def test_it_is_not_kept_for_long(self) -> None:
+    def test_a_refused_connection_is_closed_after_a_moment(self) -> None:
         for _ in range(3):
             self.front.connect()
         peer = self.front.connect()
         self.front.pass_time(2)
         self.assertTrue(peer.closed)
 
-    def test_when_one_leaves_there_is_room(self) -> None:
+    def test_a_closed_connection_makes_room_for_another(self) -> None:
         self.front.create("a")
         peers = [self.front.connect() for _ in range(3)]
         self.assertEqual(self.front.connect().statuses, [503])
@@ -53,7 +53,7 @@ class ConnectionLimitTests(ChannelTestCase):
         peer.send(get("a"))
         self.assertEqual(peer.statuses, [200])
 
-    def test_those_refused_count_for_nothing(self) -> None:
+    def test_refused_connections_do_not_count_towards_the_limit(self) -> None:
         for _ in range(2):
             self.front.connect()
         for _ in range(50):
@@ -77,7 +77,7 @@ class TLSConnectionLimitTests(ChannelTestCase):
     settings = settings_with(max_connections=1)
     front_type = TLSFront
 
-    def test_one_too_many_is_told_so_over_tls(self) -> None:
+    def test_a_connection_over_the_limit_is_503_over_tls(self) -> None:
         self.front.connect()
         peer = self.front.connect()
         assert isinstance(peer, TLSPeer)
@@ -85,7 +85,7 @@ class TLSConnectionLimitTests(ChannelTestCase):
 
 
 class ClockTests(ChannelTestCase):
-    def test_the_date_is_this_seconds(self) -> None:
+    def test_the_date_header_is_that_of_the_present_second(self) -> None:
         self.front.create("a")
         self.assertEqual(self.front.ask("GET", BASE + "a").get("date"), "Fri, 15 Jan 2027 08:00:00 GMT")
         self.front.pass_time(61)
@@ -98,7 +98,7 @@ class ClockTests(ChannelTestCase):
             self.front.pass_time(1)
             self.assertEqual(self.front.ask("GET", BASE + "a").get("date"), date)
 
-    def test_a_refusal_is_dated_too(self) -> None:
+    def test_a_refused_connection_gets_a_date_header(self) -> None:
         self.front.channels.draining = True
         peer = self.front.connect(read_replies=False)
         reply = read_replies(bytes(peer.received))[0]
@@ -114,14 +114,14 @@ class ClockTests(ChannelTestCase):
         self.assertEqual(self.front.clock.getDelayedCalls(), [])
         self.front.channels.doStart()
 
-    def test_without_connections_it_stops_at_once(self) -> None:
+    def test_the_clock_stops_at_once_without_connections(self) -> None:
         self.front.streams.stopService()
         self.front.settle()
         self.front.channels.doStop()
         self.assertEqual(self.front.clock.getDelayedCalls(), [])
         self.front.channels.doStart()
 
-    def test_a_bug_in_one_connection_does_not_stop_it(self) -> None:
+    def test_an_error_in_one_connection_does_not_stop_the_clock(self) -> None:
         def broken() -> None:
             raise ZeroDivisionError
 
@@ -143,7 +143,7 @@ class ClockTests(ChannelTestCase):
 
 
 class EndTests(ChannelTestCase):
-    def test_while_it_drains_new_connections_are_turned_away(self) -> None:
+    def test_new_connections_are_refused_during_a_drain(self) -> None:
         offset = self.front.create("a")
         poll = self.front.connect()
         poll.send(get("a", f"?offset={offset}&live=long-poll"))
@@ -154,7 +154,7 @@ class EndTests(ChannelTestCase):
         self.assertEqual(poll.statuses, [200])
         self.assertIsNone(self.successResultOf(drained))
 
-    def test_an_abort_leaves_nobody(self) -> None:
+    def test_an_abort_closes_all_connections(self) -> None:
         self.front.create("a")
         peers = [self.front.connect() for _ in range(5)]
         peers[0].send(get("a", "?offset=-1&live=sse"))

@@ -63,7 +63,7 @@ class PagedListTests(ListCase):
         self.assertEqual(self.listed("?after=%C3%A9"), [])
         self.assertEqual(self.listed("?after=&limit="), names)
 
-    def test_parameters_that_can_not_be_understood_are_400(self) -> None:
+    def test_malformed_parameters_are_400(self) -> None:
         for query in ("limit=0", "limit=-1", "limit=1x", "limit=1&limit=2", "after=a&after=b", "after=%FF"):
             reply = self.front.ask("GET", "/admin/streams?" + query)
             self.assertEqual((reply.status, reply.code), (400, "BAD_REQUEST"), query)
@@ -89,7 +89,7 @@ class SlowListTests(ListCase):
         self.patch(self.front.streams, "statuses", noting)
         return pages
 
-    def test_a_reader_that_leaves_amid_the_list_ends_it(self) -> None:
+    def test_a_reader_that_disconnects_ends_the_list(self) -> None:
         self.create(5000)
         pages = self.pages()
         peer = self.front.follow("/admin/streams", room=2000)
@@ -99,7 +99,7 @@ class SlowListTests(ListCase):
         self.front.pass_time(1)
         self.assertEqual((len(pages), before < 12), (before, True))
 
-    def test_a_list_is_rendered_as_its_reader_takes_it(self) -> None:
+    def test_a_list_is_rendered_as_fast_as_its_reader_reads(self) -> None:
         names = self.create(5000)
         pages = self.pages()
         peer = self.front.follow("/admin/streams", room=2000)
@@ -113,7 +113,7 @@ class SlowListTests(ListCase):
         self.assertEqual([stream["name"] for stream in peer.reply.json()], names)
         self.assertEqual(len(pages), 5000 // _PAGE + 1)
 
-    def test_a_list_that_the_storage_can_not_complete_is_broken_off(self) -> None:
+    def test_a_list_that_the_storage_cannot_complete_is_aborted(self) -> None:
         self.create(3000)
         statuses = self.front.streams.statuses
 
@@ -162,7 +162,7 @@ class ListTests(TestCase):
         response = await treq.get(f"http://127.0.0.1:{port}{path}", agent=Agent(self.reactor, pool=pool))
         return response.code, await response.content()
 
-    async def test_it_has_all_streams_by_name(self) -> None:
+    async def test_the_list_has_all_streams_ordered_by_name(self) -> None:
         daemon = self.daemon(enabled=True)
         await daemon.start()
         daemon.streams.create("b", StreamConfig("text/plain", Lifetime(ttl=60)), b"")
@@ -187,12 +187,12 @@ class ListTests(TestCase):
         )
         self.assertEqual((second["name"], second["closed"], second["ttl_seconds"]), ("b", False, 60))
 
-    async def test_it_is_off_by_default(self) -> None:
+    async def test_the_list_is_off_by_default(self) -> None:
         daemon = self.daemon()
         await daemon.start()
         self.assertEqual((await self.fetch(daemon.address.port, "/admin/streams"))[0], 404)  # type: ignore[attr-defined]
 
-    async def test_operators_may_have_a_port_of_their_own(self) -> None:
+    async def test_the_list_can_be_on_a_separate_port(self) -> None:
         daemon = self.daemon(enabled=True, base_path="/ops", bind_address="127.0.0.1:0")
         await daemon.start()
         theirs = daemon.listeners.admin_addresses[0].port  # type: ignore[attr-defined]
@@ -202,7 +202,7 @@ class ListTests(TestCase):
         for path, wanted in (("/ops/streams", 404), ("/metrics", 404), ("/healthz", 200)):
             self.assertEqual((await self.fetch(ours, path))[0], wanted, path)
 
-    async def test_while_the_storage_is_not_open_it_says_so(self) -> None:
+    async def test_the_list_is_503_before_the_storage_is_open(self) -> None:
         daemon = self.daemon(enabled=True)
         listening = self.reactor.listenTCP(0, Site(daemon.tree), interface="127.0.0.1")
         self.addCleanup(listening.stopListening)

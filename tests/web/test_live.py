@@ -42,7 +42,7 @@ class LiveTestCase(FrontTestCase):
 class LongPollTests(LiveTestCase):
     settings = settings_with({"long_poll_timeout_secs": 20})
 
-    def test_what_is_there_is_answered_at_once(self) -> None:
+    def test_a_poll_before_the_tail_is_answered_at_once(self) -> None:
         tail = self.front.create("a", body=b"hello")
         reply = self.poll("a", "-1").reply
         self.assertEqual((reply.status, bytes(reply.body), reply.get("stream-next-offset")), (200, b"hello", tail))
@@ -50,7 +50,7 @@ class LongPollTests(LiveTestCase):
         self.assertEqual((reply.get("content-type"), reply.get("cache-control")), ("text/plain", "no-store"))
         self.assertIsNotNone(reply.get("etag"))
 
-    def test_what_comes_is_answered_when_it_comes(self) -> None:
+    def test_a_poll_at_the_tail_is_answered_when_data_arrives(self) -> None:
         tail = self.front.create("a", body=b"hello")
         peer = self.poll("a", tail)
         self.front.pass_time(5)
@@ -62,20 +62,20 @@ class LongPollTests(LiveTestCase):
         self.assertEqual((reply.get("stream-cursor"), reply.get("stream-closed")), (str(CURSOR), None))
         self.assertEqual(self.watched(), [])
 
-    def test_json_comes_in_an_array(self) -> None:
+    def test_a_poll_of_json_returns_an_array(self) -> None:
         tail = self.front.create("j", "application/json", b"[1]")
         peer = self.poll("j", tail)
         self.front.append("j", b"[2,3]", "application/json")
         self.assertEqual(peer.reply.json(), [2, 3])
 
-    def test_now_is_from_now_on(self) -> None:
+    def test_a_poll_from_now_returns_only_later_data(self) -> None:
         self.front.create("a", body=b"hello")
         peer = self.poll("a", "now")
         self.assertEqual(peer.replies, [])
         self.front.append("a", b" world")
         self.assertEqual(bytes(peer.reply.body), b" world")
 
-    def test_all_who_wait_are_answered(self) -> None:
+    def test_all_waiting_polls_are_answered(self) -> None:
         tail = self.front.create("a")
         peers = [self.poll("a", tail) for _ in range(30)]
         others = [self.poll("a", "now") for _ in range(30)]
@@ -83,7 +83,7 @@ class LongPollTests(LiveTestCase):
         self.assertEqual([bytes(peer.reply.body) for peer in peers + others], [b"one"] * 60)
         self.assertEqual(self.watched(), [])
 
-    def test_nothing_comes(self) -> None:
+    def test_a_poll_without_data_is_204_after_the_timeout(self) -> None:
         tail = self.front.create("a")
         peer = self.poll("a", tail)
         self.front.pass_time(19.9)
@@ -96,7 +96,7 @@ class LongPollTests(LiveTestCase):
         self.assertEqual((reply.get("content-type"), reply.get("etag")), (None, None))
         self.assertEqual((reply.get("cache-control"), self.watched()), ("no-store", []))
 
-    def test_the_stream_is_closed(self) -> None:
+    def test_a_close_answers_a_poll_with_204(self) -> None:
         tail = self.front.create("a", body=b"hello")
         peer = self.poll("a", tail)
         self.front.close_stream("a")
@@ -104,13 +104,13 @@ class LongPollTests(LiveTestCase):
         self.assertEqual((reply.status, reply.get("stream-closed")), (204, "true"))
         self.assertEqual((reply.get("stream-next-offset"), reply.get("stream-up-to-date")), (tail, "true"))
 
-    def test_the_last_data_comes_with_the_close(self) -> None:
+    def test_a_poll_gets_the_last_data_with_the_close(self) -> None:
         tail = self.front.create("a")
         peer = self.poll("a", tail)
         self.front.append("a", b"last", Stream_Closed="true")
         self.assertEqual((bytes(peer.reply.body), peer.reply.get("stream-closed")), (b"last", "true"))
 
-    def test_who_has_all_of_a_closed_stream_does_not_wait(self) -> None:
+    def test_a_poll_at_the_end_of_a_closed_stream_is_answered_at_once(self) -> None:
         tail = self.front.create("a", body=b"all", Stream_Closed="true")
         for offset in (tail, "now"):
             reply = self.poll("a", offset).reply
@@ -119,14 +119,14 @@ class LongPollTests(LiveTestCase):
         reply = self.poll("a", "-1").reply
         self.assertEqual((bytes(reply.body), reply.get("stream-closed")), (b"all", "true"))
 
-    def test_the_stream_is_deleted(self) -> None:
+    def test_a_deletion_answers_a_poll_with_404(self) -> None:
         tail = self.front.create("a")
         peer = self.poll("a", tail)
         self.front.delete("a")
         self.assertEqual((peer.statuses, peer.reply.code), ([404], "NOT_FOUND"))
         self.assertEqual(self.watched(), [])
 
-    def test_the_stream_is_deleted_and_made_anew(self) -> None:
+    def test_a_deletion_and_recreation_answers_a_poll_with_404(self) -> None:
         tail = self.front.create("a")
         peer = self.poll("a", tail)
         self.front.streams.delete("a")
@@ -134,7 +134,7 @@ class LongPollTests(LiveTestCase):
         self.front.settle()
         self.assertEqual((peer.statuses, peer.reply.code), ([404], "NOT_FOUND"))
 
-    def test_the_stream_expires(self) -> None:
+    def test_an_expiry_answers_a_poll_with_404(self) -> None:
         self.front.create("a", Stream_Expires_At="2027-01-15T08:00:05Z")
         peer = self.poll("a", "now")
         self.front.pass_time(4.9)
@@ -142,14 +142,14 @@ class LongPollTests(LiveTestCase):
         self.front.pass_time(1)
         self.assertEqual((peer.statuses, peer.reply.code), ([404], "NOT_FOUND"))
 
-    def test_who_waits_keeps_a_stream_alive(self) -> None:
+    def test_a_waiting_poll_renews_the_ttl(self) -> None:
         self.front.create("a", Stream_TTL="3")
         peer = self.poll("a", "now")
         self.front.pass_time(15)
         self.front.append("a", b"one")
         self.assertEqual(peer.statuses, [200])
 
-    def test_the_service_stops(self) -> None:
+    def test_a_stop_of_the_service_answers_a_poll_with_204(self) -> None:
         tail = self.front.create("a")
         peer = self.poll("a", tail)
         self.front.streams.drain()
@@ -161,7 +161,7 @@ class LongPollTests(LiveTestCase):
         self.assertEqual(self.poll("a", tail).statuses, [204])
         self.assertEqual(self.watched(), [])
 
-    def test_who_leaves_leaves_nothing(self) -> None:
+    def test_a_poll_that_disconnects_leaves_no_watcher(self) -> None:
         self.front.create("a")
         before = self.ticks()
         peers = [self.poll("a", "now") for _ in range(5)]
@@ -170,7 +170,7 @@ class LongPollTests(LiveTestCase):
             peer.leave()
         self.assertEqual((self.watched(), self.ticks()), ([], before))
 
-    def test_nobody_leaves_anything(self) -> None:
+    def test_answered_polls_leave_no_watcher(self) -> None:
         self.front.create("a")
         before = self.ticks()
         peers = [self.poll("a", "now") for _ in range(5)]
@@ -181,13 +181,13 @@ class LongPollTests(LiveTestCase):
         self.front.settle()
         self.assertEqual((self.watched(), self.ticks()), ([], before))
 
-    def test_what_is_known_is_not_sent_again(self) -> None:
+    def test_a_poll_with_a_matching_etag_is_304(self) -> None:
         self.front.create("a", body=b"hello")
         tag = self.poll("a", "-1").reply.get("etag") or ""
         reply = self.poll("a", "-1", headers={"If-None-Match": tag}).reply
         self.assertEqual((reply.status, reply.get("stream-cursor")), (304, str(CURSOR)))
 
-    def test_a_cursor_is_moved_on(self) -> None:
+    def test_a_polls_cursor_is_advanced(self) -> None:
         self.front.create("a", body=b"hello")
         for given, least in (("5", CURSOR), (str(CURSOR - 1), CURSOR), (str(CURSOR), CURSOR + 1)):
             cursor = self.poll("a", "-1", f"&cursor={given}").reply.get("stream-cursor") or ""
@@ -196,7 +196,7 @@ class LongPollTests(LiveTestCase):
         ahead = self.poll("a", "-1", f"&cursor={CURSOR + 1000}").reply.get("stream-cursor") or ""
         self.assertGreater(int(ahead), CURSOR + 1000)
 
-    def test_a_cursor_that_is_none_is_not_heard(self) -> None:
+    def test_a_polls_malformed_cursor_is_ignored(self) -> None:
         self.front.create("a", body=b"hello")
         for odd in ("", "abc", "-5", "9" * 400, "%00"):
             self.assertEqual(self.poll("a", "-1", f"&cursor={odd}").reply.get("stream-cursor"), str(CURSOR))
@@ -214,7 +214,7 @@ class LongPollTests(LiveTestCase):
         again = self.poll("a", "-1", f"&cursor={cursors[-1]}").reply.get("stream-cursor") or ""
         self.assertGreater(int(again), cursors[-1])
 
-    def test_of_a_fork_only_its_own_data_is_waited_for(self) -> None:
+    def test_a_poll_of_a_fork_is_not_woken_by_its_source(self) -> None:
         self.front.create("a", body=b"hello")
         self.assertEqual(self.front.ask("PUT", BASE + "f", {"Stream-Forked-From": "a"}).status, 201)
         self.assertEqual(bytes(self.poll("f", "-1").reply.body), b"hello")
@@ -229,7 +229,7 @@ class LongPollTests(LiveTestCase):
 class TailTests(LiveTestCase):
     settings = settings_with({"sse_reconnect_interval_secs": 0})
 
-    def test_it_is_an_event_stream(self) -> None:
+    def test_a_tail_has_the_content_type_and_encoding_of_server_sent_events(self) -> None:
         for content_type, encoding in (
             ("text/plain", None),
             ("text/csv; charset=utf-8", None),
@@ -246,14 +246,14 @@ class TailTests(LiveTestCase):
             self.assertEqual((reply.get("x-accel-buffering"), reply.framing), ("no", self.front.framing))
             self.assertEqual(reply.get("stream-sse-data-encoding"), encoding)
 
-    def test_it_says_at_once_where_it_is(self) -> None:
+    def test_a_tail_begins_with_a_control_event(self) -> None:
         tail = self.front.create("a", body=b"hello")
         for offset in (tail, "now"):
             (event,) = self.tail("a", offset).events
             control = {"streamNextOffset": tail, "streamCursor": str(CURSOR), "upToDate": True}
             self.assertEqual((event.kind, event.control), ("control", control))
 
-    def test_what_is_there_comes_first(self) -> None:
+    def test_a_tail_sends_stored_data_first(self) -> None:
         tail = self.front.create("a", body=b"hello")
         data, control = self.tail("a").events
         self.assertEqual(data, Event("data", "hello"))
@@ -277,13 +277,13 @@ class TailTests(LiveTestCase):
         self.assertEqual(ids[2:], [tail for tail in tails for _ in range(2)])
         self.assertEqual(ids[0], ids[1])
 
-    def test_a_reader_that_sends_the_id_of_its_last_event_goes_on_after_it(self) -> None:
+    def test_a_last_event_id_continues_after_that_event(self) -> None:
         tail = self.front.create("a", body=b"hello")
         self.front.append("a", b" world")
         peer = self.front.follow(BASE + "a?offset=-1&live=sse", {"Last-Event-ID": tail})
         self.assertEqual([event.data for event in peer.events if event.kind == "data"], [" world"])
 
-    def test_a_last_event_id_that_is_no_offset_is_400_and_an_empty_one_is_ignored(self) -> None:
+    def test_a_malformed_last_event_id_is_400_and_an_empty_one_is_ignored(self) -> None:
         self.front.create("a", body=b"hello")
         reply = self.front.ask("GET", BASE + "a?offset=-1&live=sse", {"Last-Event-ID": "7"})
         self.assertEqual((reply.status, reply.code), (400, "INVALID_OFFSET"))
@@ -299,25 +299,25 @@ class TailTests(LiveTestCase):
         reply = self.front.ask("GET", BASE + "a?offset=-1&live=sse", {"Last-Event-ID": tail})
         self.assertEqual(reply.status, 410)
 
-    def test_a_last_event_id_means_nothing_to_other_reads(self) -> None:
+    def test_a_last_event_id_is_ignored_by_other_reads(self) -> None:
         tail = self.front.create("a", body=b"hello")
         for query in ("", "&live=long-poll"):
             reply = self.front.ask("GET", BASE + "a?offset=-1" + query, {"Last-Event-ID": tail})
             self.assertEqual(bytes(reply.body), b"hello")
 
-    def test_json_comes_in_arrays(self) -> None:
+    def test_json_events_are_arrays(self) -> None:
         self.front.create("j", "application/json", b'[1,{"a":[]}]')
         peer = self.tail("j")
         self.front.append("j", b'"two\\nlines"', "application/json")
         arrays = [json.loads(event.data) for event in peer.events if event.kind == "data"]
         self.assertEqual(arrays, [[1, {"a": []}], ["two\nlines"]])
 
-    def test_json_of_many_lines_is_json_still(self) -> None:
+    def test_json_of_several_lines_is_valid_json_in_an_event(self) -> None:
         self.front.create("j", "application/json", b'{\r\n "a":\n 1\r}')
         (array,) = (json.loads(event.data) for event in self.tail("j").events if event.kind == "data")
         self.assertEqual(array, [{"a": 1}])
 
-    def test_text_comes_line_by_line_as_it_is(self) -> None:
+    def test_text_events_preserve_every_line(self) -> None:
         self.front.create("a")
         peer = self.tail("a")
         texts = (
@@ -340,11 +340,11 @@ class TailTests(LiveTestCase):
         self.assertEqual([event.data for event in peer.events if event.kind == "data"], list(texts))
         self.assertEqual({event.kind for event in peer.events}, {"data", "control"})
 
-    def test_returns_become_new_lines(self) -> None:
+    def test_carriage_returns_in_text_become_newlines(self) -> None:
         self.front.create("a", body=b"a\rb\r\nc\n\rd\r")
         self.assertEqual(self.tail("a").events[0].data, "a\nb\nc\n\nd\n")
 
-    def test_bytes_come_in_base_64(self) -> None:
+    def test_bytes_are_sent_in_base64(self) -> None:
         data = bytes(range(256)) * 40
         self.front.create("b", "application/octet-stream", data)
         peer = self.tail("b")
@@ -353,7 +353,7 @@ class TailTests(LiveTestCase):
         self.assertEqual(b64decode("".join(first.data.split("\n")), validate=True), data)
         self.assertEqual(b64decode(second.data, validate=True), b"\x00")
 
-    def test_much_comes_in_several_events(self) -> None:
+    def test_much_data_is_sent_in_several_events(self) -> None:
         self.front.create("a")
         for number in range(40):
             self.front.append_directly("a", b"%02d" % number + b"x" * 9_998, "text/plain")
@@ -366,7 +366,7 @@ class TailTests(LiveTestCase):
         self.assertLessEqual(max(map(len, data)), 65_536)
         self.assertEqual(["upToDate" in control for control in controls], [False] * (len(data) - 1) + [True])
 
-    def test_each_event_ends_where_an_append_ends(self) -> None:
+    def test_events_end_at_the_ends_of_appends(self) -> None:
         self.front.create("a")
         for _ in range(5):
             self.front.append_directly("a", b"x" * 50_000, "text/plain")
@@ -376,7 +376,7 @@ class TailTests(LiveTestCase):
         sizes = [len(event.data) for event in peer.events if event.kind == "data"]
         self.assertEqual(sizes, [50_000] * 5 + [200_000])
 
-    def test_the_close_ends_it(self) -> None:
+    def test_a_close_ends_a_tail(self) -> None:
         tail = self.front.create("a", body=b"hello")
         peer = self.tail("a", tail)
         self.front.close_stream("a")
@@ -386,7 +386,7 @@ class TailTests(LiveTestCase):
         self.assertTrue(peer.reply.complete)
         self.assertEqual(self.watched(), [])
 
-    def test_the_last_data_comes_with_the_close(self) -> None:
+    def test_a_tail_gets_the_last_data_with_the_close(self) -> None:
         self.front.create("a")
         peer = self.tail("a")
         self.front.append("a", b"last", Stream_Closed="true")
@@ -394,7 +394,7 @@ class TailTests(LiveTestCase):
         self.assertTrue(peer.events[-1].control["streamClosed"])
         self.assertTrue(peer.reply.complete)
 
-    def test_a_stream_closed_before_is_told_whole(self) -> None:
+    def test_a_tail_of_a_closed_stream_sends_all_data_and_ends(self) -> None:
         tail = self.front.create("a", body=b"all", Stream_Closed="true")
         for offset, kinds in (("-1", ["data", "control"]), (tail, ["control"]), ("now", ["control"])):
             peer = self.tail("a", offset)
@@ -403,7 +403,7 @@ class TailTests(LiveTestCase):
             self.assertEqual(peer.events[-1].control, control)
             self.assertTrue(peer.reply.complete)
 
-    def test_the_deletion_ends_it(self) -> None:
+    def test_a_deletion_ends_a_tail(self) -> None:
         self.front.create("a", body=b"hello")
         peer = self.tail("a")
         self.front.delete("a")
@@ -411,7 +411,7 @@ class TailTests(LiveTestCase):
         self.assertNotIn("streamClosed", peer.events[-1].control)
         self.assertEqual(self.watched(), [])
 
-    def test_a_stream_made_anew_is_another(self) -> None:
+    def test_a_recreation_ends_a_tail_without_the_new_data(self) -> None:
         self.front.create("a", body=b"hello")
         peer = self.tail("a")
         self.front.streams.delete("a")
@@ -420,7 +420,7 @@ class TailTests(LiveTestCase):
         self.assertTrue(peer.reply.complete)
         self.assertEqual([event.data for event in peer.events if event.kind == "data"], ["hello"])
 
-    def test_the_service_stops(self) -> None:
+    def test_a_stop_of_the_service_ends_tails(self) -> None:
         self.front.create("a", body=b"hello")
         peer = self.tail("a")
         self.front.streams.drain()
@@ -431,7 +431,7 @@ class TailTests(LiveTestCase):
         self.assertEqual([event.kind for event in late.events], ["data", "control"])
         self.assertTrue(late.reply.complete)
 
-    def test_when_the_service_stops_the_ends_are_spread(self) -> None:
+    def test_the_ends_of_tails_are_spread_over_the_drain_interval(self) -> None:
         self.front.stop()
         self.front = self.front_type(settings_with({"drain_spread_secs": 10}), late=self.late)
         self.front.create("a", body=b"hello")
@@ -448,7 +448,7 @@ class TailTests(LiveTestCase):
         self.assertEqual((ended[-1], sorted(ended)), (40, ended))
         self.assertEqual(self.watched(), [])
 
-    def test_it_is_never_silent_for_long(self) -> None:
+    def test_a_tail_sends_keep_alive_comments(self) -> None:
         self.front.create("a")
         peer = self.tail("a")
         heard = [self.front.clock.seconds()]
@@ -465,7 +465,7 @@ class TailTests(LiveTestCase):
         self.assertGreater(len(heard), 6)
         self.assertEqual({event.kind for event in peer.events}, {"control", "data", ":"})
 
-    def test_who_leaves_leaves_nothing(self) -> None:
+    def test_a_tail_that_disconnects_leaves_no_watcher(self) -> None:
         self.front.create("a")
         before = self.ticks()
         peers = [self.tail("a") for _ in range(5)]
@@ -474,7 +474,7 @@ class TailTests(LiveTestCase):
             peer.leave()
         self.assertEqual((self.watched(), self.ticks(), len(self.front.operations.live._tails)), ([], before, 0))
 
-    def test_a_cursor_is_moved_on(self) -> None:
+    def test_a_tails_cursor_is_advanced(self) -> None:
         self.front.create("a")
         peer = self.tail("a", "-1", f"&cursor={CURSOR + 100}")
         self.front.pass_time(25)
@@ -488,7 +488,7 @@ class TailTests(LiveTestCase):
         cursors = [int(event.control["streamCursor"]) for event in peer.events if event.kind == "control"]
         self.assertEqual(cursors, [CURSOR + 1, CURSOR + 2])
 
-    def test_of_a_fork_only_its_own_data_is_told(self) -> None:
+    def test_a_tail_of_a_fork_does_not_follow_its_source(self) -> None:
         self.front.create("a", body=b"hello")
         self.assertEqual(self.front.ask("PUT", BASE + "f", {"Stream-Forked-From": "a"}).status, 201)
         peer = self.tail("f")
@@ -496,7 +496,7 @@ class TailTests(LiveTestCase):
         self.front.append("f", b" fork")
         self.assertEqual([event.data for event in peer.events if event.kind == "data"], ["hello", " fork"])
 
-    def test_a_frame_is_made_once_for_all(self) -> None:
+    def test_an_event_is_encoded_once_for_all_tails(self) -> None:
         made: list[bytes] = []
         data_event = sse.data_event
 
@@ -513,7 +513,7 @@ class TailTests(LiveTestCase):
         for peer in peers:
             self.assertEqual([event.data for event in peer.events if event.kind == "data"], ["0", "1", "2", "3", "4"])
 
-    def test_a_reader_that_pauses_is_not_read_for(self) -> None:
+    def test_no_data_is_read_for_a_paused_tail(self) -> None:
         self.front.create("a")
         peer = self.front.follow(BASE + "a?offset=-1&live=sse", room=2_000)
         for _ in range(30):
@@ -538,7 +538,7 @@ class TailTests(LiveTestCase):
 class ReconnectTests(LiveTestCase):
     settings = settings_with({"sse_reconnect_interval_secs": 30})
 
-    def test_after_a_while_a_reader_is_to_come_again(self) -> None:
+    def test_a_tail_ends_after_the_reconnect_interval(self) -> None:
         self.front.create("a", body=b"hello")
         peer = self.tail("a")
         self.front.pass_time(29)
@@ -550,7 +550,7 @@ class ReconnectTests(LiveTestCase):
         self.assertFalse(peer.aborted)
         self.assertEqual(self.watched(), [])
 
-    def test_the_connection_is_there_for_it(self) -> None:
+    def test_the_connection_is_kept_for_the_reconnect(self) -> None:
         tail = self.front.create("a", body=b"hello")
         peer = self.tail("a")
         self.front.pass_time(32)
@@ -564,7 +564,7 @@ class ReconnectTests(LiveTestCase):
 class PipelinedTailTests(LiveTestCase):
     settings = settings_with({"sse_reconnect_interval_secs": 30})
 
-    def test_one_tail_may_follow_another(self) -> None:
+    def test_pipelined_tails_are_served_one_after_the_other(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         for _ in range(3):
@@ -578,7 +578,7 @@ class PipelinedTailTests(LiveTestCase):
         self.assertEqual(peer.statuses, [200] * 3)
         self.assertEqual([reply.body.count(b":\n\n") for reply in peer.replies], [1, 1, 1])
 
-    def test_so_is_a_busy_one(self) -> None:
+    def test_a_busy_tail_ends_after_the_reconnect_interval(self) -> None:
         self.front.create("a")
         peer = self.tail("a")
         for number in range(40):
@@ -607,7 +607,7 @@ class LateTests(LiveTestCase):
         """Append at once, as another does whose write was under way."""
         self.storage._inner.append("a", Append("text/plain", data), self.front.clock.seconds())
 
-    def test_what_comes_during_a_read_is_not_missed(self) -> None:
+    def test_data_that_arrives_during_a_read_is_sent(self) -> None:
         tail = self.front.create("a")
         self.storage.delay = 1
         follower, poll = self.tail("a", tail), self.poll("a", tail)
@@ -620,7 +620,7 @@ class LateTests(LiveTestCase):
         self.assertEqual(poll.statuses, [200])
         self.assertTrue(bytes(poll.reply.body).startswith(b"0,"))
 
-    def test_a_poll_hears_of_what_came_during_its_last_read(self) -> None:
+    def test_a_poll_returns_data_that_arrived_during_its_last_read(self) -> None:
         tail = self.front.create("a")
         for moment in range(1, 40):
             self.storage.delay = 0.3
@@ -632,7 +632,7 @@ class LateTests(LiveTestCase):
             tail = peer.reply.get("stream-next-offset") or ""
             peer.leave()
 
-    def test_one_that_ends_while_a_read_is_under_way_ends_once(self) -> None:
+    def test_a_live_read_stopped_during_a_read_ends_once(self) -> None:
         tail = self.front.create("a")
         self.storage.delay = 1
         follower, poll = self.tail("a", tail), self.poll("a", tail)
@@ -642,7 +642,7 @@ class LateTests(LiveTestCase):
         self.assertEqual((poll.statuses, follower.reply.complete), ([204], True))
         self.assertEqual(self.watched(), [])
 
-    def test_a_time_out_during_a_read_is_not_missed(self) -> None:
+    def test_a_timeout_during_a_read_answers_the_poll(self) -> None:
         tail = self.front.create("a")
         poll = self.poll("a", tail)
         self.front.pass_time(29.8)
@@ -664,7 +664,7 @@ class LateTests(LiveTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.watched(), [])
 
-    def test_damaged_data_breaks_off_a_tail_and_the_storage_logs_it(self) -> None:
+    def test_damaged_data_aborts_a_tail_and_is_logged_by_the_storage(self) -> None:
         self.front.create("a")
         peer = self.tail("a")
         self.storage.failures["read"] = [DataDamaged("a")]
@@ -684,7 +684,7 @@ class LateTests(LiveTestCase):
         self.assertTrue(peer.aborted)
         self.assertFalse(peer.reply.complete)
 
-    def test_and_a_long_poll(self) -> None:
+    def test_a_storage_that_fails_answers_a_long_poll_with_503(self) -> None:
         tail = self.front.create("a")
         peer = self.poll("a", tail)
         self.storage.failures["read"] = [Unavailable("The storage is busy.")]
@@ -692,7 +692,7 @@ class LateTests(LiveTestCase):
         self.assertEqual((peer.statuses, peer.reply.code), ([503], "UNAVAILABLE"))
         self.assertEqual(self.watched(), [])
 
-    def test_a_bug_that_shows_at_once_ends_a_tail_and_no_other(self) -> None:
+    def test_an_unexpected_error_ends_only_the_tails_of_its_stream(self) -> None:
         self.front.create("a")
         self.front.create("b")
         peers = [self.tail("a") for _ in range(3)]
@@ -706,7 +706,7 @@ class LateTests(LiveTestCase):
         self.front.append("b", b"two")
         self.assertEqual(other.events[-2], Event("data", "two"))
 
-    def test_a_reader_that_leaves_during_a_read_is_forgotten(self) -> None:
+    def test_a_reader_that_disconnects_during_a_read_is_released(self) -> None:
         self.front.create("a")
         for begin in (self.tail, self.poll):
             self.storage.delay = 0.001
@@ -745,13 +745,13 @@ class SameMomentTests(LiveTestCase):
         self.front.streams.create("a", StreamConfig("text/plain"), b"another")
         self.front.settle()
 
-    def test_long_polls_are_told(self) -> None:
+    def test_a_recreation_in_one_turn_answers_polls_with_404(self) -> None:
         peers = [self.poll(name, self.offset) for name in ("a", "f")]
         self.make_anew()
         self.assertEqual([(peer.statuses, peer.reply.code) for peer in peers], [([404], "NOT_FOUND")] * 2)
         self.assertEqual(self.watched(), [])
 
-    def test_tails_end(self) -> None:
+    def test_a_recreation_in_one_turn_ends_tails(self) -> None:
         peers = [self.tail(name, self.offset) for name in ("a", "f")]
         self.make_anew()
         self.assertEqual([peer.reply.complete for peer in peers], [True, True])
@@ -766,7 +766,7 @@ class SameMomentOnSiteTests(SameMomentTests):
 
 
 class PolitenessTests(LiveTestCase):
-    def test_a_head_of_a_live_read_is_a_head(self) -> None:
+    def test_a_head_with_a_live_query_is_answered_as_a_head(self) -> None:
         self.front.create("a", body=b"hello")
         reply = self.front.ask("HEAD", BASE + "a?offset=-1&live=sse", TEXT)
         self.assertEqual((reply.status, reply.get("content-type")), (200, "text/plain"))

@@ -43,7 +43,7 @@ class RefusalTestCase(ChannelTestCase):
 class OneTooManyTests(RefusalTestCase):
     settings = settings_with(max_connections=1)
 
-    def test_it_has_an_id_and_is_heard_of_once(self) -> None:
+    def test_a_refused_connection_has_an_id_and_is_recorded_once(self) -> None:
         self.front.connect()
         peer = self.front.connect()
         peer.send(get("a"))
@@ -54,7 +54,7 @@ class OneTooManyOverTLSTests(RefusalTestCase):
     settings = settings_with(max_connections=1)
     front_type = TLSFront
 
-    def test_it_has_an_id_and_is_heard_of_once(self) -> None:
+    def test_a_refused_tls_connection_has_an_id_and_is_recorded_once(self) -> None:
         self.front.connect()
         peer = self.front.connect()
         self.check(peer, 503, Caller("192.0.2.1", secure=True))
@@ -63,6 +63,6 @@ class OneTooManyOverTLSTests(RefusalTestCase):
 class WrongVersionTests(RefusalTestCase):
     front_type = TLSFront
 
-    def test_it_has_an_id_and_is_heard_of_once(self) -> None:
+    def test_a_refused_http_version_has_an_id_and_is_recorded_once(self) -> None:
         self.front.channels.settings = replace(self.front.channels.settings, protocols=(b"h2",))
         self.check(self.front.connect(), 505, Caller("192.0.2.1", secure=True))

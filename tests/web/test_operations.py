@@ -57,7 +57,7 @@ def position(reply: Reply) -> int:
 
 @each_way
 class CreationTests(OperationTestCase):
-    def test_a_new_stream_is_described(self) -> None:
+    def test_a_created_stream_is_201_with_its_headers(self) -> None:
         reply = self.put("a/b", {"Content-Type": "text/plain; charset=utf-8"})
         self.assertEqual(reply.status, 201)
         self.assert_headers(reply, {"location", "content-type", "stream-next-offset", "content-length"})
@@ -67,7 +67,7 @@ class CreationTests(OperationTestCase):
         self.assertEqual(reply.get("cache-control"), "no-store")
         self.assertEqual(bytes(reply.body), b"")
 
-    def test_its_location_is_a_url(self) -> None:
+    def test_location_is_a_percent_encoded_url(self) -> None:
         for path, location in (
             ("%C3%A4%20%25", "%C3%A4%20%25"),
             ("a%2fb", "a/b"),
@@ -79,26 +79,26 @@ class CreationTests(OperationTestCase):
             )
             self.assertEqual(self.read(location).status, 200)
 
-    def test_it_is_bytes_unless_it_says(self) -> None:
+    def test_the_default_content_type_is_octet_stream(self) -> None:
         self.assertEqual(self.put("a").get("content-type"), "application/octet-stream")
 
-    def test_it_may_have_content(self) -> None:
+    def test_a_stream_can_be_created_with_content(self) -> None:
         self.assertEqual(position(self.put("a", TEXT, b"hello")), 5)
         self.assertEqual(bytes(self.read("a").body), b"hello")
 
-    def test_json_is_taken_apart(self) -> None:
+    def test_a_json_body_is_stored_as_messages(self) -> None:
         self.put("a", JSON, b' [1, {"b": [2]}] ')
         self.assertEqual(self.read("a").json(), [1, {"b": [2]}])
         self.put("empty", JSON, b"[]")
         self.assertEqual(bytes(self.read("empty").body), b"[]")
 
-    def test_it_may_be_complete(self) -> None:
+    def test_a_stream_can_be_created_closed(self) -> None:
         reply = self.put("a", {**TEXT, "Stream-Closed": "true"}, b"all")
         self.assertEqual((reply.status, reply.get("stream-closed")), (201, "true"))
         reply = self.read("a")
         self.assertEqual((bytes(reply.body), reply.get("stream-closed")), (b"all", "true"))
 
-    def test_again_finds_it(self) -> None:
+    def test_put_with_the_same_configuration_is_200(self) -> None:
         offset = self.put("a", {**TEXT, "Stream-TTL": "60"}, b"hello").get("stream-next-offset")
         for content_type in ("text/plain", "TEXT/plain; charset=utf-8"):
             reply = self.put("a", {"Content-Type": content_type, "Stream-TTL": "60"}, b"not looked at")
@@ -107,12 +107,12 @@ class CreationTests(OperationTestCase):
             self.assertEqual((reply.get("content-type"), reply.get("stream-next-offset")), ("text/plain", offset))
         self.assertEqual(bytes(self.read("a").body), b"hello")
 
-    def test_again_finds_a_complete_one(self) -> None:
+    def test_put_of_an_existing_closed_stream_is_200(self) -> None:
         self.put("a", {**TEXT, "Stream-Closed": "true"}, b"all")
         reply = self.put("a", {**TEXT, "Stream-Closed": "true"})
         self.assertEqual((reply.status, reply.get("stream-closed")), (200, "true"))
 
-    def test_otherwise_than_it_is_does_not(self) -> None:
+    def test_put_with_a_different_configuration_is_409(self) -> None:
         self.put("a", {**TEXT, "Stream-TTL": "60"})
         for headers in (
             {"Stream-TTL": "60"},
@@ -124,16 +124,16 @@ class CreationTests(OperationTestCase):
         ):
             self.assert_problem(self.put("a", headers), 409, "ALREADY_EXISTS")
 
-    def test_a_lifetime_is_one_or_the_other(self) -> None:
+    def test_put_with_ttl_and_expires_at_is_400(self) -> None:
         both = {**TEXT, "Stream-TTL": "60", "Stream-Expires-At": "2030-01-01T00:00:00Z"}
         self.assert_problem(self.put("a", both), 400, "BAD_REQUEST")
         self.assertEqual(self.read("a").status, 404)
 
-    def test_nothing_is_made_of_what_is_no_json(self) -> None:
+    def test_put_with_invalid_json_creates_no_stream(self) -> None:
         self.assert_problem(self.put("a", JSON, b"{"), 400, "INVALID_JSON")
         self.assertEqual(self.read("a").status, 404)
 
-    def test_a_fork_reads_on_from_its_source(self) -> None:
+    def test_a_fork_has_its_sources_content_and_its_own(self) -> None:
         self.put("a", TEXT, b"hello")
         reply = self.put("f", {"Stream-Forked-From": "/v1/stream/a"}, b" world")
         self.assertEqual((reply.status, reply.get("content-type"), position(reply)), (201, "text/plain", 11))
@@ -141,10 +141,10 @@ class CreationTests(OperationTestCase):
         self.assertEqual(self.put("f", {"Stream-Forked-From": "a"}).status, 200)
         self.assert_problem(self.put("f", {"Stream-Forked-From": "other"}), 409, "ALREADY_EXISTS")
 
-    def test_a_fork_of_nothing_is_none(self) -> None:
+    def test_a_fork_of_a_missing_source_is_404(self) -> None:
         self.assert_problem(self.put("f", {"Stream-Forked-From": "none"}), 404, "NOT_FOUND")
 
-    def test_a_deleted_source_keeps_its_name(self) -> None:
+    def test_the_name_of_a_deleted_source_with_forks_is_blocked(self) -> None:
         self.put("a", TEXT, b"hello")
         self.put("f", {"Stream-Forked-From": "a"})
         self.front.delete("a")
@@ -169,38 +169,38 @@ class AppendTests(OperationTestCase):
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return {**TEXT, "Producer-Id": "p", "Producer-Epoch": str(epoch), "Producer-Seq": str(seq), **named}
 
-    def test_the_new_tail_is_told(self) -> None:
+    def test_an_append_returns_the_new_tail(self) -> None:
         reply = self.post("a", TEXT, b" world")
         self.assertEqual((reply.status, position(reply)), (204, 11))
         self.assert_headers(reply, {"stream-next-offset"})
         self.assertEqual(reply.get("cache-control"), "no-store")
         self.assertEqual(bytes(self.read("a").body), b"hello world")
 
-    def test_messages_are_kept_apart(self) -> None:
+    def test_json_appends_are_stored_as_separate_messages(self) -> None:
         self.post("j", JSON, b"[1,[2]]")
         self.post("j", JSON, b' {"a" : 3} ')
         self.assertEqual(self.read("j").json(), [1, [2], {"a": 3}])
         self.assertEqual(bytes(self.read("j").body), b'[1,[2],{"a" : 3}]')
 
-    def test_with_a_close_it_is_the_last(self) -> None:
+    def test_an_append_with_a_close_closes_the_stream(self) -> None:
         reply = self.post("a", {**TEXT, "Stream-Closed": "TRUE"}, b"!")
         self.assertEqual((reply.status, reply.get("stream-closed"), position(reply)), (204, "true", 6))
         self.assertEqual(self.read("a").get("stream-closed"), "true")
 
-    def test_a_close_needs_nothing_else(self) -> None:
+    def test_a_close_needs_no_body_or_content_type(self) -> None:
         for headers in ({}, {"Content-Type": "application/json"}, {"Content-Type": "%"}):
             reply = self.post("a", {**headers, "Stream-Closed": "true"})
             self.assertEqual((reply.status, reply.get("stream-closed"), position(reply)), (204, "true", 5))
             self.assert_headers(reply, {"stream-next-offset", "stream-closed"})
 
-    def test_after_the_close_there_is_no_more(self) -> None:
+    def test_an_append_to_a_closed_stream_is_409(self) -> None:
         self.front.close_stream("a")
         for headers in (TEXT, JSON, {**TEXT, "Stream-Closed": "true"}, {**TEXT, "Stream-Seq": "1"}):
             reply = self.post("a", headers, b"1")
             self.assert_problem(reply, 409, "STREAM_CLOSED", "stream-closed", "stream-next-offset")
             self.assertEqual((reply.get("stream-closed"), position(reply)), ("true", 5))
 
-    def test_what_is_wrong_with_the_request_comes_before_what_is_with_the_stream(self) -> None:
+    def test_errors_of_the_request_precede_errors_of_the_stream(self) -> None:
         for name in ("a", "none"):
             self.assert_problem(self.post(name, {}, b"x"), 400, "BAD_REQUEST")
             self.assert_problem(self.post(name, {"Content-Type": "odd"}, b"x"), 400, "BAD_REQUEST")
@@ -212,14 +212,14 @@ class AppendTests(OperationTestCase):
         self.assert_problem(self.post("none", TEXT, b"x"), 404, "NOT_FOUND")
         self.assert_problem(self.post("none", {"Stream-Closed": "true"}), 404, "NOT_FOUND")
 
-    def test_another_type_is_not_mixed_in(self) -> None:
+    def test_an_append_of_another_content_type_is_409(self) -> None:
         reply = self.post("a", JSON, b"1")
         self.assert_problem(reply, 409, "CONTENT_TYPE_MISMATCH")
         self.assertIn("text/plain", reply.json()["detail"])
         self.assert_problem(self.post("j", TEXT, b"1"), 409, "CONTENT_TYPE_MISMATCH")
         self.assertEqual(self.post("a", {"Content-Type": "TEXT/PLAIN; x=y"}, b"1").status, 204)
 
-    def test_sequences_go_up(self) -> None:
+    def test_stream_seq_must_increase(self) -> None:
         for sequence, status in (("b", 204), ("b", 409), ("a", 409), ("ba", 204), ("c", 204), ("C", 409), ("10", 409)):
             self.assertEqual(self.post("a", {**TEXT, "Stream-Seq": sequence}, b"x").status, status, sequence)
         self.assert_problem(
@@ -227,13 +227,13 @@ class AppendTests(OperationTestCase):
         )
         self.assertEqual(self.post("a", TEXT, b"x").status, 204)
 
-    def test_a_sequence_conflict_says_where_the_stream_ends(self) -> None:
+    def test_a_sequence_conflict_has_the_tail(self) -> None:
         tail = self.post("a", {**TEXT, "Stream-Seq": "b"}, b"x").get("stream-next-offset")
         reply = self.post("a", {**TEXT, "Stream-Seq": "a"}, b"x")
         self.assert_problem(reply, 409, "SEQUENCE_CONFLICT", "stream-next-offset")
         self.assertEqual(reply.get("stream-next-offset"), tail)
 
-    def test_an_append_that_expects_the_tail_is_accepted_and_any_other_is_409_with_the_tail(self) -> None:
+    def test_an_unexpected_tail_is_409_with_the_tail(self) -> None:
         before = self.read("a").get("stream-next-offset") or ""
         reply = self.post("a", {**TEXT, "Stream-Expected-Offset": before}, b"x")
         tail = reply.get("stream-next-offset") or ""
@@ -272,20 +272,20 @@ class AppendTests(OperationTestCase):
             reply = self.post("a", {**TEXT, "Stream-Expected-Offset": expected}, b"y")
             self.assert_problem(reply, 409, "STREAM_CLOSED", "stream-closed", "stream-next-offset")
 
-    def test_an_expected_offset_that_is_none_is_400(self) -> None:
+    def test_a_malformed_expected_offset_is_400(self) -> None:
         for expected in ("", "now", "5", "1_0", "x" * 33):
             reply = self.post("a", {**TEXT, "Stream-Expected-Offset": expected}, b"x")
             self.assert_problem(reply, 400, "BAD_REQUEST")
             self.assertIn("Stream-Expected-Offset", reply.json()["detail"])
 
-    def test_a_producer_hears_what_it_has_done(self) -> None:
+    def test_an_append_of_a_producer_returns_its_epoch_and_sequence(self) -> None:
         for seq in range(3):
             reply = self.post("a", self.producer(0, seq), b"x")
             self.assertEqual((reply.status, position(reply)), (200, 6 + seq))
             self.assert_headers(reply, {"stream-next-offset", "producer-epoch", "producer-seq", "content-length"})
             self.assertEqual((reply.get("producer-epoch"), reply.get("producer-seq")), ("0", str(seq)))
 
-    def test_a_retry_is_recognised(self) -> None:
+    def test_a_producers_retry_is_204(self) -> None:
         for seq in range(3):
             self.post("a", self.producer(0, seq), b"x")
         for seq in range(3):
@@ -293,7 +293,7 @@ class AppendTests(OperationTestCase):
             self.assertEqual((reply.status, position(reply)), (204, 8))
             self.assertEqual((reply.get("producer-epoch"), reply.get("producer-seq")), ("0", "2"))
 
-    def test_one_that_left_something_out_is_told_what(self) -> None:
+    def test_a_producers_gap_is_409_with_the_expected_sequence(self) -> None:
         reply = self.post("a", self.producer(0, 2), b"x")
         self.assert_problem(reply, 409, "SEQUENCE_CONFLICT", "producer-expected-seq", "producer-received-seq")
         self.assertEqual((reply.get("producer-expected-seq"), reply.get("producer-received-seq")), ("0", "2"))
@@ -301,25 +301,25 @@ class AppendTests(OperationTestCase):
         reply = self.post("a", self.producer(0, 5), b"x")
         self.assertEqual((reply.get("producer-expected-seq"), reply.get("producer-received-seq")), ("1", "5"))
 
-    def test_a_stale_one_is_told_by_whom(self) -> None:
+    def test_a_fenced_producer_is_403_with_the_current_epoch(self) -> None:
         self.post("a", self.producer(3, 0), b"x")
         reply = self.post("a", self.producer(2, 1), b"x")
         self.assert_problem(reply, 403, "PRODUCER_EPOCH_FENCED", "producer-epoch")
         self.assertEqual(reply.get("producer-epoch"), "3")
 
-    def test_an_epoch_begins_at_zero(self) -> None:
+    def test_a_new_epoch_must_begin_at_sequence_0(self) -> None:
         self.post("a", self.producer(0, 0), b"x")
         self.assert_problem(self.post("a", self.producer(1, 1), b"x"), 400, "BAD_REQUEST")
         self.assertEqual(self.post("a", self.producer(1, 0), b"x").status, 200)
 
-    def test_a_producer_that_closed_may_say_so_again(self) -> None:
+    def test_a_producer_can_repeat_its_close(self) -> None:
         last = self.producer(0, 0, Stream_Closed="true")
         self.assertEqual(self.post("a", last, b"x").status, 200)
         reply = self.post("a", last, b"x")
         self.assertEqual((reply.status, reply.get("stream-closed"), position(reply)), (204, "true", 6))
         self.assertEqual(self.post("a", self.producer(0, 1), b"x").code, "STREAM_CLOSED")
 
-    def test_a_producers_close_has_no_body_to_answer_for(self) -> None:
+    def test_a_producers_close_without_data_is_204(self) -> None:
         reply = self.post("a", self.producer(0, 0, Stream_Closed="true"))
         self.assertEqual((reply.status, reply.get("producer-seq"), reply.get("stream-closed")), (204, "0", "true"))
 
@@ -330,7 +330,7 @@ class AppendTests(OperationTestCase):
         reply = self.post("j", JSON, b"[" + b"1," * 24 + b"1]")
         self.assertEqual((reply.status, "limits.max_total_bytes" in reply.json()["detail"]), (413, True))
 
-    def test_what_does_not_fit_is_refused(self) -> None:
+    def test_an_append_over_the_stream_or_total_limit_is_413(self) -> None:
         self.assert_problem(self.post("a", TEXT, b"x" * 96), 413, "PAYLOAD_TOO_LARGE")
         self.assertEqual(self.post("a", TEXT, b"x" * 95).status, 204)
         self.assertEqual(self.put("b", TEXT, b"x" * 50).status, 201)
@@ -346,7 +346,7 @@ class ReadTests(OperationTestCase):
         self.tail = self.front.create("a", body=b"hello")
         self.front.create("j", "application/json", b"[1,2]")
 
-    def test_all_that_there_is(self) -> None:
+    def test_a_read_from_the_start_returns_all_data(self) -> None:
         for query in ("", "?offset=-1", "?offset=0000000000000000_0000000000000000", "?unknown=1"):
             reply = self.read("a", query)
             self.assertEqual((reply.status, bytes(reply.body)), (200, b"hello"))
@@ -355,12 +355,12 @@ class ReadTests(OperationTestCase):
             self.assertEqual((reply.get("stream-next-offset"), reply.get("stream-up-to-date")), (self.tail, "true"))
             self.assertEqual((reply.get("content-type"), reply.get("cache-control")), ("text/plain", "no-store"))
 
-    def test_from_where_one_was(self) -> None:
+    def test_a_read_from_an_offset_returns_later_data(self) -> None:
         self.front.append("a", b" world")
         reply = self.read("a", "?offset=" + self.tail)
         self.assertEqual((bytes(reply.body), position(reply)), (b" world", 11))
 
-    def test_nothing_new(self) -> None:
+    def test_a_read_from_the_tail_is_empty(self) -> None:
         reply = self.read("a", "?offset=" + self.tail)
         self.assertEqual((reply.status, bytes(reply.body)), (200, b""))
         self.assertEqual((reply.get("stream-next-offset"), reply.get("stream-up-to-date")), (self.tail, "true"))
@@ -368,19 +368,19 @@ class ReadTests(OperationTestCase):
         tail = self.read("j").get("stream-next-offset") or ""
         self.assertEqual(bytes(self.read("j", "?offset=" + tail).body), b"[]")
 
-    def test_json_is_one_array(self) -> None:
+    def test_a_read_of_json_is_one_array(self) -> None:
         self.front.append("j", b'{"a":[]}', "application/json")
         reply = self.read("j")
         self.assertEqual((bytes(reply.body), reply.get("content-type")), (b'[1,2,{"a":[]}]', "application/json"))
 
-    def test_the_end_is_told_where_it_is(self) -> None:
+    def test_a_read_to_the_end_of_a_closed_stream_has_stream_closed(self) -> None:
         self.front.close_stream("a")
         for query, body in (("", b"hello"), ("?offset=" + self.tail, b""), ("?offset=now", b"")):
             reply = self.read("a", query)
             self.assertEqual((bytes(reply.body), reply.get("stream-closed")), (body, "true"))
             self.assertEqual((reply.status, reply.get("stream-up-to-date")), (200, "true"))
 
-    def test_now_is_the_tail_and_nothing_else(self) -> None:
+    def test_a_read_from_now_is_empty_and_has_the_tail(self) -> None:
         for name, body in (("a", b""), ("j", b"[]")):
             reply = self.read(name, "?offset=now")
             self.assertEqual((reply.status, bytes(reply.body)), (200, body))
@@ -389,10 +389,10 @@ class ReadTests(OperationTestCase):
             self.assertEqual(reply.get("stream-next-offset"), self.read(name).get("stream-next-offset"))
             self.assertEqual(reply.get("cache-control"), "no-store")
 
-    def test_now_has_no_tag_to_ask_for(self) -> None:
+    def test_a_read_from_now_ignores_if_none_match(self) -> None:
         self.assertEqual(self.read("a", "?offset=now", {"If-None-Match": "*"}).status, 200)
 
-    def test_what_is_known_is_not_sent_again(self) -> None:
+    def test_a_read_with_a_matching_etag_is_304(self) -> None:
         reply = self.read("a")
         tag = reply.get("etag") or ""
         self.assertRegex(tag, r'^"[0-9]+:0:5"$')
@@ -402,12 +402,12 @@ class ReadTests(OperationTestCase):
         self.assertEqual((again.get("stream-next-offset"), again.get("stream-up-to-date")), (self.tail, "true"))
         self.assertEqual(self.read("a", "", {"If-None-Match": '"other"'}).status, 200)
 
-    def test_more_data_has_another_tag(self) -> None:
+    def test_an_append_changes_the_etag(self) -> None:
         tag = self.read("a").get("etag") or ""
         self.front.append("a", b"!")
         self.assertEqual(bytes(self.read("a", "", {"If-None-Match": tag}).body), b"hello!")
 
-    def test_the_close_has_another_tag(self) -> None:
+    def test_a_close_changes_the_etag(self) -> None:
         tag = self.read("a").get("etag") or ""
         self.front.close_stream("a")
         reply = self.read("a", "", {"If-None-Match": tag})
@@ -416,12 +416,12 @@ class ReadTests(OperationTestCase):
         again = self.read("a", "", {"If-None-Match": reply.get("etag") or ""})
         self.assertEqual((again.status, again.get("stream-closed")), (304, "true"))
 
-    def test_a_fork_has_tags_of_its_own(self) -> None:
+    def test_a_fork_has_other_etags_than_its_source(self) -> None:
         self.put("f", {"Stream-Forked-From": "a"})
         self.assertNotEqual(self.read("a").get("etag"), self.read("f").get("etag"))
         self.assertEqual(self.read("f").get("stream-next-offset"), self.tail)
 
-    def test_a_stream_made_anew_is_another(self) -> None:
+    def test_a_recreated_stream_has_other_etags_and_offsets(self) -> None:
         tag = self.read("a").get("etag") or ""
         self.front.delete("a")
         self.front.pass_time(1)
@@ -431,17 +431,17 @@ class ReadTests(OperationTestCase):
         self.assert_problem(self.read("a", "?offset=" + self.tail), 410, "GONE")
         self.assertEqual(self.read("a", "?offset=-1").status, 200)
 
-    def test_there_is_nothing_to_read_of_nothing(self) -> None:
+    def test_a_read_of_a_missing_stream_is_404(self) -> None:
         for query in ("", "?offset=-1", "?offset=now", "?offset=-1&live=long-poll", "?offset=-1&live=sse"):
             self.assert_problem(self.read("none", query), 404, "NOT_FOUND")
 
-    def test_an_offset_of_nowhere_is_refused(self) -> None:
+    def test_a_malformed_or_unknown_offset_is_400(self) -> None:
         for query in ("?offset=", "?offset=5", "?offset=9999999999999999_0000000000000000", "?live=sse"):
             reply = self.read("a", query)
             self.assert_problem(reply, 400, "INVALID_OFFSET")
             self.assertEqual(reply.json()["instance"], f"/v1/stream/a{query}")
 
-    def test_reading_keeps_a_stream_alive(self) -> None:
+    def test_a_read_renews_the_ttl(self) -> None:
         self.put("t", {**TEXT, "Stream-TTL": "10"})
         for _ in range(3):
             self.front.pass_time(8, step=1)
@@ -457,7 +457,7 @@ class StatusTests(OperationTestCase):
     def status(self, name: str) -> Reply:
         return self.front.ask("HEAD", BASE + name)
 
-    def test_what_there_is(self) -> None:
+    def test_a_head_has_content_type_and_tail(self) -> None:
         tail = self.front.create("a", body=b"hello")
         reply = self.status("a")
         self.assertEqual(reply.status, 200)
@@ -465,13 +465,13 @@ class StatusTests(OperationTestCase):
         self.assertEqual((reply.get("content-type"), reply.get("stream-next-offset")), ("text/plain", tail))
         self.assertEqual(reply.get("cache-control"), "no-store")
 
-    def test_whether_it_is_closed(self) -> None:
+    def test_a_head_of_a_closed_stream_has_stream_closed(self) -> None:
         self.front.create("a")
         self.assertEqual(self.status("a").get("stream-closed"), None)
         self.front.close_stream("a")
         self.assertEqual(self.status("a").get("stream-closed"), "true")
 
-    def test_how_long_it_lives(self) -> None:
+    def test_a_head_has_the_lifetime(self) -> None:
         self.put("t", {**TEXT, "Stream-TTL": "3600"})
         self.put("e", {**TEXT, "Stream-Expires-At": "2030-01-31T13:00:00.5+01:00"})
         self.assertEqual(self.status("t").get("stream-ttl"), "3600")
@@ -479,7 +479,7 @@ class StatusTests(OperationTestCase):
         self.assertEqual(self.status("e").get("stream-expires-at"), "2030-01-31T12:00:00.500Z")
         self.assertEqual(self.status("e").get("stream-ttl"), None)
 
-    def test_of_nothing(self) -> None:
+    def test_a_head_of_a_missing_stream_is_404(self) -> None:
         reply = self.status("none")
         self.assertEqual((reply.status, reply.get("content-type")), (404, "application/problem+json"))
         self.assertEqual(self.status("..").status, 400)
@@ -487,7 +487,7 @@ class StatusTests(OperationTestCase):
 
 @each_way
 class DeletionTests(OperationTestCase):
-    def test_it_is_gone(self) -> None:
+    def test_a_deleted_stream_is_404(self) -> None:
         self.front.create("a", body=b"hello")
         reply = self.front.ask("DELETE", BASE + "a")
         self.assertEqual(reply.status, 204)
@@ -495,7 +495,7 @@ class DeletionTests(OperationTestCase):
         for method in ("GET", "POST", "DELETE"):
             self.assert_problem(self.front.ask(method, BASE + "a", TEXT, b"x"), 404, "NOT_FOUND")
 
-    def test_its_name_is_free(self) -> None:
+    def test_the_name_of_a_deleted_stream_can_be_used_again(self) -> None:
         self.front.create("a", body=b"hello")
         self.front.delete("a")
         self.front.create("a", "application/json")
@@ -504,7 +504,7 @@ class DeletionTests(OperationTestCase):
 
 @each_way
 class MethodTests(OperationTestCase):
-    def test_any_page_may_ask_what_it_may_do(self) -> None:
+    def test_a_preflight_is_answered_for_any_stream(self) -> None:
         for name in ("a", "none", "..", ""):
             reply = self.front.ask("OPTIONS", BASE + name, {"Origin": "https://app.example"})
             self.assertEqual(reply.status, 204)
@@ -516,7 +516,7 @@ class MethodTests(OperationTestCase):
             self.assertEqual(reply.get("access-control-allow-origin"), "*")
             self.assertEqual(reply.get("access-control-allow-credentials"), None)
 
-    def test_pages_may_read_what_streams_say(self) -> None:
+    def test_cors_exposes_the_headers_of_streams(self) -> None:
         self.front.create("a")
         exposed = (self.read("a").get("access-control-expose-headers") or "").lower().split(", ")
         for header in (
@@ -526,7 +526,7 @@ class MethodTests(OperationTestCase):
         ):
             self.assertIn(header, exposed)
 
-    def test_other_methods_are_refused(self) -> None:
+    def test_other_methods_are_405(self) -> None:
         self.front.create("a")
         for method in ("PATCH", "TRACE", "PROPFIND"):
             reply = self.front.ask(method, BASE + "a")
@@ -538,7 +538,7 @@ class MethodTests(OperationTestCase):
 class ListedOriginTests(FrontTestCase):
     settings = settings_with(cors_origins=("https://app.example", "https://other.example:8443"))
 
-    def test_a_listed_one_is_named(self) -> None:
+    def test_a_listed_origin_is_allowed(self) -> None:
         self.front.create("a")
         for origin in ("https://app.example", "https://other.example:8443"):
             for method in ("GET", "HEAD", "OPTIONS", "PATCH"):
@@ -546,7 +546,7 @@ class ListedOriginTests(FrontTestCase):
                 self.assertEqual((reply.get("access-control-allow-origin"), reply.get("vary")), (origin, "Origin"))
                 self.assertIn("Stream-Next-Offset", reply.get("access-control-expose-headers") or "")
 
-    def test_another_is_not(self) -> None:
+    def test_an_unlisted_origin_is_not_allowed(self) -> None:
         self.front.create("a")
         odd = ("https://evil.example", "https://app.example.evil", "https://APP.example", "null", "*", "")
         for headers in ({}, *({"Origin": origin} for origin in odd)):
@@ -555,7 +555,7 @@ class ListedOriginTests(FrontTestCase):
                 self.assertEqual((reply.get("access-control-allow-origin"), reply.get("vary")), (None, "Origin"))
                 self.assertEqual(reply.get("access-control-expose-headers"), None)
 
-    def test_tails_and_errors_are_no_different(self) -> None:
+    def test_tails_and_errors_allow_a_listed_origin(self) -> None:
         self.front.create("a")
         headers = {"Origin": "https://app.example"}
         for query in ("?offset=-1&live=sse", "?offset=zzz", "?offset=now&live=long-poll"):
@@ -585,19 +585,19 @@ class FailureTests(OperationTestCase):
         ("delete", "DELETE", "a"),
     )
 
-    def test_a_busy_one_asks_for_patience(self) -> None:
+    def test_an_unavailable_storage_is_503_with_retry_after(self) -> None:
         for method, verb, target in self.calls:
             self.storage.failures[method] = [Unavailable("The storage is busy.")]
             reply = self.front.ask(verb, BASE + target, TEXT, b"x")
             self.assert_problem(reply, 503, "UNAVAILABLE", "retry-after")
             self.assertEqual(reply.get("retry-after"), "1")
 
-    def test_a_full_one_does_not(self) -> None:
+    def test_a_full_storage_is_507(self) -> None:
         for method, verb, target in self.calls:
             self.storage.failures[method] = [InsufficientStorage("The disk is full.")]
             self.assert_problem(self.front.ask(verb, BASE + target, TEXT, b"x"), 507, "INSUFFICIENT_STORAGE")
 
-    def test_a_bug_is_logged_and_not_told(self) -> None:
+    def test_an_unexpected_error_is_logged_and_answered_with_500(self) -> None:
         for method, verb, target in self.calls:
             self.storage.failures[method] = [ZeroDivisionError("secret")]
             reply = self.front.ask(verb, BASE + target, TEXT, b"x")
@@ -605,14 +605,14 @@ class FailureTests(OperationTestCase):
             self.assertNotIn(b"secret", reply.body)
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_so_is_one_that_shows_at_once(self) -> None:
+    def test_an_exception_raised_at_once_is_logged_and_answered_with_500(self) -> None:
         for method, verb, target in self.calls:
             self.storage.broken[method] = ZeroDivisionError("secret")
             self.assert_problem(self.front.ask(verb, BASE + target, TEXT, b"x"), 500, "INTERNAL_ERROR")
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
             self.storage.broken.clear()
 
-    def test_the_connection_outlives_it(self) -> None:
+    def test_the_connection_stays_open_after_a_500(self) -> None:
         self.storage.failures["read"] = [ZeroDivisionError("secret")]
         peer = self.front.follow(BASE + "a")
         peer.send_request("GET", BASE + "a")
@@ -633,7 +633,7 @@ class FailureTests(OperationTestCase):
         self.assertEqual(list(self.front.streams._waiting._watchers), [])
         self.assertTrue(self.front.is_healthy())
 
-    def test_who_waits_behind_is_served_in_turn(self) -> None:
+    def test_pipelined_requests_are_answered_in_order_with_a_slow_storage(self) -> None:
         self.storage.delay = 0.5
         peer = self.front.connect()
         peer.send_request("POST", BASE + "a", TEXT, b" world")
@@ -645,7 +645,7 @@ class FailureTests(OperationTestCase):
         self.assertEqual(bytes(peer.replies[1].body), b"hello world")
         self.storage.delay = 0.001
 
-    def test_a_replay_that_cannot_go_on_breaks_off(self) -> None:
+    def test_a_catch_up_read_that_fails_aborts_the_connection(self) -> None:
         self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
         self.storage.failures["read_range"] = [Unavailable("The storage is busy.")]
         peer = self.front.follow(BASE + "a")
@@ -658,7 +658,7 @@ class FailureTests(OperationTestCase):
         self.assertTrue(peer.aborted)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_a_replay_comes_whole(self) -> None:
+    def test_a_catch_up_read_is_complete_with_a_slow_storage(self) -> None:
         self.front.append_directly("a", bytes(range(256)) * 4_000, "text/plain")
         for room in (10_000, 1 << 60):
             peer = self.front.follow(BASE + "a", room=room)
@@ -757,7 +757,7 @@ class PartialReadTests(OperationTestCase):
             self.assertEqual([reply.get("stream-closed") for reply in replies], [None, None])
             self.assertEqual(len({reply.get("etag") for reply in replies}), 2)
 
-    def test_a_read_that_reaches_the_limit_where_an_append_ends_ends_there(self) -> None:
+    def test_a_read_ends_at_an_append_that_ends_at_the_limit(self) -> None:
         self.front.create("a", body=b"1234567890")
         self.front.append("a", b"abcdefghij")
         self.assertEqual(self.follow("a")[0], [b"1234567890", b"abcdefghij"])

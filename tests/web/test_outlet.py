@@ -56,7 +56,7 @@ class ReaderTests(ChannelTestCase):
                 peer.take_piece(step)
             self.assertEqual([bytes(reply.body) for reply in peer.replies], [data, b"second", data], step)
 
-    def test_a_request_that_comes_while_the_last_bytes_wait_does_not_overtake_them(self) -> None:
+    def test_a_request_during_a_blocked_write_does_not_overtake_it(self) -> None:
         self.front.create("a", body=b"x" * 100_000)
         self.front.create("b", body=b"second")
         for take in range(1_000, 60_000, 4_000):
@@ -69,7 +69,7 @@ class ReaderTests(ChannelTestCase):
             bodies = {bytes(reply.body) for reply in peer.replies[1:]}
             self.assertEqual((bytes(peer.replies[0].body), bodies), (b"x" * 100_000, {b"second"}))
 
-    def test_one_that_asks_and_asks_and_never_reads_fills_no_memory(self) -> None:
+    def test_a_client_that_never_reads_uses_bounded_memory(self) -> None:
         self.front.create("a", body=b"x" * 100_000)
         peer = self.front.connect(room=1_000)
         for _ in range(100):
@@ -77,7 +77,7 @@ class ReaderTests(ChannelTestCase):
         self.assertLess(self.kept(peer), 400_000)
         self.assertGreater(peer.unread_by_server, 0)
 
-    def test_one_that_then_reads_gets_all_that_it_asked_for(self) -> None:
+    def test_a_client_that_reads_late_receives_all_answers(self) -> None:
         self.front.create("a", body=b"x" * 10_000)
         peer = self.front.connect(room=1_000)
         for _ in range(100):
@@ -86,7 +86,7 @@ class ReaderTests(ChannelTestCase):
         self.assertEqual(peer.statuses, [200] * 100)
         self.assertEqual(peer.unread_by_server, 0)
 
-    def test_a_tail_that_begins_behind_unread_answers_is_not_read_for(self) -> None:
+    def test_no_data_is_read_for_a_tail_after_unread_answers(self) -> None:
         self.front.create("a", body=b"x" * 100_000)
         self.front.create("b")
         for _ in range(100):
@@ -98,7 +98,7 @@ class ReaderTests(ChannelTestCase):
         text = "".join(event.data for event in peer.events if event.kind == "data")
         self.assertEqual(len(text), 5_000_000)
 
-    def test_so_is_a_replay(self) -> None:
+    def test_no_data_is_read_for_a_catch_up_read_after_unread_answers(self) -> None:
         self.front.create("a", body=b"x" * 100_000)
         self.front.create("b")
         self.front.append_directly("b", b"y" * 5_000_000, "text/plain")
@@ -108,7 +108,7 @@ class ReaderTests(ChannelTestCase):
         peer.read_freely()
         self.assertEqual([len(reply.body) for reply in peer.replies], [100_000, 5_000_000])
 
-    def test_a_tail_that_stops_reading_is_not_read_for(self) -> None:
+    def test_no_data_is_read_for_a_tail_that_stops_reading(self) -> None:
         self.front.create("a")
         peer = self.front.follow(BASE + "a?offset=-1&live=sse", room=5_000)
         for number in range(200):
@@ -134,7 +134,7 @@ class ReaderTests(ChannelTestCase):
         ]
         self.assertEqual(found, list(range(300)))
 
-    def test_little_of_a_large_event_is_kept_for_readers_that_take_their_time_for_it(self) -> None:
+    def test_little_of_a_large_event_is_buffered_for_slow_readers(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 3_000_000, "text/plain")
         peers = [self.front.follow(BASE + "a?offset=-1&live=sse", room=65_536) for _ in range(2)]
@@ -150,7 +150,7 @@ class ReaderTests(ChannelTestCase):
             peer.read_freely()
             self.assertEqual([event.data for event in peer.events if event.kind == "data"], ["x" * 3_000_000])
 
-    def test_who_takes_nothing_for_too_long_is_hung_up_on(self) -> None:
+    def test_a_client_that_reads_nothing_is_aborted_after_the_stall_timeout(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
         readers = [
@@ -163,13 +163,13 @@ class ReaderTests(ChannelTestCase):
         self.front.pass_time(3)
         self.assertEqual([peer.aborted for peer in readers], [True] * 3)
 
-    def test_so_is_one_with_a_small_answer(self) -> None:
+    def test_a_stalled_client_with_a_small_answer_is_aborted(self) -> None:
         self.front.create("a", body=b"x" * 20_000)
         peer = self.front.follow(BASE + "a", room=10_000)
         self.front.pass_time(self.patience)
         self.assertTrue(peer.aborted)
 
-    def test_so_is_one_whose_answer_came_late(self) -> None:
+    def test_a_stalled_client_with_a_late_answer_is_aborted(self) -> None:
         self.front.create("a")
         for size in (50_000, 500_000):
             peer = self.front.follow(BASE + "a?offset=now&live=long-poll", room=10_000)
@@ -178,7 +178,7 @@ class ReaderTests(ChannelTestCase):
             self.front.pass_time(self.patience)
             self.assertTrue(peer.aborted, size)
 
-    def test_who_takes_a_little_now_and_then_is_not(self) -> None:
+    def test_a_client_that_reads_slowly_is_not_aborted(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
         peer = self.front.follow(BASE + "a", room=100_000)
@@ -189,7 +189,7 @@ class ReaderTests(ChannelTestCase):
         self.assertTrue(peer.reply.complete)
         self.assertEqual(len(peer.reply.body), 1_000_000)
 
-    def test_a_slow_reader_of_a_last_answer_gets_it_whole(self) -> None:
+    def test_a_slow_reader_receives_all_of_the_last_answer(self) -> None:
         self.front.create("a", body=b"x" * 100_000)
         peer = self.front.connect(room=10_000)
         peer.send(get("a", headers={"Connection": "close"}))
@@ -199,7 +199,7 @@ class ReaderTests(ChannelTestCase):
         self.assertEqual(len(peer.reply.body), 100_000)
         self.assertTrue(peer.reply.complete)
 
-    def test_a_connection_that_breaks_under_an_answer_is_forgotten(self) -> None:
+    def test_a_connection_lost_during_an_answer_is_released(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 5_000_000, "text/plain")
         peer = self.front.connect(room=10_000)
@@ -209,7 +209,7 @@ class ReaderTests(ChannelTestCase):
         self.assertTrue(peer.closed)
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_a_connection_that_is_broken_already_is_not_read_for(self) -> None:
+    def test_no_data_is_read_for_a_lost_connection(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 5_000_000, "text/plain")
         reads: list[int] = []
@@ -228,7 +228,7 @@ class ReaderTests(ChannelTestCase):
 
 
 class KernelTests(ChannelTestCase):
-    def test_what_the_kernel_has_taken_outlives_the_connection(self) -> None:
+    def test_data_in_the_kernels_buffer_arrives_after_the_close(self) -> None:
         self.front.create("a", body=b"x" * 100_000)
         peer = self.front.connect(room=1_000_000)
         peer.send(get("a", headers={"Connection": "close"}))
@@ -261,7 +261,7 @@ class TLSTests(ChannelTestCase):
         assert isinstance(peer, TLSPeer)
         return peer
 
-    def test_nothing_goes_out_in_the_clear(self) -> None:
+    def test_everything_sent_is_encrypted(self) -> None:
         self.front.create("a", body=b"secret")
         peer = self.connect()
         seen = bytearray()
@@ -278,7 +278,7 @@ class TLSTests(ChannelTestCase):
         self.assertNotIn(b"secret", seen)
         self.assertNotIn(b"HTTP/1.1", seen)
 
-    def test_the_end_is_told_properly_and_after_the_last_byte(self) -> None:
+    def test_close_notify_is_sent_after_the_last_byte(self) -> None:
         self.front.create("a", body=b"x" * 200_000)
         for target in (get("a", headers={"Connection": "close"}), get("a") + b"garbage\r\n\r\n"):
             peer = self.connect()
@@ -290,7 +290,7 @@ class TLSTests(ChannelTestCase):
             self.assertTrue(peer.closed)
             self.assertFalse(peer.aborted)
 
-    def test_tails_end_properly(self) -> None:
+    def test_a_closed_tail_ends_with_close_notify(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.connect()
         peer.send(get("a", "?offset=-1&live=sse", version="1.0"))
@@ -298,7 +298,7 @@ class TLSTests(ChannelTestCase):
         self.assertTrue(peer.told)
         self.assertTrue(peer.events[-1].control["streamClosed"])
 
-    def test_a_client_that_will_not_close_is_not_kept(self) -> None:
+    def test_a_client_that_does_not_close_is_disconnected(self) -> None:
         self.front.create("a")
         peer = self.connect()
         peer.send(get("a", headers={"Connection": "close"}))
@@ -308,7 +308,7 @@ class TLSTests(ChannelTestCase):
         self.assertTrue(peer.closed)
         self.assertFalse(peer.aborted)
 
-    def test_nor_is_one_that_sends_on_and_on_read_for_long(self) -> None:
+    def test_a_client_that_keeps_sending_is_not_read_after_the_end(self) -> None:
         self.front.create("a")
         peer = self.connect()
         peer.send(get("a", headers={"Connection": "close"}))
@@ -318,7 +318,7 @@ class TLSTests(ChannelTestCase):
         self.front.pass_time(4)
         self.assertTrue(peer.closed)
 
-    def test_a_drain_does_not_wait_for_it(self) -> None:
+    def test_a_drain_does_not_wait_for_a_clients_close_notify(self) -> None:
         self.front.create("a")
         peer = self.connect()
         peer.send(get("a"))
@@ -326,7 +326,7 @@ class TLSTests(ChannelTestCase):
         self.front.pass_time(4)
         self.successResultOf(drained)
 
-    def test_a_slow_one_gets_all_before_its_connection_is_closed(self) -> None:
+    def test_a_slow_client_receives_everything_before_the_close(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 400_000, "text/plain")
         peer = self.front.connect(room=50_000)
@@ -338,7 +338,7 @@ class TLSTests(ChannelTestCase):
         self.assertEqual(len(peer.reply.body), 400_000)
         self.assertTrue(peer.closed)
 
-    def test_one_that_never_says_hello_is_not_kept(self) -> None:
+    def test_a_client_without_a_handshake_is_disconnected(self) -> None:
         skt, _ = self.front.network.accept(self.front.factory)
         self.front.pass_time(17)
         self.assertTrue(skt.closed)
@@ -394,13 +394,13 @@ class OutletTests(SynchronousTestCase):
         self.owner = _Told()
         return Outlet(cast(Transport, self.transport), self.owner)
 
-    def test_what_the_socket_takes_at_once_needs_no_producer(self) -> None:
+    def test_a_write_that_the_socket_accepts_registers_no_producer(self) -> None:
         outlet = self.outlet()
         outlet.write(b"one")
         outlet.write(b"two")
         self.assertEqual((self.transport.value(), self.transport.producer, self.owner.told), (b"onetwo", None, []))
 
-    def test_one_that_takes_all_lets_the_others_have_their_turn_while_somebody_writes(self) -> None:
+    def test_an_outlet_yields_after_its_share_while_the_port_is_crowded(self) -> None:
         outlet = self.outlet()
         self.transport.crowded = True
         for _ in range(4):
@@ -416,7 +416,7 @@ class OutletTests(SynchronousTestCase):
         self.assertEqual((self.transport.value()[524_288:], outlet.behind), (b"last", False))
         self.assertEqual((self.owner.told[-1], self.transport.producer), ("drained", None))
 
-    def test_its_turn_begins_anew_with_what_it_says(self) -> None:
+    def test_a_flush_starts_the_outlets_share_again(self) -> None:
         outlet = self.outlet()
         self.transport.crowded = True
         for _ in range(20):
@@ -425,13 +425,13 @@ class OutletTests(SynchronousTestCase):
             outlet.flush()
         self.assertEqual((outlet.behind, self.transport.asked), (False, 0))
 
-    def test_while_nobody_writes_it_is_sent_what_it_takes(self) -> None:
+    def test_an_outlet_does_not_yield_while_the_port_is_not_crowded(self) -> None:
         outlet = self.outlet()
         for _ in range(20):
             outlet.write(b"x" * 131_072)
         self.assertEqual((outlet.behind, self.transport.asked), (False, 0))
 
-    def test_what_is_gathered_goes_out_together(self) -> None:
+    def test_gathered_writes_are_sent_in_one_call(self) -> None:
         outlet = self.outlet(6)
         outlet.gather()
         outlet.write(b"one")
@@ -440,7 +440,7 @@ class OutletTests(SynchronousTestCase):
         outlet.flush()
         self.assertEqual((self.transport.value(), outlet.behind), (b"onetwo", False))
 
-    def test_much_is_not_gathered_for_long(self) -> None:
+    def test_large_gathered_writes_are_sent_early(self) -> None:
         outlet = self.outlet()
         outlet.gather()
         for _ in range(10):
@@ -449,7 +449,7 @@ class OutletTests(SynchronousTestCase):
         outlet.flush()
         self.assertEqual(len(self.transport.value()), 500_000)
 
-    def test_the_rest_is_asked_for_slice_by_slice(self) -> None:
+    def test_queued_data_is_written_in_slices(self) -> None:
         for taken in (0, 1, 99_999):
             outlet = self.outlet(taken)
             data = bytes(range(250)) * 800
@@ -462,7 +462,7 @@ class OutletTests(SynchronousTestCase):
             self.assertEqual(self.transport.value(), data + b"and more")
             self.assertEqual((outlet.behind, self.owner.told[-1]), (False, "drained"))
 
-    def test_nothing_overtakes_the_last_slice(self) -> None:
+    def test_a_write_does_not_overtake_the_last_slice(self) -> None:
         outlet = self.outlet(3)
         outlet.write(b"abcdef")
         self.assertEqual(self.transport.value(), b"abcdef")
@@ -475,7 +475,7 @@ class OutletTests(SynchronousTestCase):
         outlet.resumeProducing()
         self.assertEqual(self.owner.told, ["blocked", "blocked", "drained"])
 
-    def test_the_end_waits_for_the_rest(self) -> None:
+    def test_finish_is_called_after_all_queued_data(self) -> None:
         outlet = self.outlet(3)
         ended: list[bytes] = []
         outlet.write(b"abcdef")
@@ -484,7 +484,7 @@ class OutletTests(SynchronousTestCase):
         outlet.resumeProducing()
         self.assertEqual(ended, [b"abcdef"])
 
-    def test_a_broken_connection_takes_no_more(self) -> None:
+    def test_writes_to_a_broken_connection_are_dropped(self) -> None:
         for broken in (ConnectionLost(), -1):
             outlet = self.outlet(broken)
             outlet.write(b"abc")
@@ -493,7 +493,7 @@ class OutletTests(SynchronousTestCase):
             self.assertEqual(self.owner.told, ["blocked"])
             self.assertTrue(outlet.behind)
 
-    def test_a_transport_that_is_no_socket_buffers_for_itself(self) -> None:
+    def test_a_wrapped_transport_uses_its_own_buffer(self) -> None:
         transport = StringTransport()
         owner = _Told()
         outlet = Outlet(cast(Transport, transport), owner)
@@ -507,7 +507,7 @@ class OutletTests(SynchronousTestCase):
         outlet.finish(transport.loseConnection)
         self.assertEqual((transport.producer, transport.disconnecting), (None, True))
 
-    def test_such_a_transport_is_given_no_more_than_fills_its_buffer(self) -> None:
+    def test_a_wrapped_transport_is_written_to_until_its_buffer_is_full(self) -> None:
         transport = _FullTransport()
         owner = _Told()
         outlet = Outlet(cast(Transport, transport), owner)

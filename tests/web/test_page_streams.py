@@ -306,7 +306,7 @@ class UploadTests(PageCase):
             front.pass_time(0.1)
             self.assertEqual((reply.status, bytes(reply.body)), (200, b"0 of none"), front)
 
-    def test_a_client_that_leaves_amid_the_body_ends_the_page(self) -> None:
+    def test_a_client_that_disconnects_during_the_body_ends_the_page(self) -> None:
         for front, pages in self.each():
             for pauses in (True, False):
                 pages.consumer = SlowConsumer(pauses)
@@ -358,7 +358,7 @@ class UploadTests(PageCase):
 class Http1UploadTests(PageCase):
     fronts = (ChannelFront, WrappedFront, TLSFront)
 
-    def test_bodies_arrive_whole_however_they_are_framed_cut_and_paused(self) -> None:
+    def test_bodies_arrive_complete_with_any_framing_packets_and_pauses(self) -> None:
         for front, pages in self.each():
             for seed in range(25):
                 dice = random.Random(seed)
@@ -393,7 +393,7 @@ class Http1UploadTests(PageCase):
                 self.assertEqual(peer.statuses, expected, (front, seed))
                 peer.leave()
 
-    def test_what_arrives_in_small_packets_is_bounded_too(self) -> None:
+    def test_a_body_in_small_packets_is_buffered_within_the_limit(self) -> None:
         for front, pages in self.each():
             peer = front.connect()
             peer.send(request("POST", "/import/a", {"Content-Length": "200000"}), "POST")
@@ -434,7 +434,7 @@ class Http1UploadTests(PageCase):
             front.pass_time(5)
             self.assertTrue(peer.closed)
 
-    def test_the_time_of_a_page_that_pauses_is_not_the_clients(self) -> None:
+    def test_the_bodys_timeout_does_not_run_while_the_page_pauses(self) -> None:
         for front, pages in self.each():
             peer = front.connect()
             peer.send(request("POST", "/import/a", {"Content-Length": "100000"}) + b"x" * 50_000, "POST")
@@ -489,14 +489,14 @@ class Http1UploadTests(PageCase):
 class Http2UploadTests(PageCase):
     fronts = (Http2Front,)
 
-    def test_an_upload_that_its_page_pauses_does_not_stop_other_requests(self) -> None:
+    def test_a_paused_upload_does_not_stop_other_requests(self) -> None:
         for front, _ in self.each():
             peer = front.connect()
             Upload(front, peer, "/import/a", b"x" * SIZE)
             peer.send_request("GET", "/healthz")
             self.assertEqual((peer.reply.status, bytes(peer.reply.body)), (200, b"ok"))
 
-    def test_a_connection_that_ends_amid_a_paused_upload_fails_it(self) -> None:
+    def test_a_connection_that_ends_during_a_paused_upload_fails_it(self) -> None:
         goodbye = b"\x00\x00\x08\x07" + bytes(5) + bytes(4) + b"\x00\x00\x00\x02"
         too_long = b"\xff\xff\xff\x00" + bytes(5)
         odd_window = b"\x00\x00\x04\x08" + bytes(5) + bytes(4)
@@ -573,7 +573,7 @@ class DownloadTests(PageCase):
             reply = front.ask("HEAD", "/export")
             self.assertEqual((reply.status, bytes(reply.body), pages.rendered), (200, b"", 0), front)
 
-    def test_an_answer_that_fails_amid_its_body_is_broken_off_and_logged(self) -> None:
+    def test_an_answer_that_fails_during_its_body_is_aborted_and_logged(self) -> None:
         for front, pages in self.each():
             pages.fails_after = 3 * PIECE
             peer = front.connect()
@@ -632,7 +632,7 @@ class ErrorTests(PageCase):
                 self.assertEqual(reply.get("access-control-allow-origin"), "*")
             self.assertEqual((len(ids), None in ids), (4, False), front)
 
-    def test_a_wrong_method_is_405_with_the_methods_that_there_are(self) -> None:
+    def test_a_wrong_method_is_405_with_the_allowed_methods(self) -> None:
         for front, _ in self.each():
             reply = front.ask("GET", "/import/a")
             self.assertEqual((reply.status, reply.get("allow")), (405, "POST"), front)

@@ -103,7 +103,7 @@ class PipeliningTests(SynchronousTestCase):
     @settings(max_examples=500, deadline=None)
     @example([UPGRADED_POST, UPGRADED_GET, PLAIN_POST], [])
     @given(sequences, st.lists(st.integers(0, 3000), max_size=30))
-    def test_what_is_asked_is_what_was_sent(self, sent: list[Sent], cuts: list[int]) -> None:
+    def test_every_sent_request_is_parsed_once_and_unchanged(self, sent: list[Sent], cuts: list[int]) -> None:
         written = [each.written() for each in sent]
         shared = HeadCache(Admission(BASE.encode(), RequestLimits()))
         data = b"".join(head + body for head, body in written)
@@ -111,14 +111,14 @@ class PipeliningTests(SynchronousTestCase):
             # The second time, some heads are known.
             self.assertEqual(seen(shared, data, cuts), [each.seen for each in sent])
 
-    def test_a_second_upgrade_in_a_packet_moves_nothing(self) -> None:
+    def test_a_second_upgrade_request_in_a_packet_loses_no_bytes(self) -> None:
         shared = HeadCache(Admission(BASE.encode(), RequestLimits()))
         for padding in range(200):
             sent = [UPGRADED_POST, UPGRADED_GET, Sent("POST", BASE + "c", 0, "length", HIDDEN, padding)]
             data = b"".join(head + body for head, body in (each.written() for each in sent))
             self.assertEqual(seen(shared, data, []), [each.seen for each in sent])
 
-    def test_a_head_that_came_in_pieces_is_not_counted_twice(self) -> None:
+    def test_a_head_in_several_packets_is_counted_once(self) -> None:
         for framing in ("length", "chunked"):
             head, body = Sent("POST", BASE + "a", 1, framing, HIDDEN, 60).written()
             shared = HeadCache(Admission(BASE.encode(), RequestLimits(header_bytes=len(head))))

@@ -71,7 +71,7 @@ def noting(front: Front) -> Noting:
 
 
 class NetworksTests(SynchronousTestCase):
-    def test_addresses_and_networks(self) -> None:
+    def test_networks_contain_their_addresses(self) -> None:
         networks = Networks(["10.0.0.0/8", "192.0.2.1", "2001:db8::/32", "::1"])
         for address in (
             "10.0.0.0",
@@ -86,7 +86,7 @@ class NetworksTests(SynchronousTestCase):
         for address in ("11.0.0.0", "9.255.255.255", "192.0.2.2", "2001:db9::", "::2", "::ffff:11.0.0.1", "::10.1.2.3"):
             self.assertNotIn(address, networks)
 
-    def test_what_is_no_address_is_in_none(self) -> None:
+    def test_text_that_is_not_an_address_is_in_no_network(self) -> None:
         everything = Networks(["0.0.0.0/0", "::/0"])
         self.assertIn("192.0.2.1", everything)
         for address in ("", UNIX_PEER, "unknown", "_hidden", "localhost", "10.0.0.1:80", "1.2.3"):
@@ -97,7 +97,7 @@ class NetworksTests(SynchronousTestCase):
         self.assertNotIn("", Networks(["unix"]))
         self.assertNotIn("127.0.0.1", Networks(["unix"]))
 
-    def test_a_link_local_peer_has_a_zone(self) -> None:
+    def test_a_link_local_address_with_a_zone_is_in_its_network(self) -> None:
         self.assertIn("fe80::1%eth0", Networks(["fe80::/10"]))
 
     @given(
@@ -108,7 +108,7 @@ class NetworksTests(SynchronousTestCase):
         st.integers(0, 2**32 - 1),
         st.integers(0, 32),
     )
-    def test_a_network_holds_what_it_says(
+    def test_networks_agree_with_the_standard_library(
         self, chosen: tuple[IPv4Address | IPv6Address, int], noise: int, size: int
     ) -> None:
         base, length = chosen
@@ -139,7 +139,7 @@ LEFT = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60)
 
 
 class XForwardedTests(SynchronousTestCase):
-    def test_nothing_said(self) -> None:
+    def test_empty_x_forwarded_headers_name_no_client(self) -> None:
         self.assertEqual(x_forwarded(), Client())
         self.assertEqual(x_forwarded(**{"for": "", "host": " , ", "proto": ",", "port": ""}), Client())
 
@@ -161,10 +161,10 @@ class XForwardedTests(SynchronousTestCase):
             self.assertEqual(x_forwarded(**{"for": value}).address, address, value)
 
     @given(LEFT)
-    def test_what_the_client_says_itself_counts_for_nothing(self, left: str) -> None:
+    def test_addresses_left_of_the_client_are_ignored(self, left: str) -> None:
         self.assertEqual(x_forwarded(**{"for": f"{left},{CLIENT}, {CDN}"}).address, CLIENT)
 
-    def test_scheme_and_host_are_the_nearest_proxys(self) -> None:
+    def test_scheme_and_host_are_those_of_the_nearest_proxy(self) -> None:
         said = x_forwarded(proto="http, HTTPS", host="evil.example, outer.example:8443")
         self.assertEqual((said.scheme, said.authority), (b"https", b"outer.example:8443"))
 
@@ -182,7 +182,7 @@ class XForwardedTests(SynchronousTestCase):
         ):
             self.assertEqual(x_forwarded(**values).authority, authority, values)
 
-    def test_what_can_not_be_understood_is_refused_by_name(self) -> None:
+    def test_malformed_x_forwarded_headers_are_rejected_by_name(self) -> None:
         for name, values in (
             (
                 "For",
@@ -208,11 +208,11 @@ class XForwardedTests(SynchronousTestCase):
 
 
 class ForwardedTests(SynchronousTestCase):
-    def test_nothing_said(self) -> None:
+    def test_an_empty_forwarded_header_names_no_client(self) -> None:
         for value in ("", ",", " ; , ;", "by=_us"):
             self.assertEqual(forwarded(value), Client(), value)
 
-    def test_one_element(self) -> None:
+    def test_one_forwarded_element_is_parsed(self) -> None:
         for value, expected in (
             (f"for={CLIENT};proto=https;host=a.example", Client(CLIENT, b"https", b"a.example")),
             (f'For="{CLIENT}:4711";Proto="HTTPS";Host="a.example:8443"', Client(CLIENT, b"https", b"a.example:8443")),
@@ -224,29 +224,29 @@ class ForwardedTests(SynchronousTestCase):
         ):
             self.assertEqual(forwarded(value), expected, value)
 
-    def test_the_element_is_that_of_the_first_proxy_that_is_trusted(self) -> None:
+    def test_the_client_is_in_the_element_of_the_outermost_trusted_proxy(self) -> None:
         said = forwarded(
             f"for={OTHER};host=evil.example, for={CLIENT};host=outer.example;proto=https, "
             f"for={CDN};host=inner;proto=http"
         )
         self.assertEqual(said, Client(CLIENT, b"https", b"outer.example"))
 
-    def test_what_it_does_not_say_another_does(self) -> None:
+    def test_missing_parameters_are_taken_from_the_next_element(self) -> None:
         said = forwarded(f"for={CLIENT};proto=https, for={CDN};host=inner;proto=http")
         self.assertEqual(said, Client(CLIENT, b"https", b"inner"))
 
-    def test_an_element_without_a_client_is_the_last_that_counts(self) -> None:
+    def test_elements_left_of_one_without_a_client_are_ignored(self) -> None:
         self.assertEqual(forwarded(f"for={OTHER};host=evil.example, host=inner"), Client(None, None, b"inner"))
 
     @given(LEFT)
-    def test_what_the_client_says_itself_is_refused_or_counts_for_nothing(self, left: str) -> None:
+    def test_elements_from_the_client_are_rejected_or_ignored(self, left: str) -> None:
         try:
             said = forwarded(f"{left}, for={CLIENT};host=a.example")
         except InvalidRequest:
             return
         self.assertEqual((said.address, said.authority), (CLIENT, b"a.example"))
 
-    def test_what_can_not_be_understood_is_refused(self) -> None:
+    def test_malformed_forwarded_headers_are_rejected(self) -> None:
         for value in (
             "for",
             "for=",
@@ -271,7 +271,7 @@ class ForwardedTests(SynchronousTestCase):
 
 
 class OriginTests(SynchronousTestCase):
-    def test_it_is_where_the_client_came(self) -> None:
+    def test_the_origin_is_the_one_that_the_client_sees(self) -> None:
         for caller, origin in (
             (Caller(), b"http://h"),
             (Caller(secure=True), b"https://h"),
@@ -294,7 +294,7 @@ class TrustedTests(FrontTestCase):
         self.front.delete("a")
         return reply.get("location")
 
-    def test_a_stream_is_where_the_client_finds_it(self) -> None:
+    def test_location_has_the_scheme_and_host_that_the_proxy_names(self) -> None:
         own = self.front.scheme
         for headers, origin in (
             ({}, f"{own}://streams.example"),
@@ -307,7 +307,7 @@ class TrustedTests(FrontTestCase):
             for _ in range(2):
                 self.assertEqual(self.location(headers), f"{origin}/v1/stream/a", headers)
 
-    def test_the_client_is_who_the_proxy_says(self) -> None:
+    def test_the_client_is_the_one_that_the_proxy_names(self) -> None:
         told = noting(self.front)
         self.front.ask("GET", BASE + "a", {"X-Forwarded-For": f"{OTHER}, {CLIENT}"})
         self.front.ask("GET", BASE + "a", {"X-Forwarded-For": CLIENT, "Forwarded": f"for={OTHER}"})
@@ -315,7 +315,7 @@ class TrustedTests(FrontTestCase):
         self.assertEqual([client_of(asked) for asked in told.asked], [CLIENT, CLIENT, PROXY])
         self.assertEqual({asked.caller.address for asked in told.asked}, {PROXY})
 
-    def test_what_can_not_be_understood_is_refused(self) -> None:
+    def test_malformed_headers_of_a_trusted_proxy_are_400(self) -> None:
         for target in (BASE + "a", "/healthz", "/nowhere"):
             for name, value in (
                 ("X-Forwarded-For", "somebody"),
@@ -328,7 +328,7 @@ class TrustedTests(FrontTestCase):
                 self.assertIn(name, reply.json()["detail"])
             self.assertNotEqual(self.front.ask("GET", target, {"Forwarded": '"'}).status, 400)
 
-    def test_a_request_keeps_the_id_that_the_proxy_gave_it(self) -> None:
+    def test_a_request_keeps_the_id_given_by_the_proxy(self) -> None:
         for target in (BASE + "none", "/healthz"):
             if self.front.front == "site" and target == "/healthz":
                 # What is beside the streams has ids on the daemon's own front only.
@@ -345,7 +345,7 @@ class TrustedTests(FrontTestCase):
 class PartsTests(FrontTestCase):
     settings = X_FORWARDED
 
-    def test_a_header_may_come_in_parts(self) -> None:
+    def test_repeated_forwarding_headers_are_joined(self) -> None:
         told = noting(self.front)
         peer = self.front.connect()
         lines = f"X-Forwarded-For: {OTHER}\r\nX-Forwarded-For: {CLIENT}\r\nX-Forwarded-Proto: https\r\n\r\n".encode()
@@ -358,7 +358,7 @@ class PartsTests(FrontTestCase):
 class ForwardedFamilyTests(FrontTestCase):
     settings = FORWARDED
 
-    def test_the_other_family_is_not_read(self) -> None:
+    def test_headers_of_the_other_family_are_ignored(self) -> None:
         for headers, origin in (
             ({"Forwarded": "proto=https;host=outer.example"}, "https://outer.example"),
             (
@@ -370,7 +370,7 @@ class ForwardedFamilyTests(FrontTestCase):
             self.assertEqual(location, f"{origin}/v1/stream/a")
             self.front.delete("a")
 
-    def test_what_can_not_be_understood_is_refused(self) -> None:
+    def test_a_malformed_forwarded_header_is_400(self) -> None:
         reply = self.front.ask("GET", BASE + "a", {"Forwarded": "for=::1"})
         self.assertEqual((reply.status, reply.code), (400, "BAD_REQUEST"))
         self.assertIn("Forwarded must be", reply.json()["detail"])
@@ -408,7 +408,7 @@ class UntrustedCases(FrontTestCase):
 
 @each_way
 class DisabledTests(UntrustedCases):
-    def test_nobody_is_believed(self) -> None:
+    def test_forwarding_headers_are_ignored_without_a_warning_if_disabled(self) -> None:
         with capturedLogs() as logs:
             self.check()
         self.assertEqual(warnings(logs), [])
@@ -418,10 +418,10 @@ class DisabledTests(UntrustedCases):
 class UntrustedTests(UntrustedCases):
     settings = believing("x-forwarded", "10.0.0.0/8", identity="X-User")
 
-    def test_who_is_not_trusted_is_not_believed(self) -> None:
+    def test_forwarding_headers_of_untrusted_peers_are_ignored(self) -> None:
         self.check()
 
-    def test_it_is_said_once_a_minute(self) -> None:
+    def test_ignored_forwarding_headers_are_logged_once_a_minute(self) -> None:
         with capturedLogs() as logs:
             for _ in range(5):
                 self.front.ask("GET", BASE + "a", {"X-Forwarded-For": OTHER})
@@ -434,7 +434,7 @@ class UntrustedTests(UntrustedCases):
             self.front.ask("GET", BASE + "a", {"X-Other": "root"})
         self.assertEqual(len(warnings(logs)), 2)
 
-    def test_others_are_not_told_of(self) -> None:
+    def test_other_ignored_headers_are_not_logged(self) -> None:
         with capturedLogs() as logs:
             self.front.ask("GET", BASE + "a", {"X-Other": "x"})
             self.front.ask("GET", "/healthz", {"X-Request-Id": "x"})
@@ -460,7 +460,7 @@ class TreeTests(SynchronousTestCase):
         self.assertEqual(reply.status, 200, bytes(reply.body))
         return set(bytes(reply.body).decode().split("\n"))
 
-    def test_on_both_fronts(self) -> None:
+    def test_pages_do_not_see_dropped_headers_on_both_fronts(self) -> None:
         family = {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port"}
         for kind in (ChannelFront, SiteFront):
             for settings, left in (
@@ -474,7 +474,7 @@ class TreeTests(SynchronousTestCase):
 
 
 class IdentityTests(SynchronousTestCase):
-    def test_it_needs_trust_and_the_proxys_certificate(self) -> None:
+    def test_the_identity_header_needs_a_trusted_proxy_with_a_certificate(self) -> None:
         proxies = Proxies(Clock().seconds, "x-forwarded", [PROXY], "X-User")
         for caller, believed in (
             (Caller(PROXY, True, True, "CN=proxy"), True),
@@ -486,11 +486,11 @@ class IdentityTests(SynchronousTestCase):
             self.assertEqual(b"x-user" in reading.read, believed)
             self.assertEqual(b"x-user" in reading.dropped, not believed)
 
-    def test_without_the_mode_the_header_is_like_any_other(self) -> None:
+    def test_without_identity_mode_the_header_is_not_special(self) -> None:
         reading = Proxies(Clock().seconds, "x-forwarded", [PROXY]).reading(Caller(PROXY, True, True, "CN=proxy"))
         self.assertNotIn(b"x-user", reading.read | reading.dropped)
 
-    def test_it_is_the_proxys_word_or_else_the_certificates(self) -> None:
+    def test_the_identity_is_from_the_header_or_else_the_certificate(self) -> None:
         class Asked:
             def __init__(self, caller: Caller) -> None:
                 self.caller = caller
@@ -508,7 +508,7 @@ class IdentityTests(SynchronousTestCase):
 class PeerTests(SynchronousTestCase):
     """Whose a connection is."""
 
-    def test_a_unix_socket_has_a_name_of_its_own(self) -> None:
+    def test_a_unix_socket_peer_is_named_unix(self) -> None:
         class Connection:
             def getPeer(self) -> IAddress:
                 return UNIXAddress(None)
@@ -517,7 +517,7 @@ class PeerTests(SynchronousTestCase):
             caller = caller_on(Connection(), Proxies(Clock().seconds, "x-forwarded", trusted).trusts)
             self.assertEqual((caller.address, caller.trusted), (UNIX_PEER, believed))
 
-    def test_who_is_believed_teaches_nothing_about_who_is_not(self) -> None:
+    def test_cached_headers_of_trusted_peers_are_not_used_for_others(self) -> None:
         front = ChannelFront(X_FORWARDED)
         self.addCleanup(front.stop)
         told = noting(front)
@@ -527,7 +527,7 @@ class PeerTests(SynchronousTestCase):
                 front.ask("GET", BASE + "a", {"X-Forwarded-For": CLIENT, "X-Forwarded-Host": "outer.example"})
         self.assertEqual([client_of(asked) for asked in told.asked], [CLIENT, CLIENT, OTHER, OTHER] * 2)
 
-    def test_a_known_head_keeps_its_client(self) -> None:
+    def test_a_cached_header_block_has_its_own_client(self) -> None:
         front = ChannelFront(X_FORWARDED)
         self.addCleanup(front.stop)
         told = noting(front)
@@ -547,7 +547,7 @@ class BalancedFront(ChannelFront):
 
 
 class ProxyProtocolTests(SynchronousTestCase):
-    def test_the_peer_is_the_one_that_the_balancer_names(self) -> None:
+    def test_the_peer_is_the_address_from_the_proxy_protocol(self) -> None:
         front = BalancedFront(X_FORWARDED)
         self.addCleanup(front.stop)
         told = noting(front)

@@ -8,7 +8,7 @@ from tests.support.fronts import BASE
 
 @each_way
 class RequestIdTests(FrontTestCase):
-    def test_every_answer_has_its_own(self) -> None:
+    def test_every_answer_has_a_unique_request_id(self) -> None:
         self.front.create("a", body=b"hello")
         asked = [
             ("GET", BASE + "a"),

@@ -83,7 +83,7 @@ class MountingTests(SynchronousTestCase):
         self.front = MountedFront()
         self.addCleanup(self.front.stop)
 
-    def test_it_is_a_resource_and_a_leaf(self) -> None:
+    def test_the_resource_is_a_leaf(self) -> None:
         resource = resource_from(self.front.operations, Settings(), self.front.clock)
         self.assertTrue(verifyObject(IResource, resource))
         self.assertTrue(resource.isLeaf)
@@ -97,31 +97,31 @@ class MountingTests(SynchronousTestCase):
             status = self.front.streams.status(name)
             self.assertEqual(status.facts.name, name)  # type: ignore[union-attr]
 
-    def test_its_url_has_the_whole_path(self) -> None:
+    def test_urls_have_the_whole_path_of_the_resource(self) -> None:
         reply = self.front.ask("PUT", "/app/streams/a%20b", TEXT)
         self.assertEqual(reply.get("location"), "http://streams.example/app/streams/a%20b")
         reply = self.front.ask("GET", "/app/streams/none?offset=-1")
         self.assertEqual(reply.json()["instance"], "/app/streams/none?offset=-1")
 
-    def test_sources_of_forks_have_it_too(self) -> None:
+    def test_sources_of_forks_can_have_the_whole_path(self) -> None:
         self.front.ask("PUT", "/app/streams/a", TEXT, b"hello")
         reply = self.front.ask("PUT", "/app/streams/f", {"Stream-Forked-From": "/app/streams/a"})
         self.assertEqual(reply.status, 201)
         reply = self.front.ask("PUT", "/app/streams/g", {"Stream-Forked-From": "/v1/stream/a"})
         self.assertEqual((reply.status, reply.code), (400, "BAD_REQUEST"))
 
-    def test_without_a_name_there_is_no_stream(self) -> None:
+    def test_the_path_of_the_resource_is_404(self) -> None:
         for path in ("/app/streams", "/app/streams/"):
             reply = self.front.ask("PUT", path, TEXT)
             self.assertEqual((reply.status, reply.code), (404, "NOT_FOUND"), path)
         for path in ("/app/streams//", "/app/streams/."):
             self.assertEqual(self.front.ask("PUT", path, TEXT).code, "INVALID_STREAM_NAME", path)
 
-    def test_what_is_beside_is_left_alone(self) -> None:
+    def test_sibling_resources_are_served(self) -> None:
         self.assertEqual(bytes(self.front.ask("GET", "/app/page").body), b"a page")
         self.assertEqual(self.front.ask("GET", "/app/other").status, 404)
 
-    def test_forms_are_data_like_any_other(self) -> None:
+    def test_form_bodies_are_stored_as_data(self) -> None:
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         parts = {"Content-Type": "multipart/form-data; boundary=x"}
         whole = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--x--\r\n'
@@ -130,7 +130,7 @@ class MountingTests(SynchronousTestCase):
             self.assertEqual(self.front.ask("POST", "/app/streams/" + name, headers, body).status, 204)
             self.assertEqual(bytes(self.front.ask("GET", "/app/streams/" + name).body), body)
 
-    def test_routing_finds_it(self) -> None:
+    def test_twisted_web_routing_finds_the_resource(self) -> None:
         self.front.ask("PUT", "/app/streams/a", TEXT)
         root = Resource()
         root.putChild(b"streams", self.front.resource)
@@ -159,20 +159,20 @@ class SiteTestCase(SynchronousTestCase):
 
 
 class DeliveryTests(SiteTestCase):
-    def test_nothing_is_said_that_the_stream_does_not(self) -> None:
+    def test_twisted_web_adds_no_headers(self) -> None:
         self.front.create("a", body=b"hello")
         for method, body, status in (("HEAD", b"", 200), ("POST", b"x", 204), ("DELETE", b"", 204)):
             reply = self.front.ask(method, BASE + "a", TEXT, body)
             self.assertEqual((reply.status, reply.get("content-length")), (status, None))
             self.assertEqual(reply.get("content-type"), "text/plain" if method == "HEAD" else None)
 
-    def test_a_known_answer_has_no_length(self) -> None:
+    def test_a_304_has_no_content_length(self) -> None:
         self.front.create("a", body=b"hello")
         tag = self.front.ask("GET", BASE + "a").get("etag") or ""
         reply = self.front.ask("GET", BASE + "a", {"If-None-Match": tag})
         self.assertEqual((reply.status, reply.get("content-length")), (304, None))
 
-    def test_a_tail_goes_to_http_1_0_until_the_end(self) -> None:
+    def test_an_http_1_0_tail_ends_with_the_connection(self) -> None:
         self.front.create("a", body=b"hello")
         peer = self.front.connect(read_replies=False)
         peer.send(request("GET", BASE + "a?offset=-1&live=sse", version="1.0"))
@@ -181,7 +181,7 @@ class DeliveryTests(SiteTestCase):
         self.assertRegex(bytes(peer.received), rb'"streamClosed":true}\nid:[0-9_]+\n\n$')
         self.assertTrue(peer.ended)
 
-    def test_chunks_are_put_together(self) -> None:
+    def test_chunks_are_joined_on_a_site(self) -> None:
         self.front.create("a")
         headers = TEXT | {"Transfer-Encoding": "chunked"}
         self.assertEqual(self.front.ask("POST", BASE + "a", headers, chunked([b"one", b"two"])).status, 204)
@@ -211,7 +211,7 @@ class BodyLimitTests(SiteTestCase):
             self.assertEqual((reply.status, reply.code), (413, "REQUEST_BODY_TOO_LARGE"))
         self.assertEqual(len(self.front.ask("GET", BASE + "a").body), 1_000)
 
-    def test_chunks_over_it_are_too(self) -> None:
+    def test_chunks_over_the_limit_are_refused(self) -> None:
         self.front.create("a")
         headers = TEXT | {"Transfer-Encoding": "chunked"}
         reply = self.front.ask("POST", BASE + "a", headers, chunked([b"x" * 600] * 2))
@@ -255,7 +255,7 @@ class SlowReaderTests(SiteTestCase):
         max_total_bytes=50_000_000,
     )
 
-    def test_a_replay_comes_in_bounded_pieces(self) -> None:
+    def test_a_catch_up_read_is_sent_in_bounded_pieces(self) -> None:
         self.front.create("a")
         data = bytes(range(250)) * 40_000
         self.front.append_directly("a", data, "text/plain")
@@ -268,7 +268,7 @@ class SlowReaderTests(SiteTestCase):
         self.assertEqual((peer.reply.length, peer.reply.complete), (len(data), True))
         self.assertEqual(bytes(peer.reply.body), data)
 
-    def test_a_tail_that_stops_reading_is_not_read_for(self) -> None:
+    def test_no_data_is_read_for_a_tail_that_stops_reading(self) -> None:
         self.front.create("a")
         peer = self.front.follow(BASE + "a?offset=-1&live=sse", room=5_000)
         for number in range(200):
@@ -278,7 +278,7 @@ class SlowReaderTests(SiteTestCase):
         text = "".join(event.data for event in peer.events if event.kind == "data")
         self.assertEqual(text, "".join(f"{number:05}" + "x" * 20_000 for number in range(200)))
 
-    def test_who_takes_nothing_for_too_long_is_hung_up_on(self) -> None:
+    def test_a_client_that_reads_nothing_is_aborted_after_the_stall_timeout(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 5_000_000, "text/plain")
         queries = ("", "?offset=-1&live=sse", "?offset=-1&live=long-poll")
@@ -289,7 +289,7 @@ class SlowReaderTests(SiteTestCase):
         self.assertEqual([peer.aborted for peer in peers], [True] * 3)
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_who_takes_enough_is_not(self) -> None:
+    def test_a_client_that_reads_slowly_is_not_aborted(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 2_000_000, "text/plain")
         peer = self.front.follow(BASE + "a", room=150_000)
@@ -309,7 +309,7 @@ class SlowReaderTests(SiteTestCase):
         self.assertTrue(peer.aborted)
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_a_reader_that_leaves_stops_everything(self) -> None:
+    def test_a_reader_that_disconnects_stops_the_answer(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
         for query in ("", "?offset=-1&live=sse", "?offset=now&live=long-poll"):
@@ -333,7 +333,7 @@ class TLSSiteFront(SiteFront):
 class TLSTests(SiteTestCase):
     front_type = TLSSiteFront
 
-    def test_the_url_says_so(self) -> None:
+    def test_location_is_https_over_tls(self) -> None:
         peer = self.front.connect()
         assert isinstance(peer, TLSPeer)
         peer.handshake()

@@ -63,7 +63,7 @@ class TurnTests(SynchronousTestCase):
         assert isinstance(chunk, Chunk)
         return chunk
 
-    def test_a_replay_is_sent_a_slice_of_time_after_another(self) -> None:
+    def test_a_catch_up_read_is_sent_in_slices_of_time(self) -> None:
         size = 4 * WRITES * PIECE + 5
         self.append(size)
         replay = Replay(self.streams, self.read(PIECE))
@@ -75,7 +75,7 @@ class TurnTests(SynchronousTestCase):
         self.clock.turn()
         self.assertEqual((len(self.taker.received), self.taker.finished), (size, True))
 
-    def test_many_replays_get_no_more_time_in_a_turn_than_one(self) -> None:
+    def test_many_catch_up_reads_share_the_time_of_one_turn(self) -> None:
         self.append(2 * WRITES * PIECE)
         replays = [Replay(self.streams, self.read(PIECE)) for _ in range(10)]
         takers = [Taker(self.stopwatch) for _ in replays]
@@ -88,7 +88,7 @@ class TurnTests(SynchronousTestCase):
             self.assertLess(self.stopwatch.now - before, BUDGET + SLICE)
             self.assertEqual(turn * SLICES, sum(taker.writes > WRITES for taker in takers))
 
-    def test_a_replay_that_is_paused_between_its_turns(self) -> None:
+    def test_a_catch_up_read_can_be_paused_between_its_turns(self) -> None:
         size = 2 * WRITES * PIECE
         self.append(size)
         replay = Replay(self.streams, self.read(PIECE))
@@ -101,7 +101,7 @@ class TurnTests(SynchronousTestCase):
         self.clock.turn()
         self.assertEqual((len(self.taker.received), self.taker.finished), (size, True))
 
-    def test_a_replay_whose_reader_leaves_between_its_turns(self) -> None:
+    def test_a_catch_up_reader_can_disconnect_between_its_turns(self) -> None:
         self.append(2 * WRITES * PIECE)
         replay = Replay(self.streams, self.read(PIECE))
         replay.start(self.taker)
@@ -116,7 +116,7 @@ class TurnTests(SynchronousTestCase):
         tail.start(self.taker)
         return tail
 
-    def test_a_tail_is_sent_a_slice_of_time_after_another(self) -> None:
+    def test_a_tail_is_sent_in_slices_of_time(self) -> None:
         for _ in range(2 * WRITES):
             self.append(EVENT_SIZE)
         tail = self.tail()
@@ -131,7 +131,7 @@ class TurnTests(SynchronousTestCase):
         self.clock.turn()
         self.assertEqual(self.clock.getDelayedCalls(), self.sweep)
 
-    def test_a_tail_that_is_woken_while_it_is_queued_gets_no_more_time_for_it(self) -> None:
+    def test_a_tail_woken_while_queued_gets_no_extra_time(self) -> None:
         for _ in range(10 * WRITES):
             self.append(EVENT_SIZE)
         tail = self.tail()
@@ -175,32 +175,32 @@ class PacketTests(ChannelTestCase):
         bodies = [b"one" + b"".join(b"%d," % number for number in range(last + 1)) for last in range(100)]
         self.assertEqual([bytes(reply.body) for reply in peer.replies[1::2]], bodies)
 
-    def test_bodies_that_are_larger_than_a_packet_come_whole(self) -> None:
+    def test_bodies_larger_than_a_packet_arrive_complete(self) -> None:
         bodies = [bytes([65 + number]) * 100_000 for number in range(3)]
         peer = self.front.connect()
         peer.send(b"".join(post("a", body) + get("a") * 100 for body in bodies), *(["POST"] + ["GET"] * 100) * 3)
         self.assertEqual(peer.statuses, ([204] + [200] * 100) * 3)
         self.assertEqual(self.read("a"), b"one" + b"".join(bodies))
 
-    def test_a_request_that_is_not_whole_is_waited_for(self) -> None:
+    def test_an_incomplete_request_is_answered_when_it_is_complete(self) -> None:
         peer = self.in_one_turn(get("a") * 300 + get("a")[:-1])
         self.assertEqual(self.settle(peer), [200] * 300)
         peer.send(get("a")[-1:])
         self.assertEqual(peer.statuses, [200] * 301)
 
-    def test_what_follows_the_last_request_is_not_answered(self) -> None:
+    def test_requests_after_connection_close_are_not_answered(self) -> None:
         peer = self.in_one_turn(get("a") * 300 + get("a", headers={"Connection": "close"}) + get("a") * 300)
         self.assertEqual(self.settle(peer), [200] * 301)
         self.front.pass_time(self.patience)
         self.assertTrue(peer.closed)
 
-    def test_a_client_that_leaves_takes_the_rest_along(self) -> None:
+    def test_queued_requests_of_a_lost_connection_are_dropped(self) -> None:
         peer = self.in_one_turn(get("a") * 300)
         peer.leave()
         self.front.settle()
         self.assertLess(len(peer.replies), 300)
 
-    def test_while_it_drains_the_answer_that_is_under_way_is_the_last(self) -> None:
+    def test_a_drain_closes_after_the_current_answer(self) -> None:
         peer = self.in_one_turn(get("a") * 300)
         answered = len(peer.replies)
         self.front.channels.drain()
@@ -212,19 +212,19 @@ class PacketTests(ChannelTestCase):
 class SliceTests(PacketTests):
     """How many requests of a packet are answered in one turn of the reactor."""
 
-    def test_they_are_answered_for_a_slice_of_time_and_the_rest_in_later_turns(self) -> None:
+    def test_requests_of_a_packet_are_answered_in_slices_of_time(self) -> None:
         peer = self.in_one_turn(get("a") * 500)
         self.assertGreater(len(peer.replies), 1)
         self.assertLess(len(peer.replies), 20)
         self.assertEqual(self.settle(peer), [200] * 500)
         self.assertEqual(self.front.clock.seconds(), START_TIME)
 
-    def test_so_are_those_of_a_small_packet(self) -> None:
+    def test_requests_of_a_small_packet_are_answered_in_slices_of_time(self) -> None:
         peer = self.in_one_turn(request("GET", "/healthz") * 50)
         self.assertLess(len(peer.replies), 20)
         self.assertEqual(self.settle(peer), [200] * 50)
 
-    def test_others_are_answered_between_them(self) -> None:
+    def test_other_connections_are_answered_between_the_slices(self) -> None:
         peers = [self.in_one_turn(get("a") * 500) for _ in range(3)]
         other = self.front.connect()
         other.send_unseen(get("a"))
