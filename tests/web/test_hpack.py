@@ -94,17 +94,17 @@ def dynamic(decoder: HeadDecoder) -> list[tuple[bytes, bytes]]:
 class AppendixTests(SynchronousTestCase):
     """The examples of RFC 7541 appendix C."""
 
-    def test_integers(self) -> None:
+    def test_integers_of_the_rfc_are_encoded_and_decoded(self) -> None:
         for number, prefix, expected in ((10, 0x1F, "0a"), (1337, 0x1F, "1f9a0a"), (42, 0xFF, "2a")):
             self.assertEqual(encode_integer(number, prefix, 0).hex(), expected)
 
-    def test_fields_of_each_kind(self) -> None:
+    def test_fields_of_each_kind_are_decoded(self) -> None:
         for block, field, added in FIELDS:
             decoder = HeadDecoder(10_000)
             self.assertEqual(decoded(decoder, block), [field])
             self.assertEqual(len(dynamic(decoder)), added)
 
-    def test_requests(self) -> None:
+    def test_requests_of_the_rfc_are_decoded(self) -> None:
         blocks, heads = REQUESTS
         for sequence in blocks:
             decoder = HeadDecoder(10_000)
@@ -118,7 +118,7 @@ class AppendixTests(SynchronousTestCase):
                 ],
             )
 
-    def test_answers_and_evicted_fields(self) -> None:
+    def test_answers_of_the_rfc_are_decoded_with_evictions(self) -> None:
         for sequence in ANSWERS:
             decoder = HeadDecoder(10_000)
             decoder.decode(encode_integer(256, 0x1F, 0x20))
@@ -135,7 +135,7 @@ class LimitTests(SynchronousTestCase):
         error = self.assertRaises(Http2Error, HeadDecoder(size).decode, block)
         self.assertEqual(error.code, code, block)
 
-    def test_what_is_no_hpack_is_a_compression_error(self) -> None:
+    def test_invalid_hpack_is_a_compression_error(self) -> None:
         for block in (
             *(b"\x80", b"\xbe", b"\xff\x00", b"\xff", b"\x7f\xff\xff", b"\x7e\x01a"),
             *(b"\x40", b"\x40\x01", b"\x40\x01a", b"\x40\x01a\x02b", b"\x00\x05ab\x01c", b"\x40\x81\x00\x01a"),
@@ -144,7 +144,7 @@ class LimitTests(SynchronousTestCase):
         ):
             self.assert_refused(block)
 
-    def test_the_size_of_a_head_is_limited_however_small_its_block_is(self) -> None:
+    def test_the_decoded_size_of_a_head_is_limited(self) -> None:
         large = b"\x40\x01a" + b"\x7f\x81\x1e" + b"x" * 3968
         self.assertEqual(len(HeadDecoder(8002).decode(large + b"\xbe")), 2)
         self.assert_refused(large + b"\xbe" * 2, ErrorCode.ENHANCE_YOUR_CALM, 8002)
@@ -157,7 +157,7 @@ class LimitTests(SynchronousTestCase):
         decoder.decode(b"\x40\x01a\x7f\x81\x1f" + b"x" * 4096)
         self.assertEqual(dynamic(decoder), [])
 
-    def test_strings_that_must_not_be_indexed_are_remembered_for_their_connection_only(self) -> None:
+    def test_never_indexed_strings_are_not_cached_across_connections(self) -> None:
         encoder = hpack.Encoder()
         block = encoder.encode([NeverIndexedHeaderTuple("authorization", "Bearer never-indexed-123")])
         decoder = HeadDecoder(10_000)
@@ -167,7 +167,7 @@ class LimitTests(SynchronousTestCase):
         self.assertNotIn(b"Bearer never-indexed-123", decoding._strings.values())
         self.assertNotIn((b"authorization", b"Bearer never-indexed-123"), decoding._fields)
 
-    def test_what_is_remembered_is_bounded(self) -> None:
+    def test_the_cache_of_strings_is_bounded(self) -> None:
         encoder, decoder = hpack.Encoder(), HeadDecoder(10_000)
         for number in range(3 * decoding._REMEMBERED):
             decoder.decode(encoder.encode([("x-number", str(number))]))
@@ -193,7 +193,7 @@ class LibraryTests(SynchronousTestCase):
     """What hpack encodes is decoded to the same, and the other way round."""
 
     @given(st.lists(st.tuples(st.lists(FIELD, max_size=8), st.booleans(), st.sampled_from([0, 100, 4096, None]))))
-    def test_heads_that_hpack_encodes(self, heads: list[tuple[list[HeaderTuple], bool, int | None]]) -> None:
+    def test_heads_encoded_by_hpack_are_decoded(self, heads: list[tuple[list[HeaderTuple], bool, int | None]]) -> None:
         encoder, decoder = hpack.Encoder(), HeadDecoder(100_000)
         for fields, huffman, size in heads:
             if size is not None:
@@ -213,7 +213,7 @@ class LibraryTests(SynchronousTestCase):
             max_size=6,
         )
     )
-    def test_bytes_that_hpack_refuses_are_refused(self, blocks: list[bytes]) -> None:
+    def test_bytes_that_hpack_rejects_are_rejected(self, blocks: list[bytes]) -> None:
         library, decoder = hpack.Decoder(2**30), HeadDecoder(2**30)
         for block in blocks:
             expected: list[tuple[bytes, bytes]] | None = None

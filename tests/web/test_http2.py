@@ -61,13 +61,13 @@ class Http2TestCase(SynchronousTestCase):
 
 
 class ConnectionTests(Http2TestCase):
-    def test_it_says_what_it_allows(self) -> None:
+    def test_the_server_announces_its_settings(self) -> None:
         peer = self.front.connect()
         self.assertEqual(peer.settings[SettingCodes.MAX_CONCURRENT_STREAMS], 100)
         self.assertEqual(peer.settings[SettingCodes.MAX_HEADER_LIST_SIZE], 32_768)
         self.assertGreaterEqual(peer.h2.outbound_flow_control_window, 1_000_000)
 
-    def test_answers_do_not_wait_for_each_other(self) -> None:
+    def test_answers_on_one_connection_are_independent(self) -> None:
         offset = self.front.create("a", body=b"hello")
         peer = self.front.connect()
         poll = self.get(peer, f"?offset={offset}&live=long-poll")
@@ -80,7 +80,7 @@ class ConnectionTests(Http2TestCase):
         self.assertEqual(bytes(peer.streams[poll].body), b" world")
         self.assertIn(b"data:  world", bytes(peer.streams[tail].body))
 
-    def test_the_host_is_the_authority(self) -> None:
+    def test_the_authority_is_used_as_host(self) -> None:
         peer = self.front.connect()
         made = peer.ask("PUT", BASE + "a", TEXT | {"Host": "other.example:8443"})
         self.assertEqual(peer.streams[made].get("location"), "https://other.example:8443/v1/stream/a")
@@ -88,7 +88,7 @@ class ConnectionTests(Http2TestCase):
             bad = peer.ask("PUT", BASE + "b", TEXT | {"Host": host})
             self.assertEqual((peer.streams[bad].status, peer.streams[bad].code), (400, "BAD_REQUEST"))
 
-    def test_a_header_sent_twice_is_refused(self) -> None:
+    def test_a_duplicate_header_is_rejected(self) -> None:
         peer = self.front.connect()
         stream_id = peer.h2.get_next_available_stream_id()
         fields = [(":method", "GET"), (":path", BASE + "a"), (":scheme", "https"), (":authority", "x")]
@@ -96,14 +96,14 @@ class ConnectionTests(Http2TestCase):
         peer.pass_on()
         self.assertEqual(peer.streams[stream_id].status, 400)
 
-    def test_a_client_that_waits_to_be_told_is_told(self) -> None:
+    def test_expect_100_continue_is_answered_with_100(self) -> None:
         peer = self.front.connect()
         made = peer.ask("PUT", BASE + "a", TEXT | {"Expect": "100-continue"}, is_all=False)
         self.assertEqual(peer.interim_statuses, [100])
         peer.upload(made, b"hello")
         self.assertEqual(peer.streams[made].status, 201)
 
-    def test_a_client_without_alpn_has_http1(self) -> None:
+    def test_a_client_without_alpn_uses_http1(self) -> None:
         class OldPeer(Http2Peer):
             protocols: tuple[bytes, ...] = ()
 
@@ -112,7 +112,7 @@ class ConnectionTests(Http2TestCase):
         with self.assertRaises(AssertionError):
             self.front.connect()
 
-    def test_many_connections_are_told_to_come_back(self) -> None:
+    def test_a_connection_over_the_limit_is_refused_with_goaway(self) -> None:
         self.front.channels.settings = self.front.channels.settings.__class__(
             connections=1, protocols=(b"h2", b"http/1.1")
         )
@@ -138,13 +138,13 @@ class LimitTests(Http2TestCase):
         health = peer.ask("GET", "/healthz")
         self.assertEqual(bytes(peer.streams[health].body), b"ok")
 
-    def test_a_body_that_says_it_is_too_large(self) -> None:
+    def test_a_content_length_over_the_limit_is_413(self) -> None:
         peer = self.front.connect()
         asked = peer.ask("PUT", BASE + "a", TEXT | {"Content-Length": "100001"}, is_all=False)
         self.assert_refused(peer, asked, 413, "REQUEST_BODY_TOO_LARGE")
         self.assert_alive(peer)
 
-    def test_a_body_that_is_too_large_is_not_kept(self) -> None:
+    def test_a_body_over_the_limit_is_413_and_discarded(self) -> None:
         peer = self.front.connect()
         asked = peer.begin("PUT", BASE + "a", TEXT, False)
         peer.upload(asked, b"x" * 400_000)
@@ -153,7 +153,7 @@ class LimitTests(Http2TestCase):
         self.assertEqual(channel.body_bytes, 0)  # type: ignore[attr-defined]
         self.assert_alive(peer)
 
-    def test_who_goes_on_sending_it_is_reset_after_a_while(self) -> None:
+    def test_a_client_that_keeps_sending_a_refused_body_is_reset(self) -> None:
         peer = self.front.connect()
         asked = peer.begin("PUT", BASE + "a", TEXT, False)
         peer.upload(asked, b"x" * 150_000, False)
@@ -162,7 +162,7 @@ class LimitTests(Http2TestCase):
         self.assertEqual(peer.resets, {asked: ErrorCodes.NO_ERROR})
         self.assert_alive(peer)
 
-    def test_many_bodies_at_a_time_are_too_many_together(self) -> None:
+    def test_concurrent_bodies_share_a_limit(self) -> None:
         peer = self.front.connect()
         asked = [peer.begin("PUT", BASE + str(number), TEXT, False) for number in range(3)]
         for stream_id in asked:
@@ -173,20 +173,20 @@ class LimitTests(Http2TestCase):
             self.assertEqual(peer.streams[stream_id].status, 201)
         self.assert_alive(peer)
 
-    def test_a_head_that_is_too_large(self) -> None:
+    def test_a_head_over_the_limit_is_431(self) -> None:
         peer = self.front.connect()
         asked = peer.ask("GET", BASE + "a", {"X-Large": "x" * 5000})
         self.assert_refused(peer, asked, 431, "HEADERS_TOO_LARGE")
         self.assert_alive(peer)
 
-    def test_a_head_that_is_much_too_large_ends_the_connection(self) -> None:
+    def test_a_head_far_over_the_limit_ends_the_connection(self) -> None:
         peer = self.front.connect()
         peer.ask("GET", BASE + "a", {"X-Large": "x" * 15_000})
         self.assertEqual(peer.goodbye, (ErrorCodes.ENHANCE_YOUR_CALM, 0))
         self.front.settle()
         self.assertTrue(peer.told)
 
-    def test_a_head_without_end(self) -> None:
+    def test_a_head_of_too_many_frames_ends_the_connection(self) -> None:
         peer = self.front.connect()
         self.send(peer, HeadersFrame(1, b"\x82"))
         for _ in range(200):
@@ -196,20 +196,20 @@ class LimitTests(Http2TestCase):
         assert peer.goodbye is not None
         self.assertIn(peer.goodbye[0], (ErrorCodes.PROTOCOL_ERROR, ErrorCodes.ENHANCE_YOUR_CALM))
 
-    def test_a_target_that_is_too_long(self) -> None:
+    def test_a_target_over_the_limit_is_414(self) -> None:
         peer = self.front.connect()
         asked = peer.ask("GET", BASE + "a" * 1100)
         self.assert_refused(peer, asked, 414, "TARGET_TOO_LONG")
         self.assert_alive(peer)
 
-    def test_a_target_that_is_none(self) -> None:
+    def test_an_invalid_target_is_400(self) -> None:
         peer = self.front.connect()
         for target in ("https://streams.example/v1/stream/a", "v1", BASE + "a#b", "/healthz#"):
             self.assert_refused(peer, peer.ask("OPTIONS", target), 400, "BAD_REQUEST")
         self.assert_refused(peer, peer.ask("GET", "*"), 400, "BAD_REQUEST")
         self.assert_alive(peer)
 
-    def test_a_method_that_is_none(self) -> None:
+    def test_an_invalid_method_is_400(self) -> None:
         peer = self.front.connect()
         for method in (b"\xff", b"GE T", b"GET/", b"(", "GÄT".encode()):
             asked = peer.h2.get_next_available_stream_id()
@@ -220,7 +220,7 @@ class LimitTests(Http2TestCase):
         self.assertEqual(peer.streams[peer.ask("M-SEARCH", BASE + "a")].status, 405)
         self.assert_alive(peer)
 
-    def test_more_requests_at_a_time_than_there_may_be(self) -> None:
+    def test_too_many_concurrent_requests_are_refused(self) -> None:
         offset = self.front.create("a")
         peer = self.front.connect()
         for _ in range(100):
@@ -232,7 +232,7 @@ class LimitTests(Http2TestCase):
         assert peer.goodbye is not None
         self.assertNotEqual(peer.goodbye[0], ErrorCodes.NO_ERROR)
 
-    def test_who_resets_again_and_again_is_sent_away(self) -> None:
+    def test_a_client_that_resets_very_often_is_disconnected(self) -> None:
         offset = self.front.create("a")
         peer = self.front.connect()
         for _ in range(1000):
@@ -244,7 +244,7 @@ class LimitTests(Http2TestCase):
         assert peer.goodbye is not None
         self.assertEqual(peer.goodbye[0], ErrorCodes.ENHANCE_YOUR_CALM)
 
-    def test_who_resets_now_and_then_is_not(self) -> None:
+    def test_a_client_that_resets_sometimes_is_served(self) -> None:
         offset = self.front.create("a")
         peer = self.front.connect()
         for _ in range(20):
@@ -255,7 +255,7 @@ class LimitTests(Http2TestCase):
             self.front.pass_time(1)
         self.assert_alive(peer)
 
-    def test_who_changes_its_settings_again_and_again_is_sent_away(self) -> None:
+    def test_a_client_that_changes_settings_very_often_is_disconnected(self) -> None:
         peer = self.front.connect()
         for _ in range(1000):
             self.send(peer, SettingsFrame(0))
@@ -263,7 +263,7 @@ class LimitTests(Http2TestCase):
                 break
         self.assertEqual(peer.goodbye, (ErrorCodes.ENHANCE_YOUR_CALM, 0))
 
-    def test_who_changes_them_now_and_then_is_not(self) -> None:
+    def test_a_client_that_changes_settings_sometimes_is_served(self) -> None:
         peer = self.front.connect()
         for _ in range(20):
             self.assert_alive(peer)
@@ -271,7 +271,7 @@ class LimitTests(Http2TestCase):
             self.front.pass_time(1)
         self.assert_alive(peer)
 
-    def test_a_flood_of_frames_that_ask_for_nothing_ends_the_connection(self) -> None:
+    def test_a_flood_of_frames_without_requests_ends_the_connection(self) -> None:
         self.front.create("a")
         for frame in (
             PingFrame(0),
@@ -289,7 +289,7 @@ class LimitTests(Http2TestCase):
             self.send(peer, *[frame] * 100)
             self.assertEqual(peer.goodbye, (ErrorCodes.ENHANCE_YOUR_CALM, 1), frame)
 
-    def test_a_client_that_floods_on_after_that_is_neither_read_nor_kept(self) -> None:
+    def test_a_flood_after_goaway_is_not_read_and_the_connection_is_closed(self) -> None:
         peer = self.front.connect()
         self.send(peer, *[PingFrame(0)] * 500)
         self.assertIsNotNone(peer.goodbye)
@@ -299,7 +299,7 @@ class LimitTests(Http2TestCase):
         self.front.pass_time(4)
         self.assertTrue(peer.closed)
 
-    def test_a_few_of_them_a_second_do_not(self) -> None:
+    def test_a_few_frames_without_requests_per_second_are_accepted(self) -> None:
         peer = self.front.connect()
         for _ in range(20):
             self.send(peer, *[PingFrame(0)] * 20, *[PriorityFrame(1, depends_on=0, stream_weight=1)] * 15)
@@ -307,7 +307,7 @@ class LimitTests(Http2TestCase):
             self.front.pass_time(1)
         self.assert_alive(peer)
 
-    def test_a_client_may_make_room_with_each_request_and_for_each_frame_that_it_is_sent(self) -> None:
+    def test_window_updates_for_requests_and_received_frames_are_not_a_flood(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.keeps_up = False
@@ -325,7 +325,7 @@ class LimitTests(Http2TestCase):
         self.assertTrue(peer.streams[asked].complete)
         self.assert_alive(peer)
 
-    def test_a_packet_of_requests_is_taken_in_a_slice_of_time_after_another(self) -> None:
+    def test_requests_of_a_packet_are_processed_in_slices_of_time(self) -> None:
         self.front.streams.turns.seconds = Stopwatch(SLICE / 2)
         self.front.create("a", body=b"one")
         peer = self.front.connect()
@@ -350,7 +350,7 @@ class LimitTests(Http2TestCase):
         self.assertEqual(begun[-90:].count(asked[-1]), 1)
         self.assert_alive(peer)
 
-    def test_many_answers_that_wait_for_room_are_sent_a_slice_of_time_after_another(self) -> None:
+    def test_many_queued_answers_are_sent_in_slices_of_time(self) -> None:
         self.front.streams.turns.seconds = Stopwatch(SLICE / 5)
         self.front.create("a", body=b"x" * 1000)
         peer = self.front.connect()
@@ -362,7 +362,7 @@ class LimitTests(Http2TestCase):
         self.front.settle()
         self.assertEqual([bytes(peer.streams[number].body) for number in asked], [b"x" * 1000] * 50)
 
-    def test_for_a_packet_of_small_frames_everybody_is_looked_at_once(self) -> None:
+    def test_a_packet_of_small_frames_visits_each_stream_once(self) -> None:
         offset = self.front.create("a")
         peer = self.front.connect()
         for _ in range(50):
@@ -380,7 +380,7 @@ class LimitTests(Http2TestCase):
         self.send(peer, *[WindowUpdateFrame(1, window_increment=1)] * 100)
         self.assertEqual(looks[50:], [1])
 
-    def test_a_request_that_is_reset_in_the_same_packet(self) -> None:
+    def test_a_request_reset_in_the_same_packet_is_dropped(self) -> None:
         self.front.create("a", body=b"hello")
         peer = self.front.connect()
         for query in ("", "?offset=-1&live=sse", "?offset=now&live=long-poll"):
@@ -390,13 +390,13 @@ class LimitTests(Http2TestCase):
             self.assertNotIn(asked, peer.streams)
         self.assert_alive(peer)
 
-    def test_what_is_not_http2_at_all(self) -> None:
+    def test_bytes_that_are_not_http2_end_the_connection(self) -> None:
         peer = self.front.connect()
         peer.send(b"GET / HTTP/1.1\r\n\r\n" * 10)
         self.assertEqual(peer.goodbye, (ErrorCodes.FRAME_SIZE_ERROR, 0))
         self.assertTrue(peer.told)
 
-    def test_a_frame_that_would_be_endless(self) -> None:
+    def test_a_frame_over_the_size_limit_ends_the_connection(self) -> None:
         for cuts in ((1, 1, 1), (2, 7), (9,), (1, 8)):
             peer = self.front.connect()
             self.assert_alive(peer)
@@ -407,7 +407,7 @@ class LimitTests(Http2TestCase):
             assert peer.goodbye is not None, cuts
             self.assertEqual(peer.goodbye[0], ErrorCodes.FRAME_SIZE_ERROR)
 
-    def test_packets_may_be_cut_anywhere(self) -> None:
+    def test_frames_are_parsed_from_any_packets(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         asked = peer.begin("POST", BASE + "a", TEXT, False)
@@ -419,7 +419,7 @@ class LimitTests(Http2TestCase):
 
 
 class TimeTests(LimitTests):
-    def test_who_asks_nothing(self) -> None:
+    def test_a_connection_without_requests_is_closed_after_the_timeout(self) -> None:
         peer = self.front.connect()
         self.front.pass_time(6)
         self.assertIsNone(peer.goodbye)
@@ -427,7 +427,7 @@ class TimeTests(LimitTests):
         self.assertEqual(peer.goodbye, (ErrorCodes.NO_ERROR, 0))
         self.assertTrue(peer.told)
 
-    def test_pings_are_no_requests(self) -> None:
+    def test_pings_do_not_extend_the_idle_timeout(self) -> None:
         peer = self.front.connect()
         self.assert_alive(peer)
         for _ in range(12):
@@ -437,14 +437,14 @@ class TimeTests(LimitTests):
             self.front.pass_time(1)
         self.assertEqual(peer.goodbye, (ErrorCodes.NO_ERROR, 1))
 
-    def test_who_asks_now_and_then_stays(self) -> None:
+    def test_requests_extend_the_idle_timeout(self) -> None:
         peer = self.front.connect()
         for _ in range(6):
             self.assert_alive(peer)
             self.front.pass_time(6)
         self.assertIsNone(peer.goodbye)
 
-    def test_a_body_that_does_not_come(self) -> None:
+    def test_a_body_that_stops_arriving_is_408(self) -> None:
         peer = self.front.connect()
         asked = peer.ask("PUT", BASE + "a", TEXT, b"x", is_all=False)
         self.front.pass_time(4)
@@ -455,7 +455,7 @@ class TimeTests(LimitTests):
         self.assert_refused(peer, asked, 408, "REQUEST_TIMEOUT")
         self.assert_alive(peer)
 
-    def test_a_body_that_trickles_is_refused(self) -> None:
+    def test_a_body_below_the_minimum_rate_is_408(self) -> None:
         peer = self.front.connect()
         asked = peer.ask("PUT", BASE + "a", TEXT, b"x", is_all=False)
         for _ in range(3):
@@ -466,7 +466,7 @@ class TimeTests(LimitTests):
         self.assertEqual(self.front.channels.admission(NOBODY).incoming.size, 0)
         self.assert_alive(peer)
 
-    def test_a_tail_is_there_for_as_long_as_it_likes(self) -> None:
+    def test_a_tail_is_not_ended_by_the_idle_timeout(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         tail = self.get(peer, "?offset=-1&live=sse")
@@ -478,7 +478,7 @@ class TimeTests(LimitTests):
 class SlowReaderTests(Http2TestCase):
     settings = settings_with({"stall_timeout_secs": 11})
 
-    def test_a_tail_without_room_is_not_read_for(self) -> None:
+    def test_no_data_is_read_for_a_tail_without_window(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.keeps_up = False
@@ -489,7 +489,7 @@ class SlowReaderTests(Http2TestCase):
         health = peer.ask("GET", "/healthz")
         self.assertEqual(peer.streams[health].status, 200)
 
-    def test_it_goes_on_when_there_is(self) -> None:
+    def test_a_tail_continues_when_its_window_grows(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.keeps_up = False
@@ -502,7 +502,7 @@ class SlowReaderTests(Http2TestCase):
         self.front.settle()
         self.assertEqual(bytes(peer.streams[tail].body).count(b"x" * 50_000), 20)
 
-    def test_one_that_makes_no_room_is_reset(self) -> None:
+    def test_a_stream_whose_window_does_not_grow_is_reset(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.keeps_up = False
@@ -515,7 +515,7 @@ class SlowReaderTests(Http2TestCase):
         self.assertIsNone(peer.goodbye)
         self.assertEqual(self.kept(), 0)
 
-    def test_so_is_one_that_says_much_and_makes_none(self) -> None:
+    def test_a_client_that_sends_frames_but_opens_no_window_is_reset(self) -> None:
         self.front.create("a", body=b"x" * 100_000)
         peer = self.front.connect()
         peer.keeps_up = False
@@ -531,7 +531,7 @@ class SlowReaderTests(Http2TestCase):
         self.assertEqual(peer.resets, dict.fromkeys(asked, ErrorCodes.CANCEL))
         self.assertIsNone(peer.goodbye)
 
-    def test_one_that_makes_room_slowly_is_not(self) -> None:
+    def test_a_client_that_opens_its_window_slowly_is_served(self) -> None:
         self.front.create("a")
         self.grow(20)
         peer = self.front.connect()
@@ -545,7 +545,7 @@ class SlowReaderTests(Http2TestCase):
             peer.pass_on()
         self.assertEqual(len(peer.streams[asked].body), 1_000_000)
 
-    def test_a_reader_of_small_pieces_is_no_flood(self) -> None:
+    def test_small_window_updates_are_not_a_flood(self) -> None:
         self.front.create("a")
         self.grow(100)
         peer = self.front.connect()
@@ -559,7 +559,7 @@ class SlowReaderTests(Http2TestCase):
             peer.pass_on()
         self.assertEqual(len(peer.streams[asked].body), 5_000_000)
 
-    def test_who_makes_little_room_has_it_shared(self) -> None:
+    def test_a_small_connection_window_is_shared_by_the_streams(self) -> None:
         self.front.create("a")
         self.grow(20)
         peer = self.front.connect()
@@ -576,7 +576,7 @@ class SlowReaderTests(Http2TestCase):
         for stream_id in asked:
             self.assertGreater(len(peer.streams[stream_id].body), 250_000)
 
-    def test_who_reads_nothing_at_all_is_hung_up_on(self) -> None:
+    def test_a_client_that_reads_nothing_is_aborted(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.h2.increment_flow_control_window(2_000_000_000)
@@ -591,7 +591,7 @@ class SlowReaderTests(Http2TestCase):
         self.front.pass_time(13)
         self.assertTrue(peer.closed)
 
-    def test_nothing_is_read_from_who_does_not_read(self) -> None:
+    def test_a_client_that_does_not_read_is_not_read_from(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         peer.h2.increment_flow_control_window(2_000_000_000)
@@ -604,7 +604,7 @@ class SlowReaderTests(Http2TestCase):
             self.send(peer, *(PingFrame(0, b"12345678") for _ in range(100)))
         self.assertGreater(peer.unread_by_server, 1_000_000)
 
-    def test_a_replay_comes_whole_and_in_pieces(self) -> None:
+    def test_a_catch_up_read_is_complete_and_sent_in_pieces(self) -> None:
         self.front.create("a")
         self.grow(100)
         peer = self.front.connect()
@@ -613,7 +613,7 @@ class SlowReaderTests(Http2TestCase):
         self.assertEqual((len(reply.body), reply.get("content-length")), (5_000_000, "5000000"))
         self.assertTrue(reply.complete)
 
-    def test_a_stream_deleted_meanwhile_resets_the_stream_alone(self) -> None:
+    def test_a_stream_deleted_during_a_read_resets_only_its_http2_stream(self) -> None:
         self.front.create("a")
         self.grow(20)
         peer = self.front.connect()
@@ -655,7 +655,7 @@ class CrowdTests(Http2TestCase):
             self.front.pass_time(0.5)
             self.assertTrue(peer.streams[asked].complete)
 
-    def test_answers_are_not_read_before_others_have_left(self) -> None:
+    def test_answers_are_not_read_while_others_fill_the_send_buffer(self) -> None:
         self.front.create("b")
         self.front.create("a", body=b"x" * 100_000)
         peer, asked = self.crowd("")
@@ -665,7 +665,7 @@ class CrowdTests(Http2TestCase):
         self.assertTrue(all(peer.streams[stream_id].complete for stream_id in asked))
         self.assertEqual(self.kept(), 0)
 
-    def test_so_are_replays(self) -> None:
+    def test_catch_up_reads_are_paused_while_others_fill_the_send_buffer(self) -> None:
         self.front.create("b")
         self.front.create("a", body=b"x" * 400_000)
         peer, asked = self.crowd("")
@@ -674,7 +674,7 @@ class CrowdTests(Http2TestCase):
         self.assertEqual({len(peer.streams[stream_id].body) for stream_id in asked}, {400_000})
         self.assertEqual(self.kept(), 0)
 
-    def test_those_that_were_held_back_go_on_after_others_were_reset(self) -> None:
+    def test_paused_answers_continue_after_others_were_reset(self) -> None:
         self.front.create("a", body=b"x" * 100_000)
         peer, asked = self.crowd("")
         for _ in range(10):
@@ -682,7 +682,7 @@ class CrowdTests(Http2TestCase):
         self.assertEqual(peer.resets, dict.fromkeys(asked, ErrorCodes.CANCEL))
         self.assertEqual(self.kept(), 0)
 
-    def test_one_that_is_held_back_may_be_reset(self) -> None:
+    def test_a_paused_answer_can_be_reset(self) -> None:
         self.front.create("a", body=b"x" * 100_000)
         peer, asked = self.crowd("")
         for stream_id in reversed(asked):
@@ -710,7 +710,7 @@ class CrowdTests(Http2TestCase):
             self.assertEqual(bytes(peer.streams[stream_id].body).count(b"y" * 100_000), 1)
         self.assertEqual(self.kept(), 0)
 
-    def test_polls_that_find_too_much_at_a_time_are_told_to_ask_again(self) -> None:
+    def test_polls_with_too_much_data_at_once_are_503(self) -> None:
         self.front.create("b")
         offset = self.front.create("a")
         peer, asked = self.crowd(f"?offset={offset}&live=long-poll")
@@ -745,21 +745,21 @@ class CompressionTests(Http2TestCase):
             self.assertEqual(bytes(self.peer.streams[self.get(self.peer)].body), b"hello")
         self.assertLessEqual(self.encoder.table_bytes, 4096)
 
-    def test_a_client_that_remembers_much_does_not_make_the_server_do_so(self) -> None:
+    def test_the_encoders_table_is_bounded_for_any_client_setting(self) -> None:
         self.assert_understood()
         for size in (2**32 - 1, 2**32 - 1, 65_536):
             self.peer.h2.decoder.max_allowed_table_size = size
             self.send(self.peer, SettingsFrame(0, {SettingCodes.HEADER_TABLE_SIZE: size}))
             self.assert_understood()
 
-    def test_one_that_remembers_less_is_told_that_it_was_understood(self) -> None:
+    def test_a_smaller_table_of_the_client_is_acknowledged_in_the_next_head(self) -> None:
         self.assert_understood()
         for sizes in ((1024,), (512, 512), (0, 4096), (4096, 100, 4096), (100, 2048, 8192), (300, 0, 8192, 200, 200)):
             self.peer.h2.decoder.max_allowed_table_size = sizes[-1]
             self.send(self.peer, *(SettingsFrame(0, {SettingCodes.HEADER_TABLE_SIZE: size}) for size in sizes))
             self.assert_understood()
 
-    def test_what_is_hardly_ever_the_same_is_not_remembered(self) -> None:
+    def test_rarely_repeated_headers_are_not_indexed(self) -> None:
         for number in range(20):
             writer = {"Producer-Id": "p", "Producer-Epoch": "0", "Producer-Seq": str(2 * number)}
             self.peer.ask("POST", BASE + "a", TEXT | writer, b"x")
@@ -772,7 +772,7 @@ class CompressionTests(Http2TestCase):
 
 
 class EndTests(Http2TestCase):
-    def test_while_it_drains_what_is_there_ends_well(self) -> None:
+    def test_a_drain_completes_open_requests(self) -> None:
         offset = self.front.create("a")
         idle, busy = self.front.connect(), self.front.connect()
         poll = self.get(busy, f"?offset={offset}&live=long-poll")
@@ -790,7 +790,7 @@ class EndTests(Http2TestCase):
             peer.leave()
         self.assertIsNone(self.successResultOf(drained))
 
-    def test_while_it_drains_new_requests_are_refused(self) -> None:
+    def test_a_drain_refuses_new_requests(self) -> None:
         offset = self.front.create("a")
         peer = self.front.connect()
         self.get(peer, f"?offset={offset}&live=long-poll")
@@ -802,7 +802,7 @@ class EndTests(Http2TestCase):
         self.assertEqual(peer.resets, {asked: ErrorCodes.REFUSED_STREAM})
         self.assertNotIn(asked, peer.streams)
 
-    def test_a_client_may_say_goodbye_and_wait(self) -> None:
+    def test_a_client_that_sends_goaway_gets_its_open_answers(self) -> None:
         offset = self.front.create("a")
         peer = self.front.connect()
         poll = self.get(peer, f"?offset={offset}&live=long-poll")
@@ -812,7 +812,7 @@ class EndTests(Http2TestCase):
         self.front.settle()
         self.assertTrue(peer.told)
 
-    def test_what_comes_with_a_goodbye_is_answered(self) -> None:
+    def test_requests_in_a_packet_with_goaway_are_answered(self) -> None:
         offset = self.front.create("a")
         goodbye = GoAwayFrame(0, last_stream_id=0, additional_data=b"so long").serialize()
         ping = PingFrame(0, opaque_data=b"12345678").serialize()
@@ -832,7 +832,7 @@ class EndTests(Http2TestCase):
             self.assertTrue(peer.told)
             offset = str(replies[0].get("stream-next-offset"))
 
-    def test_a_goodbye_and_an_upload_in_one_packet(self) -> None:
+    def test_an_upload_in_a_packet_with_goaway_is_answered(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         posted = peer.begin("POST", BASE + "a", TEXT, False)
@@ -843,7 +843,7 @@ class EndTests(Http2TestCase):
         self.front.settle()
         self.assertTrue(peer.told)
 
-    def test_who_leaves_leaves_nothing(self) -> None:
+    def test_a_lost_connection_leaves_no_watcher(self) -> None:
         self.front.create("a")
         peer = self.front.connect()
         self.get(peer, "?offset=-1&live=sse")
@@ -852,7 +852,7 @@ class EndTests(Http2TestCase):
         peer.leave()
         self.assertEqual(self.front.channels._channels, set())
 
-    def test_an_abort_leaves_nobody(self) -> None:
+    def test_an_abort_closes_all_connections(self) -> None:
         self.front.create("a")
         peers = [self.front.connect() for _ in range(3)]
         self.get(peers[0], "?offset=-1&live=sse")
@@ -864,7 +864,7 @@ class EndTests(Http2TestCase):
 class LateTests(Http2TestCase):
     late = True
 
-    def test_who_resets_does_not_wait(self) -> None:
+    def test_a_reset_cancels_the_operation(self) -> None:
         self.front.create("a", body=b"hello")
         peer = self.front.connect()
         asked = peer.begin("GET", BASE + "a")
@@ -878,7 +878,7 @@ class LateTests(Http2TestCase):
 
 
 class StrangeFrameTests(Http2TestCase):
-    def test_data_for_no_stream_and_too_much_room(self) -> None:
+    def test_frames_for_unknown_streams_and_too_large_windows_end_the_connection(self) -> None:
         for frame in (
             DataFrame(1, b"x"),
             WindowUpdateFrame(0, window_increment=2**31 - 1),

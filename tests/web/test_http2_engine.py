@@ -155,7 +155,7 @@ class FrameTests(SynchronousTestCase):
         recorder.receive(before)
         self.assertEqual(recorder.error(data), code, data[:40])
 
-    def test_it_begins_with_its_settings(self) -> None:
+    def test_the_engine_begins_with_its_settings(self) -> None:
         recorder = Recorder()
         recorder.engine.start()
         announced, window = recorder.frames()
@@ -164,7 +164,7 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual(announced.settings, {3: 100, 4: STREAM_WINDOW, 6: LIST_BYTES})
         self.assertEqual((window.stream_id, window.window_increment), (0, CONNECTION_WINDOW - 65_535))
 
-    def test_what_does_not_begin_with_the_preface_and_settings_is_refused(self) -> None:
+    def test_a_connection_must_begin_with_preface_and_settings(self) -> None:
         for data in (
             b"GET / HTTP/1.1\r\n",
             PREFACE[:-1] + b"x",
@@ -200,7 +200,7 @@ class FrameTests(SynchronousTestCase):
         ):
             self.assert_error(frame, ErrorCode.PROTOCOL_ERROR, head(1))
 
-    def test_frames_that_say_the_impossible_are_protocol_errors(self) -> None:
+    def test_frames_with_impossible_values_are_protocol_errors(self) -> None:
         for frame in (
             *(raw(8, 0, 0, bytes(4)), raw(8, 0, 1, b"\x80\x00\x00\x00")),
             *(raw(0, 8, 1, b"\x03ab"), raw(1, 0xC, 3, b"\x03ab")),
@@ -212,7 +212,7 @@ class FrameTests(SynchronousTestCase):
         ):
             self.assert_error(frame, ErrorCode.PROTOCOL_ERROR, head(1))
 
-    def test_windows_have_a_largest_size(self) -> None:
+    def test_windows_over_the_maximum_size_are_errors(self) -> None:
         increment = WindowUpdateFrame(0, window_increment=2**31 - 1).serialize()
         setting = SettingsFrame(0, {4: 2**31 - 1}).serialize()
         self.assert_error(increment, ErrorCode.FLOW_CONTROL_ERROR)
@@ -226,7 +226,7 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual(recorder.events[1:], [("window", 1), ("window", 0)])
         self.assertEqual(recorder.engine._streams[1].window, 65_540)
 
-    def test_a_stream_whose_window_becomes_too_large_is_reset_alone(self) -> None:
+    def test_a_stream_with_a_window_over_the_maximum_is_reset(self) -> None:
         recorder = greeted()
         recorder.receive(head(1) + WindowUpdateFrame(1, window_increment=2**31 - 1).serialize())
         [reset] = recorder.frames()
@@ -234,7 +234,7 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual(recorder.events[1:], [("reset", 1)])
         self.assertFalse(recorder.engine.is_open(1))
 
-    def test_what_is_sent_on_closed_streams(self) -> None:
+    def test_frames_on_closed_streams_are_errors_or_ignored(self) -> None:
         finished = head(1, GET, "END_STREAM")
         for before, frame, code in (
             (finished, head(1, GET, "END_STREAM"), ErrorCode.STREAM_CLOSED),
@@ -263,7 +263,7 @@ class FrameTests(SynchronousTestCase):
         recorder.receive(b"".join(head(2 * number + 1) for number in range(100)))
         self.assertEqual(recorder.error(head(201)), ErrorCode.PROTOCOL_ERROR)
 
-    def test_only_as_much_as_the_windows_allow_is_received(self) -> None:
+    def test_data_beyond_the_windows_is_an_error(self) -> None:
         piece = DataFrame(1, b"x" * 10_000).serialize()
         recorder = greeted()
         recorder.withholds = True
@@ -278,7 +278,7 @@ class FrameTests(SynchronousTestCase):
             recorder.receive(DataFrame(stream_id, b"x" * 744).serialize())
         self.assertEqual(recorder.error(DataFrame(3, b"x").serialize()), ErrorCode.FLOW_CONTROL_ERROR)
 
-    def test_windows_are_given_back_by_halves(self) -> None:
+    def test_windows_are_updated_when_half_is_used(self) -> None:
         recorder = greeted()
         recorder.receive(head(1, POST))
         given: dict[int, int] = {0: 0, 1: 0}
@@ -293,7 +293,7 @@ class FrameTests(SynchronousTestCase):
         self.assertGreater(given[0], 600_000)
         self.assertGreater(given[1], 670_000)
 
-    def test_a_window_that_is_used_up_is_given_back_before_half_of_it_is_taken(self) -> None:
+    def test_a_used_up_window_is_updated_before_half_is_consumed(self) -> None:
         recorder = greeted()
         recorder.withholds = True
         recorder.receive(head(1, POST) + DataFrame(1, b"x" * 10_000).serialize() * 4)
@@ -302,7 +302,7 @@ class FrameTests(SynchronousTestCase):
         [update] = recorder.frames()
         self.assertEqual((update.stream_id, vars(update)["window_increment"]), (1, 5000))
 
-    def test_bodies_are_as_long_as_they_say(self) -> None:
+    def test_bodies_must_have_their_content_length(self) -> None:
         stated: Fields = [*POST, (b"content-length", b"3")]
         for frames, is_right in (
             (head(1, stated, "END_STREAM"), False),
@@ -315,14 +315,14 @@ class FrameTests(SynchronousTestCase):
         ):
             self.assertEqual(greeted().error(frames), None if is_right else ErrorCode.PROTOCOL_ERROR, frames)
 
-    def test_a_head_may_come_in_a_limited_number_of_frames(self) -> None:
+    def test_the_number_of_frames_of_a_head_is_limited(self) -> None:
         block = head(1)[9:]
         for number, code in ((63, None), (64, ErrorCode.ENHANCE_YOUR_CALM)):
             empty = ContinuationFrame(1).serialize() * (number - 1)
             last = ContinuationFrame(1, b"", flags=["END_HEADERS"]).serialize()
             self.assertEqual(greeted().error(HeadersFrame(1, block).serialize() + empty + last), code)
 
-    def test_a_head_may_have_a_limited_size(self) -> None:
+    def test_the_size_of_a_head_is_limited(self) -> None:
         recorder = greeted()
         recorder.receive(SettingsFrame(0, flags=["ACK"]).serialize())
         large = hpack.Encoder().encode([*GET, (b"a", b"\0" * 4000)], huffman=False)
@@ -338,7 +338,7 @@ class FrameTests(SynchronousTestCase):
                 frames = HeadersFrame(1, larger, flags=["END_HEADERS"]).serialize()
             self.assertEqual(recorder.error(frames), ErrorCode.ENHANCE_YOUR_CALM)
 
-    def test_nothing_comes_between_the_frames_of_a_head(self) -> None:
+    def test_other_frames_between_the_frames_of_a_head_are_errors(self) -> None:
         started = HeadersFrame(1, head(1)[9:]).serialize()
         for frame in (
             PingFrame(0),
@@ -349,7 +349,7 @@ class FrameTests(SynchronousTestCase):
         ):
             self.assertEqual(greeted().error(started + frame.serialize()), ErrorCode.PROTOCOL_ERROR)
 
-    def test_each_kind_is_counted_as_what_it_is(self) -> None:
+    def test_frames_are_counted_by_kind(self) -> None:
         for frame, counts in (
             (HeadersFrame(3, data=head(1)[9:], flags=["END_HEADERS"]), (0, 0)),
             (DataFrame(1, data=b"d"), (0, 0)),
@@ -371,7 +371,7 @@ class FrameTests(SynchronousTestCase):
             recorder.receive(head(1, POST) + frame.serialize())
             self.assertEqual((recorder.idle, recorder.updates), counts, frame)
 
-    def test_frames_may_be_cut_anywhere(self) -> None:
+    def test_frames_are_parsed_from_any_packets(self) -> None:
         data = b"".join(
             (
                 *(head(1, POST), DataFrame(1, b"x" * 300, flags=["PADDED"], pad_length=9).serialize()),
@@ -409,7 +409,7 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual((recorder.engine.room(1), recorder.engine.max_frame_bytes), (7, 0xFFFFFF))
         self.assertEqual(recorder.events[1:], [("window", 0)])
 
-    def test_equal_blocks_share_a_head_while_the_table_is_the_same(self) -> None:
+    def test_equal_header_blocks_are_cached_while_the_table_is_unchanged(self) -> None:
         recorder = greeted()
         recorder.receive(head(1) + head(3))
         self.assertIs(recorder.heads[0], recorder.heads[1])
@@ -423,7 +423,7 @@ class FrameTests(SynchronousTestCase):
             self.assertEqual([each.fields for each in recorder.heads[-3:]], [[(b"host", host)]] * 3)
             self.assertIs(recorder.heads[-1], recorder.heads[-2])
 
-    def test_what_is_remembered_of_a_client_is_bounded(self) -> None:
+    def test_the_cache_of_a_clients_heads_is_bounded(self) -> None:
         recorder = greeted()
         for number in range(0, 2000, 2):
             stream_id = 2 * number + 1
@@ -434,7 +434,7 @@ class FrameTests(SynchronousTestCase):
         self.assertLessEqual(len(engine._gaps), 16)
         self.assertLessEqual(len(engine._resets), 128)
 
-    def test_large_heads_and_bodies_are_cut_into_frames_that_the_client_takes(self) -> None:
+    def test_large_heads_and_bodies_are_split_into_frames_of_the_clients_size(self) -> None:
         recorder = greeted()
         recorder.receive(head(1))
         recorder.engine.send_head(1, b"h" * 40_000, False)
@@ -462,7 +462,7 @@ class HeadTests(SynchronousTestCase):
         recorder.receive(head(1, list(fields)))
         return recorder.heads[0]
 
-    def test_pseudo_headers_come_first_and_once_and_are_those_of_requests(self) -> None:
+    def test_pseudo_headers_must_be_first_unique_and_known(self) -> None:
         for place in range(len(GET)):
             self.assert_malformed([*GET[:place], (b"a", b"b"), *GET[place:]] if place else [(b"a", b"b"), *GET])
             self.assert_malformed([*GET, GET[place]])
@@ -471,7 +471,7 @@ class HeadTests(SynchronousTestCase):
         for name in (b":status", b":protocol", b":", b":other", b"::"):
             self.assert_malformed([*GET, (name, b"1")])
 
-    def test_names_and_values_are_of_characters_that_no_reader_takes_for_others(self) -> None:
+    def test_header_names_and_values_with_unsafe_characters_are_malformed(self) -> None:
         for name in (b"", b"A", b"aB", b"a b", b"a\t", b" a", b"a:b", b"a\0", b"a\r", b"a\x7f", b"\xe4", b"a\xff"):
             self.assert_malformed([*GET, (name, b"1")])
         for value in (b"\0", b"a\r\nb", b"a\n", b"a\rb", b" a", b"a ", b"\ta", b"a\t", b" ", b"\t"):
@@ -481,26 +481,26 @@ class HeadTests(SynchronousTestCase):
         for value in (b"", b"a b", b"a\tb", b"\xff\x80", b"\x01", b":"):
             self.assertEqual(self.read(*GET, (b"a!#$%&'*+-.^_`|~9", value)).fields[0][1], value)
 
-    def test_headers_of_connections_are_refused(self) -> None:
+    def test_connection_specific_headers_are_malformed(self) -> None:
         for name in (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"):
             self.assert_malformed([*GET, (name, b"close")])
         for value in (b"gzip", b"trailers, gzip", b""):
             self.assert_malformed([*GET, (b"te", value)])
         self.assertEqual(self.read(*GET, (b"te", b"Trailers")).fields[0], (b"te", b"Trailers"))
 
-    def test_lengths_are_digits_and_agree(self) -> None:
+    def test_content_lengths_must_be_digits_and_agree(self) -> None:
         for value in (b"", b"-1", b"+1", b"1,1", b"0x1", b"1_0", b"1 1", b"9" * 4001):
             self.assert_malformed([*POST, (b"content-length", value)])
         self.assert_malformed([*POST, (b"content-length", b"1"), (b"content-length", b"2")])
         self.assertEqual(self.read(*POST, (b"content-length", b"1"), (b"content-length", b"01")).length, 1)
 
-    def test_the_authority_is_the_host(self) -> None:
+    def test_authority_and_host_must_agree(self) -> None:
         self.assert_malformed([*GET, (b"host", b"y")])
         self.assert_malformed([*GET, (b"host", b"x"), (b"host", b"x")])
         self.assertEqual(self.read(*GET, (b"host", b"x")).fields, [(b"host", b"x")])
         self.assertEqual(self.read(*GET[:3], (b"host", b"y")).fields, [(b"host", b"y")])
 
-    def test_a_path_is_not_empty(self) -> None:
+    def test_an_empty_path_is_malformed(self) -> None:
         self.assert_malformed([*GET[:2], (b":path", b""), GET[3]])
 
     def test_connect_has_no_path(self) -> None:
@@ -744,7 +744,7 @@ class DifferentialTests(SynchronousTestCase):
     @given(st.lists(STEPS, max_size=12))
     @example([headers_step(1, POST, False, 0, 0, False), frame_step(raw(8, 0, 1, b"\x7f\xff\xff\xff"))])
     @example([headers_step(5, GET, True, 0, 0, False), headers_step(3, GET, True, 0, 0, False)])
-    def test_frames_mean_to_the_engine_what_they_mean_to_h2(self, steps: list[Step]) -> None:
+    def test_the_engine_reads_frames_as_h2_does(self, steps: list[Step]) -> None:
         both = Both()
         for number, step in enumerate(steps):
             data = step(both)
@@ -759,7 +759,7 @@ class DifferentialTests(SynchronousTestCase):
                     room = both.h2.local_flow_control_window(stream_id)
                     self.assertEqual(both.recorder.engine.room(stream_id), min(room, both.h2.max_outbound_frame_size))
 
-    def test_h2_as_a_client_understands_the_engine(self) -> None:
+    def test_h2_as_a_client_reads_the_engines_frames(self) -> None:
         client = H2Connection(H2Configuration(header_encoding=None))
         client.initiate_connection()
         recorder = Recorder()

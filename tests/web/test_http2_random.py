@@ -163,12 +163,10 @@ class RandomTests(SynchronousTestCase):
 
     @settings(max_examples=60, deadline=None)
     @given(STEPS, st.booleans())
-    def test_nothing_is_kept_of_a_client_that_leaves_and_others_are_served(
-        self, steps: list[Step], joined: bool
-    ) -> None:
+    def test_a_lost_client_leaves_no_state_and_others_are_served(self, steps: list[Step], joined: bool) -> None:
         self.check(steps, joined, False)
 
     @settings(max_examples=60, deadline=None)
     @given(STEPS, st.booleans())
-    def test_nor_is_it_where_the_storage_takes_its_time(self, steps: list[Step], joined: bool) -> None:
+    def test_a_lost_client_leaves_no_state_with_a_slow_storage(self, steps: list[Step], joined: bool) -> None:
         self.check(steps, joined, True)
