@@ -18,7 +18,7 @@ def _peer_arguments(parser: argparse.ArgumentParser) -> None:
     peers.add_argument("--subject", default=ours, help="whose ratios are shown, and whose faults count")
     peers.add_argument(
         "--reference",
-        default="node,ported,electric,ported-memory,electric-memory,silent,plain",
+        default="node,ported,electric,ported-memory,ported-tls,electric-memory,silent,plain",
         help="to whose figures",
     )
 

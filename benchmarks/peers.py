@@ -157,6 +157,15 @@ ELECTRIC = Peer(
 PORTED_MEMORY = replace(
     PORTED, name="ported-memory", keeps=False, environment={**PORTED.environment, "DS_STORAGE__MODE": "memory"}
 )
+PORTED_TLS = replace(
+    PORTED_MEMORY,
+    name="ported-tls",
+    secure=True,
+    environment={
+        **PORTED_MEMORY.environment,
+        **{name: value for name, value in TLS.environment.items() if name.startswith("DS_TRANSPORT__")},
+    },
+)
 ELECTRIC_MEMORY = replace(ELECTRIC, name="electric-memory", keeps=False, command=(*ELECTRIC.command[:-1], "memory"))
 
 #: The peers that are known by name.
@@ -164,7 +173,7 @@ PEERS: Mapping[str, Peer] = {
     peer.name: peer
     for peer in (
         *(OURS, *map(ours_in, ("file-durable", "file-fast", "acid", "memory"))),
-        *(OBSERVED, SILENT, PLAIN, TLS, NODE, PORTED, ELECTRIC, PORTED_MEMORY, ELECTRIC_MEMORY),
+        *(OBSERVED, SILENT, PLAIN, TLS, NODE, PORTED, ELECTRIC, PORTED_MEMORY, PORTED_TLS, ELECTRIC_MEMORY),
     )
 }
 

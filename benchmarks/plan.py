@@ -14,7 +14,7 @@ from benchmarks.overload import FLOODS, Throng, overload
 from benchmarks.peers import MEBIBYTE
 from benchmarks.replay import History, replay
 from benchmarks.scale import OPEN_FILES, scale, steps
-from benchmarks.secure import secure
+from benchmarks.secure import http2, secure
 from benchmarks.servers import Server
 from benchmarks.speed import Load
 from benchmarks.sweep import Mortals, sweep
@@ -116,6 +116,10 @@ def _tls(options: argparse.Namespace) -> list[Measurement]:
     return [partial(secure, load=_load(options))]
 
 
+def _http2(options: argparse.Namespace) -> list[Measurement]:
+    return [partial(http2, load=_load(options))]
+
+
 def _sweep(options: argparse.Namespace) -> list[Measurement]:
     mortals = Mortals(
         streams=options.sweep_streams,
@@ -149,6 +153,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "durable": Benchmark(("file-durable", "file-fast", "acid", "ported", "electric"), _durable),
     "replay": Benchmark(("file-durable", "acid", "memory", "node", "ported", "electric"), _replay),
     "scale": Benchmark(("file-durable", "acid", "ported", "electric"), _scale, OPEN_FILES),
+    "http2": Benchmark(("tls", "ported-tls"), _http2),
     "tls": Benchmark(("plain", "tls"), _tls),
     "sweep": Benchmark(("file-durable", "acid", "memory"), _sweep),
     "overload": Benchmark(("memory", "file-durable"), _overload),

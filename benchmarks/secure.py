@@ -1,8 +1,10 @@
-"""Benchmark of appends over TLS and without it, with h2load."""
+"""Benchmarks of TLS and HTTP/2, with h2load."""
 
+import contextlib
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,10 +28,42 @@ def secure(server: Server, generator: Generator, load: Load) -> Outcome:
     :returns: appends per second, and the server's processor time for one.
     """
     outcome = Outcome()
+    with _prepared(server, load, outcome) as (words, body, urls):
+        if words:
+            words += ["-m", "1", "-c", str(load.connections), *body]
+            _measure(server, generator, load, [*words, "--h1"], urls, "secure_http1", outcome)
+            if server.peer.secure:
+                _measure(server, generator, load, words, urls, "secure_http2", outcome)
+    return outcome
+
+
+def http2(server: Server, generator: Generator, load: Load) -> Outcome:
+    """
+    Measure appends and reads of the tail over HTTP/2 and TLS: 16 connections with 10 requests each at a time.
+
+    :param server: the server.
+    :param generator: whose core h2load has.
+    :param load: how much.
+    :returns: requests per second, and the server's processor time for one.
+    """
+    outcome = Outcome()
+    with _prepared(server, load, outcome) as (words, body, urls):
+        if words:
+            words += ["-m", "10", "-c", "16"]
+            _measure(server, generator, load, [*words, *body], urls, "http2_appends", outcome)
+            reads = [f"{url}?offset=now" for url in urls]
+            _measure(server, generator, load, words, reads, "http2_reads", outcome)
+    return outcome
+
+
+@contextlib.contextmanager
+def _prepared(server: Server, load: Load, outcome: Outcome) -> Iterator[tuple[list[str], list[str], list[str]]]:
+    """Create streams; return the words of h2load's command, those of a body, and the URLs of the streams."""
     program = shutil.which("h2load")
     if program is None:
         outcome.faults.append("h2load is not installed: apt-get install nghttp2-client")
-        return outcome
+        yield [], [], []
+        return
     paths = [f"{BASE}/secure/{number}" for number in range(load.streams)]
     connection = server.connection(10)
     for path in paths:
@@ -37,16 +71,11 @@ def secure(server: Server, generator: Generator, load: Load) -> Outcome:
         connection.getresponse().read()
     connection.close()
     scheme = "https" if server.peer.secure else "http"
-    urls = [f"{scheme}://{HOST}:{server.port}{path}" for path in paths]
     with TemporaryDirectory() as folder:
         body = Path(folder, "body")
         body.write_text('"' + "x" * (load.size - 2) + '"')
-        words = [program, "-t", "1", "-m", "1", "-c", str(load.connections), "-d", str(body)]
-        words += ["-H", f"content-type: {load.content_type}"]
-        _measure(server, generator, load, [*words, "--h1"], urls, "secure_http1", outcome)
-        if server.peer.secure:
-            _measure(server, generator, load, words, urls, "secure_http2", outcome)
-    return outcome
+        words = ["-d", str(body), "-H", f"content-type: {load.content_type}"]
+        yield [program, "-t", "1"], words, [f"{scheme}://{HOST}:{server.port}{path}" for path in paths]
 
 
 def _measure(
