@@ -26,7 +26,7 @@ class WallReactor(Clock):
         """Do nothing: the reactor does not run, so no thread is started."""
 
     def pass_time(self, seconds: float) -> None:
-        """Let both clocks go on, a tenth of a second at a time."""
+        """Advance both clocks in steps of a tenth of a second."""
         for _ in range(round(seconds * 10)):
             self.steady += 0.1
             self.advance(0.1)

@@ -16,7 +16,7 @@ class FreezingTests(SynchronousTestCase):
         self.addCleanup(gc.callbacks.remove, _freeze_survivors)
 
     def is_collected(self, kept: object) -> bool:
-        """Tell whether collections still visit an object."""
+        """Return whether collections still visit an object."""
         return any(each is kept for each in gc.get_objects())
 
     def test_objects_that_survive_a_full_collection_are_not_collected(self) -> None:

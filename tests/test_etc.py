@@ -1,4 +1,4 @@
-"""The samples of ``etc`` and the reference of settings: they say what is true, and the samples load and are shipped."""
+"""Tests of the samples in ``etc`` and the settings reference: both are correct; the samples load and are shipped."""
 
 from __future__ import annotations
 

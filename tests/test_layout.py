@@ -103,7 +103,7 @@ IMPURE: Final = frozenset(
 
 
 def module_name(path: Path) -> str:
-    """Say by which name a file of the server is imported."""
+    """Return the module name of a file of the server."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -131,7 +131,7 @@ def imported(source: str, module: str, is_package: bool, known: Iterable[str]) -
 
 
 def part_of(module: str) -> str:
-    """Say to which part a module belongs: the first name after the package's."""
+    """Return the part to which a module belongs: the first name after the package's."""
     return module.removeprefix(PACKAGE).removeprefix(".").partition(".")[0]
 
 
@@ -159,12 +159,12 @@ SHARED: Final = frozenset(
 
 
 def provider_of(module: str) -> str:
-    """Say to which storage a module belongs."""
+    """Return the storage to which a module belongs."""
     return module.removeprefix(f"{PACKAGE}.storage").removeprefix(".").partition(".")[0]
 
 
 def objection(module: str, target: str) -> str | None:
-    """Say what is wrong with an arrow from one module to another; None for nothing."""
+    """Return the error of an import of one module by another, or None."""
     part = part_of(module)
     if part not in PARTS:
         return f"{part} is not in the table of parts"
@@ -478,7 +478,7 @@ def public_definitions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.Async
 
 
 def without_docstring(source: str, name: str) -> list[str]:
-    """List what has no docstring and should: a module, and its public classes and functions."""
+    """Return the public names of a module without a docstring."""
     tree = ast.parse(source)
     found = [] if ast.get_docstring(tree) else [name]
     return found + [f"{name}.{node.name}" for node in public_definitions(tree) if not ast.get_docstring(node)]

@@ -71,11 +71,11 @@ class StreamsTests(SynchronousTestCase):
         return [status.facts.name for status in statuses]
 
     def kept(self) -> set[str]:
-        """Say which streams the storage has, expired ones that nobody removed yet among them."""
+        """Return the names of the stored streams, including expired ones that are not removed yet."""
         return set(self.storage._catalogue.streams)
 
     def pass_time(self, seconds: float) -> None:
-        """Let time go by in steps as small as a reactor's."""
+        """Advance the clock in small steps."""
         self.clock.pump([0.1] * round(seconds * 10))
 
 
@@ -480,7 +480,7 @@ class LongForkTests(SynchronousTestCase):
         self.assertEqual(("source", "offset", "sub_offset"), Fork.__struct_fields__)
 
     def pass_turns(self, forked: Deferred[Created]) -> int:
-        """Let the reactor go round until the fork is made; return how often it did."""
+        """Run turns of the reactor until the fork is created; return their number."""
         turns = 0
         while not forked.called:
             self.clock.turn()

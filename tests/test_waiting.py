@@ -19,7 +19,7 @@ CROWD = 256
 
 
 class Sleeper:
-    """Somebody who waits, and counts how often they are woken."""
+    """A watcher that counts its wake-ups."""
 
     def __init__(self, then: Callable[[], None] = lambda: None) -> None:
         self.woken = 0

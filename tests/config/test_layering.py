@@ -1,4 +1,4 @@
-"""What comes later wins: for every setting, by every name that it has, and whichever layers there are."""
+"""Property tests: later layers override earlier ones, for every setting and each of its names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .test_layers import defaults, get, variable
 
 
 class Said(NamedTuple):
-    """What a layer can say of a setting, and what it comes to."""
+    """A value that a layer can set, and the resulting value of the setting."""
 
     value: Any
     meant: Any
@@ -37,7 +37,7 @@ _FILTERS = {"trace": "debug", "OFF": "error", "warn,hyper=info": "warn", "durabl
 
 
 def said_of(name: str) -> st.SearchStrategy[Said]:
-    """Draw what a layer can say of a setting or of a legacy name."""
+    """Draw a value for a setting or for a deprecated name."""
     if name == "server.port":
         return st.integers(0, 65535).map(lambda port: Said(port, f"0.0.0.0:{port}"))
     if LEGACY.get(name) == "observability.log_level":
@@ -59,7 +59,7 @@ Layer = dict[str, Said]
 
 @st.composite
 def layers(draw: st.DrawFn, *more: str) -> Layer:
-    """Draw what a layer says."""
+    """Draw the values of a layer."""
     names = draw(st.lists(st.sampled_from([*NAMES, *more]), max_size=12, unique=True))
     return {name: draw(said_of(name)) for name in names}
 
@@ -91,7 +91,7 @@ def variables(layer: Layer) -> dict[str, str]:
 
 
 def expected(described: list[Layer]) -> dict[str, Any]:
-    """Say what layers come to, in another way than the loader: from the last one on, the first that says something."""
+    """Merge layers independently of the loader: search from the last layer for the first that sets the value."""
     found = dict(defaults())
     legacy_files = set()
     for layer in described:

@@ -1,4 +1,4 @@
-"""How settings are written."""
+"""Tests of rendering settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every rule broken once: its name, its phase, and the whole message."""
+"""Each rule is violated once; its name, phase and whole message are compared."""
 
 from __future__ import annotations
 

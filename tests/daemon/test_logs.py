@@ -1,4 +1,4 @@
-"""The log: what its lines are, that nothing can break or forge them, and that it can be changed while it runs."""
+"""Tests of the log: its lines cannot be broken or forged, and its level and file can change at run time."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class LogsTestCase(SynchronousTestCase):
 
     @property
     def lines(self) -> list[str]:
-        """What was written, but for the times."""
+        """The written lines without their times."""
         self.assertTrue(not self.text or self.text.endswith("\n"))
         return [re.sub(r"\A\S+Z ", "", line) for line in self.text.splitlines()]
 

@@ -1,4 +1,4 @@
-"""What every method of the service does, whatever the storage: tests to mix into a test case."""
+"""Tests of every method of the service, to mix into a test case with any storage."""
 
 from __future__ import annotations
 
@@ -332,7 +332,7 @@ class EachMethod(_Case):
         self.assertEqual(await following, b"first number 0 number 1 number 2 number 3 number 4 last")
 
     async def pause(self) -> None:
-        """Let the time pass that waiting readers need to be woken."""
+        """Advance the clock until waiting readers are woken."""
         raise NotImplementedError
 
     # Writing as a writer

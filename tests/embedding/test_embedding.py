@@ -109,7 +109,7 @@ class FromPythonTests(SynchronousTestCase):
 
 
 class MountedTests(SynchronousTestCase):
-    """:func:`build_resource` in a Site of somebody else's, over a real HTTP exchange in memory."""
+    """:func:`build_resource` in a program's own Site, over HTTP in memory."""
 
     def setUp(self) -> None:
         self.streams = StreamService(MemoryStorage(), Clock())

@@ -45,7 +45,7 @@ class EmbeddingPageTests(TestCase):
         self.names: dict[str, Any] = {"reactor": Clock()}
 
     async def run_block(self, words: str) -> dict[str, Any]:
-        """Run a block, which may await, with what the page assumes to be there."""
+        """Run a block, which may await, with the names that the page assumes."""
         outcome = eval(code_of(words), self.names)
         if inspect.isawaitable(outcome):
             await outcome

@@ -42,7 +42,7 @@ class ExampleCase(SynchronousTestCase):
         return program
 
     def stop(self, program: subprocess.Popen[str], number: int) -> tuple[int, str]:
-        """Send a signal, and say how it ended and what it said."""
+        """Send a signal, and return the exit status and the output."""
         program.send_signal(number)
         said, _ = program.communicate(timeout=PATIENCE)
         return program.returncode, said

@@ -181,7 +181,7 @@ class UnsettledTests(SynchronousTestCase):
 
 
 class SlowOpeningTests(SynchronousTestCase):
-    """A storage that takes longer to load than a start waits for it."""
+    """A storage that loads for longer than a start waits."""
 
     def setUp(self) -> None:
         self.patch(service_module, "PATIENCE", 0.01)

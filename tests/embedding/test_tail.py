@@ -42,7 +42,7 @@ class TailCase(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def watched(self) -> list[str]:
-        """Say on which streams somebody waits."""
+        """Return the names of the streams with waiting readers."""
         return list(self.service.streams._waiting.watched())
 
     def settle(self) -> None:

@@ -1,4 +1,4 @@
-"""What comes over TLS is what was sent, however its records are cut into packets and packed together."""
+"""Tests of TLS records: received data equals sent data for any division of records into packets."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RecordTests(SynchronousTestCase):
         return client, skt, transport
 
     def carry(self, client: SSL.Connection, wire: Wire, skt: Any, cuts: list[int]) -> None:
-        """Carry over what the client has to send, in pieces of these sizes, and take what comes back."""
+        """Pass the client's bytes to the server in pieces of these sizes, and the answers back."""
         data = b""
         while True:
             try:
@@ -124,7 +124,7 @@ class PromptTests(TestCase):
         paused: list[bool] = []
 
         class Flood(Protocol):
-            """Writes as long as it is not told to wait."""
+            """A producer that writes until it is paused."""
 
             def connectionMade(self) -> None:
                 self.left = 400

@@ -1,4 +1,4 @@
-"""How descriptors are divided, and what a port does that gets none."""
+"""Tests of the descriptor budget, and of ports without free descriptors."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class BudgetTests(SynchronousTestCase):
 
 
 class Listener:
-    """A socket that has no connection for anybody."""
+    """A listening socket whose accept always fails."""
 
     def __init__(self, error: int) -> None:
         self.error = error
@@ -74,7 +74,7 @@ class Listener:
 
 
 class PortReactor(Clock):
-    """A reactor that knows who wants to be read."""
+    """A reactor that records its readers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class AcceptLimiterTests(SynchronousTestCase):
 
     @staticmethod
     def note(made: list[Any], address: Any) -> None:
-        """Have no protocol, and so no connection."""
+        """Return None, so that the connection is closed."""
         made.append(address)
 
     def warnings(self) -> int:

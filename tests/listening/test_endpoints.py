@@ -25,7 +25,7 @@ reactor: Any = running_reactor
 
 
 class Hello(Resource):
-    """Says hello."""
+    """A resource that answers with the HTTP version."""
 
     isLeaf = True
 

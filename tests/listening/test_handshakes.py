@@ -1,4 +1,4 @@
-"""Who gets a connection over TLS, and how it is protected."""
+"""Tests of TLS handshakes: versions, ciphers, certificates and ALPN."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BOTH = VersionRange("1.2", "1.3")
 
 @implementer(IProtocolNegotiationFactory)
 class Speaker(Factory):
-    """A factory that says what it speaks."""
+    """A factory with ALPN names."""
 
     noisy = False
     protocol = Echo

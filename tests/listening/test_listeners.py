@@ -1,4 +1,4 @@
-"""What the settings come to: where the server listens, and how it says that it can't."""
+"""Tests of listeners: the ports that settings describe, and the errors if they cannot be bound."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ reactor: Any = running_reactor
 
 
 class Greeter(Protocol):
-    """Says what it is."""
+    """A protocol that answers with its greeting."""
 
     greeting = b"hello"
 

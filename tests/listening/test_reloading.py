@@ -1,4 +1,4 @@
-"""Certificates that change on disk are taken up, and what is wrong with them is said once."""
+"""Tests of reloading: changed certificates are used, and errors in them are logged once."""
 
 from __future__ import annotations
 

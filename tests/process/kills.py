@@ -1,4 +1,4 @@
-"""A server that is killed again and again under load, on one data directory, and must keep its word each time.
+"""Kills a server repeatedly under load on one data directory, and checks each time that no acknowledged data is lost.
 
 ``python -m tests.process.kills --generations 200 --mode file-durable`` goes on for longer than the tests do.
 """
@@ -43,7 +43,7 @@ TRAP_PATIENCE = 20.0
 
 
 class Figures(Struct):
-    """What has happened."""
+    """Counts of a run."""
 
     generations: int = 0
     kills: int = 0
@@ -57,7 +57,7 @@ class Figures(Struct):
 
 class Campaign:
     """
-    One data directory, the clients who use it, and what they know.
+    A data directory, its clients, and the ledgers of their acknowledged writes.
 
     :ivar done: how often clients did what, as far as it was answered.
     """
@@ -102,7 +102,7 @@ class Campaign:
     # The server
 
     def order(self, point: str | None = None, passage: int = 1, action: int = 0) -> Order:
-        """Say what kind of daemon it is to be."""
+        """Return the order for a daemon: its settings, and a trap if ``point`` is set."""
         snare = None if point is None else Snare(point, passage, str(self.mark), action)
         return Order(self._settings, self._file, _LOG_SIZE, snare, str(self.folder / "passages"))
 
@@ -118,7 +118,7 @@ class Campaign:
 
     @contextmanager
     def loaded(self, daemon: KilledDaemon) -> Iterator[None]:
-        """Have everybody use a server that is killed meanwhile."""
+        """Run all clients against a server that is killed meanwhile."""
         for client in self.clients:
             client.begin(daemon.port)
         self._readers = [Reader(daemon.port, ledger) for ledger in self.shared[:2]]
@@ -134,7 +134,7 @@ class Campaign:
     # One generation after the other
 
     def generation(self) -> None:
-        """Start a server, see what it has, use it, and kill it at a random moment."""
+        """Start a server, check its streams, use it, and kill it at a random moment."""
         self.figures.generations += 1
         if self.rng.random() < 0.2:
             # While it starts, too
@@ -201,14 +201,14 @@ class Campaign:
         self.figures.kills += 1
 
     def look(self) -> None:
-        """See what a new server has, and end it in peace."""
+        """Check the streams of a new server, and stop it."""
         with self.start() as daemon:
             self.check(daemon)
             assert daemon.terminate() == 0, daemon.log()
 
     def renew(self, daemon: KilledDaemon, at_least: int = 0) -> None:
         """
-        See that there are streams for all, and none that is too large.
+        Ensure that every client has a stream, and replace streams that are too large.
 
         :param at_least: how many of them are to be new.
         """
@@ -237,7 +237,7 @@ class Campaign:
 
     def check(self, daemon: KilledDaemon) -> None:
         """
-        Compare what there is with what must be there, and settle what was unknown.
+        Compare the streams with the ledgers, and record the outcome of unanswered writes.
 
         :raises AssertionError: it is not the same.
         """
@@ -303,7 +303,7 @@ class Campaign:
 
     @property
     def known(self) -> int:
-        """How many appends are there for sure."""
+        """The number of acknowledged appends."""
         return acknowledged(self.ledgers)
 
 

@@ -131,7 +131,7 @@ class StepTests(SynchronousTestCase):
         return received
 
     def kept(self, daemon: Daemon) -> int:
-        """How many streams the storage has, expired ones that nobody removed yet among them."""
+        """The number of streams in the storage, including expired ones that are not removed yet."""
         found = re.search(rb"^durable_streams_storage_streams ([0-9.]+)$", daemon.request("GET", "/metrics")[2], re.M)
         assert found is not None
         return int(float(found[1]))

@@ -1,4 +1,4 @@
-"""How the daemon refuses to start when its configuration is wrong: one line, and the exit status."""
+"""Tests of invalid configurations: the daemon ends with one line on stderr and an exit status."""
 
 from __future__ import annotations
 

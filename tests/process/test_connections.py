@@ -1,4 +1,4 @@
-"""What only real sockets show: kernels that buffer, and connections that are reset."""
+"""Tests that need real sockets: buffering in the kernel, and resets."""
 
 from __future__ import annotations
 

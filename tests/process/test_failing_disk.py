@@ -1,4 +1,4 @@
-"""A disk that fails once: nothing more is written, everything can be read, and nothing that was taken is lost."""
+"""Tests of a disk that fails once: writes stop, reads continue, and no acknowledged data is lost."""
 
 from __future__ import annotations
 

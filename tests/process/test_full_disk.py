@@ -1,4 +1,4 @@
-"""A disk that is full: nothing more is taken, nothing that was taken is lost, and to delete is the way out."""
+"""Tests of a full disk: writes are refused, no acknowledged data is lost, and deleting streams makes room."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FullDiskTestCase(SynchronousTestCase):
         return disk
 
     def fill(self, exchanges: Exchanges) -> dict[str, bytearray]:
-        """Append until nothing more is taken, large pieces first, and say what was."""
+        """Append until the disk is full, large pieces first, and return the acknowledged data."""
         taken = {f"full-{number}": bytearray() for number in range(_STREAMS)}
         for name in taken:
             self.assertEqual(exchanges.ask("PUT", path(name), b"", {"Content-Type": "text/plain"}).status, 201)

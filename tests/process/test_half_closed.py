@@ -16,7 +16,7 @@ LARGE = b"x" * 8_388_608
 
 
 class DurableTests(SynchronousTestCase):
-    """Each answer waits for the disk, and so the end of what the client sends comes first."""
+    """Answers wait for the disk, so the client's half-close arrives before them."""
 
     mode = "file-durable"
 

@@ -1,4 +1,4 @@
-"""A server that is killed under load, at random moments and at each point where it changes what is on the disk."""
+"""Tests of kills under load, at random moments and at each point that changes the disk."""
 
 from __future__ import annotations
 

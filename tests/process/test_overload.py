@@ -49,7 +49,7 @@ class _Caller:
         self.socket.sendall(self._request)
 
     def take(self) -> None:
-        """Take what has come."""
+        """Process the received bytes."""
         data = self.socket.recv(262_144)
         assert data, f"hung up on {self.method}"
         self._reader.feed(data)
@@ -59,7 +59,7 @@ class _Caller:
 
 
 def _flood(callers: list[_Caller], seconds: float) -> None:
-    """Let them all ask for some seconds, and wait until all are answered."""
+    """Run all clients for some seconds, and wait for their last answers."""
     with selectors.DefaultSelector() as selector:
         for caller in callers:
             selector.register(caller.socket, selectors.EVENT_READ, caller)

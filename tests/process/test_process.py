@@ -1,4 +1,4 @@
-"""The daemon as a process: what it says, and to whom, when it starts slowly, fails, reloads, or drops its rights."""
+"""Tests of the daemon as a process: slow and failed starts, reloads, signals, and dropped privileges."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def read_until(response: http.client.HTTPResponse, mark: bytes) -> bytes:
 
 
 def events(log: str, operation: str) -> Iterator[dict[str, Any]]:
-    """Read an access log: what it has of one kind of request."""
+    """Return the entries of a proxy's access log for one kind of request."""
     for line in log.splitlines():
         if line.startswith("{"):
             event = json.loads(line)
@@ -249,7 +249,7 @@ class NearbyTests(SynchronousTestCase):
 
 
 class IdentityTests(SynchronousTestCase):
-    """A proxy that shows its certificate is believed who the client is, whichever HTTP it speaks."""
+    """A proxy with a client certificate can name the client's identity, over any HTTP version."""
 
     def setUp(self) -> None:
         folder = Path(self.mktemp())

@@ -1,4 +1,4 @@
-"""How the daemon starts, and how it refuses to."""
+"""Tests of starting the daemon, and of refused starts."""
 
 from __future__ import annotations
 

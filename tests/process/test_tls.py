@@ -259,7 +259,7 @@ class _Load:
         self._counts = dict.fromkeys(self._counts, 0)
 
     def stop(self) -> list[str]:
-        """End it, and say what went wrong."""
+        """Stop the client, and return its errors."""
         self._over.set()
         for thread in self._threads:
             thread.join(PATIENCE)

@@ -1,4 +1,4 @@
-"""The page about TLS, followed to the letter by somebody who has nothing yet."""
+"""Runs the commands of the page about TLS in an empty directory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHIMS = {
 
 
 def blocks_of(page: str) -> list[str]:
-    """Take the commands out of a page: each block that follows a double colon."""
+    """Return the commands of a page: each block that follows a double colon."""
     found = re.findall(r"::\n\n((?:    .*\n|\n)+)", page)
     return [textwrap.dedent(block).strip() for block in found]
 

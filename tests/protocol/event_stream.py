@@ -6,7 +6,7 @@ import re
 
 
 def parse_events(stream: bytes) -> list[tuple[str, str]]:
-    """Tell what a browser would dispatch for a whole stream: the type and the data of each event."""
+    """Return the type and data of each event that a browser would dispatch for a stream."""
     text = stream.decode("utf-8", "replace").removeprefix("\ufeff")
     lines = re.split("\r\n|\n|\r", text)
     # What follows the last line end is no line; an event that no blank line ends is not dispatched.

@@ -22,7 +22,7 @@ def difference(
     closed: bool = False,
     same_point: bool = True,
 ) -> str | None:
-    """Say in what a creation differs from what is there, as the error tells it; None where it does not."""
+    """Return the difference that the error names, or None if the configurations are the same."""
     own = made_with.lifetime if lifetime is None else lifetime
     try:
         check_same(asked, made_with, facts(content_type), own, closed, same_point)

@@ -31,7 +31,7 @@ def _lines(text: str) -> str:
 
 
 def _read(stream: bytes) -> str:
-    """Take the data out of the one event that there is to be."""
+    """Return the data of the only event."""
     [(kind, data)] = parse_events(stream)
     assert kind == "data"
     return data

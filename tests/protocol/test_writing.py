@@ -26,7 +26,7 @@ STREAM = facts("text/plain")
 
 @dataclass
 class Stream:
-    """What a stream knows between appends, brought up to date as a storage does it."""
+    """The state of a stream between appends, updated as a storage does."""
 
     closed: bool = False
     sequence: bytes | None = None

@@ -54,7 +54,7 @@ class LateTests(StorageContract, TestCase):
 
 
 class KeptStorage(MemoryStorage):
-    """As durable as a test needs it: the next one goes on with the catalogue of the one before."""
+    """A storage that is durable enough for a test: a new one uses the catalogue of the previous one."""
 
     catalogue_type: type[Catalogue[_Stream]] = Catalogue
     entry_type: type[_Stream] = _Stream
@@ -112,7 +112,7 @@ class ForgetsWritersAfterAWeek(KeptStorage):
 
 
 class ForgetsTheNewestWriter(KeptStorage):
-    """A new writer takes the place of the one that was seen last."""
+    """A new writer evicts the most recently seen one."""
 
     class catalogue_type(Catalogue[_Stream]):
         def evicted_by(self, stream: _Stream, writer: Writer | None) -> tuple[str, ...]:
@@ -179,7 +179,7 @@ class CountsRefusedWriters(KeptStorage):
 
 
 class CountsForgottenWriters(KeptStorage):
-    """A writer that was forgotten stays counted."""
+    """An evicted writer stays counted."""
 
     class catalogue_type(Catalogue[_Stream]):
         def _grow_metadata(
@@ -258,7 +258,7 @@ class RenewsByLooking(KeptStorage):
 
 
 class KeepsExpiredStreams(KeptStorage):
-    """What has expired is there until it is swept."""
+    """Expired streams are found until they are swept."""
 
     class catalogue_type(Catalogue[_Stream]):
         def find(self, name: str, now: float) -> _Stream:
@@ -272,7 +272,7 @@ class Deaf:
 
 
 class AnnouncesTooEarly(KeptStorage):
-    """Who waits is woken before there is anything to see, and not after it."""
+    """The listener is notified before a change is visible, and not after it."""
 
     def append(self, name: str, append: Append, now: float) -> Appended:
         listener, self._listener = self._listener, Deaf()
@@ -284,14 +284,14 @@ class AnnouncesTooEarly(KeptStorage):
 
 
 class SaysNothing(KeptStorage):
-    """Nobody is told of anything."""
+    """The listener is never notified."""
 
     def listen(self, listener: ICommitListener) -> None:
         pass
 
 
 class ReusesIncarnations(KeptStorage):
-    """A stream that is made again has the offsets of the one before it."""
+    """A recreated stream has the incarnation of the earlier one."""
 
     class entry_type(_Stream):
         def __init__(self, facts: StreamFacts, config: StreamConfig, lifetime: Lifetime, base: int, now: float) -> None:
@@ -317,7 +317,7 @@ class TakesStaleOffsets(KeptStorage):
 
 
 class CutsMessages(KeptStorage):
-    """Whole appends are cut at the limit."""
+    """Reads of whole appends end at the limit, inside an append."""
 
     def read(self, name: str, offset: Offset, limit: int, now: float, whole: bool = False, renew: bool = True) -> Chunk:
         return super().read(name, offset, limit, now, False, renew)
@@ -342,7 +342,7 @@ class CountsAnewWhenOpened(KeptStorage):
 
 
 class LosesARace(LateStorage):
-    """What an append has checked does not hold any more when it writes."""
+    """An append is checked before it waits, and written without another check."""
 
     def append(self, name: str, append: Append, now: float) -> Deferred[Appended]:
         stream = self._inner._find(name, now)
@@ -517,7 +517,7 @@ def walk(make: Callable[[StorageLimits], IStorage], examples: int) -> int:
 
 
 class CaughtByTheMachineTests(SynchronousTestCase):
-    """So are bugs by random walks, without a test that is meant for them."""
+    """The random walks find bugs without a specific test."""
 
     def assert_caught(self, make: Callable[[StorageLimits], IStorage]) -> None:
         self.assertRaises(AssertionError, walk, make, 300)

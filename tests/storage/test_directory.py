@@ -1,4 +1,4 @@
-"""A data directory that is moved, or whose lock is removed, while a storage uses it; and one open to everybody."""
+"""Tests of data directories that are moved or unlocked while in use, and of exposed ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams in memory: the contract, and what is memory's own."""
+"""Tests of the memory storage, besides the contract."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def text(lifetime: Lifetime = Lifetime()) -> StreamConfig:  # noqa: B008 (frozen
 
 
 def seconds_of(storage: MemoryStorage, name: str) -> float:
-    """Say how much of the processor's time it takes to read a stream from end to end, at best."""
+    """Return the shortest measured CPU time of a read of a whole stream."""
     best = 1e9
     for _ in range(5):
         begun = process_time()
@@ -113,7 +113,7 @@ class ForkChainTests(SynchronousTestCase):
 
 
 class BytesTests(SynchronousTestCase):
-    """What a storage holds on to, measured."""
+    """Measurements of the memory that a storage uses."""
 
     def setUp(self) -> None:
         tracemalloc.start()

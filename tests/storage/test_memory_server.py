@@ -1,4 +1,4 @@
-"""The server for users' tests, and what it takes to import it."""
+"""Tests of :class:`.MemoryServer`, and of its imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A directory that is only looked at."""
+"""Tests of a directory that is opened read-only."""
 
 from __future__ import annotations
 

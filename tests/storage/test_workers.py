@@ -17,7 +17,7 @@ reactor = cast(Any, running)
 
 class ThreadWorkerTests(TestCase):
     def allow_threads(self, count: int) -> Any:
-        """Let the system start so many threads and no more."""
+        """Limit the number of threads that can be started."""
         start = threading.Thread.start
         left = [count]
 

@@ -72,7 +72,7 @@ class Proxy:
         raise NotImplementedError
 
     def arguments(self, configuration: Path) -> list[str]:
-        """Say how to start it."""
+        """Return the command that starts the proxy."""
         raise NotImplementedError
 
     def __enter__(self) -> Proxy:
@@ -95,7 +95,7 @@ class Proxy:
 
     @property
     def log(self) -> str:
-        """What it has said."""
+        """The proxy's output."""
         return self._log.read_text(errors="replace")
 
     def close(self) -> None:
@@ -210,7 +210,7 @@ class Caddy(Proxy):
 
 
 def peers_of(port: int) -> set[tuple[str, int]]:
-    """List who is connected to a local port."""
+    """Return the peers that are connected to a local port."""
     found = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         local, remote, state = line.split()[1:4]

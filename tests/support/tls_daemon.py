@@ -40,7 +40,7 @@ class Certificates:
             os.replace(beside, path)
 
     def clean_up(self) -> None:
-        """Take the folder away."""
+        """Remove the folder."""
         self._place.cleanup()
 
 
@@ -71,7 +71,7 @@ class TLSDaemon(Daemon):
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The base URL of the daemon."""
         return f"https://localhost:{self.port}"
 
     def context(self, shows: bool = True, **options: Any) -> ssl.SSLContext:
@@ -93,7 +93,7 @@ class TLSDaemon(Daemon):
             return secure.getpeercert(True) or b""
 
     def shows(self, issued: Issued) -> bool:
-        """Tell whether a new connection is shown this certificate."""
+        """Return whether a new connection gets this certificate."""
         return self.shown() == issued.certificate.public_bytes(Encoding.DER)
 
     def curl(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:

@@ -1,4 +1,4 @@
-"""The line that a request leaves in the log: which ones do, what is in it, and what never is."""
+"""Tests of the access log: which requests are logged, and with which fields."""
 
 from __future__ import annotations
 

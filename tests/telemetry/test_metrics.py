@@ -1,4 +1,4 @@
-"""The figures at ``/metrics``: that they are true, and that they can be read by what reads them."""
+"""Tests of ``/metrics``: the figures are correct and Prometheus can read them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def read(text: bytes) -> Samples:
-    """Read what is answered as Prometheus does."""
+    """Parse the metrics as Prometheus does."""
     samples: Samples = {}
     for family in text_string_to_metric_families(text.decode()):
         for sample in family.samples:
@@ -60,7 +60,7 @@ class Figures:
         return self.samples.get((f"durable_streams_{name}", tuple(sorted(labels.items()))), 0)
 
     def requests(self) -> dict[tuple[str, str], float]:
-        """How many requests there were, by operation and status."""
+        """The number of requests by operation and status."""
         return {
             (dict(labels)["operation"], dict(labels)["status"]): value
             for (name, labels), value in self.samples.items()
@@ -159,7 +159,7 @@ class RequestTests(FrontTestCase):
 
 
 class Heard(Telemetry):
-    """Whoever is told beyond the counts."""
+    """A telemetry that records statuses from a minimum on."""
 
     def __init__(self, min_status: int) -> None:
         self.min_status = min_status
@@ -388,7 +388,7 @@ class StorageTests(SynchronousTestCase):
 
 
 def readiness(metrics: Metrics | None) -> tuple[float, float]:
-    """What is said of the storage: whether it has failed, and whether it is ready."""
+    """Return the metrics of the storage's failure and readiness."""
     assert metrics is not None
     samples = read(metrics.render())
     return samples["durable_streams_storage_failed", ()], samples["durable_streams_ready", ()]

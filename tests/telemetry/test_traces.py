@@ -118,7 +118,7 @@ class SiteSpanTests(SpanTests):
 
 
 class _Collector(BaseHTTPRequestHandler):
-    """Takes what is exported."""
+    """An exporter that records spans."""
 
     received: list[bytes]
 
@@ -129,7 +129,7 @@ class _Collector(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Be silent."""
+        """Log nothing."""
 
 
 class ExportTests(TestCase):

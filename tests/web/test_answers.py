@@ -1,4 +1,4 @@
-"""What becomes of outcomes and errors."""
+"""Tests of answers to outcomes and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def asked(secure: bool = False, **headers: bytes) -> StreamRequest:
 
 
 def lines(answer: Answer) -> dict[bytes, bytes]:
-    """Take the head apart."""
+    """Parse the head."""
     assert answer.head.endswith(b"\r\n")
     pairs = [line.partition(b": ")[::2] for line in answer.head.split(b"\r\n")[:-1]]
     assert len(dict(pairs)) == len(pairs), pairs
@@ -58,7 +58,7 @@ class LocationTests(SynchronousTestCase):
 
 
 class FaceTests(SynchronousTestCase):
-    """What is put together once for a stream must not be taken for another's."""
+    """Header prefixes cached for one stream must not be used for another."""
 
     def test_cached_headers_are_per_stream(self) -> None:
         answers = Answers()

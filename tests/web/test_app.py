@@ -1,4 +1,4 @@
-"""What is served beside the streams, on both fronts."""
+"""Tests of the pages beside the streams, on both fronts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What caches may keep (PROTOCOL section 10)."""
+"""Tests of Cache-Control, Vary and ETag (PROTOCOL section 10)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOR_A_MINUTE = "max-age=60, stale-while-revalidate=300"
 
 
 class CachingCases(FrontTestCase):
-    """What a read found may be kept, as the setting says; nothing else may."""
+    """Only reads with data may be cached, as the setting allows."""
 
     kept = ""
 

@@ -1,4 +1,4 @@
-"""Whose certificate it is, in whatever alphabet an authority has written it."""
+"""Tests of callers: addresses, and subjects of certificates in any encoding."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ class PipeliningTests(ChannelTestCase):
 
 
 class BugTests(ChannelTestCase):
-    """What happens when something is wrong with the server itself."""
+    """Unexpected errors in the server."""
 
     def test_an_unexpected_error_is_logged_and_answered_with_500(self) -> None:
         peer = self.front.connect()

@@ -1,4 +1,4 @@
-"""Pages of other origins may use the server, and see what becomes of it, wherever they ask."""
+"""Tests of CORS on every path: pages of other origins can use the server and read its answers."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class ListedOriginTests(FrontTestCase):
 
 @each_way
 class ObjectionTests(FrontTestCase):
-    """So can what is refused for its headers."""
+    """Refusals because of a header have CORS headers."""
 
     settings = settings_with(cors_origins=(LISTED,))
 
@@ -122,7 +122,7 @@ class ObjectionTests(FrontTestCase):
 
 
 class RefusalTests(ChannelTestCase):
-    """What the daemon refuses before it is a request at all can be read too."""
+    """Refusals of malformed requests have CORS headers."""
 
     settings = settings_with(
         {"header_timeout_secs": 2, "body_timeout_secs": 2}, (LISTED,), max_header_bytes=2_000, max_request_body_bytes=10

@@ -1,4 +1,4 @@
-"""Events larger than a piece, and what tails share of events."""
+"""Tests of events larger than a piece, and of events shared by tails."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class LargeEventCase(SynchronousTestCase):
         return tail, sink
 
     def read_on(self, tail: EventTail, times: int = 1000) -> None:
-        """Let the reader take what was written, again and again while there is anything."""
+        """Read everything that is written until the tail has no more."""
         for _ in range(times):
             before = len(self.live_sink(tail).written)
             tail.resumeProducing()

@@ -118,7 +118,7 @@ class FuzzTestCase(SynchronousTestCase):
 
     def outcome(self, front_type: type[Front], data: bytes, sizes: list[int]) -> tuple[list[Digest], list[int], bool]:
         """
-        Send something in packets of these sizes, and give everybody the time to be answered.
+        Send data in packets of these sizes, and wait for the answers.
 
         :returns: the answers, the interim ones, and whether the connection ended.
         """
@@ -150,7 +150,7 @@ class FuzzTestCase(SynchronousTestCase):
         return digests, reader.interim, peer.ended
 
     def check_packets(self, data: bytes, sizes: list[int]) -> None:
-        """Compare what comes of it in these packets with what comes of it in one."""
+        """Compare the answers to data in these packets with those to one packet."""
         for front_type in self.fronts:
             whole = self.outcome(front_type, data, [])
             self.assertEqual(self.outcome(front_type, data, sizes), whole, front_type.front)

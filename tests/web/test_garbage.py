@@ -1,4 +1,4 @@
-"""What requests leave in memory when they are answered."""
+"""Tests that answered requests leave no garbage for the collector."""
 
 from __future__ import annotations
 

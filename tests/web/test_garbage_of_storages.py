@@ -1,4 +1,4 @@
-"""What refused requests leave in memory with each storage, on a real disk."""
+"""Tests that refused requests leave no garbage with any storage, on a real disk."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DurableTests(TestCase):
         return answer if isinstance(answer, Deferred) else succeed(answer)
 
     async def refuse(self) -> list[int]:
-        """Have requests refused: by what is committed, and by what is not yet."""
+        """Send requests that are refused because of committed and of uncommitted changes."""
         later = [
             self.ask(b"PUT", b"a"),
             self.ask(b"PUT", b"a", b"text/html", BODY),
@@ -58,7 +58,7 @@ class DurableTests(TestCase):
         self.assertEqual(large_values(found), [])
 
     async def live(self, name: bytes) -> None:
-        """Let a stream be made, written, forked, read, and deleted."""
+        """Create, append to, fork, read and delete a stream."""
         fork = {b"content-type": b"text/plain", b"stream-forked-from": name}
         writer = {b"producer-id": b"p", b"producer-epoch": b"0", b"producer-seq": b"0"}
         for method, each, query, more, body in (

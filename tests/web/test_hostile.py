@@ -1,5 +1,5 @@
 """
-What nobody should send.
+Tests of malformed and hostile requests.
 
 Each request has the answer that it must get on either front, then the server is asked for its health on a fresh
 connection. Nothing of it may show in the log as a failure of ours.
@@ -55,7 +55,7 @@ def post_chunks(body: bytes) -> bytes:
 
 class HostileTestCase(SynchronousTestCase):
     def outcome(self, front: Front, data: bytes, method: str) -> Outcome:
-        """Send something to a server that has a stream of text and one of JSON, and see what comes of it."""
+        """Send bytes to a server with a stream of text and one of JSON, and return the outcome."""
         front.create("a", body=b"hello")
         front.create("j", "application/json")
         peer = front.connect(read_replies=False)
@@ -102,10 +102,10 @@ class HostileTestCase(SynchronousTestCase):
 
 
 class FramingTests(HostileTestCase):
-    """What two readers could take for different requests, or what is none."""
+    """Ambiguous framing, and bytes that are not HTTP."""
 
     def check_refused(self, cases: Mapping[str, bytes], site: Mapping[str, Outcome | None] | None = None) -> None:
-        """Try what the daemon refuses all the same, and twisted.web too, but for what ``site`` lists."""
+        """Assert that the daemon and twisted.web refuse each case, except those in ``site``."""
         for story, data in cases.items():
             self.check(story, data, REFUSED, (site or {}).get(story, REFUSED_BY_SITE))
 
@@ -635,7 +635,7 @@ class HeaderTests(HostileTestCase):
 
 
 class InjectionTests(SynchronousTestCase):
-    """What a client sends may come back in headers; it must come back as it should, or not at all."""
+    """Values that the server returns in headers cannot inject headers."""
 
     def answers(self, method: str, target: str, headers: Headers) -> Iterable[bytes]:
         for front in (ChannelFront(SETTINGS), SiteFront(SETTINGS)):

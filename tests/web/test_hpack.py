@@ -190,7 +190,7 @@ FIELD = st.builds(
 
 
 class LibraryTests(SynchronousTestCase):
-    """What hpack encodes is decoded to the same, and the other way round."""
+    """Comparison with the hpack library, in both directions."""
 
     @given(st.lists(st.tuples(st.lists(FIELD, max_size=8), st.booleans(), st.sampled_from([0, 100, 4096, None]))))
     def test_heads_encoded_by_hpack_are_decoded(self, heads: list[tuple[list[HeaderTuple], bool, int | None]]) -> None:

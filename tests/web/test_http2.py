@@ -1,4 +1,4 @@
-"""HTTP/2: what its connections allow, and what they do not."""
+"""Tests of HTTP/2 connections and their limits."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Http2TestCase(SynchronousTestCase):
         peer.send(b"".join(frame.serialize() for frame in frames))
 
     def kept(self) -> int:
-        """How much waits for the one client, in the server."""
+        """The number of bytes buffered for the client in the server."""
         [channel] = self.front.channels._channels
         exchanges = channel.exchanges.values()  # type: ignore[attr-defined]
         kept = sum(len(piece) for exchange in exchanges for piece in exchange._pieces)

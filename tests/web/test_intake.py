@@ -1,4 +1,4 @@
-"""What a client may send to the daemon, and what it may not."""
+"""Tests of parsing requests, and of their limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.intake import WithoutPages
 
 
 class Asker(WithoutPages):
-    """Counts what is asked for."""
+    """An owner that counts requests."""
 
     def __init__(self) -> None:
         self.asked_for = 0
@@ -421,7 +421,7 @@ class HeaderLimitTests(ChannelTestCase):
 
 
 class PacketTests(SynchronousTestCase):
-    """How much of a packet is taken in at a time."""
+    """The amount of a packet that is parsed in one call."""
 
     def setUp(self) -> None:
         self.owner = Asker()

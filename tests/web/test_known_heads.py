@@ -1,4 +1,4 @@
-"""Heads that were taken in before are not parsed again, and nobody can tell."""
+"""Tests of the header cache: requests from the cache equal parsed ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BASE = b"/v1/stream/"
 
 
 class Owner(WithoutPages):
-    """Writes down what it is told."""
+    """An owner that records its calls."""
 
     def __init__(self, shared: HeadCache, caller: Caller = NOBODY) -> None:
         self.told: list[object] = []
@@ -283,7 +283,7 @@ class KnownHeadTests(SynchronousTestCase):
                 self.check_alike([[b"\r\n".join(lines)]] * 2, PROXIES[1], True)
 
     def check_alike(self, connections: list[list[bytes]], proxies: Proxies, is_trusted: bool) -> None:
-        """Compare what a connection with a header cache is told with what one without is told."""
+        """Compare the requests from a connection with a header cache with those from one without."""
         caller = Caller("9.9.9.9", trusted=is_trusted)
         admission = AdmissionPolicy(BASE, LIMITS, proxies, frozenset([b"user-agent"])).admission(caller)
         learning = HeadCache(admission)

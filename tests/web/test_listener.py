@@ -1,4 +1,4 @@
-"""What the daemon's connections share: their number, their clock, and their end."""
+"""Tests of the connection limit, the shared clock and the drain of a listener."""
 
 from __future__ import annotations
 

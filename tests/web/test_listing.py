@@ -36,7 +36,7 @@ class ListCase(FrontTestCase):
         return names
 
     def listed(self, query: str = "") -> list[str]:
-        """Have the list, however many turns of the reactor it takes."""
+        """Return the list, after as many turns of the reactor as needed."""
         peer = self.front.follow("/admin/streams" + query)
         self.front.pass_time(5, 0.01)
         self.assertEqual((peer.reply.status, peer.reply.complete), (200, True))

@@ -28,11 +28,11 @@ class LiveTestCase(FrontTestCase):
         return self.front.follow(BASE + f"{name}?offset={offset}&live=sse{query}")
 
     def watched(self) -> list[str]:
-        """The streams that somebody waits on."""
+        """The streams with waiting readers."""
         return list(self.front.streams._waiting.watched())
 
     def ticks(self) -> int:
-        """How many calls the clock has before it, but for those that are always there."""
+        """The number of scheduled calls, without the permanent ones."""
         ticking = self.front.channels._ticking, self.front.streams._sweeping
         own = [each.call for each in ticking if each is not None]
         return sum(call not in own for call in self.front.clock.getDelayedCalls())
@@ -592,7 +592,7 @@ class PipelinedTailTests(LiveTestCase):
 
 
 class LateTests(LiveTestCase):
-    """What can only happen while a storage takes its time."""
+    """Cases that need a slow storage."""
 
     late = True
     settings = settings_with({"sse_reconnect_interval_secs": 0})
@@ -604,7 +604,7 @@ class LateTests(LiveTestCase):
         self.storage = storage
 
     def commit(self, data: bytes) -> None:
-        """Append at once, as another does whose write was under way."""
+        """Append directly to the storage."""
         self.storage._inner.append("a", Append("text/plain", data), self.front.clock.seconds())
 
     def test_data_that_arrives_during_a_read_is_sent(self) -> None:
@@ -728,7 +728,7 @@ class LateOnSiteTests(LateTests):
 
 
 class SameMomentTests(LiveTestCase):
-    """A stream that is deleted and made anew before anybody who waits on it is woken."""
+    """A stream that is deleted and recreated before its waiting readers are woken."""
 
     def setUp(self) -> None:
         super().setUp()

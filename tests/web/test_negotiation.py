@@ -1,4 +1,4 @@
-"""Connections that are refused as a whole are answered, and heard of, like requests."""
+"""Tests that refused connections are answered and recorded like requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.tls import TLSFront
 
 
 class Noting(Telemetry):
-    """Keeps what it is told."""
+    """A telemetry that records answers."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, int, int]] = []
@@ -31,7 +31,7 @@ class RefusalTestCase(ChannelTestCase):
         self.front.record_with(self.noting)
 
     def check(self, peer: Peer, status: int, caller: Caller) -> None:
-        """It was told to the peer and to telemetry, once and by one id."""
+        """Assert that the peer and telemetry got the same id once."""
         self.assertEqual(peer.statuses, [status])
         [(asked, number, noted)] = self.noting.told
         self.assertEqual((asked, noted), (caller, status))

@@ -1,4 +1,4 @@
-"""What each operation answers, on both fronts, whether the storage answers at once or later."""
+"""Tests of the answers of each operation, on both fronts, with fast and slow storages."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SITES_OWN = {"server"}
 
 class OperationTestCase(FrontTestCase):
     def assert_headers(self, reply: Reply, names: Iterable[str]) -> None:
-        """These, those that are always there, and no other."""
+        """Assert that the answer has these headers, the common ones, and no others."""
         self.assertEqual(reply.names() - SITES_OWN, ALWAYS | set(names))
         self.assertEqual(reply.get("x-content-type-options"), "nosniff")
         self.assertEqual(reply.get("cross-origin-resource-policy"), "cross-origin")
         self.assertEqual(reply.get("access-control-allow-origin"), "*")
 
     def assert_problem(self, reply: Reply, status: int, code: str, *names: str) -> None:
-        """It is that problem, told as RFC 9457 has it."""
+        """Assert that the answer is this problem, in the form of RFC 9457."""
         self.assertEqual((reply.status, reply.code), (status, code))
         self.assert_headers(reply, {"content-type", "content-length", *names})
         self.assertEqual(reply.get("cache-control"), "no-store")
@@ -708,7 +708,7 @@ class ForkOffsetTests(OperationTestCase):
 
 @each_way
 class MetadataLimitTests(OperationTestCase):
-    """What is not data has a limit of its own, and the answer names its setting."""
+    """The limit of metadata, whose setting the answer names."""
 
     settings = settings_with(max_metadata_bytes=600)
 

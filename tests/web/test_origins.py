@@ -1,4 +1,4 @@
-"""Which pages may change streams: a browser sends their plain POSTs without asking first."""
+"""Tests of the origins that may write: a browser sends plain POSTs without a preflight."""
 
 from __future__ import annotations
 

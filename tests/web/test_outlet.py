@@ -1,4 +1,4 @@
-"""How bytes leave the daemon's connections, whether or not their readers keep up."""
+"""Tests of sending answers to fast and slow readers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ReaderTests(ChannelTestCase):
         return channel._outlet
 
     def kept(self, peer: Peer) -> int:
-        """Count what the server keeps for a client: in the outlet, and in the transport."""
+        """Return the number of bytes buffered for a client in the outlet and the transport."""
         transport = peer.transport
         kept = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
         if isinstance(transport.protocol, TLSMemoryBIOProtocol):
@@ -240,7 +240,7 @@ class KernelTests(ChannelTestCase):
 
 
 class WrappedReaderTests(ReaderTests):
-    """The same, where the transport's own buffer has to do: of a little in there, nobody hears that it is not taken."""
+    """The same tests on a wrapped transport, which uses its own buffer."""
 
     front_type = WrappedFront
     patience = 50 + 22
@@ -345,7 +345,7 @@ class TLSTests(ChannelTestCase):
 
 
 class _Told:
-    """Who owns an outlet, and what it was told."""
+    """The owner of an outlet, which records its calls."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -523,7 +523,7 @@ class OutletTests(SynchronousTestCase):
 
 
 class _FullTransport(StringTransport):
-    """Says after each write of some size that its buffer is full."""
+    """A transport that pauses its producer after each large write."""
 
     def write(self, data: bytes) -> None:
         super().write(data)

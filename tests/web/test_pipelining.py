@@ -1,4 +1,4 @@
-"""What is sent is what is asked: no body is taken for a request, and no request for a body, however they come."""
+"""Property tests: bodies are never parsed as requests, nor requests as bodies, in any packets."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Sent(Struct, frozen=True):
 
     @property
     def seen(self) -> tuple[str, str, bytes]:
-        """What is to be made of it."""
+        """The expected request."""
         return self.method, self.target, b"" if self.framing == "none" else self.body
 
 
 class Owner(WithoutPages):
-    """Writes down what it is told."""
+    """An owner that records requests."""
 
     def __init__(self) -> None:
         self.seen: list[object] = []
@@ -71,7 +71,7 @@ class Owner(WithoutPages):
 
 
 def seen(shared: HeadCache, data: bytes, cuts: list[int]) -> list[object]:
-    """Take in what comes in packets that are cut at these places."""
+    """Parse the data in packets that are divided at these positions."""
     owner = Owner()
     intake = Intake(shared, owner, NOBODY)
     places = sorted({cut % len(data) for cut in cuts} | {0}) if data else []

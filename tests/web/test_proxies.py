@@ -1,4 +1,4 @@
-"""Who is believed what of proxies' headers, and what it means."""
+"""Tests of forwarding headers: which are trusted, and their effect."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ FORWARDED = believing("forwarded")
 
 
 class Noting(Telemetry):
-    """Keeps what it is told of requests."""
+    """A telemetry that records requests."""
 
     def __init__(self) -> None:
         self.asked: list[RequestWithCaller] = []
@@ -64,7 +64,7 @@ class Noting(Telemetry):
 
 
 def noting(front: Front) -> Noting:
-    """Have what a front tells of its requests."""
+    """Record the requests of a front."""
     told = Noting()
     front.record_with(told)
     return told
@@ -388,12 +388,12 @@ EVIL = {
 
 
 def warnings(logs: Iterable[LogEvent]) -> list[LogEvent]:
-    """Pick out what was said of proxies."""
+    """Return the log events about proxies."""
     return [event for event in logs if event["log_namespace"] == "durable_streams.server.web.proxies"]
 
 
 class UntrustedCases(FrontTestCase):
-    """Nobody is believed who is not to be."""
+    """Forwarding headers that must be ignored."""
 
     def check(self) -> None:
         told = noting(self.front)
@@ -450,7 +450,7 @@ def add_echo(app: Routes) -> None:
 
 
 class TreeTests(SynchronousTestCase):
-    """What is served beside the streams sees no header that is not believed."""
+    """Pages see no forwarding header that is dropped."""
 
     def seen(self, kind: type[Front], settings: Settings) -> set[str]:
         front = kind(settings)
@@ -506,7 +506,7 @@ class IdentityTests(SynchronousTestCase):
 
 
 class PeerTests(SynchronousTestCase):
-    """Whose a connection is."""
+    """The peer of a connection."""
 
     def test_a_unix_socket_peer_is_named_unix(self) -> None:
         class Connection:

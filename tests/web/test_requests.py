@@ -1,4 +1,4 @@
-"""How headers and queries become values."""
+"""Tests of parsing headers and queries."""
 
 from __future__ import annotations
 

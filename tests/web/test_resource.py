@@ -1,4 +1,4 @@
-"""Front 1: streams below some path of somebody else's Site, where twisted.web has the say over connections."""
+"""Tests of front 1: streams below a path of any twisted.web Site."""
 
 from __future__ import annotations
 

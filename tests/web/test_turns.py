@@ -1,4 +1,4 @@
-"""A client that takes everything at once, or asks for much in one packet, leaves others their turn."""
+"""Tests that fast readers and large packets of requests do not delay other connections."""
 
 from __future__ import annotations
 
@@ -156,14 +156,14 @@ class PacketTests(ChannelTestCase):
         self.front.create("a", body=b"one")
 
     def in_one_turn(self, data: bytes) -> Peer:
-        """Send something, and let the server do what it does in one turn of the reactor."""
+        """Send data, and run one turn of the reactor."""
         peer = self.front.connect()
         peer.send_unseen(data)
         peer.look()
         return peer
 
     def settle(self, peer: Peer) -> list[int]:
-        """Let it answer the rest."""
+        """Run turns until everything is answered."""
         self.front.settle()
         return peer.statuses
 
@@ -210,7 +210,7 @@ class PacketTests(ChannelTestCase):
 
 
 class SliceTests(PacketTests):
-    """How many requests of a packet are answered in one turn of the reactor."""
+    """The number of requests of a packet that are answered in one turn of the reactor."""
 
     def test_requests_of_a_packet_are_answered_in_slices_of_time(self) -> None:
         peer = self.in_one_turn(get("a") * 500)

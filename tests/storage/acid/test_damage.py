@@ -34,7 +34,7 @@ class DamageTests(DatabaseTestCase):
         self.facts = self.now(self.storage.status("a", NOW)).facts
 
     def change(self, statement: str) -> None:
-        """Change the database while nobody has it, and take it up again."""
+        """Change the closed database, and open it again."""
         self.close(self.storage)
         connection = sqlite3.connect(self.directory / DATABASE, isolation_level=None)
         connection.execute(statement)

@@ -1,4 +1,4 @@
-"""What is the database's own: its copies, its checks, its leftovers, and what it is told by the disk."""
+"""Tests of the database: copies, checks, removal of rows, and damage."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ class LeftoverTests(DatabaseTestCase):
 
 
 class LogTests(DatabaseTestCase):
-    """What a killed process leaves in the write-ahead log may be on no disk yet."""
+    """The write-ahead log that a killed process leaves may not be synced."""
 
     def copied(self, *names: str) -> Path:
         self.create("a", body=b"one")
@@ -236,7 +236,7 @@ class LogTests(DatabaseTestCase):
 
 
 class MissingTests(DatabaseTestCase):
-    """What is missing of a database whose server was killed keeps the next one from starting."""
+    """A server does not start if a part of the database is missing after a kill."""
 
     def killed(self) -> Path:
         """Copy the directory as a killed process leaves it: the last appends are in the write-ahead log."""
@@ -248,7 +248,7 @@ class MissingTests(DatabaseTestCase):
         return copy
 
     def assert_refused(self, copy: Path, what: str) -> None:
-        """It does not start, twice; the check says so; and nothing is changed."""
+        """Assert that two starts fail, that the check reports it, and that nothing is changed."""
         for _ in range(2):
             before = {path.name: path.read_bytes() for path in copy.iterdir() if path.name != "LOCK"}
             self.assertIn(what, str(self.assertRaises(StorageError, self.opened, copy)))
@@ -356,7 +356,7 @@ class KillTests(DatabaseTestCase):
 
 
 class FirstStartTests(DatabaseTestCase):
-    """Wherever it is killed, the next one goes on from there."""
+    """A first start that is killed at any point can be completed."""
 
     def test_a_start_after_a_kill_at_any_statement_succeeds(self) -> None:
         copies: list[Path] = []

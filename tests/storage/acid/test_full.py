@@ -1,4 +1,4 @@
-"""What becomes of changes that can't be written: nothing of them is there, and whatever can go on goes on."""
+"""Tests of a full database: failed batches are rolled back, and the storage continues."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class FullTests(DatabaseTestCase):
         self.now(self.storage.append("a", Append("text/plain", b"one"), NOW))
 
     def limit(self) -> None:
-        """Let the database grow no more."""
+        """Limit the database to its present size."""
         pages = self.rows("PRAGMA page_count")[0][0]
         self.storage._database.execute(f"PRAGMA max_page_count = {pages}")
 

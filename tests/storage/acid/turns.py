@@ -36,7 +36,7 @@ class Turns:
         pass
 
     def run(self) -> None:
-        """Let time stand still until all is done."""
+        """Run all jobs without advancing the clock."""
         for _ in range(10_000):
             self.clock.advance(0)
             if not self._jobs:
@@ -73,7 +73,7 @@ class DatabaseTestCase(SynchronousTestCase):
 
     @staticmethod
     def begin(outcome: Any) -> Deferred[Any]:
-        """Take an outcome that must come later."""
+        """Return a result that must not be available at once."""
         assert isinstance(outcome, Deferred)
         return outcome
 

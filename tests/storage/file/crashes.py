@@ -83,11 +83,11 @@ DiskOf = Callable[[str], SimulatedDisk]
 
 
 class WrongError(Exception):
-    """The storage did what it must not do."""
+    """The storage has violated its contract."""
 
 
 class Observed(FileStorage):
-    """The file storage, and somebody who sees in which order it takes decisions."""
+    """The file storage, with a record of the order of its decisions."""
 
     walk: Walk
 
@@ -163,7 +163,7 @@ def finish_search(config: StreamConfig, search: LongSearch) -> ForkPoint:
 
 @implementer(ICommitListener)
 class Ears:
-    """Reads what is announced, now and then."""
+    """A listener that sometimes reads the announced stream."""
 
     def __init__(self, walk: Walk) -> None:
         self._walk = walk
@@ -267,7 +267,7 @@ class Walk:
                 raise
 
     def wrong(self, what: str) -> None:
-        """Remember the first thing that went wrong; who finds it may be called by somebody who swallows errors."""
+        """Record the first violation, since the caller may ignore exceptions."""
         if self._wrong is None and not self.over and not self.disk.dead:
             self._wrong = what
             self.trace(f"!! {what}")
@@ -458,7 +458,7 @@ class Walk:
         return Request(self._number(), "sweep", "", self.now)
 
     def _retry(self) -> None:
-        """Ask again for something of which nobody was told what became of it, or for something that was told."""
+        """Repeat an operation whose outcome is unknown, or one that was acknowledged."""
         if self._retries:
             self._ask(self._retries.pop(self.random.randrange(len(self._retries))).again(self._number(), self.now))
 
@@ -626,7 +626,7 @@ class Walk:
     # Reading
 
     def read(self, name: str) -> None:
-        """Read some of a stream; what it shows must hold."""
+        """Read a part of a stream; data that was read once must not disappear."""
         random = self.random
         account = self.ledger.accounts.get(name)
         position, offset = 0, START
@@ -677,7 +677,7 @@ class Walk:
             self.floor = max(self.floor, touched)
 
     def _check_shown(self, shown: Chunk | StreamStatus, before: dict[int, int]) -> None:
-        """See that a stream is shown as it was at some moment, and not as it was before one that was shown already."""
+        """Check that a read shows the stream at one moment, not before an earlier read."""
         stream_id = shown.facts.id
         for lsn, tail, closed in self._versions.get(stream_id, []):
             if (tail, closed) == (shown.tail, shown.closed):
@@ -735,7 +735,7 @@ class Walk:
             self.now -= 150
 
     def _wind_down(self) -> None:
-        """Let what is left of a stopped storage come to its end, so that nothing is left hanging."""
+        """Run the remaining jobs of a stopped storage."""
         for _ in range(50):
             self.schedule.run()
             if not self.schedule.clock.getDelayedCalls():
@@ -792,7 +792,7 @@ class Walk:
         return True
 
     def _look_from_outside(self) -> None:
-        """See that who checks the directory finds nothing that is lost, where nothing is."""
+        """Assert that a check of the directory reports no damage."""
 
         def found(finding: Finding) -> None:
             if finding.serious:
@@ -840,7 +840,7 @@ class Walk:
         return False
 
     def _take_stock(self) -> None:
-        """Compare what was taken up with what was accepted, as far as it got."""
+        """Compare the loaded streams with the accepted operations."""
         lsn = self.storage.lsn
         self.trace(f"   opened: changes up to {lsn}, of {self.floor} told and {self.ledger.lsn} accepted")
         if not self.floor <= lsn <= self.ledger.lsn:
@@ -942,7 +942,7 @@ class Walk:
             self._check_shown(told[0], shown)
 
     def _look_at_places(self) -> None:
-        """See that the places where bytes rest have what they should, index and checksums included."""
+        """Check the bytes, indexes and checksums in packs and own files."""
         if self._rotten:
             return
         for stream in self.storage.streams.values():
@@ -977,7 +977,7 @@ class Walk:
 
 
 def walk(seed: int, trace: Callable[[str], None] | None = None, **rest: Any) -> str | None:
-    """Walk one seed, and say what went wrong; None, if nothing did."""
+    """Walk one seed; return the violation, or None."""
     try:
         Walk(seed, trace, **rest).run()
     except WrongError as wrong:
@@ -988,7 +988,7 @@ def walk(seed: int, trace: Callable[[str], None] | None = None, **rest: Any) -> 
 
 
 def first_failure(seeds: Iterable[int], **rest: Any) -> tuple[int, str] | None:
-    """Walk until something goes wrong, and say what and for which seed."""
+    """Walk seeds until there is a violation; return it with its seed."""
     for seed in seeds:
         wrong = walk(seed, **rest)
         if wrong is not None:

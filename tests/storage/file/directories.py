@@ -18,14 +18,14 @@ SMALL: Final = FileSettings(segment_sizes=(1 << 20,), slice_streams=2)
 
 
 def opened(directory: Path, settings: FileSettings = SMALL) -> FileStorage:
-    """Take up a directory."""
+    """Open a storage in a directory."""
     storage = FileStorage(directory, reactor, settings=settings)
     storage.open()
     return storage
 
 
 async def checkpointed(storage: FileStorage) -> None:
-    """Have a checkpoint made."""
+    """Make a checkpoint."""
     storage._checkpointer.start()
     running = storage._checkpointer._running
     assert running is not None
@@ -91,7 +91,7 @@ async def contents(directory: Path) -> dict[str, bytes]:
 
 
 def digests(directory: Path) -> dict[str, str]:
-    """Say what is in each file of a directory, but for the one that says who has it."""
+    """Return the content of each file in a directory except the lock file."""
     return {
         path.relative_to(directory).as_posix(): sha256(path.read_bytes()).hexdigest()
         for path in sorted(directory.rglob("*"))

@@ -1,4 +1,4 @@
-"""What a storage has accepted, in order, and what its streams are after the first so many of these.
+"""The accepted operations of a storage, in order, and the streams after each of them.
 
 It is written without a look at how the storage does it, and kept small: what refuses an operation, and what one leaves.
 """
@@ -56,7 +56,7 @@ class Request:
 
     def first(self, json: bool) -> tuple[bytes, tuple[int, ...]]:
         """
-        Say with which bytes a creation begins a stream, which may have another type by now than it was meant for.
+        Return the initial bytes of a creation for the content type that the stream has.
 
         :raises InvalidJson: it is JSON now.
         """
@@ -127,14 +127,14 @@ class Account:
             self.ends.append(self.tail)
 
     def start_of(self, position: int) -> int:
-        """Say where the append begins that has a position, or the position itself if it is an end."""
+        """Return the start of the append that contains a position; the position itself if it is an end."""
         if position >= self.tail:
             return self.tail
         index = bisect_right(self.ends, position)
         return self.ends[index - 1] if index else 0
 
     def fork_point(self, fork: Fork) -> int:
-        """Say where a fork would leave this stream."""
+        """Return the position at which a fork diverges from this stream."""
         anchor = self.tail
         if fork.offset is not None:
             if fork.offset.incarnation != self.facts.incarnation:
@@ -214,7 +214,7 @@ class Ledger:
     # Judging
 
     def judge_create(self, request: Request) -> tuple[int, bool, bool]:
-        """Say what a creation comes to: the tail, whether it is closed, whether it is new."""
+        """Return the expected result of a creation: tail, closure, and whether it is new."""
         account = self.accounts.get(request.name)
         config = request.config
         if account is not None:
@@ -255,7 +255,7 @@ class Ledger:
         )
 
     def judge_append(self, request: Request) -> tuple[int, bool, tuple[int, int] | None, bool]:
-        """Say what an append comes to: the tail, whether it is closed, the writer's place, and if it is a duplicate."""
+        """Return the expected result of an append: tail, closure, writer state, and whether it is a duplicate."""
         account = self.find(request.name)
         append = request.append
         assert append is not None
@@ -294,7 +294,7 @@ class Ledger:
     # Changing
 
     def apply(self, event: Event) -> None:
-        """Let an event have happened."""
+        """Apply an event."""
         self.lsn = event.lsn
         if isinstance(event, CreateEvent):
             self._make(event)

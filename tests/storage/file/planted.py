@@ -1,4 +1,4 @@
-"""Bugs that a file storage might have, to be planted: who looks for such has to find them."""
+"""Planted bugs of a file storage, which the random walks must find."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _nothing() -> Iterator[None]:
 
 
 class _Files(SimulatedDisk):
-    """A disk on which files are not what they should be."""
+    """A disk that opens files of a faulty class."""
 
     file: type[SimulatedFile]
 
@@ -153,7 +153,7 @@ class _Remembered(SimulatedFile):
 
 
 def _old_rotation(_: Any) -> Any:
-    """Let go of the old segment before the new one is begun."""
+    """Release the old segment before the new one is begun."""
 
     def rotate(self: Any) -> Any:
         if self._spare is None:

@@ -72,7 +72,7 @@ class Writing:
 
 
 def numbers(streams: dict[str, bytes]) -> list[int]:
-    """Take apart what such a client has written."""
+    """Parse the data that such a client has written."""
     return sorted(int(number) for data in streams.values() for number in data.decode().split(",") if number)
 
 
@@ -87,7 +87,7 @@ def whole(directory: Path) -> bool:
 
 
 def assert_restored(case: SynchronousTestCase, copy: Path, mode: str, before: int) -> None:
-    """A server starts on the copy, with all that was acknowledged before, and goes on."""
+    """Assert that a server starts on the copy with all acknowledged data, and accepts writes."""
     with Daemon(storage__mode=mode, storage__data_dir=copy) as restored:
         streams = {f"s{number}": restored.request("GET", f"/v1/stream/s{number}")[2] for number in range(STREAMS)}
         found = numbers(streams)
@@ -218,7 +218,7 @@ class RunningTests(TestCase):
         await storage.close()
 
     def copy(self, directory: Path, copy: Path) -> Deferred[Any]:
-        """Do what the page says."""
+        """Run the commands of the page."""
         script = documented("cd /var/lib/durable-streams")
         for old, new in (("/var/lib/durable-streams", directory), ("/backup/today", copy), ("sleep 10", "sleep 0.1")):
             self.assertIn(old, script)

@@ -1,4 +1,4 @@
-"""The written format: a program that has nothing but it reads what the storage has written."""
+"""Tests of the documented file format: an independent script reads the storage's files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).resolve().parents[3] / "docs" / "examples" / "recover_by
 
 
 def by_hand(*arguments: object) -> tuple[bytes, str]:
-    """Run the program, and say what it wrote and complained of."""
+    """Run the script; return its output and its errors."""
     done = subprocess.run(
         [sys.executable, "-I", SCRIPT, *map(str, arguments)], capture_output=True, timeout=60, check=True
     )

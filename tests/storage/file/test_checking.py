@@ -1,4 +1,4 @@
-"""The check of a data directory: each kind of damage is found and told, and nothing is changed."""
+"""Tests of the check of a data directory: each kind of damage is reported, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ class CheckTestCase(TestCase):
         self.assertTrue(finding.advice)
 
     async def assert_refused_or_whole(self) -> None:
-        """The server does not take up what was damaged."""
+        """Assert that the server does not load damaged streams."""
         with self.assertRaises(StorageDamaged):
             opened(self.directory)
 
     def batches(self) -> list[int]:
-        """Say where the frames of the journal begin, after its opening."""
+        """Return the positions of the journal's frames after its opening."""
         data = (self.directory / JOURNAL).read_bytes()
         found = []
         position = BLOCK
@@ -338,7 +338,7 @@ class PlaceTests(CheckTestCase):
         path.write_bytes(data[:-1])
         findings = self.check()
         self.assertEqual(2, len(findings), findings)
-        self.assert_told(findings[0], True, PACK, f"{len(data) - 1} bytes, and had {len(data)} once")
+        self.assert_told(findings[0], True, PACK, f"{len(data) - 1} of {len(data)} bytes")
         self.assert_told(findings[1], True, f"{PACK} at {data.rindex(b'DSp1')}", "are missing")
         await self.assert_refused_or_whole()
 
@@ -404,7 +404,7 @@ class PlaceTests(CheckTestCase):
         self.index.write_bytes(self.index.read_bytes()[:30])
         findings = self.check()
         name = self.index.relative_to(self.directory).as_posix()
-        self.assert_told(findings[0], True, name, "has 2 appends, and had 3 once")
+        self.assert_told(findings[0], True, name, "has 2 of 3 appends")
         self.assert_told(findings[1], True, f"{name} at 36", "Bytes 80000 to 120000")
         await self.assert_refused_or_whole()
 
@@ -441,7 +441,7 @@ class Unreadable(RealFile):
 
 
 class FailingDisk(ReadOnlyDisk):
-    """A disk that has a file, and can't read it, or not even find it."""
+    """A disk with one file that cannot be read or opened."""
 
     def __init__(self, root: Path, path: str, opens: bool) -> None:
         super().__init__(root)

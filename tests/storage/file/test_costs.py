@@ -1,4 +1,4 @@
-"""What must not grow with the number of streams: syncs, timers, descriptors, and what a checkpoint writes."""
+"""Tests that syncs, timers, descriptors and checkpoint writes do not grow with the number of streams."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOMY = StorageLimits(total_bytes=2**40, stream_bytes=2**40)
 
 
 class CountingFile(RealFile):
-    """Counts what makes a disk work."""
+    """A disk that counts writes and syncs."""
 
     __slots__ = ("_counts", "_folder")
 

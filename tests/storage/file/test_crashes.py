@@ -1,4 +1,4 @@
-"""The file storage over power failures, kills, failing and full disks; and that who looks for bugs finds them."""
+"""Random walks of the file storage over power failures, kills and disk errors, which must find planted bugs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .planted import BUGS
 
 
 class WalkTests(SynchronousTestCase):
-    """What was told holds, whatever the disk does. ``python -m tests.storage.file.crashes`` walks further."""
+    """Acknowledged data is kept, whatever the disk does. ``python -m tests.storage.file.crashes`` walks further."""
 
     def walk(self, seeds: int, often: str = "") -> None:
         failure = first_failure(range(seeds), often=often)

@@ -76,7 +76,7 @@ class DamageTestCase(TestCase):
         return [(event["where"], event["name"], event["what"]) for event in self.events if "what" in event]
 
     def damage(self) -> list[str]:
-        """Let the check look at the directory, and return what it calls damaged."""
+        """Check the directory, and return the damage that is reported."""
         found: list[Finding] = []
         check_files(ReadOnlyDisk(self.directory), found.append)
         return [finding.what for finding in found if finding.serious]
@@ -224,7 +224,7 @@ class PackTests(DamageTestCase):
         return max(self.directory.glob("packs/*"))
 
     def place_of(self, position: int) -> int:
-        """Say where in the pack a byte of the stream is."""
+        """Return the position in the pack of a byte of the stream."""
         return 48 + 8 * len(self.sizes) + position
 
     async def test_a_damaged_append_is_not_served_and_others_are(self) -> None:

@@ -1,4 +1,4 @@
-"""What is taken up, what is refused, and what is set aside, when a directory is opened."""
+"""Tests of opening a directory: which files are loaded, refused or set aside."""
 
 from __future__ import annotations
 

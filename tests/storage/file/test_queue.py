@@ -1,4 +1,4 @@
-"""How much may wait for the disk."""
+"""Tests of the limit of queued writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A shortage of descriptors delays what needs one, and does not stop the storage. It is real here."""
+"""Tests with a real shortage of descriptors, which delays work and does not stop the storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulated disk: what it keeps, and what it may lose."""
+"""Tests of the simulated disk: which writes survive a crash."""
 
 from __future__ import annotations
 

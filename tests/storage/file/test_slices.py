@@ -1,4 +1,4 @@
-"""How much of a checkpoint is done at a time, and that it comes in time."""
+"""Tests of the slices of a checkpoint, and of its completion in time."""
 
 from __future__ import annotations
 
