@@ -51,7 +51,7 @@ class ICommitListener(Interface):
 
 
 class IFileRanges(Interface):
-    """What a storage may provide besides: ranges of streams that are sent from files to sockets without a copy."""
+    """An optional interface of storages: ranges of streams are sent from files to sockets without a copy."""
 
     def file_range(facts: StreamFacts, start: int, end: int) -> NowOrLater[FileRange | None]:
         """

@@ -30,7 +30,7 @@ NOW: Final = Offset(-1, -1)
 
 
 class Lifetime(Struct, frozen=True, gc=False):
-    """When a stream expires: ``ttl`` seconds after its last read or write, or at ``expires_at``, or never."""
+    """The expiry of a stream: ``ttl`` seconds after its last read or write, or at ``expires_at``, or never."""
 
     ttl: int | None = None
     expires_at: float | None = None

@@ -106,7 +106,7 @@ def parse_bind_address(text: str) -> tuple[str, int]:
 
 
 def check_words(config: SettingsWithSources) -> Iterator[BrokenRule]:
-    """Yield the settings whose value is not one of their words."""
+    """Yield the settings with a value that is not one of the accepted words."""
     for name, words in CHOICES.items():
         value = value_of(config.settings, name)
         # Storage settings may still have an alternative spelling. All others were normalised when they were read.

@@ -50,7 +50,7 @@ def _described(kind: Any) -> str:
 
 class ServerSettings(Section, frozen=True):
     """
-    Where the server listens.
+    The addresses on which the server listens.
 
     :ivar listen: Twisted's string endpoints; when there are any, the server listens on them and nowhere else.
     """
@@ -154,7 +154,7 @@ class ConnectionSettings(Section, frozen=True):
 
 class TransportSettings(Section, frozen=True):
     """
-    How clients reach the server.
+    The transport: HTTP versions, TLS, and timeouts of connections.
 
     :ivar mode: ``http``, ``tls`` or ``mtls``.
     """

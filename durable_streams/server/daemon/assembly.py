@@ -112,7 +112,7 @@ def operations_from(
 
 
 def proxies_from(settings: Settings, clock: IReactorTime) -> Proxies:
-    """Return which forwarding headers of which proxies are trusted."""
+    """Create the trusted proxies and the selection of their forwarding headers."""
     proxy = settings.proxy
     if not proxy.enabled:
         return Proxies()

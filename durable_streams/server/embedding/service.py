@@ -54,7 +54,7 @@ PATIENCE = 1.0
 
 _log = Logger()
 
-#: The default limit of a tail's reading, in bytes; a larger append is read whole.
+#: The default limit of one step of a tail, in bytes; a larger append is read completely.
 TAIL_PIECE = 65_536
 
 #: The number of streams that :meth:`.StreamService.list` reads in one turn of the reactor.

@@ -26,7 +26,7 @@ def check_same(
     :raises StreamExists: the configurations differ; the error names the difference.
     """
     if asked.closed != closed:
-        raise StreamExists(facts.name, "closure: send Stream-Closed as the stream is")
+        raise StreamExists(facts.name, "closure: Stream-Closed must equal the stream's present state")
     if not same_point:
         raise StreamExists(facts.name, "source or fork offset")
     if asked.lifetime not in (made_with.lifetime, lifetime):

@@ -15,7 +15,7 @@ from .shortages import SyncFailed
 #: How many buffers one system call takes.
 _VECTOR: Final = 1024
 
-#: What a full disk, or a full quota, says.
+#: The errors of a full disk or quota.
 NO_ROOM: Final = frozenset([errno.ENOSPC, errno.EDQUOT])
 
 
@@ -107,7 +107,7 @@ class Disk(Protocol):
 
     def in_place(self) -> bool:
         """
-        Return whether the lock file that is locked is still found under the path of the directory.
+        Return whether the path of the directory still leads to the locked lock file.
 
         It is not when the directory was moved, or the lock file removed: another process can then lock that path.
         """

@@ -11,7 +11,7 @@ from typing import Final
 
 from ..model import StreamConfig, StreamFacts, WriterState
 
-#: What a writer takes in memory besides its id, in bytes: 240 to 290, measured with CPython 3.11.
+#: The memory of a writer besides its id, in bytes: 240 to 290, measured with CPython 3.11.
 WRITER_BYTES: Final = 256
 
 

@@ -40,7 +40,7 @@ class NameIndex:
             bucket = self._buckets[index]
             insort(bucket, name)
         if len(bucket) > _BUCKET:
-            # A bucket at the end stays full, since what follows is probably added after it.
+            # The last bucket is left full, since later names are probably added after it.
             middle = len(bucket) - 1 if index == len(lasts) - 1 and bucket[-1] == name else len(bucket) // 2
             self._buckets.insert(index, bucket[:middle])
             lasts.insert(index, bucket[middle - 1])

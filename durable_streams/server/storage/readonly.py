@@ -36,7 +36,7 @@ class ReadOnlyDisk(RealDisk):
         except OSError as error:
             if error.errno not in _READ_ONLY:
                 raise
-            # Then who has it is left unsaid.
+            # Then the id of the process that has the lock is not reported.
             return None if missing else self._take_lock(path, os.O_RDONLY)
         if missing and os.geteuid() == 0:
             # Whoever runs the server must be able to lock it after us.

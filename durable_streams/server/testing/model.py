@@ -115,7 +115,7 @@ class Twin:
         return edges
 
     def up_to(self, position: int) -> list[list[bytes]]:
-        """Copy the appends before a position, the last of them perhaps in part."""
+        """Copy the appends before a position; an append that contains it is truncated."""
         copy: list[list[bytes]] = []
         at = 0
         for append in self.appends:

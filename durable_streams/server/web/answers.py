@@ -34,7 +34,7 @@ _EXPOSED_HEADERS: Final = (
 _SECURITY: Final = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: cross-origin\r\n"
 _NO_STORE: Final = b"Cache-Control: no-store\r\n"
 
-#: Who may keep what a read found, and how long (PROTOCOL section 10.1).
+#: Cache-Control of reads with data (PROTOCOL section 10.1).
 _CACHING: Final = {
     "no-store": _NO_STORE,
     "private": b"Cache-Control: private, max-age=60, stale-while-revalidate=300\r\n",

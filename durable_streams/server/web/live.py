@@ -34,7 +34,7 @@ _log = Logger()
 
 class LiveSettings(Struct, frozen=True, gc=False):
     """
-    How long a live reader stays, in seconds.
+    Timeouts of live readers, in seconds.
 
     :ivar long_poll_timeout: a long-poll, when nothing comes.
     :ivar reconnect_interval: a tail, until it is asked to come again; 0 for good.
@@ -211,7 +211,7 @@ class EventTail:
         self._reading = False
         self._woken = False
         self._leaving: IDelayedCall | None = None
-        # Ticks since the last word; -1 before the first, which is said even if there is nothing to tell.
+        # Ticks since the last event; -1 before the first, which is sent even if there is no data.
         self._silent = -1
         self._since = live.clock.seconds()
         self.length: int | None = None
@@ -320,7 +320,7 @@ class EventTail:
         if not broken or sink is None:
             self._finish()
         else:
-            # The reader must not take half an event for a whole one, nor what it has for all that there is.
+            # Abort, so that the reader does not treat half an event or an incomplete stream as complete.
             self.stopProducing()
             sink.abort()
 

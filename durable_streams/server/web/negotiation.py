@@ -31,7 +31,7 @@ from .wire import CLOSE
 #: How long a connection that is refused is left the time to read why, in seconds.
 _LINGER: Final = 1
 
-#: How much of what a client has sent is read when there is no time to read all, in bytes.
+#: The maximum number of received bytes that are read before a connection is closed at once.
 _AT_ONCE: Final = 65_536
 
 

@@ -1,4 +1,4 @@
-"""Cross-origin writes: which pages may change streams.
+"""Cross-origin writes: the check of a write's origin against the allowed ones.
 
 A browser sends a plain POST of a page without asking first (a preflight), and CORS headers only decide who reads the
 answer. So where ``http.cors_origins`` is a list, the server itself refuses writes of pages that are not on it.

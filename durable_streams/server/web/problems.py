@@ -10,7 +10,7 @@ from msgspec import Struct
 from .. import errors
 from ..model import Offset
 
-#: The methods that a stream knows.
+#: The methods that streams support.
 METHODS: Final = b"GET, HEAD, PUT, POST, DELETE, OPTIONS"
 
 #: After how many seconds a client is asked to retry.
@@ -74,7 +74,7 @@ class InternalError(errors.StreamsError):
         super().__init__("Something is wrong with the server. Its log says what.")
 
 
-#: How HTTP says each error: the status, the code that programs read, the title that people read.
+#: The HTTP form of each error: the status, the code for programs, the title for people.
 CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     BadFraming: (400, "BAD_REQUEST", "Bad Request"),
     errors.InvalidRequest: (400, "BAD_REQUEST", "Bad Request"),
@@ -129,7 +129,7 @@ class Problem(Struct):
 
 class ErrorReport(Struct, frozen=True, gc=False):
     """
-    What logs and traces record of an error.
+    The fields of an error for logs and traces.
 
     It replaces the exception, whose traceback holds the frames of the request, and with them the request's body.
 

@@ -1,4 +1,4 @@
-"""Trusted proxies, and which of their forwarding headers are read."""
+"""Trusted proxies, and the selection of forwarding headers that are read."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _number(address: Any) -> int:
 
 class HeaderSelection(Struct, frozen=True):
     """
-    Which headers of a connection's requests are read, by their names in lower case.
+    The headers that are read from a connection's requests, by their names in lower case.
 
     :ivar read: the headers that are read.
     :ivar dropped: the headers that are removed, for pages as well.
@@ -122,10 +122,10 @@ class Proxies:
         return address in self._networks
 
     def reading(self, caller: Caller) -> HeaderSelection:
-        """Return which headers are read on a connection."""
+        """Return the selection of headers for a connection."""
         if not caller.trusted:
             return self._distrusting
-        # A proxy's word for who the client is needs the proxy's own certificate.
+        # The identity header is trusted only if the proxy has a client certificate.
         return self._trusting if caller.subject is None else self._identifying
 
     def client(self, headers: Mapping[bytes, bytes]) -> Client:
@@ -165,7 +165,7 @@ class Proxies:
         if known is not None:
             # It came by way of the daemon's own channel, which has done all this.
             return known
-        # An HTTP/2 stream has none of its own; that of its connection tells who is there.
+        # An HTTP/2 stream has no certificate; that of its connection names the peer.
         transport = getattr(channel, "transport", None) or channel._conn.transport
         caller = caller_on(transport, self.trusts)
         reading = self.reading(caller)

@@ -36,7 +36,7 @@ _LISTS: Final = frozenset(
 #: The target of a request about the server itself (RFC 9112 section 3.2.4). Only OPTIONS has it.
 WHOLE_SERVER: Final = b"*"
 
-#: The largest epoch and sequence number of a producer: what JavaScript keeps exactly.
+#: The largest epoch and sequence number of a producer: JavaScript's largest exact integer.
 MAX_INTEGER: Final = 2**53 - 1
 
 #: The longest Producer-Id, Stream-Seq and Content-Type, in bytes: a stream remembers them.

@@ -19,7 +19,7 @@ from .stream import AcidStream
 _RECENT_OF_ONE: Final = 65_536
 _RECENT_OF_ALL: Final = 32 << 20
 
-#: What SQLite says of a database that is damaged, or that the disk can't read.
+#: SQLite's errors for a damaged database, or for one that the disk cannot read.
 _DAMAGED: Final = frozenset([sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR])
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class AcidContent:
         if stream is None or recent is None:
             return
         self._recent.move_to_end(stream_id)
-        # A creation without a body, or a close, has stored none of what is queued behind it.
+        # A creation without a body, or a close, has stored none of the appends queued after it.
         stream.stored = max(stream.stored, end)
         if len(recent.data) > _RECENT_OF_ONE:
             # The last append always stays.
@@ -125,7 +125,7 @@ class AcidContent:
 
 def _find_append(connection: sqlite3.Connection, stream_id: int, position: int) -> tuple[int, int] | str:
     """Return the start and end of the append that contains a byte, or a description of the damage."""
-    # An append ends where the next one begins, and begins with a row that says so.
+    # An append ends where the next one begins; its first row has append = start.
     row = connection.execute(
         "SELECT append, coalesce("
         "(SELECT start FROM appends WHERE stream = ?1 AND start > ?2 AND append = start ORDER BY start LIMIT 1), "

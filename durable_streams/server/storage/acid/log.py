@@ -81,7 +81,7 @@ class AcidLog:
         self._asked_at = inf
         # Makes the error for all writes until the free space is queried again.
         self._refusal: Callable[[], StreamsError] | None = None
-        # The free space when it was queried, what was written since, and what is free in the file of the database.
+        # The free disk space at the last query, the bytes written since, and the free bytes in the database's file.
         self._room = self._spent = self._free_bytes = 0
 
     def open(

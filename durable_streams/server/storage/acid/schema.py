@@ -16,13 +16,13 @@ VERSION: Final = 1
 #: The name of the database in the data directory.
 DATABASE: Final = "acid.sqlite"
 
-#: The names of what the storage makes in a data directory.
+#: The names of the files that the storage creates in a data directory.
 PARTS: Final = frozenset([DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal", FRONTIER_FILE])
 
 #: Tells a database of this server's from others (``PRAGMA application_id``): "DStr".
 _APPLICATION: Final = 0x44537472
 
-#: The first SQLite that knows all that is asked of it: strict tables.
+#: The first SQLite version with all required features: strict tables.
 _SQLITE: Final = (3, 37, 0)
 
 _TABLES: Final = """

@@ -118,7 +118,7 @@ class AcidStorage(LoggedStorage[AcidStream]):
             if DATABASE not in disk.names(""):
                 if not new:
                     raise StorageDamaged("it is missing, and all streams with it")
-                # SQLite would let others read it.
+                # SQLite would create it readable by other users.
                 disk.open(DATABASE, new=True).close()
                 disk.sync_folder("")
             check_frontier(disk, path)

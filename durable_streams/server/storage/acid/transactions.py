@@ -60,7 +60,7 @@ def log_bytes(changes: Iterable[Change], max_bytes: int) -> int:
     for change in changes:
         streams.add(change.id)
         if not isinstance(change, StreamRemoved) and len(change.data) > _LOCAL:
-            # The last of the pages that it goes on to is not full.
+            # Its last overflow page is not full.
             pages += 1
         if isinstance(change, DataAppended) and change.writer is not None:
             # The rows of writers are in the order of their ids, so each may be in a page of its own.
@@ -88,7 +88,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _insert(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
-    # What is made is made before it is written to, and what is removed is not written to any more.
+    # Streams are created before appends to them, and removed after these.
     made = [change for change in changes if isinstance(change, StreamCreated)]
     if made:
         connection.executemany(

@@ -56,7 +56,7 @@ def check_packs(report: Report, streams: Sequence[FileStream], packs: dict[int, 
         try:
             size = file.size()
             if size < packs.get(number, 0):
-                report.damage(path, f"The pack has {size} bytes, and had {packs[number]} once.")
+                report.damage(path, f"The pack has {size} of {packs[number]} bytes.")
             for piece, stream in pieces:
                 _check_piece(report, path, file, piece, stream)
         finally:
@@ -168,7 +168,7 @@ class _OwnFileCheck:
             for number, (end, checksum) in enumerate(read_index(data[: whole * INDEX_ENTRY_SIZE]), first):
                 yield number, end, checksum
             if whole * INDEX_ENTRY_SIZE < size:
-                self._report.damage(self._index_path, f"The index has {first + whole} appends, and had {count} once.")
+                self._report.damage(self._index_path, f"The index has {first + whole} of {count} appends.")
                 return
 
     def _check_append(self, number: int, start: int, end: int, checksum: int, limit: int) -> int:

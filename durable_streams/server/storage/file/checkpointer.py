@@ -66,7 +66,7 @@ _LIVE_SHARE: Final = 0.5
 #: How long, in seconds, after one that failed for want of room a checkpoint is tried again.
 _PATIENCE: Final = 5.0
 
-#: What a checkpoint takes besides what it has to say, in bytes.
+#: The fixed overhead of a checkpoint, in bytes.
 _SLACK: Final = 1 << 20
 
 _log = Logger()
@@ -195,7 +195,7 @@ class Checkpointer:
         self._packed_bytes = sum(self.packs.values())
         for stream in opened.streams:
             self._count(stream.pieces, 1)
-        # Of the checkpoint under way: the packs that are emptied, and the files that were begun.
+        # Of the running checkpoint: the packs that it empties, and the own files that it has begun.
         self._sparse: set[int] = set()
         self._begun: list[Move] = []
         self._running: Deferred[None] | None = None
@@ -604,7 +604,7 @@ def _end_of_part(stream: FileStream, start: int, end: int) -> int:
         return end
     first = bisect_right(recent.ends, start)
     last = min(bisect_right(recent.ends, min(start + _SLICE_BYTES, end)), first + _SLICE_APPENDS)
-    # One that is larger than a slice goes by itself.
+    # An append that is larger than a slice is a part by itself.
     return recent.ends[max(last - 1, first)]
 
 

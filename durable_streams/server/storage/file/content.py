@@ -115,7 +115,7 @@ class FileContent:
                 for path in (data_path(stream_id), index_path(stream_id)):
                     self._files.drop(path)
                     self._disk.remove(path)
-            # The next checkpoint, which knows nothing of them any more, comes after this.
+            # The next checkpoint, which does not list them, is made after this.
             folders = {f"{STREAMS}/{name}" for name in self._disk.names(STREAMS)}
             for folder in sorted(folders.intersection(map(stream_folder, ids))):
                 self._disk.sync_folder(folder)
@@ -189,7 +189,7 @@ class FileContent:
 
     def _fetch_from_file(self, stream: FileStream, what: str, start: int, end: int) -> Any:
         """
-        Return what a method of :class:`.OwnFile` returns.
+        Call a method of :class:`.OwnFile` in a thread, and return its result.
 
         :raises NotYet: it is called in a thread first.
         """

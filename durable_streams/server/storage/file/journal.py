@@ -127,7 +127,7 @@ class Journal:
         self._frontier = Frontier(disk)
         self._segment: _Segment | None = None
         self._spare: _Segment | None = None
-        # False when what a failed write or sync has left is not known: what came after it could contradict it.
+        # False after a failed write or sync, whose effect is unknown: later frames could contradict it.
         self._sound = True
         # The reactor's
         self._left = self._spare_room = self._under_way = 0
@@ -148,7 +148,7 @@ class Journal:
         except OSError as error:
             if not is_full(error):
                 raise
-            # Nothing but removals fits in, and they are what is needed.
+            # Only removals fit in, and they free space.
             sizes, self._sizes = self._sizes, _SMALL_SIZES
             self._spare = self._make_segment(0)
             self._sizes = sizes
@@ -179,7 +179,7 @@ class Journal:
             return size
         alone = frame_size(size) + kept + BLOCK
         if self._spare_room and alone <= self._spare_room and (queued or self._under_way):
-            # It fits when what is before it is written.
+            # There is room when the queued changes are written.
             raise NotYet(self._prepare(0))
         if self._seconds() < self._refused_until:
             if self._short:

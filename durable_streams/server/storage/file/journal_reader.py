@@ -179,7 +179,7 @@ class JournalReader:
         :param advice: what to do if it is missing.
         :returns: the position after the last batch.
         """
-        # What each frame, or a later one, says was on the disk when it was written.
+        # The last LSN that was synced when this frame, or a later one, was written.
         proven = [floor]
         for _, header in reversed(found):
             proven.append(max(proven[-1], header.durable))

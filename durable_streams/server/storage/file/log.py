@@ -22,7 +22,7 @@ from .journal import Journal, NothingWritten
 from .opening import LoadedDirectory
 from .settings import FileSettings
 
-#: After how many seconds file-fast syncs what it has acknowledged.
+#: The number of seconds after which file-fast syncs acknowledged writes.
 SYNC_INTERVAL: Final = 0.1
 
 _log = Logger()

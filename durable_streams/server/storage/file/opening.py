@@ -136,7 +136,7 @@ def check_places(disk: Disk, streams: list[FileStream], packs: dict[int, int]) -
         finally:
             file.close()
         if found < size:
-            raise StorageDamaged(f"The file {path} has {found} bytes, and had {size} once. Restore it from a backup.")
+            raise StorageDamaged(f"The file {path} has {found} of {size} bytes. Restore it from a backup.")
 
 
 def open_directory(disk: Disk, where: str, opened_at: float, wall_offset: float = 0) -> LoadedDirectory:

@@ -65,7 +65,7 @@ class StreamBuilder:
         if stream is not None and stream.writers is not None:
             stream.writers.update(more.writers)
         elif not self._report.damaged:
-            # Otherwise the entry before is not whole, which was reported already.
+            # Otherwise the previous entry is damaged, which was already reported.
             self._report.damage(
                 where, f"The checkpoint has producers of a stream, {more.stream}, that it does not have."
             )

@@ -12,7 +12,7 @@ from ...model import WriterState
 from .checkpoint import CheckpointEntry, MoreWriters
 from .stream import FileStream
 
-#: How many bytes an entry takes in a checkpoint, about, besides its texts and pieces; and a writer, besides its id.
+#: The approximate size in bytes of an entry without its texts and pieces, and of a writer without its id.
 _ENTRY: Final = 256
 _WRITER: Final = 64
 _PIECE: Final = 32

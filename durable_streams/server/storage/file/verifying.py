@@ -24,7 +24,7 @@ UNREADABLE: Final = frozenset([errno.EIO, errno.EBADMSG, errno.EUCLEAN])
 #: The bytes of a block of a stream's own file. A read is extended to whole blocks at both of its ends.
 BLOCK: Final = 16_384
 
-#: How far a verification goes on past what is asked for, in bytes, and for how many appends at the most.
+#: How many bytes, and at most how many appends, are verified past the requested range.
 _AHEAD: Final = 1 << 20
 _APPENDS_AHEAD: Final = 16_384
 
@@ -101,7 +101,7 @@ class VerifiedBlocks:
             self.forget(next(iter(self._files)))
 
     def forget(self, stream_id: int) -> None:
-        """Forget a file."""
+        """Drop the entries of a file."""
         self._count -= len(self._files.pop(stream_id, ()))
 
     def has_append(self, stream_id: int, start: int, end: int) -> bool:

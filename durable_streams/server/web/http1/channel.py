@@ -250,7 +250,7 @@ class StreamChannel(Protocol):
     def asked(self, request: AdmittedRequest, lives_on: bool, old: bool) -> None:
         if self._ending:
             return
-        # A client that sent its body did not wait to be told to.
+        # A client that has sent its body does not wait for 100 Continue.
         self._continue_due = False
         self.writes = request.method not in _READS
         if self._busy or self._queue or self._outlet.behind:
@@ -419,7 +419,7 @@ class StreamChannel(Protocol):
     def _next(self) -> None:
         """Answer queued requests for a slice of time; resume reading if none is left."""
         if self._taking_turns:
-            # The loop further up goes on.
+            # The outer loop continues.
             return
         self._taking_turns = True
         self._slice_end = self._seconds() + SLICE

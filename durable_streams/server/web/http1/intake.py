@@ -23,7 +23,7 @@ _UNSTEADY: Final = frozenset([b"transfer-encoding", b"expect", b"upgrade"])
 _log = Logger()
 
 
-#: From how many bytes on a packet may be taken in bit by bit, and how much of a body is taken in at a time.
+#: The size from which a packet may be parsed in parts, and the size of such a part of a body.
 _BITE: Final = 4096
 _BODY_BITE: Final = 16_384
 
@@ -349,7 +349,7 @@ class Intake:
         if self._packet:
             self._wire_bytes += size
         else:
-            # It began somewhere in the packet; where, does not matter enough to find out.
+            # The request began inside the packet; its exact start is not worth finding.
             self._wire_bytes = 1
         self._packet = b""
         if not self._in_body:
@@ -360,7 +360,7 @@ class Intake:
             return
         self._bare_bytes = self._bare_bytes + size if self._bare_bytes >= 0 else 0
         if self._incoming is None and self._wire_bytes > 2 * limits.body_bytes + limits.header_bytes:
-            # Chunks may cost as much again as what they carry, but not more.
+            # The framing of chunks may take as many bytes as their data, but not more.
             self._refuse(BodyTooLarge(limits.body_bytes))
         elif self._bare_bytes > limits.header_bytes:
             # The parser keeps a trailer until it is complete.
@@ -542,7 +542,7 @@ class Intake:
             return
         method = self._parser.get_method()
         if method == b"CONNECT":
-            # There are no tunnels, and what follows was meant for one.
+            # CONNECT is not supported, and the bytes that follow were meant for the tunnel.
             self._lives_on = False
         body = self._body if isinstance(self._body, bytes) else bytes(self._body)
         request: AdmittedRequest

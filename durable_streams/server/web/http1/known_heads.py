@@ -62,7 +62,7 @@ class KnownHead(Struct, frozen=True, gc=False):
 
     def read(self, data: bytes, at: int) -> tuple[dict[bytes, bytes], int, int] | None:
         """
-        Read the headers of a request, if its block is this one but for the values that vary.
+        Return the headers of a request whose block equals this one apart from the varying values, else None.
 
         :param at: where the block begins, in bytes.
         :returns: the headers, and where the body begins and ends; None if it is another block.

@@ -72,7 +72,7 @@ class StreamsResource:
         return NOT_DONE_YET
 
     def _read(self, request: Request, caller: Caller) -> StreamRequest:
-        # A body over the limit may be large, and on disk: one byte more than the limit is enough to know.
+        # A large body is in a file: reading one byte more than the limit shows whether it is over.
         max_read = self._operations.settings.limits.body_bytes + 1
         path, _, query = request.uri.partition(b"?")
         # What is left of the path as it came, percent-encoded: twisted.web's own segments are decoded.
