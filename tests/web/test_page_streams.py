@@ -195,6 +195,20 @@ class Echo:
         self.incoming.stopProducing()
 
 
+class Silence:
+    """An answer's body that never comes."""
+
+    length: int | None = None
+
+    def start(self, sink: Any) -> None: ...
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
+
+    def stopProducing(self) -> None: ...
+
+
 class Upload:
     """A request on a connection, whose body is sent as far as the server takes it."""
 
@@ -533,6 +547,53 @@ class Http2UploadTests(PageCase):
             peer.upload(stream, b"x" * 50, False)
             front.pass_time(25)
             self.assertEqual((peer.reply.status, peer.reply.code), (408, "REQUEST_TIMEOUT"))
+
+    def test_the_timeout_begins_again_with_each_piece_of_an_upload(self) -> None:
+        for front, pages in self.each():
+            pages.consumer.read_freely()
+            peer = front.connect()
+            assert isinstance(peer, Http2Peer)
+            stream = peer.begin("POST", "/import/a", {}, False)
+            for _ in range(5):
+                peer.upload(stream, b"x" * 50, False)
+                front.pass_time(15)
+            peer.upload(stream, b"x" * 50)
+            front.pass_time(1)
+            self.assertEqual((peer.reply.status, bytes(peer.reply.body)), (200, b"300 of a"))
+
+    def test_a_stalled_answer_is_reset_while_its_request_still_arrives(self) -> None:
+        for front, _ in self.each():
+            peer = front.connect()
+            assert isinstance(peer, Http2Peer)
+            peer.keeps_up = False
+            stream = peer.begin("POST", "/echo", {}, False)
+            peer.upload(stream, b"x" * 100_000, False)
+            front.pass_time(45)
+            self.assertEqual((peer.reply.status, peer.resets, peer.goodbye), (200, {stream: 8}, None))
+
+    def test_the_uploads_timeout_ends_when_the_answer_begins(self) -> None:
+        for front, pages in self.each():
+            answered: Deferred[None] = Deferred()
+
+            def add(app: Routes, pages: Pages = pages, answered: Deferred[None] = answered) -> None:
+                @app.route("/late", methods=["POST"])
+                @streams_body
+                async def late(request: PageRequest) -> Answer:
+                    assert request.incoming is not None
+                    request.incoming.startProducing(pages.consumer).addErrback(lambda _: None)
+                    await answered
+                    return Answer(200, b"Content-Type: text/plain\r\n", Silence())
+
+            front.pages.add(add)
+            pages.consumer.read_freely()
+            peer = front.connect()
+            assert isinstance(peer, Http2Peer)
+            stream = peer.begin("POST", "/late", {}, False)
+            peer.upload(stream, b"x" * 50, False)
+            answered.callback(None)
+            front.pass_time(45)
+            self.assertEqual((peer.reply.status, peer.resets, peer.goodbye), (200, {}, None))
+            self.assertTrue(front.is_healthy())
 
 
 class DownloadTests(PageCase):

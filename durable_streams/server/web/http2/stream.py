@@ -200,6 +200,10 @@ class Exchange:
     def _set_reading_deadline(self) -> None:
         factory = self._channel.factory
         timeout = factory.settings.body_timeout
+        if self._incoming is not None:
+            # Its rate is up to the page that receives it.
+            self.deadline = factory.tick + timeout
+            return
         self._began_receiving = self._began_receiving or factory.tick
         self.deadline = self._channel.admission.body_deadline(
             factory.tick, self._began_receiving, len(self._body), timeout
@@ -399,6 +403,8 @@ class Exchange:
         identity, length = framer.identify(answer, self._asked or channel.caller, self._began_at)
         block = engine.encoder.encode(answer.status, answer.head, framer.date_line, identity, length)
         self._answering = True
+        # That of a body that a page still receives.
+        self.deadline = 0
         if isinstance(body, bytes):
             if not body or self._method == b"HEAD":
                 engine.send_head(self.id, block, True)
@@ -544,7 +550,7 @@ class Exchange:
         elif self._incoming is not None and not self._answering:
             self.deadline = self._channel.factory.tick + self._channel.factory.settings.stall_timeout
             self._fail_body(Failure(RequestTimeout("The request did not arrive in time.")))
-        elif self.is_receiving:
+        elif self.is_receiving and not self._answering:
             self._refuse(RequestTimeout("The request did not arrive in time."))
         else:
             self._reset(ErrorCode.CANCEL)
