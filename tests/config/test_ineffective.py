@@ -30,7 +30,7 @@ class IneffectiveTests(LoadTests):
         unread = {name for name, _ in defaults() if not re.search(rf"\.{name.rpartition('.')[2]}\b", code)}
         self.assertEqual(set(INEFFECTIVE), unread - READ_BY_RULES)
 
-    def test_each_is_reported_once_if_a_file_and_the_environment_set_it_even_to_its_default(self) -> None:
+    def test_each_setting_without_effect_is_reported_once_even_at_its_default(self) -> None:
         self.assertEqual(set(INEFFECTIVE), set(DEFAULTS))
         for name, default in DEFAULTS.items():
             value = toml_value(default)
@@ -38,7 +38,7 @@ class IneffectiveTests(LoadTests):
             [warning] = self.loaded(None, self.file(f"{name} = {value}"), QUIET | {variable: value}).warnings
             self.assertEqual(f"{name} has no effect: {INEFFECTIVE[name]}. Remove it.", warning)
 
-    def test_none_is_reported_if_none_is_set(self) -> None:
+    def test_no_warning_is_given_if_no_such_setting_is_set(self) -> None:
         self.assertEqual((), self.loaded(None, None, QUIET).warnings)
 
     def test_settings_of_a_program_are_reported_if_they_are_not_at_their_defaults(self) -> None:

@@ -60,7 +60,7 @@ class StreamingTests(ChannelTestCase):
         self.assertEqual((peer.statuses, len(peer.reply.body)), ([200], 1_000_000))
         self.assertIsNotNone(peer.reply.get("stream-cursor"))
 
-    def test_a_stream_deleted_meanwhile_breaks_the_connection(self) -> None:
+    def test_a_stream_deleted_during_a_read_aborts_the_connection(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
         peer = self.front.follow(BASE + "a", room=100_000)
@@ -82,7 +82,7 @@ class StreamingTests(ChannelTestCase):
         self.assertTrue(peer.aborted)
         self.assertNotIn(b"y", bytes(peer.reply.body))
 
-    def test_a_reader_that_leaves_stops_the_replay(self) -> None:
+    def test_a_reader_that_disconnects_stops_the_read(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
         peer = self.front.follow(BASE + "a", room=100_000)

@@ -687,7 +687,7 @@ class ContentEncodingTests(OperationTestCase):
         self.assertEqual(self.read("a").body, b"one")
         self.assertEqual(self.read("new").status, 404)
 
-    def test_identity_and_requests_without_a_body_pass(self) -> None:
+    def test_identity_encoding_and_requests_without_a_body_are_accepted(self) -> None:
         for coding in ("identity", "Identity", ""):
             headers = {"Content-Type": "text/plain", "Content-Encoding": coding}
             self.assertIn(self.put("a", headers, b"one").status, (200, 201))

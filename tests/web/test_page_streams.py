@@ -262,7 +262,7 @@ class PageCase(SynchronousTestCase):
 
 
 class UploadTests(PageCase):
-    def test_a_page_that_reads_slowly_bounds_what_is_buffered_of_the_body(self) -> None:
+    def test_a_page_that_reads_slowly_bounds_the_buffered_body(self) -> None:
         body = random.Random(1).randbytes(SIZE)
         for front, pages in self.each():
             peer = front.connect()
@@ -288,7 +288,7 @@ class UploadTests(PageCase):
             peer.send_request("GET", "/healthz")
             self.assertEqual((peer.reply.status, bytes(peer.reply.body)), (200, b"ok"), front)
 
-    def test_a_page_that_does_not_start_reading_bounds_what_is_buffered(self) -> None:
+    def test_a_page_that_does_not_start_reading_bounds_the_buffered_body(self) -> None:
         for front, pages in self.each():
             pages.reads = Deferred()
             peer = front.connect()
@@ -335,7 +335,7 @@ class UploadTests(PageCase):
                 front.pass_time(1)
             self.assertEqual(len(pages.errors), 0 if isinstance(front, SiteFront) else 2, front)
 
-    def test_other_pages_take_whole_bodies_within_the_limit(self) -> None:
+    def test_other_pages_get_complete_bodies_within_the_limit(self) -> None:
         for front, _ in self.each():
             reply = front.ask("POST", "/whole", None, b"y" * 1000)
             self.assertEqual((reply.status, bytes(reply.body)), (200, b"y" * 1000), front)
@@ -597,7 +597,7 @@ class Http2UploadTests(PageCase):
 
 
 class DownloadTests(PageCase):
-    def test_a_client_that_reads_slowly_bounds_what_is_rendered_of_the_answer(self) -> None:
+    def test_a_client_that_reads_slowly_bounds_the_rendered_answer(self) -> None:
         for front, pages in self.each():
             peer = front.connect(2000)
             if isinstance(peer, Http2Peer):
@@ -616,7 +616,7 @@ class DownloadTests(PageCase):
             self.assertEqual((len(peer.reply.body), pages.closed), (SIZE, True), front)
             self.assertEqual(peer.reply.get("content-length"), str(SIZE))
 
-    def test_a_client_that_leaves_ends_the_rendering(self) -> None:
+    def test_a_client_that_disconnects_ends_the_rendering(self) -> None:
         for front, pages in self.each():
             peer = front.connect(2000)
             if isinstance(peer, Http2Peer):

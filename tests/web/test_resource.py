@@ -299,7 +299,7 @@ class SlowReaderTests(SiteTestCase):
             peer.take_piece(150_000)
         self.assertEqual(len(peer.reply.body), 2_000_000)
 
-    def test_a_stream_deleted_meanwhile_breaks_the_connection(self) -> None:
+    def test_a_stream_deleted_during_a_read_aborts_the_connection(self) -> None:
         self.front.create("a")
         self.front.append_directly("a", b"x" * 1_000_000, "text/plain")
         peer = self.front.follow(BASE + "a", room=50_000)
