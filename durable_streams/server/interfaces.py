@@ -55,7 +55,7 @@ class IFileRanges(Interface):
 
     def file_range(facts: StreamFacts, start: int, end: int) -> NowOrLater[FileRange | None]:
         """
-        Find the beginning of a range in a file; otherwise as :meth:`IStorage.read_range`.
+        Return the file that has the beginning of a range, or else the bytes as :meth:`IStorage.read_range` does.
 
         :returns: at most ``end - start`` bytes; None if these bytes are not in a file: then they are to be read.
         """

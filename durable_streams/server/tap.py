@@ -105,7 +105,7 @@ class Options(usage.Options):
 
     def _check(self) -> None:
         """
-        Check what can be checked without binding a port, and exit.
+        Check the settings, files and addresses without binding a port, and exit.
 
         :raises SystemExit: with status 0 if the configuration is valid.
         :raises StartupExit: the configuration is invalid.
@@ -124,7 +124,7 @@ class Options(usage.Options):
 
     def open_logs(self) -> Logs | None:
         """
-        Open the log as the settings say; return None if twistd's command line configures the log.
+        Open the log by the settings; return None if twistd's command line configures the log.
 
         :raises StartupError: the log file cannot be opened.
         """

@@ -124,7 +124,7 @@ def check_proxies(config: SettingsWithSources) -> Iterator[BrokenRule]:
 
 
 def _check_proxy(text: str) -> str | None:
-    """Return what an item of ``trusted_proxies`` must be, or None if it is valid: an address, a network or ``unix``."""
+    """Return the error of an item of ``trusted_proxies``, or None if it is an address, a network or ``unix``."""
     if text == "unix":
         return None
     address, slash, length = text.partition("/")

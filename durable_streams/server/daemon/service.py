@@ -121,7 +121,7 @@ class Daemon(Server):
 
 
 def _advice(error: object) -> str:
-    """Return what to change, for errors of the system, which name only the cause."""
+    """Return the advice for an error of the system, whose message has only the cause."""
     if isinstance(error, PermissionError):
         return ". Make the server's user its owner."
     if isinstance(error, OSError) and error.errno == errno.ELOOP:

@@ -33,7 +33,7 @@ def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
 
 def checked_type(content_type: str) -> str:
     """
-    Return the media type of a content type, which is what is compared.
+    Return the media type of a content type, for comparison.
 
     :raises InvalidRequest: it is malformed or too long.
     """

@@ -18,7 +18,7 @@ _log = Logger()
 
 class EndpointPorts:
     """
-    The ports of endpoints, which may listen later than they are asked to.
+    The ports of endpoints, some of which may start to listen later.
 
     :param listeners: endpoints, or their descriptions.
     :ivar ports: the ports that listen.

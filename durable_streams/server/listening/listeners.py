@@ -197,7 +197,7 @@ class Listeners:
         return [port.getHost() for _, port in self._bound_for_admin]
 
     def describe(self) -> str:
-        """Return the addresses where it listens, or before :meth:`bind` would listen, for messages."""
+        """Return the addresses of the ports for messages; before :meth:`bind`, the configured ones."""
         if not self._bound:
             places = [concealed(place.url_of(place.value)) for place in self._places]
             places += [f"{place.url_of(place.value)} (admin)" for place in self._admin_places]
@@ -252,7 +252,7 @@ def _why_invalid(text: str, error: Exception) -> str:
 
 def _check_endpoint(endpoint: object, text: str) -> None:
     """
-    Check what Twisted would detect only when the daemon stops or a client connects.
+    Check for errors that Twisted would detect only when the daemon stops or a client connects.
 
     :raises StartupError: the endpoint cannot be used.
     """

@@ -68,7 +68,7 @@ def find_divergence(
     if not json:
         position = anchor + sub_offset
         if position > start + len(data):
-            raise InvalidRequest("Stream-Fork-Sub-Offset goes past the end of the append that it counts in.")
+            raise InvalidRequest("Stream-Fork-Sub-Offset goes past the end of the append at Stream-Fork-Offset.")
         return position
     if anchor == start and not sub_offset:
         return anchor

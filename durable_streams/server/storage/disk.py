@@ -45,10 +45,10 @@ class File(Protocol):
         """Read ``size`` bytes from the page cache; None if that would wait for the disk."""
 
     def send(self, socket: int, position: int, size: int) -> int:
-        """Send that much to a socket's descriptor, or what goes without waiting for it; return how much went."""
+        """Send at most ``size`` bytes to a socket's descriptor without waiting for it; return how many were sent."""
 
     def sync(self) -> None:
-        """Sync all that was written."""
+        """Sync all written data."""
 
     def forget(self) -> None:
         """Drop the file from the operating system's page cache, so that later reads come from the disk."""
@@ -189,7 +189,7 @@ class RealFile:
 
 class RealDisk:
     """
-    A folder of the operating system. Only its owner can read what is created in it.
+    A folder of the operating system. Only its owner can read files created in it.
 
     While it is locked, its descriptor is held and every path is relative to that: if the directory is renamed, files
     are still opened in it, not in what has its name now.

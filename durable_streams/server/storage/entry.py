@@ -1,4 +1,4 @@
-"""One stream of a catalogue: its properties, and what each change does to them, live and at replay alike."""
+"""One stream of a catalogue: its properties, and the effect of each change on them, live and in a replay."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Entry:
         self.updated_at = at
 
     def record_writer(self, writer_id: str, state: WriterState, forgotten: tuple[str, ...]) -> None:
-        """Apply an append's writer: record its state, as the latest one, and evict those that make room for it."""
+        """Apply an append's writer: record its state as the latest one, and evict the given writers."""
         writers = self.writers
         if writers is None:
             writers = self.writers = {}
@@ -145,7 +145,7 @@ class Entry:
         return gone
 
     def forget(self) -> None:
-        """Release what is not needed after removal. A list of deadlines may refer to the rest for a while."""
+        """Release most of the state of a removed stream, since a list of deadlines may refer to it for a while."""
         self.writers = self.source = None
 
     def order_writers(self) -> None:

@@ -1,4 +1,4 @@
-"""The size of what a stream has besides its data: its name, content type and source, its Stream-Seq and its writers.
+"""The size of a stream's metadata: its name, content type and source, its Stream-Seq and its writers.
 
 All of it is in memory in every storage, and clients choose how long it is, so it has a limit of its own. The limits of
 data count stored payload only. What each stream takes besides is bounded by the number of streams.

@@ -34,7 +34,7 @@ class Worker(Protocol):
 
 class ThreadWorker:
     """
-    Threads of a storage's own. They start with the first work: a process that becomes a daemon loses those it has.
+    Threads of a storage. They start with the first job, since threads do not survive the fork of a daemon.
 
     :param reactor: the reactor in whose thread Deferreds fire (``IReactorFromThreads``).
     :param name: what the threads are called.

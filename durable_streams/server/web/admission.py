@@ -124,7 +124,7 @@ class Admission:
 
     def check_head_size(self, size: int) -> None:
         """
-        Check the size of a head: the request line and the headers, with what their protocol adds to each.
+        Check the size of a head: the request line and the headers, with the overhead of the protocol for each.
 
         :raises HeadersTooLarge: it is over the limit.
         """

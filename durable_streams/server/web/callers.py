@@ -27,7 +27,7 @@ _MAPPED: Final = "::ffff:"
 
 class Client(Struct, frozen=True, gc=False):
     """
-    The client of a request that a trusted proxy forwards, as the proxy names it; None for what it does not name.
+    The client that a trusted proxy names for a forwarded request; fields that it does not name are None.
 
     :ivar address: the client's IP address, or what the proxy calls it instead.
     :ivar scheme: by which the client came: ``http`` or ``https``.

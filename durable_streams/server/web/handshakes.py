@@ -76,7 +76,7 @@ class HandshakeFailures:
 
 
 def _openssl_reason(reason: Failure) -> str:
-    """Return what OpenSSL says; nothing for errors of the socket."""
+    """Return OpenSSL's reason; empty for errors of the socket."""
     try:
         return str(_last_error(reason)[-1][-1])  # type: ignore[index]
     except (AttributeError, IndexError, TypeError):

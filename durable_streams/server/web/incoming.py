@@ -123,7 +123,7 @@ class IncomingBody:
             self._finish_if_delivered()
 
     def _deliver(self) -> None:
-        """Write what is buffered, unless the consumer pauses this, then ask for more."""
+        """Write the buffered bytes until the consumer pauses this, then resume the source."""
         if self._delivering or self._consumer is None:
             return
         self._delivering = True

@@ -325,7 +325,7 @@ class EventTail:
             sink.abort()
 
     def _send(self, chunk: Chunk | bytes) -> bool:
-        """Send what a read found, an event or a piece of one, and return whether to read on."""
+        """Send the result of a read as an event or a piece of one, and return whether to read on."""
         if isinstance(chunk, bytes):
             self._send_piece(chunk)
             return True

@@ -151,7 +151,7 @@ class Proxies:
         )
 
     def keep(self, fields: list[tuple[bytes, bytes]], caller: Caller) -> list[tuple[bytes, bytes]]:
-        """Return a request's headers without those that are dropped."""
+        """Return a request's headers without the dropped ones."""
         dropped = self.reading(caller).dropped
         kept = [field for field in fields if field[0].lower() not in dropped]
         if len(kept) < len(fields):

@@ -294,7 +294,7 @@ def _unquote(value: bytes) -> str:
 
 
 def find_operation(method: bytes, query: bytes) -> tuple[str, View]:
-    """Return the operation of a request, and what it asks for if it is a GET (PROTOCOL sections 5.6 to 5.8)."""
+    """Return the operation of a request, and the parsed query of a GET (PROTOCOL sections 5.6 to 5.8)."""
     if method == b"GET":
         return _FIRST_READS.get(query) or _read_query(query)
     return _BY_METHOD.get(method, _OTHER)

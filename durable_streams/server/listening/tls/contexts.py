@@ -31,7 +31,7 @@ ProtocolChoice = Callable[[SSL.Connection, Sequence[bytes]], bytes | None]
 
 
 class TLSContextError(ValueError):
-    """A file does not have what TLS needs; the message has its setting and what to change."""
+    """A file is not usable for TLS; the message has its setting and advice."""
 
 
 class NoCommonProtocol(SSL.Error):

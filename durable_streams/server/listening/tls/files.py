@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 
 class TLSFileError(ValueError):
-    """A file cannot be read; the message has its setting and what to change."""
+    """A file cannot be read; the message has its setting and advice."""
 
 
 def _here() -> str:

@@ -197,7 +197,7 @@ def is_empty(connection: sqlite3.Connection) -> bool:
 
 def sync_log(disk: Disk, path: Path) -> None:
     """
-    Sync what a killed process has left in the write-ahead log.
+    Sync the write-ahead log that a killed process has left.
 
     It is shown from now on, and what is shown must not be taken back. Before the database is opened.
 

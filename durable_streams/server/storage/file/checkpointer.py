@@ -219,13 +219,13 @@ class Checkpointer:
             self.start()
 
     def discard(self, streams: Iterable[FileStream]) -> None:
-        """Count as dead the packed bytes of streams that nobody can read any more."""
+        """Count the packed bytes of purged streams as dead."""
         for stream in streams:
             self._count(stream.pieces, -1)
         self.consider()
 
     def _count(self, pieces: Iterable[Piece], sign: int) -> None:
-        """Add to the live bytes those of some pieces, or subtract them."""
+        """Add the sizes of pieces to the live bytes of their packs, or subtract them."""
         for piece in pieces:
             self._live[piece.pack] = self._live.get(piece.pack, 0) + sign * piece.frame
             self._live_bytes += sign * piece.frame
@@ -513,7 +513,7 @@ class Checkpointer:
         )
 
     def _take_back(self) -> None:
-        """Remove what a failed checkpoint has written to own files, as far as possible. Runs in the worker's thread."""
+        """Remove the bytes that a failed checkpoint has written to own files. Runs in the worker's thread."""
         for move in reversed(self._begun):
             stream_id = move.stream.facts.id
             for path, size in (

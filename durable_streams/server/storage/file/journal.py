@@ -161,7 +161,7 @@ class Journal:
 
     def check_room(self, size: int, queued: int, removal: bool) -> int:
         """
-        Check that the disk has room for a change of ``size`` bytes, beside what is queued and being written.
+        Check that the disk has room for a change of ``size`` bytes, besides queued changes and the current batch.
 
         :returns: how many bytes of changes may be queued, this one's among them, before this is asked again.
         :raises NotYet: a segment is being made.
@@ -263,7 +263,7 @@ class Journal:
 
     def _check_free(self, size: int) -> None:
         """
-        Check that the disk also has room for a checkpoint of what goes into a segment.
+        Check that the disk also has room for a checkpoint of a segment's changes.
 
         :raises OSError: there would be none: no segment, then, but a checkpoint.
         """
@@ -397,7 +397,7 @@ class Journal:
         return self._worker.do(work).addCallback(done)
 
     def sync(self) -> Deferred[None]:
-        """Sync what was written."""
+        """Sync the written batches."""
 
         def work() -> int:
             self._check_sound()

@@ -1,4 +1,4 @@
-"""Opens a data directory: reads the checkpoint and the journal, then removes what is not needed any more.
+"""Opens a data directory: reads the checkpoint and the journal, then removes superseded files.
 
 Files that neither of them explains are moved to a directory of their own, and never deleted.
 """

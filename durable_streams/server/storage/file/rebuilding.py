@@ -154,7 +154,7 @@ class StreamBuilder:
         )
 
     def finish(self) -> list[FileStream]:
-        """Connect forks and sources, leave out streams that are gone, and report what is missing."""
+        """Connect forks and sources, leave out removed streams, and report missing streams and bytes."""
         if self._unknown:
             self._report.damage(
                 journal.FOLDER,

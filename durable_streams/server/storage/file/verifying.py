@@ -57,7 +57,7 @@ class Flaw(Struct, frozen=True, gc=False):
 
 class VerifiedBlocks:
     """
-    The checksums of blocks, and the places of appends, that were verified: those that were used last.
+    A bounded cache of the checksums of verified blocks and of the places of verified appends.
 
     A file only grows, so that they stay true. The last block of a file may be a part of one.
     """

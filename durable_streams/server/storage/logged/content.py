@@ -62,7 +62,7 @@ class Content(Protocol[S_contra]):
 
 class DiskReads:
     """
-    Reads for operations that are retried with what was read, and what is found to be damaged.
+    Reads in threads for operations that are retried with the results, and the log of damage.
 
     :param readers: the threads that read.
     :param refusal: maps an error of a read to the answer for the reader, if the error is temporary.

@@ -165,7 +165,7 @@ class LoggedStorage(Generic[K]):
     # Each operation, in one step
 
     def _attempt(self, step: Callable[..., NowOrLater[T]], name: str, *rest: Any) -> NowOrLater[T]:
-        """Run an operation; retry it when what it needs is there. A refusal waits for what it depends on."""
+        """Run an operation; on NotYet retry it later. A refusal waits for the changes that it depends on."""
         try:
             return step(name, *rest)
         except (NotYet, StreamsError) as trouble:
@@ -178,7 +178,7 @@ class LoggedStorage(Generic[K]):
         self, trouble: NotYet | StreamsError, step: Callable[..., NowOrLater[T]], name: str, *rest: Any
     ) -> Deferred[T] | None:
         """
-        Retry a step when what it needs is there, or report a refusal when the changes it depends on are committed.
+        Retry a step after NotYet, or report a refusal when the changes that it depends on are committed.
 
         It does not raise the refusal itself: with this frame in its traceback, the error would refer to itself.
 

@@ -226,7 +226,7 @@ class Intake:
 
     def feed(self, data: bytes) -> int:
         """
-        Parse what was received, or only the beginning of it if there may be many requests in it.
+        Parse received bytes, or only the first of them if they may contain many requests.
 
         A packet of 64 KiB can have 2,000 requests. To parse them all takes 20 ms, and to keep them 2 MB.
 
