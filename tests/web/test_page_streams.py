@@ -491,6 +491,14 @@ class Http1UploadTests(PageCase):
             peer.send(request("POST", "/refuse", {"Content-Length": "5", "Expect": "100-continue"}), "POST")
             self.assertEqual((peer.interim, peer.statuses, peer.reply.get("connection")), ([], [400], "close"))
 
+    def test_100_continue_is_not_sent_after_the_answer_has_begun(self) -> None:
+        for front, _ in self.each():
+            peer = front.connect()
+            peer.send(request("POST", "/echo", {"Content-Length": "5", "Expect": "100-continue"}), "POST")
+            peer.send(b"hello")
+            front.pass_time(0.1)
+            self.assertEqual((peer.interim, peer.statuses, bytes(peer.reply.body)), ([], [200], b"hello"), front)
+
     def test_an_upload_of_http_1_0_is_streamed(self) -> None:
         for front, pages in self.each():
             pages.consumer.read_freely()

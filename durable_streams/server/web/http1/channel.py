@@ -389,6 +389,9 @@ class StreamChannel(Protocol):
             self._answered()
             return
         self._chunked = False
+        if self._incoming_continue and isinstance(asked, PageRequest) and asked.incoming is self._incoming:
+            # It would come in the middle of the answer.
+            self._incoming_continue = False
         if body.length is None:
             if old:
                 connection = CLOSE
