@@ -240,7 +240,7 @@ class DamageTests(RefusalTestCase):
     def test_damage_in_a_checkpoint_is_refused_with_its_place(self) -> None:
         checkpoint = self.checkpoint()
         self.flip(checkpoint, 60)
-        self.assertIn(f"checkpoint/{checkpoint.name} at 0: What the checkpoint has there is not", self.refusal())
+        self.assertIn(f"checkpoint/{checkpoint.name} at 0: The checkpoint is damaged there.", self.refusal())
 
     def test_a_missing_pack_is_refused(self) -> None:
         self.checkpoint()
