@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from durable_streams.server.config.settings import Settings
+from durable_streams.server.web.callers import NOBODY
 from tests.support.cases import TEXT, FrontTestCase, get, post
 from tests.support.fronts import BASE, Peer, request, settings_with
 
@@ -49,6 +50,20 @@ class HalfClosedTests(FrontTestCase):
             # An answer that is sent at once is sent before the end is read.
             self.assertEqual(peer.reply.get("connection"), "close" if self.late else None)
             self.assert_closed(peer)
+
+    def test_a_body_that_cannot_be_completed_is_dropped_at_once(self) -> None:
+        self.front.append("a", LARGE)
+        incoming = self.front.channels.admission(NOBODY).incoming
+        peer = self.front.connect(1000)
+        peer.send(get("a") + request("POST", BASE + "a", {**TEXT, "Content-Length": "100000"}) + b"x" * 50_000)
+        peer.send(b"x" * 1000)
+        self.assertEqual(incoming.size, 51_000)
+        peer.send_no_more()
+        self.assertEqual(incoming.size, 0)
+        peer.read_freely()
+        self.front.pass_time(1)
+        self.assertEqual((peer.statuses, len(peer.reply.body)), ([200], 3 + len(LARGE)))
+        self.assert_closed(peer)
 
     def test_requests_for_pages_are_answered(self) -> None:
         peer = self.send_and_shut(request("GET", "/healthz"))

@@ -131,7 +131,9 @@ class StreamChannel(Protocol):
 
     def readConnectionLost(self) -> None:
         """Answer the requests that are complete, then close: the client has shut down its sending half."""
-        self._all_sent = self._intake.deaf = True
+        self._all_sent = True
+        # What has arrived of a request that is not complete.
+        self._intake.close()
         self._continue_due = False
         if self._lingering:
             self._lingering = False
