@@ -203,8 +203,7 @@ class JournalReader:
             self._report.note(
                 f"{path} at {end}",
                 f"The segment ends with {len(rest)} bytes of a write that was not finished.",
-                "Nobody was told that it was, so that nothing is missing. A killed server, or a power failure, leaves "
-                "such behind.",
+                "It was never acknowledged, so nothing is missing. A killed server, or a power failure, leaves these.",
             )
         return end
 

@@ -194,7 +194,7 @@ def _decode(code: bytes) -> bytes:
     try:
         return decode_huffman(code)
     except HPACKDecodingError as error:
-        raise _corrupt("A string is no Huffman code.") from error
+        raise _corrupt("A string is not valid Huffman code.") from error
 
 
 def _decode_string(code: bytes) -> bytes:

@@ -384,7 +384,7 @@ class Engine:
                 self._fail_stream(stream_id, ErrorCode.STREAM_CLOSED)
                 return
             if any(before < stream_id < after for before, after in self._gaps):
-                raise Http2Error(ErrorCode.PROTOCOL_ERROR, "The ids of streams do not rise.")
+                raise Http2Error(ErrorCode.PROTOCOL_ERROR, "A new stream has a lower id than an earlier one.")
             raise Http2Error(ErrorCode.STREAM_CLOSED, "HEADERS come on a stream that is closed.")
         if not stream.is_remote_open:
             self._fail_stream(stream_id, ErrorCode.STREAM_CLOSED)

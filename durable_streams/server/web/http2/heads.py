@@ -78,7 +78,7 @@ def read_head(fields: Iterable[Field]) -> Head:
 
 def _read_host(authority: bytes | None, hosts: list[bytes]) -> bytes:
     if len(hosts) > 1:
-        raise _malformed("host comes twice.")
+        raise _malformed("The request has two host fields.")
     host = hosts[0] if hosts else authority
     if host is None:
         raise _malformed("There is no :authority and no host.")
