@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.storage.disk import RealDisk
 from durable_streams.server.storage.file.checkpoint import CheckpointFile
+
+
+def failing_with(number: int) -> Callable[..., int]:
+    """Return a system call that fails with an error."""
+
+    def fail(*arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return fail
 
 
 class RealDiskTests(SynchronousTestCase):
@@ -25,6 +38,19 @@ class RealDiskTests(SynchronousTestCase):
         self.assertEqual(second.read(0, 10), b"whole")
         self.assertRaises(OSError, first.read, 0, 1)
         second.close()
+
+    def test_a_file_system_without_sendfile_sends_nothing(self) -> None:
+        file = self.disk.open("file", new=True)
+        self.addCleanup(file.close)
+        file.write([b"whole"], 0)
+        sending, receiving = socket.socketpair()
+        self.addCleanup(sending.close)
+        self.addCleanup(receiving.close)
+        for number in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            self.patch(os, "sendfile", failing_with(number))
+            self.assertEqual(file.send(sending.fileno(), 0, 5), 0)
+        self.patch(os, "sendfile", failing_with(errno.EPIPE))
+        self.assertRaises(BrokenPipeError, file.send, sending.fileno(), 0, 5)
 
     def test_a_failed_rename_of_a_checkpoint_closes_no_other_file(self) -> None:
         checkpoint = CheckpointFile(self.disk, 1)

@@ -15,6 +15,9 @@ from .shortages import SyncFailed
 #: How many buffers one system call takes.
 _VECTOR: Final = 1024
 
+#: The errors of a file system, or of a sandbox, without ``sendfile``.
+_NO_SENDFILE: Final = frozenset([errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+
 #: The errors of a full disk or quota.
 NO_ROOM: Final = frozenset([errno.ENOSPC, errno.EDQUOT])
 
@@ -45,7 +48,11 @@ class File(Protocol):
         """Read ``size`` bytes from the page cache; None if that would wait for the disk."""
 
     def send(self, socket: int, position: int, size: int) -> int:
-        """Send at most ``size`` bytes to a socket's descriptor without waiting for it; return how many were sent."""
+        """
+        Send at most ``size`` bytes to a socket's descriptor without waiting for it.
+
+        :returns: how many were sent; 0 if the file system has no ``sendfile``.
+        """
 
     def sync(self) -> None:
         """Sync all written data."""
@@ -160,7 +167,12 @@ class RealFile:
         return bytes(buffer) if count == size else None
 
     def send(self, socket: int, position: int, size: int) -> int:
-        return os.sendfile(socket, self._descriptor, position, size)
+        try:
+            return os.sendfile(socket, self._descriptor, position, size)
+        except OSError as error:
+            if error.errno in _NO_SENDFILE:
+                return 0
+            raise
 
     def sync(self) -> None:
         try:
