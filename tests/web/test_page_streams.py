@@ -499,6 +499,27 @@ class Http1UploadTests(PageCase):
             front.pass_time(0.1)
             self.assertEqual((peer.interim, peer.statuses, bytes(peer.reply.body)), ([], [200], b"hello"), front)
 
+    def test_an_upload_does_not_extend_the_stall_timeout_of_its_answer(self) -> None:
+        for front, pages in self.each():
+
+            def add(app: Routes, pages: Pages = pages) -> None:
+                @app.route("/both", methods=["POST"])
+                @streams_body
+                def both(request: PageRequest) -> Answer:
+                    assert request.incoming is not None
+                    request.incoming.startProducing(pages.consumer).addErrback(lambda _: None)
+                    return Answer(200, b"", GeneratedBody(pages.render(), pages.turns, SIZE))
+
+            front.pages.add(add)
+            pages.consumer.read_freely()
+            peer = front.connect(2000)
+            peer.send(request("POST", "/both", {"Content-Length": "1000"}), "POST")
+            for _ in range(3):
+                self.assertFalse(peer.closed, front)
+                peer.send(b"x")
+                front.pass_time(15)
+            self.assertTrue(peer.closed, front)
+
     def test_an_upload_of_http_1_0_is_streamed(self) -> None:
         for front, pages in self.each():
             pages.consumer.read_freely()

@@ -208,6 +208,9 @@ class StreamChannel(Protocol):
     def _set_reading_deadline(self) -> None:
         settings = self.factory.settings
         intake, tick = self._intake, self.factory.tick
+        if self._incoming_wanted and self._outlet.behind:
+            # The client does not read the answer; until it does, its stall time-out counts.
+            return
         if intake.in_body:
             size = intake.body_size
             if size is None:
