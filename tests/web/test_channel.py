@@ -174,6 +174,20 @@ class PipeliningTests(ChannelTestCase):
         self.front.append("a", b"two")
         self.assertEqual([bytes(reply.body) for reply in peer.replies], [b"one", b"two", b"onetwo"])
 
+    def test_little_of_a_body_is_read_while_an_earlier_request_is_answered(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(get("a", "?offset=now&live=long-poll"))
+        body = b"x" * 500_000
+        sent = post("a", body)
+        for place in range(0, len(sent), 16_000):
+            peer.send(sent[place : place + 16_000])
+        self.assertGreater(peer.unread_by_server, 400_000)
+        self.front.append("a", b"one")
+        self.front.pass_time(1)
+        self.assertEqual((peer.statuses, peer.unread_by_server), ([200, 204], 0))
+        self.assertEqual(bytes(self.front.ask("GET", BASE + "a").body), b"one" + body)
+
     def test_reading_pauses_while_requests_are_queued(self) -> None:
         offset = self.front.create("a")
         peer = self.front.connect()

@@ -33,6 +33,9 @@ from .outlet import Outlet
 #: From how many bytes on a chunk is not copied to be framed.
 _LARGE: Final = 16_384
 
+#: How much of a body is read, in bytes, while the answer to an earlier request is not sent.
+_AHEAD: Final = 65_536
+
 #: Requests that change nothing.
 _READS: Final = frozenset([b"GET", b"HEAD"])
 
@@ -181,9 +184,14 @@ class StreamChannel(Protocol):
             if not self._queue:
                 self._next()
         self._outlet.flush()
-        if intake.unfinished and (not self._busy or self._incoming_wanted):
-            self._set_reading_deadline()
-        if (self._queue or self._rest) and not self._ending:
+        ahead = False
+        if intake.unfinished:
+            if not self._busy or self._incoming_wanted:
+                self._set_reading_deadline()
+            else:
+                # It has no deadline before the answer ahead of it is sent.
+                ahead = (intake.body_size or 0) > _AHEAD
+        if (self._queue or self._rest or ahead) and not self._ending:
             if not self._paused:
                 self._paused = True
                 self.transport.pauseProducing()
