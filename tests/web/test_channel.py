@@ -399,6 +399,27 @@ class TimeTests(ChannelTestCase):
                 peer.send(b"x" * 1000)
         self.assertEqual((peer.statuses, self.read("a")), ([408], b""))
 
+    def test_a_body_that_is_fast_at_first_and_then_slow_is_refused(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(request("POST", BASE + "a", TEXT | {"Content-Length": "1000000"}), "POST")
+        for _ in range(9):
+            peer.send(b"x" * 100_000)
+        for _ in range(5):
+            self.front.pass_time(3)
+            if not peer.ended:
+                peer.send(b"x")
+        self.assertEqual((peer.statuses, self.read("a")), ([408], b""))
+
+    def test_a_body_that_keeps_to_the_rate_in_small_pieces_has_its_time(self) -> None:
+        self.front.create("a")
+        peer = self.front.connect()
+        peer.send(request("POST", BASE + "a", TEXT | {"Content-Length": "22000"}), "POST")
+        for _ in range(40):
+            self.front.pass_time(1)
+            peer.send(b"x" * 550)
+        self.assertEqual((peer.statuses, len(self.read("a"))), ([204], 22_000))
+
     def test_an_idle_connection_is_closed_without_an_answer(self) -> None:
         self.front.create("a")
         peer = self.front.connect()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from math import ceil
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -83,6 +84,34 @@ class IncomingBodies:
     def remove(self, size: int) -> None:
         """Subtract the bytes of a body that is complete, or is dropped."""
         self.size -= size
+
+
+class BodyPace:
+    """
+    How fast a body arrives: each byte of it earns the client some time, but never more than its time-out.
+
+    An average since the first byte would let a client that was fast at first keep the rest back for hours.
+    """
+
+    __slots__ = ("_size", "_until")
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._until = 0.0
+
+    def deadline(self, now: int, size: int, timeout: int, rate: int) -> int:
+        """
+        Return when the next bytes must have arrived; times are ticks, of a second each.
+
+        :param size: how many bytes have arrived.
+        :param timeout: how long a client may send nothing.
+        :param rate: how many bytes must arrive a second; 0 for any number.
+        """
+        more, self._size = size - self._size, size
+        if not rate:
+            return now + timeout
+        self._until = min(now + timeout, (self._until or now + timeout) + more / rate)
+        return ceil(self._until)
 
 
 class Admission:
@@ -188,17 +217,6 @@ class Admission:
         """
         if size > self.limits.body_bytes:
             raise BodyTooLarge(self.limits.body_bytes)
-
-    def body_deadline(self, now: int, began: int, size: int, timeout: int) -> int:
-        """
-        Return the tick by which more of a body must arrive; a tick is one second.
-
-        :param began: when its first bytes arrived.
-        :param size: how many bytes have arrived.
-        :param timeout: how long a client may send nothing; it has as long in all besides what its rate allows.
-        """
-        rate = self.limits.body_rate
-        return min(now + timeout, began + timeout + size // rate) if rate else now + timeout
 
     def identify(self, caller: Caller, headers: dict[bytes, bytes]) -> Caller:
         """

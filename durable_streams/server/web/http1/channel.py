@@ -17,7 +17,7 @@ from zope.interface import implementer
 from ...errors import StreamsError
 from ...model import FileRange
 from ...run_queue import SLICE
-from ..admission import AdmittedRequest
+from ..admission import AdmittedRequest, BodyPace
 from ..answers import Answer, AnswerBody
 from ..callers import Caller, caller_on
 from ..connections import Connections
@@ -225,8 +225,8 @@ class StreamChannel(Protocol):
                 # Its rate is up to the page that receives it.
                 self.deadline = tick + settings.body_timeout
                 return
-            intake.began = intake.began or tick
-            self.deadline = intake.admission.body_deadline(tick, intake.began, size, settings.body_timeout)
+            pace = intake.pace = intake.pace or BodyPace()
+            self.deadline = pace.deadline(tick, size, settings.body_timeout, intake.admission.limits.body_rate)
         elif not self._intake.timed:
             self._intake.timed = True
             self.deadline = self.factory.tick + settings.header_timeout

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...errors import BodyTooLarge, StreamsError
-from ..admission import AdmittedRequest, check_authority, origin_form
+from ..admission import AdmittedRequest, BodyPace, check_authority, origin_form
 from ..callers import Caller, next_number
 from ..incoming import IncomingBody
 from ..problems import BadFraming, HeadersTooLarge, InternalError, WrongVersion
@@ -114,7 +114,7 @@ class Intake:
     :ivar deaf: nothing more is parsed.
     :ivar admission: the rules for the connection's requests.
     :ivar timed: its owner has set the deadline of the headers.
-    :ivar began: for its owner to record when the body's first bytes arrived.
+    :ivar pace: for its owner to record how fast the body arrives.
     """
 
     __slots__ = (
@@ -144,8 +144,8 @@ class Intake:
         "_url",
         "_wire_bytes",
         "admission",
-        "began",
         "deaf",
+        "pace",
         "timed",
     )
 
@@ -187,7 +187,7 @@ class Intake:
         self._fed = 0
         self.deaf = False
         self.timed = False
-        self.began = 0
+        self.pace: BodyPace | None = None
 
     @property
     def origin(self) -> bytes | None:
@@ -565,7 +565,7 @@ class Intake:
         self._url = self._packet = self._body = b""
         self._headers = {}
         self._in_body = self.timed = False
-        self.began = 0
+        self.pace = None
         if self._counted:
             self._uncount_body()
         self._wire_bytes = self._bare_bytes = 0

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...errors import StreamsError, Unavailable
-from ..admission import Admission, AdmittedRequest
+from ..admission import Admission, AdmittedRequest, BodyPace
 from ..answers import Answer, AnswerBody
 from ..bodies import PIECE
 from ..callers import Caller
@@ -95,7 +95,6 @@ class Exchange:
         "_asked",
         "_awaited",
         "_began_at",
-        "_began_receiving",
         "_body",
         "_channel",
         "_fields",
@@ -106,6 +105,7 @@ class Exchange:
         "_kept",
         "_method",
         "_over",
+        "_pace",
         "_paused",
         "_pieces",
         "_place",
@@ -137,8 +137,7 @@ class Exchange:
         self._unacknowledged = 0
         self._asked: AdmittedRequest | None = None
         self._began_at = 0.0
-        # The tick at which the body began to arrive.
-        self._began_receiving = 0
+        self._pace: BodyPace | None = None
         self._awaited: Deferred[Answer] | None = None
         self._streaming: AnswerBody | None = None
         # Whether it waits for the answers of others to leave, and whether a read of a stream is on its way for it
@@ -204,10 +203,9 @@ class Exchange:
             # Its rate is up to the page that receives it.
             self.deadline = factory.tick + timeout
             return
-        self._began_receiving = self._began_receiving or factory.tick
-        self.deadline = self._channel.admission.body_deadline(
-            factory.tick, self._began_receiving, len(self._body), timeout
-        )
+        pace = self._pace = self._pace or BodyPace()
+        rate = self._channel.admission.limits.body_rate
+        self.deadline = pace.deadline(factory.tick, len(self._body), timeout, rate)
 
     def received(self, data: bytes) -> None:
         """Buffer a piece of the request's body."""
