@@ -157,11 +157,7 @@ class HeadCache:
         :param block: all header lines of a request as they were sent, from the end of the request line on.
         :returns: the cached block that equals it apart from the values that vary; None if there is none.
         """
-        template = block
-        for start, size, _ in self._varying:
-            at = template.find(start) + size
-            if at >= size:
-                template = template[:at] + template[template.find(b"\r\n", at) :]
+        template = self._template(block)
         known = self._newer.get(template)
         if known is None:
             known = self._older.pop(template, None)
@@ -191,20 +187,25 @@ class HeadCache:
                 # Sent twice, folded, or with white space behind it.
                 return
             cuts.append((at, end, key))
-        pieces: list[tuple[bytes, bytes]] = []
-        begin = 0
-        for at, end, key in sorted(cuts):
-            pieces.append((block[begin:at], key))
-            begin = end
-        known = KnownHead(tuple(pieces), block[begin:], headers, length, client)
-        template = b"".join([*(piece for piece, _ in pieces), known.rest])
+        template = self._template(block)
         fingerprint = hash(template)
         if fingerprint in self._candidates:
-            self._add(template, known)
+            cuts.sort()
+            begins = [0, *(end for _, end, _ in cuts)]
+            pieces = tuple((block[begin:at], key) for begin, (at, _, key) in zip(begins, cuts, strict=False))
+            self._add(template, KnownHead(pieces, block[begins[-1] :], headers, length, client))
             return
         if len(self._candidates) >= _CANDIDATES:
             self._candidates.clear()
         self._candidates.add(fingerprint)
+
+    def _template(self, block: bytes) -> bytes:
+        """Return a block without the values that vary."""
+        for start, size, _ in self._varying:
+            at = block.find(start) + size
+            if at >= size:
+                block = block[:at] + block[block.find(b"\r\n", at) :]
+        return block
 
     def _add(self, template: bytes, known: KnownHead) -> None:
         if len(self._newer) >= _BLOCKS:
