@@ -57,7 +57,7 @@ class StreamsResource:
         delivery = Delivery(request, stream_request, self._framer, self._clock, self._stall_timeout)
         admission = self._policy.admission(caller)
         try:
-            headers = admit(admission, request)
+            headers = admit(admission, request, fields_of(request))
             caller = admission.identify(caller, headers)
             admission.check_body_size(len(stream_request.body))
         except StreamsError as error:
@@ -80,21 +80,31 @@ class StreamsResource:
         name = b"/".join(segments[len(segments) - len(request.postpath) :]) if request.postpath else b""
         body = request.content.read(max_read) if request.content is not None else b""
         mount = path[: len(path) - len(name)]
-        version = request.clientproto.removeprefix(b"HTTP/").decode("latin-1")
-        return stream_request(request.method, mount, name, query, {}, body, caller, next_number(), version)
+        number, version = next_number(), version_of(request)
+        return stream_request(request.method, mount, name, query, {}, body, caller, number, version)
 
 
-def admit(admission: Admission, request: Request) -> dict[bytes, bytes]:
+def fields_of(request: Request) -> list[tuple[bytes, bytes]]:
+    """Return the header fields of a twisted.web request."""
+    return [(name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
+
+
+def version_of(request: Request) -> str:
+    """Return the HTTP version of a twisted.web request, such as ``1.1``."""
+    return request.clientproto.removeprefix(b"HTTP/").decode("latin-1")
+
+
+def admit(admission: Admission, request: Request, fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """
     Check the head of a request that twisted.web has read.
 
     twisted.web has limits of its own: over 16 KiB for a line, or 500 headers, it answers 400 and closes the
     connection. Spaces that it has stripped do not count.
 
+    :param fields: the request's header fields.
     :returns: the headers that are read, by their names in lower case.
     :raises StreamsError: the request is refused.
     """
-    fields = [(name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
     admission.check_target_size(request.uri)
     line_size = len(request.method) + len(request.uri) + len(request.clientproto) + 4
     admission.check_head_size(line_size + sum(len(name) + len(value) + 4 for name, value in fields))

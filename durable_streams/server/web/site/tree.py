@@ -13,15 +13,13 @@ from zope.interface import implementer
 from ...clocks import clock_of
 from ...errors import StreamsError
 from ...run_queue import RunQueue
-from ..callers import next_number
 from ..framing import Framer
 from ..incoming import IncomingBody
 from ..operations import Operations
-from ..pages import PageRequest
 from ..wire import below, is_stream
 from .app import Pages
 from .delivery import Delivery
-from .resource import StreamsResource, admit
+from .resource import StreamsResource, admit, fields_of, version_of
 
 #: How much of a body is read from twisted.web's file at a time, in bytes.
 _PIECE: Final = 65_536
@@ -79,12 +77,11 @@ class Tree:
         operations = self._operations
         caller = operations.proxies.admit(request)
         admission = self._policy.admission(caller)
-        fields = [(name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values]
-        version = request.clientproto.removeprefix(b"HTTP/").decode("latin-1")
-        page = PageRequest(request.method, request.uri, fields, b"", caller, next_number(), version)
+        fields = fields_of(request)
+        page = admission.page_request(request.method, request.uri, fields, b"", caller, version_of(request))
         delivery = Delivery(request, page, self._framer, self._clock, self._stall_timeout)
         try:
-            page.caller = admission.identify(caller, admit(admission, request))
+            page.caller = admission.identify(caller, admit(admission, request, fields))
             if self._pages.streams_body(request.method, request.uri):
                 page.incoming = _StoredBody(request.content, operations.streams.turns).body
             elif request.content is not None:
