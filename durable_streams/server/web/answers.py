@@ -43,6 +43,11 @@ _CACHING: Final = {
 
 _CLOSED: Final = b"Stream-Closed: true\r\n"
 _UP_TO_DATE: Final = b"Stream-Up-To-Date: true\r\n"
+
+#: The end of the head of a read, after the cached beginning: the position and the ETag.
+_PART: Final = b"%b%016d\r\nETag: %b\r\n"
+_WHOLE: Final = _PART + _UP_TO_DATE
+
 _BASE64: Final = b"Stream-SSE-Data-Encoding: base64\r\n"
 #: ``no-transform`` keeps intermediaries from compressing events: a compressor holds bytes back until a block is full.
 _EVENTS: Final = (
@@ -132,7 +137,7 @@ class _HeadPrefixes:
     __slots__ = ("appended", "etag", "found", "passing")
 
     def __init__(self, common: bytes, caching: bytes, facts: StreamFacts) -> None:
-        described = _content_type(facts) + _UP_TO_DATE + _next_offset(facts)
+        described = _content_type(facts) + _next_offset(facts)
         self.appended = common + _NO_STORE + _next_offset(facts)
         self.found = common + caching + described
         self.passing = common + _NO_STORE + described
@@ -231,9 +236,7 @@ class Answers:
         face = self._face(request, facts)
         tag = etag(face.etag, chunk.start, chunk.tail, chunk.closed)
         beginning = face.passing if passing or chunk.start >= chunk.tail else face.found
-        if partial:
-            beginning = beginning.replace(_UP_TO_DATE, b"")
-        head = b"%b%016d\r\nETag: %b\r\n" % (beginning, chunk.tail, tag)
+        head = (_PART if partial else _WHOLE) % (beginning, chunk.tail, tag)
         if chunk.closed:
             head += _CLOSED
         if cursor is not None:
