@@ -27,7 +27,7 @@ from .wire import is_stream
 #: A request for a stream, or for anything else that is served.
 AdmittedRequest: TypeAlias = StreamRequest | PageRequest
 
-#: The characters of a method (RFC 9110 section 5.6.2). h2 and twisted.web accept any bytes.
+#: The characters of a method (RFC 9110 section 5.6.2). The HTTP/2 engine and twisted.web accept any bytes.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 _ABSOLUTE_FORM: Final = re.compile(rb"(https?)://([^/?#]*)", re.IGNORECASE)
@@ -88,9 +88,10 @@ class IncomingBodies:
 
 class BodyPace:
     """
-    How fast a body arrives: each byte of it earns the client some time, but never more than its time-out.
+    The deadline of a request body that must arrive at a minimum rate.
 
-    An average since the first byte would let a client that was fast at first keep the rest back for hours.
+    Each byte extends the deadline, to the time-out from now at most. An average since the first byte would let a client
+    that was fast at first hold back the rest for hours.
     """
 
     __slots__ = ("_size", "_until")

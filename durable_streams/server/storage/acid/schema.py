@@ -1,4 +1,4 @@
-"""The tables, and connections to them."""
+"""The SQLite tables of the acid storage, and connections to their database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Header fields of HTTP/2 requests: what each may be (RFC 9113 section 8.2 and 8.3), and HPACK's static table."""
+"""Validation of the header fields of HTTP/2 requests (RFC 9113 sections 8.2 and 8.3), and HPACK's static table."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _ORDINARY: Final = REGULAR, _VALUE
 
 
 def make_field(name: bytes, value: bytes) -> Field:
-    """Make a field; one that no request may have is of the kind :data:`MALFORMED`."""
+    """Make a field, of the kind :data:`MALFORMED` if no request may have it."""
     kind, values = _SPECIAL.get(name) or _ORDINARY
     if values.fullmatch(value) is None or (kind == REGULAR and _NAME.fullmatch(name) is None):
         kind = MALFORMED
