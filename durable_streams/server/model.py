@@ -250,6 +250,8 @@ class StorageFigures(Struct, frozen=True, gc=False):
     :ivar commit_sizes: changes in one commit; None if the storage has no log.
     :ivar commit_seconds: duration of a commit, including the sync; None if the storage has no log.
     :ivar metadata_bytes: bytes of metadata, as their limit counts them.
+    :ivar unsynced_changes: acknowledged changes that are not synced. A power failure may take them back; if a sync has
+        failed, they may be lost.
     """
 
     streams: int
@@ -259,3 +261,4 @@ class StorageFigures(Struct, frozen=True, gc=False):
     commit_sizes: Distribution | None = None
     commit_seconds: Distribution | None = None
     metadata_bytes: int = 0
+    unsynced_changes: int = 0

@@ -155,6 +155,7 @@ class RequestTests(FrontTestCase):
         self.assertEqual((figures("storage_streams"), figures("storage_bytes")), (2, 4))
         self.assertEqual(figures("storage_metadata_bytes"), len("a" + "b") + 2 * len("text/plain"))
         self.assertEqual((figures("storage_queued_bytes"), figures("storage_failed")), (0, 0))
+        self.assertEqual(figures("storage_unsynced_changes"), 0)
         self.assertNotIn(("durable_streams_storage_commit_seconds_count", ()), figures.samples)
 
 

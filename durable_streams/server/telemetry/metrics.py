@@ -143,6 +143,11 @@ def _storage(figures: StorageFigures) -> Iterator[Metric]:
     )
     yield _counter("appended_bytes", "Bytes of data written by appends and creates.", figures.written_bytes)
     yield _gauge("storage_queued_bytes", "Bytes of changes that wait to be written.", figures.queued_bytes)
+    yield _gauge(
+        "storage_unsynced_changes",
+        "Acknowledged changes that are not synced to disk; lost if a sync has failed.",
+        figures.unsynced_changes,
+    )
     if figures.commit_sizes is not None:
         yield _histogram("storage_commit_changes", "Changes in one commit.", figures.commit_sizes)
     if figures.commit_seconds is not None:

@@ -117,6 +117,11 @@ class FileLog:
         self.discard_durable()
         self.checkpointer.consider()
 
+    @property
+    def unsynced_changes(self) -> int:
+        """The number of committed changes that are not synced; 0 in file-durable."""
+        return max(0, self.queue.committed_lsn - self.journal.durable_lsn)
+
     def _sync_written(self) -> None:
         self._syncing = None
         if self.queue.failure is None:

@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ...clocks import clock_of
 from ...interfaces import IFileRanges, IStorage, NowOrLater
-from ...model import FileRange, StorageLimits, StreamFacts
+from ...model import FileRange, StorageFigures, StorageLimits, StreamFacts
 from ..directory_watch import DirectoryWatch
 from ..disk import Disk, RealDisk
 from ..logged.content import DiskReads
@@ -70,6 +71,10 @@ class FileStorage(LoggedStorage[FileStream]):
         self._checkpointer: Checkpointer
         self._opened = False
         self._watch = DirectoryWatch(self._disk, writer, reactor, self._where, self._queue.stop_moved)
+
+    def figures(self) -> StorageFigures:
+        figures = super().figures()
+        return replace(figures, unsynced_changes=self._log.unsynced_changes) if self._opened else figures
 
     # Sending from files
 
