@@ -8,6 +8,9 @@ from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from durable_streams import server
+from durable_streams.server import testing
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 SERVER: Final = ROOT / "durable_streams" / "server"
 PAGES: Final = sorted([*ROOT.glob("*.rst"), *(ROOT / "docs").glob("*.rst"), *(ROOT / "benchmarks").glob("*.rst")])
@@ -32,11 +35,33 @@ class PageTests(SynchronousTestCase):
             self.assertTrue((page.parent / target).exists(), f"{page.name}: {target}")
 
     def test_each_page_begins_with_its_audience(self) -> None:
-        pages = [page for page in PAGES if str(page.relative_to(ROOT)) not in _WITHOUT_READER]
+        pages = [
+            page
+            for page in PAGES
+            if str(page.relative_to(ROOT)) not in _WITHOUT_READER and not page.read_text().startswith(".. include:: ")
+        ]
         self.assertGreater(len(pages), 8)
         for page in pages:
             first = page.read_text().split("\n\n")[1]
             self.assertRegex(first.replace("\n", " "), r"^This page is for ", page.name)
+
+
+class IndexTests(SynchronousTestCase):
+    """``docs/index.rst`` and ``docs/api.rst``, from which Sphinx builds the documentation."""
+
+    def test_every_page_is_in_the_index_once(self) -> None:
+        listed = re.findall(r"(?m)^   ([a-z-]+)$", (ROOT / "docs" / "index.rst").read_text())
+        pages = {path.stem for path in (ROOT / "docs").glob("*.rst")} - {"index"}
+        self.assertEqual(sorted(pages), sorted(listed))
+
+    def test_every_public_name_is_in_the_api_reference(self) -> None:
+        listed = set(re.findall(r"(?m)^\.\. auto[a-z]+:: ([A-Za-z_.]+)", (ROOT / "docs" / "api.rst").read_text()))
+        listed = {name.removeprefix("durable_streams.server.") for name in listed}
+        self.assertIn("errors", listed)
+        # All of this module is listed by its automodule.
+        listed |= set(vars(server.errors))
+        for module in (server, testing):
+            self.assertEqual(set(), set(module.__all__) - listed, module.__name__)
 
 
 class MapTests(SynchronousTestCase):
