@@ -58,6 +58,7 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "": _PARTS | {"daemon", "embedding"},
     "tap": frozenset({"config", "startup", "daemon", "clocks"}),
     "cli": _PARTS | {"daemon", "release", "tap"},
+    "__main__": frozenset({"cli"}),
 }
 
 _TWISTED: Final = ("twisted", "zope.interface")
@@ -373,7 +374,7 @@ class ArrowTests(SynchronousTestCase):
         )
 
     def test_importing_the_package_leaves_the_choice_of_the_reactor_to_the_program(self) -> None:
-        code = f"import sys, {PACKAGE}; sys.exit('twisted.internet.reactor' in sys.modules)"
+        code = f"import sys; from {PACKAGE} import *; sys.exit('twisted.internet.reactor' in sys.modules)"
         self.assertEqual(0, subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False).returncode)
 
     def test_a_server_on_a_given_reactor_leaves_the_choice_of_the_reactor_to_the_program(self) -> None:

@@ -17,36 +17,42 @@ exceptions, :mod:`.clocks` the steady and the wall clock. :mod:`.daemon` compose
 :mod:`.config` has the settings, :mod:`.telemetry` metrics, access log and traces.
 """
 
-from . import errors
-from .config.settings import Settings
-from .config.validation import ConfigError
-from .daemon.assembly import storage_from
-from .embedding import (
-    DEFAULT_STREAM_BASE_PATH,
-    Reading,
-    StreamServer,
-    StreamService,
-    StreamWriter,
-    Tail,
-    build_resource,
-    build_service,
-)
-from .errors import StorageError, StorageOwned, StreamError, StreamsError
-from .interfaces import ICommitListener, IStorage
-from .model import (
-    Appended,
-    Created,
-    Fork,
-    Lifetime,
-    Offset,
-    StorageLimits,
-    StreamFacts,
-    StreamStatus,
-    Writer,
-)
-from .storage.acid import AcidStorage
-from .storage.file import FileSettings, FileStorage
-from .storage.memory import MemoryStorage
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from . import errors
+    from .config.settings import Settings
+    from .config.validation import ConfigError
+    from .daemon.assembly import storage_from
+    from .embedding import (
+        DEFAULT_STREAM_BASE_PATH,
+        Reading,
+        StreamServer,
+        StreamService,
+        StreamWriter,
+        Tail,
+        build_resource,
+        build_service,
+    )
+    from .errors import StorageError, StorageOwned, StreamError, StreamsError
+    from .interfaces import ICommitListener, IStorage
+    from .model import (
+        Appended,
+        Created,
+        Fork,
+        Lifetime,
+        Offset,
+        StorageLimits,
+        StreamFacts,
+        StreamStatus,
+        Writer,
+    )
+    from .storage.acid import AcidStorage
+    from .storage.file import FileSettings, FileStorage
+    from .storage.memory import MemoryStorage
 
 __all__ = [
     "DEFAULT_STREAM_BASE_PATH",
@@ -81,3 +87,56 @@ __all__ = [
     "errors",
     "storage_from",
 ]
+
+#: Public name -> the module that defines it. It is imported when the name is first used, so that a command that needs
+#: no server, such as ``durable-streams-server --help``, does not wait 0.3 s for all of it.
+_PLACES: Final = {
+    "AcidStorage": ".storage.acid",
+    "Appended": ".model",
+    "ConfigError": ".config.validation",
+    "Created": ".model",
+    "DEFAULT_STREAM_BASE_PATH": ".embedding",
+    "FileSettings": ".storage.file",
+    "FileStorage": ".storage.file",
+    "Fork": ".model",
+    "ICommitListener": ".interfaces",
+    "IStorage": ".interfaces",
+    "Lifetime": ".model",
+    "MemoryStorage": ".storage.memory",
+    "Offset": ".model",
+    "Reading": ".embedding",
+    "Settings": ".config.settings",
+    "StorageError": ".errors",
+    "StorageLimits": ".model",
+    "StorageOwned": ".errors",
+    "StreamError": ".errors",
+    "StreamFacts": ".model",
+    "StreamServer": ".embedding",
+    "StreamService": ".embedding",
+    "StreamStatus": ".model",
+    "StreamWriter": ".embedding",
+    "StreamsError": ".errors",
+    "Tail": ".embedding",
+    "Writer": ".model",
+    "build_resource": ".embedding",
+    "build_service": ".embedding",
+    "errors": ".errors",
+    "storage_from": ".daemon.assembly",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """
+    Import a public name.
+
+    :raises AttributeError: the package has no such name.
+    """
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(_PLACES[name], __name__)
+    value = globals()[name] = module if name == "errors" else getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

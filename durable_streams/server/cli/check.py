@@ -1,4 +1,4 @@
-"""The command ``durable-streams-server``: print the settings, and check the data directory of a stopped server."""
+"""``check``: verify the data directory of a stopped server."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ import click
 import msgspec
 from msgspec import Struct
 
-from .config.layers import CONFIG_DIR, PROFILES, load
-from .config.rendering import as_json, as_toml
-from .config.validation import STORAGE_MODES, ConfigError
-from .release import DISTRIBUTION, version_of_server
-from .storage.file.checking import check_files
-from .storage.file.storage import KIND, VERSION
-from .storage.findings import Counts, Finding
-from .storage.ownership import (
+from ..config.layers import load
+from ..config.validation import STORAGE_MODES, ConfigError
+from ..storage.file.checking import check_files
+from ..storage.file.storage import KIND, VERSION
+from ..storage.findings import Counts, Finding
+from ..storage.ownership import (
     FORMAT_FILE,
     LOCK_FILE,
     NEW_FORMAT_FILE,
@@ -30,12 +28,14 @@ from .storage.ownership import (
     exposure,
     read_format,
 )
-from .storage.readonly import ReadOnlyDisk
+from ..storage.readonly import ReadOnlyDisk
+from .errors import CommandError
+from .options import SettingsFiles, json_option, settings_options
+from .output import print_json, print_line
 
 #: File in a data directory -> the kind of storage that creates it, to identify one whose format file is damaged.
 _SIGNS: Final = {"journal": KIND, "checkpoint": KIND, "acid.sqlite": "acid"}
 
-_WRONG: Final = 1
 _DAMAGED: Final = 1
 _NOT_CHECKED: Final = 2
 
@@ -56,65 +56,24 @@ class CheckReport(Struct, frozen=True):
     findings: list[Finding]
 
 
-class _CheckNotPossible(click.ClickException):
+class _CheckNotPossible(CommandError):
     """The directory cannot be checked; the message says why and what to do."""
 
     exit_code = _NOT_CHECKED
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version_of_server(), prog_name=DISTRIBUTION)
-def main() -> None:
-    """Inspect the settings and the data of a Durable Streams server. Start the server itself with twistd."""
-
-
-def _layers(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options ``--profile``, ``--config`` and ``--config-dir`` to a command."""
-    for name, metavar, text in (
-        ("--config-dir", "DIR", f"The folder of default.toml, NAME.toml and local.toml. Default: {CONFIG_DIR}."),
-        ("--config", "FILE", "A TOML file of settings. The environment overrides it."),
-        ("--profile", "NAME", f"The profile: {', '.join(PROFILES)}, or the NAME of a file NAME.toml in the folder."),
-    ):
-        command = click.option(name, metavar=metavar, help=text)(command)
-    return command
-
-
-@main.command("config")
-@_layers
-@click.option("--json", "as_one_object", is_flag=True, help="Print one JSON object.")
-def show_config(profile: str | None, config: str | None, config_dir: str | None, as_one_object: bool) -> None:
-    """
-    Print the effective settings as a configuration file, each with its source.
-
-    Secrets are shown as ***. The exit status is 1 if the settings are invalid.
-    """
-    try:
-        loaded = load(profile, config, os.environ, config_dir)
-    except ConfigError as error:
-        click.echo(f"[{error.phase}] {error}", err=True)
-        sys.exit(_WRONG)
-    for warning in loaded.warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    if as_one_object:
-        click.echo(as_json(loaded))
-    else:
-        click.echo(as_toml(loaded), nl=False)
-
-
-@main.command()
-@_layers
+@click.command("check")
+@settings_options
 @click.option("--data-dir", metavar="DIR", help="The data directory. Overrides storage.data_dir.")
-@click.option("--json", "as_one_object", is_flag=True, help="Print one JSON object.")
-def check(
-    profile: str | None, config: str | None, config_dir: str | None, data_dir: str | None, as_one_object: bool
-) -> None:
+@json_option
+def command(files: SettingsFiles, data_dir: str | None, as_json: bool) -> None:
     """
     Verify all data in a data directory and report damage. Nothing is changed.
 
     No server may be running on it. The exit status is 0 if nothing is damaged, 1 if something is, and 2 if the
     directory cannot be checked.
     """
-    where = _directory(profile, config, config_dir, data_dir)
+    where = _directory(files, data_dir)
     began_at = monotonic()
     findings: list[Finding] = []
     serious = 0
@@ -122,7 +81,7 @@ def check(
     def found(finding: Finding) -> None:
         nonlocal serious
         serious += finding.serious
-        if as_one_object:
+        if as_json:
             findings.append(finding)
         else:
             _tell(finding)
@@ -141,12 +100,12 @@ def check(
         except StorageError as error:
             raise _CheckNotPossible(str(error)) from None
     seconds = monotonic() - began_at
-    if as_one_object:
+    if as_json:
         report = CheckReport(str(where), form.storage, form.version, not serious, seconds, counts, findings)
-        click.echo(msgspec.json.encode(report))
+        print_json(report)
     else:
         verdict = f"{serious} findings of damage" if serious > 1 else "1 finding of damage" if serious else "no damage"
-        click.echo(
+        print_line(
             f"{where}: checked {counts.streams} streams, {counts.appends} appends and {counts.bytes} bytes in "
             f"{seconds:.1f} s: {verdict}."
         )
@@ -154,11 +113,11 @@ def check(
         sys.exit(_DAMAGED)
 
 
-def _directory(profile: str | None, config: str | None, config_dir: str | None, data_dir: str | None) -> Path:
+def _directory(files: SettingsFiles, data_dir: str | None) -> Path:
     """Return the directory to check, from ``--data-dir`` or the settings."""
-    if data_dir is None or any(given is not None for given in (profile, config, config_dir)):
+    if data_dir is None or files.given:
         try:
-            settings = load(profile, config, os.environ, config_dir).settings
+            settings = load(files.profile, files.config, os.environ, files.config_dir).settings
         except ConfigError as error:
             raise _CheckNotPossible(f"[{error.phase}] {error}") from None
         if data_dir is None:
@@ -238,7 +197,7 @@ def _format(disk: ReadOnlyDisk, where: Path, found: Callable[[Finding], None]) -
 
 def _check(disk: ReadOnlyDisk, form: Format, found: Callable[[Finding], None]) -> Counts:
     if form.storage == "acid":
-        from .storage.acid.checking import check_acid  # noqa: PLC0415 (the file storage does not need it)
+        from ..storage.acid.checking import check_acid  # noqa: PLC0415 (the file storage does not need it)
 
         return check_acid(disk.root, found)
     if not sys.stderr.isatty():
@@ -255,4 +214,4 @@ def _check(disk: ReadOnlyDisk, form: Format, found: Callable[[Finding], None]) -
 
 def _tell(finding: Finding) -> None:
     kind = "DAMAGED" if finding.serious else "note"
-    click.echo(f"{kind}: {finding.where}: {finding.what} {finding.advice}")
+    print_line(f"{kind}: {finding.where}: {finding.what} {finding.advice}")

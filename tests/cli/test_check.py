@@ -1,35 +1,23 @@
-"""Tests of the command ``durable-streams-server``: output, streams and exit status."""
+"""The command ``check``: output, streams and exit status."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-import shutil
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
 
-from click.testing import CliRunner, Result
+from click.testing import Result
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from durable_streams.server.cli import main
 from durable_streams.server.storage.findings import Counts, Finding
 from tests.storage.file.directories import digests, fill, flip, only, opened
-from tests.support.skipping import skip_not_installed
-
-
-def command(name: str, *arguments: object, **settings: str) -> Result:
-    """Run a command: ``storage__mode="memory"`` sets DS_STORAGE__MODE."""
-    unset = {name: None for name in os.environ if name.startswith("DS_") or name == "RUST_LOG"}
-    inherited: dict[str, str | None] = {**unset}
-    chosen = {f"DS_{name.upper()}": value for name, value in settings.items()}
-    return CliRunner().invoke(main, [name, *map(str, arguments)], env=inherited | chosen)
+from tests.support.commands import command
 
 
 def check(*arguments: object, **settings: str) -> Result:
@@ -240,87 +228,5 @@ class RefusalTests(SynchronousTestCase):
         def refuse(*_: object) -> None:
             raise PermissionError(13, "Permission denied", "the journal")
 
-        self.patch(sys.modules["durable_streams.server.cli"], "check_files", refuse)
+        self.patch(sys.modules["durable_streams.server.cli.check"], "check_files", refuse)
         self.assert_refused(check("--data-dir", directory), "Cannot read the journal: permission denied.")
-
-
-class VersionTests(SynchronousTestCase):
-    def test_the_version_is_that_of_the_distribution(self) -> None:
-        result = CliRunner().invoke(main, ["--version"])
-        installed = version("durable-streams-server")
-        self.assertEqual((result.exit_code, result.stdout), (0, f"durable-streams-server, version {installed}\n"))
-
-
-class ConfigTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
-
-    def config(self, *arguments: object, **settings: str) -> Result:
-        return command("config", "--config-dir", self.folder, *arguments, **settings)
-
-    def test_config_prints_a_configuration_file(self) -> None:
-        (self.folder / "default.toml").write_text("limits.max_streams = 5")
-        given = self.folder / "given.toml"
-        given.write_text("storage.mode = 'acid'")
-        result = self.config("--profile", "prod", "--config", given, http__cors_origins="https://a.example")
-        self.assertEqual((0, ""), (result.exit_code, result.stderr), result.output)
-        for line in (
-            f"limits.max_streams = 5  # {self.folder}/default.toml",
-            f'storage.mode = "acid"  # {given}',
-            'storage.data_dir = "/var/lib/durable-streams"  # profile prod',
-            'http.cors_origins = ["https://a.example"]  # environment variable DS_HTTP__CORS_ORIGINS',
-        ):
-            self.assertIn(line, result.stdout.splitlines())
-        given.write_text(result.stdout)
-        again = command("config", "--json", "--config", given)
-        self.assertEqual(0, again.exit_code, again.output)
-        settings = json.loads(again.stdout)["settings"]
-        self.assertEqual({"value": 5, "source": str(given)}, settings["limits.max_streams"])
-
-    def test_config_prints_warnings_on_stderr(self) -> None:
-        for arguments in ((), ("--json",)):
-            result = self.config(*arguments)
-            self.assertEqual(0, result.exit_code, result.output)
-            self.assertRegex(result.stderr, r"^Warning: http\.cors_origins is \*: .*\n$")
-            self.assertNotIn("Warning: ", result.stdout)
-        self.assertEqual(1, len(json.loads(self.config("--json").stdout)["warnings"]))
-
-    def test_config_prints_no_secrets(self) -> None:
-        for arguments in ((), ("--json",)):
-            result = self.config(*arguments, server__listen="tls:443:privateKey=hush, x:password=hush")
-            self.assertEqual(0, result.exit_code, result.output)
-            self.assertNotIn("hush", result.output)
-            self.assertIn("tls:443:privateKey=***", result.stdout)
-
-    def test_config_prints_the_error_and_its_phase_for_invalid_settings(self) -> None:
-        for result, line in (
-            (
-                self.config(limits__max_streams="0"),
-                (
-                    "[validate_config] limits.max_streams must be 1 or more; environment variable "
-                    "DS_LIMITS__MAX_STREAMS sets it to 0.\n"
-                ),
-            ),
-            (
-                self.config("--config", "/nowhere"),
-                "[load_config] Cannot read the configuration file /nowhere: No such file or directory.\n",
-            ),
-        ):
-            self.assertEqual((1, "", line), (result.exit_code, result.stdout, result.stderr))
-
-
-class CommandTests(SynchronousTestCase):
-    def test_the_command_imports_no_reactor(self) -> None:
-        code = "import sys, durable_streams.server.cli; sys.exit('twisted.internet.reactor' in sys.modules)"
-        self.assertEqual(0, subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode)
-
-    def test_the_installed_command_runs(self) -> None:
-        command = Path(sys.executable).with_name("durable-streams-server")
-        if not command.exists():
-            command = Path(shutil.which("durable-streams-server") or "")
-        if not command.is_file():
-            skip_not_installed("durable-streams-server", "pip install -e .")
-        done = subprocess.run([command, "check", "--help"], capture_output=True, text=True, timeout=60, check=False)
-        self.assertEqual(0, done.returncode, done.stderr)
-        self.assertIn("--data-dir", done.stdout)

@@ -1,0 +1,5 @@
+"""``python -m durable_streams.server`` is the same as ``durable-streams-server``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,128 @@
+"""The command ``durable-streams-server`` itself, and the table of its subcommands."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, Final, NamedTuple
+
+import click
+
+from ..release import DISTRIBUTION, version_of_server
+from .options import add_settings_options
+from .output import note
+
+_PACKAGE: Final = __name__.rpartition(".")[0]
+
+#: The exit status of a command that Ctrl-C ended: 128 and the number of SIGINT, as shells have it.
+_INTERRUPTED: Final = 130
+
+
+class Entry(NamedTuple):
+    """
+    A subcommand in the help.
+
+    :ivar module: the module of this package whose ``command`` it is.
+    :ivar help: the first sentence of its help, so that the list of commands imports none of them.
+    """
+
+    module: str
+    help: str
+
+
+#: Section of the help -> name of a subcommand -> its entry.
+COMMANDS: Final[dict[str, dict[str, Entry]]] = {
+    "Server": {
+        "serve": Entry("serve", "Run the server in the foreground."),
+        "config": Entry("show_config", "Print the effective settings as a configuration file, each with its source."),
+    },
+    "Data": {
+        "check": Entry("check", "Verify all data in a data directory and report damage."),
+    },
+    "Streams": {},
+    "Tools": {
+        "completions": Entry("completions", "Print the completion script for a shell."),
+    },
+}
+
+
+class Program(click.Group):
+    """A group that imports the module of a subcommand when it is used."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run the command; it has one name however it was started."""
+        options["prog_name"] = DISTRIBUTION
+        return super().main(*arguments, **options)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all subcommands."""
+        return [name for entries in COMMANDS.values() for name in entries]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand."""
+        for entries in COMMANDS.values():
+            if cmd_name in entries:
+                found: click.Command = import_module(f"{_PACKAGE}.{entries[cmd_name].module}").command
+                return found
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand; name the nearest one if there is none of this name."""
+        if args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
+            near = get_close_matches(args[0], self.list_commands(ctx), n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the lists of subcommands without importing them."""
+        for section, entries in COMMANDS.items():
+            if entries:
+                with formatter.section(section):
+                    formatter.write_dl([(name, entry.help) for name, entry in entries.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand; Ctrl-C ends it without a message."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # After the terminal's ^C.
+            note("")
+            raise click.exceptions.Exit(_INTERRUPTED) from None
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"{DISTRIBUTION}, version {version_of_server()}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Program,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    options_metavar="[OPTIONS]",
+    subcommand_metavar="[COMMAND] [ARGS]...",
+)
+@add_settings_options
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+@click.pass_context
+def main(context: click.Context, /, **_: str | None) -> None:
+    """
+    Run a Durable Streams server, and look after its streams. Without a command: serve.
+
+    The exit status is 0, 1 after a failure, and 2 if the command line is wrong. Each command that prints results has
+    --json. All settings can be set in the environment: server.bind_address as DS_SERVER__BIND_ADDRESS.
+    """
+    if context.invoked_subcommand is None:
+        serve = context.command.get_command(context, "serve")  # type: ignore[attr-defined]
+        context.invoke(serve)
