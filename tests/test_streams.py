@@ -6,7 +6,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import InvalidRequest, StreamNotFound, Unavailable
 from durable_streams.server.interfaces import settle
-from durable_streams.server.model import NOW, START, Append, Chunk, Created, Fork, Lifetime, Offset, StreamConfig
+from durable_streams.server.model import (
+    NOW,
+    START,
+    Append,
+    Chunk,
+    Created,
+    Fork,
+    Lifetime,
+    Offset,
+    StreamConfig,
+    StreamRecord,
+)
 from durable_streams.server.run_queue import SLICE, RunQueue
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import SWEEP_AT_ONCE, SWEEP_INTERVAL, Streams
@@ -265,6 +276,16 @@ class LifetimeTests(StreamsTests):
         self.streams.read("read on", START, 10, renew=False)
         self.pass_time(1.5)
         self.assertEqual(set(), self.kept())
+
+    def test_records_and_append_ends_are_those_of_the_storage(self) -> None:
+        facts = self.create("a/b", body=b"hello").facts
+        self.streams.append("a/b", text(b"x"))
+        record = self.streams.record("a/b")
+        assert isinstance(record, StreamRecord)
+        self.assertEqual((record.facts, record.tail, record.config), (facts, 6, TEXT))
+        self.assertEqual(self.streams.append_ends(facts, 0, 10), [5, 6])
+        self.create("b")
+        self.assertEqual(len(self.streams.statuses("", 10, "a/")), 1)  # type: ignore[arg-type]
 
     def test_an_expired_stream_is_not_found_before_it_is_removed(self) -> None:
         self.create("a", short_lived(2))

@@ -7,7 +7,7 @@ and compact their files.
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -30,6 +30,7 @@ from durable_streams.server.model import (
     StorageFigures,
     StreamConfig,
     StreamFacts,
+    StreamRecord,
     StreamStatus,
 )
 
@@ -290,9 +291,17 @@ class OperationLogStorage:
         """Read a range."""
         return self._streams.read_range(facts, start, end)
 
-    def statuses(self, now: float, after: str = "", max_count: int = 1000) -> list[StreamStatus]:
+    def record(self, name: str, now: float, hidden: bool = False) -> StreamRecord:
+        """Return all metadata of a stream."""
+        return self._perform(lambda streams: streams.record(name, now, hidden), Visit(now, name))
+
+    def append_ends(self, facts: StreamFacts, start: int, max_count: int) -> Sequence[int]:
+        """Return where appends end."""
+        return self._streams.append_ends(facts, start, max_count)
+
+    def statuses(self, now: float, after: str = "", max_count: int = 1000, prefix: str = "") -> list[StreamStatus]:
         """Return the metadata of a page of streams."""
-        return self._streams.statuses(now, after, max_count)
+        return self._streams.statuses(now, after, max_count, prefix)
 
     # Durability
 

@@ -7,6 +7,7 @@ Deferred with one callback costs about 10 % of an append.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -23,6 +24,7 @@ from .model import (
     StorageFigures,
     StreamConfig,
     StreamFacts,
+    StreamRecord,
     StreamStatus,
 )
 
@@ -199,6 +201,27 @@ class IStorage(Interface):
         :raises StreamGone: the stream was deleted and still has forks.
         """
 
+    def record(name: str, now: float, hidden: bool = False) -> NowOrLater[StreamRecord]:
+        """
+        Return all that the storage has of a stream besides its bytes, without renewing its TTL.
+
+        :param hidden: whether to find a deleted stream, too, that is kept for its forks.
+        :raises StreamNotFound: the stream does not exist.
+        :raises StreamGone: the stream was deleted and still has forks, and ``hidden`` is false.
+        """
+
+    def append_ends(facts: StreamFacts, start: int, max_count: int) -> NowOrLater[Sequence[int]]:
+        """
+        Return the positions at which committed appends end, ascending, for those that end after ``start``.
+
+        A fork has the appends of its source up to the fork point; there may be the end of the first part of one.
+
+        :param start: a position of an earlier read of this stream, or 0.
+        :param max_count: the maximum number of ends. If fewer are returned, the last of them is the stream's tail.
+        :raises StreamNotFound: the stream was deleted meanwhile.
+        :raises DataDamaged: the index of the appends, or one of them, is not as it was written.
+        """
+
     def delete(name: str, now: float) -> NowOrLater[None]:
         """
         Delete a stream (PROTOCOL section 5.4). If it has forks, its data and name are kept until the last fork is gone.
@@ -220,15 +243,19 @@ class IStorage(Interface):
         Remove at most ``max_count`` expired streams, and return how many were removed.
         """
 
-    def statuses(now: float, after: str = "", max_count: int = 1000) -> NowOrLater[list[StreamStatus]]:
+    def statuses(
+        now: float, after: str = "", max_count: int = 1000, prefix: str = ""
+    ) -> NowOrLater[list[StreamStatus]]:
         """
         Return the metadata of at most ``max_count`` streams, in the order of their names.
 
         The call's duration grows with ``max_count``, not with the number of streams. Each page is its own snapshot: a
-        stream that is created or deleted between two pages may be listed or not.
+        stream that is created or deleted between two pages may be listed or not. Names whose first segment is reserved
+        (:data:`.protocol.names.RESERVED_SEGMENT`) are not listed.
 
         :param after: the last name of the previous page; empty for the first page.
         :param max_count: the page's size. A shorter page is the last one.
+        :param prefix: list only streams whose name begins with it.
         """
 
     def close() -> NowOrLater[None]:

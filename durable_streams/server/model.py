@@ -205,6 +205,40 @@ class StreamStatus(Struct, frozen=True, gc=False):
     updated_at: float
 
 
+class StreamRecord(Struct, frozen=True, gc=False):
+    """
+    All that a storage has of a stream besides its bytes, at one committed moment.
+
+    :ivar config: as requested when it was created.
+    :ivar lifetime: the effective one, which a fork may have from its source.
+    :ivar tail: the position after the last byte.
+    :ivar deleted: whether it was deleted and is kept for its forks only.
+    :ivar sequence: the Stream-Seq of the last append that had one, or None.
+    :ivar writers: the idempotent writers by id, the least recently accepted one first.
+    :ivar used_at: when a TTL began to count: the time of the last use; without a TTL that of the last update.
+    :ivar base: the position of the first own byte: the fork point, or 0.
+    :ivar source: the name of the stream that it was forked from, or None.
+    :ivar source_id: the id of that stream, or None.
+    :ivar forks: the number of streams whose source it is.
+    """
+
+    facts: StreamFacts
+    config: StreamConfig
+    lifetime: Lifetime
+    tail: int
+    closed: bool
+    deleted: bool
+    sequence: bytes | None
+    writers: dict[str, WriterState]
+    created_at: float
+    updated_at: float
+    used_at: float
+    base: int
+    source: str | None
+    source_id: int | None
+    forks: int
+
+
 class StorageLimits(Struct, frozen=True, gc=False):
     """
     The limits of a storage.

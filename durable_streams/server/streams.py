@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -28,6 +28,7 @@ from .model import (
     StorageFigures,
     StreamConfig,
     StreamFacts,
+    StreamRecord,
     StreamStatus,
 )
 from .protocol.forks import LongSearch
@@ -249,9 +250,17 @@ class Streams(Service):
         """Delete a stream; see :meth:`.IStorage.delete`."""
         return self._storage.delete(name, self._now())
 
-    def statuses(self, after: str = "", max_count: int = 1000) -> NowOrLater[list[StreamStatus]]:
+    def statuses(self, after: str = "", max_count: int = 1000, prefix: str = "") -> NowOrLater[list[StreamStatus]]:
         """Return the metadata of a page of streams; see :meth:`.IStorage.statuses`."""
-        return self._storage.statuses(self._now(), after, max_count)
+        return self._storage.statuses(self._now(), after, max_count, prefix)
+
+    def record(self, name: str, hidden: bool = False) -> NowOrLater[StreamRecord]:
+        """Return all that is stored of a stream besides its bytes; see :meth:`.IStorage.record`."""
+        return self._storage.record(name, self._now(), hidden)
+
+    def append_ends(self, facts: StreamFacts, start: int, max_count: int) -> NowOrLater[Sequence[int]]:
+        """Return where appends end; see :meth:`.IStorage.append_ends`."""
+        return self._storage.append_ends(facts, start, max_count)
 
     # Waiting
 

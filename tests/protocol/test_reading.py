@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.protocol.reading import end_of_read, start_of_append
+from durable_streams.server.protocol.reading import end_of_read, ends_between, start_of_append
 
 from .samples import examples
 
@@ -69,3 +69,15 @@ class EndOfReadTests(SynchronousTestCase):
         self.assertEqual(ends[-1], seen[-1])
         self.assertEqual(sorted(set(seen)), seen)
         self.assertTrue(set(seen) <= {0, *ends})
+
+
+class EndsBetweenTests(SynchronousTestCase):
+    @examples(150)
+    @given(streams, st.integers(0, 14), st.data())
+    def test_the_ends_equal_those_of_a_linear_search(
+        self, ends: list[int], max_count: int, data: st.DataObject
+    ) -> None:
+        start = data.draw(st.integers(0, ends[-1]))
+        stop = data.draw(st.integers(start, ends[-1]))
+        within = [end for end in ends if start < end < stop] + ([stop] if start < stop else [])
+        self.assertEqual(within[:max_count], ends_between(ends, start, stop, max_count))

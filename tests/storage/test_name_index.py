@@ -16,8 +16,8 @@ names = some.text("ab/\u00e9\U0001f600", min_size=1, max_size=3)
 
 class NameIndexTests(SynchronousTestCase):
     @examples(200)
-    @given(some.lists(names, max_size=60), names)
-    def test_the_index_agrees_with_a_sorted_set(self, changed: list[str], after: str) -> None:
+    @given(some.lists(names, max_size=60), names, names)
+    def test_the_index_agrees_with_a_sorted_set(self, changed: list[str], after: str, start: str) -> None:
         index, expected = NameIndex(), set[str]()
         for name in changed:
             if name in expected:
@@ -28,6 +28,8 @@ class NameIndexTests(SynchronousTestCase):
                 expected.add(name)
             self.assertEqual(list(index.after("")), sorted(expected))
             self.assertEqual(list(index.after(after)), sorted(other for other in expected if other > after))
+            rest = sorted(other for other in expected if other > after and other >= start)
+            self.assertEqual(list(index.after(after, start)), rest)
 
     def test_many_names_in_any_order_are_sorted_in_buckets_of_bounded_size(self) -> None:
         count = 10 * _BUCKET

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
@@ -21,6 +21,7 @@ from durable_streams.server.model import (
     StorageFigures,
     StreamConfig,
     StreamFacts,
+    StreamRecord,
     StreamStatus,
 )
 from durable_streams.server.storage.memory import MemoryStorage
@@ -124,8 +125,16 @@ class LateStorage:
     def sweep(self, now: float, max_count: int) -> Deferred[int]:
         return self._later("sweep", lambda: self._inner.sweep(now, max_count))
 
-    def statuses(self, now: float, after: str = "", max_count: int = 1000) -> Deferred[list[StreamStatus]]:
-        return self._later("statuses", lambda: self._inner.statuses(now, after, max_count), at_once=True)
+    def record(self, name: str, now: float, hidden: bool = False) -> Deferred[StreamRecord]:
+        return self._later("record", lambda: self._inner.record(name, now, hidden), at_once=True)
+
+    def append_ends(self, facts: StreamFacts, start: int, max_count: int) -> Deferred[Sequence[int]]:
+        return self._later("append_ends", lambda: self._inner.append_ends(facts, start, max_count), at_once=True)
+
+    def statuses(
+        self, now: float, after: str = "", max_count: int = 1000, prefix: str = ""
+    ) -> Deferred[list[StreamStatus]]:
+        return self._later("statuses", lambda: self._inner.statuses(now, after, max_count, prefix), at_once=True)
 
     def close(self) -> Deferred[None]:
         def close() -> None:

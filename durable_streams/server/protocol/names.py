@@ -12,6 +12,9 @@ from ..errors import EmptyName, InvalidName
 #: The first segment of paths that the protocol reserves (PROTOCOL section 6).
 RESERVED_SEGMENT = "__ds"
 
+#: What reserved names begin with. A storage lists no stream of such a name.
+RESERVED_PREFIX = f"{RESERVED_SEGMENT}/"
+
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 

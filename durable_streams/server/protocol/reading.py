@@ -28,3 +28,17 @@ def end_of_read(ends: Sequence[int], start: int, limit: int) -> int:
     index = bisect_right(ends, start + limit)
     end = ends[index - 1] if index else 0
     return end if end > start else ends[bisect_right(ends, start)]
+
+
+def ends_between(ends: Sequence[int], start: int, stop: int, max_count: int) -> list[int]:
+    """
+    Return the ends of the appends that have the bytes between two positions; an append that goes on ends at ``stop``.
+
+    :param stop: at most the last of the ``ends``.
+    :param max_count: the maximum number of ends; the rest is left out.
+    """
+    first = bisect_right(ends, start)
+    found = list(ends[first : min(bisect_left(ends, stop), first + max_count)])
+    if start < stop and len(found) < max_count:
+        found.append(stop)
+    return found

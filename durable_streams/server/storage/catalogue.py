@@ -38,6 +38,7 @@ from ..protocol.content import DEFAULT_TYPE, media_type
 from ..protocol.creating import check_same
 from ..protocol.forks import LongSearch, divergence
 from ..protocol.messages import first_data
+from ..protocol.names import RESERVED_PREFIX
 from ..protocol.offsets import locate
 from ..protocol.writing import is_new
 from .entry import Entry, facts_of
@@ -47,6 +48,9 @@ from .name_index import NameIndex
 #: The maximum number of writers that are evicted for one new writer. More than one, so that their number shrinks after
 #: the limit was lowered; few, so that the change that records them stays small.
 _MAX_EVICTED: Final = 2
+
+#: Not more than any name after those that begin with the reserved prefix: the next character replaces its last one.
+_AFTER_RESERVED: Final = RESERVED_PREFIX[:-1] + chr(ord(RESERVED_PREFIX[-1]) + 1)
 
 S = TypeVar("S", bound=Entry)
 
@@ -150,13 +154,32 @@ class Catalogue(Generic[S]):
             raise StreamNotFound(facts.name)
         return stream
 
-    def present(self, now: float, after: str) -> Iterator[S]:
-        """Iterate over the streams that can be found, by name, from the first name after ``after``."""
+    def find_hidden(self, name: str, now: float) -> S:
+        """
+        Find a stream as :meth:`find` does, or a deleted one that is kept for its forks.
+
+        :raises StreamNotFound: there is none.
+        """
+        try:
+            return self.find(name, now)
+        except StreamGone:
+            return self.streams[name]
+
+    def present(self, now: float, after: str, prefix: str = "") -> Iterator[S]:
+        """
+        Iterate over the streams that clients can find, by name, from the first name after ``after``.
+
+        :param prefix: only streams whose name begins with it.
+        """
         streams = self.streams
-        for name in self._names.after(after):
-            stream = streams[name]
-            if not stream.deleted and not self._is_over(stream, now):
-                yield stream
+        # Names of the reserved segment are jumped over, however many there are.
+        for start, end in ((prefix, RESERVED_PREFIX), (max(prefix, _AFTER_RESERVED), None)):
+            for name in self._names.after(after, start):
+                if not name.startswith(prefix) or (end is not None and name >= end):
+                    break
+                stream = streams[name]
+                if not stream.deleted and not self._is_over(stream, now):
+                    yield stream
 
     def _is_over(self, stream: S, now: float) -> bool:
         """Return whether a stream has expired."""
@@ -313,7 +336,7 @@ class Catalogue(Generic[S]):
             evicted = self.evicted_by(stream, writer)
             self._grow_metadata(stream, append, known, evicted)
         if writer is not None:
-            known = WriterState(writer.epoch, writer.seq, now)
+            known = WriterState(writer.epoch, writer.seq, now + self.wall_offset)
             stream.record_writer(writer.id, known, evicted)
         self._bytes += size
         stream.extend(size, append.close, append.sequence, now + self.wall_offset)

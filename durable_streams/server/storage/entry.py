@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Self
 
-from ..model import Lifetime, StreamConfig, StreamFacts, WriterState
+from ..model import Lifetime, StreamConfig, StreamFacts, StreamRecord, WriterState
 from ..protocol.content import JSON_TYPE, media_type
 from ..protocol.lifetimes import deadline
 
@@ -152,6 +152,32 @@ class Entry:
         """Sort loaded writers by the time at which they were last seen."""
         if self.writers is not None and len(self.writers) > 1:
             self.writers = dict(sorted(self.writers.items(), key=lambda item: item[1].seen))
+
+    def used_at(self, wall_offset: float) -> float:
+        """Return when a TTL began to count, by the wall clock; without a TTL the time of the last update."""
+        ttl = self.lifetime.ttl
+        return self.updated_at if ttl is None or self.deleted else self.deadline - ttl + wall_offset
+
+    def record(self, wall_offset: float) -> StreamRecord:
+        """Return all properties, with times of the wall clock."""
+        source = self.source
+        return StreamRecord(
+            self.facts,
+            self.config,
+            self.lifetime,
+            self.tail,
+            self.closed,
+            self.deleted,
+            self.sequence,
+            dict(self.writers or {}),
+            self.created_at,
+            self.updated_at,
+            self.used_at(wall_offset),
+            self.base,
+            None if source is None else source.facts.name,
+            None if source is None else source.facts.id,
+            self.forks,
+        )
 
     # Where its bytes are
 

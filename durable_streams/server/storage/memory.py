@@ -21,10 +21,11 @@ from ..model import (
     StorageLimits,
     StreamConfig,
     StreamFacts,
+    StreamRecord,
     StreamStatus,
 )
 from ..protocol.offsets import locate
-from ..protocol.reading import end_of_read, start_of_append
+from ..protocol.reading import end_of_read, ends_between, start_of_append
 from .catalogue import Catalogue
 from .entry import Entry
 from .listeners import NullListener
@@ -162,8 +163,19 @@ class MemoryStorage:
     def sweep(self, now: float, max_count: int) -> int:
         return self._catalogue.sweep(now, max_count)
 
-    def statuses(self, now: float, after: str = "", max_count: int = 1000) -> list[StreamStatus]:
-        return [_status(stream) for stream in islice(self._catalogue.present(now, after), max_count)]
+    def record(self, name: str, now: float, hidden: bool = False) -> StreamRecord:
+        catalogue = self._catalogue
+        return (catalogue.find_hidden if hidden else self._find)(name, now).record(catalogue.wall_offset)
+
+    def append_ends(self, facts: StreamFacts, start: int, max_count: int) -> list[int]:
+        stream = self._catalogue.same_stream(facts)
+        ends: list[int] = []
+        for owner, first, stop in stream.parts(start, stream.tail):
+            ends += ends_between(owner.ends, first, stop, max_count - len(ends))
+        return ends
+
+    def statuses(self, now: float, after: str = "", max_count: int = 1000, prefix: str = "") -> list[StreamStatus]:
+        return [_status(stream) for stream in islice(self._catalogue.present(now, after, prefix), max_count)]
 
     def close(self) -> None:
         """Do nothing: memory has no resources to release."""

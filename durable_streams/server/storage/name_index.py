@@ -55,12 +55,13 @@ class NameIndex:
             del self._buckets[index]
             del self._lasts[index]
 
-    def after(self, name: str) -> Iterator[str]:
-        """Iterate over the names after ``name``, in order, while nothing is added or removed."""
-        index = bisect_right(self._lasts, name)
+    def after(self, name: str, start: str = "") -> Iterator[str]:
+        """Iterate over the names after ``name``, from ``start`` on, in order, while nothing is added or removed."""
+        bisect, edge = (bisect_right, name) if name >= start else (bisect_left, start)
+        index = bisect(self._lasts, edge)
         if index == len(self._buckets):
             return
         first = self._buckets[index]
-        yield from first[bisect_right(first, name) :]
+        yield from first[bisect(first, edge) :]
         for bucket in self._buckets[index + 1 :]:
             yield from bucket

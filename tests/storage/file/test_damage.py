@@ -152,6 +152,20 @@ class OwnFileTests(DamageTestCase):
                 await self.assert_damaged(0)
                 flip(self.index, place)
 
+    async def test_append_ends_are_read_from_the_index(self) -> None:
+        for reopened in (False, True):
+            if reopened:
+                await self.reopen()
+            for start in (0, 5, 10, 20_012, self.edges[-1]):
+                for count in (1, 3, 100):
+                    ends = await settled(self.storage.append_ends(self.status.facts, start, count))
+                    self.assertEqual(list(ends), [edge for edge in self.edges if edge > start][:count])
+
+    async def test_append_ends_of_a_damaged_index_are_not_returned(self) -> None:
+        flip(self.index, 3 * 12 + 5)
+        await self.reopen()
+        await self.assertFailure(maybeDeferred(self.storage.append_ends, self.status.facts, 0, 100), DataDamaged)
+
     async def test_an_index_of_zeros_serves_no_wrong_bytes(self) -> None:
         content = self.index.read_bytes()
         self.index.write_bytes(bytes(12 * 9) + content[12 * 9 :])

@@ -118,6 +118,10 @@ class AcidContent:
         """See :class:`.Content`."""
         return self._look(stream, _find_append, position)
 
+    def ends(self, stream: AcidStream, position: int, max_count: int) -> Sequence[int]:
+        """See :class:`.Content`."""
+        return self._look(stream, _find_ends, position, max_count)
+
     def read(self, stream: AcidStream, start: int, end: int) -> bytes:
         """See :class:`.Content`."""
         return self._look(stream, _read_verified if self._verify else _read, start, end)
@@ -141,6 +145,26 @@ def _find_append(connection: sqlite3.Connection, stream_id: int, position: int) 
         if append <= start <= position < stop <= end and begun:
             return append, end
     return f"the append that has byte {position} is missing"
+
+
+def _find_ends(connection: sqlite3.Connection, stream_id: int, position: int, max_count: int) -> list[int] | str:
+    """Return where appends end, the one that contains a byte first, or a description of the damage."""
+    # An append ends where the next one begins; its first row has append = start.
+    ends: list[int] = [
+        start
+        for (start,) in connection.execute(
+            "SELECT start FROM appends WHERE stream = ? AND start > ? AND append = start ORDER BY start LIMIT ?",
+            (stream_id, position, max_count),
+        )
+    ]
+    if len(ends) < max_count:
+        row = connection.execute(
+            "SELECT start + length(data) FROM appends WHERE stream = ? ORDER BY start DESC LIMIT 1", (stream_id,)
+        ).fetchone()
+        if row is None or row[0] <= (ends[-1] if ends else position):
+            return f"the append that has byte {position} is missing"
+        ends.append(row[0])
+    return ends
 
 
 def _read(connection: sqlite3.Connection, stream_id: int, start: int, end: int) -> bytes | str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice, pairwise
 from typing import Any
 from zlib import crc32
 
@@ -266,6 +267,26 @@ class FileContent:
                 number = bisect_right(ends, position)
                 return ends[number - 1] if number else content.start, ends[number]
         raise StreamNotFound(stream.facts.name)
+
+    def ends(self, stream: FileStream, position: int, max_count: int) -> Sequence[int]:
+        """See :class:`.logged.content.Content`."""
+        if position < stream.base + stream.filed:
+            return self._ends_in_file(stream, position, max_count)
+        for piece in stream.pieces:
+            if position < piece.end:
+                ends = self._content(stream, piece, position, piece.end).ends
+                return ends[bisect_right(ends, position) :]
+        raise StreamNotFound(stream.facts.name)
+
+    def _ends_in_file(self, stream: FileStream, position: int, max_count: int) -> list[int]:
+        path = index_path(stream.facts.id)
+        edge = stream.base + stream.filed
+        index = Index(stream.filed_appends, partial(self._look, stream, path))
+        first = bisect_right(index, position)
+        ends = [end for end, _ in islice(index.entries(first), max_count)]
+        if not ends or any(end >= later for end, later in pairwise([position, *ends])) or ends[-1] > edge:
+            self._reads.refuse_damaged(stream, path, f"the ends of appends after {position} are not ascending")
+        return ends
 
     def read(self, stream: FileStream, start: int, end: int) -> bytes:
         """See :class:`.logged.content.Content`."""

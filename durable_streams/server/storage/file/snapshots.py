@@ -84,7 +84,6 @@ def held(stream: FileStream, writers: dict[str, WriterState] | None, wall_offset
     :param writers: those of its writers that are in the entry itself.
     """
     facts = stream.facts
-    ttl = stream.lifetime.ttl
     return CheckpointEntry(
         facts.id,
         facts.name,
@@ -101,7 +100,7 @@ def held(stream: FileStream, writers: dict[str, WriterState] | None, wall_offset
         writers,
         stream.created_at,
         stream.updated_at,
-        stream.updated_at if ttl is None or stream.deleted else stream.deadline - ttl + wall_offset,
+        stream.used_at(wall_offset),
         stream.lsn,
         stream.filed,
         stream.filed_appends,

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from ...clocks import clock_of
 from ...errors import DataDamaged, StreamsError
-from ...protocol.reading import end_of_read, start_of_append
+from ...protocol.reading import end_of_read, ends_between, start_of_append
 from ..shortages import shortage_of
 from ..workers import Worker
 from .commit_queue import K, NotYet
@@ -47,6 +47,15 @@ class Content(Protocol[S_contra]):
 
         :raises NotYet: the disk must be read.
         :raises DataDamaged: an append that has one of the bytes is not as it was written.
+        """
+
+    def ends(self, stream: S_contra, position: int, max_count: int) -> Sequence[int]:
+        """
+        Return where some appends end, ascending, beginning with the one that contains one of the stream's own bytes.
+
+        :param max_count: how many are wanted; there may be more or fewer, but at least one.
+        :raises NotYet: the disk must be read.
+        :raises DataDamaged: what is stored of them is not as it was written.
         """
 
     def track(self, stream: S_contra) -> None:
@@ -196,6 +205,22 @@ class RecentContent(Generic[K]):
                 assert owner.recent is not None
                 pieces.append(owner.recent.slice(edge, stop))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def append_ends(self, stream: K, start: int, max_count: int) -> list[int]:
+        """Return where committed appends end after a position, at most ``max_count`` of them."""
+        found: list[int] = []
+        for owner, first, stop in stream.parts(start, stream.shown):
+            recent = owner.recent
+            edge = stop if recent is None else min(max(recent.start, first), stop)
+            position = first
+            while position < edge and len(found) < max_count:
+                # An append that continues past `edge` belongs to a fork's source: memory begins with an append.
+                ends = self._stored.ends(owner, position, max_count - len(found))
+                found += ends_between(ends, position, min(edge, ends[-1]), max_count - len(found))
+                position = found[-1]
+            if recent is not None and edge < stop and len(found) < max_count:
+                found += ends_between(recent.ends, edge, stop, max_count - len(found))
+        return found
 
     def append_at(self, stream: K, position: int) -> tuple[int, bytes]:
         """Return the start and the bytes of the append that contains a byte, limited to the stream."""

@@ -33,6 +33,7 @@ from ...model import (
     StorageLimits,
     StreamConfig,
     StreamFacts,
+    StreamRecord,
     StreamStatus,
 )
 from ...protocol.offsets import locate
@@ -152,8 +153,16 @@ class LoggedStorage(Generic[K]):
     def sweep(self, now: float, max_count: int) -> NowOrLater[int]:
         return self._attempt(self._sweep_committed, "", now, max_count)
 
-    def statuses(self, now: float, after: str = "", max_count: int = 1000) -> NowOrLater[list[StreamStatus]]:
-        return self._attempt(self._describe_page, "", now, after, max_count)
+    def record(self, name: str, now: float, hidden: bool = False) -> NowOrLater[StreamRecord]:
+        return self._attempt(self._record, name, now, hidden)
+
+    def append_ends(self, facts: StreamFacts, start: int, max_count: int) -> NowOrLater[Sequence[int]]:
+        return self._attempt(self._append_ends, facts.name, facts, start, max_count)
+
+    def statuses(
+        self, now: float, after: str = "", max_count: int = 1000, prefix: str = ""
+    ) -> NowOrLater[list[StreamStatus]]:
+        return self._attempt(self._describe_page, "", now, after, max_count, prefix)
 
     def close(self) -> Deferred[None]:
         if self._closing is None:
@@ -331,10 +340,20 @@ class LoggedStorage(Generic[K]):
     def _describe(self, name: str, now: float) -> StreamStatus:
         return _status(self._shown(name, now))
 
-    def _describe_page(self, _: str, now: float, after: str, max_count: int) -> list[StreamStatus]:
+    def _record(self, name: str, now: float, hidden: bool) -> NowOrLater[StreamRecord]:
+        catalogue = self._catalogue
+        stream = (catalogue.find_hidden if hidden else self._find)(name, now)
+        # The accepted state, which is returned when it is the committed one.
+        record = stream.record(catalogue.wall_offset)
+        return record if stream.lsn <= self._queue.committed_lsn else self._queue.after(lambda: record)
+
+    def _append_ends(self, name: str, facts: StreamFacts, start: int, max_count: int) -> list[int]:
+        return self._content.append_ends(self._catalogue.same_stream(facts), start, max_count)
+
+    def _describe_page(self, _: str, now: float, after: str, max_count: int, prefix: str) -> list[StreamStatus]:
         if self._queue.removal_lsn > self._queue.committed_lsn and self._queue.failure is None:
             raise NotYet(self._queue.after(lambda: None))
-        shown = (stream for stream in self._catalogue.present(now, after) if stream.shown >= 0)
+        shown = (stream for stream in self._catalogue.present(now, after, prefix) if stream.shown >= 0)
         return [_status(stream) for stream in islice(shown, max_count)]
 
     def _sweep_committed(self, _: str, now: float, max_count: int) -> NowOrLater[int]:

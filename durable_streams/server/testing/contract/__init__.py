@@ -12,6 +12,7 @@ from .forks import ForkContract
 from .lifetimes import LifetimeContract
 from .limits import LimitContract
 from .reading import ReadContract
+from .records import ListingContract, RecordContract
 from .writers import WriterContract
 
 
@@ -20,6 +21,8 @@ class StorageContract(
     AppendContract,
     WriterContract,
     ReadContract,
+    RecordContract,
+    ListingContract,
     DeleteContract,
     LifetimeContract,
     ForkContract,

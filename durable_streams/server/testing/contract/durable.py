@@ -51,6 +51,25 @@ class DurabilityContract(Contract):
         await self.assert_reads("a", [b"hello", b" world"])
         self.assertEqual((await self.append("a", b"!")).tail, 12)
 
+    async def test_records_and_append_ends_survive_reopening(self) -> None:
+        await self.create("a", StreamConfig("Text/Plain; x=y", Lifetime(expires_at=T0 + WEEK)), b"hello")
+        facts = (await self.fork("b", "a", 0, 4)).facts
+        for number, writer in enumerate(("w", "v", "w")):
+            self.later(1)
+            await self.append("b", b"x" * 40_000, sequence=b"%d" % number, writer=Writer(writer, 1, number // 2))
+        await self.delete("a")
+        before = [await settled(self.storage.record(name, self.now, True)) for name in "ab"]
+        expected = [4, 40_004, 80_004, 120_004]
+        for _ in range(2):
+            await self.again()
+            after = [await settled(self.storage.record(name, self.now, True)) for name in "ab"]
+            self.assertEqual(after, before)
+            self.assertEqual([list(record.writers) for record in after], [[], ["v", "w"]])
+            for start in (0, 1, 4, 50_000, 80_004, 120_004):
+                for size in (1, 2, 9):
+                    ends = await settled(self.storage.append_ends(facts, start, size))
+                    self.assertEqual(list(ends), [end for end in expected if end > start][:size])
+
     async def test_ranges_can_be_read_after_reopening(self) -> None:
         facts = (await self.create(body=b"hello")).facts
         await self.again()
