@@ -55,6 +55,9 @@ class RepositoryLinks(SphinxTransform):
         replacement: nodes.Element
         if page is not None:
             replacement = addnodes.pending_xref("", refdomain="std", reftype="doc", reftarget=f"/{page}", **options)
+        elif path.is_dir():
+            node.replace_self(nodes.literal("", name))
+            return
         else:
             inside = "/" + os.path.relpath(path, docs)
             replacement = addnodes.download_reference("", reftarget=inside, refdomain="", reftype="download", **options)
