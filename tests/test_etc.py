@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.config.conversion import KINDS
 from durable_streams.server.config.layers import PROFILES, load, read_layers
+from durable_streams.server.config.meanings import MEANINGS
 from durable_streams.server.config.sections import value_of
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.config.validation import ConfigError
@@ -115,20 +117,15 @@ class SampleTests(SynchronousTestCase):
         return str(folder)
 
 
-class ReferenceTests(SynchronousTestCase):
-    def test_the_reference_has_all_settings_with_their_defaults(self) -> None:
-        text = (ROOT / "docs" / "configuration.rst").read_text()
-        rows = re.findall(r"(?m)^   \* - ``([a-z_.]+)``\n     - (.*)$", text)
-        self.assertEqual([(name, self.written(value_of(Settings(), name))) for name in KINDS], rows)
+class GeneratedTests(SynchronousTestCase):
+    def test_the_reference_and_default_toml_are_what_the_settings_generate(self) -> None:
+        for path, text in runpy.run_path(str(ROOT / "docs" / "generate.py"))["generated"]():
+            self.assertEqual(text, path.read_text(), "run docs/generate.py")
 
-    def written(self, default: Any) -> str:
-        if default is None or default == ():
-            return "none" if default == () else "not set"
-        if isinstance(default, bool):
-            return f"``{str(default).lower()}``"
-        if isinstance(default, tuple):
-            [default] = default
-        return f"``{default}``" if isinstance(default, str) else str(default)
+    def test_each_setting_has_a_meaning(self) -> None:
+        self.assertEqual(list(KINDS), list(MEANINGS))
+        for name, meaning in MEANINGS.items():
+            self.assertRegex(meaning, r"^\S.*[^.\s]$", name)
 
 
 class UnitTests(SynchronousTestCase):

@@ -1,0 +1,152 @@
+"""
+The meaning of each setting, from which ``docs/generate.py`` makes the reference and ``etc/default.toml``.
+
+The texts are reStructuredText: without a capital at the beginning and without a full stop at the end, because they are
+cells of a table. Footnotes and links are those of ``docs/configuration.rst``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MEANINGS: Final[dict[str, str]] = {
+    "server.bind_address": (
+        "IP address and port; IPv6 in brackets. Host names are not allowed. ``0.0.0.0`` is reachable from every network"
+    ),
+    "server.listen": (
+        "Twisted's string endpoints. If there are any, the server listens on them instead of ``bind_address``. None "
+        "may be blank"
+    ),
+    "limits.max_total_bytes": "data of all streams, on disk too [#data]_. Beyond it: 413",
+    "limits.max_stream_bytes": "data of one stream [#data]_. Beyond it: 413",
+    "limits.max_streams": "number of streams. Beyond it: 507",
+    "limits.max_producers_per_stream": (
+        "idempotent producers that a stream remembers. A new one beyond that replaces the producer whose last "
+        "accepted append is the oldest"
+    ),
+    "limits.max_fork_depth": (
+        "how often a stream may be a fork of a fork. Beyond it: 507. A read that begins in the first stream goes "
+        "through all of them"
+    ),
+    "limits.max_metadata_bytes": (
+        "names, content types, ``Stream-Seq`` and producers of all streams, on disk too [#metadata]_. Beyond it: 507"
+    ),
+    "limits.max_request_body_bytes": "a request's body",
+    "limits.max_incoming_bytes": (
+        "all request bodies together that are arriving. Beyond it: 503. Bodies that arrive with their head are not "
+        "counted"
+    ),
+    "limits.max_read_bytes": (
+        "about how much of a stream one catch-up read returns: the answer ends with the first append that reaches the "
+        "limit, and has no ``Stream-Up-To-Date``, so that clients follow. 0: no limit"
+    ),
+    "limits.max_stream_name_bytes": "a stream's name, as UTF-8",
+    "limits.max_stream_name_segments": "parts of a name between slashes",
+    "limits.max_header_bytes": "a request's headers",
+    "limits.max_target_bytes": "a request's path and query",
+    "limits.max_connections": (
+        "concurrent connections; fewer, if the process may not open so many files (see `operations.rst "
+        "<operations.rst>`_)"
+    ),
+    "limits.max_queued_bytes": "appends that wait for the disk. Beyond it: 503",
+    "limits.max_storage_jobs": "no effect; see `Settings without effect`_",
+    "storage.mode": (
+        "``memory``, ``file-durable``, ``file-fast`` or ``acid``; `storage.rst <storage.rst>`_ says which to choose"
+    ),
+    "storage.data_dir": (
+        "the data directory, in all modes except ``memory``; not blank. Relative paths, here and in "
+        "``transport.tls``, are relative to the directory in which ``twistd`` is started, also with ``--rundir``"
+    ),
+    "storage.acid_backend": "``file``, or ``in-memory`` for tests",
+    "storage.acid_shard_count": "a power of two from 1 to 256; no effect; see `Settings without effect`_",
+    "storage.verify_reads": (
+        "whether bytes read from disk are compared with their checksums. Reads of damaged bytes are answered with "
+        "500, and an answer that has begun is aborted. With ``false``, damaged bytes are served"
+    ),
+    "http.stream_base_path": (
+        "the path above the streams: what follows it is a stream's name. ``/``, or a path without a slash at its end, "
+        "without ``.`` and ``..``, of letters, digits and ``-._~!$&'()+,;=@``. Not ``/healthz``, ``/readyz`` or "
+        "``/metrics``, nor below them"
+    ),
+    "http.cors_origins": (
+        "the web pages that may use the streams: ``*`` for those of every site, or a list of origins such as "
+        "``https://app.example.com``; ``null`` is one. If origins are listed, writes by other pages get 403"
+    ),
+    "http.allow_wildcard_cors": "confirms ``*``: no warning, and no refusal in ``prod``",
+    "http.allow_insecure_webhooks": "no effect; see `Settings without effect`_",
+    "http.cache": "what caches may keep: ``no-store``, ``private`` or ``public``",
+    "admin.enabled": "whether the list of streams for operators is served, without a password",
+    "admin.base_path": (
+        "a path like ``http.stream_base_path``, but not ``/``; neither above nor below that one, unless there is "
+        "``admin.bind_address``"
+    ),
+    "admin.bind_address": (
+        "IP address and port of a separate listener for the pages of operators, metrics and probes; not the one of "
+        "``server.bind_address``. Only with ``admin.enabled``"
+    ),
+    "transport.mode": "``http``, ``tls``, or ``mtls``: TLS where clients must have certificates",
+    "transport.http.versions": (
+        "a list of ``http1``, ``http2`` or both; ``http2`` needs TLS, or ``server.listen``. Setting it unsets "
+        "``alpn_protocols`` of earlier layers"
+    ),
+    "transport.tls.cert_path": (
+        "PEM file with the certificate and its chain. ``tls`` and ``mtls`` need it, ``http`` refuses it"
+    ),
+    "transport.tls.key_path": "PEM file with its key. ``tls`` and ``mtls`` need it, ``http`` refuses it",
+    "transport.tls.client_ca_path": (
+        "PEM file with the authorities whose client certificates are accepted. ``mtls`` needs it, ``http`` and "
+        "``tls`` refuse it"
+    ),
+    "transport.tls.min_version": "``1.2`` or ``1.3``, no later than ``max_version``",
+    "transport.tls.max_version": "``1.2`` or ``1.3``",
+    "transport.tls.alpn_protocols": (
+        "a list of ``h2`` and ``http/1.1`` in the order of preference, for the same versions as "
+        "``transport.http.versions``. Not set: those, HTTP/2 first"
+    ),
+    "transport.connection.long_poll_timeout_secs": "how long a long-poll waits [#wait]_",
+    "transport.connection.sse_reconnect_interval_secs": (
+        "after which a Server-Sent Events tail is ended so that its client reconnects; 0: never"
+    ),
+    "transport.connection.header_timeout_secs": "time for a request's headers to arrive",
+    "transport.connection.body_timeout_secs": "time without a byte of a request's body",
+    "transport.connection.min_body_bytes_per_sec": (
+        "how many bytes of a request's body must arrive a second, on average over ``body_timeout_secs``; 408 below. "
+        "0: any rate"
+    ),
+    "transport.connection.idle_timeout_secs": "time between two requests of a connection",
+    "transport.connection.stall_timeout_secs": "time for a slow reader to take another 64 KiB",
+    "transport.connection.drain_timeout_secs": "time for answers to arrive when the server stops",
+    "transport.connection.drain_spread_secs": (
+        "the part of that time over which the ends of tails are spread, so that their clients do not all reconnect at "
+        "once; 0: at once. Less than ``drain_timeout_secs``"
+    ),
+    "proxy.enabled": (
+        "whether to trust forwarding headers of ``proxy.trusted_proxies``. It needs the two settings below; without "
+        "it, all of ``proxy`` except ``require_tls`` is refused"
+    ),
+    "proxy.forwarded_headers": "``x-forwarded``, ``forwarded`` or ``none``",
+    "proxy.trusted_proxies": (
+        "IP addresses and networks, such as ``10.0.0.0/8``. A network's address has no bits beyond its length. "
+        "``unix`` stands for every peer on a UNIX socket. `proxies.rst <proxies.rst>`_ says what is read of them"
+    ),
+    "proxy.identity.mode": (
+        "``header``: a trusted proxy sends the client's name in a header, which needs ``transport.mode`` ``mtls``; or "
+        "``none``"
+    ),
+    "proxy.identity.header_name": "that header; only with ``mode`` ``header``, which needs it",
+    "proxy.identity.require_tls": "no effect; see `Settings without effect`_",
+    "observability.log_level": "``debug``, ``info``, ``warn`` or ``error``",
+    "observability.log_format": "``text`` or ``json``",
+    "observability.log_file": (
+        "the log file; not set: where twistd logs. If the server is started as root, as with ``--uid``, symbolic "
+        "links in the path are followed only if root owns them"
+    ),
+    "observability.access_log": (
+        "the requests that are logged: ``none``, ``failures`` (statuses from 400 on) or ``all``"
+    ),
+    "observability.metrics": "whether ``/metrics`` is served",
+    "observability.traces": (
+        "whether requests are traced by OpenTelemetry, configured by its own ``OTEL_`` variables; see `operations.rst "
+        "<operations.rst>`_ for all of these"
+    ),
+}
