@@ -48,6 +48,22 @@ class BodyTooLarge(StreamsError):
         self.limit = limit
 
 
+class NotAuthenticated(StreamsError):
+    """
+    The request has no valid credentials.
+
+    :ivar challenge: what WWW-Authenticate asks for (RFC 9110 section 11.6.1).
+    """
+
+    def __init__(self, message: str, challenge: str = "Bearer") -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
+class NotAllowed(StreamsError):
+    """The client may not do this."""
+
+
 class StreamError(StreamsError):
     """The base class of errors about one stream; ``name`` is its name."""
 

@@ -17,6 +17,7 @@ from durable_streams.server.config.conversion import KINDS
 from durable_streams.server.config.layers import CONFIG_DIR, PROFILES, LoadedSettings, load, read_layers
 from durable_streams.server.config.legacy import LEGACY
 from durable_streams.server.config.sections import LimitSettings, Sections
+from durable_streams.server.config.settings import Settings
 from durable_streams.server.config.validation import ConfigError
 
 
@@ -363,26 +364,99 @@ class WarningTests(LoadTests):
         for setting, value in (("http.allow_wildcard_cors", "true"), ("http.cors_origins", "https://a.example")):
             self.assertEqual((), self.loaded(None, None, {variable(setting): value}).warnings)
 
-    def test_an_admin_address_reachable_from_other_machines_is_warned_about(self) -> None:
-        known = {"DS_HTTP__ALLOW_WILDCARD_CORS": "true", "DS_ADMIN__ENABLED": "true"}
-        for name, value, setting in (
-            ("server.bind_address", "0.0.0.0:1", "server.bind_address"),
-            ("server.bind_address", "[::]:1", "server.bind_address"),
-            ("server.bind_address", "10.0.0.1:1", "server.bind_address"),
-            ("admin.bind_address", "0.0.0.0:4438", "admin.bind_address"),
-            ("server.listen", "unix:/run/x,tcp:80", "server.listen"),
-            ("server.listen", "tls:443:interface=10.0.0.1", "server.listen"),
+    def test_tokens_that_cross_the_network_unencrypted_are_warned_about(self) -> None:
+        known = {
+            "DS_HTTP__ALLOW_WILDCARD_CORS": "true",
+            "DS_ADMIN__ENABLED": "true",
+            "DS_ADMIN__TOKEN_FILE": "/tokens",
+        }
+        for name, value in (
+            ("server.bind_address", "0.0.0.0:1"),
+            ("server.bind_address", "[::]:1"),
+            ("server.bind_address", "10.0.0.1:1"),
+            ("admin.bind_address", "0.0.0.0:4438"),
+            ("server.listen", "unix:/run/x,tcp:80"),
         ):
             [warning] = self.loaded(None, None, known | {variable(name): value}).warnings
-            self.assertIn(f"admin.enabled is true and {setting} is '{value.rpartition(',')[2]}'", warning)
-        for name, value in (
-            ("server.bind_address", "127.0.0.1:1"),
-            ("server.bind_address", "[::1]:1"),
-            ("server.listen", "unix:/run/x, tcp:80:interface=127.0.0.1, tcp6:80:interface=\\:\\:1"),
-            ("admin.bind_address", "127.0.0.2:1"),
+            self.assertIn(f"admin.token_file is set, and {name} is '{value.rpartition(',')[2]}', without TLS", warning)
+        tls = {
+            "DS_TRANSPORT__MODE": "tls",
+            "DS_TRANSPORT__TLS__CERT_PATH": "/cert",
+            "DS_TRANSPORT__TLS__KEY_PATH": "/key",
+        }
+        for changes in (
+            {variable("server.bind_address"): "127.0.0.1:1"},
+            {variable("server.listen"): "unix:/run/x, tcp:80:interface=127.0.0.1, tcp6:80:interface=\\:\\:1"},
+            {variable("server.listen"): "tls:443:interface=10.0.0.1"},
+            {variable("admin.bind_address"): "127.0.0.2:1"},
+            tls,
         ):
-            self.assertEqual((), self.loaded(None, None, known | {variable(name): value}).warnings)
-        self.assertEqual((), self.loaded(None, None, known | {"DS_ADMIN__ENABLED": "false"}).warnings)
+            self.assertEqual((), self.loaded(None, None, known | changes).warnings)
+
+
+class AdminExposureTests(LoadTests):
+    def refused_exposure(self, **settings: str) -> str:
+        environment = {f"DS_{name.upper()}": value for name, value in settings.items()}
+        error = self.assertRaises(ConfigError, self.loaded, None, None, {"DS_ADMIN__ENABLED": "true"} | environment)
+        self.assertEqual(("AdminRequiresTokenFile", "validate_config"), (error.rule, error.phase))
+        return str(error)
+
+    def test_pages_for_operators_without_tokens_that_other_machines_reach_are_refused(self) -> None:
+        for setting, value in (
+            ("server__bind_address", "0.0.0.0:1"),
+            ("server__bind_address", "[::]:1"),
+            ("server__bind_address", "10.0.0.1:1"),
+            ("admin__bind_address", "0.0.0.0:4438"),
+            ("server__listen", "unix:/run/x,tcp:80"),
+            ("server__listen", "tls:443:interface=10.0.0.1"),
+            ("server__listen", "systemd:domain=INET:index=0"),
+        ):
+            message = self.refused_exposure(**{setting: value})
+            self.assertIn(repr(value.rpartition(",")[2]), message)
+            self.assertIn(setting.replace("__", "."), message)
+
+    def test_the_refusal_names_settings_values_and_the_fix(self) -> None:
+        self.assertEqual(
+            "admin.token_file must be the path of a file with a bearer token on each line, or admin.bind_address a "
+            "loopback address such as 127.0.0.1:4438, while admin.enabled is true by environment variable "
+            "DS_ADMIN__ENABLED and server.bind_address is '0.0.0.0:4437' by the default, which other machines can "
+            "reach; it is not set.",
+            self.refused_exposure(),
+        )
+
+    def test_certificates_of_the_streams_listener_are_none_of_a_separate_one(self) -> None:
+        mtls = {"transport__mode": "mtls"}
+        for name in ("cert_path", "key_path", "client_ca_path"):
+            mtls[f"transport__tls__{name}"] = "/file"
+        self.refused_exposure(**mtls, admin__bind_address="10.0.0.1:4438")
+        self.loaded(None, None, {f"DS_{name.upper()}": value for name, value in mtls.items()})
+
+    def test_local_addresses_certificates_and_tokens_are_accepted(self) -> None:
+        mtls = "mtls:443:certificate=a:key=b:clientCA=c"
+        for changes in (
+            {"server.bind_address": "127.0.0.1:1"},
+            {"server.bind_address": "[::1]:1"},
+            {"server.listen": "unix:/run/x, tcp:80:interface=127.0.0.1, tcp6:80:interface=\\:\\:1"},
+            {"server.listen": f"{mtls},haproxy:{mtls}"},
+            {"admin.bind_address": "127.0.0.2:1"},
+            {"admin.token_file": "/tokens"},
+            {"admin.enabled": "false"},
+        ):
+            self.loaded(
+                None, None, {variable(name): text for name, text in {"admin.enabled": "true", **changes}.items()}
+            )
+
+    def test_a_program_that_binds_its_own_addresses_is_not_refused(self) -> None:
+        self.assertTrue(Settings.from_mapping({"admin": {"enabled": True}}).admin.enabled)
+        self.assertTrue(Settings.load(environment={"DS_ADMIN__ENABLED": "true"}).admin.enabled)
+
+    def test_an_empty_token_file_and_one_that_nothing_reads_are_refused(self) -> None:
+        for environment, rule in (
+            ({"DS_ADMIN__ENABLED": "true", "DS_ADMIN__TOKEN_FILE": " "}, "EmptyPath"),
+            ({"DS_ADMIN__TOKEN_FILE": "/tokens"}, "AdminTokenFileRequiresAdmin"),
+        ):
+            error = self.assertRaises(ConfigError, self.loaded, None, None, environment)
+            self.assertEqual(rule, error.rule)
 
 
 class ConversionTests(LoadTests):

@@ -104,11 +104,13 @@ class PageTests(LoadTests):
         warned = section("What if the server does not start?").partition("Four things only cause a warning")[2]
         self.assertEqual(4, len(re.findall("^- ", warned, re.M)))
         loaded = self.loaded(
-            None, self.file("admin.enabled = true\nlimits.max_storage_jobs = 64"), {RUST_LOG: "no filter"}
+            None,
+            self.file("admin.enabled = true\nadmin.token_file = 'tokens'\nlimits.max_storage_jobs = 64"),
+            {RUST_LOG: "no filter"},
         )
         for warning, beginning in zip(
             sorted(loaded.warnings),
-            ("RUST_LOG ", "admin.enabled ", "http.cors_origins ", "limits.max_storage_jobs "),
+            ("RUST_LOG ", "admin.token_file ", "http.cors_origins ", "limits.max_storage_jobs "),
             strict=True,
         ):
             self.assertTrue(warning.startswith(beginning), warning)

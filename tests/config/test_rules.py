@@ -25,6 +25,7 @@ PROXY: Final = {
     "proxy.trusted_proxies": "10.0.0.0/8, ::1",
 }
 ADMIN: Final = {"admin.enabled": "true"}
+OPEN: Final = {**ADMIN, "admin.token_file": "/tokens"}
 
 Case = tuple[str, dict[str, str], str]
 
@@ -632,13 +633,13 @@ class RuleTests(LoadTests):
             {**TLS, "transport.tls.min_version": "1.2"},
             {**TLS, "transport.tls.min_version": "1.2", "transport.tls.max_version": "1.2"},
             {"transport.tls.alpn_protocols": "http/1.1"},
-            {**ADMIN, "admin.base_path": "/v1/streams"},
-            {**ADMIN, "admin.base_path": "/v1/stream-of"},
+            {**OPEN, "admin.base_path": "/v1/streams"},
+            {**OPEN, "admin.base_path": "/v1/stream-of"},
             {"admin.base_path": "/v1/stream"},
-            {**ADMIN, "http.stream_base_path": "/", "admin.bind_address": "127.0.0.1:4438"},
-            {**ADMIN, "admin.bind_address": "0.0.0.0:0", "server.bind_address": "0.0.0.0:0"},
-            {**ADMIN, "admin.bind_address": "127.0.0.1:1", "server.bind_address": "127.0.0.2:1"},
-            {**ADMIN, "admin.bind_address": "0.0.0.0:4437", "server.listen": "tcp:80"},
+            {**OPEN, "http.stream_base_path": "/", "admin.bind_address": "127.0.0.1:4438"},
+            {**OPEN, "admin.bind_address": "0.0.0.0:0", "server.bind_address": "0.0.0.0:0"},
+            {**OPEN, "admin.bind_address": "127.0.0.1:1", "server.bind_address": "127.0.0.2:1"},
+            {**OPEN, "admin.bind_address": "0.0.0.0:4437", "server.listen": "tcp:80"},
             {"transport.connection.drain_timeout_secs": "1"},
             {"http.cache": "PUBLIC", "observability.access_log": "none", "observability.log_format": "json"},
         ):

@@ -197,11 +197,16 @@ class RelativePathTests(SynchronousTestCase):
 
 class WarningTests(SynchronousTestCase):
     def test_risky_settings_are_logged_as_warnings(self) -> None:
-        with Daemon(admin__enabled="true", admin__bind_address="0.0.0.0:0") as daemon:
+        tokens = Path(self.mktemp())
+        tokens.write_text("0123456789abcdef\n")
+        tokens.chmod(0o600)
+        with Daemon(
+            admin__enabled="true", admin__bind_address="0.0.0.0:0", admin__token_file=str(tokens.absolute())
+        ) as daemon:
             daemon.stop()
             log = daemon.log()
         self.assertEqual(1, log.count("http.cors_origins is *: "), log)
-        self.assertEqual(1, log.count("admin.enabled is true and admin.bind_address is '0.0.0.0:0': "), log)
+        self.assertEqual(1, log.count("admin.token_file is set, and admin.bind_address is '0.0.0.0:0', without"), log)
 
     def test_a_confirmed_wildcard_origin_is_not_warned_about(self) -> None:
         with Daemon(http__allow_wildcard_cors="true") as daemon:

@@ -16,7 +16,7 @@ from durable_streams.server.config.sections import AdminSettings, ServerSettings
 from durable_streams.server.daemon.service import Daemon
 from durable_streams.server.errors import Unavailable
 from durable_streams.server.model import Append, Lifetime, StreamConfig
-from durable_streams.server.web.site.listing import _PAGE, add_list
+from durable_streams.server.web.site.admin.listing import _PAGE, add_list
 from tests.support.cases import FrontTestCase, each_way, each_way_in_turn
 from tests.support.fronts import START_TIME, settings_with
 

@@ -92,6 +92,7 @@ def load(
     environment: Mapping[str, str],
     config_dir: str | None = None,
     listen: Sequence[str] = (),
+    binds_addresses: bool = True,
 ) -> LoadedSettings:
     """
     Read all layers, merge them, and validate the result.
@@ -101,10 +102,11 @@ def load(
     :param config_file: the path of a TOML file.
     :param config_dir: the folder of the other files; None for :data:`CONFIG_DIR`, which need not exist.
     :param listen: endpoints from the command line.
+    :param binds_addresses: whether the server listens on the addresses in the settings, as the daemon does.
     :raises ConfigError: a layer cannot be read, has an unknown name or an invalid value, or the result breaks a rule.
     """
     loaded = read_layers(profile, config_file, environment, config_dir, listen)
-    validate(loaded.settings, loaded.sources, loaded.profile)
+    validate(loaded.settings, loaded.sources, loaded.profile, binds_addresses)
     warnings = (*loaded.warnings, *warnings_about(loaded.settings, loaded.sources))
     return LoadedSettings(loaded.settings, loaded.profile, loaded.sources, warnings)
 

@@ -75,7 +75,7 @@ MEANINGS: Final[dict[str, str]] = {
     "http.allow_wildcard_cors": "confirms ``*``: no warning, and no refusal in ``prod``",
     "http.allow_insecure_webhooks": "no effect; see `Settings without effect`_",
     "http.cache": "what caches may keep: ``no-store``, ``private`` or ``public``",
-    "admin.enabled": "whether the list of streams for operators is served, without a password",
+    "admin.enabled": "whether the pages for operators are served; see `admin.rst <admin.rst>`_",
     "admin.base_path": (
         "a path like ``http.stream_base_path``, but not ``/``; neither above nor below that one, unless there is "
         "``admin.bind_address``"
@@ -83,6 +83,11 @@ MEANINGS: Final[dict[str, str]] = {
     "admin.bind_address": (
         "IP address and port of a separate listener for the pages of operators, metrics and probes; not the one of "
         "``server.bind_address``. Only with ``admin.enabled``"
+    ),
+    "admin.token_file": (
+        "the path of a file with mode 0600 that has a bearer token on each line; each request for a page of operators "
+        "needs one. Not set: only clients on this machine, or with a client certificate, may use the pages. Only with "
+        "``admin.enabled``"
     ),
     "transport.mode": "``http``, ``tls``, or ``mtls``: TLS where clients must have certificates",
     "transport.http.versions": (

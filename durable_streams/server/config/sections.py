@@ -110,11 +110,13 @@ class AdminSettings(Section, frozen=True):
     The pages for operators.
 
     :ivar bind_address: a separate listener for the pages; None to serve them on the streams' listener.
+    :ivar token_file: the path of a file with bearer tokens; None to let only this machine use the pages.
     """
 
     enabled: bool = False
     base_path: str = "/admin"
     bind_address: str | None = None
+    token_file: str | None = None
 
 
 class VersionSettings(Section, frozen=True):

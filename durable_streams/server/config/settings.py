@@ -52,5 +52,6 @@ class Settings(Sections, frozen=True):
         :raises ConfigError: a layer cannot be read, has an unknown name or an invalid value, or the settings break a
             rule.
         """
-        loaded = load(profile, config_file, os.environ if environment is None else environment, config_dir)
+        variables = os.environ if environment is None else environment
+        loaded = load(profile, config_file, variables, config_dir, binds_addresses=False)
         return cls.of(loaded.settings)

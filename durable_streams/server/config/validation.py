@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 
+from .admin_rules import check_admin, check_admin_exposure, remote_admin_place
 from .choices import ACID_BACKENDS, STORAGE_MODES
 from .ineffective import changed_ineffective_settings, ineffective_warnings
 from .rules import (
@@ -37,6 +37,7 @@ _RULES = (
     check_proxies,
     check_identity,
     check_observability,
+    check_admin,
 )
 
 
@@ -55,16 +56,19 @@ class ConfigError(Exception):
         self.phase = phase
 
 
-def validate(settings: Sections, sources: Mapping[str, str], profile: str = "default") -> None:
+def validate(
+    settings: Sections, sources: Mapping[str, str], profile: str = "default", binds_addresses: bool = False
+) -> None:
     """
     Check the settings by all rules.
 
     :param sources: dotted name -> the layer that set it, for messages.
     :param profile: the profile's name; ``prod`` and ``prod-*`` have stricter rules.
+    :param binds_addresses: whether the server listens on the addresses in the settings, as the daemon does.
     :raises ConfigError: a rule is broken; the error is about the first one.
     """
     config = SettingsWithSources(settings, sources, profile)
-    for rule in _RULES:
+    for rule in (*_RULES, check_admin_exposure) if binds_addresses else _RULES:
         for broken in rule(config):
             raise ConfigError(_message(broken, config), rule=broken.rule, phase="validate_config")
 
@@ -88,26 +92,17 @@ def warnings_about(settings: Sections, sources: Mapping[str, str] | None = None)
             "http.cors_origins is *: the pages of any site may use the streams. Name the origins, or set "
             "http.allow_wildcard_cors to true if that is meant."
         )
-    if settings.admin.enabled:
-        places = [*(settings.server.listen or [settings.server.bind_address])]
-        setting = "server.listen" if settings.server.listen else "server.bind_address"
-        if settings.admin.bind_address is not None:
-            places, setting = [settings.admin.bind_address], "admin.bind_address"
-        for place in places:
-            if not _is_local(place):
-                yield (
-                    f"admin.enabled is true and {setting} is {shown(place)}: anyone who can connect to that address "
-                    f"can use {settings.admin.base_path}, which has no authentication. Set admin.bind_address to a "
-                    "loopback address such as 127.0.0.1:4438."
-                )
-                return
+    yield from _plain_text_warnings(settings)
 
 
-def _is_local(place: str) -> bool:
-    """Return whether an address or a string endpoint is reachable from this machine only."""
-    try:
-        host = parse_bind_address(place)[0]
-    except ValueError:
-        endpoint = place.replace("\\:", ":")
-        return endpoint.startswith("unix:") or "interface=127." in endpoint or "interface=::1" in endpoint
-    return ip_address(host).is_loopback
+def _plain_text_warnings(settings: Sections) -> Iterator[str]:
+    remote = remote_admin_place(settings) if settings.admin.enabled and settings.admin.token_file is not None else None
+    if remote is None or (remote[0] == "server.bind_address" and settings.transport.mode != "http"):
+        return
+    name, place = remote
+    if name != "server.listen" or place.startswith(("tcp:", "tcp4:", "tcp6:", "http:")):
+        yield (
+            f"admin.token_file is set, and {name} is {shown(place)}, without TLS: who reads the network's traffic sees "
+            f"the tokens that are sent to {settings.admin.base_path}. Use TLS, or a loopback address such as "
+            "127.0.0.1:4438 for admin.bind_address."
+        )

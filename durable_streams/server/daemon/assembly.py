@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..config.sections import TransportSettings
 from ..config.settings import Settings
-from ..config.validation import ACID_BACKENDS, STORAGE_MODES
+from ..config.validation import ACID_BACKENDS, STORAGE_MODES, ConfigError
 from ..interfaces import IStorage
 from ..listening.descriptors import DescriptorBudget
 from ..model import StorageLimits
@@ -26,6 +26,8 @@ from ..web.live import Live, LiveSettings
 from ..web.operations import Operations, OperationSettings
 from ..web.origins import WritingOrigins
 from ..web.proxies import Proxies
+from ..web.site.admin.access import AdminAuthorization, AdminGuard
+from ..web.site.admin.tokens import TokenFile, TokenFileError
 from ..web.site.resource import StreamsResource
 from ..web.telemetry import Telemetry
 
@@ -109,6 +111,27 @@ def operations_from(
         proxies=proxies_from(settings, clock),
         origins=WritingOrigins(settings.http.cors_origins),
     )
+
+
+def admin_guard_from(
+    settings: Settings, authorize: AdminAuthorization | None = None
+) -> tuple[AdminGuard, TokenFile | None]:
+    """
+    Create the check of requests for the pages of operators, and the file of tokens if the check reads one.
+
+    :param authorize: decides instead of ``admin.token_file``; None for that file, or else for clients on this machine.
+    :raises ConfigError: the file of tokens cannot be used.
+    """
+    base_path, path = settings.admin.base_path, settings.admin.token_file
+    if authorize is not None:
+        return AdminGuard(base_path, authorize), None
+    if path is None:
+        return AdminGuard(base_path), None
+    try:
+        tokens = TokenFile(path)
+    except TokenFileError as error:
+        raise ConfigError(f"admin.token_file: {error}", rule="InvalidTokenFile", phase="validate_config") from None
+    return AdminGuard(base_path, tokens.authorize), tokens
 
 
 def proxies_from(settings: Settings, clock: IReactorTime) -> Proxies:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import gatherResults, maybeDeferred
+from twisted.logger import Logger
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
@@ -17,11 +18,15 @@ from ..streams import Streams
 from ..telemetry import metrics_from, telemetry_from
 from ..web.connections import LimitedFactory
 from ..web.negotiation import ChannelFactory
+from ..web.site.admin.access import AdminAuthorization
+from ..web.site.admin.listing import add_list
+from ..web.site.admin.tokens import TokenFile, TokenFileError
 from ..web.site.app import Pages, add_metrics, add_probes
-from ..web.site.listing import add_list
 from ..web.site.tree import Tree
 from ..web.wire import below
-from .assembly import channel_settings_from, operations_from, resource_from
+from .assembly import admin_guard_from, channel_settings_from, operations_from, resource_from
+
+_log = Logger()
 
 
 class Fronts:
@@ -31,9 +36,12 @@ class Fronts:
     :param obstacle: returns why the server takes no requests; None if it takes them.
     :param budget: the number of descriptors for connections; None for ``limits.max_connections``.
     :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
+    :param authorize_admin: decides who may use the pages of operators, unless ``admin.token_file`` does; None for
+        clients on this machine.
     :ivar tree: everything as one resource for a twisted.web Site.
     :ivar factory: the factory of clients' connections.
     :ivar admin: the factory for ``admin.bind_address``; None without that setting.
+    :raises ConfigError: the file of ``admin.token_file`` cannot be used.
     :raises StartupError: ``observability.traces`` is set, and OpenTelemetry is not installed or cannot export.
     """
 
@@ -45,6 +53,7 @@ class Fronts:
         obstacle: Callable[[], str | None],
         budget: DescriptorBudget | None = None,
         keep_connections: bool = True,
+        authorize_admin: AdminAuthorization | None = None,
     ) -> None:
         self._streams = streams
         self._clock = clock = clock_of(reactor)
@@ -61,7 +70,9 @@ class Fronts:
             pages.add(partial(add_probes, ready=obstacle))
         if metrics is not None:
             for_operators.add(partial(add_metrics, render=metrics.scrape))
+        self._tokens: TokenFile | None = None
         if settings.admin.enabled:
+            for_operators.guard, self._tokens = admin_guard_from(settings, authorize_admin)
             for_operators.add(partial(add_list, base_path=settings.admin.base_path, streams=streams))
         resource = resource_from(operations, settings, clock)
         stall_timeout = settings.transport.connection.stall_timeout_secs
@@ -82,6 +93,17 @@ class Fronts:
         """Import Klein and lay out the pages, before the first request needs them."""
         self._for_all.load()
         self._for_operators.load()
+
+    def reload(self) -> None:
+        """Read the file of ``admin.token_file`` again; log an error, and keep the tokens as they were."""
+        if self._tokens is None:
+            return
+        try:
+            self._tokens.reload()
+        except TokenFileError as error:
+            _log.error("Reload: admin.token_file was not read, its tokens stay as they were. {reason}", reason=error)
+        else:
+            _log.info("Reloaded admin.token_file; number of tokens: {count}.", count=self._tokens.count)
 
     async def drain(self) -> None:
         """

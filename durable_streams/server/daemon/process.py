@@ -149,7 +149,7 @@ class Process(Service):
             self._reactor.stop()
 
     def _reload(self) -> None:
-        """Reload certificates, log file and log level. All other settings need a restart."""
+        """Reload certificates, tokens, log file and log level. All other settings need a restart."""
         systemd.notify(systemd.reloading())
         if self._logs is not None:
             self._logs.reopen()

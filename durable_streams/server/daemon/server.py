@@ -14,6 +14,7 @@ from twisted.web.resource import IResource
 from ..config.settings import Settings
 from ..listening.descriptors import DescriptorBudget
 from ..streams import Streams
+from ..web.site.admin.access import AdminAuthorization
 from .fronts import Fronts
 
 _log = Logger()
@@ -49,6 +50,8 @@ class Server(MultiService):
 
     :param budget: the number of descriptors of each part; None for no division.
     :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
+    :param authorize_admin: decides who may use the pages of operators; see :class:`.Fronts`.
+    :raises ConfigError: the file of ``admin.token_file`` cannot be used.
     :ivar tree: everything that is served, as one resource for a twisted.web Site.
     """
 
@@ -60,12 +63,13 @@ class Server(MultiService):
         ports: Ports,
         budget: DescriptorBudget | None = None,
         keep_connections: bool = True,
+        authorize_admin: AdminAuthorization | None = None,
     ) -> None:
         super().__init__()
         self._ports = ports
         self._stopped: Deferred[None] | None = None
         self._obstacle_of_streams: Callable[[], str | None] = streams.obstacle
-        self._fronts = Fronts(streams, settings, reactor, self.obstacle, budget, keep_connections)
+        self._fronts = Fronts(streams, settings, reactor, self.obstacle, budget, keep_connections, authorize_admin)
         self.tree: IResource = self._fronts.tree
 
     @property
@@ -141,6 +145,10 @@ class Server(MultiService):
                 outcome.raiseException()
         await self._fronts.close()
         _log.info("The server has stopped.")
+
+    def reload(self) -> None:
+        """Read the file of ``admin.token_file`` again; log an error."""
+        self._fronts.reload()
 
     def abort_connections(self) -> None:
         """Close all connections at once, also those whose answers are not finished."""

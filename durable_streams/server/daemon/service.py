@@ -12,12 +12,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config.settings import Settings
+from ..config.validation import ConfigError
 from ..listening.descriptors import DescriptorBudget
 from ..listening.listeners import Listeners
 from ..release import DISTRIBUTION, version_of_server
 from ..startup import StartupError
 from ..storage.ownership import StorageError
 from ..streams import Streams
+from ..web.site.admin.access import AdminAuthorization, allow_certificates
 from .assembly import storage_from
 from .server import Server
 
@@ -44,7 +46,12 @@ class Daemon(Server):
         self._budget = budget
         self.listeners = Listeners(settings, reactor)
         self.streams = Streams(storage_from(settings, reactor, budget), reactor)
-        super().__init__(self.streams, settings, reactor, self.listeners, budget)
+        try:
+            super().__init__(
+                self.streams, settings, reactor, self.listeners, budget, authorize_admin=_admin_access(settings)
+            )
+        except ConfigError as error:
+            raise StartupError(error.phase, str(error)) from None
         self.streams.setServiceParent(self)
 
     @property
@@ -85,8 +92,9 @@ class Daemon(Server):
             )
 
     def reload(self) -> None:
-        """Read the certificates again."""
+        """Read the certificates and the file of ``admin.token_file`` again."""
         self.listeners.reload()
+        super().reload()
 
     def _log_ready(self, _: None) -> None:
         storage = self._settings.storage
@@ -118,6 +126,12 @@ class Daemon(Server):
             f"Cannot open the storage (storage.mode {storage.mode}{where}): {failure.getErrorMessage()}"
             f"{_advice(failure.value)}",
         )
+
+
+def _admin_access(settings: Settings) -> AdminAuthorization | None:
+    """Return the check of ``admin.token_file``, which is None here, or that of clients' certificates without it."""
+    # A client has a certificate only where its listener has required and verified one.
+    return allow_certificates if settings.admin.token_file is None else None
 
 
 def _advice(error: object) -> str:

@@ -19,6 +19,7 @@ from ..daemon.assembly import operations_from, resource_from
 from ..daemon.server import Server
 from ..errors import StorageOwned
 from ..interfaces import IStorage
+from ..web.site.admin.access import AdminAuthorization
 from .owning import release
 from .ports import EndpointPorts
 from .service import StreamService
@@ -53,6 +54,7 @@ def build_service(
     settings: Settings | None = None,
     listeners: Sequence[str | IStreamServerEndpoint] = (),
     reactor: Any = None,
+    authorize_admin: AdminAuthorization | None = None,
 ) -> StreamServer:
     """
     Create the whole server as a service.
@@ -63,6 +65,10 @@ def build_service(
     :param settings: None for those of the service, or the defaults. Addresses, TLS and storage in them are ignored.
     :param listeners: endpoints, or their descriptions such as ``tcp:4437``. All serve the same streams.
     :param reactor: None for the reactor of the service, or the installed one.
+    :param authorize_admin: with ``admin.enabled``, decides who may use the pages of operators. It is called with each
+        :class:`.PageRequest` and returns True or False, or an awaitable of that; it may raise
+        :exc:`.errors.NotAuthenticated` or :exc:`.errors.NotAllowed`. None for the tokens of ``admin.token_file``, or
+        else for clients on this machine only.
     :raises StorageOwned: the storage, or the service, has another owner.
     :raises ConfigError: a setting is invalid.
     :raises ValueError: the description of a listener is invalid.
@@ -75,10 +81,10 @@ def build_service(
             raise StorageOwned(
                 "The StreamService is started, or has a parent service. Pass build_service one that is neither."
             )
-        return StreamServer(streams, chosen, listeners)
+        return StreamServer(streams, chosen, listeners, authorize_admin=authorize_admin)
     service = StreamService(streams, reactor, chosen)
     try:
-        return StreamServer(service, chosen, listeners)
+        return StreamServer(service, chosen, listeners, authorize_admin=authorize_admin)
     except BaseException:
         release(streams, service)
         raise
@@ -123,6 +129,7 @@ class StreamServer(Server):
     :param streams: a service that is not started.
     :param listeners: endpoints, or their descriptions.
     :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
+    :param authorize_admin: as for :func:`build_service`.
     :ivar streams: the service for Python code.
     :ivar tree: everything that is served, as a resource for a Site with a port of its own.
     :raises ValueError: the description of a listener is invalid.
@@ -134,10 +141,16 @@ class StreamServer(Server):
         settings: Settings,
         listeners: Sequence[str | IStreamServerEndpoint],
         keep_connections: bool = True,
+        authorize_admin: AdminAuthorization | None = None,
     ) -> None:
         self._endpoint_ports = EndpointPorts(listeners, streams.reactor)
         super().__init__(
-            streams.streams, settings, streams.reactor, self._endpoint_ports, keep_connections=keep_connections
+            streams.streams,
+            settings,
+            streams.reactor,
+            self._endpoint_ports,
+            keep_connections=keep_connections,
+            authorize_admin=authorize_admin,
         )
         self.streams = streams
         streams.setServiceParent(self)

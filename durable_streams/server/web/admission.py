@@ -258,14 +258,16 @@ class Admission:
         body: bytes | IncomingBody,
         caller: Caller,
         version: str,
+        forwarded: bool = False,
     ) -> PageRequest:
         """
         Make the request for a page.
 
         :param fields: all headers, but those that are dropped.
         :param body: all of it, or what produces it.
+        :param forwarded: whether forwarding headers were dropped.
         """
-        return PageRequest(method, target, fields, body, caller, next_number(), version)
+        return PageRequest(method, target, fields, body, caller, next_number(), version, forwarded)
 
 
 class AdmissionPolicy:

@@ -18,6 +18,7 @@ from ..protocol.content import is_text
 from ..protocol.lifetimes import render_timestamp
 from ..protocol.messages import document
 from ..protocol.names import quote_name
+from .pages import PageRequest
 from .problems import METHODS, ErrorReport, problem
 from .requests import StreamRequest
 
@@ -32,6 +33,7 @@ _EXPOSED_HEADERS: Final = (
     b"Stream-SSE-Data-Encoding, Stream-TTL, Stream-Up-To-Date, X-Request-Id"
 )
 _SECURITY: Final = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: cross-origin\r\n"
+_PRIVATE: Final = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n"
 _NO_STORE: Final = b"Cache-Control: no-store\r\n"
 
 #: Cache-Control of reads with data (PROTOCOL section 10.1).
@@ -148,7 +150,8 @@ class Answers:
     """
     Renders outcomes and errors as answers.
 
-    :param cors_origins: which origins' pages may use the streams; ``*`` among them for all.
+    :param cors_origins: which origins' pages may use the streams; ``*`` among them for all. If there are none, browsers
+        keep the answers from the pages of all other origins.
     :param cache: who may keep what a read found: nobody (``no-store``), its reader (``private``), or whoever stands
         between (``public``); see PROTOCOL section 10.1.
     """
@@ -157,7 +160,7 @@ class Answers:
         self._caching = _CACHING[cache]
         self._any_origin = "*" in cors_origins
         # The header is the same for all origins, so caches need not distinguish them.
-        vary = b"" if self._any_origin else b"Vary: Origin\r\n"
+        vary = b"" if self._any_origin or not cors_origins else b"Vary: Origin\r\n"
         self._cors = {
             origin.encode(): b"Access-Control-Allow-Origin: %b\r\n" % origin.encode()
             + b"Access-Control-Expose-Headers: %b\r\n" % _EXPOSED_HEADERS
@@ -165,8 +168,9 @@ class Answers:
             for origin in cors_origins
         }
         self._cors_anywhere = self._cors.get(b"*", vary)
-        self._common = {origin: _SECURITY + lines for origin, lines in self._cors.items()}
-        self._anywhere = _SECURITY + self._cors_anywhere
+        security = _SECURITY if cors_origins else _PRIVATE
+        self._common = {origin: security + lines for origin, lines in self._cors.items()}
+        self._anywhere = security + self._cors_anywhere
         self._faces: dict[tuple[int, bytes], _HeadPrefixes] = {}
 
     def cors(self, origin: bytes | None) -> bytes:
@@ -300,7 +304,9 @@ class Answers:
             b"Access-Control-Max-Age: 86400\r\n" % (METHODS, METHODS, _ALLOWED_HEADERS),
         )
 
-    def error(self, request: StreamRequest | None, error: errors.StreamsError, origin: bytes | None = None) -> Answer:
+    def error(
+        self, request: StreamRequest | PageRequest | None, error: errors.StreamsError, origin: bytes | None = None
+    ) -> Answer:
         """
         Answer with an error.
 
@@ -311,7 +317,7 @@ class Answers:
         """
         error.__traceback__ = None
         status, lines, body, report = problem(error, "" if request is None else request.target.decode("latin-1"))
-        if origin is None and request is not None:
+        if origin is None and isinstance(request, StreamRequest):
             origin = request.headers.get(b"origin")
         common = self.common(origin)
         return Answer(status, common + _NO_STORE + lines, body, report)

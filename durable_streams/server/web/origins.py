@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from .callers import Caller
 from .problems import OriginNotAllowed
 from .requests import StreamRequest
 
@@ -33,23 +34,31 @@ class WritingOrigins:
         """
         Check that a write comes from no page of an origin that is neither listed nor the server's own.
 
-        A request without Origin is no page's, and passes. The server's own origin is what the client has for Host, or
-        what a trusted proxy says of it. ``https`` is taken for the server's own too where the connection is plain: a
-        proxy in front that is not trusted may have ended TLS.
+        A request without Origin is no page's, and passes.
 
         :raises OriginNotAllowed: the page may not write.
         """
         origin = request.headers.get(b"origin")
         if self.any or origin is None or origin in self._allowed:
             return
-        own = request.caller.origin(request.headers.get(b"host"))
-        if origin.lower().startswith(b"https:") and own.startswith(b"http:"):
-            own = b"https:" + own.removeprefix(b"http:")
-        page = _parts(origin)
-        if page is None or page != _parts(own):
+        if not is_own_origin(origin, request.caller, request.headers.get(b"host")):
             raise OriginNotAllowed(
                 "A page of this origin may not change streams. Add its origin to http.cors_origins if it should."
             )
+
+
+def is_own_origin(origin: bytes, caller: Caller, host: bytes | None) -> bool:
+    """
+    Return whether an origin is the server's own: what the client has for Host, or what a trusted proxy says of it.
+
+    ``https`` is taken for the server's own too where the connection is plain: a proxy in front that is not trusted may
+    have ended TLS.
+    """
+    own = caller.origin(host)
+    if origin.lower().startswith(b"https:") and own.startswith(b"http:"):
+        own = b"https:" + own.removeprefix(b"http:")
+    page = _parts(origin)
+    return page is not None and page == _parts(own)
 
 
 def _parts(origin: bytes) -> tuple[bytes, bytes] | None:

@@ -26,9 +26,10 @@ class PageRequest:
     :ivar version: of HTTP.
     :ivar body: the body; empty if the page streams it.
     :ivar incoming: the body, if the page streams it (:func:`streams_body`); otherwise None.
+    :ivar forwarded: whether forwarding headers were removed, since the peer is not a trusted proxy.
     """
 
-    __slots__ = ("body", "caller", "fields", "incoming", "method", "number", "path", "query", "version")
+    __slots__ = ("body", "caller", "fields", "forwarded", "incoming", "method", "number", "path", "query", "version")
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class PageRequest:
         caller: Caller = NOBODY,
         number: int = 0,
         version: str = "1.1",
+        forwarded: bool = False,
     ) -> None:
         self.method = method
         self.path, _, self.query = target.partition(b"?")
@@ -48,6 +50,7 @@ class PageRequest:
         self.caller = caller
         self.number = number
         self.version = version
+        self.forwarded = forwarded
 
     @property
     def target(self) -> bytes:

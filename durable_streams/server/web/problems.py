@@ -83,6 +83,8 @@ CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     errors.InvalidJson: (400, "INVALID_JSON", "Invalid JSON"),
     errors.EmptyBody: (400, "EMPTY_BODY", "Empty Body"),
     errors.EmptyArray: (400, "EMPTY_ARRAY", "Empty Array"),
+    errors.NotAuthenticated: (401, "UNAUTHORIZED", "Unauthorized"),
+    errors.NotAllowed: (403, "FORBIDDEN", "Forbidden"),
     errors.WriterFenced: (403, "PRODUCER_EPOCH_FENCED", "Producer Epoch Fenced"),
     OriginNotAllowed: (403, "ORIGIN_NOT_ALLOWED", "Origin Not Allowed"),
     errors.StreamNotFound: (404, "NOT_FOUND", "Stream Not Found"),
@@ -187,6 +189,15 @@ def _lines(error: errors.StreamsError) -> bytes:
             return b"Producer-Expected-Seq: %d\r\nProducer-Received-Seq: %d\r\n" % (error.expected, error.received)
         case errors.Unavailable():
             return b"Retry-After: %d\r\n" % _RETRY_AFTER
+        case _:
+            return _http_lines(error)
+
+
+def _http_lines(error: errors.StreamsError) -> bytes:
+    """Return the header lines of an error that is about no stream."""
+    match error:
+        case errors.NotAuthenticated():
+            return b"WWW-Authenticate: %b\r\n" % error.challenge.encode("latin-1")
         case UnsupportedEncoding():
             return b"Accept-Encoding: identity\r\n"
         case MethodNotAllowed():

@@ -128,6 +128,7 @@ class Intake:
         "_fed",
         "_feed",
         "_fields",
+        "_forwarded",
         "_head_size",
         "_headers",
         "_heads",
@@ -161,6 +162,8 @@ class Intake:
         self._headers: dict[bytes, bytes] = {}
         # All headers as they came, for the tree; a stream's request has no need of them.
         self._fields: list[tuple[bytes, bytes]] | None = None
+        # Whether forwarding headers of a request for a page were dropped.
+        self._forwarded = False
         self._look_up: Callable[[bytes], bytes | None] = _all_unknown
         self._body: bytes | bytearray = b""
         # The body, if a page receives it while it arrives.
@@ -389,6 +392,7 @@ class Intake:
             self._look_up = self._heads.spellings.get
         else:
             self._fields = []
+            self._forwarded = False
             self._look_up = _all_unknown
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -396,6 +400,7 @@ class Intake:
         if key is None:
             key = self._heads.learn(name)
             if key is None:
+                self._forwarded = True
                 self.admission.proxies.disbelieve(self._caller)
                 return
             if self._fields is not None:
@@ -454,7 +459,7 @@ class Intake:
         fields, self._fields = self._fields, None
         assert fields is not None
         method, url, version = self._parser.get_method(), origin_form(self._url), "1.0" if self._old else "1.1"
-        page = self.admission.page_request(method, url, fields, incoming, self._asking, version)
+        page = self.admission.page_request(method, url, fields, incoming, self._asking, version, self._forwarded)
         self._owner.asked(page, self._lives_on, self._old)
         if self.deaf:
             raise _Stop
@@ -552,7 +557,9 @@ class Intake:
             request = self.admission.stream_request(method, url, self._headers, body, self._asking, version)
             self._note_end(request)
         else:
-            request = self.admission.page_request(method, url, self._fields, body, self._asking, version)
+            request = self.admission.page_request(
+                method, url, self._fields, body, self._asking, version, self._forwarded
+            )
             self._fields = None
         self._end_request()
         self._owner.asked(request, self._lives_on, self._old)

@@ -99,6 +99,7 @@ class Exchange:
         "_channel",
         "_fields",
         "_finished",
+        "_forwarded",
         "_held",
         "_incoming",
         "_incoming_wanted",
@@ -129,6 +130,7 @@ class Exchange:
         self._method = b""
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
+        self._forwarded = False
         self._body = bytearray()
         # The body, if a page receives it while it arrives; whether the page reads it now; and how much of the client's
         # flow-control window it has used that is not given back.
@@ -164,6 +166,7 @@ class Exchange:
         self._target = head.target
         channel = self._channel
         self._fields = channel.admission.proxies.keep(head.fields, channel.caller)
+        self._forwarded = len(self._fields) < len(head.fields)
         factory = channel.factory
         try:
             self._check_head(head.size)
@@ -319,7 +322,9 @@ class Exchange:
         self._began_at = perf_counter()
         factory = self._channel.factory
         _, caller, refusal = self._read_head()
-        page = self._channel.admission.page_request(self._method, self._target, self._fields, body, caller, "2")
+        page = self._channel.admission.page_request(
+            self._method, self._target, self._fields, body, caller, "2", self._forwarded
+        )
         self._asked = page
         if refusal is not None:
             self._answer(factory.operations.answers.error(None, refusal, self._origin))

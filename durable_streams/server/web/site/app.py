@@ -31,6 +31,30 @@ _Page = TypeVar("_Page", bound=Callable[..., "Answer | Awaitable[Answer]"])
 _log = Logger()
 
 
+class Guard(Protocol):
+    """
+    Protects the pages below a path.
+
+    :ivar answers: renders their answers and errors.
+    """
+
+    answers: Answers
+
+    def covers(self, path: str) -> bool:
+        """
+        Return whether it protects a path, which need not have a page.
+
+        :param path: decoded, as the pages are routed by it.
+        """
+
+    async def check(self, request: PageRequest) -> None:
+        """
+        Check that a request is allowed.
+
+        :raises StreamsError: it is not.
+        """
+
+
 class Routes(Protocol):
     """A Klein application whose pages take a :class:`.PageRequest` and return an :class:`.Answer`."""
 
@@ -49,9 +73,11 @@ class Pages:
     To import Klein installs a reactor, so the application is made by :meth:`load`, or with the first request.
 
     :param base: the path prefix of streams, for messages; None where there are no streams.
+    :ivar guard: protects some of the pages; None if all are public.
     """
 
     def __init__(self, answers: Answers, base: bytes | None) -> None:
+        self.guard: Guard | None = None
         self._answers = answers
         self._base = base
         self._routes: list[Callable[[Routes], object]] = []
@@ -91,16 +117,25 @@ class Pages:
         return Deferred.fromCoroutine(self._perform(request))
 
     async def _perform(self, request: PageRequest) -> Answer:
+        guard = self.guard
+        if guard is not None and guard.covers(_decoded(request.path)):
+            return await self._answer(request, guard.answers, guard)
         origin = request.header(b"origin")
         if origin and request.method == b"OPTIONS" and request.header(b"access-control-request-method"):
             return self._answers.preflight(origin)
+        return await self._answer(request, self._answers)
+
+    async def _answer(self, request: PageRequest, answers: Answers, guard: Guard | None = None) -> Answer:
+        origin = request.header(b"origin")
         try:
+            if guard is not None:
+                await guard.check(request)
             answer = await self._call(request)
         except StreamsError as error:
-            return self._answers.error(None, error, origin)
+            return answers.error(request, error, origin)
         except CancelledError:
-            return self._answers.error(
-                None, Unavailable("The request was cancelled, as its client has closed the connection."), origin
+            return answers.error(
+                request, Unavailable("The request was cancelled, as its client has closed the connection."), origin
             )
         except Exception:
             _log.failure(
@@ -109,8 +144,8 @@ class Pages:
                 path=request.path.decode("latin-1"),
                 **request_name(request.number, request.caller),
             )
-            return self._answers.error(None, InternalError(), origin)
-        common = self._answers.cors if request.path in PROBES else self._answers.common
+            return answers.error(request, InternalError(), origin)
+        common = answers.cors if request.path in PROBES else answers.common
         return replace(answer, head=common(origin) + answer.head)
 
     async def _call(self, request: PageRequest) -> Answer:
@@ -134,18 +169,26 @@ class Pages:
         :raises MethodNotAllowed: it has other methods.
         """
         try:
-            # A prefix that ends with a slash is often put before the path of a probe.
-            decoded = "/" + unquote_to_bytes(path).decode().lstrip("/")
             # Routes do not depend on Host.
-            adapter = self.load().url_map.bind("localhost", path_info=decoded)
+            adapter = self.load().url_map.bind("localhost", path_info=_decoded(path))
             endpoint, arguments = adapter.match(method=method.decode("latin-1"))
         except WrongMethod as error:
             methods = ", ".join(sorted(error.valid_methods or ()))
             can = "This path can only be read." if methods == "GET, HEAD" else f"This path knows {methods}."
             raise MethodNotAllowed(can, methods.encode()) from None
-        except (HTTPException, UnicodeDecodeError):
+        except HTTPException:
             raise NoSuchPath(self._base) from None
         return endpoint, arguments
+
+
+def _decoded(path: bytes) -> str:
+    """
+    Return the path by which pages are routed.
+
+    Bytes that are not UTF-8 become lone surrogates, which no page has in its path.
+    """
+    # A prefix that ends with a slash is often put before the path of a probe.
+    return "/" + unquote_to_bytes(path).decode("utf-8", "surrogateescape").lstrip("/")
 
 
 def add_probes(app: Routes, ready: Readiness) -> None:

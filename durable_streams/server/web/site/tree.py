@@ -75,10 +75,12 @@ class Tree:
             request.prepath, request.postpath = segments[:mounted], segments[mounted:]
             return self._streams.render(request)
         operations = self._operations
+        sent = sum(1 for _ in request.requestHeaders.getAllRawHeaders())
         caller = operations.proxies.admit(request)
         admission = self._policy.admission(caller)
         fields = fields_of(request)
-        page = admission.page_request(request.method, request.uri, fields, b"", caller, version_of(request))
+        forwarded = sum(1 for _ in request.requestHeaders.getAllRawHeaders()) < sent
+        page = admission.page_request(request.method, request.uri, fields, b"", caller, version_of(request), forwarded)
         delivery = Delivery(request, page, self._framer, self._clock, self._stall_timeout)
         try:
             page.caller = admission.identify(caller, admit(admission, request, fields))

@@ -10,15 +10,15 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from ...errors import InvalidRequest
-from ...interfaces import settle
-from ...model import StreamStatus
-from ...protocol.lifetimes import render_timestamp
-from ...streams import Streams
-from ..answers import Answer
-from ..bodies import GeneratedBody
-from ..pages import PageRequest
-from .app import Routes
+from ....errors import InvalidRequest
+from ....interfaces import settle
+from ....model import StreamStatus
+from ....protocol.lifetimes import render_timestamp
+from ....streams import Streams
+from ...answers import Answer
+from ...bodies import GeneratedBody
+from ...pages import PageRequest
+from ..app import Routes
 
 #: How many streams are read and rendered at a time, which takes about a millisecond.
 _PAGE: Final = 128

@@ -1,0 +1,134 @@
+"""Who may use the pages for operators: clients with a token, those that a program allows, or only this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from typing import Final, TypeAlias
+
+from ....errors import NotAllowed
+from ...answers import Answers
+from ...callers import UNIX_PEER
+from ...origins import is_own_origin
+from ...pages import PageRequest
+from ...problems import OriginNotAllowed
+
+#: Decides whether a request for a page of operators is allowed: returns whether it is, or an awaitable of that. It may
+#: also raise :exc:`.NotAuthenticated` (401) or :exc:`.NotAllowed` (403) with a sentence for the client.
+AdminAuthorization: TypeAlias = Callable[[PageRequest], "bool | Awaitable[bool]"]
+
+#: Headers that only proxies send, besides those that are dropped unless the proxy is trusted.
+_OF_PROXIES: Final = (b"via", b"x-real-ip", b"x-forwarded-server", b"x-forwarded-prefix", b"cf-connecting-ip")
+
+_HOSTS: Final = frozenset([b"localhost", b"ip6-localhost"])
+
+
+class AdminGuard:
+    """
+    Checks each request for a path at or below the base path, before there is a look whether it has a page.
+
+    :param base_path: of the pages.
+    :param authorize: allows or refuses requests; by default :func:`allow_local`.
+    :ivar answers: renders the answers, which no page of another origin may read.
+    """
+
+    def __init__(self, base_path: str, authorize: AdminAuthorization | None = None) -> None:
+        self._base = base_path.rstrip("/")
+        self._authorize = allow_local if authorize is None else authorize
+        self.answers = Answers(())
+
+    def covers(self, path: str) -> bool:
+        """
+        Return whether a path is checked.
+
+        :param path: decoded, as the pages are routed by it.
+        """
+        return path == self._base or path.startswith(self._base + "/")
+
+    async def check(self, request: PageRequest) -> None:
+        """
+        Check that a request is allowed.
+
+        :raises NotAuthenticated: it has no valid credentials.
+        :raises NotAllowed: it is not allowed.
+        :raises OriginNotAllowed: a web page of another origin has sent it.
+        """
+        _check_origin(request)
+        allowed = self._authorize(request)
+        if not isinstance(allowed, bool):
+            allowed = await allowed
+        if allowed is not True:
+            raise NotAllowed("This client may not use the pages for operators.")
+
+
+def allow_local(request: PageRequest) -> bool:
+    """
+    Allow requests of clients on this machine.
+
+    A proxy on this machine passes on the requests of other machines. So a request is refused if it carries the headers
+    of a proxy, or asks for a host that is not this machine. The latter also stops web pages that have their own name
+    resolve to a loopback address.
+
+    :raises NotAllowed: the request comes from another machine, or may do so.
+    """
+    caller = request.caller
+    if not is_local(caller.address) or not is_local(caller.client_address):
+        raise NotAllowed(
+            "Without admin.token_file, the pages for operators can only be used from the server's own machine."
+        )
+    is_named = caller.client is not None and caller.client.address is not None
+    if not is_named and (request.forwarded or any(map(request.header, _OF_PROXIES))):
+        raise NotAllowed(
+            "The request comes through a proxy. Without admin.token_file, the pages for operators can only be used "
+            "directly from the server's own machine."
+        )
+    host = request.header(b"host")
+    if host is not None and not _is_local_host(host):
+        raise NotAllowed(
+            "Without admin.token_file, the pages for operators can only be used with a URL of localhost, 127.0.0.1 or "
+            "[::1]."
+        )
+    return True
+
+
+def allow_certificates(request: PageRequest) -> bool:
+    """
+    Allow clients whose certificate the TLS handshake has verified, and otherwise what :func:`allow_local` allows.
+
+    The certificate of a trusted proxy does not count, since the proxy passes on the requests of others.
+
+    :raises NotAllowed: the client has no certificate, and is not on this machine.
+    """
+    caller = request.caller
+    return (caller.subject is not None and not caller.trusted) or allow_local(request)
+
+
+def is_local(address: str) -> bool:
+    """Return whether an address is that of a client on this machine; that of a UNIX socket is."""
+    if address == UNIX_PEER:
+        return True
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_local_host(host: bytes) -> bool:
+    """Return whether a value of Host, with or without a port, names this machine."""
+    name = host.lower()
+    name = name.partition(b"]")[0].lstrip(b"[") if name.startswith(b"[") else name.partition(b":")[0]
+    name = name.removesuffix(b".")
+    return name in _HOSTS or name.endswith(b".localhost") or is_local(name.decode("latin-1"))
+
+
+def _check_origin(request: PageRequest) -> None:
+    """
+    Check that no page of another origin has sent a request: browsers attach certificates, or send it from this machine.
+
+    :raises OriginNotAllowed: such a page has sent it.
+    """
+    origin = request.header(b"origin")
+    is_foreign = origin is not None and not is_own_origin(origin, request.caller, request.header(b"host"))
+    site, mode = request.header(b"sec-fetch-site"), request.header(b"sec-fetch-mode")
+    if is_foreign or (site in (b"cross-site", b"same-site") and mode != b"navigate"):
+        raise OriginNotAllowed("A web page of another origin may not use the pages for operators.")
