@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from . import errors
     from .config.settings import Settings
     from .config.validation import ConfigError
-    from .daemon.assembly import storage_from
+    from .daemon.storages import storage_from
     from .embedding import (
         DEFAULT_STREAM_BASE_PATH,
         Reading,
@@ -121,7 +121,7 @@ _PLACES: Final = {
     "build_resource": ".embedding",
     "build_service": ".embedding",
     "errors": ".errors",
-    "storage_from": ".daemon.assembly",
+    "storage_from": ".daemon.storages",
 }
 
 

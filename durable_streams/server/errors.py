@@ -232,6 +232,17 @@ class StorageError(Exception):
     """The storage cannot be opened; the message says what is wrong, where, and what to do."""
 
 
+class StorageInUse(StorageError):
+    """The data directory is locked by another process; ``process`` is its id as text, or ``unknown``."""
+
+    def __init__(self, where: str, process: str) -> None:
+        super().__init__(
+            f"The data directory {where} is in use by process {process}. Stop that one first, or set storage.data_dir "
+            "to another directory."
+        )
+        self.process = process
+
+
 class StorageDamaged(StorageError):
     """The storage cannot be opened because acknowledged data is missing or damaged."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import Any
 
 from click.testing import CliRunner, Result
 
@@ -34,9 +34,14 @@ def environment(**settings: object) -> dict[str, str]:
 
 
 def run_command(
-    *arguments: object, stdin: bytes = b"", folder: Path | None = None, **settings: object
+    *arguments: object, stdin: Any = b"", folder: Any = None, **settings: object
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a command in a process of its own, with pipes."""
+    """
+    Run a command in a process of its own, with pipes.
+
+    :param stdin: the bytes that it reads.
+    :param folder: its current directory.
+    """
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
         input=stdin,

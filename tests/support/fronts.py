@@ -16,7 +16,8 @@ from twisted.web.server import Site
 
 from durable_streams.server.config.sections import ConnectionSettings, LimitSettings, TransportSettings
 from durable_streams.server.config.settings import Settings
-from durable_streams.server.daemon.assembly import channel_settings_from, operations_from, resource_from, storage_from
+from durable_streams.server.daemon.assembly import channel_settings_from, operations_from, resource_from
+from durable_streams.server.daemon.storages import storage_from
 from durable_streams.server.interfaces import IStorage
 from durable_streams.server.model import Append
 from durable_streams.server.run_queue import RunQueue

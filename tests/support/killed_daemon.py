@@ -22,7 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from durable_streams.server import tap
-from durable_streams.server.daemon import assembly
+from durable_streams.server.daemon import storages
 from durable_streams.server.storage.acid import log as acid_log
 from durable_streams.server.storage.acid import storage as acid
 from durable_streams.server.storage.file import FileSettings, FileStorage
@@ -95,7 +95,7 @@ def _set_traps(trap: Trap, file_settings: dict[str, Any]) -> None:
         )
 
     acid.connect = trapped_connect(trap)  # type: ignore[attr-defined]
-    assembly.FileStorage = file_storage  # type: ignore[assignment,attr-defined]
+    storages.FileStorage = file_storage  # type: ignore[assignment,attr-defined]
     trap.wrap(CommitQueue, "_committed", "answers")
 
 

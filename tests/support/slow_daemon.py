@@ -12,7 +12,7 @@ from typing import Any
 
 import twisted.scripts.twistd
 
-from durable_streams.server.daemon import assembly
+from durable_streams.server.daemon import storages
 from durable_streams.server.storage.file import FileStorage
 
 PERMISSION = Path(sys.argv.pop(1))
@@ -28,7 +28,7 @@ class SlowStorage(FileStorage):
 
 
 if __name__ == "__main__":
-    patched: Any = assembly
+    patched: Any = storages
     patched.FileStorage = SlowStorage
     sys.argv[0] = "twistd"
     twisted.scripts.twistd.run()

@@ -103,7 +103,7 @@ def _embedded(port: str, mode: str, directory: str) -> None:
 
     from durable_streams.server import build_service  # noqa: PLC0415 (as above)
     from durable_streams.server.config.settings import Settings  # noqa: PLC0415 (as above)
-    from durable_streams.server.daemon.assembly import storage_from  # noqa: PLC0415 (as above)
+    from durable_streams.server.daemon.storages import storage_from  # noqa: PLC0415 (as above)
 
     reactor: Any = running
     settings = Settings.load()

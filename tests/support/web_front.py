@@ -11,7 +11,7 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.web.server import Site
 
 from durable_streams.server.config.settings import Settings
-from durable_streams.server.daemon.assembly import storage_from
+from durable_streams.server.daemon.storages import storage_from
 from durable_streams.server.embedding import build_service
 from durable_streams.server.listening.listeners import Listeners
 

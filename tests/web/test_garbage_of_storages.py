@@ -10,7 +10,8 @@ from twisted.trial.unittest import TestCase
 
 from durable_streams.server.config.sections import StorageSettings
 from durable_streams.server.config.settings import Settings
-from durable_streams.server.daemon.assembly import operations_from, storage_from
+from durable_streams.server.daemon.assembly import operations_from
+from durable_streams.server.daemon.storages import storage_from
 from durable_streams.server.errors import StreamNotFound, StreamsError
 from durable_streams.server.model import Append
 from durable_streams.server.streams import Streams

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
-
-from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 
 from ..config.sections import TransportSettings
 from ..config.settings import Settings
-from ..config.validation import ACID_BACKENDS, STORAGE_MODES, ConfigError
-from ..interfaces import IStorage
+from ..config.validation import ConfigError
 from ..listening.descriptors import DescriptorBudget
-from ..model import StorageLimits
 from ..protocol.names import NameLimits
-from ..storage.acid import AcidStorage
-from ..storage.file import FileSettings, FileStorage
-from ..storage.memory import MemoryStorage
 from ..streams import Streams
 from ..web.admission import RequestLimits
 from ..web.answers import Answers
@@ -33,37 +24,6 @@ from ..web.telemetry import Telemetry
 
 #: ``transport.http.versions`` -> ALPN name.
 _ALPN = {"http1": "http/1.1", "http2": "h2"}
-
-
-def storage_from(settings: Settings, reactor: Any, budget: DescriptorBudget | None = None) -> IStorage:
-    """
-    Create the storage of ``storage.mode``. It is not opened.
-
-    :param reactor: the time; results of threads are passed on in its thread.
-    :param budget: limits the number of open files; None for the default.
-    """
-    limits = StorageLimits(
-        total_bytes=settings.limits.max_total_bytes,
-        stream_bytes=settings.limits.max_stream_bytes,
-        streams=settings.limits.max_streams,
-        writers=settings.limits.max_producers_per_stream,
-        metadata_bytes=settings.limits.max_metadata_bytes,
-        fork_depth=settings.limits.max_fork_depth,
-    )
-    mode = STORAGE_MODES[settings.storage.mode]
-    queued = settings.limits.max_queued_bytes
-    verify = settings.storage.verify_reads
-    if mode == "memory":
-        return MemoryStorage(limits)
-    # twistd changes the current directory later, as a daemon or with --rundir.
-    directory = os.path.abspath(settings.storage.data_dir)
-    if mode == "acid":
-        in_memory = ACID_BACKENDS[settings.storage.acid_backend] == "in-memory"
-        return AcidStorage(None if in_memory else directory, reactor, limits, queued, verify_reads=verify)
-    chosen = FileSettings(durable=mode == "file-durable", queued_bytes=queued, verify_reads=verify)
-    if budget is not None:
-        chosen = replace(chosen, open_files=budget.open_files)
-    return FileStorage(directory, reactor, limits, chosen)
 
 
 def name_limits_from(settings: Settings) -> NameLimits:

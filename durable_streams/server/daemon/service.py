@@ -20,8 +20,8 @@ from ..startup import StartupError
 from ..storage.ownership import StorageError
 from ..streams import Streams
 from ..web.site.admin.access import AdminAuthorization, allow_certificates
-from .assembly import storage_from
 from .server import Server
+from .storages import storage_from
 
 #: The time that a start waits for the storage, in seconds; then loading continues in a thread.
 PATIENCE: Final = 1.0

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from twisted.logger import Logger
 
-from ..errors import StorageDamaged, StorageError
+from ..errors import StorageDamaged, StorageError, StorageInUse
 from .disk import Disk
 
 __all__ = [
@@ -52,7 +52,8 @@ def take(disk: Disk, kind: str, version: int, where: str, parts: Collection[str]
 
     :param where: what it is called in messages.
     :param parts: the names of what the storage makes in it.
-    :raises StorageError: it is another's, of another kind, of a later version, or no data directory at all.
+    :raises StorageInUse: another process has it locked.
+    :raises StorageError: it is of another kind, of a later version, or no data directory at all.
     """
     disk.make_folder("")
     warning = exposure(disk, where)
@@ -61,10 +62,7 @@ def take(disk: Disk, kind: str, version: int, where: str, parts: Collection[str]
     holder = disk.lock(LOCK_FILE, b"%d\n" % os.getpid())
     if holder is not None:
         process = holder.decode("ascii", "replace").strip() or "unknown"
-        raise StorageError(
-            f"The data directory {where} is in use by process {process}. Stop that one first, or set storage.data_dir "
-            "to another directory."
-        )
+        raise StorageInUse(where, process)
     try:
         _check_format(disk, kind, version, where, parts)
     except BaseException:

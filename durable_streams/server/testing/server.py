@@ -10,7 +10,7 @@ from twisted.internet.task import deferLater
 
 from ..config.sections import ServerSettings, StorageSettings
 from ..config.settings import Settings
-from ..daemon.assembly import storage_from
+from ..daemon.storages import storage_from
 from ..embedding import StreamServer, StreamService
 
 #: The number of reactor turns after which clients in the same process have noticed that their connections are closed.
