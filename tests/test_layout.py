@@ -70,7 +70,7 @@ LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
     "errors": ("attrs", "attr", "msgspec"),
     "interfaces": ("twisted.internet.defer", "zope.interface"),
     "protocol": ("msgspec",),
-    "storage": (*_TWISTED, "msgspec"),
+    "storage": (*_TWISTED, "msgspec", "isal"),
     "run_queue": _TWISTED,
     "clocks": _TWISTED,
     "waiting": _TWISTED,
@@ -143,6 +143,7 @@ SHARED: Final = frozenset(
     {
         "catalogue",
         "changes",
+        "checksums",
         "directory_watch",
         "disk",
         "entry",

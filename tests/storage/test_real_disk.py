@@ -52,6 +52,21 @@ class RealDiskTests(SynchronousTestCase):
         self.patch(os, "sendfile", failing_with(errno.EPIPE))
         self.assertRaises(BrokenPipeError, file.send, sending.fileno(), 0, 5)
 
+    def test_a_buffer_is_filled_from_the_page_cache(self) -> None:
+        file = self.disk.open("file", new=True)
+        self.addCleanup(file.close)
+        file.write([b"0123456789"], 0)
+        buffer = memoryview(bytearray(4))
+        self.assertTrue(file.fill_now(buffer, 3))
+        self.assertEqual(bytes(buffer), b"3456")
+        self.assertFalse(file.fill_now(buffer, 8), "the file ends within the buffer")
+        for number in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL):
+            self.patch(os, "preadv", failing_with(number))
+            self.assertFalse(file.fill_now(buffer, 3))
+            self.assertIsNone(file.read_now(3, 4))
+        self.patch(os, "preadv", failing_with(errno.EIO))
+        self.assertRaises(OSError, file.fill_now, buffer, 3)
+
     def test_a_failed_rename_of_a_checkpoint_closes_no_other_file(self) -> None:
         checkpoint = CheckpointFile(self.disk, 1)
         rename = self.disk.rename

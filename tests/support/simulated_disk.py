@@ -268,6 +268,12 @@ class SimulatedFile:
         data = self.read(position, size)
         return data if len(data) == size else None
 
+    def fill_now(self, buffer: memoryview, position: int) -> bool:
+        data = self.read_now(position, len(buffer))
+        if data is not None:
+            buffer[:] = data
+        return data is not None
+
     def sync(self) -> None:
         disk, node = self._disk, self.node
         try:

@@ -47,6 +47,9 @@ class File(Protocol):
     def read_now(self, position: int, size: int) -> bytes | None:
         """Read ``size`` bytes from the page cache; None if that would wait for the disk."""
 
+    def fill_now(self, buffer: memoryview, position: int) -> bool:
+        """Fill a buffer from the page cache; return False if that would wait for the disk, or the file ends before."""
+
     def send(self, socket: int, position: int, size: int) -> int:
         """
         Send at most ``size`` bytes to a socket's descriptor without waiting for it.
@@ -158,13 +161,16 @@ class RealFile:
 
     def read_now(self, position: int, size: int) -> bytes | None:
         buffer = bytearray(size)
+        return bytes(buffer) if self.fill_now(memoryview(buffer), position) else None
+
+    def fill_now(self, buffer: memoryview, position: int) -> bool:
         try:
             count = os.preadv(self._descriptor, [buffer], position, os.RWF_NOWAIT)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL):
-                return None
+                return False
             raise
-        return bytes(buffer) if count == size else None
+        return count == len(buffer)
 
     def send(self, socket: int, position: int, size: int) -> int:
         try:

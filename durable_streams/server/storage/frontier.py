@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from struct import Struct
 from typing import Final, NamedTuple
-from zlib import crc32
 
 from twisted.logger import Logger
 
+from .checksums import crc32
 from .disk import Disk, File
 
 FRONTIER_FILE: Final = "FRONTIER"

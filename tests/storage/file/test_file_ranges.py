@@ -13,6 +13,7 @@ from twisted.trial.unittest import TestCase
 from durable_streams.server.errors import DataDamaged, StreamNotFound
 from durable_streams.server.interfaces import IFileRanges
 from durable_streams.server.model import START, Append, FileRange, Fork, StreamConfig
+from durable_streams.server.storage.disk import RealFile
 from durable_streams.server.storage.file import FileSettings, FileStorage
 from durable_streams.server.storage.file.places import data_path
 from durable_streams.server.storage.memory import MemoryStorage
@@ -130,6 +131,33 @@ class FileRangeTests(TestCase):
         self.storage._stored._blocks.forget(self.facts.id)
         with self.assertRaises(DataDamaged):
             await self.find(60_000, 80_000)
+
+    async def test_a_range_that_is_damaged_after_it_was_verified_is_refused(self) -> None:
+        self.assertIsNotNone(await self.find(60_000, 80_000))
+        flip(self.directory / data_path(self.facts.id), 70_000)
+        with self.assertRaises(DataDamaged):
+            await self.find(60_000, 80_000)
+
+    async def test_an_undamaged_range_beside_a_damaged_one_is_found(self) -> None:
+        self.assertIsNotNone(await self.find(0, self.filed))
+        flip(self.directory / data_path(self.facts.id), 300_000)
+        part = await self.find(0, 100_000)
+        assert part is not None
+        self.assertEqual(received(part), self.whole[:100_000])
+
+    async def test_a_range_that_the_page_cache_does_not_have_is_read_from_the_disk(self) -> None:
+        self.assertIsNotNone(await self.find(0, 50_000))
+        tried = []
+
+        def miss(file: RealFile, buffer: memoryview, position: int) -> bool:
+            tried.append(position)
+            return False
+
+        self.patch(RealFile, "fill_now", miss)
+        part = await self.find(0, 50_000)
+        assert part is not None
+        self.assertEqual(received(part), self.whole[:50_000])
+        self.assertEqual(tried[0], 0)
 
     async def test_a_deleted_stream_has_none(self) -> None:
         await settled(self.storage.delete("a", 0.0))

@@ -6,11 +6,11 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
-from zlib import crc32
 
 import msgspec
 
 from ...model import Lifetime, StreamConfig
+from ..checksums import crc32
 from ..findings import Counts, Finding
 from ..frontier import ADVICE, read_frontier
 from ..ownership import StorageError

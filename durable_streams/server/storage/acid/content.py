@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
-from zlib import crc32
 
+from ..checksums import crc32
 from ..logged.content import DiskReads
 from .rollback import reason_of
 from .schema import DATABASE

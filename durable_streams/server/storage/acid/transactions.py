@@ -6,11 +6,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
-from zlib import crc32
 
 import msgspec
 
 from ..changes import Change, DataAppended, StreamCreated, StreamRemoved
+from ..checksums import crc32
 
 _json: Final = msgspec.json.Encoder().encode
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Final
-from zlib import crc32
 
 from ...model import FOREVER, StreamConfig
 from ...protocol.content import DEFAULT_TYPE
+from ..checksums import crc32
 from ..disk import Disk, File
 from ..entry import facts_of
 from .frames import HEADER_SIZE, PIECE, read_header

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import islice, pairwise
 from typing import Any
-from zlib import crc32
 
 from twisted.logger import Logger
 
 from ...errors import StreamNotFound
 from ...model import FileRange
+from ..checksums import crc32
 from ..disk import Disk
 from ..logged.content import DiskReads
 from ..workers import Worker
@@ -59,6 +59,8 @@ class FileContent:
         self._worker = worker
         self._verify = verify
         self._blocks = VerifiedBlocks()
+        # For what is verified and then sent from the file.
+        self._buffer = memoryview(bytearray())
         # The piece that was verified last, with its frame.
         self._last_piece: tuple[Piece, bytes] | None = None
         self._last_content: AppendRun
@@ -254,6 +256,25 @@ class FileContent:
         found: bytes = self._fetch_from_file(stream, "bytes_between", start, end)
         return found
 
+    def _is_verified(self, stream: FileStream, path: str, start: int, end: int) -> bool:
+        """
+        Compare a range in the page cache with the known checksums of its blocks, without keeping its bytes.
+
+        :returns: False if the disk must be read, a checksum is not known, or the bytes are damaged.
+        """
+        low = start - stream.base
+        known = self._blocks.known(stream.facts.id, low, end - stream.base)
+        if known is None:
+            return False
+        size = (len(known) - 1) * BLOCK + (known[-1] >> 32)
+        if size > len(self._buffer):
+            self._buffer = memoryview(bytearray(size))
+        view = self._buffer[:size]
+        try:
+            return self._files.fill_now(path, view, low // BLOCK * BLOCK) and have_checksums(view, known)
+        except OSError:
+            return False
+
     # Bytes, wherever they are
 
     def place(self, stream: FileStream, position: int) -> tuple[int, int]:
@@ -314,8 +335,9 @@ class FileContent:
         size = min(end, stream.base + stream.filed) - start
         if size <= 0:
             return None
-        self._bytes_in_file(stream, start, start + size)
         path = data_path(stream.facts.id)
+        if not (self._verify and self._is_verified(stream, path, start, start + size)):
+            self._bytes_in_file(stream, start, start + size)
         return FileRange(size, partial(self._files.send, path, start - stream.base, size))
 
 

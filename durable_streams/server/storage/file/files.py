@@ -65,6 +65,16 @@ class OpenFiles:
         finally:
             self._give_back(entry)
 
+    def fill_now(self, path: str, buffer: memoryview, position: int) -> bool:
+        """Fill a buffer from the page cache; return False if that would wait for the disk, or the file ends before."""
+        entry = self._take(path)
+        if entry is None:
+            return False
+        try:
+            return entry.file.fill_now(buffer, position)
+        finally:
+            self._give_back(entry)
+
     def send(self, path: str, position: int, size: int, socket: int) -> int:
         """
         Send bytes of an open file to a socket, as far as it takes them at once.

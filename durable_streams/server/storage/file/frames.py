@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from struct import Struct
 from typing import Final, NamedTuple
-from zlib import crc32
+
+from ..checksums import crc32
 
 #: Where a frame may begin: at a multiple of this, so that no write ever touches a block that an earlier one filled.
 BLOCK: Final = 4096

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from zlib import crc32
-
 from ...model import WriterState
 from ..changes import Change, DataAppended, StreamCreated
+from ..checksums import crc32
 from ..entry import facts_of
 from ..logged.stream import RecentAppends
 from . import journal

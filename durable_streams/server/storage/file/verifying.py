@@ -12,10 +12,10 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final
-from zlib import crc32
 
 from msgspec import Struct
 
+from ..checksums import crc32
 from .places import AppendRun, Index
 
 #: The errors for unreadable parts of a file; btrfs and ZFS detect flipped bits themselves.
@@ -244,7 +244,7 @@ class OwnFile:
         return Flaw.of_checksum(self._path, start - self._base, start, end)
 
 
-def have_checksums(data: bytes, blocks: array[int]) -> bool:
+def have_checksums(data: bytes | memoryview, blocks: array[int]) -> bool:
     """Return whether the blocks in ``data`` have the checksums of ``blocks``."""
     with memoryview(data) as view:
         return all(

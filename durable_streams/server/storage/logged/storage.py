@@ -11,7 +11,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
-from zlib import crc32
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -39,6 +38,7 @@ from ...model import (
 from ...protocol.offsets import locate
 from ..catalogue import Catalogue
 from ..changes import MAX_CONTENT_TYPE, OVERHEAD, DataAppended, StreamCreated
+from ..checksums import crc32
 from .commit_queue import CommitQueue, K, Log, NotYet
 from .content import Content, DiskReads, RecentContent
 from .stream import LoggedStream
