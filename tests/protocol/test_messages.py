@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import EmptyArray, InvalidJson
-from durable_streams.server.protocol.messages import boundaries, document, first_data, scan, wire_form
+from durable_streams.server.protocol import messages
+from durable_streams.server.protocol.messages import (
+    boundaries,
+    compact,
+    document,
+    first_data,
+    scan,
+    single_values,
+    wire_form,
+)
 
 from .samples import examples, json_arrays, json_texts, message_texts, whitespace
 from .splitting import split_messages
@@ -372,3 +381,53 @@ class BoundaryTests(SynchronousTestCase):
         self.assertEqual([0, len(wire), len(wire) + 2], list(boundaries(wire + b"3,")))
         half = rb'"\ud83d,[\"",'
         self.assertEqual([0, len(half), len(half + wire)], list(boundaries(half + wire)))
+
+
+def whole_messages(wire: bytes) -> list[bytes]:
+    """Return what ``single_values`` yields, without its pauses."""
+    return [value for value in single_values(wire) if value is not None]
+
+
+class CompactTests(SynchronousTestCase):
+    def test_only_whitespace_outside_strings_is_removed(self) -> None:
+        for text, expected in (
+            (b' {"b" : [ 1.50, -0 , 1E5 ] ,\n"a":"x  y"} ', b'{"b":[1.50,-0,1E5],"a":"x  y"}'),
+            (b"[ 1 , 2 ]", b"[1,2]"),
+            (b'"\xc3\xa9 \\u00e9 \\/"\r\n', b'"\xc3\xa9 \\u00e9 \\/"'),
+            (rb'[ "\ud83d", "\uDE00", "\\ud800 <0> \u0000<1>" ]', rb'["\ud83d","\uDE00","\\ud800 <0> \u0000<1>"]'),
+        ):
+            self.assertEqual(expected, compact(text))
+
+    def test_a_text_that_is_not_one_value_is_refused(self) -> None:
+        for text in (
+            *(b"", b" ", b"1 2", b"1,", b"[1,]", b"{", b"NaN", b"'a'", b'"\n"', b"01", b'"\\x"', b"nul"),
+            *(b'"\xff"', b"\xef\xbb\xbf1", rb'"\ud8"', rb'"\udzzz"', b"[" * 100_000 + b"]" * 100_000),
+        ):
+            self.assertRaises(InvalidJson, compact, text)
+
+    @examples(60)
+    @given(json_texts, whitespace, whitespace)
+    def test_a_value_keeps_its_meaning_and_is_not_changed_twice(self, text: str, before: str, after: str) -> None:
+        short = compact(f"{before}{text}{after}".encode())
+        self.assertEqual(parsed(text.encode()), parsed(short))
+        self.assertEqual(short, compact(short))
+        self.assertEqual([], [space for space in (b"\n", b"\r", b"\t") if space in short])
+
+
+class SingleValueTests(SynchronousTestCase):
+    @examples(60)
+    @given(json_arrays())
+    def test_each_message_is_found_as_compact_text(self, case: tuple[bytes, list[bytes]]) -> None:
+        body, elements = case
+        expected = [compact(element) for element in elements]
+        wire = wire_form(body, empty_allowed=True)
+        self.assertEqual(expected, whole_messages(wire))
+        self.patch(messages, "_PARSED_BYTES", -1)
+        self.assertEqual(expected, whole_messages(wire))
+
+    def test_lone_surrogates_are_kept(self) -> None:
+        wire = rb'"\ud83d", [ "\uDE00", "<0>" ] ,"\\ud800",'
+        expected = [rb'"\ud83d"', rb'["\uDE00","<0>"]', rb'"\\ud800"']
+        self.assertEqual(expected, whole_messages(wire))
+        self.patch(messages, "_PARSED_BYTES", -1)
+        self.assertEqual(expected, whole_messages(wire))
