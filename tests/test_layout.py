@@ -45,7 +45,7 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "streams": _RULES | {"clocks", "run_queue", "waiting"},
     "web": _SERVICE | {"subscriptions", "transfer"},
     "subscriptions": _SERVICE,
-    "transfer": _SERVICE,
+    "transfer": _SERVICE | {"release"},
     "client": _RULES | {"clocks", "release"},
     "config": frozenset(),
     "startup": frozenset({"errors", "config"}),

@@ -1,0 +1,72 @@
+"""What an export and an import have in common: the service, the clock, the thread, and slices of time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any, Protocol, TypeAlias
+
+from ..clocks import clock_of
+from ..run_queue import SLICE
+from ..streams import Streams
+from .threads import BlockingCalls
+
+
+class HasStreams(Protocol):
+    """An object with a stream service, such as :class:`durable_streams.server.StreamService`."""
+
+    @property
+    def streams(self) -> Streams:
+        """The stream service."""
+
+
+#: The streams to transfer.
+AnyStreams: TypeAlias = "Streams | HasStreams"
+
+
+def streams_of(service: AnyStreams) -> Streams:
+    """Return the stream service of either kind of object."""
+    return service if isinstance(service, Streams) else service.streams
+
+
+def spool_directory(directory: str | os.PathLike[str] | None) -> str:
+    """
+    Return the directory for temporary files.
+
+    :param directory: None for ``TMPDIR``, or else ``/var/tmp``, since ``/tmp`` may be in memory.
+    """
+    if directory is not None:
+        return os.fspath(directory)
+    named = os.environ.get("TMPDIR", "")
+    for path in (named, "/var/tmp"):  # noqa: S108 (each file in it has an unpredictable name, and is unlinked)
+        if path and os.access(path, os.W_OK | os.X_OK):
+            return path
+    return tempfile.gettempdir()
+
+
+class Context:
+    """
+    The surroundings of one transfer.
+
+    :param reactor: None for the installed reactor.
+    :ivar streams: the stream service.
+    :ivar clock: the reactor's clock.
+    :ivar blocking: runs blocking calls in a thread; close it at the end.
+    """
+
+    def __init__(self, service: AnyStreams, reactor: Any = None) -> None:
+        if reactor is None:
+            from twisted.internet import reactor as running  # noqa: PLC0415 (the program may choose one until now)
+
+            reactor = running
+        self.streams = streams_of(service)
+        self.clock = clock_of(reactor)
+        self.blocking = BlockingCalls(reactor)
+        self._turns = self.streams.turns
+        self._end = self._turns.seconds() + SLICE
+
+    async def pause(self) -> None:
+        """Let the reactor do other work if this transfer has used its slice of time."""
+        if self._turns.seconds() >= self._end:
+            await self._turns.turn()
+            self._end = self._turns.seconds() + SLICE

@@ -1,0 +1,117 @@
+"""The exceptions of transfers. Each message says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+from ..errors import StreamsError
+
+#: The longest part of a name or a text that a message shows, in characters.
+_SHOWN = 200
+
+
+def shown(text: str) -> str:
+    """Quote a text from a document for a message: on one line, and not longer than 200 characters."""
+    printable = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:_SHOWN]
+    )
+    return f"'{printable}'" if len(text) <= _SHOWN else f"'{printable}'..."
+
+
+class TransferError(StreamsError):
+    """The base class of all errors of transfers."""
+
+
+class InvalidDocument(TransferError):
+    """The document is not valid. Nothing was written."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"invalid document: {reason}")
+
+
+class UnsupportedVersion(TransferError):
+    """The document has another format version. Nothing was written. ``version`` is the document's."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"unsupported format version: {version}. Only version 1 can be imported. Export again with a server that "
+            "writes it."
+        )
+        self.version = version
+
+
+class InvalidMessage(InvalidDocument):
+    """
+    A message of the document is not valid. Nothing was written.
+
+    :ivar stream: the stream's name, or its number in the document if the name comes after the messages.
+    :ivar message: the message's number in the stream, from 1.
+    """
+
+    def __init__(self, stream: str, message: int, reason: str) -> None:
+        super().__init__(f"message {message} of stream {stream} {reason}")
+        self.stream = stream
+        self.message = message
+
+
+class InvalidBase64(InvalidMessage):
+    """A message is not padded standard base64. Nothing was written."""
+
+
+class InvalidJsonMessage(InvalidMessage):
+    """A message of a JSON stream is not one JSON value. Nothing was written."""
+
+
+class MessageTooLarge(InvalidMessage):
+    """A message is larger than the limit of an import. Nothing was written."""
+
+
+class Conflict(TransferError):
+    """A stream of the document exists already. ``stream`` is its name. Nothing was written."""
+
+    def __init__(self, stream: str, reason: str = "already exists", remedy: str = "") -> None:
+        remedy = remedy or "Delete the stream, or import with the policy skip or replace."
+        super().__init__(f"import conflict: stream {shown(stream)} {reason}. Nothing was written. {remedy}")
+        self.stream = stream
+
+
+class PartialImport(TransferError):
+    """
+    An import failed after its document was found valid.
+
+    The streams of the document before ``stream`` are imported, whole. ``stream`` and those after it are as they were.
+
+    :ivar stream: the name of the stream that could not be imported.
+    :ivar completed: the number of streams that were imported.
+    :ivar source: the error.
+    """
+
+    def __init__(self, stream: str, completed: int, source: BaseException, policy: str = "skip") -> None:
+        reason = (str(source) or type(source).__name__).rstrip(".")
+        again = "again" if policy != "fail" else "again with the policy skip"
+        super().__init__(
+            f"import stopped at stream {shown(stream)}, after {completed} stream(s) were imported: {reason}. "
+            f"This stream and those after it are unchanged. Remove the cause, and import the same document {again}."
+        )
+        self.stream = stream
+        self.completed = completed
+        self.source = source
+
+
+class SpoolFailed(TransferError):
+    """A temporary file of a transfer cannot be written or read. ``source`` is the OSError or the database's error."""
+
+    def __init__(self, directory: str, source: BaseException) -> None:
+        super().__init__(
+            f"cannot use a temporary file in {directory}: {source}. Free space there, or set TMPDIR to a directory on "
+            "another disk."
+        )
+        self.directory = directory
+        self.source = source
+
+
+class ExportFailed(TransferError):
+    """A stream cannot be exported; the document is incomplete. ``stream`` is its name, ``source`` the error."""
+
+    def __init__(self, stream: str, source: BaseException) -> None:
+        super().__init__(f"stream {shown(stream)} cannot be exported: {source} The document is incomplete.")
+        self.stream = stream
+        self.source = source

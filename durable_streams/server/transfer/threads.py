@@ -1,0 +1,63 @@
+"""A thread for the blocking calls of one transfer: reading its source, and its temporary files."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+
+class BlockingCalls:
+    """
+    Run blocking calls one after the other in a thread.
+
+    The thread does not keep the process alive, since a read from a pipe may never return. With a reactor that has no
+    threads, such as a Clock, the calls run at once.
+
+    :param reactor: the reactor in whose thread the Deferreds fire.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor if IReactorFromThreads.providedBy(reactor) else None
+        self._jobs: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = SimpleQueue()
+        self._started = False
+
+    def do(self, work: Callable[[], T]) -> Deferred[T]:
+        """Run a call. To cancel the Deferred does not end the call; its result is dropped."""
+        if self._reactor is None:
+            return maybeDeferred(work)
+        if not self._started:
+            self._started = True
+            threading.Thread(target=self._work, name="transfer", daemon=True).start()
+        done: Deferred[T] = Deferred()
+        self._jobs.put((work, done))
+        return done
+
+    def close(self) -> None:
+        """End the thread after the call in progress."""
+        if self._started:
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        assert self._reactor is not None
+        while (job := self._jobs.get()) is not None:
+            work, done = job
+            outcome: Any
+            try:
+                outcome = work()
+            except BaseException:
+                outcome = Failure()
+            self._reactor.callFromThread(_fire, done, outcome)
+            del job, work, done, outcome
+
+
+def _fire(done: Deferred[Any], outcome: Any) -> None:
+    if not done.called:
+        done.callback(outcome)
