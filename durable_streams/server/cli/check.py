@@ -32,6 +32,7 @@ from ..storage.readonly import ReadOnlyDisk
 from .errors import CommandError
 from .options import SettingsFiles, json_option, settings_options
 from .output import print_json, print_line
+from .progress import progress_bar
 
 #: File in a data directory -> the kind of storage that creates it, to identify one whose format file is damaged.
 _SIGNS: Final = {"journal": KIND, "checkpoint": KIND, "acid.sqlite": "acid"}
@@ -200,16 +201,20 @@ def _check(disk: ReadOnlyDisk, form: Format, found: Callable[[Finding], None]) -
         from ..storage.acid.checking import check_acid  # noqa: PLC0415 (the file storage does not need it)
 
         return check_acid(disk.root, found)
-    if not sys.stderr.isatty():
-        return check_files(disk, found)
     total = sum(path.stat().st_size for path in disk.root.rglob("*") if path.is_file())
-    with click.progressbar(length=total, label="Checking", file=sys.stderr) as bar:
+    read = 0
+    with progress_bar("Checking", total) as bar:
 
         def found_beside_bar(finding: Finding) -> None:
-            click.echo("\r\x1b[K", nl=False, err=True)
+            bar.clear()
             found(finding)
 
-        return check_files(disk, found_beside_bar, bar.update)
+        def advance(size: int) -> None:
+            nonlocal read
+            read += size
+            bar.update(read, total)
+
+        return check_files(disk, found_beside_bar, advance)
 
 
 def _tell(finding: Finding) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from .output import note
+from .terminal import is_terminal
 
 T = TypeVar("T")
 
@@ -45,6 +46,9 @@ def run(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
 
     def interrupt(number: int, _: Any) -> None:
         if received:
+            if is_terminal(sys.stderr):
+                # A bar has hidden the cursor.
+                os.write(2, b"\x1b[?25h")
             os._exit(128 + number)
         received.append(number)
         chosen.callFromThread(lambda: running[0].cancel() if running else chosen.stop())
@@ -57,7 +61,7 @@ def run(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         for number, handler in before.items():
             signal.signal(number, handler)
     if received:
-        if sys.stderr is not None and sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             # The terminal has printed ^C.
             note("")
         raise click.exceptions.Exit(128 + received[0])
