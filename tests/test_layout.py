@@ -441,10 +441,16 @@ class PackageTests(SynchronousTestCase):
         self.assertEqual([], left_out)
         self.assertIn("py.typed", data[PACKAGE])
 
-    def test_a_wheel_contains_the_server_the_plugin_and_metadata(self) -> None:
+    def test_a_wheel_contains_the_server_the_plugin_samples_and_metadata(self) -> None:
         names = self.wheel()
         described = [name for name in names if re.match(r"durable_streams_server-[^/]+\.dist-info/", name)]
-        shipped = sorted(set(names) - set(described))
+        samples = [name for name in names if re.match(r"durable_streams_server-[^/]+\.data/", name)]
+        shared = "data/share/durable-streams-server/"
+        self.assertEqual(
+            sorted(shared + path.name for path in (ROOT / "etc").iterdir()),
+            sorted(name.partition(".data/")[2] for name in samples),
+        )
+        shipped = sorted(set(names) - set(described) - set(samples))
         expected = [path.relative_to(ROOT).as_posix() for path in files_below(SERVER)]
         self.assertEqual(sorted([*expected, "twisted/plugins/durable_streams_server.py"]), shipped)
         self.assertTrue(any(name.endswith("/METADATA") for name in described))
@@ -454,7 +460,7 @@ class PackageTests(SynchronousTestCase):
         """Build a wheel out of a copy of the tree, and list what is in it."""
         copy, out = Path(self.mktemp()), Path(self.mktemp())
         copy.mkdir()
-        for name in ("durable_streams", "twisted"):
+        for name in ("durable_streams", "etc", "twisted"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
         for path in ROOT.iterdir():
             if path.is_file() and path.suffix in ("", ".cfg", ".toml", ".rst", ".in") and path.name[0] != ".":

@@ -17,7 +17,16 @@ PLUGIN = "durable-streams"
 PROBE = Path(__file__).resolve().parent / "probe.py"
 PIP_SECONDS = 300.0
 NOT_COPIED = shutil.ignore_patterns(
-    "_trial_temp*", ".git", "node_modules", "build", "dist", "*.egg-info", "__pycache__", ".*_cache"
+    "_trial_temp*",
+    ".git",
+    ".venv*",
+    ".lowest",
+    "node_modules",
+    "build",
+    "dist",
+    "*.egg-info",
+    "__pycache__",
+    ".*_cache",
 )
 
 

@@ -1,11 +1,10 @@
 """Drive real processes of this server with the official clients of the protocol.
 
-``python -m tests.interop.run [--front daemon|web|both] [--client python|typescript|browser]
+``python -m tests.interop.run [--front daemon|web|both] [--client python|typescript]
 [--wheel FILE] [--url URL]``
 
 The Python client shares its import package with this distribution, so both are installed together, in
-either order, into fresh virtual environments, and the server runs from there.  The TypeScript client also runs
-in a browser, with the page of the tutorial and the server of the checkout.  The last line says
+either order, into fresh virtual environments, and the server runs from there.  The last line says
 ``N passed, M failed``; the exit status is 0 only if nothing failed.
 """
 
@@ -22,7 +21,6 @@ from tests.conformance.report import SuiteResult
 from tests.conformance.served import against
 from tests.interop import environments, scenarios
 from tests.interop.environments import Environment
-from tests.interop.tutorial import run_tutorial
 
 
 class Counts:
@@ -57,10 +55,6 @@ def against_this_server(
     fronts: tuple[str, ...], clients: set[str], wheel: Path | None, place: Path, counts: Counts
 ) -> None:
     """Run the scenarios against processes of ours, each environment being the home of one client's server."""
-    if "browser" in clients:
-        counts.add("typescript client in a browser: the tutorial", run_tutorial(place / "tutorial"))
-    if not clients & {"python", "typescript"}:
-        return
     installed, used_wheel = environments.together_in_either_order(place, wheel)
     first, second = installed
     if "python" in clients:
@@ -89,7 +83,7 @@ def python_against(front: str, environment: Environment, place: Path) -> SuiteRe
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.interop.run", description="official clients")
     parser.add_argument("--front", choices=("daemon", "web", "both"), default="daemon")
-    parser.add_argument("--client", choices=("python", "typescript", "browser"), help="only this client")
+    parser.add_argument("--client", choices=("python", "typescript"), help="only this client")
     parser.add_argument("--wheel", type=Path, help="install this wheel of ours instead of building one")
     parser.add_argument("--url", help="use the server that already listens there, and start none")
     return parser.parse_args()
@@ -99,7 +93,7 @@ def main() -> int:
     chosen = options()
     leave_on_sigterm()
     counts = Counts()
-    clients = {chosen.client} if chosen.client else {"python", "typescript", "browser"}
+    clients = {chosen.client} if chosen.client else {"python", "typescript"}
     with tempfile.TemporaryDirectory(prefix="durable-streams-interop-") as directory:
         place = Path(directory)
         try:
