@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -271,6 +271,10 @@ class Streams(Service):
     def unwatch(self, name: str, wake: Callable[[], None]) -> None:
         """Cancel a :meth:`watch`."""
         self._waiting.unwatch(name, wake)
+
+    def watchers(self, name: str) -> Collection[Callable[[], None]]:
+        """Return the watchers of a stream, as :meth:`watch` was given them."""
+        return self._waiting.watchers(name)
 
     # Lifetimes
 

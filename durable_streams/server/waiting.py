@@ -6,7 +6,7 @@ extra read, never data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from math import inf
 
@@ -54,6 +54,10 @@ class Waiting:
             watchers.discard(wake)
             if not watchers:
                 del self._watchers[name]
+
+    def watchers(self, name: str) -> Collection[Callable[[], None]]:
+        """Return the watchers of a stream, as :meth:`watch` was given them."""
+        return self._watchers.get(name, ())
 
     def watched(self) -> Iterable[str]:
         """Return the names of the streams that have watchers."""

@@ -18,7 +18,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.listening.descriptors import ACCEPTS, AcceptLimiter, budget_from, count_open
 from durable_streams.server.startup import StartupError
-from durable_streams.server.web.connections import LimitedFactory
 from tests.support.descriptors import no_more_descriptors
 from tests.support.fronts import settings_with
 
@@ -161,18 +160,6 @@ class AcceptLimiterTests(SynchronousTestCase):
         reactor: Any = MemoryReactorClock()
         AcceptLimiter(reactor.listenTCP(0, self.factory), reactor).stop()
         self.assertEqual(reactor.getDelayedCalls(), [])
-
-
-class LimitedFactoryTests(SynchronousTestCase):
-    def test_one_connection_over_the_limit_is_refused_until_another_ends(self) -> None:
-        refusal = Protocol()
-        factory = LimitedFactory(Factory.forProtocol(Protocol), 2, lambda: refusal)
-        made = [factory.buildProtocol(None) for _ in range(2)]
-        for each in made:
-            factory.registerProtocol(each)
-        self.assertIs(factory.buildProtocol(None), refusal)
-        factory.unregisterProtocol(made[0])
-        self.assertIsNot(factory.buildProtocol(None), refusal)
 
 
 class CountTests(SynchronousTestCase):

@@ -6,20 +6,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.logger import Logger
 from twisted.web.resource import IResource
-from twisted.web.server import Site
 
 from ..clocks import clock_of
 from ..config.settings import Settings
 from ..listening.descriptors import DescriptorBudget
 from ..streams import Streams
 from ..telemetry import metrics_from, telemetry_from
-from ..web.connections import LimitedFactory
 from ..web.negotiation import ChannelFactory
 from ..web.site.admin.access import AdminAuthorization
-from ..web.site.admin.listing import add_list
+from ..web.site.admin.pages import add_admin_pages
 from ..web.site.admin.tokens import TokenFile, TokenFileError
 from ..web.site.app import Pages, add_metrics, add_probes
 from ..web.site.tree import Tree
@@ -73,19 +72,26 @@ class Fronts:
         self._tokens: TokenFile | None = None
         if settings.admin.enabled:
             for_operators.guard, self._tokens = admin_guard_from(settings, authorize_admin)
-            for_operators.add(partial(add_list, base_path=settings.admin.base_path, streams=streams))
+            for_operators.add(
+                partial(
+                    add_admin_pages,
+                    base_path=settings.admin.base_path,
+                    operations=operations,
+                    connections=self._count_connections,
+                )
+            )
         resource = resource_from(operations, settings, clock)
         stall_timeout = settings.transport.connection.stall_timeout_secs
         self.tree: IResource = Tree(resource, for_all, operations, base_path, clock, stall_timeout)
         channel_settings = channel_settings_from(settings, budget)
         self.factory = ChannelFactory(operations, for_all, base_path, clock, channel_settings)
         self.factory.keeps_connections = keep_connections
-        self.admin: LimitedFactory | None = None
+        self.admin: ChannelFactory | None = None
         if apart:
-            tree = Tree(None, for_operators, operations, base_path, clock, stall_timeout)
-            admin_site = Site(tree, reactor=reactor, parsePOSTFormSubmission=False)
             max_connections = channel_settings.connections if budget is None else budget.admin_connections
-            self.admin = LimitedFactory(admin_site, max_connections, self.factory.refusal)
+            # It is plain HTTP. The descriptors for connections that are refused are those of the streams' listener.
+            of_admin = replace(channel_settings, connections=max_connections, refusals=0, protocols=(b"http/1.1",))
+            self.admin = ChannelFactory(operations, for_operators, None, clock, of_admin)
         if metrics is not None:
             metrics.watch(self.factory)
 
@@ -93,6 +99,9 @@ class Fronts:
         """Import Klein and lay out the pages, before the first request needs them."""
         self._for_all.load()
         self._for_operators.load()
+
+    def _count_connections(self) -> int:
+        return self.factory.connections + (0 if self.admin is None else self.admin.connections)
 
     def reload(self) -> None:
         """Read the file of ``admin.token_file`` again; log an error, and keep the tokens as they were."""

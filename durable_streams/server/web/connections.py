@@ -6,15 +6,13 @@ import typing
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from functools import partial
-from typing import Any
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.protocols.policies import WrappingFactory
 
 from ..clocks import clock_of
 from .admission import Admission
@@ -25,7 +23,7 @@ from .http1.known_heads import HeadCache
 from .operations import Operations
 from .site.app import Pages
 from .transports import Transport
-from .wire import below
+from .wire import NO_STREAMS, below
 
 _log = Logger()
 
@@ -74,6 +72,7 @@ class Connections(Factory):
     State that the connections of a listener share: settings, header caches, the clock tick, counters and the drain.
 
     :param pages: everything that is not below ``base_path``.
+    :param base_path: the path of streams; None if there are none.
     :ivar limits: the largest sizes of the parts of a request.
     :ivar tick: how many seconds the factory has been listening. Deadlines are ticks.
     :ivar framer: frames the answers.
@@ -91,7 +90,7 @@ class Connections(Factory):
         self,
         operations: Operations,
         pages: Pages,
-        base_path: str,
+        base_path: str | None,
         clock: IReactorTime,
         settings: ChannelSettings = ChannelSettings(),  # noqa: B008 (frozen)
     ) -> None:
@@ -99,7 +98,7 @@ class Connections(Factory):
         self.pages = pages
         self.settings = settings
         self.limits = operations.settings.limits
-        self._policy = operations.admission_policy(below(base_path))
+        self._policy = operations.admission_policy(NO_STREAMS if base_path is None else below(base_path))
         self._heads: dict[Admission, HeadCache] = {}
         self.draining = False
         self.keeps_connections = True
@@ -198,51 +197,3 @@ class Connections(Factory):
     def _if_there(self, channel: Member, do: Callable[[Member], object]) -> None:
         if channel in self._channels:
             do(channel)
-
-
-class LimitedFactory(WrappingFactory):
-    """
-    Connections of a Site, with a maximum number, that are drained at shutdown.
-
-    :param refusal: makes the protocol that answers a connection over the maximum.
-    """
-
-    noisy = False
-
-    def __init__(self, site: Any, max_connections: int, refusal: Callable[[], Protocol]) -> None:
-        super().__init__(site)
-        self._max_connections = max_connections
-        self._refusal = refusal
-        self._draining = False
-        self._emptied: Deferred[None] = Deferred()
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        if len(self.protocols) >= self._max_connections or self._draining:
-            return self._refusal()
-        return super().buildProtocol(addr)
-
-    def drain(self) -> Deferred[None]:
-        """Close every connection after the answer that is on its way; return when none is left."""
-        self._draining = True
-        for wrapper in list(self.protocols):
-            channel = wrapper.wrappedProtocol._channel
-            # A channel that is not persistent closes its connection after the answer.
-            channel.persistent = False
-            if not channel.requests:
-                wrapper.loseConnection()
-        self._look_whether_empty()
-        return self._emptied
-
-    def abort(self) -> None:
-        """Close all connections at once."""
-        for wrapper in list(self.protocols):
-            wrapper.transport.abortConnection()
-
-    def unregisterProtocol(self, p: Any) -> None:  # noqa: N802 (Twisted calls it so)
-        super().unregisterProtocol(p)
-        if self._draining:
-            self._look_whether_empty()
-
-    def _look_whether_empty(self) -> None:
-        if not self.protocols and not self._emptied.called:
-            self._emptied.callback(None)

@@ -46,6 +46,20 @@ class LiveSettings(Struct, frozen=True, gc=False):
     drain_spread: float = 0
 
 
+class ReaderCounts(Struct, frozen=True, gc=False):
+    """
+    The number of readers of a stream that wait for data, or are being sent some.
+
+    :ivar tails: readers of Server-Sent Events.
+    :ivar polls: long-polls.
+    :ivar others: readers in this program, of the embedding interface.
+    """
+
+    tails: int
+    polls: int
+    others: int
+
+
 class Live:
     """
     The live readers of a service. They share one clock tick a second and the encoded events.
@@ -75,6 +89,16 @@ class Live:
     def polls(self) -> int:
         """The number of long-polls that wait."""
         return len(self._polls)
+
+    def readers_of(self, name: str) -> ReaderCounts:
+        """
+        Count the readers of one stream.
+
+        It looks at each of them, so that readers need not be counted while they come and go.
+        """
+        kinds = [type(getattr(watcher, "__self__", None)) for watcher in self.streams.watchers(name)]
+        tails, polls = kinds.count(EventTail), kinds.count(_Poll)
+        return ReaderCounts(tails, polls, len(kinds) - tails - polls)
 
     def cursor(self, given: str | None) -> int:
         """Choose a cursor (PROTOCOL section 10.1)."""

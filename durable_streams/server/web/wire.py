@@ -16,6 +16,9 @@ STATUS_LINES: Final[dict[int, bytes]] = {
 #: Paths that are never a stream's, even where streams have all the others.
 PROBES: Final = frozenset([b"/healthz", b"/readyz", b"/metrics"])
 
+#: The prefix of the paths of streams where there are none: a path has no line break.
+NO_STREAMS: Final = b"\n"
+
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE: Final = b"Connection: close\r\n"
 KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"

@@ -31,15 +31,13 @@ class Tree:
     The root resource of a server: streams below the base path, pages at all other paths.
 
     A stream's name is made of the path as it was sent, which routing by decoded segments would not preserve.
-
-    :param streams: None for a tree without streams.
     """
 
     isLeaf = True
 
     def __init__(
         self,
-        streams: StreamsResource | None,
+        streams: StreamsResource,
         pages: Pages,
         operations: Operations,
         base_path: str,
@@ -69,7 +67,7 @@ class Tree:
         raise NotImplementedError("This resource takes no children: it serves all paths below it.")
 
     def render(self, request: Request) -> int:
-        if self._streams is not None and is_stream(request.path, self._base):
+        if is_stream(request.path, self._base):
             mounted = self._base.count(b"/") - 1
             segments = request.postpath or []
             request.prepath, request.postpath = segments[:mounted], segments[mounted:]

@@ -1,11 +1,11 @@
-"""The list of all streams, for operators."""
+"""The list of streams: all of them, a page of them, or those that match, as JSON or NDJSON."""
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import AsyncGenerator
 from typing import Final
+from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Struct
@@ -13,19 +13,28 @@ from msgspec import Struct
 from ....errors import InvalidRequest
 from ....interfaces import settle
 from ....model import StreamStatus
+from ....protocol.content import media_type
 from ....protocol.lifetimes import render_timestamp
 from ....streams import Streams
 from ...answers import Answer
 from ...bodies import GeneratedBody
 from ...pages import PageRequest
 from ..app import Routes
+from .query import Query
 
 #: How many streams are read and rendered at a time, which takes about a millisecond.
-_PAGE: Final = 128
+PAGE: Final = 128
 
-_LIMIT: Final = re.compile(rb"[1-9][0-9]{0,8}")
+#: The largest ``limit``. Such a page is rendered before it is sent, since a header has its last name.
+MAX_LIMIT: Final = 1000
 
-_HEAD: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
+_PARAMETERS: Final = ("limit", "after", "prefix", "status", "content_type", "order")
+
+_JSON: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\nVary: Accept\r\n"
+_NDJSON: Final = b"Content-Type: application/x-ndjson\r\nCache-Control: no-store\r\nVary: Accept\r\n"
+
+_NDJSON_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+_QUALITY: Final = re.compile(r"[ \t]*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*", re.IGNORECASE)
 
 
 class ListEntry(Struct):
@@ -38,7 +47,7 @@ class ListEntry(Struct):
 
     name: str
     closed: bool
-    message_count: None
+    message_count: int | None
     total_bytes: int
     content_type: str
     created_at: str
@@ -47,59 +56,142 @@ class ListEntry(Struct):
     expires_at: str | None
 
 
+class Selection(Struct, frozen=True):
+    """
+    Which streams are listed.
+
+    :ivar after: only those whose name comes after this one; empty for all.
+    :ivar prefix: only those whose name begins with it.
+    :ivar closed: only those that are closed, or not closed; None for both.
+    :ivar media_type: only those of this media type; None for all.
+    """
+
+    after: str = ""
+    prefix: str = ""
+    closed: bool | None = None
+    media_type: str | None = None
+
+    def matches(self, status: StreamStatus) -> bool:
+        """Return whether a stream whose name is right is listed."""
+        return (self.closed is None or status.closed is self.closed) and (
+            self.media_type is None or status.facts.media_type == self.media_type
+        )
+
+
 def add_list(app: Routes, base_path: str, streams: Streams) -> None:
     """
     Add the list of streams.
 
     :param base_path: the path above it; the list is at ``/streams`` below.
     """
+    path = f"{base_path}/streams"
 
-    @app.route(f"{base_path}/streams", methods=["GET", "HEAD"])
+    @app.route(path, methods=["GET", "HEAD"])
     async def streams_list(request: PageRequest) -> Answer:
-        """Answer with a JSON array of streams."""
-        after, limit = _read_query(request)
-        # Before the answer begins, an error of the storage still has a status.
-        first = await settle(streams.statuses(after, min(limit, _PAGE)))
-        return Answer(200, _HEAD, GeneratedBody(_render(streams, first, limit), streams.turns))
+        """Answer with a JSON array of streams, or with a line for each."""
+        query = Query(request, _PARAMETERS)
+        selection, limit = _selection_of(query), query.number("limit", MAX_LIMIT)
+        as_lines = _prefers_lines(request)
+        head = _NDJSON if as_lines else _JSON
+        if limit is None:
+            # Before the answer begins, an error of the storage still has a status.
+            pages = select(streams, selection)
+            first: list[StreamStatus] = await anext(pages, [])
+            return Answer(200, head, GeneratedBody(_rendered(first, pages, as_lines), streams.turns))
+        found, is_last = await _page_of(streams, selection, limit)
+        if not is_last:
+            # Not the path of the request, which may be written in a way that means something else in a reference.
+            head += b'Link: <%b?%b>; rel="next"\r\n' % (path.encode(), _next_query(query, found[-1].facts.name))
+        return Answer(200, head, _lines(found) if as_lines else b"[%b]" % _items(found))
 
 
-def _read_query(request: PageRequest) -> tuple[str, int]:
+def _selection_of(query: Query) -> Selection:
     """
-    Return the name after which the list begins, and its maximum length.
+    Return which streams a request asks for.
 
     :raises InvalidRequest: a parameter is malformed.
     """
-    arguments = request.arguments()
-    for name in (b"after", b"limit"):
-        if len(arguments.get(name, ())) > 1:
-            raise InvalidRequest(f"The parameter {name.decode()} was sent twice. Send it once.")
+    query.word("status", ("open", "closed"))
+    if query.text("order") not in ("", "name"):
+        raise InvalidRequest("The parameter order must be name: streams are listed by name, ascending, only.")
+    content_type = query.text("content_type")
     try:
-        after = arguments.get(b"after", [b""])[0].decode()
-    except UnicodeDecodeError:
-        raise InvalidRequest("The parameter after must be a stream's name: UTF-8, percent-encoded.") from None
-    limit = arguments.get(b"limit", [b""])[0]
-    if limit and not _LIMIT.fullmatch(limit):
-        raise InvalidRequest("The parameter limit must be a number from 1 to 999999999.")
-    return after, int(limit) if limit else sys.maxsize
+        wanted = media_type(content_type) if content_type else None
+    except InvalidRequest:
+        raise InvalidRequest("The parameter content_type must be a media type, such as text/plain.") from None
+    status = query.text("status")
+    return Selection(query.text("after"), query.text("prefix"), status == "closed" if status else None, wanted)
 
 
-async def _render(streams: Streams, page: list[StreamStatus], left: int) -> AsyncGenerator[bytes, None]:
-    """
-    Render the array a page at a time.
+def _prefers_lines(request: PageRequest) -> bool:
+    """Return whether the client accepts NDJSON, and does not prefer JSON."""
+    qualities: dict[str, float] = {}
+    for item in (request.header(b"accept") or b"").decode("latin-1").split(","):
+        kind, _, parameters = item.partition(";")
+        quality = next(filter(None, map(_QUALITY.fullmatch, parameters.split(";"))), None)
+        qualities[kind.strip().lower()] = 1.0 if quality is None else float(quality[1])
+    lines = max(qualities.get(kind, 0) for kind in _NDJSON_TYPES)
+    return lines > 0 and lines >= qualities.get("application/json", 0)
 
-    :param page: the first page.
-    :param left: the maximum number of streams.
-    """
-    begin = b"["
-    while page:
-        # An array without its brackets.
-        yield begin + msgspec.json.encode([_entry(status) for status in page])[1:-1]
-        begin = b","
-        left -= len(page)
-        if len(page) < _PAGE or not left:
-            break
-        page = await settle(streams.statuses(page[-1].facts.name, min(left, _PAGE)))
-    yield b"]" if begin == b"," else b"[]"
+
+async def select(streams: Streams, selection: Selection) -> AsyncGenerator[list[StreamStatus], None]:
+    """Yield the streams of a selection by name, at most :data:`PAGE` at a time, and not for longer than that."""
+    after = selection.after
+    while True:
+        page = await settle(streams.statuses(after, PAGE, selection.prefix))
+        found = [status for status in page if selection.matches(status)]
+        if found:
+            yield found
+        if len(page) < PAGE:
+            return
+        after = page[-1].facts.name
+        if not found:
+            await streams.turns.turn()
+
+
+async def _page_of(streams: Streams, selection: Selection, limit: int) -> tuple[list[StreamStatus], bool]:
+    """Return at most ``limit`` streams of a selection, and whether there are no more after them."""
+    found: list[StreamStatus] = []
+    pages = select(streams, selection)
+    async for page in pages:
+        found += page
+        if len(found) > limit:
+            await pages.aclose()
+            return found[:limit], False
+        await streams.turns.turn()
+    return found, True
+
+
+def _next_query(query: Query, last: str) -> bytes:
+    """Return the query of the request for the page after a stream."""
+    values = {name: query.text(name) for name in _PARAMETERS if query.text(name)}
+    return urlencode({**values, "after": last}).encode()
+
+
+async def _rendered(
+    first: list[StreamStatus], pages: AsyncGenerator[list[StreamStatus], None], as_lines: bool
+) -> AsyncGenerator[bytes, None]:
+    """Render all pages, as fast as the client reads them."""
+    if not as_lines:
+        yield b"[%b" % _items(first)
+    elif first:
+        yield _lines(first)
+    try:
+        async for page in pages:
+            yield _lines(page) if as_lines else b",%b" % _items(page)
+    finally:
+        await pages.aclose()
+    if not as_lines:
+        yield b"]"
+
+
+def _items(page: list[StreamStatus]) -> bytes:
+    # An array without its brackets.
+    return msgspec.json.encode([_entry(status) for status in page])[1:-1]
+
+
+def _lines(page: list[StreamStatus]) -> bytes:
+    return msgspec.json.Encoder().encode_lines([_entry(status) for status in page])
 
 
 def _entry(status: StreamStatus) -> ListEntry:

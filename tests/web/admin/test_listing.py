@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+import re
 from typing import Any
 
 import msgspec
@@ -16,18 +16,13 @@ from durable_streams.server.config.sections import AdminSettings, ServerSettings
 from durable_streams.server.daemon.service import Daemon
 from durable_streams.server.errors import Unavailable
 from durable_streams.server.model import Append, Lifetime, StreamConfig
-from durable_streams.server.web.site.admin.listing import _PAGE, add_list
-from tests.support.cases import FrontTestCase, each_way, each_way_in_turn
-from tests.support.fronts import START_TIME, settings_with
+from durable_streams.server.web.site.admin.listing import PAGE
+from tests.support.admin import AdminCase
+from tests.support.cases import each_way, each_way_in_turn
+from tests.support.fronts import START_TIME
 
 
-class ListCase(FrontTestCase):
-    settings = settings_with({"stall_timeout_secs": 60})
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.front.pages.add(partial(add_list, base_path="/admin", streams=self.front.streams))
-
+class ListCase(AdminCase):
     def create(self, count: int) -> list[str]:
         names = [f"{number:05d}" for number in range(count)]
         memory = getattr(self.front.storage, "_inner", self.front.storage)
@@ -50,24 +45,113 @@ class PagedListTests(ListCase):
         self.assertEqual(self.listed(), [])
 
     def test_lists_of_one_stream_one_page_and_several_pages_are_complete(self) -> None:
-        for count in (1, _PAGE - 1, _PAGE, _PAGE + 1, 4 * _PAGE):
+        for count in (1, PAGE - 1, PAGE, PAGE + 1, 4 * PAGE):
             names = self.create(count)
             self.assertEqual(self.listed(), names)
 
     def test_a_list_begins_after_a_name_and_ends_at_a_limit(self) -> None:
         names = self.create(300)
         self.assertEqual(self.listed("?after=00010"), names[11:])
+        self.assertEqual(self.listed("?prefix=0001"), names[10:20])
+        self.assertEqual(self.listed("?prefix=0001&after=00012"), names[13:20])
+        self.assertEqual(self.listed("?prefix=00299"), ["00299"])
+        self.assertEqual(self.listed("?prefix=x"), [])
         self.assertEqual(self.listed("?limit=200"), names[:200])
-        self.assertEqual(self.listed(f"?limit={_PAGE}"), names[:_PAGE])
+        self.assertEqual(self.listed(f"?limit={PAGE}"), names[:PAGE])
         self.assertEqual(self.listed("?after=00010x&limit=1"), ["00011"])
         self.assertEqual(self.listed("?after=%C3%A9"), [])
         self.assertEqual(self.listed("?after=&limit="), names)
 
     def test_malformed_parameters_are_400(self) -> None:
-        for query in ("limit=0", "limit=-1", "limit=1x", "limit=1&limit=2", "after=a&after=b", "after=%FF"):
-            reply = self.front.ask("GET", "/admin/streams?" + query)
-            self.assertEqual((reply.status, reply.code), (400, "BAD_REQUEST"), query)
-            self.assertIn("parameter", reply.json()["detail"])
+        for query, text in (
+            ("limit=0", "The parameter limit must be a number from 1 to 1000."),
+            ("limit=-1", "limit must be a number"),
+            ("limit=1x", "limit must be a number"),
+            ("limit=1001", "limit must be a number"),
+            ("limit=1&limit=2", "The parameter limit was sent twice."),
+            ("after=a&after=b", "The parameter after was sent twice."),
+            ("after=%FF", "The parameter after must be UTF-8"),
+            ("%FF=a", "must be UTF-8"),
+            ("status=gone", "The parameter status must be open or closed."),
+            ("content_type=text", "The parameter content_type must be a media type"),
+            ("order=-name", "The parameter order must be name"),
+            ("order=size", "The parameter order must be name"),
+            ("stat=open", "There is no parameter stat. This page has limit, after, prefix, status"),
+        ):
+            self.assert_refused("/admin/streams?" + query, text)
+
+    def test_streams_are_filtered_by_status_and_media_type(self) -> None:
+        names = self.create(300)
+        for name in names[::50]:
+            self.front.streams.append(name, Append(None, b"", close=True))
+        self.front.create("json", "Application/JSON;charset=utf-8")
+        self.front.pass_time(1)
+        self.assertEqual(self.listed("?status=closed"), names[::50])
+        self.assertEqual(len(self.listed("?status=open")), 295)
+        for content_type in ("application/json", "application/JSON%3B+x=y"):
+            self.assertEqual(self.listed(f"?content_type={content_type}"), ["json"])
+        self.assertEqual(self.listed("?content_type=text/plain&status=closed&prefix=002&order=name"), names[200::50])
+        self.assertEqual(self.listed("?content_type=text/csv"), [])
+
+    def test_following_the_links_yields_each_matching_stream_once(self) -> None:
+        names = self.create(300)
+        for name in names[::3]:
+            self.front.streams.append(name, Append(None, b"", close=True))
+        self.front.pass_time(1)
+        for query, expected in (
+            ("limit=7", names),
+            ("limit=100&status=closed", names[::3]),
+            ("limit=150&prefix=00", names),
+            ("limit=1&prefix=0000&status=open&after=00001", ["00002", "00004", "00005", "00007", "00008"]),
+            ("limit=1000", names),
+        ):
+            found, sizes = [], set()
+            target: str | None = f"/admin/streams?{query}"
+            while target is not None:
+                peer = self.front.follow(target)
+                self.front.pass_time(0.5, 0.01)
+                page = peer.reply.json()
+                sizes.add(len(page))
+                found += [stream["name"] for stream in page]
+                link = peer.reply.get("link")
+                target = None if link is None else self.next_of(link)
+                peer.leave()
+            self.assertEqual(found, expected)
+            self.assertNotIn(0, sizes)
+
+    def next_of(self, link: str) -> str:
+        match = re.fullmatch(r'<([!-~]+)>; rel="next"', link)
+        assert match is not None, link
+        return match[1]
+
+    def test_a_link_quotes_names_and_has_the_path_of_the_page(self) -> None:
+        for name in ('a&b="c">', "d/\N{SNOWMAN}"):
+            self.front.streams.create(name, StreamConfig("text/plain"), b"")
+        self.front.pass_time(1)
+        reply = self.front.ask("GET", "//admin/streams?limit=1")
+        self.assertEqual(reply.get("link"), '</admin/streams?limit=1&after=a%26b%3D%22c%22%3E>; rel="next"')
+        self.assertEqual(self.listed(f"?{self.next_of(reply.get('link') or '').partition('?')[2]}"), ["d/\N{SNOWMAN}"])
+
+    def test_lines_are_sent_to_clients_that_accept_them(self) -> None:
+        names = self.create(300)
+        for accept in ("application/x-ndjson", "text/html, application/jsonl;q=0.5, application/json;q=0.4"):
+            for query, expected in (("", names), ("?limit=5", names[:5]), ("?prefix=x", []), ("?limit=9&prefix=x", [])):
+                peer = self.front.follow("/admin/streams" + query, {"Accept": accept})
+                self.front.pass_time(1, 0.01)
+                self.assertEqual((peer.reply.status, peer.reply.complete), (200, True))
+                self.assertEqual(peer.reply.get("content-type"), "application/x-ndjson")
+                lines = bytes(peer.reply.body).split(b"\n")
+                self.assertEqual(lines.pop(), b"")
+                self.assertEqual([msgspec.json.decode(line)["name"] for line in lines], expected)
+                self.assertEqual(peer.reply.get("link") is not None, query == "?limit=5")
+        for accept in (
+            "*/*",
+            "application/json",
+            "application/json, application/x-ndjson;q=0.9",
+            "application/ndjson;q=0",
+        ):
+            reply = self.front.ask("GET", "/admin/streams?limit=1", {"Accept": accept})
+            self.assertEqual((reply.get("content-type"), reply.get("vary")), ("application/json", "Accept"))
 
     def test_a_head_has_no_body(self) -> None:
         self.create(300)
@@ -82,9 +166,9 @@ class SlowListTests(ListCase):
         pages: list[str] = []
         statuses = self.front.streams.statuses
 
-        def noting(after: str, max_count: int) -> object:
+        def noting(after: str, max_count: int, prefix: str) -> object:
             pages.append(after)
-            return statuses(after, max_count)
+            return statuses(after, max_count, prefix)
 
         self.patch(self.front.streams, "statuses", noting)
         return pages
@@ -111,16 +195,16 @@ class SlowListTests(ListCase):
             if peer.reply.complete:
                 break
         self.assertEqual([stream["name"] for stream in peer.reply.json()], names)
-        self.assertEqual(len(pages), 5000 // _PAGE + 1)
+        self.assertEqual(len(pages), 5000 // PAGE + 1)
 
     def test_a_list_that_the_storage_cannot_complete_is_aborted(self) -> None:
         self.create(3000)
         statuses = self.front.streams.statuses
 
-        def failing(after: str, max_count: int) -> object:
+        def failing(after: str, max_count: int, prefix: str) -> object:
             if after > "00500":
                 raise Unavailable("The disk has failed.")
-            return statuses(after, max_count)
+            return statuses(after, max_count, prefix)
 
         self.patch(self.front.streams, "statuses", failing)
         peer = self.front.follow("/admin/streams")
@@ -128,7 +212,7 @@ class SlowListTests(ListCase):
         self.assertEqual((peer.reply.status, peer.reply.complete, peer.closed), (200, False, True))
 
     def test_a_storage_that_can_not_list_is_503(self) -> None:
-        def failing(after: str, max_count: int) -> object:
+        def failing(after: str, max_count: int, prefix: str) -> object:
             raise Unavailable("The disk has failed.")
 
         self.patch(self.front.streams, "statuses", failing)

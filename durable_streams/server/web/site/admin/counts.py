@@ -1,0 +1,74 @@
+"""Totals for operators: streams, bytes, connections and readers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from ....streams import Streams
+from ...answers import Answer
+from ...live import Live
+from ...pages import PageRequest
+from ..app import Routes
+from .listing import Selection, select
+from .query import Query
+
+_HEAD: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
+
+
+class StatusCounts(Struct):
+    """The number of streams of each status."""
+
+    open: int = 0
+    closed: int = 0
+
+
+class Counts(Struct):
+    """
+    The totals.
+
+    :ivar streams: including deleted ones that are kept for their forks.
+    :ivar bytes: of data, as the limits count them.
+    :ivar connections: of clients, including that of the request.
+    :ivar status: only if it is asked for, since each stream is looked at.
+    """
+
+    streams: int
+    bytes: int
+    metadata_bytes: int
+    connections: int
+    tails: int
+    long_polls: int
+    status: StatusCounts | UnsetType = UNSET
+
+
+def add_counts(app: Routes, base_path: str, streams: Streams, live: Live, connections: Callable[[], int]) -> None:
+    """
+    Add the page of totals, which is at ``/counts`` below the base path.
+
+    :param connections: returns how many connections there are.
+    """
+
+    @app.route(f"{base_path}/counts", methods=["GET", "HEAD"])
+    async def counts(request: PageRequest) -> Answer:
+        """Answer with a JSON object."""
+        by_status = Query(request, ("by",)).word("by", ("status",))
+        status = await _count(streams) if by_status else UNSET
+        figures = streams.figures()
+        totals = Counts(
+            figures.streams, figures.bytes, figures.metadata_bytes, connections(), live.tails, live.polls, status
+        )
+        return Answer(200, _HEAD, msgspec.json.encode(totals))
+
+
+async def _count(streams: Streams) -> StatusCounts:
+    counts = StatusCounts()
+    async for page in select(streams, Selection()):
+        closed = sum(status.closed for status in page)
+        counts.closed += closed
+        counts.open += len(page) - closed
+        await streams.turns.turn()
+    return counts
