@@ -20,6 +20,7 @@ def add_pages(front: Front, authorize: AdminAuthorization = lambda _: True) -> N
             base_path="/admin",
             operations=front.operations,
             connections=lambda: front.channels.connections,
+            reactor=front.clock,
         )
     )
 

@@ -78,6 +78,7 @@ class Fronts:
                     base_path=settings.admin.base_path,
                     operations=operations,
                     connections=self._count_connections,
+                    reactor=reactor,
                 )
             )
         resource = resource_from(operations, settings, clock)

@@ -26,6 +26,7 @@ PRIVATE = {
     ("/admin/streams/a", "GET"),
     ("/admin/streams/a", "DELETE"),
     ("/admin/counts", "GET"),
+    ("/admin/export", "GET"),
 }
 
 
