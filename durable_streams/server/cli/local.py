@@ -18,6 +18,7 @@ from ..config.settings import Settings
 from ..config.validation import ConfigError
 from .errors import CommandError
 from .options import SettingsFiles
+from .output import note
 
 if TYPE_CHECKING:
     from ..streams import Streams
@@ -64,6 +65,13 @@ def local_data(files: SettingsFiles, create: bool = False, memory: bool = False)
     directory = Path(settings.storage.data_dir).absolute()
     _check_directory(directory, create)
     return LocalData(settings, directory)
+
+
+def warn_about_memory(data: LocalData) -> None:
+    """Print a warning if the storage is in memory: it is empty, and nothing stays in it."""
+    if data.directory is None:
+        setting = _setting_of_memory(data.settings)
+        note(f"Warning: {setting}: this command has an empty storage of its own. {_advice(data.settings)}")
 
 
 @asynccontextmanager

@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
     "Data": {
         "check": Entry("check", "Verify all data in a data directory and report damage."),
         "list": Entry("list_streams", "List all streams with their metadata."),
+        "export": Entry("export", "Export streams as a JSON document."),
     },
     "Streams": {},
     "Tools": {

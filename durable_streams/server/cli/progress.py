@@ -25,11 +25,13 @@ class ProgressBar:
     A progress bar; without a terminal its methods do nothing.
 
     :param bar: the bar of rich; None for none.
+    :param label: what is being done.
+    :param total: of how much; None if that is not known.
     """
 
-    def __init__(self, bar: Progress | None = None) -> None:
+    def __init__(self, bar: Progress | None = None, label: str = "", total: int | None = None) -> None:
         self._bar = bar
-        self._task: Any = None if bar is None else bar.add_task("", total=None)
+        self._task: Any = None if bar is None else bar.add_task(printable(label, lines=False), total=total)
         self._drawn_at = monotonic()
 
     @property
@@ -84,16 +86,16 @@ def progress_bar(label: str, total: int | None = None, counted: str = "") -> Ite
     from rich.progress import Progress  # noqa: PLC0415 (as above)
 
     console = Console(stderr=True, force_terminal=True)
-    with Progress(
+    bar = Progress(
         *_columns(counted),
         console=console,
         auto_refresh=False,
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,
-    ) as bar:
-        shown = ProgressBar(bar)
-        shown.restart(label, total)
+    )
+    shown = ProgressBar(bar, label, total)
+    with bar:
         yield shown
 
 
@@ -114,6 +116,6 @@ def _columns(counted: str) -> Iterator[ProgressColumn]:
         yield MofNCompleteColumn()
         yield TextColumn(counted)
     else:
-        yield DownloadColumn(binary_units=True)
+        yield DownloadColumn()
         yield TransferSpeedColumn()
     yield TimeRemainingColumn()
