@@ -75,6 +75,7 @@ class Streams(Service):
         wall clock.
     :param turns: None for a new run queue on ``clock``.
     :ivar turns: the run queue for work that many clients cause at the same time.
+    :ivar changes: counts the changes for which watchers are woken.
     :ivar draining: whether the service is stopping, so that readers must not wait any longer.
     """
 
@@ -93,6 +94,7 @@ class Streams(Service):
         self._wall_offset = 0.0
         self._unswept_for = ""
         self._waiting = Waiting(clock, self.turns)
+        self.changes = self._waiting.changes
         # Made by startService: to make a LoopingCall installs a reactor, whichever clock it is given.
         self._sweeping: LoopingCall | None = None
         self._follow_wall_clock()

@@ -7,7 +7,6 @@ extra read, never data.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from functools import partial
 from math import inf
 
 from twisted.internet.interfaces import IReactorTime
@@ -15,12 +14,25 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from .interfaces import ICommitListener
-from .run_queue import RunQueue
+from .run_queue import SLICE, RunQueue
 
 #: The minimum interval between two rounds of wake-ups, in seconds: under load, changes are gathered for one round.
 GATHERING = 0.001
 
 _log = Logger()
+
+
+class ChangeCounter:
+    """
+    Counter of the changes that watchers are woken for.
+
+    :ivar count: while it stays the same, a watched stream reads the same.
+    """
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
 
 
 @implementer(ICommitListener)
@@ -29,8 +41,11 @@ class Waiting:
     The watchers of all streams. Wakes those of a stream after a commit to it.
 
     They are woken in a later turn of the reactor than the commit, so that its writer is answered first. The first
-    commit after a pause wakes them without delay; later commits within :data:`GATHERING` seconds wake them once. Each
-    watcher is a task of its own in the run queue, so that many or slow watchers do not block the reactor.
+    commit after a pause wakes them without delay; later commits within :data:`GATHERING` seconds wake them once. A
+    round of wake-ups is a task in the run queue, which ends after a slice of time and is queued again, so that many or
+    slow watchers do not block the reactor.
+
+    :ivar changes: counts the commits to watched streams.
     """
 
     def __init__(self, clock: IReactorTime, turns: RunQueue) -> None:
@@ -38,8 +53,9 @@ class Waiting:
         self._turns = turns
         self._watchers: dict[str, set[Callable[[], None]]] = {}
         self._changed: set[str] = set()
-        # The number of watchers that the current round has yet to wake.
-        self._due = 0
+        self.changes = ChangeCounter()
+        # What the current round has yet to wake: changed streams, and some of their watchers.
+        self._round: list[tuple[str, list[Callable[[], None]]]] = []
         self._scheduled = False
         self._last_woken = -inf
 
@@ -71,6 +87,7 @@ class Waiting:
     def committed(self, name: str) -> None:
         if name not in self._watchers:
             return
+        self.changes.count += 1
         self._changed.add(name)
         if not self._scheduled:
             self._scheduled = True
@@ -78,23 +95,32 @@ class Waiting:
             self._clock.callLater(0 if quiet else GATHERING, self._wake)
 
     def _wake(self) -> None:
-        """Start a round: queue a wake-up for each watcher of each changed stream."""
+        """Start a round: wake each watcher of each changed stream."""
         changed, self._changed = self._changed, set()
-        round_ = [partial(self._wake_one, name, wake) for name in changed for wake in self._watchers.get(name, ())]
-        self._due = len(round_)
-        if not round_:
-            self._end_round()
-        self._turns.run(round_)
+        watchers = self._watchers
+        self._round = [(name, list(watchers[name])) for name in changed if name in watchers]
+        self._turns.run([self._wake_some])
 
-    def _wake_one(self, name: str, wake: Callable[[], None]) -> None:
-        self._due -= 1
-        if wake in self._watchers.get(name, ()):
-            try:
-                wake()
-            except Exception:
-                _log.failure("Waking a reader of {name} failed.", name=name)
-        if not self._due:
-            self._end_round()
+    def _wake_some(self) -> None:
+        """Wake watchers for a slice of time; then queue for the next slice."""
+        seconds = self._turns.seconds
+        end = seconds() + SLICE
+        round_ = self._round
+        while round_:
+            name, wakes = round_[-1]
+            while wakes:
+                wake = wakes.pop()
+                # It may have left since the round began.
+                if wake in self._watchers.get(name, ()):
+                    try:
+                        wake()
+                    except Exception:
+                        _log.failure("Waking a reader of {name} failed.", name=name)
+                    if seconds() >= end:
+                        self._turns.add(self._wake_some)
+                        return
+            round_.pop()
+        self._end_round()
 
     def _end_round(self) -> None:
         # Changes during a long round are woken in the next round, so that the queue is never longer than the number of

@@ -82,6 +82,7 @@ class Connections(Factory):
     :ivar refused: how many connections were refused, because of the limit or a drain.
     :ivar handshake_failures: the TLS handshakes that failed.
     :ivar pauses: how often an answer was paused because its reader was slow.
+    :ivar last_chunk: the last small piece of a body that was sent as an HTTP/1.1 chunk, and the chunk.
     """
 
     noisy = False
@@ -104,6 +105,7 @@ class Connections(Factory):
         self.keeps_connections = True
         self.refusals = 0
         self.accepted = self.refused = self.pauses = 0
+        self.last_chunk = (b"", b"")
         self.tick = 1
         self.framer = Framer(operations.telemetry)
         self.clock = clock_of(clock)

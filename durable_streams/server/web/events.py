@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..model import Chunk, Offset
+from msgspec import Struct
+
+from ..model import Chunk, Offset, StreamFacts
 from ..protocol import sse
 from ..protocol.content import is_text
 from .answers import Sink
@@ -45,6 +47,26 @@ class LargeEvent:
         return Chunk(self.facts, self.end, b"", self._tail, self._closed)
 
 
+class SharedEvent(Struct, frozen=True, gc=False):
+    """
+    The event that the last tail was sent, for the other tails at the same place of the stream.
+
+    :ivar facts: those of the stream.
+    :ivar start: where it begins.
+    :ivar end: the tail of the stream.
+    :ivar cursor: the cursor in it.
+    :ivar change: the number of the change after which it was read; after another change it is not the latest any more.
+    :ivar data: the data event and its control event.
+    """
+
+    facts: StreamFacts
+    start: int
+    end: int
+    cursor: int
+    change: int
+    data: bytes
+
+
 class Events:
     """
     Encodes events, each once for all tails.
@@ -53,16 +75,23 @@ class Events:
     events are kept apart from control events, and only small ones are kept joined to one. Events larger than a piece
     are encoded and sent a piece at a time: their size, six-fold if it is all line breaks, bounds neither memory nor the
     time of a turn.
+
+    :ivar latest: the last small event that ended at the tail of its stream, and had the cursor of all tails.
     """
 
     def __init__(self) -> None:
+        self.latest: SharedEvent | None = None
         self._data: dict[tuple[int, int, int], bytes] = {}
         self._data_bytes = 0
         self._joined: dict[tuple[int, int, int, bool, bool, int], bytes] = {}
         self._joined_bytes = 0
 
-    def write(self, sink: Sink, chunk: Chunk, cursor: int) -> int:
-        """Write a chunk's data event, if it has data, and its control event; return how many bytes these are."""
+    def write(self, sink: Sink, chunk: Chunk, cursor: int, change: int | None) -> int:
+        """
+        Write a chunk's data event, if it has data, and its control event; return how many bytes these are.
+
+        :param change: the number of the change after which the chunk was read, if the cursor is that of all tails.
+        """
         facts = chunk.facts
         end = chunk.start + len(chunk.data)
         up_to_date = end == chunk.tail
@@ -84,6 +113,8 @@ class Events:
                 self._joined.clear()
                 self._joined_bytes = len(event)
             self._joined[key] = event
+        if change is not None and up_to_date and chunk.data and not chunk.closed:
+            self.latest = SharedEvent(facts, chunk.start, end, cursor, change, event)
         sink.write(event)
         return len(event)
 
@@ -126,3 +157,4 @@ class Events:
         self._data.clear()
         self._joined.clear()
         self._data_bytes = self._joined_bytes = 0
+        self.latest = None

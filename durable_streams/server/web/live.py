@@ -73,6 +73,7 @@ class Live:
         self.settings = settings
         self.clock = clock_of(clock)
         self.current_cursor = 0
+        self.changes = streams.changes
         self.events = Events()
         self.sent = ByteCounter()
         self._tails: set[EventTail] = set()
@@ -205,6 +206,7 @@ class EventTail:
     """
 
     __slots__ = (
+        "_change",
         "_cursor",
         "_facts",
         "_large",
@@ -226,6 +228,8 @@ class EventTail:
         self._facts: StreamFacts = first.facts
         self._position = first.start
         self._cursor = live.cursor(cursor)
+        # The number of the last change before the last read.
+        self._change = 0
         # Nothing else may be sent until it is complete.
         self._large: LargeEvent | None = None
         self._sink: Sink | None = None
@@ -243,7 +247,7 @@ class EventTail:
     def start(self, sink: Sink) -> None:
         self._sink = sink
         self._live.add(self)
-        self._live.streams.watch(self._facts.name, self._go_on)
+        self._live.streams.watch(self._facts.name, self._wake)
         self._go_on()
 
     def pauseProducing(self) -> None:
@@ -256,7 +260,7 @@ class EventTail:
     def stopProducing(self) -> None:
         if self._sink is not None:
             self._sink = None
-            self._live.streams.unwatch(self._facts.name, self._go_on)
+            self._live.streams.unwatch(self._facts.name, self._wake)
             self._live.discard(self)
             if self._leaving is not None and self._leaving.active():
                 self._leaving.cancel()
@@ -285,6 +289,31 @@ class EventTail:
     def _keep_alive(self) -> None:
         if self._sink is not None and not self._paused and self._large is None:
             self._sink.write(sse.KEEP_ALIVE)
+
+    def _wake(self) -> None:
+        """Send what another tail at this place has just been sent, if nothing has changed since; else read."""
+        live = self._live
+        event = live.events.latest
+        if (
+            event is None
+            or event.start != self._position
+            or event.facts is not self._facts
+            or event.change != live.changes.count
+            or event.cursor < self._cursor
+            or self._silent < 0
+            or self._paused
+            or self._reading
+            or self._queued
+            or self._large is not None
+            or self._sink is None
+        ):
+            self._go_on()
+            return
+        self._silent = 0
+        self._position = event.end
+        self._cursor = event.cursor
+        live.sent.bytes += len(event.data)
+        self._sink.write(event.data)
 
     def _go_on(self) -> None:
         """Read and send for a slice of time, until the client pauses this; then queue for the next slice."""
@@ -317,6 +346,7 @@ class EventTail:
         self._go_on()
 
     def _read(self) -> NowOrLater[Chunk]:
+        self._change = self._live.changes.count
         place = Offset(self._facts.incarnation, self._position)
         return self._live.streams.read(self._facts.name, place, EVENT_SIZE, whole=True, renew=False)
 
@@ -370,7 +400,8 @@ class EventTail:
             live = self._live
             # A reader's cursor never goes back, even if the wall clock does.
             self._cursor = max(self._cursor, live.current_cursor)
-            live.sent.bytes += live.events.write(sink, chunk, self._cursor)
+            shared = self._change if self._cursor == live.current_cursor else None
+            live.sent.bytes += live.events.write(sink, chunk, self._cursor, shared)
         if not at_end:
             return True
         if chunk.closed:

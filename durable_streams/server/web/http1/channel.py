@@ -522,7 +522,10 @@ class StreamChannel(Protocol):
         if not self._chunked:
             self._write(data)
         elif len(data) < _LARGE:
-            self._write(b"%x\r\n%b\r\n" % (len(data), data))
+            chunk = self.factory.last_chunk
+            if chunk[0] is not data:
+                chunk = self.factory.last_chunk = (data, b"%x\r\n%b\r\n" % (len(data), data))
+            self._write(chunk[1])
         else:
             # Readers share it: not one copy for each.
             self._write(b"%x\r\n" % len(data))

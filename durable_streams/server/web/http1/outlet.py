@@ -182,9 +182,15 @@ class Outlet:
                 self._waiting.append(memoryview(data))
                 self._fill()
             return
-        sent = send_some(data)
+        sent: object
+        try:
+            sent = send_some(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            sent = -1
         if sent == len(data):
-            self._straight += sent
+            self._straight += len(data)
             if self._straight < _TURN or not getattr(self._transport, "crowded", False):
                 return
         if not isinstance(sent, int) or sent < 0:
@@ -253,22 +259,10 @@ class Outlet:
 
 
 def _sender_of(transport: Transport) -> Callable[[bytes], object]:
-    """Return the socket's own send, without the calls that ``transport.writeSomeData`` adds; -1 is an error."""
+    """Return the socket's own ``send``, without the calls that ``transport.writeSomeData`` adds."""
     socket = getattr(transport, "socket", None)
-    if socket is None:
-        send_some: Callable[[bytes], object] = transport.writeSomeData  # type: ignore[attr-defined]
-        return send_some
-    send: Callable[[bytes], int] = socket.send
-
-    def send_now(data: bytes) -> int:
-        try:
-            return send(data)
-        except (BlockingIOError, InterruptedError):
-            return 0
-        except OSError:
-            return -1
-
-    return send_now
+    send_some: Callable[[bytes], object] = transport.writeSomeData if socket is None else socket.send  # type: ignore[attr-defined]
+    return send_some
 
 
 def _into_nothing(data: bytes) -> int:
