@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
+from .admin import URL_HELP, connected
 from .listing import ListedStream, rfc3339, table_head, table_row
 from .local import LocalData, local_data, opened
 from .options import Connection, SettingsFiles, connection_options, json_option, settings_options
 from .output import write_text
+from .remote_list import ACCEPT, pages_of
 from .running import run
 
 if TYPE_CHECKING:
@@ -24,38 +26,50 @@ _PAGE: Final = 1000
 
 @click.command("list")
 @settings_options
-@connection_options("The full URL of the list of a running server: http://HOST:PORT/admin/streams.", None)
+@connection_options(URL_HELP, None)
+@click.option("--prefix", metavar="PREFIX", default="", help="List only streams whose name begins with PREFIX.")
 @json_option
-def command(files: SettingsFiles, connection: Connection, as_json: bool) -> None:
+def command(files: SettingsFiles, connection: Connection, prefix: str, as_json: bool) -> None:
     """
     List all streams with their metadata.
 
     Without --url, the data directory of the settings is read; no server may be running on it. Times are in UTC. With
     --json, the output is an array of objects.
     """
-    data = local_data(files)
-    run(lambda reactor: _list_local(data, reactor, as_json))
+    if connection.url is not None:
+        run(lambda reactor: _list_remote(connection, reactor, prefix, as_json))
+    else:
+        data = local_data(files)
+        run(lambda reactor: _list_local(data, reactor, prefix, as_json))
 
 
-async def _list_local(data: LocalData, reactor: Any, as_json: bool) -> None:
+async def _list_local(data: LocalData, reactor: Any, prefix: str, as_json: bool) -> None:
     async with opened(data, reactor) as streams:
-        await print_pages(_pages(streams), as_json)
+        await print_pages(_pages(streams, prefix), as_json)
 
 
-async def _pages(streams: Streams) -> AsyncIterator[list[ListedStream]]:
+async def _list_remote(connection: Connection, reactor: Any, prefix: str, as_json: bool) -> None:
+    async with connected(reactor, connection) as pages:
+        answer = await pages.list({"prefix": prefix} if prefix else {}, {"Accept": ACCEPT})
+        await print_pages(pages_of(answer), as_json)
+
+
+async def _pages(streams: Streams, prefix: str) -> AsyncIterator[list[ListedStream]]:
     """Read the streams a page at a time."""
     from ..interfaces import settle  # noqa: PLC0415 (imports Twisted, which --help does not need)
 
-    page = await settle(streams.statuses("", _PAGE))
+    page = await settle(streams.statuses("", _PAGE, prefix))
     while page:
         yield [_listed(status) for status in page]
-        page = await settle(streams.statuses(page[-1].facts.name, _PAGE)) if len(page) == _PAGE else []
+        page = await settle(streams.statuses(page[-1].facts.name, _PAGE, prefix)) if len(page) == _PAGE else []
 
 
 async def print_pages(pages: AsyncIterator[Sequence[ListedStream]], as_json: bool) -> None:
     """Print each page when it arrives: a table with its total, or a JSON array with one stream a line."""
     total = 0
     async for page in pages:
+        if not page:
+            continue
         if as_json:
             begin = ",\n  " if total else "[\n  "
             write_text(begin + ",\n  ".join(msgspec.json.encode(stream).decode() for stream in page))

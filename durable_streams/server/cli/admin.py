@@ -1,0 +1,91 @@
+"""The pages for operators of a running server, which ``--url`` names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from .errors import CommandError
+from .options import TOKEN_VARIABLE, Connection
+
+if TYPE_CHECKING:
+    from ..client.http import Answer, HttpClient
+
+#: The help of ``--url``.
+URL_HELP: Final = "Ask a running server, at the full URL of its list: http://HOST:PORT/admin/streams."
+
+#: How long a server may be silent, in seconds.
+TIMEOUT: Final = 30.0
+
+_LIST: Final = "/streams"
+_NOT_FOUND: Final = 404
+_UNAUTHORIZED: Final = 401
+
+
+class AdminPages:
+    """
+    The pages for operators of one server.
+
+    :param url: the URL of the list of streams, or the one above it, as ``admin.base_path`` is.
+    """
+
+    def __init__(self, client: HttpClient, url: str) -> None:
+        from ..client.urls import check_url  # noqa: PLC0415 (imports Twisted, which --help does not need)
+
+        self._client = client
+        self._url = check_url(url).rstrip("/")
+
+    def page(self, name: str) -> str:
+        """Return the URL of a page."""
+        return f"{self._url.removesuffix(_LIST)}/{name}"
+
+    async def list(self, query: dict[str, str], headers: dict[str, str]) -> Answer:
+        """
+        Ask for the list of streams, at the URL as it was given.
+
+        :raises ClientError: it was refused, or there is no answer.
+        """
+        from ..client.errors import RefusedAsMissing  # noqa: PLC0415 (as above)
+        from ..client.urls import with_query  # noqa: PLC0415 (as above)
+
+        try:
+            return await self._client.request("GET", with_query(self._url, query), headers)
+        except RefusedAsMissing:
+            if self._url.endswith(_LIST):
+                raise
+        return await self._client.request("GET", with_query(self.page("streams"), query), headers)
+
+
+@asynccontextmanager
+async def connected(reactor: Any, connection: Connection, label: str = "Error") -> AsyncIterator[AdminPages]:
+    """
+    Connect to the pages of a server until the block ends.
+
+    :param connection: with a URL.
+    :param label: the label of errors.
+    :raises CommandError: for any error of the client in the block.
+    """
+    from ..client import ClientError, ClientOptions, Refusal  # noqa: PLC0415 (imports Twisted)
+    from ..client.http import HttpClient  # noqa: PLC0415 (as above)
+
+    url = connection.url
+    assert url is not None
+    try:
+        options = ClientOptions(
+            token=connection.token, ca=connection.ca, cert=connection.cert, key=connection.key, timeout=TIMEOUT
+        )
+        client = HttpClient(reactor, options)
+        try:
+            yield AdminPages(client, url)
+        finally:
+            await client.close()
+    except Refusal as error:
+        advice = ""
+        if error.status == _UNAUTHORIZED and connection.token is None:
+            advice = f" Give a token with --token-file FILE or {TOKEN_VARIABLE}."
+        elif error.status == _NOT_FOUND:
+            advice = " Check that admin.enabled is set for the server, and the path of --url against admin.base_path."
+        raise CommandError(f"{url}: the server answered {error.status}: {error}{advice}", label) from None
+    except ClientError as error:
+        raise CommandError(str(error), label) from None
