@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         StreamService,
         StreamWriter,
         Tail,
+        build_admin_resource,
         build_resource,
         build_service,
     )
@@ -82,6 +83,7 @@ __all__ = [
     "StreamsError",
     "Tail",
     "Writer",
+    "build_admin_resource",
     "build_resource",
     "build_service",
     "errors",
@@ -118,6 +120,7 @@ _PLACES: Final = {
     "StreamsError": ".errors",
     "Tail": ".embedding",
     "Writer": ".model",
+    "build_admin_resource": ".embedding",
     "build_resource": ".embedding",
     "build_service": ".embedding",
     "errors": ".errors",

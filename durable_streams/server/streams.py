@@ -278,6 +278,10 @@ class Streams(Service):
         """Return the watchers of a stream, as :meth:`watch` was given them."""
         return self._waiting.watchers(name)
 
+    def watched(self) -> Collection[str]:
+        """Return the names of the streams that have watchers."""
+        return self._waiting.watched()
+
     # Lifetimes
 
     def _follow_wall_clock(self) -> None:

@@ -6,7 +6,7 @@ extra read, never data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from math import inf
 
 from twisted.internet.interfaces import IReactorTime
@@ -75,7 +75,7 @@ class Waiting:
         """Return the watchers of a stream, as :meth:`watch` was given them."""
         return self._watchers.get(name, ())
 
-    def watched(self) -> Iterable[str]:
+    def watched(self) -> Collection[str]:
         """Return the names of the streams that have watchers."""
         return list(self._watchers)
 

@@ -314,7 +314,7 @@ class Front:
         )
         if self.metrics is not None:
             self.metrics.watch(self.channels)
-        self._framers = (self.channels.framer, resource._framer, self.tree._framer)
+        self._framers = (self.channels.framer, resource._framer, self.tree.pages.framer)
         self.peers: list[Peer] = []
         self.streams.startService()
         self.channels.doStart()

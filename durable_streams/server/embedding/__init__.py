@@ -2,7 +2,7 @@
 
 from .readings import Reading
 from .service import StreamService
-from .serving import DEFAULT_STREAM_BASE_PATH, StreamServer, build_resource, build_service
+from .serving import DEFAULT_STREAM_BASE_PATH, StreamServer, build_admin_resource, build_resource, build_service
 from .tail import Tail
 from .writing import StreamWriter
 
@@ -13,6 +13,7 @@ __all__ = [
     "StreamService",
     "StreamWriter",
     "Tail",
+    "build_admin_resource",
     "build_resource",
     "build_service",
 ]

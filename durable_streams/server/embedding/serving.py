@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
@@ -15,11 +17,15 @@ from twisted.web.resource import IResource
 from ..config.layers import THE_PROGRAM
 from ..config.settings import Settings
 from ..config.validation import validate, warnings_about
-from ..daemon.assembly import operations_from, resource_from
+from ..daemon.assembly import admin_guard_from, operations_from, resource_from
 from ..daemon.server import Server
 from ..errors import StorageOwned
 from ..interfaces import IStorage
 from ..web.site.admin.access import AdminAuthorization
+from ..web.site.admin.pages import add_admin_pages
+from ..web.site.app import Pages
+from ..web.site.pages_resource import PagesResource
+from ..web.wire import NO_STREAMS
 from .owning import release
 from .ports import EndpointPorts
 from .service import StreamService
@@ -47,6 +53,34 @@ def build_resource(streams: StreamService | IStorage) -> IResource:
     _warn(service.settings)
     operations = operations_from(service.streams, service.settings, service.clock)
     return resource_from(operations, service.settings, service.clock)
+
+
+def build_admin_resource(streams: StreamService, authorize_admin: AdminAuthorization | None = None) -> IResource:
+    """
+    Create a resource that serves the pages for operators at a path of a twisted.web Site.
+
+    A Site receives the body of a request before the request is checked. Put an authentication of your own around the
+    resource if strangers can reach it.
+
+    :param streams: a service that the program starts and stops. ``admin.enabled`` in its settings is ignored.
+    :param authorize_admin: as for :func:`build_service`.
+    :raises ConfigError: the file of ``admin.token_file`` cannot be used.
+    """
+    settings = streams.settings
+    operations = operations_from(streams.streams, settings, streams.clock)
+    pages = Pages(operations.answers, None)
+    pages.guard, _ = admin_guard_from(replace(settings, admin=replace(settings.admin, base_path="")), authorize_admin)
+    pages.add(
+        partial(
+            add_admin_pages,
+            base_path="",
+            operations=operations,
+            connections=lambda: None,
+            reactor=streams.reactor,
+        )
+    )
+    stall_timeout = settings.transport.connection.stall_timeout_secs
+    return PagesResource(pages, operations, NO_STREAMS, streams.clock, stall_timeout)
 
 
 def build_service(

@@ -101,6 +101,15 @@ class Live:
         tails, polls = kinds.count(EventTail), kinds.count(_Poll)
         return ReaderCounts(tails, polls, len(kinds) - tails - polls)
 
+    def readers(self) -> ReaderCounts:
+        """Count the readers of all streams, also those of other fronts of the same service, by looking at each."""
+        counts = [self.readers_of(name) for name in self.streams.watched()]
+        return ReaderCounts(
+            sum(count.tails for count in counts),
+            sum(count.polls for count in counts),
+            sum(count.others for count in counts),
+        )
+
     def cursor(self, given: str | None) -> int:
         """Choose a cursor (PROTOCOL section 10.1)."""
         return cursors.next_cursor(self.clock.wall(), given, randint(*cursors.JITTER))

@@ -18,7 +18,8 @@ class PageRequest:
     A request for a page.
 
     :ivar method: in upper case.
-    :ivar path: percent-encoded, without the query.
+    :ivar path: percent-encoded, without the query. The pages are routed by it.
+    :ivar mount: the path above the pages; empty if there is none.
     :ivar query: what follows the question mark.
     :ivar fields: all headers that its sender may send, as they were sent.
     :ivar caller: who sent it.
@@ -29,7 +30,19 @@ class PageRequest:
     :ivar forwarded: whether forwarding headers were removed, since the peer is not a trusted proxy.
     """
 
-    __slots__ = ("body", "caller", "fields", "forwarded", "incoming", "method", "number", "path", "query", "version")
+    __slots__ = (
+        "body",
+        "caller",
+        "fields",
+        "forwarded",
+        "incoming",
+        "method",
+        "mount",
+        "number",
+        "path",
+        "query",
+        "version",
+    )
 
     def __init__(
         self,
@@ -50,12 +63,14 @@ class PageRequest:
         self.caller = caller
         self.number = number
         self.version = version
+        self.mount = b""
         self.forwarded = forwarded
 
     @property
     def target(self) -> bytes:
         """The path and the query, as they were sent."""
-        return self.path + b"?" + self.query if self.query else self.path
+        path = self.mount + self.path
+        return path + b"?" + self.query if self.query else path
 
     def header(self, name: bytes) -> bytes | None:
         """

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from functools import partial
+from typing import Any, cast
+from urllib.parse import urlencode
 
 import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import TestCase
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.server import Site
 
 from durable_streams.server import Settings
@@ -16,7 +21,12 @@ from durable_streams.server.config.sections import AdminSettings, ServerSettings
 from durable_streams.server.daemon.service import Daemon
 from durable_streams.server.errors import Unavailable
 from durable_streams.server.model import Append, Lifetime, StreamConfig
-from durable_streams.server.web.site.admin.listing import PAGE
+from durable_streams.server.storage.memory import MemoryStorage
+from durable_streams.server.streams import Streams
+from durable_streams.server.web.answers import Answer, Answers
+from durable_streams.server.web.pages import PageRequest
+from durable_streams.server.web.site.admin.listing import PAGE, add_list
+from durable_streams.server.web.site.app import Pages
 from tests.support.admin import AdminCase
 from tests.support.cases import each_way, each_way_in_turn
 from tests.support.fronts import START_TIME
@@ -120,16 +130,16 @@ class PagedListTests(ListCase):
             self.assertNotIn(0, sizes)
 
     def next_of(self, link: str) -> str:
-        match = re.fullmatch(r'<([!-~]+)>; rel="next"', link)
+        match = re.fullmatch(r'<(\?[!-~]+)>; rel="next"', link)
         assert match is not None, link
-        return match[1]
+        return "/admin/streams" + match[1]
 
-    def test_a_link_quotes_names_and_has_the_path_of_the_page(self) -> None:
+    def test_a_link_quotes_names_and_is_for_the_same_path(self) -> None:
         for name in ('a&b="c">', "d/\N{SNOWMAN}"):
             self.front.streams.create(name, StreamConfig("text/plain"), b"")
         self.front.pass_time(1)
         reply = self.front.ask("GET", "//admin/streams?limit=1")
-        self.assertEqual(reply.get("link"), '</admin/streams?limit=1&after=a%26b%3D%22c%22%3E>; rel="next"')
+        self.assertEqual(reply.get("link"), '<?limit=1&after=a%26b%3D%22c%22%3E>; rel="next"')
         self.assertEqual(self.listed(f"?{self.next_of(reply.get('link') or '').partition('?')[2]}"), ["d/\N{SNOWMAN}"])
 
     def test_lines_are_sent_to_clients_that_accept_them(self) -> None:
@@ -157,6 +167,73 @@ class PagedListTests(ListCase):
         self.create(300)
         reply = self.front.ask("HEAD", "/admin/streams")
         self.assertEqual((reply.status, bytes(reply.body), reply.complete), (200, b"", True))
+
+
+#: Names that share prefixes, and sort in unexpected ways.
+NAMES = st.text("ab/\N{LATIN SMALL LETTER E WITH ACUTE}\N{GRINNING FACE}", min_size=1, max_size=4)
+
+
+class PagingTests(SynchronousTestCase):
+    """For any streams, parameters and sizes of pages."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.streams = Streams(MemoryStorage(), self.clock)
+        self.streams.startService()
+        self.pages = Pages(Answers(), b"/v1/stream/")
+        self.pages.add(partial(add_list, base_path="/admin", streams=self.streams))
+
+    def tearDown(self) -> None:
+        self.streams.stopService()
+
+    def ask(self, target: str, accept: str = "application/json") -> Answer:
+        request = PageRequest(b"GET", target.encode(), [(b"Accept", accept.encode())])
+        answered = self.pages.perform(request)
+        while not answered.called:
+            self.clock.advance(0)
+        answer = self.successResultOf(answered)
+        self.assertEqual(answer.status, 200, answer.body)
+        return answer
+
+    @given(
+        st.dictionaries(NAMES, st.tuples(st.booleans(), st.sampled_from(["text/plain", "application/json"]))),
+        st.integers(1, 5),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "prefix": NAMES,
+                "after": NAMES,
+                "status": st.sampled_from(["open", "closed"]),
+                "content_type": st.sampled_from(["text/plain", "application/json", "image/png"]),
+            },
+        ),
+    )
+    @settings(max_examples=150, deadline=None)
+    def test_pages_together_are_the_matching_streams_in_order(
+        self, made: dict[str, tuple[bool, str]], limit: int, query: dict[str, str]
+    ) -> None:
+        for name, (closed, content_type) in made.items():
+            self.streams.create(name, StreamConfig(content_type, closed=closed), b"")
+        expected = [
+            name
+            for name, (closed, content_type) in sorted(made.items())
+            if name.startswith(query.get("prefix", ""))
+            and name > query.get("after", "")
+            and query.get("status") in (None, "closed" if closed else "open")
+            and query.get("content_type") in (None, content_type)
+        ]
+        found: list[str] = []
+        target: str | None = f"/admin/streams?{urlencode({**query, 'limit': limit})}"
+        while target is not None:
+            answer = self.ask(target)
+            page = [stream["name"] for stream in msgspec.json.decode(cast(bytes, answer.body))]
+            link = dict(answer.fields()).get(b"Link")
+            self.assertEqual(len(page) == limit if link else len(page) <= limit, True)
+            found += page
+            target = None if link is None else "/admin/streams" + link.decode()[1:].partition(">")[0]
+        for name in made:
+            self.streams.delete(name)
+        self.assertEqual(found, expected)
 
 
 @each_way_in_turn
@@ -229,12 +306,12 @@ class ListTests(TestCase):
         self.reactor: Any = reactor
 
     def daemon(self, **admin: object) -> Daemon:
-        settings = replace(
+        chosen = replace(
             Settings(),
             server=ServerSettings(bind_address="127.0.0.1:0"),
             admin=AdminSettings(**admin),  # type: ignore[arg-type]
         )
-        daemon = Daemon(settings, self.reactor)
+        daemon = Daemon(chosen, self.reactor)
         self.addCleanup(daemon.stopService)
         return daemon
 

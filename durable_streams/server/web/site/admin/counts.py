@@ -32,20 +32,22 @@ class Counts(Struct):
 
     :ivar streams: including deleted ones that are kept for their forks.
     :ivar bytes: of data, as the limits count them.
-    :ivar connections: of clients, including that of the request.
+    :ivar connections: of clients, including that of the request; None if somebody else has them.
     :ivar status: only if it is asked for, since each stream is looked at.
     """
 
     streams: int
     bytes: int
     metadata_bytes: int
-    connections: int
+    connections: int | None
     tails: int
     long_polls: int
     status: StatusCounts | UnsetType = UNSET
 
 
-def add_counts(app: Routes, base_path: str, streams: Streams, live: Live, connections: Callable[[], int]) -> None:
+def add_counts(
+    app: Routes, base_path: str, streams: Streams, live: Live, connections: Callable[[], int | None]
+) -> None:
     """
     Add the page of totals, which is at ``/counts`` below the base path.
 
@@ -57,9 +59,9 @@ def add_counts(app: Routes, base_path: str, streams: Streams, live: Live, connec
         """Answer with a JSON object."""
         by_status = Query(request, ("by",)).word("by", ("status",))
         status = await _count(streams) if by_status else UNSET
-        figures = streams.figures()
+        figures, readers = streams.figures(), live.readers()
         totals = Counts(
-            figures.streams, figures.bytes, figures.metadata_bytes, connections(), live.tails, live.polls, status
+            figures.streams, figures.bytes, figures.metadata_bytes, connections(), readers.tails, readers.polls, status
         )
         return Answer(200, _HEAD, msgspec.json.encode(totals))
 

@@ -84,9 +84,8 @@ def add_list(app: Routes, base_path: str, streams: Streams) -> None:
 
     :param base_path: the path above it; the list is at ``/streams`` below.
     """
-    path = f"{base_path}/streams"
 
-    @app.route(path, methods=["GET", "HEAD"])
+    @app.route(f"{base_path}/streams", methods=["GET", "HEAD"])
     async def streams_list(request: PageRequest) -> Answer:
         """Answer with a JSON array of streams, or with a line for each."""
         query = Query(request, _PARAMETERS)
@@ -100,8 +99,8 @@ def add_list(app: Routes, base_path: str, streams: Streams) -> None:
             return Answer(200, head, GeneratedBody(_rendered(first, pages, as_lines), streams.turns))
         found, is_last = await _page_of(streams, selection, limit)
         if not is_last:
-            # Not the path of the request, which may be written in a way that means something else in a reference.
-            head += b'Link: <%b?%b>; rel="next"\r\n' % (path.encode(), _next_query(query, found[-1].facts.name))
+            # A reference to the same path, which a proxy or a resource may have another name for.
+            head += b'Link: <?%b>; rel="next"\r\n' % _next_query(query, found[-1].facts.name)
         return Answer(200, head, _lines(found) if as_lines else b"[%b]" % _items(found))
 
 

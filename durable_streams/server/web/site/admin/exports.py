@@ -1,4 +1,4 @@
-"""Export and import, backup and restore: documents and archives of any size, streamed."""
+"""Exports: documents of any size, which are made while they are sent."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Pieces(Protocol):
         """Return the pieces."""
 
 
-class Transfers:
+class Exports:
     """
-    The pages that carry streams out of the server and into it.
+    The pages that carry streams out of the server.
 
-    :param reactor: runs the threads that compress, and use temporary files.
+    :param reactor: runs the threads that use temporary files.
     """
 
     def __init__(self, streams: Streams, reactor: Any) -> None:

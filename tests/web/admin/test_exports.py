@@ -1,4 +1,4 @@
-"""Export and import, backup and restore by HTTP, on each front."""
+"""Exports by HTTP, on each front."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from durable_streams.server.model import Append, StreamConfig
-from durable_streams.server.web.site.admin import transfers
+from durable_streams.server.web.site.admin import exports
 from tests.support.admin import AdminCase
 from tests.support.cases import each_way, each_way_in_turn
 
@@ -14,7 +14,7 @@ from tests.support.cases import each_way, each_way_in_turn
 MAX_RENDERED = 600_000
 
 
-class TransferCase(AdminCase):
+class ExportCase(AdminCase):
     def create(self, name: str, *messages: bytes, content_type: str = "text/plain", closed: bool = False) -> None:
         memory: Any = getattr(self.front.storage, "_inner", self.front.storage)
         now = self.front.clock.seconds()
@@ -33,7 +33,7 @@ class TransferCase(AdminCase):
 
 
 @each_way
-class ExportTests(TransferCase):
+class ExportTests(ExportCase):
     def names(self, query: str = "") -> list[str]:
         return [stream["name"] for stream in self.exported(query)["streams"]]
 
@@ -67,7 +67,7 @@ class ExportTests(TransferCase):
 
 
 @each_way_in_turn
-class SlowExportTests(TransferCase):
+class SlowExportTests(ExportCase):
     def test_a_document_is_rendered_as_fast_as_its_reader_reads(self) -> None:
         for number in range(40):
             self.create(f"s{number:02d}", b"x" * 100_000)
@@ -98,7 +98,7 @@ class SlowExportTests(TransferCase):
     def count_rendered(self) -> list[int]:
         """Note the sizes of pieces; 0 when the export is closed."""
         sizes: list[int] = []
-        generated = transfers._generated
+        generated = exports._generated
 
         async def noting(pieces: Any) -> Any:
             try:
@@ -108,5 +108,5 @@ class SlowExportTests(TransferCase):
             finally:
                 sizes.append(0)
 
-        self.patch(transfers, "_generated", noting)
+        self.patch(exports, "_generated", noting)
         return sizes
