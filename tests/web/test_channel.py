@@ -18,6 +18,35 @@ class KeepAliveTests(ChannelTestCase):
         self.assertEqual([reply.get("connection") for reply in peer.replies], [None, None, None])
         self.assertFalse(peer.ended)
 
+    def test_a_connection_with_a_tail_keeps_neither_a_parser_nor_a_head(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(get("a", "?offset=-1&live=sse", {"X-Odd": "headers that were not seen before"}))
+        [channel] = self.front.channels._channels
+        assert isinstance(channel, StreamChannel)
+        intake = channel._intake
+        self.assertEqual((intake._parser, intake._feed, intake._block), (None, None, b""))
+
+    def test_requests_after_a_tail_are_parsed(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(get("a", "?offset=-1&live=sse", {"X-Odd": "1"}))
+        peer.send(get("a", headers={"X-Odd": "2"})[:-30])
+        self.front.streams.delete("a")
+        self.front.settle()
+        self.front.create("a", body=b"two")
+        peer.send(get("a", headers={"X-Odd": "2"})[-30:])
+        self.assertEqual(peer.statuses, [200, 200])
+        self.assertEqual(bytes(peer.replies[1].body), b"two")
+
+    def test_a_request_in_the_packet_of_a_tail_is_parsed(self) -> None:
+        self.front.create("a", body=b"one")
+        peer = self.front.connect()
+        peer.send(get("a", "?offset=-1&live=sse", {"X-Odd": "1"}) + get("a", headers={"X-Odd": "2"}))
+        self.front.streams.delete("a")
+        self.front.settle()
+        self.assertEqual(peer.statuses, [200, 404])
+
     def test_connection_close_ends_the_connection_after_the_answer(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.front.connect()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from time import perf_counter
 from typing import Final, TypeAlias
 
@@ -64,18 +63,58 @@ class StreamChannel(Protocol):
     :ivar writes: whether its last request was one that changes something.
     """
 
+    __slots__ = (
+        "_all_sent",
+        "_awaited",
+        "_awaiting",
+        "_busy",
+        "_caller",
+        "_chunked",
+        "_continue_due",
+        "_discarded",
+        "_ending",
+        "_frame",
+        "_incoming",
+        "_incoming_continue",
+        "_incoming_wanted",
+        "_intake",
+        "_lingering",
+        "_lives_on",
+        "_outlet",
+        "_paused",
+        "_perform",
+        "_place",
+        "_queue",
+        "_rest",
+        "_scheduled",
+        "_seconds",
+        "_slice_end",
+        "_slow",
+        "_streaming",
+        "_taking_turns",
+        "_turns",
+        "_write",
+        "connected",
+        "deadline",
+        "factory",
+        "transport",
+        "writes",
+    )
+
     factory: Connections
     transport: Transport  # type: ignore[assignment]
 
     def __init__(self, factory: Connections) -> None:
         self.factory = factory
+        self.connected = 0
         self.deadline = 0
         self.writes = False
         self._perform = factory.operations.perform
         self._frame = factory.framer.http1
         self._caller: Caller
         self._intake: Intake
-        self._queue: deque[_Turn] = deque()
+        # A list, since an empty deque takes 760 bytes.
+        self._queue: list[_Turn] = []
         # What of a packet is not parsed yet, from which place on.
         self._rest = b""
         self._place = 0
@@ -415,6 +454,8 @@ class StreamChannel(Protocol):
         self._begin()
         self._write(self._frame(answer, asked, began_at, connection))
         self._streaming = body
+        if body.length is None:
+            self._intake.rest()
         if self._outlet.behind:
             body.pauseProducing()
         body.start(self)
@@ -441,7 +482,7 @@ class StreamChannel(Protocol):
         self._slice_end = self._seconds() + SLICE
         while (self._queue or self._rest) and self._can_go_on():
             if self._queue:
-                self._answer(*self._queue.popleft())
+                self._answer(*self._queue.pop(0))
             else:
                 self._feed_rest()
             if self._is_over():

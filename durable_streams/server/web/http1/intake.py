@@ -157,7 +157,9 @@ class Intake:
         self._owner = owner
         # The caller, with the client that a trusted proxy names in the request that is being read.
         self._asking = caller
-        self._renew()
+        # Made for the first request that is not known: a parser takes 900 bytes.
+        self._parser: Any = None
+        self._feed: Any = None
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         # All headers as they came, for the tree; a stream's request has no need of them.
@@ -198,10 +200,16 @@ class Intake:
         return self._headers.get(b"origin")
 
     def _renew(self) -> None:
-        self._parser: Any = httptools.HttpRequestParser(self)
+        self._parser = httptools.HttpRequestParser(self)
         # Versions are checked here: one of a later minor version is served as 1.1 (RFC 9110 section 2.5).
         self._parser.set_dangerous_leniencies(lenient_version=True)
-        self._feed: Any = self._parser.feed_data
+        self._feed = self._parser.feed_data
+
+    def rest(self) -> None:
+        """Drop the parser and the last head, if no part of another request has arrived: the answer takes its time."""
+        if self._between:
+            self._parser = self._feed = None
+            self._block = b""
 
     @property
     def unfinished(self) -> bool:
@@ -251,6 +259,8 @@ class Intake:
 
     def _parse(self, packet: bytes) -> None:
         rest = packet
+        if self._feed is None:
+            self._renew()
         while rest and not self.deaf:
             self._packet = packet = rest
             rest = b""
