@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
 
 from .errors import CommandError
 from .options import TOKEN_VARIABLE, Connection
@@ -17,6 +18,9 @@ URL_HELP: Final = "Ask a running server, at the full URL of its list: http://HOS
 
 #: How long a server may be silent, in seconds.
 TIMEOUT: Final = 30.0
+
+#: The same while it makes a document or an archive: a large stream is collected in a file before it is sent.
+TRANSFER_TIMEOUT: Final = 600.0
 
 _LIST: Final = "/streams"
 _NOT_FOUND: Final = 404
@@ -39,6 +43,17 @@ class AdminPages:
     def page(self, name: str) -> str:
         """Return the URL of a page."""
         return f"{self._url.removesuffix(_LIST)}/{name}"
+
+    async def get(self, name: str, query: Sequence[tuple[str, str]] = ()) -> Answer:
+        """
+        Ask for a page.
+
+        :raises ClientError: it was refused, or there is no answer.
+        """
+        url = self.page(name)
+        return await self._client.request(
+            "GET", f"{url}?{urlencode(query)}" if query else url, timeout=TRANSFER_TIMEOUT
+        )
 
     async def list(self, query: dict[str, str], headers: dict[str, str]) -> Answer:
         """

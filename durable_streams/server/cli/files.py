@@ -37,7 +37,10 @@ def output_file(path: str | None, label: str = "failed to create output file") -
     if path is None or path == "-" or path in _STDOUT:
         if sys.stdout is None:
             raise CommandError("the standard output is closed", label)
-        yield sys.stdout.buffer
+        sys.stdout.flush()
+        # Unbuffered: nothing is left to write when the interpreter ends.
+        with os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0) as stdout:
+            yield stdout
         return
     descriptor_path = _DESCRIPTOR.fullmatch(path)
     if descriptor_path is not None:

@@ -3,15 +3,80 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import AsyncIterable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol
+from functools import partial
+from typing import Any, BinaryIO, Final, Protocol
 
 from .errors import CommandError
 from .progress import ProgressBar
 
 #: Phase of a transfer -> what the bar says.
 _LABELS: Final = {"exporting": "Exporting", "validating": "Checking", "importing": "Importing"}
+
+#: What counts the streams, their bytes and their messages in the text of a document. A string in JSON has no line ends.
+_COUNTED: Final = re.compile(rb'\n      (?:"total_bytes": ([0-9]{1,20}),|("next_offset": )|    ("data_base64": ))')
+
+#: More than the longest text that :data:`_COUNTED` finds.
+_OVERLAP: Final = 64
+
+
+class DocumentCounter:
+    """
+    Counts what is in a document that arrives in pieces.
+
+    :ivar streams: the number of streams.
+    :ivar messages: the number of messages.
+    :ivar bytes: the bytes of all messages, as the document says.
+    """
+
+    def __init__(self) -> None:
+        self.streams = 0
+        self.messages = 0
+        self.bytes = 0
+        self._end = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Count the next piece."""
+        text = self._end + piece
+        for found in _COUNTED.finditer(text):
+            if found.end() <= len(self._end):
+                # It was counted with the piece before.
+                continue
+            if found[1]:
+                self.bytes += int(found[1])
+            elif found[2]:
+                self.streams += 1
+            else:
+                self.messages += 1
+        self._end = text[-_OVERLAP:]
+
+
+async def write_pieces(
+    reactor: Any, pieces: AsyncIterable[bytes], file: BinaryIO, received: Callable[[bytes], object]
+) -> None:
+    """
+    Write pieces to a file in a thread: a pipe that nobody reads does not keep Ctrl-C from ending the command.
+
+    :param received: called with each piece after it was written.
+    """
+    from ..transfer.threads import BlockingCalls  # noqa: PLC0415 (imports Twisted, which --help does not need)
+
+    blocking = BlockingCalls(reactor)
+    try:
+        async for piece in pieces:
+            await blocking.do(partial(_write_all, file, piece))
+            received(piece)
+    finally:
+        blocking.close()
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """Write all data, which an unbuffered file may take in parts."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
 
 
 class Progress(Protocol):
