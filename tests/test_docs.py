@@ -64,6 +64,36 @@ class IndexTests(SynchronousTestCase):
             self.assertEqual(set(), set(module.__all__) - listed, module.__name__)
 
 
+class ComparisonTests(SynchronousTestCase):
+    """``comparison.rst`` rounds ratios of ``benchmarks/README.rst``."""
+
+    #: Row of the comparison -> rows of the benchmarks.
+    _ROWS: Final = {
+        "appends per second, in memory": ["``writers``"],
+        "durable appends per second": ["``durable-writers``", "``durable``"],
+        "reads per second": ["``reads``"],
+        "time from an append to 200 readers": ["``tails``, p50 in ms"],
+        "appends per second, HTTP/2, TLS": ["``http2``, appends over TLS"],
+        "replay of 256 MiB, MiB per second": ["``replay`` of 256 MiB, MiB/s", "the same, 4 connections"],
+    }
+
+    def test_each_ratio_is_that_of_the_benchmarks(self) -> None:
+        page = (ROOT / "docs" / "comparison.rst").read_text()
+        benchmarks = (ROOT / "benchmarks" / "README.rst").read_text()
+        for row, names in self._ROWS.items():
+            measured: list[float] = []
+            for name in names:
+                line = re.search(rf"(?m)^{re.escape(name)}  .*?  ((?:\d+\.\d+ ?[A-Za-z]*(?:, )?)+)$", benchmarks)
+                assert line is not None, name
+                measured += map(float, re.findall(r"\d+\.\d+", line[1]))
+            shown = re.search(rf"(?m)^{re.escape(row)}  *(.*)$", page)
+            assert shown is not None, row
+            written = re.findall(r"\d+(?:\.\d+)?", shown[1])
+            self.assertEqual(len(measured), len(written), row)
+            for text, value in zip(sorted(written, key=float), sorted(measured), strict=True):
+                self.assertEqual(float(text), round(value, len(text.partition(".")[2])), row)
+
+
 class MapTests(SynchronousTestCase):
     """``one-append.rst`` is the map of the code."""
 

@@ -19,8 +19,8 @@ async function onError(error: Error) {
     await new Promise((resolve) => setTimeout(resolve, 1000))
     return {}
   }
-  if (status === 410) {
-    // The stream was deleted and created again: what is saved belongs to the earlier one.
+  if (status === 410 || status === 400) {
+    // The stream was deleted and created again, or moved to another server: what is saved belongs to the earlier one.
     localStorage.removeItem(url)
     location.reload()
   }
