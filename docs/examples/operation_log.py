@@ -31,6 +31,7 @@ from durable_streams.server.model import (
     StreamConfig,
     StreamFacts,
     StreamRecord,
+    StreamRestoration,
     StreamStatus,
 )
 
@@ -64,6 +65,20 @@ class Write(Struct, tag=True):
     def apply(self, streams: MemoryStorage) -> Appended:
         """Append to the stream."""
         return streams.append(self.name, self.append, self.now)
+
+
+class Install(Struct, tag=True):
+    """A call of ``install``."""
+
+    now: float
+    staged: str
+    name: str
+    restoration: StreamRestoration
+    replace: bool
+
+    def apply(self, streams: MemoryStorage) -> StreamStatus:
+        """Install the staged stream."""
+        return streams.install(self.staged, self.name, self.restoration, self.replace, self.now)
 
 
 class Delete(Struct, tag=True):
@@ -116,7 +131,7 @@ class Limits(Struct, tag=True):
     limits: StorageLimits
 
 
-Operation: TypeAlias = Create | Write | Delete | Sweep | Visit | WallOffset
+Operation: TypeAlias = Create | Write | Install | Delete | Sweep | Visit | WallOffset
 
 _decoder = msgspec.msgpack.Decoder(Operation | Limits)
 
@@ -260,6 +275,13 @@ class OperationLogStorage:
         """Append to a stream."""
         operation = Write(now, name, append)
         return self._perform(operation.apply, operation, always=self._has_ttl(name))
+
+    def install(
+        self, staged: str, name: str, restoration: StreamRestoration, replace: bool, now: float
+    ) -> StreamStatus:
+        """Install a staged stream."""
+        operation = Install(now, staged, name, restoration, replace)
+        return self._perform(operation.apply, operation)
 
     def delete(self, name: str, now: float) -> None:
         """Delete a stream."""

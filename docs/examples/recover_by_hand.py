@@ -28,6 +28,7 @@ class Stream:
     closed: bool
     deleted: bool
     own: bytes
+    filed: bool = False
 
 
 def frames(data: bytes) -> Iterator[tuple[bytes, int, list[Any]]]:
@@ -47,9 +48,17 @@ def warn(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def own_file(root: Path, stream_id: int) -> Path:
+    """Return the path of a stream's own file."""
+    return root / "streams" / f"{stream_id % 256:02x}" / f"{stream_id}.data"
+
+
 def filed(root: Path, stream_id: int, base: int, size: int, appends: int) -> bytes:
     """Read a stream's own file, and compare it with its index."""
-    path = root / "streams" / f"{stream_id % 256:02x}" / f"{stream_id}.data"
+    path = own_file(root, stream_id)
+    if not path.exists():
+        # The stream was removed after the checkpoint, or else this is reported later.
+        return b""
     data = path.read_bytes()[:size]
     start = 0
     for end, checksum in struct.iter_unpack("<QI", path.with_suffix(".index").read_bytes()[: 12 * appends]):
@@ -84,7 +93,7 @@ def read_checkpoint(root: Path, streams: dict[int, Stream]) -> int:
             own = filed(root, stream_id, base, size, appends) if size else b""
             for pack, position, _start, piece_size, piece_appends in pieces:
                 own += packed(root, pack, position, piece_size, piece_appends)
-            streams[stream_id] = Stream(name, source, base, entry[9], entry[10], own)
+            streams[stream_id] = Stream(name, source, base, entry[9], entry[10], own, size > 0)
     return segment
 
 
@@ -93,11 +102,16 @@ def apply(change: list[Any], streams: dict[int, Stream]) -> None:
     kind, stream_id = change[0], change[1]
     if kind == 1 and stream_id not in streams:
         streams[stream_id] = Stream(change[2], change[7], change[8], change[5]["closed"], False, b"")
+    if kind == 4 and change[4] in streams:
+        streams[change[4]].deleted = True
     stream = streams.get(stream_id)
     if stream is None:
         return
     if kind == 3:
         stream.deleted = True
+        return
+    if kind == 4:
+        stream.name, stream.closed = change[2], change[3]["closed"]
         return
     start, data, checksum = (change[8], change[10], change[11]) if kind == 1 else (change[2], change[3], change[4])
     if crc32(data) != checksum:
@@ -123,6 +137,9 @@ def read(root: Path) -> dict[int, Stream]:
                 last += len(content)
                 for change in content:
                     apply(change, streams)
+    for stream_id, stream in streams.items():
+        if stream.filed and not stream.deleted and not own_file(root, stream_id).exists():
+            warn(f"{own_file(root, stream_id)} is missing")
     return streams
 
 

@@ -113,6 +113,17 @@ class PathBlocked(StreamError):
         super().__init__(name, "A deleted stream of this name still has forks. Delete them first, or use another name.")
 
 
+class ReplacementHasForks(StreamError):
+    """The stream that is to be replaced is a fork or has forks."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            name,
+            f"The stream {name} is a fork or has forks, so it cannot be replaced. Delete it and its forks first, or "
+            "use another name.",
+        )
+
+
 class ForkFromDeleted(StreamError):
     """The source of a fork was deleted."""
 

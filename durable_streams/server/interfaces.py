@@ -25,6 +25,7 @@ from .model import (
     StreamConfig,
     StreamFacts,
     StreamRecord,
+    StreamRestoration,
     StreamStatus,
 )
 
@@ -220,6 +221,32 @@ class IStorage(Interface):
         :param max_count: the maximum number of ends. If fewer are returned, the last of them is the stream's tail.
         :raises StreamNotFound: the stream was deleted meanwhile.
         :raises DataDamaged: the index of the appends, or one of them, is not as it was written.
+        """
+
+    def install(
+        staged: str, name: str, restoration: StreamRestoration, replace: bool, now: float
+    ) -> NowOrLater[StreamStatus]:
+        """
+        Turn a staged stream into the stream ``name`` in one atomic step: an import or restore is whole or not at all.
+
+        A staged stream is made by :meth:`create` and :meth:`append` under a reserved name, which no client can reach,
+        with a lifetime, so that an abandoned one expires. It keeps its id, content type, data, source and forks. Its
+        name, and all that ``restoration`` has, become those of the new stream. To stage a fork, create it with the fork
+        configuration of its source, which may be staged or installed.
+
+        The limits must allow for the staged stream besides the one that it replaces. Readers of ``name`` are notified:
+        an offset of the replaced stream is gone, unless the new one has the same incarnation.
+
+        :param staged: a name of the reserved segment (:data:`.protocol.names.RESERVED_PREFIX`).
+        :param name: a name outside of it.
+        :param replace: whether to remove an existing stream of this name in the same step.
+        :returns: the metadata of the new stream.
+        :raises StreamNotFound: there is no staged stream; it may have expired.
+        :raises StreamExists: a stream of this name exists, and ``replace`` is false.
+        :raises ReplacementHasForks: the stream that is to be replaced is a fork, or has forks.
+        :raises PathBlocked: a deleted stream that still has forks has the name.
+        :raises ContentTypeMismatch: the restored configuration has another content type than the staged stream.
+        :raises InvalidRequest: a name or the incarnation cannot be used.
         """
 
     def delete(name: str, now: float) -> NowOrLater[None]:

@@ -239,6 +239,36 @@ class StreamRecord(Struct, frozen=True, gc=False):
     forks: int
 
 
+class StreamRestoration(Struct, frozen=True, gc=False):
+    """
+    The state that a staged stream gets when it is installed, see :meth:`.IStorage.install`.
+
+    :ivar config: as requested when the stream was created; a repeated creation is compared with it.
+    :ivar lifetime: the effective one.
+    :ivar writers: the idempotent writers by id. If there are more than the limit, those seen last are kept.
+    :ivar created_at: None for that of the staged stream.
+    :ivar updated_at: None for that of the staged stream.
+    :ivar used_at: when a TTL begins to count; None for the time of the installation, which is also the maximum.
+    :ivar incarnation: the first part of the stream's offsets; None for that of the staged stream, which is greater than
+        that of every earlier stream. At most :data:`MAX_INCARNATION`.
+    """
+
+    config: StreamConfig
+    lifetime: Lifetime
+    closed: bool = False
+    sequence: bytes | None = None
+    writers: dict[str, WriterState] = {}
+    created_at: float | None = None
+    updated_at: float | None = None
+    used_at: float | None = None
+    incarnation: int | None = None
+
+
+#: The greatest incarnation that can be restored: half of what an offset can express. New incarnations are microseconds
+#: since 1970, or one more than the greatest so far.
+MAX_INCARNATION: Final = 5 * 10**15
+
+
 class StorageLimits(Struct, frozen=True, gc=False):
     """
     The limits of a storage.

@@ -29,6 +29,7 @@ from .model import (
     StreamConfig,
     StreamFacts,
     StreamRecord,
+    StreamRestoration,
     StreamStatus,
 )
 from .protocol.forks import LongSearch
@@ -259,6 +260,12 @@ class Streams(Service):
     def record(self, name: str, hidden: bool = False) -> NowOrLater[StreamRecord]:
         """Return all that is stored of a stream besides its bytes; see :meth:`.IStorage.record`."""
         return self._storage.record(name, self._now(), hidden)
+
+    def install(
+        self, staged: str, name: str, restoration: StreamRestoration, replace: bool
+    ) -> NowOrLater[StreamStatus]:
+        """Turn a staged stream into the stream ``name``; see :meth:`.IStorage.install`."""
+        return self._storage.install(staged, name, restoration, replace, self._now())
 
     def append_ends(self, facts: StreamFacts, start: int, max_count: int) -> NowOrLater[Sequence[int]]:
         """Return where appends end; see :meth:`.IStorage.append_ends`."""

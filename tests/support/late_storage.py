@@ -22,6 +22,7 @@ from durable_streams.server.model import (
     StreamConfig,
     StreamFacts,
     StreamRecord,
+    StreamRestoration,
     StreamStatus,
 )
 from durable_streams.server.storage.memory import MemoryStorage
@@ -115,6 +116,11 @@ class LateStorage:
 
     def status(self, name: str, now: float) -> Deferred[StreamStatus]:
         return self._later("status", lambda: self._inner.status(name, now), at_once=True)
+
+    def install(
+        self, staged: str, name: str, restoration: StreamRestoration, replace: bool, now: float
+    ) -> Deferred[StreamStatus]:
+        return self._later("install", lambda: self._inner.install(staged, name, restoration, replace, now))
 
     def delete(self, name: str, now: float) -> Deferred[None]:
         return self._later("delete", lambda: self._inner.delete(name, now))

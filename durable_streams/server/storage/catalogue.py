@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from heapq import heapify, heappop, heappush
 from itertools import islice
 from math import inf
 from typing import Final, Generic, TypeVar
@@ -31,6 +30,7 @@ from ..model import (
     StorageLimits,
     StreamConfig,
     StreamFacts,
+    StreamRestoration,
     Writer,
     WriterState,
 )
@@ -41,6 +41,8 @@ from ..protocol.messages import first_data
 from ..protocol.names import RESERVED_PREFIX
 from ..protocol.offsets import locate
 from ..protocol.writing import is_new
+from . import installing
+from .deadlines import Deadlines
 from .entry import Entry, facts_of
 from .metadata import stream_size, writers_size
 from .name_index import NameIndex
@@ -97,9 +99,7 @@ class Catalogue(Generic[S]):
         # The difference between the bytes that are there and those that were ever written: bytes that were loaded, less
         # bytes that were removed.
         self._unwritten = 0
-        # When streams expire, by the steady clock and by the wall clock. A stream may be renewed or deleted by then.
-        self._deadlines: list[tuple[float, int, S]] = []
-        self._wall_deadlines: list[tuple[float, int, S]] = []
+        self._deadlines: Deadlines[S] = Deadlines()
 
     def figures(self) -> StorageFigures:
         """See :meth:`.IStorage.figures`."""
@@ -115,7 +115,6 @@ class Catalogue(Generic[S]):
         self.streams.clear()
         self._names = NameIndex()
         self._deadlines.clear()
-        self._wall_deadlines.clear()
         self._bytes = self._metadata = 0
         for stream in streams:
             self._enter(stream)
@@ -229,9 +228,7 @@ class Catalogue(Generic[S]):
         self._metadata += stream.metadata
         self.streams[stream.facts.name] = stream
         self._names.add(stream.facts.name)
-        if stream.deadline != inf:
-            deadlines = self._deadlines if stream.lifetime.expires_at is None else self._wall_deadlines
-            heappush(deadlines, (stream.deadline, stream.facts.id, stream))
+        self._deadlines.add(stream)
 
     def _new(self, name: str, config: StreamConfig, now: float, point: ForkPoint | None) -> tuple[S, S | None]:
         """Make an entry for a new stream, and find its source."""
@@ -363,10 +360,50 @@ class Catalogue(Generic[S]):
             return ()
         return tuple(islice(writers, min(len(writers) + 1 - limit, _MAX_EVICTED)))
 
+    # Installing
+
+    def install(
+        self, stream: S, name: str, wanted: StreamRestoration, replace: bool, now: float
+    ) -> tuple[StreamRestoration, list[S]]:
+        """
+        Decide the installation of a staged stream, and apply it. See :meth:`.IStorage.install`.
+
+        :returns: the state that the stream got, and the stream that it replaces, if any.
+        """
+        staged = stream.facts.name
+        installing.check_names(staged, name)
+        wall = now + self.wall_offset
+        state = installing.complete(stream, wanted, self._limits.writers, wall)
+        existing = self.streams.get(name)
+        if existing is not None and self._is_over(existing, now):
+            self._check_removal()
+            self.remove(existing)
+            existing = self.streams.get(name)
+        installing.check_replacement(name, existing, replace)
+        facts = facts_of(name, stream.facts.id, stream.facts.incarnation, stream.facts.content_type)
+        metadata = stream_size(facts, state.config, state.sequence, state.writers)
+        self._check_metadata_room(metadata - stream.metadata)
+        gone = [] if existing is None else self._take_out(existing)
+        heap, deadline = self._deadlines.heap_of(stream), stream.deadline
+        del self.streams[staged]
+        self._names.remove(staged)
+        stream.install(name, state, (state.used_at or 0) - self.wall_offset)
+        self.streams[name] = stream
+        self._names.add(name)
+        self._metadata += metadata - stream.metadata
+        stream.metadata = metadata
+        self.last_id = max(self.last_id, stream.facts.incarnation)
+        self._deadlines.change(stream, heap, deadline)
+        return state, gone
+
     # Removing
 
     def remove(self, stream: S) -> None:
         """Remove a stream, or hide it while it has forks; and each hidden source whose last fork this was."""
+        self._removed(stream, self._take_out(stream))
+
+    def _take_out(self, stream: S) -> list[S]:
+        """Remove or hide a stream, and return the streams that were removed."""
         stream.hide()
         gone = stream.purge()
         for each in gone:
@@ -375,11 +412,8 @@ class Catalogue(Generic[S]):
             self._bytes -= each.size
             self._unwritten -= each.size
             self._metadata -= each.metadata
-        for deadlines in (self._deadlines, self._wall_deadlines):
-            if len(deadlines) > 2 * len(self.streams) + 1000:
-                deadlines[:] = [entry for entry in deadlines if not entry[2].deleted]
-                heapify(deadlines)
-        self._removed(stream, gone)
+        self._deadlines.release(len(self.streams))
+        return gone
 
     def renew(self, name: str, now: float) -> None:
         """See :meth:`.IStorage.renew`."""
@@ -389,25 +423,14 @@ class Catalogue(Generic[S]):
 
     def may_sweep(self, now: float) -> bool:
         """Return whether any stream may have expired."""
-        return bool(
-            (self._deadlines and self._deadlines[0][0] <= now)
-            or (self._wall_deadlines and self._wall_deadlines[0][0] <= now + self.wall_offset)
-        )
+        return self._deadlines.is_due(now, now + self.wall_offset)
 
     def sweep(self, now: float, max_count: int) -> int:
         """See :meth:`.IStorage.sweep`."""
-        removed = self._sweep_until(self._deadlines, now, max_count)
-        return removed + self._sweep_until(self._wall_deadlines, now + self.wall_offset, max_count - removed)
-
-    def _sweep_until(self, deadlines: list[tuple[float, int, S]], now: float, max_count: int) -> int:
+        deadlines = self._deadlines
         removed = 0
-        while deadlines and removed < max_count and deadlines[0][0] <= now:
-            _, stream_id, stream = heappop(deadlines)
-            if stream.deleted or self.streams.get(stream.facts.name) is not stream:
-                continue
-            if now >= stream.deadline:
+        for heap, time in ((deadlines.steady, now), (deadlines.wall, now + self.wall_offset)):
+            while removed < max_count and (stream := deadlines.pop_expired(heap, time)) is not None:
                 self.remove(stream)
                 removed += 1
-            else:
-                heappush(deadlines, (stream.deadline, stream_id, stream))
         return removed

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from ..model import Lifetime, StreamConfig, StreamFacts
+from ..model import Lifetime, StreamConfig, StreamFacts, StreamRestoration
 from .entry import facts_of
 
 
@@ -75,10 +75,27 @@ class StreamRemoved(Struct, tag=3, array_like=True, frozen=True, gc=False):
     at: float
 
 
-Change: TypeAlias = StreamCreated | DataAppended | StreamRemoved
+class StreamInstalled(Struct, tag=4, array_like=True, frozen=True, gc=False):
+    """
+    The installation of a staged stream under a name (:meth:`.IStorage.install`).
+
+    :ivar state: the stream's state, in which neither times nor the incarnation are None.
+    :ivar replaced: the id of the stream that is removed with it, or None.
+    """
+
+    id: int
+    name: str
+    state: StreamRestoration
+    replaced: int | None
+
+
+Change: TypeAlias = StreamCreated | DataAppended | StreamRemoved | StreamInstalled
 
 #: Upper bound of the encoded size of a change, in bytes, without its data and texts.
 OVERHEAD = 256
+
+#: Upper bound of the encoded size of a writer in a change, in bytes, without its id.
+WRITER = 64
 
 #: Maximum length of a content type, in characters.
 MAX_CONTENT_TYPE = 512

@@ -5,7 +5,9 @@ from __future__ import annotations
 from math import inf
 from typing import Self
 
-from ..model import Lifetime, StreamConfig, StreamFacts, StreamRecord, WriterState
+from msgspec.structs import replace
+
+from ..model import Lifetime, StreamConfig, StreamFacts, StreamRecord, StreamRestoration, StreamStatus, WriterState
 from ..protocol.content import JSON_TYPE, media_type
 from ..protocol.lifetimes import deadline
 
@@ -117,6 +119,25 @@ class Entry:
                 writers.pop(other, None)
         writers[writer_id] = state
 
+    def install(self, name: str, state: StreamRestoration, used_at: float) -> None:
+        """
+        Apply the installation of a staged stream: it gets a name, and the state that was restored.
+
+        :param state: all of it; neither times nor the incarnation are None.
+        :param used_at: when a TTL begins to count, by the steady clock.
+        """
+        assert state.created_at is not None
+        assert state.updated_at is not None
+        assert state.incarnation is not None
+        self.facts = replace(self.facts, name=name, incarnation=state.incarnation)
+        self.config = state.config
+        self.lifetime = state.lifetime
+        self.closed = state.closed
+        self.sequence = state.sequence
+        self.writers = dict(state.writers) or None
+        self.created_at, self.updated_at = state.created_at, state.updated_at
+        self.deadline = deadline(state.lifetime, used_at)
+
     def hide(self) -> None:
         """Apply the removal of a stream that has forks: it is kept for them, and no operation finds it."""
         self.deleted = True
@@ -157,6 +178,10 @@ class Entry:
         """Return when a TTL began to count, by the wall clock; without a TTL the time of the last update."""
         ttl = self.lifetime.ttl
         return self.updated_at if ttl is None or self.deleted else self.deadline - ttl + wall_offset
+
+    def status(self, tail: int, closed: bool) -> StreamStatus:
+        """Return the status of the stream as readers see it, with this tail and closure."""
+        return StreamStatus(self.facts, tail, closed, self.lifetime, self.created_at, self.updated_at)
 
     def record(self, wall_offset: float) -> StreamRecord:
         """Return all properties, with times of the wall clock."""

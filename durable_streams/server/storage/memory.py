@@ -22,6 +22,7 @@ from ..model import (
     StreamConfig,
     StreamFacts,
     StreamRecord,
+    StreamRestoration,
     StreamStatus,
 )
 from ..protocol.offsets import locate
@@ -152,7 +153,16 @@ class MemoryStorage:
         return self._catalogue.same_stream(facts).range(start, end)
 
     def status(self, name: str, now: float) -> StreamStatus:
-        return _status(self._find(name, now))
+        stream = self._find(name, now)
+        return stream.status(stream.tail, stream.closed)
+
+    def install(
+        self, staged: str, name: str, restoration: StreamRestoration, replace: bool, now: float
+    ) -> StreamStatus:
+        stream = self._find(staged, now)
+        self._catalogue.install(stream, name, restoration, replace, now)
+        self._listener.committed(name)
+        return stream.status(stream.tail, stream.closed)
 
     def delete(self, name: str, now: float) -> None:
         self._catalogue.remove(self._find(name, now))
@@ -175,7 +185,10 @@ class MemoryStorage:
         return ends
 
     def statuses(self, now: float, after: str = "", max_count: int = 1000, prefix: str = "") -> list[StreamStatus]:
-        return [_status(stream) for stream in islice(self._catalogue.present(now, after, prefix), max_count)]
+        return [
+            stream.status(stream.tail, stream.closed)
+            for stream in islice(self._catalogue.present(now, after, prefix), max_count)
+        ]
 
     def close(self) -> None:
         """Do nothing: memory has no resources to release."""
@@ -187,10 +200,6 @@ class MemoryStorage:
 def _append_at(stream: _Stream, position: int) -> tuple[int, bytes]:
     start, end = stream.append_at(position)
     return start, stream.range(start, end)
-
-
-def _status(stream: _Stream) -> StreamStatus:
-    return StreamStatus(stream.facts, stream.tail, stream.closed, stream.lifetime, stream.created_at, stream.updated_at)
 
 
 def _end_of_whole(stream: _Stream, start: int, limit: int) -> int:

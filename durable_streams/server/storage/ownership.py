@@ -23,6 +23,7 @@ __all__ = [
     "complete",
     "exposure",
     "is_complete",
+    "raise_version",
     "read_format",
     "take",
 ]
@@ -43,7 +44,9 @@ class Format(Struct, frozen=True):
     version: int
 
 
-def take(disk: Disk, kind: str, version: int, where: str, parts: Collection[str]) -> None:
+def take(
+    disk: Disk, kind: str, version: int, where: str, parts: Collection[str], new_version: int | None = None
+) -> int:
     """
     Lock a data directory, and check that it belongs to this kind of storage or is empty.
 
@@ -51,7 +54,10 @@ def take(disk: Disk, kind: str, version: int, where: str, parts: Collection[str]
     may be missing.
 
     :param where: what it is called in messages.
+    :param version: the latest format that the storage knows.
     :param parts: the names of what the storage makes in it.
+    :param new_version: the format of a new directory, if it is not the latest.
+    :returns: the format of the directory.
     :raises StorageInUse: another process has it locked.
     :raises StorageError: it is of another kind, of a later version, or no data directory at all.
     """
@@ -64,7 +70,7 @@ def take(disk: Disk, kind: str, version: int, where: str, parts: Collection[str]
         process = holder.decode("ascii", "replace").strip() or "unknown"
         raise StorageInUse(where, process)
     try:
-        _check_format(disk, kind, version, where, parts)
+        return _check_format(disk, kind, version, where, parts, version if new_version is None else new_version)
     except BaseException:
         disk.unlock()
         raise
@@ -110,25 +116,49 @@ def complete(disk: Disk) -> None:
         disk.sync_folder("")
 
 
-def _check_format(disk: Disk, kind: str, version: int, where: str, parts: Collection[str]) -> None:
+def raise_version(disk: Disk, kind: str, version: int) -> None:
+    """
+    Record that a complete data directory is of a later format from now on. Returns when that is on the disk.
+
+    :raises OSError: it is not, or may not be.
+    """
+    # One that an interrupted attempt has left.
+    disk.remove(NEW_FORMAT_FILE)
+    _write_format(disk, Format(kind, version))
+    disk.rename(NEW_FORMAT_FILE, FORMAT_FILE)
+    disk.sync_folder("")
+
+
+def _write_format(disk: Disk, form: Format) -> None:
+    file = disk.open(NEW_FORMAT_FILE, new=True)
+    try:
+        file.write([msgspec.json.encode(form) + b"\n"], 0)
+        file.sync()
+    finally:
+        file.close()
+
+
+def _check_format(disk: Disk, kind: str, version: int, where: str, parts: Collection[str], new_version: int) -> int:
     found = read_format(disk)
     if found is None:
-        _begin(disk, Format(kind, version), where, parts)
-    elif found.storage != kind:
+        _begin(disk, Format(kind, new_version), where, parts)
+        return new_version
+    if found.storage != kind:
         raise StorageError(
             f"{where} has the streams of a storage of the kind {found.storage}, not {kind}. Set storage.mode to that "
             "kind, or storage.data_dir to another directory."
         )
-    elif found.version < 1:
+    if found.version < 1:
         raise StorageError(
             f"{where} is in format {found.version} of the {kind} storage, which does not exist: the file {FORMAT_FILE} "
             "is damaged. Restore it from a backup."
         )
-    elif found.version > version:
+    if found.version > version:
         raise StorageError(
             f"{where} is in format {found.version} of the {kind} storage; this server knows formats up to {version}. "
             "Use the server that wrote it, or a later one."
         )
+    return found.version
 
 
 def _begin(disk: Disk, form: Format, where: str, parts: Collection[str]) -> None:
@@ -158,10 +188,5 @@ def _begin(disk: Disk, form: Format, where: str, parts: Collection[str]) -> None
         )
     if left:
         disk.remove(NEW_FORMAT_FILE)
-    file = disk.open(NEW_FORMAT_FILE, new=True)
-    try:
-        file.write([msgspec.json.encode(form) + b"\n"], 0)
-        file.sync()
-    finally:
-        file.close()
+    _write_format(disk, form)
     disk.sync_folder("")

@@ -21,9 +21,13 @@ from ..model import (
     Offset,
     StorageLimits,
     StreamConfig,
+    StreamRecord,
+    StreamRestoration,
     StreamStatus,
     Writer,
+    WriterState,
 )
+from ..protocol.names import RESERVED_PREFIX as STAGED
 from .model import Body, Model, Twin
 from .values import ALL, JSON, T0, TEXT, WEEK, T
 
@@ -207,6 +211,17 @@ class SideBySide:
         rest = self._run(self.storage.read_range(found.facts, middle, twin.tail))
         assert rest == twin.wire[middle:], f"{rest!r} is not the end of {twin.wire!r}"
 
+    def install(self, staged: str, name: str, restoration: StreamRestoration, replace: bool) -> None:
+        said = self.both(
+            lambda: self.storage.install(staged, name, restoration, replace, self.now),
+            lambda: self.model.install(staged, name, restoration, replace, self.now),
+        )
+        if said is not None:
+            found, twin = said
+            self.compare(found, twin)
+            incarnations = [self._incarnations.get(name, 0), found.facts.incarnation]
+            self._earlier[name], self._incarnations[name] = min(incarnations), max(incarnations)
+
     def delete(self, name: str) -> None:
         self.both(
             lambda: self.storage.delete(name, self.now),
@@ -234,13 +249,32 @@ class SideBySide:
 
     def everything(self) -> None:
         """Compare all state that can be read without renewing a TTL."""
-        visible = {name: twin for name, twin in sorted(self.model.twins.items()) if not twin.hidden}
+        present = {name: twin for name, twin in sorted(self.model.twins.items()) if not twin.hidden}
+        visible = [name for name in present if not name.startswith(STAGED)]
         found = self._run(self.storage.statuses(self.now))
-        assert [status.facts.name for status in found] == list(visible), f"{found} is not {list(visible)}"
-        for status, twin in zip(found, visible.values(), strict=True):
+        assert [status.facts.name for status in found] == visible, f"{found} is not {visible}"
+        found += [self._run(self.storage.status(name, self.now)) for name in present if name.startswith(STAGED)]
+        for status in found:
+            twin = present[status.facts.name]
             self.compare(status, twin)
+            self.compare_record(self._run(self.storage.record(twin.name, self.now)), twin)
+            ends = self._run(self.storage.append_ends(status.facts, 0, 1000))
+            assert list(ends) == twin.edges[1:], f"{ends} is not {twin.edges[1:]}"
             chunk = self._run(self.storage.read(status.facts.name, START, ALL, self.now, True, False))
             assert chunk.data == twin.wire, f"{chunk} is not {twin.wire!r}"
+
+    def compare_record(self, record: StreamRecord, twin: Twin) -> None:
+        writers = [(key, state.epoch, state.seq, state.seen) for key, state in record.writers.items()]
+        said = (record.config, record.sequence, writers, record.base, record.source, record.forks)
+        expected = (
+            twin.asked,
+            twin.sequence,
+            [(key, *state) for key, state in sorted(twin.writers.items(), key=lambda item: item[1][2])],
+            twin.inherited if twin.source is not None else 0,
+            None if twin.source is None else twin.source.name,
+            len(self.model.forks(twin)),
+        )
+        assert said == expected, f"{said} is not {expected}"
 
     def writer(self, name: str, writer_id: str, kind: str) -> Writer:
         """Return a writer whose append is the next one, a repeated one, out of order, or of a new epoch."""
@@ -281,6 +315,7 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
     names = some.sampled_from("abcdef")
     which = some.integers(0, 255)
     medias = some.sampled_from(["text/plain", "application/json"])
+    staged_names = some.sampled_from([f"{STAGED}1", f"{STAGED}2"])
     values = some.lists(some.sampled_from([1, "x,]", [2, 3], {"k": "\u2603"}]), min_size=1, max_size=4)
     bodies = some.one_of(values, values, values, some.just([]), some.none()).map(Body)
     lifetimes = some.sampled_from(
@@ -290,6 +325,23 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
     closes = some.sampled_from(["open"] * 12 + ["close", "only close"])
     numbers = some.integers(0, 60)
     sequences = some.sampled_from([None, None, b"1", b"10", b"2", b"\xff"])
+    times = some.sampled_from([None, None, T0 - 30, T0 + 20])
+    # Each has a time of its own, so that it is clear which are kept.
+    known = some.sets(some.sampled_from("uvw")).map(
+        lambda ids: {writer_id: WriterState(1, 2, T0 - ord(writer_id)) for writer_id in ids}
+    )
+    restorations = some.builds(
+        StreamRestoration,
+        lifetimes.map(lambda lifetime: StreamConfig(None, lifetime)),
+        lifetimes,
+        rarely,
+        sequences,
+        known,
+        times,
+        times,
+        times,
+        some.sampled_from([None, None, None, 5, 6, 7 * 10**14]),
+    )
     writes = some.sampled_from(["next", "next", "retry", "first", "gap", "fenced", "new epoch", "bad epoch"])
     places = some.sampled_from(["edge", "edge", "edge", "inside", "start", "now", "past", "stale", "foreign"])
 
@@ -368,6 +420,25 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
         def read(self, stream: int, place: str, number: int, limit: int, whole: bool, renew: bool) -> None:
             name = self.pair.name(stream)
             self.pair.read(name, self.pair.offset(name, place, number), limit, whole, renew)
+
+        @rule(name=staged_names, media=medias, body=bodies)
+        def stage_anew(self, name: str, media: str, body: Body) -> None:
+            self.stage(name, media, body)
+
+        def stage(self, name: str, media: str, body: Body) -> None:
+            self.pair.create(name, StreamConfig(media, Lifetime(ttl=600)), body)
+
+        @rule(name=staged_names, source=which, body=bodies)
+        def stage_fork(self, name: str, source: int, body: Body) -> None:
+            fork = Fork(self.pair.name(source))
+            self.pair.create(name, StreamConfig(None, Lifetime(ttl=600), fork=fork), body)
+
+        @rule(staged=staged_names, name=names, replace=some.booleans(), restoration=restorations, body=bodies)
+        def install(self, staged: str, name: str, replace: bool, restoration: StreamRestoration, body: Body) -> None:
+            if staged not in self.pair.model.twins and restoration.used_at is None:
+                self.stage(staged, "text/plain", body)
+            self.pair.install(staged, name, restoration, replace)
+            self.pair.catch_up()
 
         @rule(stream=which)
         def status(self, stream: int) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from math import inf
 from typing import Any, cast
+
+from msgspec.structs import replace as replace_fields
 
 from ..errors import (
     ContentTypeMismatch,
@@ -16,6 +19,7 @@ from ..errors import (
     OffsetConflict,
     OffsetGone,
     PathBlocked,
+    ReplacementHasForks,
     SequenceConflict,
     StorageFull,
     StreamClosed,
@@ -37,6 +41,7 @@ from ..model import (
     StorageLimits,
     StreamConfig,
     StreamFacts,
+    StreamRestoration,
     Writer,
 )
 
@@ -245,6 +250,42 @@ class Model:
             raise StorageFull(name, self.limits.total_bytes)
         if own + size > self.limits.stream_bytes:
             raise StreamFull(name, self.limits.stream_bytes)
+
+    def install(self, staged: str, name: str, wanted: StreamRestoration, replace: bool, now: float) -> Twin:
+        """Give a staged stream its name and its restored state; what it replaces is gone."""
+        twin = self.find(staged)
+        if not staged.startswith("__ds/") or name.startswith("__ds/"):
+            raise InvalidRequest
+        existing = self.twins.get(name)
+        if existing is not None:
+            if existing.hidden:
+                raise PathBlocked(name)
+            if not replace:
+                raise StreamExists(name, "")
+            if self.forks(existing) or existing.source is not None:
+                raise ReplacementHasForks(name)
+        before = self.metadata
+        other = copy(twin)
+        other.name = name
+        other.asked, other.lifetime, other.closed, other.sequence = (
+            wanted.config, wanted.lifetime, wanted.closed, wanted.sequence,
+        )  # fmt: skip
+        seen = sorted((state.seen, key) for key, state in wanted.writers.items())[-self.limits.writers :]
+        other.writers = {key: (wanted.writers[key].epoch, wanted.writers[key].seq, when) for when, key in seen}
+        if twin.metadata < other.metadata > self.limits.metadata_bytes - before + twin.metadata:
+            raise InsufficientStorage
+        if existing is not None:
+            self.remove(existing)
+        del self.twins[staged]
+        vars(twin).update(vars(other))
+        twin.made = twin.made if wanted.created_at is None else wanted.created_at
+        twin.updated = twin.updated if wanted.updated_at is None else wanted.updated_at
+        twin.used = now if wanted.used_at is None else min(now, wanted.used_at)
+        assert twin.facts is not None
+        incarnation = twin.facts.incarnation if wanted.incarnation is None else wanted.incarnation
+        twin.facts = replace_fields(twin.facts, name=name, incarnation=incarnation)
+        self.twins[name] = twin
+        return twin
 
     def append(
         self, name: str, append: Append, body: Body, now: float

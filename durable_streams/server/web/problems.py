@@ -100,6 +100,7 @@ CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     errors.WriterGap: (409, "SEQUENCE_CONFLICT", "Sequence Conflict"),
     errors.ForkFromDeleted: (409, "FORK_FROM_TOMBSTONE", "Fork From Deleted Stream"),
     errors.PathBlocked: (409, "PATH_BLOCKED", "Stream Path Blocked"),
+    errors.ReplacementHasForks: (409, "REPLACEMENT_HAS_FORKS", "Replacement Has Forks"),
     errors.StreamGone: (410, "GONE", "Stream Gone"),
     errors.OffsetGone: (410, "GONE", "Stream Gone"),
     errors.BodyTooLarge: (413, "REQUEST_BODY_TOO_LARGE", "Request Body Too Large"),

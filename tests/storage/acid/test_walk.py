@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from heapq import heapify
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +61,9 @@ class RandomWalkTests(SynchronousTestCase):
             # What reads have renewed is not kept, and the model does not know that.
             for name, deadline in deadlines.items():
                 again._catalogue.streams[name].deadline = deadline
-            again._catalogue._deadlines = [
-                (stream.deadline, stream.facts.id, stream) for stream in again._catalogue.streams.values()
-            ]
-            heapify(again._catalogue._deadlines)
+            again._catalogue._deadlines.clear()
+            for stream in again._catalogue.streams.values():
+                again._catalogue._deadlines.add(stream)
             return again
 
         steps = settings(

@@ -9,7 +9,7 @@ from typing import Final
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from durable_streams.server.model import START, Append, Fork, StreamConfig, Writer
+from durable_streams.server.model import FOREVER, START, Append, Fork, StreamConfig, StreamRestoration, Writer
 from durable_streams.server.storage.file import FileSettings, FileStorage
 from durable_streams.server.testing import settled
 
@@ -47,6 +47,12 @@ async def create(storage: FileStorage, name: str, body: bytes = b"", fork: Fork 
 async def append(storage: FileStorage, name: str, data: bytes, writer: Writer | None = None) -> None:
     """Append to it."""
     await settled(storage.append(name, Append(TEXT, data, writer=writer), 0.0))
+
+
+async def install(storage: FileStorage, staged: str, name: str, closed: bool = False) -> None:
+    """Install a staged stream; replace the one of the name."""
+    restoration = StreamRestoration(StreamConfig(TEXT), FOREVER, closed)
+    await settled(storage.install(staged, name, restoration, True, 0.0))
 
 
 async def fill(directory: Path) -> None:

@@ -16,6 +16,7 @@ from durable_streams.server.errors import (
     InvalidJson,
     InvalidRequest,
     PathBlocked,
+    ReplacementHasForks,
     SequenceConflict,
     StreamClosed,
     StreamExists,
@@ -24,7 +25,16 @@ from durable_streams.server.errors import (
     WriterFenced,
     WriterGap,
 )
-from durable_streams.server.model import FOREVER, Append, Fork, Lifetime, StreamConfig, StreamFacts, Writer
+from durable_streams.server.model import (
+    FOREVER,
+    Append,
+    Fork,
+    Lifetime,
+    StreamConfig,
+    StreamFacts,
+    StreamRestoration,
+    Writer,
+)
 
 JSON = "application/json"
 
@@ -38,11 +48,12 @@ class Request:
     Something that a client asks for, once.
 
     :ivar ends: of a write to a JSON stream, where its messages end.
+    :ivar staged: the stream that is installed under the name.
     :ivar lsn: after it is told, the number of the last change that it rests on.
     """
 
     number: int
-    kind: Literal["create", "append", "delete", "sweep"]
+    kind: Literal["create", "append", "delete", "sweep", "install"]
     name: str
     now: float
     config: StreamConfig = field(default_factory=StreamConfig)
@@ -50,6 +61,9 @@ class Request:
     data: bytes = b""
     ends: tuple[int, ...] = ()
     append: Append | None = None
+    staged: str = ""
+    restoration: StreamRestoration | None = None
+    replace: bool = False
     expected: object = None
     lsn: int = 0
     taken: bool = False
@@ -69,7 +83,7 @@ class Request:
     def again(self, number: int, now: float) -> Request:
         """Make the same request another time."""
         other = copy(self)
-        other.config, other.append = copy(self.config), copy(self.append)
+        other.config, other.append, other.restoration = copy(self.config), copy(self.append), copy(self.restoration)
         other.number, other.now, other.expected, other.lsn, other.taken = number, now, None, 0, False
         return other
 
@@ -77,6 +91,8 @@ class Request:
         what: object = ""
         if self.kind == "create":
             what = f"{self.config} {len(self.data)} bytes"
+        elif self.kind == "install":
+            what = f"from {self.staged} {self.restoration} {'replace' if self.replace else ''}"
         elif self.append is not None:
             one = self.append
             what = (
@@ -174,6 +190,15 @@ class AppendEvent:
 
 
 @dataclass
+class InstallEvent:
+    """The installation of a staged stream; it has these facts from then on."""
+
+    lsn: int
+    request: Request
+    facts: StreamFacts
+
+
+@dataclass
 class RemoveEvent:
     """The deletion or expiry of a stream."""
 
@@ -181,7 +206,7 @@ class RemoveEvent:
     name: str
 
 
-Event = CreateEvent | AppendEvent | RemoveEvent
+Event = CreateEvent | AppendEvent | InstallEvent | RemoveEvent
 
 
 class Ledger:
@@ -291,6 +316,22 @@ class Ledger:
         if writer.seq != expected:
             raise WriterGap(name, expected, writer.seq)
 
+    def judge_install(self, request: Request) -> tuple[int, bool]:
+        """Return the expected result of an installation: tail and closure."""
+        account = self.find(request.staged)
+        existing = self.accounts.get(request.name)
+        assert request.restoration is not None
+        if request.restoration.config.content_type not in (None, account.facts.media_type):
+            raise ContentTypeMismatch(request.staged, "", "")
+        if existing is not None:
+            if existing.hidden:
+                raise PathBlocked(request.name)
+            if not request.replace:
+                raise StreamExists(request.name, "")
+            if existing.source is not None or self.forks(existing):
+                raise ReplacementHasForks(request.name)
+        return account.tail, request.restoration.closed
+
     # Changing
 
     def apply(self, event: Event) -> None:
@@ -300,6 +341,8 @@ class Ledger:
             self._make(event)
         elif isinstance(event, AppendEvent):
             self._write(event)
+        elif isinstance(event, InstallEvent):
+            self._install(event)
         else:
             self._remove(event)
 
@@ -333,6 +376,20 @@ class Ledger:
         account.closed = account.closed or append.close
         account.updated = request.now
         account.lsn = self.touched[request.name] = event.lsn
+
+    def _install(self, event: InstallEvent) -> None:
+        request, wanted = event.request, event.request.restoration
+        assert wanted is not None
+        account = self.accounts.pop(request.staged)
+        account.facts = event.facts
+        account.config, account.lifetime, account.closed = wanted.config, wanted.lifetime, wanted.closed
+        account.sequence = wanted.sequence
+        last = sorted(wanted.writers.items(), key=lambda item: item[1].seen)[-WRITERS:]
+        account.writers = {key: (state.epoch, state.seq, state.seen) for key, state in last}
+        account.made = wanted.created_at or account.made
+        account.updated = wanted.updated_at or account.updated
+        self.accounts[request.name] = account
+        account.lsn = self.touched[request.name] = self.touched[request.staged] = event.lsn
 
     def order_writers(self) -> None:
         """Bring writers into the order in which they were seen last, as opening does."""

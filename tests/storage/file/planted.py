@@ -29,6 +29,7 @@ from durable_streams.server.storage.file.journal import Journal
 from durable_streams.server.storage.file.places import AppendRun
 from durable_streams.server.storage.logged import commit_queue
 from durable_streams.server.storage.logged import storage as logged
+from durable_streams.server.storage.logged.stream import LoggedStream
 
 from ...support.simulated_disk import SimulatedDisk, SimulatedFile
 
@@ -220,6 +221,19 @@ def _forgets_close(write: Any) -> Any:
     return lambda self, stream, wrote, *rest: write(self, stream, with_other(wrote, close=False), *rest)
 
 
+def _keeps_replaced(install: Any) -> Any:
+    return lambda self, stream, installed, lsn: install(self, stream, with_other(installed, replaced=None), lsn)
+
+
+def _forgets_incarnation(install: Any) -> Any:
+    def install_and_forget(self: Any, *rest: Any) -> None:
+        last_id = self.last_id
+        install(self, *rest)
+        self.last_id = last_id
+
+    return install_and_forget
+
+
 def _same_segment(load: Any) -> Any:
     def load_and_go_on(*rest: Any) -> Any:
         opened = load(*rest)
@@ -303,6 +317,18 @@ BUGS: dict[str, Bug] = {
     "a refusal does not wait for what it rests on": Bug(_patched(logged.LoggedStorage, "_not_now", _at_once), 300),
     "a checkpoint has only the writers that fit the entry": Bug(
         _patched(checkpoint.CheckpointFile, "add_writers", lambda _: lambda *_: None), 100
+    ),
+    "an installation keeps the stream that it replaces": Bug(
+        _patched(rebuilding.StreamBuilder, "_install", _keeps_replaced), 100
+    ),
+    "ids are not greater than an installed incarnation": Bug(
+        _patched(rebuilding.StreamBuilder, "_install", _forgets_incarnation), 400
+    ),
+    "an installation is visible before it is on the disk": Bug(
+        _patched(LoggedStream, "conceal", lambda _: lambda _: None), 300
+    ),
+    "a checkpoint leaves out the bytes of a stream that is being installed": Bug(
+        _patched(LoggedStream, "committed", lambda _: property(lambda stream: stream.shown)), 400
     ),
     "a checkpoint forgets that a stream is deleted": Bug(_patched(snapshots, "held", _without_hidden), 200),
     "ids are given again": Bug(_patched(checkpoint.CheckpointFile, "complete", _earlier_mark), 400, often="clocks"),

@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 from durable_streams.server.model import Append, Fork, Offset
 from durable_streams.server.testing import settled
 
-from .directories import append, checkpointed, contents, create, digests, fill, flip, only, opened
+from .directories import append, checkpointed, contents, create, digests, fill, flip, install, only, opened
 
 SCRIPT = Path(__file__).resolve().parents[3] / "docs" / "examples" / "recover_by_hand.py"
 
@@ -61,12 +61,41 @@ class RecoverByHandTests(TestCase):
         self.assertNotIn(b"small/1\t", listed)
         await self.assert_alike()
 
+    async def test_the_script_reads_installed_streams(self) -> None:
+        storage = opened(self.directory)
+        for staged in range(3):
+            await create(storage, f"__ds/{staged}", b"%d" % staged * 70_000)
+        await install(storage, "__ds/0", "small/0", closed=True)
+        await checkpointed(storage)
+        await install(storage, "__ds/1", "large")
+        await append(storage, "large", b"!")
+        await install(storage, "__ds/2", "new")
+        await storage.close()
+        listed, _ = by_hand(self.directory)
+        self.assertIn(b"small/0\t70000\tclosed\n", listed)
+        self.assertIn(b"large\t70001\topen\n", listed)
+        await self.assert_alike()
+
     def test_the_script_reports_damage(self) -> None:
         flip(only(self.directory, "streams/*/*.data"), 50_000)
         flip(self.directory / "packs/0000000000000001", 100)
         _, complaints = by_hand(self.directory)
         self.assertIn("1.data: 40000 to 80000 are damaged", complaints)
         self.assertIn("packs/0000000000000001: the piece at ", complaints)
+
+    async def test_a_missing_file_is_reported_unless_its_stream_was_deleted(self) -> None:
+        storage = opened(self.directory)
+        await settled(storage.delete("large", 0.0))
+        await storage.close()
+        await self.assert_alike()
+        storage = opened(self.directory)
+        await create(storage, "lost", b"x" * 70_000)
+        await checkpointed(storage)
+        await storage.close()
+        path = only(self.directory, "streams/*/*.data")
+        path.unlink()
+        _, complaints = by_hand(self.directory)
+        self.assertIn(f"{path.name} is missing", complaints)
 
     def test_the_script_does_not_import_the_server(self) -> None:
         self.assertNotIn("durable_streams", SCRIPT.read_text())

@@ -203,9 +203,12 @@ class AcidLog:
     def _restore(self, loaded: DatabaseState) -> None:
         """Replace the catalogue by the state of the database."""
         # Renewals by reads stay; renewals by writes that were rolled back do not.
-        deadlines = {stream.facts.id: stream.deadline for stream in self.catalogue.streams.values()}
+        accepted = {stream.facts.id: stream for stream in self.catalogue.streams.values()}
         for stream in loaded.streams:
-            stream.deadline = min(stream.deadline, deadlines.get(stream.facts.id, inf))
+            other = accepted.get(stream.facts.id)
+            # An installation that was rolled back may have given it another lifetime.
+            if other is not None and other.lifetime == stream.lifetime:
+                stream.deadline = min(stream.deadline, other.deadline)
         self._stored.forget_all()
         self.catalogue.load(loaded.streams, loaded.last_id)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ..changes import Change, DataAppended, StreamCreated, StreamRemoved
+from ..changes import Change, DataAppended, StreamCreated, StreamInstalled, StreamRemoved
 from ..checksums import crc32
 
 _json: Final = msgspec.json.Encoder().encode
@@ -59,9 +59,12 @@ def log_bytes(changes: Iterable[Change], max_bytes: int) -> int:
     pages = 2
     for change in changes:
         streams.add(change.id)
-        if not isinstance(change, StreamRemoved) and len(change.data) > _LOCAL:
+        if isinstance(change, StreamCreated | DataAppended) and len(change.data) > _LOCAL:
             # Its last overflow page is not full.
             pages += 1
+        if isinstance(change, StreamInstalled):
+            # The rows of its writers are side by side; and there are those of the stream that it replaces.
+            pages += 4
         if isinstance(change, DataAppended) and change.writer is not None:
             # The rows of writers are in the order of their ids, so each may be in a page of its own.
             pages += 1 + len(change.forgotten)
@@ -91,10 +94,9 @@ def _insert(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
     # Streams are created before appends to them, and removed after these.
     made = [change for change in changes if isinstance(change, StreamCreated)]
     if made:
-        connection.executemany(
-            "INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, NULL, ?, ?)", map(_stream_row, made)
-        )
-        connection.execute("UPDATE numbers SET value = ? WHERE name = 'last_id'", (made[-1].id,))
+        _create(connection, made)
+    # Before the appends to them: those to the staged streams were committed with earlier batches.
+    _install(connection, [change for change in changes if isinstance(change, StreamInstalled)])
     rows: list[_Row] = []
     streams: dict[int, tuple[int, bool, bytes | None, float]] = {}
     writers: dict[tuple[int, str], tuple[int, int, float] | None] = {}
@@ -135,6 +137,16 @@ def _insert(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
     for change in changes:
         if isinstance(change, StreamRemoved):
             _remove(connection, change.id)
+        elif isinstance(change, StreamInstalled):
+            _remove(connection, change.replaced)
+
+
+def _create(connection: sqlite3.Connection, made: Sequence[StreamCreated]) -> None:
+    connection.executemany(
+        "INSERT INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, NULL, ?, ?)", map(_stream_row, made)
+    )
+    # An installed incarnation may be greater than the ids of streams created before it.
+    connection.execute("UPDATE numbers SET value = max(value, ?) WHERE name = 'last_id'", (made[-1].id,))
 
 
 def _rows_of(stream_id: int, start: int, data: bytes, checksum: int) -> Iterable[_Row]:
@@ -162,8 +174,35 @@ def _stream_row(made: StreamCreated) -> tuple[Any, ...]:
     )
 
 
+def _install(connection: sqlite3.Connection, changes: Sequence[StreamInstalled]) -> None:
+    """Give staged streams their names and their restored states."""
+    for installed in changes:
+        state = installed.state
+        connection.execute(
+            "UPDATE streams SET name = ?, incarnation = ?, config = ?, lifetime = ?, closed = ?, sequence = ?, "
+            "created_at = ?, updated_at = ? WHERE id = ?",
+            (
+                installed.name,
+                state.incarnation,
+                _json(state.config).decode(),
+                _json(state.lifetime).decode(),
+                state.closed,
+                state.sequence,
+                state.created_at,
+                state.updated_at,
+                installed.id,
+            ),
+        )
+        connection.execute("DELETE FROM writers WHERE stream = ?", (installed.id,))
+        connection.executemany(
+            "INSERT INTO writers VALUES (?, ?, ?, ?, ?)",
+            [(installed.id, key, writer.epoch, writer.seq, writer.seen) for key, writer in state.writers.items()],
+        )
+        connection.execute("UPDATE numbers SET value = max(value, ?) WHERE name = 'last_id'", (state.incarnation,))
+
+
 def _remove(connection: sqlite3.Connection, stream_id: int | None) -> None:
-    """Hide a stream; if it has no forks, remove it, and each hidden source whose last fork it was."""
+    """Hide a stream, if any; if it has no forks, remove it, and each hidden source whose last fork it was."""
     connection.execute("UPDATE streams SET deleted = 1 WHERE id = ?", (stream_id,))
     while stream_id is not None:
         row = connection.execute(

@@ -382,7 +382,7 @@ class Checkpointer:
         if stream.gone:
             return
         packed = sum(piece.size for piece in stream.pieces)
-        if packed + max(stream.shown - stream.settled, 0) >= OWN_FILE:
+        if packed + max(stream.committed - stream.settled, 0) >= OWN_FILE:
             yield from self._plan_file(stream)
         else:
             move = self._plan_pack(stream)
@@ -393,7 +393,7 @@ class Checkpointer:
         """Plan to move a stream's bytes to its own file, in parts that are copied without holding up others."""
         stream.begun = True
         pieces, filed, filed_appends = stream.pieces, stream.filed, stream.filed_appends
-        start, end = stream.settled, stream.shown
+        start, end = stream.settled, stream.committed
         while not stream.gone:
             content = _recent_content(stream, start, _end_of_part(stream, start, end))
             yield Move(stream, pieces, (), content, filed, filed_appends, to_file=True)
@@ -406,7 +406,7 @@ class Checkpointer:
 
     def _plan_pack(self, stream: FileStream) -> Move | None:
         """Plan to move a stream's new bytes, and small pieces of it, to the pack."""
-        content = _recent_content(stream, stream.settled, stream.shown)
+        content = _recent_content(stream, stream.settled, stream.committed)
         pieces = stream.pieces
         # Pieces get fewer as they get older and larger, so that a byte is written some few times.
         kept = len(pieces)

@@ -47,6 +47,10 @@ encode: Final = msgspec.msgpack.Encoder().encode
 _log = Logger()
 
 
+#: What a client is told if the disk has no room.
+FULL: Final = "The disk is full. Delete streams that are not needed, or free disk space."
+
+
 class NothingWritten(Exception):
     """A temporary shortage kept a batch from being written: nothing of it is in the journal, and it can be retried."""
 
@@ -184,7 +188,7 @@ class Journal:
         if self._seconds() < self._refused_until:
             if self._short:
                 raise Unavailable(SHORT)
-            raise InsufficientStorage("The disk is full. Delete streams that are not needed, or free disk space.")
+            raise InsufficientStorage(FULL)
         raise NotYet(self._prepare(alone))
 
     def _prepare(self, min_size: int) -> Deferred[None]:

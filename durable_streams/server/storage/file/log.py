@@ -14,11 +14,11 @@ from twisted.python.failure import Failure
 from ...errors import InsufficientStorage, Unavailable
 from ..changes import Change
 from ..disk import Disk, is_full
-from ..logged.commit_queue import CommitQueue
-from ..shortages import RETRY_INTERVAL, SHORT
+from ..logged.commit_queue import CommitQueue, NotYet
+from ..shortages import RETRY_INTERVAL, SHORT, is_shortage
 from ..workers import Worker
 from .checkpointer import Checkpointer
-from .journal import Journal, NothingWritten
+from .journal import FULL, Journal, NothingWritten
 from .opening import LoadedDirectory
 from .settings import FileSettings
 
@@ -36,7 +36,10 @@ class FileLog:
     :param discard: is called with an LSN when everything up to it is durable.
     :ivar queue: the queue whose changes it writes; set before it is opened.
     :ivar checkpointer: notified of each batch; set after it was opened, before the first batch.
+    :ivar raise_version: records that the directory has the format of installations, and blocks; None if it has it.
     """
+
+    raise_version: Callable[[], None] | None = None
 
     queue: CommitQueue[Any]
     checkpointer: Checkpointer
@@ -78,6 +81,28 @@ class FileLog:
             self.checkpointer.consider()
             raise Unavailable("Too many earlier writes are not synced yet. Try again in a moment.")
         return self.journal.check_room(size, queued_bytes, removal)
+
+    def allow_installations(self) -> None:
+        """
+        Raise the format of the directory before the first installation, which earlier versions cannot read.
+
+        :raises NotYet: retry later.
+        """
+        if self.raise_version is not None:
+            raise NotYet(self._worker.do(self._raise_version).addErrback(self._not_raised))
+
+    def _raise_version(self) -> None:
+        if self.raise_version is not None:
+            self.raise_version()
+            self.raise_version = None
+
+    def _not_raised(self, failure: Failure) -> Failure:
+        if is_full(failure.value):
+            return Failure(InsufficientStorage(FULL))
+        if is_shortage(failure.value):
+            return Failure(Unavailable(SHORT))
+        self.queue.stop(failure)
+        return Failure(Unavailable(self.queue.failure or ""))
 
     def _no_segment(self, failure: Failure) -> Deferred[None] | None:
         if is_full(failure.value):

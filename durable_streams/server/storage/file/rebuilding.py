@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...model import WriterState
-from ..changes import Change, DataAppended, StreamCreated
+from ..changes import Change, DataAppended, StreamCreated, StreamInstalled
 from ..checksums import crc32
 from ..entry import facts_of
 from ..logged.stream import RecentAppends
@@ -77,7 +77,7 @@ class StreamBuilder:
         self._streams[stream.facts.id] = stream
         if source is not None:
             self._sources[stream.facts.id] = source
-        self.last_id = max(self.last_id, stream.facts.id)
+        self.last_id = max(self.last_id, stream.facts.id, stream.facts.incarnation)
 
     def apply(self, change: Change, lsn: int, where: str) -> None:
         """Apply the part of a change that the checkpoint does not include."""
@@ -94,12 +94,30 @@ class StreamBuilder:
                 self._unknown.add(change.id)
             else:
                 self._append(stream, change, lsn, where)
-        elif stream is None:
-            self._unknown.discard(change.id)
-            self.purged.add(change.id)
+        elif isinstance(change, StreamInstalled):
+            self._install(stream, change, lsn)
+        else:
+            self._remove(change.id, lsn)
+
+    def _remove(self, stream_id: int, lsn: int) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self._unknown.discard(stream_id)
+            self.purged.add(stream_id)
         else:
             stream.hide()
             stream.lsn = max(stream.lsn, lsn)
+
+    def _install(self, stream: FileStream | None, installed: StreamInstalled, lsn: int) -> None:
+        if stream is None:
+            # As with an append: its removal must follow.
+            self._unknown.add(installed.id)
+        elif lsn > stream.lsn:
+            stream.install(installed.name, installed.state, self._used_at(installed.state.used_at or 0))
+            stream.lsn = lsn
+        self.last_id = max(self.last_id, installed.state.incarnation or 0)
+        if installed.replaced is not None:
+            self._remove(installed.replaced, lsn)
 
     def _verify(self, lsn: int, start: int, data: bytes, checksum: int, name: str, where: str) -> None:
         if crc32(data) != checksum:

@@ -18,7 +18,7 @@ from ..directory_watch import DirectoryWatch
 from ..disk import Disk, RealDisk
 from ..logged.content import DiskReads
 from ..logged.storage import LoggedStorage
-from ..ownership import complete, take
+from ..ownership import complete, raise_version, take
 from ..workers import ThreadWorker, Worker
 from .checkpointer import Checkpointer, Subject
 from .content import FileContent
@@ -29,7 +29,11 @@ from .settings import FileSettings
 from .stream import FileStream
 
 KIND: Final = "file"
-VERSION: Final = 1
+
+#: The latest format that this version knows, and the format of a new directory. It is raised to the latest one when the
+#: first stream is installed, so that earlier versions can open a directory in which none was.
+VERSION: Final = 2
+NEW_VERSION: Final = 1
 
 
 @implementer(IStorage, IFileRanges)
@@ -100,14 +104,18 @@ class FileStorage(LoggedStorage[FileStream]):
         """
         if self._opened:
             return
-        take(self._disk, KIND, VERSION, self._where, PARTS)
+        version = take(self._disk, KIND, VERSION, self._where, PARTS, NEW_VERSION)
         try:
             self._load(open_directory(self._disk, self._where, self._clock.seconds(), self._catalogue.wall_offset))
             complete(self._disk)
         except BaseException:
             self._disk.unlock()
             raise
+        self._log.raise_version = None if version == VERSION else partial(raise_version, self._disk, KIND, VERSION)
         self._opened = True
+
+    def _allow_installations(self) -> None:
+        self._log.allow_installations()
 
     def _load(self, opened: LoadedDirectory) -> None:
         for stream in opened.streams:

@@ -15,7 +15,7 @@ from ...clocks import clock_of
 from ...errors import StreamsError, Unavailable
 from ...interfaces import ICommitListener
 from ...model import StorageFigures
-from ..changes import OVERHEAD, Change, DataAppended, StreamCreated, StreamRemoved
+from ..changes import OVERHEAD, Change, DataAppended, StreamCreated, StreamInstalled, StreamRemoved
 from ..listeners import NullListener
 from ..measuring import Measure
 from .stream import LoggedStream
@@ -98,7 +98,7 @@ class CommitQueue(Generic[K]):
     :param log: the log that changes are written to.
     :ivar lsn: the LSN of the last accepted change.
     :ivar committed_lsn: the LSN of the last committed change.
-    :ivar removal_lsn: the LSN of the last removal of a stream.
+    :ivar removal_lsn: the LSN of the last change that removed a name.
     :ivar queued_bytes: the size of the queued changes.
     :ivar credit: how many bytes may still be queued without another check of the room.
     :ivar failure: why nothing more is written, as a sentence for operators; or None.
@@ -187,7 +187,9 @@ class CommitQueue(Generic[K]):
             # Room that is reserved for removals gives no credit to other changes.
             self.credit = min(credit, self._max_bytes - self.queued_bytes)
 
-    def add(self, change: StreamCreated | DataAppended, stream: K, outcome: T, size: int) -> Deferred[T]:
+    def add(
+        self, change: StreamCreated | DataAppended | StreamInstalled, stream: K, outcome: T, size: int
+    ) -> Deferred[T]:
         """
         Queue a change of a stream.
 
@@ -199,6 +201,20 @@ class CommitQueue(Generic[K]):
         self._answers.append((stream, outcome, answer))
         self._schedule(size)
         return answer
+
+    def add_installation(
+        self, change: StreamInstalled, stream: K, outcome: T, size: int, discard: Callable[[], None]
+    ) -> Deferred[T]:
+        """
+        Queue the installation of a stream, of which nothing is visible until it is committed.
+
+        :param discard: is called when it is committed, before the listener is notified.
+        """
+        stream.conceal()
+        # The staged name is removed, and perhaps a stream.
+        self.removal_lsn = self.lsn + 1
+        self._answers.append((None, discard, None))
+        return self.add(change, stream, outcome, size)
 
     def add_removal(self, stream: K, discard: Callable[[], None]) -> None:
         """

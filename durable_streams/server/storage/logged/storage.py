@@ -33,15 +33,15 @@ from ...model import (
     StreamConfig,
     StreamFacts,
     StreamRecord,
+    StreamRestoration,
     StreamStatus,
 )
 from ...protocol.offsets import locate
 from ..catalogue import Catalogue
-from ..changes import MAX_CONTENT_TYPE, OVERHEAD, DataAppended, StreamCreated
+from ..changes import MAX_CONTENT_TYPE, OVERHEAD, WRITER, DataAppended, StreamCreated, StreamInstalled
 from ..checksums import crc32
 from .commit_queue import CommitQueue, K, Log, NotYet
 from .content import Content, DiskReads, RecentContent
-from .stream import LoggedStream
 
 T = TypeVar("T")
 
@@ -144,6 +144,11 @@ class LoggedStorage(Generic[K]):
     def status(self, name: str, now: float) -> NowOrLater[StreamStatus]:
         return self._attempt(self._describe, name, now)
 
+    def install(
+        self, staged: str, name: str, restoration: StreamRestoration, replace: bool, now: float
+    ) -> NowOrLater[StreamStatus]:
+        return self._attempt(self._install, name, staged, restoration, replace, now)
+
     def delete(self, name: str, now: float) -> NowOrLater[None]:
         return self._attempt(self._delete, name, now)
 
@@ -196,8 +201,11 @@ class LoggedStorage(Generic[K]):
         if isinstance(trouble, NotYet):
             return trouble.ready.addCallback(self._attempt_again, step, name, *rest)
         names = [name]
-        if rest and isinstance(rest[0], StreamConfig) and rest[0].fork is not None:
-            names.append(rest[0].fork.source)
+        other = rest[0] if rest else None
+        if isinstance(other, StreamConfig) and other.fork is not None:
+            names.append(other.fork.source)
+        elif isinstance(other, str):
+            names.append(other)
         if all(self._lsn_of(each) <= self._queue.committed_lsn for each in names):
             return None
         return self._queue.after(lambda: Failure(trouble))  # type: ignore[arg-type, return-value]
@@ -291,6 +299,29 @@ class LoggedStorage(Generic[K]):
             recent.checksums.append(checksum)
         return self._queue.add(wrote, stream, appended, room)
 
+    def _install(
+        self, name: str, staged: str, restoration: StreamRestoration, replace: bool, now: float
+    ) -> NowOrLater[StreamStatus]:
+        room = _room_of_installation(name, restoration)
+        self._queue.check_writable(room)
+        stream = self._find(staged, now)
+        if stream.lsn > self._queue.committed_lsn:
+            # Otherwise the commit of a change of the staged stream would make it visible under its new name.
+            raise NotYet(self._queue.after(lambda: None))
+        self._allow_installations()
+        state, gone = self._catalogue.install(stream, name, restoration, replace, now)
+        installed = StreamInstalled(stream.facts.id, name, state, gone[0].facts.id if gone else None)
+        return self._queue.add_installation(
+            installed, stream, stream.status(stream.tail, stream.closed), room, lambda: self._discard(gone)
+        )
+
+    def _allow_installations(self) -> None:
+        """
+        Prepare the log for the first change of this kind.
+
+        :raises NotYet: retry later.
+        """
+
     def _delete(self, name: str, now: float) -> NowOrLater[None]:
         self._queue.check_writable(OVERHEAD, removal=True)
         stream = self._find(name, now)
@@ -338,7 +369,8 @@ class LoggedStorage(Generic[K]):
         return self._content.bytes_between(self._catalogue.same_stream(facts), start, end)
 
     def _describe(self, name: str, now: float) -> StreamStatus:
-        return _status(self._shown(name, now))
+        stream = self._shown(name, now)
+        return stream.status(stream.shown, stream.shown_closed)
 
     def _record(self, name: str, now: float, hidden: bool) -> NowOrLater[StreamRecord]:
         catalogue = self._catalogue
@@ -354,7 +386,7 @@ class LoggedStorage(Generic[K]):
         if self._queue.removal_lsn > self._queue.committed_lsn and self._queue.failure is None:
             raise NotYet(self._queue.after(lambda: None))
         shown = (stream for stream in self._catalogue.present(now, after, prefix) if stream.shown >= 0)
-        return [_status(stream) for stream in islice(shown, max_count)]
+        return [stream.status(stream.shown, stream.shown_closed) for stream in islice(shown, max_count)]
 
     def _sweep_committed(self, _: str, now: float, max_count: int) -> NowOrLater[int]:
         if not self._catalogue.may_sweep(now):
@@ -364,10 +396,10 @@ class LoggedStorage(Generic[K]):
         return self._queue.after(lambda: removed) if removed else 0
 
 
-def _status(stream: LoggedStream) -> StreamStatus:
-    return StreamStatus(
-        stream.facts, stream.shown, stream.shown_closed, stream.lifetime, stream.created_at, stream.updated_at
-    )
+def _room_of_installation(name: str, restoration: StreamRestoration) -> int:
+    """Return the maximum size of an installation in a log."""
+    writers = sum(4 * len(writer_id) + WRITER for writer_id in restoration.writers)
+    return _room_of(name, restoration.config) + OVERHEAD + len(restoration.sequence or b"") + writers
 
 
 def _room_of(name: str, config: StreamConfig) -> int:

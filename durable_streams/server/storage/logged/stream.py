@@ -50,7 +50,8 @@ class LoggedStream(Entry):
     A stream of a logged storage.
 
     :ivar lsn: the LSN of its last change.
-    :ivar shown: the committed tail, which readers see; -1 until the creation is committed.
+    :ivar shown: the committed tail, which readers see. If it is negative, they do not see the stream, because its
+        creation or installation is not committed; the committed tail is ``~shown`` then.
     :ivar shown_closed: whether the close is committed.
     :ivar recent: the appends in memory, or None.
     """
@@ -67,6 +68,16 @@ class LoggedStream(Entry):
     def forget(self) -> None:
         super().forget()
         self.recent = None
+
+    @property
+    def committed(self) -> int:
+        """The committed tail, whether readers see it or not."""
+        return self.shown if self.shown >= 0 else ~self.shown
+
+    def conceal(self) -> None:
+        """Make the stream, all of which is committed, invisible until the next change is committed."""
+        self.shown = ~self.shown
+        self.shown_closed = False
 
     def show(self) -> None:
         """Make the accepted state visible to readers."""

@@ -9,6 +9,7 @@ from .creating import CreateContract
 from .deleting import DeleteContract
 from .durable import DurabilityContract
 from .forks import ForkContract
+from .installing import InstallContract
 from .lifetimes import LifetimeContract
 from .limits import LimitContract
 from .reading import ReadContract
@@ -23,6 +24,7 @@ class StorageContract(
     ReadContract,
     RecordContract,
     ListingContract,
+    InstallContract,
     DeleteContract,
     LifetimeContract,
     ForkContract,

@@ -15,13 +15,16 @@ from ...errors import (
 )
 from ...interfaces import IStorage
 from ...model import (
+    FOREVER,
     Append,
     Lifetime,
     StreamConfig,
+    StreamRestoration,
     StreamStatus,
     Writer,
+    WriterState,
 )
-from ..values import JSON, T0, WEEK, settled
+from ..values import JSON, T0, TEXT, WEEK, settled
 from .base import Contract
 
 
@@ -69,6 +72,45 @@ class DurabilityContract(Contract):
                 for size in (1, 2, 9):
                     ends = await settled(self.storage.append_ends(facts, start, size))
                     self.assertEqual(list(ends), [end for end in expected if end > start][:size])
+
+    async def test_installed_streams_survive_reopening(self) -> None:
+        hour = Lifetime(ttl=3600)
+        await self.create("a", body=b"old" * 30_000)
+        await self.create("b", body=b"other")
+        for number, data in enumerate((b"x" * 70_000, b"new", b"staged")):
+            await self.create(f"__ds/{number}", StreamConfig("text/plain", hour), data)
+            await self.append(f"__ds/{number}", b"!", writer=Writer("staged", 0, 0))
+        await self.again()
+        later = (await self.create("c")).facts.id + 10**12
+        restored = StreamRestoration(
+            TEXT,
+            Lifetime(expires_at=T0 + WEEK),
+            True,
+            b"5",
+            {"w": WriterState(1, 2, T0 - 5)},
+            T0 - 9,
+            T0 - 5,
+            T0,
+            later,
+        )
+        await settled(self.storage.install("__ds/0", "a", restored, True, self.now))
+        await settled(self.storage.install("__ds/1", "d", StreamRestoration(TEXT, FOREVER), False, self.now))
+        await self.append("d", b"?", writer=Writer("w", 0, 0))
+        names = ["a", "b", "c", "d", "__ds/2"]
+        before = [await settled(self.storage.record(name, self.now)) for name in names]
+        self.assertEqual(before[0].writers, restored.writers)
+        for _ in range(3):
+            await self.again()
+            self.assertEqual([await settled(self.storage.record(name, self.now)) for name in names], before)
+            self.assertEqual(await self.names(), names[:-1])
+            self.assertEqual(await self.content("a"), b"x" * 70_000 + b"!")
+            self.assertEqual((await self.content("d"), await self.content("__ds/2")), (b"new!?", b"staged!"))
+            await self.refused(StreamClosed, self.append("a", b"x"))
+        self.assertGreater((await self.create("e")).facts.id, later)
+        self.later(3600)
+        self.assertEqual(await self.sweep(), 1)
+        figures = self.storage.figures()
+        self.assertEqual((figures.streams, figures.bytes), (5, 70_001 + 5 + 5))
 
     async def test_ranges_can_be_read_after_reopening(self) -> None:
         facts = (await self.create(body=b"hello")).facts
