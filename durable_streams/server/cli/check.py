@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from ..config.layers import load
 from ..config.validation import STORAGE_MODES, ConfigError
+from ..storage.acid.schema import VERSION as ACID_VERSION
 from ..storage.file.checking import check_files
 from ..storage.file.storage import KIND, VERSION
 from ..storage.findings import Counts, Finding
@@ -36,6 +37,9 @@ from .progress import progress_bar
 
 #: File in a data directory -> the kind of storage that creates it, to identify one whose format file is damaged.
 _SIGNS: Final = {"journal": KIND, "checkpoint": KIND, "acid.sqlite": "acid"}
+
+#: The latest format of each kind of storage.
+_VERSIONS: Final = {KIND: VERSION, "acid": ACID_VERSION}
 
 _DAMAGED: Final = 1
 _NOT_CHECKED: Final = 2
@@ -176,7 +180,7 @@ def _format(disk: ReadOnlyDisk, where: Path, found: Callable[[Finding], None]) -
         signs = [kind for name, kind in _SIGNS.items() if name in disk.names("")]
         if not signs:
             raise _CheckNotPossible(f"{where}: {what}")
-        form = Format(signs[0], VERSION)
+        form = Format(signs[0], _VERSIONS[signs[0]])
         line = msgspec.json.encode(form).decode()
         found(Finding(True, FORMAT_FILE, what, f"Write one line into it: {line}"))
     if form.storage not in _SIGNS.values():
@@ -188,10 +192,11 @@ def _format(disk: ReadOnlyDisk, where: Path, found: Callable[[Finding], None]) -
             f"{where} has format {form.version} of the {form.storage} storage, which does not exist: the file "
             f"{FORMAT_FILE} is damaged. Restore it from a backup."
         )
-    if form.version > VERSION:
+    version = _VERSIONS[form.storage]
+    if form.version > version:
         raise _CheckNotPossible(
             f"{where} has format {form.version} of the {form.storage} storage; this version reads formats up to "
-            f"{VERSION}. Use the version of the server that wrote it."
+            f"{version}. Use the version of the server that wrote it."
         )
     return form
 
