@@ -8,6 +8,8 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from h2.config import H2Configuration
@@ -25,6 +27,11 @@ LARGE: Final = 5_000_000
 
 READERS: Final = 1_000
 FLOODERS: Final = 12
+TAILS: Final = 10_000
+MORTALS: Final = 50_000
+
+#: How many requests are sent before their answers are read.
+PIPELINED: Final = 200
 
 
 def packet_of(request: bytes) -> tuple[bytes, int]:
@@ -63,6 +70,45 @@ def pipeline(server: Served, request: bytes, connections: int) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def pipelined(server: Served, requests: Iterable[bytes], status: bytes) -> None:
+    """Send requests on one connection, some at a time, and check that each is answered with this status."""
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.settimeout(60)
+        requests = iter(requests)
+        while some := list(islice(requests, PIPELINED)):
+            client.sendall(b"".join(some))
+            left = len(some)
+            while left > 0:
+                data = client.recv(1_048_576)
+                answers = data.count(b"HTTP/1.1 ")
+                assert answers, "the connection ended"
+                assert data.count(b"HTTP/1.1 " + status) == answers, data[:300]
+                left -= answers
+
+
+def put(name: str, *headers: str) -> bytes:
+    """Render a request that creates an empty stream."""
+    lines = "".join(f"{header}\r\n" for header in headers)
+    return (
+        f"PUT {BASE}{name} HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n{lines}Content-Length: 0\r\n\r\n"
+    ).encode()
+
+
+def post(name: str, body: str) -> bytes:
+    """Render a request that appends a text."""
+    head = f"POST {BASE}{name} HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}"
+    return f"{head}\r\n\r\n{body}".encode()
+
+
+def chain(depth: int) -> Iterator[bytes]:
+    """Render requests that create a stream and forks of forks of it, each with an append of its own."""
+    yield put("chain/0")
+    yield post("chain/0", "0,")
+    for number in range(1, depth + 1):
+        yield put(f"chain/{number}", f"Stream-Forked-From: {BASE}chain/{number - 1}")
+        yield post(f"chain/{number}", f"{number},")
 
 
 def connect(server: Served, target: str) -> socket.socket:

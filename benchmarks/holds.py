@@ -13,6 +13,7 @@ import http.client
 import json
 import multiprocessing
 import os
+import resource
 import socket
 import ssl
 import subprocess
@@ -38,9 +39,6 @@ PATIENCE: Final = 120
 
 #: The pause between two requests of the client that measures waits, in seconds.
 PAUSE: Final = 0.002
-
-#: The number of concurrent requests while streams are created.
-PIPELINED: Final = 200
 
 #: Starts twistd with a reactor that records each turn of more than two milliseconds.
 WATCHED: Final = """
@@ -99,6 +97,7 @@ class Served:
             # The older name of limits.max_total_bytes, so that older commits can be measured too.
             "DS_LIMITS__MAX_MEMORY_BYTES": str(10 * 1024 * MEBIBYTE),
             "DS_LIMITS__MAX_STREAM_BYTES": str(1024 * MEBIBYTE),
+            "DS_LIMITS__MAX_CONNECTIONS": str(crowds.TAILS + crowds.READERS),
             "PYTHONPATH": str(checkout),
         }
         if secure:
@@ -239,19 +238,7 @@ def tails(server: Served) -> None:
 
 def listing(server: Served, count: int = 200_000) -> None:
     """List 200,000 streams."""
-    with socket.create_connection((HOST, server.port)) as maker:
-        maker.settimeout(PATIENCE)
-        for first in range(0, count, PIPELINED):
-            maker.sendall(
-                b"".join(
-                    b"PUT %bstreams/%08d HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n\r\n"
-                    % (BASE.encode(), number)
-                    for number in range(first, first + PIPELINED)
-                )
-            )
-            left = PIPELINED
-            while left > 0:
-                left -= maker.recv(1_048_576).count(b"HTTP/1.1 201")
+    crowds.pipelined(server, (crowds.put(f"streams/{number:08}") for number in range(count)), b"201")
     time.sleep(1)
     with measured(server, f"a list of {count} streams"):
         status, body = server.request("GET", "/admin/streams")
@@ -362,6 +349,52 @@ def readers(server: Served) -> None:
     print(f"  {received / MEBIBYTE:.0f} MiB received")
 
 
+def chains(server: Served, depth: int = 1_000) -> None:
+    """Make the longest chain of forks; read, fork and delete at its end."""
+    with measured(server, f"a chain of {depth} forks is made"):
+        crowds.pipelined(server, crowds.chain(depth), b"20")
+    last = f"{BASE}chain/{depth}"
+    with measured(server, "200 reads of the last fork"), ThreadPool(8) as pool:
+        bodies = pool.map(lambda _: server.request("GET", last), range(200))
+    assert {body for _, body in bodies} == {"".join(f"{number}," for number in range(depth + 1)).encode()}
+    with measured(server, "a packet of 64 KiB full of reads of it"):
+        crowds.pipeline(server, f"GET {last} HTTP/1.1\r\nHost:a\r\n\r\n".encode(), 1)
+    with measured(server, "a fork deeper than the limit is refused"):
+        status, _ = server.request("PUT", f"{BASE}chain/deeper", fork={"Stream-Forked-From": last})
+    print(f"  {status}")
+    with measured(server, "all sources are deleted, then the last fork"):
+        for number in range(depth + 1):
+            server.request("DELETE", f"{BASE}chain/{number}")
+
+
+def crowd(server: Served) -> None:
+    """Wake 10,000 tails of one stream."""
+    server.request("PUT", BASE + "crowd", b"")
+    with measured(server, f"{crowds.TAILS} tails connect"):
+        clients = [crowds.connect(server, "crowd?offset=now&live=sse") for _ in range(crowds.TAILS)]
+        crowds.read_for(clients, 3)
+    for size in (100, 10_000):
+        with measured(server, f"{crowds.TAILS} tails, an append of {size} bytes"):
+            status, _ = server.request("POST", BASE + "crowd", b"x" * size)
+            assert status == 204, status
+            received = crowds.read_for(clients, 4)
+        print(f"  {received / MEBIBYTE:.1f} MiB received")
+    with measured(server, "all of them leave"):
+        for client in clients:
+            client.close()
+        time.sleep(2)
+
+
+def expiry(server: Served, lifetime: int = 5) -> None:
+    """Let 50,000 streams expire at about the same time."""
+    with measured(server, f"{crowds.MORTALS} streams are made, and expire {lifetime} seconds after that"):
+        names = (f"mortals/{number}" for number in range(crowds.MORTALS))
+        crowds.pipelined(server, (crowds.put(name, f"Stream-TTL: {lifetime}") for name in names), b"201")
+        time.sleep(lifetime + 3)
+    status, _ = server.request("HEAD", f"{BASE}mortals/{crowds.MORTALS - 1}")
+    print(f"  {status} is the status of the last")
+
+
 def floods(server: Served) -> None:
     """Send frames that request nothing on 12 HTTP/2 connections."""
     server.request("PUT", BASE + "small", b"x")
@@ -379,6 +412,9 @@ CASES: Final = {
     "forks": forks,
     "packets": packets,
     "readers": readers,
+    "chains": chains,
+    "crowd": crowd,
+    "expiry": expiry,
     "floods": floods,
 }
 
@@ -390,6 +426,8 @@ def main() -> None:
     options.add_argument("--mode", default="memory", help="the storage mode")
     options.add_argument("--checkout", type=Path, default=CHECKOUT, help="of which checkout the server is")
     chosen = options.parse_args()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with tempfile.TemporaryDirectory() as folder:
         server = Served(chosen.mode, chosen.checkout, Path(folder), secure=chosen.case == "floods")
         try:
