@@ -95,6 +95,18 @@ class LocalTests(TestCase):
         [stream] = json.loads(self.run_list("--json").stdout)
         self.assertEqual("a\x1b]0;title\x07b", stream["name"])
 
+    async def test_names_that_the_output_cannot_encode_are_escaped(self) -> None:
+        await make_many(self.directory, ["日本"])
+        ended = subprocess.run(
+            [*COMMAND, "list"],
+            capture_output=True,
+            env=environment(**storage_settings(self.directory)) | {"PYTHONIOENCODING": "ascii"},
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual((0, b""), (ended.returncode, ended.stderr))
+        self.assertIn(rb"\u65e5\u672c ", ended.stdout)
+
     async def test_a_directory_that_a_server_has_open_is_refused_with_the_url_to_use(self) -> None:
         await make_directory(self.directory)
         streams = await opened_streams(self.directory)

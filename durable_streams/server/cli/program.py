@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Final, NamedTuple
@@ -43,6 +45,7 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
     },
     "Streams": {},
     "Tools": {
+        "bench": Entry("bench", "Put a short load on a server of yours, and print its rates and latencies."),
         "completions": Entry("completions", "Print the completion script for a shell."),
     },
 }
@@ -54,6 +57,10 @@ class Program(click.Group):
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run the command; it has one name however it was started."""
         options["prog_name"] = DISTRIBUTION
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # A name that the terminal's encoding does not have is escaped.
+                stream.reconfigure(errors="backslashreplace")
         return super().main(*arguments, **options)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -137,6 +137,7 @@ class HttpClient:
         self.options = ClientOptions() if options is None else options
         self._pool = HTTPConnectionPool(reactor, persistent=True)
         self._pool.retryAutomatically = False
+        self._pool.maxPersistentPerHost = self.options.kept_connections
         self._pool.cachedConnectionTimeout = _KEEP  # type: ignore[assignment]
         if agent is None:
             agent = Agent.usingEndpointFactory(reactor, Endpoints(reactor, self.options), self._pool)

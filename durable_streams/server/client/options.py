@@ -19,6 +19,7 @@ class ClientOptions(Struct, frozen=True, kw_only=True):
         sent, how long the server may read nothing.
     :ivar live_timeout: the same for live reads, in seconds. It must be longer than the server lets a long-poll wait,
         and longer than the interval of comments in a silent tail (15 s).
+    :ivar kept_connections: how many idle connections are kept for further requests.
     :ivar max_head_bytes: the largest head of an answer, interim answers included.
     :ivar max_message_bytes: the largest JSON message, and the largest event of a tail by Server-Sent Events.
     """
@@ -31,6 +32,7 @@ class ClientOptions(Struct, frozen=True, kw_only=True):
     connect_timeout: float = 10.0
     timeout: float = 60.0
     live_timeout: float = 90.0
+    kept_connections: int = 2
     max_head_bytes: int = 65_536
     max_message_bytes: int = 64 * 2**20
 
