@@ -33,3 +33,8 @@ def skip_not_permitted(reason: str) -> NoReturn:
 def skip_other_platform(reason: str) -> NoReturn:
     """Skip the test because it is about a system or a reactor that is not in use."""
     raise SkipTest(f"another platform: {reason}")
+
+
+def skip_not_built(what: str, remedy: str) -> NoReturn:
+    """Skip the test because a program is missing that takes minutes to build, so that it is not required anywhere."""
+    raise SkipTest(f"{what} is not built: {remedy}")

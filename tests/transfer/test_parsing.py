@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,7 @@ from durable_streams.server.protocol.names import NameLimits
 from durable_streams.server.transfer.document import StreamEntry
 from durable_streams.server.transfer.errors import InvalidDocument, TransferError, UnsupportedVersion
 from durable_streams.server.transfer.limits import ImportLimits
-from durable_streams.server.transfer.parsing import STEP, DocumentParser, Item, MessagesStart
+from durable_streams.server.transfer.parsing import STEP, DocumentParser, Item, LongMessage, MessagesStart
 from tests.protocol.samples import examples
 from tests.support.transfers import RECORDED, document_object, pretty, stream_object
 
@@ -218,22 +219,48 @@ class RefusalTests(SynchronousTestCase):
 
 
 class BoundTests(SynchronousTestCase):
-    def test_a_value_longer_than_a_message_may_be_is_refused_while_it_arrives(self) -> None:
+    def endless(self, start: bytes, filler: bytes, phrase: str, bound: int) -> None:
+        """Assert that a value that does not end is refused soon."""
+        parser = DocumentParser(LIMITS)
+        parser.feed(start)
+        with self.assertRaises(InvalidDocument) as caught:
+            while parser.position < 2**31:
+                parser.feed(filler * 1000)
+        self.assertIn(phrase, str(caught.exception))
+        self.assertLess(parser.position, bound + 2 * STEP)
+
+    def test_a_message_that_does_not_end_is_refused_while_it_arrives(self) -> None:
+        start = b'{"streams": [{"messages": [{"data_base64": "'
+        self.endless(start, b"A", "a message has more than 3000 bytes", LIMITS.text_bytes)
+        self.endless(start, b"\\n", "a message has more than 3000 bytes", LIMITS.text_bytes)
+        self.endless(start[:-1], b" ", "a message has more than 3000 bytes", LIMITS.text_bytes)
+
+    def test_any_other_value_that_does_not_end_is_refused_while_it_arrives(self) -> None:
         for start, filler in (
             (b'{"x": "', b"A"),
-            (b'{"streams": [{"messages": [{"data_base64": "', b"A"),
             (b'{"', b"A"),
             (b'{"x": ', b"1"),
             (b" ", b" "),
             (b'{"x": "', b"\\n"),
+            (b'{"streams": [{"name": "', b"A"),
         ):
-            parser = DocumentParser(LIMITS)
-            parser.feed(start)
-            with self.assertRaises(InvalidDocument) as caught:
-                while parser.position < 2**31:
-                    parser.feed(filler * 1000)
-            self.assertIn("more than 3000 bytes", str(caught.exception))
-            self.assertLess(parser.position, LIMITS.text_bytes + 2 * STEP)
+            self.endless(start, filler, "more than 65536 bytes", 65536)
+
+    def test_a_long_message_is_read_in_parts(self) -> None:
+        limits = ImportLimits(message_bytes=200_000)
+        for length in (48_000, 49_151, 49_152, 60_000, 70_000, 200_000):
+            document = pretty(document_object(stream_object("a", "text/plain", bytes(length), b"1")))
+            for size in (STEP, 5_000):
+                _, first, second, _ = parsed(document, size, limits)
+                data = b"".join(first.parts) if isinstance(first, LongMessage) else first.encode()  # type: ignore[union-attr]
+                self.assertEqual(bytes(length), b64decode(data))
+                self.assertEqual("MQ==", second)
+
+    def test_a_long_message_with_an_escape_is_refused(self) -> None:
+        start = b'{"streams": [{"messages": [{"data_base64": "' + b"A" * 100_000
+        for middle in (b"\\", b"", b"\\u0041", b"\xff"):
+            text = start + middle + b'"}, {"data_base64": "MQ=="}], "name": "a", "closed": false}]}'
+            self.assertRaises(InvalidDocument, parsed, text, STEP, ImportLimits())
 
     def test_nesting_is_limited(self) -> None:
         self.assertRaises(InvalidDocument, parsed, b'{"x": ' + b"[" * 1_000_000)

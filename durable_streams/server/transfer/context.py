@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
+from twisted.internet.defer import Deferred
+
 from ..clocks import clock_of
+from ..errors import Unavailable
 from ..run_queue import SLICE
 from ..streams import Streams
 from .threads import BlockingCalls
@@ -49,6 +53,7 @@ class Context:
     The surroundings of one transfer.
 
     :param reactor: None for the installed reactor.
+    :ivar reactor: the reactor.
     :ivar streams: the stream service.
     :ivar clock: the reactor's clock.
     :ivar blocking: runs blocking calls in a thread; close it at the end.
@@ -59,11 +64,28 @@ class Context:
             from twisted.internet import reactor as running  # noqa: PLC0415 (the program may choose one until now)
 
             reactor = running
+        self.reactor = reactor
         self.streams = streams_of(service)
+        self._when_open: Callable[[], Deferred[None]] | None = getattr(service, "when_open", None)
         self.clock = clock_of(reactor)
         self.blocking = BlockingCalls(reactor)
         self._turns = self.streams.turns
         self._end = self._turns.seconds() + SLICE
+
+    async def opened(self) -> None:
+        """Wait for a storage that is being opened."""
+        if self._when_open is not None:
+            await self._when_open()
+
+    def check_writable(self) -> None:
+        """
+        Check that the storage takes writes.
+
+        :raises Unavailable: the service is not open, or its storage has failed.
+        """
+        obstacle = self.streams.obstacle()
+        if obstacle is not None:
+            raise Unavailable(obstacle)
 
     async def pause(self) -> None:
         """Let the reactor do other work if this transfer has used its slice of time."""

@@ -65,11 +65,11 @@ class MessageTooLarge(InvalidMessage):
 
 
 class Conflict(TransferError):
-    """A stream of the document exists already. ``stream`` is its name. Nothing was written."""
+    """A stream of the document exists, or cannot be created or replaced. ``stream`` is its name."""
 
     def __init__(self, stream: str, reason: str = "already exists", remedy: str = "") -> None:
-        remedy = remedy or "Delete the stream, or import with the policy skip or replace."
-        super().__init__(f"import conflict: stream {shown(stream)} {reason}. Nothing was written. {remedy}")
+        remedy = remedy or "Nothing was written. Delete the stream, or import with the policy skip or replace."
+        super().__init__(f"import conflict: stream {shown(stream)} {reason}. {remedy}")
         self.stream = stream
 
 

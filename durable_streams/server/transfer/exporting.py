@@ -93,6 +93,7 @@ class DocumentExport:
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         try:
+            await self._context.opened()
             if self._reporter.wanted:
                 self._totals = await self._count()
             out = bytearray(document_start(self._context.clock.wall(), version_of_server()))

@@ -22,7 +22,7 @@ from .context import Context
 from .document import StreamEntry
 from .errors import InvalidBase64, InvalidDocument, InvalidJsonMessage, MessageTooLarge, SpoolFailed, shown
 from .limits import ImportLimits
-from .parsing import STEP, DocumentParser, Item, MessagesStart, is_json
+from .parsing import STEP, DocumentParser, Item, LongMessage, MessagesStart, is_json
 from .spool import PIECE, SpoolFile
 
 T = TypeVar("T")
@@ -289,12 +289,12 @@ class Intake:
 
     def _take(self, item: Item) -> Generator[None, None, None]:
         if isinstance(item, str):
-            if len(item) > _SLICE:
-                data = yield from self._decode_long(item)
-                yield
-            else:
-                data = self._decode(item)
-            self._add(data)
+            self._add(self._value(self._decode(item)))
+        elif isinstance(item, LongMessage):
+            data = yield from self._decode_long(item.parts)
+            value = self._value(data)
+            yield
+            self._add(value)
         elif isinstance(item, MessagesStart):
             self._stream = item
             self._start = self._spool.size
@@ -302,34 +302,42 @@ class Intake:
         else:
             self._end_stream(item)
 
-    def _decode(self, text: str) -> bytes:
+    def _decode(self, text: str | bytes) -> bytes:
         try:
             data = a2b_base64(text, strict_mode=True)
-            if text.endswith("=") and b2a_base64(data[-(len(data) % 3) :], newline=False) != text[-4:].encode():
+            last = text[-4:].encode() if isinstance(text, str) else text[-4:]
+            if last.endswith(b"=") and b2a_base64(data[-(len(data) % 3) :], newline=False) != last:
                 raise Base64Error("bits after the last byte are not zero")
         except ValueError as error:
             raise InvalidBase64(
                 self._stream.stream, self._messages + 1, f"is not padded standard base64 ({error})."
             ) from None
-        if len(data) > self._limits.message_bytes:
-            raise MessageTooLarge(
-                self._stream.stream,
-                self._messages + 1,
-                f"has {len(data)} bytes, more than {self._limits.message_bytes}. Raise the import's limit if it may.",
-            )
+        self._check_size(len(data))
         return data
 
-    def _decode_long(self, text: str) -> Generator[None, None, bytes]:
-        parts = []
-        for start in range(0, len(text), _SLICE):
-            part = text[start : start + _SLICE]
-            if start + _SLICE < len(text) and part.endswith("="):
-                part = part[:-1] + "!"  # padding in the middle is an error
-            parts.append(self._decode(part))
+    def _check_size(self, size: int) -> None:
+        limit = self._limits.message_bytes
+        if size > limit:
+            reason = f"has {size} bytes, more than {limit}. Raise the import's limit if it may."
+            raise MessageTooLarge(self._stream.stream, self._messages + 1, reason)
+
+    def _decode_long(self, parts: list[bytes]) -> Generator[None, None, bytes]:
+        """Decode a message in slices. It takes the parts out of the list, which frees them."""
+        decoded = []
+        rest = bytearray()
+        parts.reverse()
+        while parts:
+            rest += parts.pop()
+            if parts and len(rest) < _SLICE:
+                continue
+            part = bytes(rest[:_SLICE] if parts else rest)
+            del rest[: len(part)]
+            # Padding in the middle is an error.
+            decoded.append(self._decode(part[:-1] + b"!" if parts and part.endswith(b"=") else part))
             yield
-        data = b"".join(parts)
-        if len(data) > self._limits.message_bytes:
-            self._decode(text)
+        self._check_size(sum(map(len, decoded)))
+        data = b"".join(decoded)
+        yield
         return data
 
     def _end_stream(self, entry: StreamEntry) -> None:
@@ -339,31 +347,30 @@ class Intake:
         self.messages += self._messages
         self.index.add(SpooledEntry(entry, self._start, self._spool.size, self._messages, self._size, unchecked))
 
+    def _value(self, data: bytes) -> bytes:
+        """Return a message as it is appended: of a JSON stream, compact text without a comma."""
+        return self._json(data) if self._stream.json else data
+
     def _json(self, data: bytes) -> bytes:
         try:
             return compact(data)
         except InvalidJson as error:
-            raise InvalidJsonMessage(
-                self._stream.stream,
-                self._messages + 1,
-                f"is not one JSON value, but the stream's type is application/json. {error}",
-            ) from None
+            reason = f"is not one JSON value, but the stream's type is application/json. {error}"
+            raise InvalidJsonMessage(self._stream.stream, self._messages + 1, reason) from None
 
-    def _add(self, data: bytes) -> None:
+    def _add(self, value: bytes) -> None:
         """Add a message: to the batch of a JSON stream, or as an append of its own."""
         if self._stream.json:
-            value = self._json(data)
             self._batch += value
             self._batch += b","
             self._batched += 1
-            self._size += len(value)
             if len(self._batch) >= _BATCH:
                 self._end_batch()
         else:
-            self._spool.add(_RECORD.pack(1, len(data)))
-            self._spool.add(data)
-            self._size += len(data)
+            self._spool.add(_RECORD.pack(1, len(value)))
+            self._spool.add(value)
         self._messages += 1
+        self._size += len(value)
 
     def _end_batch(self) -> None:
         if self._batched:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Struct
 
 from ..protocol.names import NameLimits
@@ -25,3 +27,7 @@ class ImportLimits(Struct, frozen=True):
     def text_bytes(self) -> int:
         """The longest value of a document, in bytes: a message in base64."""
         return (self.message_bytes + 2) // 3 * 4
+
+
+#: The limits of the settings' defaults.
+DEFAULT_LIMITS: Final = ImportLimits()

@@ -20,6 +20,10 @@ from .limits import ImportLimits
 #: How much text is parsed in one step, in bytes: at most some milliseconds, whatever it is.
 STEP: Final = 16_384
 
+#: A text of this length or more is no longer given to the JSON parser, which would read it again with each piece. Only
+#: a message may be so long.
+LONG: Final = 65_536
+
 _BOM: Final = b"\xef\xbb\xbf"
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -49,8 +53,14 @@ class MessagesStart(Struct, frozen=True):
     json: bool | None
 
 
+class LongMessage(Struct, frozen=True):
+    """The base64 of a message of more than 64 KiB, in parts."""
+
+    parts: list[bytes]
+
+
 #: What a document consists of: for each stream a :class:`MessagesStart`, the messages in base64, the entry.
-Item: TypeAlias = "MessagesStart | str | StreamEntry"
+Item: TypeAlias = "MessagesStart | str | LongMessage | StreamEntry"
 
 
 def is_json(content_type: str) -> bool:
@@ -75,6 +85,9 @@ class DocumentParser:
         next(self._rule)
         self._items: list[Item] = []
         self._without_event = 0
+        # Whether the next value is a message's data; the parts of it that the JSON parser is not given.
+        self._in_data = False
+        self._parts: list[bytes] | None = None
         self._end = b""
         self._surrogates = False
         self._number = 0
@@ -95,6 +108,24 @@ class DocumentParser:
         text = self._end + piece
         self._surrogates = self._surrogates or _SURROGATE.search(text) is not None
         self._end = text[-4:]
+        if self._parts is not None:
+            piece = self._gather(piece)
+        if piece:
+            self._parse(piece)
+        items, self._items = self._items, []
+        return items
+
+    def _gather(self, piece: bytes) -> bytes:
+        """Add a piece to the long text that is arriving; return the rest, from its closing quote on."""
+        assert self._parts is not None
+        end = piece.find(b'"')
+        part = piece if end < 0 else piece[:end]
+        self._parts.append(part)
+        self._count(len(part))
+        self.position += len(part)
+        return piece[len(part) :]
+
+    def _parse(self, piece: bytes) -> None:
         try:
             self._json.send(piece)
         except (ijson.JSONError, UnicodeDecodeError) as error:
@@ -103,11 +134,23 @@ class DocumentParser:
         if self._events:
             self._without_event = 0
             self._apply()
+        elif self._parts is not None:
+            self._refuse("a message is not padded standard base64: it has a backslash")
         else:
-            self._check_length(len(piece))
+            self._count(len(piece))
+            if self._in_data and self._without_event >= LONG and not piece.isspace():
+                self._parts = []
         self.position += len(piece)
-        items, self._items = self._items, []
-        return items
+
+    def _count(self, size: int) -> None:
+        """Check the length of the value that is arriving."""
+        self._without_event += size
+        if self._in_data and self._without_event > self._limits.text_bytes + STEP:
+            self._refuse(
+                f"a message has more than {self._limits.message_bytes} bytes. Raise the import's limit if it may"
+            )
+        if not self._in_data and self._without_event > LONG + STEP:
+            self._refuse(f"it has a value, or white space, of more than {LONG} bytes, which only a message may have")
 
     def finish(self) -> None:
         """
@@ -123,14 +166,6 @@ class DocumentParser:
             raise InvalidDocument(
                 f"it ends after {self.position} bytes in the middle of a value: it is cut off. Export or copy it again."
             ) from None
-
-    def _check_length(self, size: int) -> None:
-        self._without_event += size
-        if self._without_event > self._limits.text_bytes + STEP:
-            self._refuse(
-                f"it has a value or white space of more than {self._limits.text_bytes} bytes. A message must not have "
-                f"more than {self._limits.message_bytes} bytes; raise the import's limit if this one may"
-            )
 
     def _apply(self) -> None:
         """Apply the grammar to the events of a piece."""
@@ -239,9 +274,14 @@ class DocumentParser:
                 if key == "data_base64":
                     if text is not None:
                         self._refuse(f"a message of stream {stream} has the key data_base64 twice")
+                    self._in_data = True
                     event, text = yield
+                    self._in_data = False
                     if event != "string":
                         self._refuse(f"data_base64 must be a text in each message of stream {stream}")
+                    if self._parts is not None:
+                        text = LongMessage([text.encode(), *self._parts])
+                        self._parts = None
                 else:
                     value = yield
                     if value[0] in ("start_map", "start_array"):

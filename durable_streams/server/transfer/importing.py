@@ -1,0 +1,303 @@
+"""Import of a transfer document."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from contextlib import aclosing
+from secrets import token_hex
+from typing import Any, BinaryIO, Final, Literal, TypeAlias
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.task import deferLater
+
+from ..errors import StreamExists, StreamGone, StreamNotFound, StreamsError, Unavailable
+from ..interfaces import settle
+from ..model import Append, Lifetime, StreamConfig, StreamRestoration
+from ..protocol.content import media_type
+from ..protocol.names import RESERVED_PREFIX
+from .context import AnyStreams, Context, spool_directory
+from .document import StreamEntry
+from .errors import Conflict, PartialImport
+from .intake import Intake, SpooledEntry
+from .limits import DEFAULT_LIMITS, ImportLimits
+from .progress import ImportStats, Progress, ProgressCallback, Reporter
+from .threads import BlockingCalls
+
+#: A document: a binary file, which is read in a thread, or an asynchronous iterable of its pieces.
+Source: TypeAlias = "BinaryIO | AsyncIterable[bytes]"
+
+#: What to do with a stream that exists already: leave it, refuse the whole import, or replace it.
+ConflictPolicy: TypeAlias = Literal["skip", "fail", "replace"]
+
+POLICIES: Final[tuple[ConflictPolicy, ...]] = ("skip", "fail", "replace")
+
+#: How much of a file is read at once, in bytes.
+_PIECE: Final = 262_144
+
+#: Appends in progress: at most so many, and so many bytes.
+_MAX_APPENDS: Final = 256
+_MAX_BYTES: Final = 4_194_304
+
+#: The TTL of a stream that is being imported, in seconds. What a crash leaves expires by itself.
+_STAGING_TTL: Final = 3600
+
+#: If the storage is overloaded, a stream is tried again after so many seconds each.
+_RETRIES: Final = (0.5, 1.0, 2.0, 4.0)
+
+
+def import_streams(  # noqa: PLR0913 (all after the third are keywords)
+    service: AnyStreams,
+    source: Source,
+    on_conflict: ConflictPolicy = "skip",
+    *,
+    limits: ImportLimits = DEFAULT_LIMITS,
+    progress: ProgressCallback | None = None,
+    skipped: Callable[[str], object] | None = None,
+    size: int | None = None,
+    reactor: Any = None,
+    directory: str | os.PathLike[str] | None = None,
+) -> Deferred[ImportStats]:
+    """
+    Import the streams of a transfer document.
+
+    The whole document is validated, and kept in temporary files, before anything is written. Then each stream becomes
+    visible in one atomic step, with all of its messages. Offsets are new, a TTL begins again, and writers, Stream-Seq
+    and times are not in the document. A stream whose ``expires_at`` is in the past is imported, and expired.
+
+    :param service: a stream service, or a :class:`durable_streams.server.StreamService`, that is started.
+    :param source: a binary file, which is read in a thread, or an asynchronous iterable of bytes.
+    :param on_conflict: what to do with streams that exist: ``skip`` them, ``fail`` before anything is written, or
+        ``replace`` each in the step in which the new one becomes visible. The limits must allow for both.
+    :param limits: the limits of names and messages.
+    :param progress: called a few times in a second.
+    :param skipped: called with the name of each stream that is skipped.
+    :param size: the length of the document in bytes, for the progress; None if it is not known, or that of a file.
+    :param reactor: None for the installed reactor.
+    :param directory: for temporary files; None for ``TMPDIR``, or else ``/var/tmp``.
+    :returns: fires with the numbers of streams and messages. To cancel it ends the import after the last whole stream.
+    :raises InvalidDocument: the document is not valid; nothing was written.
+    :raises UnsupportedVersion: it has another version; nothing was written.
+    :raises Conflict: a stream exists and the policy is ``fail``, or it cannot be created or replaced because of forks;
+        nothing was written.
+    :raises PartialImport: a stream could not be written. Those before it are imported.
+    :raises SpoolFailed: the temporary files cannot be written; nothing was written.
+    :raises Unavailable: the service is not open, or its storage has failed; nothing was written.
+    :raises OSError: the source cannot be read; nothing was written.
+    :raises ValueError: there is no such policy.
+    """
+    if on_conflict not in POLICIES:
+        raise ValueError(f"on_conflict must be one of {', '.join(POLICIES)}, not {on_conflict!r}.")
+    context = Context(service, reactor)
+    run = _Import(context, on_conflict, limits, spool_directory(directory))
+    run.reporter = Reporter(progress, context.streams.turns.seconds)
+    run.skipped = skipped
+    return Deferred.fromCoroutine(run.run(source, size))
+
+
+class _Import:
+    """One import. Its methods are in the order in which they run."""
+
+    skipped: Callable[[str], object] | None = None
+
+    def __init__(self, context: Context, policy: ConflictPolicy, limits: ImportLimits, directory: str) -> None:
+        self._context = context
+        self._streams = context.streams
+        self._policy = policy
+        self._intake = Intake(context, limits, directory)
+        self._done = ImportStats()
+        self._messages = self._size = 0
+        self.reporter = Reporter(None, context.streams.turns.seconds)
+
+    async def run(self, source: Source, size: int | None) -> ImportStats:
+        try:
+            await self._context.opened()
+            self._context.check_writable()
+            await self._validate(source, size)
+            await self._look_for_conflicts()
+            async for page in self._intake.index.pages():
+                for spooled in page:
+                    await self._import(spooled)
+                    await self._context.pause()
+            self.reporter.report(self._progress, end=True)
+            return self._done
+        finally:
+            await self._intake.close()
+            self._context.blocking.close()
+
+    # Before the first write
+
+    async def _validate(self, source: Source, size: int | None) -> None:
+        intake = self._intake
+        if size is None:
+            size = _size_of(source)
+
+        def progress() -> Progress:
+            return Progress("validating", intake.index.count, None, intake.messages, intake.position, size)
+
+        async with aclosing(self._pieces(source)) as pieces:
+            async for piece in pieces:
+                await intake.feed(piece)
+                self.reporter.report(progress)
+        await intake.finish()
+        self.reporter.report(progress, end=True)
+
+    async def _pieces(self, source: Source) -> AsyncGenerator[bytes, None]:
+        if isinstance(source, AsyncIterable):
+            async for piece in source:
+                yield piece
+            return
+        # Of a pipe, take what there is, instead of waiting for a whole piece. A read that never returns does not keep
+        # the temporary files from being removed: it has a thread of its own.
+        read: Callable[[int], bytes] = getattr(source, "read1", source.read)
+        reading = BlockingCalls(self._context.reactor)
+        try:
+            while piece := await reading.do(lambda: read(_PIECE)):
+                yield piece
+        finally:
+            reading.close()
+
+    async def _look_for_conflicts(self) -> None:
+        async for page in self._intake.index.pages():
+            for spooled in page:
+                await self._check_conflict(spooled.entry.name)
+                await self._context.pause()
+
+    async def _check_conflict(self, name: str) -> None:
+        try:
+            record = await settle(self._streams.record(name))
+        except StreamNotFound:
+            return
+        except StreamGone:
+            raise Conflict(name, "was deleted, but has forks", "Nothing was written. Delete the forks first.") from None
+        if self._policy == "fail":
+            raise Conflict(name)
+        if self._policy == "replace" and (record.forks or record.source is not None):
+            reason = "has forks" if record.forks else "is a fork"
+            raise Conflict(
+                name, f"{reason}, and cannot be replaced", "Nothing was written. Delete it first, or skip it."
+            )
+
+    # Streams
+
+    async def _import(self, spooled: SpooledEntry) -> None:
+        name = spooled.entry.name
+        try:
+            if self._policy == "skip" and await self._exists(name):
+                self._note_skipped(name)
+            else:
+                await self._write(spooled)
+        except CancelledError:
+            raise
+        except StreamExists as error:
+            if self._policy != "skip":
+                conflict = Conflict(name, remedy="It was created during the import.")
+                raise PartialImport(name, self._done.streams_imported, conflict, self._policy) from error
+            self._note_skipped(name)
+        except Exception as error:
+            raise PartialImport(name, self._done.streams_imported, error, self._policy) from error
+        self.reporter.report(self._progress)
+
+    async def _exists(self, name: str) -> bool:
+        try:
+            await settle(self._streams.status(name))
+        except StreamNotFound:
+            return False
+        return True
+
+    async def _write(self, spooled: SpooledEntry) -> None:
+        for delay in (*_RETRIES, None):
+            try:
+                await self._stage_and_install(spooled)
+                break
+            except Unavailable:
+                if delay is None or self._streams.obstacle() is not None:
+                    raise
+                await deferLater(self._context.clock, delay)
+        done = self._done
+        self._done = ImportStats(
+            done.streams_imported + 1,
+            done.streams_skipped,
+            done.messages_imported + spooled.messages,
+            done.bytes_imported + spooled.size,
+        )
+        self._messages = self._size = 0
+
+    async def _stage_and_install(self, spooled: SpooledEntry) -> None:
+        entry = spooled.entry
+        staged = f"{RESERVED_PREFIX}import/{token_hex(16)}"
+        config = StreamConfig(entry.content_type, Lifetime(ttl=_STAGING_TTL))
+        await settle(self._streams.create(staged, config, b""))
+        installed = False
+        try:
+            await self._append_all(spooled, staged)
+            await settle(self._streams.install(staged, entry.name, _restoration(entry), self._policy == "replace"))
+            installed = True
+        finally:
+            if not installed:
+                await self._remove(staged)
+
+    async def _append_all(self, spooled: SpooledEntry, staged: str) -> None:
+        """Append all messages, and wait for their commits; there are many in progress at once, in their order."""
+        media = media_type(spooled.entry.content_type)
+        waiting: deque[tuple[Deferred[Any], int]] = deque()
+        size = 0
+        self._messages = self._size = 0
+        try:
+            async for batch in self._intake.batches(spooled):
+                # An empty message of a byte stream leaves nothing to append.
+                outcome = self._streams.append(staged, Append(media, batch.data)) if batch.data else None
+                if isinstance(outcome, Deferred):
+                    waiting.append((outcome, len(batch.data)))
+                    size += len(batch.data)
+                while len(waiting) >= _MAX_APPENDS or size > _MAX_BYTES:
+                    oldest, length = waiting.popleft()
+                    size -= length
+                    await oldest
+                self._messages += batch.messages
+                self._size += len(batch.data)
+                self.reporter.report(self._progress)
+                await self._context.pause()
+            while waiting:
+                await waiting.popleft()[0]
+        finally:
+            if waiting:
+                await DeferredList([outcome for outcome, _ in waiting], consumeErrors=True)
+
+    async def _remove(self, staged: str) -> None:
+        """Remove a staged stream. If that fails, it expires later."""
+        try:
+            await settle(self._streams.delete(staged))
+        except StreamsError:
+            return
+
+    def _note_skipped(self, name: str) -> None:
+        done = self._done
+        self._done = ImportStats(
+            done.streams_imported, done.streams_skipped + 1, done.messages_imported, done.bytes_imported
+        )
+        if self.skipped is not None:
+            self.skipped(name)
+
+    def _progress(self) -> Progress:
+        done, index = self._done, self._intake.index
+        streams = done.streams_imported + done.streams_skipped
+        messages = done.messages_imported + self._messages
+        return Progress("importing", streams, index.count, messages, done.bytes_imported + self._size, index.size)
+
+
+def _restoration(entry: StreamEntry) -> StreamRestoration:
+    """Return the state of an imported stream. A TTL begins again, whenever it would have ended."""
+    lifetime = Lifetime(expires_at=entry.expires_at) if entry.ttl is None else Lifetime(ttl=entry.ttl)
+    return StreamRestoration(StreamConfig(entry.content_type, lifetime, entry.created_closed), lifetime, entry.closed)
+
+
+def _size_of(source: Source) -> int | None:
+    """Return how many bytes a regular file has from its position on, or None for any other source."""
+    try:
+        status = os.fstat(source.fileno())  # type: ignore[union-attr]
+        return status.st_size - source.tell() if stat.S_ISREG(status.st_mode) else None  # type: ignore[union-attr]
+    except (AttributeError, OSError, ValueError):
+        return None

@@ -1,0 +1,41 @@
+"""A process that exports what a data directory has, then imports a document into it.
+
+``python -m tests.process.imports MODE DIRECTORY DOCUMENT EXPORT`` writes the export to the file EXPORT, prints a line
+when that is done, and another when everything is imported. It is killed in between.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from durable_streams.server import AcidStorage, FileSettings, FileStorage, IStorage, StreamService
+from durable_streams.server.transfer import export_streams, import_streams
+
+
+def _storage(mode: str, directory: str, reactor: Any) -> IStorage:
+    if mode == "acid":
+        return AcidStorage(directory, reactor)
+    # Small, so that there are checkpoints all the time.
+    settings = FileSettings(segment_sizes=(1 << 20, 1 << 19), checkpoint_bytes=1 << 17)
+    return FileStorage(directory, reactor, settings=settings)
+
+
+async def _run(reactor: Any, mode: str, directory: str, document: str, export: str) -> None:
+    service = StreamService(_storage(mode, directory, reactor))
+    service.startService()
+    await service.when_open()
+    with open(export, "wb") as out:
+        await export_streams(service, out)
+    print("exported", flush=True)
+    with open(document, "rb") as source:
+        await import_streams(service, source, "replace")
+    print("imported", flush=True)
+    await service.stopService()
+
+
+if __name__ == "__main__":
+    react(lambda reactor: Deferred.fromCoroutine(_run(reactor, *sys.argv[1:])))
