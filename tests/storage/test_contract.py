@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -28,6 +28,7 @@ from durable_streams.server.model import (
     StorageLimits,
     StreamConfig,
     StreamFacts,
+    StreamRestoration,
     StreamStatus,
     Writer,
     WriterState,
@@ -341,6 +342,39 @@ class CountsAnewWhenOpened(KeptStorage):
         return other
 
 
+class ForgetsInstalledIncarnations(KeptStorage):
+    """Ids follow the clock, whatever incarnation was installed."""
+
+    class catalogue_type(Catalogue[_Stream]):
+        def install(self, *arguments: Any) -> Any:
+            last_id = self.last_id
+            try:
+                return super().install(*arguments)
+            finally:
+                self.last_id = last_id
+
+
+class KeepsTheStagedLifetime(KeptStorage):
+    """An installed stream expires when the staged one would have."""
+
+    class entry_type(_Stream):
+        def install(self, name: str, state: StreamRestoration, used_at: float) -> None:
+            deadline = self.deadline
+            super().install(name, state, used_at)
+            self.deadline = deadline
+
+
+class InstallsSilently(KeptStorage):
+    """The listener is not notified of installations."""
+
+    def install(self, *arguments: Any) -> StreamStatus:
+        listener, self._listener = self._listener, Deaf()
+        try:
+            return super().install(*arguments)
+        finally:
+            self._listener = listener
+
+
 class LosesARace(LateStorage):
     """An append is checked before it waits, and written without another check."""
 
@@ -413,6 +447,14 @@ class CaughtByTheContractTests(SynchronousTestCase):
 
     def test_a_storage_that_appends_and_closes_in_two_steps_is_caught(self) -> None:
         self.assert_caught(ClosesInAStepOfItsOwn, "test_a_rejected_append_does_not_close_the_stream")
+
+    def test_storages_that_install_streams_wrongly_are_caught(self) -> None:
+        for bug, name in (
+            (ForgetsInstalledIncarnations, "test_ids_and_incarnations_are_greater_than_every_installed_incarnation"),
+            (KeepsTheStagedLifetime, "test_an_installed_stream_without_lifetime_does_not_expire"),
+            (InstallsSilently, "test_an_installation_is_announced_under_the_new_name"),
+        ):
+            self.assert_caught(bug, name)
 
     def test_a_storage_that_counts_deleted_data_is_caught(self) -> None:
         self.assert_caught(

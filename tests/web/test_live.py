@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from itertools import pairwise
+from typing import Any
+
+from twisted.internet.defer import Deferred
 
 from durable_streams.server.errors import DataDamaged, Unavailable
-from durable_streams.server.model import Append, Fork, StreamConfig
+from durable_streams.server.model import Append, Fork, Lifetime, StreamConfig, StreamRestoration
 from durable_streams.server.protocol import sse
 from tests.support.cases import TEXT, FrontTestCase, each_way, each_way_in_turn
 from tests.support.fronts import BASE, Headers, Peer, SiteFront, request, settings_with
@@ -26,6 +29,17 @@ class LiveTestCase(FrontTestCase):
     def tail(self, name: str, offset: str = "-1", query: str = "") -> Peer:
         """Begin a tail."""
         return self.front.follow(BASE + f"{name}?offset={offset}&live=sse{query}")
+
+    def install(self, name: str, data: bytes) -> None:
+        """Stage a stream, and install it in the place of another."""
+        streams = self.front.streams
+        config = StreamConfig("text/plain")
+        outcome: Any = streams.create("__ds/staged", StreamConfig("text/plain", Lifetime(ttl=3600)), data)
+        self.front.pass_time(1)
+        outcome = streams.install("__ds/staged", name, StreamRestoration(config, Lifetime()), True)
+        self.front.pass_time(1)
+        if isinstance(outcome, Deferred):
+            self.successResultOf(outcome)
 
     def watched(self) -> list[str]:
         """The streams with waiting readers."""
@@ -133,6 +147,16 @@ class LongPollTests(LiveTestCase):
         self.front.create("a", body=b"another")
         self.front.settle()
         self.assertEqual((peer.statuses, peer.reply.code), ([404], "NOT_FOUND"))
+
+    def test_an_installation_in_place_of_the_stream_answers_a_poll_with_404(self) -> None:
+        tail = self.front.create("a", body=b"hello")
+        peer = self.poll("a", tail)
+        self.front.pass_time(1)
+        self.install("a", b"another")
+        self.front.pass_time(1)
+        self.assertEqual((peer.reply.status, self.watched()), (404, []))
+        self.assertEqual(self.poll("a", tail).reply.status, 410)
+        self.assertEqual(bytes(self.poll("a", "-1").reply.body), b"another")
 
     def test_an_expiry_answers_a_poll_with_404(self) -> None:
         self.front.create("a", Stream_Expires_At="2027-01-15T08:00:05Z")
