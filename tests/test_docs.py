@@ -9,7 +9,7 @@ from typing import Final
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams import server
-from durable_streams.server import testing
+from durable_streams.server import testing, transfer
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SERVER: Final = ROOT / "durable_streams" / "server"
@@ -57,11 +57,36 @@ class IndexTests(SynchronousTestCase):
     def test_every_public_name_is_in_the_api_reference(self) -> None:
         listed = set(re.findall(r"(?m)^\.\. auto[a-z]+:: ([A-Za-z_.]+)", (ROOT / "docs" / "api.rst").read_text()))
         listed = {name.removeprefix("durable_streams.server.") for name in listed}
-        self.assertIn("errors", listed)
-        # All of this module is listed by its automodule.
-        listed |= set(vars(server.errors))
-        for module in (server, testing):
+        # All names of these modules are listed by an automodule.
+        self.assertLessEqual({"errors", "transfer"}, listed)
+        listed |= {*vars(server.errors), *transfer.__all__}
+        for module in (server, testing, transfer):
             self.assertEqual(set(), set(module.__all__) - listed, module.__name__)
+
+
+class BlockTests(SynchronousTestCase):
+    """Commands and programs of the pages are run by tests."""
+
+    #: Pages whose blocks no test runs.
+    _NOT_RUN: Final = {
+        "CONTRIBUTING.rst": "its commands are those of the checks themselves",
+        "docs/acid-format.rst": "a layout and a query, which the tests of the format repeat",
+        "docs/archive-format.rst": "the tests of the reader repeat its commands",
+        "docs/file-format.rst": "the tests of the program in it repeat its commands",
+        "docs/comparison.rst": "it has directives only",
+        "docs/index.rst": "it has directives only",
+    }
+
+    def test_each_page_with_blocks_is_read_by_a_test(self) -> None:
+        sources = "\n".join(
+            path.read_text() for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__).resolve()
+        )
+        with_blocks = {page for page in PAGES if re.search(r"(?m)::$", page.read_text())}
+        self.assertGreater(len(with_blocks), 15)
+        unread = {
+            page.relative_to(ROOT).as_posix() for page in with_blocks if not re.search(rf'"{page.name}"', sources)
+        }
+        self.assertEqual(set(self._NOT_RUN), unread)
 
 
 class ComparisonTests(SynchronousTestCase):
