@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode
+
+import msgspec
 
 from .errors import CommandError
 from .options import TOKEN_VARIABLE, Connection
@@ -22,7 +24,15 @@ TIMEOUT: Final = 30.0
 #: The same while it makes a document or an archive: a large stream is collected in a file before it is sent.
 TRANSFER_TIMEOUT: Final = 600.0
 
+#: The same while it imports or restores: it answers when everything is stored.
+STORE_TIMEOUT: Final = 86_400.0
+
 _LIST: Final = "/streams"
+T = TypeVar("T")
+
+#: The largest answer to a document or an archive, in bytes: it may name 1,000 streams.
+_MAX_ANSWER: Final = 4_194_304
+
 _NOT_FOUND: Final = 404
 _UNAUTHORIZED: Final = 401
 
@@ -54,6 +64,25 @@ class AdminPages:
         return await self._client.request(
             "GET", f"{url}?{urlencode(query)}" if query else url, timeout=TRANSFER_TIMEOUT
         )
+
+    async def post(
+        self, name: str, query: dict[str, str], content_type: str, body: AsyncIterable[bytes], answer_type: type[T]
+    ) -> T:
+        """
+        Send a document or an archive to a page, and return its answer.
+
+        :param answer_type: the type of the JSON value of the answer.
+        :raises ClientError: it was refused, or there is no valid answer.
+        """
+        from ..client import InvalidAnswer  # noqa: PLC0415 (imports Twisted, which --help does not need)
+
+        url = f"{self.page(name)}?{urlencode(query)}"
+        headers = {"Content-Type": content_type}
+        answer = await self._client.request("POST", url, headers, body, timeout=STORE_TIMEOUT)
+        try:
+            return msgspec.json.decode(await answer.body.read(_MAX_ANSWER), type=answer_type)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidAnswer(f"{url}: the answer is not that of the page: {error}.") from None
 
     async def list(self, query: dict[str, str], headers: dict[str, str]) -> Answer:
         """

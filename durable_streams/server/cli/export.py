@@ -84,7 +84,7 @@ class Export(Struct, frozen=True):
         from ..transfer import export_streams  # noqa: PLC0415 (imports Twisted, which --help does not need)
 
         async with opened(data, reactor) as streams:
-            with progress_bar("Exporting") as bar, errors_as(_LABEL, self.output):
+            with progress_bar("Exporting") as bar, errors_as(_LABEL, f"write {self.output}"):
                 stats = await export_streams(streams, file, self.names or None, progress=shown_on(bar), reactor=reactor)
         return Exported(stats.streams_exported, stats.messages_exported, stats.bytes_exported)
 
@@ -94,7 +94,7 @@ class Export(Struct, frozen=True):
         size = 0
         async with connected(reactor, connection, _LABEL) as pages:
             answer = await pages.get("export", [("stream", name) for name in self.names])
-            with progress_bar("Receiving") as bar, errors_as(_LABEL, self.output):
+            with progress_bar("Receiving") as bar, errors_as(_LABEL, f"write {self.output}"):
 
                 def received(piece: bytes) -> None:
                     nonlocal size

@@ -1,7 +1,8 @@
-"""Files that commands write: complete under their name, or not there at all."""
+"""Files that commands read and write. What is written is complete under its name, or not there at all."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from .errors import CommandError
+from .output import note
+from .terminal import is_terminal
 
 #: The end of the name of a file that is not complete yet.
 PARTIAL: Final = ".partial"
@@ -69,6 +72,40 @@ def output_file(path: str | None, label: str = "failed to create output file") -
         with suppress(OSError):
             os.unlink(name)
         raise
+
+
+@contextmanager
+def input_file(path: str | None, label: str = "failed to open input file") -> Iterator[BinaryIO]:
+    """
+    Open a file that a command reads.
+
+    :param path: None or ``-`` for stdin.
+    :param label: the label of errors.
+    :raises CommandError: the file cannot be opened.
+    """
+    if path is None or path == "-":
+        if sys.stdin is None:
+            raise CommandError("the standard input is closed", label)
+        if is_terminal(sys.stdin):
+            note("Reading from the terminal. End the input with Ctrl-D.")
+        # Unbuffered: a thread that waits for more does not keep the interpreter from ending.
+        with os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0) as stdin:
+            yield stdin
+        return
+    try:
+        file = Path(path).open("rb", buffering=0)  # noqa: SIM115 (it is closed below)
+        if stat.S_ISDIR(os.fstat(file.fileno()).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}", label) from None
+    with file:
+        yield file
+
+
+def size_of(file: BinaryIO) -> int | None:
+    """Return the size of a regular file in bytes; None for a pipe or a device."""
+    status = os.fstat(file.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _duplicate(number: int, path: str, label: str) -> BinaryIO:

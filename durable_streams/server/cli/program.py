@@ -42,6 +42,7 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
         "check": Entry("check", "Verify all data in a data directory and report damage."),
         "list": Entry("list_streams", "List all streams with their metadata."),
         "export": Entry("export", "Export streams as a JSON document."),
+        "import": Entry("import_document", "Import the streams of a JSON document."),
     },
     "Streams": {},
     "Tools": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import AsyncIterable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, BinaryIO, Final, Protocol
@@ -13,10 +13,20 @@ from .errors import CommandError
 from .progress import ProgressBar
 
 #: Phase of a transfer -> what the bar says.
-_LABELS: Final = {"exporting": "Exporting", "validating": "Checking", "importing": "Importing"}
+_LABELS: Final = {
+    "exporting": "Exporting",
+    "validating": "Checking",
+    "importing": "Importing",
+    "backing up": "Backing up",
+    "verifying": "Verifying",
+    "restoring": "Restoring",
+}
 
 #: What counts the streams, their bytes and their messages in the text of a document. A string in JSON has no line ends.
 _COUNTED: Final = re.compile(rb'\n      (?:"total_bytes": ([0-9]{1,20}),|("next_offset": )|    ("data_base64": ))')
+
+#: How much of a file is read at once, in bytes.
+_PIECE: Final = 262_144
 
 #: More than the longest text that :data:`_COUNTED` finds.
 _OVERLAP: Final = 64
@@ -110,13 +120,30 @@ def shown_on(bar: ProgressBar) -> Callable[[Progress], None] | None:
     return show
 
 
+async def read_pieces(reactor: Any, file: BinaryIO, read: Callable[[int], object]) -> AsyncGenerator[bytes, None]:
+    """
+    Read a file in pieces, in a thread.
+
+    :param read: called with the size of each piece.
+    """
+    from ..transfer.threads import BlockingCalls  # noqa: PLC0415 (imports Twisted, which --help does not need)
+
+    blocking = BlockingCalls(reactor)
+    try:
+        while piece := await blocking.do(partial(file.read, _PIECE)):
+            read(len(piece))
+            yield piece
+    finally:
+        blocking.close()
+
+
 @contextmanager
-def errors_as(label: str, output: str = "the output") -> Iterator[None]:
+def errors_as(label: str, cannot: str) -> Iterator[None]:
     """
     Report the errors of a transfer as the command's own.
 
     :param label: what failed: ``export failed``.
-    :param output: what is written, for errors of the system.
+    :param cannot: what an error of the system prevents: ``write FILE``.
     :raises CommandError: for an error of the transfer, the storage or the system.
     :raises BrokenPipeError: nobody reads the output any more.
     """
@@ -131,4 +158,4 @@ def errors_as(label: str, output: str = "the output") -> Iterator[None]:
         raise
     except OSError as error:
         advice = " Free space there, or choose another disk." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        raise CommandError(f"cannot write {output}: {error.strerror or error}.{advice}", label) from None
+        raise CommandError(f"cannot {cannot}: {error.strerror or error}.{advice}", label) from None
