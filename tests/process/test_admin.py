@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import signal
+import socket
 import subprocess
+import tempfile
 import time
+from base64 import b64encode
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -86,3 +92,88 @@ class LocalTests(SynchronousTestCase):
             self.assertEqual(daemon.request("GET", "/admin/streams", x_forwarded_for="192.0.2.1")[0], 403)
             self.assertEqual(daemon.request("GET", "/admin/streams", host="streams.example")[0], 403)
             self.assertEqual(daemon.request("GET", "/healthz", host="streams.example")[0], 200)
+
+
+class ImportTests(SynchronousTestCase):
+    """On a real reactor, with threads and temporary files, and streams on disk."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.spool = Path(folder.name, "spool")
+        self.spool.mkdir()
+        # It is inherited by the daemon.
+        self.patch(os, "environ", os.environ | {"TMPDIR": str(self.spool)})
+        daemon = Daemon(
+            admin__enabled="true",
+            storage__mode="file-durable",
+            storage__data_dir=str(Path(folder.name, "data")),
+            limits__max_total_bytes=10**9,
+            limits__max_stream_bytes=10**9,
+        )
+        self.daemon = daemon.__enter__()
+        self.addCleanup(daemon.close)
+
+    def document(self, streams: int, size: int) -> bytes:
+        """Make a document with ten messages in each stream."""
+        config = {"content_type": "text/plain", "ttl_seconds": None, "expires_at": None, "created_closed": False}
+        message = {"offset": "0", "data_base64": b64encode(b"x" * size).decode()}
+        entry = {
+            "config": config,
+            "closed": False,
+            "created_at": "2026-01-01T00:00:00Z",
+            "total_bytes": 0,
+            "message_count": 10,
+            "next_offset": "0",
+            "messages": [message] * 10,
+        }
+        made = [{"name": f"s{number}", **entry} for number in range(streams)]
+        head = {"format_version": 1, "exported_at": "2026-01-01T00:00:00Z", "server_version": "0"}
+        return json.dumps({**head, "streams": made}).encode()
+
+    def names(self) -> list[str]:
+        return [stream["name"] for stream in json.loads(self.daemon.request("GET", "/admin/streams")[2])]
+
+    def test_a_document_is_imported_and_exported_and_nothing_is_left_of_it(self) -> None:
+        document = self.document(30, 100_000)
+        status, _, body = self.daemon.request("POST", "/admin/import", document)
+        self.assertEqual((status, json.loads(body)["messages_imported"]), (200, 300))
+        self.assertEqual(len(self.names()), 30)
+        status, _, body = self.daemon.request("GET", "/admin/export")
+        exported = json.loads(body)["streams"]
+        self.assertEqual([each["message_count"] for each in exported], [10] * 30)
+        self.assertEqual(
+            {each["data_base64"] for stream in exported for each in stream["messages"]},
+            {b64encode(b"x" * 100_000).decode()},
+        )
+        self.assertEqual(list(self.spool.iterdir()), [])
+        self.assertEqual(self.daemon.stop(), 0)
+
+    def test_a_connection_that_is_cut_during_the_body_leaves_nothing_and_the_next_import_runs(self) -> None:
+        document = self.document(30, 100_000)
+        with socket.create_connection(("127.0.0.1", self.daemon.port), PATIENCE) as client:
+            client.sendall(
+                b"POST /admin/import HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(document)
+            )
+            client.sendall(document[: len(document) // 2])
+        deadline = time.monotonic() + PATIENCE
+        status = 409
+        while status == 409 and time.monotonic() < deadline:
+            self.assertEqual(self.names(), [])
+            # While the other one still runs, this may be answered, and closed, before it has sent all.
+            with contextlib.suppress(OSError):
+                status, _, _ = self.daemon.request("POST", "/admin/import", document)
+        self.assertEqual((status, len(self.names())), (200, 30))
+        self.assertEqual(self.daemon.stop(), 0)
+
+    def test_a_stop_during_an_import_is_clean(self) -> None:
+        document = self.document(200, 30_000)
+        with socket.create_connection(("127.0.0.1", self.daemon.port), PATIENCE) as client:
+            client.sendall(
+                b"POST /admin/import HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(document)
+            )
+            client.sendall(document[:-1])
+            self.daemon.process.send_signal(signal.SIGTERM)
+            client.sendall(document[-1:])
+            self.assertEqual(self.daemon.process.wait(40), 0)
+        self.assertNotIn("Traceback", self.daemon.log())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from .. import errors
 from ..model import Offset
@@ -67,6 +67,32 @@ class OriginNotAllowed(errors.StreamsError):
     """The page that sends the write is of an origin that ``http.cors_origins`` does not list."""
 
 
+class InvalidUpload(errors.StreamsError):
+    """The body is not a valid document or archive. Nothing was written."""
+
+
+class ImportConflict(errors.StreamsError):
+    """A stream of an import or a restore exists already. Nothing was written."""
+
+
+class ImportRunning(errors.StreamsError):
+    """Another import or restore has not ended. Nothing was written."""
+
+
+class PartialImport(errors.StreamsError):
+    """
+    An import or a restore has stopped; what it has written stays.
+
+    :ivar stream: the name of the stream that could not be written.
+    :ivar completed: how many streams were written.
+    """
+
+    def __init__(self, message: str, stream: str, completed: int) -> None:
+        super().__init__(message)
+        self.stream = stream
+        self.completed = completed
+
+
 class InternalError(errors.StreamsError):
     """An unexpected error, which is in the log."""
 
@@ -83,6 +109,7 @@ CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     errors.InvalidJson: (400, "INVALID_JSON", "Invalid JSON"),
     errors.EmptyBody: (400, "EMPTY_BODY", "Empty Body"),
     errors.EmptyArray: (400, "EMPTY_ARRAY", "Empty Array"),
+    InvalidUpload: (400, "INVALID_UPLOAD", "Invalid Document Or Archive"),
     errors.NotAuthenticated: (401, "UNAUTHORIZED", "Unauthorized"),
     errors.NotAllowed: (403, "FORBIDDEN", "Forbidden"),
     errors.WriterFenced: (403, "PRODUCER_EPOCH_FENCED", "Producer Epoch Fenced"),
@@ -101,6 +128,8 @@ CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     errors.ForkFromDeleted: (409, "FORK_FROM_TOMBSTONE", "Fork From Deleted Stream"),
     errors.PathBlocked: (409, "PATH_BLOCKED", "Stream Path Blocked"),
     errors.ReplacementHasForks: (409, "REPLACEMENT_HAS_FORKS", "Replacement Has Forks"),
+    ImportConflict: (409, "IMPORT_CONFLICT", "Import Conflict"),
+    ImportRunning: (409, "IMPORT_RUNNING", "Import Running"),
     errors.StreamGone: (410, "GONE", "Stream Gone"),
     errors.OffsetGone: (410, "GONE", "Stream Gone"),
     errors.BodyTooLarge: (413, "REQUEST_BODY_TOO_LARGE", "Request Body Too Large"),
@@ -110,6 +139,7 @@ CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     UnsupportedEncoding: (415, "UNSUPPORTED_CONTENT_ENCODING", "Unsupported Content Encoding"),
     HeadersTooLarge: (431, "HEADERS_TOO_LARGE", "Request Header Fields Too Large"),
     InternalError: (500, "INTERNAL_ERROR", "Internal Server Error"),
+    PartialImport: (500, "PARTIAL_IMPORT", "Partial Import"),
     errors.DataDamaged: (500, "DATA_DAMAGED", "Stored Data Damaged"),
     errors.Unavailable: (503, "UNAVAILABLE", "Service Unavailable"),
     WrongVersion: (505, "VERSION_NOT_SUPPORTED", "HTTP Version Not Supported"),
@@ -120,7 +150,12 @@ _Entry = tuple[int, str, str]
 
 
 class Problem(Struct):
-    """An ``application/problem+json`` body (RFC 9457)."""
+    """
+    An ``application/problem+json`` body (RFC 9457).
+
+    :ivar stream: of a :exc:`PartialImport`, the stream that could not be written.
+    :ivar completed: of a :exc:`PartialImport`, how many streams were written.
+    """
 
     type: str
     title: str
@@ -128,6 +163,8 @@ class Problem(Struct):
     code: str
     detail: str
     instance: str
+    stream: str | UnsetType = UNSET
+    completed: int | UnsetType = UNSET
 
 
 class ErrorReport(Struct, frozen=True, gc=False):
@@ -159,7 +196,10 @@ def problem(error: errors.StreamsError, instance: str) -> tuple[int, bytes, byte
     status, code, title = _entry(kind)
     slug = "internal" if code == "INTERNAL_ERROR" else code.lower().replace("_", "-")
     message = str(error)
-    body = msgspec.json.encode(Problem(f"/errors/{slug}", title, status, code, message, instance))
+    report = Problem(f"/errors/{slug}", title, status, code, message, instance)
+    if isinstance(error, PartialImport):
+        report.stream, report.completed = error.stream, error.completed
+    body = msgspec.json.encode(report)
     lines = b"Content-Type: application/problem+json\r\n" + _lines(error)
     retry_after = _RETRY_AFTER if isinstance(error, errors.Unavailable) else None
     return status, lines, body, ErrorReport(code, kind.__name__, message, retry_after)

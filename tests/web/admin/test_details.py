@@ -138,7 +138,7 @@ class DetailsTests(AdminCase):
 
     def test_parameters_are_checked(self) -> None:
         self.create("a", StreamConfig("text/plain"))
-        self.assert_refused("/admin/streams/a?writers=0", "The parameter writers must be a number from 1 to 10000.")
+        self.assert_refused("/admin/streams/a?writers=0", "The parameter writers must be a number from 1 to 1000.")
         self.assert_refused("/admin/streams/a?writer=1", "There is no parameter writer. This page has writers.")
         self.assert_refused("/admin/streams/a?force=1", "There is no parameter force.", "DELETE")
         self.assertEqual(self.fetched("/admin/streams/a")["name"], "a")

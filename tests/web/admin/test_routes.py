@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from durable_streams.server import MemoryStorage, Settings, build_service
 from durable_streams.server.errors import NotAuthenticated
 from durable_streams.server.web.callers import Caller
+from durable_streams.server.web.incoming import IncomingBody
 from durable_streams.server.web.pages import PageRequest
 from durable_streams.server.web.site.app import Pages
 from tests.support.admin import add_pages
@@ -27,6 +28,7 @@ PRIVATE = {
     ("/admin/streams/a", "DELETE"),
     ("/admin/counts", "GET"),
     ("/admin/export", "GET"),
+    ("/admin/import", "POST"),
 }
 
 
@@ -37,6 +39,19 @@ def routes(pages: Pages) -> Iterator[tuple[str, str]]:
         for method in rule.methods - {"HEAD", "OPTIONS"}:
             if path not in PUBLIC:
                 yield path, method
+
+
+class _Nowhere:
+    def pause_body(self) -> None: ...
+
+    def resume_body(self) -> None: ...
+
+
+def empty_body() -> IncomingBody:
+    """Return a body that has arrived."""
+    body = IncomingBody(_Nowhere())
+    body.ended()
+    return body
 
 
 @each_way
@@ -68,7 +83,9 @@ class WholeServerTests(SynchronousTestCase):
         return server._fronts._for_operators
 
     def status(self, pages: Pages, path: str, method: str, address: str) -> int:
-        request = PageRequest(method.encode(), path.encode(), [(b"Host", b"localhost")], caller=Caller(address))
+        fields = [(b"Host", b"localhost")]
+        # Pages that have no body ignore it.
+        request = PageRequest(method.encode(), path.encode(), fields, empty_body(), Caller(address))
         return self.successResultOf(pages.perform(request)).status
 
     def test_without_a_check_every_page_is_refused_to_other_machines(self) -> None:

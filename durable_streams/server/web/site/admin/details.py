@@ -21,9 +21,10 @@ from ...problems import NoSuchPath
 from ..app import Routes
 from .query import Query
 
-#: How many writers are listed unless the request asks for more, and the most that it may ask for.
+#: How many writers are listed unless the request asks for more, and the most that it may ask for: rendering one takes
+#: 10 us.
 WRITERS: Final = 100
-MAX_WRITERS: Final = 10_000
+MAX_WRITERS: Final = 1_000
 
 _HEAD: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 _NO_STORE: Final = b"Cache-Control: no-store\r\n"

@@ -10,6 +10,7 @@ from ..app import Routes
 from .counts import add_counts
 from .details import add_details
 from .exports import Exports
+from .imports import Imports
 from .listing import add_list
 
 
@@ -28,3 +29,4 @@ def add_admin_pages(
     add_details(app, base_path, streams, live, operations.settings.names)
     add_counts(app, base_path, streams, live, connections)
     Exports(streams, reactor).add(app, base_path)
+    Imports(streams, operations.settings, reactor).add(app, base_path)
