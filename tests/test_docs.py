@@ -89,6 +89,22 @@ class BlockTests(SynchronousTestCase):
         self.assertEqual(set(self._NOT_RUN), unread)
 
 
+class TutorialTests(SynchronousTestCase):
+    def test_the_code_on_the_page_is_that_of_the_files(self) -> None:
+        folder = ROOT / "docs" / "examples" / "tutorial"
+        lines = {
+            line.strip() for name in ("page.ts", "produce.py") for line in (folder / name).read_text().splitlines()
+        }
+        page = (ROOT / "docs" / "tutorial.rst").read_text()
+        shown = [
+            line.strip()
+            for line in re.findall(r"(?m)^    .*$", page.partition("How does the page continue?")[2])
+            if line.strip() != "..."
+        ]
+        self.assertGreater(len(shown), 8)
+        self.assertEqual([], [line for line in shown if line not in lines])
+
+
 class ComparisonTests(SynchronousTestCase):
     """``comparison.rst`` rounds ratios of ``benchmarks/README.rst``."""
 

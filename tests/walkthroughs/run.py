@@ -12,10 +12,11 @@ import os
 import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.conformance.processes import ProgramFailure, leave_on_sigterm
+from tests.conformance.processes import leave_on_sigterm
 from tests.conformance.report import SuiteResult
 from tests.walkthroughs.deployment import run_deployment
 from tests.walkthroughs.tutorial import run_tutorial
@@ -43,8 +44,8 @@ def follow(name: str, place: Path) -> SuiteResult:
         return SuiteResult(0, [sentence] if os.environ.get("REQUIRE_PROGRAMS") else [])
     try:
         return WALKTHROUGHS[name](place)
-    except (ProgramFailure, AssertionError) as failure:
-        return SuiteResult(0, [f"FAILED {name}: {failure}"])
+    except Exception:
+        return SuiteResult(0, [f"FAILED {name}: {traceback.format_exc()}"])
 
 
 def main() -> int:

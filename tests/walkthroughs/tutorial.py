@@ -18,11 +18,14 @@ from pathlib import Path
 from tests.conformance.fronts import CHECKOUT, free_port
 from tests.conformance.processes import ProgramFailure
 from tests.conformance.report import SuiteResult
+from tests.support.pages import block_after
 from tests.walkthroughs.chromium import Browser, BrowserError, Page
 
 PAGE = CHECKOUT / "docs" / "tutorial.rst"
 EXAMPLE = Path("docs", "examples", "tutorial")
+HTTP_PAGE = CHECKOUT / "docs" / "http.rst"
 SECONDS = 60.0
+RECONNECT_SECONDS = 2
 INSTALL_SECONDS = 300.0
 #: How many states of the growing text must be seen before the first reload.
 GROWTHS = 5
@@ -51,6 +54,8 @@ class Tutorial:
         self._ports = {"4437": str(free_port()), "8000": str(free_port())}
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("DS_")}
         self._environment["PYTHONPATH"] = str(CHECKOUT)
+        # So that connections end, and clients reconnect, within a scenario.
+        self._environment["DS_TRANSPORT__CONNECTION__SSE_RECONNECT_INTERVAL_SECS"] = str(RECONNECT_SECONDS)
         shutil.copytree(CHECKOUT / EXAMPLE, place / EXAMPLE, ignore=shutil.ignore_patterns("node_modules", "page.js"))
         for name in ("page.ts", "produce.py"):
             path = place / EXAMPLE / name
@@ -83,6 +88,10 @@ class Tutorial:
     def url(self, host: str = "localhost") -> str:
         """Return where the page is."""
         return f"http://{host}:{self._ports['8000']}/"
+
+    def stream(self, name: str) -> str:
+        """Return the URL of a stream."""
+        return f"http://localhost:{self._ports['4437']}/v1/stream/{name}"
 
     def install(self) -> None:
         """Build the page."""
@@ -171,6 +180,11 @@ def wait_for_state(page: Page, state: str) -> None:
     eventually(lambda: shown(page, "state") == state, f"the page never said {state!r} but {shown(page, 'state')!r}")
 
 
+def wait_for_value(page: Page, expression: str) -> None:
+    """Wait until an expression in the page is true."""
+    eventually(lambda: page.evaluate(expression) is True, f"{expression} did not become true")
+
+
 def watch_growth(page: Page, text: str, growths: int) -> None:
     """Wait until the text has grown some times; each state must be a beginning of the whole."""
     seen = {shown(page)}
@@ -242,9 +256,44 @@ def is_refused_to_pages_of_other_origins(tutorial: Tutorial, browser: Browser) -
         raise Wrong(f"a page of another origin shows {shown(page)!r}, {shown(page, 'state')!r}")
 
 
+def event_source_goes_on_after_each_reconnection(tutorial: Tutorial, browser: Browser) -> None:
+    """The block of docs/http.rst, in the tutorial's page: its origin is allowed."""
+    stream = tutorial.stream("events")
+    page = browser.open(tutorial.url() + "?event-source")
+    wait_for_state(page, "complete")
+    post(stream, 0, create=True)
+    script = block_after(HTTP_PAGE, "needs no library").replace("http://localhost:4437/v1/stream/demo/chat", stream)
+    page.evaluate(
+        "window.seen = []; window.openings = 0; (show => {"
+        f"{script}; window.events = events; events.onopen = () => window.openings++"
+        "})(messages => window.seen.push(...messages)); null"
+    )
+    for number in range(1, 4):
+        wait_for_value(page, f"window.openings >= {number}")
+        post(stream, number)
+        wait_for_value(page, f"window.seen.includes({number})")
+    post(stream, None)
+    wait_for_value(page, "window.events.readyState === EventSource.CLOSED")
+    if page.evaluate("window.seen") != [0, 1, 2, 3]:
+        raise Wrong(f"EventSource showed {page.evaluate('window.seen')}")
+
+
+def post(stream: str, number: int | None, create: bool = False) -> None:
+    """Append a number to a stream, or close it."""
+    request = urllib.request.Request(
+        stream,
+        method="PUT" if create else "POST",
+        data=b"" if number is None else b"[%d]" % number,
+        headers={"Content-Type": "application/json"} | ({"Stream-Closed": "true"} if number is None else {}),
+    )
+    with urllib.request.urlopen(request, timeout=SECONDS):
+        pass
+
+
 SCENARIOS = (
     appears_while_written_and_survives_reloads,
     survives_an_interrupted_producer,
+    event_source_goes_on_after_each_reconnection,
     is_refused_to_pages_of_other_origins,
 )
 
