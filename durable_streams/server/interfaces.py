@@ -64,6 +64,17 @@ class IFileRanges(Interface):
         """
 
 
+class IPacedWrites(Interface):
+    """An optional interface of storages: writers of much data, such as imports, wait while the storage is behind."""
+
+    def congested() -> bool:
+        """
+        Return whether more data waits in memory for a checkpoint than the storage is set for.
+
+        It ends by itself, within seconds, if no more is written. Must not block.
+        """
+
+
 class IStorage(Interface):
     """
     A store of streams.

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from .clocks import STEP, clock_of
 from .errors import InvalidRequest, StreamsError, Unavailable
-from .interfaces import IFileRanges, IStorage, NowOrLater, settle
+from .interfaces import IFileRanges, IPacedWrites, IStorage, NowOrLater, settle
 from .model import (
     Append,
     Appended,
@@ -88,6 +88,7 @@ class Streams(Service):
         self.turns = RunQueue(clock) if turns is None else turns
         self._owned = storage
         self._file_ranges: IFileRanges | None = IFileRanges(storage, None)
+        self._paced_writes: IPacedWrites | None = IPacedWrites(storage, None)
         self._storage: IStorage = _ClosedStorage(_NOT_OPEN)  # type: ignore[assignment]
         self._loading: threading.Thread | None = None
         self._abandoned: Deferred[None] = Deferred()
@@ -108,6 +109,10 @@ class Streams(Service):
     def figures(self) -> StorageFigures:
         """Return the storage's figures; see :meth:`.IStorage.figures`."""
         return self._owned.figures()
+
+    def congested(self) -> bool:
+        """Return whether a writer of much data should wait; see :class:`.IPacedWrites`. False if it is not known."""
+        return self._paced_writes is not None and bool(self.running) and self._paced_writes.congested()
 
     def load(self, patience: float, reactor: Any) -> Deferred[None]:
         """

@@ -342,6 +342,19 @@ class FailureTests(ImportCase):
         self.assertEqual([b"1", b"2"], self.messages("a"))
         self.nothing_is_left()
 
+    def test_an_import_waits_while_the_storage_is_congested(self) -> None:
+        self.failing(lambda _: None)
+        congested = [True]
+        self.patch(self.streams, "congested", lambda: congested[0])
+        document = pretty(document_object(stream_object("a", "text/plain", b"1")))
+        run = import_streams(self.streams, pieces(document), reactor=self.clock, directory=self.directory)
+        for _ in range(100):
+            self.clock.advance(0.1)
+        self.assertNoResult(run)
+        congested[0] = False
+        self.clock.advance(1)
+        self.assertEqual(1, self.run_to_end(run).streams_imported)
+
     def test_a_cancelled_import_leaves_only_whole_streams(self) -> None:
         runs: list[Deferred[ImportStats]] = []
 

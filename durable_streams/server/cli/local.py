@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: What an empty data directory may contain: a mount point has the last one.
 _EMPTY: Final = frozenset({"FORMAT.new", "LOCK", "lost+found"})
 
+#: A command keeps less data in memory than a server, which serves recent data from there: in bytes.
+_CHECKPOINT_BYTES: Final = 8_388_608
+
 
 class LocalData(Struct, frozen=True):
     """
@@ -87,7 +90,7 @@ async def opened(data: LocalData, reactor: Any) -> AsyncIterator[Streams]:
     from ..streams import Streams  # noqa: PLC0415 (as above)
 
     make_steady(reactor)
-    streams = Streams(storage_from(data.settings, reactor), reactor)
+    streams = Streams(storage_from(data.settings, reactor, checkpoint_bytes=_CHECKPOINT_BYTES), reactor)
     # The collections while 100,000 streams are loaded take 0.5 s and find nothing.
     gc.disable()
     try:

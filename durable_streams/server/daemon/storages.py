@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from ..listening.descriptors import DescriptorBudget
 
 
-def storage_from(settings: Settings, reactor: Any, budget: DescriptorBudget | None = None) -> IStorage:
+def storage_from(
+    settings: Settings, reactor: Any, budget: DescriptorBudget | None = None, checkpoint_bytes: int | None = None
+) -> IStorage:
     """
     Create the storage of ``storage.mode``. It is not opened.
 
     :param reactor: the time; results of threads are passed on in its thread.
     :param budget: limits the number of open files; None for the default.
+    :param checkpoint_bytes: how many bytes a file storage keeps in memory before a checkpoint; None for the default.
     """
     limits = StorageLimits(
         total_bytes=settings.limits.max_total_bytes,
@@ -47,4 +50,6 @@ def storage_from(settings: Settings, reactor: Any, budget: DescriptorBudget | No
     chosen = FileSettings(durable=mode == "file-durable", queued_bytes=queued, verify_reads=verify)
     if budget is not None:
         chosen = replace(chosen, open_files=budget.open_files)
+    if checkpoint_bytes is not None:
+        chosen = replace(chosen, checkpoint_bytes=checkpoint_bytes)
     return FileStorage(directory, reactor, limits, chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -111,6 +112,26 @@ class SliceTests(TestCase):
         await storage.close()
         again = self.opened()
         self.assertEqual((await settled(again.read("a", START, 1 << 30, 0.0))).data, b"".join(pieces))
+
+    async def test_the_parts_of_a_stream_are_freed_as_soon_as_they_are_written(self) -> None:
+        storage = self.opened()
+        await settled(storage.create("a", TEXT, bytes(30_000_000), 0.0))
+        for _ in range(30):
+            await settled(storage.append("a", Append("text/plain", bytes(1_000_000)), 0.0))
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        await checkpointed(storage)
+        self.assertLess(tracemalloc.get_traced_memory()[1], 45_000_000)
+
+    async def test_a_storage_is_congested_while_a_checkpoint_is_late(self) -> None:
+        storage = self.opened(checkpoint_bytes=1_000_000)
+        self.assertFalse(storage.congested())
+        await settled(storage.create("a", TEXT, bytes(900_000), 0.0))
+        self.assertFalse(storage.congested())
+        await settled(storage.append("a", Append("text/plain", bytes(900_000)), 0.0))
+        self.assertTrue(storage.congested())
+        await checkpointed(storage)
+        self.assertFalse(storage.congested())
 
     async def test_writes_go_on_when_a_checkpoint_is_larger_than_the_journal_may_grow(self) -> None:
         storage = self.opened(checkpoint_bytes=50_000, max_behind_bytes=200_000)

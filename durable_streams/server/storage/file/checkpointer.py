@@ -104,6 +104,14 @@ class Relocation(Struct):
     flaws: Sequence[Flaw] = ()
 
 
+class FileEnd(NamedTuple):
+    """The end of a stream's own file before a checkpoint wrote to it: its bytes and appends."""
+
+    stream_id: int
+    filed: int
+    filed_appends: int
+
+
 class Pack:
     """A pack that is being filled. Every method blocks, and may raise OSError."""
 
@@ -197,7 +205,7 @@ class Checkpointer:
             self._count(stream.pieces, 1)
         # Of the running checkpoint: the packs that it empties, and the own files that it has begun.
         self._sparse: set[int] = set()
-        self._begun: list[Move] = []
+        self._begun: list[FileEnd] = []
         self._running: Deferred[None] | None = None
         self._soon: IDelayedCall | None = None
         self._not_before = 0.0
@@ -234,6 +242,11 @@ class Checkpointer:
     def behind(self) -> int:
         """The number of bytes that the journal has grown since the last checkpoint."""
         return self._journal.size - self._covered
+
+    @property
+    def late(self) -> bool:
+        """Whether the journal has grown by half more than a checkpoint is due at, and one is under way."""
+        return self._running is not None and self.behind > self.settings.checkpoint_bytes * 3 // 2
 
     @property
     def room(self) -> int:
@@ -435,7 +448,7 @@ class Checkpointer:
                 content, flaws = move.recent, [error.flaw]
                 kept, to_file = (*kept, *move.old), False
             if to_file:
-                self._begun.append(move)
+                self._begun.append(FileEnd(move.stream.facts.id, move.filed, move.filed_appends))
                 moved.append(self._file(move, content, flaws))
                 continue
             if content.data:
@@ -514,11 +527,10 @@ class Checkpointer:
 
     def _take_back(self) -> None:
         """Remove the bytes that a failed checkpoint has written to own files. Runs in the worker's thread."""
-        for move in reversed(self._begun):
-            stream_id = move.stream.facts.id
+        for end in reversed(self._begun):
             for path, size in (
-                (data_path(stream_id), move.filed),
-                (index_path(stream_id), move.filed_appends * INDEX_ENTRY_SIZE),
+                (data_path(end.stream_id), end.filed),
+                (index_path(end.stream_id), end.filed_appends * INDEX_ENTRY_SIZE),
             ):
                 with suppress(OSError):
                     if not size:

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ...clocks import clock_of
-from ...interfaces import IFileRanges, IStorage, NowOrLater
+from ...interfaces import IFileRanges, IPacedWrites, IStorage, NowOrLater
 from ...model import FileRange, StorageFigures, StorageLimits, StreamFacts
 from ..directory_watch import DirectoryWatch
 from ..disk import Disk, RealDisk
@@ -36,7 +36,7 @@ VERSION: Final = 2
 NEW_VERSION: Final = 1
 
 
-@implementer(IStorage, IFileRanges)
+@implementer(IStorage, IFileRanges, IPacedWrites)
 class FileStorage(LoggedStorage[FileStream]):
     """
     Streams in a directory.
@@ -79,6 +79,9 @@ class FileStorage(LoggedStorage[FileStream]):
     def figures(self) -> StorageFigures:
         figures = super().figures()
         return replace(figures, unsynced_changes=self._log.unsynced_changes) if self._opened else figures
+
+    def congested(self) -> bool:
+        return self._opened and self._checkpointer.late
 
     # Sending from files
 
