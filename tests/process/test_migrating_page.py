@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -100,4 +102,36 @@ class ClientTests(SynchronousTestCase):
                 daemon.request("POST", "/v1/stream/a", b"1", content_type="application/json", content_encoding="gzip")[
                     0
                 ],
+            )
+
+
+class MoveTests(SynchronousTestCase):
+    """The steps of the page with a document that the Rust server has written."""
+
+    def test_the_import_has_every_stream_and_the_export_the_same_messages(self) -> None:
+        _, _, export, importing, listing = blocks_of(PAGE)
+        shell = Shell(Path(self.mktemp()).absolute())
+        shutil.copy(CHECKOUT / "tests" / "transfer" / "rust-0.3.0.json", shell.folder / "streams.json")
+        (shell.folder / "new.toml").write_text('[storage]\nmode = "file-durable"\ndata_dir = "data"\n')
+        shell.run(importing)
+        document = json.loads((shell.folder / "streams.json").read_text())
+        names = [stream["name"] for stream in document["streams"]]
+        self.assertGreater(len(names), 3)
+        listed = json.loads(shell.run(f"{listing} --json"))
+        self.assertEqual(
+            [(stream["name"], "closed" if stream["closed"] else "open") for stream in document["streams"]],
+            [(stream["name"], stream["status"]) for stream in listed],
+        )
+        # A second import is refused, and changes nothing.
+        self.assertEqual(1, shell.attempt(importing).returncode)
+        back = (
+            export.replace("/path/to/rust/", "").replace("rust.toml", "new.toml").replace("streams.json", "back.json")
+        )
+        shell.run(back)
+        returned = json.loads((shell.folder / "back.json").read_text())
+        for before, after in zip(document["streams"], returned["streams"], strict=True):
+            self.assertEqual(
+                [message["data_base64"] for message in before["messages"]],
+                [message["data_base64"] for message in after["messages"]],
+                before["name"],
             )
