@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet import reactor as running
@@ -16,6 +17,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from durable_streams.server.listening.epoll_port import (
+    HELD_SECONDS,
+    MAX_HELD,
     MAX_SLICE,
     MIN_SLICE,
     WRITE_LULL,
@@ -209,6 +212,7 @@ class ShareTests(TestCase):
         self.clock = Clock()
         self.clock.advance(1_000)
         self.served: list[Scribe] = []
+        self.most_held = 0
         self.poller = ConnectionPoller(reactor, self.clock.seconds)
         self.sockets: dict[Scribe, socket.socket] = {}
         self.addCleanup(self.leave)
@@ -246,6 +250,74 @@ class ShareTests(TestCase):
         self.served.clear()
         self.poller.doRead()
         return list(self.served)
+
+    def answer(self, *scribes: Scribe) -> list[Scribe]:
+        """Let each be served with an answer that is held back; return, in the end, whose answers were sent."""
+        sent: list[Scribe] = []
+
+        def serve(scribe: Scribe, data: bytes) -> None:
+            Scribe.dataReceived(scribe, data)
+            cast(Any, scribe.transport).hold(lambda: sent.append(scribe))
+            self.most_held = max(self.most_held, len(self.served) - len(sent))
+
+        for scribe in scribes:
+            self.patch(scribe, "dataReceived", partial(serve, scribe))
+        self.say(*scribes)
+        return sent
+
+    def test_answers_are_sent_when_all_ready_writers_were_read(self) -> None:
+        writers = [self.connect(0.0, True) for _ in range(5)]
+        sent = self.answer(*writers)
+        self.assertEqual(self.turn(), sent)
+        self.assertCountEqual(sent, writers)
+        self.assertEqual(self.most_held, 5)
+
+    def test_no_more_than_the_maximum_of_answers_is_held_back(self) -> None:
+        writers = [self.connect(0.0, True) for _ in range(2 * MAX_HELD)]
+        sent = self.answer(*writers)
+        self.turn()
+        self.assertCountEqual(sent, writers)
+        self.assertLessEqual(self.most_held, MAX_HELD)
+
+    def test_answers_to_slow_readers_are_not_held_back_for_long(self) -> None:
+        readers = [self.connect(HELD_SECONDS / 2.5) for _ in range(12)]
+        sent = self.answer(*readers)
+        self.turn()
+        self.assertGreater(len(sent), 0)
+        self.assertLessEqual(self.most_held, 4)
+
+    def test_answers_to_writers_are_sent_before_readers_are_read(self) -> None:
+        writer, reader = self.connect(0.0, True), self.connect(0.0)
+        sent = self.answer(writer)
+        seen: list[list[Scribe]] = []
+        self.patch(reader, "dataReceived", lambda data: seen.append(list(sent)))
+        self.say(reader)
+        self.turn()
+        self.assertEqual(seen, [[writer]])
+
+    def test_answers_are_sent_before_something_that_takes_long(self) -> None:
+        first, second = self.connect(0.0, True), self.connect(0.0, True)
+        sent = self.answer(first, second)
+        seen: list[list[Scribe]] = []
+
+        def serve(scribe: Scribe, data: bytes) -> None:
+            transport = cast(Any, scribe.transport)
+            transport.send_held()
+            seen.append(list(sent))
+            transport.hold(lambda: sent.append(scribe))
+
+        for scribe in (first, second):
+            self.patch(scribe, "dataReceived", partial(serve, scribe))
+        self.turn()
+        self.assertEqual([len(each) for each in seen], [0, 1])
+
+    def test_an_answer_that_cannot_be_sent_does_not_keep_others_from_being_sent(self) -> None:
+        writers = [self.connect(0.0, True) for _ in range(3)]
+        sent = self.answer(*writers)
+        self.poller.hold(lambda: 1 / 0)  # type: ignore[arg-type]
+        self.turn()
+        self.assertCountEqual(sent, writers)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_writers_are_served_first_and_readers_for_as_long_as_they_took(self) -> None:
         readers = [self.connect(0.001) for _ in range(50)]

@@ -97,9 +97,13 @@ class Peer:
         self._network.settle()
         self._look()
 
+    def put(self, data: bytes) -> None:
+        """Put bytes into the socket; the server has not read them yet."""
+        self._socket.inbound += self._seal(data)
+
     def send_unseen(self, data: bytes) -> None:
         """Send bytes and let the server handle one event: first a readable, then a writable descriptor."""
-        self._socket.inbound += self._seal(data)
+        self.put(data)
         self._network.turn()
 
     def break_off(self) -> None:

@@ -79,6 +79,18 @@ class Socket:
         return "192.0.2.2", 4437
 
 
+class HoldingServer(Server):
+    """A transport that holds sends back, as those of the server's own ports do."""
+
+    reactor: Any
+
+    def hold(self, send: Callable[[], None]) -> None:
+        self.reactor.held.append(send)
+
+    def send_held(self) -> None:
+        self.reactor.send_held()
+
+
 class Network(_DisconnectSelectableMixin):
     """
     The connections of a test, polled on a Clock as a reactor polls descriptors.
@@ -86,6 +98,7 @@ class Network(_DisconnectSelectableMixin):
     It offers transports what they need of a reactor.
 
     :ivar client_address: from where clients connect.
+    :ivar held: the sends that are held back until all clients were read.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -95,6 +108,7 @@ class Network(_DisconnectSelectableMixin):
         self._readers: set[Any] = set()
         self._writers: set[Any] = set()
         self._opened = 0
+        self.held: list[Callable[[], None]] = []
 
     def addReader(self, reader: Any) -> None:
         self._readers.add(reader)
@@ -116,7 +130,7 @@ class Network(_DisconnectSelectableMixin):
         protocol = factory.buildProtocol(IPv4Address("TCP", *skt.getpeername()))
         assert protocol is not None
         port = SimpleNamespace(_realPortNumber=4437)
-        server = Server(
+        server = HoldingServer(
             cast(socket.socket, skt),
             protocol,
             skt.getpeername(),
@@ -138,7 +152,14 @@ class Network(_DisconnectSelectableMixin):
             if transport in self._writers and (len(skt.outbound) < skt.room or skt.ended):
                 busy = True
                 self._do(transport, transport.doWrite, False)
+        self.send_held()
         return busy
+
+    def send_held(self) -> None:
+        """Make the sends that are held back."""
+        held, self.held = self.held, []
+        for send in held:
+            send()
 
     def _do(self, transport: Any, work: Callable[[], object], is_read: bool) -> None:
         if transport.disconnected:

@@ -18,6 +18,49 @@ class KeepAliveTests(ChannelTestCase):
         self.assertEqual([reply.get("connection") for reply in peer.replies], [None, None, None])
         self.assertFalse(peer.ended)
 
+    def test_answers_are_held_back_until_all_clients_were_read(self) -> None:
+        self.front.create("a")
+        peers = [self.front.connect() for _ in range(3)]
+        for peer in peers:
+            peer.put(post("a", b"x"))
+        network = self.front.network
+        held: list[int] = []
+        send_held = network.send_held
+
+        def observe() -> None:
+            held.append(len(network.held))
+            send_held()
+
+        self.patch(network, "send_held", observe)
+        self.front.settle()
+        self.assertEqual(max(held), 3)
+        for peer in peers:
+            peer.look()
+        self.assertEqual([peer.statuses for peer in peers], [[204]] * 3)
+
+    def test_answers_are_sent_before_a_large_body_is_read(self) -> None:
+        self.front.create("a")
+        first, second = self.front.connect(), self.front.connect()
+        held: list[int] = []
+        network = self.front.network
+        send_held = network.send_held
+
+        def observe() -> None:
+            held.append(len(network.held))
+            send_held()
+
+        self.patch(network, "send_held", observe)
+        second.send(post("a", b"y" * 1000)[:-100])
+        held.clear()
+        first.put(post("a", b"x"))
+        second.put(b"y" * 100)
+        network.turn()
+        self.assertEqual(held[0], 1, "before the rest of the body was read")
+        self.front.settle()
+        for peer in (first, second):
+            peer.look()
+        self.assertEqual((first.statuses, second.statuses), ([204], [204]))
+
     def test_a_connection_with_a_tail_keeps_neither_a_parser_nor_a_head(self) -> None:
         self.front.create("a", body=b"one")
         peer = self.front.connect()

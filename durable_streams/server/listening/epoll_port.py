@@ -35,6 +35,10 @@ MAX_SLICE: Final = 0.01
 WRITERS_SLICE: Final = 0.02
 WRITERS_BATCH: Final = 32
 
+#: How many sends are held back at the most, and for about how long while readers are served, in seconds.
+MAX_HELD: Final = 32
+HELD_SECONDS: Final = 0.0005
+
 #: For this many seconds after a write, readers get less time.
 WRITE_LULL: Final = 0.1
 
@@ -125,6 +129,9 @@ class ConnectionPoller:
     least for :data:`MIN_SLICE`. Connections that were not served are first in the next turn. So many readers leave half
     of the time to the writers, and no connection is served twice before every ready one of its kind was served once.
 
+    Answers to small requests are held back until the other ready connections were read: sends that follow each other
+    take a quarter of the processor time off an append, since the receiver is awake from the second one on.
+
     :param seconds: returns the time in seconds, from any origin.
     """
 
@@ -144,6 +151,7 @@ class ConnectionPoller:
         self._written = -WRITE_LULL
         self._alive = 0
         self._closing = False
+        self._held: list[Callable[[], None]] = []
 
     def fileno(self) -> int:
         return self._ready.fileno()
@@ -156,7 +164,27 @@ class ConnectionPoller:
         """Whether there was a write in the last :data:`WRITE_LULL` seconds, so that a reader must not take long."""
         return self._seconds() - self._written < WRITE_LULL
 
+    def hold(self, send: Callable[[], None]) -> None:
+        """Call ``send`` after some more connections were read, in the same turn of the reactor."""
+        self._held.append(send)
+        if len(self._held) >= MAX_HELD:
+            self.send_held()
+
+    def send_held(self) -> None:
+        """Make all sends that are held back."""
+        held, self._held = self._held, []
+        for send in held:
+            try:
+                send()
+            except Exception:
+                _log.failure("Sending an answer failed.")
+
     def doRead(self) -> None:
+        self._serve_ready()
+        if self._held:
+            self.send_held()
+
+    def _serve_ready(self) -> None:
         members = self._members
         if not self._urgent:
             self._due.clear()
@@ -187,6 +215,7 @@ class ConnectionPoller:
             if len(events) > others:
                 self._written = started
         if others:
+            self.send_held()
             now = self._seconds()
             self._serve_others(now + (max(now - started, MIN_SLICE) if now - self._written < WRITE_LULL else MAX_SLICE))
 
@@ -206,12 +235,17 @@ class ConnectionPoller:
             for descriptor, event in self._others.poll(0, len(members) or 1):
                 left.append((members[descriptor], event))
             left.reverse()
+        send_at = 0.0
         while left:
             member, event = left.pop()
             if member.watched:
                 self._serve(member, event)
-                if self._seconds() >= end:
+                now = self._seconds()
+                if now >= end:
                     return
+                if now >= send_at:
+                    self.send_held()
+                    send_at = now + HELD_SECONDS
 
     def _serve(self, member: PolledConnection, event: int) -> None:
         why: Any
@@ -328,6 +362,14 @@ class PolledConnection(Server):
         if urgent is not self.urgent:
             self._poller.sort(self, urgent)
         return None
+
+    def hold(self, send: Callable[[], None]) -> None:
+        """Call ``send`` after some more connections were read; see :meth:`ConnectionPoller.hold`."""
+        self._poller.hold(send)
+
+    def send_held(self) -> None:
+        """Make the sends that other connections hold back, before something that takes long."""
+        self._poller.send_held()
 
     @property
     def crowded(self) -> bool:

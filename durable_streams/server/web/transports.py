@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IAddress
@@ -39,6 +40,12 @@ class Transport(Protocol):
 
     def startWriting(self) -> object:
         """Register the socket for writing; only a socket's own transport has this."""
+
+    def hold(self, send: Callable[[], None]) -> object:
+        """Call ``send`` in this turn of the reactor, after others; only some sockets' own transports have this."""
+
+    def send_held(self) -> object:
+        """Make all calls that are held back; transports that have ``hold`` have this."""
 
     def getPeer(self) -> IAddress:
         """Return the peer's address."""

@@ -74,6 +74,7 @@ class StreamChannel(Protocol):
         "_discarded",
         "_ending",
         "_frame",
+        "_holds",
         "_incoming",
         "_incoming_continue",
         "_incoming_wanted",
@@ -154,6 +155,7 @@ class StreamChannel(Protocol):
         self._intake = Intake(self.factory.heads(self._caller), self, self._caller)
         self._outlet = Outlet(self.transport, self)
         self._write = self._outlet.write
+        self._holds = self._outlet.direct and hasattr(self.transport, "hold")
         self.deadline = self.factory.tick + self.factory.settings.header_timeout
         self.factory.joined(self)
 
@@ -214,6 +216,9 @@ class StreamChannel(Protocol):
             self._rest = self._rest[self._place :] + data
             self._place = 0
             return
+        if self._holds and (len(data) > _LARGE or intake.unfinished):
+            # This may take a while.
+            self.transport.send_held()
         self._outlet.gather()
         self._slice_end = None
         taken = intake.feed(data)
@@ -222,6 +227,9 @@ class StreamChannel(Protocol):
             self._place = taken
             if not self._queue:
                 self._next()
+        elif self._holds and not (self._busy or self._queue or self._rest or self._ending or intake.unfinished):
+            self.transport.hold(self._outlet.flush)
+            return
         self._outlet.flush()
         ahead = False
         if intake.unfinished:
