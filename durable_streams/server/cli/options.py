@@ -74,6 +74,24 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def archive_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Add the argument ``ARCHIVE``, and ``-i`` for the same, to a command, which gets it as ``archive``.
+
+    It is None for the standard input.
+    """
+
+    @functools.wraps(command)
+    def with_archive(archive: str | None, source: str | None, **others: Any) -> Any:
+        if archive is not None and source is not None:
+            raise click.UsageError("ARCHIVE was given twice: as an argument, and by --input.")
+        chosen = archive if source is None else source
+        return command(archive=None if chosen == "-" else chosen, **others)
+
+    option = click.option("-i", "--input", "source", metavar="FILE", help="The archive, as ARCHIVE.")
+    return click.argument("archive", metavar="[ARCHIVE]", required=False)(option(with_archive))
+
+
 class Connection(Struct, frozen=True):
     """
     How to reach a server.

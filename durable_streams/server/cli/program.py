@@ -43,6 +43,7 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
         "list": Entry("list_streams", "List all streams with their metadata."),
         "export": Entry("export", "Export streams as a JSON document."),
         "import": Entry("import_document", "Import the streams of a JSON document."),
+        "verify": Entry("verify", "Check an archive of backup from its first byte to its last."),
     },
     "Streams": {},
     "Tools": {
