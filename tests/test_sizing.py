@@ -13,7 +13,8 @@ from typing import Final
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.config.settings import Settings
-from tests.support.shell import blocks_of
+from tests.support.daemon import Daemon
+from tests.support.shell import Shell, blocks_of
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PROGRAM: Final = ROOT / "docs" / "examples" / "sizing.py"
@@ -32,6 +33,17 @@ class SizingTests(SynchronousTestCase):
         self.assertEqual("python3", program)
         done = subprocess.run([sys.executable, path, *options], cwd=ROOT, capture_output=True, text=True, check=True)
         self.assertEqual(printed, done.stdout.splitlines())
+
+    def test_the_load_of_the_page_is_served_and_leaves_no_stream(self) -> None:
+        with Daemon() as daemon:
+            shell = Shell(
+                Path(self.mktemp()).absolute(),
+                {"127.0.0.1:4437": f"127.0.0.1:{daemon.port}", "--seconds 5": "--seconds 0.2"},
+            )
+            printed = shell.run(blocks_of(ROOT / "docs" / "sizing.rst")[1])
+            self.assertIn("p99", printed)
+            metrics = daemon.request("GET", "/metrics")[2].decode()
+            self.assertIn("\ndurable_streams_storage_streams 0.0\n", metrics)
 
     def test_the_limits_are_settings(self) -> None:
         names = re.findall(r"(?m)^limits\.([a-z_]+) ", self.estimate(streams=1, appends=1, bytes=1, rate=1, readers=1))
