@@ -309,17 +309,17 @@ class OperationLogStorage:
         """Return a stream's metadata."""
         return self._perform(lambda streams: streams.status(name, now), Visit(now, name))
 
-    def read_range(self, facts: StreamFacts, start: int, end: int) -> bytes:
+    def read_range(self, facts: StreamFacts, start: int, end: int, hidden: bool = False) -> bytes:
         """Read a range."""
-        return self._streams.read_range(facts, start, end)
+        return self._streams.read_range(facts, start, end, hidden)
 
     def record(self, name: str, now: float, hidden: bool = False) -> StreamRecord:
         """Return all metadata of a stream."""
         return self._perform(lambda streams: streams.record(name, now, hidden), Visit(now, name))
 
-    def append_ends(self, facts: StreamFacts, start: int, max_count: int) -> Sequence[int]:
+    def append_ends(self, facts: StreamFacts, start: int, max_count: int, hidden: bool = False) -> Sequence[int]:
         """Return where appends end."""
-        return self._streams.append_ends(facts, start, max_count)
+        return self._streams.append_ends(facts, start, max_count, hidden)
 
     def statuses(self, now: float, after: str = "", max_count: int = 1000, prefix: str = "") -> list[StreamStatus]:
         """Return the metadata of a page of streams."""

@@ -114,13 +114,12 @@ class PathBlocked(StreamError):
 
 
 class ReplacementHasForks(StreamError):
-    """The stream that is to be replaced is a fork or has forks."""
+    """The stream that is to be replaced has forks."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
             name,
-            f"The stream {name} is a fork or has forks, so it cannot be replaced. Delete it and its forks first, or "
-            "use another name.",
+            f"The stream {name} has forks, so it cannot be replaced. Delete its forks first, or use another name.",
         )
 
 

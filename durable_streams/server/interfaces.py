@@ -197,10 +197,11 @@ class IStorage(Interface):
         :raises DataDamaged: the checksum of an append in the range does not match.
         """
 
-    def read_range(facts: StreamFacts, start: int, end: int) -> NowOrLater[bytes]:
+    def read_range(facts: StreamFacts, start: int, end: int, hidden: bool = False) -> NowOrLater[bytes]:
         """
         Read the bytes from position ``start`` to ``end``, both known to exist from an earlier read of this stream.
 
+        :param hidden: whether to read a stream, too, that was deleted and is kept for its forks.
         :raises StreamNotFound: the stream was deleted meanwhile.
         :raises DataDamaged: the checksum of an append in the range does not match.
         """
@@ -222,7 +223,7 @@ class IStorage(Interface):
         :raises StreamGone: the stream was deleted and still has forks, and ``hidden`` is false.
         """
 
-    def append_ends(facts: StreamFacts, start: int, max_count: int) -> NowOrLater[Sequence[int]]:
+    def append_ends(facts: StreamFacts, start: int, max_count: int, hidden: bool = False) -> NowOrLater[Sequence[int]]:
         """
         Return the positions at which committed appends end, ascending, for those that end after ``start``.
 
@@ -230,6 +231,7 @@ class IStorage(Interface):
 
         :param start: a position of an earlier read of this stream, or 0.
         :param max_count: the maximum number of ends. If fewer are returned, the last of them is the stream's tail.
+        :param hidden: whether to find a deleted stream, too, that is kept for its forks.
         :raises StreamNotFound: the stream was deleted meanwhile.
         :raises DataDamaged: the index of the appends, or one of them, is not as it was written.
         """
@@ -254,7 +256,7 @@ class IStorage(Interface):
         :returns: the metadata of the new stream.
         :raises StreamNotFound: there is no staged stream; it may have expired.
         :raises StreamExists: a stream of this name exists, and ``replace`` is false.
-        :raises ReplacementHasForks: the stream that is to be replaced is a fork, or has forks.
+        :raises ReplacementHasForks: the stream that is to be replaced has forks.
         :raises PathBlocked: a deleted stream that still has forks has the name.
         :raises ContentTypeMismatch: the restored configuration has another content type than the staged stream.
         :raises InvalidRequest: a name or the incarnation cannot be used.

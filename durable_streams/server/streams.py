@@ -241,9 +241,9 @@ class Streams(Service):
         """Read at most ``limit`` bytes; see :meth:`.IStorage.read`."""
         return self._storage.read(name, offset, limit, self._now(), whole, renew)
 
-    def read_range(self, facts: StreamFacts, start: int, end: int) -> NowOrLater[bytes]:
+    def read_range(self, facts: StreamFacts, start: int, end: int, hidden: bool = False) -> NowOrLater[bytes]:
         """Read a range of positions that an earlier read returned; see :meth:`.IStorage.read_range`."""
-        return self._storage.read_range(facts, start, end)
+        return self._storage.read_range(facts, start, end, hidden)
 
     def file_range(self, facts: StreamFacts, start: int, end: int) -> NowOrLater[FileRange | None]:
         """Find the beginning of a range in a file; None if the storage has it elsewhere. See :class:`.IFileRanges`."""
@@ -272,9 +272,11 @@ class Streams(Service):
         """Turn a staged stream into the stream ``name``; see :meth:`.IStorage.install`."""
         return self._storage.install(staged, name, restoration, replace, self._now())
 
-    def append_ends(self, facts: StreamFacts, start: int, max_count: int) -> NowOrLater[Sequence[int]]:
+    def append_ends(
+        self, facts: StreamFacts, start: int, max_count: int, hidden: bool = False
+    ) -> NowOrLater[Sequence[int]]:
         """Return where appends end; see :meth:`.IStorage.append_ends`."""
-        return self._storage.append_ends(facts, start, max_count)
+        return self._storage.append_ends(facts, start, max_count, hidden)
 
     # Waiting
 

@@ -302,9 +302,9 @@ class ReusesIncarnations(KeptStorage):
 class ReadsOnAfterADeletion(KeptStorage):
     """A range is read from whatever has the name now."""
 
-    def read_range(self, facts: StreamFacts, start: int, end: int) -> bytes:
+    def read_range(self, facts: StreamFacts, start: int, end: int, hidden: bool = False) -> bytes:
         stream = self._catalogue.streams.get(facts.name)
-        return super().read_range(facts if stream is None else stream.facts, start, end)
+        return super().read_range(facts if stream is None else stream.facts, start, end, hidden)
 
 
 class TakesStaleOffsets(KeptStorage):

@@ -111,8 +111,8 @@ class LateStorage:
     ) -> Deferred[Chunk]:
         return self._later("read", lambda: self._inner.read(name, offset, limit, now, whole, renew), at_once=True)
 
-    def read_range(self, facts: StreamFacts, start: int, end: int) -> Deferred[bytes]:
-        return self._later("read_range", lambda: self._inner.read_range(facts, start, end), at_once=True)
+    def read_range(self, facts: StreamFacts, start: int, end: int, hidden: bool = False) -> Deferred[bytes]:
+        return self._later("read_range", lambda: self._inner.read_range(facts, start, end, hidden), at_once=True)
 
     def status(self, name: str, now: float) -> Deferred[StreamStatus]:
         return self._later("status", lambda: self._inner.status(name, now), at_once=True)
@@ -134,8 +134,12 @@ class LateStorage:
     def record(self, name: str, now: float, hidden: bool = False) -> Deferred[StreamRecord]:
         return self._later("record", lambda: self._inner.record(name, now, hidden), at_once=True)
 
-    def append_ends(self, facts: StreamFacts, start: int, max_count: int) -> Deferred[Sequence[int]]:
-        return self._later("append_ends", lambda: self._inner.append_ends(facts, start, max_count), at_once=True)
+    def append_ends(
+        self, facts: StreamFacts, start: int, max_count: int, hidden: bool = False
+    ) -> Deferred[Sequence[int]]:
+        return self._later(
+            "append_ends", lambda: self._inner.append_ends(facts, start, max_count, hidden), at_once=True
+        )
 
     def statuses(
         self, now: float, after: str = "", max_count: int = 1000, prefix: str = ""

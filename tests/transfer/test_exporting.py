@@ -31,12 +31,14 @@ class _ChangingStreams(Streams):
         super().__init__(MemoryStorage(), clock)
         self._error = error
 
-    def append_ends(self, facts: StreamFacts, start: int, max_count: int) -> NowOrLater[Sequence[int]]:
+    def append_ends(
+        self, facts: StreamFacts, start: int, max_count: int, hidden: bool = False
+    ) -> NowOrLater[Sequence[int]]:
         if facts.name == "changing":
             if self._error is not None:
                 raise self._error(facts.name)
             self.delete(facts.name)
-        return super().append_ends(facts, start, max_count)
+        return super().append_ends(facts, start, max_count, hidden)
 
 
 class ExportCase(TransferCase):

@@ -142,14 +142,15 @@ class Catalogue(Generic[S]):
             raise StreamGone(name)
         return stream
 
-    def same_stream(self, facts: StreamFacts) -> S:
+    def same_stream(self, facts: StreamFacts, hidden: bool = False) -> S:
         """
         Find the stream that was found before, and no later one of its name.
 
+        :param hidden: whether to find it, too, if it was deleted and is kept for its forks.
         :raises StreamNotFound: it was deleted meanwhile.
         """
         stream = self.streams.get(facts.name)
-        if stream is None or stream.facts.id != facts.id or stream.deleted:
+        if stream is None or stream.facts.id != facts.id or (stream.deleted and not hidden):
             raise StreamNotFound(facts.name)
         return stream
 

@@ -42,7 +42,7 @@ def check_replacement(name: str, existing: Entry | None, allowed: bool) -> None:
         raise PathBlocked(name)
     if not allowed:
         raise StreamExists(name, "content")
-    if existing.forks or existing.source is not None:
+    if existing.forks:
         raise ReplacementHasForks(name)
 
 

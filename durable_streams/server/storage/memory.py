@@ -149,8 +149,8 @@ class MemoryStorage:
                 end = min(end, whole_end)
         return Chunk(facts, start, stream.range(start, end), tail, stream.closed, more)
 
-    def read_range(self, facts: StreamFacts, start: int, end: int) -> bytes:
-        return self._catalogue.same_stream(facts).range(start, end)
+    def read_range(self, facts: StreamFacts, start: int, end: int, hidden: bool = False) -> bytes:
+        return self._catalogue.same_stream(facts, hidden).range(start, end)
 
     def status(self, name: str, now: float) -> StreamStatus:
         stream = self._find(name, now)
@@ -177,8 +177,8 @@ class MemoryStorage:
         catalogue = self._catalogue
         return (catalogue.find_hidden if hidden else self._find)(name, now).record(catalogue.wall_offset)
 
-    def append_ends(self, facts: StreamFacts, start: int, max_count: int) -> list[int]:
-        stream = self._catalogue.same_stream(facts)
+    def append_ends(self, facts: StreamFacts, start: int, max_count: int, hidden: bool = False) -> list[int]:
+        stream = self._catalogue.same_stream(facts, hidden)
         ends: list[int] = []
         for owner, first, stop in stream.parts(start, stream.tail):
             ends += ends_between(owner.ends, first, stop, max_count - len(ends))

@@ -262,7 +262,7 @@ class Model:
                 raise PathBlocked(name)
             if not replace:
                 raise StreamExists(name, "")
-            if self.forks(existing) or existing.source is not None:
+            if self.forks(existing):
                 raise ReplacementHasForks(name)
         before = self.metadata
         other = copy(twin)

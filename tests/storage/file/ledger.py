@@ -328,7 +328,7 @@ class Ledger:
                 raise PathBlocked(request.name)
             if not request.replace:
                 raise StreamExists(request.name, "")
-            if existing.source is not None or self.forks(existing):
+            if self.forks(existing):
                 raise ReplacementHasForks(request.name)
         return account.tail, request.restoration.closed
 
@@ -380,6 +380,9 @@ class Ledger:
     def _install(self, event: InstallEvent) -> None:
         request, wanted = event.request, event.request.restoration
         assert wanted is not None
+        existing = self.accounts.get(request.name)
+        if existing is not None:
+            self._take_out(existing, event.lsn)
         account = self.accounts.pop(request.staged)
         account.facts = event.facts
         account.config, account.lifetime, account.closed = wanted.config, wanted.lifetime, wanted.closed
@@ -397,11 +400,14 @@ class Ledger:
             account.writers = dict(sorted(account.writers.items(), key=lambda item: item[1][2]))
 
     def _remove(self, event: RemoveEvent) -> None:
-        gone: Account | None = self.accounts[event.name]
-        assert gone is not None
-        gone.hidden = True
-        gone.lsn = self.touched[event.name] = event.lsn
+        self._take_out(self.accounts[event.name], event.lsn)
+
+    def _take_out(self, account: Account, lsn: int) -> None:
+        """Remove or hide a stream, and remove each hidden source whose last fork goes with it."""
+        account.hidden = True
+        account.lsn = self.touched[account.facts.name] = lsn
+        gone: Account | None = account
         while gone is not None and gone.hidden and not self.forks(gone):
             del self.accounts[gone.facts.name]
-            self.touched[gone.facts.name] = event.lsn
+            self.touched[gone.facts.name] = lsn
             gone = gone.source

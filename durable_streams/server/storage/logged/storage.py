@@ -138,8 +138,8 @@ class LoggedStorage(Generic[K]):
     ) -> NowOrLater[Chunk]:
         return self._attempt(self._read, name, offset, limit, now, whole, renew)
 
-    def read_range(self, facts: StreamFacts, start: int, end: int) -> NowOrLater[bytes]:
-        return self._attempt(self._read_range, facts.name, facts, start, end)
+    def read_range(self, facts: StreamFacts, start: int, end: int, hidden: bool = False) -> NowOrLater[bytes]:
+        return self._attempt(self._read_range, facts.name, facts, start, end, hidden)
 
     def status(self, name: str, now: float) -> NowOrLater[StreamStatus]:
         return self._attempt(self._describe, name, now)
@@ -161,8 +161,10 @@ class LoggedStorage(Generic[K]):
     def record(self, name: str, now: float, hidden: bool = False) -> NowOrLater[StreamRecord]:
         return self._attempt(self._record, name, now, hidden)
 
-    def append_ends(self, facts: StreamFacts, start: int, max_count: int) -> NowOrLater[Sequence[int]]:
-        return self._attempt(self._append_ends, facts.name, facts, start, max_count)
+    def append_ends(
+        self, facts: StreamFacts, start: int, max_count: int, hidden: bool = False
+    ) -> NowOrLater[Sequence[int]]:
+        return self._attempt(self._append_ends, facts.name, facts, start, max_count, hidden)
 
     def statuses(
         self, now: float, after: str = "", max_count: int = 1000, prefix: str = ""
@@ -365,8 +367,8 @@ class LoggedStorage(Generic[K]):
                 end = min(end, whole_end)
         return Chunk(facts, start, self._content.bytes_between(stream, start, end), tail, stream.shown_closed, more)
 
-    def _read_range(self, name: str, facts: StreamFacts, start: int, end: int) -> bytes:
-        return self._content.bytes_between(self._catalogue.same_stream(facts), start, end)
+    def _read_range(self, name: str, facts: StreamFacts, start: int, end: int, hidden: bool) -> bytes:
+        return self._content.bytes_between(self._catalogue.same_stream(facts, hidden), start, end)
 
     def _describe(self, name: str, now: float) -> StreamStatus:
         stream = self._shown(name, now)
@@ -379,8 +381,8 @@ class LoggedStorage(Generic[K]):
         record = stream.record(catalogue.wall_offset)
         return record if stream.lsn <= self._queue.committed_lsn else self._queue.after(lambda: record)
 
-    def _append_ends(self, name: str, facts: StreamFacts, start: int, max_count: int) -> list[int]:
-        return self._content.append_ends(self._catalogue.same_stream(facts), start, max_count)
+    def _append_ends(self, name: str, facts: StreamFacts, start: int, max_count: int, hidden: bool) -> list[int]:
+        return self._content.append_ends(self._catalogue.same_stream(facts, hidden), start, max_count)
 
     def _describe_page(self, _: str, now: float, after: str, max_count: int, prefix: str) -> list[StreamStatus]:
         if self._queue.removal_lsn > self._queue.committed_lsn and self._queue.failure is None:

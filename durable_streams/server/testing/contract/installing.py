@@ -187,13 +187,13 @@ class InstallContract(Contract):
         figures = self.storage.figures()
         self.assertEqual((figures.streams, figures.bytes), (1, 3))
 
-    async def test_a_stream_that_is_a_fork_or_has_forks_is_not_replaced(self) -> None:
+    async def test_a_stream_that_has_forks_is_not_replaced(self) -> None:
         await self.create("a", body=b"hello")
         await self.fork("b", "a", body=b"!")
         await self.stage(b"new")
+        error = await self.refused(ReplacementHasForks, self.install("a", replace=True))
+        self.assertEqual(error.name, "a")
         for name in ("a", "b"):
-            error = await self.refused(ReplacementHasForks, self.install(name, replace=True))
-            self.assertEqual(error.name, name)
             await self.refused(StreamExists, self.install(name))
         await self.delete("a")
         for replace in (False, True):
@@ -201,6 +201,28 @@ class InstallContract(Contract):
         await self.delete("b")
         await self.install("a")
         self.assertEqual(await self.content(), b"new")
+
+    async def test_a_fork_is_replaced_and_its_source_has_one_fork_less(self) -> None:
+        await self.create("a", body=b"hello")
+        await self.fork("b", "a", body=b"!")
+        await self.stage(b"new")
+        await self.install("b", replace=True)
+        self.assertEqual((await self.content("b"), await self.names()), (b"new", ["a", "b"]))
+        self.assertEqual((await self.recorded("a")).forks, 0)
+        self.assertIsNone((await self.recorded("b")).source)
+        await self.stage(b"newer")
+        await self.install("a", replace=True)
+        self.assertEqual(await self.content(), b"newer")
+
+    async def test_a_deleted_source_goes_with_its_last_fork_that_is_replaced(self) -> None:
+        await self.create("a", body=b"hello")
+        await self.fork("b", "a", body=b"!")
+        await self.delete("a")
+        await self.stage(b"new")
+        await self.install("b", replace=True)
+        self.assertEqual(self.storage.figures().bytes, 3)
+        await self.create("a", body=b"free")
+        self.assertEqual((await self.content(), await self.content("b")), (b"free", b"new"))
 
     async def test_the_name_of_an_expired_stream_is_free(self) -> None:
         await self.create("a", StreamConfig("text/plain", Lifetime(ttl=1)), b"old")

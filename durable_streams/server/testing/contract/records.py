@@ -149,6 +149,21 @@ class RecordContract(Contract):
         await self.delete("a")
         self.assertEqual(await self.ends(c), expected)
 
+    async def test_a_deleted_source_is_read_only_if_asked(self) -> None:
+        facts = (await self.create("a", body=b"hello")).facts
+        await self.append("a", b" world")
+        await self.fork("b", "a", 3)
+        await self.delete("a")
+        await self.refused(StreamNotFound, self.ends(facts))
+        await self.refused(StreamNotFound, self.range(facts, 0, 11))
+        ends = await settled(self.storage.append_ends(facts, 0, 10, hidden=True))
+        self.assertEqual(list(ends), [5, 11])
+        self.assertEqual(await settled(self.storage.read_range(facts, 2, 11, hidden=True)), b"llo world")
+        await self.delete("b")
+        for hidden in (False, True):
+            with self.assertRaises(StreamNotFound):
+                await settled(self.storage.read_range(facts, 0, 11, hidden))
+
     async def test_append_ends_are_those_of_the_same_stream_only(self) -> None:
         facts = (await self.create(body=b"x")).facts
         await self.delete()
