@@ -16,8 +16,7 @@ from .output import print_json, print_line
 from .progress import ProgressBar, progress_bar
 
 if TYPE_CHECKING:
-    from ..transfer.archive.entries import Header
-    from ..transfer.archive.packing import Totals
+    from ..transfer import ArchiveHeader, ArchiveTotals
 
 _LABEL: Final = "verify failed"
 
@@ -33,8 +32,8 @@ class Verified(Struct, frozen=True):
     archive: str
     whole: bool
     error: str | None
-    header: Header | None
-    totals: Totals | None
+    header: ArchiveHeader | None
+    totals: ArchiveTotals | None
 
 
 @click.command("verify")
@@ -48,14 +47,13 @@ def command(archive: str | None, as_json: bool) -> None:
     are checked as before a restore, for which no server is needed. The exit status is 0 if the archive is whole, and 1
     if it is damaged, incomplete or cannot be read.
     """
-    from ..errors import StreamsError  # noqa: PLC0415 (as below)
-    from ..transfer.archive.reader import verify_archive  # noqa: PLC0415 (imports Twisted, which --help does not need)
+    from ..transfer import TransferError, verify_archive  # noqa: PLC0415 (imports Twisted, which --help does not need)
 
     name = "the standard input" if archive is None else archive
     with input_file(archive, _LABEL) as file, progress_bar("Verifying", size_of(file)) as bar:
         try:
             header, totals = verify_archive(_CountedFile(file, bar))
-        except StreamsError as error:
+        except TransferError as error:
             verified = Verified(name, False, str(error), None, None)
         except OSError as error:
             raise CommandError(f"cannot read {name}: {error.strerror or error}.", _LABEL) from None
@@ -88,7 +86,7 @@ class _CountedFile:
         return data
 
 
-def _described(header: Header, totals: Totals) -> str:
+def _described(header: ArchiveHeader, totals: ArchiveTotals) -> str:
     streams = f"{totals.streams} streams"
     kinds = [f"{number} {kind}" for number, kind in ((totals.forks, "forks"), (totals.deleted, "deleted")) if number]
     if kinds:

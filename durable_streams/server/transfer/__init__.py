@@ -3,6 +3,21 @@
 The document of an export is JSON that the Rust server reads and writes, too. :mod:`.archive` keeps what it cannot.
 """
 
+from .archive.backup import ArchiveBackup, backup_streams
+from .archive.entries import ArchiveHeader
+from .archive.errors import (
+    ArchiveInvalid,
+    ArchiveTooLarge,
+    ArchiveUnsupported,
+    BackupFailed,
+    PartialRestore,
+    RestoreConflict,
+    RestoreInProgress,
+)
+from .archive.packing import ArchiveTotals
+from .archive.reader import ArchiveLimits, verify_archive
+from .archive.restore import RestoreStats, restore_streams
+from .archive.source import ArchiveSource
 from .document import FORMAT_VERSION
 from .errors import (
     Conflict,
@@ -24,6 +39,15 @@ from .progress import ExportStats, ImportStats, Progress, ProgressCallback
 __all__ = [
     "FORMAT_VERSION",
     "POLICIES",
+    "ArchiveBackup",
+    "ArchiveHeader",
+    "ArchiveInvalid",
+    "ArchiveLimits",
+    "ArchiveSource",
+    "ArchiveTooLarge",
+    "ArchiveTotals",
+    "ArchiveUnsupported",
+    "BackupFailed",
     "Conflict",
     "ConflictPolicy",
     "Destination",
@@ -37,12 +61,19 @@ __all__ = [
     "InvalidJsonMessage",
     "MessageTooLarge",
     "PartialImport",
+    "PartialRestore",
     "Progress",
     "ProgressCallback",
+    "RestoreConflict",
+    "RestoreInProgress",
+    "RestoreStats",
     "Source",
     "SpoolFailed",
     "TransferError",
     "UnsupportedVersion",
+    "backup_streams",
     "export_streams",
     "import_streams",
+    "restore_streams",
+    "verify_archive",
 ]

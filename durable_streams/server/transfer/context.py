@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from ..clocks import clock_of
 from ..errors import Unavailable
 from ..run_queue import SLICE
 from ..streams import Streams
 from .threads import BlockingCalls
+
+#: If the storage is congested, it is asked again after so many seconds.
+_CONGESTED: Final = 0.02
 
 
 class HasStreams(Protocol):
@@ -86,6 +90,11 @@ class Context:
         obstacle = self.streams.obstacle()
         if obstacle is not None:
             raise Unavailable(obstacle)
+
+    async def relieve(self) -> None:
+        """Wait while the storage has more data in memory than it is set for; see :meth:`.Streams.congested`."""
+        while self.streams.congested():
+            await deferLater(self.clock, _CONGESTED)
 
     async def pause(self) -> None:
         """Let the reactor do other work if this transfer has used its slice of time."""

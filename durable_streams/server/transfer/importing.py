@@ -44,9 +44,6 @@ _MAX_BYTES: Final = 4_194_304
 #: The TTL of a stream that is being imported, in seconds. What a crash leaves expires by itself.
 _STAGING_TTL: Final = 3600
 
-#: If the storage is congested, it is asked again after so many seconds.
-_CONGESTED: Final = 0.02
-
 #: If the storage is overloaded, a stream is tried again after so many seconds each.
 _RETRIES: Final = (0.5, 1.0, 2.0, 4.0)
 
@@ -250,8 +247,7 @@ class _Import:
         self._messages = self._size = 0
         try:
             async for batch in self._intake.batches(spooled):
-                while self._streams.congested():
-                    await deferLater(self._context.clock, _CONGESTED)
+                await self._context.relieve()
                 # An empty message of a byte stream leaves nothing to append.
                 outcome = self._streams.append(staged, Append(media, batch.data)) if batch.data else None
                 if isinstance(outcome, Deferred):

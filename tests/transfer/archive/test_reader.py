@@ -31,11 +31,11 @@ from durable_streams.server.transfer.archive.layout import (
     padding,
     trailer_start,
 )
-from durable_streams.server.transfer.archive.packing import PartPacker, Totals
+from durable_streams.server.transfer.archive.packing import ArchiveTotals, PartPacker
 from durable_streams.server.transfer.archive.reader import (
     AppendSlice,
+    ArchiveLimits,
     ArchiveReader,
-    ReadLimits,
     StreamStart,
     WriterSlice,
     check_ends,
@@ -46,7 +46,7 @@ from durable_streams.server.transfer.archive.writer import ArchiveWriter, size_b
 from .samples import MADE_AT, Sample, archive, cut, fork, full_sample, record, sample, source
 
 
-def read_all(data: bytes, limits: ReadLimits = ReadLimits()) -> list[Sample]:  # noqa: B008
+def read_all(data: bytes, limits: ArchiveLimits = ArchiveLimits()) -> list[Sample]:  # noqa: B008
     """Read an archive back to records and appends."""
     streams: list[tuple[StreamRecord, list[bytes]]] = []
     for event in ArchiveReader(source(data), limits).events():
@@ -148,7 +148,7 @@ class RoundTripTests(SynchronousTestCase):
         check_ends(source(data))
 
     def test_an_archive_without_streams_is_valid(self) -> None:
-        self.assertEqual(verify_archive(source(archive()))[1], Totals())
+        self.assertEqual(verify_archive(source(archive()))[1], ArchiveTotals())
 
     def test_an_append_larger_than_a_part_is_read_as_one(self) -> None:
         large = random.Random(1).randbytes(3 * PART_BYTES + 5)
@@ -184,7 +184,7 @@ class RoundTripTests(SynchronousTestCase):
         writer.end_stream()
         writer.finish()
         data = writer.take()
-        self.assertEqual(verify_archive(source(data))[1], Totals(streams=1, left_out=1, bytes=1, appends=1))
+        self.assertEqual(verify_archive(source(data))[1], ArchiveTotals(streams=1, left_out=1, bytes=1, appends=1))
 
     def test_the_entry_of_a_record_has_all_of_it(self) -> None:
         made, _ = full_sample()
@@ -251,7 +251,10 @@ HEADER = (
 )
 
 
-def forged(parts: Sequence[tuple[str, bytes]], totals: Totals = Totals(), header: bytes = HEADER) -> bytes:  # noqa: B008
+NOTHING = ArchiveTotals()
+
+
+def forged(parts: Sequence[tuple[str, bytes]], totals: ArchiveTotals = NOTHING, header: bytes = HEADER) -> bytes:
     """Return an archive of these parts."""
     packer = Forger(MADE_AT)
     packer.add("archive.json", header)
@@ -268,7 +271,7 @@ def entry_json(made: StreamRecord) -> bytes:
 class HostileTests(SynchronousTestCase):
     """Archives with right digests that nobody could have written by a backup."""
 
-    def refused(self, data: bytes, message: str, limits: ReadLimits = ReadLimits()) -> None:  # noqa: B008
+    def refused(self, data: bytes, message: str, limits: ArchiveLimits = ArchiveLimits()) -> None:  # noqa: B008
         with self.assertRaisesRegex(ArchiveInvalid, message):
             verify_archive(source(data), limits)
 
@@ -301,7 +304,7 @@ class HostileTests(SynchronousTestCase):
                         ("streams/00000001/" + n, d)
                         for n, d in (("record.json", entry_json(record("a", 3))), sizes, data)
                     ],
-                    Totals(streams=1, bytes=3, appends=1),
+                    ArchiveTotals(streams=1, bytes=3, appends=1),
                 )
             ),
             [(record("a", 3), [b"abc"])],
@@ -353,13 +356,15 @@ class HostileTests(SynchronousTestCase):
             self.refused(self.one_stream(("writers-00000001", data), made=made), "producer|malformed")
         self.refused(self.one_stream(made=made), "incomplete")
         with self.assertRaisesRegex(ArchiveTooLarge, "has 2 producers; the limit is 1"):
-            verify_archive(source(self.one_stream(made=made)), ReadLimits(max_writers=1))
+            verify_archive(source(self.one_stream(made=made)), ArchiveLimits(max_writers=1))
 
     def test_impossible_records_are_refused(self) -> None:
         good = msgspec.json.decode(entry_json(record("a")))
         for change in (
             {"name": ""},
             {"name": "__ds/x"},
+            {"name": "__ds/restore/0/x"},
+            {"name": "__ds/x", "deleted": True},
             {"name": "a/../b"},
             {"name": "a\u0000"},
             {"name": "x" * 70_000},
@@ -411,7 +416,7 @@ class HostileTests(SynchronousTestCase):
             {"config": good["config"] | {"fork": {"source": "a", "offset": None, "sub_offset": -1}}},
         ):
             data = forged([root, ("streams/00000002/record.json", msgspec.json.encode(good | change))])
-            self.refused(data, "no stream has")
+            self.refused(data, "no stream has|before its source")
 
     def test_appends_of_json_streams_must_be_messages(self) -> None:
         for appends, fits in (
@@ -432,8 +437,8 @@ class HostileTests(SynchronousTestCase):
 
     def test_a_manifest_with_other_counts_is_refused(self) -> None:
         parts = [("streams/00000001/record.json", entry_json(record("a")))]
-        self.refused(forged(parts, Totals(streams=2)), "does not count")
-        self.assertEqual(verify_archive(source(forged(parts, Totals(streams=1))))[1].streams, 1)
+        self.refused(forged(parts, ArchiveTotals(streams=2)), "does not count")
+        self.assertEqual(verify_archive(source(forged(parts, ArchiveTotals(streams=1))))[1].streams, 1)
 
     def test_links_devices_and_extensions_of_tar_are_refused(self) -> None:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE, tarfile.XHDTYPE, b"L", b"S"):
@@ -445,7 +450,7 @@ class HostileTests(SynchronousTestCase):
         packer = Forger(MADE_AT)
         packer.add("archive.json", HEADER)
         packer.raw(block)
-        packer.finish(Totals())
+        packer.finish(ArchiveTotals())
         return packer.take()
 
     def test_sizes_of_parts_outside_the_limit_are_refused(self) -> None:
@@ -461,7 +466,7 @@ class HostileTests(SynchronousTestCase):
         packer = Forger(MADE_AT)
         packer.add("archive.json", HEADER)
         packer._put(*packer._index.cut())
-        packer._put("manifest.json", packer._index.manifest(Totals()))
+        packer._put("manifest.json", packer._index.manifest(ArchiveTotals()))
         packer.raw(END_OF_TAR + b"more")
         packer._end_frame()
         start = trailer_start(packer._packed_bytes, packer._unpacked_bytes)
@@ -491,14 +496,14 @@ class HostileTests(SynchronousTestCase):
     def test_limits_of_the_caller_are_kept(self) -> None:
         data = archive(sample("some/long/name", [bytes(5000)]))
         for limits, message in (
-            (ReadLimits(max_bytes=5000), "unpacks to more than 5000 bytes"),
-            (ReadLimits(max_append_bytes=4999), "an append of 5000 bytes; the limit is 4999"),
+            (ArchiveLimits(max_bytes=5000), "unpacks to more than 5000 bytes"),
+            (ArchiveLimits(max_append_bytes=4999), "an append of 5000 bytes; the limit is 4999"),
         ):
             with self.assertRaisesRegex(ArchiveTooLarge, message):
                 verify_archive(source(data), limits)
-        self.refused(data, "must not be longer than 10 bytes", ReadLimits(names=NameLimits(10, 8)))
+        self.refused(data, "must not be longer than 10 bytes", ArchiveLimits(names=NameLimits(10, 8)))
         self.assertEqual(
-            verify_archive(source(data), ReadLimits(max_bytes=50_000, max_append_bytes=5000))[1].bytes, 5000
+            verify_archive(source(data), ArchiveLimits(max_bytes=50_000, max_append_bytes=5000))[1].bytes, 5000
         )
 
     def test_a_large_archive_is_read_in_bounded_memory(self) -> None:

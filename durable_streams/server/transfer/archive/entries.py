@@ -13,17 +13,17 @@ import msgspec
 from msgspec import Struct
 
 from ...errors import InvalidName, InvalidOffset, InvalidRequest
-from ...model import NOW, START, Fork, Lifetime, Offset, StreamConfig, StreamRecord, WriterState
+from ...model import MAX_INCARNATION, NOW, START, Fork, Lifetime, Offset, StreamConfig, StreamRecord, WriterState
 from ...protocol.content import JSON_TYPE, media_type
 from ...protocol.lifetimes import MAX_TTL, parse_timestamp
 from ...protocol.names import NameLimits, check_name
 from ...protocol.offsets import parse_offset
 from .errors import ArchiveInvalid, ArchiveUnsupported
-from .layout import FORMAT, FORMAT_VERSION
+from .layout import FORMAT, FORMAT_VERSION, bare_name
 
 T = TypeVar("T")
 
-#: Both parts of an offset have 16 digits.
+#: The largest position of an offset, of 16 digits.
 MAX_POSITION: Final = 10**16 - 1
 
 #: The largest epoch and sequence number of a producer: JavaScript's largest exact integer.
@@ -38,7 +38,7 @@ _MAX_TYPE: Final = 8192
 _TIME: Final = re.compile(r"[0-9T:.Z-]{20,32}")
 
 
-class Header(Struct, frozen=True, gc=False):
+class ArchiveHeader(Struct, frozen=True, gc=False):
     """
     The first part of an archive.
 
@@ -83,6 +83,7 @@ class StreamEntry(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     :ivar base: the position of the first byte that the archive has of it: the fork point, or 0.
     :ivar sequence: Stream-Seq in base64.
     :ivar writers: how many idempotent producers it has.
+    :ivar forks: how many forks it had, of which the archive may have fewer.
     """
 
     name: str
@@ -97,6 +98,7 @@ class StreamEntry(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     source: str | None
     sequence: str | None
     writers: int
+    forks: int
     created_at: float
     updated_at: float
     used_at: float
@@ -133,6 +135,7 @@ def entry_of(record: StreamRecord) -> StreamEntry:
         record.source,
         None if record.sequence is None else b64encode(record.sequence).decode(),
         len(record.writers),
+        record.forks,
         record.created_at,
         record.updated_at,
         record.used_at,
@@ -186,14 +189,14 @@ def _decode(data: bytes, kind: type[T], name: str) -> T:
         raise ArchiveInvalid(f"The archive's part {name} is malformed: {error}.") from None
 
 
-def read_header(data: bytes) -> Header:
+def read_header(data: bytes) -> ArchiveHeader:
     """
     Read the first part of an archive.
 
     :raises ArchiveUnsupported: it is of another version.
     :raises ArchiveInvalid: it is malformed.
     """
-    header = _decode(data, Header, "archive.json")
+    header = _decode(data, ArchiveHeader, "archive.json")
     if header.format != FORMAT:
         raise ArchiveInvalid(f"The file is not an archive of streams: its format is {header.format[:64]!r}.")
     if header.format_version != FORMAT_VERSION:
@@ -226,7 +229,7 @@ def read_stream(data: bytes, part: str, names: NameLimits) -> StreamEntry:
 
 
 def _check_texts(entry: StreamEntry, names: NameLimits) -> str | None:
-    check_name(entry.name, names)
+    check_name(bare_name(entry.name) if entry.deleted else entry.name, names)
     for content_type in (entry.content_type, entry.config.content_type):
         if content_type is not None:
             media_type(content_type)
@@ -238,12 +241,12 @@ def _check_texts(entry: StreamEntry, names: NameLimits) -> str | None:
 
 
 def _check_numbers(entry: StreamEntry) -> str | None:
-    if not 0 < entry.incarnation <= MAX_POSITION:
+    if not 0 < entry.incarnation <= MAX_INCARNATION:
         return "The incarnation is out of range."
     if not 0 <= entry.base <= entry.tail <= MAX_POSITION:
         return "The position of the first byte or of the tail is out of range."
-    if entry.writers < 0:
-        return "The number of producers is negative."
+    if entry.writers < 0 or entry.forks < 0:
+        return "The number of producers or of forks is negative."
     for lifetime in (entry.lifetime, entry.config.lifetime):
         if lifetime.ttl is not None and not 0 <= lifetime.ttl <= MAX_TTL:
             return "The TTL is out of range."
@@ -266,8 +269,8 @@ def _check_fork(entry: StreamEntry) -> str | None:
         return "Only a fork has a source."
     if fork is None:
         return "A stream that is no fork begins at position 0." if entry.base else None
-    if entry.source != fork.source or entry.source == entry.name:
-        return "The source is not that of its fork headers, or is the stream itself."
+    if entry.source == entry.name:
+        return "The source is the stream itself."
     fork_offset(fork)
     if not 0 <= fork.sub_offset <= MAX_POSITION:
         return "Stream-Fork-Sub-Offset is out of range."
@@ -292,6 +295,6 @@ def writer_states(writers: list[WriterEntry]) -> dict[str, WriterState]:
     return {writer_id: WriterState(epoch, seq, seen) for writer_id, epoch, seq, seen in writers}
 
 
-def parse_time(header: Header) -> int:
+def parse_time(header: ArchiveHeader) -> int:
     """Return when the archive was made, in whole seconds since 1970."""
     return int(datetime.fromisoformat(header.created_at).timestamp())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import tarfile
 from typing import Final
 
 from msgspec import Struct
+
+from ...protocol.names import RESERVED_PREFIX
 
 #: The version of the format. A reader refuses every other one.
 FORMAT_VERSION: Final = 1
@@ -38,6 +41,10 @@ END_OF_TAR: Final = bytes(2 * BLOCK)
 #: The names of the first and of the last part.
 HEADER_NAME: Final = "archive.json"
 MANIFEST_NAME: Final = "manifest.json"
+
+#: The beginning of reserved names. A stream that is only kept for its forks may have such a name after a restore.
+STAGING_PREFIX: Final = f"{RESERVED_PREFIX}restore/"
+_STAGED: Final = re.compile(rf"{STAGING_PREFIX}[0-9]+/")
 
 #: The first bytes of a frame of zstd.
 ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
@@ -81,6 +88,11 @@ def parse_trailer(data: bytes) -> Trailer | None:
     if (magic, size, signature) != (_TRAILER_MAGIC, TRAILER_BYTES - 8, _SIGNATURE):
         return None
     return Trailer(packed, unpacked, data[_TRAILER.size :])
+
+
+def bare_name(name: str) -> str:
+    """Return the name for which a stream was staged; of a stream that is not staged, its own."""
+    return _STAGED.sub("", name, count=1) if _STAGED.match(name) else name
 
 
 def stream_folder(number: int) -> str:

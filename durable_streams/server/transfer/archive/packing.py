@@ -25,7 +25,7 @@ from .layout import (
 DEFAULT_LEVEL: Final = 3
 
 
-class Totals(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class ArchiveTotals(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """
     What an archive has.
 
@@ -59,7 +59,7 @@ class Manifest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     parts: int
     index: str
     sha256: str
-    totals: Totals
+    totals: ArchiveTotals
 
 
 class Index:
@@ -102,7 +102,7 @@ class Index:
         self.last_digest = self._lines[0][:64]
         return name, data
 
-    def manifest(self, totals: Totals) -> bytes:
+    def manifest(self, totals: ArchiveTotals) -> bytes:
         """Return the content of the manifest, after the last index."""
         return rendered(Manifest(self.parts, index_name(self.number), self.last_digest, totals))
 
@@ -138,7 +138,7 @@ class PartPacker:
         self._put(name, data)
         self._index.add(name, data)
 
-    def finish(self, totals: Totals) -> None:
+    def finish(self, totals: ArchiveTotals) -> None:
         """Add the manifest and the end."""
         self._put(*self._index.cut())
         self._put(MANIFEST_NAME, self._index.manifest(totals))

@@ -14,15 +14,15 @@ from ...errors import EmptyArray, InvalidJson
 from ...protocol.content import media_type
 from ...protocol.messages import wire_form
 from ...protocol.names import NameLimits
-from .entries import Header, StreamEntry, WriterEntry, parse_time, read_header, read_stream, read_writers
+from .entries import ArchiveHeader, StreamEntry, WriterEntry, parse_time, read_header, read_stream, read_writers
 from .errors import ArchiveInvalid, ArchiveTooLarge
 from .layout import PART_APPENDS, PART_BYTES, TRAILER_BYTES, ZSTD_MAGIC, parse_trailer, stream_folder
 from .name_table import NameTable
-from .packing import Totals
+from .packing import ArchiveTotals
 from .unpacking import CUT_OFF, NOT_AN_ARCHIVE, Part, PartReader, Readable
 
 
-class ReadLimits(Struct, frozen=True, gc=False):
+class ArchiveLimits(Struct, frozen=True, gc=False):
     """
     What a reader accepts.
 
@@ -78,14 +78,14 @@ class ArchiveReader:
     :ivar totals: of the complete streams so far.
     """
 
-    header: Header
+    header: ArchiveHeader
 
-    def __init__(self, source: Readable, limits: ReadLimits = ReadLimits(), check_messages: bool = True) -> None:  # noqa: B008 (frozen)
+    def __init__(self, source: Readable, limits: ArchiveLimits = ArchiveLimits(), check_messages: bool = True) -> None:  # noqa: B008 (frozen)
         self._reader = PartReader(source, limits.max_bytes)
         self._limits = limits
         self._check_messages = check_messages
         self._names = NameTable(columns=2)
-        self.totals = Totals()
+        self.totals = ArchiveTotals()
 
     @property
     def position(self) -> int:
@@ -122,19 +122,19 @@ class ArchiveReader:
 
     def _start(self, part: Part) -> _StreamParts:
         entry = read_stream(part.data, part.name, self._limits.names)
-        identity = _identity(entry)
+        kind = _kind(entry)
         if entry.source is not None:
             source = self._names.get(entry.source)
             if source is None:
                 raise ArchiveInvalid(
                     f"The archive has the fork {entry.name} before its source {entry.source}, or without it."
                 )
-            if source[0] < entry.base or source[1] != identity:
+            if source[0] < entry.base or source[1] != kind:
                 raise ArchiveInvalid(
                     f"The archive's fork {entry.name} does not fit its source {entry.source}: it begins after the "
-                    "source's end, or has another incarnation or content type."
+                    "source's end, or has another content type."
                 )
-        if not self._names.add(entry.name, entry.tail, identity):
+        if not self._names.add(entry.name, entry.tail, kind):
             raise ArchiveInvalid(f"The archive has the stream {entry.name} twice.")
         return _StreamParts(entry, self._limits, entry.json and self._check_messages)
 
@@ -145,7 +145,7 @@ class ArchiveReader:
             # No fork can have it as its source.
             self._names.put(entry.name, 0, 0)
         kept = stream.complete
-        self.totals = Totals(
+        self.totals = ArchiveTotals(
             totals.streams + kept,
             totals.forks + (kept and entry.source is not None),
             totals.deleted + (kept and entry.deleted),
@@ -157,16 +157,15 @@ class ArchiveReader:
         return StreamEnd(entry, kept)
 
 
-def _identity(entry: StreamEntry) -> int:
-    """Return a hash of what a fork has in common with its source: the incarnation and the media type."""
-    text = f"{entry.incarnation} {media_type(entry.content_type)}"
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest())
+def _kind(entry: StreamEntry) -> int:
+    """Return a hash of the media type, which a fork has in common with its source."""
+    return int.from_bytes(blake2b(media_type(entry.content_type).encode(), digest_size=8).digest())
 
 
 class _StreamParts:
     """The parts of one stream, in their order: writers, then sizes of appends, each with its data."""
 
-    def __init__(self, entry: StreamEntry, limits: ReadLimits, check_messages: bool) -> None:
+    def __init__(self, entry: StreamEntry, limits: ArchiveLimits, check_messages: bool) -> None:
         self.entry = entry
         self._limits = limits
         self._check_messages = check_messages
@@ -275,12 +274,13 @@ class _StreamParts:
             raise ArchiveInvalid(f"The archive's stream {self.entry.name} is incomplete.")
 
 
-def check_ends(source: BinaryIO) -> None:
+def check_ends(source: BinaryIO) -> int:
     """
     Check the first and the last bytes of a file, and go back to its beginning.
 
     :param source: a seekable file.
     :raises ArchiveInvalid: it is cut off, or not an archive.
+    :returns: the size of the file, in bytes.
     """
     source.seek(0)
     if not source.read(len(ZSTD_MAGIC)).startswith(ZSTD_MAGIC):
@@ -291,9 +291,10 @@ def check_ends(source: BinaryIO) -> None:
     if trailer is None or trailer.packed_bytes != size - TRAILER_BYTES:
         raise ArchiveInvalid(CUT_OFF)
     source.seek(0)
+    return size
 
 
-def verify_archive(source: Readable, limits: ReadLimits = ReadLimits()) -> tuple[Header, Totals]:  # noqa: B008 (frozen)
+def verify_archive(source: Readable, limits: ArchiveLimits = ArchiveLimits()) -> tuple[ArchiveHeader, ArchiveTotals]:  # noqa: B008 (frozen)
     """
     Read an archive and check everything in it. It needs no server, and blocks until it has read the whole archive.
 

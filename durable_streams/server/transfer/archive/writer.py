@@ -12,9 +12,9 @@ import msgspec
 
 from ...model import StreamRecord, WriterState
 from ...protocol.lifetimes import render_timestamp
-from .entries import Header, WriterEntry, entry_of
+from .entries import ArchiveHeader, WriterEntry, entry_of
 from .layout import FORMAT, FORMAT_VERSION, HEADER_NAME, PART_BYTES, stream_folder
-from .packing import DEFAULT_LEVEL, PartPacker, Totals, rendered
+from .packing import DEFAULT_LEVEL, ArchiveTotals, PartPacker, rendered
 
 #: How many writers are rendered at a time, and the size at which a part of writers is complete, in bytes.
 _WRITERS_AT_ONCE: Final = 64
@@ -37,12 +37,12 @@ class ArchiveWriter:
     def __init__(self, created_at: float, server_version: str, level: int = DEFAULT_LEVEL) -> None:
         created_at = max(0, int(created_at))
         self._packer = PartPacker(int(created_at), level)
-        self.totals = Totals()
+        self.totals = ArchiveTotals()
         self._number = 0
         self._parts = 0
         self._appends = 0
         self._record: StreamRecord | None = None
-        header = Header(FORMAT, FORMAT_VERSION, server_version, render_timestamp(created_at))
+        header = ArchiveHeader(FORMAT, FORMAT_VERSION, server_version, render_timestamp(created_at))
         self._packer.add(HEADER_NAME, rendered(header))
 
     def begin_stream(self, record: StreamRecord) -> None:
@@ -59,10 +59,15 @@ class ArchiveWriter:
         Write the next appends of the stream.
 
         :param sizes: their sizes, at most :data:`.PART_APPENDS`.
-        :param data: their bytes, at most :data:`.PART_BYTES` unless it is a single append.
+        :param data: their bytes, at most :data:`.PART_BYTES` unless it is a single append. The bytes of an append that
+            is larger may be written by :meth:`add_data`, all but the last :data:`.PART_BYTES` at a time.
         """
         self._appends += len(sizes)
         self._add("sizes", size_bytes(sizes))
+        self.add_data(data)
+
+    def add_data(self, data: bytes) -> None:
+        """Write more bytes of an append."""
         for start in range(0, len(data), PART_BYTES):
             self._add("data", data[start : start + PART_BYTES])
 
@@ -70,7 +75,7 @@ class ArchiveWriter:
         """Count the stream, of which all appends up to its tail were written."""
         record, totals = self._record, self.totals
         assert record is not None
-        self.totals = Totals(
+        self.totals = ArchiveTotals(
             totals.streams + 1,
             totals.forks + (record.source is not None),
             totals.deleted + record.deleted,

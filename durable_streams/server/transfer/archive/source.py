@@ -1,0 +1,131 @@
+"""The archive that a restore reads twice: a file, or a temporary copy of what comes from a pipe or a request."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from functools import partial
+from itertools import islice
+from typing import BinaryIO, Final, TypeAlias
+
+from ..context import Context
+from ..errors import SpoolFailed
+from ..spool import PIECE, private_file
+from ..threads import BlockingCalls
+from .errors import ArchiveTooLarge
+from .layout import PART_BYTES
+from .reader import AppendSlice, ArchiveLimits, ArchiveReader, Event, check_ends
+
+#: Where an archive comes from: a binary file, or an asynchronous iterable of pieces.
+ArchiveSource: TypeAlias = "BinaryIO | AsyncIterable[bytes]"
+
+#: How many events are read in one call of the thread. A slice of appends counts by its size.
+_EVENTS: Final = 256
+
+
+class ArchiveFile:
+    """
+    An archive that can be read from its beginning several times.
+
+    :param context: its thread reads the file.
+    :param directory: for the temporary file.
+    """
+
+    def __init__(self, context: Context, source: ArchiveSource, limits: ArchiveLimits, directory: str) -> None:
+        self._context = context
+        self._blocking = context.blocking
+        self._source = source
+        self._limits = limits
+        self._directory = directory
+        self._file: BinaryIO | None = None
+        self._is_copy = False
+        self.size = 0
+
+    async def open(self) -> None:
+        """
+        Copy the source into a temporary file if it cannot be read twice, and check its first and last bytes.
+
+        :raises ArchiveInvalid: it is cut off, or not an archive.
+        :raises SpoolFailed: the temporary file cannot be written.
+        :raises OSError: the source cannot be read.
+        """
+        source = self._source
+        if isinstance(source, AsyncIterable):
+            await self._begin_copy()
+            async for piece in source:
+                await self._copy(piece)
+        elif await self._blocking.do(source.seekable):
+            self._file = source
+        else:
+            await self._begin_copy()
+            async for piece in self._pieces(source):
+                await self._copy(piece)
+        assert self._file is not None
+        self.size = await self._blocking.do(partial(check_ends, self._file))
+
+    async def _pieces(self, source: BinaryIO) -> AsyncIterator[bytes]:
+        """Read a pipe. A read that never returns has a thread of its own, and does not keep others from ending."""
+        # Of a pipe, take what there is, instead of waiting for a whole piece.
+        read: Callable[[int], bytes] = getattr(source, "read1", source.read)
+        reading = BlockingCalls(self._context.reactor)
+        try:
+            while piece := await reading.do(partial(read, PIECE)):
+                yield piece
+        finally:
+            reading.close()
+
+    async def _begin_copy(self) -> None:
+        try:
+            descriptor = await self._blocking.do(partial(private_file, self._directory))
+        except OSError as error:
+            raise SpoolFailed(self._directory, error) from error
+        self._file, self._is_copy = os.fdopen(descriptor, "w+b"), True
+
+    async def _copy(self, piece: bytes) -> None:
+        assert self._file is not None
+        self.size += len(piece)
+        if self._limits.max_bytes is not None and self.size > self._limits.max_bytes:
+            raise ArchiveTooLarge(
+                f"The archive has more than {self._limits.max_bytes} bytes, which is the limit. Raise the limit if the "
+                "archive is expected to be so large."
+            )
+        try:
+            await self._blocking.do(partial(self._file.write, piece))
+        except OSError as error:
+            raise SpoolFailed(self._directory, error) from error
+
+    async def events(self, check_messages: bool) -> AsyncIterator[tuple[Event, int]]:
+        """
+        Read the archive from its beginning.
+
+        :param check_messages: whether to validate the messages of JSON streams.
+        :raises ArchiveInvalid: it is damaged, incomplete or impossible.
+        :returns: each event, and how many bytes of the file were read.
+        """
+        file = self._file
+        assert file is not None
+        await self._blocking.do(partial(file.seek, 0))
+        reader = ArchiveReader(file, self._limits, check_messages)
+        events = reader.events()
+        while batch := await self._blocking.do(lambda: _next(events)):
+            for event in batch:
+                yield event, reader.position
+
+    async def close(self) -> None:
+        """Remove the temporary file, if there is one. The source is left open."""
+        file, self._file = self._file, None
+        if file is not None and self._is_copy:
+            await self._blocking.do(file.close)
+
+
+def _next(events: Iterator[Event]) -> list[Event]:
+    """Read the next events, until they have about a part's bytes."""
+    batch: list[Event] = []
+    size = 0
+    for event in islice(events, _EVENTS):
+        batch.append(event)
+        if isinstance(event, AppendSlice):
+            size += len(event.data)
+            if size >= PART_BYTES:
+                break
+    return batch
