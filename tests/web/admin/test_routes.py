@@ -29,6 +29,8 @@ PRIVATE = {
     ("/admin/counts", "GET"),
     ("/admin/export", "GET"),
     ("/admin/import", "POST"),
+    ("/admin/backup", "GET"),
+    ("/admin/restore", "POST"),
 }
 
 

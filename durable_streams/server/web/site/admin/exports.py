@@ -1,4 +1,4 @@
-"""Exports: documents of any size, which are made while they are sent."""
+"""Exports and backups: documents and archives of any size, which are made while they are sent."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ _DOCUMENT: Final = (
     b'Content-Disposition: attachment; filename="streams.json"\r\n'
 )
 
+_ARCHIVE: Final = (
+    b"Content-Type: application/zstd\r\nCache-Control: no-store\r\n"
+    b'Content-Disposition: attachment; filename="streams.tar.zst"\r\n'
+)
+
+#: The highest level of compression.
+_MAX_LEVEL: Final = 19
+
 
 class Pieces(Protocol):
     """A document or an archive, which is made while its pieces are asked for."""
@@ -31,7 +39,7 @@ class Exports:
     """
     The pages that carry streams out of the server.
 
-    :param reactor: runs the threads that use temporary files.
+    :param reactor: runs the threads that compress, and use temporary files.
     """
 
     def __init__(self, streams: Streams, reactor: Any) -> None:
@@ -41,7 +49,7 @@ class Exports:
     def add(self, app: Routes, base_path: str) -> None:
         """Add the pages below the base path."""
         # They need libraries that nothing else needs.
-        from ....transfer import DocumentExport  # noqa: PLC0415
+        from ....transfer import ArchiveBackup, DocumentExport  # noqa: PLC0415
 
         @app.route(f"{base_path}/export", methods=["GET", "HEAD"])
         async def export_document(request: PageRequest) -> Answer:
@@ -49,6 +57,19 @@ class Exports:
             names = Query(request, (), ("stream",)).texts("stream") or None
             return await self._send(
                 request, _DOCUMENT, lambda: DocumentExport(self._streams, names, reactor=self._reactor)
+            )
+
+        @app.route(f"{base_path}/backup", methods=["GET", "HEAD"])
+        async def backup_archive(request: PageRequest) -> Answer:
+            """Answer with an archive of all streams, or of those that are chosen."""
+            query = Query(request, ("prefix", "level"), ("stream",))
+            names, prefix = query.texts("stream") or None, query.text("prefix")
+            level = query.number("level", _MAX_LEVEL)
+            options: dict[str, Any] = {} if level is None else {"level": level}
+            return await self._send(
+                request,
+                _ARCHIVE,
+                lambda: ArchiveBackup(self._streams, names, prefix=prefix, reactor=self._reactor, **options),
             )
 
     async def _send(self, request: PageRequest, head: bytes, pieces: Callable[[], Pieces]) -> Answer:

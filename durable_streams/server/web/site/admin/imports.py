@@ -1,4 +1,4 @@
-"""Imports: documents of any size, which are received while they are checked and kept in temporary files."""
+"""Imports and restores: documents and archives of any size, which are kept in temporary files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import asdict
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.logger import Logger
@@ -61,8 +62,15 @@ class Imports:
     def add(self, app: Routes, base_path: str) -> None:
         """Add the pages below the base path."""
         # They need libraries that nothing else needs.
-        from ....transfer import POLICIES, ImportLimits, import_streams  # noqa: PLC0415
+        from ....transfer import (  # noqa: PLC0415
+            POLICIES,
+            ArchiveLimits,
+            ImportLimits,
+            import_streams,
+            restore_streams,
+        )
 
+        archives = ArchiveLimits(names=self._settings.names)
         limits = ImportLimits(self._settings.names, max(self._settings.limits.body_bytes, ImportLimits().message_bytes))
 
         @app.route(f"{base_path}/import", methods=["POST"])
@@ -89,7 +97,33 @@ class Imports:
                 skipped=stats.streams_skipped,
                 client=client_of(request),
             )
-            return Answer(200, _HEAD, msgspec.json.encode({**msgspec.structs.asdict(stats), "skipped": skipped}))
+            return Answer(200, _HEAD, msgspec.json.encode(ImportResult(**asdict(stats), skipped=skipped)))
+
+        @app.route(f"{base_path}/restore", methods=["POST"])
+        @streams_body
+        async def restore_archive(request: PageRequest) -> Answer:
+            """Restore the streams of the archive in the body, and answer with what was done."""
+            query = Query(request, ("on_conflict", "new_incarnation"))
+            policy: Any = query.word("on_conflict", POLICIES) or "skip"
+            new = query.word("new_incarnation", ("true", "false")) == "true"
+            stats = await self._receive(
+                request,
+                lambda pieces: restore_streams(
+                    self._streams,
+                    pieces,
+                    on_conflict=policy,
+                    new_incarnation=new,
+                    limits=archives,
+                    reactor=self._reactor,
+                ),
+            )
+            _log.info(
+                "Restored {streams} streams for {client}; {skipped} streams were skipped.",
+                streams=stats.streams_restored,
+                skipped=stats.streams_skipped,
+                client=client_of(request),
+            )
+            return Answer(200, _HEAD, msgspec.json.encode(stats))
 
     async def _receive(self, request: PageRequest, run: Callable[[BodyPieces], Deferred[Any]]) -> Any:
         """
@@ -122,11 +156,13 @@ def _problem_of(error: StreamsError) -> StreamsError:
     text = str(error)
     text = text[:1].upper() + text[1:]
     match error:
-        case transfer.PartialImport():
+        case transfer.PartialImport() | transfer.PartialRestore():
             return PartialImport(text, error.stream, error.completed)
-        case transfer.Conflict():
+        case transfer.Conflict() | transfer.RestoreConflict():
             return ImportConflict(text)
-        case transfer.InvalidDocument() | transfer.UnsupportedVersion():
+        case transfer.RestoreInProgress():
+            return ImportRunning(text)
+        case transfer.InvalidDocument() | transfer.UnsupportedVersion() | transfer.ArchiveInvalid():
             return InvalidUpload(text)
         case transfer.SpoolFailed():
             return InsufficientStorage(text)
