@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.canned_server import CannedServer
 from tests.support.commands import COMMAND, environment, run_command
-from tests.support.daemon import PATIENCE
+from tests.support.daemon import PATIENCE, Daemon
 from tests.support.data import MODES, make_directory, opened_streams, storage_settings
 from tests.support.terminals import TerminalProcess
 
@@ -149,6 +149,26 @@ class RemoteTests(ImportTestCase):
         ended = run_command("import", "--url", url, "-i", self.document, *arguments)
         self.assertNotIn(b"Traceback", ended.stderr)
         return ended.returncode, ended.stdout.decode(), ended.stderr.decode()
+
+    def test_a_document_is_imported_into_a_running_server(self) -> None:
+        directory = self.folder / "target"
+        settings = storage_settings(directory)
+        with Daemon(None, admin__enabled="true", **settings) as daemon:
+            url = f"http://127.0.0.1:{daemon.port}/admin/streams"
+            self.assertEqual((0, "", "Imported 3 stream(s), skipped 0, 4 message(s) total\n"), self.run_import(url))
+            status, out, errors = self.run_import(url, "--json")
+            self.assertEqual((0, 3), (status, json.loads(out)["streams_skipped"]))
+            self.assertTrue(errors.startswith("Skipping existing stream: chat/1\nSkipping "), errors)
+            status, out, errors = self.run_import(url, "--on-conflict", "fail")
+            self.assertEqual((1, ""), (status, out))
+            self.assertIn("import failed: ", errors)
+            self.assertIn("the server answered 409: ", errors)
+            self.document.write_bytes(self.document.read_bytes()[:-50])
+            status, out, errors = self.run_import(url, "--on-conflict", "replace")
+            self.assertEqual((1, ""), (status, out))
+            self.assertIn("the server answered 400: Invalid document: ", errors)
+            self.assertEqual(0, daemon.stop())
+        self.assertEqual(self.content(self.folder / "source"), self.content(directory))
 
     def test_an_answer_of_something_else_is_a_failure(self) -> None:
         with CannedServer("HTTP/1.1 200 OK\nContent-Type: text/html\nContent-Length: 6", b"<html>") as server:

@@ -114,14 +114,18 @@ class RunningTests(SynchronousTestCase):
 
 
 class NoReactorTests(SynchronousTestCase):
-    def test_ctrl_c_before_the_reactor_runs_exits_with_130(self) -> None:
-        code = (
-            "import os, signal\n"
-            "from durable_streams.server.cli import main, show_config\n"
-            "show_config.load = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
-            "main(['config'])\n"
-        )
-        ended = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60, check=False
-        )
-        self.assertEqual((130, "", ""), (ended.returncode, ended.stdout, ended.stderr.strip()))
+    def test_a_signal_before_the_reactor_runs_ends_the_command_after_its_clean_up(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            code = (
+                "import os\n"
+                "from durable_streams.server.cli import main, show_config\n"
+                "def load(*_):\n"
+                f"    try:\n        os.kill(os.getpid(), {int(number)})\n"
+                "    finally:\n        print('cleaned up')\n"
+                "show_config.load = load\n"
+                "main(['config'])\n"
+            )
+            ended = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60, check=False
+            )
+            self.assertEqual((128 + number, "cleaned up\n", ""), (ended.returncode, ended.stdout, ended.stderr))

@@ -63,7 +63,7 @@ def output_file(path: str | None, label: str = "failed to create output file") -
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}", label) from None
     try:
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
+        with os.fdopen(descriptor, "w+b", buffering=0) as file:
             if status is not None:
                 _keep_mode(descriptor, status)
             yield file

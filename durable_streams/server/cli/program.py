@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
+import threading
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Final, NamedTuple
@@ -13,6 +15,7 @@ import click
 from ..release import DISTRIBUTION, version_of_server
 from .options import add_settings_options
 from .output import note
+from .terminal import is_terminal
 
 _PACKAGE: Final = __name__.rpartition(".")[0]
 
@@ -43,6 +46,8 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
         "list": Entry("list_streams", "List all streams with their metadata."),
         "export": Entry("export", "Export streams as a JSON document."),
         "import": Entry("import_document", "Import the streams of a JSON document."),
+        "backup": Entry("backup", "Back up streams into an archive."),
+        "restore": Entry("restore", "Restore the streams of an archive."),
         "verify": Entry("verify", "Check an archive of backup from its first byte to its last."),
     },
     "Streams": {},
@@ -95,13 +100,29 @@ class Program(click.Group):
                     formatter.write_dl([(name, entry.help) for name, entry in entries.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand; Ctrl-C ends it without a message."""
+        """Run the subcommand; Ctrl-C and SIGTERM end it without a message, after its clean-up."""
+        before = (
+            signal.signal(signal.SIGTERM, _exit_by) if threading.current_thread() is threading.main_thread() else None
+        )
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            # After the terminal's ^C.
-            note("")
+            if is_terminal(sys.stderr):
+                # The terminal has printed ^C.
+                note("")
             raise click.exceptions.Exit(_INTERRUPTED) from None
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
+
+
+def _exit_by(number: int, _: Any) -> None:
+    """
+    End the command after its clean-up.
+
+    :raises SystemExit: always.
+    """
+    raise SystemExit(128 + number)
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

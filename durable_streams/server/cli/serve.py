@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +56,8 @@ def _twistd(arguments: list[str]) -> None:
             self.loadedPlugins = {maker.tapname: maker}
             yield maker.tapname, None, maker.options, maker.description
 
+    # Until the server takes its signals, SIGTERM ends the process as that of twistd.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     options = Options()
     options.parseOptions(["--nodaemon", "--pidfile=", maker.tapname, *arguments])
     runApp(options)

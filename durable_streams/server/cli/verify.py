@@ -69,6 +69,26 @@ def command(archive: str | None, as_json: bool) -> None:
         print_line(f"{name}: {_described(header, totals)}: whole.")
 
 
+def verified_file(file: BinaryIO, name: str, label: str) -> ArchiveTotals:
+    """
+    Read an archive that was just written, from its beginning.
+
+    :param file: open for reading.
+    :param label: the label of errors.
+    :raises CommandError: it is not whole.
+    """
+    from ..transfer import TransferError, verify_archive  # noqa: PLC0415 (imports Twisted, which --help does not need)
+
+    try:
+        file.seek(0)
+        with progress_bar("Verifying", size_of(file)) as bar:
+            return verify_archive(_CountedFile(file, bar))[1]
+    except TransferError as error:
+        raise CommandError(f"{name}: {error}", label) from None
+    except OSError as error:
+        raise CommandError(f"cannot read {name}: {error.strerror or error}.", label) from None
+
+
 class _CountedFile:
     """A file that moves a bar while it is read."""
 
