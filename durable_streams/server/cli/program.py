@@ -50,7 +50,21 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
         "restore": Entry("restore", "Restore the streams of an archive."),
         "verify": Entry("verify", "Check an archive of backup from its first byte to its last."),
     },
-    "Streams": {},
+    "Streams": {
+        "create": Entry("create", "Create a stream, with DATA as its first data."),
+        "append": Entry(
+            "append",
+            "Append data to a stream: each argument by itself, then files, or the standard input if there are neither.",
+        ),
+        "read": Entry("read", "Print the data of a stream up to its tail."),
+        "tail": Entry("tail", "Print the data of a stream, and what is appended, until it is closed."),
+        "head": Entry(
+            "head", "Print the metadata of a stream: its type, its tail, whether it is closed, and when it expires."
+        ),
+        "close": Entry("close", "Close streams: nothing can be appended any more, and tails end."),
+        "delete": Entry("delete", "Delete streams and all of their data."),
+        "fork": Entry("fork", "Create STREAM with the data of SOURCE, without copying it."),
+    },
     "Tools": {
         "bench": Entry("bench", "Put a short load on a server of yours, and print its rates and latencies."),
         "completions": Entry("completions", "Print the completion script for a shell."),

@@ -51,6 +51,16 @@ _KEEP: Final = 3.0
 #: The longest Retry-After that is honoured, in seconds.
 _MAX_RETRY_AFTER: Final = 300.0
 
+#: The messages for answers without a body, such as those to HEAD: {0} is the URL, {1} the status.
+_NO_REASON: Final = "{0}: the server answered {1} without a reason."
+_REASONS: Final = {
+    401: "{0}: the server asks for authentication. Give a token.",
+    403: "{0}: the server does not allow this. Check the token.",
+    404: "There is no stream at {0}. Create it first, or correct the URL.",
+    410: "The stream at {0} was deleted.",
+    503: "{0}: the server is not available. Try again later.",
+}
+
 
 class _Problem(Struct):
     """The fields of an ``application/problem+json`` body that are read."""
@@ -276,7 +286,7 @@ async def _refusal(answer: Answer, url: str) -> ClientError:
             location,
         )
     problem = await _read_problem(answer)
-    message = problem.detail or problem.title or f"{url}: the server answered {answer.status} without a reason."
+    message = problem.detail or problem.title or _REASONS.get(answer.status, _NO_REASON).format(url, answer.status)
     retry_after = _seconds(answer.header("retry-after"))
     kind = _kind(answer, problem.code)
     error = kind(

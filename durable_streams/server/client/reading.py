@@ -74,7 +74,7 @@ class StreamReader:
         give_up_after: float | None = None,
         notice: Callable[[ClientError], object] = lambda error: None,
     ) -> None:
-        self.offset = _checked_offset(offset)
+        self.offset = check_offset(offset)
         self.skip = skip
         self._http = http
         self._url = url
@@ -229,7 +229,12 @@ def _from_base64(data: bytes) -> bytes:
         raise InvalidAnswer("The server sent an event that is not base64, as it had announced.") from None
 
 
-def _checked_offset(offset: str) -> str:
+def check_offset(offset: str) -> str:
+    """
+    Return an offset if it can be sent.
+
+    :raises InvalidUse: it is empty, very long, or not printable ASCII.
+    """
     if not offset or len(offset) > _MAX_OFFSET or not offset.isascii() or not offset.isprintable():
         raise InvalidUse("An offset is -1, or the Stream-Next-Offset of an answer.")
     return offset

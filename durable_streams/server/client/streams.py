@@ -10,7 +10,7 @@ from twisted.web.iweb import IAgent
 from .errors import ClientError, InvalidAnswer, InvalidUse
 from .http import HttpClient
 from .options import ClientOptions
-from .reading import Live, StreamReader
+from .reading import Live, StreamReader, check_offset
 from .urls import check_url, origin_of, path_of
 from .values import AppendResult, CreateResult, StreamInfo
 from .writing import IdempotentWriter, append_headers, append_result
@@ -205,6 +205,7 @@ class StreamClient:
         self, url: str, offset: str, live: str | None, give_up_after: float | None, **options: Any
     ) -> StreamReader:
         url = check_url(url)
+        check_offset(offset)
         info = await self.head(url)
         if offset == "now":
             # The tail by its offset: if the first connection breaks, nothing that was appended meanwhile is missed.

@@ -1,0 +1,79 @@
+"""The file of ``--save-offset``: how far a tail has printed its stream."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from .errors import CommandError
+
+
+class SavedOffset(Struct, frozen=True):
+    """
+    The place after what was printed.
+
+    :ivar url: the stream's URL.
+    :ivar offset: an offset.
+    :ivar skip: how many bytes, or messages of a JSON stream, after it were printed as well.
+    """
+
+    url: str
+    offset: str
+    skip: int = 0
+
+
+def load_offset(path: Path, url: str) -> SavedOffset | None:
+    """
+    Return what a file has; None if there is none.
+
+    :raises CommandError: it cannot be read, is damaged, or is of another stream.
+    """
+    try:
+        saved = msgspec.json.decode(path.read_bytes(), type=SavedOffset)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CommandError(f"Cannot read {path} (--save-offset): {error.strerror}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise CommandError(f"{path} (--save-offset) has no saved offset. Remove it, or name another file.") from None
+    if saved.url != url:
+        raise CommandError(
+            f"{path} (--save-offset) is of the stream {saved.url}. Name another file, or correct the URL in it if the "
+            "stream has moved."
+        )
+    return saved
+
+
+def replace_file(path: Path, content: bytes, sync: bool) -> None:
+    """
+    Replace a file by another content in one step.
+
+    :param sync: whether to wait until it is on disk.
+    :raises CommandError: it cannot be written.
+    """
+    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        raise CommandError(f"Cannot write {path}: {error.strerror}.") from None
+
+
+def save_offset(path: Path, saved: SavedOffset, sync: bool = False) -> None:
+    """
+    Write the file, in one step.
+
+    :param sync: whether to wait until it is on disk.
+    :raises CommandError: it cannot be written.
+    """
+    replace_file(path, msgspec.json.encode(saved) + b"\n", sync)

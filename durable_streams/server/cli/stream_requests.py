@@ -1,0 +1,132 @@
+"""What the commands for streams share: which stream is meant, a client for its server, and errors as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import click
+
+from .errors import CommandError
+from .options import Connection, connection_options
+from .running import run
+
+if TYPE_CHECKING:
+    from ..client import ClientError, StreamClient
+
+T = TypeVar("T")
+
+#: The path of streams below a URL that has none.
+_STREAMS: Final = "/v1/stream"
+
+_UNIX: Final = "unix:"
+
+#: The options of a connection, for commands whose argument is a stream.
+stream_options = connection_options(
+    "Where the streams are that are given by name: http://HOST:PORT, with /v1/stream by default, or unix:PATH. Also "
+    "read from DS_URL."
+)
+
+stream_argument = click.argument("stream", metavar="STREAM")
+
+retry_option = click.option(
+    "--retry-for",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long to try again while the server cannot be reached.",
+)
+
+
+def stream_url(connection: Connection, stream: str) -> str:
+    """
+    Return the URL of a stream that is given by URL or by name.
+
+    :raises click.UsageError: it is a name without a server, or a URL of another server than the one of the token.
+    """
+    from ..client import InvalidUse  # noqa: PLC0415 (imports Twisted, which --help does not need)
+    from ..client.urls import check_url, origin_of  # noqa: PLC0415 (as above)
+    from ..client.urls import stream_url as url_of  # noqa: PLC0415 (as above)
+
+    try:
+        if "://" not in stream:
+            if connection.url is None:
+                raise click.UsageError(
+                    f"{stream} is the name of a stream. Give the URL of its server by --url or DS_URL, or the stream's "
+                    "own URL."
+                )
+            return url_of(_base(connection.url), stream)
+        url = check_url(stream)
+        if connection.url is not None and connection.token is not None:
+            base = check_url(_base(connection.url))
+            if origin_of(base) != origin_of(url):
+                raise click.UsageError(
+                    f"{stream} is not on the server of --url (DS_URL), which the token is for. Leave the URL out if "
+                    "the token is for both."
+                )
+    except InvalidUse as error:
+        raise click.UsageError(str(error)) from None
+    return url
+
+
+def _base(url: str) -> str:
+    """Return the URL below which the streams are."""
+    if url.startswith(_UNIX):
+        return f"http://localhost{_STREAMS}"
+    if "://" not in url:
+        raise click.UsageError(f"{url} is not a URL. Write http://{url} or https://{url}.")
+    return url if urlsplit(url).path.strip("/") else url.rstrip("/") + _STREAMS
+
+
+@asynccontextmanager
+async def connected(reactor: Any, connection: Connection) -> AsyncIterator[StreamClient]:
+    """Make a client, and close its connections at the end."""
+    from ..client import ClientOptions, StreamClient  # noqa: PLC0415 (imports Twisted, which --help does not need)
+
+    socket = None
+    if connection.url is not None and connection.url.startswith(_UNIX):
+        socket = connection.url.removeprefix(_UNIX)
+    options = ClientOptions(
+        token=connection.token, ca=connection.ca, cert=connection.cert, key=connection.key, unix_socket=socket
+    )
+    client = StreamClient(reactor, options)
+    try:
+        yield client
+    finally:
+        await client.disconnect()
+
+
+def perform(connection: Connection, work: Callable[[StreamClient], Coroutine[Any, Any, T]]) -> T:
+    """
+    Run a command's requests, and return what they return.
+
+    If nobody reads the standard output any more, the command ends without an error.
+
+    :raises CommandError: a request failed.
+    :raises click.UsageError: a value cannot be sent.
+    """
+    from ..client import ClientError, InvalidUse  # noqa: PLC0415 (imports Twisted, which --help does not need)
+
+    async def connect_and_work(reactor: Any) -> T:
+        async with connected(reactor, connection) as client:
+            return await work(client)
+
+    try:
+        return run(connect_and_work)
+    except InvalidUse as error:
+        raise click.UsageError(str(error)) from None
+    except ClientError as error:
+        raise CommandError(sentence(error)) from None
+    except BrokenPipeError:
+        raise click.exceptions.Exit(0) from None
+
+
+def sentence(error: ClientError) -> str:
+    """Return an error's message; a server's with its status and code, to look up."""
+    from ..client import Refusal  # noqa: PLC0415 (imports Twisted, which --help does not need)
+
+    if isinstance(error, Refusal):
+        code = f" {error.code}" if error.code else ""
+        return f"{error} ({error.status}{code})"
+    return str(error)
