@@ -17,15 +17,17 @@ class CuttingProxy:
     :ivar target: the port to which new connections are passed on.
     :ivar cuts: how many connections it has cut.
     :ivar is_cutting: whether it cuts.
+    :ivar sizes: see below.
 
-    :param sizes: a connection is cut after a random number of bytes between these, in both directions together.
+    :param sizes: a connection is cut after a random number of bytes between these, in both directions together. Every
+        third one is cut after 20 times as much, so that also a large event arrives at last.
     """
 
     def __init__(self, target: int, sizes: tuple[int, int], seed: int = 1) -> None:
         self.target = target
         self.cuts = 0
         self.is_cutting = True
-        self._sizes = sizes
+        self.sizes = sizes
         self._random = random.Random(seed)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -45,6 +47,7 @@ class CuttingProxy:
             thread.join(5)
 
     def _accept(self) -> None:
+        accepted = 0
         while not self._is_over:
             if not select.select([self._listener], [], [], 0.1)[0]:
                 continue
@@ -52,7 +55,8 @@ class CuttingProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            size = self._random.randint(*self._sizes)
+            accepted += 1
+            size = self._random.randint(*self.sizes) * (1 if accepted % 3 else 20)
             thread = threading.Thread(target=self._relay, args=(client, size), daemon=True)
             self._threads.append(thread)
             thread.start()

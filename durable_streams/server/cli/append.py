@@ -79,6 +79,7 @@ def command(  # noqa: PLR0913, PLR0917 (the options of the command line)
         epoch=epoch,
         state=state,
         retry_for=60.0 if retry_for is None else retry_for,
+        retry_first_for=retry_for or 0.0,
     )
     done = perform(connection, lambda client: append_all(client, wanted))
     if as_json:

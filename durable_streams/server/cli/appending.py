@@ -16,7 +16,7 @@ from .append_state import RunState, clock_epoch
 from .daemon_thread import DaemonThread
 from .errors import CommandError
 from .output import note
-from .stream_requests import sentence
+from .stream_requests import first_head, sentence
 
 
 class Appending(Struct, frozen=True, kw_only=True):
@@ -33,6 +33,7 @@ class Appending(Struct, frozen=True, kw_only=True):
     :ivar epoch: its epoch; None for one by the clock.
     :ivar state: the file of ``--state``.
     :ivar retry_for: how long an append of a producer is repeated, in seconds.
+    :ivar retry_first_for: how long the first request is repeated.
     """
 
     url: str
@@ -45,6 +46,7 @@ class Appending(Struct, frozen=True, kw_only=True):
     epoch: int | None
     state: Path | None
     retry_for: float
+    retry_first_for: float
 
 
 class Appended(Struct):
@@ -151,7 +153,7 @@ async def append_all(client: StreamClient, wanted: Appending) -> Appended:
     """
     content_type = wanted.content_type
     if content_type is None:
-        content_type = (await client.head(wanted.url)).content_type
+        content_type = (await first_head(client, wanted.url, wanted.retry_first_for)).content_type
     is_json = media_type(content_type) == "application/json"
     if wanted.cut.json_lines and not is_json:
         raise CommandError(f"--json-lines needs a JSON stream; this one is {content_type}. Use --lines.")

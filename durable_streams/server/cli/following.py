@@ -15,6 +15,7 @@ from .daemon_thread import DaemonThread
 from .data_output import DataOutput, Renderer, has_reader, write_all
 from .output import note
 from .saved_offset import SavedOffset, load_offset, save_offset
+from .stream_requests import first_head
 
 if TYPE_CHECKING:
     from ..client import Live
@@ -40,6 +41,7 @@ class Following(Struct, frozen=True):
     :ivar as_json: whether to print JSON objects.
     :ivar save: the file of ``--save-offset``.
     :ivar retry_for: how long to try again without success, in seconds; None for no end.
+    :ivar retry_first_for: the same for the first request.
     """
 
     url: str
@@ -49,6 +51,7 @@ class Following(Struct, frozen=True):
     as_json: bool
     save: Path | None
     retry_for: float | None
+    retry_first_for: float = 0.0
 
 
 async def follow(client: StreamClient, wanted: Following) -> None:
@@ -59,10 +62,10 @@ async def follow(client: StreamClient, wanted: Following) -> None:
     """
     saved = None if wanted.save is None else load_offset(wanted.save, wanted.url)
     check_offset(wanted.begin)
-    info = await client.head(wanted.url)
+    info = await first_head(client, wanted.url, wanted.retry_first_for)
     renderer = Renderer(wanted.output, info.is_json, wanted.as_json, one_array=wanted.live is None)
     outages = _Outages()
-    options: dict[str, Any] = {"give_up_after": wanted.retry_for, "notice": outages.note}
+    options: dict[str, Any] = {"info": info, "give_up_after": wanted.retry_for, "notice": outages.note}
     begin = {"start": "-1", "now": info.next_offset}.get(wanted.begin, wanted.begin)
     if saved is not None:
         begin = saved.offset

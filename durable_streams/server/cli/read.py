@@ -34,5 +34,7 @@ def command(
     from .following import Following, follow  # noqa: PLC0415 (imports Twisted, which --help does not need)
 
     url = stream_url(connection, stream)
-    wanted = Following(url, begin, None, output, as_json, None, 60.0 if retry_for is None else retry_for)
+    wanted = Following(
+        url, begin, None, output, as_json, None, 60.0 if retry_for is None else retry_for, retry_for or 0.0
+    )
     perform(connection, lambda client: follow(client, wanted))

@@ -14,7 +14,7 @@ from .options import Connection, connection_options
 from .running import run
 
 if TYPE_CHECKING:
-    from ..client import ClientError, StreamClient
+    from ..client import ClientError, StreamClient, StreamInfo
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ retry_option = click.option(
     "--retry-for",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="How long to try again while the server cannot be reached.",
+    help="How long to try again while the server cannot be reached. If it is given, this includes the first request.",
 )
 
 
@@ -120,6 +120,23 @@ def perform(connection: Connection, work: Callable[[StreamClient], Coroutine[Any
         raise CommandError(sentence(error)) from None
     except BrokenPipeError:
         raise click.exceptions.Exit(0) from None
+
+
+async def first_head(client: StreamClient, url: str, retry_for: float) -> StreamInfo:
+    """
+    Return the metadata of a stream, by the first request of a command.
+
+    :param retry_for: how long to try again if the server cannot be reached, in seconds.
+    """
+    from ..client import ClientError  # noqa: PLC0415 (imports Twisted, which --help does not need)
+    from ..client.backoff import Backoff  # noqa: PLC0415 (as above)
+
+    backoff = Backoff(client.http.reactor, retry_for)
+    while True:
+        try:
+            return await client.head(url)
+        except ClientError as error:
+            await backoff.wait(error)
 
 
 def sentence(error: ClientError) -> str:

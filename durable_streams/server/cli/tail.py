@@ -54,5 +54,5 @@ def command(
     from .following import Following, follow  # noqa: PLC0415 (imports Twisted, which --help does not need)
 
     url = stream_url(connection, stream)
-    wanted = Following(url, begin, live or "auto", output, as_json, save, retry_for)
+    wanted = Following(url, begin, live or "auto", output, as_json, save, retry_for, retry_for or 0.0)
     perform(connection, lambda client: follow(client, wanted))

@@ -177,7 +177,7 @@ class StreamClient:
 
         :param offset: ``-1`` for the start, ``now`` for the tail, or a Stream-Next-Offset.
         :param give_up_after: how long to try again without success, in seconds; None for no end.
-        :param options: ``skip`` and ``notice`` of :class:`.StreamReader`.
+        :param options: ``skip`` and ``notice`` of :class:`.StreamReader`; ``info``, what :meth:`head` has returned.
         """
         return await self._reader(url, offset, None, give_up_after, **options)
 
@@ -197,7 +197,7 @@ class StreamClient:
         :param live: how to wait for data. None is ``sse`` for JSON streams and ``long-poll`` for all others, since
             events carry no carriage return of a ``text/*`` stream, and cut characters at the end of an append.
         :param give_up_after: how long to try again without success, in seconds; None for no end.
-        :param options: ``skip`` and ``notice`` of :class:`.StreamReader`.
+        :param options: ``skip`` and ``notice`` of :class:`.StreamReader`; ``info``, what :meth:`head` has returned.
         """
         return await self._reader(url, offset, live or "auto", give_up_after, **options)
 
@@ -206,7 +206,7 @@ class StreamClient:
     ) -> StreamReader:
         url = check_url(url)
         check_offset(offset)
-        info = await self.head(url)
+        info = options.pop("info", None) or await self.head(url)
         if offset == "now":
             # The tail by its offset: if the first connection breaks, nothing that was appended meanwhile is missed.
             offset = info.next_offset
