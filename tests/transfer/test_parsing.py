@@ -1,21 +1,31 @@
 from __future__ import annotations
 
 import json
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from itertools import pairwise
 from typing import Any
 
 import ijson
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.protocol.lifetimes import MAX_TTL
+from durable_streams.server.protocol.lifetimes import MAX_TTL, parse_timestamp
 from durable_streams.server.protocol.names import NameLimits
-from durable_streams.server.transfer.document import StreamEntry
-from durable_streams.server.transfer.errors import InvalidDocument, TransferError, UnsupportedVersion
+from durable_streams.server.transfer.document import (
+    EntryFigures,
+    StreamEntry,
+    document_end,
+    document_start,
+    message,
+    stream_end,
+    stream_start,
+)
+from durable_streams.server.transfer.errors import InvalidDocument, TransferError, UnsupportedVersion, shown
 from durable_streams.server.transfer.limits import ImportLimits
 from durable_streams.server.transfer.parsing import STEP, DocumentParser, Item, LongMessage, MessagesStart
+from durable_streams.server.transfer.timestamps import render_time
 from tests.protocol.samples import examples
 from tests.support.transfers import RECORDED, document_object, pretty, stream_object
 
@@ -101,6 +111,39 @@ class ReadingTests(SynchronousTestCase):
             entry = parsed(pretty(document_object(stream_object(config={"expires_at": text}))))[-1]
             assert isinstance(entry, StreamEntry)
             self.assertEqual(seconds, entry.expires_at)
+
+
+class RoundTripTests(SynchronousTestCase):
+    @examples(100)
+    @given(
+        st.lists(
+            st.tuples(
+                st.from_regex(r"[^/\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,9}(/[a-z]{1,3}){0,2}", fullmatch=True),
+                st.sampled_from(["text/plain", "application/json"]),
+                st.none() | st.integers(0, MAX_TTL),
+                st.none() | st.integers(0, 2**40).map(lambda number: number / 1024),
+                st.booleans(),
+                st.booleans(),
+                st.lists(st.binary(max_size=20), max_size=3),
+            ).filter(lambda case: case[0].split("/")[0] not in (".", "..", "__ds")),
+            max_size=4,
+        )
+    )
+    def test_what_is_written_is_read(self, cases: list[tuple[Any, ...]]) -> None:
+        text = document_start(0.0, "1")
+        expected: list[Item] = []
+        for number, (*fields, messages) in enumerate(cases):
+            entry = StreamEntry(*fields)
+            text += stream_start(entry, EntryFigures(0.0, None, 0, len(messages)), first=not number)
+            expected.append(MessagesStart(shown(entry.name), entry.content_type == "application/json"))
+            for index, data in enumerate(messages):
+                text += message(index, 0, data)
+                expected.append(b64encode(data).decode())
+            text += stream_end(len(messages))
+            # Times have microseconds.
+            at = None if entry.expires_at is None else parse_timestamp(render_time(entry.expires_at))
+            expected.append(structs.replace(entry, expires_at=at))
+        self.assertEqual(expected, parsed(text + document_end(len(cases)), 50))
 
 
 class RefusalTests(SynchronousTestCase):

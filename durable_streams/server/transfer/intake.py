@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from ..errors import InvalidJson
-from ..protocol.messages import compact
+from ..protocol.messages import compact, compact_in_steps
 from .context import Context
 from .document import StreamEntry
 from .errors import InvalidBase64, InvalidDocument, InvalidJsonMessage, MessageTooLarge, SpoolFailed, shown
@@ -289,12 +289,14 @@ class Intake:
 
     def _take(self, item: Item) -> Generator[None, None, None]:
         if isinstance(item, str):
-            self._add(self._value(self._decode(item)))
+            data = self._decode(item)
+            self._add(self._json(data) if self._stream.json else data)
         elif isinstance(item, LongMessage):
             data = yield from self._decode_long(item.parts)
-            value = self._value(data)
-            yield
-            self._add(value)
+            if self._stream.json:
+                data = yield from self._json_in_steps(data)
+                yield
+            self._add(data)
         elif isinstance(item, MessagesStart):
             self._stream = item
             self._start = self._spool.size
@@ -347,16 +349,21 @@ class Intake:
         self.messages += self._messages
         self.index.add(SpooledEntry(entry, self._start, self._spool.size, self._messages, self._size, unchecked))
 
-    def _value(self, data: bytes) -> bytes:
-        """Return a message as it is appended: of a JSON stream, compact text without a comma."""
-        return self._json(data) if self._stream.json else data
-
     def _json(self, data: bytes) -> bytes:
         try:
             return compact(data)
         except InvalidJson as error:
-            reason = f"is not one JSON value, but the stream's type is application/json. {error}"
-            raise InvalidJsonMessage(self._stream.stream, self._messages + 1, reason) from None
+            raise self._not_json(error) from None
+
+    def _json_in_steps(self, data: bytes) -> Generator[None, None, bytes]:
+        try:
+            return (yield from compact_in_steps(data))
+        except InvalidJson as error:
+            raise self._not_json(error) from None
+
+    def _not_json(self, error: InvalidJson) -> InvalidJsonMessage:
+        reason = f"is not one JSON value, but the stream's type is application/json. {error}"
+        return InvalidJsonMessage(self._stream.stream, self._messages + 1, reason)
 
     def _add(self, value: bytes) -> None:
         """Add a message: to the batch of a JSON stream, or as an append of its own."""
