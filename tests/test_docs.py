@@ -50,7 +50,7 @@ class IndexTests(SynchronousTestCase):
     """``docs/index.rst`` and ``docs/api.rst``, from which Sphinx builds the documentation."""
 
     def test_every_page_is_in_the_index_once(self) -> None:
-        listed = re.findall(r"(?m)^   ([a-z-]+)$", (ROOT / "docs" / "index.rst").read_text())
+        listed = re.findall(r"(?m)^   (?:[A-Za-z ]+ <)?([a-z-]+)>?$", (ROOT / "docs" / "index.rst").read_text())
         pages = {path.stem for path in (ROOT / "docs").glob("*.rst")} - {"index"}
         self.assertEqual(sorted(pages), sorted(listed))
 

@@ -51,7 +51,8 @@ class RepositoryLinks(SphinxTransform):
             return
         name = path.relative_to(docs.parent).as_posix()
         page = _INCLUDED.get(name) or (_page_of(path, docs) if path.suffix == ".rst" else None)
-        options = {"refdoc": self.env.docname, "refexplicit": True}
+        # A link whose text is a path gets the title of the page.
+        options = {"refdoc": self.env.docname, "refexplicit": not node.astext().endswith(".rst")}
         replacement: nodes.Element
         if page is not None:
             replacement = addnodes.pending_xref("", refdomain="std", reftype="doc", reftarget=f"/{page}", **options)
