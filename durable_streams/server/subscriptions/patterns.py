@@ -1,0 +1,158 @@
+"""Patterns of stream names: ``*`` is one segment, ``**`` any number of segments; all else is literal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar
+
+from ..errors import InvalidName
+from ..protocol.names import RESERVED_SEGMENT, NameLimits, check_name
+from .errors import InvalidConfig, InvalidPath
+
+_ONE = "*"
+_ANY = "**"
+
+_T = TypeVar("_T")
+
+
+def parse_pattern(text: str, limits: NameLimits) -> str:
+    """
+    Return a pattern without slashes at its ends, and with each run of ``**`` segments as one.
+
+    :raises InvalidConfig: a segment has ``*`` beside other characters.
+    :raises InvalidPath: the pattern breaks a rule of stream names.
+    """
+    stripped = text.strip("/")
+    try:
+        check_name(stripped, limits)
+    except InvalidName as error:
+        raise InvalidPath(f"pattern: {error}") from None
+    segments = stripped.split("/")
+    for segment in segments:
+        if _ONE in segment and segment not in (_ONE, _ANY):
+            raise InvalidConfig(
+                "pattern", "In a pattern, * and ** must be whole segments, as in events/* or events/**/done."
+            )
+    return "/".join(_without_repeats(segments))
+
+
+def _without_repeats(segments: Iterable[str]) -> list[str]:
+    """Return the segments with each run of ``**`` as one."""
+    kept: list[str] = []
+    for segment in segments:
+        if segment != _ANY or not kept or kept[-1] != _ANY:
+            kept.append(segment)
+    return kept
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Return whether a pattern matches the name of a stream, in time by the product of their segments."""
+    segments = name.split("/")
+    if segments[0] == RESERVED_SEGMENT:
+        return False
+    return _matches(pattern.split("/"), segments)
+
+
+def _matches(pattern: Sequence[str], segments: Sequence[str]) -> bool:
+    # reached[i]: whether the pattern up to here matches the first i segments.
+    reached = [True] + [False] * len(segments)
+    for part in pattern:
+        if part == _ANY:
+            for index in range(1, len(reached)):
+                reached[index] = reached[index] or reached[index - 1]
+        else:
+            for index in range(len(segments), 0, -1):
+                reached[index] = reached[index - 1] and part in (_ONE, segments[index - 1])
+            reached[0] = False
+    return reached[-1]
+
+
+class _Node(Generic[_T]):
+    """One segment of patterns: those that end here, and those that go on."""
+
+    __slots__ = ("children", "values")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node[_T]] = {}
+        self.values: set[_T] = set()
+
+
+class PatternIndex(Generic[_T]):
+    """
+    The patterns of all subscriptions, as a trie by segment.
+
+    A look-up visits each node of the trie at most once for each segment of the name: it costs by the patterns that
+    agree with the beginning of the name, not by the number of subscriptions.
+    """
+
+    def __init__(self) -> None:
+        self._root: _Node[_T] = _Node()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, pattern: str, value: _T) -> None:
+        """Register a value under a parsed pattern. Adding the same pair again has no effect."""
+        node = self._root
+        for segment in pattern.split("/"):
+            child = node.children.get(segment)
+            if child is None:
+                child = node.children[segment] = _Node()
+            node = child
+        if value not in node.values:
+            node.values.add(value)
+            self._size += 1
+
+    def remove(self, pattern: str, value: _T) -> None:
+        """Remove a value from under a pattern. Removing an absent pair has no effect."""
+        path: list[tuple[_Node[_T], str]] = []
+        node = self._root
+        for segment in pattern.split("/"):
+            child = node.children.get(segment)
+            if child is None:
+                return
+            path.append((node, segment))
+            node = child
+        if value not in node.values:
+            return
+        node.values.discard(value)
+        self._size -= 1
+        for parent, segment in reversed(path):
+            child = parent.children[segment]
+            if child.values or child.children:
+                return
+            del parent.children[segment]
+
+    def matching(self, name: str) -> set[_T]:
+        """Return the values of all patterns that match a name."""
+        segments = name.split("/")
+        if not self._size or segments[0] == RESERVED_SEGMENT:
+            return set()
+        # The nodes whose pattern matches the segments so far; those that end in ** stay for the segments that follow.
+        nodes = _with_empty_runs({self._root: False})
+        for segment in segments:
+            following: dict[_Node[_T], bool] = {}
+            for node, repeats in nodes.items():
+                if repeats:
+                    following[node] = True
+                for part in (segment, _ONE):
+                    child = node.children.get(part)
+                    # The segment of a name may be * or ** too; a child is then what the pattern means by it.
+                    if child is not None and part != _ANY and child not in following:
+                        following[child] = False
+            nodes = _with_empty_runs(following)
+            if not nodes:
+                return set()
+        return set().union(*(node.values for node in nodes))
+
+
+def _with_empty_runs(nodes: dict[_Node[_T], bool]) -> dict[_Node[_T], bool]:
+    """Add the ``**`` children of nodes, which match without a segment. The value says whether a node is a ``**``."""
+    found = dict(nodes)
+    for node in nodes:
+        child = node.children.get(_ANY)
+        while child is not None and not found.get(child, False):
+            found[child] = True
+            child = child.children.get(_ANY)
+    return found
