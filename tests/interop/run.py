@@ -61,12 +61,22 @@ def against_this_server(
         print(f"{environments.CLIENT} {first.version_of(environments.CLIENT)}", flush=True)
         for front in fronts:
             counts.add(f"python client, {front}", python_against(front, first, place))
+        counts.add(
+            "python client, after a restore",
+            scenarios.run_against_restored(
+                first.python, place, lambda url, control: scenarios.run_python(first.python, url, place, control)
+            ),
+        )
     if "typescript" in clients:
         print(f"{scenarios.TYPESCRIPT_CLIENT} {scenarios.install_typescript()}", flush=True)
         for front in fronts:
             counts.add(
                 f"typescript client, {front}", against(FrontProcess(front, second.python), scenarios.run_typescript)
             )
+        counts.add(
+            "typescript client, after a restore",
+            scenarios.run_against_restored(second.python, place, scenarios.run_typescript),
+        )
     if "python" in clients:
         result = SuiteResult()
         for environment in installed:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.conformance.fronts import CHECKOUT
@@ -24,9 +25,12 @@ runpy.run_module("tests.interop.python_client", run_name="__main__", alter_sys=T
 """
 
 
-def run_python(python: Path, base_url: str, place: Path) -> SuiteResult:
+SERVER_PROGRAM = PYTHON_PROGRAM.replace("python_client", "restored_server")
+
+
+def run_python(python: Path, base_url: str, place: Path, *control: str) -> SuiteResult:
     """Run the scenarios of the Python client that is installed beside `python`."""
-    return run_scenarios((str(python), "-P", "-c", PYTHON_PROGRAM, base_url), place)
+    return run_scenarios((str(python), "-P", "-c", PYTHON_PROGRAM, base_url, *control), place)
 
 
 def install_typescript() -> str:
@@ -34,9 +38,28 @@ def install_typescript() -> str:
     return install_newest(HERE, TYPESCRIPT_CLIENT)
 
 
-def run_typescript(base_url: str) -> SuiteResult:
+def run_typescript(base_url: str, *control: str) -> SuiteResult:
     """Run the scenarios of the TypeScript client."""
-    return run_scenarios(("node", "typescript_client/main.mjs", base_url), HERE)
+    return run_scenarios(("node", "typescript_client/main.mjs", base_url, *control), HERE)
+
+
+def run_against_restored(python: Path, place: Path, run: Callable[[str, str], SuiteResult]) -> SuiteResult:
+    """Run scenarios with a server, installed beside `python`, that is replaced by a restored one when they ask.
+
+    :param run: runs them, given the server's URL and that of its control server.
+    """
+    with subprocess.Popen(
+        (str(python), "-P", "-c", SERVER_PROGRAM), cwd=place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        first = server.stdout.readline()
+        if not first:
+            return SuiteResult(0, ["the server that is to be restored did not start"])
+        urls = json.loads(first)
+        try:
+            return run(urls["url"], urls["control"])
+        finally:
+            server.kill()
 
 
 def run_scenarios(command: Sequence[str], cwd: Path) -> SuiteResult:

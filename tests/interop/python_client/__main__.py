@@ -1,4 +1,7 @@
-"""Run every scenario of the Python client against the server at the URL given; one JSON line for each."""
+"""Run every scenario of the Python client against the server at the URL given; one JSON line for each.
+
+If the URL of a control server follows, run those in which the server is replaced by a restored one instead.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ import traceback
 import uuid
 from collections.abc import Awaitable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from tests.interop.python_client import following, producing, reading, writing
+from tests.interop.python_client import following, producing, reading, restoring, writing
 from tests.interop.python_client.checks import ScenarioFailed
 from tests.interop.python_client.drivers import HAS_PRODUCERS, AsyncDriver, Driver, SyncDriver
 
@@ -27,8 +30,11 @@ class Scenario(Protocol):
     def __call__(self, api: Driver, url: str, /) -> Awaitable[None]: ...
 
 
-def scenarios(driver: Driver) -> Iterator[Scenario]:
+def scenarios(driver: Driver, control: str | None) -> Iterator[Any]:
     """What this driver can do with the client that is installed."""
+    if control is not None:
+        yield from restoring.scenarios(control)
+        return
     yield from (*writing.SCENARIOS, *reading.SCENARIOS, *following.SCENARIOS, *producing.SCENARIOS)
     if not HAS_PRODUCERS:
         yield from following.SSE_FROM_THE_FIRST_REQUEST
@@ -50,9 +56,9 @@ def why_it_failed(driver: Driver, scenario: Scenario, url: str) -> str | None:
     return None
 
 
-def main(base_url: str) -> None:
+def main(base_url: str, control: str | None = None) -> None:
     for driver in (SyncDriver(), AsyncDriver()):
-        for scenario in scenarios(driver):
+        for scenario in scenarios(driver, control):
             name = scenario.__name__
             began = time.monotonic()
             why = why_it_failed(driver, scenario, f"{base_url}/v1/stream/interop/{name}-{uuid.uuid4().hex[:12]}")
@@ -61,4 +67,4 @@ def main(base_url: str) -> None:
     print(json.dumps({"finished": True}), flush=True)
 
 
-main(sys.argv[1].rstrip("/"))
+main(sys.argv[1].rstrip("/"), *sys.argv[2:])

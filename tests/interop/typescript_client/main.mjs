@@ -1,10 +1,12 @@
-// Run every scenario against the server at the URL given; one JSON line for each.
+// Run every scenario against the server at the URL given; one JSON line for each.  If the URL of a control server
+// follows, run those in which the server is replaced by a restored one instead.
 
 import { randomUUID } from "node:crypto"
 import { soon } from "./kit.mjs"
 import { scenarios as following } from "./following.mjs"
 import { scenarios as producing } from "./producing.mjs"
 import { scenarios as reading } from "./reading.mjs"
+import { scenarios as restoring } from "./restoring.mjs"
 import { scenarios as writing } from "./writing.mjs"
 
 const SCENARIO_MS = 25_000
@@ -17,7 +19,8 @@ function tell(line) {
 }
 
 const baseUrl = process.argv[2].replace(/\/$/, "")
-for (const scenario of [...writing, ...reading, ...following, ...producing]) {
+const chosen = process.argv[3] ? restoring : [...writing, ...reading, ...following, ...producing]
+for (const scenario of chosen) {
   const url = `${baseUrl}/v1/stream/interop/${scenario.name}-${randomUUID()}`
   const began = Date.now()
   let why = null
