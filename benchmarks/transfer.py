@@ -1,9 +1,11 @@
 """
-Benchmark of transfers: ``export | import`` between two data directories, with the peak memory of each process.
+Benchmark of transfers between two data directories, with the peak memory of each process.
+
+``export | import`` transfers a JSON document, ``backup | restore`` an archive.
 
 It is a program of its own, since it compares no servers::
 
-    python -m benchmarks.transfer --mib 1024 --mode file-durable
+    python -m benchmarks.transfer --mib 1024 --mode file-durable --what archive
 """
 
 import argparse
@@ -22,7 +24,7 @@ from twisted.internet.task import react
 
 from durable_streams.server import AcidStorage, FileSettings, FileStorage, IStorage, StreamService
 from durable_streams.server.model import StorageLimits
-from durable_streams.server.transfer import export_streams, import_streams
+from durable_streams.server.transfer import backup_streams, export_streams, import_streams, restore_streams
 
 MEBIBYTE = 1024 * 1024
 
@@ -92,6 +94,12 @@ async def _role(reactor: Any, options: argparse.Namespace) -> None:
     elif options.role == "export":
         exported = await export_streams(service, sys.stdout.buffer, directory=options.spool)
         figures = {"streams": exported.streams_exported, "messages": exported.messages_exported}
+    elif options.role == "backup":
+        totals = await backup_streams(service, sys.stdout.buffer)
+        figures = {"streams": totals.streams, "messages": totals.appends}
+    elif options.role == "restore":
+        restored = await restore_streams(service, sys.stdin.buffer, on_conflict="fail", directory=options.spool)
+        figures = {"streams": restored.streams_restored, "messages": restored.appends_restored}
     else:
         imported = await import_streams(service, sys.stdin.buffer, "fail", directory=options.spool)
         figures = {"streams": imported.streams_imported, "messages": imported.messages_imported}
@@ -128,31 +136,35 @@ def _figures(process: "subprocess.Popen[bytes]") -> dict[str, Any]:
 
 
 def _measure(options: argparse.Namespace) -> None:
+    first, second = ("backup", "restore") if options.what == "archive" else ("export", "import")
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         source, target = Path(work, "source"), Path(work, "target")
         subprocess.run(_command(options, "fill", source), check=True, stderr=subprocess.DEVNULL)
         started = time.monotonic()
         pipe = subprocess.PIPE
         with (
-            subprocess.Popen(_command(options, "export", source), stdout=pipe, stderr=pipe) as exporting,
-            subprocess.Popen(_command(options, "import", target), stdin=exporting.stdout, stderr=pipe) as importing,
+            subprocess.Popen(_command(options, first, source), stdout=pipe, stderr=pipe) as exporting,
+            subprocess.Popen(_command(options, second, target), stdin=exporting.stdout, stderr=pipe) as importing,
         ):
             assert exporting.stdout is not None
             exporting.stdout.close()
-            results = {"export": _figures(exporting), "import": _figures(importing)}
+            results = {first: _figures(exporting), second: _figures(importing)}
         whole = time.monotonic() - started
         shutil.rmtree(source)
-    print(f"{options.mib} MiB, {options.kind}, {options.mode}: {whole:.1f} s, {options.mib / whole:.1f} MiB/s")
+    what = f"{options.what}, {options.mib} MiB, {options.kind}, {options.mode}"
+    print(f"{what}: {whole:.1f} s, {options.mib / whole:.1f} MiB/s")
+    unit = "appends" if options.what == "archive" else "messages"
     for name, figures in results.items():
         print(
-            f"  {name}: {figures['streams']} streams, {figures['messages']} messages, {figures['seconds']:.1f} s, "
+            f"  {name}: {figures['streams']} streams, {figures['messages']} {unit}, {figures['seconds']:.1f} s, "
             f"{figures['processor']:.1f} s of processor time, peak {figures['over_start']:.1f} MiB over its start"
         )
 
 
 def main() -> None:
     """Run the benchmark, or one of its processes."""
-    parser = argparse.ArgumentParser(prog="benchmarks.transfer", description="export | import between two directories")
+    parser = argparse.ArgumentParser(prog="benchmarks.transfer", description="transfers between two directories")
+    parser.add_argument("--what", default="document", choices=("document", "archive"), help="what is transferred")
     parser.add_argument("--mib", type=int, default=1024, help="bytes of data, in MiB")
     parser.add_argument("--mode", default="file-durable", choices=("file-durable", "file-fast", "acid"))
     parser.add_argument("--kind", default="json", choices=("json", "bytes"), help="JSON messages, or appends of bytes")
