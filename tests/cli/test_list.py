@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -148,6 +149,21 @@ class LocalTests(TestCase):
             for path in self.directory.rglob("*")
             if path.is_file() and path.name not in ("LOCK", "FRONTIER")
         }
+
+    async def test_root_does_not_open_the_directory_of_another_user(self) -> None:
+        if os.geteuid() != 0:
+            raise SkipTest("Only root can give files to another user.")
+        await make_directory(self.directory)
+        paths = [self.directory, *self.directory.rglob("*")]
+        for path in paths:
+            os.chown(path, 65_534, 65_534)
+        for arguments in (("list",), ("export",), ("import",), ("backup",), ("restore",)):
+            ended = run_command(*arguments, **storage_settings(self.directory))
+            self.assertEqual((1, b""), (ended.returncode, ended.stdout))
+            self.assertIn(b"belongs to the user ", ended.stderr)
+            self.assertIn(b"Run the command as that user: sudo -u ", ended.stderr)
+        self.assertEqual(sorted(paths), sorted([self.directory, *self.directory.rglob("*")]))
+        self.assertEqual({65_534}, {path.stat().st_uid for path in paths})
 
     async def test_a_damaged_directory_is_a_failure_with_a_sentence(self) -> None:
         await make_directory(self.directory, "acid")

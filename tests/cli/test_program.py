@@ -48,6 +48,18 @@ class HelpTests(SynchronousTestCase):
                     self.assertEqual(0, shown.exit_code, shown.output)
                     self.assertIn(f"Usage: durable-streams-server {name} ", shown.output)
 
+    def test_each_command_that_prints_results_has_json(self) -> None:
+        assert isinstance(main, Program)
+        without = []
+        for entries in COMMANDS.values():
+            for name in entries:
+                found = main.get_command(click.Context(main), name)
+                assert found is not None
+                if not any("--json" in parameter.opts for parameter in found.params):
+                    without.append(name)
+        # The server prints its log, and completions are for a shell.
+        self.assertEqual(["serve", "completions"], without)
+
     def test_help_and_version_import_no_server(self) -> None:
         for option in ("--help", "--version"):
             code = (

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.canned_server import CannedServer
 from tests.support.commands import run_command
 from tests.support.daemon import Daemon, free_port
+from tests.support.tls_daemon import Certificates, TLSDaemon
 
 _TOKEN = "0123456789abcdef0123"
 _ENTRY = (
@@ -112,6 +113,22 @@ class TokenTests(SynchronousTestCase):
         for arguments in (("--token", "x", "--token-file", str(file)), ("--key", str(file)), ("--ca", "/nowhere")):
             ended = run_command("list", "--url", "http://127.0.0.1:1/", *arguments)
             self.assertEqual((2, b""), (ended.returncode, ended.stdout), ended.stderr)
+
+
+class TlsTests(SynchronousTestCase):
+    def test_certificates_are_verified_and_shown(self) -> None:
+        certificates = Certificates()
+        self.addCleanup(certificates.clean_up)
+        with TLSDaemon(certificates, "mtls", admin__enabled="true", http__allow_wildcard_cors="true") as daemon:
+            url = f"{daemon.url}/admin/streams"
+            own = ("--cert", certificates.client, "--key", certificates.client_key)
+            ended = run_command("list", "--url", url, "--ca", certificates.ca, *own)
+            self.assertEqual((0, b"No streams found.\n", b""), (ended.returncode, ended.stdout, ended.stderr))
+            for arguments in (("--ca", certificates.ca), own):
+                ended = run_command("list", "--url", url, *arguments)
+                self.assertEqual((1, b""), (ended.returncode, ended.stdout))
+                self.assertTrue(ended.stderr.startswith(b"Error: "), ended.stderr)
+                self.assertNotIn(b"Traceback", ended.stderr)
 
 
 class OtherAnswerTests(SynchronousTestCase):

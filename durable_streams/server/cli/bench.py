@@ -14,6 +14,7 @@ from .options import URL_VARIABLE, Connection, connection_options, json_option
 from .output import note, print_json, print_line, print_table
 from .progress import progress_bar
 from .running import run
+from .stream_requests import base_url, connected, sentence
 
 if TYPE_CHECKING:
     from .measuring import Load, Phase
@@ -49,7 +50,7 @@ class Report(Struct, frozen=True):
 
 
 @click.command("bench")
-@connection_options("The URL of the streams of the server: http://HOST:PORT/v1/stream. Default: DS_URL.")
+@connection_options("The server: http://HOST:PORT, with /v1/stream by default, or unix:PATH. Also read from DS_URL.")
 @click.option("--seconds", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Duration of a phase.")
 @click.option("--clients", type=click.IntRange(1, 1000), default=32, show_default=True, help="Requests at a time.")
 @click.option("--streams", type=click.IntRange(1, 1000), default=8, show_default=True, help="Streams to append to.")
@@ -85,31 +86,19 @@ def command(connection: Connection, as_json: bool, **numbers: Any) -> None:
 
 
 async def _bench(reactor: Any, connection: Connection, numbers: dict[str, Any]) -> Report:
-    from ..client import ClientError, ClientOptions, StreamClient  # noqa: PLC0415 (imports Twisted)
-    from ..client.urls import check_url  # noqa: PLC0415 (as above)
+    from ..client import ClientError  # noqa: PLC0415 (imports Twisted, which --help does not need)
     from .measuring import Bench, Load  # noqa: PLC0415 (as above)
 
     load = Load(**numbers)
-    options = ClientOptions(
-        token=connection.token,
-        ca=connection.ca,
-        cert=connection.cert,
-        key=connection.key,
-        timeout=30.0,
-        kept_connections=load.clients + load.tails + 1,
-    )
+    base = base_url(connection.url or "")
     phases = []
     try:
-        base = check_url(connection.url or "")
-        client = StreamClient(reactor, options)
-        try:
+        async with connected(reactor, connection, load.clients + load.tails + 1) as client:
             with progress_bar("", counted="s") as bar:
                 async for phase in Bench(reactor, client, base, load, bar).run():
                     phases.append(phase)
-        finally:
-            await client.disconnect()
     except ClientError as error:
-        raise CommandError(str(error)) from None
+        raise CommandError(sentence(error)) from None
     limited = [phase.name for phase in phases if phase.client_busy >= _BUSY]
     name = f"{DISTRIBUTION} {version_of_server()}, {platform.python_implementation()} {platform.python_version()}"
     return Report(base, f"a client in Python ({name})", load, phases, limited)

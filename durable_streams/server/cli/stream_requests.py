@@ -56,10 +56,10 @@ def stream_url(connection: Connection, stream: str) -> str:
                     f"{stream} is the name of a stream. Give the URL of its server by --url or DS_URL, or the stream's "
                     "own URL."
                 )
-            return url_of(_base(connection.url), stream)
+            return url_of(base_url(connection.url), stream)
         url = check_url(stream)
         if connection.url is not None and connection.token is not None:
-            base = check_url(_base(connection.url))
+            base = check_url(base_url(connection.url))
             if origin_of(base) != origin_of(url):
                 raise click.UsageError(
                     f"{stream} is not on the server of --url (DS_URL), which the token is for. Leave the URL out if "
@@ -70,8 +70,12 @@ def stream_url(connection: Connection, stream: str) -> str:
     return url
 
 
-def _base(url: str) -> str:
-    """Return the URL below which the streams are."""
+def base_url(url: str) -> str:
+    """
+    Return the URL below which the streams are.
+
+    :raises click.UsageError: it has no scheme.
+    """
     if url.startswith(_UNIX):
         return f"http://localhost{_STREAMS}"
     if "://" not in url:
@@ -80,15 +84,24 @@ def _base(url: str) -> str:
 
 
 @asynccontextmanager
-async def connected(reactor: Any, connection: Connection) -> AsyncIterator[StreamClient]:
-    """Make a client, and close its connections at the end."""
+async def connected(reactor: Any, connection: Connection, kept_connections: int = 2) -> AsyncIterator[StreamClient]:
+    """
+    Make a client, and close its connections at the end.
+
+    :param kept_connections: how many idle connections are kept for further requests.
+    """
     from ..client import ClientOptions, StreamClient  # noqa: PLC0415 (imports Twisted, which --help does not need)
 
     socket = None
     if connection.url is not None and connection.url.startswith(_UNIX):
         socket = connection.url.removeprefix(_UNIX)
     options = ClientOptions(
-        token=connection.token, ca=connection.ca, cert=connection.cert, key=connection.key, unix_socket=socket
+        token=connection.token,
+        ca=connection.ca,
+        cert=connection.cert,
+        key=connection.key,
+        unix_socket=socket,
+        kept_connections=kept_connections,
     )
     client = StreamClient(reactor, options)
     try:
