@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from msgspec import Struct
 from msgspec.structs import replace
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 
 from ...errors import PathBlocked, ReplacementHasForks, StreamExists, StreamGone, StreamNotFound
 from ...interfaces import settle
@@ -29,6 +29,10 @@ from .staging import StagedStream, remove_leftover
 
 #: The streams into which an archive is being restored.
 _active: Final[WeakSet[Streams]] = WeakSet()
+
+
+#: How many streams are installed at a time.
+_COMPLETIONS: Final = 32
 
 
 class RestoreStats(Struct, frozen=True):
@@ -86,6 +90,9 @@ class _Restore:
         self._number = 0
         self._stream: StagedStream | None = None
         self._writers: dict[str, WriterState] = {}
+        # Streams that are being installed while the next ones are staged.
+        self._free = DeferredSemaphore(_COMPLETIONS)
+        self._failures: list[tuple[_Waiting, Exception]] = []
         # Sources that are not installed before their forks are made, by number.
         self._private: dict[int, _Waiting] = {}
         # Streams that replace another one after the forks of that are replaced, by number.
@@ -118,6 +125,8 @@ class _Restore:
             async for event, _ in self._file.events(check_messages=False):
                 await self._take(event)
                 self._reporter.report(self._progress)
+            await self._wait_for_completions()
+            self._check_completions()
             for waiting in self._blocked.values():
                 self.name = waiting.name
                 raise ReplacementHasForks(waiting.name)
@@ -131,7 +140,9 @@ class _Restore:
 
     async def _clean_up(self) -> None:
         """Delete what is staged."""
-        left = [waiting.staged for waiting in (*self._private.values(), *self._blocked.values())]
+        await self._wait_for_completions()
+        failed = [waiting for waiting, _ in self._failures]
+        left = [waiting.staged for waiting in (*self._private.values(), *self._blocked.values(), *failed)]
         if self._stream is not None:
             left.append(self._stream)
         for staged in reversed(left):
@@ -182,9 +193,14 @@ class _Restore:
             self._count(streams_expired=1)
         if staged is None:
             return
-        await staged.finish()
         waiting = _Waiting(entry.name, staged, self._restoration(entry, flags))
         self._writers = {}
+        is_family = self._plan.parents[number] or self._plan.needed[number]
+        if flags & Flag.VISIBLE and not is_family and self._policy != "replace":
+            self._stream = None
+            await self._begin_completion(number, waiting)
+            return
+        await staged.finish()
         if flags & Flag.VISIBLE:
             await self._install(number, waiting)
         else:
@@ -219,6 +235,32 @@ class _Restore:
 
     # Installing
 
+    async def _begin_completion(self, number: int, waiting: _Waiting) -> None:
+        """Install a stream that no other one depends on, while the next ones are staged: they share commits."""
+        await self._free.acquire()
+        Deferred.fromCoroutine(self._complete(number, waiting)).addBoth(lambda _: self._free.release())
+        self._check_completions()
+
+    async def _complete(self, number: int, waiting: _Waiting) -> None:
+        try:
+            await waiting.staged.finish()
+            await self._install(number, waiting)
+        except Exception as error:
+            self._failures.append((waiting, error))
+
+    async def _wait_for_completions(self) -> None:
+        for _ in range(_COMPLETIONS):
+            await self._free.acquire()
+        for _ in range(_COMPLETIONS):
+            self._free.release()
+
+    def _check_completions(self) -> None:
+        """Raise the error of the first stream that could not be installed."""
+        if self._failures:
+            waiting, error = self._failures[0]
+            self.name = waiting.name
+            raise error
+
     async def _install(self, number: int, waiting: _Waiting) -> None:
         """Install a stream, and those that waited for the removal of what it replaces."""
         while True:
@@ -227,7 +269,8 @@ class _Restore:
                 waiting.staged.hold()
                 self._blocked[number] = waiting
                 return
-            self.name = waiting.name
+            if self._policy == "replace":
+                self.name = waiting.name
             assert waiting.restoration is not None
             is_replaced = existing is not None
             staged = waiting.staged

@@ -16,6 +16,7 @@ from ...streams import Streams
 from ..context import Context
 from .entries import StreamEntry
 from .layout import STAGING_PREFIX, bare_name
+from .plan import find
 from .reader import AppendSlice
 
 #: What a crash leaves expires after this time, in seconds. Streams that are staged for longer are renewed.
@@ -81,6 +82,15 @@ class StagedStream:
             incarnation = (await settle(self._streams.status(source))).facts.incarnation
             fork = Fork(source, Offset(incarnation, entry.base))
         config = StreamConfig(entry.content_type, Lifetime(ttl=_TTL), fork=fork)
+        name = staged_name(entry.name)
+        if fork is None and await find(self._streams, name) is None:
+            # Appends may follow before this is committed.
+            self.name = name
+            outcome = self._streams.create(name, config, b"")
+            if isinstance(outcome, Deferred):
+                outcome.addErrback(self._failed)
+                self._groups.append(outcome)
+            return
         attempt = 0
         while True:
             name = staged_name(entry.name, attempt)
@@ -123,7 +133,7 @@ class StagedStream:
                 await self._wait(1)
         if waiting:
             self._groups.append(DeferredList(waiting))
-        await self._wait(1)
+        await self._wait(2)
 
     async def finish(self) -> None:
         """
