@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from hypothesis import example, given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import (
@@ -121,6 +125,25 @@ class AppendTests(SynchronousTestCase):
             append = requests.read_append(asked(b"x", content_type=b"a/b; n=%d" % number))
             self.assertEqual(append.media_type, "a/b")
         self.assertLessEqual(len(requests._media_types), 256)
+
+    @given(st.one_of(st.binary(max_size=20), st.integers(0, 2**54).map(lambda number: str(number).encode())))
+    @example(b"")
+    @example(b"0")
+    @example(b"00")
+    @example(b"99")
+    @example(b"099")
+    @example(b"-1")
+    @example(b"1\n")
+    @example(b"1_0")
+    @example(str(2**53 - 1).encode())
+    @example(str(2**53).encode())
+    @example(b"9" * 5000)
+    def test_numbers_of_producers_are_plain_digits_without_leading_zeros(self, value: bytes) -> None:
+        request = asked(b"x", content_type=b"a/b", producer_id=b"p", producer_epoch=b"0", producer_seq=value)
+        if re.fullmatch(rb"0|[1-9][0-9]{0,15}", value) and int(value) < 2**53:
+            self.assertEqual(requests.read_append(request).writer, Writer("p", 0, int(value)))
+        else:
+            self.assertRaises(InvalidRequest, requests.read_append, request)
 
 
 class CreationTests(SynchronousTestCase):

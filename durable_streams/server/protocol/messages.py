@@ -55,7 +55,8 @@ def wire_form(body: bytes, empty_allowed: bool = False) -> bytes:
     :raises EmptyArray: the body is an empty array.
     """
     try:
-        body.decode()
+        if not body.isascii():
+            body.decode()
         text = bytes(_check(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         text = _check_with_surrogates(body, error)

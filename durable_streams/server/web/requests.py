@@ -50,7 +50,11 @@ _HOST: Final = re.compile(
     rb"(?:\[(?:([0-9A-Fa-f:.]{2,45})|[Vv][0-9A-Fa-f]+\.[A-Za-z0-9._~!$&'()*+,;=:-]+)\]"
     rb"|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
 )
-_INTEGER = re.compile(rb"0|[1-9][0-9]{0,15}")
+_MAX_DIGITS: Final = len(str(MAX_INTEGER))
+_ZERO: Final = ord("0")
+
+#: Zero, and what epochs usually are.
+_SMALL_INTEGERS: Final = {str(number).encode(): number for number in range(100)}
 
 
 class View(Struct, frozen=True, gc=False):
@@ -395,9 +399,15 @@ def _read_writer(headers: dict[bytes, bytes]) -> Writer:
 
 
 def _read_integer(value: bytes, header: str) -> int:
-    if _INTEGER.fullmatch(value) is None or int(value) > MAX_INTEGER:
-        raise InvalidRequest(f"{header} must be a whole number in plain digits, up to {MAX_INTEGER}.")
-    return int(value)
+    number = _SMALL_INTEGERS.get(value)
+    if number is not None:
+        return number
+    # A regular expression takes 4 % of an append of an idempotent producer.
+    if value.isdigit() and value[0] != _ZERO and len(value) <= _MAX_DIGITS:
+        number = int(value)
+        if number <= MAX_INTEGER:
+            return number
+    raise InvalidRequest(f"{header} must be a whole number in plain digits, up to {MAX_INTEGER}.")
 
 
 def _read_fork(request: StreamRequest, read_name: Callable[[bytes], str]) -> Fork | None:
