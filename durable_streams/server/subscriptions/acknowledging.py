@@ -29,7 +29,9 @@ def acknowledged(view: View, acks: Iterable[Ack], snapshot: Snapshot | None) -> 
         if _is_past(entry, link, tail, offset):
             continue
         if link is None:
-            raise InvalidAckOffset(ack.path, f"The stream {ack.path} is not linked. Acknowledge linked streams only.")
+            raise InvalidAckOffset(
+                ack.path, f"The stream {ack.path[:256]} is not linked. Acknowledge linked streams only."
+            )
         if tail is None:
             raise InvalidAckOffset(ack.path, f"There is no stream {ack.path}. Leave it out of the acks.")
         moved = _advance(view, ack, link, tail, offset) or moved
@@ -48,7 +50,8 @@ def _parsed(ack: Ack) -> Offset:
         offset = NOW
     if offset == NOW or ack.offset == ABSENT:
         raise InvalidAckOffset(
-            ack.path, f"The offset of {ack.path} is no place in a stream. Send a Stream-Next-Offset or a tail_offset."
+            ack.path,
+            f"The offset of {ack.path[:256]} is no place in a stream. Send a Stream-Next-Offset or a tail_offset.",
         )
     return offset
 

@@ -20,14 +20,14 @@ import msgspec
 from msgspec import Struct
 
 from .errors import CorruptRecord
-from .model import Link, Snapshot, SnapshotEntry, State, Subscription, SubscriptionConfig, Wake
+from .model import Link, Snapshot, State, Subscription
 
 SUBSCRIPTIONS: Final = "subscriptions/"
 WAKES: Final = "wakes/"
 SNAPSHOTS: Final = "snapshots/"
 LINKS: Final = "links/"
 
-#: The version of the stored form. A record of another version ends the start of the server.
+#: The version of the stored form, the order of fields in :mod:`.model`. A record of another version ends the start.
 VERSION: Final = 1
 
 _T = TypeVar("_T", bound=Struct)
@@ -174,7 +174,3 @@ def _version_error(value: bytes) -> str | None:
 
 def _wrong_version(version: int) -> str:
     return f"it has version {version}, and this server reads version {VERSION}"
-
-
-#: The structures whose fields are the stored form: a change of them needs another :data:`VERSION`.
-STORED: Final = (Subscription, SubscriptionConfig, State, Wake, Snapshot, SnapshotEntry, Link)

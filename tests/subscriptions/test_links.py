@@ -1,0 +1,34 @@
+"""The links of a subscription in memory."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.subscriptions.links import LinkTable
+from durable_streams.server.subscriptions.model import Link, StreamTail
+
+
+class LinkTableTests(SynchronousTestCase):
+    def test_pending_follows_tails_and_cursors(self) -> None:
+        tails = {"a": StreamTail(1, 1, 5)}
+        table = LinkTable(tails)
+        table.apply({"a": Link(False, 1, 1, 5), "b": Link(True)})
+        self.assertEqual((set(), 0), (table.pending, table.pending_bytes()))
+        tails["a"] = StreamTail(1, 1, 9)
+        self.assertTrue(table.refresh("a"))
+        self.assertFalse(table.refresh("c"))
+        self.assertEqual(({"a"}, 4), (table.pending, table.pending_bytes()))
+        tails["a"] = StreamTail(2, 2, 3)
+        table.refresh("a")
+        self.assertEqual(3, table.pending_bytes(), "a cursor of an earlier stream counts as the start")
+        del tails["a"]
+        self.assertFalse(table.refresh("a"))
+        tails["b"] = StreamTail(3, 3, 1)
+        self.assertTrue(table.refresh("b"))
+        table.apply({"b": None, "a": None})
+        self.assertEqual((set(), 0), (table.pending, len(table)))
+
+    def test_pages_are_sorted(self) -> None:
+        table = LinkTable({})
+        table.apply({path: Link(True) for path in "dbca"})
+        self.assertEqual((["b", "c"], ["d"]), (table.page("a", 2), table.page("c", 2)))
