@@ -18,7 +18,7 @@ from .stream_requests import perform, stream_options, stream_url
     type=click.IntRange(min=0),
     default=0,
     metavar="COUNT",
-    help="With so many messages, or bytes, of SOURCE after --offset.",
+    help="With so many messages, or bytes, of the append after --offset.",
 )
 @click.option("--ttl", type=click.IntRange(min=0), metavar="SECONDS", help="Expire after so long without a use.")
 @click.option("--expires-at", metavar="TIME", help="Expire at this time, such as 2030-01-31T12:00:00Z.")

@@ -79,7 +79,8 @@ class StreamClient:
 
         :param source: the URL of the other stream, on the same server.
         :param offset: up to which offset of the source; None for its tail, ``-1`` for its start.
-        :param sub_offset: how many bytes, or messages of a JSON stream, after ``offset`` belong to the fork as well.
+        :param sub_offset: how many bytes, or messages of a JSON stream, of the append after ``offset`` belong to the
+            fork as well.
         :raises InvalidUse: the source is on another server.
         """
         source, url = check_url(source), check_url(url)
