@@ -103,11 +103,19 @@ class WriteTests(ScriptedTestCase):
         self.assertEqual(1, len(set(appends)))
         self.assertIn("producer-epoch: 4", appends[0].lower())
 
+    async def test_a_duplicate_without_an_offset_is_accepted(self) -> None:
+        # As the reference server of the protocol answers it.
+        self.serve(whole(answer("204 No Content", producer_epoch="0", producer_seq="3")))
+        writer = await self.client.writer(self.server.url, "me")
+        result = await writer.append(b"x")
+        self.assertEqual((None, True, 3), (result.next_offset, result.duplicate, result.last_seq))
+
     async def test_a_refused_append_is_not_sent_again(self) -> None:
         for status in ("400 Bad", "404 None", "409 Conflict", "413 Large", "507 Full", "501 Never"):
             self.serve(whole(answer(status)))
             writer = await self.client.writer(self.server.url, "me")
-            await self.fails(writer.append(b"x"), Refusal, status[:3])
+            error = await self.fails(writer.append(b"x"), Refusal, self.server.url)
+            self.assertEqual(int(status[:3]), getattr(error, "status", None))
             self.assertEqual((2, 0), (len(self.server.heads), writer.next_seq))
 
     async def test_a_plain_append_is_sent_once(self) -> None:

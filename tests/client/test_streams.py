@@ -74,6 +74,7 @@ class OperationTests(ClientTestCase):
             (True, "text/plain; charset=utf-8", False), (created.new, created.content_type, created.closed)
         )
         appended = await self.client.append(self.url(), b"two ", "text/plain")
+        assert appended.next_offset is not None
         self.assertGreater(appended.next_offset, created.next_offset)
         info = await self.client.head(self.url())
         self.assertEqual((appended.next_offset, False, 3600), (info.next_offset, info.closed, info.ttl))
@@ -230,6 +231,7 @@ class ReaderTests(ClientTestCase):
     async def test_a_read_ends_at_the_tail_and_has_its_offset(self) -> None:
         await self.client.create(self.url(), "text/plain")
         appended = await self.client.append(self.url(), b"x" * 500_000, "text/plain")
+        assert appended.next_offset is not None
         found = await batches_of(await self.client.read(self.url()))
         self.assertEqual(b"x" * 500_000, data_of(found))
         self.assertEqual((appended.next_offset, True), (found[-1].next_offset, found[-1].up_to_date))

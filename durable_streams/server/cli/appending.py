@@ -196,7 +196,7 @@ async def _send(sender: _Sender, data: bytes, close: bool, done: Appended) -> Ap
     except ClientError as error:
         raise CommandError(_failure(error, done.appends)) from None
     if result is not None:
-        done.next_offset = result.next_offset
+        done.next_offset = result.next_offset or done.next_offset
         done.closed = result.closed
     return result
 

@@ -48,13 +48,14 @@ class AppendResult(Struct, frozen=True):
     """
     The outcome of an append.
 
-    :ivar next_offset: the stream's tail after it.
+    :ivar next_offset: the stream's tail after it; None if a server does not say that of a duplicate, as the reference
+        server does.
     :ivar closed: whether the stream is closed.
     :ivar duplicate: whether the data was stored before, by an append with the same epoch and sequence number.
     :ivar last_seq: the last sequence number that the stream has of the producer; None for a plain append.
     """
 
-    next_offset: str
+    next_offset: str | None
     closed: bool = False
     duplicate: bool = False
     last_seq: int | None = None

@@ -105,8 +105,8 @@ def append_result(answer: Answer) -> AppendResult:
     """
     next_offset = answer.header("stream-next-offset")
     last_seq = answer.header("producer-seq")
-    if next_offset is None:
-        raise InvalidAnswer("The answer has no Stream-Next-Offset. Check that the URL is one of a stream.")
     known = None if last_seq is None or not last_seq.isdigit() or len(last_seq) > 16 else int(last_seq)
-    closed = answer.header("stream-closed") == "true"
-    return AppendResult(next_offset, closed, known is not None and answer.status == 204, known)
+    duplicate = known is not None and answer.status == 204
+    if next_offset is None and not duplicate:
+        raise InvalidAnswer("The answer has no Stream-Next-Offset. Check that the URL is one of a stream.")
+    return AppendResult(next_offset, answer.header("stream-closed") == "true", duplicate, known)
