@@ -159,6 +159,7 @@ SHARED: Final = frozenset(
         "ownership",
         "readonly",
         "shortages",
+        "values",
         "workers",
     }
 )

@@ -4,7 +4,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.errors import InvalidRequest, StreamNotFound, Unavailable
+from durable_streams.server.errors import InvalidRequest, StreamNotFound, Unavailable, ValuesChanged
 from durable_streams.server.interfaces import settle
 from durable_streams.server.model import (
     NOW,
@@ -245,6 +245,76 @@ class WatchTests(StreamsTests):
         self.create("b", short_lived())
         self.pass_time(3)
         self.assertEqual({"a"}, self.kept())
+
+
+class ObserverTests(StreamsTests):
+    def setUp(self) -> None:
+        super().setUp()
+        self.observed: list[str] = []
+
+    def test_each_committed_change_is_observed_before_the_next_turn(self) -> None:
+        self.streams.observe(self.observed.append)
+        self.create("a")
+        self.streams.append("a", text(b"x"))
+        self.streams.delete("a")
+        self.assertEqual(self.observed, ["a"] * 3)
+
+    def test_values_and_refusals_are_not_observed(self) -> None:
+        self.create("a")
+        self.streams.observe(self.observed.append)
+        self.streams.write_values({"a": b"1"}, {})
+        self.assertRaises(StreamNotFound, self.streams.append, "b", text(b"x"))
+        self.assertEqual(self.observed, [])
+
+    def test_watchers_are_woken_with_an_observer_as_without(self) -> None:
+        woken: list[str] = []
+        self.create("a")
+        self.streams.observe(self.observed.append)
+        self.streams.watch("a", lambda: woken.append("a"))
+        self.streams.append("a", text(b"x"))
+        self.clock.advance(0)
+        self.assertEqual(woken, ["a"])
+
+    def test_a_new_observer_replaces_the_one_before_and_none_removes_it(self) -> None:
+        later: list[str] = []
+        self.streams.observe(self.observed.append)
+        self.streams.observe(later.append)
+        self.create("a")
+        self.streams.observe(None)
+        self.create("b")
+        self.assertEqual((self.observed, later), ([], ["a"]))
+
+    def test_without_an_observer_the_storage_notifies_the_watchers_directly(self) -> None:
+        listeners: list[object] = []
+        self.storage.listen = listeners.append  # type: ignore[method-assign, assignment]
+        self.streams.observe(self.observed.append)
+        self.streams.observe(None)
+        self.assertIs(listeners[1], self.streams._waiting)
+
+    def test_a_failing_observer_is_logged_and_the_change_succeeds(self) -> None:
+        self.streams.observe(lambda name: 1 // 0)  # type: ignore[arg-type]
+        created = self.create("a")
+        self.assertTrue(created.new)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_an_expiry_is_observed_when_it_is_swept(self) -> None:
+        self.create("a", short_lived())
+        self.streams.observe(self.observed.append)
+        self.clock.advance(1 + SWEEP_INTERVAL)
+        self.assertEqual(self.observed, ["a"])
+
+
+class ValueTests(StreamsTests):
+    def test_values_are_those_of_the_storage(self) -> None:
+        self.streams.write_values({"a/1": b"1", "b": b"2"}, {"a/1": None})
+        self.assertEqual(self.streams.values("a/"), [("a/1", b"1")])
+        self.assertRaises(ValuesChanged, self.streams.write_values, {"b": None}, {"b": b"1"})
+        self.assertEqual(self.streams.values("", "a/1", 1), [("b", b"2")])
+
+    def test_values_are_unavailable_until_the_service_is_started(self) -> None:
+        streams = Streams(MemoryStorage(), self.clock)
+        self.assertRaises(Unavailable, streams.values)
+        self.assertRaises(Unavailable, streams.write_values, {}, {})
 
 
 class LifetimeTests(StreamsTests):

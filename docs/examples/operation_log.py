@@ -7,7 +7,7 @@ and compact their files.
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -115,6 +115,16 @@ class Visit(Struct, tag=True):
         streams.renew(self.name, self.now)
 
 
+class WriteValues(Struct, tag=True):
+    """A call of ``write_values``; those that it expected were there."""
+
+    puts: dict[str, bytes | None]
+
+    def apply(self, streams: MemoryStorage) -> None:
+        """Write the values."""
+        streams.write_values(self.puts, {})
+
+
 class WallOffset(Struct, tag=True):
     """A call of ``set_wall_offset``."""
 
@@ -131,7 +141,7 @@ class Limits(Struct, tag=True):
     limits: StorageLimits
 
 
-Operation: TypeAlias = Create | Write | Install | Delete | Sweep | Visit | WallOffset
+Operation: TypeAlias = Create | Write | Install | Delete | Sweep | Visit | WriteValues | WallOffset
 
 _decoder = msgspec.msgpack.Decoder(Operation | Limits)
 
@@ -325,6 +335,16 @@ class OperationLogStorage:
         """Return the metadata of a page of streams."""
         return self._streams.statuses(now, after, max_count, prefix)
 
+    def values(self, prefix: str = "", after: str = "", max_count: int = 1000) -> list[tuple[str, bytes]]:
+        """Return a page of values."""
+        return self._streams.values(prefix, after, max_count)
+
+    def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> None:
+        """Write values. The listener is not notified of them, and a refusal changes nothing."""
+        self._check_writable()
+        self._streams.write_values(puts, expected)
+        self._log(WriteValues(dict(puts)))
+
     # Durability
 
     def _has_ttl(self, name: str) -> bool:
@@ -334,14 +354,17 @@ class OperationLogStorage:
         except StreamsError:
             return False
 
+    def _check_writable(self) -> None:
+        if self._failure is not None:
+            raise Unavailable(self._failure)
+
     def _perform(self, call: Callable[[MemoryStorage], T], operation: Operation, always: bool = False) -> T:
         """
         Carry out an operation. If it changed something, return, or raise, only after it is in the file.
 
         The reactor does nothing else in between, so no reader sees what is not on disk yet.
         """
-        if self._failure is not None:
-            raise Unavailable(self._failure)
+        self._check_writable()
         try:
             return call(self._streams)
         finally:

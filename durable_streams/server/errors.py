@@ -219,6 +219,14 @@ class StorageFull(StreamError):
         self.limit = limit
 
 
+class ValuesChanged(StreamsError):
+    """A value of the storage is not the expected one; ``key`` is its key. Nothing was written."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"The value of {key} is not the expected one: another write has changed it. Read it again.")
+        self.key = key
+
+
 class DataDamaged(StreamError):
     """The checksum of data on disk does not match. The data is not served; the log names the file."""
 

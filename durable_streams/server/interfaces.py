@@ -7,7 +7,7 @@ Deferred with one callback costs about 10 % of an append.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -296,6 +296,33 @@ class IStorage(Interface):
         :param after: the last name of the previous page; empty for the first page.
         :param max_count: the page's size. A shorter page is the last one.
         :param prefix: list only streams whose name begins with it.
+        """
+
+    def values(prefix: str = "", after: str = "", max_count: int = 1000) -> NowOrLater[list[tuple[str, bytes]]]:
+        """
+        Return at most ``max_count`` values with their keys, in the order of the keys (that of their characters' codes).
+
+        Values are small records beside the streams, such as those of subscriptions. All of them are in memory. Each
+        page is its own snapshot, and none of it is taken back by a crash.
+
+        :param prefix: return only values whose key begins with it.
+        :param after: the last key of the previous page; empty for the first page.
+        :param max_count: the page's size. A shorter page is the last one.
+        """
+
+    def write_values(puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> NowOrLater[None]:
+        """
+        Compare values, and write others, in one atomic step: all of ``puts`` are written, or nothing.
+
+        A result is given when they are as durable as an append is. The commit listener is not notified. Keys and values
+        count as metadata. One call has at most 10,000 keys and 16 MiB.
+
+        :param puts: the new values by key; None removes a value. A key is any text of 1 to 8,192 bytes of UTF-8, a
+            value has at most 4 MiB.
+        :param expected: the values by key that must be there; None for a key that must not. They are compared with the
+            state that all calls before this one leave, whether it is committed yet or not.
+        :raises ValuesChanged: a value is not the expected one.
+        :raises InvalidRequest: a key is malformed, or something is too long.
         """
 
     def close() -> NowOrLater[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -34,7 +34,7 @@ from .model import (
 )
 from .protocol.forks import LongSearch
 from .run_queue import RunQueue
-from .waiting import Waiting
+from .waiting import ObservedListener, Waiting
 
 #: The interval between sweeps for expired streams, in seconds, and how many streams one step of a sweep removes.
 SWEEP_INTERVAL = 0.5
@@ -278,7 +278,25 @@ class Streams(Service):
         """Return where appends end; see :meth:`.IStorage.append_ends`."""
         return self._storage.append_ends(facts, start, max_count, hidden)
 
+    def values(self, prefix: str = "", after: str = "", max_count: int = 1000) -> NowOrLater[list[tuple[str, bytes]]]:
+        """Return a page of values by key; see :meth:`.IStorage.values`."""
+        return self._storage.values(prefix, after, max_count)
+
+    def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> NowOrLater[None]:
+        """Compare values and write others in one step; see :meth:`.IStorage.write_values`."""
+        return self._storage.write_values(puts, expected)
+
     # Waiting
+
+    def observe(self, observer: Callable[[str], None] | None) -> None:
+        """
+        Call ``observer`` with the name of the stream for each committed change, or no longer if it is None.
+
+        It is called in the reactor's thread, in the turn of the commit, before the writer is answered, and should only
+        take a note. It replaces the observer before. As for :class:`.ICommitListener`, one change may be announced more
+        than once, and several changes once. What it raises is logged.
+        """
+        self._owned.listen(self._waiting if observer is None else ObservedListener(self._waiting, observer))
 
     def watch(self, name: str, wake: Callable[[], None]) -> None:
         """Call ``wake`` after each change of a stream, and when the service drains; see :class:`.Waiting`."""

@@ -129,3 +129,26 @@ class Waiting:
         self._scheduled = bool(self._changed)
         if self._scheduled:
             self._clock.callLater(0, self._wake)
+
+
+@implementer(ICommitListener)
+class ObservedListener:
+    """
+    A commit listener with an observer beside it.
+
+    :param listener: is notified first.
+    :param observer: is called with the name of the stream; what it raises is logged.
+    """
+
+    __slots__ = ("_notify", "_observer")
+
+    def __init__(self, listener: ICommitListener, observer: Callable[[str], None]) -> None:
+        self._notify = listener.committed
+        self._observer = observer
+
+    def committed(self, name: str) -> None:
+        self._notify(name)
+        try:
+            self._observer(name)
+        except Exception:
+            _log.failure("The observer of commits failed at a change of {name}.", name=name)

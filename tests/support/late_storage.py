@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
@@ -145,6 +145,12 @@ class LateStorage:
         self, now: float, after: str = "", max_count: int = 1000, prefix: str = ""
     ) -> Deferred[list[StreamStatus]]:
         return self._later("statuses", lambda: self._inner.statuses(now, after, max_count, prefix), at_once=True)
+
+    def values(self, prefix: str = "", after: str = "", max_count: int = 1000) -> Deferred[list[tuple[str, bytes]]]:
+        return self._later("values", lambda: self._inner.values(prefix, after, max_count), at_once=True)
+
+    def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> Deferred[None]:
+        return self._later("write_values", lambda: self._inner.write_values(puts, expected))
 
     def close(self) -> Deferred[None]:
         def close() -> None:

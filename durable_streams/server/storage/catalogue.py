@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from math import inf
 from typing import Final, Generic, TypeVar
@@ -46,6 +46,7 @@ from .deadlines import Deadlines
 from .entry import Entry, facts_of
 from .metadata import stream_size, writers_size
 from .name_index import NameIndex
+from .values import ValueTable
 
 #: The maximum number of writers that are evicted for one new writer. More than one, so that their number shrinks after
 #: the limit was lowered; few, so that the change that records them stays small.
@@ -70,6 +71,7 @@ class Catalogue(Generic[S]):
     :param check_immutable: raises if the append of a stream that ends at a position may still be rolled back.
     :ivar streams: the streams by name.
     :ivar last_id: the greatest id that a stream has had.
+    :ivar values: the values beside the streams.
     :ivar wall_offset: the number of seconds that the wall clock is ahead of the clock that TTLs use.
     """
 
@@ -92,6 +94,7 @@ class Catalogue(Generic[S]):
         self._check_immutable = check_immutable
         self.streams: dict[str, S] = {}
         self._names = NameIndex()
+        self.values = ValueTable()
         self.last_id = 0
         self._bytes = 0
         self._metadata = 0
@@ -109,13 +112,14 @@ class Catalogue(Generic[S]):
 
     # Loading
 
-    def load(self, streams: Iterable[S], last_id: int) -> None:
-        """Replace all streams. An id is never reused, not even that of a creation that was rolled back."""
+    def load(self, streams: Iterable[S], last_id: int, values: Mapping[str, bytes] = {}) -> None:
+        """Replace all streams and values. An id is never reused, not even that of a creation that was rolled back."""
         written = self._bytes - self._unwritten
         self.streams.clear()
         self._names = NameIndex()
         self._deadlines.clear()
-        self._bytes = self._metadata = 0
+        self.values = ValueTable(values)
+        self._bytes, self._metadata = 0, self.values.size
         for stream in streams:
             self._enter(stream)
         self._unwritten = self._bytes - written
@@ -396,6 +400,30 @@ class Catalogue(Generic[S]):
         self.last_id = max(self.last_id, stream.facts.incarnation)
         self._deadlines.change(stream, heap, deadline)
         return state, gone
+
+    # Values
+
+    def write_values(
+        self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]
+    ) -> dict[str, bytes | None]:
+        """
+        Decide a write of values, and apply it. See :meth:`.IStorage.write_values`.
+
+        :returns: those of ``puts`` that change anything.
+        """
+        values = self.values
+        values.check(expected)
+        puts = values.changes(puts)
+        size = values.growth(puts)
+        if size > 0 and self._metadata + size > self._limits.metadata_bytes:
+            raise InsufficientStorage(
+                "The metadata of all streams and subscriptions together would take more than "
+                f"{self._limits.metadata_bytes} bytes (limits.max_metadata_bytes). Delete subscriptions or streams "
+                "that are not needed, or raise the limit."
+            )
+        values.apply(puts)
+        self._metadata += size
+        return puts
 
     # Removing
 

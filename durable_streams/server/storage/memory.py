@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from itertools import islice
 from math import inf
 
@@ -30,6 +31,7 @@ from ..protocol.reading import end_of_read, ends_between, start_of_append
 from .catalogue import Catalogue
 from .entry import Entry
 from .listeners import NullListener
+from .values import check_puts
 
 
 class _Stream(Entry):
@@ -189,6 +191,13 @@ class MemoryStorage:
             stream.status(stream.tail, stream.closed)
             for stream in islice(self._catalogue.present(now, after, prefix), max_count)
         ]
+
+    def values(self, prefix: str = "", after: str = "", max_count: int = 1000) -> list[tuple[str, bytes]]:
+        return self._catalogue.values.page(prefix, after, max_count)
+
+    def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> None:
+        check_puts(puts, expected)
+        self._catalogue.write_values(puts, expected)
 
     def close(self) -> None:
         """Do nothing: memory has no resources to release."""

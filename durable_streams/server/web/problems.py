@@ -128,6 +128,7 @@ CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     errors.ForkFromDeleted: (409, "FORK_FROM_TOMBSTONE", "Fork From Deleted Stream"),
     errors.PathBlocked: (409, "PATH_BLOCKED", "Stream Path Blocked"),
     errors.ReplacementHasForks: (409, "REPLACEMENT_HAS_FORKS", "Replacement Has Forks"),
+    errors.ValuesChanged: (409, "VALUES_CHANGED", "Values Changed"),
     ImportConflict: (409, "IMPORT_CONFLICT", "Import Conflict"),
     ImportRunning: (409, "IMPORT_RUNNING", "Import Running"),
     errors.StreamGone: (410, "GONE", "Stream Gone"),

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...clocks import clock_of
-from ...errors import StreamsError
+from ...errors import StreamsError, Unavailable
 from ...interfaces import ICommitListener, IStorage, NowOrLater
 from ...model import (
     Append,
@@ -170,6 +170,12 @@ class LoggedStorage(Generic[K]):
         self, now: float, after: str = "", max_count: int = 1000, prefix: str = ""
     ) -> NowOrLater[list[StreamStatus]]:
         return self._attempt(self._describe_page, "", now, after, max_count, prefix)
+
+    def values(self, prefix: str = "", after: str = "", max_count: int = 1000) -> NowOrLater[list[tuple[str, bytes]]]:
+        raise Unavailable("This storage does not keep values yet. Set storage.mode to memory.")
+
+    def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> NowOrLater[None]:
+        raise Unavailable("This storage does not keep values yet. Set storage.mode to memory.")
 
     def close(self) -> Deferred[None]:
         if self._closing is None:
