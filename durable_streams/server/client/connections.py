@@ -1,35 +1,19 @@
-"""Connections of a client: TCP, TLS or a UNIX socket, each with a limit on the head of an answer.
-
-twisted.web limits the length of a header line, but not the number of lines; :class:`_HeadGuard` limits both.
-"""
+"""Connections of a client: TCP, TLS or a UNIX socket, each with a limit on the head of an answer."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
+from ..guarded_endpoints import GuardedEndpoint
 from .errors import InvalidAnswer
 from .options import ClientOptions
 from .tls import TlsPolicy
-
-#: How long a connection may take to close before it is aborted, in seconds. Over TLS, closing waits for the server.
-_CLOSE_TIMEOUT: Final = 2.0
-
-_END_OF_HEAD: Final = re.compile(b"\n\r?\n")
-
-#: A line that is longer than twisted.web accepts: it would close the connection without a reason.
-_LONG_LINE: Final = re.compile(b"[^\n]{16384}")
 
 
 @implementer(IAgentEndpointFactory)
@@ -55,86 +39,4 @@ class Endpoints:
             endpoint = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout)
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
-        return _GuardedEndpoint(self._reactor, endpoint, self._options.max_head_bytes)
-
-
-@implementer(IStreamClientEndpoint)
-class _GuardedEndpoint:
-    """An endpoint whose connections have a :class:`_HeadGuard`."""
-
-    def __init__(self, reactor: Any, endpoint: IStreamClientEndpoint, max_head: int) -> None:
-        self._reactor = reactor
-        self._endpoint = endpoint
-        self._max_head = max_head
-
-    def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
-        guarding: Any = WrappingFactory(factory)
-        guarding.protocol = lambda wrapping, protocol: _HeadGuard(wrapping, protocol, self._reactor, self._max_head)
-        connected: Deferred[Any] = self._endpoint.connect(guarding)
-        return connected.addCallback(lambda guard: guard.wrappedProtocol)
-
-
-class _HeadGuard(ProtocolWrapper):
-    """A connection that is aborted if the head of an answer is too large, or if it does not close in time."""
-
-    def __init__(self, factory: Any, protocol: Protocol, reactor: Any, max_head: int) -> None:
-        super().__init__(factory, protocol)
-        self._reactor = reactor
-        self._max_head = max_head
-        #: The end of what was received of the head; None if no head is expected.
-        self._head: bytearray | None = bytearray()
-        #: Where in it the current head begins, after interim ones.
-        self._begin = 0
-        self._why: Exception | None = None
-        self._closing: Any = None
-        self._is_lost = False
-
-    def writeSequence(self, data: Iterable[bytes]) -> None:
-        lines = list(data)
-        if lines and lines[0].endswith(b" HTTP/1.1\r\n"):
-            # The head of the connection's next request.
-            self._head = bytearray()
-            self._begin = 0
-        super().writeSequence(lines)
-
-    def dataReceived(self, data: bytes) -> None:
-        if self._why is not None:
-            return
-        if self._head is not None:
-            self._check(data)
-            if self._why is not None:
-                self._abort()
-                return
-        super().dataReceived(data)
-
-    def _check(self, data: bytes) -> None:
-        """Find the end of the head. Interim answers (1xx) before it count as a part of it."""
-        head = self._head
-        assert head is not None
-        searched = max(self._begin, len(head) - 2)
-        head += data[: self._max_head + 4 - len(head)]
-        while (end := _END_OF_HEAD.search(head, searched)) is not None:
-            status = head[self._begin : end.start()].partition(b" ")[2]
-            if not status.startswith(b"1"):
-                self._head = None
-                return
-            self._begin = searched = end.end()
-        if _LONG_LINE.search(head):
-            self._why = InvalidAnswer("The head of the server's answer has a line of more than 16 KiB.")
-        elif len(head) > self._max_head:
-            self._why = InvalidAnswer(f"The head of the server's answer is larger than {self._max_head} bytes.")
-
-    def loseConnection(self) -> None:
-        if self._closing is None and not self._is_lost:
-            self._closing = self._reactor.callLater(_CLOSE_TIMEOUT, self._abort)
-        super().loseConnection()
-
-    def _abort(self) -> None:
-        transport: Any = self.transport
-        transport.abortConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._is_lost = True
-        if self._closing is not None and self._closing.active():
-            self._closing.cancel()
-        super().connectionLost(reason if self._why is None else Failure(self._why))
+        return GuardedEndpoint(self._reactor, endpoint, self._options.max_head_bytes, InvalidAnswer)
