@@ -292,6 +292,7 @@ class HostileTests(SynchronousTestCase):
             (HEADER.replace(b"2026-09-21", b"2026-09-41"), "time that does not exist"),
             (HEADER.replace(b"2026-09-21", b"2026-09-22"), "another time"),
             (HEADER.replace(b"2026-09-21T14:13:20Z", b"yesterday"), "malformed time"),
+            (HEADER.replace(b"2026-09-21T14:13:20Z", b"2016-12-31T23:59:60Z"), "time that does not exist"),
         ):
             self.refused(forged([], header=header), message)
 

@@ -205,7 +205,9 @@ def read_header(data: bytes) -> ArchiveHeader:
         raise ArchiveInvalid("The archive's part archive.json has a malformed time or version.")
     try:
         parse_timestamp(header.created_at)
-    except InvalidRequest:
+        # A leap second is a time of RFC 3339, but no server writes one.
+        parse_time(header)
+    except (InvalidRequest, ValueError):
         raise ArchiveInvalid("The archive's part archive.json has a time that does not exist.") from None
     return header
 
