@@ -197,7 +197,6 @@ class _Restore:
         self._writers = {}
         is_family = self._plan.parents[number] or self._plan.needed[number]
         if flags & Flag.VISIBLE and not is_family and self._policy != "replace":
-            self._stream = None
             await self._begin_completion(number, waiting)
             return
         await staged.finish()
@@ -238,6 +237,8 @@ class _Restore:
     async def _begin_completion(self, number: int, waiting: _Waiting) -> None:
         """Install a stream that no other one depends on, while the next ones are staged: they share commits."""
         await self._free.acquire()
+        # Until now, a cancellation leaves it to the clean-up as the present stream.
+        self._stream = None
         Deferred.fromCoroutine(self._complete(number, waiting)).addBoth(lambda _: self._free.release())
         self._check_completions()
 
@@ -249,10 +250,15 @@ class _Restore:
             self._failures.append((waiting, error))
 
     async def _wait_for_completions(self) -> None:
-        for _ in range(_COMPLETIONS):
-            await self._free.acquire()
-        for _ in range(_COMPLETIONS):
-            self._free.release()
+        acquired = 0
+        try:
+            while acquired < _COMPLETIONS:
+                await self._free.acquire()
+                acquired += 1
+        finally:
+            # Also if it is cancelled: the clean-up waits again.
+            for _ in range(acquired):
+                self._free.release()
 
     def _check_completions(self) -> None:
         """Raise the error of the first stream that could not be installed."""

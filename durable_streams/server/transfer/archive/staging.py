@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.python.failure import Failure
 
 from ...errors import PathBlocked, StreamError, StreamExists, StreamGone, StreamNotFound, StreamsError
@@ -96,7 +96,8 @@ class StagedStream:
             return
         attempt = 0
         while True:
-            name = staged_name(entry.name, attempt)
+            # Known to discard() if this is cancelled, after which the stream may still be created.
+            self.name = name = staged_name(entry.name, attempt)
             try:
                 created = await settle(self._streams.create(name, config, b""))
                 if created.new:
@@ -109,7 +110,6 @@ class StagedStream:
                 continue
             with suppress(StreamNotFound):
                 await settle(self._streams.delete(name))
-        self.name = name
         if created.tail != entry.base:
             raise StreamError(entry.name, f"The fork begins at {created.tail}, not at {entry.base}.")
 
@@ -161,7 +161,8 @@ class StagedStream:
     async def discard(self) -> None:
         """Delete the stream, after all appends have ended."""
         self.release()
-        with suppress(StreamsError):
+        # An append in progress is cancelled with the restore.
+        with suppress(StreamsError, CancelledError):
             await self._wait(0)
         if self.name:
             await remove_staged(self._streams, self.name)
