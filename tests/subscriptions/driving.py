@@ -15,6 +15,7 @@ from durable_streams.server.subscriptions.model import (
     DeliveryDue,
     Draw,
     Effect,
+    Link,
     Outcome,
     StreamTail,
     Subscription,
@@ -22,10 +23,38 @@ from durable_streams.server.subscriptions.model import (
     TokenClaims,
     Wake,
 )
-from durable_streams.server.subscriptions.records import link_key
+from durable_streams.server.subscriptions.records import (
+    decode_link,
+    decode_snapshot,
+    decode_state,
+    decode_subscription,
+    link_key,
+    links_prefix,
+    split_link_key,
+)
 
 WEBHOOK = SubscriptionConfig("webhook", "events/*", webhook_url="https://worker.example/hook", lease_ttl_ms=10_000)
 PULL = SubscriptionConfig("pull-wake", "events/*", wake_stream="wakes", lease_ttl_ms=10_000)
+
+
+def load(records: Mapping[str, bytes | None], tails: Mapping[str, StreamTail]) -> Current:
+    """Load the subscription ``s`` from records."""
+    values = {key: value for key, value in records.items() if value is not None}
+    subscription = decode_subscription("subscriptions/s", values["subscriptions/s"])
+    stored = values["wakes/s"]
+    state = decode_state("wakes/s", stored)
+    snapshot = None
+    if "snapshots/s" in values:
+        snapshot = decode_snapshot("snapshots/s", values["snapshots/s"])
+    links: dict[str, Link | None] = {}
+    for key, value in values.items():
+        if key.startswith(links_prefix("s")):
+            link, birth = decode_link(key, value)
+            assert birth == subscription.birth
+            links[split_link_key(key)[1]] = link
+    table = LinkTable(tails)
+    table.apply(links)
+    return Current(subscription, state, snapshot, table, stored)
 
 
 class Driven:
@@ -79,6 +108,11 @@ class Driven:
         if decision.refusal is not None:
             raise decision.refusal
         return decision
+
+    def reload(self) -> None:
+        """Forget all but the records and the streams, and load the records as after a crash."""
+        self.effects = []
+        self.current = load(self.records, self.tails)
 
     @property
     def wake(self) -> Wake:

@@ -55,23 +55,10 @@ from .model import (
     Wake,
 )
 from .patterns import matches
-
-#: After so many wakes in a row without progress, the next ones are spaced by the retry schedule.
-FRUITLESS_WAKES: Final = 3
+from .wakes import attempting, delivered, ended, retry_delay
 
 #: What the ids of the writers of wake events begin with. Clients may not use such ids.
 WRITER_PREFIX: Final = "__ds:"
-
-_MAX_DELAY: Final = 60.0
-
-
-def retry_delay(failures: int, jitter: float) -> float:
-    """
-    Return the seconds between a failure and the next attempt: 1, 2, 4 ... 60, times the jitter.
-
-    :param failures: the failures in a row, at least 1.
-    """
-    return jitter * min(2.0 ** min(failures - 1, 6), _MAX_DELAY)
 
 
 def held(config: SubscriptionConfig, wake: Wake) -> bool:
@@ -95,6 +82,17 @@ def deadline(config: SubscriptionConfig, state: State) -> float | None:
     if wake is None:
         return state.scheduled_at
     return wake.lease_until if held(config, wake) else wake.next_attempt_at
+
+
+def needs_evaluation(current: Current, now: float) -> bool:
+    """Return whether :meth:`Machine.evaluate` would change anything: a test of about 1 us for sweeps."""
+    config, state = current.subscription.config, current.state
+    due = deadline(config, state)
+    if due is not None and due <= now:
+        return True
+    if state.wake is None:
+        return state.scheduled_at is None and bool(current.links.pending)
+    return not current.links.pending and not held(config, state.wake)
 
 
 def check_action(config: SubscriptionConfig, action: str) -> None:
@@ -199,14 +197,16 @@ class Machine(Struct, frozen=True):
         clear the wake.
 
         :raises AlreadyClaimed: another claim's lease is not over.
+        :raises InvalidSubscriptionRequest: the subscription is a webhook.
         """
+        check_action(current.subscription.config, "claim")
         config, state, view = current.subscription.config, current.state, View(current)
         wake = state.wake
         happened: tuple[str, ...] = ()
         if wake is not None and wake.holder is not None:
             if not lease_over(config, wake, now):
                 raise AlreadyClaimed(wake.holder, wake.generation)
-            state, happened = self._ended(state, now, draw), ("lease_expired",)
+            state, happened = ended(state, now, draw), ("lease_expired",)
         if not view.any_pending():
             if state.wake is not None:
                 happened += ("wake_cleared",)
@@ -216,7 +216,7 @@ class Machine(Struct, frozen=True):
         if wake is None:
             wake = Wake(draw.wake_id, state.generation + 1, view.first_pending(), now)
             happened += ("wake_issued",)
-        wake = replace(_delivered(wake, now + config.lease_seconds), holder=worker)
+        wake = replace(delivered(wake, now + config.lease_seconds), holder=worker)
         state = replace(state, generation=wake.generation, wake=wake, scheduled_at=None)
         snapshot = view.snapshot(wake.wake_id, self.max_snapshot)
         answer = Claimed(wake.wake_id, wake.generation, snapshot, config.lease_ttl_ms)
@@ -238,10 +238,10 @@ class Machine(Struct, frozen=True):
         moved = acknowledged(view, request.acks, current.snapshot)
         wake = replace(wake, progress=wake.progress or moved)
         if request.done:
-            ended = self._ended(replace(state, wake=wake), now, draw)
-            settled = self._settled(view, ended, None, now, draw, ("wake_done",))
+            state = ended(replace(state, wake=wake), now, draw)
+            settled = self._settled(view, state, None, now, draw, ("wake_done",))
             return replace(settled, answer=Acked(view.any_pending()))
-        state = replace(state, wake=_delivered(wake, now + config.lease_seconds))
+        state = replace(state, wake=delivered(wake, now + config.lease_seconds))
         return decision(view, state, current.snapshot, happened=("acked",), answer=Acked(False))
 
     def release(self, current: Current, claims: TokenClaims, request: AckRequest, now: float, draw: Draw) -> Decision:
@@ -249,9 +249,11 @@ class Machine(Struct, frozen=True):
         End a wake without an ack. Pending work is woken again.
 
         :raises Fenced: as for :meth:`ack`.
+        :raises InvalidSubscriptionRequest: the subscription is a webhook.
         """
+        check_action(current.subscription.config, "release")
         _fenced(current, claims, request, now)
-        state = self._ended(current.state, now, draw)
+        state = ended(current.state, now, draw)
         return self._settled(View(current), state, None, now, draw, ("released",))
 
     def attempt(self, current: Current, wake_id: str, now: float) -> Decision:
@@ -269,7 +271,7 @@ class Machine(Struct, frozen=True):
         if not wake.attempting or wake.next_attempt_at < now + self.attempt_seconds:
             if not wake.attempting and wake.next_attempt_at > now:
                 return decision(view, state, current.snapshot)
-            wake = self._attempting(current.subscription.config, wake, now)
+            wake = attempting(current.subscription.config, wake, now, self.attempt_seconds)
         effects = (self._delivery(current, wake),)
         return decision(view, replace(state, wake=wake), current.snapshot, effects)
 
@@ -287,15 +289,15 @@ class Machine(Struct, frozen=True):
         if outcome is Outcome.DONE and config.type == "webhook":
             moved = current.snapshot is not None and moved_to_tails(view, current.snapshot)
             wake = replace(wake, progress=wake.progress or moved)
-            ended = self._ended(replace(state, wake=wake), now, draw)
-            return self._settled(view, ended, None, now, draw, ("wake_done",))
+            state = ended(replace(state, wake=wake), now, draw)
+            return self._settled(view, state, None, now, draw, ("wake_done",))
         if outcome is Outcome.FAILED:
             failures = wake.failures + 1
             due = now + retry_delay(failures, draw.jitter)
             wake = replace(wake, delivered=False, failures=failures, attempting=False, next_attempt_at=due)
         else:
             lease_until = now + config.lease_seconds if config.type == "webhook" else None
-            wake = _delivered(wake, lease_until)
+            wake = delivered(wake, lease_until)
         return self._settled(view, replace(state, wake=wake), current.snapshot, now, draw)
 
     def _settled(
@@ -311,7 +313,7 @@ class Machine(Struct, frozen=True):
         config = view.current.subscription.config
         wake = state.wake
         if wake is not None and lease_over(config, wake, now):
-            state, snapshot, happened = self._ended(state, now, draw), None, (*happened, "lease_expired")
+            state, snapshot, happened = ended(state, now, draw), None, (*happened, "lease_expired")
         wake, pending = state.wake, view.any_pending()
         if wake is not None and not held(config, wake) and not pending:
             state, snapshot, happened = replace(state, wake=None), None, (*happened, "wake_cleared")
@@ -320,32 +322,14 @@ class Machine(Struct, frozen=True):
             state = State(state.generation)
         elif state.wake is None:
             if state.scheduled_at is None or state.scheduled_at <= now:
-                state = self._issued(config, state, view.first_pending(), now, draw)
+                issued = Wake(draw.wake_id, state.generation + 1, view.first_pending(), now)
+                issued = attempting(config, issued, now, self.attempt_seconds)
+                state = State(issued.generation, issued, state.fruitless)
                 snapshot = view.snapshot(draw.wake_id, self.max_snapshot) if config.type == "webhook" else None
                 effects, happened = (DeliveryDue(draw.wake_id),), (*happened, "wake_issued")
         elif state.wake.next_attempt_at is not None and state.wake.next_attempt_at <= now:
             effects = (DeliveryDue(state.wake.wake_id),)
         return decision(view, state, snapshot, effects, happened)
-
-    def _issued(self, config: SubscriptionConfig, state: State, first: str, now: float, draw: Draw) -> State:
-        """Return the state with a new wake."""
-        generation = state.generation + 1
-        wake = self._attempting(config, Wake(draw.wake_id, generation, first, now), now)
-        return State(generation, wake, state.fruitless)
-
-    def _attempting(self, config: SubscriptionConfig, wake: Wake, now: float) -> Wake:
-        """Return the wake while an attempt runs: its repeat is due after the attempt's time limit."""
-        lease_until = now + config.lease_seconds if config.type == "webhook" else None
-        due = now + self.attempt_seconds + 1
-        return replace(wake, lease_until=lease_until, attempting=True, next_attempt_at=due)
-
-    def _ended(self, state: State, now: float, draw: Draw) -> State:
-        """Return the state after the end of its wake; after several without progress, the next one is scheduled."""
-        wake = state.wake
-        fruitless = 0 if wake is None or wake.progress else state.fruitless + 1
-        spaced = fruitless - FRUITLESS_WAKES + 1
-        scheduled_at = now + retry_delay(spaced, draw.jitter) if spaced > 0 else None
-        return State(state.generation, None, fruitless, scheduled_at)
 
     def _delivery(self, current: Current, wake: Wake) -> Effect:
         """Return the effect that sends a wake."""
@@ -361,13 +345,9 @@ class Machine(Struct, frozen=True):
             "generation": wake.generation,
             "ts": int(wake.issued_at * 1000),
         }
-        writer = WRITER_PREFIX + subscription.id
+        # A subscription that is made again begins at generation 0, so it needs another writer: epochs never fall.
+        writer = f"{WRITER_PREFIX}{subscription.id}:{subscription.birth:x}"
         return AppendWakeEvent(config.wake_stream or "", wake.wake_id, wake.generation, writer, event)
-
-
-def _delivered(wake: Wake, lease_until: float | None) -> Wake:
-    """Return the wake with its delivery complete."""
-    return replace(wake, lease_until=lease_until, delivered=True, failures=0, attempting=False, next_attempt_at=None)
 
 
 def _fenced(current: Current, claims: TokenClaims, request: AckRequest, now: float) -> Wake:

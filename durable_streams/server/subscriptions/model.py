@@ -259,7 +259,7 @@ class DeliveryDue(Struct, frozen=True):
     """
     Effect: a delivery attempt of this wake is due. Queue it; when a slot is free, call ``Machine.attempt``.
 
-    Ignore it if a delivery of this subscription is queued or running.
+    There is at most one delivery of a subscription at a time: if one is running, keep the last of these until it ends.
     """
 
     wake_id: str
