@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any, cast
 
 from twisted.internet import reactor as running
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from durable_streams.server.errors import Unavailable
+from durable_streams.server.errors import ContentTypeMismatch, Unavailable
 from durable_streams.server.model import START, Append, StorageLimits, StreamConfig
 from durable_streams.server.storage.acid import AcidStorage
 from durable_streams.server.storage.file import FileSettings, FileStorage
@@ -56,3 +58,46 @@ class QueueTests(TestCase):
 class AcidQueueTests(QueueTests):
     def make_storage(self) -> LoggedStorage[Any]:
         return AcidStorage(None, reactor, StorageLimits(), MOST)
+
+
+class OrderTests(TestCase):
+    async def test_appends_that_wait_for_a_new_segment_keep_their_order(self) -> None:
+        storage = FileStorage(self.mktemp(), reactor, StorageLimits(), FileSettings(segment_sizes=(1 << 20,)))
+        storage.open()
+        self.addCleanup(storage.close)
+        rng = Random(1)
+        names = ("a", "b", "c")
+        for name in names:
+            await settled(storage.create(name, StreamConfig("text/plain"), b"", 0.0))
+        expected = dict.fromkeys(names, b"")
+        waiting: list[Any] = []
+        for number in range(2_000):
+            data = b"<%d:%b>" % (number, b"x" * rng.choice((1, 100, 20_000)))
+            name = rng.choice(names)
+            waiting.append(storage.append(name, Append("text/plain", data), 0.0))
+            expected[name] += data
+            if number % 100 == 0:
+                await deferLater(reactor, 0)
+        closed = [storage.append(name, Append(None, b"", close=True), 0.0) for name in names]
+        for outcome in (*waiting, *closed):
+            await settled(outcome)
+        for name in names:
+            chunk = await settled(storage.read(name, START, 2**40, 0.0))
+            self.assertTrue(chunk.data == expected[name], f"the appends of {name} are not in their order")
+            self.assertTrue(chunk.closed)
+
+    async def test_an_append_that_is_refused_while_it_waits_does_not_hold_up_others(self) -> None:
+        storage = FileStorage(self.mktemp(), reactor, StorageLimits(), FileSettings(segment_sizes=(1 << 20,)))
+        storage.open()
+        self.addCleanup(storage.close)
+        await settled(storage.create("a", StreamConfig("text/plain"), b"", 0.0))
+        waiting = [storage.append("a", Append("text/plain", b"%03d" % n + b"x" * 60_000), 0.0) for n in range(100)]
+        self.assertIn("a", storage._held_names)
+        refused = storage.append("a", Append("image/png", b"no"), 0.0)
+        last = storage.append("a", Append("text/plain", b"last"), 0.0)
+        assert isinstance(refused, Deferred)
+        await self.assertFailure(refused, ContentTypeMismatch)
+        for outcome in waiting:
+            await settled(outcome)
+        self.assertEqual((await settled(last)).tail, 100 * 60_003 + 4)
+        self.assertEqual(storage._held_names, {})

@@ -42,6 +42,7 @@ from ..changes import MAX_CONTENT_TYPE, OVERHEAD, WRITER, DataAppended, StreamCr
 from ..checksums import crc32
 from .commit_queue import CommitQueue, K, Log, NotYet
 from .content import Content, DiskReads, RecentContent
+from .held_appends import HeldAppends
 
 T = TypeVar("T")
 
@@ -81,6 +82,8 @@ class LoggedStorage(Generic[K]):
         )
         # Bound once: each look-up through the catalogue costs an append about 1 %.
         self._find, self._write = catalogue.find, catalogue.append
+        self._held = HeldAppends(self._append, lambda refusal, name: self._not_now(refusal, self._append, name))
+        self._held_names = self._held.queues
         self._closing: Deferred[None] | None = None
 
     def _discard(self, streams: Sequence[K]) -> None:
@@ -124,11 +127,15 @@ class LoggedStorage(Generic[K]):
         return self._attempt(self._create, name, config, body, now, point)
 
     def append(self, name: str, append: Append, now: float) -> NowOrLater[Appended]:
-        # As _attempt does, without its cost.
+        # As _attempt does, without its cost, and in the order of the calls.
+        if name in self._held_names:
+            return self._held.add(name, append, now)
         try:
             return self._append(name, append, now)
-        except (NotYet, StreamsError) as trouble:
-            later = self._not_now(trouble, self._append, name, append, now)
+        except NotYet as cause:
+            return self._held.add(name, append, now, cause)
+        except StreamsError as refusal:
+            later = self._not_now(refusal, self._append, name, append, now)
             if later is None:
                 raise
             return later
