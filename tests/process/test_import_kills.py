@@ -18,19 +18,22 @@ from tests.support.transfers import document_object, pretty, stream_object
 #: How often the process is killed, in each mode.
 KILLS = 20
 
+#: More than are written at the same time.
+STREAMS = 400
+
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def _document(rng: random.Random, generation: int) -> list[dict[str, Any]]:
     """Make streams whose messages all have the number of a generation in them."""
     streams = []
-    for number in range(15):
+    for number in range(STREAMS):
         if number % 3:
-            messages = [b"%d:%b" % (generation, rng.randbytes(rng.choice((1, 100, 5000)))) for _ in range(20)]
-            streams.append(stream_object(f"s/{number:02}", "text/plain", *messages, closed=number == 7))
+            messages = [b"%d:%b" % (generation, rng.randbytes(rng.choice((1, 100, 5000)))) for _ in range(5)]
+            streams.append(stream_object(f"s/{number:03}", "text/plain", *messages, closed=number == 7))
         else:
-            values = [b'{"generation":%d,"number":%d}' % (generation, each) for each in range(1000)]
-            streams.append(stream_object(f"s/{number:02}", "application/json", *values))
+            values = [b'{"generation":%d,"number":%d}' % (generation, each) for each in range(20)]
+            streams.append(stream_object(f"s/{number:03}", "application/json", *values))
     return streams
 
 
@@ -121,7 +124,7 @@ class ImportKillTests(SynchronousTestCase):
         generations.run(None)
         generations.run(None)
         # Some imports were killed between two streams.
-        self.assertGreater(len(generations.seen - {0, 15}), 3)
+        self.assertGreater(len(generations.seen - {0, STREAMS}), 3)
 
     def test_an_import_that_is_killed_leaves_whole_streams_in_files(self) -> None:
         self.is_whole("file-durable")

@@ -7,13 +7,25 @@ import json
 import random
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.internet import reactor
+from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import TestCase
 
 from durable_streams.server import AcidStorage, FileSettings, FileStorage, IStorage, MemoryStorage, StreamService
 from durable_streams.server.errors import StreamNotFound
+from durable_streams.server.interfaces import settle
 from durable_streams.server.model import Fork, StorageLimits
-from durable_streams.server.transfer import ConflictPolicy, ImportStats, InvalidBase64, export_streams, import_streams
+from durable_streams.server.transfer import (
+    ConflictPolicy,
+    ImportStats,
+    InvalidBase64,
+    PartialImport,
+    Progress,
+    export_streams,
+    import_streams,
+)
+from durable_streams.server.transfer.progress import Reporter
 from tests.support.transfers import RECORDED, document_object, pretty, stream_object
 
 LIMITS = StorageLimits(total_bytes=1 << 28, stream_bytes=1 << 28)
@@ -32,8 +44,10 @@ def without_times(document: bytes) -> list[dict[str, Any]]:
 class MemoryTests(TestCase):
     """Transfers to and from a storage in memory; subclasses have the others."""
 
+    limits = LIMITS
+
     def make_storage(self, name: str) -> IStorage:
-        return MemoryStorage(LIMITS)
+        return MemoryStorage(self.limits)
 
     def service(self, name: str) -> StreamService:
         """Start a service with a storage of this name, or the one that has the files of that name."""
@@ -121,6 +135,80 @@ class MemoryTests(TestCase):
         after = service.streams.figures()
         self.assertEqual((figures.streams, figures.written_bytes), (after.streams, after.written_bytes))
 
+    def many(self, count: int, text: bytes) -> list[dict[str, Any]]:
+        """Return small streams: most of one append, some of many or of none."""
+        rng = random.Random(count)
+        streams = []
+        for number in range(count):
+            values = [b'"%b %d"' % (text, each) for each in range(rng.choice((0, 1, 1, 1, 5)))]
+            if number % 50 == 0:
+                values = [b'"%b"' % (text * rng.randrange(10_000)) for _ in range(60)]
+            streams.append(
+                stream_object(f"s/{number:04}", rng.choice(("text/plain", "application/json")), *values, closed=True)
+            )
+        return streams
+
+    async def nothing_staged_is_left(self, service: StreamService) -> None:
+        """Assert that all streams are those that clients find."""
+        statuses = await settle(service.streams.statuses("", 10_000))
+        self.assertEqual(len(statuses), service.streams.figures().streams)
+
+    async def test_many_small_streams_are_imported_at_the_same_time_and_replaced(self) -> None:
+        service = self.service("target")
+        policies: list[tuple[bytes, ConflictPolicy]] = [(b"old", "fail"), (b"new", "replace")]
+        for text, policy in policies:
+            streams = self.many(500, text)
+            stats = await self.imported(service, pretty(document_object(*streams)), policy)
+            self.assertEqual(500, stats.streams_imported)
+            self.assertEqual(
+                without_times(pretty(document_object(*streams))), without_times(await self.exported(service))
+            )
+        await self.nothing_staged_is_left(service)
+
+    async def test_streams_are_replaced_if_there_is_room_for_one_more_only(self) -> None:
+        self.limits = replace(LIMITS, streams=301)
+        service = self.service("target")
+        await self.imported(service, pretty(document_object(*self.many(300, b"old"))))
+        streams = self.many(300, b"new")
+        stats = await self.imported(service, pretty(document_object(*streams)), "replace")
+        self.assertEqual(300, stats.streams_imported)
+        self.assertEqual(without_times(pretty(document_object(*streams))), without_times(await self.exported(service)))
+
+    async def test_an_import_that_stops_names_all_that_is_done(self) -> None:
+        self.limits = replace(LIMITS, streams=200)
+        service = self.service("target")
+        document = pretty(document_object(*self.many(300, b"new")))
+        with self.assertRaises(PartialImport) as caught:
+            await self.imported(service, document)
+        stopped = caught.exception
+        done = [stream["name"] for stream in without_times(await self.exported(service))]
+        names = [f"s/{number:04}" for number in range(300)]
+        self.assertEqual([*names[: names.index(stopped.stream)], *stopped.later], done)
+        self.assertEqual(stopped.completed, len(done))
+        await self.nothing_staged_is_left(service)
+        self.assertLess(len(stopped.later), 256)
+        await service.delete(done[0])
+        with self.assertRaises(PartialImport):
+            await self.imported(service, document)
+
+    async def test_an_import_that_is_cancelled_leaves_whole_streams_only(self) -> None:
+        service = self.service("target")
+        streams = self.many(400, b"new")
+
+        def cancel(progress: Progress) -> None:
+            if progress.phase == "importing" and progress.streams > 50:
+                reactor.callLater(0, run.cancel)
+
+        self.patch(Reporter, "report", lambda self, make, end=False: cancel(make()))
+        run = import_streams(service, io.BytesIO(pretty(document_object(*streams))), "skip", progress=cancel)
+        with self.assertRaises(CancelledError):
+            await run
+        done = without_times(await self.exported(service))
+        self.assertGreater(len(done), 50)
+        expected = {stream["name"]: stream for stream in without_times(pretty(document_object(*streams)))}
+        self.assertEqual([expected[stream["name"]] for stream in done], done)
+        await self.nothing_staged_is_left(service)
+
 
 class FileTests(MemoryTests):
     """The same in files."""
@@ -128,7 +216,7 @@ class FileTests(MemoryTests):
     def make_storage(self, name: str) -> IStorage:
         self.directory = getattr(self, "directory", None) or self.mktemp()
         settings = FileSettings(segment_sizes=(1 << 20,), checkpoint_bytes=1 << 20)
-        return FileStorage(f"{self.directory}-{name}", reactor, LIMITS, settings)
+        return FileStorage(f"{self.directory}-{name}", reactor, self.limits, settings)
 
     async def test_what_was_imported_is_there_after_a_restart(self) -> None:
         service = self.service("target")
@@ -147,4 +235,4 @@ class AcidTests(FileTests):
 
     def make_storage(self, name: str) -> IStorage:
         self.directory = getattr(self, "directory", None) or self.mktemp()
-        return AcidStorage(f"{self.directory}-{name}", reactor, LIMITS)
+        return AcidStorage(f"{self.directory}-{name}", reactor, self.limits)

@@ -7,6 +7,9 @@ from ..errors import StreamsError
 #: The longest part of a name or a text that a message shows, in characters.
 _SHOWN = 200
 
+#: How many names of streams that are done a message shows.
+_NAMES = 3
+
 
 def shown(text: str) -> str:
     """Quote a text from a document for a message: on one line, and not longer than 200 characters."""
@@ -14,6 +17,15 @@ def shown(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:_SHOWN]
     )
     return f"'{printable}'" if len(text) <= _SHOWN else f"'{printable}'..."
+
+
+def except_for(done: tuple[str, ...]) -> str:
+    """Return the end of a sentence that leaves out streams that are done; three names at most."""
+    if not done:
+        return ""
+    names = ", ".join(shown(name) for name in done[:_NAMES])
+    more = f" and {len(done) - _NAMES} more" if len(done) > _NAMES else ""
+    return f", except {names}{more}, which had been begun before and {'is' if len(done) == 1 else 'are'} done"
 
 
 class TransferError(StreamsError):
@@ -77,23 +89,29 @@ class PartialImport(TransferError):
     """
     An import failed after its document was found valid.
 
-    The streams of the document before ``stream`` are imported, whole. ``stream`` and those after it are as they were.
+    The streams of the document before ``stream`` are imported, whole, and so are those in ``later``. ``stream`` and all
+    others after it are as they were.
 
     :ivar stream: the name of the stream that could not be imported.
     :ivar completed: the number of streams that were imported.
     :ivar source: the error.
+    :ivar later: the names of streams after ``stream`` that are done nevertheless: many are imported at the same time.
     """
 
-    def __init__(self, stream: str, completed: int, source: BaseException, policy: str = "skip") -> None:
+    def __init__(
+        self, stream: str, completed: int, source: BaseException, policy: str = "skip", later: tuple[str, ...] = ()
+    ) -> None:
         reason = (str(source) or type(source).__name__).rstrip(".")
         again = "again" if policy != "fail" else "again with the policy skip"
         super().__init__(
             f"import stopped at stream {shown(stream)}, after {completed} stream(s) were imported: {reason}. "
-            f"This stream and those after it are unchanged. Remove the cause, and import the same document {again}."
+            f"This stream and those after it are unchanged{except_for(later)}. Remove the cause, and import the same "
+            f"document {again}."
         )
         self.stream = stream
         self.completed = completed
         self.source = source
+        self.later = later
 
 
 class SpoolFailed(TransferError):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
+from functools import partial
 from secrets import token_hex
 from typing import Any, BinaryIO, Final, Literal, TypeAlias
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 
 from ..errors import StreamExists, StreamGone, StreamNotFound, StreamsError, Unavailable
@@ -18,11 +19,13 @@ from ..interfaces import settle
 from ..model import Append, Lifetime, StreamConfig, StreamRestoration
 from ..protocol.content import media_type
 from ..protocol.names import RESERVED_PREFIX
-from .context import AnyStreams, Context, spool_directory
+from .context import AnyStreams, Context, shielded, spool_directory
 from .document import StreamEntry
 from .errors import Conflict, PartialImport
-from .intake import Intake, SpooledEntry
+from .intake import Batch, Intake, SpooledEntry
+from .lanes import LaneFailed, Lanes
 from .limits import DEFAULT_LIMITS, ImportLimits
+from .parsing import is_json
 from .progress import ImportStats, Progress, ProgressCallback, Reporter
 from .threads import BlockingCalls
 
@@ -40,6 +43,9 @@ _PIECE: Final = 262_144
 #: Appends in progress: at most so many, and so many bytes.
 _MAX_APPENDS: Final = 256
 _MAX_BYTES: Final = 4_194_304
+
+#: The messages of a stream with at most so many bytes are read before it is begun.
+_SMALL: Final = 131_072
 
 #: The TTL of a stream that is being imported, in seconds. What a crash leaves expires by itself.
 _STAGING_TTL: Final = 3600
@@ -77,12 +83,12 @@ def import_streams(  # noqa: PLR0913 (all after the third are keywords)
     :param size: the length of the document in bytes, for the progress; None if it is not known, or that of a file.
     :param reactor: None for the installed reactor.
     :param directory: for temporary files; None for ``TMPDIR``, or else ``/var/tmp``.
-    :returns: fires with the numbers of streams and messages. To cancel it ends the import after the last whole stream.
+    :returns: fires with the numbers of streams and messages. To cancel it ends the import; every stream is whole.
     :raises InvalidDocument: the document is not valid; nothing was written.
     :raises UnsupportedVersion: it has another version; nothing was written.
     :raises Conflict: a stream exists and the policy is ``fail``, or it cannot be created or replaced because of forks;
         nothing was written.
-    :raises PartialImport: a stream could not be written. Those before it are imported.
+    :raises PartialImport: a stream could not be written. Those before it are imported, and some after it may be.
     :raises SpoolFailed: the temporary files cannot be written; nothing was written.
     :raises Unavailable: the service is not open, or its storage has failed; nothing was written.
     :raises OSError: the source cannot be read; nothing was written.
@@ -108,6 +114,8 @@ class _Import:
         self._policy = policy
         self._intake = Intake(context, limits, directory)
         self._done = ImportStats()
+        self._lanes = Lanes()
+        # Of streams that are not done.
         self._messages = self._size = 0
         self.reporter = Reporter(None, context.streams.turns.seconds)
 
@@ -117,10 +125,7 @@ class _Import:
             self._context.check_writable()
             await self._validate(source, size)
             await self._look_for_conflicts()
-            async for page in self._intake.index.pages():
-                for spooled in page:
-                    await self._import(spooled)
-                    await self._context.pause()
+            await self._import_all()
             self.reporter.report(self._progress, end=True)
             return self._done
         finally:
@@ -182,22 +187,39 @@ class _Import:
 
     # Streams
 
-    async def _import(self, spooled: SpooledEntry) -> None:
-        name = spooled.entry.name
+    async def _import_all(self) -> None:
+        lanes = self._lanes
         try:
-            if self._policy == "skip" and await self._exists(name):
-                self._note_skipped(name)
-            else:
-                await self._write(spooled)
-        except CancelledError:
-            raise
-        except StreamExists as error:
-            if self._policy != "skip":
-                conflict = Conflict(name, remedy="It was created during the import.")
-                raise PartialImport(name, self._done.streams_imported, conflict, self._policy) from error
+            async for page in self._intake.index.pages():
+                for spooled in page:
+                    size = spooled.end - spooled.start
+                    await lanes.room(size)
+                    batches = None
+                    if size <= _SMALL:
+                        batches = [batch async for batch in self._intake.batches(spooled)]
+                    lanes.start(spooled.entry.name, size, partial(self._import, spooled, batches))
+                    await self._context.pause()
+            await lanes.finish()
+        except LaneFailed as failed:
+            error = failed.error
+            if isinstance(error, StreamExists):
+                error = Conflict(failed.name, remedy="It was created during the import.")
+            done = self._done.streams_imported
+            raise PartialImport(failed.name, done, error, self._policy, failed.later) from failed.error
+        finally:
+            await lanes.stop()
+
+    async def _import(self, spooled: SpooledEntry, batches: list[Batch] | None) -> None:
+        name = spooled.entry.name
+        if self._policy == "skip" and await self._exists(name):
             self._note_skipped(name)
-        except Exception as error:
-            raise PartialImport(name, self._done.streams_imported, error, self._policy) from error
+            return
+        try:
+            await self._write(spooled, batches)
+        except StreamExists:
+            if self._policy != "skip":
+                raise
+            self._note_skipped(name)
         self.reporter.report(self._progress)
 
     async def _exists(self, name: str) -> bool:
@@ -207,10 +229,10 @@ class _Import:
             return False
         return True
 
-    async def _write(self, spooled: SpooledEntry) -> None:
+    async def _write(self, spooled: SpooledEntry, batches: list[Batch] | None) -> None:
         for delay in (*_RETRIES, None):
             try:
-                await self._stage_and_install(spooled)
+                await self._stage_and_install(spooled, batches)
                 break
             except Unavailable:
                 if delay is None or self._streams.obstacle() is not None:
@@ -223,30 +245,40 @@ class _Import:
             done.messages_imported + spooled.messages,
             done.bytes_imported + spooled.size,
         )
-        self._messages = self._size = 0
 
-    async def _stage_and_install(self, spooled: SpooledEntry) -> None:
+    async def _stage_and_install(self, spooled: SpooledEntry, batches: list[Batch] | None) -> None:
         entry = spooled.entry
         staged = f"{RESERVED_PREFIX}import/{token_hex(16)}"
         config = StreamConfig(entry.content_type, Lifetime(ttl=_STAGING_TTL))
-        await settle(self._streams.create(staged, config, b""))
+        body = b""
+        if batches is not None and len(batches) == 1:
+            # With its creation, a stream of one append waits for two commits instead of three.
+            body = batches[0].data
+            if body and is_json(entry.content_type):
+                body = b"[%b]" % body[:-1]
+            batches = []
+        if body:
+            await self._context.relieve()
         installed = False
         try:
-            await self._append_all(spooled, staged)
+            await shielded(self._streams.create(staged, config, body))
+            if batches is None:
+                await self._append_all(spooled, staged, self._intake.batches(spooled))
+            elif batches:
+                await self._append_all(spooled, staged, _each(batches))
             await settle(self._streams.install(staged, entry.name, _restoration(entry), self._policy == "replace"))
             installed = True
         finally:
             if not installed:
                 await self._remove(staged)
 
-    async def _append_all(self, spooled: SpooledEntry, staged: str) -> None:
+    async def _append_all(self, spooled: SpooledEntry, staged: str, batches: AsyncIterator[Batch]) -> None:
         """Append all messages, and wait for their commits; there are many in progress at once, in their order."""
         media = media_type(spooled.entry.content_type)
         waiting: deque[tuple[Deferred[Any], int]] = deque()
-        size = 0
-        self._messages = self._size = 0
+        size = appended_messages = appended_bytes = 0
         try:
-            async for batch in self._intake.batches(spooled):
+            async for batch in batches:
                 await self._context.relieve()
                 # An empty message of a byte stream leaves nothing to append.
                 outcome = self._streams.append(staged, Append(media, batch.data)) if batch.data else None
@@ -257,6 +289,8 @@ class _Import:
                     oldest, length = waiting.popleft()
                     size -= length
                     await oldest
+                appended_messages += batch.messages
+                appended_bytes += len(batch.data)
                 self._messages += batch.messages
                 self._size += len(batch.data)
                 self.reporter.report(self._progress)
@@ -264,6 +298,8 @@ class _Import:
             while waiting:
                 await waiting.popleft()[0]
         finally:
+            self._messages -= appended_messages
+            self._size -= appended_bytes
             if waiting:
                 await DeferredList([outcome for outcome, _ in waiting], consumeErrors=True)
 
@@ -287,6 +323,11 @@ class _Import:
         streams = done.streams_imported + done.streams_skipped
         messages = done.messages_imported + self._messages
         return Progress("importing", streams, index.count, messages, done.bytes_imported + self._size, index.size)
+
+
+async def _each(batches: list[Batch]) -> AsyncIterator[Batch]:
+    for batch in batches:
+        yield batch
 
 
 def _restoration(entry: StreamEntry) -> StreamRestoration:

@@ -30,6 +30,9 @@ class SpoolFile:
         self._file: int | None = None
         self._pending = bytearray()
         self.size = 0
+        # What was read last, and where it begins.
+        self._window = b""
+        self._window_start = 0
 
     def add(self, data: bytes | bytearray) -> None:
         """Append data in memory; :meth:`flush` writes it."""
@@ -53,6 +56,7 @@ class SpoolFile:
         """
         if self._pending:
             data, self._pending = self._pending, bytearray()
+            self._window = b""
             try:
                 await self._blocking.do(lambda: self._write(data, self.size - len(data)))
             except OSError as error:
@@ -69,23 +73,31 @@ class SpoolFile:
 
     async def read(self, start: int, size: int) -> bytes:
         """
-        Read from what was flushed; less only at its end.
+        Read from what was flushed; less only at its end. More is read, and kept, for short reads one after the other.
 
         :raises SpoolFailed: it cannot be read.
         """
         file = self._file
         if file is None:
             return b""
-        try:
-            return await self._blocking.do(lambda: _read(file, start, size))
-        except OSError as error:
-            raise SpoolFailed(self._directory, error) from error
+        place = start - self._window_start
+        if place < 0 or place + size > len(self._window):
+            try:
+                data = await self._blocking.do(lambda: _read(file, start, max(size, PIECE)))
+            except OSError as error:
+                raise SpoolFailed(self._directory, error) from error
+            if size >= PIECE:
+                return data
+            self._window, self._window_start = data, start
+            place = 0
+        return self._window[place : place + size]
 
     async def clear(self) -> None:
         """Remove all data, and keep the file for more."""
         file = self._file
         written = self.size > len(self._pending)
         self._pending = bytearray()
+        self._window = b""
         self.size = 0
         if file is not None and written:
             await self._blocking.do(lambda: os.ftruncate(file, 0))

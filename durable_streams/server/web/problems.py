@@ -85,12 +85,14 @@ class PartialImport(errors.StreamsError):
 
     :ivar stream: the name of the stream that could not be written.
     :ivar completed: how many streams were written.
+    :ivar later: the names of streams after ``stream`` that are written nevertheless.
     """
 
-    def __init__(self, message: str, stream: str, completed: int) -> None:
+    def __init__(self, message: str, stream: str, completed: int, later: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.stream = stream
         self.completed = completed
+        self.later = later
 
 
 class InternalError(errors.StreamsError):
@@ -156,6 +158,7 @@ class Problem(Struct):
 
     :ivar stream: of a :exc:`PartialImport`, the stream that could not be written.
     :ivar completed: of a :exc:`PartialImport`, how many streams were written.
+    :ivar later: of a :exc:`PartialImport`, the streams after ``stream`` that are written nevertheless.
     """
 
     type: str
@@ -166,6 +169,7 @@ class Problem(Struct):
     instance: str
     stream: str | UnsetType = UNSET
     completed: int | UnsetType = UNSET
+    later: tuple[str, ...] | UnsetType = UNSET
 
 
 class ErrorReport(Struct, frozen=True, gc=False):
@@ -199,7 +203,7 @@ def problem(error: errors.StreamsError, instance: str) -> tuple[int, bytes, byte
     message = str(error)
     report = Problem(f"/errors/{slug}", title, status, code, message, instance)
     if isinstance(error, PartialImport):
-        report.stream, report.completed = error.stream, error.completed
+        report.stream, report.completed, report.later = error.stream, error.completed, error.later
     body = msgspec.json.encode(report)
     lines = b"Content-Type: application/problem+json\r\n" + _lines(error)
     retry_after = _RETRY_AFTER if isinstance(error, errors.Unavailable) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import TransferError, shown
+from ..errors import TransferError, except_for, shown
 
 
 class ArchiveInvalid(TransferError):
@@ -54,15 +54,20 @@ class PartialRestore(TransferError):
     :ivar stream: the name of the stream that could not be restored.
     :ivar completed: the number of streams that were restored.
     :ivar source: the error.
+    :ivar later: the names of streams after it that are done nevertheless: many are restored at the same time.
     """
 
-    def __init__(self, stream: str, completed: int, source: BaseException, policy: str) -> None:
+    def __init__(
+        self, stream: str, completed: int, source: BaseException, policy: str, later: tuple[str, ...] = ()
+    ) -> None:
         reason = (str(source) or type(source).__name__).rstrip(".")
         again = "again" if policy != "fail" else "again with the policy skip"
         super().__init__(
-            f"restore stopped at stream {shown(stream)}, after {completed} stream(s) were restored: {reason}. "
-            f"Every stream is whole. Remove the cause, and restore the same archive {again}."
+            f"restore stopped at stream {shown(stream)}, after {completed} stream(s) were restored: {reason}. Every "
+            f"stream is whole: this one and those after it are as before{except_for(later)}. Remove the cause, and "
+            f"restore the same archive {again}."
         )
         self.stream = stream
         self.completed = completed
+        self.later = later
         self.source = source

@@ -157,7 +157,7 @@ def _problem_of(error: StreamsError) -> StreamsError:
     text = text[:1].upper() + text[1:]
     match error:
         case transfer.PartialImport() | transfer.PartialRestore():
-            return PartialImport(text, error.stream, error.completed)
+            return PartialImport(text, error.stream, error.completed, error.later)
         case transfer.Conflict() | transfer.RestoreConflict():
             return ImportConflict(text)
         case transfer.RestoreInProgress():
