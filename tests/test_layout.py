@@ -78,7 +78,7 @@ LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
     "waiting": _TWISTED,
     "streams": _TWISTED,
     "web": (*_TWISTED, "msgspec", "httptools", "klein", "werkzeug", "hpack"),
-    "subscriptions": (*_TWISTED, "msgspec", "cryptography", "idna", "OpenSSL", "service_identity"),
+    "subscriptions": (*_TWISTED, "msgspec", "sortedcontainers", "cryptography", "idna", "OpenSSL", "service_identity"),
     "transfer": (*_TWISTED, "msgspec", "ijson", "zstandard"),
     "client": (*_TWISTED, "msgspec", "treq", "OpenSSL", "service_identity"),
     "config": ("msgspec",),

@@ -29,7 +29,8 @@ class Model:
     :ivar streams: the streams that exist: path -> ``{"id", "tail"}``.
     :ivar links: path -> ``{"explicit", "id", "at"}``: ``at`` is a position in the stream ``id``.
     :ivar wake: None, or ``{"id", "generation", "holder", "until", "given", "failures", "due", "progress"}``, with
-        ``delivered``; ``given`` maps the paths that were sent to a worker to the ids of their streams, and their tails.
+        ``delivered`` and ``trying``; ``given`` maps the paths that were sent to a worker to the ids and tails of their
+        streams.
     """
 
     def __init__(self, config: SubscriptionConfig, now: float) -> None:
@@ -99,6 +100,7 @@ class Model:
             "until": None,
             "given": self.given() if self.webhook else {},
             "failures": 0,
+            "trying": True,
             "due": now + 6,
             "progress": False,
             "delivered": False,
@@ -175,6 +177,13 @@ class Model:
         self.rest(wake_id, now)
         return bool(self.pending())
 
+    def sends(self, of: str, now: float) -> bool:
+        """Return whether a delivery of a wake may begin."""
+        wake = self.wake
+        if wake is None or wake["id"] != of or wake["due"] is None:
+            return False
+        return bool(wake["trying"]) or wake["due"] <= now
+
     def outcome(self, of: str, outcome: str, wake_id: str, now: float) -> None:
         """Record the outcome of a delivery."""
         wake = self.wake
@@ -182,7 +191,7 @@ class Model:
             return
         if outcome == "failed":
             failures = wake["failures"] + 1
-            wake.update(failures=failures, due=now + delay(failures), delivered=False)
+            wake.update(failures=failures, trying=False, due=now + delay(failures), delivered=False)
         elif not self.webhook:
             wake.update(failures=0, due=None, delivered=True)
         elif outcome == "accepted":

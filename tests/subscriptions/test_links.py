@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.subscriptions.links import LinkTable
+from durable_streams.server.subscriptions.links import SORTED_FROM, LinkTable
 from durable_streams.server.subscriptions.model import Link, StreamTail
 
 
@@ -13,20 +13,30 @@ class LinkTableTests(SynchronousTestCase):
         tails = {"a": StreamTail(1, 1, 5)}
         table = LinkTable(tails)
         table.apply({"a": Link(False, 1, 1, 5), "b": Link(True)})
-        self.assertEqual((set(), 0), (table.pending, table.pending_bytes()))
+        self.assertEqual((set(), 0), (set(table.pending), table.pending_bytes))
         tails["a"] = StreamTail(1, 1, 9)
         self.assertTrue(table.refresh("a"))
         self.assertFalse(table.refresh("c"))
-        self.assertEqual(({"a"}, 4), (table.pending, table.pending_bytes()))
+        self.assertEqual(({"a"}, 4), (set(table.pending), table.pending_bytes))
         tails["a"] = StreamTail(2, 2, 3)
         table.refresh("a")
-        self.assertEqual(3, table.pending_bytes(), "a cursor of an earlier stream counts as the start")
+        self.assertEqual(3, table.pending_bytes, "a cursor of an earlier stream counts as the start")
         del tails["a"]
         self.assertFalse(table.refresh("a"))
         tails["b"] = StreamTail(3, 3, 1)
         self.assertTrue(table.refresh("b"))
         table.apply({"b": None, "a": None})
-        self.assertEqual((set(), 0), (table.pending, len(table)))
+        self.assertEqual((set(), 0), (set(table.pending), len(table)))
+
+    def test_the_first_pending_paths_are_the_same_for_few_and_for_many_links(self) -> None:
+        for count in (SORTED_FROM - 1, SORTED_FROM + 1):
+            tails = {f"s/{number:06d}": StreamTail(number, number, 5) for number in reversed(range(count))}
+            table = LinkTable(tails)
+            table.apply({path: Link(False) for path in tails})
+            table.apply({"s/000001": None, "s/000003": Link(False, 3, 3, 5)})
+            first = table.first_pending(3, {"s/000002"})
+            self.assertEqual(["s/000000", "s/000004", "s/000005"], first)
+            self.assertEqual((count - 2) * 5, table.pending_bytes)
 
     def test_pages_are_sorted(self) -> None:
         table = LinkTable({})

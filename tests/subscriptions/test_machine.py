@@ -157,6 +157,15 @@ class WebhookTests(SynchronousTestCase):
         driven.apply(late)
         self.assertEqual((driven.now + 6, driven.now + 10), (driven.deadline, driven.wake.lease_until))
 
+    def test_an_attempt_before_the_retry_is_due_sends_nothing(self) -> None:
+        driven = Driven(WEBHOOK)
+        driven.stream(A, 5)
+        driven.attempt()
+        driven.outcome(Outcome.FAILED)
+        driven.now += 0.99
+        early = driven.machine.attempt(driven.current, "w1", driven.now)
+        self.assertEqual(((), {}), (early.effects, early.puts))
+
     def test_a_wake_that_was_issued_but_not_sent_before_a_crash_is_due_again(self) -> None:
         driven = Driven(WEBHOOK)
         driven.stream(A, 5)
@@ -196,13 +205,17 @@ class WebhookTests(SynchronousTestCase):
         self.assertEqual((9, None), (driven.cursor(A), driven.current.state.wake))
 
     def test_an_answer_with_done_does_not_skip_a_stream_that_was_made_again(self) -> None:
-        driven = Driven(WEBHOOK)
-        driven.stream(A, 5)
-        driven.attempt()
-        driven.tails[A] = StreamTail(2, 1, 9)
-        driven.reconcile(A)
-        driven.outcome(Outcome.DONE)
-        self.assertEqual((0, 2), (driven.cursor(A), driven.wake.generation))
+        for reconciled in (True, False):
+            driven = Driven(WEBHOOK)
+            driven.stream(A, 5)
+            driven.attempt()
+            driven.tails[A] = StreamTail(2, 1, 9)
+            if reconciled:
+                driven.reconcile(A)
+            else:
+                driven.current.links.refresh(A)
+            driven.outcome(Outcome.DONE)
+            self.assertEqual((0, 2), (driven.cursor(A), driven.wake.generation))
 
 
 class FenceTests(SynchronousTestCase):
@@ -317,6 +330,14 @@ class LinkTests(SynchronousTestCase):
         driven = Driven(PULL, {A: StreamTail(1, 1, 500)})
         driven.stream(A, 5, stream_id=2)
         self.assertEqual((0, A), (driven.cursor(A), driven.wake.stream))
+        self.assertEqual(Link(False, 2, 2, 0), driven.current.links.get(A))
+
+    def test_a_cursor_of_an_earlier_stream_is_not_compared_before_the_change_is_noticed(self) -> None:
+        driven = Driven(PULL, {A: StreamTail(1, 1, 500)})
+        driven.tails[A] = StreamTail(2, 2, 5)
+        driven.current.links.refresh(A)
+        entry = driven.claim().snapshot.entries[0]
+        self.assertEqual((f"{2:016d}_{0:016d}", True), (entry.acked_offset, entry.has_pending))
 
     def test_a_fork_of_the_same_incarnation_under_the_name_is_another_stream(self) -> None:
         driven = Driven(PULL, {A: StreamTail(1, 1, 5)})

@@ -37,7 +37,7 @@ from .driving import PULL, WEBHOOK, Driven, load
 from .model import MATCHING, Model, Refused
 
 PATHS = ("events/a", "events/b", "other/c", "events/d/e")
-LINKABLE = st.sampled_from(PATHS)
+LINKABLE = st.sampled_from((*PATHS, "events/a", "events/a"))
 
 
 class Lives(RuleBasedStateMachine):
@@ -89,17 +89,12 @@ class Lives(RuleBasedStateMachine):
     def same(self) -> bool:
         """Return whether the state in memory is what a crash would leave."""
         current, loaded = self.driven.current, load(self.driven.records, self.driven.tails)
-        return (current.state, current.snapshot, dict(_links(current)), current.links.pending) == (
+        return (current.state, current.snapshot, dict(_links(current)), set(current.links.pending)) == (
             loaded.state,
             loaded.snapshot,
             dict(_links(loaded)),
-            loaded.links.pending,
+            set(loaded.links.pending),
         )
-
-    @rule()
-    def refuse_the_next_write(self) -> None:
-        """Let the storage refuse one write: it is as if the event had not come."""
-        self.refused = True
 
     def reconcile(self, path: str) -> None:
         """Tell the subscription of a change of a stream, until it has written that."""
@@ -143,18 +138,24 @@ class Lives(RuleBasedStateMachine):
         self.next_stream += 1
         self.reconcile(path)
 
-    @rule(path=LINKABLE)
-    def delete(self, path: str) -> None:
-        """Delete a stream."""
-        self.change(path, None)
-        self.reconcile(path)
+    @rule(path=LINKABLE, size=st.none() | st.integers(0, 9))
+    def delete(self, path: str, size: int | None) -> None:
+        """Delete a stream, or replace it by a new one of the name before anybody looks."""
+        if size is None:
+            self.change(path, None)
+            self.reconcile(path)
+        else:
+            self.create(path, size)
 
-    @rule(path=LINKABLE, size=st.integers(0, 9))
-    def create_again(self, path: str, size: int) -> None:
-        """Replace a stream by a new one of the name before anybody looks."""
-        self.create(path, size)
+    @rule(paths=st.sets(LINKABLE, min_size=1, max_size=2), added=st.booleans())
+    def change_membership(self, paths: set[str], added: bool) -> None:
+        """Add explicit streams, or remove them."""
+        if added:
+            self.add(paths)
+            return
+        for path in sorted(paths):
+            self.remove(path)
 
-    @rule(paths=st.sets(LINKABLE, min_size=1, max_size=2))
     def add(self, paths: set[str]) -> None:
         """Add explicit streams."""
         driven, model = self.driven, self.model
@@ -173,7 +174,6 @@ class Lives(RuleBasedStateMachine):
         tails = {path: driven.tails.get(path) for path in sorted(paths)}
         self.step(lambda _id: driven.machine.add_streams(driven.current, tails, driven.now, driven.draw()), predict)
 
-    @rule(path=LINKABLE)
     def remove(self, path: str) -> None:
         """Remove an explicit stream."""
         driven, model = self.driven, self.model
@@ -187,6 +187,16 @@ class Lives(RuleBasedStateMachine):
             model.rest(wake_id, driven.now)
 
         self.step(lambda _id: driven.machine.remove_stream(driven.current, path, driven.now, driven.draw()), predict)
+
+    @rule(worker=st.sampled_from(["one", "two"]))
+    def work(self, worker: str) -> None:
+        """Give a wake to a worker: make sure that there is work, then claim, or send the request."""
+        if not self.model.pending():
+            self.append("events/a", 5)
+        if self.model.webhook:
+            self.attempt(early=True)
+        else:
+            self.claim(worker)
 
     @precondition(lambda self: not self.model.webhook)
     @rule(worker=st.sampled_from(["one", "two"]))
@@ -276,19 +286,14 @@ class Lives(RuleBasedStateMachine):
         )
 
     def token(self, data: st.DataObject) -> TokenClaims:
-        """Return one of the last tokens."""
-        return data.draw(st.sampled_from(self.tokens[-3:]))
+        """Return the token of the current wake, or one of the last tokens."""
+        current = [token for token in self.tokens[-3:] if self.model.wake and token.wake_id == self.model.wake["id"]]
+        return data.draw(st.sampled_from([*current[-1:] * 3, *self.tokens[-3:]]))
 
     def stream_id(self, path: str) -> int:
         """Return the id of a stream, or the next one."""
         return self.model.streams.get(path, {"id": self.next_stream})["id"]
 
-    @rule(seconds=st.sampled_from([0.5, 1, 2, 6, 10, 60]))
-    def wait(self, seconds: float) -> None:
-        """Let time pass without a timer."""
-        self.driven.now += seconds
-
-    @rule()
     def evaluate(self) -> None:
         """Sweep."""
         driven, model = self.driven, self.model
@@ -303,31 +308,41 @@ class Lives(RuleBasedStateMachine):
             again = driven.machine.evaluate(driven.current, driven.now, driven.draw())
             assert not again.puts
 
-    @rule()
-    def timer(self) -> None:
-        """Wait for the timer."""
-        if self.driven.deadline is not None:
-            self.driven.now = max(self.driven.now, self.driven.deadline)
-        self.evaluate()
+    @rule(
+        seconds=st.none() | st.sampled_from([0.5, 1, 2, 6, 10, 60]),
+        late=st.booleans(),
+    )
+    def wait(self, seconds: float | None, late: bool) -> None:
+        """Let some time pass, or that of the timer; the timer is called, or late."""
+        driven = self.driven
+        if seconds is not None:
+            driven.now += seconds
+        elif driven.deadline is not None:
+            driven.now = max(driven.now, driven.deadline)
+        if not late:
+            self.evaluate()
 
-    @precondition(lambda self: self.due is not None)
-    @rule()
-    def attempt(self) -> None:
-        """Begin the delivery that is due."""
+    @rule(early=st.booleans())
+    def attempt(self, early: bool) -> None:
+        """Begin the delivery that is due; or one of the current wake that nobody has asked for."""
         driven, wake = self.driven, self.model.wake
-        assert self.due is not None
         wake_id, self.due = self.due, None
+        if early and wake is not None:
+            wake_id = wake["id"]
+        if wake_id is None:
+            return
+        expected = self.model.sends(wake_id, driven.now)
         decision = driven.machine.attempt(driven.current, wake_id, driven.now)
         driven.write(decision.puts, decision.expected)
         driven.current = driven.current.following(decision)
-        if not decision.effects:
-            assert wake is None or wake["id"] != wake_id or wake["due"] is None or wake["due"] > driven.now
+        assert bool(decision.effects) == expected
+        if not expected:
+            assert not decision.puts
             return
         assert wake is not None
-        assert wake["id"] == wake_id
         [effect] = decision.effects
-        wake["due"] = driven.wake.next_attempt_at
-        assert wake["due"] >= driven.now + driven.machine.attempt_seconds
+        wake.update(due=driven.wake.next_attempt_at, trying=True)
+        assert driven.now + 5 <= wake["due"] <= driven.now + 6
         self.running.append(wake_id)
         if isinstance(effect, DeliverWebhook):
             assert {e.path: (e.stream_id, e.tail) for e in effect.snapshot.entries} == wake["given"]
@@ -347,11 +362,13 @@ class Lives(RuleBasedStateMachine):
             lambda new: model.outcome(wake_id, outcome.value, new, driven.now),
         )
 
-    @rule()
-    def crash(self) -> None:
-        """Lose everything but the records."""
-        self.driven.reload()
-        self.running, self.due, self.refused = [], None, False
+    @rule(crash=st.booleans())
+    def trouble(self, crash: bool) -> None:
+        """Lose everything but the records; or let the storage refuse the next write, as if its event had not come."""
+        self.refused = not crash
+        if crash:
+            self.driven.reload()
+            self.running, self.due = [], None
 
     @invariant()
     def it_is_as_the_model(self) -> None:
@@ -361,7 +378,7 @@ class Lives(RuleBasedStateMachine):
         current, model = self.driven.current, self.model
         assert set(current.links) == set(model.links)
         for path, link in _links(current):
-            assert link.explicit == model.links[path]["explicit"]
+            assert (link.explicit, link.stream_id) == (model.links[path]["explicit"], model.links[path]["id"])
             assert link.cursor(self.driven.tails.get(path)) == model.at(path)
         state, wake = current.state, model.wake
         assert (state.generation, state.fruitless, state.scheduled_at) == (
@@ -376,7 +393,10 @@ class Lives(RuleBasedStateMachine):
             assert state.wake.next_attempt_at == wake["due"]
             if model.taken():
                 assert state.wake.lease_until == wake["until"]
-        assert set(model.pending()) == current.links.pending
+        assert set(model.pending()) == set(current.links.pending)
+        assert current.links.pending_bytes == sum(
+            model.streams[path]["tail"] - model.at(path) for path in model.pending()
+        )
 
     @invariant()
     def nothing_goes_back(self) -> None:
@@ -435,4 +455,4 @@ def _links(current: Any) -> list[tuple[str, Any]]:
 
 class ModelTests(SynchronousTestCase):
     def test_random_lives_agree_with_the_model(self) -> None:
-        run_state_machine_as_test(Lives, settings=settings(max_examples=60, stateful_step_count=40, deadline=None))
+        run_state_machine_as_test(Lives, settings=settings(max_examples=150, stateful_step_count=50, deadline=None))

@@ -25,8 +25,8 @@ MAX_BODY_BYTES: Final = 1_048_576
 #: The maximum number of streams in a configuration, or added at once.
 MAX_STREAMS: Final = 1000
 
-#: The maximum number of acks in one request: ten times the streams of the largest snapshot. They take about 50 ms.
-MAX_ACKS: Final = 10_000
+#: The maximum number of acks in one request: five times the streams of the largest snapshot. They take about 30 ms.
+MAX_ACKS: Final = 5_000
 
 _MAX_WORKER_BYTES: Final = 256
 _ID: Final = re.compile(r"[A-Za-z0-9\-._~:@+=,]{1,256}")

@@ -16,8 +16,8 @@ class Creation(Struct, frozen=True):
     """
     The records of a new subscription.
 
-    If there are many links, write ``link_puts`` in slices, then ``puts`` with ``expected``: links without the
-    subscription of their birth are left-overs, which are removed at the next start.
+    If there are many links, write them in slices (:func:`first_links`, :func:`link_records`), then ``puts`` with
+    ``expected``: links without the subscription of their birth are left-overs, which are removed at the next start.
     """
 
     subscription: Subscription
@@ -37,24 +37,39 @@ def create(subscription: Subscription, tails: Mapping[str, StreamTail]) -> Creat
 
     :param tails: the tails of the streams that exist, at least of those that match the pattern or are explicit.
     """
-    config = subscription.config
-    links: dict[str, Link] = {}
-    if config.pattern is not None:
-        pattern = config.pattern
-        links.update((path, link_at_tail(tail, False)) for path, tail in tails.items() if matches(pattern, path))
-    links.update((path, link_at_tail(tails.get(path), True)) for path in config.streams)
+    links = first_links(subscription, tails)
     state = State()
     return Creation(
         subscription,
         state,
         links,
-        {link_key(subscription.id, path): encode_link(link, subscription.birth) for path, link in links.items()},
+        link_records(subscription, links),
         {
             subscription_key(subscription.id): encode_subscription(subscription),
             state_key(subscription.id): encode_state(state),
         },
         {subscription_key(subscription.id): None, state_key(subscription.id): None},
     )
+
+
+def first_links(subscription: Subscription, tails: Mapping[str, StreamTail]) -> dict[str, Link]:
+    """
+    Return the links of a new subscription to some streams, at their tails, and to all explicit ones.
+
+    It takes about 2 us for each stream: call it for slices of a long list, the explicit streams in each.
+    """
+    config = subscription.config
+    links: dict[str, Link] = {}
+    if config.pattern is not None:
+        pattern = config.pattern
+        links.update((path, link_at_tail(tail, False)) for path, tail in tails.items() if matches(pattern, path))
+    links.update((path, link_at_tail(tails.get(path), True)) for path in config.streams)
+    return links
+
+
+def link_records(subscription: Subscription, links: Mapping[str, Link]) -> dict[str, bytes | None]:
+    """Return the records of links."""
+    return {link_key(subscription.id, path): encode_link(link, subscription.birth) for path, link in links.items()}
 
 
 def link_at_tail(tail: StreamTail | None, explicit: bool) -> Link:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from heapq import nsmallest
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -100,18 +99,14 @@ class View:
             return True
         return any(path not in overlay for path in self.current.links.pending)
 
-    def first_pending(self) -> str:
-        """Return the first path with pending data; there is one."""
-        return min(self._pending())
+    def first_pending(self, max_count: int) -> list[str]:
+        """Return the first paths with pending data, sorted."""
+        overlay = self._overlay()
+        changed = [path for path in overlay if self._is_pending(path)]
+        return sorted([*changed, *self.current.links.first_pending(max_count, overlay)])[:max_count]
 
     def _overlay(self) -> set[str]:
         return {*self.changes, *self._tails}
-
-    def _pending(self) -> Iterator[str]:
-        """Find the paths with pending data, in no order."""
-        overlay = self._overlay()
-        yield from (path for path in overlay if self._is_pending(path))
-        yield from (path for path in self.current.links.pending if path not in overlay)
 
     def _is_pending(self, path: str) -> bool:
         link = self.link(path)
@@ -123,7 +118,7 @@ class View:
         added = [path for path, link in self.changes.items() if link is not None and path not in links]
         removed = [path for path, link in self.changes.items() if link is None and path in links]
         if len(links) + len(added) - len(removed) > max_count:
-            paths = nsmallest(max_count, self._pending())
+            paths = self.first_pending(max_count)
         else:
             paths = sorted({*links, *added}.difference(removed))
         return Snapshot(wake_id, tuple(self._entry(path) for path in paths))

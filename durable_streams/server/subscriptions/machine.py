@@ -214,7 +214,7 @@ class Machine(Struct, frozen=True):
             return decision(view, state, None, happened=happened, refusal=NoPendingWork())
         wake = state.wake
         if wake is None:
-            wake = Wake(draw.wake_id, state.generation + 1, view.first_pending(), now)
+            wake = Wake(draw.wake_id, state.generation + 1, view.first_pending(1)[0], now)
             happened += ("wake_issued",)
         wake = replace(delivered(wake, now + config.lease_seconds), holder=worker)
         state = replace(state, generation=wake.generation, wake=wake, scheduled_at=None)
@@ -322,7 +322,7 @@ class Machine(Struct, frozen=True):
             state = State(state.generation)
         elif state.wake is None:
             if state.scheduled_at is None or state.scheduled_at <= now:
-                issued = Wake(draw.wake_id, state.generation + 1, view.first_pending(), now)
+                issued = Wake(draw.wake_id, state.generation + 1, view.first_pending(1)[0], now)
                 issued = attempting(config, issued, now, self.attempt_seconds)
                 state = State(issued.generation, issued, state.fruitless)
                 snapshot = view.snapshot(draw.wake_id, self.max_snapshot) if config.type == "webhook" else None

@@ -70,11 +70,13 @@ def _matches(pattern: Sequence[str], segments: Sequence[str]) -> bool:
 class _Node(Generic[_T]):
     """One segment of patterns: those that end here, and those that go on."""
 
-    __slots__ = ("children", "values")
+    __slots__ = ("children", "repeats", "values")
 
-    def __init__(self) -> None:
+    def __init__(self, segment: str = "") -> None:
         self.children: dict[str, _Node[_T]] = {}
         self.values: set[_T] = set()
+        #: Whether the segment is ``**``, which matches further segments too.
+        self.repeats = segment == _ANY
 
 
 class PatternIndex(Generic[_T]):
@@ -98,7 +100,7 @@ class PatternIndex(Generic[_T]):
         for segment in pattern.split("/"):
             child = node.children.get(segment)
             if child is None:
-                child = node.children[segment] = _Node()
+                child = node.children[segment] = _Node(segment)
             node = child
         if value not in node.values:
             node.values.add(value)
@@ -129,30 +131,27 @@ class PatternIndex(Generic[_T]):
         segments = name.split("/")
         if not self._size or segments[0] == RESERVED_SEGMENT:
             return set()
-        # The nodes whose pattern matches the segments so far; those that end in ** stay for the segments that follow.
-        nodes = _with_empty_runs({self._root: False})
+        # The nodes whose pattern matches the segments so far.
+        nodes = _with_empty_runs([self._root])
         for segment in segments:
-            following: dict[_Node[_T], bool] = {}
-            for node, repeats in nodes.items():
-                if repeats:
-                    following[node] = True
-                for part in (segment, _ONE):
+            following = [node for node in nodes if node.repeats]
+            for node in nodes:
+                for part in {segment, _ONE}:
                     child = node.children.get(part)
-                    # The segment of a name may be * or ** too; a child is then what the pattern means by it.
-                    if child is not None and part != _ANY and child not in following:
-                        following[child] = False
+                    if child is not None:
+                        following.append(child)
             nodes = _with_empty_runs(following)
             if not nodes:
                 return set()
         return set().union(*(node.values for node in nodes))
 
 
-def _with_empty_runs(nodes: dict[_Node[_T], bool]) -> dict[_Node[_T], bool]:
-    """Add the ``**`` children of nodes, which match without a segment. The value says whether a node is a ``**``."""
-    found = dict(nodes)
+def _with_empty_runs(nodes: Iterable[_Node[_T]]) -> set[_Node[_T]]:
+    """Return nodes with those of ``**`` below them, which match without a segment too."""
+    found: set[_Node[_T]] = set()
     for node in nodes:
-        child = node.children.get(_ANY)
-        while child is not None and not found.get(child, False):
-            found[child] = True
-            child = child.children.get(_ANY)
+        below: _Node[_T] | None = node
+        while below is not None and below not in found:
+            found.add(below)
+            below = below.children.get(_ANY)
     return found
