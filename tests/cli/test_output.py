@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from unittest.mock import patch
@@ -85,6 +86,28 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(0, status, shown)
         self.assertNotRegex(shown, "\x1b\\[[0-9;]*3[0-9]m")
         self.assertIn("appends", shown)
+
+    def test_a_table_on_a_narrow_terminal_is_not_cut(self) -> None:
+        code = (
+            "import fcntl, struct, termios\n"
+            f"fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack('4H', 9, 20, 0, 0))\n{_TABLE}"
+        )
+        status, shown = run_on_terminal([sys.executable, "-c", code], environment() | {"NO_COLOR": "1"})
+        self.assertEqual(0, status, shown)
+        self.assertNotIn("\N{HORIZONTAL ELLIPSIS}", shown)
+        self.assertRegex(shown, r"(a\\x1b\[31m \[bold\]x\[/\]){3} +9")
+
+    def test_the_table_of_bench_fits_80_columns_of_a_terminal(self) -> None:
+        code = (
+            "from durable_streams.server.cli.bench import _COLUMNS\n"
+            "from durable_streams.server.cli.output import print_table\n"
+            "cells = ('read of 1 MiB, 32 clients', '12,345', '1,345.2', '12.3', '123.4', '12345.6', '0', '100%')\n"
+            "print_table(_COLUMNS, [cells])"
+        )
+        status, shown = run_on_terminal([sys.executable, "-c", code], environment() | {"NO_COLOR": "1"})
+        self.assertEqual(0, status, shown)
+        lines = re.sub("\x1b\\[[0-9;]*m", "", shown).splitlines()
+        self.assertEqual(80, max(len(line.rstrip()) for line in lines), lines)
 
 
 class JsonTests(SynchronousTestCase):

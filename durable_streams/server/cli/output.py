@@ -37,9 +37,10 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> None:
     """
-    Print a table.
+    Print a table. No cell is cut: a line that is too long for the terminal is wrapped by it.
 
-    :param columns: the title of each column, and whether it is right-aligned.
+    :param columns: the title of each column, and whether it is right-aligned. On a terminal, each word of a title is on
+        a line of its own.
     :param rows: the cells, as plain text.
     """
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 (most commands print no table)
@@ -47,14 +48,14 @@ def print_table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str
     from rich.table import Table  # noqa: PLC0415 (as above)
     from rich.text import Text  # noqa: PLC0415 (as above)
 
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    terminal = is_terminal(sys.stdout)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for title, right in columns:
-        table.add_column(title, justify="right" if right else "left", no_wrap=True)
+        shown = title.replace(" ", "\n") if terminal else title
+        table.add_column(shown, justify="right" if right else "left", no_wrap=True, vertical="bottom")
     for row in rows:
         table.add_row(*(Text(printable(cell, lines=False)) for cell in row))
-    terminal = is_terminal(sys.stdout)
-    # In a pipe or a file no line is cut.
-    console = Console(force_terminal=terminal, width=None if terminal else 100_000, highlight=False)
+    console = Console(force_terminal=terminal, width=100_000, highlight=False)
     with console.capture() as captured:
         console.print(table)
     text = captured.get()
