@@ -101,7 +101,7 @@ class BenchTests(SynchronousTestCase):
     def test_a_server_must_be_named(self) -> None:
         ended = run_command("bench")
         self.assertEqual((2, b""), (ended.returncode, ended.stdout))
-        self.assertIn(b"give the URL of its streams by --url or DS_URL", ended.stderr)
+        self.assertIn(b"give its URL by --url or DS_URL, such as http://localhost:4437", ended.stderr)
         for arguments in (("--seconds", "0"), ("--clients", "0"), ("--size", "x")):
             self.assertEqual(2, run_command("bench", *arguments).returncode)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -42,7 +43,7 @@ class RunningServerTests(SynchronousTestCase):
         return ended
 
     def test_the_table_is_that_of_a_data_directory(self) -> None:
-        for url in (f"{self.base}/streams", self.base, f"{self.base}/"):
+        for url in (f"{self.base}/streams", self.base, f"{self.base}/", f"http://127.0.0.1:{self.admin_port}"):
             lines = self.listed("--url", url).stdout.decode().splitlines()
             self.assertRegex(lines[2], r"^chat/1 {25}open {14}[-1] {10}8 B application/json ")
             self.assertRegex(lines[4], r"^log {28}closed ")
@@ -75,11 +76,29 @@ class RunningServerTests(SynchronousTestCase):
         self.assertIn(b"the server answered 404: ", ended.stderr)
         self.assertIn(b"admin.base_path", ended.stderr)
 
+    def test_a_url_without_a_scheme_is_a_usage_error_that_says_what_to_write(self) -> None:
+        ended = run_command("list", "--url", f"127.0.0.1:{self.admin_port}")
+        self.assertEqual((2, b""), (ended.returncode, ended.stdout))
+        self.assertIn(f"Write http://127.0.0.1:{self.admin_port} or https://".encode(), ended.stderr)
+
+
+class UnixSocketTests(SynchronousTestCase):
+    def test_a_server_on_a_unix_socket_is_asked(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/streams.sock"
+            port = free_port()
+            listen = f"tcp:{port}:interface=127.0.0.1,unix:{path}"
+            with Daemon(port, admin__enabled="true", server__listen=listen) as daemon:
+                daemon.create("chat/1", body=b"hello")
+                ended = run_command("list", "--json", "--url", f"unix:{path}")
+        self.assertEqual((0, b""), (ended.returncode, ended.stderr))
+        self.assertEqual(["chat/1"], [stream["name"] for stream in json.loads(ended.stdout)])
+
 
 class TokenTests(SynchronousTestCase):
     def test_a_token_is_needed_where_the_server_has_a_file_of_tokens(self) -> None:
         file = Path(self.mktemp()).absolute()
-        file.write_text(f"{_TOKEN}\n")
+        file.write_text(f"# of the nightly backup\n\n{_TOKEN}\n{_TOKEN[::-1]}\n")
         file.chmod(0o600)
         with Daemon(admin__enabled="true", admin__token_file=str(file)) as daemon:
             url = f"http://127.0.0.1:{daemon.port}/admin/streams"
@@ -189,8 +208,8 @@ class OtherAnswerTests(SynchronousTestCase):
         self.assertEqual((1, ""), (code, out))
         self.assertIn("connection refused", err)
 
-    def test_a_url_that_is_none_is_a_failure(self) -> None:
+    def test_a_url_that_is_none_is_a_usage_error(self) -> None:
         for url in ("localhost:4437", "ftp://localhost/", "http://user:pass@localhost/"):
             code, out, err = self.outcome(url=url)
-            self.assertEqual((1, ""), (code, out))
+            self.assertEqual((2, ""), (code, out))
             self.assertIn("URL", err)

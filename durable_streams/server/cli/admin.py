@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
+import click
 import msgspec
 
 from .errors import CommandError
-from .options import TOKEN_VARIABLE, Connection
+from .options import TOKEN_VARIABLE, UNIX, Connection, with_scheme
 
 if TYPE_CHECKING:
     from ..client.http import Answer, HttpClient
 
 #: The help of ``--url``.
-URL_HELP: Final = "Ask a running server, at the full URL of its list: http://HOST:PORT/admin/streams."
+URL_HELP: Final = (
+    "Ask a running server: http://HOST:PORT of its pages for operators, with /admin/streams by default, or unix:PATH."
+)
 
 #: How long a server may be silent, in seconds.
 TIMEOUT: Final = 30.0
@@ -28,6 +31,10 @@ TRANSFER_TIMEOUT: Final = 600.0
 STORE_TIMEOUT: Final = 86_400.0
 
 _LIST: Final = "/streams"
+
+#: The path of the list below a URL that has none: that of the default ``admin.base_path``.
+_DEFAULT_LIST: Final = "/admin/streams"
+
 T = TypeVar("T")
 
 #: The largest answer to a document or an archive, in bytes: it may name 1,000 streams.
@@ -101,6 +108,18 @@ class AdminPages:
         return await self._client.request("GET", with_query(self.page("streams"), query), headers)
 
 
+def list_url(url: str) -> str:
+    """
+    Return the URL of the list of streams: ``--url`` as it was given, or with the default path if it has none.
+
+    :raises click.UsageError: it has no scheme.
+    """
+    if url.startswith(UNIX):
+        return f"http://localhost{_DEFAULT_LIST}"
+    url = with_scheme(url)
+    return url if urlsplit(url).path.strip("/") else url.rstrip("/") + _DEFAULT_LIST
+
+
 @asynccontextmanager
 async def connected(reactor: Any, connection: Connection, label: str = "Error") -> AsyncIterator[AdminPages]:
     """
@@ -109,15 +128,21 @@ async def connected(reactor: Any, connection: Connection, label: str = "Error") 
     :param connection: with a URL.
     :param label: the label of errors.
     :raises CommandError: for any error of the client in the block.
+    :raises click.UsageError: the URL is none.
     """
-    from ..client import ClientError, ClientOptions, Refusal  # noqa: PLC0415 (imports Twisted)
+    from ..client import ClientError, ClientOptions, InvalidUse, Refusal  # noqa: PLC0415 (imports Twisted)
     from ..client.http import HttpClient  # noqa: PLC0415 (as above)
 
-    url = connection.url
-    assert url is not None
+    assert connection.url is not None
+    url = list_url(connection.url)
     try:
         options = ClientOptions(
-            token=connection.token, ca=connection.ca, cert=connection.cert, key=connection.key, timeout=TIMEOUT
+            token=connection.token,
+            ca=connection.ca,
+            cert=connection.cert,
+            key=connection.key,
+            unix_socket=connection.unix_socket,
+            timeout=TIMEOUT,
         )
         client = HttpClient(reactor, options)
         try:
@@ -129,7 +154,12 @@ async def connected(reactor: Any, connection: Connection, label: str = "Error") 
         if error.status == _UNAUTHORIZED and connection.token is None:
             advice = f" Give a token with --token-file FILE or {TOKEN_VARIABLE}."
         elif error.status == _NOT_FOUND:
-            advice = " Check that admin.enabled is set for the server, and the path of --url against admin.base_path."
+            advice = (
+                " Check that admin.enabled is set for the server, and the port and path of --url against "
+                "admin.bind_address and admin.base_path."
+            )
         raise CommandError(f"{url}: the server answered {error.status}: {error}{advice}", label) from None
+    except InvalidUse as error:
+        raise click.UsageError(str(error)) from None
     except ClientError as error:
         raise CommandError(str(error), label) from None

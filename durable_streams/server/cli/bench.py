@@ -66,7 +66,7 @@ def command(connection: Connection, as_json: bool, **numbers: Any) -> None:
     the limit and not the server. The latencies are those that the client sees, and include its own work.
     """
     if connection.url is None:
-        raise click.UsageError(f"No server: give the URL of its streams by --url or {URL_VARIABLE}.")
+        raise click.UsageError(f"No server: give its URL by --url or {URL_VARIABLE}, such as http://localhost:4437.")
     report = run(lambda reactor: _bench(reactor, connection, numbers))
     if as_json:
         print_json(report)

@@ -20,6 +20,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 URL_VARIABLE: Final = "DS_URL"
 TOKEN_VARIABLE: Final = "DS_TOKEN"  # noqa: S105 (the name of a variable)
 
+#: The beginning of a ``--url`` that is the path of a UNIX socket.
+UNIX: Final = "unix:"
+
 _TOKEN: Final = re.compile(r"[!-~]+")
 _MAX_TOKEN: Final = 16_384
 
@@ -109,6 +112,11 @@ class Connection(Struct, frozen=True):
     key: str | None = None
     token: str | None = None
 
+    @property
+    def unix_socket(self) -> str | None:
+        """The path of the UNIX socket that the URL names; None if it names none."""
+        return self.url.removeprefix(UNIX) if self.url is not None and self.url.startswith(UNIX) else None
+
     def __repr__(self) -> str:
         """Leave out the token."""
         return f"Connection({self.url!r})"
@@ -141,7 +149,9 @@ def connection_options(url_help: str, url_variable: str | None = URL_VARIABLE) -
         file = click.Path(exists=True, dir_okay=False, readable=True)
         decorated: Callable[..., Any] = connected
         for option in (
-            click.option("--token-file", metavar="FILE", type=file, help="A file with the bearer token."),
+            click.option(
+                "--token-file", metavar="FILE", type=file, help="A file with the bearer token, as admin.token_file."
+            ),
             click.option(
                 "--token",
                 metavar="TOKEN",
@@ -159,6 +169,17 @@ def connection_options(url_help: str, url_variable: str | None = URL_VARIABLE) -
     return decorate
 
 
+def with_scheme(url: str) -> str:
+    """
+    Return a URL that was given.
+
+    :raises click.UsageError: it has no scheme.
+    """
+    if "://" not in url:
+        raise click.UsageError(f"{url} is not a URL. Write http://{url} or https://{url}.")
+    return url
+
+
 def _token(given: str | None, file: str | None) -> str | None:
     """
     Return the token of the options or the environment, or None.
@@ -172,7 +193,7 @@ def _token(given: str | None, file: str | None) -> str | None:
         where = file
         try:
             with Path(file).open("rb") as opened:
-                given = opened.read(_MAX_TOKEN + 1).decode("ascii", "replace").strip()
+                given = _first_token(opened.read(_MAX_TOKEN + 1).decode("ascii", "replace"))
         except OSError as error:
             raise CommandError(f"Cannot read the token file {file}: {error.strerror}.") from None
     elif given is None:
@@ -184,3 +205,11 @@ def _token(given: str | None, file: str | None) -> str | None:
         # The token itself is not shown.
         raise CommandError(f"{where} has no token: one word of ASCII characters is expected. Correct it.")
     return given
+
+
+def _first_token(text: str) -> str:
+    """Return the first line of a file of tokens that is neither empty nor a comment; "" if there is none."""
+    for line in text.splitlines():
+        if (token := line.strip()) and not token.startswith("#"):
+            return token
+    return ""

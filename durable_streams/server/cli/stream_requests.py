@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import click
 
 from .errors import CommandError
-from .options import Connection, connection_options
+from .options import UNIX, Connection, connection_options, with_scheme
 from .running import run
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ T = TypeVar("T")
 
 #: The path of streams below a URL that has none.
 _STREAMS: Final = "/v1/stream"
-
-_UNIX: Final = "unix:"
 
 #: The options of a connection, for commands whose argument is a stream.
 stream_options = connection_options(
@@ -53,8 +51,8 @@ def stream_url(connection: Connection, stream: str) -> str:
         if "://" not in stream:
             if connection.url is None:
                 raise click.UsageError(
-                    f"{stream} is the name of a stream. Give the URL of its server by --url or DS_URL, or the stream's "
-                    "own URL."
+                    f"{stream} is the name of a stream. Give the URL of its server by --url or DS_URL, such as "
+                    "http://localhost:4437, or the stream's own URL."
                 )
             return url_of(base_url(connection.url), stream)
         url = check_url(stream)
@@ -76,10 +74,9 @@ def base_url(url: str) -> str:
 
     :raises click.UsageError: it has no scheme.
     """
-    if url.startswith(_UNIX):
+    if url.startswith(UNIX):
         return f"http://localhost{_STREAMS}"
-    if "://" not in url:
-        raise click.UsageError(f"{url} is not a URL. Write http://{url} or https://{url}.")
+    url = with_scheme(url)
     return url if urlsplit(url).path.strip("/") else url.rstrip("/") + _STREAMS
 
 
@@ -92,15 +89,12 @@ async def connected(reactor: Any, connection: Connection, kept_connections: int 
     """
     from ..client import ClientOptions, StreamClient  # noqa: PLC0415 (imports Twisted, which --help does not need)
 
-    socket = None
-    if connection.url is not None and connection.url.startswith(_UNIX):
-        socket = connection.url.removeprefix(_UNIX)
     options = ClientOptions(
         token=connection.token,
         ca=connection.ca,
         cert=connection.cert,
         key=connection.key,
-        unix_socket=socket,
+        unix_socket=connection.unix_socket,
         kept_connections=kept_connections,
     )
     client = StreamClient(reactor, options)
