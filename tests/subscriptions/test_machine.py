@@ -14,7 +14,7 @@ from durable_streams.server.subscriptions.errors import (
     InvalidSubscriptionRequest,
     NoPendingWork,
 )
-from durable_streams.server.subscriptions.machine import check_action
+from durable_streams.server.subscriptions.machine import check_action, needs_evaluation
 from durable_streams.server.subscriptions.model import (
     Ack,
     Acked,
@@ -323,6 +323,37 @@ class SpacingTests(SynchronousTestCase):
         for _ in range(4):
             self.fruitless(driven)
         self.assertEqual(5, driven.claim().generation)
+
+
+class ClockTests(SynchronousTestCase):
+    def set_back(self, driven: Driven) -> float | None:
+        """Set the clock back by a day, sweep, and return the seconds until the deadline then."""
+        driven.now -= 86_400
+        self.assertTrue(needs_evaluation(driven.current, driven.now))
+        driven.evaluate()
+        self.assertFalse(needs_evaluation(driven.current, driven.now))
+        self.assertEqual({}, driven.evaluate().puts)
+        return None if driven.deadline is None else driven.deadline - driven.now
+
+    def test_deadlines_come_into_reach_when_the_clock_was_set_back(self) -> None:
+        claimed = Driven(PULL)
+        claimed.stream(A, 5)
+        claimed.claim()
+        self.assertEqual(10, self.set_back(claimed))
+        retrying = Driven(WEBHOOK)
+        retrying.stream(A, 5)
+        retrying.attempt()
+        retrying.outcome(Outcome.FAILED)
+        self.assertEqual(72, self.set_back(retrying))
+        spaced = Driven(PULL)
+        spaced.stream(A, 5)
+        for _ in range(3):
+            spaced.claim()
+            spaced.release(spaced.claims())
+        self.assertEqual(72, self.set_back(spaced))
+        spaced.now += 72
+        spaced.evaluate()
+        self.assertEqual(4, spaced.wake.generation)
 
 
 class LinkTests(SynchronousTestCase):

@@ -55,7 +55,7 @@ from .model import (
     Wake,
 )
 from .patterns import matches
-from .wakes import attempting, delivered, ended, retry_delay
+from .wakes import LONGEST_DELAY, attempting, delivered, ended, retry_delay, within_reach
 
 #: What the ids of the writers of wake events begin with. Clients may not use such ids.
 WRITER_PREFIX: Final = "__ds:"
@@ -88,7 +88,7 @@ def needs_evaluation(current: Current, now: float) -> bool:
     """Return whether :meth:`Machine.evaluate` would change anything: a test of about 1 us for sweeps."""
     config, state = current.subscription.config, current.state
     due = deadline(config, state)
-    if due is not None and due <= now:
+    if due is not None and (due <= now or due > now + max(LONGEST_DELAY, config.lease_seconds)):
         return True
     if state.wake is None:
         return state.scheduled_at is None and bool(current.links.pending)
@@ -311,6 +311,7 @@ class Machine(Struct, frozen=True):
     ) -> Decision:
         """Return the decision for a state, after the transitions that need no other event than the time."""
         config = view.current.subscription.config
+        state = within_reach(config, state, now, self.attempt_seconds)
         wake = state.wake
         if wake is not None and lease_over(config, wake, now):
             state, snapshot, happened = ended(state, now, draw), None, (*happened, "lease_expired")

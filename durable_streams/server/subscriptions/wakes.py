@@ -13,6 +13,9 @@ FRUITLESS_WAKES: Final = 3
 
 _MAX_DELAY: Final = 60.0
 
+#: The longest time until an attempt or a scheduled wake: the maximum delay with its jitter.
+LONGEST_DELAY: Final = 1.2 * _MAX_DELAY
+
 
 def retry_delay(failures: int, jitter: float) -> float:
     """
@@ -44,3 +47,22 @@ def ended(state: State, now: float, draw: Draw) -> State:
     spaced = fruitless - FRUITLESS_WAKES + 1
     scheduled_at = now + retry_delay(spaced, draw.jitter) if spaced > 0 else None
     return State(state.generation, None, fruitless, scheduled_at)
+
+
+def within_reach(config: SubscriptionConfig, state: State, now: float, limit: float) -> State:
+    """
+    Return the state without deadlines that are later than any that is set now: the clock was set back since.
+
+    :param limit: the time limit of an attempt, in seconds.
+    """
+    wake = state.wake
+    if wake is None:
+        if state.scheduled_at is not None and state.scheduled_at > now + LONGEST_DELAY:
+            return replace(state, scheduled_at=now + LONGEST_DELAY)
+        return state
+    lease_end, attempt_at = now + config.lease_seconds, now + max(LONGEST_DELAY, limit + 1)
+    if wake.lease_until is not None and wake.lease_until > lease_end:
+        wake = replace(wake, lease_until=lease_end)
+    if wake.next_attempt_at is not None and wake.next_attempt_at > attempt_at:
+        wake = replace(wake, next_attempt_at=attempt_at)
+    return state if wake is state.wake else replace(state, wake=wake)
