@@ -87,6 +87,9 @@ def read_checkpoint(root: Path, streams: dict[int, Stream]) -> int:
         if magic == b"DSz1":
             segment = content[1]
             continue
+        if magic != b"DSe1":
+            # More producers of a stream, or values that belong to none.
+            continue
         for entry in content:
             stream_id, name, source, base = entry[0], entry[1], entry[6], entry[7]
             size, appends, pieces = entry[17], entry[18], entry[19]
@@ -100,6 +103,9 @@ def read_checkpoint(root: Path, streams: dict[int, Stream]) -> int:
 def apply(change: list[Any], streams: dict[int, Stream]) -> None:
     """Do what a change says. What a place outside the journal has already is not there a second time."""
     kind, stream_id = change[0], change[1]
+    if kind == 5:
+        # Values, which belong to no stream.
+        return
     if kind == 1 and stream_id not in streams:
         streams[stream_id] = Stream(change[2], change[7], change[8], change[5]["closed"], False, b"")
     if kind == 4 and change[4] in streams:

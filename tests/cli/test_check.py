@@ -132,7 +132,7 @@ class CheckTests(TestCase):
             result = check("--data-dir", self.directory)
             self.assertEqual(1, result.exit_code, result.output)
             self.assertTrue(result.output.startswith("DAMAGED: FORMAT: "), result.output)
-            self.assertIn('Write one line into it: {"storage":"file","version":2}', result.output)
+            self.assertIn('Write one line into it: {"storage":"file","version":3}', result.output)
             flip(only(self.directory, "streams/*/*.data"), 50_000)
             self.assertIn("31 appends", result.output)
 
@@ -165,7 +165,7 @@ class RefusalTests(SynchronousTestCase):
         directory.mkdir()
         for text, part in (
             ('{"storage":"tape","version":1}', "the storage kind tape"),
-            ('{"storage":"file","version":3}', "has format 3 of the file storage"),
+            ('{"storage":"file","version":4}', "has format 4 of the file storage"),
             ('{"storage":"acid","version":2}', "has format 2 of the acid storage"),
             ("", "cannot be decoded"),
         ):

@@ -25,7 +25,6 @@ from durable_streams.server.model import (
 )
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.testing import StorageContract, storage_machine
-from durable_streams.server.testing.contract.values import ValueContract
 
 NOW = 1_800_000_000.0
 ALL = 2**40
@@ -33,7 +32,7 @@ MIB = 2**20
 ROOMY = StorageLimits(total_bytes=ALL, stream_bytes=ALL, fork_depth=ALL)
 
 
-class ContractTests(ValueContract, StorageContract, TestCase):
+class ContractTests(StorageContract, TestCase):
     def make_storage(self, limits: StorageLimits) -> MemoryStorage:
         return MemoryStorage(limits)
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from ..config.layers import load
 from ..config.validation import STORAGE_MODES, ConfigError
-from ..storage.acid.schema import VERSION as ACID_VERSION
+from ..storage.acid.schema import DIRECTORY_VERSION as ACID_VERSION
 from ..storage.file.checking import check_files
 from ..storage.file.storage import KIND, VERSION
 from ..storage.findings import Counts, Finding

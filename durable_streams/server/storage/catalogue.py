@@ -112,13 +112,13 @@ class Catalogue(Generic[S]):
 
     # Loading
 
-    def load(self, streams: Iterable[S], last_id: int, values: Mapping[str, bytes] = {}) -> None:
+    def load(self, streams: Iterable[S], last_id: int, values: ValueTable | None = None) -> None:
         """Replace all streams and values. An id is never reused, not even that of a creation that was rolled back."""
         written = self._bytes - self._unwritten
         self.streams.clear()
         self._names = NameIndex()
         self._deadlines.clear()
-        self.values = ValueTable(values)
+        self.values = ValueTable() if values is None else values
         self._bytes, self._metadata = 0, self.values.size
         for stream in streams:
             self._enter(stream)

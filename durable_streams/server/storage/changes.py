@@ -5,7 +5,7 @@ Each is encoded as an array that begins with its tag. Times are seconds since 19
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from msgspec import Struct
 
@@ -89,13 +89,29 @@ class StreamInstalled(Struct, tag=4, array_like=True, frozen=True, gc=False):
     replaced: int | None
 
 
-Change: TypeAlias = StreamCreated | DataAppended | StreamRemoved | StreamInstalled
+class ValuesWritten(Struct, tag=5, array_like=True, frozen=True, gc=False):
+    """
+    A write of values (:meth:`.IStorage.write_values`).
+
+    :cvar id: the id of no stream.
+    :ivar puts: the values by key; None for one that is removed.
+    """
+
+    id: ClassVar[int] = 0
+
+    puts: dict[str, bytes | None]
+
+
+Change: TypeAlias = StreamCreated | DataAppended | StreamRemoved | StreamInstalled | ValuesWritten
 
 #: Upper bound of the encoded size of a change, in bytes, without its data and texts.
 OVERHEAD = 256
 
 #: Upper bound of the encoded size of a writer in a change, in bytes, without its id.
 WRITER = 64
+
+#: Upper bound of the encoded size of a value in a change, in bytes, without its key and its bytes.
+VALUE = 16
 
 #: Maximum length of a content type, in characters.
 MAX_CONTENT_TYPE = 512

@@ -25,14 +25,16 @@ class ValueTable:
     Values by key, in the order of the keys.
 
     :ivar size: how many bytes of metadata the limit counts for them.
+    :ivar lsn: the LSN of the last change; 0 if it is not one of this process.
     """
 
-    __slots__ = ("_keys", "_values", "size")
+    __slots__ = ("_keys", "_values", "lsn", "size")
 
     def __init__(self, values: Mapping[str, bytes] = {}) -> None:
         self._values: dict[str, bytes] = {}
         self._keys = NameIndex()
         self.size = 0
+        self.lsn = 0
         self.apply(values)
 
     def __len__(self) -> int:

@@ -222,6 +222,12 @@ class SideBySide:
             incarnations = [self._incarnations.get(name, 0), found.facts.incarnation]
             self._earlier[name], self._incarnations[name] = min(incarnations), max(incarnations)
 
+    def write_values(self, puts: dict[str, bytes | None], expected: dict[str, bytes | None]) -> None:
+        self.both(
+            lambda: self.storage.write_values(puts, expected),
+            lambda: self.model.write_values(puts, expected),
+        )
+
     def delete(self, name: str) -> None:
         self.both(
             lambda: self.storage.delete(name, self.now),
@@ -262,6 +268,14 @@ class SideBySide:
             assert list(ends) == twin.edges[1:], f"{ends} is not {twin.edges[1:]}"
             chunk = self._run(self.storage.read(status.facts.name, START, ALL, self.now, True, False))
             assert chunk.data == twin.wire, f"{chunk} is not {twin.wire!r}"
+        self.compare_values("", "", 1000)
+
+    def compare_values(self, prefix: str, after: str, max_count: int) -> None:
+        """Compare a page of values."""
+        page = self._run(self.storage.values(prefix, after, max_count))
+        present = sorted(self.model.values.items())
+        expected = [(key, value) for key, value in present if key.startswith(prefix) and key > after][:max_count]
+        assert page == expected, f"{page} is not {expected}"
 
     def compare_record(self, record: StreamRecord, twin: Twin) -> None:
         writers = [(key, state.epoch, state.seq, state.seen) for key, state in record.writers.items()]
@@ -345,6 +359,8 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
     writes = some.sampled_from(["next", "next", "retry", "first", "gap", "fenced", "new epoch", "bad epoch"])
     places = some.sampled_from(["edge", "edge", "edge", "inside", "start", "now", "past", "stale", "foreign"])
 
+    keys = some.sampled_from(["a", "a/1", "a/2", "a0", "b/1", "b/\u2603"])
+    contents = some.sampled_from([b"", b"1", b"2", b"\0" * 90])
     expectations = some.sampled_from(["nothing"] * 5 + ["tail", "tail", "start", "past", "stale"])
 
     class StorageMachine(RuleBasedStateMachine):
@@ -439,6 +455,18 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
                 self.stage(staged, "text/plain", body)
             self.pair.install(staged, name, restoration, replace)
             self.pair.catch_up()
+
+        @rule(
+            puts=some.dictionaries(keys, some.one_of(some.none(), contents, contents), max_size=4),
+            right=some.booleans(),
+        )
+        def write_values(self, puts: dict[str, bytes | None], right: bool) -> None:
+            found = {key: self.pair.model.values.get(key) for key in [*puts, "a/1"]}
+            self.pair.write_values(puts, found if right else {"a/1": b"1"})
+
+        @rule(prefix=some.sampled_from(["", "a", "a/", "b/"]), after=some.one_of(some.just(""), keys), most=numbers)
+        def list_values(self, prefix: str, after: str, most: int) -> None:
+            self.pair.compare_values(prefix, after, 1 + most % 4)
 
         @rule(stream=which)
         def status(self, stream: int) -> None:

@@ -27,6 +27,7 @@ from ..errors import (
     StreamFull,
     StreamGone,
     StreamNotFound,
+    ValuesChanged,
     WriterFenced,
     WriterGap,
 )
@@ -140,6 +141,7 @@ class Model:
     def __init__(self, limits: StorageLimits) -> None:
         self.limits = limits
         self.twins: dict[str, Twin] = {}
+        self.values: dict[str, bytes] = {}
 
     @property
     def size(self) -> int:
@@ -147,7 +149,8 @@ class Model:
 
     @property
     def metadata(self) -> int:
-        return sum(twin.metadata for twin in self.twins.values())
+        values = sum(160 + len(key.encode()) + len(value) for key, value in self.values.items())
+        return sum(twin.metadata for twin in self.twins.values()) + values
 
     def forks(self, of: Twin) -> list[Twin]:
         return [twin for twin in self.twins.values() if twin.source is of]
@@ -286,6 +289,17 @@ class Model:
         twin.facts = replace_fields(twin.facts, name=name, incarnation=incarnation)
         self.twins[name] = twin
         return twin
+
+    def write_values(self, puts: dict[str, bytes | None], expected: dict[str, bytes | None]) -> None:
+        for key, value in expected.items():
+            if self.values.get(key) != value:
+                raise ValuesChanged(key)
+        before = self.values, self.metadata
+        merged = {**self.values, **puts}
+        self.values = {key: value for key, value in merged.items() if value is not None}
+        if before[1] < self.metadata > self.limits.metadata_bytes:
+            self.values = before[0]
+            raise InsufficientStorage
 
     def append(
         self, name: str, append: Append, body: Body, now: float

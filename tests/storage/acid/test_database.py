@@ -398,11 +398,11 @@ class OwnershipTests(DatabaseTestCase):
         self.assertIn("is in format 2 of the acid storage", str(error))
 
     def test_a_later_format_in_the_database_is_refused(self) -> None:
-        self.change("PRAGMA user_version = 2")
+        self.change("PRAGMA user_version = 3")
         error = self.assertRaises(StorageError, self.opened, self.directory)
-        self.assertIn("is in format 2", str(error))
+        self.assertIn("is in format 3", str(error))
         self.assertIn(
-            "can't be checked. It is in format 2", str(self.assertRaises(StorageError, self.check, self.directory))
+            "can't be checked. It is in format 3", str(self.assertRaises(StorageError, self.check, self.directory))
         )
 
     def test_a_database_from_before_the_first_release_is_refused(self) -> None:

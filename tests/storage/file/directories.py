@@ -25,8 +25,15 @@ def opened(directory: Path, settings: FileSettings = SMALL) -> FileStorage:
 
 
 async def checkpointed(storage: FileStorage) -> None:
-    """Make a checkpoint."""
+    """Make a checkpoint that has all changes so far."""
+    if storage._checkpointer._running is not None:
+        # It may have begun before the last change.
+        await _end_of_checkpoint(storage)
     storage._checkpointer.start()
+    await _end_of_checkpoint(storage)
+
+
+async def _end_of_checkpoint(storage: FileStorage) -> None:
     running = storage._checkpointer._running
     assert running is not None
     ended: Deferred[None] = Deferred()

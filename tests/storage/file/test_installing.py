@@ -98,7 +98,7 @@ class FormatTests(TestCase):
             raise OSError(code, "cannot write")
 
         self.patch(ownership, "raise_version", fail)
-        storage._log.raise_version = lambda: ownership.raise_version(storage._disk, "file", 2)
+        storage._log.raise_version = lambda version: ownership.raise_version(storage._disk, "file", version)
         restoration = StreamRestoration(StreamConfig("text/plain"), FOREVER)
         await self.assertFailure(maybeDeferred(storage.install, "__ds/1", "a", restoration, True, 0.0), expected)
         self.patch(ownership, "raise_version", replace)

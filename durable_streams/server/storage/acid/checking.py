@@ -15,7 +15,7 @@ from ..findings import Counts, Finding
 from ..frontier import ADVICE, read_frontier
 from ..ownership import StorageError
 from ..readonly import ReadOnlyDisk
-from .schema import DATABASE, check_format, committed_lsn, connect, is_empty, refusal_of
+from .schema import DATABASE, check_format, committed_lsn, connect, has_values, is_empty, refusal_of
 
 _RESTORE: Final = "Restore the database from a backup."
 _SALVAGE: Final = f"The sqlite3 shell's .recover can save what is readable of {DATABASE}. {_RESTORE}"
@@ -48,6 +48,7 @@ def check_acid(directory: Path, found: Callable[[Finding], None]) -> Counts:
                 found(Finding(True, DATABASE, *refusal))
             else:
                 _check(connection, counts, found)
+                _check_values(connection, found)
                 _check_frontier(ReadOnlyDisk(directory), committed_lsn(connection), found)
         finally:
             connection.close()
@@ -92,6 +93,12 @@ def _check(connection: sqlite3.Connection, counts: Counts, found: Callable[[Find
         if stream_id not in tails and stream_id not in leftovers:
             advice = "They can be deleted, and do no harm."
             found(Finding(False, f"{table}, stream {stream_id}", "These rows belong to no stream.", advice))
+
+
+def _check_values(connection: sqlite3.Connection, found: Callable[[Finding], None]) -> None:
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'key_values'").fetchone()[0]
+    if has_values(connection) and not tables:
+        found(Finding(True, "key_values", "The table of values, such as those of subscriptions, is missing.", _RESTORE))
 
 
 def _check_frontier(disk: ReadOnlyDisk, lsn: int, found: Callable[[Finding], None]) -> None:

@@ -11,7 +11,8 @@ from msgspec import Struct
 from ...model import Lifetime, StreamConfig, WriterState
 from ..entry import facts_of
 from ..ownership import StorageDamaged
-from .schema import committed_lsn
+from ..values import ValueTable
+from .schema import committed_lsn, has_values
 from .stream import AcidStream
 
 _config: Final = msgspec.json.Decoder(StreamConfig).decode
@@ -25,11 +26,13 @@ class DatabaseState(Struct):
     :ivar streams: all of them, hidden ones too, as readers may see them.
     :ivar last_id: the greatest id that a stream has had.
     :ivar lsn: the number of the last change.
+    :ivar values: the values beside the streams.
     """
 
     streams: list[AcidStream]
     last_id: int
     lsn: int
+    values: ValueTable
 
 
 def load(connection: sqlite3.Connection, loaded_at: float, wall_offset: float = 0) -> DatabaseState:
@@ -64,7 +67,7 @@ def load(connection: sqlite3.Connection, loaded_at: float, wall_offset: float = 
     last_id = connection.execute("SELECT max(value) FROM numbers WHERE name = 'last_id'").fetchone()[0]
     if last_id is None:
         raise StorageDamaged("the last used stream id is missing.")
-    return DatabaseState(list(streams.values()), last_id, committed_lsn(connection))
+    return DatabaseState(list(streams.values()), last_id, committed_lsn(connection), _load_values(connection))
 
 
 def _stream(row: tuple[Any, ...], loaded_at: float, wall_offset: float) -> AcidStream:
@@ -81,6 +84,12 @@ def _stream(row: tuple[Any, ...], loaded_at: float, wall_offset: float) -> AcidS
     stream.stored = tail
     stream.show()
     return stream
+
+
+def _load_values(connection: sqlite3.Connection) -> ValueTable:
+    if not has_values(connection):
+        return ValueTable()
+    return ValueTable(dict(connection.execute("SELECT key, value FROM key_values ORDER BY key")))
 
 
 def _load_writers(connection: sqlite3.Connection, streams: dict[int, AcidStream]) -> None:

@@ -210,7 +210,7 @@ class AcidLog:
             if other is not None and other.lifetime == stream.lifetime:
                 stream.deadline = min(stream.deadline, other.deadline)
         self._stored.forget_all()
-        self.catalogue.load(loaded.streams, loaded.last_id)
+        self.catalogue.load(loaded.streams, loaded.last_id, loaded.values)
 
     def _grow(self, size: int) -> None:
         """Count the growth of the write-ahead log."""

@@ -11,7 +11,14 @@ from ..frontier import ADVICE, FRONTIER_FILE, read_frontier
 from ..ownership import StorageDamaged, StorageError
 
 KIND: Final = "acid"
-VERSION: Final = 1
+
+#: The format of a data directory.
+DIRECTORY_VERSION: Final = 1
+
+#: The format of a new database, and the latest one that this version knows: that of a database with values. The first
+#: value raises it, so that earlier versions can open a database that never had any.
+NEW_VERSION: Final = 1
+VERSION: Final = 2
 
 #: The name of the database in the data directory.
 DATABASE: Final = "acid.sqlite"
@@ -65,6 +72,14 @@ INSERT INTO numbers VALUES ('last_id', 0);
 """
 
 
+_VALUES_TABLE: Final = """
+CREATE TABLE key_values (
+    key TEXT PRIMARY KEY,
+    value BLOB NOT NULL
+) STRICT, WITHOUT ROWID
+"""
+
+
 def connect(path: Path | str, read_only: bool = False) -> sqlite3.Connection:
     """
     Open a database in autocommit mode: the caller begins and ends transactions.
@@ -108,8 +123,19 @@ def prepare(connection: sqlite3.Connection, new: bool) -> None:
     connection.execute("PRAGMA secure_delete = FAST")
     if is_empty(connection):
         connection.executescript(
-            f"BEGIN; {_TABLES} PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
+            f"BEGIN; {_TABLES} PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {NEW_VERSION}; COMMIT;"
         )
+
+
+def has_values(connection: sqlite3.Connection) -> bool:
+    """Return whether a database has the table of values."""
+    return _stamp(connection)[1] >= VERSION
+
+
+def add_values_table(connection: sqlite3.Connection) -> None:
+    """Create the table of values, and raise the format, as a part of the current transaction."""
+    connection.execute(_VALUES_TABLE)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def refusal_of(connection: sqlite3.Connection) -> tuple[str, str] | None:
@@ -152,7 +178,7 @@ def _other_format(version: int) -> tuple[str, str] | None:
             f"It is in format {version}; this server knows formats up to {VERSION}.",
             "Use the server that wrote it, or a later one.",
         )
-    if version < VERSION:
+    if version < NEW_VERSION:
         return (
             "It was made by a development version of this server, in a format that was never released.",
             "Set storage.data_dir to an empty directory, or use the version that made it.",

@@ -29,7 +29,7 @@ from .content import AcidContent
 from .loading import load
 from .log import AcidLog
 from .rollback import reason_of
-from .schema import DATABASE, KIND, PARTS, VERSION, check_frontier, connect, prepare, sync_log
+from .schema import DATABASE, DIRECTORY_VERSION, KIND, PARTS, check_frontier, connect, prepare, sync_log
 from .stream import AcidStream
 
 _log = Logger()
@@ -101,7 +101,7 @@ class AcidStorage(LoggedStorage[AcidStream]):
             self._disk = RealDisk(self._directory)
             where = str(self._directory)
             self._watch = DirectoryWatch(self._disk, self._writer, self._clock, where, self._queue.stop_moved)
-            take(self._disk, KIND, VERSION, where, PARTS)
+            take(self._disk, KIND, DIRECTORY_VERSION, where, PARTS)
             try:
                 self._load(self._disk, self._directory / DATABASE)
                 complete(self._disk)
@@ -126,7 +126,7 @@ class AcidStorage(LoggedStorage[AcidStream]):
             try:
                 prepare(self._database, new)
                 loaded = load(self._database, self._clock.seconds(), self._catalogue.wall_offset)
-                self._catalogue.load(loaded.streams, loaded.last_id)
+                self._catalogue.load(loaded.streams, loaded.last_id, loaded.values)
                 self._queue.restart(loaded.lsn)
                 frontier = Frontier(disk)
                 frontier.open()

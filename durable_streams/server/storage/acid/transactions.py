@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from ..changes import Change, DataAppended, StreamCreated, StreamInstalled, StreamRemoved
+from ..changes import Change, DataAppended, StreamCreated, StreamInstalled, StreamRemoved, ValuesWritten
 from ..checksums import crc32
+from .schema import add_values_table, has_values
 
 _json: Final = msgspec.json.Encoder().encode
 
@@ -68,6 +69,9 @@ def log_bytes(changes: Iterable[Change], max_bytes: int) -> int:
         if isinstance(change, DataAppended) and change.writer is not None:
             # The rows of writers are in the order of their ids, so each may be in a page of its own.
             pages += 1 + len(change.forgotten)
+        if isinstance(change, ValuesWritten):
+            # As for writers; and the last overflow page of a large value is not full.
+            pages += sum(1 + (len(value or b"") > _LOCAL) for value in change.puts.values())
     # For each stream there is a page for its row, and one for its appends, a part of which was there before.
     return max_bytes + _LOGGED_PAGE * (2 * len(streams) + pages)
 
@@ -97,6 +101,7 @@ def _insert(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
         _create(connection, made)
     # Before the appends to them: those to the staged streams were committed with earlier batches.
     _install(connection, [change for change in changes if isinstance(change, StreamInstalled)])
+    _write_values(connection, [change for change in changes if isinstance(change, ValuesWritten)])
     rows: list[_Row] = []
     streams: dict[int, tuple[int, bool, bytes | None, float]] = {}
     writers: dict[tuple[int, str], tuple[int, int, float] | None] = {}
@@ -139,6 +144,20 @@ def _insert(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
             _remove(connection, change.id)
         elif isinstance(change, StreamInstalled):
             _remove(connection, change.replaced)
+
+
+def _write_values(connection: sqlite3.Connection, changes: Sequence[ValuesWritten]) -> None:
+    """Write the last value of each key, and remove the keys that were removed last."""
+    if not changes:
+        return
+    values = {key: value for change in changes for key, value in change.puts.items()}
+    if not has_values(connection):
+        add_values_table(connection)
+    connection.executemany("DELETE FROM key_values WHERE key = ?", [(key,) for key in values if values[key] is None])
+    connection.executemany(
+        "INSERT INTO key_values VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+        [(key, value) for key, value in values.items() if value is not None],
+    )
 
 
 def _create(connection: sqlite3.Connection, made: Sequence[StreamCreated]) -> None:

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from ...model import Lifetime, StreamConfig, WriterState
 from ..disk import Disk, File
-from .frames import CLOSING, ENTRIES, WRITERS, Header, frame, frame_size
+from .frames import CLOSING, ENTRIES, VALUES, WRITERS, Header, frame, frame_size
 from .names import name_of, numbers_of
 from .places import Piece
 
@@ -73,6 +73,8 @@ class CheckpointEnd(Struct, array_like=True, gc=False):
     :ivar lsn: the number of the first change in that segment.
     :ivar last_id: the greatest id that a stream has had.
     :ivar packs: the packs that have pieces, by number, with their sizes in bytes.
+    :ivar values: how many values there are in it.
+    :ivar values_lsn: the LSN of the last change of values that may be in it, as far as it is in the journal.
     """
 
     streams: int
@@ -80,6 +82,8 @@ class CheckpointEnd(Struct, array_like=True, gc=False):
     lsn: int
     last_id: int
     packs: dict[int, int]
+    values: int = 0
+    values_lsn: int = 0
 
 
 def path_of(number: int) -> str:
@@ -113,7 +117,7 @@ class CheckpointFile:
         disk.remove(path_of(number) + _NEW)
         self._file: File = disk.open(path_of(number) + _NEW, new=True)
         self.size = 0
-        self._streams = 0
+        self._streams = self._values = 0
 
     def add(self, entries: Sequence[CheckpointEntry]) -> None:
         """Write the entries of some streams."""
@@ -124,13 +128,19 @@ class CheckpointFile:
         """Write more writers of a stream whose entry was added before."""
         self._write(WRITERS, encode(more))
 
+    def add_values(self, values: dict[str, bytes]) -> None:
+        """Write some values. Their keys come after those that were added before."""
+        self._write(VALUES, encode(values))
+        self._values += len(values)
+
     def _write(self, magic: bytes, payload: bytes) -> None:
         self._file.write(frame(Header(magic, len(payload), self.number, 0, 0, 0), payload), self.size)
         self.size += frame_size(len(payload))
 
-    def complete(self, segment: int, lsn: int, last_id: int, packs: dict[int, int]) -> None:
+    def complete(self, segment: int, lsn: int, last_id: int, packs: dict[int, int], values_lsn: int) -> None:
         """Sync the checkpoint, and rename it so that it becomes the latest one."""
-        self._write(CLOSING, encode(CheckpointEnd(self._streams, segment, lsn, last_id, packs)))
+        end = CheckpointEnd(self._streams, segment, lsn, last_id, packs, self._values, values_lsn)
+        self._write(CLOSING, encode(end))
         self._file.sync()
         self._file.close()
         self._disk.rename(path_of(self.number) + _NEW, path_of(self.number))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
 from . import checkpoint as checkpoints
 from .checkpoint import CheckpointEnd, CheckpointEntry, MoreWriters
-from .frames import CLOSING, ENTRIES, HEADER_SIZE, WRITERS, padded
+from .frames import CLOSING, ENTRIES, HEADER_SIZE, VALUES, WRITERS, padded
 from .rebuilding import StreamBuilder
 from .recovery import broken_frame, segment_numbers, whole_frames
 from .report import Report, some
@@ -18,6 +19,7 @@ ANY_CHANGE: Final = 1 << 62
 
 _entries: Final = msgspec.msgpack.Decoder(list[CheckpointEntry])
 _writers: Final = msgspec.msgpack.Decoder(MoreWriters)
+_values: Final = msgspec.msgpack.Decoder(dict[str, bytes])
 _closing: Final = msgspec.msgpack.Decoder(CheckpointEnd)
 
 
@@ -42,6 +44,8 @@ def read_checkpoint(report: Report, builder: StreamBuilder) -> CheckpointEnd:
                     count += 1
             elif header.magic == WRITERS:
                 builder.add_writers(_writers.decode(payload), f"{path} at {position}")
+            elif header.magic == VALUES:
+                builder.values.update(_values.decode(payload))
             elif header.magic == CLOSING:
                 closing = _closing.decode(payload)
                 break
@@ -53,8 +57,12 @@ def read_checkpoint(report: Report, builder: StreamBuilder) -> CheckpointEnd:
             path,
             f"The end of the checkpoint is missing. {count} streams can be read; there may have been more.",
         )
-    elif closing.streams != count:
-        report.damage(path, f"{count} of the checkpoint's {closing.streams} streams can be read.")
+    else:
+        if closing.streams != count:
+            report.damage(path, f"{count} of the checkpoint's {closing.streams} streams can be read.")
+        if closing.values != len(builder.values):
+            report.damage(path, f"{len(builder.values)} of the checkpoint's {closing.values} values can be read.")
+        builder.known = max(builder.known, closing.values_lsn)
     if report.damaged > damaged:
         builder.complete = False
     if closing is None:
@@ -66,22 +74,28 @@ def read_checkpoint(report: Report, builder: StreamBuilder) -> CheckpointEnd:
 def _tell_broken_entries(
     report: Report, builder: StreamBuilder, path: str, data: bytes, position: int, end: int
 ) -> int:
-    """Report damage between two positions; add the streams whose entries can be decoded, and return their number."""
+    """Report damage between two positions; add what can be decoded, and return the number of streams in that."""
     count = 0
     while position < end:
         where = f"{path} at {position}"
         broken = broken_frame(data, position)
-        try:
-            entries = [] if broken is None or broken[0].magic != ENTRIES else _entries.decode(broken[1])
-            for held in entries:
-                builder.add_entry(held)
-        except ValueError:
-            entries = []
+        entries: list[CheckpointEntry] = []
+        values: dict[str, bytes] = {}
+        with suppress(ValueError):
+            if broken is not None and broken[0].magic == ENTRIES:
+                entries = _entries.decode(broken[1])
+            elif broken is not None and broken[0].magic == VALUES:
+                values = _values.decode(broken[1])
+        for held in entries:
+            builder.add_entry(held)
+        builder.values.update(values)
         concerns = "The streams concerned are unknown."
         if entries:
             concerns = f"It probably concerns {some([held.name for held in entries])}."
+        elif values:
+            concerns = f"It probably concerns the values {some(list(values))}."
         report.damage(where, f"The checkpoint is damaged there. {concerns}")
-        if broken is None or not entries:
+        if broken is None or not (entries or values):
             break
         count += len(entries)
         position += padded(HEADER_SIZE + broken[0].size)

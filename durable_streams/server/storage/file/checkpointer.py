@@ -329,9 +329,10 @@ class Checkpointer:
         file = await self._worker.do(lambda: CheckpointFile(self._disk, self._number + 1))
         try:
             packs = await self._write_down(file)
+            values_lsn = await self._write_values(file)
             last_id = self._subject.catalogue.last_id
             await self._subject.sync()
-            await self._worker.do(lambda: file.complete(segment, lsn, last_id, packs))
+            await self._worker.do(lambda: file.complete(segment, lsn, last_id, packs, values_lsn))
         except BaseException:
             await self._worker.do(file.abandon)
             raise
@@ -574,6 +575,20 @@ class Checkpointer:
                 await self._worker.do(partial(file.add, slice_))
             await self._others_turn()
         return {number: self.packs[number] for number in sorted(named)}
+
+    async def _write_values(self, file: CheckpointFile) -> int:
+        """
+        Write all values, each slice as it is when it is written. Changes meanwhile are in the journal after the start.
+
+        :returns: the LSN of the last change of values.
+        """
+        values = self._subject.catalogue.values
+        last = ""
+        while page := values.page("", last, self.settings.slice_streams, self.settings.slice_bytes):
+            last = page[-1][0]
+            await self._worker.do(partial(file.add_values, dict(page)))
+            await self._others_turn()
+        return values.lsn
 
     def _cut(self, segment: int, number: int, packs: Sequence[int]) -> None:
         """Remove the files that the checkpoint replaces. Runs in the worker's thread."""

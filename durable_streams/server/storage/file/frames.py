@@ -22,6 +22,7 @@ BATCH: Final = b"DSb1"
 OPENING: Final = b"DSj1"
 ENTRIES: Final = b"DSe1"
 WRITERS: Final = b"DSw1"
+VALUES: Final = b"DSv1"
 CLOSING: Final = b"DSz1"
 PIECE: Final = b"DSp1"
 
@@ -75,7 +76,7 @@ def read_header(data: bytes) -> tuple[Header, int] | None:
     if len(data) < HEADER_SIZE:
         return None
     magic, checksum, size, number, first, last, durable = _HEADER.unpack_from(data)
-    if magic not in (BATCH, OPENING, ENTRIES, WRITERS, CLOSING, PIECE):
+    if magic not in (BATCH, OPENING, ENTRIES, WRITERS, VALUES, CLOSING, PIECE):
         return None
     return Header(magic, size, number, first, last, durable), checksum
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from ..changes import Change, DataAppended, StreamCreated
+from ..changes import Change, DataAppended, StreamCreated, ValuesWritten
 from ..frontier import ADVICE, FRONTIER_FILE, Mark, read_frontier
 from ..ownership import FORMAT_FILE, is_complete
 from . import checkpoint as checkpoints
@@ -245,6 +245,8 @@ class JournalReader:
     def _concern(self, change: Change) -> str:
         if isinstance(change, StreamCreated):
             return f"the stream {change.name}, bytes {change.base} to {change.base + len(change.data)}"
+        if isinstance(change, ValuesWritten):
+            return f"the values {some(list(change.puts))}"
         name = self._builder.name_of(change.id)
         return (
             f"{name}, bytes {change.start} to {change.start + len(change.data)}"

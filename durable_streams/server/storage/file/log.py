@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -36,10 +37,12 @@ class FileLog:
     :param discard: is called with an LSN when everything up to it is durable.
     :ivar queue: the queue whose changes it writes; set before it is opened.
     :ivar checkpointer: notified of each batch; set after it was opened, before the first batch.
-    :ivar raise_version: records that the directory has the format of installations, and blocks; None if it has it.
+    :ivar version: the format of the directory; set before the first change.
+    :ivar raise_version: records that the directory is of a later format, and blocks; set before the first change.
     """
 
-    raise_version: Callable[[], None] | None = None
+    version: int
+    raise_version: Callable[[int], None]
 
     queue: CommitQueue[Any]
     checkpointer: Checkpointer
@@ -82,19 +85,19 @@ class FileLog:
             raise Unavailable("Too many earlier writes are not synced yet. Try again in a moment.")
         return self.journal.check_room(size, queued_bytes, removal)
 
-    def allow_installations(self) -> None:
+    def require_version(self, version: int) -> None:
         """
-        Raise the format of the directory before the first installation, which earlier versions cannot read.
+        Raise the format of the directory before the first change of a kind that earlier versions cannot read.
 
         :raises NotYet: retry later.
         """
-        if self.raise_version is not None:
-            raise NotYet(self._worker.do(self._raise_version).addErrback(self._not_raised))
+        if self.version < version:
+            raise NotYet(self._worker.do(partial(self._raise_version, version)).addErrback(self._not_raised))
 
-    def _raise_version(self) -> None:
-        if self.raise_version is not None:
-            self.raise_version()
-            self.raise_version = None
+    def _raise_version(self, version: int) -> None:
+        if self.version < version:
+            self.raise_version(version)
+            self.version = version
 
     def _not_raised(self, failure: Failure) -> Failure:
         if is_full(failure.value):

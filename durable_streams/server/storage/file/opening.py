@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from ..disk import Disk
 from ..frontier import FRONTIER_FILE
 from ..ownership import FORMAT_FILE, LOCK_FILE, NEW_FORMAT_FILE, StorageDamaged
+from ..values import ValueTable
 from . import checkpoint as checkpoints
 from . import journal
 from .checkpoint_reader import read_checkpoint
@@ -59,6 +60,7 @@ class LoadedDirectory(Struct):
     :ivar checkpoint: the number of the latest checkpoint; 0 for none.
     :ivar packs: the packs that there are, with their sizes.
     :ivar purged: the ids of the streams whose removal is in the journal.
+    :ivar values: the values beside the streams.
     """
 
     streams: list[FileStream]
@@ -70,6 +72,7 @@ class LoadedDirectory(Struct):
     purged: set[int]
     replayed: JournalSummary
     first_segment: int
+    values: ValueTable
 
     @property
     def journal_size(self) -> int:
@@ -100,6 +103,7 @@ def read_directory(report: Report, opened_at: float = 0.0, wall_offset: float = 
         builder.purged,
         replayed,
         closing.segment,
+        ValueTable(builder.values),
     )
     return opened, builder.complete
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...model import WriterState
-from ..changes import Change, DataAppended, StreamCreated, StreamInstalled
+from ..changes import Change, DataAppended, StreamCreated, StreamInstalled, ValuesWritten
 from ..checksums import crc32
 from ..entry import facts_of
 from ..logged.stream import RecentAppends
@@ -21,6 +21,7 @@ class StreamBuilder:
 
     :param opened_at: the time, by the clock that TTLs use.
     :param wall_offset: how many seconds the wall clock, which stored times are of, is ahead of that.
+    :ivar values: the values by key.
     :ivar complete: whether all entries of the checkpoint could be read.
     :ivar purged: the ids of removed streams.
     :ivar last_id: the greatest id of a stream.
@@ -34,6 +35,7 @@ class StreamBuilder:
         self._streams: dict[int, FileStream] = {}
         self._sources: dict[int, int] = {}
         self._unknown: set[int] = set()
+        self.values: dict[str, bytes] = {}
         self.complete = True
         self.purged: set[int] = set()
         self.last_id = 0
@@ -96,8 +98,19 @@ class StreamBuilder:
                 self._append(stream, change, lsn, where)
         elif isinstance(change, StreamInstalled):
             self._install(stream, change, lsn)
+        elif isinstance(change, ValuesWritten):
+            self._write_values(change)
         else:
             self._remove(change.id, lsn)
+
+    def _write_values(self, written: ValuesWritten) -> None:
+        # The checkpoint may have some of these values, or later ones, which follow. So each change is repeated.
+        values = self.values
+        for key, value in written.puts.items():
+            if value is None:
+                values.pop(key, None)
+            else:
+                values[key] = value
 
     def _remove(self, stream_id: int, lsn: int) -> None:
         stream = self._streams.get(stream_id)

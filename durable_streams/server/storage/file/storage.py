@@ -30,10 +30,13 @@ from .stream import FileStream
 
 KIND: Final = "file"
 
-#: The latest format that this version knows, and the format of a new directory. It is raised to the latest one when the
-#: first stream is installed, so that earlier versions can open a directory in which none was.
-VERSION: Final = 2
+#: The format of a new directory, of one in which a stream was installed, and of one in which values were written; and
+#: the latest format that this version knows. The format is raised by the first such change, so that earlier versions
+#: can open a directory that has none.
 NEW_VERSION: Final = 1
+INSTALLATIONS: Final = 2
+VALUES: Final = 3
+VERSION: Final = VALUES
 
 
 @implementer(IStorage, IFileRanges, IPacedWrites)
@@ -114,18 +117,22 @@ class FileStorage(LoggedStorage[FileStream]):
         except BaseException:
             self._disk.unlock()
             raise
-        self._log.raise_version = None if version == VERSION else partial(raise_version, self._disk, KIND, VERSION)
+        self._log.version = version
+        self._log.raise_version = partial(raise_version, self._disk, KIND)
         self._opened = True
 
     def _allow_installations(self) -> None:
-        self._log.allow_installations()
+        self._log.require_version(INSTALLATIONS)
+
+    def _allow_values(self) -> None:
+        self._log.require_version(VALUES)
 
     def _load(self, opened: LoadedDirectory) -> None:
         for stream in opened.streams:
             stream.show()
             if stream.recent is not None:
                 self._stored.track(stream)
-        self._catalogue.load(opened.streams, opened.last_id)
+        self._catalogue.load(opened.streams, opened.last_id, opened.values)
         self._queue.restart(opened.lsn)
         self._log.open(opened)
         self._checkpointer = Checkpointer(

@@ -15,7 +15,7 @@ from ...clocks import clock_of
 from ...errors import StreamsError, Unavailable
 from ...interfaces import ICommitListener
 from ...model import StorageFigures
-from ..changes import OVERHEAD, Change, DataAppended, StreamCreated, StreamInstalled, StreamRemoved
+from ..changes import OVERHEAD, Change, DataAppended, StreamCreated, StreamInstalled, StreamRemoved, ValuesWritten
 from ..listeners import NullListener
 from ..measuring import Measure
 from .stream import LoggedStream
@@ -231,6 +231,19 @@ class CommitQueue(Generic[K]):
 
         self._answers.append((None, gone, None))
         self._schedule(OVERHEAD)
+
+    def add_values(self, change: ValuesWritten, size: int) -> Deferred[None]:
+        """
+        Queue a write of values, which is not announced.
+
+        :returns: a Deferred that fires when it is committed.
+        """
+        answer: Deferred[None] = Deferred()
+        self.lsn += 1
+        self._changes.append(change)
+        self._answers.append((None, lambda: None, answer))
+        self._schedule(size)
+        return answer
 
     def _schedule(self, size: int) -> None:
         """Count queued bytes, and schedule one commit for all changes of this reactor turn."""

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...clocks import clock_of
-from ...errors import StreamsError, Unavailable
+from ...errors import StreamsError, ValuesChanged
 from ...interfaces import ICommitListener, IStorage, NowOrLater
 from ...model import (
     Append,
@@ -38,8 +38,18 @@ from ...model import (
 )
 from ...protocol.offsets import locate
 from ..catalogue import Catalogue
-from ..changes import MAX_CONTENT_TYPE, OVERHEAD, WRITER, DataAppended, StreamCreated, StreamInstalled
+from ..changes import (
+    MAX_CONTENT_TYPE,
+    OVERHEAD,
+    VALUE,
+    WRITER,
+    DataAppended,
+    StreamCreated,
+    StreamInstalled,
+    ValuesWritten,
+)
 from ..checksums import crc32
+from ..values import check_puts
 from .commit_queue import CommitQueue, K, Log, NotYet
 from .content import Content, DiskReads, RecentContent
 from .held_appends import HeldAppends
@@ -179,10 +189,12 @@ class LoggedStorage(Generic[K]):
         return self._attempt(self._describe_page, "", now, after, max_count, prefix)
 
     def values(self, prefix: str = "", after: str = "", max_count: int = 1000) -> NowOrLater[list[tuple[str, bytes]]]:
-        raise Unavailable("This storage does not keep values yet. Set storage.mode to memory.")
+        # The accepted state, which is returned when it is the committed one.
+        page = self._catalogue.values.page(prefix, after, max_count)
+        return page if self._catalogue.values.lsn <= self._queue.committed_lsn else self._queue.after(lambda: page)
 
     def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> NowOrLater[None]:
-        raise Unavailable("This storage does not keep values yet. Set storage.mode to memory.")
+        return self._attempt(self._write_values, "", puts, expected)
 
     def close(self) -> Deferred[None]:
         if self._closing is None:
@@ -215,6 +227,10 @@ class LoggedStorage(Generic[K]):
         """
         if isinstance(trouble, NotYet):
             return trouble.ready.addCallback(self._attempt_again, step, name, *rest)
+        if isinstance(trouble, ValuesChanged):
+            if self._catalogue.values.lsn <= self._queue.committed_lsn:
+                return None
+            return self._queue.after(lambda: Failure(trouble))  # type: ignore[arg-type, return-value]
         names = [name]
         other = rest[0] if rest else None
         if isinstance(other, StreamConfig) and other.fork is not None:
@@ -331,6 +347,29 @@ class LoggedStorage(Generic[K]):
         )
 
     def _allow_installations(self) -> None:
+        """
+        Prepare the log for the first change of this kind.
+
+        :raises NotYet: retry later.
+        """
+
+    def _write_values(
+        self, _: str, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]
+    ) -> NowOrLater[None]:
+        room = check_puts(puts, expected) + OVERHEAD + VALUE * len(puts)
+        if room > self._queue.credit:
+            self._queue.check_writable(room)
+        if puts:
+            self._allow_values()
+        table = self._catalogue.values
+        changes = self._catalogue.write_values(puts, expected)
+        if not changes:
+            return None if table.lsn <= self._queue.committed_lsn else self._queue.after(lambda: None)
+        written = self._queue.add_values(ValuesWritten(changes), room)
+        table.lsn = self._queue.lsn
+        return written
+
+    def _allow_values(self) -> None:
         """
         Prepare the log for the first change of this kind.
 

@@ -14,6 +14,7 @@ from .lifetimes import LifetimeContract
 from .limits import LimitContract
 from .reading import ReadContract
 from .records import ListingContract, RecordContract
+from .values import ValueContract
 from .writers import WriterContract
 
 
@@ -29,6 +30,7 @@ class StorageContract(
     LifetimeContract,
     ForkContract,
     LimitContract,
+    ValueContract,
     AnnouncementContract,
     ConcurrencyContract,
 ):

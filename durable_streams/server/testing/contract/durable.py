@@ -54,6 +54,30 @@ class DurabilityContract(Contract):
         await self.assert_reads("a", [b"hello", b" world"])
         self.assertEqual((await self.append("a", b"!")).tail, 12)
 
+    async def test_values_survive_reopening(self) -> None:
+        await settled(self.storage.write_values({f"{number}/\u2603": b"\0" * number for number in range(100)}, {}))
+        await self.create("a", body=b"hello")
+        await settled(self.storage.write_values({"1/\u2603": None, "2/\u2603": b"", "new": b"1"}, {"new": None}))
+        before = await settled(self.storage.values())
+        figures = self.storage.figures()
+        self.assertEqual(len(before), 100)
+        for number in range(3):
+            await self.again()
+            self.assertEqual(await settled(self.storage.values()), before)
+            self.assertEqual(self.storage.figures().metadata_bytes, figures.metadata_bytes)
+            self.assertEqual(await settled(self.storage.values("2", "2/", 1)), [("2/\u2603", b"")])
+            await settled(self.storage.write_values({"new": b"%d" % number}, {"new": before[-1][1]}))
+            before[-1] = ("new", b"%d" % number)
+        self.assertEqual(await self.content(), b"hello")
+
+    async def test_removed_values_stay_removed_after_reopening(self) -> None:
+        await settled(self.storage.write_values({"a": b"1", "b": b"1"}, {}))
+        await self.again()
+        await settled(self.storage.write_values({"a": None, "b": None}, {"a": b"1"}))
+        await self.again()
+        self.assertEqual(await settled(self.storage.values()), [])
+        self.assertEqual(self.storage.figures().metadata_bytes, 0)
+
     async def test_records_and_append_ends_survive_reopening(self) -> None:
         await self.create("a", StreamConfig("Text/Plain; x=y", Lifetime(expires_at=T0 + WEEK)), b"hello")
         facts = (await self.fork("b", "a", 0, 4)).facts
