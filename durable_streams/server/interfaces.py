@@ -69,9 +69,10 @@ class IPacedWrites(Interface):
 
     def congested() -> bool:
         """
-        Return whether more data waits in memory for a checkpoint than the storage is set for.
+        Return whether so much data waits in memory for a checkpoint that the writer should wait, too.
 
-        It ends by itself, within seconds, if no more is written. Must not block.
+        The storage may make checkpoints earlier for a writer that asks. It ends by itself, within seconds, if nothing
+        more is written. Must not block.
         """
 
 

@@ -22,7 +22,7 @@ from .threads import BlockingCalls
 T = TypeVar("T")
 
 #: If the storage is congested, it is asked again after so many seconds.
-_CONGESTED: Final = 0.02
+_CONGESTED: Final = 0.005
 
 
 async def shielded(outcome: NowOrLater[T]) -> T:

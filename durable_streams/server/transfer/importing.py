@@ -41,7 +41,7 @@ POLICIES: Final[tuple[ConflictPolicy, ...]] = ("skip", "fail", "replace")
 _PIECE: Final = 262_144
 
 #: Appends in progress: at most so many, and so many bytes.
-_MAX_APPENDS: Final = 256
+_MAX_APPENDS: Final = 1024
 _MAX_BYTES: Final = 4_194_304
 
 #: The messages of a stream with at most so many bytes are read before it is begun.
@@ -196,6 +196,7 @@ class _Import:
                     await lanes.room(size)
                     batches = None
                     if size <= _SMALL:
+                        await self._context.relieve()
                         batches = [batch async for batch in self._intake.batches(spooled)]
                     lanes.start(spooled.entry.name, size, partial(self._import, spooled, batches))
                     await self._context.pause()
@@ -257,29 +258,30 @@ class _Import:
             if body and is_json(entry.content_type):
                 body = b"[%b]" % body[:-1]
             batches = []
-        if body:
-            await self._context.relieve()
         installed = False
         try:
             await shielded(self._streams.create(staged, config, body))
             if batches is None:
                 await self._append_all(spooled, staged, self._intake.batches(spooled))
             elif batches:
-                await self._append_all(spooled, staged, _each(batches))
+                await self._append_all(spooled, staged, _each(batches), small=True)
             await settle(self._streams.install(staged, entry.name, _restoration(entry), self._policy == "replace"))
             installed = True
         finally:
             if not installed:
                 await self._remove(staged)
 
-    async def _append_all(self, spooled: SpooledEntry, staged: str, batches: AsyncIterator[Batch]) -> None:
+    async def _append_all(
+        self, spooled: SpooledEntry, staged: str, batches: AsyncIterator[Batch], small: bool = False
+    ) -> None:
         """Append all messages, and wait for their commits; there are many in progress at once, in their order."""
         media = media_type(spooled.entry.content_type)
         waiting: deque[tuple[Deferred[Any], int]] = deque()
         size = appended_messages = appended_bytes = 0
         try:
             async for batch in batches:
-                await self._context.relieve()
+                if not small:
+                    await self._context.relieve()
                 # An empty message of a byte stream leaves nothing to append.
                 outcome = self._streams.append(staged, Append(media, batch.data)) if batch.data else None
                 if isinstance(outcome, Deferred):

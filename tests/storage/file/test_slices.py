@@ -133,6 +133,20 @@ class SliceTests(TestCase):
         await checkpointed(storage)
         self.assertFalse(storage.congested())
 
+    async def test_a_checkpoint_is_made_early_for_a_writer_that_asks(self) -> None:
+        storage = self.opened(checkpoint_bytes=1 << 30)
+        await settled(storage.create("a", TEXT, bytes(7_000_000), 0.0))
+        self.assertFalse(storage.congested())
+        self.assertIsNone(storage._checkpointer._running)
+        await settled(storage.append("a", Append("text/plain", bytes(2_000_000)), 0.0))
+        self.assertIsNone(storage._checkpointer._running)
+        self.assertFalse(storage.congested())
+        self.assertIsNotNone(storage._checkpointer._running)
+        await settled(storage.append("a", Append("text/plain", bytes(5_000_000)), 0.0))
+        self.assertTrue(storage.congested())
+        await checkpointed(storage)
+        self.assertFalse(storage.congested())
+
     async def test_writes_go_on_when_a_checkpoint_is_larger_than_the_journal_may_grow(self) -> None:
         storage = self.opened(checkpoint_bytes=50_000, max_behind_bytes=200_000)
         await self.together([storage.create(f"{n}/{'y' * 2000}", TEXT, b"", 0.0) for n in range(200)])

@@ -60,6 +60,9 @@ _SLICE_BYTES: Final = 4 << 20
 #: How many appends of a stream are moved at a time, at the most.
 _SLICE_APPENDS: Final = 16_384
 
+#: How many bytes the journal may grow before a checkpoint is made for a writer of much data.
+_PRESSED_BYTES: Final = 8 << 20
+
 #: When less than this share of a pack is needed, the rest is written anew.
 _LIVE_SHARE: Final = 0.5
 
@@ -243,10 +246,17 @@ class Checkpointer:
         """The number of bytes that the journal has grown since the last checkpoint."""
         return self._journal.size - self._covered
 
-    @property
-    def late(self) -> bool:
-        """Whether the journal has grown by half more than a checkpoint is due at, and one is under way."""
-        return self._running is not None and self.behind > self.settings.checkpoint_bytes * 3 // 2
+    def press(self) -> bool:
+        """
+        Make checkpoints earlier than usual, for a writer of much data that keeps pace with them.
+
+        :returns: whether the journal has grown by half more than one is due at, and one is under way.
+        """
+        settings = self.settings
+        due_at = min(settings.checkpoint_bytes, max(_PRESSED_BYTES, self._checkpoint_size))
+        if self.behind >= due_at:
+            self.start()
+        return self._running is not None and self.behind > due_at * 3 // 2
 
     @property
     def room(self) -> int:

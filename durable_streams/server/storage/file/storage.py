@@ -84,7 +84,7 @@ class FileStorage(LoggedStorage[FileStream]):
         return replace(figures, unsynced_changes=self._log.unsynced_changes) if self._opened else figures
 
     def congested(self) -> bool:
-        return self._opened and self._checkpointer.late
+        return self._opened and self._checkpointer.press()
 
     # Sending from files
 
