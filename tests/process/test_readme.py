@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,9 +19,9 @@ _INCARNATION = "1795472569642189"
 _CURSOR = "3352028"
 
 
-def commands_of_session() -> list[tuple[str, list[str]]]:
-    """Return the commands of the session, each with the lines that it prints by the page."""
-    text = (CHECKOUT / "README.rst").read_text().partition("A first session\n")[2].partition("\n\n\n")[0]
+def commands_of(section: str) -> list[tuple[str, list[str]]]:
+    """Return the commands of a section, each with the lines that it prints by the page."""
+    text = (CHECKOUT / "README.rst").read_text().partition(f"{section}\n")[2].partition("\n\n\n")[0]
     commands: list[tuple[str, list[str]]] = []
     for line in re.findall(r"(?m)^    (.*)$", text):
         if line.startswith("$ "):
@@ -30,7 +34,7 @@ def commands_of_session() -> list[tuple[str, list[str]]]:
 class SessionTests(SynchronousTestCase):
     def test_each_command_prints_what_the_page_says(self) -> None:
         program("curl")
-        commands = commands_of_session()
+        commands = commands_of("A first session")
         self.assertGreater(len(commands), 7)
         incarnation = _INCARNATION
         with Daemon() as daemon:
@@ -56,3 +60,26 @@ class SessionTests(SynchronousTestCase):
                         self.assertIn(line, printed.splitlines(), command)
                 else:
                     self.assertEqual([line for line in printed.splitlines() if line], expected, command)
+
+    def test_the_commands_for_streams_print_what_the_page_says(self) -> None:
+        commands = commands_of("The same from the command line")
+        self.assertGreater(len(commands), 3)
+        with tempfile.TemporaryDirectory() as folder, Daemon() as daemon:
+            shim = Path(folder, ".venv", "bin", "durable-streams-server")
+            shim.parent.mkdir(parents=True)
+            shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m durable_streams.server "$@"\n')
+            shim.chmod(0o755)
+            script = "\n".join(["exec 2>&1", *(command for command, _ in commands)])
+            ended = subprocess.run(
+                ["bash", "-c", script.replace("localhost:4437", f"127.0.0.1:{daemon.port}")],
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        printed = ended.stdout.replace(f"127.0.0.1:{daemon.port}", "localhost:4437")
+        printed = re.sub(r"\d{16}_", f"{_INCARNATION}_", printed)
+        self.assertEqual([line for _, lines in commands for line in lines], printed.splitlines())
