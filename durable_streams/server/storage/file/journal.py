@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from secrets import randbits
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +27,8 @@ from ..shortages import RETRY_INTERVAL, SHORT, is_shortage
 from ..workers import Worker
 from .frames import BATCH, BLOCK, OPENING, Header, frame, frame_size
 from .names import name_of
+
+T = TypeVar("T")
 
 FOLDER: Final = "journal"
 
@@ -52,7 +54,7 @@ FULL: Final = "The disk is full. Delete streams that are not needed, or free dis
 
 
 class NothingWritten(Exception):
-    """A temporary shortage kept a batch from being written: nothing of it is in the journal, and it can be retried."""
+    """A shortage or a full disk kept a batch from being written: nothing of it is there, and it can be retried."""
 
 
 def path_of(number: int) -> str:
@@ -136,6 +138,7 @@ class Journal:
         # The reactor's
         self._left = self._spare_room = self._under_way = 0
         self._preparing: Deferred[None] | None = None
+        self._rotating: Deferred[None] | None = None
         # Until when no segment is made, after there was no room for one, or a shortage.
         self._refused_until = 0.0
         self._short = False
@@ -174,12 +177,20 @@ class Journal:
         """
         need = frame_size(size + queued)
         kept = 0 if removal else RESERVE
-        left = self._left - self._under_way
+        left, spare = self._left - self._under_way, self._spare_room
+        if self._rotating is not None:
+            # Which of the two segments it will be is not known yet.
+            left, spare = min(left, (spare or self._sizes[-1]) - BLOCK - self._under_way), 0
         if need + kept <= left:
             if left < RESERVE * 8 and not self._spare_room and self._seconds() >= self._refused_until:
                 self._prepare(0)
             return max(size, left - kept - frame_size(queued) - BLOCK)
-        if need + kept + BLOCK <= self._spare_room:
+        if self._rotating is not None:
+            raise NotYet(self._after(self._rotating))
+        if left < 0:
+            # The batch in progress goes into the spare segment.
+            spare -= self._under_way
+        if need + kept + BLOCK <= spare:
             return size
         alone = frame_size(size) + kept + BLOCK
         if self._spare_room and alone <= self._spare_room and (queued or self._under_way):
@@ -193,11 +204,14 @@ class Journal:
 
     def _prepare(self, min_size: int) -> Deferred[None]:
         """Make the next segment. Fires when it is ready or has failed, or when the batch in progress is written."""
-        ready: Deferred[None] = Deferred()
         if self._preparing is None:
             made = self._worker.do(lambda: self._make_spare(min_size)).addBoth(self._prepared)
             self._preparing = made.addBoth(self._end_preparing)
-        waiting = self._preparing
+        return self._after(self._preparing)
+
+    def _after(self, waiting: Deferred[None]) -> Deferred[None]:
+        """Return a Deferred that fires after another one, which does not fail."""
+        ready: Deferred[None] = Deferred()
 
         def tell(_: None) -> None:
             ready.callback(None)
@@ -239,6 +253,14 @@ class Journal:
 
     def kept_free(self) -> int:
         """Return the size in bytes of a checkpoint made now. The owner replaces this."""
+        return 0
+
+    def end_credit(self) -> int:
+        """
+        Let no change be queued without another :meth:`check_room`. The owner replaces this.
+
+        :returns: how many bytes are queued.
+        """
         return 0
 
     def _make_spare(self, min_size: int) -> int:
@@ -309,9 +331,9 @@ class Journal:
         assert segment is not None
         if segment.position + size > segment.room:
             try:
-                segment = self._rotate()
+                segment = self._rotate(BLOCK + size)
             except OSError as error:
-                if self._sound and is_shortage(error):
+                if self._sound and (is_shortage(error) or is_full(error)):
                     raise NothingWritten(str(error)) from error
                 raise
         header = Header(BATCH, len(payload), segment.mark, self._lsn + 1, lsn, durable_lsn)
@@ -332,16 +354,17 @@ class Journal:
         if self._durable:
             self.durable_lsn = lsn
 
-    def _rotate(self) -> _Segment:
+    def _rotate(self, min_size: int = 0) -> _Segment:
         """
         Continue in the spare segment. Everything before it is on the disk then.
 
+        :param min_size: how many bytes it must have.
         :raises OSError: it can't be done. For want of room, things are as they were; else nothing is written any more.
         """
         self._check_sound()
-        if self._spare is None:
-            self._spare = self._make_segment(0)
+        self._make_spare(min_size)
         old, segment, self._spare = self._segment, self._spare, None
+        assert segment is not None
         self._sound = False
         if old is not None:
             old.file.sync()
@@ -378,14 +401,17 @@ class Journal:
 
     def rotate(self) -> Deferred[tuple[int, int]]:
         """
-        Start a new segment if there is room for one.
+        Start a new segment if there is room for one, and in it for all changes that were accepted.
 
         :returns: the number of the segment, and the LSN of the first change that is in it, or will be.
         """
+        min_size = BLOCK + self._under_way + frame_size(self.end_credit())
+        rotating: Deferred[None] = Deferred()
+        self._rotating = rotating
 
         def work() -> tuple[_Segment, int, int]:
             try:
-                self._rotate()
+                self._rotate(min_size)
             except OSError as error:
                 if not is_full(error):
                     raise
@@ -398,7 +424,12 @@ class Journal:
             self.durable_lsn = max(self.durable_lsn, segment.first - 1)
             return segment.number, segment.first
 
-        return self._worker.do(work).addCallback(done)
+        def end(outcome: T) -> T:
+            self._rotating = None
+            rotating.callback(None)
+            return outcome
+
+        return self._worker.do(work).addCallback(done).addBoth(end)
 
     def sync(self) -> Deferred[None]:
         """Sync the written batches."""

@@ -72,6 +72,7 @@ class FileLog:
             self._settings.segment_sizes,
         )
         self.journal.refused = self._no_segment  # type: ignore[method-assign]
+        self.journal.end_credit = self._end_credit  # type: ignore[method-assign]
         self.journal.open()
         self.journal.kept_free = lambda: self.checkpointer.room  # type: ignore[method-assign]
 
@@ -113,6 +114,10 @@ class FileLog:
         self.queue.stop(failure)
         return None
 
+    def _end_credit(self) -> int:
+        self.queue.credit = 0
+        return self.queue.queued_bytes
+
     def commit(self, changes: Sequence[Change], lsn: int, max_bytes: int) -> Deferred[None]:
         """See :class:`.Log`."""
         written = self.journal.write(changes, lsn, max_bytes)
@@ -129,10 +134,13 @@ class FileLog:
                     why=failure.getErrorMessage(),
                 )
             self._postponed = True
+            if failure.value is not None and is_full(failure.value.__cause__):
+                # It can occur although the room was reserved. A checkpoint gives back what the journal takes.
+                self.checkpointer.make_room()
             waited: Deferred[None] = deferLater(self._clock, RETRY_INTERVAL)
             return waited.addCallback(lambda _: self.commit(changes, lsn, max_bytes))
         if is_full(failure.value):
-            # It can occur although the room was reserved.
+            # In the middle of a write.
             return Failure(
                 InsufficientStorage("The disk is full. The server writes nothing until it is started again.")
             )
