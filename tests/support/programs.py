@@ -17,6 +17,7 @@ PACKAGES: Final = {
     "h2load": "nghttp2-client",
     "nghttp": "nghttp2-client",
     "nginx": "nginx-light",
+    "node": "nodejs",
     "openssl": "openssl",
     "systemd-analyze": "systemd",
 }
