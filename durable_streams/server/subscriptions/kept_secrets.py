@@ -1,0 +1,255 @@
+"""The two secrets of subscriptions: the key that signs webhooks, and the secret of the tokens. Both are made once.
+
+They are values of the storage, beside the records of subscriptions: one atomic write makes them, whatever the storage;
+nodes with one storage have the same ones; a crash or a second node can't leave two; and files of a data directory can
+be read by their owner alone (0600 in 0700). In memory they last as long as the process. Backups and exports have none.
+
+===============  ===================================================
+key              value
+===============  ===================================================
+secrets/signing  the private key, the public keys that were retired
+secrets/tokens   the secret of the tokens
+===============  ===================================================
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from secrets import token_bytes
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+from msgspec import Struct
+from twisted.logger import Logger
+
+from ..errors import ValuesChanged
+from ..interfaces import NowOrLater, settle
+from .errors import CorruptRecord
+from .signing import KeyRing, RetiredKey, SigningKey, retired
+from .tokens import SECRET_BYTES, Tokens
+
+SECRETS: Final = "secrets/"
+SIGNING: Final = "secrets/signing"
+TOKENS: Final = "secrets/tokens"
+
+#: The version of the stored form.
+VERSION: Final = 1
+
+_SEED_BYTES: Final = 32
+_MAX_FILE_BYTES: Final = 65_536
+
+#: How often a write is tried again that another node was ahead of.
+_MAX_TRIES: Final = 10
+
+_log = Logger()
+
+_T = TypeVar("_T", bound=Struct)
+
+
+class SigningKeyFileError(Exception):
+    """The file of the signing key can't be used. The message has the path, and what to change."""
+
+
+class Values(Protocol):
+    """The values of a storage; see :meth:`.IStorage.values` and :meth:`.IStorage.write_values`."""
+
+    def values(self, prefix: str = "", after: str = "", max_count: int = 1000) -> NowOrLater[list[tuple[str, bytes]]]:
+        """Return a page of values by key."""
+
+    def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> NowOrLater[None]:
+        """Compare values and write others in one step."""
+
+
+class _StoredSigning(Struct, frozen=True, array_like=True):
+    """
+    The value of ``secrets/signing``.
+
+    :ivar seed: the private key; None if it is in a file, whose public key is ``public``.
+    """
+
+    version: int
+    seed: bytes | None
+    public: bytes
+    retired: tuple[RetiredKey, ...] = ()
+
+
+class _StoredTokens(Struct, frozen=True, array_like=True):
+    """The value of ``secrets/tokens``."""
+
+    version: int
+    secret: bytes
+
+
+class Secrets:
+    """
+    The secrets, loaded.
+
+    :ivar tokens: issues and verifies tokens.
+    """
+
+    def __init__(
+        self,
+        values: Values,
+        wall: Callable[[], float],
+        ring: KeyRing,
+        stored: bytes,
+        tokens: Tokens,
+        key_file: str | None,
+    ) -> None:
+        self._values = values
+        self._wall = wall
+        self._ring = ring
+        self._stored = stored
+        self._key_file = key_file
+        self.tokens = tokens
+
+    @property
+    def kid(self) -> str:
+        """The id of the key that signs."""
+        return self._ring.active.kid
+
+    def sign(self, body: bytes) -> str:
+        """Return the header ``Webhook-Signature`` of a body, as of now."""
+        return self._ring.active.sign(body, self._wall())
+
+    def jwks(self) -> bytes:
+        """Return the public keys as a JSON Web Key Set."""
+        return self._ring.jwks(self._wall())
+
+    async def rotate(self) -> str:
+        """
+        Sign with a new key from now on. The present one stays in the key set for 10 minutes.
+
+        :returns: the id of the new key.
+        :raises SigningKeyFileError: the key is in a file, which must be replaced instead.
+        :raises ValuesChanged: another node changed the key; nothing was changed here.
+        """
+        if self._key_file is not None:
+            raise SigningKeyFileError(
+                f"The signing key is in {self._key_file} (subscriptions.signing_key_file). Replace the file and restart"
+                " the server."
+            )
+        ring = self._ring.rotated(SigningKey(token_bytes(_SEED_BYTES)), self._wall())
+        stored = _encode(_StoredSigning(VERSION, ring.active.seed, ring.active.public, ring.retired))
+        await settle(self._values.write_values({SIGNING: stored}, {SIGNING: self._stored}))
+        self._ring, self._stored = ring, stored
+        return self.kid
+
+
+async def load_secrets(values: Values, wall: Callable[[], float], key_file: str | None = None) -> Secrets:
+    """
+    Load the secrets; make those that the storage does not have.
+
+    If the signing key is another one than before, because ``key_file`` or its content has changed, the public key of
+    the former stays in the key set for 10 minutes.
+
+    :param wall: returns the time, in seconds since 1970.
+    :param key_file: the path of the signing key in PEM form (subscriptions.signing_key_file), or None.
+    :raises CorruptRecord: a stored secret is damaged, or of another version. No new one is made.
+    :raises SigningKeyFileError: the file can't be used.
+    """
+    from_file = None if key_file is None else read_key_file(key_file)
+    for _ in range(_MAX_TRIES):
+        page = await settle(values.values(SECRETS))
+        stored = dict(page)
+        ring, signing = _signing(stored.get(SIGNING), from_file, wall())
+        tokens, secret = _tokens(stored.get(TOKENS))
+        puts: dict[str, bytes | None] = {
+            key: value for key, value in ((SIGNING, signing), (TOKENS, secret)) if value != stored.get(key)
+        }
+        try:
+            if puts:
+                await settle(values.write_values(puts, {key: stored.get(key) for key in puts}))
+        except ValuesChanged:
+            continue
+        return Secrets(values, wall, ring, signing, tokens, key_file)
+    raise CorruptRecord(SIGNING, "other nodes change it all the time")
+
+
+def read_key_file(path: str) -> SigningKey:
+    """
+    Return the signing key in a file.
+
+    :raises SigningKeyFileError: it can't be read, others may read it, or it has no Ed25519 key.
+    """
+    where = f"{path} (subscriptions.signing_key_file)"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise SigningKeyFileError(f"{where} is not a file.")
+            if mode & 0o077:
+                raise SigningKeyFileError(
+                    f"{where} is open to others than its owner (mode {stat.S_IMODE(mode):04o}). Set its mode to 0600."
+                )
+            pem = os.read(descriptor, _MAX_FILE_BYTES)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise SigningKeyFileError(f"Cannot read {where}: {error.strerror}.") from None
+    try:
+        return SigningKey.from_pem(pem)
+    except ValueError as error:
+        raise SigningKeyFileError(
+            f"{where}: {error}. Make one by: openssl genpkey -algorithm ed25519 -out {path}"
+        ) from None
+
+
+def _signing(value: bytes | None, from_file: SigningKey | None, now: float) -> tuple[KeyRing, bytes]:
+    """Return the keys, and the value that is to be stored."""
+    if value is None:
+        active = from_file or SigningKey(token_bytes(_SEED_BYTES))
+        _log.info("Created the signing key of webhooks: {kid}.", kid=active.kid)
+        return _stored_ring(KeyRing(active), from_file)
+    record = _decode(SIGNING, value, _StoredSigning)
+    if len(record.public) != _SEED_BYTES or (record.seed is not None and len(record.seed) != _SEED_BYTES):
+        raise CorruptRecord(SIGNING, "a key has the wrong length")
+    stored_key = None if record.seed is None else SigningKey(record.seed)
+    if stored_key is not None and stored_key.public != record.public:
+        raise CorruptRecord(SIGNING, "the public key is not that of the private key")
+    active = from_file or stored_key or SigningKey(token_bytes(_SEED_BYTES))
+    if active.public == record.public and (record.seed is None) == (from_file is not None):
+        return KeyRing(active, record.retired), value
+    ring = KeyRing(active, retired(record.public, record.retired, active.public, now))
+    _log.info("Webhooks are signed by another key than before: {kid}.", kid=active.kid)
+    return _stored_ring(ring, from_file)
+
+
+def _stored_ring(ring: KeyRing, from_file: SigningKey | None) -> tuple[KeyRing, bytes]:
+    seed = ring.active.seed if from_file is None else None
+    return ring, _encode(_StoredSigning(VERSION, seed, ring.active.public, ring.retired))
+
+
+def _tokens(value: bytes | None) -> tuple[Tokens, bytes]:
+    """Return the tokens, and the value that is to be stored."""
+    if value is None:
+        value = _encode(_StoredTokens(VERSION, token_bytes(SECRET_BYTES)))
+    try:
+        return Tokens(_decode(TOKENS, value, _StoredTokens).secret), value
+    except ValueError as error:
+        raise CorruptRecord(TOKENS, str(error)) from None
+
+
+def _encode(record: Struct) -> bytes:
+    return msgspec.msgpack.encode(record)
+
+
+def _decode(key: str, value: bytes, kind: type[_T]) -> _T:
+    """
+    Decode a stored secret. Errors have nothing of its value.
+
+    :raises CorruptRecord: it is damaged, or of another version.
+    """
+    try:
+        version = msgspec.msgpack.decode(msgspec.msgpack.decode(value, type=list[msgspec.Raw])[0], type=int)
+    except (msgspec.DecodeError, UnicodeDecodeError, IndexError):
+        raise CorruptRecord(key, "it is damaged") from None
+    if version != VERSION:
+        raise CorruptRecord(key, f"it has version {version}, and this server reads version {VERSION}")
+    try:
+        return msgspec.msgpack.decode(value, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise CorruptRecord(key, "it is damaged") from None
