@@ -84,7 +84,7 @@ class LocalTests(TestCase):
         )
         head, status = ended.stdout.decode().splitlines()
         self.assertTrue(head.startswith("Name "), head)
-        self.assertEqual(("1", b""), (status, ended.stderr))
+        self.assertEqual(("0", b""), (status, ended.stderr))
         # The lock was released.
         self.assertEqual(0, self.run_list().returncode)
 
@@ -198,6 +198,8 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual([], list(directory.iterdir()))
         (directory / "mine").write_text("?")
         self.assert_refused("is not a data directory of this server: it has no file FORMAT", **settings)
+        (directory / "journal").mkdir()
+        self.assert_refused("If it was lost, durable-streams-server check says what to write into it.", **settings)
         self.assert_refused("is not a directory", **storage_settings(directory / "mine"))
 
     def test_another_users_directory_is_refused_even_for_root(self) -> None:

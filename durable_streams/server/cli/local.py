@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: What an empty data directory may contain: a mount point has the last one.
 _EMPTY: Final = frozenset({"FORMAT.new", "LOCK", "lost+found"})
 
+#: Names that only a data directory has.
+_PARTS: Final = frozenset({"journal", "checkpoint", "acid.sqlite"})
+
 #: A command keeps less data in memory than a server, which serves recent data from there: in bytes.
 _CHECKPOINT_BYTES: Final = 8_388_608
 
@@ -161,7 +164,12 @@ def _check_directory(directory: Path, create: bool) -> None:
         ) from None
     if not create and "FORMAT" not in names:
         reason = "is empty" if names <= _EMPTY else "is not a data directory of this server: it has no file FORMAT"
-        raise CommandError(f"{directory} {reason}. {correct}")
+        lost = (
+            ""
+            if names.isdisjoint(_PARTS)
+            else " If it was lost, durable-streams-server check says what to write into it."
+        )
+        raise CommandError(f"{directory} {reason}. {correct}{lost}")
     owner = (directory / "FORMAT" if "FORMAT" in names else directory).stat().st_uid
     if owner != os.geteuid():
         raise CommandError(

@@ -15,7 +15,7 @@ import click
 from ..release import DISTRIBUTION, version_of_server
 from .options import add_settings_options
 from .output import note
-from .terminal import is_terminal
+from .terminal import is_terminal, silence
 
 _PACKAGE: Final = __name__.rpartition(".")[0]
 
@@ -84,6 +84,13 @@ class Program(click.Group):
                 stream.reconfigure(errors="backslashreplace")
         return super().main(*arguments, **options)
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """Parse the arguments; ``--help`` and ``--version`` print."""
+        try:
+            return super().make_context(*arguments, **options)
+        except BrokenPipeError:
+            raise _without_reader() from None
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all subcommands."""
         return [name for entries in COMMANDS.values() for name in entries]
@@ -114,7 +121,7 @@ class Program(click.Group):
                     formatter.write_dl([(name, entry.help) for name, entry in entries.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand; Ctrl-C and SIGTERM end it without a message, after its clean-up."""
+        """Run the subcommand; Ctrl-C, SIGTERM and a closed pipe end it without a message, after its clean-up."""
         before = (
             signal.signal(signal.SIGTERM, _exit_by) if threading.current_thread() is threading.main_thread() else None
         )
@@ -125,9 +132,17 @@ class Program(click.Group):
                 # The terminal has printed ^C.
                 note("")
             raise click.exceptions.Exit(_INTERRUPTED) from None
+        except BrokenPipeError:
+            raise _without_reader() from None
         finally:
             if before is not None:
                 signal.signal(signal.SIGTERM, before)
+
+
+def _without_reader() -> click.exceptions.Exit:
+    """Return what ends a command whose output nobody reads any more, as with ``| head``: that is no failure."""
+    silence(sys.stdout)
+    return click.exceptions.Exit(0)
 
 
 def _exit_by(number: int, _: Any) -> None:

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, BinaryIO, Final, Protocol
 
-from .errors import CommandError
+import click
+
+from .errors import FAILURE, CommandError
 from .progress import ProgressBar
 
 #: Phase of a transfer -> what the bar says.
@@ -145,7 +147,7 @@ def errors_as(label: str, cannot: str) -> Iterator[None]:
     :param label: what failed: ``export failed``.
     :param cannot: what an error of the system prevents: ``write FILE``.
     :raises CommandError: for an error of the transfer, the storage or the system.
-    :raises BrokenPipeError: nobody reads the output any more.
+    :raises click.exceptions.Exit: nobody reads the output any more, so that it is not whole: the status is 1.
     """
     from ..errors import StreamsError  # noqa: PLC0415 (imports msgspec.json, which --help does not need)
     from ..transfer import TransferError  # noqa: PLC0415 (imports Twisted)
@@ -155,7 +157,7 @@ def errors_as(label: str, cannot: str) -> Iterator[None]:
     except (TransferError, StreamsError) as error:
         raise CommandError(str(error), label) from None
     except BrokenPipeError:
-        raise
+        raise click.exceptions.Exit(FAILURE) from None
     except OSError as error:
         advice = " Free space there, or choose another disk." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise CommandError(f"cannot {cannot}: {error.strerror or error}.{advice}", label) from None

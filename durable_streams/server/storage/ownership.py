@@ -182,9 +182,11 @@ def _begin(disk: Disk, form: Format, where: str, parts: Collection[str]) -> None
     if begun == form and set(others) <= set(parts):
         return
     if others:
+        lost = set(others) & set(parts)
+        advice = " If the file was lost, durable-streams-server check says what to write into it." if lost else ""
         raise StorageError(
             f"{where} has no {FORMAT_FILE} file and is not empty ({others[0]}), so it is no data directory of this "
-            "server. Set storage.data_dir to one that is, or to an empty one."
+            f"server. Set storage.data_dir to one that is, or to an empty one.{advice}"
         )
     if left:
         disk.remove(NEW_FORMAT_FILE)
