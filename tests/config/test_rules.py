@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from durable_streams.server.config import rules, transport_rules
+from durable_streams.server.config import rules, subscription_rules, transport_rules
 from durable_streams.server.config.rules import RESERVED_PATHS
 from durable_streams.server.config.validation import ConfigError
 from durable_streams.server.web.wire import PROBES
@@ -31,6 +31,55 @@ Case = tuple[str, dict[str, str], str]
 
 #: By the rule's name: settings that break it, and what is said then.
 CASES: Final[list[Case]] = [
+    *(
+        (
+            f"{rule}TooSmall",
+            {f"subscriptions.{name}": "0"},
+            (
+                f"subscriptions.{name} must be 1 or more; environment variable DS_SUBSCRIPTIONS__{name.upper()} sets "
+                "it to 0."
+            ),
+        )
+        for rule, name in (
+            ("MaxSubscriptions", "max_subscriptions"),
+            ("MaxLinks", "max_links"),
+            ("Deliveries", "deliveries"),
+            ("RequestTimeout", "request_timeout_ms"),
+            ("SweepInterval", "sweep_interval_ms"),
+        )
+    ),
+    (
+        "InvalidPublicUrl",
+        {"http.public_url": "https://streams.example/?a=b"},
+        (
+            "http.public_url must be a URL without query, such as https://streams.example.com; environment variable "
+            "DS_HTTP__PUBLIC_URL sets it to 'https://streams.example/?a=b'."
+        ),
+    ),
+    (
+        "InvalidWebhookNetwork",
+        {"subscriptions.webhook_networks": "10.0.0.0/8, 10.0.0.1/8"},
+        (
+            "subscriptions.webhook_networks must be a list of networks such as 10.0.0.0/8; environment variable "
+            "DS_SUBSCRIPTIONS__WEBHOOK_NETWORKS sets it to '10.0.0.1/8'."
+        ),
+    ),
+    (
+        "InvalidWebhookNetwork",
+        {"subscriptions.webhook_http_networks": "::ffff:10.0.0.0/104"},
+        (
+            "subscriptions.webhook_http_networks must be a list of networks such as 10.0.0.0/8; environment variable "
+            "DS_SUBSCRIPTIONS__WEBHOOK_HTTP_NETWORKS sets it to '::ffff:10.0.0.0/104'."
+        ),
+    ),
+    (
+        "EmptyPath",
+        {"subscriptions.signing_key_file": " "},
+        (
+            "subscriptions.signing_key_file must be the path of a file, or left out; environment variable "
+            "DS_SUBSCRIPTIONS__SIGNING_KEY_FILE sets it to ''."
+        ),
+    ),
     (
         "InvalidBindAddress",
         {"server.bind_address": "localhost:4437"},
@@ -613,7 +662,7 @@ class RuleTests(LoadTests):
 
     def test_each_rule_has_a_case(self) -> None:
         named = {rule for rule, _, _ in CASES} | {"WildcardCorsOriginsProd", "EmptyListenEndpoint"}
-        sources = [Path(str(module.__file__)).read_text() for module in (rules, transport_rules)]
+        sources = [Path(str(module.__file__)).read_text() for module in (rules, transport_rules, subscription_rules)]
         # What is put together from a setting's name is in the table for each such setting.
         written = {rule for source in sources for rule in re.findall(r'"([A-Z][a-z]+(?:[A-Z][A-Za-z0-9]*)+)"', source)}
         parts = {"TooSmall", "TrustedProxies", "ForwardedHeaders", "IdentityMode", "IdentityHeader"}
@@ -633,6 +682,7 @@ class RuleTests(LoadTests):
             {**TLS, "transport.tls.min_version": "1.2"},
             {**TLS, "transport.tls.min_version": "1.2", "transport.tls.max_version": "1.2"},
             {"transport.tls.alpn_protocols": "http/1.1"},
+            {"http.public_url": "https://streams.example.com:8443/of", "subscriptions.webhook_networks": "::1/128"},
             {**OPEN, "admin.base_path": "/v1/streams"},
             {**OPEN, "admin.base_path": "/v1/stream-of"},
             {"admin.base_path": "/v1/stream"},

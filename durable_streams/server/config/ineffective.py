@@ -11,7 +11,6 @@ from .sections import Sections, value_of
 INEFFECTIVE: Final = {
     "limits.max_storage_jobs": "pending writes are limited by limits.max_queued_bytes",
     "storage.acid_shard_count": "all streams are in one database",
-    "http.allow_insecure_webhooks": "this version sends no webhooks",
     "proxy.identity.require_tls": "proxy.identity.mode = 'header' requires transport.mode = 'mtls' in any case",
 }
 

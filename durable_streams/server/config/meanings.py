@@ -73,8 +73,15 @@ MEANINGS: Final[dict[str, str]] = {
         "``https://app.example.com``; ``null`` is one. If origins are listed, writes by other pages get 403"
     ),
     "http.allow_wildcard_cors": "confirms ``*``: no warning, and no refusal in ``prod``",
-    "http.allow_insecure_webhooks": "no effect; see `Settings without effect`_",
+    "http.allow_insecure_webhooks": (
+        "whether webhooks may be sent by plain HTTP to ``localhost`` and to 127.0.0.x; for tests"
+    ),
     "http.cache": "what caches may keep: ``no-store``, ``private`` or ``public``",
+    "http.public_url": (
+        "the server as its clients see it, without ``stream_base_path``, such as ``https://streams.example.com``: what "
+        "callback URLs begin with. Not set: what the request had that created the subscription, so that whoever may "
+        "create subscriptions chooses the host in callbacks"
+    ),
     "admin.enabled": "whether the pages for operators are served; see `admin.rst <admin.rst>`_",
     "admin.base_path": (
         "a path like ``http.stream_base_path``, but not ``/``; neither above nor below that one, unless there is "
@@ -140,6 +147,25 @@ MEANINGS: Final[dict[str, str]] = {
     ),
     "proxy.identity.header_name": "that header; only with ``mode`` ``header``, which needs it",
     "proxy.identity.require_tls": "no effect; see `Settings without effect`_",
+    "subscriptions.enabled": "whether the subscription APIs are served. Off: paths below ``__ds`` are refused",
+    "subscriptions.max_subscriptions": "number of subscriptions. Beyond it: 507",
+    "subscriptions.max_links": (
+        "streams of all subscriptions together. Beyond it: 507, and new streams that match a pattern are linked when "
+        "there is room again"
+    ),
+    "subscriptions.deliveries": "webhooks that are sent at once; at most 4 of them to one host",
+    "subscriptions.request_timeout_ms": "time limit of sending a webhook, from the look-up of its host to the answer",
+    "subscriptions.sweep_interval_ms": (
+        "between two checks of all subscriptions, which find what has been missed. Normally that is nothing"
+    ),
+    "subscriptions.signing_key_file": (
+        "an Ed25519 private key (PEM, PKCS8) that signs webhooks; others must not be able to read it. Not set: the "
+        "server makes a key and stores it with the streams"
+    ),
+    "subscriptions.webhook_networks": (
+        "networks, such as ``10.0.0.0/8``, whose addresses webhooks may call by HTTPS although they are not public"
+    ),
+    "subscriptions.webhook_http_networks": "networks whose addresses webhooks may call by HTTPS and by plain HTTP",
     "observability.log_level": "``debug``, ``info``, ``warn`` or ``error``",
     "observability.log_format": "``text`` or ``json``",
     "observability.log_file": (

@@ -76,6 +76,10 @@ _POSITIVE: Final = (
         f"transport.connection.{name}_timeout_secs"
         for name in ("long_poll", "header", "body", "idle", "stall", "drain")
     ),
+    *(
+        f"subscriptions.{name}"
+        for name in ("max_subscriptions", "max_links", "deliveries", "request_timeout_ms", "sweep_interval_ms")
+    ),
 )
 
 _BASE_PATH: Final = re.compile(r"/|(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()+,;=@-]+)+")
@@ -120,7 +124,7 @@ def check_numbers(config: SettingsWithSources) -> Iterator[BrokenRule]:
     """Yield numbers that are below their minimum, or too large for each other."""
     for name in _POSITIVE:
         if value_of(config.settings, name) < 1:
-            words = name.rpartition(".")[2].removesuffix("_secs").split("_")
+            words = name.rpartition(".")[2].removesuffix("_secs").removesuffix("_ms").split("_")
             yield BrokenRule("".join(map(str.capitalize, words)) + "TooSmall", name, "1 or more")
     if config.settings.limits.max_storage_jobs < 1:
         yield BrokenRule("InvalidMaxStorageJobs", "limits.max_storage_jobs", "1 or more")

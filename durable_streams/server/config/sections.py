@@ -96,13 +96,19 @@ class StorageSettings(Section, frozen=True):
 
 
 class HttpSettings(Section, frozen=True):
-    """The path of streams, CORS, and caching."""
+    """
+    The path of streams, CORS, and caching.
+
+    :ivar public_url: the server as clients see it, without the base path; None to take it from requests.
+    :ivar allow_insecure_webhooks: whether webhooks to this machine may be plain HTTP.
+    """
 
     stream_base_path: str = "/v1/stream"
     cors_origins: tuple[str, ...] = ("*",)
     allow_wildcard_cors: bool = False
     allow_insecure_webhooks: bool = False
     cache: str = "no-store"
+    public_url: str | None = None
 
 
 class AdminSettings(Section, frozen=True):
@@ -189,6 +195,27 @@ class ProxySettings(Section, frozen=True):
     identity: IdentitySettings = IdentitySettings()
 
 
+class SubscriptionSettings(Section, frozen=True):
+    """
+    The subscription APIs. ``_ms`` in a name is its unit.
+
+    :ivar deliveries: the number of webhooks that are sent at once.
+    :ivar signing_key_file: the path of a private key in PEM; None for one that the server makes and stores.
+    :ivar webhook_networks: networks that webhooks may call although they are not public.
+    :ivar webhook_http_networks: networks that they may call without TLS, too.
+    """
+
+    enabled: bool = False
+    max_subscriptions: int = 10_000
+    max_links: int = 1_000_000
+    deliveries: int = 16
+    request_timeout_ms: int = 5_000
+    sweep_interval_ms: int = 30_000
+    signing_key_file: str | None = None
+    webhook_networks: tuple[str, ...] = ()
+    webhook_http_networks: tuple[str, ...] = ()
+
+
 class ObservabilitySettings(Section, frozen=True):
     """
     Log, metrics and traces.
@@ -219,6 +246,7 @@ class Sections(Section, frozen=True):
     admin: AdminSettings = AdminSettings()
     transport: TransportSettings = TransportSettings()
     proxy: ProxySettings = ProxySettings()
+    subscriptions: SubscriptionSettings = SubscriptionSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
 
 

@@ -21,6 +21,7 @@ from .rules import (
 )
 from .sections import Sections, value_of
 from .showing import in_one_line, shown
+from .subscription_rules import check_subscriptions
 from .transport_rules import check_identity, check_proxies, check_tls_files, check_versions
 
 __all__ = ["ACID_BACKENDS", "STORAGE_MODES", "ConfigError", "parse_bind_address", "validate", "warnings_about"]
@@ -38,6 +39,7 @@ _RULES = (
     check_identity,
     check_observability,
     check_admin,
+    check_subscriptions,
 )
 
 
