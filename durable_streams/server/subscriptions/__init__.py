@@ -1,5 +1,39 @@
 """Subscriptions: durable cursors over streams that wake workers (PROTOCOL sections 6 and 7).
 
 :mod:`.machine` decides what happens to one subscription; it is pure. :mod:`.model` has its values, :mod:`.records`
-    their stored form, :mod:`.patterns` the patterns of names and their index.
+their stored form, :mod:`.patterns` the patterns of names and their index.
+
+:mod:`.service` has the running service: it follows the commits of streams (:mod:`.following`), finds the subscriptions
+that they concern (:mod:`.index`), writes decisions (:mod:`.registry`) and delivers wakes (:mod:`.dispatching`).
 """
+
+from .bodies import MAX_BODY_BYTES, check_id, normal_path, read_ack, read_added_streams, read_worker
+from .configuration import read_config
+from .errors import (
+    InvalidOrigin,
+    InvalidSubscriptionId,
+    SubscriptionError,
+    SubscriptionNotFound,
+    SubscriptionsUnavailable,
+    TokenInvalid,
+)
+from .service import SubscriptionService
+from .settings import ServiceSettings
+
+__all__ = [
+    "MAX_BODY_BYTES",
+    "InvalidOrigin",
+    "InvalidSubscriptionId",
+    "ServiceSettings",
+    "SubscriptionError",
+    "SubscriptionNotFound",
+    "SubscriptionService",
+    "SubscriptionsUnavailable",
+    "TokenInvalid",
+    "check_id",
+    "normal_path",
+    "read_ack",
+    "read_added_streams",
+    "read_config",
+    "read_worker",
+]

@@ -60,7 +60,7 @@ def parse_object(body: bytes) -> dict[str, object]:
     except RecursionError:
         raise InvalidJsonBody("The body is nested too deeply.") from None
     except msgspec.DecodeError as error:
-        raise InvalidJsonBody(f"The body is not valid JSON. {error}") from None
+        raise InvalidJsonBody(f"The body is not valid JSON. {error}.") from None
     if not isinstance(value, dict):
         raise InvalidSubscriptionRequest("The body must be a JSON object.")
     return value

@@ -1,0 +1,159 @@
+"""Changes of streams: from the names that commits announce to the subscriptions that they concern."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..errors import StreamGone, StreamNotFound, StreamsError
+from ..interfaces import settle
+from ..model import StreamStatus
+from ..run_queue import SLICE
+from ..streams import Streams
+from .entry import Entry
+from .index import SubscriptionIndex
+from .machine import idle
+from .model import StreamTail
+
+_log = Logger()
+
+
+async def tail_of(streams: Streams, name: str) -> StreamTail | None:
+    """Return the tail of a stream, None if it does not exist. This does not renew its TTL."""
+    try:
+        return as_tail(await settle(streams.status(name)))
+    except (StreamNotFound, StreamGone):
+        return None
+
+
+def as_tail(status: StreamStatus) -> StreamTail:
+    """Return the tail in a stream's metadata."""
+    return StreamTail(status.facts.id, status.facts.incarnation, status.tail)
+
+
+class ChangeFollower:
+    """
+    Follows the commits of all streams.
+
+    A commit notes the stream's name, unless it is known to concern no subscription. Later, in slices of time, the tail
+    of each noted stream is read once, and the subscriptions that it concerns are updated.
+
+    :param update: queues the update of a subscription.
+    """
+
+    def __init__(self, streams: Streams, index: SubscriptionIndex[Entry], update: Callable[[Entry], None]) -> None:
+        self._streams = streams
+        self._turns = streams.turns
+        self._index = index
+        self._update = update
+        self._changed: set[str] = set()
+        # The names that are worked off, and how many tails are being read that were not at hand.
+        self._batch: list[str] = []
+        self._reading = 0
+        self._scheduled = False
+        self._waiting_for_batch: list[Deferred[None]] = []
+        self._waiting_for_next: list[Deferred[None]] = []
+
+    def committed(self, name: str) -> None:
+        """Note that a stream has changed."""
+        if name in self._index.unmatched:
+            return
+        self._changed.add(name)
+        self._schedule()
+
+    def settled(self) -> Deferred[None] | None:
+        """Return what fires when all changes that were noted until now are worked off; None if they are."""
+        if not self._changed and not self._batch and not self._reading:
+            return None
+        done: Deferred[None] = Deferred()
+        (self._waiting_for_next if self._changed else self._waiting_for_batch).append(done)
+        return done
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._turns.add(self._work)
+
+    def _work(self) -> None:
+        """Work off changes for a slice of time."""
+        self._scheduled = False
+        end = self._turns.seconds() + SLICE
+        if not self._batch and not self._reading:
+            self._batch, self._changed = list(self._changed), set()
+            self._waiting_for_batch += self._waiting_for_next
+            self._waiting_for_next = []
+        while self._batch:
+            self._read(self._batch.pop())
+            if self._turns.seconds() >= end:
+                break
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._batch:
+            self._schedule()
+        elif not self._reading:
+            waiting, self._waiting_for_batch = self._waiting_for_batch, []
+            if self._changed:
+                self._schedule()
+            for done in waiting:
+                if not done.called:
+                    done.callback(None)
+
+    def _read(self, name: str) -> None:
+        try:
+            status = self._streams.status(name)
+        except (StreamNotFound, StreamGone):
+            self.found(name, None)
+        except StreamsError as error:
+            self._not_read(name, error)
+        else:
+            if isinstance(status, Deferred):
+                self._reading += 1
+                status.addCallbacks(as_tail, _as_absent).addCallback(lambda tail: self.found(name, tail))
+                status.addErrback(self._failed, name).addBoth(lambda _: self._read_later())
+            else:
+                self.found(name, as_tail(status))
+
+    def _read_later(self) -> None:
+        self._reading -= 1
+        self._go_on()
+
+    def _failed(self, failure: Failure, name: str) -> None:
+        if failure.check(StreamsError):
+            self._not_read(name, failure.value)
+        else:
+            _log.failure("Reading the tail of {name} for its subscriptions failed.", failure=failure, name=name)
+
+    def _not_read(self, name: str, error: object) -> None:
+        """Leave the stream to the next decision about each subscription that it concerns."""
+        for entry in self._index.concerned(name):
+            entry.dirty.add(name)
+            self._update(entry)
+        _log.debug("The tail of {name} cannot be read: {reason}", name=name, reason=error)
+
+    def found(self, name: str, tail: StreamTail | None) -> None:
+        """Update the subscriptions that a stream concerns, whose tail was read."""
+        index = self._index
+        known = index.tails.get(name)
+        index.set_tail(name, tail)
+        if known is not None and tail is not None and known.stream_id == tail.stream_id:
+            for entry in index.linked(name):
+                current = entry.current
+                if current is None or entry.dirty:
+                    entry.dirty.add(name)
+                    self._update(entry)
+                elif current.links.refresh(name) and idle(current.state):
+                    self._update(entry)
+            return
+        for entry in index.concerned(name):
+            entry.dirty.add(name)
+            if entry.current is not None:
+                entry.current.links.refresh(name)
+            self._update(entry)
+
+
+def _as_absent(failure: Failure) -> None:
+    failure.trap(StreamNotFound, StreamGone)

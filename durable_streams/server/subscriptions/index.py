@@ -1,0 +1,96 @@
+"""Which subscriptions a stream concerns: those that link it, and those whose pattern matches its name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Set
+from typing import Final, Generic, TypeVar
+
+from .model import StreamTail
+from .patterns import PatternIndex
+
+#: The maximum number of names that are known to concern no subscription.
+MAX_UNMATCHED: Final = 100_000
+
+_T = TypeVar("_T")
+
+
+class SubscriptionIndex(Generic[_T]):
+    """
+    The links and patterns of all subscriptions, by the name of the stream.
+
+    :ivar tails: the tails of the linked streams that exist.
+    :ivar unmatched: names that concern no subscription. An append to such a stream costs one look-up here.
+    :ivar links: the number of links.
+    """
+
+    def __init__(self) -> None:
+        self.tails: dict[str, StreamTail] = {}
+        self.unmatched: set[str] = set()
+        self.links = 0
+        self._linked: dict[str, set[_T]] = {}
+        self._patterns: PatternIndex[_T] = PatternIndex()
+
+    @property
+    def patterns(self) -> int:
+        """The number of patterns."""
+        return len(self._patterns)
+
+    def add_pattern(self, pattern: str, subscription: _T) -> None:
+        """Register the pattern of a subscription."""
+        self._patterns.add(pattern, subscription)
+        self.unmatched.clear()
+
+    def remove_pattern(self, pattern: str, subscription: _T) -> None:
+        """Remove the pattern of a subscription."""
+        self._patterns.remove(pattern, subscription)
+
+    def link(self, path: str, subscription: _T) -> None:
+        """Register a link. To register it again has no effect."""
+        linked = self._linked.setdefault(path, set())
+        if subscription not in linked:
+            linked.add(subscription)
+            self.links += 1
+            self.unmatched.discard(path)
+
+    def unlink(self, path: str, subscription: _T) -> None:
+        """Remove a link. To remove one that is not there has no effect."""
+        linked = self._linked.get(path)
+        if linked is None or subscription not in linked:
+            return
+        linked.discard(subscription)
+        self.links -= 1
+        if not linked:
+            del self._linked[path]
+            self.tails.pop(path, None)
+
+    def linked(self, path: str) -> Set[_T]:
+        """Return the subscriptions that link a stream. Do not change the set."""
+        return self._linked.get(path, frozenset())
+
+    def linked_paths(self) -> Collection[str]:
+        """Return the names of all linked streams."""
+        return self._linked.keys()
+
+    def matching(self, name: str) -> Set[_T]:
+        """Return the subscriptions whose pattern matches a name."""
+        return self._patterns.matching(name)
+
+    def concerned(self, name: str) -> Set[_T]:
+        """Return all subscriptions that a stream concerns, and remember the name if there are none."""
+        found = self._patterns.matching(name) | self.linked(name)
+        if not found:
+            if len(self.unmatched) >= MAX_UNMATCHED:
+                self.unmatched.clear()
+            self.unmatched.add(name)
+        return found
+
+    def set_tail(self, path: str, tail: StreamTail | None) -> None:
+        """Note the tail of a stream if it is linked; None if it does not exist."""
+        if path not in self._linked:
+            return
+        if tail is None:
+            self.tails.pop(path, None)
+            return
+        known = self.tails.get(path)
+        if known is None or known.stream_id != tail.stream_id or known.position < tail.position:
+            self.tails[path] = tail

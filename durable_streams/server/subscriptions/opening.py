@@ -1,0 +1,74 @@
+"""The parts of the service as a server uses them: stored secrets, and webhooks over the network."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from msgspec import Struct
+
+from ..clocks import clock_of
+from ..streams import Streams
+from .addresses import AddressPolicy
+from .delivery import DeliveryLimits, WebhookRequest, WebhookSender
+from .model import Outcome
+from .resolving import Resolve, ThreadedResolver
+from .seams import Parts
+from .secrets import load_secrets
+
+
+class WebhookSettings(Struct, frozen=True):
+    """
+    How webhooks are signed and sent.
+
+    :ivar policy: which addresses may be called.
+    :ivar request_timeout: the time limit of one attempt, in seconds.
+    :ivar signing_key_file: the path of the signing key; None for a stored one.
+    """
+
+    policy: AddressPolicy = AddressPolicy()
+    request_timeout: float = 5.0
+    signing_key_file: str | None = None
+
+
+def opener(
+    streams: Streams, reactor: Any, settings: WebhookSettings, resolve: Resolve | None = None
+) -> Callable[[], Awaitable[Parts]]:
+    """
+    Return what loads or makes the secrets of a storage, for :class:`.SubscriptionService`.
+
+    :param resolve: looks up host names; None for the system's resolver.
+    """
+
+    async def open_parts() -> Parts:
+        """
+        Load the secrets.
+
+        :raises CorruptRecord: a stored secret is damaged.
+        :raises SigningKeyFileError: the file of the signing key cannot be used.
+        """
+        secrets = await load_secrets(streams, clock_of(reactor).wall, settings.signing_key_file)
+        sender = WebhookSender(
+            reactor,
+            settings.policy,
+            resolve or ThreadedResolver(reactor),
+            secrets.sign,
+            DeliveryLimits(total=settings.request_timeout),
+        )
+        return Parts(_NetworkSender(sender), secrets, secrets.tokens)
+
+    return open_parts
+
+
+class _NetworkSender:
+    """Sends webhooks over the network."""
+
+    def __init__(self, sender: WebhookSender) -> None:
+        self._sender = sender
+
+    async def check(self, url: str) -> None:
+        await self._sender.check(url)
+
+    async def send(self, subscription_id: str, url: str, body: bytes) -> Outcome:
+        result = await self._sender.deliver(WebhookRequest(subscription_id, url, body))
+        return result.outcome

@@ -1,0 +1,235 @@
+"""All subscriptions in memory, and the commit of decisions about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from secrets import SystemRandom, token_urlsafe
+from typing import Final
+
+from ..errors import ValuesChanged
+from ..streams import Streams
+from .decisions import Current, Decision
+from .entry import Entry
+from .errors import SubscriptionLimitReached, SubscriptionNotFound, SubscriptionsUnavailable
+from .following import tail_of
+from .index import SubscriptionIndex
+from .machine import Machine, needs_evaluation
+from .model import Draw, StreamTail
+from .store import Store
+
+#: How many changed streams one decision takes.
+_MAX_CHANGES: Final = 500
+
+#: How often a decision is made again because another node has changed the subscription.
+_MAX_CONFLICTS: Final = 5
+
+_random: Final = SystemRandom()
+
+
+def draw() -> Draw:
+    """Return the random values of one decision."""
+    return Draw(f"w_{token_urlsafe(18)}", _random.uniform(0.8, 1.2))
+
+
+class Registry:
+    """
+    The subscriptions of a storage in memory.
+
+    :param seconds: returns the time, in seconds since 1970, by a steady clock.
+    :param committed: is called with each decision after its commit.
+    :ivar entries: the subscriptions by id, without those that are being created.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        machine: Machine,
+        seconds: Callable[[], float],
+        committed: Callable[[Entry, Decision], None],
+        max_links: int,
+    ) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.index: SubscriptionIndex[Entry] = SubscriptionIndex()
+        self.store = Store(streams, self.index.tails)
+        self.machine = machine
+        self.max_links = max_links
+        self._streams = streams
+        self._seconds = seconds
+        self._committed = committed
+
+    def find(self, subscription_id: str) -> Entry:
+        """
+        Return a subscription.
+
+        :raises SubscriptionNotFound: there is none.
+        """
+        entry = self.entries.get(subscription_id)
+        if entry is None or entry.current is None:
+            raise SubscriptionNotFound(subscription_id)
+        return entry
+
+    def check_room(self, count: int = 1) -> None:
+        """
+        Check that links may be added.
+
+        :raises SubscriptionLimitReached: there would be too many.
+        """
+        if self.index.links + count > self.max_links:
+            raise SubscriptionLimitReached(self.max_links, "links", "subscriptions.max_links")
+
+    async def commit(
+        self,
+        entry: Entry,
+        decide: Callable[[Current], Decision],
+        tails: Mapping[str, StreamTail | None] | None = None,
+    ) -> Decision:
+        """
+        Make a decision, write it, and apply it. The caller has the lock of the entry.
+
+        If another writer has changed the subscription, it is read again, and the decision is made again.
+
+        :param tails: the tails of streams that the decision may link.
+        :raises SubscriptionNotFound: it was deleted.
+        :raises SubscriptionsUnavailable: others change it all the time.
+        """
+        for _ in range(_MAX_CONFLICTS):
+            if entry.stale:
+                await self.reload(entry)
+            current = entry.current
+            if current is None:
+                raise SubscriptionNotFound(entry.id)
+            decision = decide(current)
+            if decision.puts:
+                # Until the write has succeeded, it is not known what is stored.
+                entry.stale = True
+                try:
+                    await self.store.write(decision.puts, decision.expected)
+                except ValuesChanged:
+                    continue
+                entry.stale = False
+            self._apply(entry, current, decision, tails or {})
+            return decision
+        raise SubscriptionsUnavailable("The subscription is being changed by other requests.")
+
+    def _apply(
+        self, entry: Entry, current: Current, decision: Decision, tails: Mapping[str, StreamTail | None]
+    ) -> None:
+        for path, link in decision.links.items():
+            if link is None:
+                self.index.unlink(path, entry)
+            else:
+                self.index.link(path, entry)
+                if path in tails:
+                    self.index.set_tail(path, tails[path])
+        entry.current = current.following(decision)
+        self._committed(entry, decision)
+
+    async def reload(self, entry: Entry) -> None:
+        """Read a subscription again whose stored state is not known, or was changed by another node."""
+        current = await self.store.reload(entry.id)
+        if current is None or current.subscription.birth != entry.birth:
+            self.forget(entry)
+            return
+        before = set() if entry.current is None else set(entry.current.links)
+        for path in before.difference(current.links):
+            self.index.unlink(path, entry)
+        for path in current.links:
+            if path not in before:
+                self.index.link(path, entry)
+                entry.dirty.add(path)
+        entry.current = current
+        entry.stale = False
+
+    def add(self, entry: Entry, current: Current) -> None:
+        """Add a subscription that is stored; its links and its pattern are registered already."""
+        entry.current = current
+        self.entries[entry.id] = entry
+
+    def forget(self, entry: Entry) -> None:
+        """Remove a subscription from memory. Its links are unregistered in slices."""
+        current, entry.current = entry.current, None
+        if self.entries.get(entry.id) is entry:
+            del self.entries[entry.id]
+        entry.dirty.clear()
+        if current is None:
+            return
+        pattern = current.subscription.config.pattern
+        if pattern is not None:
+            self.index.remove_pattern(pattern, entry)
+        self.unregister(entry, current.links)
+
+    def unregister(self, entry: Entry, paths: Iterable[str]) -> None:
+        """Unregister links from the index, in slices of time."""
+        rest = iter(list(paths))
+        turns = self._streams.turns
+
+        def some() -> None:
+            for count, path in enumerate(rest, 1):
+                self.index.unlink(path, entry)
+                if count == _MAX_CHANGES:
+                    turns.add(some)
+                    return
+
+        some()
+
+    async def bring_up_to_date(self, entry: Entry) -> None:
+        """
+        Reconcile a subscription with the streams that have changed, and evaluate it. The caller has its lock.
+
+        If there are too many links, streams that match its pattern are not linked, but noted (``entry.blocked``).
+        """
+        while entry.dirty and entry.current is not None:
+            names = [entry.dirty.pop() for _ in range(min(len(entry.dirty), _MAX_CHANGES))]
+            try:
+                await self._reconcile(entry, names)
+            except BaseException:
+                entry.dirty.update(names)
+                raise
+            entry.at_tail.difference_update(names)
+            if entry.dirty:
+                await self._streams.turns.turn()
+        current, now = entry.current, self._seconds()
+        if current is not None and (entry.stale or needs_evaluation(current, now)):
+            await self.commit(entry, lambda current: self.machine.evaluate(current, now, draw()))
+
+    async def _reconcile(self, entry: Entry, names: Iterable[str]) -> None:
+        tails: dict[str, StreamTail | None] = {}
+        for name in names:
+            tails[name] = tail = await tail_of(self._streams, name)
+            self.index.set_tail(name, tail)
+
+        def decide(current: Current) -> Decision:
+            for name in tails:
+                current.links.refresh(name)
+            decision = self.machine.reconcile(current, tails, self._seconds(), draw(), entry.at_tail)
+            added = sum(link is not None and path not in current.links for path, link in decision.links.items())
+            if not added or self.index.links + added <= self.max_links:
+                return decision
+            linked = {name: tail for name, tail in tails.items() if name in current.links}
+            entry.blocked.update(name for name in tails if name not in linked)
+            return self.machine.reconcile(current, linked, self._seconds(), draw())
+
+        await self.commit(entry, decide, tails)
+
+    async def add_streams(self, entry: Entry, paths: Iterable[str]) -> None:
+        """
+        Link streams explicitly. The caller has the lock of the entry.
+
+        :raises SubscriptionLimitReached: there would be too many links.
+        :raises InvalidConfig: one is the wake stream.
+        """
+        current = entry.current
+        new = [path for path in paths if current is not None and path not in current.links]
+        self.check_room(len(new))
+        for path in new:
+            # Registered before its tail is read, so that no append after that is missed.
+            self.index.link(path, entry)
+        try:
+            tails = {path: await tail_of(self._streams, path) for path in paths}
+            await self.commit(
+                entry, lambda current: self.machine.add_streams(current, tails, self._seconds(), draw()), tails
+            )
+        except BaseException:
+            current = entry.current
+            self.unregister(entry, (path for path in new if current is None or path not in current.links))
+            raise

@@ -1,0 +1,79 @@
+"""The parts that the service of subscriptions is given: the sender of webhooks, keys, tokens, and the lease."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from msgspec import Struct
+
+from .model import Outcome, TokenClaims
+
+
+class WebhookSender(Protocol):
+    """Checks the URLs of webhooks, and sends requests to them."""
+
+    async def check(self, url: str) -> None:
+        """
+        Check that a URL may be called.
+
+        :raises WebhookUrlRejected: it may not.
+        """
+
+    async def send(self, subscription_id: str, url: str, body: bytes) -> Outcome:
+        """
+        Make one delivery attempt, with the URL and its addresses checked again. Log why it fails.
+
+        It ends within the time limit of an attempt. To cancel it aborts the request.
+        """
+
+
+class SigningKeys(Protocol):
+    """The keys that sign webhooks."""
+
+    @property
+    def kid(self) -> str:
+        """The id of the active key."""
+
+    def jwks(self) -> bytes:
+        """Return the public keys as a JSON Web Key Set."""
+
+
+class Tokens(Protocol):
+    """Makes and checks the tokens of wakes."""
+
+    def issue(self, claims: TokenClaims) -> str:
+        """Return the token of a wake; the same for the same claims."""
+
+    def verify(self, token: str, subscription_id: str) -> TokenClaims:
+        """
+        Return what a token says.
+
+        :raises TokenInvalid: it is malformed, not authentic, or of another subscription.
+        """
+
+
+class Parts(Struct, frozen=True):
+    """What the service works with, once its secrets are loaded."""
+
+    sender: WebhookSender
+    keys: SigningKeys
+    tokens: Tokens
+
+
+class PartitionLease(Protocol):
+    """
+    Which subscriptions this node is responsible for: it wakes, delivers and sweeps those alone.
+
+    Each change of a subscription compares its state in its transaction, so that a node that was deposed without
+    noticing changes nothing; its deliveries are repeats.
+    """
+
+    def holds(self, subscription_id: str) -> bool:
+        """Return whether this node is responsible for a subscription at the moment."""
+
+
+class SingleNode:
+    """The lease of the only node of a storage: it has all subscriptions."""
+
+    def holds(self, subscription_id: str) -> bool:
+        return True

@@ -1,0 +1,384 @@
+"""The service of subscriptions: state machines, timers and deliveries over the streams of a storage."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, TypeVar
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+
+from ..clocks import clock_of
+from ..protocol.names import NameLimits
+from ..streams import Streams
+from .counts import SubscriptionCounts
+from .creation import Creator
+from .decisions import Current, Decision
+from .dispatching import Dispatcher
+from .entry import Entry
+from .errors import AlreadyClaimed, Fenced, NoPendingWork, SubscriptionNotFound, SubscriptionsUnavailable
+from .following import ChangeFollower
+from .locks import KeyedLocks, shielded
+from .machine import Machine, check_action
+from .model import Acked, AckRequest, Claimed, SubscriptionConfig, TokenClaims
+from .recovery import Recovery
+from .registry import Registry, draw
+from .representation import acked, claimed, described
+from .seams import PartitionLease, Parts, SingleNode
+from .settings import ServiceSettings
+from .updating import Updates
+
+_LOADING: Final = "Subscriptions are not loaded yet."
+
+_T = TypeVar("_T")
+
+
+class SubscriptionService(Service):
+    """
+    Durable cursors over streams that wake workers.
+
+    Methods return Deferreds. To cancel one discards the result; the operation goes on. Each fails with
+    :exc:`.SubscriptionsUnavailable` while the service starts or stops, and with the storage's errors.
+
+    :param clock: the reactor, or a Clock.
+    :param open_parts: loads or creates the secrets; called once, by :meth:`start`.
+    :param names: the limits of stream names.
+    :param lease: which subscriptions this node is responsible for.
+    :ivar counts: what has happened since the start.
+    """
+
+    name = "subscriptions"
+
+    def __init__(
+        self,
+        streams: Streams,
+        clock: IReactorTime,
+        open_parts: Callable[[], Awaitable[Parts]],
+        settings: ServiceSettings = ServiceSettings(),  # noqa: B008 (frozen)
+        names: NameLimits = NameLimits(),  # noqa: B008 (frozen)
+        lease: PartitionLease | None = None,
+    ) -> None:
+        self.settings = settings
+        self.names = names
+        self.counts = SubscriptionCounts()
+        self._streams = streams
+        self._clock = clock_of(clock)
+        self._open_parts = open_parts
+        machine = Machine(attempt_seconds=settings.request_timeout)
+        self._registry = Registry(streams, machine, self._clock.seconds, self._committed, settings.max_links)
+        self._updates = Updates(
+            self._registry, streams.turns, self._clock, self.counts, lease or SingleNode(), self._deliver
+        )
+        self._changes = ChangeFollower(streams, self._registry.index, self._updates.add)
+        self._busy_ids = KeyedLocks()
+        self._parts: Parts | None = None
+        self._obstacle: str | None = _LOADING
+
+    # The service
+
+    def start(self) -> Deferred[None]:
+        """
+        Load the subscriptions of a storage that is open, and begin to deliver.
+
+        :returns: fails with :exc:`.CorruptRecord`, or with the error of the secrets.
+        """
+        super().startService()
+        return Deferred.fromCoroutine(self._start())
+
+    async def _start(self) -> None:
+        self._streams.observe(self._changes.committed)
+        self._parts = parts = await self._open_parts()
+        registry = self._registry
+        self._dispatcher = Dispatcher(
+            self._streams,
+            registry,
+            parts,
+            self.base_url,
+            self._clock,
+            self.counts,
+            self._updates.retry,
+            self.settings.deliveries,
+        )
+        self._creator = Creator(
+            self._streams, registry, parts.sender, self._clock.wall, self.settings.max_subscriptions
+        )
+        await Recovery(self._streams, registry).run()
+        if self._obstacle == _LOADING:
+            self._obstacle = None
+            self._observe()
+            self._updates.start(self.settings.sweep_interval)
+
+    def drain(self) -> Deferred[None]:
+        """Begin no more deliveries, and refuse requests; fires when the deliveries have ended or were cut."""
+        self._obstacle = "The server is stopping."
+        self._updates.stop()
+        if self._parts is None:
+            return succeed(None)
+        return Deferred.fromCoroutine(self._dispatcher.stop(self.settings.drain_timeout))
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        self._streams.observe(None)
+        return self.drain()
+
+    def obstacle(self) -> str | None:
+        """Return why requests are refused, as a sentence, or None."""
+        return self._obstacle
+
+    # Requests
+
+    def create(self, subscription_id: str, config: SubscriptionConfig, base_url: str) -> Deferred[bool]:
+        """
+        Create a subscription, or confirm that it exists with the same configuration; see :meth:`.Creator.create`.
+
+        :param base_url: the URL of the streams' base path as the client sees it.
+        :returns: fires with whether it is new.
+        """
+        return shielded(self._create(subscription_id, config, base_url))
+
+    def delete(self, subscription_id: str) -> Deferred[None]:
+        """
+        Delete a subscription.
+
+        :returns: fails with :exc:`.SubscriptionNotFound`.
+        """
+        return shielded(self._delete(subscription_id))
+
+    def describe(self, subscription_id: str, after: str = "") -> Deferred[dict[str, object]]:
+        """
+        Return the representation of a subscription.
+
+        :param after: leave out its streams up to this path.
+        :returns: fails with :exc:`.SubscriptionNotFound`.
+        """
+        return shielded(self._describe(subscription_id, after))
+
+    def add_streams(self, subscription_id: str, paths: Sequence[str]) -> Deferred[None]:
+        """
+        Link streams explicitly.
+
+        :returns: fails with :exc:`.SubscriptionNotFound`, :exc:`.SubscriptionLimitReached`, or :exc:`.InvalidConfig` if
+            one is the wake stream.
+        """
+
+        async def add(entry: Entry) -> None:
+            await self._registry.add_streams(entry, paths)
+
+        return shielded(self._locked(subscription_id, add))
+
+    def remove_stream(self, subscription_id: str, path: str) -> Deferred[None]:
+        """
+        Remove an explicit link; if there is none, do nothing.
+
+        :returns: fails with :exc:`.SubscriptionNotFound`.
+        """
+
+        async def remove(entry: Entry) -> None:
+            await self._decide(
+                entry,
+                lambda current: self._registry.machine.remove_stream(current, path, self._clock.seconds(), draw()),
+            )
+
+        return shielded(self._locked(subscription_id, remove))
+
+    def claim(self, subscription_id: str, worker: str) -> Deferred[dict[str, object]]:
+        """
+        Give the lease of a pull-wake subscription to a worker.
+
+        :returns: fires with the answer; fails with :exc:`.AlreadyClaimed` or :exc:`.NoPendingWork`.
+        """
+        return shielded(self._claim(subscription_id, worker))
+
+    def check_exists(self, subscription_id: str) -> None:
+        """
+        Check that there is a subscription.
+
+        :raises SubscriptionNotFound: there is none.
+        :raises SubscriptionsUnavailable: the service starts or stops.
+        """
+        self._check_ready()
+        self._registry.find(subscription_id)
+
+    def check_action(self, subscription_id: str, action: str) -> None:
+        """
+        Check that there is a subscription, and that it has an action; see :func:`.check_action`.
+
+        :raises SubscriptionNotFound: there is none.
+        :raises InvalidSubscriptionRequest: it is of the other delivery type.
+        :raises SubscriptionsUnavailable: the service starts or stops.
+        """
+        self._check_ready()
+        current = self._registry.find(subscription_id).current
+        if current is not None:
+            check_action(current.subscription.config, action)
+
+    def verify(self, subscription_id: str, token: str) -> TokenClaims:
+        """
+        Return the claims of a token of a subscription.
+
+        :raises TokenInvalid: it is malformed, not authentic, or of another subscription.
+        """
+        return self._loaded().tokens.verify(token, subscription_id)
+
+    def ack(self, subscription_id: str, claims: TokenClaims, request: AckRequest) -> Deferred[dict[str, object]]:
+        """
+        Acknowledge offsets, extend the lease, or end the wake.
+
+        :returns: fires with the answer; fails with :exc:`.Fenced` or :exc:`.InvalidAckOffset`.
+        """
+
+        async def acknowledge(entry: Entry) -> dict[str, object]:
+            decision = await self._decide(
+                entry,
+                lambda current: self._registry.machine.ack(current, claims, request, self._clock.seconds(), draw()),
+            )
+            assert isinstance(decision.answer, Acked)
+            return acked(decision.answer)
+
+        return shielded(self._locked(subscription_id, acknowledge))
+
+    def release(self, subscription_id: str, claims: TokenClaims, request: AckRequest) -> Deferred[None]:
+        """
+        End a claim without an ack.
+
+        :returns: fails with :exc:`.Fenced`.
+        """
+
+        async def give_back(entry: Entry) -> None:
+            await self._decide(
+                entry,
+                lambda current: self._registry.machine.release(current, claims, request, self._clock.seconds(), draw()),
+            )
+
+        return shielded(self._locked(subscription_id, give_back))
+
+    def jwks(self) -> bytes:
+        """
+        Return the public signing keys.
+
+        :raises SubscriptionsUnavailable: the service starts.
+        """
+        return self._loaded().keys.jwks()
+
+    def base_url(self, entry: Entry) -> str:
+        """Return the URL of the streams' base path in what a subscription says of itself."""
+        settings = self.settings
+        if settings.public_url is not None:
+            return settings.public_url.rstrip("/") + settings.base_path.rstrip("/")
+        return "" if entry.current is None else entry.current.subscription.origin
+
+    def currents(self) -> list[Current]:
+        """Return all subscriptions, by id."""
+        entries = sorted(self._registry.entries.items())
+        return [entry.current for _, entry in entries if entry.current is not None]
+
+    @property
+    def links(self) -> int:
+        """The number of links."""
+        return self._registry.index.links
+
+    # Requests, in steps
+
+    def _check_ready(self) -> None:
+        if self._obstacle is not None:
+            raise SubscriptionsUnavailable(self._obstacle)
+
+    def _loaded(self) -> Parts:
+        if self._parts is None:
+            raise SubscriptionsUnavailable(self._obstacle or "")
+        return self._parts
+
+    async def _create(self, subscription_id: str, config: SubscriptionConfig, base_url: str) -> bool:
+        self._check_ready()
+        self._streams.observe(self._changes.committed)
+        async with self._busy_ids.hold(subscription_id):
+            try:
+                self._check_ready()
+                entry, is_new = await self._creator.create(subscription_id, config, base_url)
+            finally:
+                self._observe()
+            if entry.dirty:
+                self._updates.add(entry)
+            return is_new
+
+    async def _delete(self, subscription_id: str) -> None:
+        self._check_ready()
+        async with self._busy_ids.hold(subscription_id):
+            entry = await self._creator.delete(subscription_id)
+            self._updates.forget(entry)
+            self._dispatcher.drop(entry)
+            self._observe()
+
+    async def _describe(self, subscription_id: str, after: str) -> dict[str, object]:
+        keys = self._loaded().keys
+
+        async def describe(entry: Entry) -> dict[str, object]:
+            if entry.current is None:
+                raise SubscriptionNotFound(subscription_id)
+            return described(entry.current, self.base_url(entry), keys.kid, after)
+
+        return await self._locked(subscription_id, describe)
+
+    async def _claim(self, subscription_id: str, worker: str) -> dict[str, object]:
+        self.check_action(subscription_id, "claim")
+
+        async def take(entry: Entry) -> dict[str, object]:
+            decision = await self._decide(
+                entry, lambda current: self._registry.machine.claim(current, worker, self._clock.seconds(), draw())
+            )
+            answer = decision.answer
+            assert isinstance(answer, Claimed)
+            token = self._loaded().tokens.issue(TokenClaims(subscription_id, answer.generation, answer.wake_id))
+            return claimed(answer, token)
+
+        try:
+            answer = await self._locked(subscription_id, take)
+        except AlreadyClaimed:
+            self.counts.claims["already_claimed"] += 1
+            raise
+        except NoPendingWork:
+            self.counts.claims["no_pending_work"] += 1
+            raise
+        self.counts.claims["claimed"] += 1
+        return answer
+
+    async def _decide(self, entry: Entry, decide: Callable[[Current], Decision]) -> Decision:
+        try:
+            decision = await self._registry.commit(entry, decide)
+        except Fenced:
+            self.counts.fenced += 1
+            raise
+        if decision.refusal is not None:
+            raise decision.refusal
+        return decision
+
+    async def _locked(self, subscription_id: str, work: Callable[[Entry], Coroutine[Any, Any, _T]]) -> _T:
+        """Perform a request for a subscription that is up to date, while nothing else decides about it."""
+        self._check_ready()
+        entry = self._registry.find(subscription_id)
+        settled = self._changes.settled()
+        if settled is not None:
+            await settled
+        await entry.lock.acquire()
+        try:
+            self._check_ready()
+            if entry.current is None:
+                raise SubscriptionNotFound(subscription_id)
+            await self._registry.bring_up_to_date(entry)
+            return await work(entry)
+        finally:
+            entry.lock.release()
+
+    # Updates
+
+    def _observe(self) -> None:
+        """Follow commits as long as there are subscriptions."""
+        needed = self.running and (self._registry.entries or self._busy_ids)
+        self._streams.observe(self._changes.committed if needed else None)
+
+    def _committed(self, entry: Entry, decision: Decision) -> None:
+        self._updates.committed(entry, decision)
+
+    def _deliver(self, entry: Entry, wake_id: str) -> None:
+        self._dispatcher.add(entry, wake_id)

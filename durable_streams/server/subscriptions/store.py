@@ -1,0 +1,189 @@
+"""The records of subscriptions in a storage: reading them, links in slices, and the removal of left-overs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+
+from ..errors import ValuesChanged
+from ..interfaces import settle
+from ..streams import Streams
+from .decisions import Current
+from .errors import CorruptRecord
+from .links import LinkTable
+from .model import Link, Snapshot, State, StreamTail, Subscription
+from .records import (
+    LINKS,
+    SNAPSHOTS,
+    SUBSCRIPTIONS,
+    WAKES,
+    decode_link,
+    decode_snapshot,
+    decode_state,
+    decode_subscription,
+    encode_link,
+    link_key,
+    links_prefix,
+    snapshot_key,
+    split_link_key,
+    state_key,
+    subscription_key,
+)
+
+#: How many records are read, and how many links are written, in one step. Each takes a few milliseconds.
+PAGE = 500
+
+
+class Store:
+    """
+    The records of all subscriptions.
+
+    :param tails: the tails of the existing linked streams; see :class:`.LinkTable`.
+    """
+
+    def __init__(self, streams: Streams, tails: Mapping[str, StreamTail]) -> None:
+        self._streams = streams
+        self._tails = tails
+
+    async def _pages(self, prefix: str) -> AsyncGenerator[list[tuple[str, bytes]], None]:
+        after = ""
+        while True:
+            page = await settle(self._streams.values(prefix, after, PAGE))
+            if page:
+                yield page
+            if len(page) < PAGE:
+                return
+            after = page[-1][0]
+            await self._streams.turns.turn()
+
+    async def write(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> None:
+        """
+        Write records in one step; see :meth:`.IStorage.write_values`.
+
+        :raises ValuesChanged: a record is not the expected one.
+        """
+        await settle(self._streams.write_values(puts, expected))
+
+    async def write_links(self, subscription: Subscription, links: Mapping[str, Link]) -> None:
+        """Write the links of a subscription whose own record is not written yet, at most :data:`PAGE` of them."""
+        birth = subscription.birth
+        puts = {link_key(subscription.id, path): encode_link(link, birth) for path, link in links.items()}
+        if puts:
+            await self.write(puts, {})
+
+    async def remove_links(self, subscription_id: str, birth: int) -> None:
+        """Remove the links of a subscription that was deleted, in slices; those of another birth stay."""
+        async for page in self._pages(links_prefix(subscription_id)):
+            await self._remove_all((key, value) for key, value in page if decode_link(key, value)[1] == birth)
+
+    async def load(self) -> dict[str, Current]:
+        """
+        Read all subscriptions, and remove what crashes have left over of others.
+
+        :returns: them by id. Their tails are not known yet.
+        :raises CorruptRecord: a record is damaged, or of another version.
+        """
+        subscriptions: dict[str, Subscription] = {}
+        async for page in self._pages(SUBSCRIPTIONS):
+            for key, value in page:
+                subscription = decode_subscription(key, value)
+                if key != subscription_key(subscription.id):
+                    raise CorruptRecord(key, f"it is of the subscription {subscription.id}")
+                subscriptions[subscription.id] = subscription
+        states = await self._load_states(subscriptions)
+        snapshots = await self._load_snapshots(subscriptions)
+        links = {subscription_id: LinkTable(self._tails) for subscription_id in subscriptions}
+        async for page in self._pages(LINKS):
+            await self._load_links(page, subscriptions, links)
+        return {
+            subscription_id: _current(subscription, states, snapshots, links[subscription_id])
+            for subscription_id, subscription in subscriptions.items()
+        }
+
+    async def reload(self, subscription_id: str) -> Current | None:
+        """
+        Read one subscription again.
+
+        :returns: None if there is none.
+        :raises CorruptRecord: a record is damaged, or of another version.
+        """
+        keys = subscription_key(subscription_id), state_key(subscription_id), snapshot_key(subscription_id)
+        values = [await self._value(key) for key in keys]
+        if values[0] is None:
+            return None
+        subscription = decode_subscription(keys[0], values[0])
+        states = {} if values[1] is None else {subscription_id: (decode_state(keys[1], values[1]), values[1])}
+        snapshots = {} if values[2] is None else {subscription_id: decode_snapshot(keys[2], values[2])}
+        links = LinkTable(self._tails)
+        async for page in self._pages(links_prefix(subscription_id)):
+            for key, value in page:
+                link, birth = decode_link(key, value)
+                if birth == subscription.birth:
+                    links.apply({split_link_key(key)[1]: link})
+        return _current(subscription, states, snapshots, links)
+
+    async def _value(self, key: str) -> bytes | None:
+        page = await settle(self._streams.values(key, "", 1))
+        return page[0][1] if page and page[0][0] == key else None
+
+    async def _load_states(self, subscriptions: Mapping[str, Subscription]) -> dict[str, tuple[State, bytes]]:
+        states: dict[str, tuple[State, bytes]] = {}
+        async for page in self._pages(WAKES):
+            for key, value in page:
+                states[key.removeprefix(WAKES)] = decode_state(key, value), value
+            await self._remove_all(item for item in page if item[0].removeprefix(WAKES) not in subscriptions)
+        return states
+
+    async def _load_snapshots(self, subscriptions: Mapping[str, Subscription]) -> dict[str, Snapshot]:
+        snapshots: dict[str, Snapshot] = {}
+        async for page in self._pages(SNAPSHOTS):
+            for key, value in page:
+                snapshots[key.removeprefix(SNAPSHOTS)] = decode_snapshot(key, value)
+            await self._remove_all(item for item in page if item[0].removeprefix(SNAPSHOTS) not in subscriptions)
+        return snapshots
+
+    async def _load_links(
+        self, page: list[tuple[str, bytes]], subscriptions: Mapping[str, Subscription], links: Mapping[str, LinkTable]
+    ) -> None:
+        left_over = []
+        for key, value in page:
+            link, birth = decode_link(key, value)
+            subscription_id, path = split_link_key(key)
+            subscription = subscriptions.get(subscription_id)
+            if subscription is None or subscription.birth != birth:
+                left_over.append((key, value))
+            else:
+                links[subscription_id].apply({path: link})
+        await self._remove_all(left_over)
+
+    async def _remove_all(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Remove records in one step; if one has changed meanwhile, one by one those that have not."""
+        found = list(items)
+        if not found:
+            return
+        try:
+            await self.write(dict.fromkeys(key for key, _ in found), dict(found))
+        except ValuesChanged:
+            if len(found) > 1:
+                for item in found:
+                    await self._remove_all([item])
+
+
+def _current(
+    subscription: Subscription,
+    states: Mapping[str, tuple[State, bytes]],
+    snapshots: Mapping[str, Snapshot],
+    links: LinkTable,
+) -> Current:
+    """
+    Return a subscription as it is stored.
+
+    :raises CorruptRecord: it has no state.
+    """
+    found = states.get(subscription.id)
+    if found is None:
+        raise CorruptRecord(state_key(subscription.id), "it is missing")
+    state, stored = found
+    snapshot = snapshots.get(subscription.id)
+    if snapshot is not None and (state.wake is None or snapshot.wake_id != state.wake.wake_id):
+        snapshot = None
+    return Current(subscription, state, snapshot, links, stored)

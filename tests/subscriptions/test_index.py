@@ -1,0 +1,75 @@
+"""Tests of the index from streams to subscriptions."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.subscriptions import index as module
+from durable_streams.server.subscriptions.index import SubscriptionIndex
+from durable_streams.server.subscriptions.model import StreamTail
+from durable_streams.server.subscriptions.patterns import matches
+
+_names = st.sampled_from(["a", "a/b", "a/b/c", "b", "b/c"])
+_patterns = st.sampled_from(["a", "a/*", "**", "*/b/**", "b"])
+_steps = st.lists(
+    st.tuples(st.sampled_from(["link", "unlink"]), _names, st.sampled_from("xyz"))
+    | st.tuples(st.sampled_from(["add", "remove"]), _patterns, st.sampled_from("xyz"))
+    | st.tuples(st.just("concerned"), _names, st.just("")),
+    max_size=40,
+)
+
+
+class IndexTests(SynchronousTestCase):
+    @given(_steps)
+    def test_a_name_concerns_those_who_link_it_and_those_whose_pattern_matches(
+        self, steps: list[tuple[str, str, str]]
+    ) -> None:
+        index: SubscriptionIndex[str] = SubscriptionIndex()
+        links: set[tuple[str, str]] = set()
+        patterns: set[tuple[str, str]] = set()
+        for step, where, who in steps:
+            if step == "link":
+                index.link(where, who)
+                links.add((where, who))
+            elif step == "unlink":
+                index.unlink(where, who)
+                links.discard((where, who))
+            elif step == "add":
+                index.add_pattern(where, who)
+                patterns.add((where, who))
+            elif step == "remove":
+                index.remove_pattern(where, who)
+                patterns.discard((where, who))
+            else:
+                expected = {who for path, who in links if path == where}
+                expected |= {who for pattern, who in patterns if matches(pattern, where)}
+                self.assertEqual(expected, index.concerned(where))
+                self.assertEqual(not expected, where in index.unmatched)
+        self.assertEqual((len(links), len(patterns)), (index.links, index.patterns))
+        self.assertEqual({path for path, _ in links}, set(index.linked_paths()))
+        for name in index.unmatched:
+            self.assertEqual(set(), index.concerned(name))
+
+    def test_unmatched_names_are_bounded(self) -> None:
+        index: SubscriptionIndex[str] = SubscriptionIndex()
+        with patch.object(module, "MAX_UNMATCHED", 10):
+            for number in range(25):
+                index.concerned(str(number))
+        self.assertEqual(5, len(index.unmatched))
+
+    def test_tails_are_kept_of_linked_streams_only_and_never_fall(self) -> None:
+        index: SubscriptionIndex[str] = SubscriptionIndex()
+        index.set_tail("a", StreamTail(1, 1, 5))
+        self.assertEqual({}, index.tails)
+        index.link("a", "x")
+        index.set_tail("a", StreamTail(1, 1, 5))
+        index.set_tail("a", StreamTail(1, 1, 3))
+        self.assertEqual({"a": StreamTail(1, 1, 5)}, index.tails)
+        index.set_tail("a", StreamTail(2, 2, 0))
+        self.assertEqual({"a": StreamTail(2, 2, 0)}, index.tails)
+        index.unlink("a", "x")
+        self.assertEqual({}, index.tails)

@@ -1,0 +1,396 @@
+"""Tests of the service of subscriptions: from commits of streams to wakes, and from requests to cursors."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.model import Append
+from durable_streams.server.subscriptions.errors import (
+    AlreadyClaimed,
+    Fenced,
+    InvalidAckOffset,
+    InvalidConfig,
+    InvalidWakeStream,
+    NoPendingWork,
+    SubscriptionExists,
+    SubscriptionLimitReached,
+    SubscriptionNotFound,
+    SubscriptionsUnavailable,
+    WebhookUrlRejected,
+)
+from durable_streams.server.subscriptions.model import AckRequest, Outcome, SubscriptionConfig
+from durable_streams.server.subscriptions.settings import ServiceSettings
+from tests.subscriptions.serving import Serving, pull, webhook
+
+
+class WebhookTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.serving = Serving(self)
+
+    def test_an_append_to_a_matching_stream_is_delivered_and_done_moves_the_cursor(self) -> None:
+        serving = self.serving
+        serving.parts.receive = lambda body: Outcome.DONE
+        self.assertTrue(serving.create(webhook()))
+        serving.put("events/a", 1)
+        serving.work()
+        (body,) = serving.parts.bodies
+        self.assertEqual("s", body["subscription_id"])
+        self.assertEqual("https://streams.example/v1/stream/__ds/subscriptions/s/callback", body["callback_url"])
+        (stream,) = body["streams"]
+        self.assertEqual(("events/a", "glob", True), (stream["path"], stream["link_type"], stream["has_pending"]))
+        self.assertEqual(stream["tail_offset"], serving.describe()["streams"][0]["acked_offset"])
+        serving.append("events/a")
+        serving.work()
+        self.assertEqual(2, len(serving.parts.bodies))
+
+    def test_existing_streams_are_linked_at_their_tails(self) -> None:
+        serving = self.serving
+        serving.put("events/a", 1)
+        serving.put("other", 1)
+        serving.create(webhook("events/*", "other", "later"))
+        self.assertEqual({"events/a": "2", "later": "-1", "other": "2"}, serving.cursors())
+        serving.work()
+        self.assertEqual([], serving.parts.bodies)
+
+    def test_streams_without_subscription_are_ignored_after_the_first_append(self) -> None:
+        serving = self.serving
+        serving.create(webhook())
+        serving.put("other")
+        serving.work()
+        self.assertIn("other", serving.service._registry.index.unmatched)
+        serving.create(webhook(None, "other"), "t")
+        serving.append("other")
+        serving.work()
+        self.assertEqual(["t"], [body["subscription_id"] for body in serving.parts.bodies])
+
+    def test_a_failed_delivery_is_retried_with_the_same_body_by_the_schedule(self) -> None:
+        serving = self.serving
+        serving.parts.receive = lambda body: Outcome.FAILED
+        serving.create(webhook())
+        serving.put("events/a", 1)
+        serving.work()
+        self.assertEqual("failed", serving.describe()["status"])
+        self.assertEqual(1, len(serving.parts.bodies))
+        serving.advance(0.5)
+        self.assertEqual(1, len(serving.parts.bodies))
+        serving.advance(0.75)
+        self.assertEqual(2, len(serving.parts.bodies))
+        serving.append("events/a")
+        serving.parts.receive = lambda body: Outcome.DONE
+        serving.advance(2.5)
+        first, second, third, fourth = serving.parts.bodies
+        self.assertEqual(first, second)
+        self.assertEqual(first, third)
+        self.assertEqual(2, fourth["generation"])
+        self.assertEqual("active", serving.describe()["status"])
+        self.assertEqual(2, serving.service.counts.retries)
+
+    def test_a_callback_acknowledges_and_is_fenced_afterwards(self) -> None:
+        serving = self.serving
+        serving.create(webhook())
+        serving.put("events/a", 1)
+        serving.work()
+        (body,) = serving.parts.bodies
+        self.assertEqual({"ok": True, "next_wake": False}, serving.ack(body))
+        serving.fails(serving.acking(body, done=True), Fenced)
+        self.assertEqual(1, serving.service.counts.fenced)
+
+    def test_a_receiver_that_hangs_holds_up_only_four_deliveries(self) -> None:
+        serving = self.serving
+        hanging: list[Deferred[Outcome]] = []
+
+        def hang(body: object) -> Deferred[Outcome]:
+            hanging.append(Deferred())
+            return hanging[-1]
+
+        serving.parts.receive = hang
+        for number in range(6):
+            serving.create(webhook(), f"s{number}")
+        other = SubscriptionConfig("webhook", "events/*", webhook_url="https://other.example/", lease_ttl_ms=1000)
+        serving.create(other, "t")
+        serving.put("events/a", 1)
+        serving.work()
+        self.assertEqual(5, len(hanging))
+        self.assertIn("t", [body["subscription_id"] for body in serving.parts.bodies])
+        for each in hanging[:4]:
+            each.callback(Outcome.DONE)
+        serving.work()
+        self.assertEqual(7, len(hanging))
+
+    def test_a_lease_that_ends_without_ack_wakes_again(self) -> None:
+        serving = self.serving
+        serving.create(webhook(lease=1000))
+        serving.put("events/a", 1)
+        serving.work()
+        serving.advance(1.01)
+        first, second = serving.parts.bodies
+        self.assertEqual((1, 2), (first["generation"], second["generation"]))
+        serving.fails(serving.acking(first), Fenced)
+
+    def test_a_rejected_url_creates_nothing(self) -> None:
+        serving = self.serving
+        config = SubscriptionConfig("webhook", "events/*", webhook_url="http://10.0.0.1/hook")
+        serving.fails(serving.service.create("s", config, ""), WebhookUrlRejected)
+        serving.fails(serving.service.describe("s"), SubscriptionNotFound)
+
+
+class PullTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.serving = Serving(self)
+        self.serving.put("wakes")
+
+    def test_a_wake_is_an_event_in_the_wake_stream(self) -> None:
+        serving = self.serving
+        serving.create(pull())
+        serving.put("events/a", 1)
+        serving.work()
+        (event,) = serving.events()
+        self.assertEqual(("wake", "s", "events/a", 1), tuple(event[key] for key in event if key != "ts"))
+        wake = serving.claim()
+        self.assertEqual(1, wake["generation"])
+        error = serving.fails(serving.service.claim("s", "other"), AlreadyClaimed)
+        self.assertEqual("w", error.current_holder)
+        self.assertEqual({"ok": True, "next_wake": False}, serving.ack(wake))
+        serving.fails(serving.service.claim("s", "w"), NoPendingWork)
+        self.assertEqual(
+            {"claimed": 1, "already_claimed": 1, "no_pending_work": 1}, dict(serving.service.counts.claims)
+        )
+
+    def test_a_claim_right_after_an_append_finds_it(self) -> None:
+        serving = self.serving
+        serving.create(pull())
+        serving.put("events/a", 1)
+        claim = serving.service.claim("s", "w")
+        self.assertTrue(serving.get(claim)["streams"][0]["has_pending"])
+
+    def test_data_that_came_during_a_lease_is_the_next_wake(self) -> None:
+        serving = self.serving
+        serving.create(pull())
+        serving.put("events/a", 1)
+        wake = serving.claim()
+        serving.append("events/a")
+        serving.work()
+        self.assertEqual({"ok": True, "next_wake": True}, serving.ack(wake))
+        serving.work()
+        self.assertEqual(2, serving.events()[-1]["generation"])
+
+    def test_a_release_moves_no_cursor_and_wakes_again(self) -> None:
+        serving = self.serving
+        serving.create(pull())
+        serving.put("events/a", 1)
+        wake = serving.claim()
+        claims = serving.parts.tokens.verify(wake["token"], "s")
+        serving.get(serving.service.release("s", claims, AckRequest(wake["wake_id"], wake["generation"])))
+        self.assertEqual({"events/a": "0"}, serving.cursors())
+        self.assertEqual(2, serving.claim()["generation"])
+
+    def test_acks_are_checked_against_cursor_and_tail(self) -> None:
+        serving = self.serving
+        serving.create(pull(None, "a"))
+        serving.put("a", 1)
+        wake = serving.claim()
+        tail = wake["streams"][0]["tail_offset"]
+        beyond = f"{tail[:-1]}{int(tail[-1]) + 1}"
+        serving.fails(serving.acking(wake, a=beyond), InvalidAckOffset)
+        serving.fails(serving.acking(wake, a="now"), InvalidAckOffset)
+        self.assertEqual({"ok": True, "next_wake": False}, serving.get(serving.acking(wake, a=tail)))
+        serving.fails(serving.acking(wake, a=wake["streams"][0]["acked_offset"]), InvalidAckOffset)
+
+    def test_a_wake_stream_must_be_an_open_json_stream(self) -> None:
+        serving = self.serving
+        config = SubscriptionConfig("pull-wake", "events/*", wake_stream="none")
+        self.assertIn("does not exist", str(serving.fails(serving.service.create("t", config, ""), InvalidWakeStream)))
+        serving.assert_now(serving.streams.append("wakes", Append(None, b"", close=True)))
+        self.assertIn("is closed", str(serving.fails(serving.service.create("t", pull(), ""), InvalidWakeStream)))
+
+    def test_a_deleted_wake_stream_is_tried_again_and_claims_work(self) -> None:
+        serving = self.serving
+        serving.create(pull())
+        serving.delete_stream("wakes")
+        serving.put("events/a", 1)
+        serving.work()
+        self.assertEqual("failed", serving.describe()["status"])
+        serving.put("wakes")
+        serving.advance(1.25)
+        self.assertEqual("active", serving.describe()["status"])
+        self.assertEqual(1, len(serving.events()))
+        self.assertEqual(1, serving.claim()["generation"])
+
+    def test_subscriptions_that_wake_each_other_in_a_ring_have_one_wake_each(self) -> None:
+        serving = self.serving
+        serving.put("ring")
+        serving.create(SubscriptionConfig("pull-wake", None, ("ring",), wake_stream="wakes"), "s")
+        serving.create(SubscriptionConfig("pull-wake", None, ("wakes",), wake_stream="ring"), "t")
+        serving.append("ring")
+        for _ in range(20):
+            serving.work()
+        self.assertEqual((1, 2), (len(serving.events("wakes")), len(serving.events("ring"))))
+
+    def test_the_wake_stream_cannot_be_added_as_a_stream(self) -> None:
+        serving = self.serving
+        serving.create(pull())
+        serving.fails(serving.service.add_streams("s", ["wakes"]), InvalidConfig)
+        serving.append("wakes")
+        serving.work()
+        self.assertEqual({}, serving.cursors())
+
+
+class MembershipTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.serving = Serving(self)
+        self.serving.put("wakes")
+
+    def test_added_streams_start_at_their_tails_and_wake_from_then_on(self) -> None:
+        serving = self.serving
+        serving.create(pull())
+        serving.put("x", 1)
+        serving.get(serving.service.add_streams("s", ["x", "y"]))
+        self.assertEqual({"x": "2", "y": "-1"}, serving.cursors())
+        serving.put("y", 1)
+        serving.work()
+        self.assertEqual("y", serving.events()[0]["stream"])
+
+    def test_a_removed_stream_that_matches_stays_as_a_glob_link(self) -> None:
+        serving = self.serving
+        serving.put("events/a", 1)
+        serving.create(pull("events/*", "events/a", "x"))
+        self.assertEqual("explicit", serving.describe()["streams"][0]["link_type"])
+        serving.get(serving.service.remove_stream("s", "events/a"))
+        serving.get(serving.service.remove_stream("s", "x"))
+        (link,) = serving.describe()["streams"]
+        self.assertEqual(("events/a", "glob"), (link["path"], link["link_type"]))
+
+    def test_a_deleted_stream_loses_its_glob_link_and_a_new_one_begins_at_its_start(self) -> None:
+        serving = self.serving
+        serving.put("events/a", 1, 2, 3)
+        serving.put("x", 1, 2, 3)
+        serving.create(pull("events/*", "x"))
+        self.assertEqual({"events/a": "8", "x": "8"}, serving.cursors())
+        serving.delete_stream("events/a")
+        serving.delete_stream("x")
+        serving.work()
+        self.assertEqual({"x": "-1"}, serving.cursors())
+        serving.put("events/a", 1)
+        serving.put("x", 1)
+        serving.work()
+        self.assertEqual({"events/a": "0", "x": "0"}, serving.cursors())
+        self.assertEqual(["events/a", "x"], [each["path"] for each in serving.claim()["streams"]])
+
+    def test_a_stream_that_is_deleted_and_made_again_at_once_is_pending(self) -> None:
+        serving = self.serving
+        serving.put("events/a", 1, 2, 3)
+        serving.create(pull())
+        serving.delete_stream("events/a")
+        serving.put("events/a", 1)
+        self.assertEqual({"events/a": "0"}, serving.cursors())
+        self.assertTrue(serving.claim()["streams"][0]["has_pending"])
+
+    def test_too_many_links_refuse_a_creation_and_leave_nothing(self) -> None:
+        serving = Serving(self, settings=ServiceSettings(max_links=3))
+        for number in range(5):
+            serving.put(f"events/{number}")
+        serving.fails(serving.service.create("s", webhook(), ""), SubscriptionLimitReached)
+        self.assertEqual(0, serving.service.links)
+        self.assertEqual([], serving.assert_now(serving.streams.values()))
+
+    def test_streams_over_the_limit_of_links_are_linked_when_there_is_room(self) -> None:
+        serving = Serving(self, settings=ServiceSettings(max_links=2))
+        serving.create(webhook())
+        for number in range(3):
+            serving.put(f"events/{number}", 1)
+            serving.work()
+        self.assertEqual(["events/0", "events/1"], list(serving.cursors()))
+        serving.delete_stream("events/0")
+        serving.advance(30)
+        self.assertEqual(["events/1", "events/2"], list(serving.cursors()))
+
+
+class CreationTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.serving = Serving(self)
+
+    def test_the_same_configuration_is_confirmed_and_another_refused(self) -> None:
+        serving = self.serving
+        self.assertTrue(serving.create(webhook()))
+        self.assertFalse(serving.create(webhook()))
+        serving.fails(serving.service.create("s", webhook("other/*"), ""), SubscriptionExists)
+
+    def test_of_two_concurrent_creations_one_is_new(self) -> None:
+        serving = self.serving
+        for number in range(400):
+            serving.put(f"events/{number}")
+        first = serving.service.create("s", webhook(), "")
+        second = serving.service.create("s", webhook(), "")
+        third = serving.service.create("s", webhook("x"), "")
+        self.assertEqual((True, False), (serving.get(first), serving.get(second)))
+        serving.fails(third, SubscriptionExists)
+
+    def test_streams_that_are_created_during_a_creation_are_linked(self) -> None:
+        serving = self.serving
+        for number in range(1000):
+            serving.put(f"events/{number:04}")
+        created = serving.service.create("s", webhook(), "")
+        self.assertNoResult(created)
+        serving.put("events/0000-a", 1)
+        serving.put("events/9999", 1)
+        self.assertTrue(serving.get(created))
+        serving.work()
+        self.assertEqual(1002, serving.service.links)
+
+    def test_deletion_forgets_links_and_the_id_can_be_used_again(self) -> None:
+        serving = self.serving
+        serving.put("events/a", 1)
+        serving.create(webhook())
+        serving.get(serving.service.delete("s"))
+        serving.fails(serving.service.delete("s"), SubscriptionNotFound)
+        self.assertEqual([], serving.assert_now(serving.streams.values()))
+        self.assertEqual(0, serving.service.links)
+        serving.append("events/a")
+        serving.work()
+        self.assertEqual([], serving.parts.bodies)
+        self.assertTrue(serving.create(webhook("x")))
+
+    def test_the_outcome_of_a_delivery_is_dropped_if_the_subscription_was_deleted(self) -> None:
+        serving = self.serving
+        answer: Deferred[Outcome] = Deferred()
+        serving.parts.receive = lambda body: answer
+        serving.create(webhook())
+        serving.put("events/a", 1)
+        serving.work()
+        serving.get(serving.service.delete("s"))
+        serving.create(webhook())
+        answer.callback(Outcome.DONE)
+        serving.work()
+        self.assertEqual({"events/a": "2"}, serving.cursors())
+        self.assertEqual(1, len(serving.parts.bodies))
+
+    def test_too_many_subscriptions_are_refused(self) -> None:
+        serving = Serving(self, settings=ServiceSettings(max_subscriptions=1))
+        serving.create(webhook())
+        serving.fails(serving.service.create("t", webhook(), ""), SubscriptionLimitReached)
+
+
+class StopTests(SynchronousTestCase):
+    def test_a_stop_refuses_requests_and_cuts_deliveries_after_the_drain_time(self) -> None:
+        serving = Serving(self, settings=ServiceSettings(drain_timeout=2))
+        answer: Deferred[Outcome] = Deferred()
+        serving.parts.receive = lambda body: answer
+        serving.create(webhook())
+        serving.put("events/a", 1)
+        serving.work()
+        stopped = serving.service.stopService()
+        serving.fails(serving.service.describe("s"), SubscriptionsUnavailable)
+        serving.work()
+        self.assertNoResult(stopped)
+        serving.advance(2.01)
+        self.successResultOf(stopped)
+
+    def test_no_commit_is_followed_without_subscriptions(self) -> None:
+        serving = Serving(self)
+        serving.put("a")
+        self.assertEqual(0, len(serving.service._registry.index.unmatched))
+        serving.create(webhook())
+        serving.put("b")
+        serving.work()
+        self.assertIn("b", serving.service._registry.index.unmatched)
