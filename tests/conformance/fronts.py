@@ -70,6 +70,9 @@ def launch_of(front: str, python: Path, port: int, elsewhere: Path, storage: str
     environment.update(STORAGES[storage])
     environment["DS_STORAGE__DATA_DIR"] = str(elsewhere / "data")
     environment["DS_SERVER__BIND_ADDRESS"] = f"127.0.0.1:{port}"
+    environment["DS_SUBSCRIPTIONS__ENABLED"] = "true"
+    # The receivers of the suite are on this machine, without TLS.
+    environment["DS_HTTP__ALLOW_INSECURE_WEBHOOKS"] = "true"
     environment["DS_TRANSPORT__CONNECTION__LONG_POLL_TIMEOUT_SECS"] = str(LONG_POLL_SECONDS)
     if front.endswith(SECURE):
         front = front.removesuffix(SECURE)

@@ -9,5 +9,4 @@ if (!baseUrl || !(longPollTimeoutMs > 0)) {
   throw new Error("CONFORMANCE_BASE_URL and CONFORMANCE_LONG_POLL_MS must be set")
 }
 
-// Subscriptions are an optional extension of the protocol, which this server does not offer.
-runConformanceTests({ baseUrl, longPollTimeoutMs, subscriptions: false })
+runConformanceTests({ baseUrl, longPollTimeoutMs, subscriptions: true })

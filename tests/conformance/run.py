@@ -32,7 +32,7 @@ from tests.conformance.served import against
 
 HERE = Path(__file__).resolve().parent
 SUITE = "@durable-streams/server-conformance-tests"
-EXPECTED_TESTS = 332
+EXPECTED_TESTS = 338
 SUITE_SECONDS = 900.0
 
 LONG_POLL_SLACK_SECONDS = 8

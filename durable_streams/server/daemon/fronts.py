@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 from twisted.internet.defer import gatherResults, maybeDeferred
@@ -24,6 +24,10 @@ from ..web.site.app import Pages, add_metrics, add_probes
 from ..web.site.tree import Tree
 from ..web.wire import below
 from .assembly import admin_guard_from, channel_settings_from, operations_from, resource_from
+from .subscribing import serve_subscriptions
+
+if TYPE_CHECKING:
+    from ..subscriptions import SubscriptionService
 
 _log = Logger()
 
@@ -37,6 +41,7 @@ class Fronts:
     :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
     :param authorize_admin: decides who may use the pages of operators, unless ``admin.token_file`` does; None for
         clients on this machine.
+    :param subscriptions: the service of subscriptions; None if there are none.
     :ivar tree: everything as one resource for a twisted.web Site.
     :ivar factory: the factory of clients' connections.
     :ivar admin: the factory for ``admin.bind_address``; None without that setting.
@@ -53,12 +58,15 @@ class Fronts:
         budget: DescriptorBudget | None = None,
         keep_connections: bool = True,
         authorize_admin: AdminAuthorization | None = None,
+        subscriptions: SubscriptionService | None = None,
     ) -> None:
         self._streams = streams
         self._clock = clock = clock_of(reactor)
         self._drain_timeout = settings.transport.connection.drain_timeout_secs
         self._telemetry = telemetry_from(settings)
         operations = operations_from(streams, settings, clock, self._telemetry)
+        if subscriptions is not None:
+            serve_subscriptions(operations, subscriptions)
         answers = operations.answers
         base_path = settings.http.stream_base_path
         apart = settings.admin.bind_address is not None

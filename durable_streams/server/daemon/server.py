@@ -9,13 +9,16 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from ..config.settings import Settings
 from ..listening.descriptors import DescriptorBudget
+from ..startup import StartupError
 from ..streams import Streams
 from ..web.site.admin.access import AdminAuthorization
 from .fronts import Fronts
+from .subscribing import log_subscriptions, subscriptions_from
 
 _log = Logger()
 
@@ -52,6 +55,7 @@ class Server(MultiService):
     :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
     :param authorize_admin: decides who may use the pages of operators; see :class:`.Fronts`.
     :raises ConfigError: the file of ``admin.token_file`` cannot be used.
+    :ivar subscriptions: the service of subscriptions; None if there are none.
     :ivar tree: everything that is served, as one resource for a twisted.web Site.
     """
 
@@ -69,7 +73,18 @@ class Server(MultiService):
         self._ports = ports
         self._stopped: Deferred[None] | None = None
         self._obstacle_of_streams: Callable[[], str | None] = streams.obstacle
-        self._fronts = Fronts(streams, settings, reactor, self.obstacle, budget, keep_connections, authorize_admin)
+        self._settings = settings
+        self.subscriptions = subscriptions_from(streams, settings, reactor)
+        self._fronts = Fronts(
+            streams,
+            settings,
+            reactor,
+            self.obstacle,
+            budget,
+            keep_connections,
+            authorize_admin,
+            self.subscriptions,
+        )
         self.tree: IResource = self._fronts.tree
 
     @property
@@ -83,7 +98,8 @@ class Server(MultiService):
             return "The server is stopping."
         if not self.running:
             return "The server is not started yet."
-        return self._obstacle_of_streams()
+        obstacle = self._obstacle_of_streams()
+        return obstacle if obstacle is not None or self.subscriptions is None else self.subscriptions.obstacle()
 
     def privilegedStartService(self) -> None:
         """
@@ -108,7 +124,8 @@ class Server(MultiService):
             self.privilegedStartService()
         Service.startService(self)
         try:
-            return self._open()
+            opened = self._open()
+            return opened if self.subscriptions is None else opened.addCallback(self._start_subscriptions)
         except BaseException:
             Service.stopService(self)
             self._ports.stop()
@@ -116,6 +133,24 @@ class Server(MultiService):
 
     def _open(self) -> Deferred[None]:
         raise NotImplementedError
+
+    def _start_subscriptions(self, _: None) -> Deferred[None]:
+        """
+        Load the subscriptions, once the storage is open.
+
+        :returns: fails with :exc:`StartupError`.
+        """
+        assert self.subscriptions is not None
+        log_subscriptions(self._settings)
+        return self.subscriptions.start().addErrback(self._raise_not_loaded)
+
+    def _raise_not_loaded(self, failure: Failure) -> None:
+        """
+        Raise the error of subscriptions that cannot be loaded.
+
+        :raises StartupError: always.
+        """
+        raise StartupError("open_subscriptions", f"Cannot load the subscriptions: {failure.getErrorMessage()}")
 
     def startService(self) -> None:
         # _open logs why the storage cannot be opened.
@@ -138,7 +173,14 @@ class Server(MultiService):
 
     async def _stop(self) -> None:
         await self._ports.stop()
-        await self._fronts.drain()
+        draining = self._fronts.drain()
+        if self.subscriptions is not None:
+            # No delivery begins while connections drain; those that run end before the storage is closed.
+            stopped = self.subscriptions.stopService()
+            await draining
+            await stopped
+        else:
+            await draining
         ending = [maybeDeferred(child.stopService) for child in reversed(list(self))]
         for success, outcome in await DeferredList(ending, consumeErrors=True):
             if not success:

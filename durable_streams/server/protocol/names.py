@@ -44,6 +44,11 @@ def parse_name(path: bytes, limits: NameLimits) -> str:
     return name
 
 
+def is_reserved(path: bytes) -> bool:
+    """Return whether the part of a URL's path after the base path is in the reserved segment."""
+    return unquote_to_bytes(path).partition(b"/")[0] == RESERVED_SEGMENT.encode()
+
+
 def check_name(name: str, limits: NameLimits) -> None:
     """
     Check that a text is a valid stream name.

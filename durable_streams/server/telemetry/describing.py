@@ -17,7 +17,19 @@ _BY_PATH: Final = {b"/healthz": "health", b"/readyz": "readiness"}
 
 #: All of the operations.
 OPERATIONS: Final = (
-    *("create", "append", "read", "poll", "subscribe", "head", "delete", "health", "readiness", "request"),
+    *(
+        "create",
+        "append",
+        "read",
+        "poll",
+        "subscribe",
+        "head",
+        "delete",
+        "health",
+        "readiness",
+        "request",
+        "subscription",
+    ),
 )
 
 #: The query parameters that are logged; all others may be secrets.

@@ -9,10 +9,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import EmptyName, StreamNotFound, StreamsError, Unavailable
+from ..errors import EmptyName, InvalidName, StreamNotFound, StreamsError, Unavailable
 from ..interfaces import NowOrLater, T
 from ..model import NOW, START, Chunk, Offset
-from ..protocol.names import NameLimits
+from ..protocol.names import NameLimits, is_reserved
 from ..streams import Streams
 from .admission import AdmissionPolicy, RequestLimits
 from .answers import Answer, Answers
@@ -42,7 +42,11 @@ class OperationSettings(Struct, frozen=True, gc=False):
 
 
 class Operations:
-    """The operations of streams, as all fronts call them."""
+    """
+    The operations of streams, as all fronts call them.
+
+    :ivar reserved: answers requests for paths below the reserved segment; None if nothing is there.
+    """
 
     def __init__(
         self,
@@ -61,7 +65,8 @@ class Operations:
         self.live = live
         self.proxies = proxies or Proxies()
         self._read_bytes = settings.read_bytes
-        self._origins = origins or WritingOrigins(["*"])
+        self.origins = origins or WritingOrigins(["*"])
+        self.reserved: Callable[[StreamRequest], NowOrLater[Answer]] | None = None
         self._read_name = name_reader(settings.names)
         self._by_operation: dict[str, Callable[[StreamRequest], NowOrLater[Answer]]] = {
             "append": self._append,
@@ -88,20 +93,27 @@ class Operations:
             return self._by_operation[request.operation](request)
         except EmptyName:
             return self.answers.error(request, NoSuchPath(request.mount))
+        except InvalidName as error:
+            # Found out by the error, so that requests for streams do not pay for the check.
+            if self.reserved is not None and is_reserved(request.path):
+                return self.reserved(request)
+            return self.answers.error(request, error)
         except StreamsError as error:
             return self.answers.error(request, error)
         except Exception:
             return self._broken(Failure(), request)
 
-    def _other(self, request: StreamRequest) -> Answer:
+    def _other(self, request: StreamRequest) -> NowOrLater[Answer]:
+        if self.reserved is not None and is_reserved(request.path):
+            return self.reserved(request)
         if request.method == b"OPTIONS":
             return self.answers.options(request)
         raise MethodNotAllowed("Streams support GET, HEAD, PUT, POST, DELETE and OPTIONS.")
 
     def _append(self, request: StreamRequest) -> NowOrLater[Answer]:
-        if not self._origins.any:
-            self._origins.check(request)
         name = self._read_name(request.path)
+        if not self.origins.any:
+            self.origins.check(request)
         appended = self.streams.append(name, read_append(request))
         if isinstance(appended, Deferred):
             return self._later(request, appended, lambda outcome: self.answers.appended(request, outcome))
@@ -169,8 +181,8 @@ class Operations:
         return Replay(self.streams, chunk, self.live.sent)
 
     def _create(self, request: StreamRequest) -> NowOrLater[Answer]:
-        self._origins.check(request)
         name = self._read_name(request.path)
+        self.origins.check(request)
         created = self.streams.create(name, read_creation(request, self._read_name), request.body)
         return self._then(request, created, lambda outcome: self.answers.created(request, outcome))
 
@@ -179,8 +191,9 @@ class Operations:
         return self._then(request, status, lambda outcome: self.answers.status(request, outcome))
 
     def _delete(self, request: StreamRequest) -> NowOrLater[Answer]:
-        self._origins.check(request)
-        deleted = self.streams.delete(self._read_name(request.path))
+        name = self._read_name(request.path)
+        self.origins.check(request)
+        deleted = self.streams.delete(name)
         return self._then(request, deleted, lambda _: self.answers.deleted(request))
 
     def _then(

@@ -22,10 +22,14 @@ from .problems import UnsupportedEncoding
 
 #: The headers that operations read, in lower case. The front reads some others; the rest is ignored.
 READ_HEADERS: Final = frozenset(
-    b"content-encoding content-type host if-none-match last-event-id origin producer-epoch producer-id producer-seq "
+    b"authorization content-encoding content-type host if-none-match last-event-id origin producer-epoch producer-id "
+    b"producer-seq "
     b"stream-closed stream-expected-offset stream-expires-at stream-fork-offset stream-fork-sub-offset "
     b"stream-forked-from stream-seq stream-ttl".split()
 )
+
+#: What the ids of the server's own writers begin with: those of wake events.
+_RESERVED_WRITERS: Final = b"__ds:"
 
 #: Headers whose values, sent several times, are one list. Of every other, a second one is refused.
 _LISTS: Final = frozenset(
@@ -393,6 +397,8 @@ def _read_writer(headers: dict[bytes, bytes]) -> Writer:
         raise InvalidRequest("Producer-Id, Producer-Epoch and Producer-Seq go together. Send all three, or none.")
     if not writer_id or len(writer_id) > MAX_WRITER_ID:
         raise InvalidRequest(f"Producer-Id must have between 1 and {MAX_WRITER_ID} bytes.")
+    if writer_id.startswith(_RESERVED_WRITERS):
+        raise InvalidRequest("Producer-Id must not begin with __ds:, which is reserved for the server's own appends.")
     return Writer(
         writer_id.decode("latin-1"), _read_integer(epoch, "Producer-Epoch"), _read_integer(seq, "Producer-Seq")
     )

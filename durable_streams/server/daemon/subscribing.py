@@ -1,0 +1,74 @@
+"""The service of subscriptions of a server, created from its settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from ..config.settings import Settings
+from ..streams import Streams
+from ..web.operations import Operations
+from .assembly import name_limits_from
+
+if TYPE_CHECKING:
+    from ..subscriptions import SubscriptionService
+
+_log = Logger()
+
+
+def subscriptions_from(streams: Streams, settings: Settings, reactor: Any) -> SubscriptionService | None:
+    """
+    Create the service of subscriptions.
+
+    :returns: None if ``subscriptions.enabled`` is false; then nothing of it is imported.
+    """
+    chosen = settings.subscriptions
+    if not chosen.enabled:
+        return None
+    from ..subscriptions import ServiceSettings, SubscriptionService  # noqa: PLC0415 (only if it is used)
+    from ..subscriptions.addresses import AddressPolicy, parse_networks  # noqa: PLC0415
+    from ..subscriptions.opening import WebhookSettings, opener  # noqa: PLC0415
+
+    policy = AddressPolicy(
+        settings.http.allow_insecure_webhooks,
+        parse_networks(chosen.webhook_networks),
+        parse_networks(chosen.webhook_http_networks),
+    )
+    request_timeout = chosen.request_timeout_ms / 1000
+    return SubscriptionService(
+        streams,
+        reactor,
+        opener(streams, reactor, WebhookSettings(policy, request_timeout, chosen.signing_key_file)),
+        ServiceSettings(
+            chosen.max_subscriptions,
+            chosen.max_links,
+            chosen.deliveries,
+            request_timeout,
+            chosen.sweep_interval_ms / 1000,
+            settings.transport.connection.drain_timeout_secs,
+            settings.http.public_url,
+            settings.http.stream_base_path,
+        ),
+        name_limits_from(settings),
+    )
+
+
+def serve_subscriptions(operations: Operations, service: SubscriptionService) -> None:
+    """Answer requests for the reserved paths by a service."""
+    from ..web.subscriptions import SubscriptionRoutes  # noqa: PLC0415 (only if it is used)
+
+    operations.reserved = SubscriptionRoutes(service, operations.answers, operations.origins).perform
+
+
+def log_subscriptions(settings: Settings) -> None:
+    """Log that subscriptions are served, and to whom."""
+    base = settings.http.stream_base_path.rstrip("/")
+    _log.info(
+        "Subscriptions: {base}/__ds/subscriptions/ID. Whoever can reach the streams can create and claim them.",
+        base=base,
+    )
+    if settings.http.public_url is None:
+        _log.info(
+            "http.public_url is not set: callback URLs have the host of the request that created the subscription."
+        )
