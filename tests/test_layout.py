@@ -50,7 +50,7 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "client": _RULES | {"clocks", "guarded_endpoints", "release"},
     "config": frozenset(),
     "startup": frozenset({"errors", "config"}),
-    "telemetry": _SERVICE | {"web", "config", "startup"},
+    "telemetry": _SERVICE | {"web", "subscriptions", "config", "startup"},
     "listening": frozenset({"errors", "config", "clocks", "startup", "web"}),
     "release": frozenset(),
     "daemon": _PARTS | {"listening", "release"},

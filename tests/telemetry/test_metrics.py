@@ -21,6 +21,7 @@ from durable_streams.server.config.settings import Settings
 from durable_streams.server.daemon.assembly import operations_from
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
+from durable_streams.server.subscriptions.counts import SubscriptionCounts, SubscriptionFigures
 from durable_streams.server.telemetry import counts, metrics_from, telemetry_from
 from durable_streams.server.telemetry.counts import DURATIONS, RequestCounts
 from durable_streams.server.telemetry.describing import OPERATIONS
@@ -315,6 +316,10 @@ class ScrapeTests(FrontTestCase):
         front = ChannelFront(storage=file_storage_at_once)
         self.addCleanup(front.stop)
         assert front.metrics is not None
+        happened = SubscriptionCounts()
+        happened.deliveries["webhook", "done"] = happened.claims["claimed"] = 1
+        subscriptions = {("webhook", "active"): 1}
+        front.metrics.watch_subscriptions(lambda: SubscriptionFigures(subscriptions, 1, 0, 0.0, 0, 0, happened))
         families = re.findall(rb"^# TYPE (durable_streams_[a-z_]+) ([a-z]+)$", front.metrics.render(), re.MULTILINE)
         self.assertEqual(sorted(documented), sorted(name.decode() for name, _ in families))
         for name, kind in families:

@@ -274,3 +274,24 @@ class ReservedWriterTests(Site):
             reply = front.ask("POST", BASE + "a", {**headers, "Producer-Id": "__ds:s"}, b"x")
             self.assertEqual((400, "BAD_REQUEST"), (reply.status, reply.code))
             self.assertEqual(200, front.ask("POST", BASE + "a", {**headers, "Producer-Id": "__ds"}, b"x").status)
+
+
+class MetricTests(Site):
+    def test_subscriptions_wakes_and_lag_are_exported(self) -> None:
+        front = self.serving(ChannelFront)
+        assert front.metrics is not None
+        front.metrics.watch_subscriptions(self.service.figures)
+        self.ask(front, "PUT", S, WEBHOOK)
+        front.create("events/a", body=b"hello")
+        front.settle()
+        front.pass_time(31, 1)
+        scraped = front.metrics.render().decode()
+        for line in (
+            'durable_streams_subscriptions{status="active",type="webhook"} 1.0',
+            "durable_streams_subscription_links 1.0",
+            "durable_streams_subscription_pending_bytes 5.0",
+            'durable_streams_subscription_deliveries_total{outcome="accepted",type="webhook"} 2.0',
+            'durable_streams_subscription_transitions_total{transition="lease_expired"} 1.0',
+            "durable_streams_subscription_sweep_seconds_count 1.0",
+        ):
+            self.assertIn(line, scraped)

@@ -103,6 +103,8 @@ class Fronts:
             self.admin = ChannelFactory(operations, for_operators, None, clock, of_admin)
         if metrics is not None:
             metrics.watch(self.factory)
+            if subscriptions is not None:
+                metrics.watch_subscriptions(subscriptions.figures)
 
     def load(self) -> None:
         """Import Klein and lay out the pages, before the first request needs them."""

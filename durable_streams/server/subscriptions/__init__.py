@@ -9,6 +9,7 @@ that they concern (:mod:`.index`), writes decisions (:mod:`.registry`) and deliv
 
 from .bodies import MAX_BODY_BYTES, check_id, normal_path, read_ack, read_added_streams, read_worker
 from .configuration import read_config
+from .counts import SubscriptionFigures
 from .errors import (
     InvalidOrigin,
     InvalidSubscriptionId,
@@ -26,6 +27,7 @@ __all__ = [
     "InvalidSubscriptionId",
     "ServiceSettings",
     "SubscriptionError",
+    "SubscriptionFigures",
     "SubscriptionNotFound",
     "SubscriptionService",
     "SubscriptionsUnavailable",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
+
+from msgspec import Struct
 
 from ..model import Distribution
 
@@ -50,3 +53,38 @@ class SubscriptionCounts:
         self.fenced = 0
         self.delivery_seconds = Durations()
         self.sweep_seconds = Durations()
+
+
+class SubscriptionFigures(Struct, frozen=True):
+    """
+    The figures of the service, for metrics.
+
+    :ivar subscriptions: the number of subscriptions by type and status.
+    :ivar pending_bytes: bytes of linked streams that are not acknowledged; as of the last sweep.
+    :ivar oldest_wake_seconds: the age of the oldest wake that no worker has; as of the last sweep.
+    :ivar waiting: deliveries that wait for a slot.
+    :ivar running: deliveries that run.
+    """
+
+    subscriptions: Mapping[tuple[str, str], int]
+    links: int
+    pending_bytes: int
+    oldest_wake_seconds: float
+    waiting: int
+    running: int
+    counts: SubscriptionCounts
+
+
+class Lag:
+    """
+    What is pending, added up during a sweep.
+
+    :ivar pending_bytes: see :class:`SubscriptionFigures`.
+    :ivar oldest: when the oldest wake was issued that no worker has; None if there is none.
+    """
+
+    __slots__ = ("oldest", "pending_bytes")
+
+    def __init__(self) -> None:
+        self.pending_bytes = 0
+        self.oldest: float | None = None

@@ -11,10 +11,10 @@ from ..clocks import clock_of
 from ..streams import Streams
 from .addresses import AddressPolicy
 from .delivery import DeliveryLimits, WebhookRequest, WebhookSender
+from .kept_secrets import load_secrets
 from .model import Outcome
 from .resolving import Resolve, ThreadedResolver
 from .seams import Parts
-from .secrets import load_secrets
 
 
 class WebhookSettings(Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
@@ -12,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..clocks import clock_of
 from ..protocol.names import NameLimits
 from ..streams import Streams
-from .counts import SubscriptionCounts
+from .counts import SubscriptionCounts, SubscriptionFigures
 from .creation import Creator
 from .decisions import Current, Decision
 from .dispatching import Dispatcher
@@ -272,6 +273,23 @@ class SubscriptionService(Service):
         """Return all subscriptions, by id."""
         entries = sorted(self._registry.entries.items())
         return [entry.current for _, entry in entries if entry.current is not None]
+
+    def figures(self) -> SubscriptionFigures:
+        """Return the numbers of subscriptions and deliveries."""
+        subscriptions: Counter[tuple[str, str]] = Counter()
+        for entry in self._registry.entries.values():
+            if entry.current is not None:
+                subscriptions[entry.current.subscription.config.type, entry.current.state.status] += 1
+        lag, loaded = self._updates.lag, self._parts is not None
+        return SubscriptionFigures(
+            subscriptions,
+            self.links,
+            lag.pending_bytes,
+            0.0 if lag.oldest is None else max(0.0, self._clock.seconds() - lag.oldest),
+            self._dispatcher.waiting if loaded else 0,
+            self._dispatcher.running if loaded else 0,
+            self.counts,
+        )
 
     @property
     def links(self) -> int:

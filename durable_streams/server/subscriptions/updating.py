@@ -14,11 +14,11 @@ from twisted.logger import Logger
 
 from ..errors import StreamsError
 from ..run_queue import SLICE, RunQueue
-from .counts import SubscriptionCounts
+from .counts import Lag, SubscriptionCounts
 from .decisions import Decision
 from .entry import Entry
 from .errors import SubscriptionNotFound
-from .machine import deadline, needs_evaluation
+from .machine import deadline, held, needs_evaluation
 from .model import DeliveryDue
 from .registry import Registry
 from .seams import PartitionLease
@@ -30,6 +30,9 @@ _MAX_UPDATES: Final = 64
 #: When an update that has failed is tried again, in seconds.
 _RETRY_SECONDS: Final = 1.0
 
+#: How many links one step of a sweep adds up, which takes less than a millisecond.
+_LINKS_AT_ONCE: Final = 500
+
 _log = Logger()
 
 
@@ -39,6 +42,7 @@ class Updates:
 
     :param lease: which subscriptions this node is responsible for.
     :param deliver: queues the delivery of a wake.
+    :ivar lag: what was pending at the last sweep.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Updates:
         self._scheduled = False
         self._running = False
         self._sweeping: LoopingCall | None = None
+        self.lag = Lag()
 
     def start(self, sweep_interval: float) -> None:
         """Bring all subscriptions up to date, and keep them so."""
@@ -165,7 +170,7 @@ class Updates:
 
     def _sweep_steps(self) -> Generator[None, None, None]:
         """Queue the subscriptions that are not up to date: a safety net, for events keep them so."""
-        now, spent = self._clock.seconds(), 0.0
+        now, spent, lag = self._clock.seconds(), 0.0, Lag()
         registry = self._registry
         for entry in list(registry.entries.values()):
             begun = perf_counter()
@@ -174,8 +179,24 @@ class Updates:
                 entry.blocked.clear()
             self._check(entry, now)
             spent += perf_counter() - begun
+            yield from self._add_lag(entry, lag)
             yield
+        self.lag = lag
         self._counts.sweep_seconds.add(spent)
+
+    def _add_lag(self, entry: Entry, lag: Lag) -> Generator[None, None, None]:
+        current = entry.current
+        if current is None:
+            return
+        wake, links, tails = current.state.wake, current.links, self._registry.index.tails
+        if wake is not None and not held(current.subscription.config, wake):
+            lag.oldest = wake.issued_at if lag.oldest is None else min(lag.oldest, wake.issued_at)
+        for count, path in enumerate(list(links.pending), 1):
+            link, tail = links.get(path), tails.get(path)
+            if link is not None and tail is not None:
+                lag.pending_bytes += tail.position - link.cursor(tail)
+            if count % _LINKS_AT_ONCE == 0:
+                yield
 
     def _check(self, entry: Entry, now: float) -> None:
         current = entry.current

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from itertools import accumulate
 from math import inf
 from platform import python_version
 from time import perf_counter
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -19,17 +18,18 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from ..model import Distribution, StorageFigures
 from ..web.connections import Connections
 from ..web.operations import Operations
+from .buckets import buckets
 from .counts import DURATIONS, RequestCounts
+
+if TYPE_CHECKING:
+    from ..subscriptions import SubscriptionFigures
 
 #: The maximum age of the figures that a scrape gets, in seconds. Rendering them blocks the reactor for 3 to 20 ms.
 MAX_AGE: Final = 1.0
-
-_Buckets: TypeAlias = "list[tuple[str, float]]"
 
 
 class Metrics(Collector):
@@ -47,6 +47,7 @@ class Metrics(Collector):
         self._live = operations.live
         self._build = {"version": _version(), "python": python_version(), "storage": backend}
         self._factories: list[Connections] = []
+        self._subscriptions: Callable[[], SubscriptionFigures] | None = None
         self._seconds = perf_counter
         self._scraped = b""
         self._scraped_at = -inf
@@ -57,6 +58,10 @@ class Metrics(Collector):
     def watch(self, factory: Connections) -> None:
         """Count the connections of a listener from now on."""
         self._factories.append(factory)
+
+    def watch_subscriptions(self, figures: Callable[[], SubscriptionFigures]) -> None:
+        """Render the metrics of subscriptions, too."""
+        self._subscriptions = figures
 
     def scrape(self) -> bytes:
         """Return the rendered metrics; render them again if they are older than :data:`MAX_AGE`."""
@@ -85,6 +90,10 @@ class Metrics(Collector):
         yield from self._readers()
         yield from self._connections()
         yield from _storage(self._streams.figures())
+        if self._subscriptions is not None:
+            from .subscriptions import subscription_metrics  # noqa: PLC0415 (only if there are subscriptions)
+
+            yield from subscription_metrics(self._subscriptions())
         streams = self._streams
         # Before the service runs, an obstacle means that the storage still loads, which is not a failure.
         failed = bool(streams.running) and streams.obstacle() is not None
@@ -107,7 +116,7 @@ class Metrics(Collector):
         for operation, tally in self._counts.operations.items():
             for status, count in tally.statuses():
                 requests.add_metric((operation, str(status)), count)
-            durations.add_metric((operation,), _buckets(DURATIONS, tally.durations()), tally.seconds)
+            durations.add_metric((operation,), buckets(DURATIONS, tally.durations()), tally.seconds)
         yield requests
         yield durations
         appends = sum(count for status, count in self._counts.operations["append"].statuses() if status < 300)
@@ -165,14 +174,8 @@ def _gauge(name: str, text: str, value: float) -> Metric:
 
 
 def _histogram(name: str, text: str, measured: Distribution) -> Metric:
-    buckets = _buckets(measured.bounds, measured.counts)
-    return HistogramMetricFamily(f"durable_streams_{name}", text, buckets=buckets, sum_value=measured.total)
-
-
-def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> _Buckets:
-    """Return the cumulative count of each bucket, by the text of its upper bound."""
-    names = [*map(floatToGoString, bounds), "+Inf"]
-    return list(zip(names, accumulate(counts), strict=True))
+    cumulative = buckets(measured.bounds, measured.counts)
+    return HistogramMetricFamily(f"durable_streams_{name}", text, buckets=cumulative, sum_value=measured.total)
 
 
 def _version() -> str:
