@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.commands import COMMAND, command, environment, run_command
 from tests.support.data import MODES, make_directory, make_many, opened_streams, storage_settings
+from tests.support.skipping import skip_not_permitted
 
 
 class LocalTests(TestCase):
@@ -152,7 +152,7 @@ class LocalTests(TestCase):
 
     async def test_root_does_not_open_the_directory_of_another_user(self) -> None:
         if os.geteuid() != 0:
-            raise SkipTest("Only root can give files to another user.")
+            skip_not_permitted("only root can give files to another user")
         await make_directory(self.directory)
         paths = [self.directory, *self.directory.rglob("*")]
         for path in paths:
