@@ -32,7 +32,11 @@ LIMITS = StorageLimits(total_bytes=1 << 30, stream_bytes=1 << 30)
 
 #: How many families of a source that is deleted, a fork, and a fork of that; and how many other streams.
 FAMILIES = 4
-OTHERS = 12
+OTHERS = 400
+
+#: The appends of a stream of a family, and of another one. Many of the others are restored at the same time.
+APPENDS = 100
+FEW = 4
 
 
 def storage(mode: str, directory: str, reactor: Any) -> IStorage:
@@ -69,11 +73,13 @@ class Trap:
         return counted
 
 
-async def write(streams: Streams, name: str, rng: random.Random, fork: Fork | None = None) -> None:
-    """Make a stream of some hundred appends, some of a writer."""
+async def write(
+    streams: Streams, name: str, rng: random.Random, fork: Fork | None = None, appends: int = APPENDS
+) -> None:
+    """Make a stream of appends, some of a writer."""
     config = StreamConfig(None if fork else "text/plain", fork=fork)
     facts = (await settle(streams.create(name, config, b""))).facts
-    for number in range(100):
+    for number in range(appends):
         data = rng.randbytes(rng.randrange(1, 1500))
         writer = Writer("w", 3, number // 3) if number % 3 == 0 else None
         await settle(streams.append(name, Append(facts.media_type, data, writer=writer)))
@@ -92,7 +98,7 @@ async def make(streams: Streams, archive: str, seed: str) -> None:
         if number % 2:
             await settle(streams.delete(names[0]))
     for number in range(OTHERS):
-        await write(streams, f"other/{number}", rng)
+        await write(streams, f"other/{number}", rng, appends=FEW)
     if archive:
         with open(archive, "wb") as file:
             await backup_streams(streams, file)
@@ -107,7 +113,7 @@ def state(record: StreamRecord, data: bytes, ends: list[int]) -> str:
 async def contents(streams: Streams) -> dict[str, str]:
     """Return the digest of each stream that clients find."""
     found = {}
-    for status in await settle(streams.statuses()):
+    for status in await settle(streams.statuses("", 10_000)):
         record = await settle(streams.record(status.facts.name))
         data = await settle(streams.read_range(record.facts, 0, record.tail))
         ends = [*(await settle(streams.append_ends(record.facts, 0, 10_000)))]

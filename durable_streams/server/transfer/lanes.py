@@ -64,6 +64,10 @@ class Lanes:
         self._ahead: dict[int, str] = {}
         self._changed: Deferred[None] | None = None
 
+    def is_open(self, number: int) -> bool:
+        """Return whether a stream was started, and is not written."""
+        return number in self._lanes
+
     def running(self, number: int) -> Deferred[None]:
         """Return a Deferred that fires when a stream has been tried; it may have to be tried again."""
         done: Deferred[None] = Deferred()
@@ -93,13 +97,14 @@ class Lanes:
             and self._last - next(iter(self._lanes)) < _WINDOW
         )
 
-    def start(self, name: str, size: int, write: Write) -> int:
+    def start(self, name: str, size: int, write: Write, number: int | None = None) -> int:
         """
         Start to write a stream, after :meth:`room`.
 
+        :param number: greater than those before; None for the next.
         :returns: its number.
         """
-        self._last = number = self._last + 1
+        self._last = number = self._last + 1 if number is None else number
         lane = self._lanes[number] = _Lane(name, size, write)
         self._running += 1
         self._size += size

@@ -63,8 +63,8 @@ class PartialRestore(TransferError):
         reason = (str(source) or type(source).__name__).rstrip(".")
         again = "again" if policy != "fail" else "again with the policy skip"
         super().__init__(
-            f"restore stopped at stream {shown(stream)}, after {completed} stream(s) were restored: {reason}. Every "
-            f"stream is whole: this one and those after it are as before{except_for(later)}. Remove the cause, and "
+            f"restore stopped at stream {shown(stream)}, after {completed} stream(s) were restored: {reason}. This "
+            f"stream and those after it are unchanged{except_for(later)}. Every stream is whole. Remove the cause, and "
             f"restore the same archive {again}."
         )
         self.stream = stream

@@ -10,15 +10,16 @@ from weakref import WeakSet
 
 from msgspec import Struct
 from msgspec.structs import replace
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 
-from ...errors import PathBlocked, ReplacementHasForks, StreamExists, StreamGone, StreamNotFound
+from ...errors import PathBlocked, ReplacementHasForks, StreamExists, StreamGone, StreamNotFound, StreamsError
 from ...interfaces import settle
-from ...model import StreamRestoration, WriterState
+from ...model import StreamRecord, StreamRestoration, WriterState
 from ...protocol.names import RESERVED_PREFIX
 from ...streams import Streams
 from ..context import AnyStreams, Context, spool_directory
 from ..importing import ConflictPolicy
+from ..lanes import LaneFailed, Lanes
 from ..progress import Progress, ProgressCallback, Reporter
 from .entries import StreamEntry, config_of, lifetime_of, sequence_of, writer_states
 from .errors import PartialRestore, RestoreInProgress
@@ -27,12 +28,14 @@ from .reader import AppendSlice, ArchiveLimits, Event, StreamEnd, StreamStart, W
 from .source import ArchiveFile, ArchiveSource
 from .staging import StagedStream, remove_leftover
 
+#: A stream of at most so many bytes is read before it is staged, and staged while others are.
+_SMALL: Final = 262_144
+
+#: A writer takes about so many bytes.
+_WRITER: Final = 200
+
 #: The streams into which an archive is being restored.
 _active: Final[WeakSet[Streams]] = WeakSet()
-
-
-#: How many streams are installed at a time.
-_COMPLETIONS: Final = 32
 
 
 class RestoreStats(Struct, frozen=True):
@@ -54,6 +57,32 @@ class RestoreStats(Struct, frozen=True):
     streams_expired: int = 0
     appends_restored: int = 0
     bytes_restored: int = 0
+
+
+class _Unit(Struct):
+    """
+    A stream of the archive that is being read.
+
+    :ivar flags: what is done with it.
+    :ivar slices: its appends, as long as they are few bytes.
+    :ivar staged: it is staged while it is read, since it is large.
+    :ivar failure: an error after it was made.
+    """
+
+    number: int
+    entry: StreamEntry
+    flags: int
+    writers: dict[str, WriterState] = {}
+    slices: list[AppendSlice] = []
+    appends: int = 0
+    size: int = 0
+    staged: StagedStream | None = None
+    failure: BaseException | None = None
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes it takes in memory."""
+        return self.size + _WRITER * len(self.writers)
 
 
 class _Waiting(Struct, frozen=True):
@@ -85,14 +114,12 @@ class _Restore:
         self.stats = RestoreStats()
         self._totals = (0, 0)
         self._done = (0, 0, 0)
+        self._lanes = Lanes()
         # The present stream of the archive.
         self.name = ""
-        self._number = 0
-        self._stream: StagedStream | None = None
-        self._writers: dict[str, WriterState] = {}
-        # Streams that are being installed while the next ones are staged.
-        self._free = DeferredSemaphore(_COMPLETIONS)
-        self._failures: list[tuple[_Waiting, Exception]] = []
+        self._unit: _Unit | None = None
+        # Held while a stream that is a fork, or has forks, is replaced.
+        self._families = DeferredLock()
         # Sources that are not installed before their forks are made, by number.
         self._private: dict[int, _Waiting] = {}
         # Streams that replace another one after the forks of that are replaced, by number.
@@ -125,13 +152,19 @@ class _Restore:
             async for event, _ in self._file.events(check_messages=False):
                 await self._take(event)
                 self._reporter.report(self._progress)
-            await self._wait_for_completions()
-            self._check_completions()
+            await self._lanes.finish()
+            for number, waiting in list(self._blocked.items()):
+                if number in self._blocked:
+                    self.name = waiting.name
+                    made = await self._install(number, waiting)
+                    if number not in self._blocked:
+                        await self._made(made)
             for waiting in self._blocked.values():
                 self.name = waiting.name
                 raise ReplacementHasForks(waiting.name)
             self._reporter.report(self._progress, end=True)
         finally:
+            await self._lanes.stop()
             await self._clean_up()
 
     def _progress(self) -> Progress:
@@ -140,11 +173,9 @@ class _Restore:
 
     async def _clean_up(self) -> None:
         """Delete what is staged."""
-        await self._wait_for_completions()
-        failed = [waiting for waiting, _ in self._failures]
-        left = [waiting.staged for waiting in (*self._private.values(), *self._blocked.values(), *failed)]
-        if self._stream is not None:
-            left.append(self._stream)
+        left = [waiting.staged for waiting in (*self._private.values(), *self._blocked.values())]
+        if self._unit is not None and self._unit.staged is not None:
+            left.append(self._unit.staged)
         for staged in reversed(left):
             await staged.discard()
 
@@ -152,71 +183,124 @@ class _Restore:
 
     async def _take(self, event: Event) -> None:
         if isinstance(event, StreamStart):
-            await self._begin(event)
-        elif isinstance(event, WriterSlice):
-            if self._stream is not None:
-                self._writers.update(writer_states(event.writers))
+            await self._context.pause()
+            self.name = event.entry.name
+            self._unit = _Unit(event.number, event.entry, self._plan.flags[event.number])
+        unit = self._unit
+        assert unit is not None
+        if isinstance(event, WriterSlice):
+            if unit.flags & Flag.MADE:
+                unit.writers.update(writer_states(event.writers))
         elif isinstance(event, AppendSlice):
-            if self._stream is not None:
-                await self._context.relieve()
-                await self._stream.append(event)
-                self._count(appends_restored=len(event.sizes), bytes_restored=len(event.data))
+            if unit.flags & Flag.MADE:
+                await self._append(unit, event)
             streams, appends, size = self._done
             self._done = streams, appends + len(event.sizes), size + len(event.data)
+        elif isinstance(event, StreamEnd):
+            await self._end(unit)
+
+    async def _append(self, unit: _Unit, appends: AppendSlice) -> None:
+        unit.appends += len(appends.sizes)
+        unit.size += len(appends.data)
+        unit.slices.append(appends)
+        if unit.size <= _SMALL:
+            return
+        await self._context.relieve()
+        if unit.staged is None:
+            # It is larger than what may be under way: alone.
+            await self._lanes.finish()
+            self.name = unit.entry.name
+            unit.staged = StagedStream(self._context, unit.entry)
+            await self._stage(unit, unit.staged)
         else:
-            await self._end(event.entry)
+            await unit.staged.append(unit.slices.pop())
 
-    async def _begin(self, event: StreamStart) -> None:
-        await self._context.pause()
-        entry, self._number, self.name = event.entry, event.number, event.entry.name
-        self._writers = {}
-        if self._plan.flags[self._number] & Flag.MADE:
-            self._stream = StagedStream(self._context, entry)
-            await self._stream.create(self._source(entry))
+    async def _stage(self, unit: _Unit, staged: StagedStream) -> None:
+        """Create a stream, and make the appends that were read; the first one with the creation."""
+        source = self._source(unit)
+        slices, first = unit.slices, b""
+        if source is None and slices and len(slices[0].sizes) == 1:
+            first = slices[0].data
+        await staged.create(source, first)
+        for appends in slices[1 if first else 0 :]:
+            await staged.append(appends)
+        if unit.staged is not None:
+            unit.slices = []
 
-    def _source(self, entry: StreamEntry) -> str | None:
+    def _source(self, unit: _Unit) -> str | None:
         """Return the present name of a fork's source."""
-        number = self._plan.parents[self._number]
+        number = self._plan.parents[unit.number]
         for waiting in (self._private.get(number), self._blocked.get(number)):
             if waiting is not None:
                 return waiting.staged.name
-        return entry.source
+        return unit.entry.source
 
-    async def _end(self, entry: StreamEntry) -> None:
-        number, staged = self._number, self._stream
-        flags = self._plan.flags[number]
+    async def _end(self, unit: _Unit) -> None:
         streams, appends, size = self._done
         self._done = streams + 1, appends, size
-        if flags & Flag.EXISTS:
+        self._unit = None
+        if unit.flags & Flag.EXISTS:
             self._count(streams_skipped=1)
-        elif flags & Flag.EXPIRED:
+        elif unit.flags & Flag.EXPIRED:
             self._count(streams_expired=1)
-        if staged is None:
+        if not unit.flags & Flag.MADE:
             return
-        waiting = _Waiting(entry.name, staged, self._restoration(entry, flags))
-        self._writers = {}
-        is_family = self._plan.parents[number] or self._plan.needed[number]
-        if flags & Flag.VISIBLE and not is_family and self._policy != "replace":
-            await self._begin_completion(number, waiting)
+        if unit.staged is not None:
+            await self._finish(unit, unit.staged)
             return
-        await staged.finish()
-        if flags & Flag.VISIBLE:
-            await self._install(number, waiting)
-        else:
+        await self._context.relieve()
+        await self._lanes.room(unit.weight)
+        self._lanes.start(unit.entry.name, unit.weight, partial(self._make, unit), unit.number)
+
+    async def _make(self, unit: _Unit) -> None:
+        """Stage and install a stream that was read."""
+        if unit.failure is not None:
+            raise unit.failure
+        parent = self._plan.parents[unit.number]
+        await self._lanes.running(parent)
+        if self._lanes.is_open(parent):
+            # It failed, and is tried again before this one is.
+            raise StreamNotFound(unit.entry.source or "")
+        await self._finish(unit, StagedStream(self._context, unit.entry))
+
+    async def _finish(self, unit: _Unit, staged: StagedStream) -> None:
+        """Complete a staged stream, and install it, or keep it for its forks."""
+        number = unit.number
+        try:
+            if unit.staged is None:
+                await self._stage(unit, staged)
+            await staged.finish()
+        except BaseException:
+            await staged.discard()
+            raise
+        waiting = _Waiting(unit.entry.name, staged, self._restoration(unit))
+        if not unit.flags & Flag.VISIBLE:
             staged.hold()
             self._private[number] = waiting
-        self._stream = None
+        else:
+            try:
+                made = await self._install(number, waiting)
+            except BaseException:
+                await staged.discard()
+                raise
+            try:
+                await self._made(made)
+            except BaseException as error:
+                unit.failure = error
+                raise
+        self._count(appends_restored=unit.appends, bytes_restored=unit.size)
 
     def _count(self, **more: int) -> None:
         stats = self.stats
         self.stats = replace(stats, **{name: getattr(stats, name) + count for name, count in more.items()})
 
-    def _restoration(self, entry: StreamEntry, flags: int) -> StreamRestoration | None:
+    def _restoration(self, unit: _Unit) -> StreamRestoration | None:
         """
         Return the state of a stream besides its bytes. To restore a stream counts as a use of it.
 
         :returns: None if the stream does not get its name.
         """
+        entry, flags = unit.entry, unit.flags
         is_deleted = entry.deleted and not flags & Flag.EXPIRED and not entry.name.startswith(RESERVED_PREFIX)
         if not flags & Flag.VISIBLE and not is_deleted:
             return None
@@ -225,7 +309,7 @@ class _Restore:
             lifetime_of(entry.lifetime),
             entry.closed,
             sequence_of(entry),
-            {} if entry.deleted else self._writers,
+            {} if entry.deleted else unit.writers,
             entry.created_at,
             entry.updated_at,
             None,
@@ -234,79 +318,73 @@ class _Restore:
 
     # Installing
 
-    async def _begin_completion(self, number: int, waiting: _Waiting) -> None:
-        """Install a stream that no other one depends on, while the next ones are staged: they share commits."""
-        await self._free.acquire()
-        # Until now, a cancellation leaves it to the clean-up as the present stream.
-        self._stream = None
-        Deferred.fromCoroutine(self._complete(number, waiting)).addBoth(lambda _: self._free.release())
-        self._check_completions()
+    async def _install(self, number: int, waiting: _Waiting) -> int:
+        """
+        Install a stream, or note that it waits for the forks of the one that it replaces.
 
-    async def _complete(self, number: int, waiting: _Waiting) -> None:
+        :returns: the number of the stream of which one fork less is to be made, or 0.
+        """
+        existing = await find(self._streams, waiting.name) if self._policy == "replace" else None
+        if existing is None or not (existing.forks or existing.deleted or existing.source is not None):
+            return await self._put(number, waiting, existing)
+        await self._families.acquire()
         try:
-            await waiting.staged.finish()
-            await self._install(number, waiting)
-        except Exception as error:
-            self._failures.append((waiting, error))
-
-    async def _wait_for_completions(self) -> None:
-        acquired = 0
-        try:
-            while acquired < _COMPLETIONS:
-                await self._free.acquire()
-                acquired += 1
+            return await self._install_relative(number, waiting)
         finally:
-            # Also if it is cancelled: the clean-up waits again.
-            for _ in range(acquired):
-                self._free.release()
+            self._families.release()
 
-    def _check_completions(self) -> None:
-        """Raise the error of the first stream that could not be installed."""
-        if self._failures:
-            waiting, error = self._failures[0]
-            self.name = waiting.name
-            raise error
-
-    async def _install(self, number: int, waiting: _Waiting) -> None:
-        """Install a stream, and those that waited for the removal of what it replaces."""
+    async def _install_relative(self, number: int, waiting: _Waiting) -> int:
+        """Install a stream that replaces a fork or a source, and those that waited for the removal of that."""
+        made = 0
+        first = number
         while True:
-            existing = await find(self._streams, waiting.name) if self._policy == "replace" else None
+            existing = await find(self._streams, waiting.name)
             if existing is not None and (existing.forks or existing.deleted):
-                waiting.staged.hold()
-                self._blocked[number] = waiting
-                return
-            if self._policy == "replace":
-                self.name = waiting.name
-            assert waiting.restoration is not None
-            is_replaced = existing is not None
-            staged = waiting.staged
+                if number not in self._blocked:
+                    waiting.staged.hold()
+                    self._blocked[number] = waiting
+                return made
             try:
-                await settle(self._streams.install(staged.name, waiting.name, waiting.restoration, replace=is_replaced))
-            except StreamExists:
-                if self._policy != "skip":
+                parent = await self._put(number, waiting, existing)
+            except StreamsError:
+                if number == first:
                     raise
-                await self._skip(number, waiting)
-                return
-            staged.release()
-            self._blocked.pop(number, None)
-            self._count(streams_restored=1, streams_replaced=is_replaced)
-            await self._made(self._plan.parents[number])
+                # It is tried again at the end.
+                return made
+            if number == first:
+                made = parent
+            else:
+                await self._made(parent)
             # The replaced stream may have been the last fork of one that is to be replaced as well.
             number = 0 if existing is None or existing.source is None else self._plan.number(existing.source)
             blocked = self._blocked.get(number)
             if blocked is None:
-                return
+                return made
             waiting = blocked
 
-    async def _skip(self, number: int, waiting: _Waiting) -> None:
+    async def _put(self, number: int, waiting: _Waiting, existing: StreamRecord | None) -> int:
+        assert waiting.restoration is not None
+        staged, is_replaced = waiting.staged, existing is not None
+        try:
+            await settle(self._streams.install(staged.name, waiting.name, waiting.restoration, replace=is_replaced))
+        except StreamExists:
+            if self._policy != "skip":
+                raise
+            return await self._skip(number, waiting)
+        staged.release()
+        self._blocked.pop(number, None)
+        self._count(streams_restored=1, streams_replaced=is_replaced)
+        return self._plan.parents[number]
+
+    async def _skip(self, number: int, waiting: _Waiting) -> int:
         """Leave a stream as it is that was created during the restore."""
         self._count(streams_skipped=1)
         if self._plan.needed[number]:
             waiting.staged.hold()
             self._private[number] = _Waiting(waiting.name, waiting.staged, None)
-        else:
-            await waiting.staged.discard()
-            await self._made(self._plan.parents[number])
+            return 0
+        await waiting.staged.discard()
+        return self._plan.parents[number]
 
     async def _made(self, number: int) -> None:
         """Note that a fork of a stream was made. After the last one, a source that is not visible is removed."""
@@ -388,6 +466,9 @@ async def _restore(context: Context, file: ArchiveFile, restore: _Restore, polic
             await restore.run()
         except CancelledError:
             raise
+        except LaneFailed as failed:
+            done, error = restore.stats.streams_restored, failed.error
+            raise PartialRestore(failed.name, done, error, policy, failed.later) from error
         except Exception as error:
             raise PartialRestore(restore.name, restore.stats.streams_restored, error, policy) from error
         return restore.stats

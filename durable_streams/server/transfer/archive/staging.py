@@ -13,10 +13,9 @@ from ...interfaces import settle
 from ...model import Append, Fork, Lifetime, Offset, StreamConfig
 from ...protocol.content import media_type
 from ...streams import Streams
-from ..context import Context
+from ..context import Context, shielded
 from .entries import StreamEntry
 from .layout import STAGING_PREFIX, bare_name
-from .plan import find
 from .reader import AppendSlice
 
 #: What a crash leaves expires after this time, in seconds. Streams that are staged for longer are renewed.
@@ -24,9 +23,6 @@ _TTL: Final = 3600
 
 #: How many appends are made between two looks at the clock.
 _APPENDS: Final = 16
-
-#: A stream with less data than this, in bytes, is small.
-_SMALL: Final = 65_536
 
 #: The maximum number of appends in a group. They are acknowledged in about 2 ms.
 _GROUP: Final = 1024
@@ -72,11 +68,12 @@ class StagedStream:
         self._failure: Failure | None = None
         self.name = ""
 
-    async def create(self, source: str | None) -> None:
+    async def create(self, source: str | None, data: bytes = b"") -> None:
         """
         Create the stream.
 
         :param source: the present name of its source, if it is a fork.
+        :param data: its first append, or nothing; not for a fork.
         :raises StreamsError: it cannot be created.
         """
         entry = self._entry
@@ -85,21 +82,12 @@ class StagedStream:
             incarnation = (await settle(self._streams.status(source))).facts.incarnation
             fork = Fork(source, Offset(incarnation, entry.base))
         config = StreamConfig(entry.content_type, Lifetime(ttl=_TTL), fork=fork)
-        name = staged_name(entry.name)
-        if fork is None and await find(self._streams, name) is None:
-            # Appends may follow before this is committed.
-            self.name = name
-            outcome = self._streams.create(name, config, b"")
-            if isinstance(outcome, Deferred):
-                outcome.addErrback(self._failed)
-                self._groups.append(outcome)
-            return
+        body = b"[%b]" % data[:-1] if data and entry.json else data
         attempt = 0
         while True:
-            # Known to discard() if this is cancelled, after which the stream may still be created.
             self.name = name = staged_name(entry.name, attempt)
             try:
-                created = await settle(self._streams.create(name, config, b""))
+                created = await shielded(self._streams.create(name, config, body))
                 if created.new:
                     break
             except StreamExists:
@@ -110,7 +98,7 @@ class StagedStream:
                 continue
             with suppress(StreamNotFound):
                 await settle(self._streams.delete(name))
-        if created.tail != entry.base:
+        if created.tail != entry.base + len(data):
             raise StreamError(entry.name, f"The fork begins at {created.tail}, not at {entry.base}.")
 
     async def append(self, appends: AppendSlice) -> None:
@@ -136,8 +124,7 @@ class StagedStream:
                 await self._wait(1)
         if waiting:
             self._groups.append(DeferredList(waiting))
-        # Of a small stream, nothing is waited for here, so that it shares commits with the next ones.
-        await self._wait(2 if len(appends.data) < _SMALL else 1)
+        await self._wait(1)
 
     async def finish(self) -> None:
         """
