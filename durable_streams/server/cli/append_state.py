@@ -150,7 +150,7 @@ def _load(path: Path) -> SavedRun | None:
 def _locked(path: Path) -> int:
     """Lock a file; return its descriptor, which stays open until the process ends."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise CommandError(f"Cannot write {path}: {error.strerror}.") from None
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,22 +52,33 @@ def load_offset(path: Path, url: str) -> SavedOffset | None:
 
 def replace_file(path: Path, content: bytes, sync: bool) -> None:
     """
-    Replace a file by another content in one step.
+    Replace a file by another content in one step. A new file can be read by its owner only.
 
     :param sync: whether to wait until it is on disk.
     :raises CommandError: it cannot be written.
     """
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        with beside.open("wb") as file:
+        # A symbolic link stays; what it leads to is replaced.
+        place = Path(os.path.realpath(path))
+        mode = stat.S_IMODE(place.stat().st_mode) if place.is_file() else None
+        # Nobody else can have made a file, or a link to one, of this name.
+        descriptor, beside = tempfile.mkstemp(".new", f".{place.name[:100]}.", place.parent)
+    except OSError as error:
+        raise CommandError(f"Cannot write {path}: {error.strerror}.") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
             file.write(content)
             if sync:
                 file.flush()
-                os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
+                os.fsync(descriptor)
+        os.replace(beside, place)
+    except BaseException as error:
         with suppress(OSError):
-            beside.unlink()
+            os.unlink(beside)
+        if not isinstance(error, OSError):
+            raise
         raise CommandError(f"Cannot write {path}: {error.strerror}.") from None
 
 
