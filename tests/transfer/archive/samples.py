@@ -24,9 +24,10 @@ Sample = tuple[StreamRecord, Sequence[bytes]]
 def record(name: str = "a", size: int = 0, **changes: Any) -> StreamRecord:
     """Return the record of a stream; ``size`` is the number of its own bytes."""
     base = changes.get("base", 0)
+    content_type = changes.pop("content_type", "text/plain")
     made = StreamRecord(
-        facts_of(name, 7, 1_700_000_000_000_001, changes.pop("content_type", "text/plain")),
-        StreamConfig("text/plain"),
+        facts_of(name, 7, 1_700_000_000_000_001, content_type),
+        StreamConfig(content_type),
         FOREVER,
         base + size,
         closed=False,

@@ -372,6 +372,7 @@ class HostileTests(SynchronousTestCase):
             {"content_type": "text/plain\r\nSet-Cookie: x"},
             {"content_type": "text"},
             {"content_type": "text/plain;" + "x" * 9000},
+            {"config": good["config"] | {"content_type": "application/json"}},
             {"incarnation": 0},
             {"incarnation": 10**16},
             {"tail": -1},

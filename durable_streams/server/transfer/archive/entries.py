@@ -237,6 +237,8 @@ def _check_texts(entry: StreamEntry, names: NameLimits) -> str | None:
             media_type(content_type)
             if len(content_type) > _MAX_TYPE:
                 return f"The content type is longer than {_MAX_TYPE} bytes."
+            if media_type(content_type) != media_type(entry.content_type):
+                return "The configuration has another content type than the stream."
     if entry.sequence is not None:
         b64decode(entry.sequence, validate=True)
     return None
