@@ -11,11 +11,15 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from durable_streams.server.errors import ValuesChanged
+from durable_streams.server.model import StorageLimits
+from durable_streams.server.storage.acid import AcidStorage
+from durable_streams.server.storage.file import FileStorage
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.subscriptions.errors import CorruptRecord
 from durable_streams.server.subscriptions.kept_secrets import (
@@ -206,3 +210,27 @@ class KeptSecretsTests(SynchronousTestCase):
             flipped[index // 8] ^= 1 << index % 8
             self.storage.write_values({SIGNING: good.replace(seed, bytes(flipped))}, {})
             self.assertIsInstance(self.error(), CorruptRecord)
+
+
+class DurableSecretsTests(TestCase):
+    async def check(self, kind: type[FileStorage] | type[AcidStorage]) -> None:
+        """Assert that secrets survive a restart, in files that their owner alone can read."""
+        directory = Path(self.mktemp())
+        kids, tokens = set(), set()
+        for _ in range(2):
+            storage = kind(directory, reactor, StorageLimits())
+            storage.open()
+            secrets = await load_secrets(storage, lambda: 1000.0)
+            kids.add(secrets.kid)
+            tokens.add(secrets.tokens.issue(CLAIMS))
+            paths = [directory, *directory.rglob("*")]
+            self.assertEqual([], [path for path in paths if path.is_file() and path.stat().st_mode & 0o077])
+            self.assertEqual(0o700, directory.stat().st_mode & 0o777)
+            await storage.close()
+        self.assertEqual((1, 1), (len(kids), len(tokens)))
+
+    async def test_secrets_survive_a_restart_of_the_file_storage(self) -> None:
+        await self.check(FileStorage)
+
+    async def test_secrets_survive_a_restart_of_the_acid_storage(self) -> None:
+        await self.check(AcidStorage)
