@@ -20,6 +20,9 @@ from zope.interface import implementer
 #: How long a connection may take to close before it is aborted, in seconds. Over TLS, closing waits for the server.
 _CLOSE_TIMEOUT: Final = 2.0
 
+#: How many interim answers (1xx) are accepted before an answer: twisted.web logs each.
+_MAX_INTERIM: Final = 16
+
 _END_OF_HEAD: Final = re.compile(b"\n\r?\n")
 
 #: A line that is longer than twisted.web accepts: it would close the connection without a reason.
@@ -76,6 +79,7 @@ class _HeadGuard(ProtocolWrapper):
         self._head: bytearray | None = bytearray()
         #: Where in it the current head begins, after interim ones.
         self._begin = 0
+        self._interim = 0
         self._why: Exception | None = None
         self._closing: Any = None
         self._is_lost = False
@@ -85,7 +89,7 @@ class _HeadGuard(ProtocolWrapper):
         if lines and lines[0].endswith(b" HTTP/1.1\r\n"):
             # The head of the connection's next request.
             self._head = bytearray()
-            self._begin = 0
+            self._begin = self._interim = 0
         super().writeSequence(lines)
 
     def dataReceived(self, data: bytes) -> None:
@@ -110,6 +114,10 @@ class _HeadGuard(ProtocolWrapper):
                 self._head = None
                 return
             self._begin = searched = end.end()
+            self._interim += 1
+            if self._interim > _MAX_INTERIM:
+                self._why = self._error(f"The server sent more than {_MAX_INTERIM} interim answers.")
+                return
         if _LONG_LINE.search(head):
             self._why = self._error("The head of the server's answer has a line of more than 16 KiB.")
         elif len(head) > self._max_head:

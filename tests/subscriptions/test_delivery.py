@@ -89,6 +89,13 @@ class AnsweredDeliveryTests(DeliveryTestCase):
         result = await self.outcome_of(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3, answer(OK, b'{"done":true}'))
         self.assertEqual(Outcome.DONE, result.outcome)
 
+    async def test_more_than_16_interim_answers_fail(self) -> None:
+        interim = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+        for count, outcome in ((16, Outcome.DONE), (17, Outcome.FAILED)):
+            result = await self.outcome_of(interim * count, answer(OK, b'{"done":true}'))
+            self.assertEqual(outcome, result.outcome, result.detail)
+        self.assertEqual(FailureReason.TOO_LARGE, result.reason)
+
     async def test_other_statuses_fail_with_the_status(self) -> None:
         for status in ("400 Bad Request", "404 Not Found", "410 Gone", "500 Error", "503 Unavailable", "999 Other"):
             result = await self.outcome_of(answer(status, b'{"done":true}'))
