@@ -89,6 +89,9 @@ class LocalTests(ArchiveTestCase):
         self.assertEqual((str(self.archive), False), (done["archive"], done["verified"]))
         self.assertEqual((1, 2001), (done["totals"]["streams"], done["totals"]["bytes"]))
         self.assertEqual(self.archive.stat().st_size, done["archive_bytes"])
+        status, out, errors = self.run_on(self.source, "backup", "--stream", "none", "-o", self.archive)
+        self.assertEqual((0, ""), (status, out))
+        self.assertIn("Warning: of the streams named by --stream, 0 of 1 exist.", errors)
         status, out, _ = self.run_on(self.source, "backup", "--json", "--prefix", "chat/", "-o", self.archive)
         self.assertEqual((0, 1, True), (status, json.loads(out)["totals"]["streams"], json.loads(out)["verified"]))
 

@@ -57,9 +57,10 @@ class ExportTests(TestCase):
         again = json.loads(self.export().stdout)
         self.assertEqual(again["streams"][:2], document["streams"][:2])
 
-    def test_streams_can_be_chosen_and_unknown_names_are_ignored(self) -> None:
+    def test_streams_can_be_chosen_and_unknown_names_cause_a_warning(self) -> None:
         ended = self.export("--stream", "log", "--stream", "unknown", "--stream", "chat/1")
-        self.assertEqual((0, b""), (ended.returncode, ended.stderr))
+        warning = b"Warning: of the streams named by --stream, 2 of 3 exist. The others are left out.\n"
+        self.assertEqual((0, warning), (ended.returncode, ended.stderr))
         self.assertEqual(["chat/1", "log"], [stream["name"] for stream in json.loads(ended.stdout)["streams"]])
 
     def test_json_prints_the_numbers_and_needs_a_file(self) -> None:

@@ -15,6 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from .errors import CommandError
+from .output import note
+from .terminal import is_terminal
 
 if TYPE_CHECKING:
     from .daemon_thread import DaemonThread
@@ -85,6 +87,8 @@ class _Source:
         self.label = "The standard input" if path == STDIN else path
         self._thread = thread
         self._is_own = path != STDIN
+        if not self._is_own and is_terminal(sys.stdin):
+            note("Reading from the terminal. End the input with Ctrl-D.")
         try:
             self._descriptor = os.open(path, os.O_RDONLY) if self._is_own else sys.stdin.fileno()
         except OSError as error:

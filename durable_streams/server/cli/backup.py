@@ -20,7 +20,7 @@ from .output import note, print_json
 from .progress import progress_bar
 from .running import run
 from .terminal import is_terminal
-from .transfers import errors_as, shown_on, write_pieces
+from .transfers import errors_as, shown_on, warn_about_missing, write_pieces
 from .verify import verified_file
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def command(
     backed up by --url, without a pause of its appends.
 
     An archive has everything of the streams: data, offsets, writers, Stream-Seq, forks, lifetimes and times. FILE
-    appears when it is complete and, unless --no-verify is given, was read again and found whole. Names of streams that
-    do not exist are ignored. The name of an archive ends in .tar.zst.
+    appears when it is complete and, unless --no-verify is given, was read again and found whole. Streams that do not
+    exist are left out, with a warning. The name of an archive ends in .tar.zst.
     """
     if output == "-":
         output = None
@@ -90,6 +90,8 @@ def command(
         verify = verify and output is not None and size > 0
         if verify:
             totals = verified_file(file, output or "", _LABEL)
+    if totals is not None and not prefix:
+        warn_about_missing(names, totals.streams)
     if as_json:
         print_json(BackedUp(output or "", size, verify, totals))
     elif output is not None:

@@ -16,7 +16,7 @@ from .options import Connection, SettingsFiles, connection_options, json_option,
 from .output import note, print_json
 from .progress import progress_bar
 from .running import run
-from .transfers import DocumentCounter, errors_as, shown_on, write_pieces
+from .transfers import DocumentCounter, errors_as, shown_on, warn_about_missing, write_pieces
 
 _LABEL: Final = "export failed"
 
@@ -37,8 +37,8 @@ def command(
 
     The document has the data, content types, lifetimes and closure of the streams, and is the one that the Rust server
     imports and exports. It does not have writers, forks and offsets: use backup to keep those. FILE appears when it is
-    complete; a file of that name is replaced then. Names of streams that do not exist are ignored. With --json, the
-    numbers of streams, messages and bytes are printed; that needs --output.
+    complete; a file of that name is replaced then. Streams that do not exist are left out, with a warning. With --json,
+    the numbers of streams, messages and bytes are printed; that needs --output.
     """
     if output == "-":
         output = None
@@ -54,6 +54,7 @@ def command(
         work = partial(task.of_directory, data)
     with output_file(output) as file:
         done = run(lambda reactor: work(reactor, file))
+    warn_about_missing(names, done.streams_exported)
     if as_json:
         print_json(done)
     elif output is not None:

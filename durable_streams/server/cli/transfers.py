@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, BinaryIO, Final, Protocol
@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Final, Protocol
 import click
 
 from .errors import FAILURE, CommandError
+from .output import note
 from .progress import ProgressBar
 
 #: Phase of a transfer -> what the bar says.
@@ -63,6 +64,18 @@ class DocumentCounter:
             else:
                 self.messages += 1
         self._end = text[-_OVERLAP:]
+
+
+def warn_about_missing(names: Collection[str], found: int) -> None:
+    """
+    Print a warning if fewer streams were written than were named.
+
+    :param names: the streams that were named; empty for all streams.
+    :param found: how many streams were written.
+    """
+    named = len(set(names))
+    if found < named:
+        note(f"Warning: of the streams named by --stream, {found} of {named} exist. The others are left out.")
 
 
 async def write_pieces(
