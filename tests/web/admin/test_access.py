@@ -212,6 +212,32 @@ class TrustedProxyTests(FrontTestCase):
             headers = {"Host": "localhost"} | ({} if address is None else {"X-Forwarded-For": address})
             self.assertEqual(self.front.ask("GET", "/admin/it", headers).status, status, address)
 
+    def test_a_client_that_a_trusted_proxy_does_not_name_is_refused(self) -> None:
+        self.front.pages.guard = AdminGuard("/admin")
+        self.front.pages.add(add_pages)
+        self.front.network.client_address = "127.0.0.1"
+        for header, value in (
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Host", "localhost"),
+            ("X-Forwarded-For", ""),
+        ):
+            reply = self.front.ask("GET", "/admin/it", {"Host": "localhost", header: value})
+            self.assertEqual(reply.status, 403, header)
+
+
+class ForwardedProxyTests(FrontTestCase):
+    settings = Settings(
+        proxy=ProxySettings(enabled=True, forwarded_headers="forwarded", trusted_proxies=("127.0.0.1",))
+    )
+
+    def test_a_client_that_a_trusted_proxy_does_not_name_is_refused(self) -> None:
+        self.front.pages.guard = AdminGuard("/admin")
+        self.front.pages.add(add_pages)
+        self.front.network.client_address = "127.0.0.1"
+        for value, status in (("proto=https;host=localhost", 403), ("for=192.0.2.7", 403), ("for=127.0.0.1", 200)):
+            reply = self.front.ask("GET", "/admin/it", {"Host": "localhost", "Forwarded": value})
+            self.assertEqual(reply.status, status, value)
+
 
 class RuleTests(SynchronousTestCase):
     def request(self, caller: Caller, **fields: str) -> PageRequest:

@@ -17,8 +17,19 @@ from ...problems import OriginNotAllowed
 #: also raise :exc:`.NotAuthenticated` (401) or :exc:`.NotAllowed` (403) with a sentence for the client.
 AdminAuthorization: TypeAlias = Callable[[PageRequest], "bool | Awaitable[bool]"]
 
-#: Headers that only proxies send, besides those that are dropped unless the proxy is trusted.
-_OF_PROXIES: Final = (b"via", b"x-real-ip", b"x-forwarded-server", b"x-forwarded-prefix", b"cf-connecting-ip")
+#: Headers that only proxies send. Some are dropped unless the proxy is trusted.
+_OF_PROXIES: Final = (
+    b"cf-connecting-ip",
+    b"forwarded",
+    b"via",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-port",
+    b"x-forwarded-prefix",
+    b"x-forwarded-proto",
+    b"x-forwarded-server",
+    b"x-real-ip",
+)
 
 _HOSTS: Final = frozenset([b"localhost", b"ip6-localhost"])
 
@@ -77,7 +88,8 @@ def allow_local(request: PageRequest) -> bool:
             "Without admin.token_file, the pages for operators can only be used from the server's own machine."
         )
     is_named = caller.client is not None and caller.client.address is not None
-    if not is_named and (request.forwarded or any(map(request.header, _OF_PROXIES))):
+    # A trusted proxy may send Forwarded or X-Forwarded-Proto without the client's address.
+    if not is_named and (request.forwarded or any(request.header(name) is not None for name in _OF_PROXIES)):
         raise NotAllowed(
             "The request comes through a proxy. Without admin.token_file, the pages for operators can only be used "
             "directly from the server's own machine."
