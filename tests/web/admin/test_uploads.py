@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
+from contextlib import aclosing
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import InvalidRequest
 from durable_streams.server.web.answers import Answer
 from durable_streams.server.web.incoming import IncomingBody
 from durable_streams.server.web.pages import PageRequest, streams_body
-from durable_streams.server.web.problems import BadFraming
+from durable_streams.server.web.problems import BadFraming, RequestTimeout
 from durable_streams.server.web.site.admin.uploads import BodyPieces
 from durable_streams.server.web.site.app import Routes
 from tests.support.fronts import Front, SiteFront, request, settings_with
@@ -59,6 +61,58 @@ class Reader:
                 await pieces.aclose()
             self.outcome = "whole"
             return Answer(200, HEAD, b"%d" % len(self.taken))
+
+
+class RateTests(SynchronousTestCase):
+    """The minimum rate of a body."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.incoming = IncomingBody(Source())
+        self.taken = bytearray()
+        self.outcomes: list[Any] = []
+        pieces = BodyPieces(self.incoming, 500, self.clock.seconds)
+
+        async def read() -> None:
+            async with aclosing(aiter(pieces)) as each:
+                async for piece in each:
+                    self.taken += piece
+
+        Deferred.fromCoroutine(read()).addBoth(self.outcomes.append)
+
+    def send(self, size: int, times: int, interval: float) -> None:
+        for _ in range(times):
+            if not self.outcomes:
+                self.clock.advance(interval)
+                self.incoming.received(b"x" * size)
+
+    def test_a_body_that_trickles_is_refused(self) -> None:
+        self.send(1, 1000, 10)
+        self.assertEqual(len(self.taken), 3)
+        error = self.outcomes[0].value
+        self.assertIsInstance(error, RequestTimeout)
+        self.assertEqual(str(error), "The body arrives too slowly: send at least 500 bytes a second.")
+
+    def test_a_fast_beginning_does_not_allow_for_a_trickle(self) -> None:
+        self.send(100_000, 10, 0.1)
+        self.send(1, 1000, 10)
+        self.assertEqual(len(self.taken), 1_000_003)
+
+    def test_a_body_at_the_minimum_rate_is_received(self) -> None:
+        self.send(5000, 1000, 10)
+        self.send(1, 2, 14)
+        self.incoming.ended()
+        self.assertEqual((len(self.taken), self.outcomes), (5_000_002, [None]))
+
+
+class Source:
+    """A connection whose body is made by the test."""
+
+    def pause_body(self) -> None:
+        """Do nothing."""
+
+    def resume_body(self) -> None:
+        """Do nothing."""
 
 
 class PiecesTests(SynchronousTestCase):

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.logger import Logger
 
+from ....clocks import clock_of
 from ....errors import InsufficientStorage, StreamsError, Unavailable
 from ....streams import Streams
 from ...answers import Answer
@@ -57,6 +58,7 @@ class Imports:
         self._streams = streams
         self._settings = settings
         self._reactor = reactor
+        self._seconds = clock_of(reactor).seconds
         self._running = False
 
     def add(self, app: Routes, base_path: str) -> None:
@@ -139,7 +141,7 @@ class Imports:
         assert request.incoming is not None
         self._running = True
         try:
-            return await run(BodyPieces(request.incoming))
+            return await run(BodyPieces(request.incoming, self._settings.limits.body_rate, self._seconds))
         except ConnectionLost:
             raise Unavailable("The connection was lost before the end of the body. Nothing was written.") from None
         except StreamsError as error:
