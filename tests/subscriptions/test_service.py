@@ -394,3 +394,84 @@ class StopTests(SynchronousTestCase):
         serving.put("b")
         serving.work()
         self.assertIn("b", serving.service._registry.index.unmatched)
+
+
+class PendingStreamTests(SynchronousTestCase):
+    """Streams that are pending in all subscriptions that link them: their changes are not followed."""
+
+    def setUp(self) -> None:
+        self.serving = serving = Serving(self)
+        serving.put("wakes")
+        serving.create(pull())
+        serving.put("events/a", 1)
+        serving.work()
+        serving.append("events/a")
+        serving.work()
+        self.index = serving.service._registry.index
+        self.assertEqual({"events/a"}, self.index.settled)
+
+    def test_a_claim_has_the_tail_of_now(self) -> None:
+        serving = self.serving
+        for _ in range(3):
+            serving.append("events/a")
+        serving.work()
+        self.assertEqual({"events/a"}, self.index.stale)
+        wake = serving.claim()
+        self.assertTrue(wake["streams"][0]["tail_offset"].endswith("0010"))
+        self.assertEqual({"ok": True, "next_wake": False}, serving.ack(wake))
+        self.assertEqual(set(), self.index.settled | self.index.stale)
+
+    def test_data_that_came_while_it_was_pending_is_the_next_wake(self) -> None:
+        serving = self.serving
+        wake = serving.claim()
+        serving.append("events/a")
+        serving.append("events/a")
+        serving.work()
+        self.assertEqual({"ok": True, "next_wake": True}, serving.ack(wake))
+        serving.work()
+        self.assertEqual(2, serving.claim()["generation"])
+
+    def test_data_that_came_during_a_delivery_is_the_next_wake(self) -> None:
+        serving = self.serving
+        answers: list[Deferred[Outcome]] = []
+
+        def receive(body: object) -> Deferred[Outcome]:
+            answers.append(Deferred())
+            return answers[-1]
+
+        serving.parts.receive = receive
+        serving.create(webhook(), "t")
+        for _ in range(4):
+            serving.append("events/a")
+            serving.work()
+        answers[0].callback(Outcome.DONE)
+        serving.work()
+        self.assertEqual([1, 2], [body["generation"] for body in serving.parts.bodies])
+        first, second = [body["streams"][0] for body in serving.parts.bodies]
+        self.assertEqual(first["tail_offset"], second["acked_offset"])
+        self.assertTrue(second["has_pending"])
+
+    def test_a_deletion_leaves_nothing_to_claim(self) -> None:
+        serving = self.serving
+        serving.delete_stream("events/a")
+        serving.work()
+        serving.fails(serving.service.claim("s", "w"), NoPendingWork)
+        self.assertEqual({}, serving.cursors())
+
+    def test_another_stream_of_the_name_is_claimed_from_its_start(self) -> None:
+        serving = self.serving
+        serving.delete_stream("events/a")
+        serving.put("events/a", 1)
+        (stream,) = serving.claim()["streams"]
+        self.assertTrue(stream["acked_offset"].endswith("_0000000000000000"))
+        self.assertTrue(stream["tail_offset"].endswith("_0000000000000002"))
+        self.assertEqual(stream["acked_offset"].split("_")[0], stream["tail_offset"].split("_")[0])
+
+    def test_a_wake_whose_stream_was_deleted_is_cleared_by_the_sweep(self) -> None:
+        serving = self.serving
+        serving.delete_stream("events/a")
+        serving.advance(30)
+        current = serving.service._registry.find("s").current
+        assert current is not None
+        self.assertIsNone(current.state.wake)
+        self.assertEqual([], list(current.links))

@@ -56,10 +56,15 @@ class ChangeFollower:
         self._scheduled = False
         self._waiting_for_batch: list[Deferred[None]] = []
         self._waiting_for_next: list[Deferred[None]] = []
+        index.reread = self.committed
 
     def committed(self, name: str) -> None:
         """Note that a stream has changed."""
-        if name in self._index.unmatched:
+        index = self._index
+        if name in index.unmatched:
+            return
+        if name in index.settled:
+            index.stale.add(name)
             return
         self._changed.add(name)
         self._schedule()
@@ -140,19 +145,44 @@ class ChangeFollower:
         known = index.tails.get(name)
         index.set_tail(name, tail)
         if known is not None and tail is not None and known.stream_id == tail.stream_id:
-            for entry in index.linked(name):
-                current = entry.current
-                if current is None or entry.dirty:
-                    entry.dirty.add(name)
-                    self._update(entry)
-                elif current.links.refresh(name) and idle(current.state):
-                    self._update(entry)
+            if self._grown(name):
+                index.settled.add(name)
             return
         for entry in index.concerned(name):
             entry.dirty.add(name)
             if entry.current is not None:
                 entry.current.links.refresh(name)
             self._update(entry)
+
+    def _grown(self, name: str) -> bool:
+        """Update the subscriptions that link a stream with more data. Return whether it is pending in all of them."""
+        pending = True
+        for entry in self._index.linked(name):
+            current = entry.current
+            if current is None or entry.dirty:
+                pending = False
+                entry.dirty.add(name)
+                self._update(entry)
+            elif current.links.refresh(name):
+                if idle(current.state):
+                    self._update(entry)
+            else:
+                pending = False
+        return pending
+
+    async def read_tails(self, entry: Entry, of_all: bool) -> None:
+        """
+        Read the tails of a subscription's streams that have changed and were not followed since they are pending.
+
+        :param of_all: whether to wait until all other changes, too, that were noted are worked off.
+        """
+        index, current = self._index, entry.current
+        stale = index.stale.intersection(current.links.pending) if current is not None and index.stale else ()
+        for name in stale:
+            index.unsettle(name)
+        settled = self.settled() if stale or of_all else None
+        if settled is not None:
+            await settled
 
 
 def _as_absent(failure: Failure) -> None:

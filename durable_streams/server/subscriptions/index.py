@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Set
+from collections.abc import Callable, Collection, Set
 from typing import Final, Generic, TypeVar
 
 from .model import StreamTail
@@ -20,13 +20,20 @@ class SubscriptionIndex(Generic[_T]):
 
     :ivar tails: the tails of the linked streams that exist.
     :ivar unmatched: names that concern no subscription. An append to such a stream costs one look-up here.
+    :ivar settled: streams that are pending in all subscriptions that link them, so that more data changes nothing. An
+        append to one costs two look-ups here.
+    :ivar stale: those of ``settled`` that have changed since: their tails must be read before they are used.
+    :ivar reread: is called with the name of a stream whose tail must be read again.
     :ivar links: the number of links.
     """
 
     def __init__(self) -> None:
         self.tails: dict[str, StreamTail] = {}
         self.unmatched: set[str] = set()
+        self.settled: set[str] = set()
+        self.stale: set[str] = set()
         self.links = 0
+        self.reread: Callable[[str], None] = lambda path: None
         self._linked: dict[str, set[_T]] = {}
         self._patterns: PatternIndex[_T] = PatternIndex()
 
@@ -45,12 +52,20 @@ class SubscriptionIndex(Generic[_T]):
         self._patterns.remove(pattern, subscription)
 
     def link(self, path: str, subscription: _T) -> None:
-        """Register a link. To register it again has no effect."""
+        """Register a link, or that its cursor has changed."""
+        self.unsettle(path)
         linked = self._linked.setdefault(path, set())
         if subscription not in linked:
             linked.add(subscription)
             self.links += 1
             self.unmatched.discard(path)
+
+    def unsettle(self, path: str) -> None:
+        """Follow a stream again whose changes were not followed; read its tail if it has changed."""
+        self.settled.discard(path)
+        if path in self.stale:
+            self.stale.discard(path)
+            self.reread(path)
 
     def unlink(self, path: str, subscription: _T) -> None:
         """Remove a link. To remove one that is not there has no effect."""
@@ -62,6 +77,8 @@ class SubscriptionIndex(Generic[_T]):
         if not linked:
             del self._linked[path]
             self.tails.pop(path, None)
+            self.settled.discard(path)
+            self.stale.discard(path)
 
     def linked(self, path: str) -> Set[_T]:
         """Return the subscriptions that link a stream. Do not change the set."""

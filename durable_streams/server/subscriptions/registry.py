@@ -134,8 +134,8 @@ class Registry:
         for path in before.difference(current.links):
             self.index.unlink(path, entry)
         for path in current.links:
+            self.index.link(path, entry)
             if path not in before:
-                self.index.link(path, entry)
                 entry.dirty.add(path)
         entry.current = current
         entry.stale = False

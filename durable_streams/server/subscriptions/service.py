@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from twisted.application.service import Service
@@ -72,6 +73,8 @@ class SubscriptionService(Service):
             self._registry, streams.turns, self._clock, self.counts, lease or SingleNode(), self._deliver
         )
         self._changes = ChangeFollower(streams, self._registry.index, self._updates.add)
+        # Changes lead to updates, and these read the tails that are not followed.
+        self._updates.read_tails = partial(self._changes.read_tails, of_all=False)
         self._busy_ids = KeyedLocks()
         self._parts: Parts | None = None
         self._obstacle: str | None = _LOADING
@@ -375,9 +378,7 @@ class SubscriptionService(Service):
         """Perform a request for a subscription that is up to date, while nothing else decides about it."""
         self._check_ready()
         entry = self._registry.find(subscription_id)
-        settled = self._changes.settled()
-        if settled is not None:
-            await settled
+        await self._changes.read_tails(entry, of_all=True)
         await entry.lock.acquire()
         try:
             self._check_ready()

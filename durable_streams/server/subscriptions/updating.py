@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from time import perf_counter
 from typing import Final
 
@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from ..errors import StreamsError
 from ..run_queue import SLICE, RunQueue
 from .counts import Lag, SubscriptionCounts
-from .decisions import Decision
+from .decisions import Current, Decision
 from .entry import Entry
 from .errors import SubscriptionNotFound
 from .machine import deadline, held, needs_evaluation
@@ -33,6 +33,9 @@ _RETRY_SECONDS: Final = 1.0
 #: How many links one step of a sweep adds up, which takes less than a millisecond.
 _LINKS_AT_ONCE: Final = 500
 
+#: How many subscriptions one step of a sweep checks.
+_AT_ONCE: Final = 50
+
 _log = Logger()
 
 
@@ -42,6 +45,7 @@ class Updates:
 
     :param lease: which subscriptions this node is responsible for.
     :param deliver: queues the delivery of a wake.
+    :ivar read_tails: reads the tails of a subscription's streams that have changed while they were not followed.
     :ivar lag: what was pending at the last sweep.
     """
 
@@ -67,6 +71,7 @@ class Updates:
         self._running = False
         self._sweeping: LoopingCall | None = None
         self.lag = Lag()
+        self.read_tails: Callable[[Entry], Awaitable[None]] = _nothing_to_read
 
     def start(self, sweep_interval: float) -> None:
         """Bring all subscriptions up to date, and keep them so."""
@@ -143,8 +148,9 @@ class Updates:
         self._schedule()
 
     async def _update(self, entry: Entry) -> None:
-        await entry.lock.acquire()
         entry.queued = False
+        await self.read_tails(entry)
+        await entry.lock.acquire()
         try:
             if entry.current is not None:
                 await self._registry.bring_up_to_date(entry)
@@ -172,33 +178,41 @@ class Updates:
         """Queue the subscriptions that are not up to date: a safety net, for events keep them so."""
         now, spent, lag = self._clock.seconds(), 0.0, Lag()
         registry = self._registry
-        for entry in list(registry.entries.values()):
-            begun = perf_counter()
+        begun = perf_counter()
+        for count, entry in enumerate(list(registry.entries.values()), 1):
             if entry.blocked and registry.index.links < registry.max_links:
                 entry.dirty |= entry.blocked
                 entry.blocked.clear()
             self._check(entry, now)
-            spent += perf_counter() - begun
-            yield from self._add_lag(entry, lag)
-            yield
+            current = entry.current
+            if current is not None and current.links.pending:
+                yield from self._add_lag(current, lag)
+            if count % _AT_ONCE == 0:
+                spent += perf_counter() - begun
+                yield
+                begun = perf_counter()
         self.lag = lag
-        self._counts.sweep_seconds.add(spent)
+        self._counts.sweep_seconds.add(spent + perf_counter() - begun)
 
-    def _add_lag(self, entry: Entry, lag: Lag) -> Generator[None, None, None]:
-        current = entry.current
-        if current is None:
-            return
+    def _add_lag(self, current: Current, lag: Lag) -> Generator[None, None, None]:
         wake, links, tails = current.state.wake, current.links, self._registry.index.tails
         if wake is not None and not held(current.subscription.config, wake):
             lag.oldest = wake.issued_at if lag.oldest is None else min(lag.oldest, wake.issued_at)
-        for count, path in enumerate(list(links.pending), 1):
+        paths = links.pending if len(links.pending) <= _LINKS_AT_ONCE else list(links.pending)
+        for count, path in enumerate(paths, 1):
             link, tail = links.get(path), tails.get(path)
             if link is not None and tail is not None:
                 lag.pending_bytes += tail.position - link.cursor(tail)
-            if count % _LINKS_AT_ONCE == 0:
+            if count % _LINKS_AT_ONCE == 0 and count < len(paths):
                 yield
 
     def _check(self, entry: Entry, now: float) -> None:
-        current = entry.current
-        if current is not None and (entry.dirty or entry.stale or needs_evaluation(current, now)):
+        current, stale = entry.current, self._registry.index.stale
+        if current is not None and (
+            entry.dirty or entry.stale or needs_evaluation(current, now) or not stale.isdisjoint(current.links.pending)
+        ):
             self.add(entry)
+
+
+async def _nothing_to_read(entry: Entry) -> None:
+    """Return at once."""
