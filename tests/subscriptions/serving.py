@@ -50,16 +50,19 @@ class Callables:
 
     :ivar bodies: what was sent.
     :ivar receive: the receiver.
+    :ivar opened: how often the secrets were loaded.
     """
 
     kid = "ds_test"
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
+        self.opened = 0
         self.tokens = Tokens(bytes(32))
         self.receive: Receiver = lambda body: Outcome.ACCEPTED
 
     async def open(self) -> Parts:
+        self.opened += 1
         return Parts(self, self, self.tokens)
 
     async def check(self, url: str) -> None:

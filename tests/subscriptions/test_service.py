@@ -371,6 +371,22 @@ class CreationTests(SynchronousTestCase):
         serving.fails(serving.service.create("t", webhook(), ""), SubscriptionLimitReached)
 
 
+class SecretTests(SynchronousTestCase):
+    def test_secrets_are_made_with_the_first_subscription_and_loaded_at_later_starts(self) -> None:
+        serving = Serving(self)
+        self.assertEqual(0, serving.parts.opened)
+        serving.create(webhook())
+        serving.create(webhook(), "t")
+        self.assertEqual(1, serving.parts.opened)
+
+    def test_secrets_are_made_once_for_concurrent_requests(self) -> None:
+        serving = Serving(self)
+        serving.service.create("s", webhook(), "")
+        serving.service.create("t", webhook(), "")
+        self.assertEqual(b'{"keys":[]}', serving.get(serving.service.jwks()))
+        self.assertEqual(1, serving.parts.opened)
+
+
 class StopTests(SynchronousTestCase):
     def test_a_stop_refuses_requests_and_cuts_deliveries_after_the_drain_time(self) -> None:
         serving = Serving(self, settings=ServiceSettings(drain_timeout=2))

@@ -51,6 +51,7 @@ def subscriptions_from(streams: Streams, settings: Settings, reactor: Any) -> Su
             settings.http.stream_base_path,
         ),
         name_limits_from(settings),
+        is_eager=chosen.signing_key_file is not None,
     )
 
 

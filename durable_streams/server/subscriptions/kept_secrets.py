@@ -27,10 +27,10 @@ from twisted.logger import Logger
 from ..errors import ValuesChanged
 from ..interfaces import NowOrLater, settle
 from .errors import CorruptRecord
+from .records import SECRETS
 from .signing import KeyRing, RetiredKey, SigningKey, retired
 from .tokens import SECRET_BYTES, Tokens
 
-SECRETS: Final = "secrets/"
 SIGNING: Final = "secrets/signing"
 TOKENS: Final = "secrets/tokens"
 

@@ -27,6 +27,9 @@ WAKES: Final = "wakes/"
 SNAPSHOTS: Final = "snapshots/"
 LINKS: Final = "links/"
 
+#: What the keys of the secrets begin with (:mod:`.kept_secrets`).
+SECRETS: Final = "secrets/"
+
 #: The version of the stored form, the order of fields in :mod:`.model`. A record of another version ends the start.
 VERSION: Final = 1
 

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from ..clocks import clock_of
+from ..interfaces import settle
 from ..protocol.names import NameLimits
 from ..streams import Streams
 from .counts import SubscriptionCounts, SubscriptionFigures
@@ -24,6 +25,7 @@ from .following import ChangeFollower
 from .locks import KeyedLocks, shielded
 from .machine import Machine, check_action
 from .model import Acked, AckRequest, Claimed, SubscriptionConfig, TokenClaims
+from .records import SECRETS
 from .recovery import Recovery
 from .registry import Registry, draw
 from .representation import acked, claimed, described
@@ -32,6 +34,9 @@ from .settings import ServiceSettings
 from .updating import Updates
 
 _LOADING: Final = "Subscriptions are not loaded yet."
+
+#: The key of the lock of the secrets; no subscription has this id.
+_SECRETS_LOCK: Final = ""
 
 _T = TypeVar("_T")
 
@@ -44,9 +49,11 @@ class SubscriptionService(Service):
     :exc:`.SubscriptionsUnavailable` while the service starts or stops, and with the storage's errors.
 
     :param clock: the reactor, or a Clock.
-    :param open_parts: loads or creates the secrets; called once, by :meth:`start`.
+    :param open_parts: loads or creates the secrets; called once, at the start if there are
+        secrets or subscriptions, else when the first one is created.
     :param names: the limits of stream names.
     :param lease: which subscriptions this node is responsible for.
+    :param is_eager: whether to call ``open_parts`` at the start in any case.
     :ivar counts: what has happened since the start.
     """
 
@@ -60,6 +67,7 @@ class SubscriptionService(Service):
         settings: ServiceSettings = ServiceSettings(),  # noqa: B008 (frozen)
         names: NameLimits = NameLimits(),  # noqa: B008 (frozen)
         lease: PartitionLease | None = None,
+        is_eager: bool = False,
     ) -> None:
         self.settings = settings
         self.names = names
@@ -67,6 +75,7 @@ class SubscriptionService(Service):
         self._streams = streams
         self._clock = clock_of(clock)
         self._open_parts = open_parts
+        self._is_eager = is_eager
         machine = Machine(attempt_seconds=settings.request_timeout)
         self._registry = Registry(streams, machine, self._clock.seconds, self._committed, settings.max_links)
         self._updates = Updates(
@@ -92,11 +101,27 @@ class SubscriptionService(Service):
 
     async def _start(self) -> None:
         self._streams.observe(self._changes.committed)
-        self._parts = parts = await self._open_parts()
-        registry = self._registry
+        await Recovery(self._streams, self._registry).run()
+        secrets = await settle(self._streams.values(SECRETS, "", 1))
+        if self._is_eager or secrets or self._registry.entries:
+            await self._open()
+        if self._obstacle == _LOADING:
+            self._obstacle = None
+            self._observe()
+            self._updates.start(self.settings.sweep_interval)
+
+    async def _open(self) -> Parts:
+        """Return the parts. The first call loads or makes the secrets: a server without subscriptions stores none."""
+        async with self._busy_ids.hold(_SECRETS_LOCK):
+            if self._parts is None:
+                self._set_parts(await self._open_parts())
+        return self._loaded()
+
+    def _set_parts(self, parts: Parts) -> None:
+        self._parts = parts
         self._dispatcher = Dispatcher(
             self._streams,
-            registry,
+            self._registry,
             parts,
             self.base_url,
             self._clock,
@@ -105,13 +130,8 @@ class SubscriptionService(Service):
             self.settings.deliveries,
         )
         self._creator = Creator(
-            self._streams, registry, parts.sender, self._clock.wall, self.settings.max_subscriptions
+            self._streams, self._registry, parts.sender, self._clock.wall, self.settings.max_subscriptions
         )
-        await Recovery(self._streams, registry).run()
-        if self._obstacle == _LOADING:
-            self._obstacle = None
-            self._observe()
-            self._updates.start(self.settings.sweep_interval)
 
     def drain(self) -> Deferred[None]:
         """Begin no more deliveries, and refuse requests; fires when the deliveries have ended or were cut."""
@@ -257,13 +277,9 @@ class SubscriptionService(Service):
 
         return shielded(self._locked(subscription_id, give_back))
 
-    def jwks(self) -> bytes:
-        """
-        Return the public signing keys.
-
-        :raises SubscriptionsUnavailable: the service starts.
-        """
-        return self._loaded().keys.jwks()
+    def jwks(self) -> Deferred[bytes]:
+        """Return the public signing keys."""
+        return shielded(self._jwks())
 
     def base_url(self, entry: Entry) -> str:
         """Return the URL of the streams' base path in what a subscription says of itself."""
@@ -312,32 +328,36 @@ class SubscriptionService(Service):
 
     async def _create(self, subscription_id: str, config: SubscriptionConfig, base_url: str) -> bool:
         self._check_ready()
-        self._streams.observe(self._changes.committed)
-        async with self._busy_ids.hold(subscription_id):
-            try:
+        await self._open()
+        try:
+            async with self._busy_ids.hold(subscription_id):
                 self._check_ready()
+                self._streams.observe(self._changes.committed)
                 entry, is_new = await self._creator.create(subscription_id, config, base_url)
-            finally:
-                self._observe()
-            if entry.dirty:
-                self._updates.add(entry)
-            return is_new
+        finally:
+            self._observe()
+        if entry.dirty:
+            self._updates.add(entry)
+        return is_new
 
     async def _delete(self, subscription_id: str) -> None:
         self._check_ready()
+        self._registry.find(subscription_id)
         async with self._busy_ids.hold(subscription_id):
             entry = await self._creator.delete(subscription_id)
             self._updates.forget(entry)
             self._dispatcher.drop(entry)
-            self._observe()
+        self._observe()
+
+    async def _jwks(self) -> bytes:
+        self._check_ready()
+        return (await self._open()).keys.jwks()
 
     async def _describe(self, subscription_id: str, after: str) -> dict[str, object]:
-        keys = self._loaded().keys
-
         async def describe(entry: Entry) -> dict[str, object]:
             if entry.current is None:
                 raise SubscriptionNotFound(subscription_id)
-            return described(entry.current, self.base_url(entry), keys.kid, after)
+            return described(entry.current, self.base_url(entry), self._loaded().keys.kid, after)
 
         return await self._locked(subscription_id, describe)
 

@@ -108,7 +108,7 @@ class SubscriptionRoutes:
         match segments:
             case ["jwks.json"]:
                 _check_method(request, b"GET", b"HEAD")
-                return Answer(200, self._head(request) + _JWKS, self._service.jwks())
+                return Answer(200, self._head(request) + _JWKS, await self._service.jwks())
             case ["subscriptions", subscription_id]:
                 return await self._subscription(request, subscription_id)
             case ["subscriptions", subscription_id, action] if action in self._actions:
