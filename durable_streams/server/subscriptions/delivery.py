@@ -115,14 +115,6 @@ class WebhookSender:
         self.endpoints = PinnedEndpoints(reactor, trust_root)
         self._resolve = resolve
 
-    def host(self, text: str) -> str:
-        """Return the host of a stored webhook URL, by which the number of deliveries at once is limited."""
-        try:
-            return parse_webhook_url(text).host
-        except WebhookUrlRejected:
-            # The attempt will fail.
-            return ""
-
     async def check(self, text: str) -> WebhookUrl:
         """
         Return a webhook URL that may be called, as of now. For the creation of a subscription.
