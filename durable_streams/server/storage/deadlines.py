@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from .entry import Entry
 
 S = TypeVar("S", bound=Entry)
+
+#: How many deadlines that have moved are handled at once; they take some milliseconds.
+MAX_STALE: Final = 5_000
 
 #: A heap of deadlines, each with a key that makes the entry unique, and the stream.
 Heap: TypeAlias = "list[tuple[float, int, S]]"
@@ -70,8 +73,14 @@ class Deadlines(Generic[S]):
         return bool((self.steady and self.steady[0][0] <= now) or (self.wall and self.wall[0][0] <= wall))
 
     def pop_expired(self, heap: Heap[S], now: float) -> S | None:
-        """Remove the first entry of a heap whose stream has expired, and return the stream; None if there is none."""
-        while heap and heap[0][0] <= now:
+        """
+        Remove the first entry of a heap whose stream has expired, and return the stream; None if there is none.
+
+        Of the other entries that are due, such as those of an import an hour ago, only some thousands are handled.
+        """
+        for _ in range(MAX_STALE):
+            if not heap or heap[0][0] > now:
+                break
             _, key, stream = heappop(heap)
             if self.heap_of(stream) is not heap:
                 # It was removed or hidden, or installed with another lifetime.

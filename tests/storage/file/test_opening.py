@@ -7,13 +7,16 @@ import shutil
 from pathlib import Path
 
 import msgspec
-from twisted.trial.unittest import TestCase
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from durable_streams.server.model import START
 from durable_streams.server.storage.changes import DataAppended
 from durable_streams.server.storage.file import FileStorage, journal_reader
 from durable_streams.server.storage.file.checkpoint import CheckpointFile
 from durable_streams.server.storage.file.frames import BATCH, BLOCK, HEADER_SIZE, Header, frame
+from durable_streams.server.storage.file.recovery import end_of_data
 from durable_streams.server.storage.frontier import FRONTIER_FILE
 from durable_streams.server.storage.ownership import StorageDamaged
 from durable_streams.server.testing import settled
@@ -143,3 +146,11 @@ class OpeningTests(TestCase):
         await contents(self.directory)
         for path in (self.directory, *self.directory.rglob("*")):
             self.assertEqual(path.stat().st_mode & 0o077, 0, path)
+
+
+class EndOfDataTests(SynchronousTestCase):
+    @given(st.binary(max_size=20), st.integers(0, 3 * 64 * 4096), st.integers(0, 30))
+    def test_the_last_byte_that_is_not_zero_is_found(self, data: bytes, zeros: int, start: int) -> None:
+        start = min(start, len(data))
+        expected = max(start, len(data.rstrip(b"\0")))
+        self.assertEqual(end_of_data(data + bytes(zeros), start), expected)

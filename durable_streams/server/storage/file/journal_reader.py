@@ -22,6 +22,7 @@ from .recovery import (
     SegmentSummary,
     UnfinishedWrite,
     broken_frame,
+    end_of_data,
     opening_of,
     segment_numbers,
     whole_frames,
@@ -61,7 +62,7 @@ class JournalReader:
             data = self._report.whole(path)
             opening = opening_of(data)
             found = [(at, header) for at, header, _ in whole_frames(data, None if opening is None else opening.number)]
-            if not found or (opening is None and not data[BLOCK:].strip(b"\0")):
+            if not found or (opening is None and end_of_data(data, BLOCK) == BLOCK):
                 self._take_as_unused(path, data, number == mark.segment)
                 continue
             # A change that was on the disk at the end of this segment, as were all before it.
@@ -142,14 +143,14 @@ class JournalReader:
         :param lost: whether the frontier says that it was; that is reported later.
         """
         self._replayed.unused.append(path)
-        rest = data.rstrip(b"\0")
-        if len(rest) > BLOCK:
+        size = end_of_data(data)
+        if size > BLOCK:
             self._report.damage(f"{path} at 0", "The segment has lost its beginning.")
-        if lost or not 0 < len(rest) <= BLOCK:
+        if lost or not 0 < size <= BLOCK:
             return
         self._report.note(
             f"{path} at 0",
-            f"The segment has {len(rest)} bytes, and nothing that can be read as a whole.",
+            f"The segment has {size} bytes, and nothing that can be read as a whole.",
             "If the server was killed or the power failed as it was begun, nothing is missing. It is removed at the "
             "next start; keep a copy, if you have any doubt.",
         )
@@ -198,8 +199,9 @@ class JournalReader:
             self._read_batch(f"{path} at {position}", header, payload)
         if floor > self._last:
             self._tell_hole(path, data, end, floor, advice)
-        elif rest := data[end:].strip(b"\0"):
-            self._replayed.unfinished.append(UnfinishedWrite(path, end, len(data[end:].rstrip(b"\0"))))
+        elif (last := end_of_data(data, end)) > end:
+            rest = data[end:last].lstrip(b"\0")
+            self._replayed.unfinished.append(UnfinishedWrite(path, end, last - end))
             self._report.note(
                 f"{path} at {end}",
                 f"The segment ends with {len(rest)} bytes of a write that was not finished.",

@@ -56,6 +56,18 @@ def whole_file(disk: Disk, path: str) -> bytes:
         file.close()
 
 
+def end_of_data(data: bytes, start: int = 0) -> int:
+    """Return the position after the last byte that is not zero; ``start`` if there is none. It copies little."""
+    end = len(data)
+    while end > start:
+        first = max(start, end - 64 * BLOCK)
+        rest = data[first:end].rstrip(b"\0")
+        if rest:
+            return first + len(rest)
+        end = first
+    return start
+
+
 def opening_of(data: bytes) -> Header | None:
     """Return the header of a journal segment's opening frame, or None if that frame is damaged."""
     found = _frame_at(data, 0, None)
