@@ -27,6 +27,9 @@ from durable_streams.server.storage.acid import log as acid_log
 from durable_streams.server.storage.acid import storage as acid
 from durable_streams.server.storage.file import FileSettings, FileStorage
 from durable_streams.server.storage.logged.commit_queue import CommitQueue
+from durable_streams.server.subscriptions import service as subscription_service
+from durable_streams.server.subscriptions.dispatching import Dispatcher
+from durable_streams.server.subscriptions.entry import Entry
 
 from .daemon import PATIENCE, free_port
 from .exchanges import Exchanges, Gone, Reply
@@ -97,6 +100,18 @@ def _set_traps(trap: Trap, file_settings: dict[str, Any]) -> None:
     acid.connect = trapped_connect(trap)  # type: ignore[attr-defined]
     storages.FileStorage = file_storage  # type: ignore[assignment,attr-defined]
     trap.wrap(CommitQueue, "_committed", "answers")
+    # Where a wake is saved, where its delivery has an outcome, and where an ack is saved.
+    trap.wrap(Dispatcher, "_send_webhook", "webhook/send")
+    trap.wrap(Dispatcher, "_append_event", "event/append")
+    trap.wrap(subscription_service, "acked", "ack/answer")
+    save = Dispatcher._save
+
+    def trapped_save(dispatcher: Dispatcher, entry: Entry, *outcome: Any) -> Any:
+        is_webhook = entry.current is None or entry.current.subscription.config.type == "webhook"
+        what = "webhook/record" if is_webhook else "event/record"
+        return trap.around(what, lambda: save(dispatcher, entry, *outcome))
+
+    Dispatcher._save = trapped_save  # type: ignore[assignment,method-assign]
 
 
 class KilledDaemon:

@@ -1,0 +1,390 @@
+"""Kills a server at the points of a delivery and of an ack, and checks that no wake is lost and that no cursor falls.
+
+``python -m tests.process.subscription_kills --kills 50 --mode acid`` goes on for longer than the tests do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import tempfile
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from tests.support.daemon import PATIENCE
+from tests.support.exchanges import Exchanges, Gone, Reply
+from tests.support.killed_daemon import KILLED, KilledDaemon, Order, Snare
+
+#: The storages that keep their word when they are killed.
+MODES = ("file-durable", "file-fast", "acid")
+
+#: A wake is saved and not sent; a webhook is sent, or an event is appended, and that is not recorded; an ack is saved
+#: and not answered.
+POINTS = (
+    "before webhook/send",
+    "before event/append",
+    "before webhook/record",
+    "before event/record",
+    "before ack/answer",
+)
+
+#: How long, in seconds, nobody claims after a kill at this point: until the delivery is repeated.
+_REPEATED_AFTER = {"before event/record": 2.5}
+
+_BASE = "/v1/stream"
+_SUBSCRIPTIONS = f"{_BASE}/__ds/subscriptions"
+_STREAMS = [f"{kind}/{number}" for kind in ("w", "p") for number in range(3)]
+_LEASE_MS = 1_000
+
+#: How long, in seconds, a trap may take to go off.
+_TRAP_PATIENCE = 20.0
+
+
+def _position(offset: str) -> int:
+    return 0 if offset == "-1" else int(offset.partition("_")[2])
+
+
+class Ledger:
+    """
+    What the receiver and the worker know of wakes and cursors.
+
+    :ivar processed: by path, the position up to which data was handed out and processed.
+    :ivar acknowledged: by path, the position of the last ack that was answered with 200.
+    :ivar bodies: by wake_id, the body of a webhook.
+    :ivar done: counts of what happened.
+    :ivar faults: what is wrong, in words.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.processed: dict[str, int] = {}
+        self.acknowledged: dict[str, int] = {}
+        self.bodies: dict[str, bytes] = {}
+        self.claims: set[str] = set()
+        self.generations: dict[str, int] = {}
+        self.done: Counter[str] = Counter()
+        self.faults: list[str] = []
+
+    def check(self, subscription_id: str, wake: dict[str, Any]) -> None:
+        """Check a wake that was handed out: it has all that was not processed, and no cursor has fallen."""
+        last = self.generations.get(subscription_id, 0)
+        if wake["generation"] < last:
+            self.faults.append(f"{subscription_id}: generation {wake['generation']} after {last}")
+        self.generations[subscription_id] = max(last, wake["generation"])
+        for stream in wake["streams"]:
+            path, cursor = stream["path"], _position(stream["acked_offset"])
+            if cursor > self.processed.get(path, 0):
+                self.faults.append(
+                    f"{path}: the cursor {cursor} is past what was processed: {self.processed.get(path)}"
+                )
+            if cursor < self.acknowledged.get(path, 0):
+                self.faults.append(f"{path}: the cursor {cursor} is before the ack {self.acknowledged[path]}")
+
+    def process(self, wake: dict[str, Any]) -> None:
+        """Note that all data of a wake is processed."""
+        for stream in wake["streams"]:
+            tail = _position(stream["tail_offset"])
+            self.processed[stream["path"]] = max(self.processed.get(stream["path"], 0), tail)
+
+    def acked(self, wake: dict[str, Any]) -> None:
+        """Note an ack that was answered."""
+        for stream in wake["streams"]:
+            tail = _position(stream["tail_offset"])
+            self.acknowledged[stream["path"]] = max(self.acknowledged.get(stream["path"], 0), tail)
+
+
+def _done(wake: dict[str, Any]) -> dict[str, Any]:
+    acks = [{"stream": stream["path"], "offset": stream["tail_offset"]} for stream in wake["streams"]]
+    return {"wake_id": wake["wake_id"], "generation": wake["generation"], "acks": acks, "done": True}
+
+
+class Receiver:
+    """A receiver of webhooks that acknowledges by its answer, acknowledges by a callback, or fails."""
+
+    def __init__(self, ledger: Ledger, rng: random.Random) -> None:
+        self._ledger = ledger
+        self._rng = rng
+        self.server_port = 0
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                status, answer = receiver.receive(body)
+                try:
+                    self.send_response(status)
+                    self.send_header("Content-Length", str(len(answer)))
+                    self.end_headers()
+                    self.wfile.write(answer)
+                except OSError:
+                    pass  # the server was killed
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop it."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def receive(self, body: bytes) -> tuple[int, bytes]:
+        """Return the answer to a webhook."""
+        wake = json.loads(body)
+        ledger = self._ledger
+        with ledger.lock:
+            before = ledger.bodies.setdefault(wake["wake_id"], body)
+            if before != body:
+                ledger.faults.append(f"{wake['wake_id']} was repeated with another body")
+            elif wake["wake_id"] in ledger.claims:
+                ledger.done["repeated webhooks"] += 1
+            ledger.claims.add(wake["wake_id"])
+            ledger.check("hook", wake)
+            choice = self._rng.random()
+            if choice < 0.15:
+                ledger.done["refused webhooks"] += 1
+                return 503, b""
+            ledger.process(wake)
+        if choice < 0.6:
+            ledger.done["webhooks acknowledged by their answer"] += 1
+            return 200, b'{"done": true}'
+        self._call_back(wake)
+        return 200, b"{}"
+
+    def _call_back(self, wake: dict[str, Any]) -> None:
+        try:
+            reply = _post(self.server_port, f"{_SUBSCRIPTIONS}/hook/callback", _done(wake), wake["callback_token"])
+        except Gone:
+            return
+        with self._ledger.lock:
+            if reply.status == 200:
+                self._ledger.acked(wake)
+                self._ledger.done["callbacks"] += 1
+            elif reply.status not in (409, 503):
+                self._ledger.faults.append(f"a callback was answered with {reply}")
+
+
+def _post(port: int, path: str, body: Any, token: str | None = None) -> Reply:
+    headers = {"Content-Type": "application/json"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
+    with Exchanges(port) as exchanges:
+        return exchanges.ask("POST", path, json.dumps(body).encode(), headers)
+
+
+class PullWorker:
+    """A worker that claims, acknowledges or releases until the server is gone."""
+
+    def __init__(self, port: int, ledger: Ledger, rng: random.Random) -> None:
+        self._port = port
+        self._ledger = ledger
+        self._rng = rng
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop it after what it does."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                reply = _post(self._port, f"{_SUBSCRIPTIONS}/pull/claim", {"worker": "worker"})
+                if reply.status == 200:
+                    self._work(json.loads(reply.body))
+                else:
+                    time.sleep(0.02)
+            except Gone:
+                time.sleep(0.02)
+            except Exception as error:
+                self._ledger.faults.append(repr(error))
+                return
+
+    def _work(self, claim: dict[str, Any]) -> None:
+        ledger = self._ledger
+        with ledger.lock:
+            if claim["wake_id"] in ledger.claims:
+                ledger.faults.append(f"{claim['wake_id']} was claimed twice")
+            ledger.claims.add(claim["wake_id"])
+            ledger.check("pull", claim)
+            choice = self._rng.random()
+            if choice >= 0.15:
+                ledger.process(claim)
+        action = "release" if choice < 0.15 else "ack"
+        if choice > 0.8:
+            heartbeat = {"wake_id": claim["wake_id"], "generation": claim["generation"]}
+            _post(self._port, f"{_SUBSCRIPTIONS}/pull/ack", heartbeat, claim["token"])
+        reply = _post(self._port, f"{_SUBSCRIPTIONS}/pull/{action}", _done(claim), claim["token"])
+        with ledger.lock:
+            if reply.status == 200:
+                ledger.acked(claim)
+            if reply.status in (200, 204):
+                ledger.done[f"answered {action}"] += 1
+            elif reply.status not in (409, 503):
+                ledger.faults.append(f"{action} was answered with {reply}")
+
+
+class Campaign:
+    """A data directory with two subscriptions, whose server is killed again and again."""
+
+    def __init__(self, mode: str, seed: int | str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="subscription-kills-"))
+        self.rng = random.Random(seed)
+        self.ledger = Ledger()
+        self.receiver = Receiver(self.ledger, random.Random(self.rng.random()))
+        self.kills: Counter[str] = Counter()
+        self._settings = {
+            "storage__mode": mode,
+            "storage__data_dir": str(self.folder / "data"),
+            "subscriptions__enabled": "true",
+            "subscriptions__request_timeout_ms": "1000",
+            "http__allow_insecure_webhooks": "true",
+        }
+        self._number = 0
+
+    def close(self) -> None:
+        """Leave nothing of it."""
+        self.receiver.close()
+        shutil.rmtree(self.folder)
+
+    def start(self, point: str | None = None, passage: int = 1) -> KilledDaemon:
+        """Start a server, which dies at a point."""
+        mark = self.folder / "mark"
+        mark.unlink(missing_ok=True)
+        snare = None if point is None else Snare(point, passage, str(mark))
+        daemon = KilledDaemon(Order(self._settings, snare=snare), self.folder)
+        self.receiver.server_port = daemon.port
+        return daemon
+
+    def set_up(self) -> None:
+        """Create the streams and the subscriptions."""
+        with self.start() as daemon:
+            for name in (*_STREAMS, "wakes"):
+                daemon.create(name, content_type="application/json")
+            hook = {"type": "webhook", "pattern": "w/*", "webhook": {"url": self.receiver.url}}
+            pull = {"type": "pull-wake", "pattern": "p/*", "wake_stream": "wakes"}
+            for subscription_id, config in (("hook", hook), ("pull", pull)):
+                body = json.dumps(config | {"lease_ttl_ms": _LEASE_MS}).encode()
+                reply = daemon.ask("PUT", f"{_SUBSCRIPTIONS}/{subscription_id}", body)
+                assert reply.status == 201, reply
+
+    def killed_at(self, point: str) -> None:
+        """
+        Use a server until it dies at a point, start another one, and wait until all data is acknowledged.
+
+        :raises AssertionError: it does not come to the point, or something was lost.
+        """
+        daemon = self.start(point, self.rng.randint(1, 4))
+        if daemon.is_ready():
+            self._use(daemon)
+        status = daemon.kill()
+        mark = self.folder / "mark"
+        assert status == KILLED, daemon.log()
+        assert mark.exists(), f"{point} was not passed:\n{daemon.log()}"
+        self.kills[point] += 1
+        self.settle(_REPEATED_AFTER.get(point, 0))
+
+    def _use(self, daemon: KilledDaemon) -> None:
+        worker = PullWorker(daemon.port, self.ledger, random.Random(self.rng.random()))
+        deadline = time.monotonic() + _TRAP_PATIENCE
+        try:
+            while daemon.process.exitcode is None and time.monotonic() < deadline:
+                self._number += 1
+                try:
+                    daemon.append(self.rng.choice(_STREAMS), b'{"n":%d}' % self._number, "application/json")
+                except Gone:
+                    break
+                daemon.process.join(0.01)
+            daemon.process.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            worker.stop()
+
+    def settle(self, pause: float = 0) -> None:
+        """
+        Start a server, and wait until the cursors of all streams are at their tails.
+
+        :param pause: how long, in seconds, nobody claims.
+        :raises AssertionError: they do not get there, or something was wrong meanwhile.
+        """
+        with self.start() as daemon:
+            time.sleep(pause)
+            worker = PullWorker(daemon.port, self.ledger, random.Random(self.rng.random()))
+            try:
+                deadline = time.monotonic() + PATIENCE
+                while behind := self._behind(daemon):
+                    assert time.monotonic() < deadline, f"not acknowledged: {behind}\n{daemon.log()}"
+                    time.sleep(0.02)
+            finally:
+                worker.stop()
+            assert not self.ledger.faults, self.ledger.faults
+            self._check_events(daemon)
+            assert daemon.terminate() == 0, daemon.log()
+
+    def _behind(self, daemon: KilledDaemon) -> list[str]:
+        """Return the streams whose cursor is not at the tail."""
+        behind = []
+        for subscription_id in ("hook", "pull"):
+            with self.ledger.lock:
+                acknowledged = dict(self.ledger.acknowledged)
+            found = json.loads(daemon.ask("GET", f"{_SUBSCRIPTIONS}/{subscription_id}").body)
+            assert len(found["streams"]) == len(_STREAMS) // 2, found
+            for stream in found["streams"]:
+                cursor = _position(stream["acked_offset"])
+                assert cursor >= acknowledged.get(stream["path"], 0), (stream, acknowledged)
+                tail = daemon.ask("HEAD", f"{_BASE}/{stream['path']}").headers["stream-next-offset"]
+                if stream["acked_offset"] != tail:
+                    behind.append(stream["path"])
+        return behind
+
+    def _check_events(self, daemon: KilledDaemon) -> None:
+        """Check that the wake stream has each event once."""
+        generations = [event["generation"] for event in json.loads(daemon.read("wakes"))]
+        assert generations == sorted(set(generations)), generations
+
+
+def run(mode: str, kills: int, seed: int | str) -> Campaign:
+    """
+    Kill a server so often, at each point in turn.
+
+    :raises AssertionError: something was lost. The data directory is left as it is then.
+    """
+    campaign = Campaign(mode, seed)
+    try:
+        campaign.set_up()
+        for number in range(kills):
+            campaign.killed_at(POINTS[number % len(POINTS)])
+    except BaseException:
+        print(f"The data directory is {campaign.folder}, the seed {seed!r}.")
+        raise
+    campaign.close()
+    return campaign
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--mode", choices=MODES, action="append")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    options = parser.parse_args()
+    for mode in options.mode or MODES:
+        begun = time.monotonic()
+        campaign = run(mode, options.kills, options.seed)
+        print(
+            f"{mode}, seed {options.seed}: {campaign.kills.total()} kills in {time.monotonic() - begun:.0f} s, "
+            f"nothing lost; {dict(campaign.kills)}; {dict(campaign.ledger.done)}"
+        )
+
+
+if __name__ == "__main__":
+    main()
