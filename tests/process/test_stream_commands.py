@@ -94,7 +94,7 @@ class OneStreamTests(CommandTestCase):
         self.assertEqual("one two three", self.run_it("tail", "life"))
         self.assertIn("closed", self.fails("append", "life", "x"))
         self.assertTrue(self.run_it("delete", "life").startswith("Deleted"))
-        self.assertIn("There is no stream", self.fails("delete", "life"))
+        self.assertIn("or use --missing-ok if that is no error", self.fails("delete", "life"))
         self.assertEqual(
             {"url": f"{self.url}/v1/stream/life", "deleted": False},
             json.loads(self.run_it("delete", "life", "--missing-ok", "--json")),

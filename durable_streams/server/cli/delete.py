@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .errors import CommandError
 from .options import Connection, json_option
 from .output import print_json, print_line
 from .stream_requests import perform, stream_options, stream_url
@@ -32,7 +33,9 @@ def command(connection: Connection, streams: tuple[str, ...], missing_ok: bool, 
                 await client.delete(url)
             except RefusedAsMissing:
                 if not missing_ok:
-                    raise
+                    raise CommandError(
+                        f"There is no stream at {url}. Correct the name, or use --missing-ok if that is no error. (404)"
+                    ) from None
                 deleted = False
             if as_json:
                 print_json({"url": url, "deleted": deleted})

@@ -108,7 +108,8 @@ class _CountedFile:
 
 def _described(header: ArchiveHeader, totals: ArchiveTotals) -> str:
     streams = f"{totals.streams} streams"
-    kinds = [f"{number} {kind}" for number, kind in ((totals.forks, "forks"), (totals.deleted, "deleted")) if number]
+    forks = "fork" if totals.forks == 1 else "forks"
+    kinds = [f"{number} {kind}" for number, kind in ((totals.forks, forks), (totals.deleted, "deleted")) if number]
     if kinds:
         streams += f" ({', '.join(kinds)})"
     return (
