@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from hypothesis import Phase, settings
@@ -36,6 +36,7 @@ from durable_streams.server.model import (
 from durable_streams.server.storage.catalogue import Catalogue
 from durable_streams.server.storage.memory import MemoryStorage, _append_at, _Stream
 from durable_streams.server.storage.metadata import writers_size
+from durable_streams.server.storage.values import ValueTable, check_puts
 from durable_streams.server.testing import DurableStorageContract, StorageContract, storage_machine
 from durable_streams.server.testing.values import WEEK
 from tests.support.late_storage import LateStorage
@@ -375,6 +376,72 @@ class InstallsSilently(KeptStorage):
             self._listener = listener
 
 
+class WritesValuesUnseen(KeptStorage):
+    """It does not compare values with what is expected."""
+
+    def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> None:
+        super().write_values(puts, {})
+
+
+class WritesValuesInParts(KeptStorage):
+    """It writes the values that are left when it finds another than expected."""
+
+    def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> None:
+        for key, value in puts.items():
+            super().write_values({key: value}, {each: expected[each] for each in expected if each == key})
+        super().write_values({}, {key: expected[key] for key in expected if key not in puts})
+
+
+class KeepsRemovedValues(KeptStorage):
+    """It writes an empty value in place of one that is removed."""
+
+    def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> None:
+        super().write_values({key: value or b"" for key, value in puts.items()}, expected)
+
+
+class RepeatsTheLastKey(KeptStorage):
+    """A page begins with the key after which it should."""
+
+    def values(self, prefix: str = "", after: str = "", max_count: int = 1000) -> list[tuple[str, bytes]]:
+        every = super().values(prefix, "", 1 << 40)
+        return [(key, value) for key, value in every if key >= after][:max_count]
+
+
+class CountsNoValues(KeptStorage):
+    """Values are without a limit."""
+
+    def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> None:
+        check_puts(puts, expected)
+        self._catalogue.values.check(expected)
+        self._catalogue.values.apply(puts)
+
+
+class AnnouncesValues(KeptStorage):
+    """Readers of a stream are woken by a value of its name."""
+
+    def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> None:
+        super().write_values(puts, expected)
+        for key in puts:
+            self._listener.committed(key)
+
+
+class ForgetsValuesWhenClosed(KeptStorage):
+    """Values end with the process."""
+
+    def reopened(self) -> KeptStorage:
+        other = super().reopened()
+        other._catalogue.values = ValueTable()
+        return other
+
+
+class LosesAValueRace(LateStorage):
+    """It compares values when it is asked, and writes them later."""
+
+    def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> Deferred[None]:
+        self._inner._catalogue.values.check(expected)
+        return super().write_values(puts, {})
+
+
 class LosesARace(LateStorage):
     """An append is checked before it waits, and written without another check."""
 
@@ -455,6 +522,24 @@ class CaughtByTheContractTests(SynchronousTestCase):
             (InstallsSilently, "test_an_installation_is_announced_under_the_new_name"),
         ):
             self.assert_caught(bug, name)
+
+    def test_storages_that_write_values_wrongly_are_caught(self) -> None:
+        for bug, name in (
+            (WritesValuesUnseen, "test_another_value_than_expected_is_refused"),
+            (WritesValuesInParts, "test_another_value_than_expected_is_refused"),
+            (KeepsRemovedValues, "test_a_put_replaces_a_value_and_none_removes_it"),
+            (RepeatsTheLastKey, "test_pages_have_the_values_of_a_prefix_after_a_key"),
+            (CountsNoValues, "test_values_and_streams_share_the_limit_of_metadata"),
+            (AnnouncesValues, "test_values_are_not_announced"),
+            (ForgetsValuesWhenClosed, "test_values_survive_reopening"),
+        ):
+            self.assert_caught(bug, name)
+
+    def test_a_storage_that_compares_values_before_other_writes_is_caught(self) -> None:
+        self.assert_caught(
+            lambda limits: LosesAValueRace(MemoryStorage(limits), reactor, delay=0),
+            "test_of_concurrent_writes_that_expect_one_value_one_succeeds",
+        )
 
     def test_a_storage_that_counts_deleted_data_is_caught(self) -> None:
         self.assert_caught(
@@ -569,6 +654,13 @@ class CaughtByTheMachineTests(SynchronousTestCase):
 
     def test_a_storage_that_does_not_record_writers_is_caught(self) -> None:
         self.assert_caught(ForgetsWriters)
+
+    def test_storages_that_write_values_wrongly_are_caught(self) -> None:
+        for bug in (
+            WritesValuesUnseen, WritesValuesInParts, KeepsRemovedValues, RepeatsTheLastKey, CountsNoValues,
+            ForgetsValuesWhenClosed,
+        ):  # fmt: skip
+            self.assert_caught(bug)
 
     def test_a_storage_that_counts_rejected_appends_is_caught(self) -> None:
         self.assert_caught(CountsRefusedAppends)

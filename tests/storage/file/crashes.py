@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from random import Random
 from time import monotonic
@@ -71,11 +71,24 @@ from durable_streams.server.storage.logged.commit_queue import NotYet
 
 from ...support.simulated_disk import PowerFailure, SimulatedDisk
 from ...support.simulated_workers import Schedule
-from .ledger import JSON, WRITERS, Account, AppendEvent, CreateEvent, Event, InstallEvent, Ledger, RemoveEvent, Request
+from .ledger import (
+    JSON,
+    WRITERS,
+    Account,
+    AppendEvent,
+    CreateEvent,
+    Event,
+    InstallEvent,
+    Ledger,
+    RemoveEvent,
+    Request,
+    ValuesEvent,
+)
 
 T0 = 1_800_000_000.0
 ALL = 1 << 40
 NAMES = "abcdefgh"
+KEYS = [f"{folder}/{number}" for folder in ("links", "subscriptions", "wakes") for number in range(4)]
 STAGED = ("__ds/1", "__ds/2", "__ds/3")
 LIMITS = StorageLimits(total_bytes=ALL, stream_bytes=ALL, writers=WRITERS)
 
@@ -106,6 +119,9 @@ class Observed(FileStorage):
         if request.restoration is not None:
             self.walk.asked[id(request.restoration)] = request
             return self.install(request.staged, request.name, request.restoration, request.replace, request.now)
+        if request.kind == "values":
+            self.walk.asked[id(request.puts)] = request
+            return self.write_values(request.puts, request.wanted)
         return self._attempt(self._step, request.name, request)
 
     def _start_create(self, request: Request, point: ForkPoint | None = None) -> Any:
@@ -138,6 +154,10 @@ class Observed(FileStorage):
         step = super()._install
         request = self.walk.asked[id(restoration)]
         return self.walk.saw(request, lambda: step(name, staged, restoration, replace, now))
+
+    def _write_values(self, name: str, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> Any:
+        step = super()._write_values
+        return self.walk.saw(self.walk.asked[id(puts)], lambda: step(name, puts, expected))
 
     def _step(self, name: str, request: Request) -> Any:
         if request.kind == "delete":
@@ -344,9 +364,12 @@ class Walk:
             + ["delete", "delete", "sweep", "retry"]
             + ["read"] * 4
             + ["stage", "install"]
+            + ["values", "values", "page"]
         )
         if kind == "read":
             self.read(self.random.choice(NAMES))
+        elif kind == "page":
+            self._read_values()
         elif kind == "retry":
             self._retry()
         else:
@@ -517,6 +540,20 @@ class Walk:
             return Writer(writer_id, epoch, seq + 2)
         return Writer(writer_id, max(epoch - 1, 0) if kind == "fenced" else epoch + 1, 0)
 
+    def _new_values(self) -> Request:
+        random = self.random
+        number = self._number()
+        puts: dict[str, bytes | None] = {}
+        for key in random.sample(KEYS, random.randint(1, 4)):
+            size = random.choice([0, 10, 10, 100, 2000])
+            puts[key] = None if random.random() < 0.3 else b"%d" % number + b"." * size
+        wanted: dict[str, bytes | None] = {}
+        if random.random() < 0.6:
+            wanted = {key: self.ledger.values.get(key) for key in random.sample(KEYS, 2)}
+        if random.random() < 0.15:
+            wanted[random.choice(KEYS)] = b"another"
+        return Request(number, "values", "", self.now, puts=puts, wanted=wanted)
+
     def _new_delete(self) -> Request:
         return Request(self._number(), "delete", self.random.choice(NAMES), self.now)
 
@@ -576,6 +613,11 @@ class Walk:
             self._saw_creation(request, storage.streams[request.name])
         elif request.kind == "install":
             self._saw_installation(request, storage.streams[request.name])
+        elif request.kind == "values":
+            if new:
+                self._happened(ValuesEvent(storage.lsn, request))
+            request.lsn = self.ledger.values_lsn
+            return outcome
         elif new:
             self._happened(AppendEvent(storage.lsn, request))
             account = self.ledger.accounts[request.name]
@@ -587,6 +629,9 @@ class Walk:
         if self.over:
             return
         self._judge(request, error)
+        if request.kind == "values":
+            request.lsn = self.ledger.values_lsn
+            return
         names = [request.name]
         if request.config.fork is not None:
             names.append(request.config.fork.source)
@@ -602,6 +647,8 @@ class Walk:
             return self.ledger.judge_append(request)
         if request.kind == "install":
             return self.ledger.judge_install(request)
+        if request.kind == "values":
+            return self.ledger.judge_values(request)
         return self.ledger.find(request.name)
 
     def _judge(self, request: Request, error: StreamsError) -> None:
@@ -679,6 +726,11 @@ class Walk:
                 self.wrong(f"{request} came to {told}, not to {request.expected}")
             self._told_ids[told.facts.incarnation] = request.name
             self._note_shown(told.facts.id, request.lsn)
+        elif request.kind == "values":
+            if told is not None:
+                self.wrong(f"{request} came to {told}")
+            if self.random.random() < 0.1:
+                self._retries.append(request)
         elif request.kind == "append":
             writer = told.writer and (told.writer.epoch, told.writer.seq)
             said = (told.tail, told.closed, writer, told.duplicate)
@@ -743,6 +795,34 @@ class Walk:
                 self._check_shown(chunk, began[1])
                 self._check_chunk(chunk, position, limit, whole)
 
+        if isinstance(outcome, Deferred):
+            outcome.addBoth(told)
+        else:
+            told(outcome)
+
+    def _read_values(self) -> None:
+        """Read a page of values; what was read once must not be taken back."""
+        random = self.random
+        prefix = random.choice(["", "", "links/", "wakes/"])
+        after = random.choice(["", "", *KEYS])
+        count = random.choice([1, 3, 100])
+        lsn = self.ledger.values_lsn
+        present = sorted(self.ledger.values.items())
+        expected = [(key, value) for key, value in present if key.startswith(prefix) and key > after][:count]
+        self.trace(f"   values {prefix} {after} {count}")
+
+        def told(page: Any) -> None:
+            if self.over:
+                return
+            if isinstance(page, Failure):
+                if not (self._faulty and page.check(Unavailable, InsufficientStorage)):
+                    self.wrong(f"values can't be read: {page.getTraceback()}")
+                return
+            self.floor = max(self.floor, lsn)
+            if page != expected:
+                self.wrong(f"values are {page}, not {expected}")
+
+        outcome: Any = self.storage.values(prefix, after, count)
         if isinstance(outcome, Deferred):
             outcome.addBoth(told)
         else:
@@ -1001,6 +1081,9 @@ class Walk:
             (one.facts, one.tail, one.closed, one.lifetime, one.created_at, one.updated_at) for one in listed
         ] != present:
             self.wrong(f"{listed} are listed, not {present}")
+        values: Any = self.storage.values()
+        if values != sorted(self.ledger.values.items()):
+            self.wrong(f"The values are {values}, not {sorted(self.ledger.values.items())}")
         size = sum(account.own for account in accounts.values())
         if self.storage.size != size:
             self.wrong(f"There are {self.storage.size} bytes, not {size}")

@@ -22,6 +22,7 @@ from durable_streams.server.errors import (
     StreamExists,
     StreamGone,
     StreamNotFound,
+    ValuesChanged,
     WriterFenced,
     WriterGap,
 )
@@ -48,12 +49,13 @@ class Request:
     Something that a client asks for, once.
 
     :ivar ends: of a write to a JSON stream, where its messages end.
+    :ivar puts: the values to be written by key, and in ``wanted`` those that must be there.
     :ivar staged: the stream that is installed under the name.
     :ivar lsn: after it is told, the number of the last change that it rests on.
     """
 
     number: int
-    kind: Literal["create", "append", "delete", "sweep", "install"]
+    kind: Literal["create", "append", "delete", "sweep", "install", "values"]
     name: str
     now: float
     config: StreamConfig = field(default_factory=StreamConfig)
@@ -64,6 +66,8 @@ class Request:
     staged: str = ""
     restoration: StreamRestoration | None = None
     replace: bool = False
+    puts: dict[str, bytes | None] = field(default_factory=dict)
+    wanted: dict[str, bytes | None] = field(default_factory=dict)
     expected: object = None
     lsn: int = 0
     taken: bool = False
@@ -84,6 +88,7 @@ class Request:
         """Make the same request another time."""
         other = copy(self)
         other.config, other.append, other.restoration = copy(self.config), copy(self.append), copy(self.restoration)
+        other.puts = copy(self.puts)
         other.number, other.now, other.expected, other.lsn, other.taken = number, now, None, 0, False
         return other
 
@@ -93,6 +98,9 @@ class Request:
             what = f"{self.config} {len(self.data)} bytes"
         elif self.kind == "install":
             what = f"from {self.staged} {self.restoration} {'replace' if self.replace else ''}"
+        elif self.kind == "values":
+            puts = {key: value and len(value) for key, value in self.puts.items()}
+            what = f"{puts} of {self.number}, if {list(self.wanted)}"
         elif self.append is not None:
             one = self.append
             what = (
@@ -199,6 +207,14 @@ class InstallEvent:
 
 
 @dataclass
+class ValuesEvent:
+    """A write of values."""
+
+    lsn: int
+    request: Request
+
+
+@dataclass
 class RemoveEvent:
     """The deletion or expiry of a stream."""
 
@@ -206,7 +222,7 @@ class RemoveEvent:
     name: str
 
 
-Event = CreateEvent | AppendEvent | InstallEvent | RemoveEvent
+Event = CreateEvent | AppendEvent | InstallEvent | ValuesEvent | RemoveEvent
 
 
 class Ledger:
@@ -214,11 +230,14 @@ class Ledger:
     All streams after some events.
 
     :ivar touched: the number of the last change that a name had.
+    :ivar values: the values by key, and in ``values_lsn`` the number of their last change.
     """
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
         self.touched: dict[str, int] = {}
+        self.values: dict[str, bytes] = {}
+        self.values_lsn = 0
         self.lsn = 0
 
     def find(self, name: str) -> Account:
@@ -332,6 +351,13 @@ class Ledger:
                 raise ReplacementHasForks(request.name)
         return account.tail, request.restoration.closed
 
+    def judge_values(self, request: Request) -> tuple[bool]:
+        """Return the expected result of a write of values: whether it changes nothing."""
+        for key, value in request.wanted.items():
+            if self.values.get(key) != value:
+                raise ValuesChanged(key)
+        return (all(self.values.get(key) == value for key, value in request.puts.items()),)
+
     # Changing
 
     def apply(self, event: Event) -> None:
@@ -343,6 +369,8 @@ class Ledger:
             self._write(event)
         elif isinstance(event, InstallEvent):
             self._install(event)
+        elif isinstance(event, ValuesEvent):
+            self._write_values(event)
         else:
             self._remove(event)
 
@@ -393,6 +421,11 @@ class Ledger:
         account.updated = wanted.updated_at or account.updated
         self.accounts[request.name] = account
         account.lsn = self.touched[request.name] = self.touched[request.staged] = event.lsn
+
+    def _write_values(self, event: ValuesEvent) -> None:
+        merged = {**self.values, **event.request.puts}
+        self.values = {key: value for key, value in merged.items() if value is not None}
+        self.values_lsn = event.lsn
 
     def order_writers(self) -> None:
         """Bring writers into the order in which they were seen last, as opening does."""

@@ -191,6 +191,46 @@ def _answers_first(log_change: Any) -> Any:
     return log
 
 
+def _answers_values_first(add_values: Any) -> Any:
+    def add(self: Any, change: Any, size: int) -> Any:
+        add_values(self, change, size).addErrback(lambda _: None)
+        return succeed(None)
+
+    return add
+
+
+def _pages_first(_: Any) -> Any:
+    return lambda self, *rest: self._catalogue.values.page(*rest)
+
+
+def _keeps_removed(_: Any) -> Any:
+    def write(self: Any, written: Any) -> None:
+        self.values.update({key: value for key, value in written.puts.items() if value is not None})
+
+    return write
+
+
+def _leaves_out_known(apply: Any) -> Any:
+    """Leave out changes of values that the checkpoint may have."""
+
+    def apply_later(self: Any, change: Any, lsn: int, where: str) -> None:
+        if not isinstance(change, changes.ValuesWritten) or lsn > self.known:
+            apply(self, change, lsn, where)
+
+    return apply_later
+
+
+def _one_slice(_: Any) -> Any:
+    """Write no more than one slice of the values."""
+
+    async def write_values(self: Any, file: Any) -> int:
+        values = self._subject.catalogue.values
+        file.add_values(dict(values.page("", "", self.settings.slice_streams, self.settings.slice_bytes)))
+        return int(values.lsn)
+
+    return write_values
+
+
 def _shows_first(log_change: Any) -> Any:
     def log(self: Any, change: Any, stream: Any, *rest: Any) -> Any:
         stream.show()
@@ -257,7 +297,7 @@ def _at_once(_: Any) -> Any:
 
 
 def _earlier_mark(complete: Any) -> Any:
-    return lambda self, segment, lsn, last_id, packs: complete(self, segment, lsn, 0, packs)
+    return lambda self, segment, lsn, last_id, *rest: complete(self, segment, lsn, 0, *rest)
 
 
 def _unverified(begin: Any) -> Any:
@@ -302,7 +342,7 @@ BUGS: dict[str, Bug] = {
     "what a killed process has left is not synced": Bug(_nothing, 400, _LeftWithTheSystem, often="kills"),
     "what could not be written is still remembered": Bug(_nothing, 1200, _disk(_Remembered), often="lost writes"),
     "the journal is cut before the checkpoint is complete": Bug(
-        _patched(checkpoint.CheckpointFile, "complete", _cuts_first), 100
+        _patched(checkpoint.CheckpointFile, "complete", _cuts_first), 400
     ),
     "writers are not in the journal": Bug(
         _patched(logged, "DataAppended", lambda _: lambda *fields: changes.DataAppended(*fields[:7])), 40
@@ -313,6 +353,17 @@ BUGS: dict[str, Bug] = {
     "a closure in the journal is forgotten": Bug(_patched(rebuilding.StreamBuilder, "_append", _forgets_close), 60),
     "changes that a checkpoint has are made again": Bug(_patched(rebuilding.StreamBuilder, "_append", _twice), 200),
     "an answer does not wait for the disk": Bug(_patched(commit_queue.CommitQueue, "add", _answers_first), 60),
+    "an answer about values does not wait for the disk": Bug(
+        _patched(commit_queue.CommitQueue, "add_values", _answers_values_first), 60
+    ),
+    "readers see values that are not on the disk": Bug(_patched(logged.LoggedStorage, "values", _pages_first), 300),
+    "removed values come back": Bug(_patched(rebuilding.StreamBuilder, "_write_values", _keeps_removed), 60),
+    "a checkpoint has one slice of the values": Bug(
+        _patched(checkpointer.Checkpointer, "_write_values", _one_slice), 60
+    ),
+    "changes of values that a checkpoint may have are left out": Bug(
+        _patched(rebuilding.StreamBuilder, "apply", _leaves_out_known), 400
+    ),
     "readers see what is not on the disk": Bug(_patched(commit_queue.CommitQueue, "add", _shows_first), 300),
     "a refusal does not wait for what it rests on": Bug(_patched(logged.LoggedStorage, "_not_now", _at_once), 300),
     "a checkpoint has only the writers that fit the entry": Bug(

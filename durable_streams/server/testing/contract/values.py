@@ -76,6 +76,7 @@ class ValueContract(Contract):
         read: list[tuple[str, bytes]] = []
         while page := await self.found("links/", read[-1][0] if read else "", 700):
             self.assertLessEqual(len(page), 700)
+            self.assertGreater(page[0][0], read[-1][0] if read else "")
             read += page
         self.assertEqual(read, [(key, key.encode()) for key in keys])
 
