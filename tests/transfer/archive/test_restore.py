@@ -646,6 +646,32 @@ class SourceTests(ArchiveCase):
         )
         self.assertEqual(stats.bytes_restored, 500_000)
 
+    def test_an_endless_source_that_is_no_archive_is_refused_at_its_first_bytes(self) -> None:
+        read = 0
+
+        async def zeros(size: int) -> AsyncIterator[bytes]:
+            nonlocal read
+            while read < 100_000:
+                read += size
+                yield bytes(size)
+
+        for size in (1, 3, 10_000):
+            read = 0
+            with self.assertRaisesRegex(ArchiveInvalid, "not an archive of streams"):
+                self.run_to_end(restore_streams(self.target, zeros(size), reactor=self.clock, directory=self.directory))
+            self.assertEqual(read, size)
+
+    def test_an_archive_may_arrive_in_single_bytes(self) -> None:
+        self.make_on(create(self.streams, "a", b"x"))
+        data = self.backup()
+
+        async def single() -> AsyncIterator[bytes]:
+            for byte in data:
+                yield bytes([byte])
+
+        stats = self.run_to_end(restore_streams(self.target, single(), reactor=self.clock, directory=self.directory))
+        self.assertEqual(stats.streams_restored, 1)
+
     def test_a_temporary_directory_that_cannot_be_used_is_named(self) -> None:
         missing = str(Path(self.directory) / "missing")
 

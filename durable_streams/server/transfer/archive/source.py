@@ -12,9 +12,10 @@ from ..context import Context
 from ..errors import SpoolFailed
 from ..spool import PIECE, private_file
 from ..threads import BlockingCalls
-from .errors import ArchiveTooLarge
-from .layout import PART_BYTES
+from .errors import ArchiveInvalid, ArchiveTooLarge
+from .layout import PART_BYTES, ZSTD_MAGIC
 from .reader import AppendSlice, ArchiveLimits, ArchiveReader, Event, check_ends
+from .unpacking import NOT_AN_ARCHIVE
 
 #: Where an archive comes from: a binary file, or an asynchronous iterable of pieces.
 ArchiveSource: TypeAlias = "BinaryIO | AsyncIterable[bytes]"
@@ -39,6 +40,7 @@ class ArchiveFile:
         self._directory = directory
         self._file: BinaryIO | None = None
         self._is_copy = False
+        self._first = b""
         self.size = 0
 
     async def open(self) -> None:
@@ -83,6 +85,11 @@ class ArchiveFile:
 
     async def _copy(self, piece: bytes) -> None:
         assert self._file is not None
+        if self.size < len(ZSTD_MAGIC):
+            # An endless source that is no archive must not fill the disk.
+            self._first += piece[: len(ZSTD_MAGIC)]
+            if not ZSTD_MAGIC.startswith(self._first[: len(ZSTD_MAGIC)]):
+                raise ArchiveInvalid(NOT_AN_ARCHIVE)
         self.size += len(piece)
         if self._limits.max_bytes is not None and self.size > self._limits.max_bytes:
             raise ArchiveTooLarge(
