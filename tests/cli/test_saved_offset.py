@@ -63,6 +63,14 @@ class SavedOffsetTests(SynchronousTestCase):
         replace_file(self.path, b"1", sync=False)
         self.assertEqual((target.read_bytes(), self.path.is_symlink()), (b"1", True))
 
+    def test_devices_and_pipes_are_refused_at_once(self) -> None:
+        os.mkfifo(self.path)
+        for path in (self.path, Path("/dev/full"), Path("/dev/zero")):
+            with self.assertRaisesRegex(CommandError, f"Cannot read {path} .--save-offset.: Not a regular file"):
+                load_offset(path, URL)
+        with self.assertRaisesRegex(CommandError, f"Cannot read {self.path} .--state.: Not a regular file"):
+            RunState(self.path, URL, "p")
+
     def test_a_directory_that_cannot_be_written_is_named(self) -> None:
         missing = self.directory / "missing" / "offset"
         with self.assertRaisesRegex(CommandError, f"Cannot write {missing}: No such file or directory"):

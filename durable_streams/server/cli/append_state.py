@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from .errors import CommandError
-from .saved_offset import replace_file
+from .saved_offset import read_file, replace_file
 
 #: How often the file is written while appends are acknowledged, in seconds.
 _INTERVAL: Final = 0.1
@@ -138,7 +138,7 @@ class RunState:
 
 def _load(path: Path) -> SavedRun | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=SavedRun)
+        return msgspec.json.decode(read_file(path), type=SavedRun)
     except FileNotFoundError:
         return None
     except OSError as error:

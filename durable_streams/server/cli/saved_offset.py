@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -28,6 +29,20 @@ class SavedOffset(Struct, frozen=True):
     skip: int = 0
 
 
+def read_file(path: Path) -> bytes:
+    """
+    Return the content of a file.
+
+    :raises FileNotFoundError: there is none.
+    :raises OSError: it cannot be read, or is a device or a pipe, which may never end.
+    """
+    # A pipe would wait for its writer.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file")
+        return file.read()
+
+
 def load_offset(path: Path, url: str) -> SavedOffset | None:
     """
     Return what a file has; None if there is none.
@@ -35,7 +50,7 @@ def load_offset(path: Path, url: str) -> SavedOffset | None:
     :raises CommandError: it cannot be read, is damaged, or is of another stream.
     """
     try:
-        saved = msgspec.json.decode(path.read_bytes(), type=SavedOffset)
+        saved = msgspec.json.decode(read_file(path), type=SavedOffset)
     except FileNotFoundError:
         return None
     except OSError as error:
