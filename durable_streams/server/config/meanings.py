@@ -147,7 +147,7 @@ MEANINGS: Final[dict[str, str]] = {
     ),
     "proxy.identity.header_name": "that header; only with ``mode`` ``header``, which needs it",
     "proxy.identity.require_tls": "no effect; see `Settings without effect`_",
-    "subscriptions.enabled": "whether the subscription APIs are served. Off: paths below ``__ds`` are refused",
+    "subscriptions.enabled": "whether the subscription APIs are served. Off: paths below ``__ds`` are 404",
     "subscriptions.max_subscriptions": "number of subscriptions. Beyond it: 507",
     "subscriptions.max_links": (
         "streams of all subscriptions together. Beyond it: 507, and new streams that match a pattern are linked when "

@@ -205,7 +205,7 @@ class SubscriptionSettings(Section, frozen=True):
     :ivar webhook_http_networks: networks that they may call without TLS, too.
     """
 
-    enabled: bool = False
+    enabled: bool = True
     max_subscriptions: int = 10_000
     max_links: int = 1_000_000
     deliveries: int = 16

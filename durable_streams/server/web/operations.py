@@ -95,8 +95,8 @@ class Operations:
             return self.answers.error(request, NoSuchPath(request.mount))
         except InvalidName as error:
             # Found out by the error, so that requests for streams do not pay for the check.
-            if self.reserved is not None and is_reserved(request.path):
-                return self.reserved(request)
+            if is_reserved(request.path):
+                return self._reserved(request)
             return self.answers.error(request, error)
         except StreamsError as error:
             return self.answers.error(request, error)
@@ -104,11 +104,16 @@ class Operations:
             return self._broken(Failure(), request)
 
     def _other(self, request: StreamRequest) -> NowOrLater[Answer]:
-        if self.reserved is not None and is_reserved(request.path):
-            return self.reserved(request)
         if request.method == b"OPTIONS":
             return self.answers.options(request)
+        if is_reserved(request.path):
+            return self._reserved(request)
         raise MethodNotAllowed("Streams support GET, HEAD, PUT, POST, DELETE and OPTIONS.")
+
+    def _reserved(self, request: StreamRequest) -> NowOrLater[Answer]:
+        if self.reserved is not None:
+            return self.reserved(request)
+        return self.answers.error(request, NoSuchPath(request.mount))
 
     def _append(self, request: StreamRequest) -> NowOrLater[Answer]:
         name = self._read_name(request.path)
