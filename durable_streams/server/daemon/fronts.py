@@ -24,7 +24,7 @@ from ..web.site.app import Pages, add_metrics, add_probes
 from ..web.site.tree import Tree
 from ..web.wire import below
 from .assembly import admin_guard_from, channel_settings_from, operations_from, resource_from
-from .subscribing import serve_subscriptions
+from .subscribing import serve_subscriptions, subscription_pages
 
 if TYPE_CHECKING:
     from ..subscriptions import SubscriptionService
@@ -89,6 +89,8 @@ class Fronts:
                     reactor=reactor,
                 )
             )
+            if subscriptions is not None:
+                for_operators.add(subscription_pages(settings.admin.base_path, subscriptions))
         resource = resource_from(operations, settings, clock)
         stall_timeout = settings.transport.connection.stall_timeout_secs
         self.tree: IResource = Tree(resource, for_all, operations, base_path, clock, stall_timeout)

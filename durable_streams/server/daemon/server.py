@@ -144,17 +144,21 @@ class Server(MultiService):
         log_subscriptions(self._settings)
         return self.subscriptions.start().addErrback(self._raise_not_loaded)
 
+    def _log_not_loaded(self, failure: Failure) -> None:
+        if self.subscriptions is not None and self.subscriptions.running:
+            _log.critical("{reason}", reason=failure.value)
+
     def _raise_not_loaded(self, failure: Failure) -> None:
         """
         Raise the error of subscriptions that cannot be loaded.
 
         :raises StartupError: always.
         """
-        raise StartupError("open_subscriptions", f"Cannot load the subscriptions: {failure.getErrorMessage()}")
+        raise StartupError("start_server", f"Cannot load the subscriptions: {failure.getErrorMessage()}")
 
     def startService(self) -> None:
         # _open logs why the storage cannot be opened.
-        self.start().addErrback(lambda _: None)
+        self.start().addErrback(self._log_not_loaded)
 
     def stopService(self) -> Deferred[None]:
         """

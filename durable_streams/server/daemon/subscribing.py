@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -9,6 +11,7 @@ from twisted.logger import Logger
 from ..config.settings import Settings
 from ..streams import Streams
 from ..web.operations import Operations
+from ..web.site.app import Routes
 from .assembly import name_limits_from
 
 if TYPE_CHECKING:
@@ -60,6 +63,13 @@ def serve_subscriptions(operations: Operations, service: SubscriptionService) ->
     from ..web.subscriptions import SubscriptionRoutes  # noqa: PLC0415 (only if it is used)
 
     operations.reserved = SubscriptionRoutes(service, operations.answers, operations.origins).perform
+
+
+def subscription_pages(base_path: str, service: SubscriptionService) -> Callable[[Routes], None]:
+    """Return what adds the pages of subscriptions for operators."""
+    from ..web.site.admin.subscriptions import add_subscriptions  # noqa: PLC0415 (only if it is used)
+
+    return partial(add_subscriptions, base_path=base_path, service=service)
 
 
 def log_subscriptions(settings: Settings) -> None:

@@ -10,6 +10,7 @@ that they concern (:mod:`.index`), writes decisions (:mod:`.registry`) and deliv
 from .bodies import MAX_BODY_BYTES, check_id, normal_path, read_ack, read_added_streams, read_worker
 from .configuration import read_config
 from .counts import SubscriptionFigures
+from .decisions import Current
 from .errors import (
     InvalidOrigin,
     InvalidSubscriptionId,
@@ -23,6 +24,7 @@ from .settings import ServiceSettings
 
 __all__ = [
     "MAX_BODY_BYTES",
+    "Current",
     "InvalidOrigin",
     "InvalidSubscriptionId",
     "ServiceSettings",

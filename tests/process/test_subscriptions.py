@@ -1,0 +1,142 @@
+"""Subscriptions in real daemons: what survives a kill and a stop, and starts that fail."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.daemon import PATIENCE, Daemon
+
+S = "/v1/stream/__ds/subscriptions/s"
+
+
+class Receiver:
+    """
+    A receiver of webhooks.
+
+    :ivar bodies: what it was sent.
+    :ivar answers: whether it answers; otherwise it holds the connection.
+    """
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.answers = threading.Event()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                receiver.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                receiver.answers.wait(PATIENCE)
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b'{"done":true}')
+
+            def handle_one_request(self) -> None:
+                # The server may close the connection while this receiver holds it.
+                with contextlib.suppress(ConnectionError):
+                    super().handle_one_request()
+
+            def log_message(self, *arguments: object) -> None:
+                """Log nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hook"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.answers.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def wait(self, count: int) -> None:
+        """Wait for a number of requests."""
+        deadline = time.monotonic() + PATIENCE
+        while len(self.bodies) < count and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert len(self.bodies) >= count, self.bodies
+
+
+class DaemonTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.data = str(Path(folder.name, "data"))
+        self.receiver = Receiver()
+        self.addCleanup(self.receiver.close)
+
+    @contextlib.contextmanager
+    def daemon(self, mode: str) -> Iterator[Daemon]:
+        with Daemon(
+            storage__mode=mode,
+            storage__data_dir=self.data,
+            http__allow_insecure_webhooks="true",
+            subscriptions__enabled="true",
+            subscriptions__request_timeout_ms=1000,
+            transport__connection__drain_timeout_secs=1,
+        ) as daemon:
+            yield daemon
+
+    def subscribe(self, daemon: Daemon) -> None:
+        config = {"type": "webhook", "pattern": "jobs/*", "webhook": {"url": self.receiver.url}}
+        self.assertEqual(201, daemon.request("PUT", S, json.dumps(config).encode())[0])
+
+    def cursor(self, daemon: Daemon) -> str:
+        """Return the cursor of the only link once it has moved."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            (stream,) = json.loads(daemon.request("GET", S)[2])["streams"]
+            offset: str = stream["acked_offset"]
+            if not offset.endswith("_0000000000000000") or time.monotonic() > deadline:
+                return offset
+            time.sleep(0.05)
+
+    def test_a_delivery_that_a_kill_has_cut_is_repeated_by_the_next_process(self) -> None:
+        for mode in ("file-durable", "acid"):
+            self.receiver.bodies.clear()
+            self.receiver.answers.clear()
+            with self.daemon(mode) as daemon:
+                self.subscribe(daemon)
+                daemon.create("jobs/1", body=b"hello")
+                self.receiver.wait(1)
+                daemon.process.kill()
+                daemon.process.wait()
+            self.receiver.answers.set()
+            with self.daemon(mode) as daemon:
+                self.receiver.wait(2)
+                offset = self.cursor(daemon)
+                self.assertEqual(0, daemon.stop())
+                self.assertNotIn("Traceback", daemon.log())
+            first, second = self.receiver.bodies[:2]
+            self.assertEqual(first, second)
+            self.assertEqual(first["streams"][0]["tail_offset"], offset)
+            self.data += "-next"
+
+    def test_a_stop_ends_while_a_receiver_hangs(self) -> None:
+        with self.daemon("file-durable") as daemon:
+            self.subscribe(daemon)
+            daemon.create("jobs/1", body=b"hello")
+            self.receiver.wait(1)
+            self.assertEqual(0, daemon.stop())
+            self.assertNotIn("Traceback", daemon.log())
+
+    def test_a_key_file_that_cannot_be_used_ends_the_start_with_a_sentence(self) -> None:
+        key = Path(self.mktemp())
+        key.write_text("no key")
+        for mode, text in ((0o644, "Set its mode to 0600"), (0o600, "it has no private key")):
+            key.chmod(mode)
+            daemon = Daemon(subscriptions__enabled="true", subscriptions__signing_key_file=str(key.absolute()))
+            self.addCleanup(daemon.close)
+            self.assertEqual(1, daemon.process.wait(PATIENCE))
+            self.assertIn("[start_server] Cannot load the subscriptions: ", daemon.log())
+            self.assertIn(text, daemon.log())
+            self.assertNotIn("Traceback", daemon.log())
