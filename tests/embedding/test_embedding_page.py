@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from twisted.application.service import Application, IServiceCollection
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
@@ -78,7 +79,7 @@ class EmbeddingPageTests(TestCase):
         self.assertEqual([names["server"]], list(IServiceCollection(application)))
 
     async def test_settings_come_from_a_mapping(self) -> None:
-        names = await self.run_block("Settings.from_mapping")
+        names = await self.run_block("max_stream_bytes")
         self.assertEqual(names["settings"].limits.max_stream_bytes, 1_000_000)
         self.assertEqual(names["streams"].settings, names["settings"])
 
@@ -86,6 +87,17 @@ class EmbeddingPageTests(TestCase):
         streams = self.service()
         await self.run_block("append_batch(")
         self.assertEqual((await streams.read("copy")).data, b'[{"n": 1},{"n": 2}]')
+
+    async def test_a_callable_receives_what_is_appended(self) -> None:
+        used: Deferred[bytes] = Deferred()
+        self.names |= {"reactor": reactor, "use": used.callback}
+        names = await self.run_block("receive(work)")
+        streams = names["streams"]
+        self.addCleanup(streams.stopService)
+        await streams.create("chat/1", "text/plain", b"hello")
+        self.assertEqual(await used.addTimeout(20, reactor), b"hello")
+        await self.run_block("[jobs] = work.pending")
+        self.assertEqual((names["reading"].data, names["more"]), (b'[{"id": 1}]', False))
 
     async def test_a_writer_is_a_producer(self) -> None:
         streams = self.service()

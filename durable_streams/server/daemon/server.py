@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,6 +19,9 @@ from ..streams import Streams
 from ..web.site.admin.access import AdminAuthorization
 from .fronts import Fronts
 from .subscribing import log_subscriptions, subscriptions_from
+
+if TYPE_CHECKING:
+    from ..subscriptions import SubscriptionService
 
 _log = Logger()
 
@@ -54,6 +57,7 @@ class Server(MultiService):
     :param budget: the number of descriptors of each part; None for no division.
     :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
     :param authorize_admin: decides who may use the pages of operators; see :class:`.Fronts`.
+    :param subscriptions: the service of subscriptions if :meth:`_open` starts it; None to create one.
     :raises ConfigError: the file of ``admin.token_file`` cannot be used.
     :ivar subscriptions: the service of subscriptions; None if there are none.
     :ivar tree: everything that is served, as one resource for a twisted.web Site.
@@ -68,13 +72,15 @@ class Server(MultiService):
         budget: DescriptorBudget | None = None,
         keep_connections: bool = True,
         authorize_admin: AdminAuthorization | None = None,
+        subscriptions: SubscriptionService | None = None,
     ) -> None:
         super().__init__()
         self._ports = ports
         self._stopped: Deferred[None] | None = None
         self._obstacle_of_streams: Callable[[], str | None] = streams.obstacle
         self._settings = settings
-        self.subscriptions = subscriptions_from(streams, settings, reactor)
+        self._starts_subscriptions = subscriptions is None
+        self.subscriptions = subscriptions or subscriptions_from(streams, settings, reactor)
         self._fronts = Fronts(
             streams,
             settings,
@@ -142,6 +148,8 @@ class Server(MultiService):
         """
         assert self.subscriptions is not None
         log_subscriptions(self._settings)
+        if not self._starts_subscriptions:
+            return succeed(None)
         return self.subscriptions.start().addErrback(self._raise_not_loaded)
 
     def _log_not_loaded(self, failure: Failure) -> None:

@@ -15,15 +15,21 @@ from ..web.site.app import Routes
 from .assembly import name_limits_from
 
 if TYPE_CHECKING:
-    from ..subscriptions import SubscriptionService
+    from ..subscriptions import SubscriptionService, WebhookSender
 
 _log = Logger()
 
 
-def subscriptions_from(streams: Streams, settings: Settings, reactor: Any) -> SubscriptionService | None:
+def subscriptions_from(
+    streams: Streams,
+    settings: Settings,
+    reactor: Any,
+    around: Callable[[WebhookSender], WebhookSender] | None = None,
+) -> SubscriptionService | None:
     """
     Create the service of subscriptions.
 
+    :param around: returns the sender of webhooks in place of the one over the network, which it is called with.
     :returns: None if ``subscriptions.enabled`` is false; then nothing of it is imported.
     """
     chosen = settings.subscriptions
@@ -42,7 +48,7 @@ def subscriptions_from(streams: Streams, settings: Settings, reactor: Any) -> Su
     return SubscriptionService(
         streams,
         reactor,
-        opener(streams, reactor, WebhookSettings(policy, request_timeout, chosen.signing_key_file)),
+        opener(streams, reactor, WebhookSettings(policy, request_timeout, chosen.signing_key_file), around=around),
         ServiceSettings(
             chosen.max_subscriptions,
             chosen.max_links,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -13,7 +13,9 @@ from twisted.python.failure import Failure
 
 from ..clocks import IClock, clock_of
 from ..config.settings import Settings
+from ..config.validation import ConfigError
 from ..daemon.assembly import name_limits_from
+from ..daemon.subscribing import subscriptions_from
 from ..errors import Unavailable
 from ..interfaces import IStorage, settle
 from ..model import (
@@ -46,6 +48,11 @@ from .owning import claim, release
 from .readings import Reading, read_appends, reading_of
 from .tail import Tail
 from .writing import StreamWriter
+
+if TYPE_CHECKING:
+    from ..subscriptions import SubscriptionService
+    from .receivers import Receivers
+    from .subscriptions import Subscriptions
 
 T = TypeVar("T")
 
@@ -99,10 +106,20 @@ class StreamService(Service):
         self.settings = settings = settings or Settings()
         self.streams = Streams(storage, self.clock)
         self._storage = storage
+        self._receivers: Receivers | None = None
+        self.subscription_service: SubscriptionService | None = None
+        if settings.subscriptions.enabled:
+            from .receivers import Receivers, ReceiverSender  # noqa: PLC0415 (only if it is used)
+
+            self._receivers = receivers = Receivers(self.clock)
+            self.subscription_service = subscriptions_from(
+                self.streams, settings, reactor, lambda network: ReceiverSender(network, receivers)
+            )
         self._names = name_limits_from(settings)
         self._opening: Deferred[Any] | None = None
         self._waiting: list[Deferred[Any]] = []
         self._stopped: Deferred[None] | None = None
+        self._unusable: str | None = None
 
     # The service
 
@@ -119,18 +136,31 @@ class StreamService(Service):
         """
         if self._stopped is not None:
             raise RuntimeError("The service was stopped. Create another one.")
+        failures: list[Failure] = []
         if not IReactorFromThreads.providedBy(self.reactor):
             self.streams.startService()
-            super().startService()
-            return
-        failures: list[Failure] = []
-        self._opening = opening = self.streams.load(PATIENCE, self.reactor)
+            opening: Deferred[Any] = succeed(None)
+        else:
+            opening = self.streams.load(PATIENCE, self.reactor)
+        if self.subscription_service is not None:
+            opening.addCallback(lambda _: Deferred.fromCoroutine(self._start_subscriptions()))
+        self._opening = opening
         opening.addErrback(failures.append)
         if failures:
             self._opening = None
             failures[0].raiseException()
         super().startService()
         opening.addCallback(lambda _: self._opened(failures))
+
+    async def _start_subscriptions(self) -> None:
+        """Load the subscriptions. If they cannot be loaded, no streams are served without them."""
+        assert self.subscription_service is not None
+        try:
+            await self.subscription_service.start()
+        except BaseException:
+            self._unusable = "The subscriptions of the storage could not be loaded; the log has the reason."
+            await self.streams.stopService()
+            raise
 
     def _opened(self, failures: list[Failure]) -> None:
         self._opening = None
@@ -167,6 +197,16 @@ class StreamService(Service):
         except Exception:
             return
 
+    async def _when_running(self) -> None:
+        """
+        Wait until the storage is open.
+
+        :raises Unavailable: the service is not started, or has stopped.
+        """
+        await self.when_open()
+        if not self.running:
+            raise Unavailable("The service is not started, or has stopped.")
+
     def stopService(self) -> Deferred[None]:
         """
         End tails and waiting readers, finish accepted writes, and close the storage. Further calls wait for the first.
@@ -183,10 +223,29 @@ class StreamService(Service):
 
     async def _stop(self) -> None:
         try:
+            if self.subscription_service is not None:
+                await self.subscription_service.stopService()
             await self.streams.stopService()
             await self.streams.abandoned()
         finally:
             release(self._storage, self)
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """
+        The subscriptions of these streams.
+
+        :raises ConfigError: ``subscriptions.enabled`` of the settings is false.
+        """
+        from .subscriptions import Subscriptions  # noqa: PLC0415 (only if it is used)
+
+        if self.subscription_service is None or self._receivers is None:
+            raise ConfigError(
+                "subscriptions.enabled is false. Give the service settings where it is true.",
+                rule="SubscriptionsDisabled",
+                phase="validate_config",
+            )
+        return Subscriptions(self.subscription_service, self._receivers, self._when_running)
 
     # Writing
 
@@ -375,8 +434,8 @@ class StreamService(Service):
     async def _perform(self, name: str | None, operation: Callable[..., T | Awaitable[T]], *arguments: Any) -> T:
         if self._opening is not None:
             await self._wait_until_open()
-        if self._stopped is not None:
-            raise Unavailable("The service has stopped.")
+        if self._stopped is not None or self._unusable is not None:
+            raise Unavailable(self._unusable or "The service has stopped.")
         if name is not None:
             check_name(name, self._names)
         outcome = operation(name, *arguments)

@@ -19,6 +19,7 @@ from ..config.settings import Settings
 from ..config.validation import validate, warnings_about
 from ..daemon.assembly import admin_guard_from, operations_from, resource_from
 from ..daemon.server import Server
+from ..daemon.subscribing import serve_subscriptions
 from ..errors import StorageOwned
 from ..interfaces import IStorage
 from ..web.site.admin.access import AdminAuthorization
@@ -52,6 +53,8 @@ def build_resource(streams: StreamService | IStorage) -> IResource:
         service.startService()
     _warn(service.settings)
     operations = operations_from(service.streams, service.settings, service.clock)
+    if service.subscription_service is not None:
+        serve_subscriptions(operations, service.subscription_service)
     return resource_from(operations, service.settings, service.clock)
 
 
@@ -185,6 +188,7 @@ class StreamServer(Server):
             self._endpoint_ports,
             keep_connections=keep_connections,
             authorize_admin=authorize_admin,
+            subscriptions=streams.subscription_service,
         )
         self.streams = streams
         streams.setServiceParent(self)

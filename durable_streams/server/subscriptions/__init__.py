@@ -12,28 +12,55 @@ from .configuration import read_config
 from .counts import SubscriptionFigures
 from .decisions import Current
 from .errors import (
+    AlreadyClaimed,
+    Fenced,
+    InvalidAckOffset,
+    InvalidConfig,
     InvalidOrigin,
     InvalidSubscriptionId,
+    InvalidSubscriptionRequest,
+    InvalidWakeStream,
+    NoPendingWork,
     SubscriptionError,
+    SubscriptionExists,
+    SubscriptionLimitReached,
     SubscriptionNotFound,
     SubscriptionsUnavailable,
     TokenInvalid,
+    WebhookUrlRejected,
 )
+from .model import Ack, AckRequest, Outcome
+from .seams import Parts, WebhookSender
 from .service import SubscriptionService
 from .settings import ServiceSettings
 
 __all__ = [
     "MAX_BODY_BYTES",
+    "Ack",
+    "AckRequest",
+    "AlreadyClaimed",
     "Current",
+    "Fenced",
+    "InvalidAckOffset",
+    "InvalidConfig",
     "InvalidOrigin",
     "InvalidSubscriptionId",
+    "InvalidSubscriptionRequest",
+    "InvalidWakeStream",
+    "NoPendingWork",
+    "Outcome",
+    "Parts",
     "ServiceSettings",
     "SubscriptionError",
+    "SubscriptionExists",
     "SubscriptionFigures",
+    "SubscriptionLimitReached",
     "SubscriptionNotFound",
     "SubscriptionService",
     "SubscriptionsUnavailable",
     "TokenInvalid",
+    "WebhookSender",
+    "WebhookUrlRejected",
     "check_id",
     "normal_path",
     "read_ack",

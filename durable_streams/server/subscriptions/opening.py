@@ -15,6 +15,7 @@ from .kept_secrets import load_secrets
 from .model import Outcome
 from .resolving import Resolve, ThreadedResolver
 from .seams import Parts
+from .seams import WebhookSender as Sender
 
 
 class WebhookSettings(Struct, frozen=True):
@@ -32,12 +33,17 @@ class WebhookSettings(Struct, frozen=True):
 
 
 def opener(
-    streams: Streams, reactor: Any, settings: WebhookSettings, resolve: Resolve | None = None
+    streams: Streams,
+    reactor: Any,
+    settings: WebhookSettings,
+    resolve: Resolve | None = None,
+    around: Callable[[Sender], Sender] | None = None,
 ) -> Callable[[], Awaitable[Parts]]:
     """
     Return what loads or makes the secrets of a storage, for :class:`.SubscriptionService`.
 
     :param resolve: looks up host names; None for the system's resolver.
+    :param around: returns the sender in place of the one over the network, which it is called with.
     """
 
     async def open_parts() -> Parts:
@@ -55,7 +61,8 @@ def opener(
             secrets.sign,
             DeliveryLimits(total=settings.request_timeout),
         )
-        return Parts(_NetworkSender(sender), secrets, secrets.tokens)
+        network = _NetworkSender(sender)
+        return Parts(network if around is None else around(network), secrets, secrets.tokens)
 
     return open_parts
 
