@@ -14,6 +14,7 @@ from durable_streams.server.subscriptions.settings import ServiceSettings
 from durable_streams.server.web.subscriptions import SubscriptionRoutes
 from tests.subscriptions.serving import Callables
 from tests.support.fronts import BASE, ChannelFront, Front, SiteFront, settings_with
+from tests.support.http2 import Http2Front
 from tests.support.replies import Reply
 
 DS = BASE + "__ds/"
@@ -41,7 +42,7 @@ class Site(SynchronousTestCase):
         return front
 
     def fronts(self) -> Iterator[Front]:
-        for kind in (ChannelFront, SiteFront):
+        for kind in (ChannelFront, SiteFront, Http2Front):
             yield self.serving(kind)
 
     def ask(
@@ -78,7 +79,7 @@ class RouteTests(Site):
             self.assertEqual("cross-origin", created.get("cross-origin-resource-policy"))
             value = created.json()
             self.assertEqual(WEBHOOK["webhook"]["url"], value["webhook"]["url"])  # type: ignore[index]
-            self.assertEqual("http://streams.example/v1/stream/__ds/jwks.json", value["webhook"]["signing"]["jwks_url"])
+            self.assertEqual(f"{front.scheme}://streams.example{DS}jwks.json", value["webhook"]["signing"]["jwks_url"])
             again = self.ask(front, "PUT", S, WEBHOOK)
             self.assertEqual((200, value), (again.status, again.json()))
             self.assertEqual(value, self.ask(front, "GET", S + "?x=y").json())
@@ -215,7 +216,7 @@ class ActionTests(Site):
             front.create("events/a", body=b"x")
             front.settle()
             (body,) = self.parts.bodies
-            self.assertEqual("http://streams.example/v1/stream/__ds/subscriptions/s/callback", body["callback_url"])
+            self.assertEqual(f"{front.scheme}://streams.example{S}/callback", body["callback_url"])
             for action in ("claim", "ack", "release"):
                 self.assert_error(self.ask(front, "POST", f"{S}/{action}", {}), 400, "INVALID_REQUEST")
             headers = {"Authorization": f"Bearer {body['callback_token']}"}

@@ -50,14 +50,15 @@ class Subscription(Struct, frozen=True, array_like=True):
 
     :ivar birth: a random number that distinguishes it from other subscriptions that have or had its id. Its link
         records have it; a link record with another one is a left-over that may be removed.
-    :ivar origin: scheme, host and port of ``jwks_url`` and ``callback_url``, such as ``https://streams.example``.
+    :ivar base_url: of the streams, as the client saw it that created the subscription, such as
+        ``https://streams.example/v1/stream``: what ``jwks_url`` and ``callback_url`` begin with.
     :ivar digest: the SHA-256 of the configuration's canonical form.
     """
 
     id: str
     birth: int
     config: SubscriptionConfig
-    origin: str
+    base_url: str
     created_at: float
     digest: bytes
 

@@ -286,7 +286,7 @@ class SubscriptionService(Service):
         settings = self.settings
         if settings.public_url is not None:
             return settings.public_url.rstrip("/") + settings.base_path.rstrip("/")
-        return "" if entry.current is None else entry.current.subscription.origin
+        return "" if entry.current is None else entry.current.subscription.base_url
 
     def currents(self) -> list[Current]:
         """Return all subscriptions, by id."""
