@@ -381,7 +381,6 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
         @rule(name=names, media=some.one_of(some.none(), medias), lifetime=lifetimes, closed=rarely, body=bodies)
         def create(self, name: str, media: str | None, lifetime: Lifetime, closed: bool, body: Body) -> None:
             self.pair.create(name, StreamConfig(media, lifetime, closed), body)
-            self.pair.catch_up()
 
         @rule(
             name=names,
@@ -405,12 +404,10 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
             stream = self.pair.name(source)
             offset = None if place is None else self.pair.offset(stream, place, number)
             self.pair.create(name, StreamConfig(None, lifetime, fork=Fork(stream, offset, sub_offset)), body)
-            self.pair.catch_up()
 
         @rule(name=names, source=which, media=medias, closed=rarely)
         def fork_all(self, name: str, source: int, media: str, closed: bool) -> None:
             self.pair.create(name, StreamConfig(media, closed=closed, fork=Fork(self.pair.name(source))), Body([]))
-            self.pair.catch_up()
 
         @rule(stream=which, body=values.map(Body), close=closes, sequence=sequences, wrong=rarely, expects=expectations)
         def append(
@@ -454,7 +451,6 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
             if staged not in self.pair.model.twins and restoration.used_at is None:
                 self.stage(staged, "text/plain", body)
             self.pair.install(staged, name, restoration, replace)
-            self.pair.catch_up()
 
         @rule(
             puts=some.dictionaries(keys, some.one_of(some.none(), contents, contents), max_size=4),
@@ -484,7 +480,6 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
         @rule(seconds=some.sampled_from([0.25, 1, 1, 30, 30, 59, 60, 600, WEEK]))
         def wait(self, seconds: float) -> None:
             self.pair.now += seconds
-            self.pair.catch_up()
 
         @rule(most=some.sampled_from([1, 2, 1000]))
         def sweep(self, most: int) -> None:
@@ -498,6 +493,8 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
 
         @invariant()
         def all_is_as_expected(self) -> None:
+            # After each step, so that the storage has room for what one step adds, wherever the model has.
+            self.pair.catch_up()
             self.pair.everything()
 
     return StorageMachine
