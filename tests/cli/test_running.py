@@ -113,19 +113,82 @@ class RunningTests(SynchronousTestCase):
         self.assertNotIn(b"Aborted", process.printed)
 
 
+#: The command ``config``, which is replaced by a body; its clean-up is printed.
+_REPLACED = """\
+import os, signal, sys
+from durable_streams.server.cli import main, show_config
+from durable_streams.server.cli.running import run
+
+def load(*_):
+    try:
+{body}
+    finally:
+        print("cleaned up")
+
+show_config.load = load
+main(["config"])
+"""
+
+#: Sends a signal to the process when the reactor is imported.
+_DURING_IMPORT = """\
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "twisted.internet.reactor":
+            os.kill(os.getpid(), {number})
+
+sys.meta_path.insert(0, Finder())
+async def work(reactor):
+    print("begun")
+run(work)
+"""
+
+
 class NoReactorTests(SynchronousTestCase):
+    def check(self, number: int, body: str) -> None:
+        code = _REPLACED.format(body=textwrap.indent(body, " " * 8))
+        ended = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60, check=False
+        )
+        self.assertEqual((128 + number, "cleaned up\n", ""), (ended.returncode, ended.stdout, ended.stderr))
+
     def test_a_signal_before_the_reactor_runs_ends_the_command_after_its_clean_up(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            code = (
-                "import os\n"
-                "from durable_streams.server.cli import main, show_config\n"
-                "def load(*_):\n"
-                f"    try:\n        os.kill(os.getpid(), {int(number)})\n"
-                "    finally:\n        print('cleaned up')\n"
-                "show_config.load = load\n"
-                "main(['config'])\n"
-            )
-            ended = subprocess.run(
-                [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60, check=False
-            )
-            self.assertEqual((128 + number, "cleaned up\n", ""), (ended.returncode, ended.stdout, ended.stderr))
+            self.check(number, f"os.kill(os.getpid(), {int(number)})")
+
+    def test_a_signal_inside_of_an_exec_ends_the_command_with_its_exit_status(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.check(number, f"exec('os.kill(os.getpid(), {int(number)})')")
+
+    def test_a_signal_that_becomes_another_exception_ends_the_command_without_a_traceback(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.check(number, f"try: os.kill(os.getpid(), {int(number)})\nexcept BaseException: raise TypeError")
+
+    def test_a_signal_while_the_reactor_is_imported_ends_the_command_before_its_work(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.check(number, _DURING_IMPORT.format(number=int(number)))
+
+    def test_a_signal_that_is_ignored_at_the_start_stays_ignored(self) -> None:
+        body = """\
+            import os, signal
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            from durable_streams.server.cli import main, show_config
+            from durable_streams.server.cli.running import run
+            async def work(reactor):
+                os.kill(os.getpid(), signal.SIGINT)
+                return 1
+            def load(*_):
+                os.kill(os.getpid(), signal.SIGINT)
+                print("result", run(work))
+                raise SystemExit(0)
+            show_config.load = load
+            main(["config"])
+        """
+        ended = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(body)],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual((0, "result 1\n", ""), (ended.returncode, ended.stdout, ended.stderr))

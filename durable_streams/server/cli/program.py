@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import signal
 import sys
-import threading
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Final, NamedTuple
@@ -15,12 +14,10 @@ import click
 from ..release import DISTRIBUTION, version_of_server
 from .options import add_settings_options
 from .output import note
+from .signals import handled_by
 from .terminal import is_terminal, silence
 
 _PACKAGE: Final = __name__.rpartition(".")[0]
-
-#: The exit status of a command that Ctrl-C ended: 128 and the number of SIGINT, as shells have it.
-_INTERRUPTED: Final = 130
 
 
 class Entry(NamedTuple):
@@ -122,36 +119,33 @@ class Program(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand; Ctrl-C, SIGTERM and a closed pipe end it without a message, after its clean-up."""
-        before = (
-            signal.signal(signal.SIGTERM, _exit_by) if threading.current_thread() is threading.main_thread() else None
-        )
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            if is_terminal(sys.stderr):
-                # The terminal has printed ^C.
-                note("")
-            raise click.exceptions.Exit(_INTERRUPTED) from None
-        except BrokenPipeError:
-            raise _without_reader() from None
-        finally:
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
+        received: list[int] = []
+
+        def end(number: int, _: Any) -> None:
+            received.append(number)
+            # No KeyboardInterrupt: if that is raised inside of an exec, as libraries have it, the interpreter ends by
+            # the signal, and not with the exit status, though the exception was caught.
+            raise SystemExit(128 + number)
+
+        with handled_by(end):
+            try:
+                return super().invoke(ctx)
+            except BaseException as error:
+                if received:
+                    # It may have become another exception on the way, inside of an import for instance.
+                    if received[0] == signal.SIGINT and is_terminal(sys.stderr):
+                        # The terminal has printed ^C.
+                        note("")
+                    raise click.exceptions.Exit(128 + received[0]) from None
+                if isinstance(error, BrokenPipeError):
+                    raise _without_reader() from None
+                raise
 
 
 def _without_reader() -> click.exceptions.Exit:
     """Return what ends a command whose output nobody reads any more, as with ``| head``: that is no failure."""
     silence(sys.stdout)
     return click.exceptions.Exit(0)
-
-
-def _exit_by(number: int, _: Any) -> None:
-    """
-    End the command after its clean-up.
-
-    :raises SystemExit: always.
-    """
-    raise SystemExit(128 + number)
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from .output import note
+from .signals import handled_by
 from .terminal import is_terminal
 
 T = TypeVar("T")
@@ -25,14 +25,55 @@ def run(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
 
     :param work: called with the running reactor.
     """
+    outcome: list[Any] = []
+    received: list[int] = []
+    cancel: list[Callable[[], object]] = []
+
+    def interrupt(number: int, _: Any) -> None:
+        if received:
+            if is_terminal(sys.stderr):
+                # A bar has hidden the cursor.
+                os.write(2, b"\x1b[?25h")
+            os._exit(128 + number)
+        received.append(number)
+        for call in cancel:
+            call()
+
+    # From the first import on: an exception of a signal handler would go through modules that are half initialized.
+    with handled_by(interrupt):
+        _run(work, outcome, received, cancel)
+    if received:
+        if is_terminal(sys.stderr):
+            # The terminal has printed ^C.
+            note("")
+        raise click.exceptions.Exit(128 + received[0])
+    from twisted.python.failure import Failure  # noqa: PLC0415 (as below)
+
+    if isinstance(outcome[0], Failure):
+        # Without the frames of the reactor.
+        outcome[0].raiseException()
+    result: T = outcome[0]
+    return result
+
+
+def _run(
+    work: Callable[[Any], Coroutine[Any, Any, T]],
+    outcome: list[Any],
+    received: list[int],
+    cancel: list[Callable[[], object]],
+) -> None:
+    """
+    Run a coroutine on the reactor unless a signal was received before.
+
+    :param outcome: gets its result or Failure.
+    :param received: the signals received so far.
+    :param cancel: gets what cancels the coroutine.
+    """
     from twisted.internet import reactor  # noqa: PLC0415 (installs the reactor)
     from twisted.internet.defer import Deferred  # noqa: PLC0415 (most commands need no Twisted)
-    from twisted.python.failure import Failure  # noqa: PLC0415 (as above)
 
     chosen: Any = reactor
     _log_warnings()
-    outcome: list[Any] = []
-    received: list[int] = []
     running: list[Deferred[T]] = []
 
     def start() -> None:
@@ -44,32 +85,10 @@ def run(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         # Not before the reactor runs: a coroutine may end at once.
         chosen.callLater(0, chosen.stop)
 
-    def interrupt(number: int, _: Any) -> None:
-        if received:
-            if is_terminal(sys.stderr):
-                # A bar has hidden the cursor.
-                os.write(2, b"\x1b[?25h")
-            os._exit(128 + number)
-        received.append(number)
-        chosen.callFromThread(lambda: running[0].cancel() if running else chosen.stop())
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    cancel.append(lambda: chosen.callFromThread(lambda: running[0].cancel() if running else chosen.stop()))
+    if not received:
         chosen.callWhenRunning(start)
         chosen.run(installSignalHandlers=False)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if received:
-        if is_terminal(sys.stderr):
-            # The terminal has printed ^C.
-            note("")
-        raise click.exceptions.Exit(128 + received[0])
-    if isinstance(outcome[0], Failure):
-        # Without the frames of the reactor.
-        outcome[0].raiseException()
-    result: T = outcome[0]
-    return result
 
 
 def _log_warnings() -> None:
