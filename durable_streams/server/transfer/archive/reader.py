@@ -54,7 +54,7 @@ class WriterSlice(Struct, frozen=True, gc=False):
 class AppendSlice(Struct, frozen=True, gc=False):
     """The next appends of the stream: their sizes, and their bytes one after the other."""
 
-    sizes: Sequence[int]
+    sizes: array[int]
     data: bytes
 
 
