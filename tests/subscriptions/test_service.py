@@ -491,3 +491,24 @@ class PendingStreamTests(SynchronousTestCase):
         assert current is not None
         self.assertIsNone(current.state.wake)
         self.assertEqual([], list(current.links))
+
+
+class RepeatedDeliveryTests(SynchronousTestCase):
+    def test_a_wake_during_a_delivery_is_delivered_after_it_and_so_are_later_ones(self) -> None:
+        serving = Serving(self)
+        first: Deferred[Outcome] = Deferred()
+        serving.parts.receive = lambda body: first
+        serving.create(webhook())
+        serving.put("events/a", 1)
+        serving.work()
+        serving.append("events/a")
+        serving.work()
+        # From now on the receiver answers at once.
+        serving.parts.receive = lambda body: Outcome.DONE
+        first.callback(Outcome.DONE)
+        serving.work()
+        self.assertEqual([1, 2], [body["generation"] for body in serving.parts.bodies])
+        for generation in (3, 4):
+            serving.append("events/a")
+            serving.work()
+            self.assertEqual(generation, serving.parts.bodies[-1]["generation"])

@@ -86,10 +86,15 @@ class Dispatcher:
         if self._stopping or entry.delivering or current is None:
             return
         config = current.subscription.config
+        # Set before: the delivery may have ended when it is queued.
+        entry.delivering = True
         if config.webhook_url is not None:
-            entry.delivering = self._webhooks.put(_key(entry), _host(config.webhook_url), lambda: self._deliver(entry))
+            queued = self._webhooks.put(_key(entry), _host(config.webhook_url), lambda: self._deliver(entry))
         else:
-            entry.delivering = self._events.put(_key(entry), config.wake_stream or "", lambda: self._deliver(entry))
+            queued = self._events.put(_key(entry), config.wake_stream or "", lambda: self._deliver(entry))
+        if not queued:
+            entry.delivering = False
+            self._retry(entry)
 
     def drop(self, entry: Entry) -> None:
         """Remove the delivery of a deleted subscription if it waits."""
