@@ -1,0 +1,291 @@
+"""
+Benchmark of subscriptions: what they cost appends, memory, sweeps and a start; and the latency of wakes.
+
+It is a program of its own, since only the latency compares servers::
+
+    python -m benchmarks.subscriptions scale --mode file-durable
+    python -m benchmarks.subscriptions latency --rounds 3
+"""
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import queue
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.generator import HOST, Generator, build, pinned
+from benchmarks.peers import NODE, Peer, install, ours_in
+from benchmarks.servers import Server, start
+
+BASE = "/v1/stream"
+JSON = {"Content-Type": "application/json"}
+
+#: Streams that have subscriptions, and streams that have none.
+LINKED = f"{BASE}/linked/{{n}}"
+PLAIN = f"{BASE}/plain/{{n}}"
+
+#: The timeout of a phase that does something once for each stream, in seconds.
+PATIENCE = 900
+
+
+def subscribing(peer: Peer) -> Peer:
+    """Return a peer that serves subscriptions, with webhooks to this machine."""
+    if peer.name == "node":
+        return replace(peer, command=(*peer.command, "webhooks"))
+    settings = {
+        "DS_SUBSCRIPTIONS__ENABLED": "true",
+        "DS_SUBSCRIPTIONS__SWEEP_INTERVAL_MS": "5000",
+        "DS_HTTP__ALLOW_INSECURE_WEBHOOKS": "true",
+    }
+    return replace(peer, environment={**peer.environment, **settings})
+
+
+def ask(connection: http.client.HTTPConnection, method: str, path: str, body: object = None) -> bytes:
+    """
+    Send a request with a JSON body.
+
+    :raises RuntimeError: it is refused.
+    """
+    connection.request(method, path, None if body is None else json.dumps(body), JSON)
+    response = connection.getresponse()
+    answer = response.read()
+    if response.status >= 300:
+        raise RuntimeError(f"{method} {path}: {response.status} {answer.decode(errors='replace')}")
+    return answer
+
+
+# The cost of many subscriptions
+
+
+def metric(server: Server, name: str) -> float:
+    """Return a metric without labels."""
+    connection = server.connection(60)
+    with contextlib.closing(connection):
+        lines = ask(connection, "GET", "/metrics").decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+def mean_sweep(server: Server) -> float:
+    """Return the mean duration of the sweeps of the next seconds, in milliseconds."""
+    name = "durable_streams_subscription_sweep_seconds"
+    before = metric(server, f"{name}_sum"), metric(server, f"{name}_count")
+    time.sleep(11)
+    seconds, count = (
+        metric(server, f"{name}_{each}") - old for each, old in zip(("sum", "count"), before, strict=True)
+    )
+    return seconds / count * 1000
+
+
+def subscribe(server: Server, count: int, links: int, connections: int = 16) -> None:
+    """Create subscriptions with so many links each, on several connections."""
+    ask(server.connection(60), "PUT", f"{BASE}/wakes")
+
+    def create(numbers: range) -> None:
+        connection = server.connection(60)
+        for number in numbers:
+            streams = [f"linked/{each}" for each in range(number * links, (number + 1) * links)]
+            body = {"type": "pull-wake", "streams": streams, "wake_stream": "wakes"}
+            ask(connection, "PUT", f"{BASE}/__ds/subscriptions/s{number}", body)
+
+    with ThreadPoolExecutor(connections) as threads:
+        for done in [threads.submit(create, range(first, count, connections)) for first in range(connections)]:
+            done.result()
+
+
+def memory(options: argparse.Namespace, server: Server, generator: Generator) -> None:
+    """Print the memory of a link, on a server that has not freed any memory that links could use."""
+    half = options.streams // 2
+    generator.run("create", server.port, LINKED, half, connections=32, type="application/json", timeout=PATIENCE)
+    before = server.settled()
+    subscribe(server, options.subscriptions, options.links)
+    links = options.subscriptions * options.links
+    print(f"memory: {(server.settled() - before) / links:,.0f} bytes a link", flush=True)
+
+
+def scale(options: argparse.Namespace, server: Server, generator: Generator) -> None:
+    """Print what subscriptions cost a server that has just started."""
+    half = options.streams // 2
+    links = options.subscriptions * options.links
+    if links > half:
+        raise SystemExit(f"{links} links need {links} streams; --streams must be twice as many.")
+    for path in (LINKED, PLAIN):
+        generator.run("create", server.port, path, half, connections=32, type="application/json", timeout=PATIENCE)
+
+    def rates(label: str) -> None:
+        """Measure both kinds of streams in turn, so that what else the machine does concerns both."""
+        for path, kind in ((PLAIN, "unlinked"), (LINKED, "linked")):
+            # The first append to each stream: which subscriptions it concerns is found out, and they are woken.
+            before = server.processor_seconds()
+            generator.run("fill", server.port, path, 32, 100, streams=half, type="application/json", timeout=PATIENCE)
+            spent = (server.processor_seconds() - before) / half * 1e6
+            print(f"{label}: first append to each of the {kind} streams, {spent:.1f} us of processor time", flush=True)
+        found: dict[str, list[tuple[float, float]]] = {"unlinked": [], "linked": []}
+        for _ in range(options.rounds):
+            for path, kind in ((PLAIN, "unlinked"), (LINKED, "linked")):
+                before = server.processor_seconds()
+                run = generator.run(
+                    "append", server.port, path, 32, options.seconds, 100, streams=half, type="application/json"
+                )
+                spent = (server.processor_seconds() - before) / (run["per_second"] * options.seconds) * 1e6
+                found[kind].append((run["per_second"], spent))
+        for kind, runs in found.items():
+            rate, spent = (statistics.median(values) for values in zip(*runs, strict=True))
+            print(
+                f"{label}: {rate:,.0f} appends/s to {kind} streams, {spent:.1f} us of processor time each", flush=True
+            )
+
+    rates("no subscriptions")
+    begun = time.monotonic()
+    subscribe(server, options.subscriptions, options.links)
+    created = options.subscriptions / (time.monotonic() - begun)
+    print(f"{options.subscriptions:,} subscriptions of {options.links} links: {created:,.0f} created/s", flush=True)
+    print(f"sweep: {mean_sweep(server):.1f} ms", flush=True)
+    rates("with subscriptions")
+    if server.peer.keeps:
+        server.kill()
+        print(f"start: {server.restart():.2f} s", flush=True)
+        ask(server.connection(60), "GET", f"{BASE}/__ds/subscriptions/s{options.subscriptions - 1}")
+    connection = server.connection(60)
+    for number in range(options.subscriptions):
+        ask(connection, "DELETE", f"{BASE}/__ds/subscriptions/s{number}")
+    # The same data as before, so that what else has grown meanwhile is not taken for the cost of subscriptions.
+    rates("subscriptions deleted")
+
+
+# The latency of a wake
+
+
+class Receiver:
+    """
+    A receiver of webhooks that acknowledges each at once, on connections in threads.
+
+    :ivar arrivals: the time at which each request was complete.
+    """
+
+    def __init__(self) -> None:
+        self.arrivals: queue.Queue[float] = queue.Queue()
+        self._listener = socket.create_server((HOST, 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop it."""
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        answer = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{"done":true}'
+        received = b""
+        with connection, contextlib.suppress(OSError):
+            while data := connection.recv(65536):
+                received += data
+                head, end, body = received.partition(b"\r\n\r\n")
+                if not end:
+                    continue
+                fields = [line.split(b":", 1) for line in head.split(b"\r\n")[1:]]
+                length = next(int(value) for name, value in fields if name.lower() == b"content-length")
+                if len(body) >= length:
+                    self.arrivals.put(time.perf_counter())
+                    received = body[length:]
+                    connection.sendall(answer)
+
+
+@contextlib.contextmanager
+def receiving() -> Iterator[Receiver]:
+    """Run a receiver for the length of a block."""
+    receiver = Receiver()
+    try:
+        yield receiver
+    finally:
+        receiver.close()
+
+
+def latencies(server: Server, receiver: Receiver, count: int) -> list[float]:
+    """
+    Append to a stream, and wait for the webhook, again and again.
+
+    :returns: the milliseconds from just before an append is sent to the arrival of its webhook.
+    """
+    connection = server.connection(30)
+    ask(connection, "PUT", f"{BASE}/events/1")
+    webhook = {"url": f"http://{HOST}:{receiver.port}/"}
+    ask(
+        connection,
+        "PUT",
+        f"{BASE}/__ds/subscriptions/s",
+        {"type": "webhook", "pattern": "events/*", "webhook": webhook},
+    )
+    found = []
+    for number in range(count):
+        begun = time.perf_counter()
+        ask(connection, "POST", f"{BASE}/events/1", {"n": number})
+        found.append((receiver.arrivals.get(timeout=30) - begun) * 1000)
+        # Let the server record the answer: until then, the append would be part of the same wake.
+        time.sleep(0.05)
+    return found[count // 10 :]
+
+
+def percentiles(values: Sequence[float]) -> str:
+    """Render the median and the 99th percentile."""
+    cuts = statistics.quantiles(values, n=100)
+    return f"p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms"
+
+
+def latency(options: argparse.Namespace, peers: Sequence[Peer]) -> None:
+    """Print the latency of wakes, of each peer in turn."""
+    found: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    for _ in range(options.rounds):
+        for peer in peers:
+            with start(peer, options.server_core, options.folder) as server, receiving() as receiver:
+                values = latencies(server, receiver, options.wakes)
+            found[peer.name] += values
+            print(f"{peer.name}: {percentiles(values)}", flush=True)
+    for name, values in found.items():
+        print(f"{name}, all rounds: {percentiles(values)} of {len(values)} wakes", flush=True)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "durable-streams-benchmarks"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("scale", "latency"))
+    parser.add_argument("--mode", default="file-durable", help="the storage mode of this server")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5, help="length of a run of appends")
+    parser.add_argument("--streams", type=int, default=100_000)
+    parser.add_argument("--subscriptions", type=int, default=10_000)
+    parser.add_argument("--links", type=int, default=5, help="streams of a subscription")
+    parser.add_argument("--wakes", type=int, default=500, help="wakes of a round of latency")
+    parser.add_argument("--server-core", type=int, default=0)
+    parser.add_argument("--load-core", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=cache, help="where packages are installed")
+    options = parser.parse_args(words)
+    if options.what == "latency":
+        install(NODE, options.folder)
+        with pinned(options.load_core):
+            latency(options, [subscribing(ours_in("memory")), subscribing(ours_in(options.mode)), subscribing(NODE)])
+    else:
+        generator = Generator(build(options.folder), options.load_core)
+        with start(subscribing(ours_in(options.mode)), options.server_core, options.folder) as server:
+            scale(options, server, generator)
+        with start(subscribing(ours_in(options.mode)), options.server_core, options.folder) as server:
+            memory(options, server, generator)
+
+
+if __name__ == "__main__":
+    main()
