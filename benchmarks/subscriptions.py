@@ -85,6 +85,18 @@ def mean_sweep(server: Server) -> float:
     return seconds / count * 1000
 
 
+def wait_until_idle(server: Server, seconds: float = 60) -> None:
+    """Wait until a server has delivered all wakes and written what it writes in the background."""
+    deadline = time.monotonic() + seconds
+    before = server.processor_seconds()
+    while time.monotonic() < deadline:
+        time.sleep(1)
+        now = server.processor_seconds()
+        if now - before < 0.03:
+            return
+        before = now
+
+
 def subscribe(server: Server, count: int, links: int, connections: int = 16) -> None:
     """Create subscriptions with so many links each, on several connections."""
     ask(server.connection(60), "PUT", f"{BASE}/wakes")
@@ -126,6 +138,7 @@ def scale(options: argparse.Namespace, server: Server, generator: Generator) -> 
             # The first append to each stream: which subscriptions it concerns is found out, and they are woken.
             before = server.processor_seconds()
             generator.run("fill", server.port, path, 32, 100, streams=half, type="application/json", timeout=PATIENCE)
+            wait_until_idle(server)
             spent = (server.processor_seconds() - before) / half * 1e6
             print(f"{label}: first append to each of the {kind} streams, {spent:.1f} us of processor time", flush=True)
         found: dict[str, list[tuple[float, float]]] = {"unlinked": [], "linked": []}
