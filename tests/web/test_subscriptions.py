@@ -158,6 +158,20 @@ class RouteTests(Site):
         self.assertEqual(200, len(rest["streams"]))
         self.assertNotIn("streams_truncated", rest)
 
+    def test_after_may_be_any_text(self) -> None:
+        for front in self.fronts():
+            self.ask(front, "PUT", S, {**WEBHOOK, "streams": ["a", "caf\u00e9", "\u03b2"]})
+            for query, paths in (
+                ("after=caf%C3%A9", ["\u03b2"]),
+                ("after=a", ["caf\u00e9", "\u03b2"]),
+                ("after=b%FF", ["caf\u00e9", "\u03b2"]),
+                ("x=%FF", ["a", "caf\u00e9", "\u03b2"]),
+                ("after", ["a", "caf\u00e9", "\u03b2"]),
+            ):
+                reply = self.ask(front, "GET", f"{S}?{query}")
+                self.assertEqual(200, reply.status, query)
+                self.assertEqual(paths, [stream["path"] for stream in reply.json()["streams"]], query)
+
 
 class ActionTests(Site):
     def claimed(self, front: Front) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
-from urllib.parse import parse_qs, unquote, unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 import msgspec
 from msgspec.structs import force_setattr
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.web.http import parse_qs
 
 from ..errors import BodyTooLarge, StreamNotFound, StreamsError, Unavailable
 from ..subscriptions import (
