@@ -51,6 +51,10 @@ class GuardedEndpoint:
         """Connect a protocol of the factory."""
         guarding: Any = WrappingFactory(factory)
         guarding.protocol = self._guard
+        # Else their starts and stops are four log lines for each connection.
+        quiet: tuple[Any, ...] = (guarding, factory)
+        for each in quiet:
+            each.noisy = False
         connected: Deferred[Any] = self._endpoint.connect(guarding)
         return connected.addCallback(lambda guard: guard.wrappedProtocol)
 

@@ -254,6 +254,14 @@ class HostileReceiverTests(DeliveryTestCase):
         self.assertEqual(set(), server.connections)
         self.assertEqual([], [formatEvent(event) for event in events if "ebhook" in formatEvent(event)])
 
+    async def test_a_connection_to_a_receiver_logs_nothing(self) -> None:
+        origin = self.serve_hook(Hook(b'{"done":true}'))
+        with capturedLogs() as events:
+            result = await self.deliver(f"{origin}/hook")
+        self.assertEqual(Outcome.DONE, result.outcome)
+        lines = [formatEvent(event) for event in events]
+        self.assertEqual([], [line for line in lines if "ClientFactory" in line or "WrappingFactory" in line])
+
     async def test_log_lines_and_details_have_no_query_and_no_token(self) -> None:
         server = self.serve(lambda connection, _: connection.write(answer("302 Found", location="/?secret")))
         url = server.url.replace("127.0.0.1", "localhost")
