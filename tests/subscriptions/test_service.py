@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -21,7 +23,7 @@ from durable_streams.server.subscriptions.errors import (
 )
 from durable_streams.server.subscriptions.model import AckRequest, Outcome, SubscriptionConfig
 from durable_streams.server.subscriptions.settings import ServiceSettings
-from tests.subscriptions.serving import Serving, pull, webhook
+from tests.subscriptions.serving import URL, Serving, pull, webhook
 
 
 class WebhookTests(SynchronousTestCase):
@@ -96,7 +98,7 @@ class WebhookTests(SynchronousTestCase):
         serving.fails(serving.acking(body, done=True), Fenced)
         self.assertEqual(1, serving.service.counts.fenced)
 
-    def test_a_receiver_that_hangs_holds_up_only_four_deliveries(self) -> None:
+    def test_a_receiver_that_hangs_holds_up_only_three_first_attempts(self) -> None:
         serving = self.serving
         hanging: list[Deferred[Outcome]] = []
 
@@ -111,12 +113,42 @@ class WebhookTests(SynchronousTestCase):
         serving.create(other, "t")
         serving.put("events/a", 1)
         serving.work()
-        self.assertEqual(5, len(hanging))
+        self.assertEqual(4, len(hanging))
         self.assertIn("t", [body["subscription_id"] for body in serving.parts.bodies])
-        for each in hanging[:4]:
+        for each in hanging[:3]:
             each.callback(Outcome.DONE)
         serving.work()
         self.assertEqual(7, len(hanging))
+
+    def test_first_attempts_do_not_wait_for_receivers_that_hang_on_many_hosts(self) -> None:
+        serving = Serving(self, settings=ServiceSettings(deliveries=8))
+        hanging: list[Deferred[Outcome]] = []
+
+        def hang(body: dict[str, Any]) -> Deferred[Outcome] | Outcome:
+            if body["subscription_id"] == "healthy":
+                return Outcome.DONE
+            hanging.append(Deferred())
+            return hanging[-1]
+
+        serving.parts.receive = hang
+        for number in range(12):
+            url = f"https://host{number}.example/"
+            serving.create(SubscriptionConfig("webhook", None, ("all",), webhook_url=url), f"s{number}")
+        serving.create(SubscriptionConfig("webhook", None, ("good",), webhook_url=URL), "healthy")
+        serving.put("all", 1)
+        serving.work()
+        while len(serving.parts.bodies) < 12:
+            hanging.pop().callback(Outcome.FAILED)
+            serving.work()
+        while hanging:
+            hanging.pop().callback(Outcome.FAILED)
+        # Each has failed once now, and is tried again: two at the same time, and the others wait.
+        serving.advance(5)
+        self.assertEqual(2, len(hanging))
+        serving.put("good", 1)
+        serving.work()
+        self.assertEqual("healthy", serving.parts.bodies[-1]["subscription_id"])
+        self.assertEqual("active", serving.describe("healthy")["status"])
 
     def test_a_lease_that_ends_without_ack_wakes_again(self) -> None:
         serving = self.serving

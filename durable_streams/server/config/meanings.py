@@ -153,7 +153,9 @@ MEANINGS: Final[dict[str, str]] = {
         "streams of all subscriptions together. Beyond it: 507, and new streams that match a pattern are linked when "
         "there is room again"
     ),
-    "subscriptions.deliveries": "webhooks that are sent at once; at most 4 of them to one host",
+    "subscriptions.deliveries": (
+        "webhooks that are sent at once; at most 4 of them to one host. Retries use a quarter of the slots"
+    ),
     "subscriptions.request_timeout_ms": "time limit of sending a webhook, from the look-up of its host to the answer",
     "subscriptions.sweep_interval_ms": (
         "between two checks of all subscriptions, which find what has been missed. Normally that is nothing"

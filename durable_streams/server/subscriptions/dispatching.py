@@ -20,7 +20,7 @@ from ..protocol.messages import wire_form
 from ..streams import Streams
 from .addresses import parse_webhook_url
 from .counts import SubscriptionCounts
-from .delivery_queue import DeliveryQueue
+from .delivery_queue import MAX_PER_HOST, DeliveryQueue
 from .entry import Entry
 from .errors import SubscriptionNotFound, WebhookUrlRejected
 from .model import AppendWakeEvent, DeliverWebhook, Outcome, TokenClaims
@@ -31,6 +31,9 @@ from .seams import Parts
 #: How many wake events are appended at once, and at most so many to one wake stream.
 _MAX_EVENTS: Final = 64
 
+#: Of the deliveries to one host at once, how many have failed before.
+_MAX_HOST_RETRIES: Final = 1
+
 #: The interval between attempts to save the outcome of a delivery, in seconds.
 _SAVE_INTERVAL: Final = 1.0
 
@@ -39,7 +42,10 @@ _log = Logger()
 
 class Dispatcher:
     """
-    Delivers wakes: webhooks in a queue with few slots, wake events in another.
+    Delivers wakes: webhooks in two queues with few slots, wake events in another.
+
+    A quarter of the slots is for webhooks that have failed before, so that the first attempts of others do not wait for
+    receivers that hang.
 
     :param base_url: returns the URL of the streams' base path, for a subscription's callback URL.
     :param retry: updates a subscription later whose delivery could not begin.
@@ -65,19 +71,22 @@ class Dispatcher:
         self._clock = clock
         self._counts = counts
         self._retry = retry
-        self._webhooks = DeliveryQueue(clock, max_deliveries)
+        for_retries = max(1, max_deliveries // 4)
+        self._webhooks = DeliveryQueue(clock, max(1, max_deliveries - for_retries), MAX_PER_HOST - _MAX_HOST_RETRIES)
+        self._retries = DeliveryQueue(clock, for_retries, _MAX_HOST_RETRIES)
         self._events = DeliveryQueue(clock, _MAX_EVENTS, _MAX_EVENTS)
+        self._queues = (self._webhooks, self._retries, self._events)
         self._stopping = False
 
     @property
     def waiting(self) -> int:
         """The number of deliveries that wait for a slot."""
-        return self._webhooks.waiting + self._events.waiting
+        return sum(queue.waiting for queue in self._queues)
 
     @property
     def running(self) -> int:
         """The number of deliveries that run."""
-        return self._webhooks.running + self._events.running
+        return sum(queue.running for queue in self._queues)
 
     def add(self, entry: Entry, wake_id: str) -> None:
         """Queue the delivery of a wake. While another one of the subscription is queued or runs, it comes after it."""
@@ -89,7 +98,9 @@ class Dispatcher:
         # Set before: the delivery may have ended when it is queued.
         entry.delivering = True
         if config.webhook_url is not None:
-            queued = self._webhooks.put(_key(entry), _host(config.webhook_url), lambda: self._deliver(entry))
+            wake = current.state.wake
+            queue = self._retries if wake is not None and wake.failures > 0 else self._webhooks
+            queued = queue.put(_key(entry), _host(config.webhook_url), lambda: self._deliver(entry))
         else:
             queued = self._events.put(_key(entry), config.wake_stream or "", lambda: self._deliver(entry))
         if not queued:
@@ -99,13 +110,13 @@ class Dispatcher:
     def drop(self, entry: Entry) -> None:
         """Remove the delivery of a deleted subscription if it waits."""
         entry.due = None
-        if self._webhooks.discard(_key(entry)) or self._events.discard(_key(entry)):
+        if any(queue.discard(_key(entry)) for queue in self._queues):
             entry.delivering = False
 
     async def stop(self, drain_seconds: float) -> None:
         """Begin no more deliveries, and wait for those that run; they are cut after the drain time."""
         self._stopping = True
-        for stopped in [self._webhooks.stop(drain_seconds), self._events.stop(drain_seconds)]:
+        for stopped in [queue.stop(drain_seconds) for queue in self._queues]:
             await stopped
 
     def _deliver(self, entry: Entry) -> Deferred[None]:
