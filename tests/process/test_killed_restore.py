@@ -21,8 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 #: The number of streams that clients find: half of the families have a source that is deleted.
 _STREAMS = 3 * FAMILIES - FAMILIES // 2 + OTHERS
 
-#: How often the restore is killed, and how long a program may take, in seconds.
-_KILLS = 5
+#: How often the restore is killed at least and at most: until more than one kill came between two streams.
+_MIN_KILLS = 5
+_MAX_KILLS = 30
+
+#: How long a program may take, in seconds.
 _PATIENCE = 60
 
 
@@ -33,9 +36,19 @@ class KilledRestoreTests(SynchronousTestCase):
         self.archive = self.folder / "archive.tar.zst"
         self.rng = random.Random(self.id())
 
-    def run_program(self, what: str, mode: str, directory: str, *more: str, status: int = 0) -> str:
+    def run_program(self, what: str, mode: str, directory: str, *more: str) -> str:
         """Run the program to its end; return the last line that it prints."""
-        done = subprocess.run(
+        done = self.ended(what, mode, directory, *more)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.splitlines()[-1] if done.stdout else ""
+
+    def status_of(self, what: str, mode: str, directory: str, *more: str) -> int:
+        """Run the program to its end; return its exit status."""
+        return self.ended(what, mode, directory, *more).returncode
+
+    def ended(self, what: str, mode: str, directory: str, *more: str) -> subprocess.CompletedProcess[str]:
+        """Run the program to its end."""
+        return subprocess.run(
             [sys.executable, "-m", "tests.process.restoring", what, mode, str(self.folder / directory), *more],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -44,8 +57,6 @@ class KilledRestoreTests(SynchronousTestCase):
             timeout=_PATIENCE,
             check=False,
         )
-        self.assertEqual(done.returncode, status, done.stderr)
-        return done.stdout.splitlines()[-1] if done.stdout else ""
 
     def contents(self, mode: str, directory: str) -> dict[str, str]:
         found: dict[str, str] = json.loads(self.run_program("contents", mode, directory))
@@ -65,18 +76,24 @@ class KilledRestoreTests(SynchronousTestCase):
         writes = int(self.run_program("restore", mode, "whole", str(self.archive), policy).split()[0])
         self.assertGreater(writes, FEW * _STREAMS)
         self.assertEqual(self.contents(mode, "whole"), new)
-        mixed = 0
-        for _ in range(_KILLS):
-            # With the policy skip, each restore goes on where the last one was killed, so that it has less to do. The
-            # first installation comes when many streams are staged.
-            first, last = (writes // 4, writes // 3) if policy == "skip" else (1, writes)
-            passage = str(self.rng.randrange(first, last))
-            self.run_program("restore", mode, "target", str(self.archive), policy, passage, status=-signal.SIGKILL)
+        kills = mixed = 0
+        for _ in range(_MAX_KILLS):
+            if kills >= _MIN_KILLS and mixed > 1:
+                break
+            if policy == "skip":
+                # A restore goes on where the last one was killed: then it would have less and less to do.
+                shutil.rmtree(self.folder / "target", ignore_errors=True)
+            passage = str(self.rng.randrange(1, writes))
+            # How many writes there are depends on how many changes share one, so that a late kill may not come.
+            status = self.status_of("restore", mode, "target", str(self.archive), policy, passage)
+            self.assertIn(status, (0, -signal.SIGKILL))
+            kills += status != 0
             found = self.contents(mode, "target")
             for name, digest in found.items():
                 self.assertIn(digest, (new[name], old.get(name)), f"{name} is neither old nor new")
             self.assertLessEqual(old.keys(), found.keys())
             mixed += 0 < sum(digest == new[name] for name, digest in found.items()) < len(new)
+        self.assertGreaterEqual(kills, _MIN_KILLS)
         self.assertGreater(mixed, 1)
         self.run_program("restore", mode, "target", str(self.archive), policy)
         self.assertEqual(self.contents(mode, "target"), new)
