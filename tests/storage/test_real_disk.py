@@ -76,7 +76,7 @@ class RealDiskTests(SynchronousTestCase):
             raise OSError(5, "Input/output error")
 
         self.patch(self.disk, "rename", fail)
-        self.assertRaises(OSError, checkpoint.complete, 1, 1, 1, {})
+        self.assertRaises(OSError, checkpoint.complete, 1, 1, 1, {}, 0)
         other = self.disk.open("other", new=True)
         checkpoint.abandon()
         other.write([b"whole"], 0)

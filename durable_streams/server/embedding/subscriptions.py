@@ -29,7 +29,7 @@ class Subscriptions:
     """
     Subscribe to streams, claim and acknowledge work. Its instance is :attr:`.StreamService.subscriptions`.
 
-    Methods return Deferreds, and fail with the errors of :mod:`durable_streams.server.subscriptions` under the same
+    Methods return Deferreds, and fail with the errors of ``durable_streams.server.subscriptions`` under the same
     conditions as HTTP requests; with :exc:`.SubscriptionNotFound` if there is no such subscription; and with
     :exc:`.Unavailable` or :exc:`.SubscriptionsUnavailable` if the service is not started or has stopped.
 
