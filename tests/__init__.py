@@ -2,11 +2,16 @@
 
 import signal
 
-from hypothesis import HealthCheck, settings
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:
+    # Programs in the environments of the official clients are in this package too, and are no tests.
+    settings = None  # type: ignore[assignment, misc]
 
 # How fast examples are generated depends on the machine, and no test asserts its speed.
-settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any-machine")
+if settings is not None:
+    settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any-machine")
 
 # A shell without job control, such as a script, starts its jobs in the background with SIGINT ignored, and processes
 # inherit that. Tests send SIGINT to the processes that they start.
