@@ -19,7 +19,7 @@ from durable_streams.server.release import version_of_server
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
 from durable_streams.server.transfer import ExportFailed, ExportStats, Progress, export_streams
-from durable_streams.server.transfer.spool import PIECE
+from durable_streams.server.transfer.pieces import PIECE
 from tests.protocol.samples import examples, json_arrays
 from tests.support.transfers import TransferCase, document_object, pretty, stream_object
 

@@ -86,22 +86,16 @@ async def write_pieces(
 
     :param received: called with each piece after it was written.
     """
-    from ..transfer.threads import BlockingCalls  # noqa: PLC0415 (imports Twisted, which --help does not need)
+    from ..transfer.pieces import write_all  # noqa: PLC0415 (imports Twisted, which --help does not need)
+    from ..transfer.threads import BlockingCalls  # noqa: PLC0415
 
     blocking = BlockingCalls(reactor)
     try:
         async for piece in pieces:
-            await blocking.do(partial(_write_all, file, piece))
+            await blocking.do(partial(write_all, file, piece))
             received(piece)
     finally:
         blocking.close()
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    """Write all data, which an unbuffered file may take in parts."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) or 0 :]
 
 
 class Progress(Protocol):

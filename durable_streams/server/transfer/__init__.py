@@ -17,7 +17,6 @@ from .archive.errors import (
 from .archive.packing import ArchiveTotals
 from .archive.reader import ArchiveLimits, verify_archive
 from .archive.restore import RestoreStats, restore_streams
-from .archive.source import ArchiveSource
 from .document import FORMAT_VERSION
 from .errors import (
     Conflict,
@@ -31,9 +30,10 @@ from .errors import (
     TransferError,
     UnsupportedVersion,
 )
-from .exporting import Destination, DocumentExport, export_streams
-from .importing import POLICIES, ConflictPolicy, Source, import_streams
+from .exporting import DocumentExport, export_streams
+from .importing import POLICIES, ConflictPolicy, import_streams
 from .limits import ImportLimits
+from .pieces import Destination, Source
 from .progress import ExportStats, ImportStats, Progress, ProgressCallback
 
 __all__ = [
@@ -43,7 +43,6 @@ __all__ = [
     "ArchiveHeader",
     "ArchiveInvalid",
     "ArchiveLimits",
-    "ArchiveSource",
     "ArchiveTooLarge",
     "ArchiveTotals",
     "ArchiveUnsupported",

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 from binascii import b2a_base64
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
-from contextlib import aclosing
-from functools import partial
-from inspect import isawaitable
-from typing import Any, BinaryIO, Final, TypeAlias
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Sequence
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
@@ -31,8 +28,9 @@ from .document import (
     stream_start,
 )
 from .errors import ExportFailed
+from .pieces import PIECE, Destination, write_pieces
 from .progress import ExportStats, Progress, ProgressCallback, Reporter
-from .spool import PIECE, SpoolFile
+from .spool import SpoolFile
 
 #: How many streams, and ends of appends, are asked for at once.
 _PAGE: Final = 500
@@ -43,9 +41,6 @@ _STEP: Final = 49_152
 
 #: The size of the pieces of a document, in bytes.
 _OUT: Final = 65_536
-
-#: Where a document goes: a binary file, or a function that takes a piece and may return an awaitable to wait for.
-Destination: TypeAlias = "BinaryIO | Callable[[bytes], Awaitable[Any] | Any]"
 
 
 class DocumentExport:
@@ -90,6 +85,15 @@ class DocumentExport:
 
     def __aiter__(self) -> AsyncGenerator[bytes, None]:
         return self._pieces()
+
+    async def write(self, destination: Destination) -> ExportStats:
+        """
+        Write the document; see :func:`export_streams`.
+
+        :returns: what was exported.
+        """
+        await write_pieces(aiter(self), destination, self._context.reactor)
+        return self._done
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         try:
@@ -300,26 +304,4 @@ def export_streams(
     :raises OSError: the destination cannot be written.
     """
     export = DocumentExport(service, names, progress=progress, reactor=reactor, directory=directory)
-    return Deferred.fromCoroutine(_write(export, destination, Context(service, reactor)))
-
-
-async def _write(export: DocumentExport, destination: Destination, context: Context) -> ExportStats:
-    try:
-        async with aclosing(aiter(export)) as pieces:
-            async for piece in pieces:
-                if callable(destination):
-                    waiting = destination(piece)
-                    if isawaitable(waiting) or isinstance(waiting, Deferred):
-                        await waiting
-                else:
-                    await context.blocking.do(partial(_write_all, destination, piece))
-        return export.stats
-    finally:
-        context.blocking.close()
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    """Write all data, which an unbuffered file may take in parts."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) or 0 :]
+    return Deferred.fromCoroutine(export.write(destination))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
 from secrets import token_hex
-from typing import Any, BinaryIO, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
@@ -26,19 +26,13 @@ from .intake import Batch, Intake, SpooledEntry
 from .lanes import LaneFailed, Lanes
 from .limits import DEFAULT_LIMITS, ImportLimits
 from .parsing import is_json
+from .pieces import Source, read_pieces
 from .progress import ImportStats, Progress, ProgressCallback, Reporter
-from .threads import BlockingCalls
-
-#: A document: a binary file, which is read in a thread, or an asynchronous iterable of its pieces.
-Source: TypeAlias = "BinaryIO | AsyncIterable[bytes]"
 
 #: What to do with a stream that exists already: leave it, refuse the whole import, or replace it.
 ConflictPolicy: TypeAlias = Literal["skip", "fail", "replace"]
 
 POLICIES: Final[tuple[ConflictPolicy, ...]] = ("skip", "fail", "replace")
-
-#: How much of a file is read at once, in bytes.
-_PIECE: Final = 262_144
 
 #: Appends in progress: at most so many, and so many bytes.
 _MAX_APPENDS: Final = 1024
@@ -142,27 +136,12 @@ class _Import:
         def progress() -> Progress:
             return Progress("validating", intake.index.count, None, intake.messages, intake.position, size)
 
-        async with aclosing(self._pieces(source)) as pieces:
+        async with aclosing(read_pieces(source, self._context.reactor)) as pieces:
             async for piece in pieces:
                 await intake.feed(piece)
                 self.reporter.report(progress)
         await intake.finish()
         self.reporter.report(progress, end=True)
-
-    async def _pieces(self, source: Source) -> AsyncGenerator[bytes, None]:
-        if isinstance(source, AsyncIterable):
-            async for piece in source:
-                yield piece
-            return
-        # Of a pipe, take what there is, instead of waiting for a whole piece. A read that never returns does not keep
-        # the temporary files from being removed: it has a thread of its own.
-        read: Callable[[int], bytes] = getattr(source, "read1", source.read)
-        reading = BlockingCalls(self._context.reactor)
-        try:
-            while piece := await reading.do(lambda: read(_PIECE)):
-                yield piece
-        finally:
-            reading.close()
 
     async def _look_for_conflicts(self) -> None:
         async for page in self._intake.index.pages():

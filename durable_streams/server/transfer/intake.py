@@ -23,7 +23,8 @@ from .document import StreamEntry
 from .errors import InvalidBase64, InvalidDocument, InvalidJsonMessage, MessageTooLarge, SpoolFailed, shown
 from .limits import ImportLimits
 from .parsing import STEP, DocumentParser, Item, LongMessage, MessagesStart, is_json
-from .spool import PIECE, SpoolFile
+from .pieces import PIECE
+from .spool import SpoolFile
 
 T = TypeVar("T")
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import Final
 
 from .context import Context
 from .errors import SpoolFailed
-
-#: How much is written or read at once, in bytes.
-PIECE: Final = 262_144
+from .pieces import PIECE
 
 
 class SpoolFile:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
-from inspect import isawaitable
 from operator import sub
-from typing import Any, BinaryIO, Final, TypeAlias
+from typing import Any, Final
 
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
@@ -19,6 +17,7 @@ from ...model import StreamRecord
 from ...protocol.names import RESERVED_PREFIX
 from ...release import version_of_server
 from ..context import AnyStreams, Context
+from ..pieces import Destination, write_pieces
 from ..progress import Progress, ProgressCallback, Reporter
 from .errors import BackupFailed
 from .layout import PART_BYTES
@@ -39,9 +38,6 @@ _WRITER_BYTES: Final = 64
 
 #: The size of the pieces of an archive, in bytes.
 _OUT: Final = 131_072
-
-#: Where an archive goes: a binary file, or a function that takes a piece and may return an awaitable to wait for.
-Destination: TypeAlias = "BinaryIO | Callable[[bytes], Awaitable[Any] | Any]"
 
 
 class ArchiveBackup:
@@ -90,6 +86,15 @@ class ArchiveBackup:
 
     def __aiter__(self) -> AsyncGenerator[bytes, None]:
         return self._pieces()
+
+    async def write(self, destination: Destination) -> ArchiveTotals:
+        """
+        Write the archive; see :func:`backup_streams`.
+
+        :returns: what the archive has.
+        """
+        await write_pieces(aiter(self), destination, self._context.reactor)
+        return self.totals
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         try:
@@ -267,26 +272,4 @@ def backup_streams(
     :raises OSError: the destination cannot be written.
     """
     backup = ArchiveBackup(service, names, prefix=prefix, level=level, progress=progress, reactor=reactor)
-    return Deferred.fromCoroutine(_write(backup, destination, Context(service, reactor)))
-
-
-async def _write(backup: ArchiveBackup, destination: Destination, context: Context) -> ArchiveTotals:
-    try:
-        async with aclosing(aiter(backup)) as pieces:
-            async for piece in pieces:
-                if callable(destination):
-                    waiting = destination(piece)
-                    if isawaitable(waiting) or isinstance(waiting, Deferred):
-                        await waiting
-                else:
-                    await context.blocking.do(partial(_write_all, destination, piece))
-        return backup.totals
-    finally:
-        context.blocking.close()
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    """Write all data, which an unbuffered file may take in parts."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) or 0 :]
+    return Deferred.fromCoroutine(backup.write(destination))

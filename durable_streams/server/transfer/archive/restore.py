@@ -20,12 +20,13 @@ from ...streams import Streams
 from ..context import AnyStreams, Context, spool_directory
 from ..importing import ConflictPolicy
 from ..lanes import LaneFailed, Lanes
+from ..pieces import Source
 from ..progress import Progress, ProgressCallback, Reporter
 from .entries import StreamEntry, config_of, lifetime_of, sequence_of, writer_states
 from .errors import PartialRestore, RestoreInProgress
 from .plan import Flag, Plan, find
 from .reader import AppendSlice, ArchiveLimits, Event, StreamEnd, StreamStart, WriterSlice
-from .source import ArchiveFile, ArchiveSource
+from .source import ArchiveFile
 from .staging import StagedStream, remove_leftover
 
 #: A stream of at most so many bytes is read before it is staged, and staged while others are.
@@ -410,7 +411,7 @@ class _Restore:
 
 def restore_streams(
     service: AnyStreams,
-    source: ArchiveSource,
+    source: Source,
     *,
     on_conflict: ConflictPolicy = "skip",
     new_incarnation: bool = False,

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import aclosing
 from functools import partial
 from itertools import islice
-from typing import BinaryIO, Final, TypeAlias
+from typing import BinaryIO, Final
 
 from ..context import Context
 from ..errors import SpoolFailed
-from ..spool import PIECE, private_file
-from ..threads import BlockingCalls
+from ..pieces import Source, read_pieces
+from ..spool import private_file
 from .errors import ArchiveInvalid, ArchiveTooLarge
 from .layout import PART_BYTES, ZSTD_MAGIC
 from .reader import AppendSlice, ArchiveLimits, ArchiveReader, Event, check_ends
 from .unpacking import NOT_AN_ARCHIVE
-
-#: Where an archive comes from: a binary file, or an asynchronous iterable of pieces.
-ArchiveSource: TypeAlias = "BinaryIO | AsyncIterable[bytes]"
 
 #: How many events are read in one call of the thread. A slice of appends counts by its size.
 _EVENTS: Final = 256
@@ -32,7 +30,7 @@ class ArchiveFile:
     :param directory: for the temporary file.
     """
 
-    def __init__(self, context: Context, source: ArchiveSource, limits: ArchiveLimits, directory: str) -> None:
+    def __init__(self, context: Context, source: Source, limits: ArchiveLimits, directory: str) -> None:
         self._context = context
         self._blocking = context.blocking
         self._source = source
@@ -52,29 +50,15 @@ class ArchiveFile:
         :raises OSError: the source cannot be read.
         """
         source = self._source
-        if isinstance(source, AsyncIterable):
-            await self._begin_copy()
-            async for piece in source:
-                await self._copy(piece)
-        elif await self._blocking.do(source.seekable):
+        if not isinstance(source, AsyncIterable) and await self._blocking.do(source.seekable):
             self._file = source
         else:
             await self._begin_copy()
-            async for piece in self._pieces(source):
-                await self._copy(piece)
+            async with aclosing(read_pieces(source, self._context.reactor)) as pieces:
+                async for piece in pieces:
+                    await self._copy(piece)
         assert self._file is not None
         self.size = await self._blocking.do(partial(check_ends, self._file))
-
-    async def _pieces(self, source: BinaryIO) -> AsyncIterator[bytes]:
-        """Read a pipe. A read that never returns has a thread of its own, and does not keep others from ending."""
-        # Of a pipe, take what there is, instead of waiting for a whole piece.
-        read: Callable[[int], bytes] = getattr(source, "read1", source.read)
-        reading = BlockingCalls(self._context.reactor)
-        try:
-            while piece := await reading.do(partial(read, PIECE)):
-                yield piece
-        finally:
-            reading.close()
 
     async def _begin_copy(self) -> None:
         try:
