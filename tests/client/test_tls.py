@@ -11,6 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from durable_streams.server.client import ClientOptions, ConnectionBroken, InvalidUse, StreamClient, TlsFailed
+from durable_streams.server.client.tls import TlsPolicy
 from tests.support.authority import DAY, Authority, Issued, authority, self_signed
 from tests.support.scripted_server import ScriptedServer, answer
 
@@ -53,6 +54,12 @@ class TlsTests(TestCase):
         server = self.serve(authority().issue())
         self.assertEqual("1_1", await self.ask(server.url))
         self.assertEqual("1_1", await self.ask(server.url.replace("127.0.0.1", "localhost")))
+
+    def test_the_context_of_a_host_is_made_once(self) -> None:
+        policy = TlsPolicy(ClientOptions(ca=str(self.ca)))
+        first = policy.creatorForNetloc(b"localhost", 443)
+        self.assertIs(first, policy.creatorForNetloc(b"localhost", 8443))
+        self.assertIsNot(first, policy.creatorForNetloc(b"127.0.0.1", 443))
 
     async def test_other_certificates_are_refused_before_the_token_is_sent(self) -> None:
         for issued in (Authority("Other").issue(), self_signed(), authority().issue(ends=-DAY / 2)):

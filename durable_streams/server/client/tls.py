@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +16,9 @@ from zope.interface import implementer
 
 from .errors import InvalidUse
 from .options import ClientOptions
+
+#: The number of hosts whose TLS contexts are kept: making one takes about 4 ms, for it has all authorities.
+_KEPT_CONTEXTS: Final = 16
 
 _CERTIFICATE: Final = re.compile(b"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -27,8 +32,15 @@ class TlsPolicy:
     """
 
     def __init__(self, options: ClientOptions) -> None:
-        self._trust = platformTrust() if options.ca is None else _authorities(options.ca)
-        self._own = _own_certificate(options)
+        trusted = platformTrust() if options.ca is None else _authorities(options.ca)
+        own = _own_certificate(options)
+
+        # The agent asks for the endpoint of each request, also if it has a connection that it can use again.
+        @lru_cache(_KEPT_CONTEXTS)
+        def creator(host: str) -> IOpenSSLClientConnectionCreator:
+            return optionsForClientTLS(host, trustRoot=trusted, extraCertificateOptions=dict(own))
+
+        self._creator: Callable[[str], IOpenSSLClientConnectionCreator] = creator
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:  # noqa: N802
         """
@@ -36,9 +48,7 @@ class TlsPolicy:
 
         :param hostname: a host name in ASCII (IDNA), or an IP address.
         """
-        return optionsForClientTLS(
-            hostname.decode("ascii"), trustRoot=self._trust, extraCertificateOptions=dict(self._own)
-        )
+        return self._creator(hostname.decode("ascii"))
 
 
 def _authorities(path: str) -> Any:
