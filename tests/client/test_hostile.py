@@ -127,6 +127,14 @@ class HeadTests(ScriptedTestCase):
         for _ in range(3):
             self.assertEqual(body, b"".join([batch.data for batch in await self.read()]))
 
+    async def test_a_number_of_other_digits_than_ascii_is_no_number(self) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nStream-Next-Offset: 1_1\r\nProducer-Seq: \xb2\r\n\r\n"
+        self.serve(lambda connection: connection.write(head))
+        appended = await self.client.append(self.server.url, b"x", "text/plain")
+        self.assertEqual((appended.next_offset, appended.last_seq), ("1_1", None))
+        writer = await self.client.writer(self.server.url, "p", content_type="text/plain")
+        await self.fails(writer.append(b"x"), InvalidAnswer, "does not support idempotent producers")
+
     async def test_what_is_not_http_is_refused(self) -> None:
         for text in (b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 what\r\n\r\n", b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n"):
             self.serve(lambda connection, text=text: connection.write(text))  # type: ignore[misc]

@@ -45,9 +45,11 @@ async def pages_of(answer: Answer) -> AsyncIterator[list[ListedStream]]:
     :raises CommandError: the answer is no list of streams.
     :raises ClientError: the answer is broken off, or the server is silent for too long.
     """
-    media = (answer.header("content-type") or "").partition(";")[0].strip().lower()
+    from ..client.values import media_type  # noqa: PLC0415 (imports Twisted, which --help does not need)
+
+    is_lines = media_type(answer.header("content-type") or "") == "application/x-ndjson"
     try:
-        texts = _lines(answer.body) if media == "application/x-ndjson" else _elements(answer.body)
+        texts = _lines(answer.body) if is_lines else _elements(answer.body)
         async for page in texts:
             yield [_listed(_decode(text)) for text in page]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

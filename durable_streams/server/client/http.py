@@ -41,6 +41,7 @@ from .errors import (
 )
 from .failures import explain
 from .options import ClientOptions
+from .values import media_type
 
 #: The largest problem that is read, in bytes.
 _MAX_PROBLEM: Final = 16_384
@@ -123,6 +124,18 @@ class Answer:
         """Return a header's value, or None; the last one, if it was sent several times."""
         values = self._headers.getRawHeaders(name.encode())
         return None if not values else bytes(values[-1]).decode("latin-1")
+
+    def number(self, name: str, digits: int = 16) -> int | None:
+        """Return a header's value as a number of at most so many decimal digits; None if it is not one."""
+        value = self.header(name)
+        # isdigit alone is true for the digit U+00B2, which int refuses.
+        if value is None or not value.isascii() or not value.isdigit() or len(value) > digits:
+            return None
+        return int(value)
+
+    def is_true(self, name: str) -> bool:
+        """Return whether a header's value is ``true``."""
+        return self.header(name) == "true"
 
     async def drop(self) -> None:
         """Read the rest of a short body, so that the connection can be used again."""
@@ -287,15 +300,17 @@ async def _refusal(answer: Answer, url: str) -> ClientError:
         )
     problem = await _read_problem(answer)
     message = problem.detail or problem.title or _REASONS.get(answer.status, _NO_REASON).format(url, answer.status)
-    retry_after = _seconds(answer.header("retry-after"))
+    # A Retry-After that is a date is ignored: it would need the server's clock.
+    seconds = answer.number("retry-after", 9)
+    retry_after = None if seconds is None else min(float(seconds), _MAX_RETRY_AFTER)
     kind = _kind(answer, problem.code)
     error = kind(
         printable(message), answer.status, printable(problem.code), retry_after, answer.header("stream-next-offset")
     )
     if isinstance(error, RefusedEpoch):
-        error.epoch = _integer(answer.header("producer-epoch"))
+        error.epoch = answer.number("producer-epoch") or 0
     elif isinstance(error, RefusedGap):
-        error.expected = _integer(answer.header("producer-expected-seq"))
+        error.expected = answer.number("producer-expected-seq") or 0
     return error
 
 
@@ -308,7 +323,7 @@ def _kind(answer: Answer, code: str) -> type[Refusal]:
         return RefusedEpoch
     if answer.status == 409 and answer.header("producer-expected-seq") is not None:
         return RefusedGap
-    if answer.status == 409 and (code == "STREAM_CLOSED" or answer.header("stream-closed") == "true"):
+    if answer.status == 409 and (code == "STREAM_CLOSED" or answer.is_true("stream-closed")):
         return RefusedAsClosed
     return Refusal
 
@@ -318,7 +333,7 @@ async def _read_problem(answer: Answer) -> _Problem:
         body = await answer.body.read(_MAX_PROBLEM)
     except ClientError:
         return _Problem()
-    media = (answer.header("content-type") or "").partition(";")[0].strip().lower()
+    media = media_type(answer.header("content-type") or "")
     if media in ("application/problem+json", "application/json"):
         try:
             return msgspec.json.decode(body, type=_Problem)
@@ -327,14 +342,3 @@ async def _read_problem(answer: Answer) -> _Problem:
     if media == "text/plain":
         return _Problem(detail=body.decode("utf-8", "replace").strip())
     return _Problem()
-
-
-def _seconds(value: str | None) -> float | None:
-    """Return a Retry-After in seconds; None for a date, which would need the server's clock."""
-    if value is None or not value.isascii() or not value.isdigit() or len(value) > 9:
-        return None
-    return min(float(value), _MAX_RETRY_AFTER)
-
-
-def _integer(value: str | None) -> int:
-    return int(value) if value is not None and value.isascii() and value.isdigit() and len(value) <= 16 else 0

@@ -136,8 +136,8 @@ class StreamReader:
         answer = await self._ask(self._live)
         try:
             next_offset = _checked_answer(answer.header("stream-next-offset"))
-            up_to_date = answer.header("stream-up-to-date") == "true"
-            closed = answer.header("stream-closed") == "true"
+            up_to_date = answer.is_true("stream-up-to-date")
+            closed = answer.is_true("stream-closed")
             self._cursor = answer.header("stream-cursor")
             # The last piece is passed on together with the offset.
             rest, end = Batch(), 0
@@ -235,13 +235,17 @@ def check_offset(offset: str) -> str:
 
     :raises InvalidUse: it is empty, very long, or not printable ASCII.
     """
-    if not offset or len(offset) > _MAX_OFFSET or not offset.isascii() or not offset.isprintable():
+    if not _is_offset(offset):
         raise InvalidUse("An offset is -1, or the Stream-Next-Offset of an answer.")
     return offset
 
 
 def _checked_answer(offset: str | None) -> str:
-    """Check an offset that a server sent."""
-    if not offset or len(offset) > _MAX_OFFSET or not offset.isascii() or not offset.isprintable():
+    """Return an offset that a server sent, if it can be sent back."""
+    if offset is None or not _is_offset(offset):
         raise InvalidAnswer("The answer has no valid Stream-Next-Offset. Check that the URL is one of a stream.")
     return offset
+
+
+def _is_offset(text: str) -> bool:
+    return 0 < len(text) <= _MAX_OFFSET and text.isascii() and text.isprintable()

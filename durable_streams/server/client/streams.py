@@ -101,7 +101,7 @@ class StreamClient:
         if next_offset is None:
             raise InvalidAnswer(f"{url}: the answer has no Stream-Next-Offset. Check that the URL is one of a stream.")
         content_type = answer.header("content-type") or headers.get("Content-Type", _DEFAULT_TYPE)
-        return CreateResult(answer.status == 201, content_type, next_offset, answer.header("stream-closed") == "true")
+        return CreateResult(answer.status == 201, content_type, next_offset, answer.is_true("stream-closed"))
 
     async def append(
         self,
@@ -161,12 +161,11 @@ class StreamClient:
         next_offset = answer.header("stream-next-offset")
         if next_offset is None:
             raise InvalidAnswer(f"{url}: the answer has no Stream-Next-Offset. Check that the URL is one of a stream.")
-        ttl = answer.header("stream-ttl")
         return StreamInfo(
             answer.header("content-type") or _DEFAULT_TYPE,
             next_offset,
-            answer.header("stream-closed") == "true",
-            int(ttl) if ttl is not None and ttl.isascii() and ttl.isdigit() and len(ttl) < 20 else None,
+            answer.is_true("stream-closed"),
+            answer.number("stream-ttl", 19),
             answer.header("stream-expires-at"),
         )
 

@@ -104,9 +104,8 @@ def append_result(answer: Answer) -> AppendResult:
     :raises InvalidAnswer: the answer has no Stream-Next-Offset.
     """
     next_offset = answer.header("stream-next-offset")
-    last_seq = answer.header("producer-seq")
-    known = None if last_seq is None or not last_seq.isdigit() or len(last_seq) > 16 else int(last_seq)
-    duplicate = known is not None and answer.status == 204
+    last_seq = answer.number("producer-seq")
+    duplicate = last_seq is not None and answer.status == 204
     if next_offset is None and not duplicate:
         raise InvalidAnswer("The answer has no Stream-Next-Offset. Check that the URL is one of a stream.")
-    return AppendResult(next_offset, answer.header("stream-closed") == "true", duplicate, known)
+    return AppendResult(next_offset, answer.is_true("stream-closed"), duplicate, last_seq)
