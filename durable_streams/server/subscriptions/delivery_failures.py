@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import Enum
+from typing import Final
 
 from OpenSSL import SSL
-from service_identity import VerificationError
-from twisted.internet import error
 from twisted.python.failure import Failure
+
+from ..connection_failures import ConnectionFailure, classify, tls_reasons
 
 
 class FailureReason(Enum):
@@ -53,62 +53,31 @@ class AnswerTooLarge(DeliveryFailed):
         super().__init__(FailureReason.TOO_LARGE, message)
 
 
-#: Reasons that say only that the connection ended.
-_ENDS = (error.ConnectionDone, error.ConnectionLost, error.ConnectionAborted)
+#: Class of a failed request -> the reason, and the sentence where that is the same for all of the class.
+_FAILURES: Final = {
+    ConnectionFailure.REFUSED: (FailureReason.CONNECT, "The connection was refused."),
+    ConnectionFailure.TIMEOUT: (FailureReason.TIMEOUT, "The host did not answer in time."),
+    ConnectionFailure.WRONG_HOST: (FailureReason.TLS, "The certificate is for another host."),
+    ConnectionFailure.BROKEN: (FailureReason.INCOMPLETE, "The connection broke before the answer was complete."),
+    ConnectionFailure.NOT_HTTP: (FailureReason.INVALID, "The answer is not valid HTTP."),
+}
 
 
 def explained(failure: Failure) -> DeliveryFailed | None:
     """Return the failure of a request as one of the attempt; None for an error of this program."""
-    causes = list(_causes(failure.value))
-    for cause in causes:
-        found = _explain_one(cause)
-        if found is not None:
-            return found
-    if any(isinstance(cause, _ENDS) for cause in causes):
-        return DeliveryFailed(FailureReason.INCOMPLETE, "The connection broke before the answer was complete.")
-    for cause in causes:
-        if isinstance(cause, (ValueError, KeyError)) or type(cause).__module__.startswith("twisted.web"):
-            # twisted.web's parser raises errors of its own, a ValueError for two lengths, and a KeyError for an unknown
-            # transfer coding.
-            return DeliveryFailed(FailureReason.INVALID, "The answer is not valid HTTP.")
-    return None
-
-
-def _causes(cause: BaseException | None) -> Iterator[BaseException]:
-    """Yield the exceptions inside those of twisted.web that have a list of reasons, innermost first."""
-    if cause is None:
-        return
-    reasons = getattr(cause, "reasons", None)
-    if isinstance(reasons, (list, tuple)):
-        for reason in reasons:
-            if isinstance(reason, Failure):
-                yield from _causes(reason.value)
-    yield cause
-
-
-def _explain_one(cause: BaseException) -> DeliveryFailed | None:
-    match cause:
-        case DeliveryFailed():
-            return cause
-        case error.ConnectionRefusedError():
-            return DeliveryFailed(FailureReason.CONNECT, "The connection was refused.")
-        case error.TimeoutError() | error.TCPTimedOutError():
-            return DeliveryFailed(FailureReason.TIMEOUT, "The host did not answer in time.")
-        case VerificationError():
-            return DeliveryFailed(FailureReason.TLS, "The certificate is for another host.")
-        case SSL.Error():
-            return DeliveryFailed(FailureReason.TLS, _tls_message(cause))
-        case error.ConnectError() | error.UserError():
-            return DeliveryFailed(FailureReason.CONNECT, f"The connection failed ({type(cause).__name__}).")
-    return None
+    cause, kind = classify(failure, (DeliveryFailed,))
+    if isinstance(cause, DeliveryFailed):
+        return cause
+    if isinstance(cause, SSL.Error):
+        return DeliveryFailed(FailureReason.TLS, _tls_message(cause))
+    if kind is ConnectionFailure.CONNECT:
+        return DeliveryFailed(FailureReason.CONNECT, f"The connection failed ({type(cause).__name__}).")
+    return None if kind is None else DeliveryFailed(*_FAILURES[kind])
 
 
 def _tls_message(cause: SSL.Error) -> str:
-    """Return a sentence with the reasons of OpenSSL, which has texts of its own for each."""
-    reasons = []
-    if cause.args and isinstance(cause.args[0], list):
-        reasons = [str(entry[-1]) for entry in cause.args[0] if isinstance(entry, tuple) and entry]
-    text = ", ".join(reasons) or "the receiver ended it"
+    """Return a sentence with the reasons of OpenSSL."""
+    text = tls_reasons(cause) or "the receiver ended it"
     if "certificate verify failed" in text:
         return f"The certificate is not trusted ({text})."
     return f"The TLS handshake failed ({text})."
