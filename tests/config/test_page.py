@@ -47,27 +47,25 @@ def listed_settings() -> list[tuple[str, str, str]]:
     return [(name, default, meaning) for name, default, meaning in found]
 
 
-def on_the_page(default: Any) -> str:
-    """Write a default as the page does."""
-    match default:
-        case None:
-            return "not set"
-        case ():
-            return "none"
-        case bool():
-            return f"``{str(default).lower()}``"
-        case int():
-            return str(default)
-        case tuple():
-            return ", ".join(f"``{each}``" for each in default)
-        case _:
-            return f"``{default}``"
+def meant(cell: str, default: Any) -> Any:
+    """Return the value that a reader takes a default of the page for, in a setting whose default has this type."""
+    words = re.findall("``([^`]+)``", cell)
+    if cell in ("not set", "none"):
+        return None if cell == "not set" else ()
+    if isinstance(default, tuple):
+        return tuple(words)
+    if isinstance(default, bool):
+        return {"true": True, "false": False}[words[0]]
+    return int(cell) if isinstance(default, int) else type(default)(words[0])
 
 
 class PageTests(LoadTests):
     def test_the_table_has_each_setting_with_its_default_in_the_order_of_the_code(self) -> None:
-        expected = [(name, on_the_page(default)) for name, default in defaults()]
-        self.assertEqual(expected, [(name, default) for name, default, _ in listed_settings()])
+        expected = list(defaults())
+        listed = [(name, cell) for name, cell, _ in listed_settings()]
+        self.assertEqual([name for name, _ in expected], [name for name, _ in listed])
+        for (name, default), (_, cell) in zip(expected, listed, strict=True):
+            self.assertEqual(default, meant(cell, default), name)
 
     def test_the_table_of_settings_without_effect_has_the_reasons_of_the_warnings(self) -> None:
         table = {name.strip("`"): reason.replace("`", "") for name, reason in rows(section("Settings without effect"))}
