@@ -12,20 +12,13 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from durable_streams.server import AcidStorage, FileSettings, FileStorage, IStorage, StreamService
+from durable_streams.server import StreamService
 from durable_streams.server.transfer import export_streams, import_streams
-
-
-def _storage(mode: str, directory: str, reactor: Any) -> IStorage:
-    if mode == "acid":
-        return AcidStorage(directory, reactor)
-    # Small, so that there are checkpoints all the time.
-    settings = FileSettings(segment_sizes=(1 << 20, 1 << 19), checkpoint_bytes=1 << 17)
-    return FileStorage(directory, reactor, settings=settings)
+from tests.support.killed_program import small_storage
 
 
 async def _run(reactor: Any, mode: str, directory: str, document: str, export: str) -> None:
-    service = StreamService(_storage(mode, directory, reactor))
+    service = StreamService(small_storage(mode, directory, reactor))
     service.startService()
     await service.when_open()
     with open(export, "wb") as out:

@@ -20,13 +20,12 @@ from msgspec.structs import replace
 from twisted.internet import task
 from twisted.internet.defer import Deferred
 
-from durable_streams.server.interfaces import IStorage, settle
+from durable_streams.server.interfaces import settle
 from durable_streams.server.model import Append, Fork, Offset, StorageLimits, StreamConfig, StreamRecord, Writer
-from durable_streams.server.storage.acid import AcidStorage
-from durable_streams.server.storage.file import FileSettings, FileStorage
 from durable_streams.server.streams import Streams
 from durable_streams.server.transfer.archive.backup import backup_streams
 from durable_streams.server.transfer.archive.restore import restore_streams
+from tests.support.killed_program import small_storage
 
 LIMITS = StorageLimits(total_bytes=1 << 30, stream_bytes=1 << 30)
 
@@ -37,14 +36,6 @@ OTHERS = 400
 #: The appends of a stream of a family, and of another one. Many of the others are restored at the same time.
 APPENDS = 100
 FEW = 4
-
-
-def storage(mode: str, directory: str, reactor: Any) -> IStorage:
-    """Make a storage, with small files so that checkpoints are made all the time."""
-    if mode == "acid":
-        return AcidStorage(directory, reactor, LIMITS)
-    settings = FileSettings(checkpoint_bytes=1 << 18, segment_sizes=(1 << 20, 1 << 19), open_files=8)
-    return FileStorage(directory, reactor, LIMITS, settings)
 
 
 class Trap:
@@ -123,7 +114,7 @@ async def contents(streams: Streams) -> dict[str, str]:
 
 async def run(reactor: Any, what: str, mode: str, directory: str, archive: str, policy: Any, passage: str) -> None:
     """Do what the command line says."""
-    streams = Streams(storage(mode, directory, reactor), reactor)
+    streams = Streams(small_storage(mode, directory, reactor, LIMITS), reactor)
     streams.startService()
     if what == "restore":
         trap = Trap(streams, int(passage or 0))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +13,8 @@ from twisted.trial.unittest import TestCase
 from durable_streams.server.model import START
 from durable_streams.server.testing import settled
 from tests.support import installing_program
-from tests.support.installing_program import NAME, content, opened
+from tests.support.installing_program import NAME, content
+from tests.support.killed_program import lines_until_killed, small_storage
 
 _KILLS = 5
 
@@ -25,22 +24,12 @@ class InstallationKillTests(TestCase):
 
     def killed(self, mode: str, directory: Path, first: int, seconds: float) -> int:
         """Run the program for some time after its first installation, kill it; return the last number it printed."""
-        program = subprocess.Popen(
-            [sys.executable, "-m", installing_program.__name__, mode, str(directory), str(first)],
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).resolve().parents[2],
-        )
-        assert program.stdout is not None
-        with program, program.stdout as output:
-            lines = [output.readline()]
-            time.sleep(seconds)
-            program.kill()
-            lines += output.readlines()
-        return int([line for line in lines if line.endswith(b"\n")][-1])
+        return int(lines_until_killed(installing_program.__name__, mode, directory, first, seconds=seconds)[-1])
 
     async def found(self, mode: str, directory: Path) -> int:
         """Return the number of the installation that the directory has; fail if it is not whole."""
-        storage = opened(mode, directory, reactor)
+        storage = small_storage(mode, directory, reactor)
+        storage.open()
         chunk = await settled(storage.read(NAME, START, 1 << 30, time.time()))
         listed = await settled(storage.statuses(time.time()))
         self.assertEqual([status.facts.name for status in listed], [NAME])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from durable_streams.server.testing import settled
 from tests.support import values_program
-from tests.support.installing_program import opened
+from tests.support.killed_program import lines_until_killed, small_storage
 from tests.support.values_program import COUNTERS, after
 
 _KILLS = 5
@@ -25,23 +23,13 @@ class ValueKillTests(TestCase):
 
     def killed(self, mode: str, directory: Path, seconds: float) -> dict[int, int]:
         """Run the program for some time after its first write, kill it; return the last number of each counter."""
-        program = subprocess.Popen(
-            [sys.executable, "-m", values_program.__name__, mode, str(directory)],
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).resolve().parents[2],
-        )
-        assert program.stdout is not None
-        with program, program.stdout as output:
-            lines = [output.readline()]
-            time.sleep(seconds)
-            program.kill()
-            lines += output.readlines()
-        whole = [line.split() for line in lines if line.endswith(b"\n")]
-        return {int(counter): int(number) for counter, number in whole}
+        lines = lines_until_killed(values_program.__name__, mode, directory, seconds=seconds)
+        return {int(counter): int(number) for counter, number in map(bytes.split, lines)}
 
     async def found(self, mode: str, directory: Path) -> dict[int, int]:
         """Return the number that each counter has written; fail if its values or its stream do not fit it."""
-        storage = opened(mode, directory, reactor)
+        storage = small_storage(mode, directory, reactor)
+        storage.open()
         numbers = {}
         rest = dict(await settled(storage.values("", "", 100_000)))
         for counter in range(COUNTERS):

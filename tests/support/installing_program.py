@@ -7,14 +7,13 @@ A program that installs one stream after the other under one name, until it is k
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 from durable_streams.server.interfaces import IStorage
 from durable_streams.server.model import FOREVER, Append, Lifetime, StreamConfig, StreamRestoration
-from durable_streams.server.storage.acid import AcidStorage
-from durable_streams.server.storage.file import FileSettings, FileStorage
 from durable_streams.server.testing import settled
+
+from .killed_program import run_until_killed
 
 #: The stream that is replaced again and again.
 NAME = "a"
@@ -24,23 +23,6 @@ TEXT = StreamConfig("text/plain")
 def content(number: int) -> bytes:
     """Return the content of the installation with this number: up to 100 KB."""
     return b"%08d," % number * (1 + number * 7919 % 11_000)
-
-
-def opened(mode: str, directory: Path, reactor: Any) -> IStorage:
-    """Open the storage of a mode, with small files, so that checkpoints are made all the time."""
-    storage: IStorage = (
-        AcidStorage(directory, reactor)
-        if mode == "acid"
-        else FileStorage(
-            directory,
-            reactor,
-            settings=FileSettings(
-                durable=mode == "file-durable", checkpoint_bytes=200_000, segment_sizes=(1 << 20, 1 << 19)
-            ),
-        )
-    )
-    storage.open()
-    return storage
 
 
 async def install_forever(storage: IStorage, number: int, clock: Any) -> None:
@@ -60,17 +42,7 @@ async def install_forever(storage: IStorage, number: int, clock: Any) -> None:
 
 def main(mode: str, directory: str, first: str) -> None:
     """Run until a kill."""
-    from twisted.internet import reactor  # noqa: PLC0415 (the default one, which importing installs)
-    from twisted.internet.defer import Deferred  # noqa: PLC0415
-
-    running: Any = reactor
-    storage = opened(mode, Path(directory), reactor)
-    running.callWhenRunning(
-        lambda: Deferred.fromCoroutine(install_forever(storage, int(first), reactor)).addErrback(
-            lambda failure: (failure.printTraceback(), running.stop())
-        )
-    )
-    running.run()
+    run_until_killed(mode, directory, lambda storage, clock: [install_forever(storage, int(first), clock)])
 
 
 if __name__ == "__main__":

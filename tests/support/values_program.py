@@ -7,14 +7,13 @@ A program whose counters write values by compare-and-set, and append to streams,
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 from durable_streams.server.interfaces import IStorage
 from durable_streams.server.model import Append, StreamConfig
 from durable_streams.server.testing import settled
 
-from .installing_program import opened
+from .killed_program import run_until_killed
 
 #: How many counters there are, and how many places each has for its last values.
 COUNTERS = 8
@@ -56,20 +55,11 @@ async def count_forever(storage: IStorage, counter: int, clock: Any) -> None:
 
 def main(mode: str, directory: str) -> None:
     """Run until a kill."""
-    from twisted.internet import reactor  # noqa: PLC0415 (the default one, which importing installs)
-    from twisted.internet.defer import Deferred  # noqa: PLC0415
-
-    running: Any = reactor
-    storage = opened(mode, Path(directory), reactor)
-
-    def start() -> None:
-        for counter in range(COUNTERS):
-            Deferred.fromCoroutine(count_forever(storage, counter, reactor)).addErrback(
-                lambda failure: (failure.printTraceback(), running.stop())
-            )
-
-    running.callWhenRunning(start)
-    running.run()
+    run_until_killed(
+        mode,
+        directory,
+        lambda storage, clock: [count_forever(storage, counter, clock) for counter in range(COUNTERS)],
+    )
 
 
 if __name__ == "__main__":
