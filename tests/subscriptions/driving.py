@@ -17,6 +17,8 @@ from durable_streams.server.subscriptions.model import (
     Effect,
     Link,
     Outcome,
+    Snapshot,
+    State,
     StreamTail,
     Subscription,
     SubscriptionConfig,
@@ -24,10 +26,8 @@ from durable_streams.server.subscriptions.model import (
     Wake,
 )
 from durable_streams.server.subscriptions.records import (
+    decode,
     decode_link,
-    decode_snapshot,
-    decode_state,
-    decode_subscription,
     link_key,
     links_prefix,
     split_link_key,
@@ -40,12 +40,12 @@ PULL = SubscriptionConfig("pull-wake", "events/*", wake_stream="wakes", lease_tt
 def load(records: Mapping[str, bytes | None], tails: Mapping[str, StreamTail]) -> Current:
     """Load the subscription ``s`` from records."""
     values = {key: value for key, value in records.items() if value is not None}
-    subscription = decode_subscription("subscriptions/s", values["subscriptions/s"])
+    subscription = decode("subscriptions/s", values["subscriptions/s"], Subscription)
     stored = values["wakes/s"]
-    state = decode_state("wakes/s", stored)
+    state = decode("wakes/s", stored, State)
     snapshot = None
     if "snapshots/s" in values:
-        snapshot = decode_snapshot("snapshots/s", values["snapshots/s"])
+        snapshot = decode("snapshots/s", values["snapshots/s"], Snapshot)
     links: dict[str, Link | None] = {}
     for key, value in values.items():
         if key.startswith(links_prefix("s")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -33,9 +34,9 @@ CONFIGS = st.builds(SubscriptionConfig, st.sampled_from(["webhook", "pull-wake"]
 SUBSCRIPTIONS = st.builds(Subscription, st.text(), NUMBERS, CONFIGS, st.text(), TIMES, st.binary())
 
 KINDS: list[tuple[Any, Any, Any]] = [
-    (SUBSCRIPTIONS, records.encode_subscription, records.decode_subscription),
-    (STATES, records.encode_state, records.decode_state),
-    (SNAPSHOTS, records.encode_snapshot, records.decode_snapshot),
+    (SUBSCRIPTIONS, records.encode, partial(records.decode, kind=Subscription)),
+    (STATES, records.encode, partial(records.decode, kind=State)),
+    (SNAPSHOTS, records.encode, partial(records.decode, kind=Snapshot)),
     (LINKS, lambda link: records.encode_link(link, 2**62), lambda key, value: records.decode_link(key, value)[0]),
 ]
 
@@ -77,16 +78,16 @@ class RecordTests(SynchronousTestCase):
 
     def test_records_are_small(self) -> None:
         wake = Wake("w_0123456789012345678901", 5, "events/a", 1.5, "worker", 2.5, True)
-        self.assertLess(len(records.encode_state(State(5, wake))), 120)
+        self.assertLess(len(records.encode(State(5, wake))), 120)
         self.assertLess(len(records.encode_link(Link(False, 10**6, 10**6, 10**9), 2**62)), 32)
 
     def test_the_stored_form_is_that_of_its_version(self) -> None:
         wake = Wake("w", 2, "a", 1.0, "h", 2.0, True, 3, True, 4.0, True)
         config = SubscriptionConfig("webhook", "p", ("s",), "u", "w", 1, "d")
         values = (
-            records.encode_state(State(2, wake, 1, 5.0)),
-            records.encode_subscription(Subscription("i", 1, config, "o", 1.0, b"d")),
-            records.encode_snapshot(Snapshot("w", (SnapshotEntry("p", True, 1, 2, 3, 4),))),
+            records.encode(State(2, wake, 1, 5.0)),
+            records.encode(Subscription("i", 1, config, "o", 1.0, b"d")),
+            records.encode(Snapshot("w", (SnapshotEntry("p", True, 1, 2, 3, 4),))),
             records.encode_link(Link(True, 1, 2, 3), 4),
         )
         expected: list[object] = [

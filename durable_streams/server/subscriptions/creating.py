@@ -9,7 +9,7 @@ from msgspec import Struct
 from .decisions import Current
 from .model import Link, State, StreamTail, Subscription
 from .patterns import matches
-from .records import encode_link, encode_state, encode_subscription, link_key, snapshot_key, state_key, subscription_key
+from .records import encode, encode_link, link_key, snapshot_key, state_key, subscription_key
 
 
 class Creation(Struct, frozen=True):
@@ -45,8 +45,8 @@ def create(subscription: Subscription, tails: Mapping[str, StreamTail]) -> Creat
         links,
         link_records(subscription, links),
         {
-            subscription_key(subscription.id): encode_subscription(subscription),
-            state_key(subscription.id): encode_state(state),
+            subscription_key(subscription.id): encode(subscription),
+            state_key(subscription.id): encode(state),
         },
         {subscription_key(subscription.id): None, state_key(subscription.id): None},
     )

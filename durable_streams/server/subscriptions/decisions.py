@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from .errors import SubscriptionError
 from .links import LinkTable
 from .model import Acked, Claimed, Effect, Link, Snapshot, SnapshotEntry, State, StreamTail, Subscription
-from .records import encode_link, encode_snapshot, encode_state, link_key, snapshot_key, state_key
+from .records import encode, encode_link, link_key, snapshot_key, state_key
 
 
 class Current(Struct, frozen=True):
@@ -145,9 +145,9 @@ def decision(
     subscription = current.subscription
     puts: dict[str, bytes | None] = {}
     if state != current.state:
-        puts[state_key(subscription.id)] = encode_state(state)
+        puts[state_key(subscription.id)] = encode(state)
     if snapshot is not current.snapshot:
-        puts[snapshot_key(subscription.id)] = None if snapshot is None else encode_snapshot(snapshot)
+        puts[snapshot_key(subscription.id)] = None if snapshot is None else encode(snapshot)
     for path, link in view.changes.items():
         puts[link_key(subscription.id, path)] = None if link is None else encode_link(link, subscription.birth)
     expected: dict[str, bytes | None] = {state_key(subscription.id): current.stored} if puts else {}

@@ -33,7 +33,7 @@ SECRETS: Final = "secrets/"
 #: The version of the stored form, the order of fields in :mod:`.model`. A record of another version ends the start.
 VERSION: Final = 1
 
-_T = TypeVar("_T", bound=Struct)
+_T = TypeVar("_T", Subscription, State, Snapshot)
 
 
 class _LinkRecord(Struct, frozen=True, array_like=True, gc=False):
@@ -50,8 +50,7 @@ class _Versioned(Struct, frozen=True, array_like=True):
     value: msgspec.Raw
 
 
-_encoder: Final = msgspec.msgpack.Encoder()
-_encode: Final = _encoder.encode
+_encode: Final = msgspec.msgpack.Encoder().encode
 _decode_versioned: Final = msgspec.msgpack.Decoder(_Versioned).decode
 _decode_link: Final = msgspec.msgpack.Decoder(_LinkRecord).decode
 
@@ -93,46 +92,25 @@ def split_link_key(key: str) -> tuple[str, str]:
     return subscription_id, path
 
 
-def encode_subscription(subscription: Subscription) -> bytes:
-    """Encode the value of ``subscriptions/ID``."""
-    return _encode([VERSION, subscription])
+def encode(value: Subscription | State | Snapshot) -> bytes:
+    """Encode the value of ``subscriptions/ID``, ``wakes/ID`` or ``snapshots/ID``."""
+    return _encode([VERSION, value])
 
 
-def decode_subscription(key: str, value: bytes) -> Subscription:
+def decode(key: str, value: bytes, kind: type[_T]) -> _T:
     """
-    Decode the value of ``subscriptions/ID``.
+    Decode the value of ``subscriptions/ID``, ``wakes/ID`` or ``snapshots/ID``.
 
+    :param kind: :class:`.Subscription`, :class:`.State` or :class:`.Snapshot`.
     :raises CorruptRecord: it is damaged, or of another version.
     """
-    return _decode(key, value, Subscription)
-
-
-def encode_state(state: State) -> bytes:
-    """Encode the value of ``wakes/ID``."""
-    return _encode([VERSION, state])
-
-
-def decode_state(key: str, value: bytes) -> State:
-    """
-    Decode the value of ``wakes/ID``.
-
-    :raises CorruptRecord: it is damaged, or of another version.
-    """
-    return _decode(key, value, State)
-
-
-def encode_snapshot(snapshot: Snapshot) -> bytes:
-    """Encode the value of ``snapshots/ID``."""
-    return _encode([VERSION, snapshot])
-
-
-def decode_snapshot(key: str, value: bytes) -> Snapshot:
-    """
-    Decode the value of ``snapshots/ID``.
-
-    :raises CorruptRecord: it is damaged, or of another version.
-    """
-    return _decode(key, value, Snapshot)
+    try:
+        versioned = _decode_versioned(value)
+        if versioned.version != VERSION:
+            raise CorruptRecord(key, _wrong_version(versioned.version))
+        return msgspec.msgpack.decode(versioned.value, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CorruptRecord(key, _version_error(value) or str(error)) from None
 
 
 def encode_link(link: Link, birth: int) -> bytes:
@@ -153,16 +131,6 @@ def decode_link(key: str, value: bytes) -> tuple[Link, int]:
     if record.version != VERSION:
         raise CorruptRecord(key, _wrong_version(record.version))
     return Link(record.explicit, record.stream_id, record.incarnation, record.position), record.birth
-
-
-def _decode(key: str, value: bytes, kind: type[_T]) -> _T:
-    try:
-        versioned = _decode_versioned(value)
-        if versioned.version != VERSION:
-            raise CorruptRecord(key, _wrong_version(versioned.version))
-        return msgspec.msgpack.decode(versioned.value, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CorruptRecord(key, _version_error(value) or str(error)) from None
 
 
 def _version_error(value: bytes) -> str | None:

@@ -16,10 +16,8 @@ from .records import (
     SNAPSHOTS,
     SUBSCRIPTIONS,
     WAKES,
+    decode,
     decode_link,
-    decode_snapshot,
-    decode_state,
-    decode_subscription,
     encode_link,
     link_key,
     links_prefix,
@@ -85,7 +83,7 @@ class Store:
         subscriptions: dict[str, Subscription] = {}
         async for page in self._pages(SUBSCRIPTIONS):
             for key, value in page:
-                subscription = decode_subscription(key, value)
+                subscription = decode(key, value, Subscription)
                 if key != subscription_key(subscription.id):
                     raise CorruptRecord(key, f"it is of the subscription {subscription.id}")
                 subscriptions[subscription.id] = subscription
@@ -110,9 +108,9 @@ class Store:
         values = [await self._value(key) for key in keys]
         if values[0] is None:
             return None
-        subscription = decode_subscription(keys[0], values[0])
-        states = {} if values[1] is None else {subscription_id: (decode_state(keys[1], values[1]), values[1])}
-        snapshots = {} if values[2] is None else {subscription_id: decode_snapshot(keys[2], values[2])}
+        subscription = decode(keys[0], values[0], Subscription)
+        states = {} if values[1] is None else {subscription_id: (decode(keys[1], values[1], State), values[1])}
+        snapshots = {} if values[2] is None else {subscription_id: decode(keys[2], values[2], Snapshot)}
         links = LinkTable(self._tails)
         async for page in self._pages(links_prefix(subscription_id)):
             for key, value in page:
@@ -129,7 +127,7 @@ class Store:
         states: dict[str, tuple[State, bytes]] = {}
         async for page in self._pages(WAKES):
             for key, value in page:
-                states[key.removeprefix(WAKES)] = decode_state(key, value), value
+                states[key.removeprefix(WAKES)] = decode(key, value, State), value
             await self._remove_all(item for item in page if item[0].removeprefix(WAKES) not in subscriptions)
         return states
 
@@ -137,7 +135,7 @@ class Store:
         snapshots: dict[str, Snapshot] = {}
         async for page in self._pages(SNAPSHOTS):
             for key, value in page:
-                snapshots[key.removeprefix(SNAPSHOTS)] = decode_snapshot(key, value)
+                snapshots[key.removeprefix(SNAPSHOTS)] = decode(key, value, Snapshot)
             await self._remove_all(item for item in page if item[0].removeprefix(SNAPSHOTS) not in subscriptions)
         return snapshots
 
