@@ -34,6 +34,9 @@ POINTS = (
     "before ack/answer",
 )
 
+#: The point where a webhook was delivered, and its outcome is not recorded: it must be delivered again.
+_UNRECORDED = "before webhook/record"
+
 #: How long, in seconds, nobody claims after a kill at this point: until the delivery is repeated.
 _REPEATED_AFTER = {"before event/record": 2.5}
 
@@ -57,6 +60,8 @@ class Ledger:
     :ivar processed: by path, the position up to which data was handed out and processed.
     :ivar acknowledged: by path, the position of the last ack that was answered with 200.
     :ivar bodies: by wake_id, the body of a webhook.
+    :ivar deliveries: by wake_id, how often a webhook has arrived.
+    :ivar last_webhook: the wake_id of the webhook that has arrived last.
     :ivar done: counts of what happened.
     :ivar faults: what is wrong, in words.
     """
@@ -66,6 +71,8 @@ class Ledger:
         self.processed: dict[str, int] = {}
         self.acknowledged: dict[str, int] = {}
         self.bodies: dict[str, bytes] = {}
+        self.deliveries: Counter[str] = Counter()
+        self.last_webhook = ""
         self.claims: set[str] = set()
         self.generations: dict[str, int] = {}
         self.done: Counter[str] = Counter()
@@ -105,12 +112,17 @@ def _done(wake: dict[str, Any]) -> dict[str, Any]:
 
 
 class Receiver:
-    """A receiver of webhooks that acknowledges by its answer, acknowledges by a callback, or fails."""
+    """
+    A receiver of webhooks that acknowledges by its answer, acknowledges by a callback, or fails.
+
+    :ivar calls_back: whether it may call back; else it acknowledges by its answer.
+    """
 
     def __init__(self, ledger: Ledger, rng: random.Random) -> None:
         self._ledger = ledger
         self._rng = rng
         self.server_port = 0
+        self.calls_back = True
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -143,6 +155,8 @@ class Receiver:
         wake = json.loads(body)
         ledger = self._ledger
         with ledger.lock:
+            ledger.deliveries[wake["wake_id"]] += 1
+            ledger.last_webhook = wake["wake_id"]
             before = ledger.bodies.setdefault(wake["wake_id"], body)
             if before != body:
                 ledger.faults.append(f"{wake['wake_id']} was repeated with another body")
@@ -155,7 +169,7 @@ class Receiver:
                 ledger.done["refused webhooks"] += 1
                 return 503, b""
             ledger.process(wake)
-        if choice < 0.6:
+        if choice < 0.6 or not self.calls_back:
             ledger.done["webhooks acknowledged by their answer"] += 1
             return 200, b'{"done": true}'
         self._call_back(wake)
@@ -284,6 +298,8 @@ class Campaign:
 
         :raises AssertionError: it does not come to the point, or something was lost.
         """
+        # A callback ends a wake, whatever is recorded of its webhook: then there is nothing to deliver again.
+        self.receiver.calls_back = point != _UNRECORDED
         daemon = self.start(point, self.rng.randint(1, 4))
         if daemon.is_ready():
             self._use(daemon)
@@ -292,7 +308,12 @@ class Campaign:
         assert status == KILLED, daemon.log()
         assert mark.exists(), f"{point} was not passed:\n{daemon.log()}"
         self.kills[point] += 1
+        with self.ledger.lock:
+            last = self.ledger.last_webhook
+            delivered = self.ledger.deliveries[last]
         self.settle(_REPEATED_AFTER.get(point, 0))
+        if point == _UNRECORDED:
+            assert self.ledger.deliveries[last] > delivered, f"{last} was not delivered again"
 
     def _use(self, daemon: KilledDaemon) -> None:
         worker = PullWorker(daemon.port, self.ledger, random.Random(self.rng.random()))
