@@ -34,7 +34,8 @@ class SubscriptionIndex(Generic[_T]):
         self.stale: set[str] = set()
         self.links = 0
         self.reread: Callable[[str], None] = lambda path: None
-        self._linked: dict[str, set[_T]] = {}
+        #: By path: the subscription that links it, or a set of several. A set for each would take 40 % of a link.
+        self._linked: dict[str, _T | set[_T]] = {}
         self._patterns: PatternIndex[_T] = PatternIndex()
 
     @property
@@ -54,11 +55,19 @@ class SubscriptionIndex(Generic[_T]):
     def link(self, path: str, subscription: _T) -> None:
         """Register a link, or that its cursor has changed."""
         self.unsettle(path)
-        linked = self._linked.setdefault(path, set())
-        if subscription not in linked:
+        linked = self._linked.get(path)
+        if linked is None:
+            self._linked[path] = subscription
+        elif isinstance(linked, set):
+            if subscription in linked:
+                return
             linked.add(subscription)
-            self.links += 1
-            self.unmatched.discard(path)
+        elif linked == subscription:
+            return
+        else:
+            self._linked[path] = {linked, subscription}
+        self.links += 1
+        self.unmatched.discard(path)
 
     def unsettle(self, path: str) -> None:
         """Follow a stream again whose changes were not followed; read its tail if it has changed."""
@@ -69,8 +78,8 @@ class SubscriptionIndex(Generic[_T]):
 
     def unlink(self, path: str, subscription: _T) -> None:
         """Remove a link. To remove one that is not there has no effect."""
-        linked = self._linked.get(path)
-        if linked is None or subscription not in linked:
+        linked = self.linked(path)
+        if subscription not in linked:
             return
         linked.discard(subscription)
         self.links -= 1
@@ -80,9 +89,12 @@ class SubscriptionIndex(Generic[_T]):
             self.settled.discard(path)
             self.stale.discard(path)
 
-    def linked(self, path: str) -> Set[_T]:
+    def linked(self, path: str) -> set[_T]:
         """Return the subscriptions that link a stream. Do not change the set."""
-        return self._linked.get(path, frozenset())
+        linked = self._linked.get(path)
+        if linked is None:
+            return set()
+        return linked if isinstance(linked, set) else {linked}
 
     def linked_paths(self) -> Collection[str]:
         """Return the names of all linked streams."""
