@@ -30,9 +30,6 @@ _MAX_UPDATES: Final = 64
 #: When an update that has failed is tried again, in seconds.
 _RETRY_SECONDS: Final = 1.0
 
-#: How many links one step of a sweep adds up, which takes less than a millisecond.
-_LINKS_AT_ONCE: Final = 500
-
 #: How many subscriptions one step of a sweep checks.
 _AT_ONCE: Final = 50
 
@@ -184,9 +181,8 @@ class Updates:
                 entry.dirty |= entry.blocked
                 entry.blocked.clear()
             self._check(entry, now)
-            current = entry.current
-            if current is not None and current.links.pending:
-                yield from self._add_lag(current, lag)
+            if entry.current is not None and entry.current.links.pending:
+                _add_lag(entry.current, lag)
             if count % _AT_ONCE == 0:
                 spent += perf_counter() - begun
                 yield
@@ -194,24 +190,19 @@ class Updates:
         self.lag = lag
         self._counts.sweep_seconds.add(spent + perf_counter() - begun)
 
-    def _add_lag(self, current: Current, lag: Lag) -> Generator[None, None, None]:
-        wake, links, tails = current.state.wake, current.links, self._registry.index.tails
-        if wake is not None and not held(current.subscription.config, wake):
-            lag.oldest = wake.issued_at if lag.oldest is None else min(lag.oldest, wake.issued_at)
-        paths = links.pending if len(links.pending) <= _LINKS_AT_ONCE else list(links.pending)
-        for count, path in enumerate(paths, 1):
-            link, tail = links.get(path), tails.get(path)
-            if link is not None and tail is not None:
-                lag.pending_bytes += tail.position - link.cursor(tail)
-            if count % _LINKS_AT_ONCE == 0 and count < len(paths):
-                yield
-
     def _check(self, entry: Entry, now: float) -> None:
         current, stale = entry.current, self._registry.index.stale
         if current is not None and (
             entry.dirty or entry.stale or needs_evaluation(current, now) or not stale.isdisjoint(current.links.pending)
         ):
             self.add(entry)
+
+
+def _add_lag(current: Current, lag: Lag) -> None:
+    lag.pending_bytes += current.links.pending_bytes
+    wake = current.state.wake
+    if wake is not None and not held(current.subscription.config, wake):
+        lag.oldest = wake.issued_at if lag.oldest is None else min(lag.oldest, wake.issued_at)
 
 
 async def _nothing_to_read(entry: Entry) -> None:
