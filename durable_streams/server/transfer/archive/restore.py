@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 from weakref import WeakSet
 
 from msgspec import Struct
 from msgspec.structs import replace
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred
 
-from ...errors import PathBlocked, ReplacementHasForks, StreamExists, StreamGone, StreamNotFound, StreamsError
-from ...interfaces import settle
-from ...model import StreamRecord, StreamRestoration, WriterState
+from ...errors import ReplacementHasForks, StreamNotFound
+from ...model import StreamRestoration, WriterState
 from ...protocol.names import RESERVED_PREFIX
 from ...streams import Streams
 from ..context import AnyStreams, Context, spool_directory
@@ -24,7 +22,8 @@ from ..pieces import Source
 from ..progress import Progress, ProgressCallback, Reporter
 from .entries import StreamEntry, config_of, lifetime_of, sequence_of, writer_states
 from .errors import PartialRestore, RestoreInProgress
-from .plan import Flag, Plan, find
+from .installing import CompleteStream, Installer
+from .plan import Flag, Plan
 from .reader import AppendSlice, ArchiveLimits, Event, StreamEnd, StreamStart, WriterSlice
 from .source import ArchiveFile
 from .staging import StagedStream, remove_leftover
@@ -86,14 +85,6 @@ class _Unit(Struct):
         return self.size + _WRITER * len(self.writers)
 
 
-class _Waiting(Struct, frozen=True):
-    """A staged stream that is complete. It is installed, or deleted, when its forks are made."""
-
-    name: str
-    staged: StagedStream
-    restoration: StreamRestoration | None
-
-
 class _Restore:
     """One restore."""
 
@@ -108,7 +99,6 @@ class _Restore:
         self._context = context
         self._streams = streams = context.streams
         self._file = file
-        self._policy: ConflictPolicy = policy
         self._new_incarnation = new_incarnation
         self._reporter = Reporter(progress, streams.turns.seconds)
         self._plan = Plan(streams, policy, new_incarnation, context.clock.wall, partial(remove_leftover, streams))
@@ -116,15 +106,10 @@ class _Restore:
         self._totals = (0, 0)
         self._done = (0, 0, 0)
         self._lanes = Lanes()
+        self._installer = Installer(streams, policy, self._plan, self._count)
         # The present stream of the archive.
         self.name = ""
         self._unit: _Unit | None = None
-        # Held while a stream that is a fork, or has forks, is replaced.
-        self._families = DeferredLock()
-        # Sources that are not installed before their forks are made, by number.
-        self._private: dict[int, _Waiting] = {}
-        # Streams that replace another one after the forks of that are replaced, by number.
-        self._blocked: dict[int, _Waiting] = {}
 
     async def verify(self) -> None:
         """
@@ -154,15 +139,12 @@ class _Restore:
                 await self._take(event)
                 self._reporter.report(self._progress)
             await self._lanes.finish()
-            for number, waiting in list(self._blocked.items()):
-                if number in self._blocked:
-                    self.name = waiting.name
-                    made = await self._install(number, waiting)
-                    if number not in self._blocked:
-                        await self._made(made)
-            for waiting in self._blocked.values():
-                self.name = waiting.name
-                raise ReplacementHasForks(waiting.name)
+            for number, name in self._installer.blocked():
+                self.name = name
+                await self._installer.install_blocked(number)
+            for _, name in self._installer.blocked():
+                self.name = name
+                raise ReplacementHasForks(name)
             self._reporter.report(self._progress, end=True)
         finally:
             await self._lanes.stop()
@@ -174,11 +156,9 @@ class _Restore:
 
     async def _clean_up(self) -> None:
         """Delete what is staged."""
-        left = [waiting.staged for waiting in (*self._private.values(), *self._blocked.values())]
         if self._unit is not None and self._unit.staged is not None:
-            left.append(self._unit.staged)
-        for staged in reversed(left):
-            await staged.discard()
+            await self._unit.staged.discard()
+        await self._installer.discard()
 
     # The events of a stream
 
@@ -218,7 +198,7 @@ class _Restore:
 
     async def _stage(self, unit: _Unit, staged: StagedStream) -> None:
         """Create a stream, and make the appends that were read; the first one with the creation."""
-        source = self._source(unit)
+        source = self._installer.staged_name(self._plan.parents[unit.number]) or unit.entry.source
         slices, first = unit.slices, b""
         if source is None and slices and len(slices[0].sizes) == 1:
             first = slices[0].data
@@ -227,14 +207,6 @@ class _Restore:
             await staged.append(appends)
         if unit.staged is not None:
             unit.slices = []
-
-    def _source(self, unit: _Unit) -> str | None:
-        """Return the present name of a fork's source."""
-        number = self._plan.parents[unit.number]
-        for waiting in (self._private.get(number), self._blocked.get(number)):
-            if waiting is not None:
-                return waiting.staged.name
-        return unit.entry.source
 
     async def _end(self, unit: _Unit) -> None:
         streams, appends, size = self._done
@@ -274,18 +246,17 @@ class _Restore:
         except BaseException:
             await staged.discard()
             raise
-        waiting = _Waiting(unit.entry.name, staged, self._restoration(unit))
+        complete = CompleteStream(unit.entry.name, staged, self._restoration(unit))
         if not unit.flags & Flag.VISIBLE:
-            staged.hold()
-            self._private[number] = waiting
+            self._installer.keep(number, complete)
         else:
             try:
-                made = await self._install(number, waiting)
+                made = await self._installer.install(number, complete)
             except BaseException:
                 await staged.discard()
                 raise
             try:
-                await self._made(made)
+                await self._installer.note_made(made)
             except BaseException as error:
                 unit.failure = error
                 raise
@@ -316,97 +287,6 @@ class _Restore:
             None,
             None if self._new_incarnation else entry.incarnation,
         )
-
-    # Installing
-
-    async def _install(self, number: int, waiting: _Waiting) -> int:
-        """
-        Install a stream, or note that it waits for the forks of the one that it replaces.
-
-        :returns: the number of the stream of which one fork less is to be made, or 0.
-        """
-        existing = await find(self._streams, waiting.name) if self._policy == "replace" else None
-        if existing is None or not (existing.forks or existing.deleted or existing.source is not None):
-            return await self._put(number, waiting, existing)
-        await self._families.acquire()
-        try:
-            return await self._install_relative(number, waiting)
-        finally:
-            self._families.release()
-
-    async def _install_relative(self, number: int, waiting: _Waiting) -> int:
-        """Install a stream that replaces a fork or a source, and those that waited for the removal of that."""
-        made = 0
-        first = number
-        while True:
-            existing = await find(self._streams, waiting.name)
-            if existing is not None and (existing.forks or existing.deleted):
-                if number not in self._blocked:
-                    waiting.staged.hold()
-                    self._blocked[number] = waiting
-                return made
-            try:
-                parent = await self._put(number, waiting, existing)
-            except StreamsError:
-                if number == first:
-                    raise
-                # It is tried again at the end.
-                return made
-            if number == first:
-                made = parent
-            else:
-                await self._made(parent)
-            # The replaced stream may have been the last fork of one that is to be replaced as well.
-            number = 0 if existing is None or existing.source is None else self._plan.number(existing.source)
-            blocked = self._blocked.get(number)
-            if blocked is None:
-                return made
-            waiting = blocked
-
-    async def _put(self, number: int, waiting: _Waiting, existing: StreamRecord | None) -> int:
-        assert waiting.restoration is not None
-        staged, is_replaced = waiting.staged, existing is not None
-        try:
-            await settle(self._streams.install(staged.name, waiting.name, waiting.restoration, replace=is_replaced))
-        except StreamExists:
-            if self._policy != "skip":
-                raise
-            return await self._skip(number, waiting)
-        staged.release()
-        self._blocked.pop(number, None)
-        self._count(streams_restored=1, streams_replaced=is_replaced)
-        return self._plan.parents[number]
-
-    async def _skip(self, number: int, waiting: _Waiting) -> int:
-        """Leave a stream as it is that was created during the restore."""
-        self._count(streams_skipped=1)
-        if self._plan.needed[number]:
-            waiting.staged.hold()
-            self._private[number] = _Waiting(waiting.name, waiting.staged, None)
-            return 0
-        await waiting.staged.discard()
-        return self._plan.parents[number]
-
-    async def _made(self, number: int) -> None:
-        """Note that a fork of a stream was made. After the last one, a source that is not visible is removed."""
-        while number:
-            self._plan.needed[number] -= 1
-            if self._plan.needed[number] or number not in self._private:
-                return
-            await self._remove(self._private.pop(number))
-            number = self._plan.parents[number]
-
-    async def _remove(self, waiting: _Waiting) -> None:
-        """Delete a source, which its forks keep; under its name if it was deleted and no other stream has the name."""
-        staged, name = waiting.staged, waiting.staged.name
-        staged.release()
-        if waiting.restoration is not None:
-            with suppress(StreamExists, PathBlocked):
-                await settle(self._streams.install(name, waiting.name, waiting.restoration, replace=False))
-                name = waiting.name
-                self._count(streams_deleted=1)
-        with suppress(StreamNotFound, StreamGone):
-            await settle(self._streams.delete(name))
 
 
 def restore_streams(
