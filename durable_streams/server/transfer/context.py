@@ -5,44 +5,19 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 
 from ..clocks import clock_of
-from ..errors import StreamsError, Unavailable
-from ..interfaces import NowOrLater
+from ..errors import Unavailable
 from ..run_queue import SLICE
 from ..streams import Streams
 from .threads import BlockingCalls
 
-T = TypeVar("T")
-
 #: If the storage is congested, it is asked again after so many seconds.
 _CONGESTED: Final = 0.005
-
-
-async def shielded(outcome: NowOrLater[T]) -> T:
-    """Await an operation. If that is cancelled, wait for the end of the operation nevertheless, and then raise."""
-    if not isinstance(outcome, Deferred):
-        return outcome
-    ended: Deferred[T] = Deferred()
-    late: Deferred[T] = Deferred()
-
-    def end(result: T | Failure) -> None:
-        (late if ended.called else ended).callback(result)
-
-    outcome.addBoth(end)
-    try:
-        return await ended
-    except CancelledError:
-        if not outcome.called:
-            with suppress(StreamsError):
-                await late
-        raise
 
 
 class HasStreams(Protocol):

@@ -14,12 +14,12 @@ from typing import Any, Final, Literal, TypeAlias
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 
-from ..errors import StreamExists, StreamGone, StreamNotFound, StreamsError, Unavailable
+from ..errors import StreamExists, StreamGone, StreamNotFound, Unavailable
 from ..interfaces import settle
 from ..model import Append, Lifetime, StreamConfig, StreamRestoration
 from ..protocol.content import media_type
 from ..protocol.names import RESERVED_PREFIX
-from .context import AnyStreams, Context, shielded, spool_directory
+from .context import AnyStreams, Context, spool_directory
 from .document import StreamEntry
 from .errors import Conflict, PartialImport
 from .intake import Batch, Intake, SpooledEntry
@@ -28,6 +28,7 @@ from .limits import DEFAULT_LIMITS, ImportLimits
 from .parsing import is_json
 from .pieces import Source, read_pieces
 from .progress import ImportStats, Progress, ProgressCallback, Reporter
+from .staging import STAGING_TTL, remove_staged, shielded
 
 #: What to do with a stream that exists already: leave it, refuse the whole import, or replace it.
 ConflictPolicy: TypeAlias = Literal["skip", "fail", "replace"]
@@ -40,9 +41,6 @@ _MAX_BYTES: Final = 4_194_304
 
 #: The messages of a stream with at most so many bytes are read before it is begun.
 _SMALL: Final = 131_072
-
-#: The TTL of a stream that is being imported, in seconds. What a crash leaves expires by itself.
-_STAGING_TTL: Final = 3600
 
 #: If the storage is overloaded, a stream is tried again after so many seconds each.
 _RETRIES: Final = (0.5, 1.0, 2.0, 4.0)
@@ -229,7 +227,7 @@ class _Import:
     async def _stage_and_install(self, spooled: SpooledEntry, batches: list[Batch] | None) -> None:
         entry = spooled.entry
         staged = f"{RESERVED_PREFIX}import/{token_hex(16)}"
-        config = StreamConfig(entry.content_type, Lifetime(ttl=_STAGING_TTL))
+        config = StreamConfig(entry.content_type, Lifetime(ttl=STAGING_TTL))
         body = b""
         if batches is not None and len(batches) == 1:
             # With its creation, a stream of one append waits for two commits instead of three.
@@ -248,7 +246,7 @@ class _Import:
             installed = True
         finally:
             if not installed:
-                await self._remove(staged)
+                await remove_staged(self._streams, staged)
 
     async def _append_all(
         self, spooled: SpooledEntry, staged: str, batches: AsyncIterator[Batch], small: bool = False
@@ -283,13 +281,6 @@ class _Import:
             self._size -= appended_bytes
             if waiting:
                 await DeferredList([outcome for outcome, _ in waiting], consumeErrors=True)
-
-    async def _remove(self, staged: str) -> None:
-        """Remove a staged stream. If that fails, it expires later."""
-        try:
-            await settle(self._streams.delete(staged))
-        except StreamsError:
-            return
 
     def _note_skipped(self, name: str) -> None:
         done = self._done

@@ -13,13 +13,11 @@ from ...interfaces import settle
 from ...model import Append, Fork, Lifetime, Offset, StreamConfig
 from ...protocol.content import media_type
 from ...streams import Streams
-from ..context import Context, shielded
+from ..context import Context
+from ..staging import STAGING_TTL, remove_staged, shielded
 from .entries import StreamEntry
 from .layout import STAGING_PREFIX, bare_name
 from .reader import AppendSlice
-
-#: What a crash leaves expires after this time, in seconds. Streams that are staged for longer are renewed.
-_TTL: Final = 3600
 
 #: How many appends are made between two looks at the clock.
 _APPENDS: Final = 16
@@ -31,12 +29,6 @@ _GROUP: Final = 1024
 def staged_name(name: str, attempt: int = 0) -> str:
     """Return the reserved name under which a stream is staged."""
     return f"{STAGING_PREFIX}{attempt}/{bare_name(name)}"
-
-
-async def remove_staged(streams: Streams, name: str) -> None:
-    """Delete a staged stream. It is kept while it has forks. An error leaves it to its expiry."""
-    with suppress(StreamsError):
-        await settle(streams.delete(name))
 
 
 async def remove_leftover(streams: Streams, name: str) -> None:
@@ -81,7 +73,7 @@ class StagedStream:
         if source is not None:
             incarnation = (await settle(self._streams.status(source))).facts.incarnation
             fork = Fork(source, Offset(incarnation, entry.base))
-        config = StreamConfig(entry.content_type, Lifetime(ttl=_TTL), fork=fork)
+        config = StreamConfig(entry.content_type, Lifetime(ttl=STAGING_TTL), fork=fork)
         body = b"[%b]" % data[:-1] if data and entry.json else data
         attempt = 0
         while True:
