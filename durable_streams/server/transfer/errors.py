@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ..errors import StreamsError
 
 #: The longest part of a name or a text that a message shows, in characters.
@@ -19,7 +21,7 @@ def shown(text: str) -> str:
     return f"'{printable}'" if len(text) <= _SHOWN else f"'{printable}'..."
 
 
-def except_for(done: tuple[str, ...]) -> str:
+def _except_for(done: tuple[str, ...]) -> str:
     """Return the end of a sentence that leaves out streams that are done; three names at most."""
     if not done:
         return ""
@@ -85,18 +87,21 @@ class Conflict(TransferError):
         self.stream = stream
 
 
-class PartialImport(TransferError):
+class PartialTransfer(TransferError):
     """
-    An import failed after its document was found valid.
+    The base class of :exc:`PartialImport` and :exc:`PartialRestore`: a stream could not be written.
 
-    The streams of the document before ``stream`` are imported, whole, and so are those in ``later``. ``stream`` and all
-    others after it are as they were.
-
-    :ivar stream: the name of the stream that could not be imported.
-    :ivar completed: the number of streams that were imported.
+    :ivar stream: the name of that stream.
+    :ivar completed: the number of streams that were written.
     :ivar source: the error.
-    :ivar later: the names of streams after ``stream`` that are done nevertheless: many are imported at the same time.
+    :ivar later: the names of streams after ``stream`` that are done nevertheless: many are written at the same time.
     """
+
+    #: The words of the message: the transfer, its participle, its source, and a sentence about the result.
+    action: ClassVar[str]
+    done: ClassVar[str]
+    document: ClassVar[str]
+    result: ClassVar[str] = ""
 
     def __init__(
         self, stream: str, completed: int, source: BaseException, policy: str = "skip", later: tuple[str, ...] = ()
@@ -104,14 +109,27 @@ class PartialImport(TransferError):
         reason = (str(source) or type(source).__name__).rstrip(".")
         again = "again" if policy != "fail" else "again with the policy skip"
         super().__init__(
-            f"import stopped at stream {shown(stream)}, after {completed} stream(s) were imported: {reason}. "
-            f"This stream and those after it are unchanged{except_for(later)}. Remove the cause, and import the same "
-            f"document {again}."
+            f"{self.action} stopped at stream {shown(stream)}, after {completed} stream(s) were {self.done}: {reason}. "
+            f"This stream and those after it are unchanged{_except_for(later)}. {self.result}Remove the cause, and "
+            f"{self.action} the same {self.document} {again}."
         )
         self.stream = stream
         self.completed = completed
         self.source = source
         self.later = later
+
+
+class PartialImport(PartialTransfer):
+    """
+    An import failed after its document was found valid.
+
+    The streams of the document before ``stream`` are imported, whole, and so are those in ``later``. ``stream`` and all
+    others after it are as they were.
+    """
+
+    action = "import"
+    done = "imported"
+    document = "document"
 
 
 class SpoolFailed(TransferError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import TransferError, except_for, shown
+from ..errors import PartialTransfer, TransferError, shown
 
 
 class ArchiveInvalid(TransferError):
@@ -47,27 +47,10 @@ class RestoreInProgress(TransferError):
         super().__init__("another restore is in progress. Wait for its end, then start this one again.")
 
 
-class PartialRestore(TransferError):
-    """
-    A restore failed after its archive was found valid. Each stream is whole: as it was, or as it is in the archive.
+class PartialRestore(PartialTransfer):
+    """A restore failed after its archive was found valid. Each stream is whole: as it was, or as in the archive."""
 
-    :ivar stream: the name of the stream that could not be restored.
-    :ivar completed: the number of streams that were restored.
-    :ivar source: the error.
-    :ivar later: the names of streams after it that are done nevertheless: many are restored at the same time.
-    """
-
-    def __init__(
-        self, stream: str, completed: int, source: BaseException, policy: str, later: tuple[str, ...] = ()
-    ) -> None:
-        reason = (str(source) or type(source).__name__).rstrip(".")
-        again = "again" if policy != "fail" else "again with the policy skip"
-        super().__init__(
-            f"restore stopped at stream {shown(stream)}, after {completed} stream(s) were restored: {reason}. This "
-            f"stream and those after it are unchanged{except_for(later)}. Every stream is whole. Remove the cause, and "
-            f"restore the same archive {again}."
-        )
-        self.stream = stream
-        self.completed = completed
-        self.later = later
-        self.source = source
+    action = "restore"
+    done = "restored"
+    document = "archive"
+    result = "Every stream is whole. "

@@ -158,7 +158,7 @@ def _problem_of(error: StreamsError) -> StreamsError:
     text = str(error)
     text = text[:1].upper() + text[1:]
     match error:
-        case transfer.PartialImport() | transfer.PartialRestore():
+        case transfer.PartialTransfer():
             return PartialImport(text, error.stream, error.completed, error.later)
         case transfer.Conflict() | transfer.RestoreConflict():
             return ImportConflict(text)
