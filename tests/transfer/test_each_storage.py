@@ -195,9 +195,12 @@ class MemoryTests(TestCase):
         service = self.service("target")
         streams = self.many(400, b"new")
 
+        cancellations: list[Any] = []
+
         def cancel(progress: Progress) -> None:
-            if progress.phase == "importing" and progress.streams > 50:
-                reactor.callLater(0, run.cancel)
+            # A second cancellation would not wait for the deletion of what is staged.
+            if progress.phase == "importing" and progress.streams > 50 and not cancellations:
+                cancellations.append(reactor.callLater(0, run.cancel))
 
         self.patch(Reporter, "report", lambda self, make, end=False: cancel(make()))
         run = import_streams(service, io.BytesIO(pretty(document_object(*streams))), "skip", progress=cancel)
