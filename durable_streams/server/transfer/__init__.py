@@ -32,9 +32,10 @@ from .errors import (
     UnsupportedVersion,
 )
 from .exporting import DocumentExport, export_streams
-from .importing import POLICIES, ConflictPolicy, import_streams
+from .importing import import_streams
 from .limits import ImportLimits
 from .pieces import Destination, Source
+from .policies import POLICIES, ConflictPolicy
 from .progress import ExportStats, ImportStats, Progress, ProgressCallback
 
 __all__ = [

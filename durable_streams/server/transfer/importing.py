@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
 from secrets import token_hex
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
@@ -27,13 +27,9 @@ from .lanes import LaneFailed, Lanes
 from .limits import DEFAULT_LIMITS, ImportLimits
 from .parsing import is_json
 from .pieces import Source, read_pieces
+from .policies import ConflictPolicy, check_policy
 from .progress import ImportStats, Progress, ProgressCallback, Reporter
 from .staging import STAGING_TTL, remove_staged, shielded
-
-#: What to do with a stream that exists already: leave it, refuse the whole import, or replace it.
-ConflictPolicy: TypeAlias = Literal["skip", "fail", "replace"]
-
-POLICIES: Final[tuple[ConflictPolicy, ...]] = ("skip", "fail", "replace")
 
 #: Appends in progress: at most so many, and so many bytes.
 _MAX_APPENDS: Final = 1024
@@ -86,8 +82,7 @@ def import_streams(  # noqa: PLR0913 (all after the third are keywords)
     :raises OSError: the source cannot be read; nothing was written.
     :raises ValueError: there is no such policy.
     """
-    if on_conflict not in POLICIES:
-        raise ValueError(f"on_conflict must be one of {', '.join(POLICIES)}, not {on_conflict!r}.")
+    check_policy(on_conflict)
     context = Context(service, reactor)
     run = _Import(context, on_conflict, limits, spool_directory(directory))
     run.reporter = Reporter(progress, context.streams.turns.seconds)

@@ -383,6 +383,12 @@ class ConflictTests(ArchiveCase):
             self.restore(data, on_conflict="fail")
         self.assertEqual(self.names(self.target), ["a"])
 
+    def test_an_unknown_policy_is_refused(self) -> None:
+        data = self.backup()
+        policy: Any = "merge"
+        with self.assertRaisesRegex(ValueError, "on_conflict must be one of skip, fail, replace, not 'merge'"):
+            restore_streams(self.target, io.BytesIO(data), on_conflict=policy, reactor=self.clock)
+
     def test_replace_replaces_in_one_step(self) -> None:
         data = self.make_both()
         reader = now_of(self.target.read("a", Offset(0, 0), 1))

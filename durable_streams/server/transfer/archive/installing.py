@@ -12,7 +12,7 @@ from ...errors import PathBlocked, StreamExists, StreamGone, StreamNotFound, Str
 from ...interfaces import settle
 from ...model import StreamRecord, StreamRestoration
 from ...streams import Streams
-from ..importing import ConflictPolicy
+from ..policies import ConflictPolicy
 from .plan import Plan, find
 from .staging import StagedStream
 

@@ -10,7 +10,7 @@ from ...errors import StreamError, StreamNotFound
 from ...interfaces import settle
 from ...model import StreamRecord
 from ...streams import Streams
-from ..importing import ConflictPolicy
+from ..policies import ConflictPolicy
 from .entries import StreamEntry
 from .errors import RestoreConflict
 from .name_table import NameTable

@@ -16,9 +16,9 @@ from ...model import StreamRestoration, WriterState
 from ...protocol.names import RESERVED_PREFIX
 from ...streams import Streams
 from ..context import AnyStreams, Context, spool_directory
-from ..importing import ConflictPolicy
 from ..lanes import LaneFailed, Lanes
 from ..pieces import Source
+from ..policies import ConflictPolicy, check_policy
 from ..progress import Progress, ProgressCallback, Reporter
 from .entries import StreamEntry, config_of, lifetime_of, sequence_of, writer_states
 from .errors import PartialRestore, RestoreInProgress
@@ -327,7 +327,9 @@ def restore_streams(
     :raises SpoolFailed: the temporary file cannot be written. Nothing was written.
     :raises Unavailable: the service is not open, or its storage has failed. Nothing was written.
     :raises OSError: the source cannot be read.
+    :raises ValueError: there is no such policy.
     """
+    check_policy(on_conflict)
     context = Context(service, reactor)
     file = ArchiveFile(context, source, limits, spool_directory(directory))
     restore = _Restore(context, file, on_conflict, new_incarnation, progress)
