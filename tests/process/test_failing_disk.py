@@ -43,7 +43,7 @@ class FailingDiskTests(SynchronousTestCase):
         self.assertIn("has failed and takes no more writes: ", log)
         self.assertNotIn("Traceback", log)
         campaign.look()
-        self.assertGreater(campaign.figures.checked, 0)
+        self.assertGreater(campaign.figures.checked, 10)
 
     def assert_reads_only(self, campaign: Campaign, daemon: KilledDaemon) -> None:
         self.assertEqual(daemon.ask("GET", "/healthz").status, 200)
@@ -106,7 +106,8 @@ class FailingDiskTests(SynchronousTestCase):
         self.keeps_its_word("after sqlite/commit", 40, "acid")
 
     def test_a_failed_checkpoint_of_sqlite_stops_all_writes(self) -> None:
-        self.keeps_its_word("before sqlite/checkpoint", 2, "acid")
+        # Few large appends may fill the log twice: of the writes before the eighth time, 57 to 98 are checked.
+        self.keeps_its_word("before sqlite/checkpoint", 8, "acid")
 
 
 class Following:
