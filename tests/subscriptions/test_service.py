@@ -151,6 +151,33 @@ class WebhookTests(SynchronousTestCase):
         self.assertEqual("healthy", serving.parts.bodies[-1]["subscription_id"])
         self.assertEqual("active", serving.describe("healthy")["status"])
 
+    def max_running(self, deliveries: int) -> int:
+        """Return how many deliveries to receivers that fail have run at once, first attempts and retries."""
+        serving = Serving(self, settings=ServiceSettings(deliveries=deliveries))
+        hanging: list[Deferred[Outcome]] = []
+        running: list[int] = []
+
+        def hang(_: object) -> Deferred[Outcome]:
+            hanging.append(Deferred())
+            return hanging[-1]
+
+        serving.parts.receive = hang
+        for number in range(8):
+            url = f"https://host{number}.example/"
+            serving.create(SubscriptionConfig("webhook", None, ("all",), webhook_url=url), f"s{number}")
+        serving.put("all", 1)
+        serving.work()
+        for _ in range(20):
+            running.append(serving.service.figures().running)
+            hanging.pop().callback(Outcome.FAILED)
+            serving.advance(1)
+        self.assertGreater(serving.service.counts.retries, 0)
+        return max(running)
+
+    def test_no_more_deliveries_run_than_the_setting_allows(self) -> None:
+        for deliveries in (1, 2, 5):
+            self.assertEqual(deliveries, self.max_running(deliveries))
+
     def test_a_lease_that_ends_without_ack_wakes_again(self) -> None:
         serving = self.serving
         serving.create(webhook(lease=1000))
@@ -283,6 +310,15 @@ class MembershipTests(SynchronousTestCase):
         serving.put("y", 1)
         serving.work()
         self.assertEqual("y", serving.events()[0]["stream"])
+
+    def test_a_stream_that_is_named_and_matched_is_linked_explicitly_at_its_tail(self) -> None:
+        serving = self.serving
+        serving.put("events/a", 1)
+        serving.create(pull("events/*", "events/a", "absent"))
+        self.assertEqual({"absent": "-1", "events/a": "2"}, serving.cursors())
+        self.assertEqual(["explicit", "explicit"], [link["link_type"] for link in serving.describe()["streams"]])
+        keys = [key for key, _ in serving.assert_now(serving.streams.values("links/"))]
+        self.assertEqual(["links/s/absent", "links/s/events/a"], keys)
 
     def test_a_removed_stream_that_matches_stays_as_a_glob_link(self) -> None:
         serving = self.serving

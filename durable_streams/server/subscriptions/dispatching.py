@@ -73,9 +73,10 @@ class Dispatcher:
         self._retry = retry
         for_retries = max(1, max_deliveries // 4)
         self._webhooks = DeliveryQueue(clock, max(1, max_deliveries - for_retries), MAX_PER_HOST - _MAX_HOST_RETRIES)
-        self._retries = DeliveryQueue(clock, for_retries, _MAX_HOST_RETRIES)
+        # The only slot, if there is but one, is for both.
+        self._retries = DeliveryQueue(clock, for_retries, _MAX_HOST_RETRIES) if max_deliveries > 1 else self._webhooks
         self._events = DeliveryQueue(clock, _MAX_EVENTS, _MAX_EVENTS)
-        self._queues = (self._webhooks, self._retries, self._events)
+        self._queues = {self._webhooks, self._retries, self._events}
         self._stopping = False
 
     @property
