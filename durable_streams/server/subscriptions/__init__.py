@@ -33,6 +33,7 @@ from .model import Ack, AckRequest, Outcome
 from .seams import Parts, WebhookSender
 from .service import SubscriptionService
 from .settings import ServiceSettings
+from .tokens import bearer_token
 
 __all__ = [
     "MAX_BODY_BYTES",
@@ -61,6 +62,7 @@ __all__ = [
     "TokenInvalid",
     "WebhookSender",
     "WebhookUrlRejected",
+    "bearer_token",
     "check_id",
     "normal_path",
     "read_ack",

@@ -28,13 +28,14 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(tuple[str, int, str]).decode
 
 
-def bearer_token(authorization: str | None) -> str:
+def bearer_token(authorization: str) -> str:
     """
     Return the token in the value of an Authorization header.
 
-    :raises TokenInvalid: there is no header, or it is not ``Bearer TOKEN``.
+    :param authorization: empty if there is no header.
+    :raises TokenInvalid: it is not ``Bearer TOKEN``.
     """
-    match = None if authorization is None else _BEARER.fullmatch(authorization)
+    match = _BEARER.fullmatch(authorization)
     if match is None:
         raise TokenInvalid
     return match[1]

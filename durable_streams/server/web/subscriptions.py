@@ -22,6 +22,7 @@ from ..subscriptions import (
     SubscriptionService,
     SubscriptionsUnavailable,
     TokenInvalid,
+    bearer_token,
     check_id,
     normal_path,
     read_ack,
@@ -237,8 +238,4 @@ def _bearer_token(request: StreamRequest) -> str:
 
     :raises TokenInvalid: there is none.
     """
-    scheme, _, token = request.headers.get(b"authorization", b"").strip().partition(b" ")
-    token = token.strip()
-    if scheme.lower() != b"bearer" or not token or not token.isascii():
-        raise TokenInvalid
-    return token.decode()
+    return bearer_token(request.headers.get(b"authorization", b"").strip().decode("latin-1"))
