@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from durable_streams.server.subscriptions.creating import create
+from durable_streams.server.subscriptions.creating import create, link_at_tail
 from durable_streams.server.subscriptions.decisions import Current, Decision
 from durable_streams.server.subscriptions.links import LinkTable
 from durable_streams.server.subscriptions.machine import Machine, deadline
@@ -25,9 +25,11 @@ from durable_streams.server.subscriptions.model import (
     TokenClaims,
     Wake,
 )
+from durable_streams.server.subscriptions.patterns import matches
 from durable_streams.server.subscriptions.records import (
     decode,
     decode_link,
+    encode_link,
     link_key,
     links_prefix,
     split_link_key,
@@ -57,6 +59,13 @@ def load(records: Mapping[str, bytes | None], tails: Mapping[str, StreamTail]) -
     return Current(subscription, state, snapshot, table, stored)
 
 
+def first_links(config: SubscriptionConfig, tails: Mapping[str, StreamTail]) -> dict[str, Link]:
+    """Return the links of a new subscription, at the tails of the streams, as :class:`.Creator` makes them."""
+    pattern = config.pattern
+    links = {path: link_at_tail(tail, False) for path, tail in tails.items() if pattern and matches(pattern, path)}
+    return links | {path: link_at_tail(tails.get(path), True) for path in config.streams}
+
+
 class Driven:
     """
     One subscription, its records as a dict, and the streams that it sees.
@@ -74,14 +83,13 @@ class Driven:
         self.records: dict[str, bytes | None] = {}
         self.effects: list[Effect] = []
         subscription = Subscription("s", 7, config, "http://x", self.now, b"digest")
-        creation = create(subscription, self.tails)
+        first = first_links(config, self.tails)
         links = LinkTable(self.tails)
-        links.apply(creation.links)
-        self.records.update(creation.link_puts)
-        self.write(creation.puts, creation.expected)
-        stored = creation.puts["wakes/s"]
-        assert stored is not None
-        self.current = Current(subscription, creation.state, None, links, stored)
+        links.apply(first)
+        self.records.update((link_key("s", path), encode_link(link, 7)) for path, link in first.items())
+        puts, expected = create(subscription)
+        self.write(puts, expected)
+        self.current = Current(subscription, State(), None, links, puts["wakes/s"])
         self.decision: Decision | None = None
 
     def write(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> None:

@@ -89,15 +89,14 @@ class Creator:
             await self._link_explicit(entry, subscription, links)
             if config.pattern is not None:
                 await self._link_matching(entry, subscription, links, config.pattern)
-            creation = create(subscription, {})
-            await registry.store.write(creation.puts, creation.expected)
+            puts, expected = create(subscription)
+            await registry.store.write(puts, expected)
         except BaseException as error:
             await self._abandon(entry, subscription, links)
             if isinstance(error, ValuesChanged):
                 raise SubscriptionExists(subscription_id) from None
             raise
-        stored = creation.puts[state_key(subscription_id)]
-        registry.add(entry, Current(subscription, State(), None, links, stored or b""))
+        registry.add(entry, Current(subscription, State(), None, links, puts[state_key(subscription_id)]))
         return entry, True
 
     async def _check_wake_stream(self, path: str) -> None:
