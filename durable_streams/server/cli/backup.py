@@ -20,7 +20,7 @@ from .output import note, print_json
 from .progress import progress_bar
 from .running import run
 from .terminal import is_terminal
-from .transfers import errors_as, shown_on, warn_about_missing, write_pieces
+from .transfers import errors_as, receive, shown_on, warn_about_missing
 from .verify import verified_file
 
 if TYPE_CHECKING:
@@ -133,16 +133,9 @@ class Backup(Struct, frozen=True):
         query = [("stream", name) for name in self.names] + [("level", str(self.level))]
         if self.prefix:
             query.append(("prefix", self.prefix))
-        size = 0
         async with connected(reactor, connection, _LABEL) as pages:
             answer = await pages.get("backup", query)
             with progress_bar("Receiving") as bar, errors_as(_LABEL, f"write {self.output}"):
-
-                def received(piece: bytes) -> None:
-                    nonlocal size
-                    size += len(piece)
-                    bar.update(size)
-
-                await write_pieces(reactor, answer.body, file, received)
+                size = await receive(reactor, answer.body, file, bar)
         if not size:
             raise CommandError(f"{connection.url}: the server sent an empty archive.", _LABEL)

@@ -16,7 +16,7 @@ from .options import Connection, SettingsFiles, connection_options, json_option,
 from .output import note, print_json
 from .progress import progress_bar
 from .running import run
-from .transfers import DocumentCounter, errors_as, shown_on, warn_about_missing, write_pieces
+from .transfers import DocumentCounter, errors_as, receive, shown_on, warn_about_missing
 
 _LABEL: Final = "export failed"
 
@@ -92,16 +92,8 @@ class Export(Struct, frozen=True):
     async def of_server(self, connection: Connection, reactor: Any, file: BinaryIO) -> Exported:
         """Export the streams of a running server."""
         counter = DocumentCounter()
-        size = 0
         async with connected(reactor, connection, _LABEL) as pages:
             answer = await pages.get("export", [("stream", name) for name in self.names])
             with progress_bar("Receiving") as bar, errors_as(_LABEL, f"write {self.output}"):
-
-                def received(piece: bytes) -> None:
-                    nonlocal size
-                    size += len(piece)
-                    counter.feed(piece)
-                    bar.update(size)
-
-                await write_pieces(reactor, answer.body, file, received)
+                await receive(reactor, answer.body, file, bar, counter.feed)
         return Exported(counter.streams, counter.messages, counter.bytes)

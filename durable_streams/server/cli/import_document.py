@@ -13,11 +13,11 @@ from msgspec import Struct
 from .admin import URL_HELP, connected
 from .files import input_file, size_of
 from .local import LocalData, local_data, opened, warn_about_memory
-from .options import Connection, SettingsFiles, connection_options, json_option, settings_options
+from .options import Connection, SettingsFiles, connection_options, json_option, on_conflict_option, settings_options
 from .output import note, print_json
 from .progress import ProgressBar, progress_bar
 from .running import run
-from .transfers import errors_as, read_pieces, shown_on
+from .transfers import errors_as, send, shown_on
 
 if TYPE_CHECKING:
     from ..transfer import ConflictPolicy
@@ -43,13 +43,7 @@ class Imported(Struct, frozen=True):
 @settings_options
 @connection_options(URL_HELP, None)
 @click.option("-i", "--input", "source", metavar="FILE", help="The document; default: the standard input.")
-@click.option(
-    "--on-conflict",
-    type=click.Choice(["skip", "fail", "replace"]),
-    default="skip",
-    show_default=True,
-    help="What to do with streams that exist: leave them, import nothing at all, or replace each in one step.",
-)
+@on_conflict_option("import")
 @json_option
 def command(
     files: SettingsFiles, connection: Connection, source: str | None, on_conflict: ConflictPolicy, as_json: bool
@@ -122,16 +116,9 @@ class Import(Struct, frozen=True):
 
     async def to_server(self, connection: Connection, reactor: Any, file: BinaryIO) -> Imported:
         """Import into a running server."""
-        size, sent = size_of(file), 0
         async with connected(reactor, connection, _LABEL) as pages:
-            with progress_bar("Sending", size) as bar, errors_as(_LABEL, f"read {self.source}"):
-
-                def read(count: int) -> None:
-                    nonlocal sent
-                    sent += count
-                    bar.update(sent, size, "Waiting for the server" if sent == size else None)
-
-                async with aclosing(read_pieces(reactor, file, read)) as pieces:
+            with progress_bar("Sending", size_of(file)) as bar, errors_as(_LABEL, f"read {self.source}"):
+                async with aclosing(send(reactor, file, bar)) as pieces:
                     done = await pages.post(
                         "import", {"on_conflict": self.on_conflict}, "application/json", pieces, Imported
                     )

@@ -77,6 +77,21 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def on_conflict_option(verb: str) -> Callable[[F], F]:
+    """
+    Add the option ``--on-conflict``, which a command gets as ``on_conflict``: skip, fail or replace.
+
+    :param verb: what the command does with streams.
+    """
+    return click.option(
+        "--on-conflict",
+        type=click.Choice(["skip", "fail", "replace"]),
+        default="skip",
+        show_default=True,
+        help=f"What to do with streams that exist: leave them, {verb} nothing at all, or replace each in one step.",
+    )
+
+
 def archive_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """
     Add the argument ``ARCHIVE``, and ``-i`` for the same, to a command, which gets it as ``archive``.

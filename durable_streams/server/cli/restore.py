@@ -19,12 +19,13 @@ from .options import (
     archive_argument,
     connection_options,
     json_option,
+    on_conflict_option,
     settings_options,
 )
 from .output import note, print_json
 from .progress import progress_bar
 from .running import run
-from .transfers import errors_as, read_pieces, shown_on
+from .transfers import errors_as, send, shown_on
 
 if TYPE_CHECKING:
     from ..transfer import ConflictPolicy, RestoreStats
@@ -36,13 +37,7 @@ _LABEL: Final = "restore failed"
 @settings_options
 @connection_options(URL_HELP, None)
 @archive_argument
-@click.option(
-    "--on-conflict",
-    type=click.Choice(["skip", "fail", "replace"]),
-    default="skip",
-    show_default=True,
-    help="What to do with streams that exist: leave them, restore nothing at all, or replace each in one step.",
-)
+@on_conflict_option("restore")
 @click.option("--new-incarnation", is_flag=True, help="Give the streams new offsets; old ones are answered with 410.")
 @json_option
 def command(
@@ -109,17 +104,10 @@ class Restore(Struct, frozen=True):
         """Restore into a running server."""
         from ..transfer import RestoreStats  # noqa: PLC0415 (imports Twisted, which --help does not need)
 
-        size, sent = size_of(file), 0
         query: dict[str, str] = {"on_conflict": self.on_conflict}
         if self.new_incarnation:
             query["new_incarnation"] = "true"
         async with connected(reactor, connection, _LABEL) as pages:
-            with progress_bar("Sending", size) as bar, errors_as(_LABEL, f"read {self.source}"):
-
-                def read(count: int) -> None:
-                    nonlocal sent
-                    sent += count
-                    bar.update(sent, size, "Waiting for the server" if sent == size else None)
-
-                async with aclosing(read_pieces(reactor, file, read)) as pieces:
+            with progress_bar("Sending", size_of(file)) as bar, errors_as(_LABEL, f"read {self.source}"):
+                async with aclosing(send(reactor, file, bar)) as pieces:
                     return await pages.post("restore", query, "application/zstd", pieces, RestoreStats)

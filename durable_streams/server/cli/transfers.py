@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import aclosing, contextmanager
 from typing import Any, BinaryIO, Final, Protocol
 
 import click
 
 from .errors import FAILURE, CommandError
+from .files import size_of
 from .output import note
 from .progress import ProgressBar
 
@@ -27,9 +27,6 @@ _LABELS: Final = {
 
 #: What counts the streams, their bytes and their messages in the text of a document. A string in JSON has no line ends.
 _COUNTED: Final = re.compile(rb'\n      (?:"total_bytes": ([0-9]{1,20}),|("next_offset": )|    ("data_base64": ))')
-
-#: How much of a file is read at once, in bytes.
-_PIECE: Final = 262_144
 
 #: More than the longest text that :data:`_COUNTED` finds.
 _OVERLAP: Final = 64
@@ -78,24 +75,35 @@ def warn_about_missing(names: Collection[str], found: int) -> None:
         note(f"Warning: of the streams named by --stream, {found} of {named} exist. The others are left out.")
 
 
-async def write_pieces(
-    reactor: Any, pieces: AsyncIterable[bytes], file: BinaryIO, received: Callable[[bytes], object]
-) -> None:
+async def receive(
+    reactor: Any,
+    pieces: AsyncIterable[bytes],
+    file: BinaryIO,
+    bar: ProgressBar,
+    written: Callable[[bytes], object] = lambda piece: None,
+) -> int:
     """
-    Write pieces to a file in a thread: a pipe that nobody reads does not keep Ctrl-C from ending the command.
+    Write the pieces of an answer to a file, and return their size in bytes.
 
-    :param received: called with each piece after it was written.
+    The file is written in a thread: a pipe that nobody reads does not keep Ctrl-C from ending the command.
+
+    :param written: called with each piece after it was written.
     """
-    from ..transfer.pieces import write_all  # noqa: PLC0415 (imports Twisted, which --help does not need)
-    from ..transfer.threads import BlockingCalls  # noqa: PLC0415
+    from ..transfer.pieces import write_pieces  # noqa: PLC0415 (imports Twisted, which --help does not need)
 
-    blocking = BlockingCalls(reactor)
-    try:
+    size = 0
+
+    async def counted() -> AsyncGenerator[bytes, None]:
+        nonlocal size
         async for piece in pieces:
-            await blocking.do(partial(write_all, file, piece))
-            received(piece)
-    finally:
-        blocking.close()
+            yield piece
+            # It was written when the next one is asked for.
+            size += len(piece)
+            written(piece)
+            bar.update(size)
+
+    await write_pieces(counted(), file, reactor)
+    return size
 
 
 class Progress(Protocol):
@@ -129,21 +137,16 @@ def shown_on(bar: ProgressBar) -> Callable[[Progress], None] | None:
     return show
 
 
-async def read_pieces(reactor: Any, file: BinaryIO, read: Callable[[int], object]) -> AsyncGenerator[bytes, None]:
-    """
-    Read a file in pieces, in a thread.
+async def send(reactor: Any, file: BinaryIO, bar: ProgressBar) -> AsyncGenerator[bytes, None]:
+    """Read a file in a thread, and yield its pieces for the body of a request."""
+    from ..transfer.pieces import read_pieces  # noqa: PLC0415 (imports Twisted, which --help does not need)
 
-    :param read: called with the size of each piece.
-    """
-    from ..transfer.threads import BlockingCalls  # noqa: PLC0415 (imports Twisted, which --help does not need)
-
-    blocking = BlockingCalls(reactor)
-    try:
-        while piece := await blocking.do(partial(file.read, _PIECE)):
-            read(len(piece))
+    size, sent = size_of(file), 0
+    async with aclosing(read_pieces(file, reactor)) as pieces:
+        async for piece in pieces:
+            sent += len(piece)
+            bar.update(sent, size, "Waiting for the server" if sent == size else None)
             yield piece
-    finally:
-        blocking.close()
 
 
 @contextmanager
