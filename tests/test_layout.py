@@ -38,6 +38,7 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "interfaces": frozenset({"model", "errors"}),
     "protocol": frozenset({"model", "errors"}),
     "clocks": frozenset(),
+    "blocking_calls": frozenset(),
     "guarded_endpoints": frozenset(),
     "connection_failures": frozenset(),
     "library_internals": frozenset(),
@@ -47,7 +48,7 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "streams": _RULES | {"clocks", "run_queue", "waiting"},
     "web": _SERVICE | {"subscriptions", "transfer"},
     "subscriptions": _SERVICE | {"guarded_endpoints", "connection_failures", "release"},
-    "transfer": _SERVICE | {"release"},
+    "transfer": _SERVICE | {"blocking_calls", "release"},
     "client": _RULES | {"clocks", "guarded_endpoints", "connection_failures", "release"},
     "config": frozenset(),
     "startup": frozenset({"errors", "config"}),
@@ -59,7 +60,7 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "testing": _PARTS | {"daemon", "embedding"},
     "": _PARTS | {"daemon", "embedding"},
     "tap": frozenset({"config", "startup", "daemon", "clocks"}),
-    "cli": _PARTS | {"daemon", "release", "tap"},
+    "cli": _PARTS | {"blocking_calls", "daemon", "release", "tap"},
     "__main__": frozenset({"cli"}),
 }
 
@@ -75,6 +76,7 @@ LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
     "storage": (*_TWISTED, "msgspec", "isal"),
     "run_queue": _TWISTED,
     "clocks": _TWISTED,
+    "blocking_calls": _TWISTED,
     "guarded_endpoints": _TWISTED,
     "connection_failures": (*_TWISTED, "OpenSSL", "service_identity"),
     "waiting": _TWISTED,

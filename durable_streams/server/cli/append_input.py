@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from .output import note
 from .terminal import is_terminal
 
 if TYPE_CHECKING:
-    from .daemon_thread import DaemonThread
+    from ..blocking_calls import BlockingCalls
 
 #: Bytes of a stream without messages are cut into appends of this size.
 PIECE: Final = 1 << 20
@@ -48,11 +49,12 @@ class Cut(Struct, frozen=True):
 
 
 async def appends_of(
-    thread: DaemonThread, arguments: Sequence[str], files: Sequence[str], cut: Cut, is_json: bool
+    calls: BlockingCalls, arguments: Sequence[str], files: Sequence[str], cut: Cut, is_json: bool
 ) -> AsyncGenerator[bytes, None]:
     """
     Yield the body of each append.
 
+    :param calls: where files are read.
     :param arguments: each is one append.
     :param files: paths; ``-`` is the standard input.
     :param is_json: whether the stream is in JSON mode: a file is one JSON document then.
@@ -61,7 +63,7 @@ async def appends_of(
     for argument in arguments:
         yield os.fsencode(argument)
     for path in files:
-        source = _Source(path, thread)
+        source = _Source(path, calls)
         try:
             if cut.json_lines:
                 async for body in _json_lines(source, cut.batch):
@@ -83,9 +85,9 @@ async def appends_of(
 class _Source:
     """A file, or the standard input, read in a thread."""
 
-    def __init__(self, path: str, thread: DaemonThread) -> None:
+    def __init__(self, path: str, calls: BlockingCalls) -> None:
         self.label = "The standard input" if path == STDIN else path
-        self._thread = thread
+        self._calls = calls
         self._is_own = path != STDIN
         if not self._is_own and is_terminal(sys.stdin):
             note("Reading from the terminal. End the input with Ctrl-D.")
@@ -102,7 +104,7 @@ class _Source:
 
     async def _read(self, size: int) -> bytes:
         try:
-            return await self._thread.call(os.read, self._descriptor, size)
+            return await self._calls.do(partial(os.read, self._descriptor, size))
         except OSError as error:
             raise CommandError(f"Cannot read {self.label}: {error.strerror}.") from None
 

@@ -9,11 +9,11 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from ..blocking_calls import BlockingCalls
 from ..client import AppendResult, ClientError, IdempotentWriter, RefusedEpoch, RefusedGap, StreamClient
 from ..client.values import media_type
 from .append_input import Cut, appends_of
 from .append_state import RunState, clock_epoch
-from .daemon_thread import DaemonThread
 from .errors import CommandError
 from .output import note
 from .stream_requests import first_head, sentence
@@ -161,9 +161,9 @@ async def append_all(client: StreamClient, wanted: Appending) -> Appended:
         raise CommandError("--lines is for streams without JSON messages. Use --json-lines.")
     done = Appended(wanted.url)
     sender = await _sender(client, wanted, content_type, done)
-    thread = DaemonThread(client.http.reactor)
+    calls = BlockingCalls(client.http.reactor)
     try:
-        async with aclosing(appends_of(thread, wanted.arguments, wanted.files, wanted.cut, is_json)) as bodies:
+        async with aclosing(appends_of(calls, wanted.arguments, wanted.files, wanted.cut, is_json)) as bodies:
             async for data in bodies:
                 if data:
                     await _append(sender, data, done)
@@ -175,6 +175,8 @@ async def append_all(client: StreamClient, wanted: Appending) -> Appended:
     except BaseException:
         sender.fail()
         raise
+    finally:
+        calls.close()
     return done
 
 

@@ -16,7 +16,6 @@ from .terminal import silence
 
 if TYPE_CHECKING:
     from ..client import Batch
-    from .daemon_thread import DaemonThread
 
 #: The values of ``--output``.
 RAW: Final = "raw"
@@ -144,20 +143,3 @@ def has_reader(descriptor: int) -> bool:
         return not any(event & select.POLLERR for _, event in poll.poll(0))
     except OSError:
         return True
-
-
-class DataOutput:
-    """
-    The standard output, written in a thread.
-
-    :param thread: where the writes wait for the reader.
-    """
-
-    def __init__(self, thread: DaemonThread) -> None:
-        self.descriptor = output_descriptor()
-        self.thread = thread
-
-    async def write(self, data: bytes) -> None:
-        """Write data; see :func:`write_all`."""
-        if data:
-            await self.thread.call(write_all, self.descriptor, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,10 +10,10 @@ from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 
+from ..blocking_calls import BlockingCalls
 from ..client import ClientError, StreamClient, StreamReader
 from ..client.reading import check_offset
-from .daemon_thread import DaemonThread
-from .data_output import DataOutput, Renderer, has_reader, write_all
+from .data_output import Renderer, has_reader, output_descriptor, write_all
 from .output import note
 from .saved_offset import SavedOffset, load_offset, save_offset
 from .stream_requests import first_head
@@ -107,7 +108,9 @@ class _Printer:
         self._renderer = renderer
         self._wanted = wanted
         self._outages = outages
-        self._output = DataOutput(DaemonThread(reactor))
+        self._descriptor = output_descriptor()
+        #: Where the writes wait for the reader of the output.
+        self._calls = BlockingCalls(reactor)
         self._synced_at = 0.0
 
     async def print_all(self) -> None:
@@ -120,7 +123,7 @@ class _Printer:
         try:
             await printing
         except CancelledError:
-            if has_reader(self._output.descriptor):
+            if has_reader(self._descriptor):
                 raise
             has_reader_still = False
         finally:
@@ -128,25 +131,26 @@ class _Printer:
             await ended
             await self._reader.aclose()
             await self._last_write()
+            self._calls.close()
         if not has_reader_still:
             raise BrokenPipeError
 
     def _look(self, printing: Deferred[None]) -> None:
-        if not has_reader(self._output.descriptor):
+        if not has_reader(self._descriptor):
             printing.cancel()
 
     async def _print(self) -> None:
         async for batch in self._reader:
             self._outages.over()
-            await self._output.thread.call(self._write, self._renderer.render(batch), self._place())
-        await self._output.write(self._renderer.end())
+            await self._calls.do(partial(self._write, self._renderer.render(batch), self._place()))
+        await self._calls.do(partial(write_all, self._descriptor, self._renderer.end()))
 
     def _place(self) -> SavedOffset:
         return SavedOffset(self._wanted.url, self._reader.offset, self._reader.skip)
 
     def _write(self, data: bytes, place: SavedOffset) -> None:
         """Write data and then the offset after it; called in the thread."""
-        write_all(self._output.descriptor, data)
+        write_all(self._descriptor, data)
         if self._wanted.save is not None:
             now = self._reactor.seconds()
             sync = now - self._synced_at >= _SYNC
@@ -156,7 +160,7 @@ class _Printer:
 
     async def _last_write(self) -> None:
         """Wait for the write in progress, so that the saved offset is exact, but not for ever."""
-        last = self._output.thread.call(lambda: None)
+        last = self._calls.do(lambda: None)
         limit = self._reactor.callLater(_LAST_WRITE, last.cancel)
         try:
             await last

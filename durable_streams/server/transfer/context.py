@@ -10,11 +10,11 @@ from typing import Any, Final, Protocol, TypeAlias
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from ..blocking_calls import BlockingCalls
 from ..clocks import clock_of
 from ..errors import Unavailable
 from ..run_queue import SLICE
 from ..streams import Streams
-from .threads import BlockingCalls
 
 #: If the storage is congested, it is asked again after so many seconds.
 _CONGESTED: Final = 0.005

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final, TypeAlias
 
 from twisted.internet.defer import Deferred
 
-from .threads import BlockingCalls
+from ..blocking_calls import BlockingCalls
 
 #: How much is read from a file at once, in bytes.
 PIECE: Final = 262_144

@@ -1,4 +1,4 @@
-"""A thread for the blocking calls of one transfer: reading its source, and its temporary files."""
+"""A thread for blocking calls, such as reads of a pipe or a terminal, and writes to them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class BlockingCalls:
     """
     Run blocking calls one after the other in a thread.
 
-    The thread does not keep the process alive, since a read from a pipe may never return. With a reactor that has no
-    threads, such as a Clock, the calls run at once.
+    The thread does not keep the process alive, since a read from a pipe may never return. Reads and writes of the
+    standard streams must not be buffered: the lock of a buffered file would make the interpreter abort at its end. With
+    a reactor that has no threads, such as a Clock, the calls run at once.
 
     :param reactor: the reactor in whose thread the Deferreds fire.
     """
@@ -35,7 +36,7 @@ class BlockingCalls:
             return maybeDeferred(work)
         if not self._started:
             self._started = True
-            threading.Thread(target=self._work, name="transfer", daemon=True).start()
+            threading.Thread(target=self._work, name="blocking calls", daemon=True).start()
         done: Deferred[T] = Deferred()
         self._jobs.put((work, done))
         return done
