@@ -8,7 +8,9 @@ from typing import Any, Final
 import msgspec
 import zstandard
 from msgspec import Struct
+from msgspec.structs import replace
 
+from .entries import StreamEntry
 from .layout import (
     END_OF_TAR,
     FRAME_BYTES,
@@ -45,6 +47,22 @@ class ArchiveTotals(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     bytes: int = 0
     appends: int = 0
     writers: int = 0
+
+    def with_stream(self, entry: StreamEntry, appends: int) -> ArchiveTotals:
+        """Return the totals with one more complete stream."""
+        return ArchiveTotals(
+            self.streams + 1,
+            self.forks + (entry.source is not None),
+            self.deleted + entry.deleted,
+            self.left_out,
+            self.bytes + entry.tail - entry.base,
+            self.appends + appends,
+            self.writers + entry.writers,
+        )
+
+    def with_incomplete_stream(self) -> ArchiveTotals:
+        """Return the totals with one more stream that is left out."""
+        return replace(self, left_out=self.left_out + 1)
 
 
 class Manifest(Struct, frozen=True, gc=False, forbid_unknown_fields=True):

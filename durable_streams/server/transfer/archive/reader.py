@@ -139,22 +139,15 @@ class ArchiveReader:
         return _StreamParts(entry, self._limits, entry.json and self._check_messages)
 
     def _end(self, stream: _StreamParts) -> StreamEnd:
-        entry, totals = stream.entry, self.totals
+        entry = stream.entry
         stream.check_complete()
-        if not stream.complete:
+        if stream.complete:
+            self.totals = self.totals.with_stream(entry, stream.appends)
+        else:
             # No fork can have it as its source.
             self._names.put(entry.name, 0, 0)
-        kept = stream.complete
-        self.totals = ArchiveTotals(
-            totals.streams + kept,
-            totals.forks + (kept and entry.source is not None),
-            totals.deleted + (kept and entry.deleted),
-            totals.left_out + (not kept),
-            totals.bytes + (entry.tail - entry.base if kept else 0),
-            totals.appends + (stream.appends if kept else 0),
-            totals.writers + (entry.writers if kept else 0),
-        )
-        return StreamEnd(entry, kept)
+            self.totals = self.totals.with_incomplete_stream()
+        return StreamEnd(entry, stream.complete)
 
 
 def _kind(entry: StreamEntry) -> int:

@@ -12,7 +12,7 @@ import msgspec
 
 from ...model import StreamRecord, WriterState
 from ...protocol.lifetimes import render_timestamp
-from .entries import ArchiveHeader, WriterEntry, entry_of
+from .entries import ArchiveHeader, StreamEntry, WriterEntry, entry_of
 from .layout import FORMAT, FORMAT_VERSION, HEADER_NAME, PART_BYTES, stream_folder
 from .packing import DEFAULT_LEVEL, ArchiveTotals, PartPacker, rendered
 
@@ -41,16 +41,16 @@ class ArchiveWriter:
         self._number = 0
         self._parts = 0
         self._appends = 0
-        self._record: StreamRecord | None = None
+        self._entry: StreamEntry | None = None
         header = ArchiveHeader(FORMAT, FORMAT_VERSION, server_version, render_timestamp(created_at))
         self._packer.add(HEADER_NAME, rendered(header))
 
     def begin_stream(self, record: StreamRecord) -> None:
         """Write a stream's record and its writers."""
-        self._record = record
+        self._entry = entry_of(record)
         self._number += 1
         self._parts = self._appends = 0
-        self._packer.add(f"{stream_folder(self._number)}/record.json", rendered(entry_of(record)))
+        self._packer.add(f"{stream_folder(self._number)}/record.json", rendered(self._entry))
         for part in _writer_parts(record.writers):
             self._add("writers", part)
 
@@ -73,24 +73,15 @@ class ArchiveWriter:
 
     def end_stream(self) -> None:
         """Count the stream, of which all appends up to its tail were written."""
-        record, totals = self._record, self.totals
-        assert record is not None
-        self.totals = ArchiveTotals(
-            totals.streams + 1,
-            totals.forks + (record.source is not None),
-            totals.deleted + record.deleted,
-            totals.left_out,
-            totals.bytes + record.tail - record.base,
-            totals.appends + self._appends,
-            totals.writers + len(record.writers),
-        )
-        self._record = None
+        assert self._entry is not None
+        self.totals = self.totals.with_stream(self._entry, self._appends)
+        self._entry = None
 
     def leave_stream_out(self) -> None:
         """Mark the stream, which was deleted while it was read, as incomplete: readers ignore it."""
         self._packer.add(f"{stream_folder(self._number)}/left-out", b"")
-        self.totals = msgspec.structs.replace(self.totals, left_out=self.totals.left_out + 1)
-        self._record = None
+        self.totals = self.totals.with_incomplete_stream()
+        self._entry = None
 
     def finish(self) -> None:
         """Write the end of the archive."""
