@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -13,10 +12,9 @@ from ...answers import Answer
 from ...live import Live
 from ...pages import PageRequest
 from ..app import Routes
+from .heads import JSON_HEAD
 from .listing import Selection, select
 from .query import Query
-
-_HEAD: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 
 
 class StatusCounts(Struct):
@@ -63,7 +61,7 @@ def add_counts(
         totals = Counts(
             figures.streams, figures.bytes, figures.metadata_bytes, connections(), readers.tails, readers.polls, status
         )
-        return Answer(200, _HEAD, msgspec.json.encode(totals))
+        return Answer(200, JSON_HEAD, msgspec.json.encode(totals))
 
 
 async def _count(streams: Streams) -> StatusCounts:

@@ -19,15 +19,13 @@ from ...live import Live
 from ...pages import PageRequest
 from ...problems import NoSuchPath
 from ..app import Routes
+from .heads import JSON_HEAD, NO_STORE
 from .query import Query
 
 #: How many writers are listed unless the request asks for more, and the most that it may ask for: rendering one takes
 #: 10 us.
 WRITERS: Final = 100
 MAX_WRITERS: Final = 1_000
-
-_HEAD: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
-_NO_STORE: Final = b"Cache-Control: no-store\r\n"
 
 
 class ReaderDetails(Struct):
@@ -107,16 +105,16 @@ def add_details(app: Routes, base_path: str, streams: Streams, live: Live, limit
     @app.route(f"{above}<path:name>", methods=["GET", "HEAD"])
     async def stream_details(request: PageRequest, name: str) -> Answer:
         """Answer with a JSON object."""
-        most = Query(request, ("writers",)).number("writers", MAX_WRITERS) or WRITERS
+        max_writers = Query(request, ("writers",)).number("writers", MAX_WRITERS) or WRITERS
         record = await settle(streams.record(_name_in(request.path, above, limits), hidden=True))
-        return Answer(200, _HEAD, msgspec.json.encode(_details_of(record, live, most)))
+        return Answer(200, JSON_HEAD, msgspec.json.encode(_details_of(record, live, max_writers)))
 
     @app.route(f"{above}<path:name>", methods=["DELETE"])
     async def delete_stream(request: PageRequest, name: str) -> Answer:
         """Delete the stream, as a client may."""
         Query(request, ())
         await settle(streams.delete(_name_in(request.path, above, limits)))
-        return Answer(204, _NO_STORE)
+        return Answer(204, NO_STORE)
 
 
 def _name_in(path: bytes, above: str, limits: NameLimits) -> str:
@@ -137,7 +135,7 @@ def _name_in(path: bytes, above: str, limits: NameLimits) -> str:
     return parse_name(b"/".join(segments[depth:]), limits)
 
 
-def _details_of(record: StreamRecord, live: Live, most: int) -> StreamDetails:
+def _details_of(record: StreamRecord, live: Live, max_writers: int) -> StreamDetails:
     facts, lifetime = record.facts, record.lifetime
     status = "closed" if record.closed else "open"
     ends_at = deadline(lifetime, record.used_at)
@@ -162,7 +160,7 @@ def _details_of(record: StreamRecord, live: Live, most: int) -> StreamDetails:
         forks=record.forks,
         readers=ReaderDetails(readers.tails, readers.polls, readers.others),
         writer_count=len(record.writers),
-        writers=_writers_of(record, most),
+        writers=_writers_of(record, max_writers),
     )
 
 
@@ -172,7 +170,7 @@ def _fork_of(record: StreamRecord) -> ForkDetails | None:
     return ForkDetails(record.source, str(Offset(record.facts.incarnation, record.base)))
 
 
-def _writers_of(record: StreamRecord, most: int) -> list[WriterDetails]:
+def _writers_of(record: StreamRecord, max_writers: int) -> list[WriterDetails]:
     """Return the writers that were accepted last, the last one first."""
-    latest = list(record.writers.items())[: -most - 1 : -1]
+    latest = list(record.writers.items())[: -max_writers - 1 : -1]
     return [WriterDetails(writer, state.epoch, state.seq, render_timestamp(state.seen)) for writer, state in latest]

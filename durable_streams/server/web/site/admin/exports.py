@@ -12,16 +12,15 @@ from ...answers import Answer
 from ...bodies import GeneratedBody
 from ...pages import PageRequest
 from ..app import Routes
+from .heads import JSON_HEAD, NO_STORE
 from .query import Query
 
-_DOCUMENT: Final = (
-    b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
-    b'Content-Disposition: attachment; filename="streams.json"\r\n'
-)
+_DOCUMENT: Final = JSON_HEAD + b'Content-Disposition: attachment; filename="streams.json"\r\n'
 
 _ARCHIVE: Final = (
-    b"Content-Type: application/zstd\r\nCache-Control: no-store\r\n"
-    b'Content-Disposition: attachment; filename="streams.tar.zst"\r\n'
+    b"Content-Type: application/zstd\r\n"
+    + NO_STORE
+    + b'Content-Disposition: attachment; filename="streams.tar.zst"\r\n'
 )
 
 #: The highest level of compression.

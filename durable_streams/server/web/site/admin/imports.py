@@ -21,13 +21,13 @@ from ...operations import OperationSettings
 from ...pages import PageRequest, streams_body
 from ...problems import ImportConflict, ImportRunning, InvalidUpload, PartialImport
 from ..app import Routes
+from .heads import JSON_HEAD
 from .query import Query
 from .uploads import BodyPieces
 
 #: How many names of skipped streams are in an answer.
 MAX_NAMES: Final = 1000
 
-_HEAD: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 
 _log = Logger()
 
@@ -99,7 +99,7 @@ class Imports:
                 skipped=stats.streams_skipped,
                 client=client_of(request),
             )
-            return Answer(200, _HEAD, msgspec.json.encode(ImportResult(**asdict(stats), skipped=skipped)))
+            return Answer(200, JSON_HEAD, msgspec.json.encode(ImportResult(**asdict(stats), skipped=skipped)))
 
         @app.route(f"{base_path}/restore", methods=["POST"])
         @streams_body
@@ -125,7 +125,7 @@ class Imports:
                 skipped=stats.streams_skipped,
                 client=client_of(request),
             )
-            return Answer(200, _HEAD, msgspec.json.encode(stats))
+            return Answer(200, JSON_HEAD, msgspec.json.encode(stats))
 
     async def _receive(self, request: PageRequest, run: Callable[[BodyPieces], Deferred[Any]]) -> Any:
         """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator
 from typing import Final
-from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Struct
@@ -20,6 +19,7 @@ from ...answers import Answer
 from ...bodies import GeneratedBody
 from ...pages import PageRequest
 from ..app import Routes
+from .heads import JSON_HEAD, NO_STORE
 from .query import Query
 
 #: How many streams are read and rendered at a time, which takes about a millisecond.
@@ -30,8 +30,9 @@ MAX_LIMIT: Final = 1000
 
 _PARAMETERS: Final = ("limit", "after", "prefix", "status", "content_type", "order")
 
-_JSON: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\nVary: Accept\r\n"
-_NDJSON: Final = b"Content-Type: application/x-ndjson\r\nCache-Control: no-store\r\nVary: Accept\r\n"
+_VARY: Final = b"Vary: Accept\r\n"
+_JSON: Final = JSON_HEAD + _VARY
+_NDJSON: Final = b"Content-Type: application/x-ndjson\r\n" + NO_STORE + _VARY
 
 _NDJSON_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _QUALITY: Final = re.compile(r"[ \t]*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*", re.IGNORECASE)
@@ -99,8 +100,7 @@ def add_list(app: Routes, base_path: str, streams: Streams) -> None:
             return Answer(200, head, GeneratedBody(_rendered(first, pages, as_lines), streams.turns))
         found, is_last = await _page_of(streams, selection, limit)
         if not is_last:
-            # A reference to the same path, which a proxy or a resource may have another name for.
-            head += b'Link: <?%b>; rel="next"\r\n' % _next_query(query, found[-1].facts.name)
+            head += query.next_page(found[-1].facts.name)
         return Answer(200, head, _lines(found) if as_lines else b"[%b]" % _items(found))
 
 
@@ -110,7 +110,7 @@ def _selection_of(query: Query) -> Selection:
 
     :raises InvalidRequest: a parameter is malformed.
     """
-    query.word("status", ("open", "closed"))
+    status = query.word("status", ("open", "closed"))
     if query.text("order") not in ("", "name"):
         raise InvalidRequest("The parameter order must be name: streams are listed by name, ascending, only.")
     content_type = query.text("content_type")
@@ -118,7 +118,6 @@ def _selection_of(query: Query) -> Selection:
         wanted = media_type(content_type) if content_type else None
     except InvalidRequest:
         raise InvalidRequest("The parameter content_type must be a media type, such as text/plain.") from None
-    status = query.text("status")
     return Selection(query.text("after"), query.text("prefix"), status == "closed" if status else None, wanted)
 
 
@@ -159,12 +158,6 @@ async def _page_of(streams: Streams, selection: Selection, limit: int) -> tuple[
             return found[:limit], False
         await streams.turns.turn()
     return found, True
-
-
-def _next_query(query: Query, last: str) -> bytes:
-    """Return the query of the request for the page after a stream."""
-    values = {name: query.text(name) for name in _PARAMETERS if query.text(name)}
-    return urlencode({**values, "after": last}).encode()
 
 
 async def _rendered(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
+from urllib.parse import urlencode
 
 from ....errors import InvalidRequest
 from ...pages import PageRequest
@@ -22,6 +23,7 @@ class Query:
     """
 
     def __init__(self, request: PageRequest, known: Sequence[str], lists: Sequence[str] = ()) -> None:
+        self._known = known
         self._values: dict[str, list[str]] = {}
         for name, values in request.arguments().items():
             try:
@@ -55,7 +57,7 @@ class Query:
             raise InvalidRequest(f"The parameter {name} must be {' or '.join(words)}.")
         return text
 
-    def number(self, name: str, most: int) -> int | None:
+    def number(self, name: str, max_number: int) -> int | None:
         """
         Return the value of a parameter that is a number from 1; None if it was not sent.
 
@@ -64,9 +66,20 @@ class Query:
         text = self.text(name)
         if not text:
             return None
-        if not _NUMBER.fullmatch(text) or int(text) > most:
-            raise InvalidRequest(f"The parameter {name} must be a number from 1 to {most}.")
+        if not _NUMBER.fullmatch(text) or int(text) > max_number:
+            raise InvalidRequest(f"The parameter {name} must be a number from 1 to {max_number}.")
         return int(text)
+
+    def next_page(self, last: str) -> bytes:
+        """
+        Return the header line Link, with the query of the page after this one.
+
+        It refers to the same path, which a proxy or a resource may have another name for.
+
+        :param last: the name of the last item of this page, for the parameter ``after``.
+        """
+        values = {name: self.text(name) for name in self._known if self.text(name)}
+        return b'Link: <?%b>; rel="next"\r\n' % urlencode({**values, "after": last}).encode()
 
 
 def _list_of(names: Iterable[str]) -> str:

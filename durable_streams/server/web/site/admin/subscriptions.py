@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Struct
@@ -14,12 +12,12 @@ from ....subscriptions import Current, SubscriptionService
 from ...answers import Answer
 from ...pages import PageRequest
 from ..app import Routes
+from .heads import JSON_HEAD
 from .query import Query
 
 #: The largest and the default ``limit``.
 MAX_LIMIT: Final = 1000
 
-_HEAD: Final = b"Content-Type: application/json\r\nCache-Control: no-store\r\n"
 _PARAMETERS: Final = ("limit", "after", "prefix", "status", "type")
 _STATUSES: Final = ("active", "failed")
 _TYPES: Final = ("webhook", "pull-wake")
@@ -69,15 +67,9 @@ def add_subscriptions(app: Routes, base_path: str, service: SubscriptionService)
             if status not in ("", current.state.status) or kind not in ("", current.subscription.config.type):
                 continue
             if len(found) == limit:
-                return Answer(200, _HEAD + _next(query, found), msgspec.json.encode(found))
+                return Answer(200, JSON_HEAD + query.next_page(found[-1].id), msgspec.json.encode(found))
             found.append(_entry(current))
-        return Answer(200, _HEAD, msgspec.json.encode(found))
-
-
-def _next(query: Query, found: Sequence[SubscriptionEntry]) -> bytes:
-    """Return the header line with the query of the next page."""
-    values = {name: query.text(name) for name in _PARAMETERS if query.text(name)}
-    return b'Link: <?%b>; rel="next"\r\n' % urlencode({**values, "after": found[-1].id}).encode()
+        return Answer(200, JSON_HEAD, msgspec.json.encode(found))
 
 
 def _entry(current: Current) -> SubscriptionEntry:
