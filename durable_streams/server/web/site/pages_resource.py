@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import IO, Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.iweb import IRequest
-from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Request
-from zope.interface import implementer
 
 from ...clocks import clock_of
 from ...errors import StreamsError
@@ -18,22 +15,20 @@ from ..incoming import IncomingBody
 from ..operations import Operations
 from .app import Pages
 from .delivery import Delivery
+from .leaf import Leaf
 from .resource import admit, fields_of, version_of
 
 #: How much of a body is read from twisted.web's file at a time, in bytes.
 _PIECE: Final = 65_536
 
 
-@implementer(IResource)
-class PagesResource:
+class PagesResource(Leaf):
     """
     Pages at any path of a Site. They are routed by the rest of the path.
 
     :param base: the path prefix of streams, for the rules of requests; empty if there are none.
     :param stall_timeout: after how many seconds a client that reads nothing is disconnected.
     """
-
-    isLeaf = True
 
     def __init__(
         self, pages: Pages, operations: Operations, base: bytes, clock: IReactorTime, stall_timeout: float = 60
@@ -45,18 +40,6 @@ class PagesResource:
         self._clock = clock_of(clock)
         self._stall_timeout = stall_timeout
         self._policy = operations.admission_policy(base)
-
-    def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
-        """Return the resource itself: a leaf has no children."""
-        return self
-
-    def putChild(self, path: bytes, child: IResource) -> None:
-        """
-        Refuse a child.
-
-        :raises NotImplementedError: always; put it beside.
-        """
-        raise NotImplementedError("This resource takes no children: it serves all paths below it.")
 
     def render(self, request: Request) -> int:
         # The path as it came, percent-encoded: twisted.web's own segments are decoded.

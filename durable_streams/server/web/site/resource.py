@@ -5,10 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.iweb import IRequest
-from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Request
-from zope.interface import implementer
 
 from ...clocks import clock_of
 from ...errors import StreamsError
@@ -18,17 +15,17 @@ from ..framing import Framer
 from ..operations import Operations
 from ..requests import StreamRequest, stream_request
 from .delivery import Delivery
+from .leaf import Leaf
 
 
-@implementer(IResource)
-class StreamsResource:
+class StreamsResource(Leaf):
     """
     All streams, at any path of a Site; the rest of the path is the stream's name.
 
     :param stall_timeout: after how many seconds a client that reads nothing is disconnected.
     """
 
-    isLeaf = True
+    refusal = "This resource takes no children: all paths below it are streams."
 
     def __init__(self, operations: Operations, clock: IReactorTime, stall_timeout: float = 60) -> None:
         self._operations = operations
@@ -37,18 +34,6 @@ class StreamsResource:
         self._clock = clock_of(clock)
         self._stall_timeout = stall_timeout
         self._policy = operations.admission_policy(b"")
-
-    def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
-        """Return the resource itself: a leaf has no children."""
-        return self
-
-    def putChild(self, path: bytes, child: IResource) -> None:
-        """
-        Refuse a child.
-
-        :raises NotImplementedError: always; put it beside.
-        """
-        raise NotImplementedError("This resource takes no children: all paths below it are streams.")
 
     def render(self, request: Request) -> int:
         proxies = self._operations.proxies

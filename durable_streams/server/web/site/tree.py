@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.iweb import IRequest
-from twisted.web.resource import IResource
 from twisted.web.server import Request
-from zope.interface import implementer
 
 from ..operations import Operations
 from ..wire import below, is_stream
 from .app import Pages
+from .leaf import Leaf
 from .pages_resource import PagesResource
 from .resource import StreamsResource
 
 
-@implementer(IResource)
-class Tree:
+class Tree(Leaf):
     """
     The root resource of a server: streams below the base path, pages at all other paths.
 
     A stream's name is made of the path as it was sent, which routing by decoded segments would not preserve.
     """
-
-    isLeaf = True
 
     def __init__(
         self,
@@ -37,18 +32,6 @@ class Tree:
         self._streams = streams
         self._base = below(base_path)
         self.pages = PagesResource(pages, operations, self._base, clock, stall_timeout)
-
-    def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
-        """Return the resource itself: a leaf has no children."""
-        return self
-
-    def putChild(self, path: bytes, child: IResource) -> None:
-        """
-        Refuse a child.
-
-        :raises NotImplementedError: always; pages are added with :meth:`.Pages.add`.
-        """
-        raise NotImplementedError("This resource takes no children: it serves all paths below it.")
 
     def render(self, request: Request) -> int:
         if not is_stream(request.path, self._base):
