@@ -18,7 +18,6 @@ from ..streams import Streams
 from ..telemetry import metrics_from, telemetry_from
 from ..web.negotiation import ChannelFactory
 from ..web.site.admin.access import AdminAuthorization
-from ..web.site.admin.pages import add_admin_pages
 from ..web.site.admin.tokens import TokenFile, TokenFileError
 from ..web.site.app import Pages, add_metrics, add_probes
 from ..web.site.tree import Tree
@@ -79,6 +78,8 @@ class Fronts:
             for_operators.add(partial(add_metrics, render=metrics.scrape))
         self._tokens: TokenFile | None = None
         if settings.admin.enabled:
+            from ..web.site.admin.pages import add_admin_pages  # noqa: PLC0415 (only if they are served)
+
             for_operators.guard, self._tokens = admin_guard_from(settings, authorize_admin)
             for_operators.add(
                 partial(
