@@ -17,19 +17,17 @@ _BY_PATH: Final = {b"/healthz": "health", b"/readyz": "readiness"}
 
 #: All of the operations.
 OPERATIONS: Final = (
-    *(
-        "create",
-        "append",
-        "read",
-        "poll",
-        "subscribe",
-        "head",
-        "delete",
-        "health",
-        "readiness",
-        "request",
-        "subscription",
-    ),
+    "create",
+    "append",
+    "read",
+    "poll",
+    "subscribe",
+    "head",
+    "delete",
+    "health",
+    "readiness",
+    "request",
+    "subscription",
 )
 
 #: The query parameters that are logged; all others may be secrets.
