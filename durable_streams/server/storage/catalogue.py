@@ -373,7 +373,7 @@ class Catalogue(Generic[S]):
         """
         Decide the installation of a staged stream, and apply it. See :meth:`.IStorage.install`.
 
-        :returns: the state that the stream got, and the stream that it replaces, if any.
+        :returns: the state that the stream got, and the removed streams: first the one that it replaces, if any.
         """
         staged = stream.facts.name
         installing.check_names(staged, name)

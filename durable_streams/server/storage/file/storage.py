@@ -14,6 +14,7 @@ from zope.interface import implementer
 from ...clocks import clock_of
 from ...interfaces import IFileRanges, IPacedWrites, IStorage, NowOrLater
 from ...model import FileRange, StorageFigures, StorageLimits, StreamFacts
+from ..changes import StreamInstalled, ValuesWritten
 from ..directory_watch import DirectoryWatch
 from ..disk import Disk, RealDisk
 from ..logged.content import DiskReads
@@ -30,13 +31,13 @@ from .stream import FileStream
 
 KIND: Final = "file"
 
-#: The format of a new directory, of one in which a stream was installed, and of one in which values were written; and
-#: the latest format that this version knows. The format is raised by the first such change, so that earlier versions
-#: can open a directory that has none.
+#: The format of a new directory, and that of a directory with a change of a later kind. The first such change raises
+#: the format, so that earlier versions can open a directory that has none.
 NEW_VERSION: Final = 1
-INSTALLATIONS: Final = 2
-VALUES: Final = 3
-VERSION: Final = VALUES
+VERSIONS: Final = {StreamInstalled: 2, ValuesWritten: 3}
+
+#: The latest format that this version knows.
+VERSION: Final = max(VERSIONS.values())
 
 
 @implementer(IStorage, IFileRanges, IPacedWrites)
@@ -121,11 +122,8 @@ class FileStorage(LoggedStorage[FileStream]):
         self._log.raise_version = partial(raise_version, self._disk, KIND)
         self._opened = True
 
-    def _allow_installations(self) -> None:
-        self._log.require_version(INSTALLATIONS)
-
-    def _allow_values(self) -> None:
-        self._log.require_version(VALUES)
+    def _prepare_log_for(self, kind: type[StreamInstalled | ValuesWritten]) -> None:
+        self._log.require_version(VERSIONS[kind])
 
     def _load(self, opened: LoadedDirectory) -> None:
         for stream in opened.streams:

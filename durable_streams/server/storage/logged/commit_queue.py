@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from ...clocks import clock_of
 from ...errors import StreamsError, Unavailable
-from ...interfaces import ICommitListener
+from ...interfaces import ICommitListener, NowOrLater
 from ...model import StorageFigures
 from ..changes import OVERHEAD, Change, DataAppended, StreamCreated, StreamInstalled, StreamRemoved, ValuesWritten
 from ..listeners import NullListener
@@ -238,12 +238,10 @@ class CommitQueue(Generic[K]):
 
         :returns: a Deferred that fires when it is committed.
         """
-        answer: Deferred[None] = Deferred()
         self.lsn += 1
         self._changes.append(change)
-        self._answers.append((None, lambda: None, answer))
         self._schedule(size)
-        return answer
+        return self.after(lambda: None)
 
     def _schedule(self, size: int) -> None:
         """Count queued bytes, and schedule one commit for all changes of this reactor turn."""
@@ -263,6 +261,10 @@ class CommitQueue(Generic[K]):
         else:
             self._answers.append((None, outcome, answer))
         return answer
+
+    def when_committed(self, lsn: int, outcome: T) -> NowOrLater[T]:
+        """Return an outcome that depends on a change: at once if the change is committed, or else when it is."""
+        return outcome if lsn <= self.committed_lsn else self.after(lambda: outcome)
 
     # Committing them
 

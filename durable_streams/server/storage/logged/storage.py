@@ -190,8 +190,8 @@ class LoggedStorage(Generic[K]):
 
     def values(self, prefix: str = "", after: str = "", max_count: int = 1000) -> NowOrLater[list[tuple[str, bytes]]]:
         # The accepted state, which is returned when it is the committed one.
-        page = self._catalogue.values.page(prefix, after, max_count)
-        return page if self._catalogue.values.lsn <= self._queue.committed_lsn else self._queue.after(lambda: page)
+        values = self._catalogue.values
+        return self._queue.when_committed(values.lsn, values.page(prefix, after, max_count))
 
     def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> NowOrLater[None]:
         return self._attempt(self._write_values, "", puts, expected)
@@ -228,16 +228,10 @@ class LoggedStorage(Generic[K]):
         if isinstance(trouble, NotYet):
             return trouble.ready.addCallback(self._attempt_again, step, name, *rest)
         if isinstance(trouble, ValuesChanged):
-            if self._catalogue.values.lsn <= self._queue.committed_lsn:
-                return None
-            return self._queue.after(lambda: Failure(trouble))  # type: ignore[arg-type, return-value]
-        names = [name]
-        other = rest[0] if rest else None
-        if isinstance(other, StreamConfig) and other.fork is not None:
-            names.append(other.fork.source)
-        elif isinstance(other, str):
-            names.append(other)
-        if all(self._lsn_of(each) <= self._queue.committed_lsn for each in names):
+            lsn = self._catalogue.values.lsn
+        else:
+            lsn = max(map(self._lsn_of, _names_of(name, *rest)))
+        if lsn <= self._queue.committed_lsn:
             return None
         return self._queue.after(lambda: Failure(trouble))  # type: ignore[arg-type, return-value]
 
@@ -262,7 +256,7 @@ class LoggedStorage(Generic[K]):
         stream, data = self._catalogue.create(name, config, body, now, point)
         created = Created(stream.facts, stream.tail, stream.closed, new=data is not None)
         if data is None:
-            return created if stream.lsn <= self._queue.committed_lsn else self._queue.after(lambda: created)
+            return self._queue.when_committed(stream.lsn, created)
         checksum = crc32(data)
         facts = stream.facts
         source = stream.source
@@ -301,7 +295,7 @@ class LoggedStorage(Generic[K]):
         start = stream.tail
         appended = self._write(stream, append, now)
         if appended.duplicate:
-            return appended if stream.lsn <= self._queue.committed_lsn else self._queue.after(lambda: appended)
+            return self._queue.when_committed(stream.lsn, appended)
         checksum = crc32(data)
         if writer is None:
             wrote = DataAppended(
@@ -339,19 +333,12 @@ class LoggedStorage(Generic[K]):
         if stream.lsn > self._queue.committed_lsn:
             # Otherwise the commit of a change of the staged stream would make it visible under its new name.
             raise NotYet(self._queue.after(lambda: None))
-        self._allow_installations()
+        self._prepare_log_for(StreamInstalled)
         state, gone = self._catalogue.install(stream, name, restoration, replace, now)
         installed = StreamInstalled(stream.facts.id, name, state, gone[0].facts.id if gone else None)
         return self._queue.add_installation(
             installed, stream, stream.status(stream.tail, stream.closed), room, lambda: self._discard(gone)
         )
-
-    def _allow_installations(self) -> None:
-        """
-        Prepare the log for the first change of this kind.
-
-        :raises NotYet: retry later.
-        """
 
     def _write_values(
         self, _: str, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]
@@ -360,18 +347,18 @@ class LoggedStorage(Generic[K]):
         if room > self._queue.credit:
             self._queue.check_writable(room)
         if puts:
-            self._allow_values()
+            self._prepare_log_for(ValuesWritten)
         table = self._catalogue.values
         changes = self._catalogue.write_values(puts, expected)
         if not changes:
-            return None if table.lsn <= self._queue.committed_lsn else self._queue.after(lambda: None)
+            return self._queue.when_committed(table.lsn, None)
         written = self._queue.add_values(ValuesWritten(changes), room)
         table.lsn = self._queue.lsn
         return written
 
-    def _allow_values(self) -> None:
+    def _prepare_log_for(self, kind: type[StreamInstalled | ValuesWritten]) -> None:
         """
-        Prepare the log for the first change of this kind.
+        Prepare the log for the first change of a kind that earlier versions of the server cannot read.
 
         :raises NotYet: retry later.
         """
@@ -430,8 +417,7 @@ class LoggedStorage(Generic[K]):
         catalogue = self._catalogue
         stream = (catalogue.find_hidden if hidden else self._find)(name, now)
         # The accepted state, which is returned when it is the committed one.
-        record = stream.record(catalogue.wall_offset)
-        return record if stream.lsn <= self._queue.committed_lsn else self._queue.after(lambda: record)
+        return self._queue.when_committed(stream.lsn, stream.record(catalogue.wall_offset))
 
     def _append_ends(self, name: str, facts: StreamFacts, start: int, max_count: int, hidden: bool) -> list[int]:
         return self._content.append_ends(self._catalogue.same_stream(facts, hidden), start, max_count)
@@ -448,6 +434,14 @@ class LoggedStorage(Generic[K]):
         self._queue.check_writable(OVERHEAD * max_count, removal=True)
         removed = self._catalogue.sweep(now, max_count)
         return self._queue.after(lambda: removed) if removed else 0
+
+
+def _names_of(name: str, *rest: Any) -> list[str]:
+    """Return the names of the streams that an operation is about, from the arguments of its step."""
+    other = rest[0] if rest else None
+    if isinstance(other, StreamConfig) and other.fork is not None:
+        return [name, other.fork.source]
+    return [name, other] if isinstance(other, str) else [name]
 
 
 def _room_of_installation(name: str, restoration: StreamRestoration) -> int:
