@@ -23,7 +23,8 @@ class ConfigTests(SynchronousTestCase):
         (self.folder / "default.toml").write_text("limits.max_streams = 5")
         given = self.folder / "given.toml"
         given.write_text("storage.mode = 'acid'")
-        result = self.config("--profile", "prod", "--config", given, http__cors_origins="https://a.example")
+        known = {"http__cors_origins": "https://a.example", "http__public_url": "https://streams.example"}
+        result = self.config("--profile", "prod", "--config", given, **known)
         self.assertEqual((0, ""), (result.exit_code, result.stderr), result.output)
         for line in (
             f"limits.max_streams = 5  # {self.folder}/default.toml",

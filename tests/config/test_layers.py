@@ -145,7 +145,8 @@ class ProfileTests(LoadTests):
             error = self.assertRaises(ConfigError, self.loaded, profile, None, {})
             self.assertEqual(("validate_config", "WildcardCorsOriginsProd"), (error.phase, error.rule))
             for setting, value in (("http.cors_origins", "https://a.example"), ("http.allow_wildcard_cors", "true")):
-                self.assertEqual((), self.loaded(profile, None, {variable(setting): value}).warnings)
+                known = {variable("http.public_url"): "https://streams.example"}
+                self.assertEqual((), self.loaded(profile, None, known | {variable(setting): value}).warnings)
 
     def test_values_of_built_in_profiles_have_the_types_of_their_settings(self) -> None:
         for profile, values in PROFILES.items():
@@ -363,6 +364,16 @@ class WarningTests(LoadTests):
         self.assertIn("http.cors_origins is *", warning)
         for setting, value in (("http.allow_wildcard_cors", "true"), ("http.cors_origins", "https://a.example")):
             self.assertEqual((), self.loaded(None, None, {variable(setting): value}).warnings)
+
+    def test_a_production_profile_with_subscriptions_and_without_a_public_url_is_warned_about(self) -> None:
+        known = {variable("http.allow_wildcard_cors"): "true"}
+        for profile in ("prod", "prod-of-ours"):
+            self.file("", "prod-of-ours.toml")
+            [warning] = self.loaded(profile, None, known).warnings
+            self.assertIn("http.public_url is not set", warning)
+            for setting, value in (("http.public_url", "https://a.example"), ("subscriptions.enabled", "false")):
+                self.assertEqual((), self.loaded(profile, None, known | {variable(setting): value}).warnings)
+        self.assertEqual((), self.loaded("dev", None, known).warnings)
 
     def test_tokens_that_cross_the_network_unencrypted_are_warned_about(self) -> None:
         known = {

@@ -107,7 +107,7 @@ def load(
     """
     loaded = read_layers(profile, config_file, environment, config_dir, listen)
     validate(loaded.settings, loaded.sources, loaded.profile, binds_addresses)
-    warnings = (*loaded.warnings, *warnings_about(loaded.settings, loaded.sources))
+    warnings = (*loaded.warnings, *warnings_about(loaded.settings, loaded.sources, loaded.profile))
     return LoadedSettings(loaded.settings, loaded.profile, loaded.sources, warnings)
 
 

@@ -237,6 +237,11 @@ def _overlap(one: str, other: str) -> bool:
     return first.startswith(second) or second.startswith(first)
 
 
+def is_production(profile: str) -> bool:
+    """Return whether a profile is ``prod`` or ``prod-*``."""
+    return profile == "prod" or profile.startswith("prod-")
+
+
 def check_origins(config: SettingsWithSources) -> Iterator[BrokenRule]:
     """Yield malformed origins, and a ``*`` in a prod profile without ``http.allow_wildcard_cors``."""
     http = config.settings.http
@@ -246,8 +251,7 @@ def check_origins(config: SettingsWithSources) -> Iterator[BrokenRule]:
         if _ORIGIN.fullmatch(origin) is None:
             rule = "InvalidCorsOrigin" if origin.strip() else "EmptyCorsOrigin"
             yield BrokenRule(rule, "http.cors_origins", _ORIGINS_WANTED, origin)
-    is_prod = config.profile == "prod" or config.profile.startswith("prod-")
-    if is_prod and "*" in http.cors_origins and not http.allow_wildcard_cors:
+    if is_production(config.profile) and "*" in http.cors_origins and not http.allow_wildcard_cors:
         yield BrokenRule(
             "WildcardCorsOriginsProd",
             "http.cors_origins",

@@ -17,6 +17,7 @@ from .rules import (
     check_server,
     check_storage,
     check_words,
+    is_production,
     parse_bind_address,
 )
 from .sections import Sections, value_of
@@ -81,12 +82,15 @@ def _message(broken: BrokenRule, config: SettingsWithSources) -> str:
     return f"{broken.name} must be {broken.wanted}; {says}."
 
 
-def warnings_about(settings: Sections, sources: Mapping[str, str] | None = None) -> Iterator[str]:
+def warnings_about(
+    settings: Sections, sources: Mapping[str, str] | None = None, profile: str = "default"
+) -> Iterator[str]:
     """
     Yield a warning for each setting that is valid but risky, or has no effect.
 
     :param sources: dotted name -> the layer that set it; None if unknown, then settings without effect are only
         reported if they are not at their defaults.
+    :param profile: the profile's name; there are more warnings in ``prod`` and ``prod-*``.
     """
     yield from ineffective_warnings(changed_ineffective_settings(settings) if sources is None else sources)
     if "*" in settings.http.cors_origins and not settings.http.allow_wildcard_cors:
@@ -95,6 +99,11 @@ def warnings_about(settings: Sections, sources: Mapping[str, str] | None = None)
             "http.allow_wildcard_cors to true if that is meant."
         )
     yield from _plain_text_warnings(settings)
+    if is_production(profile) and settings.subscriptions.enabled and settings.http.public_url is None:
+        yield (
+            "http.public_url is not set: whoever may create subscriptions chooses the host of the callback URLs in "
+            "webhooks. Set it to the URL of the server as clients see it, or subscriptions.enabled to false."
+        )
 
 
 def _plain_text_warnings(settings: Sections) -> Iterator[str]:
