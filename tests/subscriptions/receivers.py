@@ -15,7 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from durable_streams.server.subscriptions.addresses import Address, AddressPolicy, parse_networks
-from durable_streams.server.subscriptions.delivery import DeliveryLimits, DeliveryResult, WebhookRequest, WebhookSender
+from durable_streams.server.subscriptions.delivery import DeliveryLimits, DeliveryResult, HttpSender, WebhookRequest
 from tests.support.scripted_server import ScriptedServer
 
 #: A policy that allows this machine by both schemes.
@@ -65,10 +65,10 @@ class DeliveryTestCase(TestCase):
     def setUp(self) -> None:
         self.names = Names(localhost=["127.0.0.1"])
 
-    def sender(self, policy: AddressPolicy = HERE, trust_root: Any = None, **limits: Any) -> WebhookSender:
+    def sender(self, policy: AddressPolicy = HERE, trust_root: Any = None, **limits: Any) -> HttpSender:
         """Create a sender with a signature that is always the same."""
         chosen = DeliveryLimits(**({"lookup": 0.2} | limits))
-        return WebhookSender(reactor, policy, self.names, lambda _: "t=1,kid=ds_x,ed25519=x", chosen, trust_root)
+        return HttpSender(reactor, policy, self.names, lambda _: "t=1,kid=ds_x,ed25519=x", chosen, trust_root)
 
     def serve(self, script: Any, contexts: Any = None, address: str = "127.0.0.1") -> ScriptedServer:
         """Start a server that answers by a script."""
@@ -92,7 +92,7 @@ class DeliveryTestCase(TestCase):
         """Let the reactor run."""
         await deferLater(reactor, seconds)
 
-    async def deliver(self, url: str, body: bytes = b"{}", sender: WebhookSender | None = None) -> DeliveryResult:
+    async def deliver(self, url: str, body: bytes = b"{}", sender: HttpSender | None = None) -> DeliveryResult:
         """Send a request."""
         sender = self.sender() if sender is None else sender
         return await sender.deliver(WebhookRequest("s1", url, body))

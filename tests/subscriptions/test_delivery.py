@@ -241,6 +241,15 @@ class HostileReceiverTests(DeliveryTestCase):
         result = await self.deliver(f"http://127.0.0.1:{free_port()}/")
         self.assertEqual((Outcome.FAILED, FailureReason.CONNECT), (result.outcome, result.reason))
 
+    async def test_failed_attempts_are_counted_by_their_reason(self) -> None:
+        sender = self.sender()
+        server = self.serve(lambda connection, _: connection.write(answer("500 Error", b"")))
+        for url in (server.url, server.url, f"http://127.0.0.1:{free_port()}/"):
+            self.assertEqual(Outcome.FAILED, await sender.send("s1", url, b"{}"))
+        origin = self.serve_hook(Hook(b'{"done":true}'))
+        self.assertEqual(Outcome.DONE, await sender.send("s1", f"{origin}/hook", b"{}"))
+        self.assertEqual({"status": 2, "connect": 1}, sender.failures)
+
     async def test_a_cancelled_attempt_has_no_result_and_closes_its_connection(self) -> None:
         server = self.serve(lambda connection, _: connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"))
         with capturedLogs() as events:

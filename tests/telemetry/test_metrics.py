@@ -319,7 +319,9 @@ class ScrapeTests(FrontTestCase):
         happened = SubscriptionCounts()
         happened.deliveries["webhook", "done"] = happened.claims["claimed"] = 1
         subscriptions = {("webhook", "active"): 1}
-        front.metrics.watch_subscriptions(lambda: SubscriptionFigures(subscriptions, 1, 0, 0.0, 0, 0, happened))
+        figures = SubscriptionFigures(subscriptions, 1, 0, 0.0, 0, 0, happened, {"timeout": 2})
+        front.metrics.watch_subscriptions(lambda: figures)
+        self.assertIn(b'durable_streams_subscription_failures_total{reason="timeout"} 2.0\n', front.metrics.render())
         families = re.findall(rb"^# TYPE (durable_streams_[a-z_]+) ([a-z]+)$", front.metrics.render(), re.MULTILINE)
         self.assertEqual(sorted(documented), sorted(name.decode() for name, _ in families))
         for name, kind in families:

@@ -37,7 +37,7 @@ class SubscriptionCounts:
     What has happened to subscriptions since the start.
 
     :ivar happened: transitions by name; see :attr:`.Decision.happened`.
-    :ivar deliveries: delivery attempts by type and outcome: ``done``, ``accepted``, ``failed``, ``dropped``.
+    :ivar deliveries: delivery attempts by type and outcome: ``done``, ``accepted``, ``failed``.
     :ivar retries: attempts after a failed one.
     :ivar claims: claims by outcome: ``claimed``, ``already_claimed``, ``no_pending_work``.
     :ivar fenced: requests whose wake had ended.
@@ -64,6 +64,7 @@ class SubscriptionFigures(Struct, frozen=True):
     :ivar oldest_wake_seconds: the age of the oldest wake that no worker has; as of the last sweep.
     :ivar waiting: deliveries that wait for a slot.
     :ivar running: deliveries that run.
+    :ivar failures: failed webhook requests by reason; see :class:`.FailureReason`.
     """
 
     subscriptions: Mapping[tuple[str, str], int]
@@ -73,6 +74,7 @@ class SubscriptionFigures(Struct, frozen=True):
     waiting: int
     running: int
     counts: SubscriptionCounts
+    failures: Mapping[str, int] = {}
 
 
 class Lag:

@@ -6,6 +6,7 @@ nothing is decompressed: ``twisted.web.client.Agent`` does none of this by itsel
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
@@ -88,15 +89,16 @@ class DeliveryResult(Struct, frozen=True):
     detail: str = ""
 
 
-class WebhookSender:
+class HttpSender:
     """
-    Checks webhook URLs, and sends webhook requests.
+    Checks webhook URLs, and sends webhook requests over the network: the :class:`.WebhookSender` of a server.
 
     :param reactor: for connections and time.
     :param policy: which addresses may be called.
     :param resolve: looks up host names, anew for each check and each attempt.
     :param sign: returns the header Webhook-Signature of a body, as of now.
     :param trust_root: the trusted authorities, instead of those of the system.
+    :ivar failures: failed attempts by reason (:class:`.FailureReason`).
     """
 
     def __init__(
@@ -113,20 +115,24 @@ class WebhookSender:
         self.limits = DeliveryLimits() if limits is None else limits
         self.sign = sign
         self.endpoints = PinnedEndpoints(reactor, trust_root)
+        self.failures: Counter[str] = Counter()
         self._resolve = resolve
 
-    async def check(self, text: str) -> WebhookUrl:
+    async def check(self, url: str) -> None:
         """
-        Return a webhook URL that may be called, as of now. For the creation of a subscription.
+        Check that a URL may be called, as of now. For the creation of a subscription.
 
         :raises WebhookUrlRejected: it is malformed, its host can't be found, or has an address that is not allowed.
         """
-        url = parse_webhook_url(text)
+        parsed = parse_webhook_url(url)
         try:
-            await self.checked_addresses(url)
+            await self.checked_addresses(parsed)
         except DeliveryFailed as error:
-            raise WebhookUrlRejected(f"The host {url.host} of webhook.url can't be found. {error}") from None
-        return url
+            raise WebhookUrlRejected(f"The host {parsed.host} of webhook.url can't be found. {error}") from None
+
+    async def send(self, subscription_id: str, url: str, body: bytes) -> Outcome:
+        """Make one delivery attempt, and return its outcome."""
+        return (await self.deliver(WebhookRequest(subscription_id, url, body))).outcome
 
     async def checked_addresses(self, url: WebhookUrl) -> Sequence[Address]:
         """
@@ -176,7 +182,7 @@ class WebhookSender:
 class _Attempt:
     """A delivery attempt that runs."""
 
-    def __init__(self, sender: WebhookSender, request: WebhookRequest) -> None:
+    def __init__(self, sender: HttpSender, request: WebhookRequest) -> None:
         self._sender = sender
         self._reactor = sender.reactor
         self._limits = sender.limits
@@ -290,7 +296,8 @@ class _Attempt:
         return AnswerTooLarge(f"The body of the answer is larger than {self._limits.max_body} bytes.")
 
     def _failed(self, error: DeliveryFailed) -> DeliveryResult:
-        """Return the result of an attempt that failed, and log it."""
+        """Return the result of an attempt that failed; log and count it."""
+        self._sender.failures[error.reason.value] += 1
         _log.warn(
             "Webhook delivery for subscription {id} to {url} failed: {detail}",
             id=self._request.subscription_id,

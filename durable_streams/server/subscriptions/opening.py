@@ -10,12 +10,10 @@ from msgspec import Struct
 from ..clocks import clock_of
 from ..streams import Streams
 from .addresses import AddressPolicy
-from .delivery import DeliveryLimits, WebhookRequest, WebhookSender
+from .delivery import DeliveryLimits, HttpSender
 from .kept_secrets import load_secrets
-from .model import Outcome
 from .resolving import Resolve, ThreadedResolver
-from .seams import Parts
-from .seams import WebhookSender as Sender
+from .seams import Parts, WebhookSender
 
 
 class WebhookSettings(Struct, frozen=True):
@@ -37,7 +35,7 @@ def opener(
     reactor: Any,
     settings: WebhookSettings,
     resolve: Resolve | None = None,
-    around: Callable[[Sender], Sender] | None = None,
+    around: Callable[[WebhookSender], WebhookSender] | None = None,
 ) -> Callable[[], Awaitable[Parts]]:
     """
     Return what loads or makes the secrets of a storage, for :class:`.SubscriptionService`.
@@ -54,28 +52,13 @@ def opener(
         :raises SigningKeyFileError: the file of the signing key cannot be used.
         """
         secrets = await load_secrets(streams, clock_of(reactor).wall, settings.signing_key_file)
-        sender = WebhookSender(
+        sender = HttpSender(
             reactor,
             settings.policy,
             resolve or ThreadedResolver(reactor),
             secrets.sign,
             DeliveryLimits(total=settings.request_timeout),
         )
-        network = _NetworkSender(sender)
-        return Parts(network if around is None else around(network), secrets, secrets.tokens)
+        return Parts(sender if around is None else around(sender), secrets, secrets.tokens, sender.failures)
 
     return open_parts
-
-
-class _NetworkSender:
-    """Sends webhooks over the network."""
-
-    def __init__(self, sender: WebhookSender) -> None:
-        self._sender = sender
-
-    async def check(self, url: str) -> None:
-        await self._sender.check(url)
-
-    async def send(self, subscription_id: str, url: str, body: bytes) -> Outcome:
-        result = await self._sender.deliver(WebhookRequest(subscription_id, url, body))
-        return result.outcome

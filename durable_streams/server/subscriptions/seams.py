@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from msgspec import Struct
@@ -53,11 +54,16 @@ class Tokens(Protocol):
 
 
 class Parts(Struct, frozen=True):
-    """What the service works with, once its secrets are loaded."""
+    """
+    What the service works with, once its secrets are loaded.
+
+    :ivar failures: failed webhook requests by reason, for metrics; it changes.
+    """
 
     sender: WebhookSender
     keys: SigningKeys
     tokens: Tokens
+    failures: Mapping[str, int] = {}
 
 
 class PartitionLease(Protocol):

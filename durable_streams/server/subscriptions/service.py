@@ -308,6 +308,7 @@ class SubscriptionService(Service):
             self._dispatcher.waiting if loaded else 0,
             self._dispatcher.running if loaded else 0,
             self.counts,
+            {} if self._parts is None else dict(self._parts.failures),
         )
 
     @property

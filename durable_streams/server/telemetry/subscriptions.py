@@ -40,6 +40,10 @@ def subscription_metrics(figures: SubscriptionFigures) -> Iterator[Metric]:
     for (kind, outcome), count in sorted(counts.deliveries.items()):
         deliveries.add_metric((kind, outcome), count)
     yield deliveries
+    failures = _counter("_failures", "Webhook requests that have failed.", "reason")
+    for reason, count in sorted(figures.failures.items()):
+        failures.add_metric((reason,), count)
+    yield failures
     claims = _counter("_claims", "Claims of pull-wake subscriptions.", "outcome")
     for outcome, count in sorted(counts.claims.items()):
         claims.add_metric((outcome,), count)
