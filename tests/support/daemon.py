@@ -143,17 +143,20 @@ class Daemon:
 
 def read_until(connection: socket.socket, mark: bytes, already: bytes = b"") -> bytes:
     """Read until some bytes have arrived; fail if the connection ends before."""
-    received = already
-    while mark not in received:
+    received = bytearray(already)
+    # Only what is new is searched: of a long answer, searching all of it again takes longer than receiving it.
+    begin = 0
+    while received.find(mark, begin) < 0:
+        begin = max(0, len(received) - len(mark) + 1)
         data = connection.recv(65536)
-        assert data, f"The connection ended before {mark!r}; it had {received[-500:]!r}"
+        assert data, f"The connection ended before {mark!r}; it had {bytes(received[-500:])!r}"
         received += data
-    return received
+    return bytes(received)
 
 
 def read_to_end(connection: socket.socket) -> bytes:
     """Read until the connection ends."""
-    received = b""
+    received = bytearray()
     while data := connection.recv(65536):
         received += data
-    return received
+    return bytes(received)
