@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import argparse
 import random
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tests.support.exchanges import Exchanges, Gone, Reply
-from tests.support.killed_daemon import KILLED, KilledDaemon, Order, Snare
+from tests.support.kill_campaign import MODES, TRAP_PATIENCE, KillCampaign
+from tests.support.killed_daemon import KILLED, KilledDaemon
 from tests.support.ledgers import Known, Ledger, Sent, acknowledged
 from tests.support.load import JSON, TEXT, Client, Numbers, Reader, append_headers
-
-#: The storages that keep their word when they are killed.
-MODES = ("file-durable", "file-fast", "acid")
 
 #: Small, so that journals are cut and streams get files of their own all the time.
 SMALL: dict[str, Any] = {"checkpoint_bytes": 512 << 10, "segment_sizes": (1 << 20, 512 << 10), "open_files": 8}
@@ -37,9 +33,6 @@ _SHARED = 4
 
 #: When a stream is this large, another takes its place.
 _LARGE = 1 << 20
-
-#: How long, in seconds, a trap may take to go off.
-TRAP_PATIENCE = 20.0
 
 
 class Figures(Struct):
@@ -55,7 +48,7 @@ class Figures(Struct):
     retried_known: int = 0
 
 
-class Campaign:
+class Campaign(KillCampaign):
     """
     A data directory, its clients, and the ledgers of their acknowledged writes.
 
@@ -63,17 +56,10 @@ class Campaign:
     """
 
     def __init__(self, mode: str, seed: int | str, file: dict[str, Any] | None = None) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="kills-"))
-        self.data = self.folder / "data"
-        self.rng = random.Random(seed)
+        settings = {"limits__max_total_bytes": str(1 << 30), "limits__max_stream_bytes": str(1 << 28)}
+        super().__init__("kills-", mode, seed, settings, file=SMALL if file is None else file, log_size=_LOG_SIZE)
+        self._order = replace(self._order, passages=str(self.folder / "passages"))
         self.figures = Figures()
-        self._settings = {
-            "storage__mode": mode,
-            "storage__data_dir": str(self.data),
-            "limits__max_total_bytes": str(1 << 30),
-            "limits__max_stream_bytes": str(1 << 28),
-        }
-        self._file = SMALL if file is None else file
         self._numbers = Numbers(random.Random(self.rng.random()))
         self.shared: list[Ledger] = []
         self._names = 0
@@ -81,10 +67,6 @@ class Campaign:
             Client(number, random.Random(self.rng.random()), self._numbers, self.shared) for number in range(_CLIENTS)
         ]
         self._readers: list[Reader] = []
-
-    def close(self) -> None:
-        """Leave nothing of it."""
-        shutil.rmtree(self.folder)
 
     @property
     def done(self) -> dict[str, int]:
@@ -100,21 +82,6 @@ class Campaign:
         return [*self.shared, *(ledger for client in self.clients for ledger in client.slots.values())]
 
     # The server
-
-    def order(self, point: str | None = None, passage: int = 1, action: int = 0) -> Order:
-        """Return the order for a daemon: its settings, and a trap if ``point`` is set."""
-        snare = None if point is None else Snare(point, passage, str(self.mark), action)
-        return Order(self._settings, self._file, _LOG_SIZE, snare, str(self.folder / "passages"))
-
-    @property
-    def mark(self) -> Path:
-        """The file that says that a trap went off."""
-        return self.folder / "mark"
-
-    def start(self, point: str | None = None, passage: int = 1, action: int = 0) -> KilledDaemon:
-        """Start a server."""
-        self.mark.unlink(missing_ok=True)
-        return KilledDaemon(self.order(point, passage, action), self.folder)
 
     @contextmanager
     def loaded(self, daemon: KilledDaemon) -> Iterator[None]:
@@ -313,16 +280,11 @@ def run(mode: str, generations: int, seed: int | str) -> Campaign:
 
     :raises AssertionError: it did not keep its word. The data directory is left as it is then.
     """
-    campaign = Campaign(mode, seed)
-    try:
+    with Campaign(mode, seed) as campaign:
         for _ in range(generations):
             campaign.generation()
         campaign.look()
         campaign.look()
-    except BaseException:
-        print(f"The data directory is {campaign.data}, the seed {seed!r}.")
-        raise
-    campaign.close()
     return campaign
 
 

@@ -8,21 +8,16 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shutil
-import tempfile
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 from tests.support.daemon import PATIENCE
 from tests.support.exchanges import Exchanges, Gone, Reply
-from tests.support.killed_daemon import KILLED, KilledDaemon, Order, Snare
-
-#: The storages that keep their word when they are killed.
-MODES = ("file-durable", "file-fast", "acid")
+from tests.support.kill_campaign import MODES, TRAP_PATIENCE, KillCampaign
+from tests.support.killed_daemon import KILLED, KilledDaemon
+from tests.support.webhook_receiver import WebhookReceiver
 
 #: A wake is saved and not sent; a webhook is sent, or an event is appended, and that is not recorded; an ack is saved
 #: and not answered.
@@ -44,9 +39,6 @@ _BASE = "/v1/stream"
 _SUBSCRIPTIONS = f"{_BASE}/__ds/subscriptions"
 _STREAMS = [f"{kind}/{number}" for kind in ("w", "p") for number in range(3)]
 _LEASE_MS = 1_000
-
-#: How long, in seconds, a trap may take to go off.
-_TRAP_PATIENCE = 20.0
 
 
 def _position(offset: str) -> int:
@@ -123,32 +115,9 @@ class Receiver:
         self._rng = rng
         self.server_port = 0
         self.calls_back = True
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                status, answer = receiver.receive(body)
-                try:
-                    self.send_response(status)
-                    self.send_header("Content-Length", str(len(answer)))
-                    self.end_headers()
-                    self.wfile.write(answer)
-                except OSError:
-                    pass  # the server was killed
-
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        """Stop it."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._server = WebhookReceiver(self.receive)
+        self.url = self._server.url
+        self.close = self._server.close
 
     def receive(self, body: bytes) -> tuple[int, bytes]:
         """Return the answer to a webhook."""
@@ -248,35 +217,29 @@ class PullWorker:
                 ledger.faults.append(f"{action} was answered with {reply}")
 
 
-class Campaign:
+class Campaign(KillCampaign):
     """A data directory with two subscriptions, whose server is killed again and again."""
 
     def __init__(self, mode: str, seed: int | str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="subscription-kills-"))
-        self.rng = random.Random(seed)
-        self.ledger = Ledger()
-        self.receiver = Receiver(self.ledger, random.Random(self.rng.random()))
-        self.kills: Counter[str] = Counter()
-        self._settings = {
-            "storage__mode": mode,
-            "storage__data_dir": str(self.folder / "data"),
+        settings = {
             "subscriptions__enabled": "true",
             "subscriptions__request_timeout_ms": "1000",
             "http__allow_insecure_webhooks": "true",
         }
+        super().__init__("subscription-kills-", mode, seed, settings)
+        self.ledger = Ledger()
+        self.receiver = Receiver(self.ledger, random.Random(self.rng.random()))
+        self.kills: Counter[str] = Counter()
         self._number = 0
 
     def close(self) -> None:
-        """Leave nothing of it."""
+        """Stop the receiver, and remove the directory."""
         self.receiver.close()
-        shutil.rmtree(self.folder)
+        super().close()
 
-    def start(self, point: str | None = None, passage: int = 1) -> KilledDaemon:
-        """Start a server, which dies at a point."""
-        mark = self.folder / "mark"
-        mark.unlink(missing_ok=True)
-        snare = None if point is None else Snare(point, passage, str(mark))
-        daemon = KilledDaemon(Order(self._settings, snare=snare), self.folder)
+    def start(self, point: str | None = None, passage: int = 1, action: int = 0) -> KilledDaemon:
+        """Start a server, which the receiver's callbacks go to."""
+        daemon = super().start(point, passage, action)
         self.receiver.server_port = daemon.port
         return daemon
 
@@ -304,9 +267,8 @@ class Campaign:
         if daemon.is_ready():
             self._use(daemon)
         status = daemon.kill()
-        mark = self.folder / "mark"
         assert status == KILLED, daemon.log()
-        assert mark.exists(), f"{point} was not passed:\n{daemon.log()}"
+        assert self.mark.exists(), f"{point} was not passed:\n{daemon.log()}"
         self.kills[point] += 1
         with self.ledger.lock:
             last = self.ledger.last_webhook
@@ -317,7 +279,7 @@ class Campaign:
 
     def _use(self, daemon: KilledDaemon) -> None:
         worker = PullWorker(daemon.port, self.ledger, random.Random(self.rng.random()))
-        deadline = time.monotonic() + _TRAP_PATIENCE
+        deadline = time.monotonic() + TRAP_PATIENCE
         try:
             while daemon.process.exitcode is None and time.monotonic() < deadline:
                 self._number += 1
@@ -379,15 +341,10 @@ def run(mode: str, kills: int, seed: int | str) -> Campaign:
 
     :raises AssertionError: something was lost. The data directory is left as it is then.
     """
-    campaign = Campaign(mode, seed)
-    try:
+    with Campaign(mode, seed) as campaign:
         campaign.set_up()
         for number in range(kills):
             campaign.killed_at(POINTS[number % len(POINTS)])
-    except BaseException:
-        print(f"The data directory is {campaign.folder}, the seed {seed!r}.")
-        raise
-    campaign.close()
     return campaign
 
 

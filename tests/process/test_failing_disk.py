@@ -8,10 +8,11 @@ import threading
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.exchanges import Exchanges
+from tests.support.kill_campaign import TRAP_PATIENCE
 from tests.support.killed_daemon import KilledDaemon
 from tests.support.traps import BROKEN
 
-from .kills import TRAP_PATIENCE, Campaign
+from .kills import Campaign
 
 _SOON = {"checkpoint_bytes": 128 << 10, "segment_sizes": (1 << 20, 512 << 10)}
 

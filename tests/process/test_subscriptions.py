@@ -8,13 +8,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.daemon import PATIENCE, Daemon
+from tests.support.webhook_receiver import WebhookReceiver
 
 S = "/v1/stream/__ds/subscriptions/s"
 
@@ -30,33 +30,17 @@ class Receiver:
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.answers = threading.Event()
-        receiver = self
+        self._server = WebhookReceiver(self.receive)
+        self.url = self._server.url
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                receiver.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                receiver.answers.wait(PATIENCE)
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(b'{"done":true}')
-
-            def handle_one_request(self) -> None:
-                # The server may close the connection while this receiver holds it.
-                with contextlib.suppress(ConnectionError):
-                    super().handle_one_request()
-
-            def log_message(self, *arguments: object) -> None:
-                """Log nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hook"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+    def receive(self, body: bytes) -> tuple[int, bytes]:
+        self.bodies.append(json.loads(body))
+        self.answers.wait(PATIENCE)
+        return 200, b'{"done":true}'
 
     def close(self) -> None:
         self.answers.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.close()
 
     def wait(self, count: int) -> None:
         """Wait for a number of requests."""
