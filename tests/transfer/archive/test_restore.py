@@ -482,7 +482,10 @@ class FailureTests(ArchiveCase):
             for limit in range(0, size, 3):
                 storage = MemoryStorage(StorageLimits(total_bytes=limit))
                 target = self.started(Streams(storage, self.clock))
-                with self.assertRaisesRegex(PartialRestore, "Every stream is whole[.] Remove the cause") as caught:
+                with self.assertRaisesRegex(
+                    PartialRestore,
+                    "This stream and those after it are unchanged.*[.] Every stream is whole[.] Remove the cause, and",
+                ) as caught:
                     self.restore(data, target, on_conflict=policy)
                 self.assertIsInstance(caught.exception.source, StorageFull)
                 for status in now_of(target.statuses()):
