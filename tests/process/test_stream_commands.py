@@ -199,7 +199,10 @@ class OneStreamTests(CommandTestCase):
         self.assertEqual(0, tail.wait(20))
 
     def test_a_server_on_a_unix_socket_is_reached(self) -> None:
-        path = tempfile.mktemp(prefix="ds-", suffix=".sock")
+        # The path of a socket is at most 107 bytes long. The server is killed, and leaves the socket and its lock.
+        folder = tempfile.TemporaryDirectory(prefix="ds-")
+        self.addCleanup(folder.cleanup)
+        path = f"{folder.name}/sock"
         command = [*COMMAND, "serve", f"--listen=unix:{path}"]
         server = subprocess.Popen(
             command, env=environment(), cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
