@@ -1,15 +1,13 @@
 """The tests of the server; they mirror its packages."""
 
 import signal
+from contextlib import suppress
 
-try:
+# Programs in the environments of the official clients are in this package too: they run without hypothesis.
+with suppress(ImportError):
     from hypothesis import HealthCheck, settings
-except ImportError:
-    # Programs in the environments of the official clients are in this package too, and are no tests.
-    settings = None  # type: ignore[assignment, misc]
 
-# How fast examples are generated depends on the machine, and no test asserts its speed.
-if settings is not None:
+    # How fast examples are generated depends on the machine, and no test asserts its speed.
     settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("any-machine")
 
