@@ -178,6 +178,24 @@ class OperationTests(StreamsTests):
         assert not isinstance(chunk, Deferred)
         self.assertEqual((3, b"", 3), (chunk.start, chunk.data, chunk.tail))
 
+    def test_all_streams_are_read_in_pages_that_are_not_empty(self) -> None:
+        for name in ("a/1", "a/2", "b/1", "b/2", "b/3", "b/4"):
+            self.create(name)
+
+        async def pages(after: str, prefix: str, size: int) -> list[list[str]]:
+            return [
+                [status.facts.name for status in page] async for page in self.streams.status_pages(after, prefix, size)
+            ]
+
+        for after, prefix, size, expected in (
+            ("", "", 4, [["a/1", "a/2", "b/1", "b/2"], ["b/3", "b/4"]]),
+            ("", "b/", 2, [["b/1", "b/2"], ["b/3", "b/4"]]),
+            ("b/1", "b/", 9, [["b/2", "b/3", "b/4"]]),
+            ("", "c", 2, []),
+        ):
+            found = self.successResultOf(Deferred.fromCoroutine(pages(after, prefix, size)))
+            self.assertEqual(found, expected)
+
 
 class WatchTests(StreamsTests):
     def setUp(self) -> None:

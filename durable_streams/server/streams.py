@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -261,6 +261,22 @@ class Streams(Service):
     def statuses(self, after: str = "", max_count: int = 1000, prefix: str = "") -> NowOrLater[list[StreamStatus]]:
         """Return the metadata of a page of streams; see :meth:`.IStorage.statuses`."""
         return self._storage.statuses(self._now(), after, max_count, prefix)
+
+    async def status_pages(
+        self, after: str = "", prefix: str = "", page_size: int = 500
+    ) -> AsyncGenerator[list[StreamStatus], None]:
+        """
+        Yield the metadata of all streams by name, a page at a time.
+
+        It waits for the storage only: to let the reactor do other work after a page is up to the caller.
+        """
+        while True:
+            page: list[StreamStatus] = await settle(self.statuses(after, page_size, prefix))
+            if page:
+                yield page
+            if len(page) < page_size:
+                return
+            after = page[-1].facts.name
 
     def record(self, name: str, hidden: bool = False) -> NowOrLater[StreamRecord]:
         """Return all that is stored of a stream besides its bytes; see :meth:`.IStorage.record`."""

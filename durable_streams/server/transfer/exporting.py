@@ -32,8 +32,7 @@ from .pieces import PIECE, Destination, write_pieces
 from .progress import ExportStats, Progress, ProgressCallback, Reporter
 from .spool import SpoolFile
 
-#: How many streams, and ends of appends, are asked for at once.
-_PAGE: Final = 500
+#: How many ends of appends are asked for at once.
 _ENDS: Final = 4096
 
 #: How much is encoded in one step, in bytes: a multiple of three, so that base64 has no padding in the middle.
@@ -135,14 +134,9 @@ class DocumentExport:
             for name in self._names:
                 yield name
             return
-        after = ""
-        while True:
-            page = await settle(self._streams.statuses(after, _PAGE))
+        async for page in self._streams.status_pages():
             for status in page:
                 yield status.facts.name
-            if len(page) < _PAGE:
-                return
-            after = page[-1].facts.name
 
     async def _records(self) -> AsyncIterator[StreamRecord]:
         async for name in self._names_to_export():
@@ -160,15 +154,11 @@ class DocumentExport:
         if self._names is not None:
             return len(self._names), None
         streams = size = 0
-        after = ""
-        while True:
-            page = await settle(self._streams.statuses(after, _PAGE))
+        async for page in self._streams.status_pages():
             streams += len(page)
             size += sum(status.tail for status in page)
-            if len(page) < _PAGE:
-                return streams, size
-            after = page[-1].facts.name
             await self._context.pause()
+        return streams, size
 
     def _start(self, record: StreamRecord) -> bytes:
         lifetime = record.lifetime

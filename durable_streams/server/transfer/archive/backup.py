@@ -25,8 +25,7 @@ from .name_table import NameTable
 from .packing import DEFAULT_LEVEL, ArchiveTotals
 from .writer import ArchiveWriter
 
-#: How many streams, and ends of appends, are asked for at once.
-_PAGE: Final = 500
+#: How many ends of appends are asked for at once.
 _ENDS: Final = 16_384
 
 #: How much is compressed in one call of the thread: bytes of data, and streams and groups of appends.
@@ -117,14 +116,9 @@ class ArchiveBackup:
                 if name.startswith(self._prefix) and not name.startswith(RESERVED_PREFIX):
                     yield name
             return
-        after = ""
-        while True:
-            page = await settle(self._streams.statuses(after, _PAGE, self._prefix))
+        async for page in self._streams.status_pages(prefix=self._prefix):
             for status in page:
                 yield status.facts.name
-            if len(page) < _PAGE:
-                return
-            after = page[-1].facts.name
 
     async def _records(self) -> AsyncIterator[StreamRecord]:
         """Find the streams, each source before its forks."""

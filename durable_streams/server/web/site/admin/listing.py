@@ -10,7 +10,6 @@ import msgspec
 from msgspec import Struct
 
 from ....errors import InvalidRequest
-from ....interfaces import settle
 from ....model import StreamStatus
 from ....protocol.content import media_type
 from ....protocol.lifetimes import render_timestamp
@@ -134,16 +133,11 @@ def _prefers_lines(request: PageRequest) -> bool:
 
 async def select(streams: Streams, selection: Selection) -> AsyncGenerator[list[StreamStatus], None]:
     """Yield the streams of a selection by name, at most :data:`PAGE` at a time, and not for longer than that."""
-    after = selection.after
-    while True:
-        page = await settle(streams.statuses(after, PAGE, selection.prefix))
+    async for page in streams.status_pages(selection.after, selection.prefix, PAGE):
         found = [status for status in page if selection.matches(status)]
         if found:
             yield found
-        if len(page) < PAGE:
-            return
-        after = page[-1].facts.name
-        if not found:
+        else:
             await streams.turns.turn()
 
 
