@@ -19,8 +19,12 @@ from durable_streams.server.protocol.content import JSON_TYPE
 from durable_streams.server.protocol.messages import wire_form
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
+from tests.support.late_storage import DELAY
 
 T = TypeVar("T")
+
+#: A transfer of the tests takes fewer steps of a :class:`.LateStorage` than this.
+MAX_STEPS = 500
 
 #: A document that the Rust server's program of version 0.3.0 has exported.
 RECORDED = Path(__file__).parent.parent / "transfer" / "rust-0.3.0.json"
@@ -103,6 +107,23 @@ class TransferCase(SynchronousTestCase):
         if isinstance(outcomes[0], Failure):
             outcomes[0].raiseException()
         return outcomes[0]  # type: ignore[no-any-return]
+
+    def outcome_of(self, work: Deferred[Any], cancelled_after: int | None = None) -> Any:
+        """
+        Advance the Clock by the delay of a :class:`.LateStorage`, step by step, until a Deferred has its result.
+
+        :param cancelled_after: the number of steps after which it is cancelled; None for never.
+        :returns: its result or :class:`Failure`; None if it has none after ``4 * MAX_STEPS`` steps.
+        """
+        outcomes: list[Any] = []
+        work.addBoth(outcomes.append)
+        for step in range(4 * MAX_STEPS):
+            if step == cancelled_after:
+                work.cancel()
+            if outcomes:
+                return outcomes[0]
+            self.clock.advance(DELAY)
+        return None
 
     def make(
         self,

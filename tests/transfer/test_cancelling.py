@@ -13,25 +13,14 @@ from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
 from durable_streams.server.transfer import ImportStats, import_streams
 from tests.support.late_storage import DELAY, LateStorage
-from tests.support.transfers import TransferCase, document_object, pretty, stream_object
-
-#: An import takes fewer steps of the storage than this.
-_MAX_STEPS = 500
+from tests.support.transfers import MAX_STEPS, TransferCase, document_object, pretty, stream_object
 
 
 class CancelledImportTests(TransferCase):
     def outcome(self, streams: Streams, data: bytes, policy: Any, cancelled_after: int | None = None) -> Any:
-        """Import a document, and return the result; None if it does not end."""
-        outcomes: list[Any] = []
+        """Import a document; see :meth:`.TransferCase.outcome_of`."""
         importing = import_streams(streams, io.BytesIO(data), policy, reactor=self.clock, directory=self.directory)
-        importing.addBoth(outcomes.append)
-        for step in range(4 * _MAX_STEPS):
-            if step == cancelled_after:
-                importing.cancel()
-            if outcomes:
-                return outcomes[0]
-            self.clock.advance(DELAY)
-        return None
+        return self.outcome_of(importing, cancelled_after)
 
     def test_the_next_import_succeeds_and_nothing_is_left_staged(self) -> None:
         messages = [b"x" * 100_000] * 4
@@ -44,7 +33,7 @@ class CancelledImportTests(TransferCase):
             )
         )
         for policy in ("skip", "replace"):
-            for steps in range(1, _MAX_STEPS):
+            for steps in range(1, MAX_STEPS):
                 storage = MemoryStorage()
                 streams = self.started(Streams(LateStorage(storage, self.clock), self.clock))
                 outcome = self.outcome(streams, data, policy, steps)

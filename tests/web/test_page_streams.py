@@ -84,6 +84,14 @@ class SlowConsumer:
             self.producer.resumeProducing()
 
 
+def begin_upload(peer: Peer, target: str, part: bytes, size: int) -> None:
+    """Send a POST with the first part of its body; ``size`` is that of the whole body."""
+    if isinstance(peer, Http2Peer):
+        peer.upload(peer.begin("POST", target, {}, False), part, False)
+    else:
+        peer.send(request("POST", target, {"Content-Length": str(size)}) + part, "POST")
+
+
 class Pages:
     """
     The pages of the tests.
@@ -325,11 +333,7 @@ class UploadTests(PageCase):
             for pauses in (True, False):
                 pages.consumer = SlowConsumer(pauses)
                 peer = front.connect()
-                if isinstance(peer, Http2Peer):
-                    stream = peer.begin("POST", "/import/a", {}, False)
-                    peer.upload(stream, b"x" * 100_000, False)
-                else:
-                    peer.send(request("POST", "/import/a", {"Content-Length": "200000"}) + b"x" * 100_000, "POST")
+                begin_upload(peer, "/import/a", b"x" * 100_000, 200_000)
                 front.pass_time(0.1)
                 peer.leave()
                 front.pass_time(1)

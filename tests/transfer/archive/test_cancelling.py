@@ -13,31 +13,21 @@ from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
 from durable_streams.server.transfer.archive.restore import RestoreStats, restore_streams
 from tests.support.late_storage import DELAY, LateStorage
+from tests.support.transfers import MAX_STEPS
 
 from .families import make_world
 from .samples import archive, sample
 from .test_restore import ArchiveCase
 
-#: A restore takes fewer steps of the storage than this.
-_MAX_STEPS = 500
-
 
 class CancelledRestoreTests(ArchiveCase):
     def outcome(self, streams: Streams, data: bytes, policy: Any, cancelled_after: int | None = None) -> Any:
-        """Restore an archive, and return the result; None if it does not end."""
-        outcomes: list[Any] = []
+        """Restore an archive; see :meth:`.TransferCase.outcome_of`."""
         restoring = restore_streams(streams, io.BytesIO(data), on_conflict=policy, reactor=self.clock)
-        restoring.addBoth(outcomes.append)
-        for step in range(4 * _MAX_STEPS):
-            if step == cancelled_after:
-                restoring.cancel()
-            if outcomes:
-                return outcomes[0]
-            self.clock.advance(DELAY)
-        return None
+        return self.outcome_of(restoring, cancelled_after)
 
     def assert_cancelled_anywhere(self, data: bytes, policy: str = "skip", existing: bytes | None = None) -> None:
-        for steps in range(1, _MAX_STEPS):
+        for steps in range(1, MAX_STEPS):
             storage = MemoryStorage()
             streams = self.started(Streams(LateStorage(storage, self.clock), self.clock))
             if existing is not None:

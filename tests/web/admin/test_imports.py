@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from base64 import b64encode
 from typing import Any
 
 from durable_streams.server.model import Append, StreamConfig
 from durable_streams.server.web.site.admin import imports
 from tests.support.admin import AdminCase
 from tests.support.cases import each_way
-from tests.support.fronts import BASE, Peer, SiteFront, request, settings_with
-from tests.support.http2 import Http2Peer
+from tests.support.fronts import BASE, Peer, SiteFront, settings_with
 from tests.support.replies import Reply
-from tests.web.test_page_streams import Upload
+from tests.support.transfers import document_object, pretty, stream_object
+from tests.web.test_page_streams import Upload, begin_upload
 
 
 def entry(name: str, *messages: bytes, content_type: str = "text/plain", **fields: Any) -> dict[str, Any]:
     """Make the entry of a stream in a document."""
-    return {
-        "name": name,
-        "config": {"content_type": content_type, "ttl_seconds": None, "expires_at": None, "created_closed": False},
-        "closed": False,
-        "created_at": "2026-01-01T00:00:00Z",
-        "total_bytes": sum(map(len, messages)),
-        "message_count": len(messages),
-        "next_offset": "0",
-        "messages": [{"offset": "0", "data_base64": b64encode(data).decode()} for data in messages],
-        **fields,
-    }
+    return stream_object(name, content_type, *messages, **fields)
 
 
 def document(*streams: dict[str, Any], **fields: Any) -> bytes:
     """Make a document."""
-    return json.dumps(
-        {
-            "format_version": 1,
-            "exported_at": "2026-01-01T00:00:00Z",
-            "server_version": "0",
-            "streams": list(streams),
-            **fields,
-        }
-    ).encode()
+    return pretty(document_object(*streams, **fields))
 
 
 class ImportCase(AdminCase):
@@ -164,11 +144,7 @@ class ImportTests(ImportCase):
     def begin(self) -> Peer:
         """Send the first half of a document."""
         peer = self.front.connect()
-        half = document(entry("a", b"x" * 50_000))[:30_000]
-        if isinstance(peer, Http2Peer):
-            peer.upload(peer.begin("POST", "/admin/import", {}, False), half, False)
-        else:
-            peer.send(request("POST", "/admin/import", {"Content-Length": "60000"}) + half, "POST")
+        begin_upload(peer, "/admin/import", document(entry("a", b"x" * 50_000))[:30_000], 60_000)
         self.front.pass_time(0.5)
         return peer
 

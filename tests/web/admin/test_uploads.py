@@ -18,9 +18,8 @@ from durable_streams.server.web.pages import PageRequest, streams_body
 from durable_streams.server.web.problems import BadFraming, RequestTimeout
 from durable_streams.server.web.site.admin.uploads import BodyPieces
 from durable_streams.server.web.site.app import Routes
-from tests.support.fronts import Front, SiteFront, request, settings_with
-from tests.support.http2 import Http2Peer
-from tests.web.test_page_streams import FRONTS, MAX_BUFFERED, SIZE, Upload
+from tests.support.fronts import Front, SiteFront, settings_with
+from tests.web.test_page_streams import FRONTS, MAX_BUFFERED, SIZE, Upload, begin_upload
 
 HEAD = b"Content-Type: text/plain\r\n"
 
@@ -166,11 +165,7 @@ class PiecesTests(SynchronousTestCase):
             if isinstance(front, SiteFront):
                 continue
             peer = front.connect()
-            if isinstance(peer, Http2Peer):
-                stream = peer.begin("POST", "/upload", {}, False)
-                peer.upload(stream, b"x" * 50_000, False)
-            else:
-                peer.send(request("POST", "/upload", {"Content-Length": "200000"}) + b"x" * 50_000, "POST")
+            begin_upload(peer, "/upload", b"x" * 50_000, 200_000)
             front.pass_time(0.1)
             peer.leave()
             front.pass_time(1)
