@@ -34,6 +34,11 @@ class AdminCase(FrontTestCase):
         super().setUp()
         add_pages(self.front)
 
+    @property
+    def memory(self) -> Any:
+        """The storage in memory, whose operations have no delay."""
+        return getattr(self.front.storage, "_inner", self.front.storage)
+
     def fetched(self, target: str, **headers: str) -> Any:
         """Return the body of an answer, after as many turns of the reactor as needed."""
         peer = self.front.follow(target, {name.replace("_", "-"): value for name, value in headers.items()})

@@ -15,10 +15,6 @@ from tests.web.admin.test_imports import ImportCase
 class ArchiveTests(ImportCase):
     settings = settings_with({"stall_timeout_secs": 60}, max_request_body_bytes=1000)
 
-    def setUp(self) -> None:
-        super().setUp()
-        self.memory: Any = getattr(self.front.storage, "_inner", self.front.storage)
-
     def fill(self) -> None:
         """Create a stream with a writer, a fork of it, and one more."""
         now = self.front.clock.seconds()

@@ -16,7 +16,7 @@ MAX_RENDERED = 600_000
 
 class ExportCase(AdminCase):
     def create(self, name: str, *messages: bytes, content_type: str = "text/plain", closed: bool = False) -> None:
-        memory: Any = getattr(self.front.storage, "_inner", self.front.storage)
+        memory = self.memory
         now = self.front.clock.seconds()
         memory.create(name, StreamConfig(content_type), b"", now)
         for message in messages:
@@ -25,11 +25,7 @@ class ExportCase(AdminCase):
             memory.append(name, Append(None, b"", close=True), now)
 
     def exported(self, query: str = "") -> Any:
-        peer = self.front.follow("/admin/export" + query)
-        self.front.pass_time(2, 0.01)
-        self.assertEqual((peer.reply.status, peer.reply.complete), (200, True), bytes(peer.reply.body))
-        self.assertEqual(peer.reply.get("content-type"), "application/json")
-        return json.loads(bytes(peer.reply.body))
+        return self.fetched("/admin/export" + query)
 
 
 @each_way

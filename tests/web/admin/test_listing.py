@@ -35,7 +35,7 @@ from tests.support.fronts import START_TIME
 class ListCase(AdminCase):
     def create(self, count: int) -> list[str]:
         names = [f"{number:05d}" for number in range(count)]
-        memory = getattr(self.front.storage, "_inner", self.front.storage)
+        memory = self.memory
         for name in names:
             memory.create(name, StreamConfig("text/plain"), b"", START_TIME)
         return names
