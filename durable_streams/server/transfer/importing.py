@@ -84,27 +84,33 @@ def import_streams(  # noqa: PLR0913 (all after the third are keywords)
     """
     check_policy(on_conflict)
     context = Context(service, reactor)
-    run = _Import(context, on_conflict, limits, spool_directory(directory))
-    run.reporter = Reporter(progress, context.streams.turns.seconds)
-    run.skipped = skipped
+    intake = Intake(context, limits, spool_directory(directory))
+    reporter = Reporter(progress, context.streams.turns.seconds)
+    run = _Import(context, on_conflict, intake, reporter, skipped)
     return Deferred.fromCoroutine(run.run(source, size))
 
 
 class _Import:
     """One import. Its methods are in the order in which they run."""
 
-    skipped: Callable[[str], object] | None = None
-
-    def __init__(self, context: Context, policy: ConflictPolicy, limits: ImportLimits, directory: str) -> None:
+    def __init__(
+        self,
+        context: Context,
+        policy: ConflictPolicy,
+        intake: Intake,
+        reporter: Reporter,
+        skipped: Callable[[str], object] | None,
+    ) -> None:
         self._context = context
         self._streams = context.streams
         self._policy = policy
-        self._intake = Intake(context, limits, directory)
+        self._intake = intake
+        self._reporter = reporter
+        self._skipped = skipped
         self._done = ImportStats()
         self._lanes = Lanes()
         # Of streams that are not done.
         self._messages = self._size = 0
-        self.reporter = Reporter(None, context.streams.turns.seconds)
 
     async def run(self, source: Source, size: int | None) -> ImportStats:
         try:
@@ -113,7 +119,7 @@ class _Import:
             await self._validate(source, size)
             await self._look_for_conflicts()
             await self._import_all()
-            self.reporter.report(self._progress, end=True)
+            self._reporter.report(self._progress, end=True)
             return self._done
         finally:
             await self._intake.close()
@@ -132,9 +138,9 @@ class _Import:
         async with aclosing(read_pieces(source, self._context.reactor)) as pieces:
             async for piece in pieces:
                 await intake.feed(piece)
-                self.reporter.report(progress)
+                self._reporter.report(progress)
         await intake.finish()
-        self.reporter.report(progress, end=True)
+        self._reporter.report(progress, end=True)
 
     async def _look_for_conflicts(self) -> None:
         async for page in self._intake.index.pages():
@@ -193,7 +199,7 @@ class _Import:
             if self._policy != "skip":
                 raise
             self._note_skipped(name)
-        self.reporter.report(self._progress)
+        self._reporter.report(self._progress)
 
     async def _exists(self, name: str) -> bool:
         try:
@@ -267,7 +273,7 @@ class _Import:
                 appended_bytes += len(batch.data)
                 self._messages += batch.messages
                 self._size += len(batch.data)
-                self.reporter.report(self._progress)
+                self._reporter.report(self._progress)
                 await self._context.pause()
             while waiting:
                 await waiting.popleft()[0]
@@ -282,8 +288,8 @@ class _Import:
         self._done = ImportStats(
             done.streams_imported, done.streams_skipped + 1, done.messages_imported, done.bytes_imported
         )
-        if self.skipped is not None:
-            self.skipped(name)
+        if self._skipped is not None:
+            self._skipped(name)
 
     def _progress(self) -> Progress:
         done, index = self._done, self._intake.index
