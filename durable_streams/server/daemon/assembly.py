@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from twisted.internet.interfaces import IReactorTime
 
 from ..config.sections import TransportSettings
@@ -19,6 +23,7 @@ from ..web.origins import WritingOrigins
 from ..web.proxies import Proxies
 from ..web.site.admin.access import AdminAuthorization, AdminGuard
 from ..web.site.admin.tokens import TokenFile, TokenFileError
+from ..web.site.app import Pages
 from ..web.site.resource import StreamsResource
 from ..web.telemetry import Telemetry
 
@@ -73,15 +78,33 @@ def operations_from(
     )
 
 
-def admin_guard_from(
-    settings: Settings, authorize: AdminAuthorization | None = None
-) -> tuple[AdminGuard, TokenFile | None]:
+def add_pages_of_operators(
+    pages: Pages,
+    settings: Settings,
+    operations: Operations,
+    reactor: Any,
+    connections: Callable[[], int | None],
+    authorize: AdminAuthorization | None = None,
+) -> TokenFile | None:
     """
-    Create the check of requests for the pages of operators, and the file of tokens if the check reads one.
+    Add the pages for operators, with the check of requests for them.
 
+    :param connections: returns how many connections there are; None if that is not known.
     :param authorize: decides instead of ``admin.token_file``; None for that file, or else for clients on this machine.
+    :returns: the file of tokens if the check reads one.
     :raises ConfigError: the file of tokens cannot be used.
     """
+    from ..web.site.admin.pages import add_admin_pages  # noqa: PLC0415 (7 ms, and they are off by default)
+
+    base_path = settings.admin.base_path
+    pages.guard, tokens = _admin_guard(settings, authorize)
+    pages.add(
+        partial(add_admin_pages, base_path=base_path, operations=operations, connections=connections, reactor=reactor)
+    )
+    return tokens
+
+
+def _admin_guard(settings: Settings, authorize: AdminAuthorization | None) -> tuple[AdminGuard, TokenFile | None]:
     base_path, path = settings.admin.base_path, settings.admin.token_file
     if authorize is not None:
         return AdminGuard(base_path, authorize), None

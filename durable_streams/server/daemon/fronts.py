@@ -22,7 +22,7 @@ from ..web.site.admin.tokens import TokenFile, TokenFileError
 from ..web.site.app import Pages, add_metrics, add_probes
 from ..web.site.tree import Tree
 from ..web.wire import below
-from .assembly import admin_guard_from, channel_settings_from, operations_from, resource_from
+from .assembly import add_pages_of_operators, channel_settings_from, operations_from, resource_from
 from .subscribing import serve_subscriptions, subscription_pages
 
 if TYPE_CHECKING:
@@ -78,17 +78,8 @@ class Fronts:
             for_operators.add(partial(add_metrics, render=metrics.scrape))
         self._tokens: TokenFile | None = None
         if settings.admin.enabled:
-            from ..web.site.admin.pages import add_admin_pages  # noqa: PLC0415 (only if they are served)
-
-            for_operators.guard, self._tokens = admin_guard_from(settings, authorize_admin)
-            for_operators.add(
-                partial(
-                    add_admin_pages,
-                    base_path=settings.admin.base_path,
-                    operations=operations,
-                    connections=self._count_connections,
-                    reactor=reactor,
-                )
+            self._tokens = add_pages_of_operators(
+                for_operators, settings, operations, reactor, self._count_connections, authorize_admin
             )
             if subscriptions is not None:
                 for_operators.add(subscription_pages(settings.admin.base_path, subscriptions))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -17,13 +16,12 @@ from twisted.web.resource import IResource
 from ..config.layers import THE_PROGRAM
 from ..config.settings import Settings
 from ..config.validation import validate, warnings_about
-from ..daemon.assembly import admin_guard_from, operations_from, resource_from
+from ..daemon.assembly import add_pages_of_operators, operations_from, resource_from
 from ..daemon.server import Server
 from ..daemon.subscribing import serve_subscriptions
 from ..errors import StorageOwned
 from ..interfaces import IStorage
 from ..web.site.admin.access import AdminAuthorization
-from ..web.site.admin.pages import add_admin_pages
 from ..web.site.app import Pages
 from ..web.site.pages_resource import PagesResource
 from ..web.wire import NO_STREAMS
@@ -72,16 +70,8 @@ def build_admin_resource(streams: StreamService, authorize_admin: AdminAuthoriza
     settings = streams.settings
     operations = operations_from(streams.streams, settings, streams.clock)
     pages = Pages(operations.answers, None)
-    pages.guard, _ = admin_guard_from(replace(settings, admin=replace(settings.admin, base_path="")), authorize_admin)
-    pages.add(
-        partial(
-            add_admin_pages,
-            base_path="",
-            operations=operations,
-            connections=lambda: None,
-            reactor=streams.reactor,
-        )
-    )
+    here = replace(settings, admin=replace(settings.admin, base_path=""))
+    add_pages_of_operators(pages, here, operations, streams.reactor, lambda: None, authorize_admin)
     stall_timeout = settings.transport.connection.stall_timeout_secs
     return PagesResource(pages, operations, NO_STREAMS, streams.clock, stall_timeout)
 
