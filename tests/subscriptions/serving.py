@@ -57,6 +57,7 @@ class Callables:
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
+        self.traceparents: list[str] = []
         self.opened = 0
         self.tokens = Tokens(bytes(32))
         self.receive: Receiver = lambda body: Outcome.ACCEPTED
@@ -69,8 +70,9 @@ class Callables:
         if not url.startswith("https:"):
             raise WebhookUrlRejected("webhook.url must begin with https://.")
 
-    async def send(self, subscription_id: str, url: str, body: bytes) -> Outcome:
+    async def send(self, subscription_id: str, url: str, body: bytes, traceparent: str) -> Outcome:
         self.bodies.append(json.loads(body))
+        self.traceparents.append(traceparent)
         outcome = self.receive(self.bodies[-1])
         return outcome if isinstance(outcome, Outcome) else await outcome
 

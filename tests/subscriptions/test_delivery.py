@@ -19,6 +19,7 @@ from tests.support.scripted_server import ScriptedConnection, answer
 from .receivers import DeliveryTestCase, Hook
 
 OK = "200 OK"
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 class AnsweredDeliveryTests(DeliveryTestCase):
@@ -40,7 +41,7 @@ class AnsweredDeliveryTests(DeliveryTestCase):
         hook = Hook(b'{"done":true}')
         origin = self.serve_hook(hook).replace("127.0.0.1", "localhost")
         body = b'{"wake_id":"w_1","text":"\xc3\xa4"}' * 10_000
-        request = WebhookRequest("s1", f"{origin}/hook%20a?key=1", body, traceparent="00-a-b-01")
+        request = WebhookRequest("s1", f"{origin}/hook%20a?key=1", body, traceparent=TRACE)
         result = await self.sender().deliver(request)
         self.assertEqual((Outcome.DONE, 200, None, ""), (result.outcome, result.status, result.reason, result.detail))
         self.assertGreater(result.seconds, 0)
@@ -57,7 +58,7 @@ class AnsweredDeliveryTests(DeliveryTestCase):
                 b"Content-Type": [b"application/json"],
                 b"Content-Length": [str(len(body)).encode()],
                 b"Webhook-Signature": [b"t=1,kid=ds_x,ed25519=x"],
-                b"Traceparent": [b"00-a-b-01"],
+                b"Traceparent": [TRACE.encode()],
                 b"Connection": [b"close"],
             },
             headers,
@@ -245,9 +246,9 @@ class HostileReceiverTests(DeliveryTestCase):
         sender = self.sender()
         server = self.serve(lambda connection, _: connection.write(answer("500 Error", b"")))
         for url in (server.url, server.url, f"http://127.0.0.1:{free_port()}/"):
-            self.assertEqual(Outcome.FAILED, await sender.send("s1", url, b"{}"))
+            self.assertEqual(Outcome.FAILED, await sender.send("s1", url, b"{}", TRACE))
         origin = self.serve_hook(Hook(b'{"done":true}'))
-        self.assertEqual(Outcome.DONE, await sender.send("s1", f"{origin}/hook", b"{}"))
+        self.assertEqual(Outcome.DONE, await sender.send("s1", f"{origin}/hook", b"{}", TRACE))
         self.assertEqual({"status": 2, "connect": 1}, sender.failures)
 
     async def test_a_cancelled_attempt_has_no_result_and_closes_its_connection(self) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.config.settings import Settings
+from durable_streams.server.daemon.subscribing import serve_subscriptions
+from durable_streams.server.subscriptions.model import Outcome
 from durable_streams.server.subscriptions.service import SubscriptionService
 from durable_streams.server.subscriptions.settings import ServiceSettings
-from durable_streams.server.web.subscriptions import SubscriptionRoutes
 from tests.subscriptions.serving import Callables
 from tests.support.fronts import BASE, ChannelFront, Front, SiteFront, settings_with
 from tests.support.http2 import Http2Front
@@ -35,7 +36,7 @@ class Site(SynchronousTestCase):
         service = SubscriptionService(front.streams, front.clock, self.parts.open, limits or ServiceSettings())
         service.start()
         operations = front.operations
-        operations.reserved = SubscriptionRoutes(service, operations.answers, operations.origins).perform
+        serve_subscriptions(operations, service)
         front.settle()
         self.addCleanup(service.stopService)
         self.service = service
@@ -310,3 +311,61 @@ class MetricTests(Site):
             "durable_streams_subscription_sweep_seconds_count 1.0",
         ):
             self.assertIn(line, scraped)
+
+
+class TraceTests(Site):
+    OF_CLIENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+    def write(self, front: Front, method: str, body: bytes, *traceparents: str, **headers: str) -> None:
+        """Send a request that writes to events/a, and let its wake be delivered."""
+        peer = front.connect()
+        traces = dict(zip(("traceparent", "Traceparent"), traceparents, strict=False))
+        peer.send_request(method, BASE + "events/a", {"Content-Type": "application/json", **traces, **headers}, body)
+        front.pass_time(0.01, 0.001)
+        self.assertIn(peer.reply.status, (200, 201, 204))
+        peer.leave()
+        front.peers.remove(peer)
+
+    def test_a_delivery_continues_the_trace_of_the_request_that_caused_it(self) -> None:
+        for front in self.fronts():
+            self.parts.receive = lambda _: Outcome.DONE
+            self.ask(front, "PUT", S, WEBHOOK)
+            self.write(front, "PUT", b"[1,2]", self.OF_CLIENT)
+            second = self.OF_CLIENT.replace("00f067aa", "11111111")
+            self.write(front, "POST", b'[ "x" ]', second)
+            self.assertEqual([self.OF_CLIENT, second], self.parts.traceparents)
+
+    def test_other_deliveries_begin_a_trace(self) -> None:
+        for front in self.fronts():
+            self.ask(front, "PUT", S, WEBHOOK)
+            # The receiver accepts the first wake, so that both appends are pending when the lease is over.
+            self.write(front, "PUT", b"[1]")
+            self.write(front, "POST", b"[2]", self.OF_CLIENT)
+            self.write(front, "POST", b"[3]", self.OF_CLIENT)
+            front.pass_time(31, 1)
+            self.assertEqual(2, len(self.parts.traceparents))
+            for traceparent in self.parts.traceparents:
+                self.assertRegex(traceparent, "^00-[0-9a-f]{32}-[0-9a-f]{16}-01$")
+                self.assertNotIn(self.OF_CLIENT[3:35], traceparent)
+
+    def test_a_traceparent_that_was_sent_twice_is_not_passed_on(self) -> None:
+        for kind in (ChannelFront, SiteFront):
+            front = self.serving(kind)
+            self.ask(front, "PUT", S, WEBHOOK)
+            self.write(front, "PUT", b"[1]", self.OF_CLIENT, self.OF_CLIENT)
+            (traceparent,) = self.parts.traceparents
+            self.assertNotIn(self.OF_CLIENT[3:35], traceparent)
+
+    def test_a_duplicate_and_a_creation_that_found_the_stream_leave_the_trace_as_it_is(self) -> None:
+        front = self.serving(ChannelFront)
+        self.parts.receive = lambda _: Outcome.DONE
+        writer = {"Producer-Id": "p", "Producer-Epoch": "0", "Producer-Seq": "0"}
+        other = self.OF_CLIENT.replace("00f067aa", "22222222")
+        self.write(front, "PUT", b"")
+        self.write(front, "POST", b"[1]", self.OF_CLIENT, **writer)
+        self.write(front, "POST", b"[1]", other, **writer)
+        self.write(front, "PUT", b"", other)
+        self.assertEqual([], self.parts.traceparents)
+        self.ask(front, "PUT", S, WEBHOOK)
+        self.write(front, "POST", b"[2]", other)
+        self.assertEqual([other], self.parts.traceparents)

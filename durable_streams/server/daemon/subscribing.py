@@ -69,6 +69,7 @@ def serve_subscriptions(operations: Operations, service: SubscriptionService) ->
     from ..web.subscriptions import SubscriptionRoutes  # noqa: PLC0415 (only if it is used)
 
     operations.reserved = SubscriptionRoutes(service, operations.answers, operations.origins).perform
+    operations.traced = service.note_trace
 
 
 def subscription_pages(base_path: str, service: SubscriptionService) -> Callable[[Routes], None]:

@@ -172,8 +172,8 @@ class ReceiverSender:
         elif not self._receivers.accepts(url):
             raise WebhookUrlRejected("webhook.url is that of a receiver in the program. Send an https URL.")
 
-    async def send(self, subscription_id: str, url: str, body: bytes) -> Outcome:
+    async def send(self, subscription_id: str, url: str, body: bytes, traceparent: str) -> Outcome:
         """Make one delivery attempt."""
         if url.startswith(RECEIVER_SCHEME):
             return await self._receivers.call(subscription_id, url, body)
-        return await self._network.send(subscription_id, url, body)
+        return await self._network.send(subscription_id, url, body, traceparent)

@@ -130,9 +130,9 @@ class HttpSender:
         except DeliveryFailed as error:
             raise WebhookUrlRejected(f"The host {parsed.host} of webhook.url can't be found. {error}") from None
 
-    async def send(self, subscription_id: str, url: str, body: bytes) -> Outcome:
+    async def send(self, subscription_id: str, url: str, body: bytes, traceparent: str) -> Outcome:
         """Make one delivery attempt, and return its outcome."""
-        return (await self.deliver(WebhookRequest(subscription_id, url, body))).outcome
+        return (await self.deliver(WebhookRequest(subscription_id, url, body, traceparent))).outcome
 
     async def checked_addresses(self, url: WebhookUrl) -> Sequence[Address]:
         """

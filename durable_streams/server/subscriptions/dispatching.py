@@ -67,6 +67,7 @@ class Dispatcher:
         self._registry = registry
         self._sender = parts.sender
         self._tokens = parts.tokens
+        self._traces = parts.traces
         self._base_url = base_url
         self._clock = clock
         self._counts = counts
@@ -169,7 +170,7 @@ class Dispatcher:
         token = self._tokens.issue(TokenClaims(entry.id, effect.generation, effect.wake_id))
         body = webhook_body(entry.id, effect, callback_url(self._base_url(entry), entry.id), token)
         begun = perf_counter()
-        outcome = await self._sender.send(entry.id, effect.url, body)
+        outcome = await self._sender.send(entry.id, effect.url, body, self._traces.traceparent(effect))
         self._counts.delivery_seconds.add(perf_counter() - begun)
         self._counts.deliveries["webhook", outcome.value] += 1
         return outcome

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from .model import Outcome, TokenClaims
+from .tracing import DeliveryTraces
 
 
 class WebhookSender(Protocol):
@@ -20,11 +21,13 @@ class WebhookSender(Protocol):
         :raises WebhookUrlRejected: it may not.
         """
 
-    async def send(self, subscription_id: str, url: str, body: bytes) -> Outcome:
+    async def send(self, subscription_id: str, url: str, body: bytes, traceparent: str) -> Outcome:
         """
         Make one delivery attempt, with the URL and its addresses checked again. Log why it fails.
 
         It ends within the time limit of an attempt. To cancel it aborts the request.
+
+        :param traceparent: the trace context of the attempt.
         """
 
 
@@ -58,12 +61,14 @@ class Parts(Struct, frozen=True):
     What the service works with, once its secrets are loaded.
 
     :ivar failures: failed webhook requests by reason, for metrics; it changes.
+    :ivar traces: chooses the trace context of deliveries.
     """
 
     sender: WebhookSender
     keys: SigningKeys
     tokens: Tokens
     failures: Mapping[str, int] = {}
+    traces: DeliveryTraces = field(default_factory=DeliveryTraces)
 
 
 class PartitionLease(Protocol):

@@ -316,6 +316,11 @@ class SubscriptionService(Service):
         """The number of links."""
         return self._registry.index.links
 
+    def note_trace(self, name: str, incarnation: int, begin: int, end: int, traceparent: bytes) -> None:
+        """Remember the trace of a write for the delivery that it causes; see :meth:`.DeliveryTraces.note`."""
+        if self._parts is not None and self._registry.entries and name not in self._registry.index.unmatched:
+            self._parts.traces.note(name, incarnation, begin, end, traceparent)
+
     # Requests, in steps
 
     def _check_ready(self) -> None:

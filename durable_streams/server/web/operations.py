@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
@@ -11,7 +12,7 @@ from twisted.python.failure import Failure
 
 from ..errors import EmptyName, InvalidName, StreamNotFound, StreamsError, Unavailable
 from ..interfaces import NowOrLater, T
-from ..model import NOW, START, Chunk, Offset
+from ..model import NOW, START, Appended, Chunk, Created, Offset, StreamFacts
 from ..protocol.names import NameLimits, is_reserved
 from ..streams import Streams
 from .admission import AdmissionPolicy, RequestLimits
@@ -23,6 +24,8 @@ from .problems import InternalError, MethodNotAllowed, NoSuchPath
 from .proxies import Proxies
 from .requests import StreamRequest, name_reader, offset_of_reconnect, read_append, read_creation
 from .telemetry import Telemetry, request_name
+
+_TRACEPARENT: Final = b"traceparent"
 
 _log = Logger()
 
@@ -46,6 +49,8 @@ class Operations:
     The operations of streams, as all fronts call them.
 
     :ivar reserved: answers requests for paths below the reserved segment; None if nothing is there.
+    :ivar traced: is called with the stream's name and incarnation, the positions of the first byte and after the last
+        byte, and ``traceparent``, for each write that has one; None if nothing needs it.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class Operations:
         self._read_bytes = settings.read_bytes
         self.origins = origins or WritingOrigins(["*"])
         self.reserved: Callable[[StreamRequest], NowOrLater[Answer]] | None = None
+        self.traced: Callable[[str, int, int, int, bytes], None] | None = None
         self._read_name = name_reader(settings.names)
         self._by_operation: dict[str, Callable[[StreamRequest], NowOrLater[Answer]]] = {
             "append": self._append,
@@ -119,7 +125,11 @@ class Operations:
         name = self._read_name(request.path)
         if not self.origins.any:
             self.origins.check(request)
-        appended = self.streams.append(name, read_append(request))
+        append = read_append(request)
+        appended = self.streams.append(name, append)
+        if _TRACEPARENT in request.headers and self.traced is not None:
+            size = len(append.data)
+            return self._then(request, appended, lambda outcome: self._appended_in_trace(request, outcome, size))
         if isinstance(appended, Deferred):
             return self._later(request, appended, lambda outcome: self.answers.appended(request, outcome))
         return self.answers.appended(request, appended)
@@ -189,7 +199,22 @@ class Operations:
         name = self._read_name(request.path)
         self.origins.check(request)
         created = self.streams.create(name, read_creation(request, self._read_name), request.body)
-        return self._then(request, created, lambda outcome: self.answers.created(request, outcome))
+        return self._then(request, created, lambda outcome: self._created(request, outcome))
+
+    def _created(self, request: StreamRequest, outcome: Created) -> Answer:
+        if outcome.new:
+            self._note_trace(request, outcome.facts, 0, outcome.tail)
+        return self.answers.created(request, outcome)
+
+    def _appended_in_trace(self, request: StreamRequest, outcome: Appended, size: int) -> Answer:
+        if not outcome.duplicate:
+            self._note_trace(request, outcome.facts, outcome.tail - size, outcome.tail)
+        return self.answers.appended(request, outcome)
+
+    def _note_trace(self, request: StreamRequest, facts: StreamFacts, begin: int, end: int) -> None:
+        traceparent = request.headers.get(_TRACEPARENT)
+        if self.traced is not None and traceparent is not None:
+            self.traced(facts.name, facts.incarnation, begin, end, traceparent)
 
     def _status(self, request: StreamRequest) -> NowOrLater[Answer]:
         status = self.streams.status(self._read_name(request.path))

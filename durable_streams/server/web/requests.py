@@ -25,7 +25,7 @@ READ_HEADERS: Final = frozenset(
     b"authorization content-encoding content-type host if-none-match last-event-id origin producer-epoch producer-id "
     b"producer-seq "
     b"stream-closed stream-expected-offset stream-expires-at stream-fork-offset stream-fork-sub-offset "
-    b"stream-forked-from stream-seq stream-ttl".split()
+    b"stream-forked-from stream-seq stream-ttl traceparent".split()
 )
 
 #: What the ids of the server's own writers begin with: those of wake events.
