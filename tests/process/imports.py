@@ -30,5 +30,10 @@ async def _run(reactor: Any, mode: str, directory: str, document: str, export: s
     await service.stopService()
 
 
+def main(*arguments: str) -> None:
+    """Run the program."""
+    react(lambda reactor: Deferred.fromCoroutine(_run(reactor, *arguments)))
+
+
 if __name__ == "__main__":
-    react(lambda reactor: Deferred.fromCoroutine(_run(reactor, *sys.argv[1:])))
+    main(*sys.argv[1:])

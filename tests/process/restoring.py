@@ -128,11 +128,10 @@ async def run(reactor: Any, what: str, mode: str, directory: str, archive: str, 
     await streams.stopService()
 
 
-def main(reactor: Any) -> Deferred[None]:
+def main(what: str, mode: str, directory: str, archive: str = "", policy: str = "", passage: str = "") -> None:
     """Run the program."""
-    what, mode, directory, archive, policy, passage = [*sys.argv[1:], "", "", ""][:6]
-    return Deferred.fromCoroutine(run(reactor, what, mode, directory, archive, policy, passage))
+    task.react(lambda reactor: Deferred.fromCoroutine(run(reactor, what, mode, directory, archive, policy, passage)))
 
 
 if __name__ == "__main__":
-    task.react(main)
+    main(*sys.argv[1:])

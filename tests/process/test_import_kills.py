@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.process import imports
+from tests.support.forks import ForkedProgram
 from tests.support.transfers import document_object, pretty, stream_object
 
 #: How often the process is killed, in each mode.
@@ -20,8 +20,6 @@ KILLS = 20
 
 #: More than are written at the same time.
 STREAMS = 400
-
-_ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def _document(rng: random.Random, generation: int) -> list[dict[str, Any]]:
@@ -67,32 +65,19 @@ class Generations:
         streams = _document(self._rng, self.number)
         path = self._folder / "document.json"
         path.write_bytes(pretty(document_object(*streams)))
-        arguments: list[str | Path] = [
-            sys.executable,
-            "-m",
-            "tests.process.imports",
-            self._mode,
-            self._folder / "data",
-            path,
-            self._export,
-        ]
-        with subprocess.Popen(
-            arguments, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            line = process.stdout.readline()
-            assert line == "exported\n", process.stderr.read()
+        with ForkedProgram(imports.__name__, self._mode, self._folder / "data", path, self._export) as program:
+            line = program.output.readline()
+            assert line == b"exported\n", line
             self._check()
             started = time.monotonic()
             if patience is not None:
                 time.sleep(patience)
-                process.kill()
-            rest = process.stdout.readline()
+                program.kill()
+            rest = program.output.readline()
             if rest:
                 self.duration = time.monotonic() - started
-            status = process.wait(60)
-            assert patience is not None or (status, rest) == (0, "imported\n"), process.stderr.read()
+            status = program.wait(60)
+        assert patience is not None or (status, rest) == (0, b"imported\n"), (status, rest)
         self.kills += status != 0
         for stream in streams:
             self._allowed.setdefault(stream["name"], [None]).append(_summary(stream))

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.process import restoring
 from tests.process.restoring import FAMILIES, FEW, OTHERS
-
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.support.forks import ForkedProgram
 
 #: The number of streams that clients find: half of the families have a source that is deleted.
 _STREAMS = 3 * FAMILIES - FAMILIES // 2 + OTHERS
@@ -38,25 +35,18 @@ class KilledRestoreTests(SynchronousTestCase):
 
     def run_program(self, what: str, mode: str, directory: str, *more: str) -> str:
         """Run the program to its end; return the last line that it prints."""
-        done = self.ended(what, mode, directory, *more)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return done.stdout.splitlines()[-1] if done.stdout else ""
+        status, lines = self.ended(what, mode, directory, *more)
+        self.assertEqual(status, 0)
+        return lines[-1].decode() if lines else ""
 
     def status_of(self, what: str, mode: str, directory: str, *more: str) -> int:
         """Run the program to its end; return its exit status."""
-        return self.ended(what, mode, directory, *more).returncode
+        return self.ended(what, mode, directory, *more)[0]
 
-    def ended(self, what: str, mode: str, directory: str, *more: str) -> subprocess.CompletedProcess[str]:
-        """Run the program to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "tests.process.restoring", what, mode, str(self.folder / directory), *more],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-            check=False,
-        )
+    def ended(self, what: str, mode: str, directory: str, *more: str) -> tuple[int, list[bytes]]:
+        """Run the program to its end; return its exit status, and the lines that it prints."""
+        with ForkedProgram(restoring.__name__, what, mode, self.folder / directory, *more) as program:
+            return program.run(_PATIENCE)
 
     def contents(self, mode: str, directory: str) -> dict[str, str]:
         found: dict[str, str] = json.loads(self.run_program("contents", mode, directory))

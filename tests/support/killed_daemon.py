@@ -6,12 +6,10 @@ They are forked from a process that has everything imported, and are the ``twist
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
 import time
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +19,6 @@ import twisted.scripts.twistd
 from msgspec import Struct
 from msgspec.structs import replace
 
-from durable_streams.server import tap
 from durable_streams.server.daemon import storages
 from durable_streams.server.storage.acid import log as acid_log
 from durable_streams.server.storage.acid import storage as acid
@@ -33,10 +30,9 @@ from durable_streams.server.subscriptions.entry import Entry
 
 from .daemon import PATIENCE, free_port
 from .exchanges import Exchanges, Gone, Reply
+from .forks import install_reactor, start_fork
 from .trapped_database import trapped_connect
 from .traps import KILL, Snare, Trap, TrappedDisk
-
-_MODULES = [__name__, tap.__name__]
 
 
 class Order(Struct, frozen=True):
@@ -67,7 +63,7 @@ def serve(order: Order, log: str) -> None:
     for name in [name for name in os.environ if name.startswith("DS_")]:
         del os.environ[name]
     os.environ.update({f"DS_{name.upper()}": value for name, value in order.settings.items()})
-    _install_reactor()
+    install_reactor()
     trap = Trap(order.snare)
     _set_traps(trap, order.file)
     if order.log_size is not None:
@@ -81,14 +77,6 @@ def serve(order: Order, log: str) -> None:
     finally:
         if order.passages is not None:
             Path(order.passages).write_text(json.dumps(trap.passed))
-
-
-def _install_reactor() -> None:
-    """A reactor is nothing to share with the process that this one was forked from."""
-    sys.modules.pop("twisted.internet.reactor", None)
-    from twisted.internet import epollreactor  # noqa: PLC0415 (its time is now)
-
-    epollreactor.install()
 
 
 def _set_traps(trap: Trap, file_settings: dict[str, Any]) -> None:
@@ -125,11 +113,8 @@ class KilledDaemon:
         self.port = free_port() if port is None else port
         self._log = Path(folder, "log")
         self._log_begin = self._log.stat().st_size if self._log.exists() else 0
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_MODULES)
         order = replace(order, settings={"server__bind_address": f"127.0.0.1:{self.port}"} | order.settings)
-        self.process: ForkServerProcess = context.Process(target=serve, args=(order, str(self._log)), daemon=True)
-        self.process.start()
+        self.process = start_fork(serve, order, str(self._log))
 
     def __enter__(self) -> KilledDaemon:
         self.wait_until_ready()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
@@ -16,7 +14,7 @@ from durable_streams.server.model import StorageLimits
 from durable_streams.server.storage.acid import AcidStorage
 from durable_streams.server.storage.file import FileSettings, FileStorage
 
-from .daemon import CHECKOUT
+from .forks import ForkedProgram
 
 
 def small_storage(
@@ -58,16 +56,14 @@ def run_until_killed(
 
 def lines_until_killed(module: str, *arguments: object, seconds: float) -> list[bytes]:
     """
-    Run a module as a program, kill it, and return the whole lines that it has printed.
+    Run a program, kill it, and return the whole lines that it has printed.
 
+    :param module: the module of the program, as of :class:`.ForkedProgram`.
     :param seconds: how long it runs after its first line.
     """
-    with subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)], stdout=subprocess.PIPE, cwd=CHECKOUT
-    ) as program:
-        assert program.stdout is not None
-        lines = [program.stdout.readline()]
+    with ForkedProgram(module, *arguments) as program:
+        lines = [program.output.readline()]
         time.sleep(seconds)
         program.kill()
-        lines += program.stdout.readlines()
+        lines += program.output.readlines()
     return [line for line in lines if line.endswith(b"\n")]
