@@ -73,7 +73,7 @@ LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
     "errors": ("attrs", "attr", "msgspec"),
     "interfaces": ("twisted.internet.defer", "zope.interface"),
     "protocol": ("msgspec",),
-    "storage": (*_TWISTED, "msgspec", "isal"),
+    "storage": (*_TWISTED, "msgspec", "isal", "psycopg"),
     "run_queue": _TWISTED,
     "clocks": _TWISTED,
     "blocking_calls": _TWISTED,
@@ -195,6 +195,8 @@ def objection(module: str, target: str) -> str | None:
     top = target.partition(".")[0]
     if top in sys.stdlib_module_names:
         return f"rules may not import {top}" if part == "protocol" and top in IMPURE else None
+    if top == "psycopg" and part == "storage" and provider_of(module) != "postgres":
+        return "only storage.postgres may import psycopg"
     for library in LIBRARIES.get(part, _ANYTHING):
         if not library or target == library or target.startswith(f"{library}."):
             return None
@@ -362,6 +364,8 @@ class ArrowTests(SynchronousTestCase):
             ("web.app", "import flask", "web may not import flask"),
             ("cli", "import treq", "cli may not import treq"),
             ("storage.readonly", "import click", "storage may not import click"),
+            ("storage.memory", "from psycopg import pq", "only storage.postgres may import psycopg"),
+            ("web.app", "import psycopg", "web may not import psycopg"),
         ):
             self.check(module, source, why)
 
@@ -369,6 +373,7 @@ class ArrowTests(SynchronousTestCase):
         for module, source in (
             ("interfaces", "from twisted.internet.defer import Deferred\nfrom zope.interface import Interface"),
             ("protocol.sse", "from .messages import document\nfrom ..model import Offset\nimport json, msgspec"),
+            ("storage.postgres.connection", "from psycopg import pq"),
             ("storage.file.journal", "from . import segments\nfrom .segments import Segment\nimport os, threading"),
             ("streams", "from .protocol.names import check_name\nfrom twisted.logger import Logger"),
             ("web.app", "from ..subscriptions import Subscriptions\nfrom ..streams import Streams\nimport klein"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from typing import Final
 
 from .skipping import skip_not_installed
@@ -19,13 +20,20 @@ PACKAGES: Final = {
     "nginx": "nginx-light",
     "node": "nodejs",
     "openssl": "openssl",
+    "postgres": "postgresql",
     "systemd-analyze": "systemd",
 }
 
 
+def _versions() -> list[str]:
+    """Return the directories of Debian's PostgreSQL programs, the newest version first; they are not in PATH."""
+    found = Path("/usr/lib/postgresql").glob("*/bin")
+    return [str(path) for path in sorted(found, key=lambda path: int(path.parent.name), reverse=True)]
+
+
 def program(name: str) -> str:
     """Return the path of a program; skip or fail the test if it is not installed."""
-    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    path = shutil.which(name, path=":".join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", *_versions()]))
     if path is None:
         skip_not_installed(name, f"apt-get install {PACKAGES[name]}")
     return path
