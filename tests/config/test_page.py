@@ -99,17 +99,25 @@ class PageTests(LoadTests):
         )
 
     def test_each_warning_of_the_page_is_given(self) -> None:
-        warned = section("What if the server does not start?").partition("Five things only cause a warning")[2]
-        self.assertEqual(5, len(re.findall("^- ", warned, re.M)))
+        warned = section("What if the server does not start?").partition("Six things only cause a warning")[2]
+        self.assertEqual(6, len(re.findall("^- ", warned, re.M)))
         loaded = self.loaded(
             None,
             self.file("admin.enabled = true\nadmin.token_file = 'tokens'\nlimits.max_storage_jobs = 64"),
             {RUST_LOG: "no filter"},
         )
         in_production = self.loaded("prod", None, {"DS_HTTP__CORS_ORIGINS": "https://a.example"})
+        in_a_database = self.loaded(
+            None,
+            self.file("storage.mode = 'postgres'\nstorage.data_dir = 'data'"),
+            {"DS_HTTP__CORS_ORIGINS": "https://a.example"},
+        )
         for warning, beginning in zip(
-            [*sorted(loaded.warnings), *in_production.warnings],
-            ("RUST_LOG ", "admin.token_file ", "http.cors_origins ", "limits.max_storage_jobs ", "http.public_url "),
+            [*sorted(loaded.warnings), *in_production.warnings, *in_a_database.warnings],
+            (
+                *("RUST_LOG ", "admin.token_file ", "http.cors_origins ", "limits.max_storage_jobs "),
+                *("http.public_url ", "storage.data_dir "),
+            ),
             strict=True,
         ):
             self.assertTrue(warning.startswith(beginning), warning)

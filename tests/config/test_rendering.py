@@ -13,10 +13,12 @@ from msgspec.structs import replace
 from durable_streams.server.config.conversion import KINDS
 from durable_streams.server.config.layers import read_layers
 from durable_streams.server.config.rendering import as_json, as_toml, toml_value
+from durable_streams.server.config.sections import DatabaseSettings
 from durable_streams.server.config.showing import concealed, shown
 
 from .test_layering import Layer, layers, toml
 from .test_layers import LoadTests, get
+from .test_validation import changed
 
 
 class FileTests(LoadTests):
@@ -25,7 +27,8 @@ class FileTests(LoadTests):
     def test_the_printed_file_has_the_same_settings(self, layer: Layer) -> None:
         loaded = read_layers("prod", self.file(toml(layer)), {}, str(self.folder))
         again = read_layers(None, self.file(as_toml(loaded)), {}, str(self.folder))
-        self.assertEqual(loaded.settings, again.settings)
+        hidden = "***" if loaded.settings.storage.postgres.dsn else None
+        self.assertEqual(changed(loaded.settings, ["storage", "postgres", "dsn"], hidden), again.settings)
 
     def test_each_setting_has_a_line_with_its_layer(self) -> None:
         self.file("limits.max_streams = 5", "local.toml")
@@ -101,6 +104,25 @@ class SecretTests(LoadTests):
     def test_text_that_is_not_secret_is_kept(self) -> None:
         for text in ("/etc/password=x", "https://a.example", "me@a.example", "tcp:80:interface=::1", "0.0.0.0:4437"):
             self.assertEqual(text, concealed(text))
+
+    def test_a_secret_setting_is_hidden_whatever_its_form(self) -> None:
+        for dsn in ("hush", "host=h password=hush user=u", "postgresql://u:hush@h/d", "host=h user=hu\\'sh hush"):
+            environment = {"DS_STORAGE__MODE": "postgres", "DS_STORAGE__POSTGRES__DSN": dsn}
+            loaded = self.loaded(None, None, environment)
+            self.assertEqual(loaded.settings.storage.postgres.dsn, dsn)
+            for text in (as_toml(loaded), as_json(loaded).decode(), repr(loaded), str(loaded.settings)):
+                self.assertNotIn("hush", text)
+                self.assertNotIn("hu\\'sh", text)
+                self.assertIn("***", text)
+
+    def test_an_invalid_secret_setting_is_hidden_in_its_message(self) -> None:
+        for written in ('"hush\\u0001"', '["hush"]', "{hush = 1}"):
+            message = self.refused(None, self.file(f"storage.postgres.dsn = {written}"))
+            self.assertIn("storage.postgres.dsn", message)
+            if "=" not in written:
+                self.assertNotIn("hush", message)
+        error = self.assertRaises(TypeError, DatabaseSettings, dsn=b"hush")
+        self.assertIn("dsn must be str or None, not '***'", str(error))
 
     def test_secrets_are_not_printed(self) -> None:
         endpoints = tuple(text for text, _ in self.hidden)

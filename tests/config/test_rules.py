@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from durable_streams.server.config import rules, subscription_rules, transport_rules
+from durable_streams.server.config import rules, storage_rules, subscription_rules, transport_rules
 from durable_streams.server.config.rules import RESERVED_PATHS
 from durable_streams.server.config.validation import ConfigError
 from durable_streams.server.web.wire import PROBES
@@ -25,6 +25,7 @@ PROXY: Final = {
     "proxy.trusted_proxies": "10.0.0.0/8, ::1",
 }
 ADMIN: Final = {"admin.enabled": "true"}
+POSTGRES: Final = {"storage.mode": "postgres"}
 OPEN: Final = {**ADMIN, "admin.token_file": "/tokens"}
 
 Case = tuple[str, dict[str, str], str]
@@ -371,6 +372,81 @@ CASES: Final[list[Case]] = [
         ),
     ),
     (
+        "DatabaseRequiresPostgresMode",
+        {"storage.postgres.dsn": "postgresql://ds:hush@db/streams"},
+        (
+            "storage.postgres.dsn must be left out, or storage.mode set to postgres, while storage.mode is 'memory' by "
+            "the default; environment variable DS_STORAGE__POSTGRES__DSN sets it to '***'."
+        ),
+    ),
+    (
+        "DatabaseRequiresPostgresMode",
+        {"storage.mode": "acid", "storage.postgres.dsn_file": "/dsn"},
+        (
+            "storage.postgres.dsn_file must be left out, or storage.mode set to postgres, while storage.mode is 'acid' "
+            "by environment variable DS_STORAGE__MODE; environment variable DS_STORAGE__POSTGRES__DSN_FILE sets it to "
+            "'/dsn'."
+        ),
+    ),
+    (
+        "EmptyPath",
+        {**POSTGRES, "storage.postgres.dsn_file": " "},
+        (
+            "storage.postgres.dsn_file must be the path of a file with a connection string, or left out; environment "
+            "variable DS_STORAGE__POSTGRES__DSN_FILE sets it to ''."
+        ),
+    ),
+    (
+        "DsnConflictsWithDsnFile",
+        {**POSTGRES, "storage.postgres.dsn": "password=hush", "storage.postgres.dsn_file": "/dsn"},
+        (
+            "storage.postgres.dsn_file must be left out while storage.postgres.dsn is '***' by environment variable "
+            "DS_STORAGE__POSTGRES__DSN; environment variable DS_STORAGE__POSTGRES__DSN_FILE sets it to '/dsn'."
+        ),
+    ),
+    (
+        "InvalidPostgresSchema",
+        {**POSTGRES, "storage.postgres.schema": "Streams"},
+        (
+            "storage.postgres.schema must be a name of lower-case letters, digits and _, of at most 63 characters, "
+            "that begins neither with a digit nor with pg_; environment variable DS_STORAGE__POSTGRES__SCHEMA sets it "
+            "to 'Streams'."
+        ),
+    ),
+    *(
+        (
+            f"{rule}TooSmall",
+            {**POSTGRES, f"storage.postgres.{name}": "0"},
+            (
+                f"storage.postgres.{name} must be 1 or more; environment variable "
+                f"DS_STORAGE__POSTGRES__{name.upper()} sets it to 0."
+            ),
+        )
+        for rule, name in (
+            ("Connections", "connections"),
+            ("LockTimeout", "lock_timeout_ms"),
+            ("CommitDeadline", "commit_deadline_ms"),
+            ("Wait", "wait_ms"),
+        )
+    ),
+    (
+        "CommitDeadlineTooSmall",
+        {**POSTGRES, "storage.postgres.commit_deadline_ms": "1000"},
+        (
+            "storage.postgres.commit_deadline_ms must be more than the lock timeout while "
+            "storage.postgres.lock_timeout_ms is 1000 by the default; environment variable "
+            "DS_STORAGE__POSTGRES__COMMIT_DEADLINE_MS sets it to 1000."
+        ),
+    ),
+    (
+        "CacheBytesTooSmall",
+        {**POSTGRES, "storage.postgres.cache_bytes": "-1"},
+        (
+            "storage.postgres.cache_bytes must be 0 (no cache) or more; environment variable "
+            "DS_STORAGE__POSTGRES__CACHE_BYTES sets it to -1."
+        ),
+    ),
+    (
         "InvalidAdminBindAddress",
         ADMIN | {"admin.bind_address": "localhost:1"},
         (
@@ -662,7 +738,8 @@ class RuleTests(LoadTests):
 
     def test_each_rule_has_a_case(self) -> None:
         named = {rule for rule, _, _ in CASES} | {"WildcardCorsOriginsProd", "EmptyListenEndpoint"}
-        sources = [Path(str(module.__file__)).read_text() for module in (rules, transport_rules, subscription_rules)]
+        modules = (rules, storage_rules, transport_rules, subscription_rules)
+        sources = [Path(str(module.__file__)).read_text() for module in modules]
         # What is put together from a setting's name is in the table for each such setting.
         written = {rule for source in sources for rule in re.findall(r'"([A-Z][a-z]+(?:[A-Z][A-Za-z0-9]*)+)"', source)}
         parts = {"TooSmall", "TrustedProxies", "ForwardedHeaders", "IdentityMode", "IdentityHeader"}

@@ -49,8 +49,13 @@ class RuleTests(SynchronousTestCase):
             "transport.connection.sse_reconnect_interval_secs": "0 (never) or more",
             "limits.max_read_bytes": "0 (no limit) or more",
             "transport.connection.min_body_bytes_per_sec": "0 (any rate) or more",
+            "storage.postgres.cache_bytes": "0 (no cache) or more",
         }
-        with_more_to_them = {"storage.acid_shard_count", "transport.connection.drain_spread_secs"}
+        with_more_to_them = {
+            "storage.acid_shard_count",
+            "transport.connection.drain_spread_secs",
+            "storage.postgres.commit_deadline_ms",
+        }
         names = {name for name, default in defaults() if type(default) is int}
         self.assertTrue(may_be_0.keys() < names)
         for name in names - may_be_0.keys() - with_more_to_them:
@@ -66,6 +71,16 @@ class RuleTests(SynchronousTestCase):
             self.assertTrue(self.is_right("storage.acid_shard_count", value))
         for value in (-1, 0, 3, 512):
             self.assertIn("a power of two from 1 to 256", self.refused("storage.acid_shard_count", value))
+
+    def test_the_schema_is_a_name_that_needs_no_quotes(self) -> None:
+        for name in ("durable_streams", "a", "_1", "x" * 63, "public"):
+            self.assertTrue(self.is_right("storage.postgres.schema", name), name)
+        for name in ("", "1a", "a-b", "a b", 'a"b', "a.b", "pg_x", "\u00e9", "A", "x" * 64, "a;b", "a\n"):
+            self.assertFalse(self.is_right("storage.postgres.schema", name), name)
+
+    def test_a_database_needs_no_data_directory(self) -> None:
+        settings = changed(changed(Settings(), ["storage", "mode"], "postgresql"), ["storage", "data_dir"], "")
+        validate(settings, {})
 
     def test_a_storage_on_disk_needs_a_data_directory(self) -> None:
         for mode in ("file", "file-durable", "file-fast", "acid", "sqlite", "redb"):

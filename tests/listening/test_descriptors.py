@@ -35,9 +35,10 @@ class BudgetTests(SynchronousTestCase):
         self.assertLess(budget_from(settings_for("memory"), 1024, 10).connections, 1024 - 100)
 
     def test_the_storage_gets_its_descriptors_before_connections(self) -> None:
-        modes = ("memory", "acid", "file-durable")
+        modes = ("memory", "acid", "postgres", "file-durable")
         left = {mode: budget_from(settings_for(mode), 1024, 10).connections for mode in modes}
         self.assertEqual(left["memory"] - left["acid"], 24)
+        self.assertEqual(left["memory"] - left["postgres"], 16 + 4)
         self.assertEqual(left["memory"] - left["file-durable"], 24 + 128)
 
     def test_all_parts_together_are_within_the_limit(self) -> None:

@@ -14,6 +14,8 @@ STORAGE_MODES: Final = {
     "acid": "acid",
     "sqlite": "acid",
     "redb": "acid",
+    "postgres": "postgres",
+    "postgresql": "postgres",
 }
 
 #: ``storage.acid_backend``: accepted spelling -> backend.

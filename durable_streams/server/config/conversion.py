@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from .choices import CHOICES, words_of
 from .sections import Sections
-from .showing import shown
+from .showing import shown_setting
 from .validation import ConfigError
 
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
@@ -67,7 +67,9 @@ def convert(name: str, value: Any, source: str, is_text: bool, written: str | No
 def invalid(name: str, wanted: str, value: object, source: str) -> ConfigError:
     """Return the error for a value that is invalid whatever the other settings are."""
     return ConfigError(
-        f"{name} must be {wanted}; {source} sets it to {shown(value)}.", rule="InvalidValue", phase="load_config"
+        f"{name} must be {wanted}; {source} sets it to {shown_setting(name, value)}.",
+        rule="InvalidValue",
+        phase="load_config",
     )
 
 

@@ -51,10 +51,11 @@ MEANINGS: Final[dict[str, str]] = {
     "limits.max_queued_bytes": "appends that wait for the disk. Beyond it: 503",
     "limits.max_storage_jobs": "no effect; see `Settings without effect`_",
     "storage.mode": (
-        "``memory``, ``file-durable``, ``file-fast`` or ``acid``; `storage.rst <storage.rst>`_ says which to choose"
+        "``memory``, ``file-durable``, ``file-fast``, ``acid`` or ``postgres``; `storage.rst <storage.rst>`_ says "
+        "which to choose"
     ),
     "storage.data_dir": (
-        "the data directory, in all modes except ``memory``; not blank. Relative paths, here and in "
+        "the data directory, in all modes except ``memory`` and ``postgres``; not blank. Relative paths, here and in "
         "``transport.tls``, are relative to the directory in which ``twistd`` is started, also with ``--rundir``"
     ),
     "storage.acid_backend": "``file``, or ``in-memory`` for tests",
@@ -62,6 +63,31 @@ MEANINGS: Final[dict[str, str]] = {
     "storage.verify_reads": (
         "whether bytes read from disk are compared with their checksums. Reads of damaged bytes are answered with "
         "500, and an answer that has begun is aborted. With ``false``, damaged bytes are served"
+    ),
+    "storage.postgres.dsn": (
+        "a connection string of libpq: a URL such as ``postgresql://durable_streams@db.example.com/streams``, or "
+        "``host=db.example.com dbname=streams``. It is a secret and shown as ``***``. Not set or empty: libpq's "
+        "defaults, which are the variables ``PGHOST``, ``PGSERVICE`` and so on; service files and ``~/.pgpass`` work "
+        "too. Only with ``storage.mode`` ``postgres``"
+    ),
+    "storage.postgres.dsn_file": (
+        "the path of a file with mode 0600 that has the connection string, instead of ``dsn``"
+    ),
+    "storage.postgres.schema": "the schema of the tables: lower-case letters, digits and ``_``",
+    "storage.postgres.connections": "connections of a node for reading; writing, waking and leases have their own",
+    "storage.postgres.lock_timeout_ms": (
+        "how long a write waits for a stream that another node is writing, before it leaves that stream out and tries "
+        "again"
+    ),
+    "storage.postgres.commit_deadline_ms": (
+        "how long a commit may take, as while a standby does not confirm it. Beyond it, the outcome is looked up on a "
+        "new connection. More than ``lock_timeout_ms``"
+    ),
+    "storage.postgres.wait_ms": "how long requests wait while the database cannot be reached. Beyond it: 503",
+    "storage.postgres.cache_bytes": "data of streams that a node keeps in memory; 0: none",
+    "storage.postgres.migrate": (
+        "whether a start creates the tables and upgrades those of earlier versions. With ``false``, it refuses, and "
+        "``durable-streams-server migrate`` does that"
     ),
     "http.stream_base_path": (
         "the path above the streams: what follows it is a stream's name. ``/``, or a path without a slash at its end, "

@@ -10,7 +10,7 @@ import msgspec
 from .conversion import KINDS
 from .layers import LoadedSettings
 from .sections import value_of
-from .showing import concealed, in_one_line
+from .showing import concealed, in_one_line, without_secret
 
 _ESCAPED: Final = re.compile(r'["\\\x00-\x1f\x7f]')
 
@@ -30,8 +30,7 @@ def as_json(loaded: LoadedSettings) -> bytes:
         {
             "profile": loaded.profile,
             "settings": {
-                name: {"value": _without_secrets(value_of(loaded.settings, name)), "source": _source(loaded, name)}
-                for name in KINDS
+                name: {"value": _shown_value(loaded, name), "source": _source(loaded, name)} for name in KINDS
             },
             "warnings": loaded.warnings,
         }
@@ -50,13 +49,17 @@ def toml_value(value: Any) -> str:
 
 
 def _line(loaded: LoadedSettings, name: str) -> str:
-    value = _without_secrets(value_of(loaded.settings, name))
+    value = _shown_value(loaded, name)
     source = _source(loaded, name)
     return f"# {name} is not set  # {source}\n" if value is None else f"{name} = {toml_value(value)}  # {source}\n"
 
 
 def _source(loaded: LoadedSettings, name: str) -> str:
     return in_one_line(loaded.sources.get(name, "default"))
+
+
+def _shown_value(loaded: LoadedSettings, name: str) -> Any:
+    return _without_secrets(without_secret(name, value_of(loaded.settings, name)))
 
 
 def _without_secrets(value: Any) -> Any:

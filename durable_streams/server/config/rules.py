@@ -1,4 +1,4 @@
-"""The rules for server addresses, limits, storage, paths and CORS origins."""
+"""The rules for server addresses, limits, paths and CORS origins."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from .choices import CHOICES, STORAGE_MODES, words_of
+from .choices import CHOICES, words_of
 from .sections import Sections, value_of
-from .showing import shown
+from .showing import shown_setting
 
 
 class BrokenRule(Struct, frozen=True):
@@ -48,7 +48,7 @@ class SettingsWithSources(Struct, frozen=True):
 
     def describe(self, name: str) -> str:
         """Return a setting's value and source, for the message of a rule about another setting."""
-        return f"{name} is {shown(value_of(self.settings, name))} by {self.source(name)}"
+        return f"{name} is {shown_setting(name, value_of(self.settings, name))} by {self.source(name)}"
 
 
 #: The settings that must be at least 1.
@@ -80,6 +80,7 @@ _POSITIVE: Final = (
         f"subscriptions.{name}"
         for name in ("max_subscriptions", "max_links", "deliveries", "request_timeout_ms", "sweep_interval_ms")
     ),
+    *(f"storage.postgres.{name}" for name in ("connections", "lock_timeout_ms", "commit_deadline_ms", "wait_ms")),
 )
 
 _BASE_PATH: Final = re.compile(r"/|(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()+,;=@-]+)+")
@@ -190,20 +191,6 @@ def _collide(*addresses: tuple[str, int]) -> bool:
     (host, port), (other_host, other_port) = addresses
     hosts = ip_address(host), ip_address(other_host)
     return port == other_port != 0 and (hosts[0] == hosts[1] or any(each.is_unspecified for each in hosts))
-
-
-def check_storage(config: SettingsWithSources) -> Iterator[BrokenRule]:
-    """Yield violations of the storage's rules."""
-    storage = config.settings.storage
-    if STORAGE_MODES.get(storage.mode) != "memory" and not storage.data_dir.strip():
-        yield BrokenRule(
-            "EmptyStorageDataDir",
-            "storage.data_dir",
-            f"the path of a directory while {config.describe('storage.mode')}",
-        )
-    shards = storage.acid_shard_count
-    if not 1 <= shards <= 256 or shards & (shards - 1):
-        yield BrokenRule("InvalidAcidShardCount", "storage.acid_shard_count", "a power of two from 1 to 256")
 
 
 def check_paths(config: SettingsWithSources) -> Iterator[BrokenRule]:

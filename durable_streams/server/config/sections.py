@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from msgspec import Struct
 
-from .showing import shown
+from .showing import shown_setting
 
 
 class Section(Struct, frozen=True):
@@ -22,7 +22,7 @@ class Section(Struct, frozen=True):
             value = getattr(self, name)
             if not _fits(value, kind):
                 raise TypeError(
-                    f"{type(self).__name__}: {name} must be {_described(kind)}, not {shown(value)}. "
+                    f"{type(self).__name__}: {name} must be {_described(kind)}, not {shown_setting(name, value)}. "
                     "Settings.from_mapping() takes plain dictionaries."
                 )
 
@@ -85,14 +85,43 @@ class LimitSettings(Section, frozen=True):
     max_storage_jobs: int = 64
 
 
+class DatabaseSettings(Section, frozen=True):
+    """
+    The database of ``storage.mode`` ``postgres``. ``_ms`` in a name is its unit.
+
+    :ivar dsn: a connection string of libpq, a secret; None or empty for the defaults of libpq: ``PG*`` variables.
+    :ivar dsn_file: the path of a file with the connection string; None for ``dsn``.
+    :ivar schema: the schema of the tables.
+    :ivar connections: the number of connections for reading.
+    :ivar wait_ms: how long requests wait for a database that does not answer, before they get 503.
+    :ivar cache_bytes: the size of the cache of data; 0 for none.
+    :ivar migrate: whether the start creates and upgrades the tables.
+    """
+
+    dsn: str | None = None
+    dsn_file: str | None = None
+    schema: str = "durable_streams"
+    connections: int = 4
+    lock_timeout_ms: int = 1_000
+    commit_deadline_ms: int = 10_000
+    wait_ms: int = 5_000
+    cache_bytes: int = 67_108_864
+    migrate: bool = True
+
+    def __repr__(self) -> str:
+        fields = (f"{name}={shown_setting(name, getattr(self, name))}" for name in self.__struct_fields__)
+        return f"{type(self).__name__}({', '.join(fields)})"
+
+
 class StorageSettings(Section, frozen=True):
-    """The storage mode and its data directory."""
+    """The storage mode, its data directory, and its database."""
 
     mode: str = "memory"
     data_dir: str = "./data/streams"
     acid_backend: str = "file"
     acid_shard_count: int = 16
     verify_reads: bool = True
+    postgres: DatabaseSettings = DatabaseSettings()
 
 
 class HttpSettings(Section, frozen=True):

@@ -7,6 +7,9 @@ from typing import Final
 
 _HIDDEN: Final = "***"
 
+#: The last parts of the names of settings whose whole value is a secret.
+_SECRET_SETTINGS: Final = frozenset({"dsn"})
+
 #: The user and the password in a URL.
 _USERINFO: Final = re.compile(r"(?<=://)[^/?#\s]*(?=@)")
 
@@ -40,3 +43,13 @@ def shown(value: object) -> str:
     if isinstance(value, (tuple, list)):
         return f"[{', '.join(map(shown, value))}]"
     return repr(concealed(value)) if isinstance(value, str) else repr(value)
+
+
+def shown_setting(name: str, value: object) -> str:
+    """Render the value of a setting, given its name or its dotted name, for a message, with secrets hidden."""
+    return shown(without_secret(name, value))
+
+
+def without_secret(name: str, value: object) -> object:
+    """Return the value of a setting, or ``***`` if it is set and the whole value is a secret."""
+    return _HIDDEN if value and name.rpartition(".")[2] in _SECRET_SETTINGS else value

@@ -15,13 +15,13 @@ from .rules import (
     check_origins,
     check_paths,
     check_server,
-    check_storage,
     check_words,
     is_production,
     parse_bind_address,
 )
 from .sections import Sections, value_of
-from .showing import in_one_line, shown
+from .showing import in_one_line, shown, shown_setting
+from .storage_rules import check_postgres, check_storage, unused_by_postgres
 from .subscription_rules import check_subscriptions
 from .transport_rules import check_identity, check_proxies, check_tls_files, check_versions
 
@@ -32,6 +32,7 @@ _RULES = (
     check_server,
     check_numbers,
     check_storage,
+    check_postgres,
     check_paths,
     check_origins,
     check_tls_files,
@@ -78,7 +79,11 @@ def validate(
 
 def _message(broken: BrokenRule, config: SettingsWithSources) -> str:
     value = value_of(config.settings, broken.name) if broken.part is None else broken.part
-    says = "it is not set" if value is None else f"{config.source(broken.name)} sets it to {shown(value)}"
+    says = (
+        "it is not set"
+        if value is None
+        else f"{config.source(broken.name)} sets it to {shown_setting(broken.name, value)}"
+    )
     return f"{broken.name} must be {broken.wanted}; {says}."
 
 
@@ -99,6 +104,11 @@ def warnings_about(
             "http.allow_wildcard_cors to true if that is meant."
         )
     yield from _plain_text_warnings(settings)
+    for name in unused_by_postgres(settings, sources or {}):
+        yield (
+            f"{name} has no effect: storage.mode is {shown(settings.storage.mode)}, which stores nothing in a "
+            "directory. Remove it."
+        )
     if is_production(profile) and settings.subscriptions.enabled and settings.http.public_url is None:
         yield (
             "http.public_url is not set: whoever may create subscriptions chooses the host of the callback URLs in "

@@ -45,8 +45,8 @@ class Daemon(Server):
         self._reactor = reactor
         self._budget = budget
         self.listeners = Listeners(settings, reactor)
-        self.streams = Streams(storage_from(settings, reactor, budget), reactor)
         try:
+            self.streams = Streams(storage_from(settings, reactor, budget), reactor)
             super().__init__(
                 self.streams, settings, reactor, self.listeners, budget, authorize_admin=_admin_access(settings)
             )

@@ -9,11 +9,13 @@ from msgspec.structs import replace
 
 from ..config.choices import ACID_BACKENDS, STORAGE_MODES
 from ..config.settings import Settings
+from ..config.validation import ConfigError
 from ..interfaces import IStorage
 from ..model import StorageLimits
 from ..storage.acid import AcidStorage
 from ..storage.file import FileSettings, FileStorage
 from ..storage.memory import MemoryStorage
+from .databases import postgres_settings_from
 
 if TYPE_CHECKING:
     from ..listening.descriptors import DescriptorBudget
@@ -28,6 +30,7 @@ def storage_from(
     :param reactor: the time; results of threads are passed on in its thread.
     :param budget: limits the number of open files; None for the default.
     :param checkpoint_bytes: how many bytes a file storage keeps in memory before a checkpoint; None for the default.
+    :raises ConfigError: a file that the settings name cannot be used, or an extra is not installed.
     """
     limits = StorageLimits(
         total_bytes=settings.limits.max_total_bytes,
@@ -42,6 +45,13 @@ def storage_from(
     verify = settings.storage.verify_reads
     if mode == "memory":
         return MemoryStorage(limits)
+    if mode == "postgres":
+        postgres_settings_from(settings)
+        raise ConfigError(
+            f"storage.mode is {settings.storage.mode}, which this version does not serve yet. Choose another mode.",
+            rule="ModeNotServed",
+            phase="validate_config",
+        )
     # twistd changes the current directory later, as a daemon or with --rundir.
     directory = os.path.abspath(settings.storage.data_dir)
     if mode == "acid":

@@ -18,8 +18,9 @@ from ..config.validation import STORAGE_MODES
 from ..startup import StartupError
 
 #: The number of files that a storage has open besides those for readers: its lock, folders, segments, and those of
-#: reading threads and of a checkpoint; with SQLite, three for each of four connections.
-_STORAGE_FILES: Final = {"memory": 0, "file-durable": 24, "file-fast": 24, "acid": 24}
+#: reading threads and of a checkpoint; with SQLite, three for each of four connections; with PostgreSQL, its
+#: connections except those for reading.
+_STORAGE_FILES: Final = {"memory": 0, "file-durable": 24, "file-fast": 24, "acid": 24, "postgres": 16}
 
 #: The reserve for everything else: name look-ups, exports of traces, rotated log files, short needs of threads.
 _SPARE: Final = 24
@@ -97,6 +98,7 @@ def budget_from(settings: Settings, limit: int, in_use: int) -> DescriptorBudget
     refusals = min(100, limit // 16)
     admin_connections = min(16, limit // 32) if apart else 0
     taken = in_use + open_files + _STORAGE_FILES[mode] + _SPARE
+    taken += settings.storage.postgres.connections if mode == "postgres" else 0
     # Aborted TLS connections keep their descriptors until the turn after the next.
     taken += ports * (_PER_PORT + 2 * ACCEPTS) + refusals + admin_connections
     connections = min(settings.limits.max_connections, limit - taken)

@@ -1,0 +1,85 @@
+"""The settings of a storage in a database, with its connection string read from its file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from importlib.util import find_spec
+from typing import Final
+
+from ..config.settings import Settings
+from ..config.validation import ConfigError
+from ..storage.postgres.settings import PostgresSettings
+
+_DSN_FILE: Final = "storage.postgres.dsn_file"
+
+#: The largest size of the file with the connection string, in bytes.
+_MAX_SIZE: Final = 65_536
+
+
+def postgres_settings_from(settings: Settings) -> PostgresSettings:
+    """
+    Return the settings of the PostgreSQL storage.
+
+    :raises ConfigError: psycopg is not installed, or the file with the connection string cannot be used.
+    """
+    if find_spec("psycopg") is None:
+        raise _invalid(
+            "MissingPostgresExtra",
+            f"storage.mode is {settings.storage.mode}, which needs psycopg, and it is not installed. Run: pip install "
+            "'durable-streams-server[postgres]'",
+        )
+    chosen = settings.storage.postgres
+    return PostgresSettings(
+        dsn=(chosen.dsn or "") if chosen.dsn_file is None else _dsn_in(os.path.abspath(chosen.dsn_file)),
+        schema=chosen.schema,
+        connections=chosen.connections,
+        lock_timeout_ms=chosen.lock_timeout_ms,
+        commit_deadline_ms=chosen.commit_deadline_ms,
+        wait_ms=chosen.wait_ms,
+        cache_bytes=chosen.cache_bytes,
+        migrate=chosen.migrate,
+        queued_bytes=settings.limits.max_queued_bytes,
+        verify_reads=settings.storage.verify_reads,
+    )
+
+
+def _dsn_in(path: str) -> str:
+    """
+    Read a connection string from a file.
+
+    :raises ConfigError: the file cannot be read, other users can read it, or it has not one line of text.
+    """
+    try:
+        # A FIFO would block.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _invalid_file(
+            f"cannot read {path}: {error.strerror}. Create it with mode 0600, owned by the server's user."
+        ) from None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise _invalid_file(f"{path} is not a file. Name a file that has the connection string.")
+        if mode & 0o077:
+            raise _invalid_file(
+                f"other users may use {path}: its mode is {stat.S_IMODE(mode):04o}. Run: chmod 600 {path}"
+            )
+        data = os.read(descriptor, _MAX_SIZE + 1)
+    finally:
+        os.close(descriptor)
+    try:
+        text = data.decode().strip()
+    except UnicodeDecodeError:
+        text = ""
+    if not text or len(data) > _MAX_SIZE or not text.isprintable():
+        raise _invalid_file(f"{path} must have one line of text, such as postgresql://user:password@host/database")
+    return text
+
+
+def _invalid_file(reason: str) -> ConfigError:
+    return _invalid("InvalidDsnFile", f"{_DSN_FILE}: {reason}")
+
+
+def _invalid(rule: str, message: str) -> ConfigError:
+    return ConfigError(message, rule=rule, phase="validate_config")
