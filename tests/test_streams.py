@@ -293,6 +293,18 @@ class ObserverTests(StreamsTests):
         self.clock.advance(0)
         self.assertEqual(woken, ["a"])
 
+    def test_changes_of_quiet_streams_are_not_observed_but_wake_watchers(self) -> None:
+        quiet, woken = {"a"}, list[str]()
+        self.streams.observe(self.observed.append, quiet)
+        self.streams.watch("a", lambda: woken.append("a"))
+        self.create("a")
+        self.create("b")
+        self.clock.advance(0)
+        self.assertEqual((self.observed, woken), (["b"], ["a"]))
+        quiet.discard("a")
+        self.streams.append("a", text(b"x"))
+        self.assertEqual(self.observed, ["b", "a"])
+
     def test_a_new_observer_replaces_the_one_before_and_none_removes_it(self) -> None:
         later: list[str] = []
         self.streams.observe(self.observed.append)

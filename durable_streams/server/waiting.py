@@ -6,7 +6,7 @@ extra read, never data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from math import inf
 
 from twisted.internet.interfaces import IReactorTime
@@ -46,12 +46,14 @@ class Waiting:
     slow watchers do not block the reactor.
 
     :ivar changes: counts the commits to watched streams.
+    :ivar watched_names: the names of the streams that have watchers, as they are at each look-up.
     """
 
     def __init__(self, clock: IReactorTime, turns: RunQueue) -> None:
         self._clock = clock
         self._turns = turns
         self._watchers: dict[str, set[Callable[[], None]]] = {}
+        self.watched_names: Container[str] = self._watchers
         self._changed: set[str] = set()
         self.changes = ChangeCounter()
         # What the current round has yet to wake: changed streams, and some of their watchers.
@@ -134,20 +136,26 @@ class Waiting:
 @implementer(ICommitListener)
 class ObservedListener:
     """
-    A commit listener with an observer beside it.
+    A commit listener with an observer beside it. For streams that nobody watches or observes, it makes no call.
 
-    :param listener: is notified first.
+    :param waiting: is notified first.
     :param observer: is called with the name of the stream; what it raises is logged.
+    :param quiet: names of streams for which it is not called; they may change at any time.
     """
 
-    __slots__ = ("_notify", "_observer")
+    __slots__ = ("_notify", "_observer", "_quiet", "_watched")
 
-    def __init__(self, listener: ICommitListener, observer: Callable[[str], None]) -> None:
-        self._notify = listener.committed
+    def __init__(self, waiting: Waiting, observer: Callable[[str], None], quiet: Container[str] = ()) -> None:
+        self._notify = waiting.committed
+        self._watched = waiting.watched_names
         self._observer = observer
+        self._quiet = quiet
 
     def committed(self, name: str) -> None:
-        self._notify(name)
+        if name in self._watched:
+            self._notify(name)
+        if name in self._quiet:
+            return
         try:
             self._observer(name)
         except Exception:

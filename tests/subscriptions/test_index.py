@@ -48,10 +48,10 @@ class IndexTests(SynchronousTestCase):
                 expected = {who for path, who in links if path == where}
                 expected |= {who for pattern, who in patterns if matches(pattern, where)}
                 self.assertEqual(expected, index.concerned(where))
-                self.assertEqual(not expected, where in index.unmatched)
+                self.assertEqual((not expected, not expected), (where in index.quiet, index.unmatched(where)))
         self.assertEqual((len(links), len(patterns)), (index.links, index.patterns))
         self.assertEqual({path for path, _ in links}, set(index.linked_paths()))
-        for name in index.unmatched:
+        for name in index.quiet:
             self.assertEqual(set(), index.concerned(name))
 
     def test_unmatched_names_are_bounded(self) -> None:
@@ -59,7 +59,28 @@ class IndexTests(SynchronousTestCase):
         with patch.object(module, "MAX_UNMATCHED", 10):
             for number in range(25):
                 index.concerned(str(number))
-        self.assertEqual(5, len(index.unmatched))
+        self.assertEqual(5, len(index.quiet))
+
+    def test_streams_that_change_while_they_are_settled_are_quiet_without_a_limit(self) -> None:
+        index: SubscriptionIndex[str] = SubscriptionIndex()
+        reread: list[str] = []
+        index.reread = reread.append
+        names = [str(number) for number in range(25)]
+        with patch.object(module, "MAX_UNMATCHED", 10):
+            for name in names:
+                index.link(name, "x")
+                index.settled.add(name)
+                index.stale.add(name)
+                index.silence(name)
+            self.assertEqual(set(names), index.quiet)
+            self.assertFalse(index.unmatched("3"))
+        index.unsettle("3")
+        index.unlink("4", "x")
+        index.link("5", "y")
+        self.assertEqual(set(names) - {"3", "4", "5"}, index.quiet)
+        self.assertEqual((["3", "5"], index.quiet), (reread, index.stale))
+        index.add_pattern("**", "z")
+        self.assertEqual(set(), index.quiet)
 
     def test_tails_are_kept_of_linked_streams_only_and_never_fall(self) -> None:
         index: SubscriptionIndex[str] = SubscriptionIndex()

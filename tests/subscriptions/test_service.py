@@ -60,7 +60,7 @@ class WebhookTests(SynchronousTestCase):
         serving.create(webhook())
         serving.put("other")
         serving.work()
-        self.assertIn("other", serving.service._registry.index.unmatched)
+        self.assertIn("other", serving.service._registry.index.quiet)
         serving.create(webhook(None, "other"), "t")
         serving.append("other")
         serving.work()
@@ -474,11 +474,11 @@ class StopTests(SynchronousTestCase):
     def test_no_commit_is_followed_without_subscriptions(self) -> None:
         serving = Serving(self)
         serving.put("a")
-        self.assertEqual(0, len(serving.service._registry.index.unmatched))
+        self.assertEqual(0, len(serving.service._registry.index.quiet))
         serving.create(webhook())
         serving.put("b")
         serving.work()
-        self.assertIn("b", serving.service._registry.index.unmatched)
+        self.assertIn("b", serving.service._registry.index.quiet)
 
 
 class PendingStreamTests(SynchronousTestCase):
@@ -500,11 +500,11 @@ class PendingStreamTests(SynchronousTestCase):
         for _ in range(3):
             serving.append("events/a")
         serving.work()
-        self.assertEqual({"events/a"}, self.index.stale)
+        self.assertEqual(({"events/a"}, {"events/a"}), (self.index.stale, self.index.quiet - {"wakes"}))
         wake = serving.claim()
         self.assertTrue(wake["streams"][0]["tail_offset"].endswith("0010"))
         self.assertEqual({"ok": True, "next_wake": False}, serving.ack(wake))
-        self.assertEqual(set(), self.index.settled | self.index.stale)
+        self.assertEqual(set(), self.index.settled | self.index.stale | self.index.quiet - {"wakes"})
 
     def test_data_that_came_while_it_was_pending_is_the_next_wake(self) -> None:
         serving = self.serving
@@ -542,6 +542,27 @@ class PendingStreamTests(SynchronousTestCase):
         serving.work()
         serving.fails(serving.service.claim("s", "w"), NoPendingWork)
         self.assertEqual({}, serving.cursors())
+
+    def test_a_deletion_after_an_append_leaves_nothing_to_claim(self) -> None:
+        serving = self.serving
+        serving.append("events/a")
+        self.assertIn("events/a", self.index.quiet)
+        serving.delete_stream("events/a")
+        serving.work()
+        serving.fails(serving.service.claim("s", "w"), NoPendingWork)
+        self.assertEqual({}, serving.cursors())
+        serving.put("events/a", 1)
+        serving.work()
+        self.assertEqual("events/a", serving.claim()["streams"][0]["path"])
+
+    def test_a_stream_that_changed_while_it_was_pending_is_followed_for_a_new_pattern(self) -> None:
+        serving = self.serving
+        serving.append("events/a")
+        serving.create(pull("*/a"), "t")
+        serving.append("events/a")
+        serving.work()
+        self.assertEqual("events/a", serving.claim("w", "t")["streams"][0]["path"])
+        self.assertTrue(serving.claim()["streams"][0]["tail_offset"].endswith("0008"))
 
     def test_another_stream_of_the_name_is_claimed_from_its_start(self) -> None:
         serving = self.serving

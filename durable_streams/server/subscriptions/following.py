@@ -38,8 +38,8 @@ class ChangeFollower:
     """
     Follows the commits of all streams.
 
-    A commit notes the stream's name, unless it is known to concern no subscription. Later, in slices of time, the tail
-    of each noted stream is read once, and the subscriptions that it concerns are updated.
+    A commit notes the stream's name, unless it is known to change nothing (:attr:`.SubscriptionIndex.quiet`). Later, in
+    slices of time, the tail of each noted stream is read once, and the subscriptions that it concerns are updated.
 
     :param update: queues the update of a subscription.
     """
@@ -59,12 +59,11 @@ class ChangeFollower:
         index.reread = self.committed
 
     def committed(self, name: str) -> None:
-        """Note that a stream has changed."""
+        """Note that a stream has changed which is not in :attr:`.SubscriptionIndex.quiet`."""
         index = self._index
-        if name in index.unmatched:
-            return
         if name in index.settled:
             index.stale.add(name)
+            index.silence(name)
             return
         self._changed.add(name)
         self._schedule()

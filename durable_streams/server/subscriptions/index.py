@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 from .model import StreamTail
 from .patterns import PatternIndex
 
-#: The maximum number of names that are known to concern no subscription.
+#: The maximum number of names without links that are known to concern no subscription.
 MAX_UNMATCHED: Final = 100_000
 
 _T = TypeVar("_T")
@@ -19,9 +19,9 @@ class SubscriptionIndex(Generic[_T]):
     The links and patterns of all subscriptions, by the name of the stream.
 
     :ivar tails: the tails of the linked streams that exist.
-    :ivar unmatched: names that concern no subscription. An append to such a stream costs one look-up here.
-    :ivar settled: streams that are pending in all subscriptions that link them, so that more data changes nothing. An
-        append to one costs two look-ups here.
+    :ivar quiet: names whose next change leads to nothing: those that concern no subscription, and those in ``stale``.
+        An append to such a stream costs one look-up here. A name may be missing: then it is found out again.
+    :ivar settled: streams that are pending in all subscriptions that link them, so that more data changes nothing.
     :ivar stale: those of ``settled`` that have changed since: their tails must be read before they are used.
     :ivar reread: is called with the name of a stream whose tail must be read again.
     :ivar links: the number of links.
@@ -29,7 +29,7 @@ class SubscriptionIndex(Generic[_T]):
 
     def __init__(self) -> None:
         self.tails: dict[str, StreamTail] = {}
-        self.unmatched: set[str] = set()
+        self.quiet: set[str] = set()
         self.settled: set[str] = set()
         self.stale: set[str] = set()
         self.links = 0
@@ -46,7 +46,7 @@ class SubscriptionIndex(Generic[_T]):
     def add_pattern(self, pattern: str, subscription: _T) -> None:
         """Register the pattern of a subscription."""
         self._patterns.add(pattern, subscription)
-        self.unmatched.clear()
+        self.quiet.clear()
 
     def remove_pattern(self, pattern: str, subscription: _T) -> None:
         """Remove the pattern of a subscription."""
@@ -67,14 +67,25 @@ class SubscriptionIndex(Generic[_T]):
         else:
             self._linked[path] = {linked, subscription}
         self.links += 1
-        self.unmatched.discard(path)
+        self.quiet.discard(path)
 
     def unsettle(self, path: str) -> None:
         """Follow a stream again whose changes were not followed; read its tail if it has changed."""
         self.settled.discard(path)
         if path in self.stale:
             self.stale.discard(path)
+            self.quiet.discard(path)
             self.reread(path)
+
+    def unmatched(self, name: str) -> bool:
+        """Return whether a stream is known to concern no subscription."""
+        return name in self.quiet and name not in self.stale
+
+    def silence(self, name: str) -> None:
+        """Note that the next change of a stream leads to nothing."""
+        if len(self.quiet) >= MAX_UNMATCHED + len(self.stale):
+            self.quiet.clear()
+        self.quiet.add(name)
 
     def unlink(self, path: str, subscription: _T) -> None:
         """Remove a link. To remove one that is not there has no effect."""
@@ -88,6 +99,7 @@ class SubscriptionIndex(Generic[_T]):
             self.tails.pop(path, None)
             self.settled.discard(path)
             self.stale.discard(path)
+            self.quiet.discard(path)
 
     def linked(self, path: str) -> set[_T]:
         """Return the subscriptions that link a stream. Do not change the set."""
@@ -108,9 +120,7 @@ class SubscriptionIndex(Generic[_T]):
         """Return all subscriptions that a stream concerns, and remember the name if there are none."""
         found = self._patterns.matching(name) | self.linked(name)
         if not found:
-            if len(self.unmatched) >= MAX_UNMATCHED:
-                self.unmatched.clear()
-            self.unmatched.add(name)
+            self.silence(name)
         return found
 
     def set_tail(self, path: str, tail: StreamTail | None) -> None:

@@ -100,7 +100,7 @@ class SubscriptionService(Service):
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
-        self._streams.observe(self._changes.committed)
+        self._follow()
         await Recovery(self._streams, self._registry).run()
         secrets = await settle(self._streams.values(SECRETS, "", 1))
         if self._is_eager or secrets or self._registry.entries:
@@ -318,7 +318,7 @@ class SubscriptionService(Service):
 
     def note_trace(self, name: str, incarnation: int, begin: int, end: int, traceparent: bytes) -> None:
         """Remember the trace of a write for the delivery that it causes; see :meth:`.DeliveryTraces.note`."""
-        if self._parts is not None and self._registry.entries and name not in self._registry.index.unmatched:
+        if self._parts is not None and self._registry.entries and not self._registry.index.unmatched(name):
             self._parts.traces.note(name, incarnation, begin, end, traceparent)
 
     # Requests, in steps
@@ -338,7 +338,7 @@ class SubscriptionService(Service):
         try:
             async with self._busy_ids.hold(subscription_id):
                 self._check_ready()
-                self._streams.observe(self._changes.committed)
+                self._follow()
                 entry, is_new = await self._creator.create(subscription_id, config, base_url)
         finally:
             self._observe()
@@ -419,8 +419,13 @@ class SubscriptionService(Service):
 
     def _observe(self) -> None:
         """Follow commits as long as there are subscriptions."""
-        needed = self.running and (self._registry.entries or self._busy_ids)
-        self._streams.observe(self._changes.committed if needed else None)
+        if self.running and (self._registry.entries or self._busy_ids):
+            self._follow()
+        else:
+            self._streams.observe(None)
+
+    def _follow(self) -> None:
+        self._streams.observe(self._changes.committed, self._registry.index.quiet)
 
     def _committed(self, entry: Entry, decision: Decision) -> None:
         self._updates.committed(entry, decision)
