@@ -75,6 +75,14 @@ CASES: Final[list[Case]] = [
     ),
     (
         "EmptyPath",
+        {"subscriptions.webhook_ca_file": " "},
+        (
+            "subscriptions.webhook_ca_file must be the path of a file, or left out; environment variable "
+            "DS_SUBSCRIPTIONS__WEBHOOK_CA_FILE sets it to ''."
+        ),
+    ),
+    (
+        "EmptyPath",
         {"subscriptions.signing_key_file": " "},
         (
             "subscriptions.signing_key_file must be the path of a file, or left out; environment variable "

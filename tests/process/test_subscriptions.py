@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
+import ssl
 import tempfile
 import threading
 import time
@@ -13,6 +15,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.authority import Authority, authority
 from tests.support.daemon import PATIENCE, Daemon
 from tests.support.webhook_receiver import WebhookReceiver
 
@@ -23,14 +26,15 @@ class Receiver:
     """
     A receiver of webhooks.
 
+    :param tls: the context of a receiver over TLS.
     :ivar bodies: what it was sent.
     :ivar answers: whether it answers; otherwise it holds the connection.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.answers = threading.Event()
-        self._server = WebhookReceiver(self.receive)
+        self._server = WebhookReceiver(self.receive, tls)
         self.url = self._server.url
 
     def receive(self, body: bytes) -> tuple[int, bytes]:
@@ -123,4 +127,59 @@ class DaemonTests(SynchronousTestCase):
             self.assertEqual(1, daemon.process.wait(PATIENCE))
             self.assertIn("[start_server] Cannot load the subscriptions: ", daemon.log())
             self.assertIn(text, daemon.log())
+            self.assertNotIn("Traceback", daemon.log())
+
+
+class CertificateTests(SynchronousTestCase):
+    """subscriptions.webhook_ca_file."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir()
+        self.ca_file = self.folder / "ca.pem"
+
+    def daemon(self) -> Daemon:
+        daemon = Daemon(
+            subscriptions__enabled="true",
+            subscriptions__webhook_networks="127.0.0.0/8",
+            subscriptions__webhook_ca_file=str(self.ca_file),
+        )
+        self.addCleanup(daemon.close)
+        return daemon
+
+    def wait_for_log(self, daemon: Daemon, text: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while text not in daemon.log() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.assertIn(text, daemon.log())
+
+    def test_a_file_that_cannot_be_used_ends_the_start_with_a_sentence(self) -> None:
+        daemon = self.daemon()
+        self.assertEqual(1, daemon.process.wait(PATIENCE))
+        self.assertIn(
+            f"[validate_config] subscriptions.webhook_ca_file '{self.ca_file}': no such file. Give the path of a PEM "
+            "file.",
+            daemon.log(),
+        )
+        self.assertNotIn("Traceback", daemon.log())
+
+    def test_a_receiver_of_a_private_authority_gets_its_wake_after_a_reload(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*authority().issue().write(self.folder, "receiver"))
+        receiver = Receiver(context)
+        self.addCleanup(receiver.close)
+        receiver.answers.set()
+        self.ca_file.write_bytes(Authority("Other").certificate_pem)
+        with self.daemon() as daemon:
+            config = {"type": "webhook", "pattern": "jobs/*", "webhook": {"url": receiver.url}}
+            self.assertEqual(201, daemon.request("PUT", S, json.dumps(config).encode())[0])
+            daemon.create("jobs/1", body=b"hello")
+            self.wait_for_log(daemon, "The certificate is not trusted")
+            self.ca_file.write_bytes(b"half a file")
+            daemon.process.send_signal(signal.SIGHUP)
+            self.wait_for_log(daemon, "stay as they were. subscriptions.webhook_ca_file")
+            self.ca_file.write_bytes(authority().certificate_pem)
+            daemon.process.send_signal(signal.SIGHUP)
+            receiver.wait(1)
+            self.assertIn("Loaded subscriptions.webhook_ca_file", daemon.log())
             self.assertNotIn("Traceback", daemon.log())

@@ -15,6 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from durable_streams.server.subscriptions.addresses import Address, AddressPolicy, parse_networks
+from durable_streams.server.subscriptions.authorities import Authorities
 from durable_streams.server.subscriptions.delivery import DeliveryLimits, DeliveryResult, HttpSender, WebhookRequest
 from tests.support.scripted_server import ScriptedServer
 
@@ -65,10 +66,10 @@ class DeliveryTestCase(TestCase):
     def setUp(self) -> None:
         self.names = Names(localhost=["127.0.0.1"])
 
-    def sender(self, policy: AddressPolicy = HERE, trust_root: Any = None, **limits: Any) -> HttpSender:
+    def sender(self, policy: AddressPolicy = HERE, ca_file: str | None = None, **limits: Any) -> HttpSender:
         """Create a sender with a signature that is always the same."""
         chosen = DeliveryLimits(**({"lookup": 0.2} | limits))
-        return HttpSender(reactor, policy, self.names, lambda _: "t=1,kid=ds_x,ed25519=x", chosen, trust_root)
+        return HttpSender(reactor, policy, self.names, lambda _: "t=1,kid=ds_x,ed25519=x", chosen, Authorities(ca_file))
 
     def serve(self, script: Any, contexts: Any = None, address: str = "127.0.0.1") -> ScriptedServer:
         """Start a server that answers by a script."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, Final
 
 from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate, trustRootFromCertificates
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 
 from durable_streams.server.subscriptions.addresses import AddressPolicy, parse_networks
+from durable_streams.server.subscriptions.authorities import Authorities
+from durable_streams.server.subscriptions.delivery import HttpSender
 from durable_streams.server.subscriptions.delivery_failures import FailureReason
 from durable_streams.server.subscriptions.errors import WebhookUrlRejected
 from durable_streams.server.subscriptions.model import Outcome
@@ -129,7 +133,8 @@ class AddressTests(DeliveryTestCase):
 class CertificateTests(DeliveryTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.trust = trustRootFromCertificates([Certificate.loadPEM(authority().certificate_pem)])
+        self.ca_file = Path(self.mktemp()).absolute()
+        self.ca_file.write_bytes(authority().certificate_pem)
         self.asked_names: list[bytes | None] = []
 
     def serve_tls(self, issued: Issued) -> ScriptedServer:
@@ -144,9 +149,16 @@ class CertificateTests(DeliveryTestCase):
         context.set_tlsext_servername_callback(note)
         return self.serve(done, options)
 
+    def set_variable(self, name: str, value: str | None) -> None:
+        """Set a variable of the environment; None removes it."""
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+
     async def test_a_valid_certificate_is_accepted_for_the_name_and_the_address(self) -> None:
         server = self.serve_tls(authority().issue())
-        sender = self.sender(HTTPS_HERE, self.trust)
+        sender = self.sender(HTTPS_HERE, str(self.ca_file))
         for url in (server.url.replace("127.0.0.1", "localhost"), server.url, server.url):
             result = await self.deliver(url, sender=sender)
             self.assertEqual((Outcome.DONE, ""), (result.outcome, result.detail))
@@ -157,7 +169,7 @@ class CertificateTests(DeliveryTestCase):
     async def test_wrong_certificates_fail_before_anything_is_sent(self) -> None:
         for issued in (Authority("Other").issue(), self_signed(), authority().issue(ends=-DAY / 2)):
             server = self.serve_tls(issued)
-            result = await self.deliver(server.url, sender=self.sender(HTTPS_HERE, self.trust))
+            result = await self.deliver(server.url, sender=self.sender(HTTPS_HERE, str(self.ca_file)))
             self.assertEqual((Outcome.FAILED, FailureReason.TLS), (result.outcome, result.reason))
             self.assertIn("not trusted", result.detail)
             self.assertEqual([], server.heads)
@@ -166,7 +178,7 @@ class CertificateTests(DeliveryTestCase):
         server = self.serve_tls(authority().issue())
         self.names.addresses["worker.example"] = ["127.0.0.1"]
         url = server.url.replace("127.0.0.1", "worker.example")
-        result = await self.deliver(url, sender=self.sender(HTTPS_HERE, self.trust))
+        result = await self.deliver(url, sender=self.sender(HTTPS_HERE, str(self.ca_file)))
         self.assertEqual((FailureReason.TLS, []), (result.reason, server.heads))
         self.assertEqual("The certificate is for another host.", result.detail)
 
@@ -175,10 +187,37 @@ class CertificateTests(DeliveryTestCase):
         result = await self.deliver(server.url, sender=self.sender(HTTPS_HERE))
         self.assertEqual((FailureReason.TLS, []), (result.reason, server.heads))
 
+    async def test_a_reload_of_the_authorities_concerns_the_next_attempt(self) -> None:
+        self.ca_file.write_bytes(Authority("Before").certificate_pem)
+        authorities = Authorities(str(self.ca_file))
+        sender = HttpSender(reactor, HTTPS_HERE, self.names, lambda _: "t=1,kid=ds_x,ed25519=x", None, authorities)
+        server = self.serve_tls(authority().issue())
+        for content, outcome in ((None, Outcome.FAILED), (authority().certificate_pem, Outcome.DONE)):
+            if content is not None:
+                self.ca_file.write_bytes(content)
+                authorities.reload()
+            self.assertEqual(outcome, (await self.deliver(server.url, sender=sender)).outcome)
+        self.ca_file.write_bytes(Authority("After").certificate_pem)
+        authorities.reload()
+        self.assertEqual(Outcome.FAILED, (await self.deliver(server.url, sender=sender)).outcome)
+
+    async def test_the_systems_authorities_are_trusted_besides_those_of_the_file(self) -> None:
+        system = Path(self.mktemp()).absolute()
+        of_system = Authority("System")
+        system.write_bytes(of_system.certificate_pem)
+        # OpenSSL reads the variable when a context is created.
+        before = os.environ.get("SSL_CERT_FILE")
+        os.environ["SSL_CERT_FILE"] = str(system)
+        self.addCleanup(self.set_variable, "SSL_CERT_FILE", before)
+        sender = self.sender(HTTPS_HERE, str(self.ca_file))
+        for issuer in (of_system, authority()):
+            server = self.serve_tls(issuer.issue())
+            self.assertEqual(Outcome.DONE, (await self.deliver(server.url, sender=sender)).outcome)
+
     async def test_a_receiver_without_tls_fails(self) -> None:
         server = self.serve(done)
         url = server.url.replace("http:", "https:")
-        result = await self.deliver(url, sender=self.sender(HTTPS_HERE, self.trust))
+        result = await self.deliver(url, sender=self.sender(HTTPS_HERE, str(self.ca_file)))
         self.assertEqual((Outcome.FAILED, FailureReason.TLS), (result.outcome, result.reason))
 
     async def test_a_handshake_that_hangs_is_given_up(self) -> None:
@@ -186,5 +225,5 @@ class CertificateTests(DeliveryTestCase):
         port = any_reactor.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         url = f"https://127.0.0.1:{port.getHost().port}/"
-        result = await self.deliver(url, sender=self.sender(HTTPS_HERE, self.trust, total=0.3))
+        result = await self.deliver(url, sender=self.sender(HTTPS_HERE, str(self.ca_file), total=0.3))
         self.assertEqual((Outcome.FAILED, FailureReason.TIMEOUT), (result.outcome, result.reason))

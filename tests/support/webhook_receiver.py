@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,10 +14,11 @@ class WebhookReceiver:
     An HTTP server that answers each POST, in a thread for each connection.
 
     :param receive: returns the status and the body of the answer to a body.
+    :param tls: the context of a receiver over TLS.
     :ivar url: the address for a subscription.
     """
 
-    def __init__(self, receive: Callable[[bytes], tuple[int, bytes]]) -> None:
+    def __init__(self, receive: Callable[[bytes], tuple[int, bytes]], tls: ssl.SSLContext | None = None) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 status, answer = receive(self.rfile.read(int(self.headers["Content-Length"])))
@@ -27,7 +29,7 @@ class WebhookReceiver:
 
             def handle_one_request(self) -> None:
                 # The sender may be killed, or may close the connection while an answer is awaited.
-                with contextlib.suppress(ConnectionError):
+                with contextlib.suppress(ConnectionError, ssl.SSLError):
                     super().handle_one_request()
 
             def log_message(self, *arguments: object) -> None:
@@ -35,7 +37,10 @@ class WebhookReceiver:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        if tls is not None:
+            # The handshake is made in the thread of the connection, at its first read.
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self._server.server_port}/hook"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:

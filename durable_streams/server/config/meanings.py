@@ -190,6 +190,9 @@ MEANINGS: Final[dict[str, str]] = {
         "an Ed25519 private key (PEM, PKCS8) that signs webhooks; others must not be able to read it. Not set: the "
         "server makes a key and stores it with the streams"
     ),
+    "subscriptions.webhook_ca_file": (
+        "certificates (PEM) of authorities that sign the certificates of receivers, trusted besides the system's"
+    ),
     "subscriptions.webhook_networks": (
         "networks, such as ``10.0.0.0/8``, whose addresses webhooks may call by HTTPS although they are not public"
     ),

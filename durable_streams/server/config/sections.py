@@ -230,6 +230,8 @@ class SubscriptionSettings(Section, frozen=True):
 
     :ivar deliveries: the number of webhooks that are sent at once.
     :ivar signing_key_file: the path of a private key in PEM; None for one that the server makes and stores.
+    :ivar webhook_ca_file: the path of a PEM file of authorities that sign receivers' certificates; None for those of
+        the system.
     :ivar webhook_networks: networks that webhooks may call although they are not public.
     :ivar webhook_http_networks: networks that they may call without TLS, too.
     """
@@ -241,6 +243,7 @@ class SubscriptionSettings(Section, frozen=True):
     request_timeout_ms: int = 5_000
     sweep_interval_ms: int = 30_000
     signing_key_file: str | None = None
+    webhook_ca_file: str | None = None
     webhook_networks: tuple[str, ...] = ()
     webhook_http_networks: tuple[str, ...] = ()
 

@@ -18,9 +18,10 @@ _EMBEDDED: Final = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
 
 def check_subscriptions(config: SettingsWithSources) -> Iterator[BrokenRule]:
     """Yield violations of the rules for subscriptions and their webhooks."""
-    key_file = config.settings.subscriptions.signing_key_file
-    if key_file is not None and not key_file.strip():
-        yield BrokenRule("EmptyPath", "subscriptions.signing_key_file", "the path of a file, or left out")
+    for name in ("subscriptions.signing_key_file", "subscriptions.webhook_ca_file"):
+        path = value_of(config.settings, name)
+        if path is not None and not path.strip():
+            yield BrokenRule("EmptyPath", name, "the path of a file, or left out")
     url = config.settings.http.public_url
     if url is not None and (_PUBLIC_URL.fullmatch(url) is None or "?" in url or "#" in url):
         yield BrokenRule(

@@ -58,7 +58,7 @@ class Server(MultiService):
     :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
     :param authorize_admin: decides who may use the pages of operators; see :class:`.Fronts`.
     :param subscriptions: the service of subscriptions if :meth:`_open` starts it; None to create one.
-    :raises ConfigError: the file of ``admin.token_file`` cannot be used.
+    :raises ConfigError: the file of ``admin.token_file`` or ``subscriptions.webhook_ca_file`` cannot be used.
     :ivar subscriptions: the service of subscriptions; None if there are none.
     :ivar tree: everything that is served, as one resource for a twisted.web Site.
     """
@@ -201,8 +201,10 @@ class Server(MultiService):
         _log.info("The server has stopped.")
 
     def reload(self) -> None:
-        """Read the file of ``admin.token_file`` again; log an error."""
+        """Read the files of ``admin.token_file`` and of subscriptions again; log errors."""
         self._fronts.reload()
+        if self.subscriptions is not None:
+            self.subscriptions.reload()
 
     def abort_connections(self) -> None:
         """Close all connections at once, also those whose answers are not finished."""

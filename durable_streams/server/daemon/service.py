@@ -92,7 +92,7 @@ class Daemon(Server):
             )
 
     def reload(self) -> None:
-        """Read the certificates and the file of ``admin.token_file`` again."""
+        """Read the certificates, and the files of ``admin.token_file`` and of subscriptions, again."""
         self.listeners.reload()
         super().reload()
 

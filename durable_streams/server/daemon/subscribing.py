@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 
 from ..config.settings import Settings
+from ..config.validation import ConfigError
 from ..streams import Streams
 from ..web.operations import Operations
 from ..web.site.app import Routes
@@ -31,24 +32,31 @@ def subscriptions_from(
 
     :param around: returns the sender of webhooks in place of the one over the network, which it is called with.
     :returns: None if ``subscriptions.enabled`` is false; then nothing of it is imported.
+    :raises ConfigError: the file of ``subscriptions.webhook_ca_file`` cannot be used.
     """
     chosen = settings.subscriptions
     if not chosen.enabled:
         return None
     from ..subscriptions import ServiceSettings, SubscriptionService  # noqa: PLC0415 (only if it is used)
     from ..subscriptions.addresses import AddressPolicy, parse_networks  # noqa: PLC0415
+    from ..subscriptions.authorities import Authorities, AuthoritiesFileError  # noqa: PLC0415
     from ..subscriptions.opening import WebhookSettings, opener  # noqa: PLC0415
 
+    try:
+        authorities = Authorities(chosen.webhook_ca_file)
+    except AuthoritiesFileError as error:
+        raise ConfigError(str(error), rule="InvalidWebhookCaFile", phase="validate_config") from None
     policy = AddressPolicy(
         settings.http.allow_insecure_webhooks,
         parse_networks(chosen.webhook_networks),
         parse_networks(chosen.webhook_http_networks),
     )
     request_timeout = chosen.request_timeout_ms / 1000
+    webhooks = WebhookSettings(policy, request_timeout, chosen.signing_key_file, authorities)
     return SubscriptionService(
         streams,
         reactor,
-        opener(streams, reactor, WebhookSettings(policy, request_timeout, chosen.signing_key_file), around=around),
+        opener(streams, reactor, webhooks, around=around),
         ServiceSettings(
             chosen.max_subscriptions,
             chosen.max_links,

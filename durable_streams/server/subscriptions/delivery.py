@@ -30,6 +30,7 @@ from zope.interface import implementer
 from ..guarded_endpoints import GuardedEndpoint
 from ..release import DISTRIBUTION, version_of_server
 from .addresses import Address, AddressPolicy, WebhookUrl, parse_webhook_url
+from .authorities import Authorities
 from .delivery_failures import AnswerTooLarge, DeliveryFailed, FailureReason, explained
 from .errors import WebhookUrlRejected
 from .model import Outcome
@@ -97,7 +98,7 @@ class HttpSender:
     :param policy: which addresses may be called.
     :param resolve: looks up host names, anew for each check and each attempt.
     :param sign: returns the header Webhook-Signature of a body, as of now.
-    :param trust_root: the trusted authorities, instead of those of the system.
+    :param authorities: those that are trusted besides the system's.
     :ivar failures: failed attempts by reason (:class:`.FailureReason`).
     """
 
@@ -108,13 +109,13 @@ class HttpSender:
         resolve: Resolve,
         sign: Callable[[bytes], str],
         limits: DeliveryLimits | None = None,
-        trust_root: Any = None,
+        authorities: Authorities | None = None,
     ) -> None:
         self.reactor = reactor
         self.policy = policy
         self.limits = DeliveryLimits() if limits is None else limits
         self.sign = sign
-        self.endpoints = PinnedEndpoints(reactor, trust_root)
+        self.endpoints = PinnedEndpoints(reactor, authorities or Authorities())
         self.failures: Counter[str] = Counter()
         self._resolve = resolve
 

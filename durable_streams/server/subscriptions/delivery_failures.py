@@ -79,5 +79,8 @@ def _tls_message(cause: SSL.Error) -> str:
     """Return a sentence with the reasons of OpenSSL."""
     text = tls_reasons(cause) or "the receiver ended it"
     if "certificate verify failed" in text:
-        return f"The certificate is not trusted ({text})."
+        return (
+            f"The certificate is not trusted ({text}). If it is of a private authority, add that to the file of "
+            "subscriptions.webhook_ca_file."
+        )
     return f"The TLS handshake failed ({text})."

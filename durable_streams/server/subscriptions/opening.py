@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ..clocks import clock_of
 from ..streams import Streams
 from .addresses import AddressPolicy
+from .authorities import Authorities
 from .delivery import DeliveryLimits, HttpSender
 from .kept_secrets import load_secrets
 from .resolving import Resolve, ThreadedResolver
@@ -23,11 +24,13 @@ class WebhookSettings(Struct, frozen=True):
     :ivar policy: which addresses may be called.
     :ivar request_timeout: the time limit of one attempt, in seconds.
     :ivar signing_key_file: the path of the signing key; None for a stored one.
+    :ivar authorities: those that the certificates of receivers are verified with, besides the system's.
     """
 
     policy: AddressPolicy = AddressPolicy()
     request_timeout: float = 5.0
     signing_key_file: str | None = None
+    authorities: Authorities = field(default_factory=Authorities)
 
 
 def opener(
@@ -58,7 +61,14 @@ def opener(
             resolve or ThreadedResolver(reactor),
             secrets.sign,
             DeliveryLimits(total=settings.request_timeout),
+            settings.authorities,
         )
-        return Parts(sender if around is None else around(sender), secrets, secrets.tokens, sender.failures)
+        return Parts(
+            sender if around is None else around(sender),
+            secrets,
+            secrets.tokens,
+            sender.failures,
+            reload=settings.authorities.reload,
+        )
 
     return open_parts

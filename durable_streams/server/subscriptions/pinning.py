@@ -7,6 +7,8 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Any, Final
 
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
 from twisted.internet import address as twisted_address
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import (
@@ -19,9 +21,11 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.ssl import optionsForClientTLS, platformTrust
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from .addresses import Address, WebhookUrl
+from .authorities import Authorities
 
 #: The number of hosts whose TLS contexts are kept: making one takes about 4 ms, for it has all authorities.
 _KEPT_CONTEXTS: Final = 16
@@ -34,18 +38,19 @@ class PinnedEndpoints:
     Over TLS, the host of the URL is sent as SNI, and the certificate is verified for it. Of several addresses the one
     that connects first is used; the next is tried after 0.3 s.
 
-    :param trust_root: the trusted authorities; by default those of the system.
+    :param authorities: those that are trusted besides the system's.
     """
 
-    def __init__(self, reactor: Any, trust_root: Any = None) -> None:
+    def __init__(self, reactor: Any, authorities: Authorities) -> None:
         self._reactor = reactor
-        trusted = platformTrust() if trust_root is None else trust_root
+        self._authorities = authorities
 
         @lru_cache(_KEPT_CONTEXTS)
-        def creator(host: str) -> IOpenSSLClientConnectionCreator:
-            return optionsForClientTLS(host, trustRoot=trusted)
+        def creator(host: str, version: int) -> IOpenSSLClientConnectionCreator:
+            created = optionsForClientTLS(host, trustRoot=platformTrust())
+            return _WithAuthorities(created, authorities.certificates) if authorities.certificates else created
 
-        self._creator: Callable[[str], IOpenSSLClientConnectionCreator] = creator
+        self._creator: Callable[[str, int], IOpenSSLClientConnectionCreator] = creator
 
     def endpoint(self, url: WebhookUrl, addresses: Sequence[Address], timeout: float) -> IStreamClientEndpoint:
         """
@@ -56,7 +61,28 @@ class PinnedEndpoints:
         """
         pinned = _PinnedReactor(self._reactor, addresses)
         endpoint = HostnameEndpoint(pinned, str(addresses[0]), url.port, timeout)
-        return wrapClientTLS(self._creator(url.host), endpoint) if url.scheme == "https" else endpoint
+        if url.scheme != "https":
+            return endpoint
+        self._authorities.check(self._reactor.seconds())
+        return wrapClientTLS(self._creator(url.host, self._authorities.version), endpoint)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _WithAuthorities:
+    """Creates connections of a host that trust authorities besides the system's."""
+
+    def __init__(self, creator: IOpenSSLClientConnectionCreator, certificates: Sequence[X509]) -> None:
+        self._creator = creator
+        self._to_add = certificates
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N802, N803
+        """Create a connection. All of them share a context, to which the first one adds the authorities."""
+        connection: SSL.Connection = self._creator.clientConnectionForTLS(tlsProtocol)
+        store: Any = connection.get_context().get_cert_store()
+        for certificate in self._to_add:
+            store.add_cert(certificate)
+        self._to_add = ()
+        return connection
 
 
 @implementer(IReactorPluggableNameResolver, IReactorTime)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from msgspec import Struct, field
@@ -56,12 +56,17 @@ class Tokens(Protocol):
         """
 
 
+def _nothing_to_reload() -> None:
+    """Do nothing."""
+
+
 class Parts(Struct, frozen=True):
     """
     What the service works with, once its secrets are loaded.
 
     :ivar failures: failed webhook requests by reason, for metrics; it changes.
     :ivar traces: chooses the trace context of deliveries.
+    :ivar reload: reads files again, and logs errors.
     """
 
     sender: WebhookSender
@@ -69,6 +74,7 @@ class Parts(Struct, frozen=True):
     tokens: Tokens
     failures: Mapping[str, int] = {}
     traces: DeliveryTraces = field(default_factory=DeliveryTraces)
+    reload: Callable[[], None] = _nothing_to_reload
 
 
 class PartitionLease(Protocol):

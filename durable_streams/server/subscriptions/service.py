@@ -146,6 +146,11 @@ class SubscriptionService(Service):
         self._streams.observe(None)
         return self.drain()
 
+    def reload(self) -> None:
+        """Read the files of webhooks again; log errors. Files that are not in use yet are read before they are."""
+        if self._parts is not None:
+            self._parts.reload()
+
     def obstacle(self) -> str | None:
         """Return why requests are refused, as a sentence, or None."""
         return self._obstacle

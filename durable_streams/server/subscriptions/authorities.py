@@ -1,0 +1,151 @@
+"""The authorities that the certificates of webhook receivers are verified with: the system's, and those of a file."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from datetime import UTC, datetime
+from typing import Final, TypeAlias
+
+from cryptography import x509
+from OpenSSL.crypto import X509
+from twisted.logger import Logger
+
+#: The interval between two checks whether the file has changed, in seconds.
+CHECK_INTERVAL: Final = 5.0
+
+#: The largest size of the file, in bytes: the bundle of a system has 250 KiB.
+MAX_SIZE: Final = 1 << 20
+
+_SETTING: Final = "subscriptions.webhook_ca_file"
+_CERTIFICATE: Final = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----")
+
+#: The times and the identity of the file, which differ when it is changed or replaced; None if it is missing.
+_Signature: TypeAlias = "tuple[int, ...] | None"
+
+_log = Logger()
+
+
+class AuthoritiesFileError(Exception):
+    """The file can't be used; the message has its setting and advice."""
+
+
+class Authorities:
+    """
+    The authorities besides those of the system: the certificates in a PEM file, which is read again when it changes.
+
+    :param path: of the file; None for the system's authorities alone.
+    :raises AuthoritiesFileError: the file can't be used.
+    :ivar certificates: the certificates.
+    :ivar version: a number that changes with each reload.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        # twistd changes the current directory later.
+        self._path = None if path is None else os.path.abspath(path)
+        self._seen: _Signature = None
+        self._checked_at = 0.0
+        self.version = 0
+        self.certificates: tuple[X509, ...] = ()
+        self._load()
+
+    def check(self, now: float) -> None:
+        """
+        Read the file again if it has changed; there is a look every 5 seconds.
+
+        :param now: the time, in seconds.
+        """
+        if self._path is None or abs(now - self._checked_at) < CHECK_INTERVAL:
+            return
+        self._checked_at = now
+        if _signature(self._path) != self._seen:
+            self.reload()
+
+    def reload(self) -> None:
+        """Read the file and the system's authorities again. If the file can't be used, log that and keep what was."""
+        try:
+            self._load()
+        except AuthoritiesFileError as error:
+            _log.error("Reload: the authorities of webhook receivers stay as they were. {reason}", reason=error)
+        else:
+            if self._path is not None:
+                _log.info(
+                    "Loaded {setting} {path}; number of authorities: {count}.",
+                    setting=_SETTING,
+                    path=self._path,
+                    count=len(self.certificates),
+                )
+
+    def _load(self) -> None:
+        if self._path is not None:
+            self._seen = _signature(self._path)
+            self.certificates = tuple(_certificates(self._path))
+        self.version += 1
+
+
+def _signature(path: str) -> _Signature:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+def _certificates(path: str) -> list[X509]:
+    """
+    Read the certificates of a file; there is at least one.
+
+    :raises AuthoritiesFileError: it can't be read, or has no certificate, or a damaged one.
+    """
+    where = f"{_SETTING} {path!r}"
+    pem = _read(path, where)
+    begun = len(_CERTIFICATE.findall(pem))
+    if not begun:
+        raise AuthoritiesFileError(
+            f"{where}: no certificate in the file. It must have PEM certificates, those of the receivers' authorities."
+        )
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        certificates = []
+    # The parser skips a certificate without an end, as in a file that is half written, if there is another one.
+    if len(certificates) != begun:
+        raise AuthoritiesFileError(
+            f"{where}: a certificate is damaged. The file must have PEM certificates, those of the receivers' "
+            "authorities."
+        )
+    for certificate in certificates:
+        if certificate.not_valid_after_utc <= datetime.now(UTC):
+            _log.warn(
+                "{where}: the certificate of {subject} expired at {expires}. Replace it.",
+                where=where,
+                subject=certificate.subject.rfc4514_string(),
+                expires=certificate.not_valid_after_utc.isoformat(),
+            )
+    return [X509.from_cryptography(certificate) for certificate in certificates]
+
+
+def _read(path: str, where: str) -> bytes:
+    try:
+        # O_NONBLOCK: opening a pipe must not wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise AuthoritiesFileError(f"{where}: no such file. Give the path of a PEM file.") from None
+    except OSError as error:
+        raise AuthoritiesFileError(
+            f"{where}: cannot be read: {error.strerror}. Give the server's user read permission."
+        ) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise AuthoritiesFileError(f"{where}: not a regular file. Give the path of a PEM file.")
+    with open(descriptor, "rb") as opened:
+        try:
+            pem = opened.read(MAX_SIZE + 1)
+        except OSError as error:
+            raise AuthoritiesFileError(f"{where}: cannot be read: {error.strerror}.") from None
+    if len(pem) > MAX_SIZE:
+        raise AuthoritiesFileError(
+            f"{where}: larger than {MAX_SIZE} bytes. Leave the system's authorities out: they are trusted in any case."
+        )
+    return pem
