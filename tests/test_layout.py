@@ -159,6 +159,7 @@ SHARED: Final = frozenset(
         "listeners",
         "logged",
         "installing",
+        "limits",
         "measuring",
         "metadata",
         "name_index",

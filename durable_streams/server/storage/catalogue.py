@@ -15,8 +15,6 @@ from ..errors import (
     InvalidRequest,
     OffsetGone,
     PathBlocked,
-    StorageFull,
-    StreamFull,
     StreamGone,
     StreamNotFound,
 )
@@ -44,6 +42,7 @@ from ..protocol.writing import is_new
 from . import installing
 from .deadlines import Deadlines
 from .entry import Entry, facts_of
+from .limits import check_data_room, check_metadata_room
 from .metadata import stream_size, writers_size
 from .name_index import NameIndex
 from .values import ValueTable
@@ -307,18 +306,10 @@ class Catalogue(Generic[S]):
             return False
 
     def _check_room(self, stream: S, size: int) -> None:
-        if self._bytes + size > self._limits.total_bytes:
-            raise StorageFull(stream.facts.name, self._limits.total_bytes)
-        if stream.tail - stream.base + size > self._limits.stream_bytes:
-            raise StreamFull(stream.facts.name, self._limits.stream_bytes)
+        check_data_room(stream.facts.name, stream.tail - stream.base, self._bytes, size, self._limits)
 
     def _check_metadata_room(self, size: int) -> None:
-        if size > 0 and self._metadata + size > self._limits.metadata_bytes:
-            raise InsufficientStorage(
-                "The names, content types, Stream-Seqs and producers of all streams together would take more than "
-                f"{self._limits.metadata_bytes} bytes (limits.max_metadata_bytes). Delete streams that are not needed, "
-                "or reuse a Producer-Id."
-            )
+        check_metadata_room(self._metadata, size, self._limits)
 
     # Writing
 

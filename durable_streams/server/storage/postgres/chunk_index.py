@@ -6,7 +6,7 @@ import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -87,9 +87,11 @@ def decode_chunk(start: int, finish: int, first: int, ends: bytes, checksum: int
     return StoredChunk(start, first, decode_ends(start, ends), data)
 
 
-def split(
-    start: int, first: int, appends: Iterable[bytes], max_size: int = MAX_CHUNK
-) -> list[tuple[int, int, bytes, int, bytes]]:
+#: The columns of a chunk: its start, first, ends, checksum and data.
+ChunkRow: TypeAlias = tuple[int, int, bytes, int, bytes]
+
+
+def split(start: int, first: int, appends: Sequence[bytes], max_size: int = MAX_CHUNK) -> list[ChunkRow]:
     """
     Put appends, in order, into as few chunks as their maximum size allows.
 
@@ -97,7 +99,10 @@ def split(
     :param first: where the append begins that has that byte; ``start``, unless it continues an earlier one.
     :returns: the start, first, ends, checksum and data of each chunk, as its row has them.
     """
-    rows = []
+    if len(appends) == 1 and 0 < len(appends[0]) <= max_size:
+        packed = encode_ends(start, [start + len(appends[0])])
+        return [(start, first, packed, checksum_of(start, first, packed, appends[0]), appends[0])]
+    rows: list[ChunkRow] = []
     parts: list[bytes] = []
     ends: list[int] = []
     size = 0
