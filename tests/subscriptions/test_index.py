@@ -82,6 +82,24 @@ class IndexTests(SynchronousTestCase):
         index.add_pattern("**", "z")
         self.assertEqual(set(), index.quiet)
 
+    def test_streams_are_followed_again_in_steps_by_the_smaller_of_the_two_sets(self) -> None:
+        for own, others, steps in ((10, 2, 3), (2, 10, 1), (9, 9, 3)):
+            index: SubscriptionIndex[str] = SubscriptionIndex()
+            names = [str(number) for number in range(own + others)]
+            index.settled.update(names)
+            index.stale.update(names)
+            with patch.object(module, "_AT_ONCE", 4):
+                walk = index.unsettle_among(names[:own])
+                for _ in range(steps - 1):
+                    next(walk)
+                with self.assertRaises(StopIteration) as caught:
+                    next(walk)
+            self.assertTrue(caught.exception.value)
+            self.assertEqual((set(names[own:]),) * 2, (index.settled, index.stale))
+            with self.assertRaises(StopIteration) as caught:
+                next(index.unsettle_among(names[:own]))
+            self.assertFalse(caught.exception.value)
+
     def test_tails_are_kept_of_linked_streams_only_and_never_fall(self) -> None:
         index: SubscriptionIndex[str] = SubscriptionIndex()
         index.set_tail("a", StreamTail(1, 1, 5))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from durable_streams.server.errors import Unavailable
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
-from durable_streams.server.subscriptions.errors import CorruptRecord, Fenced, SubscriptionsUnavailable
+from durable_streams.server.subscriptions import registry, store
+from durable_streams.server.subscriptions.errors import AlreadyClaimed, CorruptRecord, Fenced, SubscriptionsUnavailable
 from durable_streams.server.subscriptions.model import Outcome
 from durable_streams.server.subscriptions.service import SubscriptionService
 from tests.subscriptions.serving import Callables, Serving, pull, webhook
@@ -158,3 +161,50 @@ class RecoveryTests(SynchronousTestCase):
         self.assertEqual({"ok": True, "next_wake": False}, other.ack(wake))
         serving.fails(serving.acking(wake, done=True), Fenced)
         self.assertEqual({"events/a": "2"}, serving.cursors())
+
+    def test_links_that_another_node_has_added_and_removed_are_known_after_the_subscription_is_read_again(self) -> None:
+        serving = self.serving
+        for name in ("wakes", "a", "b", "c"):
+            serving.put(name)
+        serving.create(pull(None, "a", "b"))
+        other = Serving(self, self.storage, serving.clock)
+        other.get(other.service.remove_stream("s", "a"))
+        other.get(other.service.add_streams("s", ["c"]))
+        other.append("c")
+        wake = other.claim()
+        serving.service._observe()
+        serving.append("b")
+        serving.fails(serving.service.claim("s", "w"), AlreadyClaimed)
+        self.assertEqual({"b": "0", "c": "0"}, serving.cursors())
+        self.assertEqual(2, serving.service.links)
+        self.assertEqual({"ok": True, "next_wake": True}, serving.ack(wake))
+        self.assertEqual({"b": "0", "c": "2"}, serving.cursors())
+
+    def test_data_that_comes_while_a_subscription_is_read_again_is_pending(self) -> None:
+        names, complete = {f"events/{number}" for number in range(4)}, 0
+        with patch.object(store, "PAGE", 1), patch.object(registry, "_MAX_CHANGES", 1):
+            for steps in range(20):
+                serving = self.serving = Serving(self)
+                serving.put("wakes")
+                serving.create(pull())
+                for name in names:
+                    serving.put(name)
+                serving.work()
+                entry = serving.service._registry.find("s")
+                entry.stale = True
+                # Each turn of the reactor runs one task.
+                serving.streams.turns.seconds = count().__next__
+                done = Deferred.fromCoroutine(serving.service._registry.reload(entry))
+                for _ in range(steps):
+                    serving.turn()
+                complete += done.called
+                for name in names:
+                    serving.append(name)
+                serving.work()
+                self.successResultOf(done)
+                assert entry.current is not None
+                self.assertEqual(names, set(entry.current.links.pending))
+                self.assertEqual(4, serving.service.links)
+                self.assertEqual(names, {stream["path"] for stream in serving.claim()["streams"]})
+                serving.stop()
+        self.assertTrue(0 < complete < 20)

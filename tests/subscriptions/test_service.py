@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.model import Append
+from durable_streams.server.subscriptions import following
 from durable_streams.server.subscriptions.errors import (
     AlreadyClaimed,
     Fenced,
@@ -572,6 +574,33 @@ class PendingStreamTests(SynchronousTestCase):
         self.assertTrue(stream["acked_offset"].endswith("_0000000000000000"))
         self.assertTrue(stream["tail_offset"].endswith("_0000000000000002"))
         self.assertEqual(stream["acked_offset"].split("_")[0], stream["tail_offset"].split("_")[0])
+
+    def test_the_sweep_reads_the_tails_of_pending_streams_some_at_a_time(self) -> None:
+        serving = self.serving
+        names = {"events/a", *(f"events/{number}" for number in range(20))}
+        for name in names - {"events/a"}:
+            serving.put(name, 1)
+        for _ in range(3):
+            for name in names:
+                serving.append(name)
+            serving.work()
+        self.assertEqual(names, self.index.stale)
+        left: list[int] = []
+        follower = serving.service._changes
+        settled = follower.settled
+
+        def count_and_settle() -> Deferred[None] | None:
+            left.append(len(self.index.stale))
+            return settled()
+
+        self.patch(follower, "settled", count_and_settle)
+        with patch.object(following, "_AT_ONCE", 4):
+            serving.advance(30)
+        self.assertEqual([17, 13, 9, 5, 1, 0], left)
+        self.assertEqual((set(), names), (self.index.stale, self.index.settled))
+        current = serving.service._registry.find("s").current
+        assert current is not None
+        self.assertEqual(sum(tail.position for tail in self.index.tails.values()), current.links.pending_bytes)
 
     def test_a_wake_whose_stream_was_deleted_is_cleared_by_the_sweep(self) -> None:
         serving = self.serving

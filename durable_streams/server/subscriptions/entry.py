@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from twisted.internet.defer import DeferredLock
 
 from .decisions import Current
@@ -13,8 +15,8 @@ class Entry:
 
     :ivar current: as committed; None while it is created or after it was deleted.
     :ivar lock: held for each decision, from its input to its commit.
-    :ivar dirty: names of streams that were created, deleted or replaced since the last decision.
-    :ivar at_tail: those of them that are older than the subscription, so that they are linked at their tails.
+    :ivar dirty: names of streams that were created, deleted or replaced since the last decision, and whether they are
+        older than the subscription, so that they are linked at their tails.
     :ivar blocked: names of streams that match the pattern, and are not linked since there are too many links.
     :ivar stale: whether a write failed, so that ``current`` must be read again before the next decision.
     :ivar queued: whether an update is queued.
@@ -24,7 +26,6 @@ class Entry:
     """
 
     __slots__ = (
-        "at_tail",
         "birth",
         "blocked",
         "current",
@@ -43,11 +44,33 @@ class Entry:
         self.birth = birth
         self.current: Current | None = None
         self.lock = DeferredLock()
-        self.dirty: set[str] = set()
-        self.at_tail: set[str] = set()
-        self.blocked: set[str] = set()
+        # An empty dict takes 64 bytes, an empty set 216.
+        self.dirty: dict[str, bool] = {}
+        self.blocked: dict[str, bool] = {}
         self.stale = False
         self.queued = False
         self.due: str | None = None
         self.delivering = False
         self.trouble = ""
+
+    def note(self, name: str) -> None:
+        """Note that a stream was created, deleted or replaced."""
+        self.dirty.setdefault(name, False)
+
+    def take_noted(self, max_count: int) -> dict[str, bool]:
+        """Remove some names from ``dirty``, and return them as they are there."""
+        taken = dict(self.dirty.popitem() for _ in range(min(len(self.dirty), max_count)))
+        if not self.dirty:
+            # A dict that was large keeps its memory.
+            self.dirty = {}
+        return taken
+
+    def note_again(self, names: Mapping[str, bool]) -> None:
+        """Put back what :meth:`take_noted` returned."""
+        for name, at_tail in names.items():
+            self.dirty[name] = at_tail or self.dirty.get(name, False)
+
+    def unblock(self) -> None:
+        """Try again to link the streams for which there was no room."""
+        self.note_again(self.blocked)
+        self.blocked = {}

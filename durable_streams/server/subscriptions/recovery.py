@@ -94,9 +94,9 @@ class Recovery:
         for entry in linked:
             self._compare_link(entry, name, tail.stream_id)
         for entry in index.matching(name) - linked:
-            entry.dirty.add(name)
-            if entry.current is not None and status.created_at <= entry.current.subscription.created_at:
-                entry.at_tail.add(name)
+            current = entry.current
+            is_older = current is not None and status.created_at <= current.subscription.created_at
+            entry.dirty[name] = is_older
 
     def _compare_link(self, entry: Entry, path: str, stream_id: int | None) -> None:
         current = entry.current
@@ -104,5 +104,5 @@ class Recovery:
             return
         link = current.links.get(path)
         if link is not None and link.stream_id != stream_id:
-            entry.dirty.add(path)
+            entry.note(path)
         current.links.refresh(path)

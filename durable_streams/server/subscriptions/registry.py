@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from secrets import SystemRandom, token_urlsafe
 from typing import Final
 
@@ -130,15 +130,26 @@ class Registry:
         if current is None or current.subscription.birth != entry.birth:
             self.forget(entry)
             return
-        before = set() if entry.current is None else set(entry.current.links)
-        for path in before.difference(current.links):
-            self.index.unlink(path, entry)
-        for path in current.links:
-            self.index.link(path, entry)
-            if path not in before:
-                entry.dirty.add(path)
+        before, links = entry.current, current.links
+        # From now on, changes of tails are noted in the new links; those before are compared below.
         entry.current = current
+        async for path in self._in_slices(links):
+            self.index.link(path, entry)
+            links.refresh(path)
+            if before is None or path not in before.links:
+                entry.note(path)
+        if before is not None:
+            async for path in self._in_slices(before.links):
+                if path not in links:
+                    self.index.unlink(path, entry)
         entry.stale = False
+
+    async def _in_slices(self, paths: Iterable[str]) -> AsyncGenerator[str, None]:
+        """Yield paths, and let the reactor do other work after each slice."""
+        for count, path in enumerate(list(paths), 1):
+            yield path
+            if count % _MAX_CHANGES == 0:
+                await self._streams.turns.turn()
 
     def add(self, entry: Entry, current: Current) -> None:
         """Add a subscription that is stored; its links and its pattern are registered already."""
@@ -179,21 +190,21 @@ class Registry:
         If there are too many links, streams that match its pattern are not linked, but noted (``entry.blocked``).
         """
         while entry.dirty and entry.current is not None:
-            names = [entry.dirty.pop() for _ in range(min(len(entry.dirty), _MAX_CHANGES))]
+            names = entry.take_noted(_MAX_CHANGES)
             try:
                 await self._reconcile(entry, names)
             except BaseException:
-                entry.dirty.update(names)
+                entry.note_again(names)
                 raise
-            entry.at_tail.difference_update(names)
             if entry.dirty:
                 await self._streams.turns.turn()
         current, now = entry.current, self._seconds()
         if current is not None and (entry.stale or needs_evaluation(current, now)):
             await self.commit(entry, lambda current: self.machine.evaluate(current, now, draw()))
 
-    async def _reconcile(self, entry: Entry, names: Iterable[str]) -> None:
+    async def _reconcile(self, entry: Entry, names: Mapping[str, bool]) -> None:
         tails: dict[str, StreamTail | None] = {}
+        at_tail = {name for name, is_older in names.items() if is_older}
         for name in names:
             tails[name] = tail = await tail_of(self._streams, name)
             self.index.set_tail(name, tail)
@@ -201,12 +212,12 @@ class Registry:
         def decide(current: Current) -> Decision:
             for name in tails:
                 current.links.refresh(name)
-            decision = self.machine.reconcile(current, tails, self._seconds(), draw(), entry.at_tail)
+            decision = self.machine.reconcile(current, tails, self._seconds(), draw(), at_tail)
             added = sum(link is not None and path not in current.links for path, link in decision.links.items())
             if not added or self.index.links + added <= self.max_links:
                 return decision
             linked = {name: tail for name, tail in tails.items() if name in current.links}
-            entry.blocked.update(name for name in tails if name not in linked)
+            entry.blocked.update((name, False) for name in tails if name not in linked)
             return self.machine.reconcile(current, linked, self._seconds(), draw())
 
         await self.commit(entry, decide, tails)

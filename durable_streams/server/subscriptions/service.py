@@ -84,6 +84,7 @@ class SubscriptionService(Service):
         self._changes = ChangeFollower(streams, self._registry.index, self._updates.add)
         # Changes lead to updates, and these read the tails that are not followed.
         self._updates.read_tails = partial(self._changes.read_tails, of_all=False)
+        self._updates.read_stale_tails = self._changes.read_stale_tails
         self._busy_ids = KeyedLocks()
         self._parts: Parts | None = None
         self._obstacle: str | None = _LOADING

@@ -43,6 +43,7 @@ class Updates:
     :param lease: which subscriptions this node is responsible for.
     :param deliver: queues the delivery of a wake.
     :ivar read_tails: reads the tails of a subscription's streams that have changed while they were not followed.
+    :ivar read_stale_tails: reads those of all subscriptions.
     :ivar lag: what was pending at the last sweep.
     """
 
@@ -69,6 +70,7 @@ class Updates:
         self._sweeping: LoopingCall | None = None
         self.lag = Lag()
         self.read_tails: Callable[[Entry], Awaitable[None]] = _nothing_to_read
+        self.read_stale_tails: Callable[[], Awaitable[None]] = _nothing_to_read
 
     def start(self, sweep_interval: float) -> None:
         """Bring all subscriptions up to date, and keep them so."""
@@ -101,6 +103,9 @@ class Updates:
         self._counts.happened.update(decision.happened)
         if not self._running or not self._lease.holds(entry.id):
             return
+        if entry.dirty:
+            # The subscription was read again, with links that were not known here.
+            self.add(entry)
         for effect in decision.effects:
             if isinstance(effect, DeliveryDue):
                 self._deliver(entry, effect.wake_id)
@@ -169,7 +174,12 @@ class Updates:
     # The sweep
 
     def _sweep(self) -> Deferred[None]:
-        return self._turns.finish(self._sweep_steps())
+        return Deferred.fromCoroutine(self._sweep_all())
+
+    async def _sweep_all(self) -> None:
+        # A subscription that this concerns is updated by what follows changes.
+        await self.read_stale_tails()
+        await self._turns.finish(self._sweep_steps())
 
     def _sweep_steps(self) -> Generator[None, None, None]:
         """Queue the subscriptions that are not up to date: a safety net, for events keep them so."""
@@ -178,8 +188,7 @@ class Updates:
         begun = perf_counter()
         for count, entry in enumerate(list(registry.entries.values()), 1):
             if entry.blocked and registry.index.links < registry.max_links:
-                entry.dirty |= entry.blocked
-                entry.blocked.clear()
+                entry.unblock()
             self._check(entry, now)
             if entry.current is not None and entry.current.links.pending:
                 _add_lag(entry.current, lag)
@@ -191,10 +200,8 @@ class Updates:
         self._counts.sweep_seconds.add(spent + perf_counter() - begun)
 
     def _check(self, entry: Entry, now: float) -> None:
-        current, stale = entry.current, self._registry.index.stale
-        if current is not None and (
-            entry.dirty or entry.stale or needs_evaluation(current, now) or not stale.isdisjoint(current.links.pending)
-        ):
+        current = entry.current
+        if current is not None and (entry.dirty or entry.stale or needs_evaluation(current, now)):
             self.add(entry)
 
 
@@ -205,5 +212,5 @@ def _add_lag(current: Current, lag: Lag) -> None:
         lag.oldest = wake.issued_at if lag.oldest is None else min(lag.oldest, wake.issued_at)
 
 
-async def _nothing_to_read(entry: Entry) -> None:
+async def _nothing_to_read(*_: Entry) -> None:
     """Return at once."""
