@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.authority import Authority, authority
@@ -127,6 +129,29 @@ class DaemonTests(SynchronousTestCase):
             self.assertEqual(1, daemon.process.wait(PATIENCE))
             self.assertIn("[start_server] Cannot load the subscriptions: ", daemon.log())
             self.assertIn(text, daemon.log())
+            self.assertNotIn("Traceback", daemon.log())
+
+    def test_a_replaced_key_file_signs_after_sighup(self) -> None:
+        key = Path(self.mktemp()).absolute()
+
+        def replace() -> None:
+            key.touch(0o600)
+            made = Ed25519PrivateKey.generate()
+            key.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+        def kids() -> list[str]:
+            return [each["kid"] for each in json.loads(daemon.request("GET", "/v1/stream/__ds/jwks.json")[2])["keys"]]
+
+        replace()
+        with Daemon(subscriptions__signing_key_file=str(key)) as daemon:
+            (old,) = kids()
+            replace()
+            daemon.process.send_signal(signal.SIGHUP)
+            deadline = time.monotonic() + PATIENCE
+            while kids() == [old] and time.monotonic() < deadline:
+                time.sleep(0.05)
+            self.assertEqual(2, len(kids()))
+            self.assertEqual(old, kids()[1])
             self.assertNotIn("Traceback", daemon.log())
 
 

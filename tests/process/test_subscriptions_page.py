@@ -76,7 +76,7 @@ class Worker:
 
 class PageTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.daemon = Daemon(subscriptions__enabled="true", http__allow_insecure_webhooks="true")
+        self.daemon = Daemon(subscriptions__enabled="true", http__allow_insecure_webhooks="true", admin__enabled="true")
         self.addCleanup(self.daemon.close)
         self.daemon.__enter__()
         self.url = f"http://127.0.0.1:{self.daemon.port}/v1/stream"
@@ -236,6 +236,7 @@ class CommandTests(PageTests):
             else:
                 output += self.run_command(command)
         self.assertIn('"acked_offset"', output)
+        self.assertIn("Webhooks are signed by ds_", output)
         second = self.started["second"]
         second.wait_for("second begins 4\n")
         self.assertEqual(re.findall(r"begins (\d)", second.output), ["3", "4"])

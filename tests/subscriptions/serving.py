@@ -15,14 +15,14 @@ from durable_streams.server.model import START, Append, StreamConfig
 from durable_streams.server.protocol.messages import wire_form
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
-from durable_streams.server.subscriptions.errors import WebhookUrlRejected
+from durable_streams.server.subscriptions.errors import KeyRotationRefused, WebhookUrlRejected
 from durable_streams.server.subscriptions.model import (
     Ack,
     AckRequest,
     Outcome,
     SubscriptionConfig,
 )
-from durable_streams.server.subscriptions.seams import Parts
+from durable_streams.server.subscriptions.seams import KeyRotation, Parts
 from durable_streams.server.subscriptions.service import SubscriptionService
 from durable_streams.server.subscriptions.settings import ServiceSettings
 from durable_streams.server.subscriptions.tokens import Tokens
@@ -78,6 +78,12 @@ class Callables:
 
     def jwks(self) -> bytes:
         return b'{"keys":[]}'
+
+    async def refresh(self) -> None:
+        """Do nothing: no other node rotates the key."""
+
+    async def rotate(self) -> KeyRotation:
+        raise KeyRotationRefused("These tests have no key.")
 
 
 class Serving:

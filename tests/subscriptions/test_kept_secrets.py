@@ -16,13 +16,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from durable_streams.server.errors import ValuesChanged
 from durable_streams.server.model import StorageLimits
 from durable_streams.server.storage.acid import AcidStorage
 from durable_streams.server.storage.file import FileStorage
 from durable_streams.server.storage.memory import MemoryStorage
-from durable_streams.server.subscriptions.errors import CorruptRecord
+from durable_streams.server.subscriptions.errors import CorruptRecord, KeyRotationRefused
 from durable_streams.server.subscriptions.kept_secrets import (
+    MAX_RETIRED,
+    REFRESH_SECONDS,
     SIGNING,
     TOKENS,
     Secrets,
@@ -31,6 +32,7 @@ from durable_streams.server.subscriptions.kept_secrets import (
     read_key_file,
 )
 from durable_streams.server.subscriptions.model import TokenClaims
+from durable_streams.server.subscriptions.seams import KeyRotation
 
 CLAIMS = TokenClaims("s1", 1, "w_1")
 
@@ -73,6 +75,18 @@ class KeptSecretsTests(SynchronousTestCase):
         path.write_bytes(pem)
         path.chmod(mode)
         return str(path)
+
+    def rotate(self, secrets: Secrets) -> KeyRotation:
+        """Rotate the key."""
+        return self.successResultOf(Deferred.fromCoroutine(secrets.rotate()))
+
+    def refresh(self, secrets: Secrets) -> None:
+        """Look whether another node has rotated the key."""
+        self.successResultOf(Deferred.fromCoroutine(secrets.refresh()))
+
+    def reload(self, secrets: Secrets) -> None:
+        """Read the key file again."""
+        self.successResultOf(Deferred.fromCoroutine(secrets.reload()))
 
     def kids(self, secrets: Secrets) -> list[str]:
         """Return the ids in the key set."""
@@ -118,7 +132,9 @@ class KeptSecretsTests(SynchronousTestCase):
     def test_rotation_keeps_the_old_public_key_for_ten_minutes(self) -> None:
         secrets = self.load()
         old = secrets.kid
-        new = self.successResultOf(Deferred.fromCoroutine(secrets.rotate()))
+        rotation = self.rotate(secrets)
+        new = rotation.kid
+        self.assertEqual((old, 1600.0), (rotation.previous_kid, rotation.previous_until))
         self.assertEqual((new, [new, old]), (secrets.kid, self.kids(secrets)))
         self.now += 599
         restarted = self.load()
@@ -126,12 +142,136 @@ class KeptSecretsTests(SynchronousTestCase):
         self.now += 1
         self.assertEqual([new], self.kids(restarted))
 
-    def test_a_rotation_that_another_node_was_ahead_of_changes_nothing(self) -> None:
+    def test_rotations_of_several_nodes_follow_each_other(self) -> None:
         secrets, other = self.load(), self.load()
-        new = self.successResultOf(Deferred.fromCoroutine(other.rotate()))
+        first = secrets.kid
+        second = self.rotate(other).kid
+        rotation = self.rotate(secrets)
+        self.assertEqual(second, rotation.previous_kid)
+        self.assertEqual([rotation.kid, second, first], self.kids(secrets))
+        # The other node rotates between the read and the write.
+        between: list[str] = []
+        self.storage.before = lambda: between.append(self.rotate(self.load()).kid)
+        last = self.rotate(secrets)
+        self.assertEqual(between, [last.previous_kid])
+        self.assertEqual([last.kid, *between, rotation.kid, second, first], self.kids(secrets))
+        self.assertEqual((last.kid, self.kids(secrets)), (self.load().kid, self.kids(self.load())))
+
+    def test_a_rotation_that_others_are_always_ahead_of_is_refused(self) -> None:
+        secrets = self.load()
+
+        def rotate_other() -> None:
+            self.storage.write_values({SIGNING: self.load_and_rotate()}, {})
+            self.storage.before = rotate_other
+
+        self.storage.before = rotate_other
         before = secrets.kid
-        self.failureResultOf(Deferred.fromCoroutine(secrets.rotate()), ValuesChanged)
-        self.assertEqual((before, new), (secrets.kid, self.load().kid))
+        failure = self.failureResultOf(Deferred.fromCoroutine(secrets.rotate()), KeyRotationRefused)
+        self.assertIn("Try again later", str(failure.value))
+        self.assertNotEqual(before, secrets.kid)
+
+    def load_and_rotate(self) -> bytes:
+        """Return the stored keys after a rotation by a node with another storage of the same keys."""
+        other = MemoryStorage()
+        other.write_values(self.stored(), {})
+        secrets = self.successResultOf(Deferred.fromCoroutine(load_secrets(other, lambda: self.now)))
+        self.rotate(secrets)
+        return dict(other.values())[SIGNING]
+
+    def test_another_nodes_rotation_is_taken_over_within_a_second(self) -> None:
+        secrets, other = self.load(), self.load()
+        old, new = secrets.kid, self.rotate(other).kid
+        self.now += REFRESH_SECONDS - 0.1
+        self.refresh(secrets)
+        self.assertEqual((old, [old]), (secrets.kid, self.kids(secrets)))
+        self.now += 0.1
+        self.refresh(secrets)
+        self.assertEqual((new, [new, old]), (secrets.kid, self.kids(secrets)))
+        self.assertIn(f"kid={new},", secrets.sign(b"{}"))
+
+    def test_a_clock_that_was_set_back_does_not_delay_the_next_look(self) -> None:
+        secrets, other = self.load(), self.load()
+        new = self.rotate(other).kid
+        self.now -= 500
+        self.refresh(secrets)
+        self.assertEqual(new, secrets.kid)
+
+    def test_keys_that_cannot_be_read_again_stay_as_they_were_and_are_logged_once(self) -> None:
+        secrets = self.load()
+        kid = secrets.kid
+        self.storage.write_values({SIGNING: b"damaged"}, {})
+        with capturedLogs() as events:
+            for _ in range(3):
+                self.now += REFRESH_SECONDS
+                self.refresh(secrets)
+        self.assertEqual((kid, [kid]), (secrets.kid, self.kids(secrets)))
+        (text,) = [formatEvent(event) for event in events]
+        self.assertIn("The stored record secrets/signing can't be read: it is damaged", text)
+        failure = self.failureResultOf(Deferred.fromCoroutine(secrets.rotate()), KeyRotationRefused)
+        self.assertIn("The stored record secrets/signing can't be read", str(failure.value))
+        self.storage.write_values({SIGNING: None}, {})
+        self.now += REFRESH_SECONDS
+        self.refresh(secrets)
+        self.assertEqual(kid, secrets.kid)
+
+    def test_more_rotations_than_the_set_has_room_for_have_to_wait(self) -> None:
+        secrets = self.load()
+        for _ in range(MAX_RETIRED):
+            self.now += 1
+            self.rotate(secrets)
+        kids = self.kids(secrets)
+        failure = self.failureResultOf(Deferred.fromCoroutine(secrets.rotate()), KeyRotationRefused)
+        self.assertIn("rotated 16 times within 10 minutes", str(failure.value))
+        self.assertEqual((kids, MAX_RETIRED + 1), (self.kids(secrets), len(kids)))
+        self.now += 600
+        self.rotate(secrets)
+
+    def test_the_key_of_another_nodes_file_joins_the_set_and_is_not_rotated(self) -> None:
+        secrets = self.load()
+        own = secrets.kid
+        from_file = self.load(self.key_file())
+        self.now += REFRESH_SECONDS
+        self.refresh(secrets)
+        self.assertEqual((own, [own, from_file.kid]), (secrets.kid, self.kids(secrets)))
+        failure = self.failureResultOf(Deferred.fromCoroutine(secrets.rotate()), KeyRotationRefused)
+        self.assertIn("Set subscriptions.signing_key_file on all nodes, or on none", str(failure.value))
+        self.assertEqual([from_file.kid, own], self.kids(self.load(str(self.folder / "key.pem"))))
+
+    def test_nodes_with_different_key_files_publish_each_others_and_write_nothing(self) -> None:
+        first, second = self.load(self.key_file("1")), self.load(self.key_file("2"))
+        stored = self.stored()
+        self.now += REFRESH_SECONDS
+        for secrets in (first, second):
+            self.refresh(secrets)
+            self.assertLessEqual({first.kid, second.kid}, set(self.kids(secrets)))
+        self.assertEqual(stored, self.stored())
+
+    def test_a_replaced_key_file_is_used_after_a_reload(self) -> None:
+        path = self.key_file()
+        secrets = self.load(path)
+        old = secrets.kid
+        self.key_file()
+        self.reload(secrets)
+        self.assertNotEqual(old, secrets.kid)
+        self.assertEqual([secrets.kid, old], self.kids(secrets))
+        self.assertEqual(secrets.kid, self.load(path).kid)
+
+    def test_a_key_file_that_cannot_be_used_keeps_the_key_at_a_reload(self) -> None:
+        secrets = self.load(self.key_file())
+        kid = secrets.kid
+        self.key_file(mode=0o644)
+        with capturedLogs() as events:
+            self.reload(secrets)
+        self.assertEqual((kid, [kid]), (secrets.kid, self.kids(secrets)))
+        (text,) = [formatEvent(event) for event in events]
+        self.assertIn("Reload: the signing key of webhooks stays as it was. ", text)
+        self.assertIn("Set its mode to 0600.", text)
+
+    def test_a_reload_without_a_key_file_changes_nothing(self) -> None:
+        secrets = self.load()
+        kid = secrets.kid
+        self.reload(secrets)
+        self.assertEqual((kid, [kid]), (secrets.kid, self.kids(secrets)))
 
     def test_a_key_file_replaces_the_stored_key_and_the_reverse(self) -> None:
         stored = self.load()
@@ -151,8 +291,8 @@ class KeptSecretsTests(SynchronousTestCase):
 
     def test_a_key_of_a_file_is_rotated_by_its_file(self) -> None:
         secrets = self.load(self.key_file())
-        failure = self.failureResultOf(Deferred.fromCoroutine(secrets.rotate()), SigningKeyFileError)
-        self.assertIn("Replace the file and restart", str(failure.value))
+        failure = self.failureResultOf(Deferred.fromCoroutine(secrets.rotate()), KeyRotationRefused)
+        self.assertIn("Replace the file and send the server SIGHUP", str(failure.value))
 
     def test_key_files_that_cannot_be_used_end_the_start_with_a_sentence(self) -> None:
         missing = str(self.folder / "missing.pem")

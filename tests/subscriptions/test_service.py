@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from unittest.mock import patch
 
@@ -24,6 +25,8 @@ from durable_streams.server.subscriptions.errors import (
     WebhookUrlRejected,
 )
 from durable_streams.server.subscriptions.model import AckRequest, Outcome, SubscriptionConfig
+from durable_streams.server.subscriptions.opening import WebhookSettings, opener
+from durable_streams.server.subscriptions.service import SubscriptionService
 from durable_streams.server.subscriptions.settings import ServiceSettings
 from tests.subscriptions.serving import URL, Serving, pull, webhook
 
@@ -456,6 +459,61 @@ class SecretTests(SynchronousTestCase):
         serving.service.create("t", webhook(), "")
         self.assertEqual(b'{"keys":[]}', serving.get(serving.service.jwks()))
         self.assertEqual(1, serving.parts.opened)
+
+
+class KeyRotationTests(SynchronousTestCase):
+    """Two services on one storage, with keys as a server has them."""
+
+    def setUp(self) -> None:
+        self.serving = Serving(self)
+        streams, clock = self.serving.streams, self.serving.clock
+        self.services = [
+            SubscriptionService(streams, clock, opener(streams, clock, WebhookSettings())) for _ in range(2)
+        ]
+        for service in self.services:
+            self.serving.get(service.start())
+
+    def kids(self, service: SubscriptionService) -> list[str]:
+        return [key["kid"] for key in json.loads(self.serving.get(service.jwks()))["keys"]]
+
+    def test_the_other_service_publishes_the_new_key_within_a_second(self) -> None:
+        first, second = self.services
+        (old,) = self.kids(first)
+        self.assertEqual([old], self.kids(second))
+        rotation = self.serving.get(first.rotate_key())
+        self.assertEqual((old, [rotation.kid, old]), (rotation.previous_kid, self.kids(first)))
+        self.serving.advance(1)
+        self.assertEqual([rotation.kid, old], self.kids(second))
+
+    def test_a_representation_has_the_new_key(self) -> None:
+        first, second = self.services
+        config = SubscriptionConfig("webhook", "events/*", webhook_url="https://93.184.216.34/")
+        self.serving.get(second.create("s", config, "https://streams.example"))
+        rotation = self.serving.get(first.rotate_key())
+        self.serving.advance(1)
+        self.assertEqual(rotation.kid, self.serving.get(second.describe("s"))["webhook"]["signing"]["kid"])
+
+    def test_a_rotation_before_the_first_subscription_makes_the_key(self) -> None:
+        rotation = self.serving.get(self.services[0].rotate_key())
+        self.assertEqual([rotation.kid, rotation.previous_kid], self.kids(self.services[0]))
+
+    def test_a_delivery_looks_for_a_rotation_before_it_is_signed(self) -> None:
+        serving = Serving(self)
+        order: list[str] = []
+
+        async def refresh() -> None:
+            order.append("refreshed")
+
+        def receive(_: object) -> Outcome:
+            order.append("sent")
+            return Outcome.DONE
+
+        serving.create(webhook())
+        serving.parts.receive = receive
+        self.patch(serving.parts, "refresh", refresh)
+        serving.put("events/a", 1)
+        serving.work()
+        self.assertEqual(["refreshed", "sent"], order)
 
 
 class StopTests(SynchronousTestCase):

@@ -81,15 +81,20 @@ class AdminPages:
         :param answer_type: the type of the JSON value of the answer.
         :raises ClientError: it was refused, or there is no valid answer.
         """
-        from ..client import InvalidAnswer  # noqa: PLC0415 (imports Twisted, which --help does not need)
-
         url = f"{self.page(name)}?{urlencode(query)}"
         headers = {"Content-Type": content_type}
         answer = await self._client.request("POST", url, headers, body, timeout=STORE_TIMEOUT)
-        try:
-            return msgspec.json.decode(await answer.body.read(_MAX_ANSWER), type=answer_type)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidAnswer(f"{url}: the answer is not that of the page: {error}.") from None
+        return await _decoded(answer, url, answer_type)
+
+    async def order(self, name: str, answer_type: type[T]) -> T:
+        """
+        Send an empty POST to a page, and return its answer.
+
+        :param answer_type: the type of the JSON value of the answer.
+        :raises ClientError: it was refused, or there is no valid answer.
+        """
+        url = self.page(name)
+        return await _decoded(await self._client.request("POST", url), url, answer_type)
 
     async def list(self, query: dict[str, str], headers: dict[str, str]) -> Answer:
         """
@@ -106,6 +111,20 @@ class AdminPages:
             if self._url.endswith(_LIST):
                 raise
         return await self._client.request("GET", with_query(self.page("streams"), query), headers)
+
+
+async def _decoded(answer: Answer, url: str, answer_type: type[T]) -> T:
+    """
+    Read the JSON value of an answer.
+
+    :raises InvalidAnswer: it is no such value.
+    """
+    from ..client import InvalidAnswer  # noqa: PLC0415 (imports Twisted, which --help does not need)
+
+    try:
+        return msgspec.json.decode(await answer.body.read(_MAX_ANSWER), type=answer_type)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidAnswer(f"{url}: the answer is not that of the page: {error}.") from None
 
 
 def list_url(url: str) -> str:

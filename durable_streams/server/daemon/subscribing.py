@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -52,7 +52,9 @@ def subscriptions_from(
         parse_networks(chosen.webhook_http_networks),
     )
     request_timeout = chosen.request_timeout_ms / 1000
-    webhooks = WebhookSettings(policy, request_timeout, chosen.signing_key_file, authorities)
+    # twistd changes the current directory later.
+    key_file = None if chosen.signing_key_file is None else os.path.abspath(chosen.signing_key_file)
+    webhooks = WebhookSettings(policy, request_timeout, key_file, authorities)
     return SubscriptionService(
         streams,
         reactor,
@@ -82,9 +84,13 @@ def serve_subscriptions(operations: Operations, service: SubscriptionService) ->
 
 def subscription_pages(base_path: str, service: SubscriptionService) -> Callable[[Routes], None]:
     """Return what adds the pages of subscriptions for operators."""
-    from ..web.site.admin.subscriptions import add_subscriptions  # noqa: PLC0415 (only if it is used)
+    from ..web.site.admin.subscriptions import add_key_rotation, add_subscriptions  # noqa: PLC0415 (only if it is used)
 
-    return partial(add_subscriptions, base_path=base_path, service=service)
+    def add(app: Routes) -> None:
+        add_subscriptions(app, base_path, service)
+        add_key_rotation(app, base_path, service)
+
+    return add
 
 
 def log_subscriptions(settings: Settings) -> None:

@@ -20,6 +20,7 @@ from .errors import (
     InvalidSubscriptionId,
     InvalidSubscriptionRequest,
     InvalidWakeStream,
+    KeyRotationRefused,
     NoPendingWork,
     SubscriptionError,
     SubscriptionExists,
@@ -30,7 +31,7 @@ from .errors import (
     WebhookUrlRejected,
 )
 from .model import Ack, AckRequest, Outcome
-from .seams import Parts, WebhookSender
+from .seams import KeyRotation, Parts, WebhookSender
 from .service import SubscriptionService
 from .settings import ServiceSettings
 from .tokens import bearer_token
@@ -48,6 +49,8 @@ __all__ = [
     "InvalidSubscriptionId",
     "InvalidSubscriptionRequest",
     "InvalidWakeStream",
+    "KeyRotation",
+    "KeyRotationRefused",
     "NoPendingWork",
     "Outcome",
     "Parts",

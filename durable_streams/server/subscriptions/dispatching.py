@@ -66,6 +66,7 @@ class Dispatcher:
         self._streams = streams
         self._registry = registry
         self._sender = parts.sender
+        self._keys = parts.keys
         self._tokens = parts.tokens
         self._traces = parts.traces
         self._base_url = base_url
@@ -169,6 +170,7 @@ class Dispatcher:
     async def _send_webhook(self, entry: Entry, effect: DeliverWebhook) -> Outcome:
         token = self._tokens.issue(TokenClaims(entry.id, effect.generation, effect.wake_id))
         body = webhook_body(entry.id, effect, callback_url(self._base_url(entry), entry.id), token)
+        await self._keys.refresh()
         begun = perf_counter()
         outcome = await self._sender.send(entry.id, effect.url, body, self._traces.traceparent(effect))
         self._counts.delivery_seconds.add(perf_counter() - begun)

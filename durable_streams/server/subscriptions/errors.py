@@ -189,6 +189,13 @@ class InvalidAckOffset(SubscriptionError):
         self.path = path
 
 
+class KeyRotationRefused(SubscriptionError):
+    """The signing key was not rotated."""
+
+    status = 409
+    code = "KEY_NOT_ROTATED"
+
+
 class SubscriptionLimitReached(SubscriptionError):
     """A maximum of subscriptions or of links is reached; ``setting`` is the name of its setting."""
 

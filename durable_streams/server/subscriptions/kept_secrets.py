@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Mapping
+from math import inf
 from secrets import token_bytes
 from typing import Final, Protocol, TypeVar
 
@@ -24,11 +25,12 @@ import msgspec
 from msgspec import Struct
 from twisted.logger import Logger
 
-from ..errors import ValuesChanged
+from ..errors import StreamsError, ValuesChanged
 from ..interfaces import NowOrLater, settle
-from .errors import CorruptRecord
+from .errors import CorruptRecord, KeyRotationRefused
 from .records import SECRETS
-from .signing import KeyRing, RetiredKey, SigningKey, retired
+from .seams import KeyRotation
+from .signing import RETIREMENT_SECONDS, KeyRing, RetiredKey, SigningKey, retired
 from .tokens import SECRET_BYTES, Tokens
 
 SIGNING: Final = "secrets/signing"
@@ -42,6 +44,12 @@ _MAX_FILE_BYTES: Final = 65_536
 
 #: How often a write is tried again that another node was ahead of.
 _MAX_TRIES: Final = 10
+
+#: The interval between two looks whether another node has rotated the key, in seconds.
+REFRESH_SECONDS: Final = 1.0
+
+#: The maximum number of retired keys in the set: more rotations have to wait.
+MAX_RETIRED: Final = 16
 
 _log = Logger()
 
@@ -103,6 +111,8 @@ class Secrets:
         self._ring = ring
         self._stored = stored
         self._key_file = key_file
+        self._looked_at = wall()
+        self._trouble = ""
         self.tokens = tokens
 
     @property
@@ -118,24 +128,86 @@ class Secrets:
         """Return the public keys as a JSON Web Key Set."""
         return self._ring.jwks(self._wall())
 
-    async def rotate(self) -> str:
+    async def rotate(self) -> KeyRotation:
         """
         Sign with a new key from now on. The present one stays in the key set for 10 minutes.
 
-        :returns: the id of the new key.
-        :raises SigningKeyFileError: the key is in a file, which must be replaced instead.
-        :raises ValuesChanged: another node changed the key; nothing was changed here.
+        :raises KeyRotationRefused: the key is in a file, or was rotated too often, or the stored one is damaged.
         """
         if self._key_file is not None:
-            raise SigningKeyFileError(
-                f"The signing key is in {self._key_file} (subscriptions.signing_key_file). Replace the file and restart"
-                " the server."
+            raise KeyRotationRefused(
+                f"The signing key is in {self._key_file} (subscriptions.signing_key_file). Replace the file and send "
+                "the server SIGHUP."
             )
-        ring = self._ring.rotated(SigningKey(token_bytes(_SEED_BYTES)), self._wall())
-        stored = _encode(_StoredSigning(VERSION, ring.active.seed, ring.active.public, ring.retired))
-        await settle(self._values.write_values({SIGNING: stored}, {SIGNING: self._stored}))
-        self._ring, self._stored = ring, stored
-        return self.kid
+        for _ in range(_MAX_TRIES):
+            try:
+                await self._take_over()
+            except CorruptRecord as error:
+                raise KeyRotationRefused(str(error)) from None
+            now, before = self._wall(), self.kid
+            ring = self._ring.rotated(SigningKey(token_bytes(_SEED_BYTES)), now)
+            _check_rotation(ring)
+            stored = _encode(_StoredSigning(VERSION, ring.active.seed, ring.active.public, ring.retired))
+            try:
+                await settle(self._values.write_values({SIGNING: stored}, {SIGNING: self._stored}))
+            except ValuesChanged:
+                continue
+            self._ring, self._stored = ring, stored
+            return KeyRotation(self.kid, before, now + RETIREMENT_SECONDS)
+        raise KeyRotationRefused("Other nodes rotate the signing key all the time. Try again later.")
+
+    async def refresh(self) -> None:
+        """
+        Take over the key that another node has rotated to. The storage is read at most once a second.
+
+        If it cannot be read, log that, and go on with the keys as they are.
+        """
+        now = self._wall()
+        if 0 <= now - self._looked_at < REFRESH_SECONDS:
+            return
+        self._looked_at = now
+        try:
+            await self._take_over()
+        except (StreamsError, CorruptRecord) as error:
+            if self._trouble != str(error):
+                self._trouble = str(error)
+                _log.warn("The signing key of webhooks was not read again; it stays as it was. {reason}", reason=error)
+        else:
+            self._trouble = ""
+
+    async def reload(self) -> None:
+        """Read the file of the key again, if there is one. If it cannot be used, log that, and keep the key."""
+        if self._key_file is None:
+            return
+        try:
+            loaded = await load_secrets(self._values, self._wall, self._key_file)
+        except (StreamsError, CorruptRecord, SigningKeyFileError) as error:
+            _log.error("Reload: the signing key of webhooks stays as it was. {reason}", reason=error)
+        else:
+            self._ring, self._stored = loaded._ring, loaded._stored
+
+    async def _take_over(self) -> None:
+        """
+        Read the stored keys.
+
+        :raises CorruptRecord: they are damaged.
+        """
+        before, kid = self._stored, self.kid
+        page = await settle(self._values.values(SIGNING, "", 1))
+        stored = dict(page).get(SIGNING)
+        # Another call may have changed the keys meanwhile.
+        if stored is None or stored == before or self._stored is not before:
+            return
+        record = _decode_signing(stored)
+        if self._key_file is None and record.seed is not None:
+            self._ring = KeyRing(SigningKey(record.seed), record.retired)
+        else:
+            # Another node signs with the key of a file that this one does not have: it belongs to the set, too.
+            active, others = self._ring.active, (RetiredKey(record.public, inf), *record.retired)
+            self._ring = KeyRing(active, tuple(key for key in others if key.public != active.public))
+        self._stored = stored
+        if self.kid != kid:
+            _log.info("Another node has rotated the signing key of webhooks: {kid}.", kid=self.kid)
 
 
 async def load_secrets(values: Values, wall: Callable[[], float], key_file: str | None = None) -> Secrets:
@@ -198,18 +270,46 @@ def read_key_file(path: str) -> SigningKey:
         ) from None
 
 
+def _check_rotation(ring: KeyRing) -> None:
+    """
+    Check that there may be another key.
+
+    :param ring: the keys after the rotation.
+    :raises KeyRotationRefused: another node signs with the key of a file, or there were too many rotations.
+    """
+    if any(key.until == inf for key in ring.retired):
+        raise KeyRotationRefused(
+            "Another node signs with the key of a file. Set subscriptions.signing_key_file on all nodes, or on none."
+        )
+    if len(ring.retired) > MAX_RETIRED:
+        raise KeyRotationRefused(
+            f"The signing key was rotated {MAX_RETIRED} times within 10 minutes. Wait until the first of these keys "
+            "has left the key set."
+        )
+
+
+def _decode_signing(value: bytes) -> _StoredSigning:
+    """
+    Decode the stored keys.
+
+    :raises CorruptRecord: they are damaged, or of another version.
+    """
+    record = _decode(SIGNING, value, _StoredSigning)
+    if len(record.public) != _SEED_BYTES or (record.seed is not None and len(record.seed) != _SEED_BYTES):
+        raise CorruptRecord(SIGNING, "a key has the wrong length")
+    if record.seed is not None and SigningKey(record.seed).public != record.public:
+        raise CorruptRecord(SIGNING, "the public key is not that of the private key")
+    return record
+
+
 def _signing(value: bytes | None, from_file: SigningKey | None, now: float) -> tuple[KeyRing, bytes]:
     """Return the keys, and the value that is to be stored."""
     if value is None:
         active = from_file or SigningKey(token_bytes(_SEED_BYTES))
         _log.info("Created the signing key of webhooks: {kid}.", kid=active.kid)
         return _stored_ring(KeyRing(active), from_file)
-    record = _decode(SIGNING, value, _StoredSigning)
-    if len(record.public) != _SEED_BYTES or (record.seed is not None and len(record.seed) != _SEED_BYTES):
-        raise CorruptRecord(SIGNING, "a key has the wrong length")
+    record = _decode_signing(value)
     stored_key = None if record.seed is None else SigningKey(record.seed)
-    if stored_key is not None and stored_key.public != record.public:
-        raise CorruptRecord(SIGNING, "the public key is not that of the private key")
     active = from_file or stored_key or SigningKey(token_bytes(_SEED_BYTES))
     if active.public == record.public and (record.seed is None) == (from_file is not None):
         return KeyRing(active, record.retired), value

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from msgspec import Struct, field
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from ..clocks import clock_of
 from ..streams import Streams
@@ -15,6 +17,8 @@ from .delivery import DeliveryLimits, HttpSender
 from .kept_secrets import load_secrets
 from .resolving import Resolve, ThreadedResolver
 from .seams import Parts, WebhookSender
+
+_log = Logger()
 
 
 class WebhookSettings(Struct, frozen=True):
@@ -63,12 +67,19 @@ def opener(
             DeliveryLimits(total=settings.request_timeout),
             settings.authorities,
         )
+
+        def reload() -> None:
+            settings.authorities.reload()
+            Deferred.fromCoroutine(secrets.reload()).addErrback(
+                lambda failure: _log.failure("Reloading the signing key of webhooks failed.", failure)
+            )
+
         return Parts(
             sender if around is None else around(sender),
             secrets,
             secrets.tokens,
             sender.failures,
-            reload=settings.authorities.reload,
+            reload=reload,
         )
 
     return open_parts

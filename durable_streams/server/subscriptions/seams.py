@@ -31,6 +31,20 @@ class WebhookSender(Protocol):
         """
 
 
+class KeyRotation(Struct, frozen=True):
+    """
+    A rotation of the key that signs webhooks.
+
+    :ivar kid: the id of the key that signs now.
+    :ivar previous_kid: the id of the one that has signed before.
+    :ivar previous_until: when that one leaves the key set, in seconds since 1970.
+    """
+
+    kid: str
+    previous_kid: str
+    previous_until: float
+
+
 class SigningKeys(Protocol):
     """The keys that sign webhooks."""
 
@@ -40,6 +54,16 @@ class SigningKeys(Protocol):
 
     def jwks(self) -> bytes:
         """Return the public keys as a JSON Web Key Set."""
+
+    async def refresh(self) -> None:
+        """Take over the key that another node has rotated to, within a second or so."""
+
+    async def rotate(self) -> KeyRotation:
+        """
+        Sign with a new key. The present one stays in the key set for 10 minutes.
+
+        :raises KeyRotationRefused: that is not possible now.
+        """
 
 
 class Tokens(Protocol):

@@ -29,7 +29,7 @@ from .records import SECRETS
 from .recovery import Recovery
 from .registry import Registry, draw
 from .representation import acked, claimed, described
-from .seams import PartitionLease, Parts, SingleNode
+from .seams import KeyRotation, PartitionLease, Parts, SingleNode
 from .settings import ServiceSettings
 from .updating import Updates
 
@@ -287,6 +287,14 @@ class SubscriptionService(Service):
         """Return the public signing keys."""
         return shielded(self._jwks())
 
+    def rotate_key(self) -> Deferred[KeyRotation]:
+        """
+        Sign webhooks with a new key. The present one stays in the key set for 10 minutes.
+
+        :returns: fails with :exc:`.KeyRotationRefused`.
+        """
+        return shielded(self._rotate_key())
+
     def base_url(self, entry: Entry) -> str:
         """Return the URL of the streams' base path in what a subscription says of itself."""
         settings = self.settings
@@ -363,7 +371,13 @@ class SubscriptionService(Service):
 
     async def _jwks(self) -> bytes:
         self._check_ready()
-        return (await self._open()).keys.jwks()
+        keys = (await self._open()).keys
+        await keys.refresh()
+        return keys.jwks()
+
+    async def _rotate_key(self) -> KeyRotation:
+        self._check_ready()
+        return await (await self._open()).keys.rotate()
 
     async def _describe(self, subscription_id: str, after: str) -> dict[str, object]:
         async def describe(entry: Entry) -> dict[str, object]:
@@ -371,6 +385,8 @@ class SubscriptionService(Service):
                 raise SubscriptionNotFound(subscription_id)
             return described(entry.current, self.base_url(entry), self._loaded().keys.kid, after)
 
+        if self._parts is not None:
+            await self._parts.keys.refresh()
         return await self._locked(subscription_id, describe)
 
     async def _claim(self, subscription_id: str, worker: str) -> dict[str, object]:

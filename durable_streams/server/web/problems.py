@@ -71,6 +71,10 @@ class InvalidUpload(errors.StreamsError):
     """The body is not a valid document or archive. Nothing was written."""
 
 
+class KeyNotRotated(errors.StreamsError):
+    """The key that signs webhooks was not rotated."""
+
+
 class ImportConflict(errors.StreamsError):
     """A stream of an import or a restore exists already. Nothing was written."""
 
@@ -131,6 +135,7 @@ CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     errors.PathBlocked: (409, "PATH_BLOCKED", "Stream Path Blocked"),
     errors.ReplacementHasForks: (409, "REPLACEMENT_HAS_FORKS", "Replacement Has Forks"),
     errors.ValuesChanged: (409, "VALUES_CHANGED", "Values Changed"),
+    KeyNotRotated: (409, "KEY_NOT_ROTATED", "Key Not Rotated"),
     ImportConflict: (409, "IMPORT_CONFLICT", "Import Conflict"),
     ImportRunning: (409, "IMPORT_RUNNING", "Import Running"),
     errors.StreamGone: (410, "GONE", "Stream Gone"),

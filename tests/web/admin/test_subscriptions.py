@@ -1,12 +1,17 @@
-"""The list of subscriptions, for operators."""
+"""The list of subscriptions, and the rotation of the signing key, for operators."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from twisted.logger import capturedLogs, formatEvent
+
+from durable_streams.server.subscriptions.kept_secrets import MAX_RETIRED
 from durable_streams.server.subscriptions.model import Outcome, SubscriptionConfig
+from durable_streams.server.subscriptions.opening import WebhookSettings, opener
 from durable_streams.server.subscriptions.service import SubscriptionService
-from durable_streams.server.web.site.admin.subscriptions import add_subscriptions
+from durable_streams.server.web.site.admin.subscriptions import add_key_rotation, add_subscriptions
 from tests.subscriptions.serving import Callables, webhook
 from tests.support.admin import AdminCase
 from tests.support.cases import each_way
@@ -69,3 +74,54 @@ class SubscriptionListTests(AdminCase):
             },
             entry,
         )
+
+
+@each_way
+class KeyRotationTests(AdminCase):
+    PAGE = "/admin/rotate-signing-key"
+
+    def setUp(self) -> None:
+        super().setUp()
+        front = self.front
+        self.service = SubscriptionService(
+            front.streams, front.clock, opener(front.streams, front.clock, WebhookSettings())
+        )
+        self.service.start()
+        self.addCleanup(self.service.stopService)
+        front.pass_time(5, 0.1)
+        front.pages.add(lambda app: add_key_rotation(app, "/admin", self.service))
+
+    def kids(self) -> list[str]:
+        published = self.service.jwks()
+        self.front.pass_time(5, 0.1)
+        keys = json.loads(self.successResultOf(published))["keys"]
+        return [key["kid"] for key in keys]
+
+    def test_a_rotation_is_answered_with_both_keys_and_logged(self) -> None:
+        (old,) = self.kids()
+        with capturedLogs() as logs:
+            reply = self.front.ask("POST", self.PAGE)
+        self.assertEqual((200, "no-store"), (reply.status, reply.get("cache-control")))
+        rotated = reply.json()
+        self.assertEqual(self.kids(), [rotated["kid"], rotated["previous_kid"]])
+        self.assertEqual(old, rotated["previous_kid"])
+        self.assertRegex(rotated["previous_until"], r"^20\d\d-.*Z$|^19\d\d-.*Z$")
+        texts = [str(formatEvent(event)) for event in logs]
+        self.assertTrue(any("Rotated the signing key of webhooks for" in text for text in texts), texts)
+
+    def test_a_refusal_is_409_with_its_reason(self) -> None:
+        for _ in range(MAX_RETIRED):
+            self.assertEqual(200, self.front.ask("POST", self.PAGE).status)
+        reply = self.front.ask("POST", self.PAGE)
+        self.assertEqual((409, "KEY_NOT_ROTATED"), (reply.status, reply.code))
+        self.assertIn("within 10 minutes", reply.json()["detail"])
+
+    def test_only_post_without_parameters_rotates(self) -> None:
+        before = self.kids()
+        self.assertEqual((405, "POST"), ((reply := self.front.ask("GET", self.PAGE)).status, reply.get("allow")))
+        self.assertEqual(400, self.front.ask("POST", self.PAGE + "?force=1").status)
+        self.assertEqual(before, self.kids())
+
+    def test_a_service_that_stops_is_503(self) -> None:
+        self.service.stopService()
+        self.assertEqual(503, self.front.ask("POST", self.PAGE).status)

@@ -1,4 +1,4 @@
-"""The list of subscriptions, for operators."""
+"""The list of subscriptions, and the rotation of the key that signs webhooks, for operators."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
+from twisted.logger import Logger
 
+from ....errors import Unavailable
 from ....protocol.lifetimes import render_timestamp
-from ....subscriptions import Current, SubscriptionService
+from ....subscriptions import Current, KeyRotationRefused, SubscriptionService, SubscriptionsUnavailable
 from ...answers import Answer
+from ...callers import client_of
 from ...pages import PageRequest
+from ...problems import KeyNotRotated
 from ..app import Routes
 from .heads import JSON_HEAD
 from .query import Query
@@ -21,6 +25,8 @@ MAX_LIMIT: Final = 1000
 _PARAMETERS: Final = ("limit", "after", "prefix", "status", "type")
 _STATUSES: Final = ("active", "failed")
 _TYPES: Final = ("webhook", "pull-wake")
+
+_log = Logger()
 
 
 class SubscriptionEntry(Struct):
@@ -70,6 +76,48 @@ def add_subscriptions(app: Routes, base_path: str, service: SubscriptionService)
                 return Answer(200, JSON_HEAD + query.next_page(found[-1].id), msgspec.json.encode(found))
             found.append(_entry(current))
         return Answer(200, JSON_HEAD, msgspec.json.encode(found))
+
+
+class RotatedKey(Struct):
+    """
+    The answer to a rotation.
+
+    :ivar kid: the id of the key that signs now.
+    :ivar previous_kid: the id of the one before it.
+    :ivar previous_until: when that one leaves the key set.
+    """
+
+    kid: str
+    previous_kid: str
+    previous_until: str
+
+
+def add_key_rotation(app: Routes, base_path: str, service: SubscriptionService) -> None:
+    """
+    Add the page that rotates the signing key, which is at ``/rotate-signing-key`` below the base path.
+
+    :param base_path: the path above it.
+    """
+
+    @app.route(f"{base_path}/rotate-signing-key", methods=["POST"])
+    async def rotate_signing_key(request: PageRequest) -> Answer:
+        """Rotate the key, and answer with the ids of the new and the previous one."""
+        Query(request, ())
+        try:
+            rotation = await service.rotate_key()
+        except KeyRotationRefused as error:
+            raise KeyNotRotated(str(error)) from None
+        except SubscriptionsUnavailable as error:
+            raise Unavailable(str(error)) from None
+        rotated = RotatedKey(rotation.kid, rotation.previous_kid, render_timestamp(rotation.previous_until))
+        _log.info(
+            "Rotated the signing key of webhooks for {client}: {kid}. The key set has {previous} until {until}.",
+            client=client_of(request),
+            kid=rotated.kid,
+            previous=rotated.previous_kid,
+            until=rotated.previous_until,
+        )
+        return Answer(200, JSON_HEAD, msgspec.json.encode(rotated))
 
 
 def _entry(current: Current) -> SubscriptionEntry:
