@@ -191,12 +191,22 @@ class PostgresServer:
         return make_conninfo("", **(chosen | parameters))
 
     def run(
-        self, statement: str, parameters: Iterable[Any] | None = None, database: str = "postgres"
+        self, statement: str | sql.Composed, parameters: Iterable[Any] | None = None, database: str = "postgres"
     ) -> list[tuple[Any, ...]]:
         """Run a statement as the superuser in its own transaction, or several ones; return the rows of the last."""
         with psycopg.connect(self.dsn(database, user=SUPERUSER), autocommit=True) as connection:
             cursor = connection.execute(statement, None if parameters is None else list(parameters))
             return cursor.fetchall() if cursor.description else []
+
+    def require_password(self, case: TestCase, role: str, password: str) -> None:
+        """Create a role that needs a password over TCP, until the end of the test."""
+        rules = self.data / "pg_hba.conf"
+        before = rules.read_text()
+        rules.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{before}")
+        self.run(sql.SQL("create role {} login password {}").format(sql.Identifier(role), sql.Literal(password)))
+        self.run("select pg_reload_conf()")
+        case.addCleanup(self.run, sql.SQL("drop role {}").format(sql.Identifier(role)))
+        case.addCleanup(rules.write_text, before)
 
     def create_database(self, template: str = "template0", durable: bool = True) -> str:
         """
