@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Final
 
-from ..errors import InvalidRequest
+from ..errors import InvalidOffset, InvalidRequest, OffsetGone
+from ..model import Fork, StreamFacts
 from .messages import scan
+from .offsets import locate
 
 #: The number of steps after which :func:`divergence` returns the rest of a search to its caller.
 _STEPS_AT_ONCE: Final = 4
@@ -26,6 +28,25 @@ class LongSearch(Exception):
         super().__init__()
         self.source_id = source_id
         self.steps = steps
+
+
+def anchor_of(fork: Fork, facts: StreamFacts, tail: int) -> int:
+    """
+    Return the position of Stream-Fork-Offset in the source; the tail if the request has none.
+
+    :param facts: of the source.
+    :param tail: of the source.
+    :raises InvalidRequest: it is not an offset of the source, or past its tail.
+    """
+    if fork.offset is None:
+        return tail
+    try:
+        anchor = locate(fork.offset, facts, tail)
+    except (InvalidOffset, OffsetGone):
+        raise InvalidRequest("Stream-Fork-Offset is not an offset of the source.") from None
+    if anchor < fork.offset.position:
+        raise InvalidRequest("Stream-Fork-Offset is past the source's tail.")
+    return anchor
 
 
 def divergence(

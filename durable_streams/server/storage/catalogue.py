@@ -11,9 +11,7 @@ from ..errors import (
     ContentTypeMismatch,
     ForkFromDeleted,
     InsufficientStorage,
-    InvalidOffset,
     InvalidRequest,
-    OffsetGone,
     PathBlocked,
     StreamGone,
     StreamNotFound,
@@ -34,15 +32,14 @@ from ..model import (
 )
 from ..protocol.content import DEFAULT_TYPE, media_type
 from ..protocol.creating import check_same
-from ..protocol.forks import LongSearch, divergence
+from ..protocol.forks import LongSearch, anchor_of, divergence
 from ..protocol.messages import first_data
 from ..protocol.names import RESERVED_PREFIX
-from ..protocol.offsets import locate
 from ..protocol.writing import is_new
 from . import installing
 from .deadlines import Deadlines
 from .entry import Entry, facts_of
-from .limits import check_data_room, check_metadata_room
+from .limits import check_data_room, check_fork_depth, check_metadata_room, check_stream_count
 from .metadata import stream_size, writers_size
 from .name_index import NameIndex
 from .values import ValueTable
@@ -213,11 +210,7 @@ class Catalogue(Generic[S]):
         stream, source = self._new(name, config, now, point)
         data = first_data(body, stream.facts.json)
         self._check_room(stream, len(data))
-        if len(self.streams) >= self._limits.streams:
-            raise InsufficientStorage(
-                f"There are {self._limits.streams} streams, which is the limit (limits.max_streams). Delete some, or "
-                "let them expire."
-            )
+        check_stream_count(len(self.streams), self._limits)
         self._check_metadata_room(stream_size(stream.facts, config, None, None))
         stream.tail += len(data)
         if source is not None:
@@ -249,7 +242,7 @@ class Catalogue(Generic[S]):
             source = self._source(config.fork, now)
             if config.content_type is not None and media_type(config.content_type) != source.facts.media_type:
                 raise ContentTypeMismatch(name, source.facts.media_type, media_type(config.content_type))
-            self._check_depth(source)
+            check_fork_depth(source.depth, self._limits)
             facts = facts_of(name, self.last_id, source.facts.incarnation, source.facts.content_type)
             base = self._fork_point(config.fork, source, point)
             if lifetime == Lifetime():
@@ -264,27 +257,13 @@ class Catalogue(Generic[S]):
         except StreamGone:
             raise ForkFromDeleted(fork.source) from None
 
-    def _check_depth(self, source: S) -> None:
-        if source.depth >= self._limits.fork_depth:
-            raise InsufficientStorage(
-                f"The source is at the maximum depth of forks of forks, {self._limits.fork_depth} "
-                "(limits.max_fork_depth). Fork an earlier stream, or copy the source into a new stream."
-            )
-
     def _fork_point(self, fork: Fork, source: S, point: ForkPoint | None) -> int:
         if point is not None and point.source_id == source.facts.id and point.fork == fork:
             if isinstance(point.result, str):
                 raise InvalidRequest(point.result)
             return point.result
         tail = source.tail
-        anchor = tail
-        if fork.offset is not None:
-            try:
-                anchor = locate(fork.offset, source.facts, tail)
-            except (InvalidOffset, OffsetGone):
-                raise InvalidRequest("Stream-Fork-Offset is not an offset of the source.") from None
-            if anchor < fork.offset.position:
-                raise InvalidRequest("Stream-Fork-Offset is past the source's tail.")
+        anchor = anchor_of(fork, source.facts, tail)
         append = None if anchor == tail else self._append_at(source, anchor)
         found = divergence(anchor, fork.sub_offset, append, source.facts.json)
         if isinstance(found, int):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from msgspec.structs import replace
 
 from ..errors import (
@@ -11,10 +13,28 @@ from ..errors import (
     ReplacementHasForks,
     StreamExists,
 )
-from ..model import MAX_INCARNATION, StreamRestoration
+from ..model import MAX_INCARNATION, StreamFacts, StreamRestoration
 from ..protocol.content import media_type
 from ..protocol.names import RESERVED_PREFIX
-from .entry import Entry
+
+
+class StoredStream(Protocol):
+    """The state of a stream that an installation depends on."""
+
+    @property
+    def facts(self) -> StreamFacts: ...
+
+    @property
+    def created_at(self) -> float: ...
+
+    @property
+    def updated_at(self) -> float: ...
+
+    @property
+    def deleted(self) -> bool: ...
+
+    @property
+    def forks(self) -> int: ...
 
 
 def check_names(staged: str, name: str) -> None:
@@ -29,7 +49,7 @@ def check_names(staged: str, name: str) -> None:
         raise InvalidRequest(f"A stream cannot be installed as {name}: names in {RESERVED_PREFIX} are reserved.")
 
 
-def check_replacement(name: str, existing: Entry | None, allowed: bool) -> None:
+def check_replacement(name: str, existing: StoredStream | None, allowed: bool) -> None:
     """
     Check that a name is free, or that its stream can be replaced.
 
@@ -46,7 +66,7 @@ def check_replacement(name: str, existing: Entry | None, allowed: bool) -> None:
         raise ReplacementHasForks(name)
 
 
-def complete(stream: Entry, wanted: StreamRestoration, max_writers: int, now: float) -> StreamRestoration:
+def complete(stream: StoredStream, wanted: StreamRestoration, max_writers: int, now: float) -> StreamRestoration:
     """
     Return the whole state of the installed stream.
 

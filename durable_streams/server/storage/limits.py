@@ -36,3 +36,31 @@ def check_metadata_room(metadata: int, size: int, limits: StorageLimits) -> None
             f"{limits.metadata_bytes} bytes (limits.max_metadata_bytes). Delete streams that are not needed, "
             "or reuse a Producer-Id."
         )
+
+
+def check_stream_count(count: int, limits: StorageLimits) -> None:
+    """
+    Check that another stream may be created.
+
+    :param count: how many streams there are.
+    :raises InsufficientStorage: there are as many as the limit allows.
+    """
+    if count >= limits.streams:
+        raise InsufficientStorage(
+            f"There are {limits.streams} streams, which is the limit (limits.max_streams). Delete some, or "
+            "let them expire."
+        )
+
+
+def check_fork_depth(depth: int, limits: StorageLimits) -> None:
+    """
+    Check that a stream may be forked.
+
+    :param depth: the number of forks from the stream that is not a fork to the source.
+    :raises InsufficientStorage: it is as large as the limit allows.
+    """
+    if depth >= limits.fork_depth:
+        raise InsufficientStorage(
+            f"The source is at the maximum depth of forks of forks, {limits.fork_depth} "
+            "(limits.max_fork_depth). Fork an earlier stream, or copy the source into a new stream."
+        )
