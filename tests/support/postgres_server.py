@@ -23,6 +23,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from .authority import Authority
 from .programs import program
 
 #: The role of the server's tests, which owns the databases and is no superuser; and the superuser.
@@ -198,6 +199,19 @@ class PostgresServer:
             cursor = connection.execute(statement, None if parameters is None else list(parameters))
             return cursor.fetchall() if cursor.description else []
 
+    def use_tls(self) -> str:
+        """Have the server, which no other test uses, offer TLS; return a connection string that requires it."""
+        certificate, key = Authority().issue().write(self.data, "server")
+        account = _account()
+        if account is not None:
+            os.chown(key, account.pw_uid, account.pw_gid)
+        for name, value in (("ssl_cert_file", certificate), ("ssl_key_file", key), ("ssl", "on")):
+            self.run(sql.SQL("alter system set {} = {}").format(sql.Identifier(name), sql.Literal(value)))
+        self.run("select pg_reload_conf()")
+        dsn = self.dsn("postgres", over_tcp=True, sslmode="require")
+        self._wait(lambda: _can_connect(dsn), "offer TLS")
+        return dsn
+
     def require_password(self, case: TestCase, role: str, password: str) -> None:
         """Create a role that needs a password over TCP, until the end of the test."""
         rules = self.data / "pg_hba.conf"
@@ -241,6 +255,14 @@ class PostgresServer:
         name = self.create_database(template, durable)
         case.addCleanup(self.drop_database, name)
         return self.dsn(name)
+
+
+def _can_connect(dsn: str) -> bool:
+    try:
+        psycopg.connect(dsn).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def started_server(case: TestCase | None = None, settings: Mapping[str, str] = {}) -> PostgresServer:

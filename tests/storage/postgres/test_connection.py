@@ -118,6 +118,33 @@ class StatementTests(TestCase):
         self.assertEqual([1] * 5, [result.ntuples for result in await gatherResults(executed)])
 
 
+class TlsTests(TestCase):
+    async def test_results_of_any_size_arrive_over_tls(self) -> None:
+        server = started_server(self)
+        dsn = server.use_tls()
+        connection = await connected(self, dsn)
+        await connection.execute(Statement("listen", "LISTEN sizes"))
+        received: list[int] = []
+        connection.notified = lambda _channel, payload: received.append(len(payload))
+        [(is_encrypted,)] = rows_of(
+            await connection.execute(Statement("ssl", "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"))
+        )
+        self.assertEqual(b"\x01", is_encrypted)
+        sizes = [*range(16_200, 16_500, 7), *range(24_300, 24_700, 23), *range(32_500, 33_000, 31), 100_000, 5_000_000]
+        for size in sizes:
+            [(text,)] = rows_of(await connection.execute(REPEAT, [int8(size)]).addTimeout(10, reactor))
+            self.assertEqual(size, len(text or b""))
+        notify = Statement(
+            "notify", "SELECT pg_notify('sizes', repeat('x', 7000 + n)) FROM generate_series(1, 50) AS n"
+        )
+        await connection.execute(notify).addTimeout(10, reactor)
+        until = time.monotonic() + 10
+        while len(received) < 50 and time.monotonic() < until:
+            await deferLater(reactor, 0.01)
+        self.assertEqual([7_000 + n for n in range(1, 51)], received)
+        self.assertEqual(20 << 20, number(await connection.execute(LENGTH, [b"x" * (20 << 20)])))
+
+
 class NotificationTests(TestCase):
     async def test_notifications_are_passed_on_with_channel_and_payload(self) -> None:
         dsn = database(self)
