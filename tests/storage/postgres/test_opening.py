@@ -171,18 +171,26 @@ class ServerTests(OpeningCase):
 
     def test_a_standby_is_refused(self) -> None:
         standby = _standby(self)
-        message = self.refusal(standby.dsn("postgres"))
-        self.assertIn("is a read-only standby. Connect to the primary", message)
-        self.assertIn("target_session_attrs=read-write", message)
-        message = self.refusal(standby.dsn("postgres", target_session_attrs="read-write"), wait_ms=1)
-        self.assertIn("Name the primary in the connection string", message)
+        message = self.refusal(standby.dsn("postgres"), wait_ms=1)
+        self.assertIn("session is read-only. It is a standby: name the primary in the connection string", message)
+
+    def test_of_several_hosts_the_primary_is_used(self) -> None:
+        standby, dsn = _standby(self), database(self)
+        primary = conninfo_to_dict(dsn)
+        settings = PostgresSettings(
+            dsn=psycopg.conninfo.make_conninfo(
+                dsn, host=f"{standby.directory},{primary['host']}", port=f"{standby.port},{primary['port']}"
+            )
+        )
+        self.assertIn(f"at {primary['host']}, database", prepare(settings, self.time.patience()).place)
 
     def test_a_role_whose_transactions_are_read_only_is_refused(self) -> None:
         dsn = database(self)
         self.as_superuser(
             dsn, f"alter database {conninfo_to_dict(dsn)['dbname']} set default_transaction_read_only = on"
         )
-        self.assertIn("Set default_transaction_read_only to off", self.refusal(dsn))
+        message = self.refusal(dsn, wait_ms=1)
+        self.assertIn("default_transaction_read_only to off for the role and the database.", message)
 
     def test_versions_before_14_are_refused_and_later_ones_than_tested_only_warned_of(self) -> None:
         with psycopg.connect(database(self)) as connection:

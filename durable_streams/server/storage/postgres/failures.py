@@ -58,8 +58,11 @@ _ADVICE: Final = tuple(
         ),
         ("permission denied for database", "Run: GRANT CONNECT ON DATABASE ... TO the role"),
         (
-            "hot standby mode|session is read-only|server is not",
-            "Name the primary in the connection string (storage.postgres.dsn)",
+            "hot standby mode|session is read-only",
+            (
+                "It is a standby: name the primary in the connection string (storage.postgres.dsn). If it is none, set "
+                "default_transaction_read_only to off for the role and the database"
+            ),
         ),
         (
             "refused|No such file|timeout|timed out|unreachable|No route|closed the connection|reset",

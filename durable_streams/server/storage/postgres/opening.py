@@ -33,8 +33,6 @@ _PAUSE: Final = 0.5
 #: The time between two log lines about that, in seconds.
 _LOG_INTERVAL: Final = 10.0
 
-_PRIMARY: Final = "Connect to the primary, for example with target_session_attrs=read-write in storage.postgres.dsn."
-
 _log = Logger()
 
 
@@ -126,7 +124,8 @@ def connected(
 def _connect(settings: PostgresSettings, parameters: dict[str, str], patience: Patience) -> Connection[Any]:
     began_at, logged_at = patience.seconds(), -_LOG_INTERVAL
     wait = settings.wait_ms / 1000
-    options: dict[str, Any] = {"application_name": "durable-streams-server"}
+    # Streams are never read from a standby.
+    options: dict[str, Any] = {"application_name": "durable-streams-server", "target_session_attrs": "read-write"}
     if "connect_timeout" not in parameters and "PGCONNECT_TIMEOUT" not in os.environ:
         options["connect_timeout"] = max(2, round(wait))
     while True:
@@ -151,7 +150,7 @@ def _not_connected(failure: ConnectionFailure, parameters: dict[str, str], waite
 
 def check_server(connection: Connection[Any]) -> None:
     """
-    Check the version of PostgreSQL, the encoding, and that the database can be written.
+    Check the version of PostgreSQL, and the encoding.
 
     :raises StorageError: the database cannot be used.
     """
@@ -173,13 +172,6 @@ def check_server(connection: Connection[Any]) -> None:
         raise StorageError(
             f"The database {info.dbname} has the encoding {encoding}, and names of streams need UTF8. Create another: "
             f"createdb --encoding=UTF8 --template=template0 NAME"
-        )
-    if _setting(connection, "in_hot_standby") == "on":
-        raise StorageError(f"The database at {_address(connection)} is a read-only standby. {_PRIMARY}")
-    if _setting(connection, "default_transaction_read_only") == "on":
-        raise StorageError(
-            f"Transactions of the role {info.user} in the database {info.dbname} are read-only. Set "
-            "default_transaction_read_only to off for the role and the database."
         )
 
 
