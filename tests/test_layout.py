@@ -165,6 +165,7 @@ SHARED: Final = frozenset(
         "name_index",
         "ownership",
         "readonly",
+        "repeated_logs",
         "shortages",
         "values",
         "workers",

@@ -6,24 +6,19 @@ If bytes must be read from disk, the operation raises :exc:`.NotYet` and is retr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import inf
-from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...clocks import clock_of
 from ...errors import DataDamaged, StreamsError
 from ...protocol.reading import end_of_read, ends_between, start_of_append
+from ..repeated_logs import RepeatedLogs
 from ..shortages import shortage_of
 from ..workers import Worker
 from .commit_queue import K, NotYet
 from .stream import LoggedStream, RecentAppends
-
-#: How often one damaged place is logged, in seconds, and how many places are remembered for that.
-_LOG_INTERVAL: Final = 60.0
-_MAX_LOGGED: Final = 1000
 
 S_contra = TypeVar("S_contra", bound=LoggedStream, contravariant=True)
 
@@ -78,7 +73,7 @@ class DiskReads:
     :ivar hand: what was read for the operation that is being retried, by key.
     """
 
-    __slots__ = ("_clock", "_logged_at", "_readers", "_refusal", "hand")
+    __slots__ = ("_logs", "_readers", "_refusal", "hand")
 
     def __init__(
         self,
@@ -86,12 +81,10 @@ class DiskReads:
         readers: Worker,
         refusal: Callable[[BaseException | None], StreamsError | None] = shortage_of,
     ) -> None:
-        self._clock = clock_of(clock)
         self._readers = readers
         self._refusal = refusal
         self.hand: Mapping[Any, Any] = {}
-        # When damage was logged, by place.
-        self._logged_at: dict[str, float] = {}
+        self._logs = RepeatedLogs(clock)
 
     def fetch(self, key: Any, work: Callable[[], Any]) -> NoReturn:
         """
@@ -119,11 +112,7 @@ class DiskReads:
 
     def log_damage(self, stream: LoggedStream, where: str, what: str) -> None:
         """Log where bytes are damaged. The same place is logged once a minute."""
-        now = self._clock.seconds()
-        if not self._logged_at.get(where, -inf) <= now < self._logged_at.get(where, -inf) + _LOG_INTERVAL:
-            if len(self._logged_at) >= _MAX_LOGGED:
-                self._logged_at.clear()
-            self._logged_at[where] = now
+        if self._logs.is_due(where):
             _log.error(
                 "Damaged data: {where}: stream {name}, {what}. Reads of them fail with 500. Check the disk, "
                 "stop the server, run durable-streams-server check, and restore the data directory from a backup.",

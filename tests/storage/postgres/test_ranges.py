@@ -1,0 +1,224 @@
+"""Tests of reads of ranges from a real database, beside the memory storage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from psycopg.pq.abc import PGresult
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.errors import DataDamaged, StreamNotFound
+from durable_streams.server.model import START, Append, Chunk, Fork, Offset, StorageLimits, StreamConfig, StreamFacts
+from durable_streams.server.storage.memory import MemoryStorage
+from durable_streams.server.storage.postgres.chunk_cache import ChunkCache
+from durable_streams.server.storage.postgres.chunk_index import split
+from durable_streams.server.storage.postgres.connection import Statement
+from durable_streams.server.storage.postgres.fetching import ChunkFetcher
+from durable_streams.server.storage.postgres.heads import COLUMNS, Head, decode_head, encode_config
+from durable_streams.server.storage.postgres.packing import TEXT, int8
+from durable_streams.server.storage.postgres.ranges import Ranges
+from tests.support.postgres_tables import SCHEMA, Tables
+
+NOW = 1_800_000_000.0
+ALL = 2**40
+TYPE = "application/octet-stream"
+
+
+class Database(Tables):
+    """A database whose rows tests write themselves, and the reads under test."""
+
+    def __init__(self, case: SynchronousTestCase, cache_bytes: int = 0) -> None:
+        super().__init__(case)
+        self.empty(cache_bytes)
+        self._head = Statement(
+            "head", f"SELECT {COLUMNS.format(schema=SCHEMA)} FROM {SCHEMA}.streams s WHERE name = $1", (TEXT,)
+        )
+
+    def empty(self, cache_bytes: int) -> None:
+        """Remove all rows, and begin with an empty cache."""
+        self.connection.execute(f"TRUNCATE {SCHEMA}.streams, {SCHEMA}.chunks")
+        self.cache = ChunkCache(cache_bytes)
+        self.fetcher = ChunkFetcher(self.query, SCHEMA, self.cache, Clock())
+        self.ranges = Ranges(self.query, SCHEMA, self.fetcher, self.look_up)
+
+    def look_up(self, name: str) -> Deferred[Head | None]:
+        return self.query(self._head, (name.encode(),)).addCallback(
+            lambda rows: decode_head(rows, 0) if rows.ntuples else None
+        )
+
+    def create(self, stream_id: int, name: str, base: int = 0, source_id: int | None = None) -> None:
+        self.connection.execute(
+            f"INSERT INTO {SCHEMA}.streams (id, name, incarnation, content_type, config, created_at, updated_at, "
+            "used_at, closed, base, tail, source_id) VALUES (%s, %s, 1, %s, %s, 0, 0, 0, false, %s, %s, %s)",
+            (stream_id, name, TYPE, encode_config(StreamConfig()), base, base, source_id),
+        )
+
+    def append(self, stream_id: int, start: int, appends: list[bytes], max_chunk: int = 1 << 20) -> None:
+        size = sum(map(len, appends))
+        for begin, first, ends, checksum, data in split(start, start, appends, max_chunk):
+            self.connection.execute(
+                f"INSERT INTO {SCHEMA}.chunks VALUES (%s, %s, %s, %s, %s, %s, %s)",
+                (stream_id, begin, begin + len(data), first, ends, checksum, data),
+            )
+        self.connection.execute(f"UPDATE {SCHEMA}.streams SET tail = tail + %s WHERE id = %s", (size, stream_id))
+
+
+class RangeTests(SynchronousTestCase):
+    def read(self, database: Database, name: str, position: int, limit: int, whole: bool) -> Chunk:
+        head = self.successResultOf(database.look_up(name))
+        assert head is not None
+        offset = START if not position else Offset(1, position)
+        return self.successResultOf(Deferred.fromCoroutine(database.ranges.read(head, offset, limit, whole)))
+
+    def ends(self, database: Database, facts: StreamFacts, start: int, max_count: int) -> list[int]:
+        return self.successResultOf(Deferred.fromCoroutine(database.ranges.append_ends(facts, start, max_count, False)))
+
+    def random_streams(self, database: Database, random: Random) -> dict[str, int]:
+        """Make random streams and forks of forks, in the database and in memory, and return their tails."""
+        self.memory = MemoryStorage(StorageLimits(total_bytes=ALL, stream_bytes=ALL))
+        tails: dict[str, int] = {}
+        for number in range(1, 6):
+            name = f"s{number}"
+            source = random.choice([None, *tails]) if tails else None
+            base = 0
+            config = StreamConfig(TYPE)
+            if source is not None:
+                base = random.randint(0, tails[source])
+                chunk = self.memory.read(source, START, ALL, NOW)
+                start = self.memory.read(source, Offset(chunk.facts.incarnation, base), ALL, NOW).start
+                config = StreamConfig(fork=Fork(source, Offset(chunk.facts.incarnation, start), base - start))
+            self.memory.create(name, config, b"", NOW)
+            database.create(number, name, base, None if source is None else int(source[1:]))
+            tails[name] = base
+            for _ in range(random.randint(0, 3)):
+                appends = [random.randbytes(random.randint(1, 12)) for _ in range(random.randint(1, 4))]
+                database.append(number, tails[name], appends, random.randint(1, 20))
+                for data in appends:
+                    tails[name] = self.memory.append(name, Append(TYPE, data), NOW).tail
+        return tails
+
+    def test_reads_agree_with_the_memory_storage(self) -> None:
+        database = Database(self)
+        for seed, cache_bytes in enumerate([0, 2_000, 1_000_000] * 4):
+            random = Random(seed)
+            database.empty(cache_bytes)
+            tails = self.random_streams(database, random)
+            for name, tail in tails.items():
+                for _ in range(60):
+                    position, limit, whole = random.randint(0, tail + 1), random.randint(1, 30), random.random() < 0.5
+                    expected = self.memory.read(name, START, ALL, NOW).facts.incarnation
+                    wanted = self.memory.read(
+                        name, Offset(expected, position) if position else START, limit, NOW, whole
+                    )
+                    found = self.read(database, name, position, limit, whole)
+                    self.assertEqual(
+                        (found.start, found.data, found.tail, found.more),
+                        (wanted.start, wanted.data, wanted.tail, wanted.more),
+                        f"seed {seed}: {name} from {position}, limit {limit}, whole {whole}",
+                    )
+                    count = random.randint(1, 5)
+                    self.assertEqual(
+                        self.ends(database, found.facts, min(position, tail), count),
+                        self.memory.append_ends(wanted.facts, min(position, tail), count),
+                        f"seed {seed}: {name} from {position}",
+                    )
+
+    def test_an_append_of_several_chunks_is_found_from_each_of_its_bytes(self) -> None:
+        database = Database(self)
+        database.create(1, "a")
+        database.append(1, 0, [b"abcdefghij", b"k"], 3)
+        head = self.successResultOf(database.look_up("a"))
+        assert head is not None
+        for position in range(10):
+            self.assertEqual(
+                self.successResultOf(Deferred.fromCoroutine(database.ranges.append_at(head, position))),
+                (0, b"abcdefghij"),
+            )
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(database.ranges.append_at(head, 10))), (10, b"k"))
+
+    def test_small_chunks_are_joined_in_the_cache(self) -> None:
+        database = Database(self, 1_000_000)
+        database.create(1, "a")
+        database.append(1, 0, [b"x"] * 100, 1)
+        self.assertEqual(self.read(database, "a", 0, ALL, False).data, b"x" * 100)
+        self.assertEqual(len(database.cache), 1)
+        before = database.queries
+        self.assertEqual(self.read(database, "a", 50, ALL, False).data, b"x" * 50)
+        self.assertEqual(database.queries, before + 1)
+
+    def test_a_large_range_is_read_in_pieces(self) -> None:
+        database = Database(self, 0)
+        database.create(1, "a")
+        data = Random(1).randbytes(3_000_000)
+        database.append(1, 0, [data], 65_536)
+        before = database.queries
+        self.assertEqual(self.read(database, "a", 0, ALL, False).data, data)
+        self.assertGreater(database.queries, before + 3)
+
+    def test_two_reads_of_one_place_ask_the_database_once(self) -> None:
+        database = Database(self, 1_000_000)
+        database.create(1, "a")
+        database.append(1, 0, [b"abc"])
+        waiting: Deferred[None] = Deferred()
+
+        async def later(statement: Statement, params: Sequence[bytes | None]) -> PGresult:
+            await waiting
+            return await database.query(statement, params)
+
+        fetcher = ChunkFetcher(
+            lambda statement, params: Deferred.fromCoroutine(later(statement, params)), SCHEMA, database.cache, Clock()
+        )
+        database.queries = 0
+        first, second, cancelled = (Deferred.fromCoroutine(fetcher.chunk_at(1, 0, 3)) for _ in range(3))
+        cancelled.cancel()
+        self.failureResultOf(cancelled, CancelledError)
+        waiting.callback(None)
+        self.assertEqual([self.successResultOf(read).data for read in (first, second)], [b"abc", b"abc"])
+        self.assertEqual(database.queries, 1)
+
+    def test_a_cancelled_read_does_not_take_the_others_with_it(self) -> None:
+        database = Database(self, 0)
+        database.create(1, "a")
+        database.append(1, 0, [b"abc"])
+        started: list[Deferred[PGresult]] = []
+
+        def held(statement: Statement, params: Sequence[bytes | None]) -> Deferred[PGresult]:
+            started.append(Deferred())
+            return started[-1]
+
+        fetcher = ChunkFetcher(held, SCHEMA, database.cache, Clock())
+        first, second = (Deferred.fromCoroutine(fetcher.chunk_at(1, 0, 3)) for _ in range(2))
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.assertEqual(len(started), 2)
+        rows = database.query(fetcher._rows, (int8(1), int8(0), int8(3)))
+        started[1].callback(self.successResultOf(rows))
+        self.assertEqual(self.successResultOf(second).data, b"abc")
+
+    def test_a_damaged_chunk_is_not_served(self) -> None:
+        database = Database(self)
+        database.create(1, "a")
+        database.append(1, 0, [b"abc", b"def"], 3)
+        database.connection.execute(f"UPDATE {SCHEMA}.chunks SET data = 'deg' WHERE start = 3")
+        self.assertEqual(self.read(database, "a", 0, 3, False).data, b"abc")
+        head = self.successResultOf(database.look_up("a"))
+        assert head is not None
+        self.failureResultOf(Deferred.fromCoroutine(database.ranges.read(head, START, 6, False)), DataDamaged)
+
+    def test_a_stream_that_was_removed_meanwhile_is_not_found(self) -> None:
+        database = Database(self)
+        database.create(1, "a")
+        database.append(1, 0, [b"abc"])
+        head = self.successResultOf(database.look_up("a"))
+        assert head is not None
+        database.connection.execute(f"DELETE FROM {SCHEMA}.chunks; DELETE FROM {SCHEMA}.streams")
+        for reading in (
+            database.ranges.read(head, START, 6, False),
+            database.ranges.append_at(head, 1),
+            database.ranges.read_range(head.facts, 0, 3, False),
+            database.ranges.append_ends(head.facts, 0, 3, False),
+        ):
+            self.failureResultOf(Deferred.fromCoroutine(reading), StreamNotFound)
