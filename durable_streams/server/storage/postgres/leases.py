@@ -1,0 +1,187 @@
+"""Leases: rows that say until when a node does a task that only one node may do, such as the sweep.
+
+A lease has a fencing epoch, which increases each time that the lease changes its holder. A node counts the time of its
+leases by the steady clock, from before it asked for them. So it stops before another node can take over, even if its
+process was suspended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import ceil
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from ...clocks import clock_of
+from ...errors import StreamsError
+from .connection import ConnectionLost, QueryFailed, Statement
+from .fetching import Query
+from .packing import FLOAT8, INT8, TEXT, TEXTS, UUID, float8, int8, texts, to_int
+
+#: How long a lease lasts without renewal, in seconds, and how often it is renewed.
+LEASE_SECONDS: Final = 10.0
+_INTERVAL: Final = LEASE_SECONDS / 4
+
+#: How long the row of a node that has ended is kept, in seconds.
+_KEPT: Final = 3600.0
+
+_NODES: Final = "node/"
+
+_log = Logger()
+
+
+class Leases:
+    """
+    The leases of one node.
+
+    Tasks come in groups of equal ones, numbered from 0, such as the partitions of a set. A node takes free leases of a
+    group up to its share: the number of tasks divided by the number of live nodes, rounded up. It releases those above
+    its share, so that a new node gets its share, too.
+
+    :param query: runs a statement.
+    :param schema: the name of the schema, which needs no quotes.
+    :param node: the UUID of this node, as bytes.
+    :param groups: the number of tasks in each group, by the group's name.
+    :param changed: is called after leases were taken, released or lost.
+    :ivar nodes: the number of live nodes at the last renewal.
+    """
+
+    def __init__(
+        self,
+        query: Query,
+        schema: str,
+        node: bytes,
+        clock: IReactorTime,
+        groups: dict[str, int],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._query = query
+        self._node = node
+        self._own_name = f"{_NODES}{node.hex()}"
+        self._clock = clock_of(clock)
+        self._call_later = clock.callLater
+        self._groups = groups
+        self._changed = changed
+        # Lease name -> its epoch, and when this node stops to rely on it.
+        self._held: dict[str, tuple[int, float]] = {}
+        self._timer: IDelayedCall | None = None
+        self._working: Deferred[None] | None = None
+        self._stopped = False
+        self.nodes = 1
+        self._beat = Statement("lease-beat", _BEAT.format(schema), (TEXT, UUID, FLOAT8))
+        self._nodes = Statement("lease-nodes", _COUNT.format(schema))
+        self._make = Statement("lease-make", _MAKE.format(schema), (TEXTS, UUID))
+        self._claim = Statement("lease-claim", _CLAIM.format(schema), (TEXTS, UUID, INT8, FLOAT8))
+        self._release = Statement("lease-release", _RELEASE.format(schema), (TEXTS, UUID))
+        self._clean = Statement("lease-clean", _CLEAN.format(schema), (FLOAT8,))
+
+    def epoch(self, group: str, number: int = 0) -> int | None:
+        """Return the fencing epoch of a task's lease, or None if this node does not hold it now."""
+        held = self._held.get(_name(group, number))
+        return None if held is None or held[1] <= self._clock.seconds() else held[0]
+
+    def held(self, group: str) -> list[int]:
+        """Return the numbers of the tasks of a group whose leases this node holds now."""
+        return [number for number in range(self._groups[group]) if self.epoch(group, number) is not None]
+
+    def start(self) -> None:
+        """Take leases now, and renew them from now on."""
+        self._work()
+
+    async def stop(self) -> None:
+        """Release all leases, so that another node can take over at once. If the database is away, they run out."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._working is not None:
+            await self._working
+        names = [*self._held, self._own_name]
+        self._held.clear()
+        try:
+            await self._query(self._release, (texts(names), self._node))
+        except (QueryFailed, ConnectionLost, StreamsError) as error:
+            _log.info("The leases of this node were not released, and run out: {reason}", reason=error)
+
+    def _work(self) -> None:
+        self._timer = None
+        self._working = Deferred.fromCoroutine(self._renew())
+        self._working.addErrback(lambda failure: _log.failure("Renewing leases failed.", failure=failure))
+        self._working.addCallback(self._schedule)
+
+    def _schedule(self, _: None) -> None:
+        self._working = None
+        if not self._stopped:
+            self._timer = self._call_later(_INTERVAL, self._work)
+
+    async def _renew(self) -> None:
+        before = set(self._held)
+        try:
+            await self._query(self._beat, (self._own_name.encode(), self._node, float8(LEASE_SECONDS)))
+            found = (await self._query(self._nodes, ())).get_value(0, 0)
+            self.nodes = max(1, to_int(found or b""))
+            for group, count in self._groups.items():
+                await self._renew_group([_name(group, number) for number in range(count)])
+            await self._query(self._clean, (float8(_KEPT),))
+        except (QueryFailed, ConnectionLost, StreamsError) as error:
+            _log.warn("Leases were not renewed, which will be tried again: {reason}", reason=error)
+        now = self._clock.seconds()
+        self._held = {name: held for name, held in self._held.items() if held[1] > now}
+        if set(self._held) != before:
+            self._changed()
+
+    async def _renew_group(self, names: Sequence[str]) -> None:
+        share = ceil(len(names) / self.nodes)
+        asked_at = self._clock.seconds()
+        params = (texts(names), self._node, int8(share), float8(LEASE_SECONDS))
+        rows = await self._query(self._claim, params)
+        if not rows.ntuples and not any(name in self._held for name in names):
+            # The first node of all makes the rows.
+            await self._query(self._make, (texts(names), self._node))
+            rows = await self._query(self._claim, params)
+        claimed = {}
+        for number in range(rows.ntuples):
+            name, epoch = rows.get_value(number, 0), rows.get_value(number, 1)
+            assert name is not None
+            assert epoch is not None
+            claimed[name.decode()] = (to_int(epoch), asked_at + LEASE_SECONDS)
+        surplus = [name for name in names if name in self._held and name not in claimed]
+        self._held = {name: held for name, held in self._held.items() if name not in names} | claimed
+        if surplus:
+            await self._query(self._release, (texts(surplus), self._node))
+
+
+def _name(group: str, number: int) -> str:
+    return f"{group}/{number}"
+
+
+# The database's clock decides when a lease has run out. Rows are locked in the order of their names; a row that another
+# node has locked is left to it.
+
+_BEAT: Final = (
+    "INSERT INTO {0}.leases (name, node, epoch, until) VALUES ($1, $2, 1, {0}.clock() + $3) "
+    "ON CONFLICT (name) DO UPDATE SET until = excluded.until"
+)
+_COUNT: Final = "SELECT count(*) FROM {0}.leases WHERE name LIKE 'node/%' AND until > {0}.clock()"
+_MAKE: Final = (
+    "INSERT INTO {0}.leases (name, node, epoch, until) SELECT n, $2, 0, 0 FROM unnest($1) n ORDER BY n "
+    "ON CONFLICT (name) DO NOTHING"
+)
+_CLAIM: Final = """
+WITH mine AS MATERIALIZED (
+    SELECT name FROM {0}.leases WHERE name = ANY($1) AND node = $2 AND until > {0}.clock()
+    ORDER BY name LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
+), free AS MATERIALIZED (
+    SELECT name FROM {0}.leases WHERE name = ANY($1) AND until <= {0}.clock()
+    ORDER BY name LIMIT greatest(0, $3 - (SELECT count(*) FROM mine)) FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE {0}.leases l
+SET node = $2, epoch = l.epoch + (u.is_new)::int, until = {0}.clock() + $4
+FROM (SELECT name, false AS is_new FROM mine UNION ALL SELECT name, true FROM free) u
+WHERE l.name = u.name RETURNING l.name, l.epoch
+"""
+_RELEASE: Final = "UPDATE {0}.leases SET until = 0 WHERE name = ANY($1) AND node = $2"
+_CLEAN: Final = "DELETE FROM {0}.leases WHERE name LIKE 'node/%' AND until < {0}.clock() - $1"
