@@ -69,8 +69,8 @@ class IndexTests(SynchronousTestCase):
         with patch.object(module, "MAX_UNMATCHED", 10):
             for name in names:
                 index.link(name, "x")
-                index.settled.add(name)
-                index.stale.add(name)
+                index.settled[name] = name
+                index.stale[name] = None
                 index.silence(name)
             self.assertEqual(set(names), index.quiet)
             self.assertFalse(index.unmatched("3"))
@@ -78,7 +78,7 @@ class IndexTests(SynchronousTestCase):
         index.unlink("4", "x")
         index.link("5", "y")
         self.assertEqual(set(names) - {"3", "4", "5"}, index.quiet)
-        self.assertEqual((["3", "5"], index.quiet), (reread, index.stale))
+        self.assertEqual((["3", "5"], index.quiet), (reread, set(index.stale)))
         index.add_pattern("**", "z")
         self.assertEqual(set(), index.quiet)
 
@@ -86,8 +86,8 @@ class IndexTests(SynchronousTestCase):
         for own, others, steps in ((10, 2, 3), (2, 10, 1), (9, 9, 3)):
             index: SubscriptionIndex[str] = SubscriptionIndex()
             names = [str(number) for number in range(own + others)]
-            index.settled.update(names)
-            index.stale.update(names)
+            index.settled.update(zip(names, names, strict=True))
+            index.stale.update(dict.fromkeys(names))
             with patch.object(module, "_AT_ONCE", 4):
                 walk = index.unsettle_among(names[:own])
                 for _ in range(steps - 1):
@@ -95,7 +95,7 @@ class IndexTests(SynchronousTestCase):
                 with self.assertRaises(StopIteration) as caught:
                     next(walk)
             self.assertTrue(caught.exception.value)
-            self.assertEqual((set(names[own:]),) * 2, (index.settled, index.stale))
+            self.assertEqual((set(names[own:]),) * 2, (set(index.settled), set(index.stale)))
             with self.assertRaises(StopIteration) as caught:
                 next(index.unsettle_among(names[:own]))
             self.assertFalse(caught.exception.value)

@@ -28,6 +28,25 @@ class LinkTableTests(SynchronousTestCase):
         table.apply({"b": None, "a": None})
         self.assertEqual((set(), 0), (set(table.pending), len(table)))
 
+    def test_tables_that_were_pending_share_nothing_that_changes(self) -> None:
+        tails = {"a": StreamTail(1, 1, 5)}
+        tables = [LinkTable(tails), LinkTable(tails)]
+        for _ in range(2):
+            tables[0].apply({"a": Link(True)})
+            self.assertEqual([{"a"}, set()], [set(table.pending) for table in tables])
+            tables[0].apply({"a": Link(True, 1, 1, 5)})
+            self.assertEqual([set(), set()], [set(table.pending) for table in tables])
+
+    def test_a_large_table_stays_sorted_when_nothing_is_pending_for_a_while(self) -> None:
+        tails = {str(number): StreamTail(number, number, 5) for number in range(SORTED_FROM + 1)}
+        table = LinkTable(tails)
+        table.apply({path: Link(True, tail.stream_id, 1, 5) for path, tail in tails.items()})
+        for _ in range(2):
+            table.apply({"9": Link(True), "10": Link(True)})
+            self.assertEqual(["10", "9"], list(table.pending), "in order, without a search for the first ones")
+            table.apply({path: Link(True, tails[path].stream_id, 1, 5) for path in ("9", "10")})
+            self.assertEqual([], list(table.pending))
+
     def test_the_first_pending_paths_are_the_same_for_few_and_for_many_links(self) -> None:
         for count in (SORTED_FROM - 1, SORTED_FROM + 1):
             tails = {f"s/{number:06d}": StreamTail(number, number, 5) for number in reversed(range(count))}

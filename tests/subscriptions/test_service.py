@@ -553,18 +553,18 @@ class PendingStreamTests(SynchronousTestCase):
         serving.append("events/a")
         serving.work()
         self.index = serving.service._registry.index
-        self.assertEqual({"events/a"}, self.index.settled)
+        self.assertEqual({"events/a": "events/a"}, self.index.settled)
 
     def test_a_claim_has_the_tail_of_now(self) -> None:
         serving = self.serving
         for _ in range(3):
             serving.append("events/a")
         serving.work()
-        self.assertEqual(({"events/a"}, {"events/a"}), (self.index.stale, self.index.quiet - {"wakes"}))
+        self.assertEqual(({"events/a"}, {"events/a"}), (set(self.index.stale), self.index.quiet - {"wakes"}))
         wake = serving.claim()
         self.assertTrue(wake["streams"][0]["tail_offset"].endswith("0010"))
         self.assertEqual({"ok": True, "next_wake": False}, serving.ack(wake))
-        self.assertEqual(set(), self.index.settled | self.index.stale | self.index.quiet - {"wakes"})
+        self.assertEqual(set(), {*self.index.settled, *self.index.stale, *self.index.quiet} - {"wakes"})
 
     def test_data_that_came_while_it_was_pending_is_the_next_wake(self) -> None:
         serving = self.serving
@@ -642,7 +642,7 @@ class PendingStreamTests(SynchronousTestCase):
             for name in names:
                 serving.append(name)
             serving.work()
-        self.assertEqual(names, self.index.stale)
+        self.assertEqual(names, set(self.index.stale))
         left: list[int] = []
         follower = serving.service._changes
         settled = follower.settled
@@ -655,10 +655,27 @@ class PendingStreamTests(SynchronousTestCase):
         with patch.object(following, "_AT_ONCE", 4):
             serving.advance(30)
         self.assertEqual([17, 13, 9, 5, 1, 0], left)
-        self.assertEqual((set(), names), (self.index.stale, self.index.settled))
+        self.assertEqual((set(), names), (set(self.index.stale), set(self.index.settled)))
         current = serving.service._registry.find("s").current
         assert current is not None
         self.assertEqual(sum(tail.position for tail in self.index.tails.values()), current.links.pending_bytes)
+
+    def test_a_sweep_reads_the_tails_that_changed_first(self) -> None:
+        serving = self.serving
+        names = [f"events/{number}" for number in range(6)]
+        for name in names:
+            serving.put(name, 1)
+        serving.work()
+        for _ in range(2):
+            for name in names:
+                serving.append(name)
+            serving.work()
+        self.assertEqual(names, list(self.index.stale))
+        serving.get(Deferred.fromCoroutine(serving.service._changes.read_stale_tails(2)))
+        self.assertEqual(names[2:], list(self.index.stale))
+        serving.append(names[0])
+        serving.get(Deferred.fromCoroutine(serving.service._changes.read_stale_tails(4)))
+        self.assertEqual(names[:1], list(self.index.stale))
 
     def test_a_wake_whose_stream_was_deleted_is_cleared_by_the_sweep(self) -> None:
         serving = self.serving

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from sys import intern
+from typing import Final
+
+from msgspec.structs import replace
+
 from .decisions import Current
 from .model import Link, State, StreamTail, Subscription
 from .records import encode, snapshot_key, state_key, subscription_key
+
+#: The state of a new subscription, and its record; one object for all.
+NEW: Final = State()
+_NEW_RECORD: Final = encode(NEW)
+
+
+def with_shared_strings(subscription: Subscription) -> Subscription:
+    """Return a subscription with strings that many have, such as the URL of a receiver, as one object for all."""
+    config = subscription.config
+    url, wake_stream = config.webhook_url, config.wake_stream
+    config = replace(config, webhook_url=url and intern(url), wake_stream=wake_stream and intern(wake_stream))
+    return replace(subscription, base_url=intern(subscription.base_url), config=config)
 
 
 def create(subscription: Subscription) -> tuple[dict[str, bytes], dict[str, None]]:
@@ -15,7 +32,7 @@ def create(subscription: Subscription) -> tuple[dict[str, bytes], dict[str, None
     links without the subscription of their birth are left-overs, which are removed at the next start. Afterwards, call
     :meth:`.Machine.reconcile` for streams that were created meanwhile.
     """
-    puts = {subscription_key(subscription.id): encode(subscription), state_key(subscription.id): encode(State())}
+    puts = {subscription_key(subscription.id): encode(subscription), state_key(subscription.id): _NEW_RECORD}
     return puts, dict.fromkeys(puts)
 
 

@@ -13,13 +13,13 @@ from ..interfaces import settle
 from ..model import StreamStatus
 from ..streams import Streams
 from .configuration import digest
-from .creating import create, delete, link_at_tail
+from .creating import NEW, create, delete, link_at_tail, with_shared_strings
 from .decisions import Current
 from .entry import Entry
 from .errors import InvalidWakeStream, SubscriptionExists, SubscriptionLimitReached, SubscriptionNotFound
 from .following import as_tail, tail_of
 from .links import LinkTable
-from .model import Link, State, StreamTail, Subscription, SubscriptionConfig
+from .model import Link, StreamTail, Subscription, SubscriptionConfig
 from .patterns import matches
 from .records import state_key
 from .registry import Registry
@@ -80,7 +80,9 @@ class Creator:
             await self._sender.check(config.webhook_url)
         if config.wake_stream is not None:
             await self._check_wake_stream(config.wake_stream)
-        subscription = Subscription(subscription_id, randbits(53), config, base_url, self._wall(), digest(config))
+        subscription = with_shared_strings(
+            Subscription(subscription_id, randbits(53), config, base_url, self._wall(), digest(config))
+        )
         entry = Entry(subscription_id, subscription.birth)
         links = LinkTable(registry.index.tails)
         try:
@@ -96,7 +98,7 @@ class Creator:
             if isinstance(error, ValuesChanged):
                 raise SubscriptionExists(subscription_id) from None
             raise
-        registry.add(entry, Current(subscription, State(), None, links, puts[state_key(subscription_id)]))
+        registry.add(entry, Current(subscription, NEW, None, links, puts[state_key(subscription_id)]))
         return entry, True
 
     async def _check_wake_stream(self, path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -65,9 +66,10 @@ class ChangeFollower:
     def committed(self, name: str) -> None:
         """Note that a stream has changed which is not in :attr:`.SubscriptionIndex.quiet`."""
         index = self._index
-        if name in index.settled:
-            index.stale.add(name)
-            index.silence(name)
+        settled = index.settled.get(name)
+        if settled is not None:
+            index.stale[settled] = None
+            index.silence(settled)
             return
         self._changed.add(name)
         self._schedule()
@@ -114,16 +116,16 @@ class ChangeFollower:
         try:
             status = self._streams.status(name)
         except (StreamNotFound, StreamGone):
-            self.found(name, None)
+            self._update_all(name, None)
         except StreamsError as error:
             self._not_read(name, error)
         else:
             if isinstance(status, Deferred):
                 self._reading += 1
-                status.addCallbacks(as_tail, _as_absent).addCallback(lambda tail: self.found(name, tail))
-                status.addErrback(self._failed, name).addBoth(lambda _: self._read_later())
+                status.addCallbacks(self._found, self._absent, errbackArgs=(name,)).addErrback(self._failed, name)
+                status.addBoth(lambda _: self._read_later())
             else:
-                self.found(name, as_tail(status))
+                self._found(status)
 
     def _read_later(self) -> None:
         self._reading -= 1
@@ -142,14 +144,22 @@ class ChangeFollower:
             self._update(entry)
         _log.debug("The tail of {name} cannot be read: {reason}", name=name, reason=error)
 
-    def found(self, name: str, tail: StreamTail | None) -> None:
+    def _absent(self, failure: Failure, name: str) -> None:
+        failure.trap(StreamNotFound, StreamGone)
+        self._update_all(name, None)
+
+    def _found(self, status: StreamStatus) -> None:
+        # The storage has this string already; the name of the commit is a copy.
+        self._update_all(status.facts.name, as_tail(status))
+
+    def _update_all(self, name: str, tail: StreamTail | None) -> None:
         """Update the subscriptions that a stream concerns, whose tail was read."""
         index = self._index
         known = index.tails.get(name)
         index.set_tail(name, tail)
         if known is not None and tail is not None and known.stream_id == tail.stream_id:
             if self._grown(name):
-                index.settled.add(name)
+                index.settled[name] = name
             return
         for entry in index.concerned(name):
             entry.note(name)
@@ -194,10 +204,10 @@ class ChangeFollower:
         if settled is not None:
             await settled
 
-    async def read_stale_tails(self) -> None:
-        """Read the tails of all streams that have changed and were not followed, some at a time."""
+    async def read_stale_tails(self, max_count: int) -> None:
+        """Read the tails of streams that have changed and were not followed, from the longest ago, some at a time."""
         index = self._index
-        names = list(index.stale)
+        names = list(islice(index.stale, max_count))
         for start in range(0, len(names), _AT_ONCE):
             for name in names[start : start + _AT_ONCE]:
                 if name in index.stale:
@@ -206,7 +216,3 @@ class ChangeFollower:
             if settled is not None:
                 # Others who wait for changes, such as requests, wait for these few only.
                 await settled
-
-
-def _as_absent(failure: Failure) -> None:
-    failure.trap(StreamNotFound, StreamGone)

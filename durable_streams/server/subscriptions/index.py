@@ -24,8 +24,10 @@ class SubscriptionIndex(Generic[_T]):
     :ivar tails: the tails of the linked streams that exist.
     :ivar quiet: names whose next change leads to nothing: those that concern no subscription, and those in ``stale``.
         An append to such a stream costs one look-up here. A name may be missing: then it is found out again.
-    :ivar settled: streams that are pending in all subscriptions that link them, so that more data changes nothing.
-    :ivar stale: those of ``settled`` that have changed since: their tails must be read before they are used.
+    :ivar settled: streams that are pending in all subscriptions that link them, so that more data changes nothing. Each
+        name is also its value, so that one string serves for all of these sets.
+    :ivar stale: those of ``settled`` that have changed since, in this order: their tails must be read before they are
+        used.
     :ivar reread: is called with the name of a stream whose tail must be read again.
     :ivar links: the number of links.
     """
@@ -33,8 +35,8 @@ class SubscriptionIndex(Generic[_T]):
     def __init__(self) -> None:
         self.tails: dict[str, StreamTail] = {}
         self.quiet: set[str] = set()
-        self.settled: set[str] = set()
-        self.stale: set[str] = set()
+        self.settled: dict[str, str] = {}
+        self.stale: dict[str, None] = {}
         self.links = 0
         self.reread: Callable[[str], None] = lambda path: None
         #: By path: the subscription that links it, or a set of several. A set for each would take 40 % of a link.
@@ -74,9 +76,9 @@ class SubscriptionIndex(Generic[_T]):
 
     def unsettle(self, path: str) -> None:
         """Follow a stream again whose changes were not followed; read its tail if it has changed."""
-        self.settled.discard(path)
+        self.settled.pop(path, None)
         if path in self.stale:
-            self.stale.discard(path)
+            self.stale.pop(path, None)
             self.quiet.discard(path)
             self.reread(path)
 
@@ -116,8 +118,8 @@ class SubscriptionIndex(Generic[_T]):
         if not linked:
             del self._linked[path]
             self.tails.pop(path, None)
-            self.settled.discard(path)
-            self.stale.discard(path)
+            self.settled.pop(path, None)
+            self.stale.pop(path, None)
             self.quiet.discard(path)
 
     def linked(self, path: str) -> set[_T]:

@@ -20,7 +20,7 @@ LinkType = Literal["explicit", "glob"]
 ABSENT: Final = "-1"
 
 
-class SubscriptionConfig(Struct, frozen=True, array_like=True):
+class SubscriptionConfig(Struct, frozen=True, array_like=True, gc=False):
     """
     The configuration of a subscription, normalized: what a repeated creation is compared with.
 
@@ -44,7 +44,7 @@ class SubscriptionConfig(Struct, frozen=True, array_like=True):
         return self.lease_ttl_ms / 1000
 
 
-class Subscription(Struct, frozen=True, array_like=True):
+class Subscription(Struct, frozen=True, array_like=True, gc=False):
     """
     What does not change about a subscription until it is deleted.
 
@@ -148,7 +148,7 @@ class SnapshotEntry(Struct, frozen=True, array_like=True, gc=False):
         return self.tail > self.cursor
 
 
-class Snapshot(Struct, frozen=True, array_like=True):
+class Snapshot(Struct, frozen=True, array_like=True, gc=False):
     """
     The linked streams of one wake, sorted by path: all up to 1,000, else the first 1,000 pending ones.
 
@@ -159,7 +159,7 @@ class Snapshot(Struct, frozen=True, array_like=True):
     entries: tuple[SnapshotEntry, ...]
 
 
-class Wake(Struct, frozen=True, array_like=True):
+class Wake(Struct, frozen=True, array_like=True, gc=False):
     """
     A wake in flight, or leased.
 
@@ -189,7 +189,7 @@ class Wake(Struct, frozen=True, array_like=True):
     progress: bool = False
 
 
-class State(Struct, frozen=True, array_like=True):
+class State(Struct, frozen=True, array_like=True, gc=False):
     """
     What changes about a subscription.
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from ..errors import ValuesChanged
 from ..interfaces import settle
 from ..streams import Streams
+from .creating import with_shared_strings
 from .decisions import Current
 from .errors import CorruptRecord
 from .links import LinkTable
@@ -83,7 +84,7 @@ class Store:
         subscriptions: dict[str, Subscription] = {}
         async for page in self._pages(SUBSCRIPTIONS):
             for key, value in page:
-                subscription = decode(key, value, Subscription)
+                subscription = with_shared_strings(decode(key, value, Subscription))
                 if key != subscription_key(subscription.id):
                     raise CorruptRecord(key, f"it is of the subscription {subscription.id}")
                 subscriptions[subscription.id] = subscription
@@ -108,7 +109,7 @@ class Store:
         values = [await self._value(key) for key in keys]
         if values[0] is None:
             return None
-        subscription = decode(keys[0], values[0], Subscription)
+        subscription = with_shared_strings(decode(keys[0], values[0], Subscription))
         states = {} if values[1] is None else {subscription_id: (decode(keys[1], values[1], State), values[1])}
         snapshots = {} if values[2] is None else {subscription_id: decode(keys[2], values[2], Snapshot)}
         links = LinkTable(self._tails)

@@ -33,6 +33,10 @@ _RETRY_SECONDS: Final = 1.0
 #: How many subscriptions one step of a sweep checks.
 _AT_ONCE: Final = 50
 
+#: How many tails of streams that are pending anyway sweeps read, which costs 0.2 % of a processor. Requests and
+#: deliveries read them before they use them; sweeps do for the metric of pending bytes, and to notice deletions.
+_TAILS_PER_SECOND: Final = 500
+
 _log = Logger()
 
 
@@ -43,7 +47,7 @@ class Updates:
     :param lease: which subscriptions this node is responsible for.
     :param deliver: queues the delivery of a wake.
     :ivar read_tails: reads the tails of a subscription's streams that have changed while they were not followed.
-    :ivar read_stale_tails: reads those of all subscriptions.
+    :ivar read_stale_tails: reads some of those of all subscriptions.
     :ivar lag: what was pending at the last sweep.
     """
 
@@ -68,9 +72,10 @@ class Updates:
         self._scheduled = False
         self._running = False
         self._sweeping: LoopingCall | None = None
+        self._max_stale_tails = 0
         self.lag = Lag()
         self.read_tails: Callable[[Entry], Awaitable[None]] = _nothing_to_read
-        self.read_stale_tails: Callable[[], Awaitable[None]] = _nothing_to_read
+        self.read_stale_tails: Callable[[int], Awaitable[None]] = _nothing_to_read
 
     def start(self, sweep_interval: float) -> None:
         """Bring all subscriptions up to date, and keep them so."""
@@ -82,6 +87,7 @@ class Updates:
         self._schedule()
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = self._clock
+        self._max_stale_tails = int(sweep_interval * _TAILS_PER_SECOND)
         self._sweeping.start(sweep_interval, now=False)
 
     def stop(self) -> None:
@@ -177,8 +183,8 @@ class Updates:
         return Deferred.fromCoroutine(self._sweep_all())
 
     async def _sweep_all(self) -> None:
-        # A subscription that this concerns is updated by what follows changes.
-        await self.read_stale_tails()
+        # The subscriptions that this concerns are updated by what follows changes.
+        await self.read_stale_tails(self._max_stale_tails)
         await self._turns.finish(self._sweep_steps())
 
     def _sweep_steps(self) -> Generator[None, None, None]:
@@ -212,5 +218,5 @@ def _add_lag(current: Current, lag: Lag) -> None:
         lag.oldest = wake.issued_at if lag.oldest is None else min(lag.oldest, wake.issued_at)
 
 
-async def _nothing_to_read(*_: Entry) -> None:
+async def _nothing_to_read(_: object) -> None:
     """Return at once."""
