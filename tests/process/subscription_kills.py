@@ -37,7 +37,7 @@ _REPEATED_AFTER = {"before event/record": 2.5}
 
 _BASE = "/v1/stream"
 _SUBSCRIPTIONS = f"{_BASE}/__ds/subscriptions"
-_STREAMS = [f"{kind}/{number}" for kind in ("w", "p") for number in range(3)]
+STREAMS = [f"{kind}/{number}" for kind in ("w", "p") for number in range(3)]
 _LEASE_MS = 1_000
 
 
@@ -56,6 +56,7 @@ class Ledger:
     :ivar last_webhook: the wake_id of the webhook that has arrived last.
     :ivar done: counts of what happened.
     :ivar faults: what is wrong, in words.
+    :ivar refusals: the statuses by which an ack or a release may be refused.
     """
 
     def __init__(self) -> None:
@@ -69,6 +70,7 @@ class Ledger:
         self.generations: dict[str, int] = {}
         self.done: Counter[str] = Counter()
         self.faults: list[str] = []
+        self.refusals = {409, 503}
 
     def check(self, subscription_id: str, wake: dict[str, Any]) -> None:
         """Check a wake that was handed out: it has all that was not processed, and no cursor has fallen."""
@@ -153,8 +155,10 @@ class Receiver:
             if reply.status == 200:
                 self._ledger.acked(wake)
                 self._ledger.done["callbacks"] += 1
-            elif reply.status not in (409, 503):
+            elif reply.status not in self._ledger.refusals:
                 self._ledger.faults.append(f"a callback was answered with {reply}")
+            else:
+                self._ledger.done[f"callbacks refused with {reply.status}"] += 1
 
 
 def _post(port: int, path: str, body: Any, token: str | None = None) -> Reply:
@@ -213,8 +217,45 @@ class PullWorker:
                 ledger.acked(claim)
             if reply.status in (200, 204):
                 ledger.done[f"answered {action}"] += 1
-            elif reply.status not in (409, 503):
+            elif reply.status not in ledger.refusals:
                 ledger.faults.append(f"{action} was answered with {reply}")
+            else:
+                ledger.done[f"{action} refused with {reply.status}"] += 1
+
+
+def create_subscriptions(daemon: KilledDaemon, receiver: Receiver) -> None:
+    """Create the streams, a webhook subscription of half of them, and a pull-wake subscription of the others."""
+    for name in (*STREAMS, "wakes"):
+        daemon.create(name, content_type="application/json")
+    hook = {"type": "webhook", "pattern": "w/*", "webhook": {"url": receiver.url}}
+    pull = {"type": "pull-wake", "pattern": "p/*", "wake_stream": "wakes"}
+    for subscription_id, config in (("hook", hook), ("pull", pull)):
+        body = json.dumps(config | {"lease_ttl_ms": _LEASE_MS}).encode()
+        reply = daemon.ask("PUT", f"{_SUBSCRIPTIONS}/{subscription_id}", body)
+        assert reply.status == 201, reply
+
+
+def streams_behind(daemon: KilledDaemon, ledger: Ledger) -> list[str]:
+    """Return the streams whose cursor is not at the tail."""
+    behind = []
+    for subscription_id in ("hook", "pull"):
+        with ledger.lock:
+            acknowledged = dict(ledger.acknowledged)
+        found = json.loads(daemon.ask("GET", f"{_SUBSCRIPTIONS}/{subscription_id}").body)
+        assert len(found["streams"]) == len(STREAMS) // 2, found
+        for stream in found["streams"]:
+            cursor = _position(stream["acked_offset"])
+            assert cursor >= acknowledged.get(stream["path"], 0), (stream, acknowledged)
+            tail = daemon.ask("HEAD", f"{_BASE}/{stream['path']}").headers["stream-next-offset"]
+            if stream["acked_offset"] != tail:
+                behind.append(stream["path"])
+    return behind
+
+
+def check_events(daemon: KilledDaemon) -> None:
+    """Check that the wake stream has each event once."""
+    generations = [event["generation"] for event in json.loads(daemon.read("wakes"))]
+    assert generations == sorted(set(generations)), generations
 
 
 class Campaign(KillCampaign):
@@ -246,14 +287,7 @@ class Campaign(KillCampaign):
     def set_up(self) -> None:
         """Create the streams and the subscriptions."""
         with self.start() as daemon:
-            for name in (*_STREAMS, "wakes"):
-                daemon.create(name, content_type="application/json")
-            hook = {"type": "webhook", "pattern": "w/*", "webhook": {"url": self.receiver.url}}
-            pull = {"type": "pull-wake", "pattern": "p/*", "wake_stream": "wakes"}
-            for subscription_id, config in (("hook", hook), ("pull", pull)):
-                body = json.dumps(config | {"lease_ttl_ms": _LEASE_MS}).encode()
-                reply = daemon.ask("PUT", f"{_SUBSCRIPTIONS}/{subscription_id}", body)
-                assert reply.status == 201, reply
+            create_subscriptions(daemon, self.receiver)
 
     def killed_at(self, point: str) -> None:
         """
@@ -284,7 +318,7 @@ class Campaign(KillCampaign):
             while daemon.process.exitcode is None and time.monotonic() < deadline:
                 self._number += 1
                 try:
-                    daemon.append(self.rng.choice(_STREAMS), b'{"n":%d}' % self._number, "application/json")
+                    daemon.append(self.rng.choice(STREAMS), b'{"n":%d}' % self._number, "application/json")
                 except Gone:
                     break
                 daemon.process.join(0.01)
@@ -304,35 +338,14 @@ class Campaign(KillCampaign):
             worker = PullWorker(daemon.port, self.ledger, random.Random(self.rng.random()))
             try:
                 deadline = time.monotonic() + PATIENCE
-                while behind := self._behind(daemon):
+                while behind := streams_behind(daemon, self.ledger):
                     assert time.monotonic() < deadline, f"not acknowledged: {behind}\n{daemon.log()}"
                     time.sleep(0.02)
             finally:
                 worker.stop()
             assert not self.ledger.faults, self.ledger.faults
-            self._check_events(daemon)
+            check_events(daemon)
             assert daemon.terminate() == 0, daemon.log()
-
-    def _behind(self, daemon: KilledDaemon) -> list[str]:
-        """Return the streams whose cursor is not at the tail."""
-        behind = []
-        for subscription_id in ("hook", "pull"):
-            with self.ledger.lock:
-                acknowledged = dict(self.ledger.acknowledged)
-            found = json.loads(daemon.ask("GET", f"{_SUBSCRIPTIONS}/{subscription_id}").body)
-            assert len(found["streams"]) == len(_STREAMS) // 2, found
-            for stream in found["streams"]:
-                cursor = _position(stream["acked_offset"])
-                assert cursor >= acknowledged.get(stream["path"], 0), (stream, acknowledged)
-                tail = daemon.ask("HEAD", f"{_BASE}/{stream['path']}").headers["stream-next-offset"]
-                if stream["acked_offset"] != tail:
-                    behind.append(stream["path"])
-        return behind
-
-    def _check_events(self, daemon: KilledDaemon) -> None:
-        """Check that the wake stream has each event once."""
-        generations = [event["generation"] for event in json.loads(daemon.read("wakes"))]
-        assert generations == sorted(set(generations)), generations
 
 
 def run(mode: str, kills: int, seed: int | str) -> Campaign:

@@ -1,7 +1,8 @@
-"""The requests that the agents server of Electric makes, as it makes them, and what it reads of the answers.
+"""The requests that the agents server of Electric makes, and what it reads of the answers.
 
-They were recorded from its class ``StreamClient`` with a base URL that ends in the id of a service: the control paths
-are below ``/v1/stream/__ds``, and the id is the first segment of all names.
+They are written by hand, by what its class ``StreamClient`` sends with a base URL that ends in the id of a service: the
+control paths are below ``/v1/stream/__ds``, and the id is the first segment of all names. Nothing was recorded, and
+Electric itself does not run here.
 """
 
 from __future__ import annotations

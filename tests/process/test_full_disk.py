@@ -28,6 +28,7 @@ class FullDiskTestCase(SynchronousTestCase):
 
     mode = "file-durable"
     ends_quietly = True
+    settings: dict[str, str] = {}  # noqa: RUF012 (never changed in place)
 
     def start_on(self, disk: Path) -> KilledDaemon:
         settings = {
@@ -35,6 +36,7 @@ class FullDiskTestCase(SynchronousTestCase):
             "storage__data_dir": str(disk / "data"),
             "limits__max_total_bytes": str(1 << 30),
             "limits__max_stream_bytes": str(1 << 29),
+            **self.settings,
         }
         daemon = KilledDaemon(Order(settings), disk.parent / f"{disk.name}-log")
         daemon.wait_until_ready()

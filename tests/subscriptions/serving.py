@@ -106,7 +106,8 @@ class Serving:
             clock.advance(1_000_000)
         self.case = case
         self.clock = clock
-        self.streams = Streams(storage or MemoryStorage(), clock)
+        self.storage = storage or MemoryStorage()
+        self.streams = Streams(self.storage, clock)
         self.streams.startService()
         self.parts = Callables()
         self.service = SubscriptionService(self.streams, clock, self.parts.open, settings or ServiceSettings())

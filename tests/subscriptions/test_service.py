@@ -7,8 +7,10 @@ from typing import Any
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from durable_streams.server.errors import InsufficientStorage
 from durable_streams.server.model import Append
 from durable_streams.server.subscriptions import following
 from durable_streams.server.subscriptions.errors import (
@@ -459,6 +461,35 @@ class SecretTests(SynchronousTestCase):
         serving.service.create("t", webhook(), "")
         self.assertEqual(b'{"keys":[]}', serving.get(serving.service.jwks()))
         self.assertEqual(1, serving.parts.opened)
+
+
+class FullDiskTests(SynchronousTestCase):
+    def test_deliveries_wait_and_the_reason_is_logged_once_for_all_subscriptions(self) -> None:
+        serving = Serving(self)
+        serving.parts.receive = lambda body: Outcome.FAILED
+        for subscription_id in ("s", "t"):
+            serving.create(webhook(), subscription_id)
+        serving.put("events/a", 1)
+        serving.work()
+        storage: Any = serving.storage
+        write = storage.write_values
+        delivered = len(serving.parts.bodies)
+
+        def refuse(*arguments: object) -> None:
+            raise InsufficientStorage("The disk is full.")
+
+        storage.write_values = refuse
+        with capturedLogs() as logs:
+            for _ in range(10):
+                serving.advance(1)
+        texts = [str(formatEvent(event)) for event in logs]
+        self.assertEqual(1, sum("no delivery was begun: The disk is full." in text for text in texts), texts)
+        self.assertEqual(delivered, len(serving.parts.bodies))
+        storage.write_values = write
+        serving.parts.receive = lambda body: Outcome.DONE
+        serving.advance(2)
+        self.assertEqual({"active"}, {serving.describe(each)["status"] for each in ("s", "t")})
+        self.assertEqual(delivered + 2, len(serving.parts.bodies))
 
 
 class KeyRotationTests(SynchronousTestCase):

@@ -80,6 +80,8 @@ class Dispatcher:
         self._events = DeliveryQueue(clock, _MAX_EVENTS, _MAX_EVENTS)
         self._queues = {self._webhooks, self._retries, self._events}
         self._stopping = False
+        #: Why the last delivery was not begun; empty if it was.
+        self._refusal = ""
 
     @property
     def waiting(self) -> int:
@@ -152,11 +154,15 @@ class Dispatcher:
         except SubscriptionNotFound:
             return
         except StreamsError as error:
-            _log.warn("Subscription {id}: no delivery was begun: {reason}", id=entry.id, reason=error)
+            # A full or failed disk causes the same error for all subscriptions, each second: log it once.
+            if self._refusal != str(error):
+                self._refusal = str(error)
+                _log.warn("Subscription {id}: no delivery was begun: {reason}", id=entry.id, reason=error)
             self._retry(entry)
             return
         finally:
             entry.lock.release()
+        self._refusal = ""
         for effect in decision.effects:
             if isinstance(effect, DeliverWebhook):
                 outcome = await self._send_webhook(entry, effect)
