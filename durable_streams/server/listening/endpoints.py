@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from zope.interface import implementer
 
-from .epoll_port import adopt, listen
+from .inheritance import adopt, listen
 from .tls import TLS_VERSIONS, Certificates, NamedFile, TLSFactory, TLSFiles, VersionRange
 
 #: The default length of the queue of connections that wait to be accepted.

@@ -76,11 +76,10 @@ def listen(
     return epoll_port
 
 
-def adopt(reactor: Any, descriptor: int, factory: Factory) -> IListeningPort:
+def check_inherited(descriptor: int) -> socket.AddressFamily:
     """
-    Accept connections on an inherited listening socket, which stays bound when this process ends.
+    Make an inherited listening socket non-blocking, and return its family.
 
-    :param descriptor: the socket's descriptor; it is duplicated and left open.
     :raises ValueError: the socket is not listening.
     """
     with socket.socket(fileno=os.dup(descriptor)) as inherited:
@@ -88,12 +87,27 @@ def adopt(reactor: Any, descriptor: int, factory: Factory) -> IListeningPort:
         if inherited.type != socket.SOCK_STREAM or not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise ValueError("the socket that was passed is not listening (systemd: ListenStream= and Accept=no)")
         inherited.setblocking(False)
+    return socket.AddressFamily(family)
+
+
+def adopt(reactor: Any, descriptor: int, factory: Factory, prompt: bool = False) -> IListeningPort:
+    """
+    Accept connections on an inherited listening socket, which stays bound when this process ends.
+
+    :param descriptor: the socket's descriptor; it is duplicated and left open.
+    :param prompt: whether writes are sent at once; see :class:`EagerConnection`.
+    :raises ValueError: the socket is not listening.
+    """
+    family = check_inherited(descriptor)
     port: Any
     if family == socket.AF_UNIX:
         port = InheritedUNIXPort._fromListeningDescriptor(reactor, descriptor, factory)
+    elif is_epoll(reactor):
+        port = EpollPort._fromListeningDescriptor(reactor, descriptor, family, factory)
+        if prompt:
+            port.transport = partial(EagerConnection, port.poller)
     else:
-        kind = EpollPort if is_epoll(reactor) else Port
-        port = kind._fromListeningDescriptor(reactor, descriptor, family, factory)
+        port = Port._fromListeningDescriptor(reactor, descriptor, family, factory)
     port.startListening()
     listening: IListeningPort = port
     return listening

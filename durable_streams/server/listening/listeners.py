@@ -176,10 +176,14 @@ class Listeners:
         stopping = [maybeDeferred(port.stopListening) for _, port in bound]
         return Deferred.fromCoroutine(_all_stopped(stopping))
 
-    def reload(self) -> None:
-        """Reload the certificates for new connections; log errors."""
-        for certificates in self._certificates:
-            certificates.reload()
+    def reload(self) -> bool:
+        """
+        Reload the certificates for new connections; log errors.
+
+        :returns: whether all of them are valid.
+        """
+        valid = [certificates.reload() for certificates in self._certificates]
+        return all(valid)
 
     @property
     def bound(self) -> bool:

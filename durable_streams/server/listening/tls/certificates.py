@@ -113,19 +113,25 @@ class Certificates:
                 # An error here would stop the periodic checks.
                 _log.failure("Checking the certificates for changes failed. They stay as they were.")
 
-    def reload(self) -> None:
-        """Reload the files. If they are invalid, log the error and keep the certificates."""
+    def reload(self) -> bool:
+        """
+        Reload the files. If they are invalid, log the error and keep the certificates.
+
+        :returns: whether they are valid.
+        """
         self._seen = signature_of(self.files)
         try:
             self._context, self._identity = self._build(read_files(self.files))
         except (TLSFileError, TLSContextError) as error:
             _log.error("Reloading the certificates failed; they stay as they were. {error}", error=str(error))
+            return False
         else:
             _log.info(
                 "Loaded the certificate {path}; it expires at {expires}.",
                 path=self.files.certificate.path,
                 expires=self._identity.expires.isoformat(),
             )
+            return True
 
 
 class TLSFactory(TLSMemoryBIOFactory):
