@@ -19,6 +19,7 @@ from .config.showing import concealed
 from .config.validation import ConfigError
 from .daemon.logs import Logs
 from .daemon.process import Process, refusal
+from .daemon.workers.supervisor import Supervisor
 from .startup import StartupError
 
 _log = Logger()
@@ -119,7 +120,9 @@ class Options(usage.Options):
             places = concealed(Daemon(self["settings"], reactor).listeners.describe())
         except StartupError as error:
             raise refusal(error) from None
-        sys.stdout.write(f"Configuration OK. Would listen on {places}.\n")
+        workers = self["settings"].server.workers
+        served = "" if workers == 1 else f" with {workers} workers"
+        sys.stdout.write(f"Configuration OK. Would listen on {places}{served}.\n")
         raise SystemExit(0)
 
     def open_logs(self) -> Logs | None:
@@ -183,7 +186,9 @@ def makeService(options: Options) -> IService:
 
     # The process is the server's own, so its reactor may be changed to use the monotonic clock.
     make_steady(reactor)
+    settings: Settings = options["settings"]
+    process = Process if settings.server.workers == 1 else Supervisor
     try:
-        return Process(options["settings"], reactor, options.open_logs(), options.load)
+        return process(settings, reactor, options.open_logs(), options.load)
     except StartupError as error:
         raise refusal(error) from None

@@ -50,6 +50,28 @@ CASES: Final[list[Case]] = [
         )
     ),
     (
+        "WorkersTooSmall",
+        {"server.workers": "0"},
+        "server.workers must be 1 or more; environment variable DS_SERVER__WORKERS sets it to 0.",
+    ),
+    (
+        "TooManyWorkers",
+        {"server.workers": "257"},
+        "server.workers must be 256 or less; environment variable DS_SERVER__WORKERS sets it to 257.",
+    ),
+    *(
+        (
+            "WorkersRequireSharedStorage",
+            {"server.workers": "2", "storage.mode": mode},
+            (
+                f"server.workers must be 1, or storage.mode set to postgres, while storage.mode is {mode!r} by "
+                "environment variable DS_STORAGE__MODE, since its streams belong to a single process; environment "
+                "variable DS_SERVER__WORKERS sets it to 2."
+            ),
+        )
+        for mode in ("memory", "file-durable", "file-fast", "acid")
+    ),
+    (
         "InvalidPublicUrl",
         {"http.public_url": "https://streams.example/?a=b"},
         (

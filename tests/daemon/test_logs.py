@@ -89,6 +89,30 @@ class TextTests(LogsTestCase):
         self.log.info("It is done.", **{"request.id": "1f-2"})
         self.assertEqual(self.lines, ["info [tests.here] It is done. (request 1f-2)"])
 
+    def test_each_line_of_a_worker_has_its_number(self) -> None:
+        for form, expected in (
+            (TEXT, "warn worker 2 [tests.here] It is 7.\n"),
+            (JSON, '"ds.worker":2'),
+        ):
+            self.written.truncate(0)
+            self.logs = Logs(form, self.written, worker=2)
+            log = Logger(namespace="tests.here", observer=LogPublisher(self.logs.observer))
+            log.warn("It is {worker}.", worker=7)
+            self.assertIn(expected, self.text)
+
+    def test_a_file_that_another_process_has_opened_is_reopened_by_its_path(self) -> None:
+        path = Path(self.mktemp())
+        rotated = path.with_suffix(".1")
+        logs = Logs(replace(TEXT, log_file=str(path)), rotated.open("wb", 0), is_open=True)
+        log = Logger(namespace="tests.here", observer=LogPublisher(logs.observer))
+        log.info("before")
+        self.assertFalse(path.exists())
+        logs.reopen()
+        self.addCleanup(logs.close)
+        log.info("after")
+        self.assertIn("before", rotated.read_text())
+        self.assertIn("after", path.read_text())
+
     def test_a_traceback_is_indented(self) -> None:
         self.log.failure("It broke.", failure=self.failing(), **{"request.id": "1f-2"})  # type: ignore[arg-type]
         first, *rest = self.lines

@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from durable_streams.server.config.sections import HttpSettings, ObservabilitySettings
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.daemon.assembly import operations_from
+from durable_streams.server.daemon.workers.metrics import combine
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
 from durable_streams.server.subscriptions.counts import SubscriptionCounts, SubscriptionFigures
@@ -322,7 +323,9 @@ class ScrapeTests(FrontTestCase):
         figures = SubscriptionFigures(subscriptions, 1, 0, 0.0, 0, 0, happened, {"timeout": 2})
         front.metrics.watch_subscriptions(lambda: figures)
         self.assertIn(b'durable_streams_subscription_failures_total{reason="timeout"} 2.0\n', front.metrics.render())
-        families = re.findall(rb"^# TYPE (durable_streams_[a-z_]+) ([a-z]+)$", front.metrics.render(), re.MULTILINE)
+        # Several workers have some more.
+        rendered = combine({1: front.metrics.render().decode()}, {1: 0}).encode()
+        families = re.findall(rb"^# TYPE (durable_streams_[a-z_]+) ([a-z]+)$", rendered, re.MULTILINE)
         self.assertEqual(sorted(documented), sorted(name.decode() for name, _ in families))
         for name, kind in families:
             self.assertRegex(text, rf"(?m)^``{name.decode()}`` +{kind.decode()} ")

@@ -18,6 +18,9 @@ STORAGE_MODES: Final = {
     "postgresql": "postgres",
 }
 
+#: The modes whose storage several processes can use at once.
+SHARED_MODES: Final = frozenset({"postgres"})
+
 #: ``storage.acid_backend``: accepted spelling -> backend.
 ACID_BACKENDS: Final = {"file": "file", "in-memory": "in-memory", "memory": "in-memory", "inmemory": "in-memory"}
 
@@ -54,6 +57,11 @@ CHOICES: Final[dict[str, Mapping[str, str]]] = {
     "observability.log_format": _words("text", "json"),
     "observability.access_log": _words("none", "failures", "all"),
 }
+
+
+def is_shared(mode: str) -> bool:
+    """Return whether several processes can use one storage of a ``storage.mode`` at once."""
+    return STORAGE_MODES.get(mode, mode) in SHARED_MODES
 
 
 def words_of(name: str) -> str:

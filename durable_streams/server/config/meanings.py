@@ -17,6 +17,10 @@ MEANINGS: Final[dict[str, str]] = {
         "Twisted's string endpoints. If there are any, the server listens on them instead of ``bind_address``. None "
         "may be blank"
     ),
+    "server.workers": (
+        "number of processes that serve these addresses, from 1 to 256. More than 1 needs a storage that processes "
+        "share; see `operations.rst <operations.rst>`_"
+    ),
     "limits.max_total_bytes": "data of all streams, on disk too [#data]_. Beyond it: 413",
     "limits.max_stream_bytes": "data of one stream [#data]_. Beyond it: 413",
     "limits.max_streams": "number of streams. Beyond it: 507",

@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from .choices import CHOICES, words_of
+from .choices import CHOICES, SHARED_MODES, is_shared, words_of
 from .sections import Sections, value_of
 from .showing import shown_setting
 
@@ -53,6 +53,7 @@ class SettingsWithSources(Struct, frozen=True):
 
 #: The settings that must be at least 1.
 _POSITIVE: Final = (
+    "server.workers",
     *(
         f"limits.max_{name}"
         for name in (
@@ -88,6 +89,9 @@ _ORIGIN: Final = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://(?:(?![,/@])[!-~])+")
 
 #: The paths of pages that no setting can move.
 RESERVED_PATHS: Final = ("/healthz", "/readyz", "/metrics")
+
+#: The largest ``server.workers``.
+MAX_WORKERS: Final = 256
 
 _ADDRESS_WANTED: Final = "an IP address and a port, such as 127.0.0.1:4437"
 _PATH_WANTED: Final = "no slash at its end, no . or .., only letters, digits and -._~!$&'()+,;=@"
@@ -181,6 +185,21 @@ def check_server(config: SettingsWithSources) -> Iterator[BrokenRule]:
             "AdminBindAddressConflictsWithBindAddress",
             "admin.bind_address",
             f"another address and port while {config.describe('server.bind_address')}",
+        )
+
+
+def check_workers(config: SettingsWithSources) -> Iterator[BrokenRule]:
+    """Yield a number of workers that is too large, or that the storage does not allow."""
+    workers, mode = config.settings.server.workers, config.settings.storage.mode
+    if workers > MAX_WORKERS:
+        yield BrokenRule("TooManyWorkers", "server.workers", f"{MAX_WORKERS} or less")
+    elif workers > 1 and not is_shared(mode):
+        shared = " or ".join(sorted(SHARED_MODES))
+        yield BrokenRule(
+            "WorkersRequireSharedStorage",
+            "server.workers",
+            f"1, or storage.mode set to {shared}, while {config.describe('storage.mode')}, since its streams belong to "
+            "a single process",
         )
 
 

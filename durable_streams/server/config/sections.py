@@ -50,13 +50,15 @@ def _described(kind: Any) -> str:
 
 class ServerSettings(Section, frozen=True):
     """
-    The addresses on which the server listens.
+    The addresses on which the server listens, and the number of its processes.
 
     :ivar listen: Twisted's string endpoints; when there are any, the server listens on them and nowhere else.
+    :ivar workers: the number of processes that serve these addresses; embedded servers ignore it.
     """
 
     bind_address: str = "0.0.0.0:4437"
     listen: tuple[str, ...] = ()
+    workers: int = 1
 
 
 class LimitSettings(Section, frozen=True):

@@ -16,6 +16,7 @@ from .rules import (
     check_paths,
     check_server,
     check_words,
+    check_workers,
     is_production,
     parse_bind_address,
 )
@@ -33,6 +34,7 @@ _RULES = (
     check_numbers,
     check_storage,
     check_postgres,
+    check_workers,
     check_paths,
     check_origins,
     check_tls_files,

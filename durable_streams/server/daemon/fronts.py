@@ -43,6 +43,7 @@ class Fronts:
     :param subscriptions: the service of subscriptions; None if there are none.
     :ivar tree: everything as one resource for a twisted.web Site.
     :ivar factory: the factory of clients' connections.
+    :ivar metrics: the metrics; None if they are not served.
     :ivar admin: the factory for ``admin.bind_address``; None without that setting.
     :raises ConfigError: the file of ``admin.token_file`` cannot be used.
     :raises StartupError: ``observability.traces`` is set, and OpenTelemetry is not installed or cannot export.
@@ -69,13 +70,13 @@ class Fronts:
         answers = operations.answers
         base_path = settings.http.stream_base_path
         apart = settings.admin.bind_address is not None
-        metrics = metrics_from(settings, operations)
+        self.metrics = metrics = metrics_from(settings, operations)
         self._for_all = for_all = Pages(answers, below(base_path))
         self._for_operators = for_operators = Pages(answers, None) if apart else for_all
         for pages in {for_all, for_operators}:
             pages.add(partial(add_probes, ready=obstacle))
         if metrics is not None:
-            for_operators.add(partial(add_metrics, render=metrics.scrape))
+            for_operators.add(partial(add_metrics, render=metrics.answer))
         self._tokens: TokenFile | None = None
         if settings.admin.enabled:
             self._tokens = add_pages_of_operators(

@@ -35,6 +35,9 @@ _OLD_KEYS: Final = frozenset(
 _RESERVED: Final = frozenset({"time", "level", "logger", "message"})
 _OF_FAILURES: Final = frozenset({"error.type", "error.stack"})
 
+#: The field of a line with the number of the process that has written it, if it is one of several workers.
+WORKER: Final = "ds.worker"
+
 #: Flags to open a file for fstat and readlink only.
 _LOOK: Final = os.O_PATH | os.O_CLOEXEC
 
@@ -63,12 +66,21 @@ class Logs:
 
     :param settings: the level, the format and the file.
     :param destination: where lines are written if no file is set; None for the standard output.
+    :param worker: the number of this process among several workers, which each line has; None if there is only one.
+    :param is_open: whether ``destination`` is the file of the settings, opened by another process.
     :ivar observer: the log observer; may be called in any thread.
     :raises StartupError: the file cannot be opened.
     """
 
-    def __init__(self, settings: ObservabilitySettings, destination: Destination | None = None) -> None:
+    def __init__(
+        self,
+        settings: ObservabilitySettings,
+        destination: Destination | None = None,
+        worker: int | None = None,
+        is_open: bool = False,
+    ) -> None:
         self._path = settings.log_file
+        self._worker = worker
         # The number of lines lost since the last successful write, and whether the last write was incomplete.
         self._lost = 0
         self._torn = False
@@ -76,7 +88,7 @@ class Logs:
             # The standard output may have been closed before the start.
             destination = open(os.devnull, "wb") if sys.stdout is None else sys.stdout.buffer  # noqa: SIM115 (stays open)
         self._destination: Destination = destination
-        if self._path is not None:
+        if self._path is not None and not is_open:
             try:
                 self._destination = _open(self._path)
             except OSError as error:
@@ -88,6 +100,18 @@ class Logs:
         self._write_event: Callable[[LogEvent], str] = as_json if settings.log_format == "json" else as_text
         self._min_severity = LEVELS[settings.log_level]
         self.observer: ILogObserver = _Observer(self._observe)
+
+    @property
+    def path(self) -> str | None:
+        """The path of the file; None for the standard output."""
+        return self._path
+
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of the file or the standard output, for processes that write to the same log."""
+        destination: Any = self._destination
+        number: int = destination.fileno()
+        return number
 
     def set_level(self, level: str) -> None:
         """
@@ -124,6 +148,8 @@ class Logs:
         try:
             if LEVELS[level_of(event)] < self._min_severity:
                 return
+            if self._worker is not None:
+                event = {**event, WORKER: self._worker}
             try:
                 line = self._write_event(event)
             except Exception:
@@ -289,7 +315,8 @@ def as_text(event: LogEvent) -> str:
     """Format an event as a line, with further lines indented by a tab."""
     message = _message_of(event)
     request = event.get("request.id")
-    head = f"{_time_of(event)} {level_of(event)} [{_printed(str(event.get('log_namespace', '-')))}]"
+    worker = f" worker {event[WORKER]}" if WORKER in event else ""
+    head = f"{_time_of(event)} {level_of(event)}{worker} [{_printed(str(event.get('log_namespace', '-')))}]"
     lines = message.split("\n")
     if request is not None:
         lines[0] += f" (request {request})"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -54,23 +54,102 @@ class StartupStderr:
             self._descriptor = -1
 
 
-class Process(Service):
+class MainProcess(Service):
     """
-    The daemon as twistd runs it. The exit status is 0 after a signal, 1 if the storage cannot be opened or closed.
+    The process that twistd runs: its signals, its errors, and its notifications of a service manager.
 
     :param logs: the log; None if twistd's command line configures it.
     :param load_settings: loads the settings again, for SIGHUP.
+    """
+
+    def __init__(self, reactor: Any, logs: Logs | None, load_settings: Callable[[], Settings]) -> None:
+        self._reactor = reactor
+        self._logs = logs
+        self._load_settings = load_settings
+        self._stderr = StartupStderr()
+        self._ending = False
+
+    def _serving(self) -> None:
+        """Report that the start has succeeded."""
+        self._stderr.close()
+        systemd.notify(systemd.READY)
+
+    def _failure(self, error: object) -> StartupExit:
+        _log.critical("{line}", line=str(error))
+        self._stderr.write_line(str(error))
+        return StartupExit(str(error))
+
+    def _failed_later(self, error: object) -> None:
+        """Report the error of a start, and end the process, while the reactor runs."""
+        self._failure(error)
+        self._end(1)
+
+    def _not_stopped(self, failure: Failure) -> None:
+        _log.failure("Stopping the server failed.", failure=failure)
+        exit_with(1)
+
+    # Signals
+
+    def _take_signals(self) -> None:
+        # With the reactor's own handlers, twistd would kill itself by the same signal after a clean stop.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._reactor.callFromThread(self._end, 0))
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
+
+    def _end(self, status: int) -> None:
+        if status:
+            exit_with(status)
+        if self._ending:
+            _log.info("Second signal: closing all connections.")
+            self._abort_connections()
+        else:
+            self._ending = True
+            self._reactor.stop()
+
+    def _abort_connections(self) -> None:
+        """Close all connections at once."""
+        raise NotImplementedError
+
+    def _reload(self) -> None:
+        """Reload certificates, tokens, log file and log level. All other settings need a restart."""
+        systemd.notify(systemd.reloading())
+        if self._logs is not None:
+            self._logs.reopen()
+        level = None
+        try:
+            level = self._load_settings().observability.log_level
+        except StartupError as error:
+            _log.error("Reload: the settings are not valid and stay as they were: {reason}", reason=error)
+        self._reload_parts(level).addCallback(self._reloaded, level)
+
+    def _reload_parts(self, level: str | None) -> Deferred[Any]:
+        """
+        Reload everything but this process's log.
+
+        :param level: the new log level; None if the settings are not valid.
+        :returns: fires when all is reloaded.
+        """
+        raise NotImplementedError
+
+    def _reloaded(self, _: object, level: str | None) -> None:
+        if level is not None:
+            if self._logs is not None:
+                self._logs.set_level(level)
+            _log.info("Reloaded certificates and log file; log level is {log_level_name}.", log_level_name=level)
+        systemd.notify(systemd.READY)
+
+
+class Process(MainProcess):
+    """
+    The daemon as twistd runs it. The exit status is 0 after a signal, 1 if the storage cannot be opened or closed.
+
     :raises StartupError: the settings or the files of certificates are invalid.
     """
 
     def __init__(
         self, settings: Settings, reactor: Any, logs: Logs | None, load_settings: Callable[[], Settings]
     ) -> None:
-        self._reactor = reactor
-        self._logs = logs
-        self._load_settings = load_settings
-        self._stderr = StartupStderr()
-        self._ending = False
+        super().__init__(reactor, logs, load_settings)
         limit = raise_descriptor_limit()
         self._daemon = Daemon(settings, reactor, budget_from(settings, limit, count_open()))
 
@@ -98,71 +177,40 @@ class Process(Service):
         started = self._daemon.start()
         # The reactor installs its own signal handlers when it starts.
         self._reactor.callWhenRunning(self._take_signals)
-        started.addCallbacks(self._serving, failed.append)
+        started.addCallbacks(self._started, failed.append)
         if failed:
             raise self._failure(failed[0].value) from None
-        started.addCallback(lambda _: self._failed_later(failed[0]) if failed else None)
+        started.addCallback(lambda _: self._failed_later(failed[0].value) if failed else None)
+
+    def _started(self, _: None) -> None:
+        begin_freezing()
+        self._serving()
 
     def stopService(self) -> Deferred[None]:
         """Stop the service and drain connections."""
         super().stopService()
-        if _freeze_survivors in gc.callbacks:
-            gc.callbacks.remove(_freeze_survivors)
+        end_freezing()
         systemd.notify(systemd.STOPPING)
         return self._daemon.stopService().addErrback(self._not_stopped)
 
-    def _serving(self, _: None) -> None:
-        gc.freeze()
-        gc.callbacks.append(_freeze_survivors)
-        self._stderr.close()
-        systemd.notify(systemd.READY)
+    def _abort_connections(self) -> None:
+        self._daemon.abort_connections()
 
-    def _failure(self, error: object) -> StartupExit:
-        _log.critical("{line}", line=str(error))
-        self._stderr.write_line(str(error))
-        return StartupExit(str(error))
-
-    def _failed_later(self, failure: Failure) -> None:
-        self._failure(failure.value)
-        self._end(1)
-
-    def _not_stopped(self, failure: Failure) -> None:
-        _log.failure("Stopping the server failed.", failure=failure)
-        _exit_with(1)
-
-    # Signals
-
-    def _take_signals(self) -> None:
-        # With the reactor's own handlers, twistd would kill itself by the same signal after a clean stop.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self._reactor.callFromThread(self._end, 0))
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
-
-    def _end(self, status: int) -> None:
-        if status:
-            _exit_with(status)
-        if self._ending:
-            _log.info("Second signal: closing all connections.")
-            self._daemon.abort_connections()
-        else:
-            self._ending = True
-            self._reactor.stop()
-
-    def _reload(self) -> None:
-        """Reload certificates, tokens, log file and log level. All other settings need a restart."""
-        systemd.notify(systemd.reloading())
-        if self._logs is not None:
-            self._logs.reopen()
+    def _reload_parts(self, level: str | None) -> Deferred[Any]:
         self._daemon.reload()
-        try:
-            level = self._load_settings().observability.log_level
-        except StartupError as error:
-            _log.error("Reload: the settings are not valid and stay as they were: {reason}", reason=error)
-        else:
-            if self._logs is not None:
-                self._logs.set_level(level)
-            _log.info("Reloaded certificates and log file; log level is {log_level_name}.", log_level_name=level)
-        systemd.notify(systemd.READY)
+        return succeed(None)
+
+
+def begin_freezing() -> None:
+    """Exempt what was created by the start, and later survivors, from garbage collections."""
+    gc.freeze()
+    gc.callbacks.append(_freeze_survivors)
+
+
+def end_freezing() -> None:
+    """Undo :func:`begin_freezing` for later objects."""
+    if _freeze_survivors in gc.callbacks:
+        gc.callbacks.remove(_freeze_survivors)
 
 
 def _freeze_survivors(phase: str, info: dict[str, int]) -> None:
@@ -183,7 +231,7 @@ def refusal(error: StartupError) -> StartupExit:
     return StartupExit(str(error))
 
 
-def _exit_with(status: int) -> None:
+def exit_with(status: int) -> None:
     """Exit with this status after twistd's clean-up. twistd offers no other way to set one."""
 
     def leave() -> None:

@@ -16,6 +16,7 @@ from ..config.settings import Settings
 from ..listening.descriptors import DescriptorBudget
 from ..startup import StartupError
 from ..streams import Streams
+from ..telemetry import Metrics
 from ..web.site.admin.access import AdminAuthorization
 from .fronts import Fronts
 from .subscribing import log_subscriptions, subscriptions_from
@@ -60,6 +61,7 @@ class Server(MultiService):
     :param subscriptions: the service of subscriptions if :meth:`_open` starts it; None to create one.
     :raises ConfigError: the file of ``admin.token_file`` or ``subscriptions.webhook_ca_file`` cannot be used.
     :ivar subscriptions: the service of subscriptions; None if there are none.
+    :ivar metrics: the metrics; None if they are not served.
     :ivar tree: everything that is served, as one resource for a twisted.web Site.
     """
 
@@ -92,6 +94,7 @@ class Server(MultiService):
             self.subscriptions,
         )
         self.tree: IResource = self._fronts.tree
+        self.metrics: Metrics | None = self._fronts.metrics
 
     @property
     def addresses(self) -> list[IAddress]:

@@ -34,17 +34,20 @@ class Daemon(Server):
     A server with the storage and the ports of its settings.
 
     :param budget: the number of descriptors of each part; None for no division.
+    :param ports_from: the reactor with which the ports are created; None for the same one.
     :ivar streams: the streams that are served.
     :raises StartupError: a listener or a file of certificates is invalid.
     """
 
     name = "durable-streams"
 
-    def __init__(self, settings: Settings, reactor: Any, budget: DescriptorBudget | None = None) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, budget: DescriptorBudget | None = None, ports_from: Any = None
+    ) -> None:
         self._settings = settings
         self._reactor = reactor
         self._budget = budget
-        self.listeners = Listeners(settings, reactor)
+        self.listeners = Listeners(settings, reactor if ports_from is None else ports_from)
         try:
             self.streams = Streams(storage_from(settings, reactor, budget), reactor)
             super().__init__(

@@ -18,6 +18,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from twisted.internet.defer import Deferred
 
 from ..model import Distribution, StorageFigures
 from ..web.connections import Connections
@@ -39,6 +40,7 @@ class Metrics(Collector):
     :param counts: the request counters.
     :param operations: the operations, with the service and the live readers.
     :param backend: the storage mode.
+    :ivar collect_all: returns the metrics of all workers, if this is one of them; None for those of this process.
     """
 
     def __init__(self, counts: RequestCounts, operations: Operations, backend: str) -> None:
@@ -49,6 +51,7 @@ class Metrics(Collector):
         self._factories: list[Connections] = []
         self._subscriptions: Callable[[], SubscriptionFigures] | None = None
         self._seconds = perf_counter
+        self.collect_all: Callable[[], Deferred[bytes]] | None = None
         self._scraped = b""
         self._scraped_at = -inf
         self._registry = CollectorRegistry(auto_describe=False)
@@ -62,6 +65,10 @@ class Metrics(Collector):
     def watch_subscriptions(self, figures: Callable[[], SubscriptionFigures]) -> None:
         """Render the metrics of subscriptions, too."""
         self._subscriptions = figures
+
+    def answer(self) -> bytes | Deferred[bytes]:
+        """Return what ``/metrics`` answers: the metrics of this process, or of all workers."""
+        return self.scrape() if self.collect_all is None else self.collect_all()
 
     def scrape(self) -> bytes:
         """Return the rendered metrics; render them again if they are older than :data:`MAX_AGE`."""

@@ -208,14 +208,15 @@ def add_probes(app: Routes, ready: Readiness) -> None:
         return Answer(200, _PLAIN, b"ready")
 
 
-def add_metrics(app: Routes, render: Callable[[], bytes]) -> None:
+def add_metrics(app: Routes, render: Callable[[], bytes | Deferred[bytes]]) -> None:
     """
     Add ``/metrics``.
 
-    :param render: returns all metrics in Prometheus' text format.
+    :param render: returns all metrics in Prometheus' text format, or a Deferred of them.
     """
 
     @app.route("/metrics", methods=["GET", "HEAD"])
-    def metrics(request: PageRequest) -> Answer:
+    async def metrics(request: PageRequest) -> Answer:
         """Answer with all metrics."""
-        return Answer(200, _METRICS, render())
+        rendered = render()
+        return Answer(200, _METRICS, rendered if isinstance(rendered, bytes) else await rendered)

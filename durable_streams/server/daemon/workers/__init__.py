@@ -1,0 +1,1 @@
+"""Several processes of one daemon: a supervisor binds the sockets, and workers serve on them."""
