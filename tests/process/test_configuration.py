@@ -90,8 +90,8 @@ class ConfigurationTests(SynchronousTestCase):
 
     def test_an_unknown_word_is_refused_with_the_known_ones(self) -> None:
         self.assertEqual(
-            "[load_config] storage.mode must be memory, file-durable, file-fast or acid; environment variable "
-            "DS_STORAGE__MODE sets it to 'tape'.",
+            "[load_config] storage.mode must be memory, file-durable, file-fast, acid or postgres; environment "
+            "variable DS_STORAGE__MODE sets it to 'tape'.",
             self.refusal(storage__mode="tape"),
         )
 
