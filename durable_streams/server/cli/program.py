@@ -37,6 +37,7 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
     "Server": {
         "serve": Entry("serve", "Run the server in the foreground."),
         "config": Entry("show_config", "Print the effective settings as a configuration file, each with its source."),
+        "migrate": Entry("migrate", "Create or upgrade the tables of the PostgreSQL storage."),
         "rotate-signing-key": Entry("rotate_signing_key", "Sign the webhooks of a running server with a new key."),
     },
     "Data": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from .admin_rules import check_admin, check_admin_exposure, remote_admin_place
 from .choices import ACID_BACKENDS, STORAGE_MODES
@@ -26,7 +26,15 @@ from .storage_rules import check_postgres, check_storage, unused_by_postgres
 from .subscription_rules import check_subscriptions
 from .transport_rules import check_identity, check_proxies, check_tls_files, check_versions
 
-__all__ = ["ACID_BACKENDS", "STORAGE_MODES", "ConfigError", "parse_bind_address", "validate", "warnings_about"]
+__all__ = [
+    "ACID_BACKENDS",
+    "STORAGE_MODES",
+    "ConfigError",
+    "parse_bind_address",
+    "validate",
+    "validate_storage",
+    "warnings_about",
+]
 
 _RULES = (
     check_words,
@@ -73,8 +81,22 @@ def validate(
     :param binds_addresses: whether the server listens on the addresses in the settings, as the daemon does.
     :raises ConfigError: a rule is broken; the error is about the first one.
     """
-    config = SettingsWithSources(settings, sources, profile)
-    for rule in (*_RULES, check_admin_exposure) if binds_addresses else _RULES:
+    rules = (*_RULES, check_admin_exposure) if binds_addresses else _RULES
+    _check(SettingsWithSources(settings, sources, profile), rules)
+
+
+def validate_storage(settings: Sections, sources: Mapping[str, str]) -> None:
+    """
+    Check the settings of the storage only, for commands that open it without a server.
+
+    :param sources: dotted name -> the layer that set it, for messages.
+    :raises ConfigError: a rule is broken; the error is about the first one.
+    """
+    _check(SettingsWithSources(settings, sources), (check_storage, check_postgres))
+
+
+def _check(config: SettingsWithSources, rules: Iterable[Callable[[SettingsWithSources], Iterator[BrokenRule]]]) -> None:
+    for rule in rules:
         for broken in rule(config):
             raise ConfigError(_message(broken, config), rule=broken.rule, phase="validate_config")
 
