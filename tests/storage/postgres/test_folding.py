@@ -25,7 +25,7 @@ from durable_streams.server.model import (
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.storage.metadata import stream_size
 from durable_streams.server.storage.postgres.chunk_index import decode_ends
-from durable_streams.server.storage.postgres.folding import Fold, fold, known_after
+from durable_streams.server.storage.postgres.folding import Fold, advance, fold
 from durable_streams.server.storage.postgres.heads import Head
 from durable_streams.server.storage.postgres.known import KnownStream
 from tests.protocol.samples import examples
@@ -39,6 +39,11 @@ class Room:
     def __init__(self) -> None:
         self.bytes = 0
         self.metadata = 0
+        self.written = 0
+
+    def add(self, streams: int, size: int, metadata: int) -> None:
+        self.bytes += size
+        self.metadata += metadata
 
 
 def head_of(facts: StreamFacts, **changes: Any) -> Head:
@@ -157,7 +162,7 @@ class FoldTests(SynchronousTestCase):
                         database.head.facts, database.head.config, database.head.sequence, database.writers
                     )
                     self.assertEqual(folded.metadata, size - room.metadata)
-                    known = known_after(known, folded, database.head.version, NOW)
+                    advance(known, folded, database.head.version, NOW)
             else:
                 wanted = folded.wanted
                 assert wanted is not None

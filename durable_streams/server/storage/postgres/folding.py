@@ -37,10 +37,15 @@ class Totals(Protocol):
 
     :ivar bytes: bytes of data, with those of writes in progress.
     :ivar metadata: bytes of metadata, with those of writes in progress.
+    :ivar written: bytes of data that this node has written.
     """
 
     bytes: int
     metadata: int
+    written: int
+
+    def add(self, streams: int, size: int, metadata: int) -> None:
+        """Count a write that begins; or, with negative numbers, one that has failed."""
 
 
 class Wanted(Struct, frozen=True, gc=False):
@@ -256,16 +261,16 @@ def fold(
     return result
 
 
-def known_after(known: KnownStream, folded: Fold, version: int, at: float) -> KnownStream:
+def advance(known: KnownStream, folded: Fold, version: int, at: float) -> None:
     """
-    Return what is known of a stream after a fold was written.
+    Update what is known of a stream after a fold was written.
 
     :param known: what the fold was decided against.
     :param version: the stream's version now.
     :param at: the database's time of the write.
     """
     head = known.head
-    after = Head(
+    known.head = Head(
         head.facts,
         head.config,
         head.lifetime,
@@ -284,20 +289,17 @@ def known_after(known: KnownStream, folded: Fold, version: int, at: float) -> Kn
         version,
         at,
     )
-    if not folded.states:
-        return KnownStream(after, known.writers, known.oldest, known.complete)
-    remembered = known.writers if len(known.writers) < _MAX_KNOWN else {}
-    writers = remembered | folded.states
-    for evicted in folded.evicted:
-        writers[evicted] = None
-    oldest = known.oldest
-    if oldest is not None and len(oldest) > _MAX_KNOWN:
-        return KnownStream(after, writers)
-    if oldest is not None:
-        oldest = [each for each in oldest if each not in folded.states and each not in folded.evicted]
+    states = folded.states
+    if not states:
+        return
+    if len(known.writers) > _MAX_KNOWN or (known.oldest is not None and len(known.oldest) > _MAX_KNOWN):
+        known.forget_writers()
+    elif known.oldest is not None:
+        known.oldest = [each for each in known.oldest if each not in states and each not in folded.evicted]
         if known.complete:
-            oldest += folded.states
+            known.oldest += states
     elif not head.writers:
         # The stream had no writers, so all that it has are those of the fold.
-        oldest = list(folded.states)
-    return KnownStream(after, writers, oldest, known.complete or not head.writers)
+        known.oldest, known.complete = list(states), True
+    known.remember(states)
+    known.remember(folded.evicted)

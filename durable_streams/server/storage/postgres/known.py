@@ -22,10 +22,11 @@ class KnownStream:
     :ivar writers: the writers that are known by id; None for one that the stream has not recorded.
     :ivar oldest: the ids of the writers that were seen least recently, in this order; None if they were not read.
     :ivar complete: whether ``oldest`` has all writers of the stream.
-    :ivar looked_up: the number of the look-up that has read this (:attr:`.Lookups.sent`); 0 if a write has returned it.
+    :ivar confirmed: the moment (:meth:`.LookUps.tick`) after which the database had this state.
+    :ivar size: about how many bytes of memory this takes.
     """
 
-    __slots__ = ("complete", "head", "looked_up", "oldest", "writers")
+    __slots__ = ("complete", "confirmed", "head", "oldest", "size", "writers")
 
     def __init__(
         self,
@@ -33,31 +34,40 @@ class KnownStream:
         writers: Mapping[str, WriterState | None] | None = None,
         oldest: list[str] | None = None,
         complete: bool = False,
-        looked_up: int = 0,
+        confirmed: int = 0,
     ) -> None:
         self.head = head
-        self.writers: dict[str, WriterState | None] = {} if writers is None else dict(writers)
+        self.writers: dict[str, WriterState | None] = {}
         self.oldest = oldest
         self.complete = complete
-        self.looked_up = looked_up
+        self.confirmed = confirmed
+        self.size = _STREAM_BYTES + 2 * len(head.facts.name) + len(head.facts.content_type) + len(head.sequence or b"")
+        if writers:
+            self.remember(writers)
 
     def knows(self, writer_id: str) -> bool:
         """Return whether a writer's state is known, or that it has none."""
         return writer_id in self.writers or not self.head.writers
 
-    @property
-    def size(self) -> int:
-        """About how many bytes of memory this takes."""
-        facts = self.head.facts
-        size = _STREAM_BYTES + 2 * len(facts.name) + len(facts.content_type) + len(self.head.sequence or b"")
-        for writer_id in self.writers:
-            size += _WRITER_BYTES + len(writer_id)
-        return size if self.oldest is None else size + _WRITER_BYTES * len(self.oldest)
+    def remember(self, writers: Mapping[str, WriterState | None]) -> None:
+        """Add or replace states of writers."""
+        known = self.writers
+        for writer_id, state in writers.items():
+            if writer_id not in known:
+                self.size += _WRITER_BYTES + len(writer_id)
+            known[writer_id] = state
+
+    def forget_writers(self) -> None:
+        """Forget all states of writers."""
+        self.size = KnownStream(self.head).size
+        self.writers = {}
+        self.oldest = None
+        self.complete = False
 
     def add(self, other: KnownStream) -> None:
         """Add the writers that another look-up has read at the same version."""
-        self.writers.update(other.writers)
-        self.looked_up = max(self.looked_up, other.looked_up)
+        self.remember(other.writers)
+        self.confirmed = max(self.confirmed, other.confirmed)
         if other.oldest is not None:
             self.oldest, self.complete = other.oldest, other.complete
 

@@ -7,7 +7,7 @@ Arrays that are packed here take half of the time that a driver's adaptation tak
 from __future__ import annotations
 
 from collections.abc import Sequence
-from struct import Struct, pack
+from struct import Struct, pack, unpack
 from typing import Final
 
 #: The OIDs of the types of parameters.
@@ -80,9 +80,9 @@ def byteas(values: Sequence[bytes | None]) -> bytes:
     return _variable(values, BYTEA)
 
 
-def texts(values: Sequence[str]) -> bytes:
-    """Return an array of ``text``."""
-    return _variable([value.encode() for value in values], TEXT)
+def texts(values: Sequence[str | None]) -> bytes:
+    """Return an array of ``text``, in which None is NULL."""
+    return _variable([None if value is None else value.encode() for value in values], TEXT)
 
 
 def _variable(values: Sequence[bytes | None], element: int) -> bytes:
@@ -116,3 +116,8 @@ def to_float(value: bytes) -> float:
 def to_bool(value: bytes) -> bool:
     """Return a ``bool`` from its binary form."""
     return value == b"\x01"
+
+
+def to_ints(value: bytes) -> list[int]:
+    """Return an array of ``int8`` without NULL from its binary form."""
+    return [] if len(value) < _header.size else list(unpack(f"!{(len(value) - 20) // 12 * 'iq'}", value[20:])[1::2])

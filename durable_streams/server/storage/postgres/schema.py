@@ -83,6 +83,7 @@ CREATE TABLE {{schema}}.nodes (
     id uuid PRIMARY KEY,
     epoch bigint NOT NULL DEFAULT 1,
     batch bigint NOT NULL DEFAULT 0,
+    written bigint[],
     seen double precision NOT NULL,
     streams bigint NOT NULL DEFAULT 0,
     bytes bigint NOT NULL DEFAULT 0,

@@ -1,0 +1,287 @@
+"""The appends that wait for a commit, in a queue for each stream, and their decisions."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Final, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from ...errors import StreamNotFound, StreamsError, Unavailable
+from ...interfaces import ICommitListener
+from ...model import Append, Appended, StorageLimits
+from ..listeners import NullListener
+from .folding import Fold, Totals, Wanted, advance, fold
+from .heads import Head
+from .known import KnownStream
+from .lookups import LookUps
+
+#: About how many bytes of memory a queued append takes besides its data.
+OVERHEAD: Final = 600
+
+#: The maximum number of appends of one stream in a commit. To decide one takes 2 to 4 us.
+_MAX_APPENDS: Final = 1_000
+
+_NOTHING: Final = Wanted()
+
+
+class Uses(Protocol):
+    """Uses of streams by this node that are not written yet: they renew TTLs."""
+
+    def last_use(self, stream_id: int) -> float:
+        """Return the time of the last use that is not written yet; 0 if there is none."""
+
+    def renew(self, head: Head, used_at: float) -> None:
+        """Note a use, at a time of the database's clock. If the stream has no TTL, do nothing."""
+
+
+class QueuedAppend:
+    """
+    An append that is not answered yet.
+
+    :ivar moment: that of :class:`.LookUps` when it came.
+    """
+
+    __slots__ = ("answer", "append", "moment")
+
+    def __init__(self, append: Append, moment: int) -> None:
+        self.append = append
+        self.moment = moment
+        self.answer: Deferred[Appended] = Deferred()
+
+
+class StreamQueue:
+    """
+    The appends of one stream, in order. At most one look-up or commit of them runs at a time.
+
+    :ivar known: the result of the last look-up; None for what is cached.
+    :ivar misses: how often in a row the stream was changed by another node before a commit of this one.
+    :ivar failures: how often in a row the statement was refused.
+    :ivar alone: whether the next commit is to have no other stream, to find out whether this one is the reason why a
+        statement was refused.
+    """
+
+    __slots__ = ("alone", "appends", "failures", "known", "misses", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.appends: deque[QueuedAppend] = deque()
+        self.known: KnownStream | None = None
+        self.misses = 0
+        self.failures = 0
+        self.alone = False
+
+
+class Decision:
+    """
+    Appends of a stream that were decided and are to be written.
+
+    :ivar known: what they were decided against.
+    """
+
+    __slots__ = ("fold", "known", "queue")
+
+    def __init__(self, queue: StreamQueue, known: KnownStream, folded: Fold) -> None:
+        self.queue = queue
+        self.known = known
+        self.fold = folded
+
+
+class AppendQueues:
+    """
+    All appends that are not answered yet.
+
+    :param totals: the data and metadata of all streams. Those of a decision are added when it is made, and subtracted
+        if it is not written.
+    :param max_bytes: how many bytes of appends may be queued; more are refused.
+    :param ready: is called with a queue whose first append is to be decided.
+    :ivar bytes: the size of the queued appends.
+    :ivar listener: is notified of each commit.
+    :ivar changed: is called with a stream's id and its new version after each commit.
+    :ivar drained: is called when the last append is answered.
+    """
+
+    def __init__(
+        self,
+        lookups: LookUps,
+        limits: StorageLimits,
+        totals: Totals,
+        uses: Uses,
+        max_bytes: int,
+        ready: Callable[[StreamQueue], None],
+    ) -> None:
+        self._lookups = lookups
+        self._limits = limits
+        self._totals = totals
+        self._uses = uses
+        self._max_bytes = max_bytes
+        self._ready = ready
+        self._queues: dict[str, StreamQueue] = {}
+        self.bytes = 0
+        self.listener: ICommitListener = NullListener()
+        self.changed: Callable[[int, int], None] = lambda _id, _version: None
+        self.drained: Callable[[], None] = lambda: None
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    def add(self, name: str, append: Append) -> Deferred[Appended]:
+        """
+        Queue an append.
+
+        :raises Unavailable: the queue is full.
+        """
+        size = len(append.data) + OVERHEAD
+        if self.bytes and self.bytes + size > self._max_bytes:
+            raise Unavailable("The write queue is full: the database is too slow. Try again in a moment.")
+        self.bytes += size
+        queued = QueuedAppend(append, self._lookups.moment)
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = StreamQueue(name)
+            queue.appends.append(queued)
+            self._ready(queue)
+        else:
+            queue.appends.append(queued)
+        return queued.answer
+
+    # Deciding
+
+    def decide(self, queue: StreamQueue, max_bytes: int) -> Decision | None:
+        """
+        Decide the first appends of a queue.
+
+        :param max_bytes: decide no further append after this number of bytes, but at least one.
+        :returns: None if nothing is to be written now. Then they are answered, or wait for a look-up.
+        """
+        known = queue.known or self._lookups.known(queue.name)
+        queue.known = None
+        if known is None:
+            self.look_up(queue)
+            return None
+        folded = self.fold(queue, known, max_bytes)
+        if folded.writes:
+            return self.decision(queue, known, folded)
+        # Nothing is written, so nothing but a look-up that began later than they came confirms these outcomes.
+        confirmed = 0
+        for queued in islice(queue.appends, len(folded.outcomes)):
+            if queued.moment >= known.confirmed:
+                break
+            confirmed += 1
+        if confirmed:
+            if folded.renews:
+                self._uses.renew(known.head, known.head.read_at)
+            self._answer(queue, folded, confirmed)
+        if confirmed < len(folded.outcomes) or folded.wanted is not None:
+            self.look_up(queue, folded.wanted or _NOTHING)
+        elif queue.appends:
+            self._ready(queue)
+        else:
+            self._remove(queue)
+        return None
+
+    def fold(self, queue: StreamQueue, known: KnownStream, max_bytes: int) -> Fold:
+        """Decide the first appends of a queue against a head, without any effect."""
+        appends = [queued.append for queued in islice(queue.appends, _MAX_APPENDS)]
+        used_at = self._uses.last_use(known.head.facts.id)
+        return fold(known, appends, self._limits, self._totals, used_at, max_bytes)
+
+    def decision(self, queue: StreamQueue, known: KnownStream, folded: Fold) -> Decision:
+        """Return the decision of a fold that is to be written, and count its data."""
+        self._totals.add(0, folded.size, folded.metadata)
+        return Decision(queue, known, folded)
+
+    def last_use(self, decision: Decision) -> float:
+        """Return the last use of a decision's stream that is not written yet; 0 if there is none."""
+        return self._uses.last_use(decision.fold.head.facts.id)
+
+    def look_up(self, queue: StreamQueue, wanted: Wanted = _NOTHING) -> None:
+        """Look up a stream; then its queue is ready again."""
+        count = len(queue.appends)
+
+        def found(known: KnownStream | None) -> None:
+            if known is None:
+                self.refuse(queue, count, lambda: StreamNotFound(queue.name))
+            else:
+                queue.known = known
+                self._ready(queue)
+
+        def failed(failure: Failure) -> None:
+            self.refuse(queue, count, lambda: failure)
+
+        self._lookups.look_up(queue.name, wanted).addCallbacks(found, failed)
+
+    # The outcome of a commit
+
+    def written(self, decision: Decision, moment: int, now: float) -> None:
+        """
+        Answer appends that are committed.
+
+        :param moment: that of the statement.
+        :param now: the database's time of the statement.
+        """
+        queue, known, folded = decision.queue, decision.known, decision.fold
+        self._totals.written += folded.size
+        version = folded.head.version + 1
+        advance(known, folded, version, now)
+        known.confirmed = moment
+        queue.misses = queue.failures = 0
+        queue.alone = False
+        kept = self._lookups.keep(known)
+        self.changed(folded.head.facts.id, version)
+        self.listener.committed(queue.name)
+        self._answer(queue, folded, len(folded.outcomes))
+        if queue.appends:
+            queue.known = kept
+            self._ready(queue)
+        else:
+            self._remove(queue)
+
+    def undo(self, decision: Decision) -> None:
+        """Subtract the data of a decision that was not written."""
+        self._totals.add(0, -decision.fold.size, -decision.fold.metadata)
+
+    def missed(self, decision: Decision) -> None:
+        """Decide appends again, after a look-up, since another node has changed or locked their stream."""
+        self.undo(decision)
+        queue = decision.queue
+        queue.misses += 1
+        self._lookups.forget(queue.name)
+        self.look_up(queue)
+
+    def again(self, queue: StreamQueue) -> None:
+        """Decide appends again, since nothing was written."""
+        self._lookups.forget(queue.name)
+        self._ready(queue)
+
+    def refuse(
+        self, queue: StreamQueue, count: int, reason: Callable[[], StreamsError | Failure | BaseException]
+    ) -> None:
+        """Refuse the first appends of a queue, and go on with the others."""
+        for _ in range(count):
+            queued = queue.appends.popleft()
+            self.bytes -= len(queued.append.data) + OVERHEAD
+            queued.answer.errback(reason())
+        queue.misses = queue.failures = 0
+        queue.alone = False
+        if queue.appends:
+            self._ready(queue)
+        else:
+            self._remove(queue)
+
+    def _answer(self, queue: StreamQueue, folded: Fold, count: int) -> None:
+        for outcome in islice(folded.outcomes, count):
+            queued = queue.appends.popleft()
+            self.bytes -= len(queued.append.data) + OVERHEAD
+            if isinstance(outcome, Appended):
+                queued.answer.callback(outcome)
+            else:
+                queued.answer.errback(outcome)
+
+    def _remove(self, queue: StreamQueue) -> None:
+        del self._queues[queue.name]
+        if not self._queues:
+            self.drained()

@@ -1,0 +1,143 @@
+"""Databases with the tables of the storage, whose time stands still unless a test moves it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import psycopg
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from durable_streams.server.model import FOREVER, Lifetime, StreamConfig
+from durable_streams.server.storage.postgres.connection import Connection, Statement
+from durable_streams.server.storage.postgres.heads import encode_config
+from durable_streams.server.storage.postgres.lookups import LookUps
+from durable_streams.server.storage.postgres.packing import int8
+from durable_streams.server.storage.postgres.schema import migrations
+from durable_streams.server.testing.values import T0
+from tests.storage.postgres.connections import connected
+from tests.support.postgres_server import shared_server
+
+SCHEMA: Final = "durable_streams"
+
+_FROZEN: Final = f"""
+CREATE TABLE {SCHEMA}.test_time (now double precision NOT NULL);
+INSERT INTO {SCHEMA}.test_time VALUES ({T0});
+CREATE OR REPLACE FUNCTION {SCHEMA}.clock() RETURNS double precision LANGUAGE sql VOLATILE
+    AS 'SELECT now FROM {SCHEMA}.test_time';
+"""
+
+
+@cache
+def template(frozen: bool) -> str:
+    """
+    Return the name of a database with the tables, to be copied.
+
+    :param frozen: whether its clock is a table that says T0, instead of the server's clock.
+    """
+    server = shared_server()
+    name = server.create_database()
+    with psycopg.connect(server.dsn(name), autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {SCHEMA}")
+        for script in migrations(SCHEMA, 0):
+            connection.execute(script)
+        if frozen:
+            connection.execute(_FROZEN)
+    return name
+
+
+class Database:
+    """
+    A new database with the tables, dropped after the test.
+
+    :ivar dsn: for the server's role.
+    """
+
+    def __init__(self, case: TestCase, frozen: bool = True) -> None:
+        self.dsn = shared_server().database(case, template(frozen), durable=False)
+        self._connection = psycopg.connect(self.dsn, autocommit=True)
+        case.addCleanup(self._connection.close)
+
+    def run(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Execute a statement, and return its rows. The tables are in the search path."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(f"SET search_path = {SCHEMA}")
+            cursor.execute(statement, parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def set_time(self, now: float) -> None:
+        """Set the database's clock."""
+        self.run("UPDATE test_time SET now = %s", now)
+
+    def add_stream(
+        self, name: str, lifetime: Lifetime = FOREVER, content_type: str = "text/plain", **columns: Any
+    ) -> int:
+        """Add an empty stream, and return its id."""
+        config = encode_config(StreamConfig(content_type, lifetime))
+        values = {
+            "name": name,
+            "content_type": content_type,
+            "config": config,
+            "ttl": lifetime.ttl,
+            "expires_at": lifetime.expires_at,
+            "created_at": T0,
+            "updated_at": T0,
+            "used_at": T0,
+            "closed": False,
+            "base": 0,
+            "tail": 0,
+        } | columns
+        names = ", ".join(values)
+        places = ", ".join(["%s"] * len(values))
+        rows = self.run(
+            f"INSERT INTO streams (id, incarnation, {names}) "
+            f"SELECT n, n, {places} FROM nextval('ids') AS n RETURNING id",
+            *values.values(),
+        )
+        stream_id: int = rows[0][0]
+        return stream_id
+
+    def content(self, name: str) -> bytes:
+        """Return a stream's bytes; fail unless its chunks have all of them once."""
+        chunks = self.run(
+            "SELECT start, finish, data, tail FROM streams LEFT JOIN chunks ON stream_id = id WHERE name = %s "
+            "ORDER BY start",
+            name,
+        )
+        found = b""
+        for start, finish, data, tail in chunks:
+            if start is not None:
+                assert (start, finish) == (len(found), len(found) + len(data)), chunks
+                found += data
+            assert finish is not None or tail == 0
+        assert len(found) == chunks[0][3], (len(found), chunks[0][3])
+        return found
+
+    def add_node(self) -> UUID:
+        """Add the row of a writing connection, and return its id."""
+        node = uuid4()
+        self.run("INSERT INTO nodes (id, seen) VALUES (%s, 0)", node)
+        return node
+
+
+class PlainCommits:
+    """A connection that writes, without a fence: a lost connection is an error."""
+
+    def __init__(self, connection: Connection, node: UUID) -> None:
+        self.connection = connection
+        self.node = node
+        self.batch = 0
+
+    def commit(self, statement: Statement, parameters: Any) -> Deferred[Any]:
+        self.batch += 1
+        return self.connection.execute(statement, [self.node.bytes, int8(1), int8(self.batch), *parameters])
+
+
+async def lookups_on(case: TestCase, database: Database) -> LookUps:
+    """Return look-ups on a connection of their own."""
+    from twisted.internet import reactor  # noqa: PLC0415 (the default one, which importing installs)
+
+    connection = await connected(case, database.dsn)
+    return LookUps(connection.execute, SCHEMA, reactor)  # type: ignore[arg-type]
