@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -87,6 +88,20 @@ def _free_port() -> int:
         return port
 
 
+def _children(parent: int) -> list[int]:
+    """Return the processes that a process has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(path.parent.name))
+    return found
+
+
+def _is_running(pid: int) -> bool:
+    return Path("/proc", str(pid)).exists()
+
+
 def _remove_left_behind() -> None:
     """Remove the clusters of test processes that were killed."""
     for path in Path(gettempdir()).glob(f"{_PREFIX}*"):
@@ -114,7 +129,8 @@ class PostgresServer:
         self.port = _free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
-        self._settings = _SETTINGS | dict(settings)
+        self._extra = dict(settings)
+        self._settings = _SETTINGS | self._extra
         account = _account()
         if account is not None:
             os.chown(self.directory, account.pw_uid, account.pw_gid)
@@ -171,6 +187,49 @@ class PostgresServer:
         self.process.wait(_PATIENCE)
         self.process = None
 
+    def kill(self) -> None:
+        """Kill all processes of the server at once, as a crash of the machine ends them, but with the disk's cache."""
+        if self.process is None:
+            return
+        children = _children(self.process.pid)
+        self.process.kill()
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(_PATIENCE)
+        self.process = None
+        # The next start needs the shared memory.
+        self._wait(lambda: not any(map(_is_running, children)), "end")
+
+    def set(self, **settings: str) -> None:
+        """Change settings of the running server."""
+        for name, value in settings.items():
+            self.run(sql.SQL("alter system set {} = {}").format(sql.Identifier(name), sql.Literal(value)))
+        self.run("select pg_reload_conf()")
+
+    def start_standby(self, case: TestCase, name: str) -> PostgresServer:
+        """
+        Start a standby that follows this server, and is removed after the test.
+
+        :param name: for synchronous_standby_names.
+        """
+        standby = PostgresServer(self._extra)
+        case.addCleanup(standby.remove)
+        source = self.dsn("", user=SUPERUSER, application_name=name)
+        command = [str(Path(self._postgres).with_name("pg_basebackup")), "--checkpoint=fast", "--no-sync"]
+        command += ["--write-recovery-conf", f"--pgdata={standby.data}", f"--dbname={source}"]
+        copied = _run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        output, _ = copied.communicate(timeout=_PATIENCE)
+        assert copied.returncode == 0, output.decode(errors="replace")
+        standby.start()
+        follows = "select 1 from pg_stat_replication where application_name = %s and state = 'streaming'"
+        self._wait(lambda: self.run(follows, [name]) == [(1,)], "stream to the standby")
+        return standby
+
+    def promote(self) -> None:
+        """Have a standby become a primary, and wait until it is one."""
+        assert self.run("select pg_promote()") == [(True,)]
+
     def remove(self) -> None:
         """Stop the server and remove the cluster."""
         self.stop(signal.SIGQUIT)
@@ -205,9 +264,7 @@ class PostgresServer:
         account = _account()
         if account is not None:
             os.chown(key, account.pw_uid, account.pw_gid)
-        for name, value in (("ssl_cert_file", certificate), ("ssl_key_file", key), ("ssl", "on")):
-            self.run(sql.SQL("alter system set {} = {}").format(sql.Identifier(name), sql.Literal(value)))
-        self.run("select pg_reload_conf()")
+        self.set(ssl_cert_file=certificate, ssl_key_file=key, ssl="on")
         dsn = self.dsn("postgres", over_tcp=True, sslmode="require")
         self._wait(lambda: _can_connect(dsn), "offer TLS")
         return dsn
