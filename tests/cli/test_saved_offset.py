@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.cli.append_state import RunState
 from durable_streams.server.cli.errors import CommandError
-from durable_streams.server.cli.saved_offset import SavedOffset, load_offset, replace_file, save_offset
+from durable_streams.server.cli.files import replace_file
+from durable_streams.server.cli.saved_offset import SavedOffset, load_offset, save_offset
 
 URL = "http://localhost/v1/stream/a"
 
@@ -39,6 +40,15 @@ class SavedOffsetTests(SynchronousTestCase):
         self.path.chmod(0o640)
         replace_file(self.path, b"2", sync=False)
         self.assertEqual((self.mode(self.path), self.path.read_bytes()), (0o640, b"2"))
+
+    def test_the_owner_of_an_existing_file_stays(self) -> None:
+        self.path.write_bytes(b"1")
+        if os.geteuid() == 0:
+            os.chown(self.path, 1, 2)
+        before = self.path.stat()
+        replace_file(self.path, b"2", sync=False)
+        after = self.path.stat()
+        self.assertEqual((before.st_uid, before.st_gid), (after.st_uid, after.st_gid))
 
     def test_a_link_that_another_user_has_put_there_is_not_written_through(self) -> None:
         # In a directory that all users can write, such as /tmp.

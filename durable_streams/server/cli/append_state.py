@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from .errors import CommandError
-from .saved_offset import read_file, replace_file
+from .files import load_file, replace_file
 
 #: How often the file is written while appends are acknowledged, in seconds.
 _INTERVAL: Final = 0.1
@@ -59,7 +59,7 @@ class RunState:
     def __init__(self, path: Path, url: str, producer_id: str) -> None:
         self._path = path
         self._lock = _locked(path.with_name(path.name + ".lock"))
-        earlier = _load(path)
+        earlier = load_file(path, SavedRun, "--state", "saved run")
         if earlier is not None and (earlier.url, earlier.producer_id) != (url, producer_id):
             raise CommandError(
                 f"{path} (--state) is of the producer {earlier.producer_id} of {earlier.url}. Name another file."
@@ -134,17 +134,6 @@ class RunState:
             f"{self._path} (--state) is of an unfinished run with other input; {self.known} appends of it are stored. "
             "Repeat that run with its input and options, or remove the file to begin a new one."
         )
-
-
-def _load(path: Path) -> SavedRun | None:
-    try:
-        return msgspec.json.decode(read_file(path), type=SavedRun)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise CommandError(f"Cannot read {path} (--state): {error.strerror}.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise CommandError(f"{path} (--state) has no saved run. Remove it, or name another file.") from None
 
 
 def _locked(path: Path) -> int:

@@ -11,11 +11,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
+
+import msgspec
 
 from .errors import CommandError
 from .output import note
 from .terminal import is_terminal
+
+T = TypeVar("T")
 
 #: The end of the name of a file that is not complete yet.
 PARTIAL: Final = ".partial"
@@ -51,27 +55,61 @@ def output_file(path: str | None, label: str = "failed to create output file") -
         with _duplicate(int(descriptor_path[1]), path, label) as duplicate:
             yield duplicate
         return
-    # A symbolic link stays; what it leads to is replaced.
-    place = Path(os.path.realpath(path))
     try:
-        status = place.stat() if place.exists() else None
-        if status is not None and not stat.S_ISREG(status.st_mode):
-            with place.open("wb", buffering=0) as direct:
+        if _is_special(path):
+            with Path(path).open("wb", buffering=0) as direct:
                 yield direct
             return
-        descriptor, name = tempfile.mkstemp(PARTIAL, f".{place.name[:100]}.", place.parent)
+        replacement = _Replacement(path)
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}", label) from None
+    with replacement.removed_on_error() as file:
+        yield file
+        try:
+            replacement.complete()
+        except OSError as error:
+            raise CommandError(f"{replacement.place}: {error.strerror}", label) from None
+
+
+def replace_file(path: Path, content: bytes, sync: bool) -> None:
+    """
+    Replace a file by another content in one step. A new file can be read by its owner only.
+
+    :param sync: whether to wait until it is on disk.
+    :raises CommandError: it cannot be written.
+    """
     try:
-        with os.fdopen(descriptor, "w+b", buffering=0) as file:
-            if status is not None:
-                _keep_mode(descriptor, status)
-            yield file
-            _complete(descriptor, name, place, label)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
+        replacement = _Replacement(path)
+        with replacement.removed_on_error() as file:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[file.write(rest) :]
+            replacement.complete(sync)
+    except OSError as error:
+        raise CommandError(f"Cannot write {path}: {error.strerror}.") from None
+
+
+def load_file(path: Path, kind: type[T], option: str, content: str) -> T | None:
+    """
+    Return the JSON value that a file has; None if there is no file.
+
+    :param kind: the type of the value.
+    :param option: the option that names the file, for errors.
+    :param content: what the file should have, for errors.
+    :raises CommandError: it cannot be read, is damaged, or is a device or a pipe, which may never end.
+    """
+    try:
+        # A pipe would wait for its writer.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "Not a regular file")
+            return msgspec.json.decode(file.read(), type=kind)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CommandError(f"Cannot read {path} ({option}): {error.strerror}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise CommandError(f"{path} ({option}) has no {content}. Remove it, or name another file.") from None
 
 
 @contextmanager
@@ -115,20 +153,55 @@ def _duplicate(number: int, path: str, label: str) -> BinaryIO:
         raise CommandError(f"{path}: {error.strerror}", label) from None
 
 
-def _keep_mode(descriptor: int, status: os.stat_result) -> None:
-    with suppress(OSError):
-        os.fchown(descriptor, status.st_uid, status.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+def _is_special(path: str) -> bool:
+    """Return whether something is there that is not a regular file, such as a device or a pipe."""
+    return os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode)
 
 
-def _complete(descriptor: int, name: str, place: Path, label: str) -> None:
-    try:
-        os.fsync(descriptor)
-        os.rename(name, place)
-        folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
+class _Replacement:
+    """
+    A file beside another one, which it replaces when it is complete. It gets its mode and, if possible, its owner.
+
+    Nobody else can have made a file, or a link to one, of its name: ``.NAME.XXXXXXXX.partial``.
+
+    :ivar place: the path of the other file, which may be missing. A symbolic link stays; what it leads to is replaced.
+    :raises OSError: it cannot be created.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.place = Path(os.path.realpath(path))
+        self._replaced = self.place.stat() if self.place.exists() else None
+        self._descriptor, self._name = tempfile.mkstemp(PARTIAL, f".{self.place.name[:100]}.", self.place.parent)
+
+    @contextmanager
+    def removed_on_error(self) -> Iterator[BinaryIO]:
+        """Open it until the block ends; remove it if that is by an exception."""
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise CommandError(f"{place}: {error.strerror}", label) from None
+            # Unbuffered: nothing is left to write when it is complete.
+            with os.fdopen(self._descriptor, "w+b", buffering=0) as file:
+                if self._replaced is not None:
+                    with suppress(OSError):
+                        os.fchown(self._descriptor, self._replaced.st_uid, self._replaced.st_gid)
+                    os.fchmod(self._descriptor, stat.S_IMODE(self._replaced.st_mode))
+                yield file
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(self._name)
+            raise
+
+    def complete(self, sync: bool = True) -> None:
+        """
+        Give it its name.
+
+        :param sync: whether to wait until the file and its name are on disk.
+        :raises OSError: that failed.
+        """
+        if sync:
+            os.fsync(self._descriptor)
+        os.replace(self._name, self.place)
+        if sync:
+            folder = os.open(self.place.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
