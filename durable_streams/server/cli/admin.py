@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlencode, urlsplit
 
 import click
 import msgspec
 
 from .errors import CommandError
-from .options import TOKEN_VARIABLE, UNIX, Connection, with_scheme
+from .options import TOKEN_VARIABLE, Connection, with_path
 
 if TYPE_CHECKING:
     from ..client.http import Answer, HttpClient
@@ -67,10 +66,9 @@ class AdminPages:
 
         :raises ClientError: it was refused, or there is no answer.
         """
-        url = self.page(name)
-        return await self._client.request(
-            "GET", f"{url}?{urlencode(query)}" if query else url, timeout=TRANSFER_TIMEOUT
-        )
+        from ..client.urls import with_query  # noqa: PLC0415 (imports Twisted, which --help does not need)
+
+        return await self._client.request("GET", with_query(self.page(name), query), timeout=TRANSFER_TIMEOUT)
 
     async def post(
         self, name: str, query: dict[str, str], content_type: str, body: AsyncIterable[bytes], answer_type: type[T]
@@ -81,7 +79,9 @@ class AdminPages:
         :param answer_type: the type of the JSON value of the answer.
         :raises ClientError: it was refused, or there is no valid answer.
         """
-        url = f"{self.page(name)}?{urlencode(query)}"
+        from ..client.urls import with_query  # noqa: PLC0415 (imports Twisted, which --help does not need)
+
+        url = with_query(self.page(name), query)
         headers = {"Content-Type": content_type}
         answer = await self._client.request("POST", url, headers, body, timeout=STORE_TIMEOUT)
         return await _decoded(answer, url, answer_type)
@@ -127,18 +127,6 @@ async def _decoded(answer: Answer, url: str, answer_type: type[T]) -> T:
         raise InvalidAnswer(f"{url}: the answer is not that of the page: {error}.") from None
 
 
-def list_url(url: str) -> str:
-    """
-    Return the URL of the list of streams: ``--url`` as it was given, or with the default path if it has none.
-
-    :raises click.UsageError: it has no scheme.
-    """
-    if url.startswith(UNIX):
-        return f"http://localhost{_DEFAULT_LIST}"
-    url = with_scheme(url)
-    return url if urlsplit(url).path.strip("/") else url.rstrip("/") + _DEFAULT_LIST
-
-
 @asynccontextmanager
 async def connected(reactor: Any, connection: Connection, label: str = "Error") -> AsyncIterator[AdminPages]:
     """
@@ -149,21 +137,13 @@ async def connected(reactor: Any, connection: Connection, label: str = "Error") 
     :raises CommandError: for any error of the client in the block.
     :raises click.UsageError: the URL is none.
     """
-    from ..client import ClientError, ClientOptions, InvalidUse, Refusal  # noqa: PLC0415 (imports Twisted)
+    from ..client import ClientError, InvalidUse, Refusal  # noqa: PLC0415 (imports Twisted)
     from ..client.http import HttpClient  # noqa: PLC0415 (as above)
 
     assert connection.url is not None
-    url = list_url(connection.url)
+    url = with_path(connection.url, _DEFAULT_LIST)
     try:
-        options = ClientOptions(
-            token=connection.token,
-            ca=connection.ca,
-            cert=connection.cert,
-            key=connection.key,
-            unix_socket=connection.unix_socket,
-            timeout=TIMEOUT,
-        )
-        client = HttpClient(reactor, options)
+        client = HttpClient(reactor, connection.client_options(timeout=TIMEOUT))
         try:
             yield AdminPages(client, url)
         finally:

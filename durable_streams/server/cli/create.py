@@ -6,7 +6,7 @@ import click
 
 from .options import Connection, json_option
 from .output import print_json, print_line
-from .stream_requests import perform, stream_argument, stream_options, stream_url
+from .stream_requests import lifetime_options, perform, stream_argument, stream_options, stream_url
 
 
 @click.command("create")
@@ -17,8 +17,7 @@ from .stream_requests import perform, stream_argument, stream_options, stream_ur
     metavar="TYPE",
     help="The content type, such as application/json or text/plain. Default: application/octet-stream.",
 )
-@click.option("--ttl", type=click.IntRange(min=0), metavar="SECONDS", help="Expire after so long without a use.")
-@click.option("--expires-at", metavar="TIME", help="Expire at this time, such as 2030-01-31T12:00:00Z.")
+@lifetime_options
 @click.option("--closed", is_flag=True, help="Close it at once: DATA is all of it.")
 @json_option
 @stream_options
@@ -38,8 +37,6 @@ def command(
     If a stream of this name exists with the same configuration, it stays as it is, DATA is not appended, and the exit
     status is 0.
     """
-    if ttl is not None and expires_at is not None:
-        raise click.UsageError("--ttl and --expires-at were both given. Give one.")
     url = stream_url(connection, stream)
     content = None if data is None else data.encode("utf-8", "surrogateescape")
     created = perform(

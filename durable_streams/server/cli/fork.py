@@ -6,7 +6,7 @@ import click
 
 from .create import print_created
 from .options import Connection, json_option
-from .stream_requests import perform, stream_options, stream_url
+from .stream_requests import lifetime_options, perform, stream_options, stream_url
 
 
 @click.command("fork")
@@ -20,8 +20,7 @@ from .stream_requests import perform, stream_options, stream_url
     metavar="COUNT",
     help="With so many messages, or bytes, of the append after --offset.",
 )
-@click.option("--ttl", type=click.IntRange(min=0), metavar="SECONDS", help="Expire after so long without a use.")
-@click.option("--expires-at", metavar="TIME", help="Expire at this time, such as 2030-01-31T12:00:00Z.")
+@lifetime_options
 @json_option
 @stream_options
 def command(
@@ -35,8 +34,6 @@ def command(
     as_json: bool,
 ) -> None:
     """Create STREAM with the data of SOURCE, without copying it. Later appends to one are not in the other."""
-    if ttl is not None and expires_at is not None:
-        raise click.UsageError("--ttl and --expires-at were both given. Give one.")
     if sub_offset and offset is None:
         raise click.UsageError("--sub-offset needs --offset.")
     source_url, url = stream_url(connection, source), stream_url(connection, stream)

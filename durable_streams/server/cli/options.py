@@ -7,12 +7,16 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import click
 from msgspec import Struct
 
 from .errors import CommandError
+
+if TYPE_CHECKING:
+    from ..client import ClientOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -132,6 +136,14 @@ class Connection(Struct, frozen=True):
         """The path of the UNIX socket that the URL names; None if it names none."""
         return self.url.removeprefix(UNIX) if self.url is not None and self.url.startswith(UNIX) else None
 
+    def client_options(self, **others: Any) -> ClientOptions:
+        """Return the options of a client, with others of them such as time-outs."""
+        from ..client.options import ClientOptions  # noqa: PLC0415 (imports Twisted, which --help does not need)
+
+        return ClientOptions(
+            token=self.token, ca=self.ca, cert=self.cert, key=self.key, unix_socket=self.unix_socket, **others
+        )
+
     def __repr__(self) -> str:
         """Leave out the token."""
         return f"Connection({self.url!r})"
@@ -184,15 +196,17 @@ def connection_options(url_help: str, url_variable: str | None = URL_VARIABLE) -
     return decorate
 
 
-def with_scheme(url: str) -> str:
+def with_path(url: str, default_path: str) -> str:
     """
-    Return a URL that was given.
+    Return the URL of requests to a server: ``--url`` as it was given, or with a default path if it has none.
 
     :raises click.UsageError: it has no scheme.
     """
+    if url.startswith(UNIX):
+        return f"http://localhost{default_path}"
     if "://" not in url:
         raise click.UsageError(f"{url} is not a URL. Write http://{url} or https://{url}.")
-    return url
+    return url if urlsplit(url).path.strip("/") else url.rstrip("/") + default_path
 
 
 def _token(given: str | None, file: str | None) -> str | None:

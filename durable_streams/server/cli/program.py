@@ -115,9 +115,8 @@ class Program(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the lists of subcommands without importing them."""
         for section, entries in COMMANDS.items():
-            if entries:
-                with formatter.section(section):
-                    formatter.write_dl([(name, entry.help) for name, entry in entries.items()])
+            with formatter.section(section):
+                formatter.write_dl([(name, entry.help) for name, entry in entries.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand; Ctrl-C, SIGTERM and a closed pipe end it without a message, after its clean-up."""

@@ -6,19 +6,12 @@ import click
 
 from .data_output import json_option, output_option
 from .options import Connection
-from .stream_requests import perform, retry_option, stream_argument, stream_options, stream_url
+from .stream_requests import begin_option, perform, retry_option, stream_argument, stream_options, stream_url
 
 
 @click.command("read")
 @stream_argument
-@click.option(
-    "--from",
-    "begin",
-    metavar="OFFSET|start|now",
-    default="start",
-    show_default=True,
-    help="Where to begin: the start, the tail, or an offset that the server has answered.",
-)
+@begin_option
 @output_option
 @json_option
 @retry_option

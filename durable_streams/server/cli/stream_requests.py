@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import click
 
 from .errors import CommandError
-from .options import UNIX, Connection, connection_options, with_scheme
+from .options import Connection, connection_options, with_path
 from .running import run
 
 if TYPE_CHECKING:
@@ -29,12 +29,37 @@ stream_options = connection_options(
 
 stream_argument = click.argument("stream", metavar="STREAM")
 
+begin_option = click.option(
+    "--from",
+    "begin",
+    metavar="OFFSET|start|now",
+    default="start",
+    show_default=True,
+    help="Where to begin: the start, the tail, or an offset that the server has answered.",
+)
+
 retry_option = click.option(
     "--retry-for",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
     help="How long to try again while the server cannot be reached. If it is given, this includes the first request.",
 )
+
+
+def lifetime_options(command: Callable[..., T]) -> Callable[..., T]:
+    """Add ``--ttl`` and ``--expires-at``, which exclude each other."""
+
+    @functools.wraps(command)
+    def checked(ttl: int | None, expires_at: str | None, **others: Any) -> T:
+        if ttl is not None and expires_at is not None:
+            raise click.UsageError("--ttl and --expires-at were both given. Give one.")
+        return command(ttl=ttl, expires_at=expires_at, **others)
+
+    expiry = click.option("--expires-at", metavar="TIME", help="Expire at this time, such as 2030-01-31T12:00:00Z.")
+    ttl = click.option(
+        "--ttl", type=click.IntRange(min=0), metavar="SECONDS", help="Expire after so long without a use."
+    )
+    return ttl(expiry(checked))
 
 
 def stream_url(connection: Connection, stream: str) -> str:
@@ -74,10 +99,7 @@ def base_url(url: str) -> str:
 
     :raises click.UsageError: it has no scheme.
     """
-    if url.startswith(UNIX):
-        return f"http://localhost{_STREAMS}"
-    url = with_scheme(url)
-    return url if urlsplit(url).path.strip("/") else url.rstrip("/") + _STREAMS
+    return with_path(url, _STREAMS)
 
 
 @asynccontextmanager
@@ -87,17 +109,9 @@ async def connected(reactor: Any, connection: Connection, kept_connections: int 
 
     :param kept_connections: how many idle connections are kept for further requests.
     """
-    from ..client import ClientOptions, StreamClient  # noqa: PLC0415 (imports Twisted, which --help does not need)
+    from ..client import StreamClient  # noqa: PLC0415 (imports Twisted, which --help does not need)
 
-    options = ClientOptions(
-        token=connection.token,
-        ca=connection.ca,
-        cert=connection.cert,
-        key=connection.key,
-        unix_socket=connection.unix_socket,
-        kept_connections=kept_connections,
-    )
-    client = StreamClient(reactor, options)
+    client = StreamClient(reactor, connection.client_options(kept_connections=kept_connections))
     try:
         yield client
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -58,6 +58,6 @@ def path_of(url: str) -> str:
     return urlsplit(url).path
 
 
-def with_query(url: str, query: Mapping[str, str]) -> str:
-    """Return a checked URL with a query."""
+def with_query(url: str, query: Mapping[str, str] | Sequence[tuple[str, str]]) -> str:
+    """Return a checked URL with the parameters of a query; as it is if there are none."""
     return f"{url}?{urlencode(query)}" if query else url
