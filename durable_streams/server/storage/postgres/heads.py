@@ -13,7 +13,7 @@ from ..entry import facts_of
 from .packing import to_bool, to_float, to_int
 
 encode_config: Final = msgspec.msgpack.Encoder().encode
-_decode_config: Final = msgspec.msgpack.Decoder(StreamConfig).decode
+decode_config: Final = msgspec.msgpack.Decoder(StreamConfig).decode
 
 #: The columns of a head, for a SELECT from ``streams AS s``. The last one is the database's time.
 COLUMNS: Final = (
@@ -129,7 +129,7 @@ def decode_head(row: Row, number: int, column: int = 0, known: Head | None = Non
         facts = facts_of(name, stream_id, incarnation, value(3).decode())
     if known is None:
         ttl, expires_at = optional(5), optional(6)
-        config = _decode_config(value(4))
+        config = decode_config(value(4))
         lifetime = Lifetime(None if ttl is None else to_int(ttl), None if expires_at is None else to_float(expires_at))
     else:
         config, lifetime = known.config, known.lifetime
