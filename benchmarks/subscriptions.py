@@ -43,7 +43,6 @@ def subscribing(peer: Peer) -> Peer:
         return replace(peer, command=(*peer.command, "webhooks"))
     settings = {
         "DS_SUBSCRIPTIONS__ENABLED": "true",
-        "DS_SUBSCRIPTIONS__SWEEP_INTERVAL_MS": "5000",
         "DS_HTTP__ALLOW_INSECURE_WEBHOOKS": "true",
     }
     return replace(peer, environment={**peer.environment, **settings})
@@ -75,10 +74,10 @@ def metric(server: Server, name: str) -> float:
 
 
 def mean_sweep(server: Server) -> float:
-    """Return the mean duration of the sweeps of the next seconds, in milliseconds."""
+    """Return the mean duration of the sweeps of the next minute, in milliseconds."""
     name = "durable_streams_subscription_sweep_seconds"
     before = metric(server, f"{name}_sum"), metric(server, f"{name}_count")
-    time.sleep(11)
+    time.sleep(61)
     seconds, count = (
         metric(server, f"{name}_{each}") - old for each, old in zip(("sum", "count"), before, strict=True)
     )
@@ -113,65 +112,101 @@ def subscribe(server: Server, count: int, links: int, connections: int = 16) -> 
             done.result()
 
 
-def memory(options: argparse.Namespace, server: Server, generator: Generator) -> None:
-    """Print the memory of a link, on a server that has not freed any memory that links could use."""
-    half = options.streams // 2
-    generator.run("create", server.port, LINKED, half, connections=32, type="application/json", timeout=PATIENCE)
-    before = server.settled()
-    subscribe(server, options.subscriptions, options.links)
-    links = options.subscriptions * options.links
-    print(f"memory: {(server.settled() - before) / links:,.0f} bytes a link", flush=True)
+class Load:
+    """
+    Appends to the streams of servers.
 
+    :param generator: sends them.
+    :param streams: the number of linked streams, and of others.
+    """
 
-def scale(options: argparse.Namespace, server: Server, generator: Generator) -> None:
-    """Print what subscriptions cost a server that has just started."""
-    half = options.streams // 2
-    links = options.subscriptions * options.links
-    if links > half:
-        raise SystemExit(f"{links} links need {links} streams; --streams must be twice as many.")
-    for path in (LINKED, PLAIN):
-        generator.run("create", server.port, path, half, connections=32, type="application/json", timeout=PATIENCE)
+    def __init__(self, generator: Generator, streams: int) -> None:
+        self._generator = generator
+        self._streams = streams
 
-    def rates(label: str) -> None:
-        """Measure both kinds of streams in turn, so that what else the machine does concerns both."""
-        for path, kind in ((PLAIN, "unlinked"), (LINKED, "linked")):
-            # The first append to each stream: which subscriptions it concerns is found out, and they are woken.
-            before = server.processor_seconds()
-            generator.run("fill", server.port, path, 32, 100, streams=half, type="application/json", timeout=PATIENCE)
-            wait_until_idle(server)
-            spent = (server.processor_seconds() - before) / half * 1e6
-            print(f"{label}: first append to each of the {kind} streams, {spent:.1f} us of processor time", flush=True)
-        found: dict[str, list[tuple[float, float]]] = {"unlinked": [], "linked": []}
-        for _ in range(options.rounds):
-            for path, kind in ((PLAIN, "unlinked"), (LINKED, "linked")):
-                before = server.processor_seconds()
-                run = generator.run(
-                    "append", server.port, path, 32, options.seconds, 100, streams=half, type="application/json"
-                )
-                spent = (server.processor_seconds() - before) / (run["per_second"] * options.seconds) * 1e6
-                found[kind].append((run["per_second"], spent))
-        for kind, runs in found.items():
-            rate, spent = (statistics.median(values) for values in zip(*runs, strict=True))
-            print(
-                f"{label}: {rate:,.0f} appends/s to {kind} streams, {spent:.1f} us of processor time each", flush=True
+    def create(self, server: Server) -> None:
+        """Create the streams."""
+        for path in (LINKED, PLAIN):
+            self._generator.run(
+                "create", server.port, path, self._streams, connections=32, type="application/json", timeout=PATIENCE
             )
 
-    rates("no subscriptions")
+    def first(self, server: Server, path: str) -> float:
+        """
+        Append to each stream once, and wait until the wakes that this causes are delivered.
+
+        :returns: the processor time of an append and its share of the wakes, in microseconds.
+        """
+        before = server.processor_seconds()
+        self._generator.run(
+            "fill", server.port, path, 32, 100, streams=self._streams, type="application/json", timeout=PATIENCE
+        )
+        wait_until_idle(server)
+        return (server.processor_seconds() - before) / self._streams * 1e6
+
+    def append(self, server: Server, path: str, seconds: float) -> tuple[float, float]:
+        """
+        Append to all streams in turn.
+
+        :returns: the appends per second, and the processor time of each in microseconds.
+        """
+        before = server.processor_seconds()
+        run = self._generator.run(
+            "append", server.port, path, 32, seconds, 100, streams=self._streams, type="application/json"
+        )
+        spent = server.processor_seconds() - before
+        return run["per_second"], spent / (run["per_second"] * seconds) * 1e6
+
+
+def compare(options: argparse.Namespace, load: Load, without: Server, beside: Server) -> None:
+    """
+    Print what appends cost on a server without subscriptions and on one with them.
+
+    The two are measured in turn, in slices of a second or so, and compared slice by slice: whatever else the machine
+    does concerns both.
+    """
+    for path, kind in ((PLAIN, "unlinked"), (LINKED, "linked")):
+        first = load.first(without, path), load.first(beside, path)
+        print(
+            f"first append to each of the {kind} streams: {first[0]:.1f} us without, {first[1]:.1f} us with", flush=True
+        )
+    for path, kind in ((PLAIN, "unlinked"), (LINKED, "linked")):
+        slices = []
+        for number in range(options.slices):
+            # Which comes first changes, since what else runs may be in step with the slices.
+            pair = [without, beside] if number % 2 else [beside, without]
+            found = {server: load.append(server, path, options.seconds) for server in pair}
+            slices.append((*found[without], *found[beside]))
+        rates, spents, other_rates, other_spents = zip(*slices, strict=True)
+        rate = statistics.median(after / before for before, _, after, _ in slices)
+        spent = statistics.median(after / before for _, before, _, after in slices)
+        print(
+            f"appends to {kind} streams: {statistics.median(rates):,.0f}/s without, "
+            f"{statistics.median(other_rates):,.0f}/s with, ratio {rate:.3f}; "
+            f"{statistics.median(spents):.1f} us and {statistics.median(other_spents):.1f} us of processor time, "
+            f"ratio {spent:.3f}",
+            flush=True,
+        )
+
+
+def scale(options: argparse.Namespace, load: Load, without: Server, beside: Server) -> None:
+    """Print what subscriptions cost, on two servers that have just started."""
+    links = options.subscriptions * options.links
+    for server in (without, beside):
+        load.create(server)
+    before = beside.settled()
     begun = time.monotonic()
-    subscribe(server, options.subscriptions, options.links)
+    subscribe(beside, options.subscriptions, options.links)
     created = options.subscriptions / (time.monotonic() - begun)
     print(f"{options.subscriptions:,} subscriptions of {options.links} links: {created:,.0f} created/s", flush=True)
-    print(f"sweep: {mean_sweep(server):.1f} ms", flush=True)
-    rates("with subscriptions")
-    if server.peer.keeps:
-        server.kill()
-        print(f"start: {server.restart():.2f} s", flush=True)
-        ask(server.connection(60), "GET", f"{BASE}/__ds/subscriptions/s{options.subscriptions - 1}")
-    connection = server.connection(60)
-    for number in range(options.subscriptions):
-        ask(connection, "DELETE", f"{BASE}/__ds/subscriptions/s{number}")
-    # The same data as before, so that what else has grown meanwhile is not taken for the cost of subscriptions.
-    rates("subscriptions deleted")
+    print(f"memory: {(beside.settled() - before) / links:,.0f} bytes a link", flush=True)
+    compare(options, load, without, beside)
+    print(f"sweep: {mean_sweep(beside):.1f} ms", flush=True)
+    if beside.peer.keeps:
+        for server, label in ((without, "without"), (beside, "with")):
+            server.kill()
+            print(f"start {label}: {server.restart():.2f} s", flush=True)
+        ask(beside.connection(60), "GET", f"{BASE}/__ds/subscriptions/s{options.subscriptions - 1}")
 
 
 # The latency of a wake
@@ -278,8 +313,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("scale", "latency"))
     parser.add_argument("--mode", default="file-durable", help="the storage mode of this server")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5, help="length of a run of appends")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of latency")
+    parser.add_argument("--slices", type=int, default=30, help="slices of appends on each server")
+    parser.add_argument("--seconds", type=float, default=1, help="length of a slice of appends")
     parser.add_argument("--streams", type=int, default=100_000)
     parser.add_argument("--subscriptions", type=int, default=10_000)
     parser.add_argument("--links", type=int, default=5, help="streams of a subscription")
@@ -293,11 +329,16 @@ def main(words: Sequence[str] | None = None) -> None:
         with pinned(options.load_core):
             latency(options, [subscribing(ours_in("memory")), subscribing(ours_in(options.mode)), subscribing(NODE)])
     else:
-        generator = Generator(build(options.folder), options.load_core)
-        with start(subscribing(ours_in(options.mode)), options.server_core, options.folder) as server:
-            scale(options, server, generator)
-        with start(subscribing(ours_in(options.mode)), options.server_core, options.folder) as server:
-            memory(options, server, generator)
+        half = options.streams // 2
+        if options.subscriptions * options.links > half:
+            parser.error("--streams must be at least twice the number of links")
+        load = Load(Generator(build(options.folder), options.load_core), half)
+        peer = subscribing(ours_in(options.mode))
+        with (
+            start(peer, options.server_core, options.folder) as without,
+            start(peer, options.server_core, options.folder) as beside,
+        ):
+            scale(options, load, without, beside)
 
 
 if __name__ == "__main__":
