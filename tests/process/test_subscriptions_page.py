@@ -143,6 +143,17 @@ class QueueTests(PageTests):
         self.assertEqual([result["id"] for result in self.results()], list(range(1, 9)))
         self.assertEqual(sum(worker.output.count("begins") for worker in workers), 8)
 
+    def test_a_worker_keeps_its_lease_during_a_long_job(self) -> None:
+        first = self.worker("first")
+        self.until(lambda: self.send("GET", "__ds/subscriptions/jobs")[0] == 200, first)
+        self.assertEqual(self.send("POST", "jobs", {"id": 1, "seconds": 5})[0], 204)
+        first.wait_for("first begins 1\n")
+        second = self.worker("second")
+        tail = self.daemon.request("HEAD", "/v1/stream/jobs")[1]["stream-next-offset"]
+        self.until(lambda: self.acknowledged() == tail, first, second)
+        self.assertEqual(["first begins 1\n", ""], [first.output, second.output])
+        self.assertEqual([1], [result["id"] for result in self.results()])
+
 
 class ReceiverTests(PageTests):
     """The receivers of webhooks."""
@@ -217,7 +228,7 @@ class CommandTests(PageTests):
 
     def test_each_command_does_what_the_page_says(self) -> None:
         page = PAGE.read_text().replace("127.0.0.1:4437", f"127.0.0.1:{self.daemon.port}")
-        page = page.replace("8080", str(self.receiver_port)).replace('"seconds": 30', '"seconds": 1')
+        page = page.replace("8080", str(self.receiver_port)).replace('"seconds": 15', '"seconds": 1')
         commands = re.findall(r"(?m)^    \$ (.*)$", page)
         self.assertGreater(len(commands), 10)
         output = ""
