@@ -75,9 +75,12 @@ CREATE TABLE {{schema}}.removed (
 );
 
 CREATE TABLE {{schema}}.key_values (
-    key text COLLATE "C" PRIMARY KEY,
-    value bytea NOT NULL
+    digest bytea PRIMARY KEY,
+    key bytea NOT NULL,
+    value bytea,
+    version bigint NOT NULL
 );
+CREATE INDEX key_values_key ON {{schema}}.key_values (substring(key, 1, 2000));
 
 CREATE TABLE {{schema}}.nodes (
     id uuid PRIMARY KEY,

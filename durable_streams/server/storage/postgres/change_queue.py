@@ -1,0 +1,341 @@
+"""The queue of changes besides appends: creations and removals in groups, change sets one by one, on one connection."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+from msgspec import Struct
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ...errors import Unavailable
+from .change_statement import change_parameters, change_statements, statement_key
+from .changesets import ChangeSet, NewStream, Removal
+from .connection import QueryFailed, Statement
+from .lanes import CommitConnection, refusal_of
+from .packing import to_float, to_int, to_ints
+from .plain_changes import (
+    PlainRemoval,
+    create_parameters,
+    create_statement,
+    remove_parameters,
+    remove_statement,
+)
+from .totals import Totals
+
+#: The maximum number of streams in a statement, and of bytes, about.
+MAX_STREAMS: Final = 256
+MAX_BYTES: Final = 8 << 20
+
+#: About how many bytes of memory a queued change takes besides its data.
+_OVERHEAD: Final = 1_000
+
+#: SQLSTATEs: a name that another transaction has taken, and a full disk.
+_UNIQUE_VIOLATION: Final = "23505"
+_DISK_FULL: Final = "53100"
+
+#: How many columns a result has whose connection was lost.
+_LOST_FIELDS: Final = 2
+
+_log = Logger()
+
+T = TypeVar("T")
+
+
+class Written(Struct, frozen=True, gc=False):
+    """
+    A change that was written.
+
+    :ivar at: the database's time.
+    :ivar id: the stream that was created or installed; None if there is none, or if the database's answer was lost.
+    """
+
+    at: float
+    id: int | None = None
+
+
+class _Queued(Generic[T]):
+    """
+    A change that waits, and its answer.
+
+    :ivar growth: what was added to the totals.
+    :ivar alone: whether it is written by a statement of its own, since one with others has failed.
+    """
+
+    __slots__ = ("alone", "answer", "change", "growth", "size")
+
+    def __init__(self, change: T, size: int, growth: tuple[int, int, int]) -> None:
+        self.change = change
+        self.size = size
+        self.growth = growth
+        self.alone = False
+        self.answer: Deferred[Written | None] = Deferred()
+
+
+class ChangeQueue:
+    """
+    Writes changes, one statement at a time.
+
+    A change that was not written because another transaction was first is answered with None, and the caller decides
+    again. What a change adds to the totals is added when it is queued, and what it subtracts when it was written.
+
+    :param connection: is not used for anything else.
+    :param schema: the name of the schema, which needs no quotes.
+    :param max_bytes: how many bytes of changes may be queued; more are refused.
+    :ivar bytes: about how many bytes of memory the queued changes take.
+    :ivar misses: how many changes were not written because another transaction was first.
+    """
+
+    def __init__(
+        self, connection: CommitConnection, schema: str, totals: Totals, clock: IReactorTime, max_bytes: int
+    ) -> None:
+        self._connection = connection
+        self._totals = totals
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._create = create_statement(schema)
+        self._remove = remove_statement(schema)
+        self._change = change_statements(schema)
+        self._creations: deque[_Queued[NewStream]] = deque()
+        self._removals: deque[_Queued[PlainRemoval]] = deque()
+        self._sets: deque[_Queued[ChangeSet]] = deque()
+        self._senders = (self._send_creations, self._send_removals, self._send_set)
+        self._turn = 0
+        self._busy = False
+        self._scheduled = False
+        self._closing: Deferred[None] | None = None
+        self.bytes = 0
+        self.misses = 0
+
+    # Queueing
+
+    def create(self, new: NewStream) -> Deferred[Written | None]:
+        """
+        Create a stream that is no fork and has at most one chunk.
+
+        :returns: None if the name is taken.
+        :raises Unavailable: the queue is full.
+        """
+        return self._add(self._creations, _Queued(new, new.size, (1, new.size, new.metadata)))
+
+    def remove(self, removal: PlainRemoval) -> Deferred[Written | None]:
+        """
+        Remove a stream that has neither forks nor a source.
+
+        :returns: None if it was changed or locked by others meanwhile.
+        :raises Unavailable: the queue is full.
+        """
+        return self._add(self._removals, _Queued(removal, 0, (0, 0, 0)))
+
+    def write(self, changes: ChangeSet) -> Deferred[Written | None]:
+        """
+        Write a change set.
+
+        :returns: None if one of its streams was changed by others meanwhile, or the new name is taken.
+        :raises Unavailable: the queue is full.
+        """
+        return self._add(self._sets, _Queued(changes, changes.growth[1], changes.growth))
+
+    def _add(self, queue: deque[_Queued[T]], queued: _Queued[T]) -> Deferred[Written | None]:
+        if self._closing is not None:
+            raise Unavailable("The storage is being closed.")
+        queued.size += _OVERHEAD
+        if self.bytes and self.bytes + queued.size > self._max_bytes:
+            raise Unavailable("The write queue is full: the database is too slow. Try again in a moment.")
+        self.bytes += queued.size
+        self._totals.add(*queued.growth)
+        queue.append(queued)
+        self._schedule()
+        return queued.answer
+
+    def close(self) -> Deferred[None]:
+        """Accept no further changes, and return when all are answered."""
+        if self._closing is None:
+            self._closing = Deferred()
+            self._schedule()
+        return self._closing
+
+    # Sending
+
+    def _schedule(self) -> None:
+        """Send all that is queued in this turn of the reactor, if nothing is being written."""
+        if not self._busy and not self._scheduled:
+            self._scheduled = True
+            self._clock.callLater(0, self._run)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        # Each kind in turn, so that none of them waits for long.
+        for _ in self._senders:
+            self._turn = (self._turn + 1) % len(self._senders)
+            if self._senders[self._turn]():
+                return
+        if self._closing is not None and not self._closing.called:
+            self._closing.callback(None)
+
+    def _send_creations(self) -> bool:
+        batch = _gather(self._creations)
+        # By name, so that two nodes that create the same names do not wait for each other.
+        batch.sort(key=lambda queued: queued.change.name)
+        if not batch:
+            return False
+        self._send(self._create, create_parameters([queued.change for queued in batch]), batch, self._created)
+        return True
+
+    def _send_removals(self) -> bool:
+        batch = _gather(self._removals)
+        if not batch:
+            return False
+        by_id = {queued.change.head.facts.id: queued for queued in batch}
+        for queued in batch:
+            if by_id[queued.change.head.facts.id] is not queued:
+                # A second removal of the same stream finds that it is gone.
+                self._answer(queued, None)
+        ordered = [by_id[key] for key in sorted(by_id)]
+        self._send(self._remove, remove_parameters([queued.change for queued in ordered]), ordered, self._removed)
+        return True
+
+    def _send_set(self) -> bool:
+        if not self._sets:
+            return False
+        queued = self._sets.popleft()
+        changes = queued.change
+        self._send(self._change[statement_key(changes)], change_parameters(changes), [queued], self._changed)
+        return True
+
+    def _send(
+        self,
+        statement: Statement,
+        parameters: Sequence[bytes | None],
+        batch: list[_Queued[T]],
+        use: Callable[[list[_Queued[T]], Any], None],
+    ) -> None:
+        self._follow(self._connection.commit(statement, parameters), batch, use)
+
+    def _follow(
+        self, sent: Deferred[Any], batch: list[_Queued[T]], use: Callable[[list[_Queued[T]], Any], None]
+    ) -> None:
+        """Answer changes when their statement has ended, and send the next one."""
+        self._busy = True
+
+        def succeeded(result: Any) -> None:
+            self._busy = False
+            self._schedule()
+            use(batch, result)
+
+        def failed(failure: Failure) -> None:
+            self._busy = False
+            self._schedule()
+            assert failure.value is not None
+            self._failed(batch, failure.value)
+
+        sent.addCallbacks(succeeded, failed).addErrback(
+            lambda failure: _log.failure("Answering changes failed.", failure=failure)
+        )
+
+    # Answering
+
+    def _created(self, batch: list[_Queued[NewStream]], result: Any) -> None:
+        at, places = _outcome(result)
+        ids = _ids(result)
+        if places is None:
+            places = list(range(1, len(batch) + 1))
+        found: dict[int, int | None] = dict.fromkeys(places)
+        if ids is not None:
+            found.update(zip(places, ids, strict=True))
+        for place, queued in enumerate(batch, 1):
+            if place in found:
+                self._totals.written += queued.change.size
+                self._answer(queued, Written(at, found[place]))
+            else:
+                self._answer(queued, None)
+
+    def _removed(self, batch: list[_Queued[PlainRemoval]], result: Any) -> None:
+        at, ids = _outcome(result)
+        removed = [queued for queued in batch if ids is None or queued.change.head.facts.id in ids]
+        self._subtract(ChangeSet(removals=tuple(Removal(queued.change.head) for queued in removed)), result)
+        for queued in batch:
+            self._answer(queued, Written(at) if queued in removed else None)
+
+    def _changed(self, batch: list[_Queued[ChangeSet]], result: Any) -> None:
+        at, written = _outcome(result)
+        (queued,) = batch
+        if written is not None:
+            self._answer(queued, None)
+            return
+        changes = queued.change
+        self._subtract(changes, result)
+        self._totals.written += changes.growth[1]
+        stream_id = result.get_value(0, 4) if result.nfields > _LOST_FIELDS else None
+        self._answer(queued, Written(at, None if stream_id is None else to_int(stream_id)))
+
+    def _subtract(self, changes: ChangeSet, result: Any) -> None:
+        """Subtract what was removed from the totals."""
+        streams, size, metadata = changes.freed
+        if result.nfields > _LOST_FIELDS:
+            size, metadata = to_int(result.get_value(0, 2)), to_int(result.get_value(0, 3))
+        self._totals.add(-streams, -size, -metadata)
+
+    def _answer(self, queued: _Queued[Any], written: Written | None) -> None:
+        self.bytes -= queued.size
+        if written is None:
+            self.misses += 1
+            self._release(queued)
+        queued.answer.callback(written)
+
+    def _release(self, queued: _Queued[Any]) -> None:
+        streams, size, metadata = queued.growth
+        self._totals.add(-streams, -size, -metadata)
+
+    def _failed(self, batch: list[_Queued[Any]], error: BaseException) -> None:
+        """Answer changes whose statement has failed, or send each of them alone, if one of them may be the reason."""
+        if isinstance(error, QueryFailed) and error.sqlstate != _DISK_FULL:
+            if error.is_transient or error.sqlstate == _UNIQUE_VIOLATION:
+                for queued in batch:
+                    self._answer(queued, None)
+                return
+            _log.error("The database refused {count} changes of streams: {error}.", count=len(batch), error=error)
+            if len(batch) > 1:
+                for queued in reversed(batch):
+                    queued.alone = True
+                    queue: deque[Any] = self._creations if isinstance(queued.change, NewStream) else self._removals
+                    queue.appendleft(queued)
+                return
+        reason = refusal_of(error)
+        for queued in batch:
+            self.bytes -= queued.size
+            self._release(queued)
+            queued.answer.errback(reason)
+
+
+def _gather(queue: deque[_Queued[T]]) -> list[_Queued[T]]:
+    """Take the next changes from a queue, as many as one statement may have."""
+    batch: list[_Queued[T]] = []
+    room = MAX_BYTES
+    while queue and len(batch) < MAX_STREAMS and room > 0:
+        if queue[0].alone and batch:
+            break
+        queued = queue.popleft()
+        room -= queued.size
+        batch.append(queued)
+        if queued.alone:
+            break
+    return batch
+
+
+def _outcome(result: Any) -> tuple[float, list[int] | None]:
+    """Return the time, and what was written, or None if all was."""
+    written = result.get_value(0, 1)
+    return to_float(result.get_value(0, 0)), None if written is None else to_ints(written)
+
+
+def _ids(result: Any) -> list[int] | None:
+    """Return the ids of the created streams; None if the answer was lost."""
+    if result.nfields <= _LOST_FIELDS:
+        return None
+    ids = result.get_value(0, 2)
+    return [] if ids is None else to_ints(ids)
