@@ -1,4 +1,4 @@
-"""The streams of a data directory that no server has open, for commands that work without a server."""
+"""The streams of a data directory that no server has open, or of a database, for commands without a server."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from msgspec import Struct
 
 from ..config.choices import ACID_BACKENDS, STORAGE_MODES
 from ..config.layers import read_layers
+from ..config.sections import Sections
 from ..config.settings import Settings
-from ..config.validation import ConfigError
+from ..config.validation import ConfigError, validate_storage
 from .errors import CommandError
 from .options import SettingsFiles
 from .output import note
@@ -37,16 +38,25 @@ class LocalData(Struct, frozen=True):
     """
     The storage of the settings.
 
-    :ivar directory: its data directory; None if it is in memory.
+    :ivar directory: its data directory; None if it is in memory or in a database.
     """
 
     settings: Settings
     directory: Path | None
 
+    @property
+    def place(self) -> str:
+        """What holds the streams, for messages."""
+        if self.directory is not None:
+            return f"the data directory {self.directory}"
+        return "the database" if _mode_of(self.settings) == "postgres" else "the storage in memory"
+
 
 def local_data(files: SettingsFiles, create: bool = False, memory: bool = False) -> LocalData:
     """
     Read the settings, and check that this user may open the data directory. Nothing is opened or changed.
+
+    A database needs no check: any number of servers and commands share it.
 
     The settings are not validated as a whole: a command that lists streams does not need a server's certificates.
 
@@ -57,9 +67,13 @@ def local_data(files: SettingsFiles, create: bool = False, memory: bool = False)
     """
     try:
         loaded = read_layers(files.profile, files.config, os.environ, files.config_dir)
+        if _mode_of(loaded.settings) == "postgres":
+            validate_storage(loaded.settings, loaded.sources)
     except ConfigError as error:
         raise CommandError(f"[{error.phase}] {error}", label="") from None
     settings = Settings.of(loaded.settings)
+    if _mode_of(settings) == "postgres":
+        return LocalData(settings, None)
     setting = _setting_of_memory(settings)
     if setting is not None:
         if not memory:
@@ -75,8 +89,8 @@ def local_data(files: SettingsFiles, create: bool = False, memory: bool = False)
 
 def warn_about_memory(data: LocalData) -> None:
     """Print a warning if the storage is in memory: it is empty, and nothing stays in it."""
-    if data.directory is None:
-        setting = _setting_of_memory(data.settings)
+    setting = _setting_of_memory(data.settings)
+    if setting is not None:
         note(f"Warning: {setting}: this command has an empty storage of its own. {_advice(data.settings)}")
 
 
@@ -85,7 +99,7 @@ async def opened(data: LocalData, reactor: Any) -> AsyncIterator[Streams]:
     """
     Open the storage as a server does, and close it at the end.
 
-    :raises CommandError: it cannot be opened, or a server has it open.
+    :raises CommandError: it cannot be opened, or a server has its directory open.
     """
     from ..clocks import make_steady  # noqa: PLC0415 (imports Twisted, which --help does not need)
     from ..daemon.storages import storage_from  # noqa: PLC0415 (as above)
@@ -93,7 +107,10 @@ async def opened(data: LocalData, reactor: Any) -> AsyncIterator[Streams]:
     from ..streams import Streams  # noqa: PLC0415 (as above)
 
     make_steady(reactor)
-    streams = Streams(storage_from(data.settings, reactor, checkpoint_bytes=_CHECKPOINT_BYTES), reactor)
+    try:
+        streams = Streams(storage_from(data.settings, reactor, checkpoint_bytes=_CHECKPOINT_BYTES), reactor)
+    except ConfigError as error:
+        raise CommandError(f"[{error.phase}] {error}", label="") from None
     # The collections while 100,000 streams are loaded take 0.5 s and find nothing.
     gc.disable()
     try:
@@ -108,9 +125,7 @@ async def opened(data: LocalData, reactor: Any) -> AsyncIterator[Streams]:
             f"Cannot open {error.filename or data.directory}: permission denied. Run the command as the server's user."
         ) from None
     except (StorageError, OSError) as error:
-        raise CommandError(
-            f"Cannot open the data directory {data.directory} (storage.mode {data.settings.storage.mode}): {error}"
-        ) from None
+        raise CommandError(f"Cannot open {data.place} (storage.mode {data.settings.storage.mode}): {error}") from None
     finally:
         gc.freeze()
         gc.enable()
@@ -118,6 +133,10 @@ async def opened(data: LocalData, reactor: Any) -> AsyncIterator[Streams]:
         yield streams
     finally:
         await streams.stopService()
+
+
+def _mode_of(settings: Sections) -> str:
+    return STORAGE_MODES[settings.storage.mode]
 
 
 def _setting_of_memory(settings: Settings) -> str | None:

@@ -21,7 +21,7 @@ from ..storage.ownership import StorageError
 from ..streams import Streams
 from ..web.site.admin.access import AdminAuthorization, allow_certificates
 from .server import Server
-from .storages import storage_from
+from .storages import has_directory, storage_from
 
 #: The time that a start waits for the storage, in seconds; then loading continues in a thread.
 PATIENCE: Final = 1.0
@@ -108,7 +108,7 @@ class Daemon(Server):
             pid=os.getpid(),
             base_path=self._settings.http.stream_base_path.rstrip("/"),
             mode=storage.mode,
-            place="" if storage.mode == "memory" else f" in {os.path.abspath(storage.data_dir)}",
+            place=f" in {os.path.abspath(storage.data_dir)}" if has_directory(self._settings) else "",
         )
 
     def _raise_not_opened(self, failure: Failure) -> None:
@@ -118,7 +118,7 @@ class Daemon(Server):
         :raises StartupError: always.
         """
         storage = self._settings.storage
-        where = "" if storage.mode == "memory" else f", storage.data_dir {storage.data_dir}"
+        where = f", storage.data_dir {storage.data_dir}" if has_directory(self._settings) else ""
         if not failure.check(StorageError, OSError):
             _log.failure("Opening the storage failed.", failure=failure)
         if not self._reactor.running:
