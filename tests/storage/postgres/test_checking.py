@@ -6,34 +6,15 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.model import StreamConfig
 from durable_streams.server.storage.findings import Finding
 from durable_streams.server.storage.postgres.checking import DatabaseCheck
-from durable_streams.server.storage.postgres.chunk_index import checksum_of, encode_ends, split
-from durable_streams.server.storage.postgres.heads import encode_config
-from tests.support.postgres_tables import SCHEMA, Tables
+from durable_streams.server.storage.postgres.chunk_index import checksum_of, encode_ends
+from tests.support.postgres_rows import Rows
+from tests.support.postgres_tables import SCHEMA
 
 
-class Database(Tables):
-    """A database whose rows tests write themselves."""
-
-    def create(self, stream_id: int, base: int = 0, source_id: int | None = None) -> None:
-        self.connection.execute(
-            f"INSERT INTO {SCHEMA}.streams (id, name, incarnation, content_type, config, created_at, updated_at, "
-            "used_at, closed, base, tail, source_id) VALUES (%s, %s, 1, 'text/plain', %s, 0, 0, 0, false, %s, %s, %s)",
-            (stream_id, f"s{stream_id}", encode_config(StreamConfig()), base, base, source_id),
-        )
-        if source_id is not None:
-            self.connection.execute(f"UPDATE {SCHEMA}.streams SET forks = forks + 1 WHERE id = %s", (source_id,))
-
-    def append(self, stream_id: int, start: int, appends: list[bytes], max_chunk: int) -> None:
-        for begin, first, ends, checksum, data in split(start, start, appends, max_chunk):
-            self.connection.execute(
-                f"INSERT INTO {SCHEMA}.chunks VALUES (%s, %s, %s, %s, %s, %s, %s)",
-                (stream_id, begin, begin + len(data), first, ends, checksum, data),
-            )
-        size = sum(map(len, appends))
-        self.connection.execute(f"UPDATE {SCHEMA}.streams SET tail = tail + %s WHERE id = %s", (size, stream_id))
+class Database(Rows):
+    """A database that is checked."""
 
     def check(self) -> tuple[DatabaseCheck, list[Finding]]:
         findings: list[Finding] = []

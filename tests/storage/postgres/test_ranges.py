@@ -14,20 +14,20 @@ from durable_streams.server.errors import DataDamaged, StreamNotFound
 from durable_streams.server.model import START, Append, Chunk, Fork, Offset, StorageLimits, StreamConfig, StreamFacts
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.storage.postgres.chunk_cache import ChunkCache
-from durable_streams.server.storage.postgres.chunk_index import split
 from durable_streams.server.storage.postgres.connection import Statement
 from durable_streams.server.storage.postgres.fetching import ChunkFetcher
-from durable_streams.server.storage.postgres.heads import COLUMNS, Head, decode_head, encode_config
+from durable_streams.server.storage.postgres.heads import COLUMNS, Head, decode_head
 from durable_streams.server.storage.postgres.packing import TEXT, int8
 from durable_streams.server.storage.postgres.ranges import Ranges
-from tests.support.postgres_tables import SCHEMA, Tables
+from tests.support.postgres_rows import Rows
+from tests.support.postgres_tables import SCHEMA
 
 NOW = 1_800_000_000.0
 ALL = 2**40
 TYPE = "application/octet-stream"
 
 
-class Database(Tables):
+class Database(Rows):
     """A database whose rows tests write themselves, and the reads under test."""
 
     def __init__(self, case: SynchronousTestCase, cache_bytes: int = 0) -> None:
@@ -48,22 +48,6 @@ class Database(Tables):
         return self.query(self._head, (name.encode(),)).addCallback(
             lambda rows: decode_head(rows, 0) if rows.ntuples else None
         )
-
-    def create(self, stream_id: int, name: str, base: int = 0, source_id: int | None = None) -> None:
-        self.connection.execute(
-            f"INSERT INTO {SCHEMA}.streams (id, name, incarnation, content_type, config, created_at, updated_at, "
-            "used_at, closed, base, tail, source_id) VALUES (%s, %s, 1, %s, %s, 0, 0, 0, false, %s, %s, %s)",
-            (stream_id, name, TYPE, encode_config(StreamConfig()), base, base, source_id),
-        )
-
-    def append(self, stream_id: int, start: int, appends: list[bytes], max_chunk: int = 1 << 20) -> None:
-        size = sum(map(len, appends))
-        for begin, first, ends, checksum, data in split(start, start, appends, max_chunk):
-            self.connection.execute(
-                f"INSERT INTO {SCHEMA}.chunks VALUES (%s, %s, %s, %s, %s, %s, %s)",
-                (stream_id, begin, begin + len(data), first, ends, checksum, data),
-            )
-        self.connection.execute(f"UPDATE {SCHEMA}.streams SET tail = tail + %s WHERE id = %s", (size, stream_id))
 
 
 class RangeTests(SynchronousTestCase):
@@ -91,7 +75,7 @@ class RangeTests(SynchronousTestCase):
                 start = self.memory.read(source, Offset(chunk.facts.incarnation, base), ALL, NOW).start
                 config = StreamConfig(fork=Fork(source, Offset(chunk.facts.incarnation, start), base - start))
             self.memory.create(name, config, b"", NOW)
-            database.create(number, name, base, None if source is None else int(source[1:]))
+            database.create(number, base, None if source is None else int(source[1:]))
             tails[name] = base
             for _ in range(random.randint(0, 3)):
                 appends = [random.randbytes(random.randint(1, 12)) for _ in range(random.randint(1, 4))]
@@ -128,9 +112,9 @@ class RangeTests(SynchronousTestCase):
 
     def test_an_append_of_several_chunks_is_found_from_each_of_its_bytes(self) -> None:
         database = Database(self)
-        database.create(1, "a")
+        database.create(1)
         database.append(1, 0, [b"abcdefghij", b"k"], 3)
-        head = self.successResultOf(database.look_up("a"))
+        head = self.successResultOf(database.look_up("s1"))
         assert head is not None
         for position in range(10):
             self.assertEqual(
@@ -141,26 +125,26 @@ class RangeTests(SynchronousTestCase):
 
     def test_small_chunks_are_joined_in_the_cache(self) -> None:
         database = Database(self, 1_000_000)
-        database.create(1, "a")
+        database.create(1)
         database.append(1, 0, [b"x"] * 100, 1)
-        self.assertEqual(self.read(database, "a", 0, ALL, False).data, b"x" * 100)
+        self.assertEqual(self.read(database, "s1", 0, ALL, False).data, b"x" * 100)
         self.assertEqual(len(database.cache), 1)
         before = database.queries
-        self.assertEqual(self.read(database, "a", 50, ALL, False).data, b"x" * 50)
+        self.assertEqual(self.read(database, "s1", 50, ALL, False).data, b"x" * 50)
         self.assertEqual(database.queries, before + 1)
 
     def test_a_large_range_is_read_in_pieces(self) -> None:
         database = Database(self, 0)
-        database.create(1, "a")
+        database.create(1)
         data = Random(1).randbytes(3_000_000)
         database.append(1, 0, [data], 65_536)
         before = database.queries
-        self.assertEqual(self.read(database, "a", 0, ALL, False).data, data)
+        self.assertEqual(self.read(database, "s1", 0, ALL, False).data, data)
         self.assertGreater(database.queries, before + 3)
 
     def test_two_reads_of_one_place_ask_the_database_once(self) -> None:
         database = Database(self, 1_000_000)
-        database.create(1, "a")
+        database.create(1)
         database.append(1, 0, [b"abc"])
         waiting: Deferred[None] = Deferred()
 
@@ -181,7 +165,7 @@ class RangeTests(SynchronousTestCase):
 
     def test_a_cancelled_read_does_not_take_the_others_with_it(self) -> None:
         database = Database(self, 0)
-        database.create(1, "a")
+        database.create(1)
         database.append(1, 0, [b"abc"])
         started: list[Deferred[PGresult]] = []
 
@@ -200,19 +184,19 @@ class RangeTests(SynchronousTestCase):
 
     def test_a_damaged_chunk_is_not_served(self) -> None:
         database = Database(self)
-        database.create(1, "a")
+        database.create(1)
         database.append(1, 0, [b"abc", b"def"], 3)
         database.connection.execute(f"UPDATE {SCHEMA}.chunks SET data = 'deg' WHERE start = 3")
-        self.assertEqual(self.read(database, "a", 0, 3, False).data, b"abc")
-        head = self.successResultOf(database.look_up("a"))
+        self.assertEqual(self.read(database, "s1", 0, 3, False).data, b"abc")
+        head = self.successResultOf(database.look_up("s1"))
         assert head is not None
         self.failureResultOf(Deferred.fromCoroutine(database.ranges.read(head, START, 6, False)), DataDamaged)
 
     def test_a_stream_that_was_removed_meanwhile_is_not_found(self) -> None:
         database = Database(self)
-        database.create(1, "a")
+        database.create(1)
         database.append(1, 0, [b"abc"])
-        head = self.successResultOf(database.look_up("a"))
+        head = self.successResultOf(database.look_up("s1"))
         assert head is not None
         database.connection.execute(f"DELETE FROM {SCHEMA}.chunks; DELETE FROM {SCHEMA}.streams")
         for reading in (

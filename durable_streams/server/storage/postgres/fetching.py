@@ -43,9 +43,11 @@ class ChunkFetcher:
 
     :param query: runs a statement on a connection for reading.
     :param schema: the name of the schema, which needs no quotes.
+    :ivar read_together: called with a stream's id, a chunk, and of how many consecutive rows it was joined.
     """
 
     def __init__(self, query: Query, schema: str, cache: ChunkCache, clock: IReactorTime) -> None:
+        self.read_together: Callable[[int, StoredChunk, int], None] = lambda _id, _chunk, _count: None
         self._query = query
         self._logs = RepeatedLogs(clock)
         self._cache = cache
@@ -96,8 +98,9 @@ class ChunkFetcher:
         found: StoredChunk | None = None
         try:
             rows = await self._query(self._rows, (int8(stream_id), int8(position), int8(end)))
-            for chunk in joined(self._intact(stream_id, rows)):
+            for chunk, count in joined(self._intact(stream_id, rows)):
                 self._cache.add(stream_id, chunk)
+                self.read_together(stream_id, chunk, count)
                 if chunk.start <= position < chunk.finish:
                     found = chunk
         finally:
@@ -146,18 +149,22 @@ def decoded(rows: PGresult, number: int) -> StoredChunk | None:
     return decode_chunk(start, finish, first, ends, checksum, data)
 
 
-def joined(chunks: Iterable[StoredChunk], max_size: int = _JOINED) -> Iterator[StoredChunk]:
-    """Join small consecutive chunks, so that a range of them is found and copied at once."""
+def joined(chunks: Iterable[StoredChunk], max_size: int = _JOINED) -> Iterator[tuple[StoredChunk, int]]:
+    """
+    Join small consecutive chunks, so that a range of them is found and copied at once.
+
+    :returns: each joined chunk, and of how many it was made.
+    """
     group: list[StoredChunk] = []
     size = 0
     for chunk in chunks:
         if group and (size + len(chunk.data) > max_size or chunk.start != group[-1].finish):
-            yield _join(group)
+            yield _join(group), len(group)
             group, size = [], 0
         group.append(chunk)
         size += len(chunk.data)
     if group:
-        yield _join(group)
+        yield _join(group), len(group)
 
 
 def _join(group: list[StoredChunk]) -> StoredChunk:
