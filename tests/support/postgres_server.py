@@ -121,7 +121,8 @@ class PostgresServer:
     """
 
     def __init__(self, settings: Mapping[str, str] = {}) -> None:
-        self._postgres = program("postgres")
+        # The other programs are beside it.
+        self._postgres = str(Path(program("postgres")).resolve())
         _remove_left_behind()
         self.directory = Path(mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         self.data = self.directory / "data"
@@ -129,6 +130,7 @@ class PostgresServer:
         self.port = _free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
+        self._frozen: list[int] = []
         self._extra = dict(settings)
         self._settings = _SETTINGS | self._extra
         account = _account()
@@ -201,6 +203,20 @@ class PostgresServer:
         # The next start needs the shared memory.
         self._wait(lambda: not any(map(_is_running, children)), "end")
 
+    def freeze(self) -> None:
+        """Stop all processes of the server, without ending them."""
+        assert self.process is not None
+        self._frozen = [self.process.pid, *_children(self.process.pid)]
+        for pid in self._frozen:
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Continue the processes that were frozen."""
+        frozen, self._frozen = self._frozen, []
+        for pid in frozen:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
     def set(self, **settings: str) -> None:
         """Change settings of the running server."""
         for name, value in settings.items():
@@ -232,6 +248,7 @@ class PostgresServer:
 
     def remove(self) -> None:
         """Stop the server and remove the cluster."""
+        self.thaw()
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.directory, ignore_errors=True)
 
