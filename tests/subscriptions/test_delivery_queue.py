@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.subscriptions.delivery import DeliveryResult, WebhookRequest
-from durable_streams.server.subscriptions.delivery_queue import DeliveryQueue
+from durable_streams.server.subscriptions.delivery_queue import DeliveryQueue, Lane
 from durable_streams.server.subscriptions.model import Outcome
 
 from .receivers import DeliveryTestCase, Hook
@@ -21,11 +21,12 @@ from .receivers import DeliveryTestCase, Hook
 class DeliveryQueueTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.queue = DeliveryQueue(self.clock, 4, 2)
+        self.queue = DeliveryQueue(self.clock)
+        self.lane = Lane(4, 2)
         self.started: list[str] = []
         self.running: dict[str, Deferred[None]] = {}
 
-    def put(self, key: str, host: str = "h") -> bool:
+    def put(self, key: str, host: str = "h", lane: Lane | None = None) -> bool:
         """Queue a job that runs until the test ends it."""
 
         def job() -> Deferred[None]:
@@ -33,7 +34,7 @@ class DeliveryQueueTests(SynchronousTestCase):
             self.running[key] = Deferred()
             return self.running[key]
 
-        return self.queue.put(key, host, job)
+        return self.queue.put(lane or self.lane, key, host, job)
 
     def end(self, key: str) -> None:
         """End a job."""
@@ -59,6 +60,36 @@ class DeliveryQueueTests(SynchronousTestCase):
         self.assertTrue(self.put("a"))
         self.assertEqual(["a", "b", "c"], self.started)
 
+    def test_lanes_do_not_wait_for_each_other_and_share_keys(self) -> None:
+        retries = Lane(1, 1)
+        for key in ("a", "b", "c"):
+            self.put(key)
+        self.assertTrue(self.put("d", "h", retries))
+        self.assertTrue(self.put("e", "h", retries))
+        self.assertFalse(self.put("a", "h", retries), "it runs in the other lane")
+        self.assertEqual(["a", "b", "d"], self.started)
+        self.assertEqual((3, 2), (self.queue.running, self.queue.waiting))
+        self.end("a")
+        self.assertTrue(self.queue.discard("e"))
+        self.end("d")
+        self.assertEqual(["a", "b", "d", "c"], self.started)
+        stopped = self.queue.stop(10)
+        for key in ("b", "c"):
+            self.assertNoResult(stopped)
+            self.end(key)
+        self.successResultOf(stopped)
+        self.assertEqual(({}, {}), (self.lane._hosts, retries._hosts))
+
+    def test_a_job_that_queues_another_in_a_second_lane_starts_it_at_once(self) -> None:
+        retries = Lane(1, 1)
+
+        def job() -> Deferred[None]:
+            self.put("b", "h", retries)
+            return succeed(None)
+
+        self.queue.put(self.lane, "a", "h", job)
+        self.assertEqual((["b"], 1), (self.started, self.queue.running))
+
     def test_a_discarded_job_never_starts(self) -> None:
         for key in ("a", "b", "c", "d"):
             self.put(key)
@@ -72,17 +103,17 @@ class DeliveryQueueTests(SynchronousTestCase):
         def broken() -> Deferred[None]:
             raise ZeroDivisionError
 
-        self.queue.put("a", "h", broken)
-        self.queue.put("b", "h", lambda: fail(ZeroDivisionError()))
+        self.queue.put(self.lane, "a", "h", broken)
+        self.queue.put(self.lane, "b", "h", lambda: fail(ZeroDivisionError()))
         self.assertEqual(2, len(self.flushLoggedErrors(ZeroDivisionError)))
         self.assertEqual((0, 0), (self.queue.running, self.queue.waiting))
-        self.assertEqual({}, self.queue._hosts)
+        self.assertEqual({}, self.lane._hosts)
 
     def test_many_jobs_that_are_done_at_once_do_not_recurse(self) -> None:
         for key in ("a", "b"):
             self.put(key)
         for number in range(5000):
-            self.queue.put(str(number), "h", lambda: succeed(None))
+            self.queue.put(self.lane, str(number), "h", lambda: succeed(None))
         self.end("a")
         self.assertEqual((1, 0), (self.queue.running, self.queue.waiting))
 
@@ -137,8 +168,8 @@ class DeliveryQueueTests(SynchronousTestCase):
                 self.assertTrue(all(counts[hosts[key]] == 2 for key in waiting))
         while self.running:
             self.end(next(iter(self.running)))
-        self.assertEqual({}, self.queue._hosts)
-        self.assertEqual([], self.queue._listed)
+        self.assertEqual({}, self.lane._hosts)
+        self.assertEqual([], self.lane._listed)
 
 
 class HangingReceiverTests(DeliveryTestCase):
@@ -148,7 +179,7 @@ class HangingReceiverTests(DeliveryTestCase):
         hook = Hook(b'{"done":true}')
         origin = self.serve_hook(hook)
         sender, clock = self.sender(total=5.0), Clock()
-        queue = DeliveryQueue(clock)
+        queue, lane = DeliveryQueue(clock), Lane(16, 4)
         results: list[DeliveryResult] = []
         finished: Deferred[None] = Deferred()
 
@@ -158,7 +189,7 @@ class HangingReceiverTests(DeliveryTestCase):
                 finished.callback(None)
 
         def put(key: str, target: str, host: str) -> None:
-            queue.put(key, host, lambda: sender.deliver(WebhookRequest(key, target, b"{}")).addCallback(save))
+            queue.put(lane, key, host, lambda: sender.deliver(WebhookRequest(key, target, b"{}")).addCallback(save))
 
         for number in range(100):
             put(f"hanging {number}", url, "127.0.0.2")

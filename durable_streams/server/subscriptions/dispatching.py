@@ -20,7 +20,7 @@ from ..protocol.messages import wire_form
 from ..streams import Streams
 from .addresses import parse_webhook_url
 from .counts import SubscriptionCounts
-from .delivery_queue import MAX_PER_HOST, DeliveryQueue
+from .delivery_queue import DeliveryQueue, Lane
 from .entry import Entry
 from .errors import SubscriptionNotFound, WebhookUrlRejected
 from .model import AppendWakeEvent, DeliverWebhook, Outcome, TokenClaims
@@ -30,6 +30,9 @@ from .seams import Parts
 
 #: How many wake events are appended at once, and at most so many to one wake stream.
 _MAX_EVENTS: Final = 64
+
+#: How many webhooks are sent to one host at once.
+MAX_PER_HOST: Final = 4
 
 #: Of the deliveries to one host at once, how many have failed before.
 _MAX_HOST_RETRIES: Final = 1
@@ -42,7 +45,7 @@ _log = Logger()
 
 class Dispatcher:
     """
-    Delivers wakes: webhooks in two queues with few slots, wake events in another.
+    Delivers wakes: first attempts of webhooks, retries of webhooks, and wake events, each in a lane of its own.
 
     A quarter of the slots is for webhooks that have failed before, so that the first attempts of others do not wait for
     receivers that hang.
@@ -74,11 +77,11 @@ class Dispatcher:
         self._counts = counts
         self._retry = retry
         for_retries = max(1, max_deliveries // 4)
-        self._webhooks = DeliveryQueue(clock, max(1, max_deliveries - for_retries), MAX_PER_HOST - _MAX_HOST_RETRIES)
+        self._queue = DeliveryQueue(clock)
+        self._first_attempts = Lane(max(1, max_deliveries - for_retries), MAX_PER_HOST - _MAX_HOST_RETRIES)
         # The only slot, if there is but one, is for both.
-        self._retries = DeliveryQueue(clock, for_retries, _MAX_HOST_RETRIES) if max_deliveries > 1 else self._webhooks
-        self._events = DeliveryQueue(clock, _MAX_EVENTS, _MAX_EVENTS)
-        self._queues = {self._webhooks, self._retries, self._events}
+        self._retries = Lane(for_retries, _MAX_HOST_RETRIES) if max_deliveries > 1 else self._first_attempts
+        self._events = Lane(_MAX_EVENTS, _MAX_EVENTS)
         self._stopping = False
         #: Why the last delivery was not begun; empty if it was.
         self._refusal = ""
@@ -86,12 +89,12 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """The number of deliveries that wait for a slot."""
-        return sum(queue.waiting for queue in self._queues)
+        return self._queue.waiting
 
     @property
     def running(self) -> int:
         """The number of deliveries that run."""
-        return sum(queue.running for queue in self._queues)
+        return self._queue.running
 
     def add(self, entry: Entry, wake_id: str) -> None:
         """Queue the delivery of a wake. While another one of the subscription is queued or runs, it comes after it."""
@@ -103,26 +106,24 @@ class Dispatcher:
         # Set before: the delivery may have ended when it is queued.
         entry.delivering = True
         if config.webhook_url is not None:
-            wake = current.state.wake
-            queue = self._retries if wake is not None and wake.failures > 0 else self._webhooks
-            queued = queue.put(_key(entry), _host(config.webhook_url), lambda: self._deliver(entry))
+            wake, host = current.state.wake, _host(config.webhook_url)
+            lane = self._retries if wake is not None and wake.failures > 0 else self._first_attempts
         else:
-            queued = self._events.put(_key(entry), config.wake_stream or "", lambda: self._deliver(entry))
-        if not queued:
+            lane, host = self._events, config.wake_stream or ""
+        if not self._queue.put(lane, _key(entry), host, lambda: self._deliver(entry)):
             entry.delivering = False
             self._retry(entry)
 
     def drop(self, entry: Entry) -> None:
         """Remove the delivery of a deleted subscription if it waits."""
         entry.due = None
-        if any(queue.discard(_key(entry)) for queue in self._queues):
+        if self._queue.discard(_key(entry)):
             entry.delivering = False
 
     async def stop(self, drain_seconds: float) -> None:
         """Begin no more deliveries, and wait for those that run; they are cut after the drain time."""
         self._stopping = True
-        for stopped in [queue.stop(drain_seconds) for queue in self._queues]:
-            await stopped
+        await self._queue.stop(drain_seconds)
 
     def _deliver(self, entry: Entry) -> Deferred[None]:
         return Deferred.fromCoroutine(self._deliver_due(entry)).addBoth(self._delivered, entry)
