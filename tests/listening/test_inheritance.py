@@ -18,6 +18,8 @@ from zope.interface.verify import verifyObject
 
 from durable_streams.server.listening.epoll_port import EagerConnection, EpollPort, is_epoll
 from durable_streams.server.listening.inheritance import BindingReactor, InheritingReactor, adopt, listen
+from durable_streams.server.listening.steering import steer
+from tests.support.skipping import skip_other_platform
 
 
 class Greeting(Protocol):
@@ -105,6 +107,21 @@ class InheritanceTests(TestCase):
                 self.assertEqual(port.getHost(), address)
             greeted = {await self.greet(address) for _ in range(40)}
             self.assertEqual(greeted, {b"0", b"1"})
+
+    async def test_new_connections_are_given_to_the_chosen_workers_only(self) -> None:
+        endpoint = "tcp:0:interface=127.0.0.1"
+        binding = self.bind(3, endpoint)
+        for worker in range(3):
+            self.inherit(binding, worker, endpoint)
+        (bound,) = binding.bound
+        for chosen in ([1], [0, 2], [2, 0, 1]):
+            try:
+                steer(bound.descriptor_of(0), chosen)
+            except OSError as error:
+                skip_other_platform(f"the system has no filter: {error}")
+            bound.steer(chosen)
+            greeted = {await self.greet(bound.getHost()) for _ in range(60)}
+            self.assertEqual(greeted, {str(each).encode() for each in chosen})
 
     async def test_connections_of_a_worker_that_has_ended_wait_for_the_next_one(self) -> None:
         endpoint = "tcp:0:interface=127.0.0.1"

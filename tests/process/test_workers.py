@@ -19,6 +19,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.daemon import PATIENCE, TWISTD, Daemon, environment, free_port, read_to_end, read_until
+from tests.support.skipping import skip_other_platform
 
 #: A daemon whose workers have streams of their own.
 SHARING: tuple[str, ...] = (sys.executable, "-m", "tests.support.sharing_daemon", "-n", "--pidfile=", "durable-streams")
@@ -241,6 +242,23 @@ class ReplacementTests(WorkersTestCase):
         self.assertGreater(statuses[200], 100)
         self.assertIn(f"Worker 2 (process {before[2]}) was killed by SIGKILL.", daemon.log())
         self.assertIn('durable_streams_worker_restarts_total{worker="2"} 1.0', daemon.metrics())
+        self.assertEqual(daemon.stop(), 0, daemon.log())
+
+    def test_new_connections_go_to_the_other_workers_while_one_cannot_be_replaced(self) -> None:
+        if sys.platform != "linux":
+            skip_other_platform("only Linux has a filter for sockets that share a port")
+        tokens = self.folder / "tokens"
+        tokens.write_text("a" * 40)
+        tokens.chmod(0o600)
+        daemon = self.serve(2, admin__enabled="true", admin__token_file=tokens)
+        tokens.rename(self.folder / "others")
+        os.kill(daemon.workers()[2], signal.SIGKILL)
+        wait_for(lambda: "Worker 2 cannot start: [validate_config] admin.token_file" in daemon.log(), "an error")
+        for _ in range(20):
+            self.assertEqual(daemon.request("GET", "/readyz")[0], 200)
+        self.assertIn('durable_streams_worker_up{worker="2"} 0.0', daemon.metrics())
+        (self.folder / "others").rename(tokens)
+        wait_for(lambda: "Worker 2 serves again." in daemon.log(), "the replacement")
         self.assertEqual(daemon.stop(), 0, daemon.log())
 
     def test_sigterm_drains_a_single_worker_and_it_is_replaced(self) -> None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -25,6 +27,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from . import epoll_port
+from .steering import steer
 
 #: The first descriptor that a service manager passes (sd_listen_fds).
 FIRST_PASSED: Final = 3
@@ -133,6 +136,16 @@ class BoundPorts:
         """
         descriptor: int = self._ports[worker % len(self._ports)].fileno()
         return descriptor
+
+    def steer(self, workers: Sequence[int]) -> None:
+        """
+        Give new connections to some of the workers only, if each has a socket of its own and the system can do that.
+
+        :param workers: their numbers, from 0; at least one.
+        """
+        if len(self._ports) > 1:
+            with suppress(OSError):
+                steer(self._ports[0].fileno(), workers)
 
     @property
     def descriptors(self) -> list[int]:

@@ -18,6 +18,7 @@ from durable_streams.server.daemon.workers.messages import (
     Channel,
     Failed,
     FromWorker,
+    Leaving,
     Message,
     MetricsAnswer,
     MetricsRequest,
@@ -40,6 +41,7 @@ TO_WORKER = st.one_of(
 FROM_WORKER = st.one_of(
     st.just(Serving()),
     st.just(Reloaded()),
+    st.just(Leaving()),
     st.builds(Failed, st.text(), st.text()),
     st.builds(MetricsRequest, st.integers(0, 2**53)),
     st.builds(MetricsAnswer, st.integers(0, 2**53), st.text()),

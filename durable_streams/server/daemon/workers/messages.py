@@ -49,6 +49,10 @@ class Serving(Message, frozen=True):
     """The worker serves streams."""
 
 
+class Leaving(Message, frozen=True):
+    """The worker accepts no connections any more: a signal has ended it."""
+
+
 class Failed(Message, frozen=True):
     """
     The worker cannot start.
@@ -110,7 +114,7 @@ class MetricsAnswer(Message, frozen=True):
 ToWorker = Assignment | Stop | Abort | Reload | MetricsRequest | MetricsAnswer
 
 #: What workers send.
-FromWorker = Serving | Failed | Reloaded | MetricsRequest | MetricsAnswer
+FromWorker = Serving | Leaving | Failed | Reloaded | MetricsRequest | MetricsAnswer
 
 
 def encode(message: Message) -> bytes:

@@ -34,6 +34,7 @@ from .messages import (
     Abort,
     Assignment,
     Failed,
+    Leaving,
     Message,
     MetricsAnswer,
     MetricsRequest,
@@ -187,7 +188,11 @@ class Supervisor(MainProcess):
         match message:
             case Serving():
                 worker.serves, worker.served_at = True, self._clock.seconds()
+                self._steer()
                 self._worker_serves(worker)
+            case Leaving():
+                worker.serves = False
+                self._steer()
             case Failed():
                 self._worker_failed(worker, StartupError(message.phase, message.cause))
             case Reloaded():
@@ -205,6 +210,12 @@ class Supervisor(MainProcess):
             self._served = True
             _log.info("All {count} workers serve.", count=len(self._workers))
             self._serving()
+
+    def _steer(self) -> None:
+        """Give new connections to the workers that serve; to all if there are none, which then are started."""
+        serving = [each.number - 1 for each in self._workers if each.serves] or list(range(len(self._workers)))
+        for sockets in self._sockets.bound:
+            sockets.steer(serving)
 
     def _worker_failed(self, worker: WorkerSlot, error: StartupError) -> None:
         if self._served or self._ending:
@@ -225,6 +236,7 @@ class Supervisor(MainProcess):
                 exit_with(1)
             self._check_stopped()
         else:
+            self._steer()
             self._replace(worker, f"(process {0 if process is None else process.id}) {how}")
 
     def _replace(self, worker: WorkerSlot, how: str) -> None:

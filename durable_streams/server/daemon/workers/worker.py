@@ -31,6 +31,7 @@ from .messages import (
     Assignment,
     Channel,
     Failed,
+    Leaving,
     Message,
     MetricsAnswer,
     MetricsRequest,
@@ -97,7 +98,7 @@ class Worker:
         return self._status
 
     def _start(self) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: self._reactor.callFromThread(self._end))
+        signal.signal(signal.SIGTERM, lambda *_: self._reactor.callFromThread(self._leave))
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         StandardIO(self._channel, 0, self._pipe)  # type: ignore[call-arg]  # (mypy sees that of Windows)
@@ -136,6 +137,12 @@ class Worker:
     def _supervisor_lost(self) -> None:
         if not self._ending and not self._status:
             _log.error("The supervisor has ended. This worker drains its connections and ends.")
+        self._end()
+
+    def _leave(self) -> None:
+        """End by a signal to this process alone, so that the supervisor does not expect it."""
+        if not self._ending:
+            self._channel.send(Leaving())
         self._end()
 
     def _end(self) -> None:
