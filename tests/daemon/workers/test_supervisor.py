@@ -167,6 +167,14 @@ class SupervisorTests(SynchronousTestCase):
         self.assertIn("killed by SIGKILL", line)
         self.assertTrue(self.reactor.stopped)
 
+    def test_an_interpreter_that_cannot_be_run_is_an_error_of_the_start(self) -> None:
+        self.reactor.refusal = OSError(13, "Permission denied")
+        self.start(3)
+        (line,) = self.lines
+        self.assertTrue(line.startswith("[start_server] Cannot start a worker (server.workers) with /"), line)
+        self.assertIn(": Permission denied. ", line)
+        self.assertTrue(self.reactor.stopped)
+
     def test_a_process_that_cannot_be_started_counts_as_one_that_has_ended(self) -> None:
         self.serve(1)
         self.reactor.refusal = OSError(11, "Resource temporarily unavailable")

@@ -7,6 +7,7 @@ a worker cannot start before all of them have served once, the daemon ends with 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from random import random
@@ -179,10 +180,22 @@ class Supervisor(MainProcess):
         try:
             sockets = process.start(self._reactor, worker.number, self._sockets.bound, self._log_of_workers.descriptor)
         except OSError as error:
-            self._replace(worker, f"could not be started: {error.strerror}")
+            self._not_started(worker, error)
             return
         worker.process = process
         worker.send(Assignment(worker.number, self._settings, sockets, self._folder, self._level))
+
+    def _not_started(self, worker: WorkerSlot, error: OSError) -> None:
+        if self._served:
+            self._replace(worker, f"could not be started: {error.strerror}")
+        elif not self._ending:
+            self._failed_later(
+                StartupError(
+                    "start_server",
+                    f"Cannot start a worker (server.workers) with {sys.executable}: {error.strerror}. The user of the "
+                    "server, which may be that of twistd --uid, must be able to run it.",
+                )
+            )
 
     def _received(self, worker: WorkerSlot, message: Message) -> None:
         match message:
