@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -19,7 +20,16 @@ from tests.support.fronts import BASE, request
 from tests.support.replies import read_replies
 
 #: What passes a socket as systemd does: as descriptor 3, with the process id of the program that it becomes.
-PASS = ("sh", "-c", 'exec 3<&"$1"; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=http; shift; exec "$@"', "sh")
+PASS = (
+    sys.executable,
+    "-c",
+    (
+        "import os, sys\n"
+        "os.dup2(int(sys.argv[1]), 3)\n"
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='http')\n"
+        "os.execv(sys.argv[2], sys.argv[2:])\n"
+    ),
+)
 
 
 class Manager:

@@ -110,6 +110,7 @@ class SupervisorTests(SynchronousTestCase):
         settings = replace(settings, server=replace(settings.server, workers=workers))
         self.level = "info"
         self.supervisor = supervisor = Supervisor(settings, self.reactor, Logs(ObservabilitySettings()), self.load)
+        self.addCleanup(supervisor._stderr.close)
         supervisor.privilegedStartService()
         self.addCleanup(supervisor._listeners.stop)
         supervisor.startService()
