@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
-from uuid import UUID, uuid4
 
 import psycopg
-from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from durable_streams.server.model import FOREVER, Lifetime, StreamConfig
-from durable_streams.server.storage.postgres.connection import Connection, Statement
+from durable_streams.server.storage.postgres.connecting import connect, session_settings
+from durable_streams.server.storage.postgres.fence import WriterConnection
 from durable_streams.server.storage.postgres.heads import encode_config
 from durable_streams.server.storage.postgres.lookups import LookUps
-from durable_streams.server.storage.postgres.packing import int8
 from durable_streams.server.storage.postgres.schema import migrations
 from durable_streams.server.testing.values import T0
 from tests.storage.postgres.connections import connected
@@ -99,6 +99,13 @@ class Database:
         stream_id: int = rows[0][0]
         return stream_id
 
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Hold the row of a stream in an open transaction."""
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute(f"SELECT FROM {SCHEMA}.streams WHERE name = %s FOR NO KEY UPDATE", (name,))
+            yield
+
     def content(self, name: str) -> bytes:
         """Return a stream's bytes; fail unless its chunks have all of them once."""
         chunks = self.run(
@@ -115,24 +122,16 @@ class Database:
         assert len(found) == chunks[0][3], (len(found), chunks[0][3])
         return found
 
-    def add_node(self) -> UUID:
-        """Add the row of a writing connection, and return its id."""
-        node = uuid4()
-        self.run("INSERT INTO nodes (id, seen) VALUES (%s, 0)", node)
-        return node
 
+def writer_on(case: TestCase, database: Database, lock_timeout: float = 2.0) -> WriterConnection:
+    """Return a connection that writes, with a row of its own."""
+    from twisted.internet import reactor  # noqa: PLC0415 (the default one, which importing installs)
 
-class PlainCommits:
-    """A connection that writes, without a fence: a lost connection is an error."""
-
-    def __init__(self, connection: Connection, node: UUID) -> None:
-        self.connection = connection
-        self.node = node
-        self.batch = 0
-
-    def commit(self, statement: Statement, parameters: Any) -> Deferred[Any]:
-        self.batch += 1
-        return self.connection.execute(statement, [self.node.bytes, int8(1), int8(self.batch), *parameters])
+    settings = session_settings(lock_timeout=lock_timeout, statement_timeout=10)
+    writer = WriterConnection(lambda: connect(database.dsn, reactor, settings, 20.0), SCHEMA, reactor, 10.0)
+    writer.start()
+    case.addCleanup(writer.stop)
+    return writer
 
 
 async def lookups_on(case: TestCase, database: Database) -> LookUps:
@@ -140,4 +139,4 @@ async def lookups_on(case: TestCase, database: Database) -> LookUps:
     from twisted.internet import reactor  # noqa: PLC0415 (the default one, which importing installs)
 
     connection = await connected(case, database.dsn)
-    return LookUps(connection.execute, SCHEMA, reactor)  # type: ignore[arg-type]
+    return LookUps(connection.execute, SCHEMA, reactor)

@@ -42,8 +42,8 @@ class Uses:
     def last_use(self, stream_id: int) -> float:
         return self.times.get(stream_id, 0.0)
 
-    def renew(self, head: Head, used_at: float) -> None:
-        self.times[head.facts.id] = used_at
+    def note(self, head: Head) -> None:
+        self.times[head.facts.id] = head.read_at
 
 
 @implementer(ICommitListener)

@@ -39,13 +39,13 @@ class UseTests(SynchronousTestCase):
 
     def test_a_use_is_known_at_once_and_written_within_a_tenth_of_the_ttl(self) -> None:
         self.uses.note(head(read_at=NOW + 3))
-        self.assertEqual((self.uses.last(1), self.uses.last(2)), (NOW + 3, 0.0))
+        self.assertEqual((self.uses.last_use(1), self.uses.last_use(2)), (NOW + 3, 0.0))
         self.clock.advance(6.9)
         self.assertEqual(self.written, [])
         self.clock.advance(0.2)
         self.assertEqual(self.written, [{1: NOW + 3}])
         self.writes[0].callback(None)
-        self.assertEqual((self.uses.last(1), self.clock.getDelayedCalls()), (0.0, []))
+        self.assertEqual((self.uses.last_use(1), self.clock.getDelayedCalls()), (0.0, []))
 
     def test_a_use_after_a_long_pause_is_written_at_once(self) -> None:
         self.uses.note(head(read_at=NOW + 50))
@@ -55,7 +55,7 @@ class UseTests(SynchronousTestCase):
     def test_a_stream_without_a_ttl_has_no_uses(self) -> None:
         self.uses.note(head(ttl=None, read_at=NOW + 50))
         self.uses.note(replace(head(read_at=NOW + 50), deleted=True))
-        self.assertEqual((self.uses.last(1), self.clock.getDelayedCalls()), (0.0, []))
+        self.assertEqual((self.uses.last_use(1), self.clock.getDelayedCalls()), (0.0, []))
 
     def test_many_uses_of_one_stream_are_one_write_of_the_last(self) -> None:
         for seconds in range(10):
@@ -74,7 +74,7 @@ class UseTests(SynchronousTestCase):
         self.clock.advance(0)
         self.uses.note(head(read_at=NOW + 20, used_at=NOW + 10))
         self.writes[0].callback(None)
-        self.assertEqual(self.uses.last(1), NOW + 20)
+        self.assertEqual(self.uses.last_use(1), NOW + 20)
         self.clock.advance(0)
         self.assertEqual(self.written[1:], [{1: NOW + 20}])
 
@@ -82,14 +82,14 @@ class UseTests(SynchronousTestCase):
         self.uses.note(head(read_at=NOW + 10))
         self.clock.advance(0)
         self.writes[0].errback(Unavailable("The database is away."))
-        self.assertEqual(self.uses.last(1), NOW + 10)
+        self.assertEqual(self.uses.last_use(1), NOW + 10)
         self.clock.advance(1)
         self.assertEqual(len(self.written), 2)
         self.writes[1].errback(ValueError("unexpected"))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.clock.advance(1)
         self.writes[2].callback(None)
-        self.assertEqual((self.uses.last(1), self.clock.getDelayedCalls()), (0.0, []))
+        self.assertEqual((self.uses.last_use(1), self.clock.getDelayedCalls()), (0.0, []))
 
     def test_many_uses_are_written_in_parts_before_they_are_due(self) -> None:
         for number in range(10_000):
@@ -104,7 +104,7 @@ class UseTests(SynchronousTestCase):
         self.uses.note(head(read_at=NOW + 1))
         self.uses.forget(1)
         self.uses.forget(1)
-        self.assertEqual(self.uses.last(1), 0.0)
+        self.assertEqual(self.uses.last_use(1), 0.0)
 
     def test_uses_that_are_left_are_written_at_the_end(self) -> None:
         self.uses.note(head(read_at=NOW + 1))

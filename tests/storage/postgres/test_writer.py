@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
@@ -21,13 +22,13 @@ from durable_streams.server.errors import (
 )
 from durable_streams.server.interfaces import ICommitListener
 from durable_streams.server.model import Append, Appended, Lifetime, StorageLimits, Writer
+from durable_streams.server.storage.postgres.append_queue import AppendQueues
 from durable_streams.server.storage.postgres.connection import QueryFailed
 from durable_streams.server.storage.postgres.heads import Head
 from durable_streams.server.storage.postgres.lookups import LookUps
 from durable_streams.server.storage.postgres.writer import AppendWriter
 from durable_streams.server.testing.values import T0
-from tests.storage.postgres.connections import connected
-from tests.storage.postgres.databases import SCHEMA, Database, PlainCommits, lookups_on
+from tests.storage.postgres.databases import SCHEMA, Database, lookups_on, writer_on
 from tests.storage.postgres.test_folding import Room
 
 
@@ -41,8 +42,8 @@ class NoUses:
     def last_use(self, stream_id: int) -> float:
         return self.last.get(stream_id, 0.0)
 
-    def renew(self, head: Head, used_at: float) -> None:
-        self.renewed.append((head.facts.name, used_at))
+    def note(self, head: Head) -> None:
+        self.renewed.append((head.facts.name, head.read_at))
 
 
 @implementer(ICommitListener)
@@ -62,20 +63,29 @@ class Node:
     lookups: LookUps
     writer: AppendWriter
 
-    async def start(self, case: TestCase, database: Database, limits: StorageLimits, max_bytes: int) -> None:
+    async def start(
+        self, case: TestCase, database: Database, limits: StorageLimits, max_bytes: int, patience: float
+    ) -> None:
         from twisted.internet import reactor  # noqa: PLC0415 (the default one, which importing installs)
 
         self.room = Room()
         self.uses = NoUses()
         self.lookups = await lookups_on(case, database)
-        self.commits = PlainCommits(await connected(case, database.dsn), database.add_node())
-        self.writer = AppendWriter(self.commits, SCHEMA, self.lookups, limits, self.room, self.uses, reactor, max_bytes)
+        self.connections = writer_on(case, database), writer_on(case, database, lock_timeout=0.2)
+        self.queues = AppendQueues(self.lookups, limits, self.room, self.uses, max_bytes)
+        self.writer = AppendWriter(self.connections, SCHEMA, self.queues, self.lookups, reactor, patience)
         case.addCleanup(self.writer.close)
         self.announced = Announced()
-        self.writer.queues.listener = self.announced
+        self.queues.listener = self.announced
 
     def append(self, name: str, data: bytes = b"", **fields: Any) -> Deferred[Appended]:
         return self.writer.append(name, Append("text/plain", data, **fields))
+
+
+def sleep(seconds: float) -> Deferred[None]:
+    from twisted.internet import reactor  # noqa: PLC0415 (the default one, which importing installs)
+
+    return deferLater(reactor, seconds, lambda: None)
 
 
 async def outcomes(started: Iterable[Deferred[Appended]]) -> list[Any]:
@@ -89,9 +99,9 @@ class WriterTestCase(TestCase):
         self.database = Database(self)
         self.node = await self.start()
 
-    async def start(self, max_bytes: int = 1 << 20, **limits: int) -> Node:
+    async def start(self, max_bytes: int = 1 << 20, patience: float = 5.0, **limits: int) -> Node:
         node = Node()
-        await node.start(self, self.database, StorageLimits(**limits), max_bytes)
+        await node.start(self, self.database, StorageLimits(**limits), max_bytes, patience)
         return node
 
     def head(self, name: str, columns: str) -> tuple[Any, ...]:
@@ -104,11 +114,13 @@ class AppendTests(WriterTestCase):
             self.database.add_stream(f"s{number}")
         started = [self.node.append(f"s{number}", b"%d" % turn) for turn in range(3) for number in range(100)]
         self.assertEqual(await outcomes(started), [1] * 100 + [2] * 100 + [3] * 100)
-        self.assertEqual(self.node.commits.batch, 1)
+        self.assertEqual(sum(self.node.writer.figures.sizes.distribution().counts), 1)
         for number in range(100):
             self.assertEqual(self.database.content(f"s{number}"), b"012")
         self.assertEqual(self.head("s7", "tail, version, writers, closed, updated_at"), (3, 2, 0, False, T0))
-        self.assertEqual(self.database.run("SELECT batch, bytes, metadata, written FROM nodes"), [(1, 300, 0, None)])
+        node = self.node.connections[0].node
+        row = self.database.run("SELECT batch, bytes, metadata, written FROM nodes WHERE id = %s", node)
+        self.assertEqual(row, [(1, 300, 0, None)])
         self.assertEqual(self.node.room.bytes, 300)
         self.assertEqual(self.node.writer.figures.sizes.distribution().total, 300)
 
@@ -125,7 +137,7 @@ class AppendTests(WriterTestCase):
     async def test_a_commit_is_announced_before_it_is_answered(self) -> None:
         self.database.add_stream("a")
         changed: list[tuple[int, int]] = []
-        self.node.writer.queues.changed = lambda stream_id, version: changed.append((stream_id, version))
+        self.node.queues.changed = lambda stream_id, version: changed.append((stream_id, version))
         heard: list[list[str]] = []
         await self.node.append("a", b"x").addCallback(lambda _: heard.append(list(self.node.announced.names)))
         self.assertEqual(heard, [["a"]])
@@ -137,7 +149,7 @@ class AppendTests(WriterTestCase):
         await self.node.append("a", close=True, sequence=b"2", writer=Writer("w", 3, 1))
         self.assertEqual(self.head("a", "tail, closed, sequence, writers"), (1, True, b"2", 1))
         self.assertEqual(self.database.run("SELECT writer, epoch, seq, seen FROM writers"), [("w", 3, 1, T0)])
-        self.assertEqual(self.database.run("SELECT metadata FROM nodes"), [(258,)])
+        self.assertEqual(self.database.run("SELECT sum(metadata)::bigint FROM nodes"), [(258,)])
 
     async def test_evicted_writers_are_removed(self) -> None:
         node = await self.start(writers=2)
@@ -194,7 +206,7 @@ class AppendTests(WriterTestCase):
             await node.append("a", b"x")
         self.assertIn("queue is full", str(refused.exception))
         await first
-        self.assertEqual(node.writer.queues.bytes, 0)
+        self.assertEqual(node.queues.bytes, 0)
         self.assertEqual((await node.append("a", b"x")).tail, 3_001)
 
     async def test_a_limit_holds_for_appends_of_one_turn(self) -> None:
@@ -305,9 +317,125 @@ class FailureTests(WriterTestCase):
         self.assertEqual(await outcomes(self.node.append(name, b"2") for name in "ac"), [2, 2])
         self.assertEqual(self.node.room.bytes, 4)
 
-    async def test_a_node_whose_epoch_is_over_writes_nothing(self) -> None:
+    async def test_a_node_whose_epoch_was_ended_by_others_writes_in_a_new_one(self) -> None:
         self.database.add_stream("a")
         await self.node.append("a", b"1")
         self.database.run("UPDATE nodes SET epoch = epoch + 1")
-        self.assertEqual(await outcomes([self.node.append("a", b"2")]), [Unavailable])
-        self.assertEqual(self.database.content("a"), b"1")
+        self.assertEqual(await outcomes([self.node.append("a", b"2")]), [2])
+        self.assertEqual(self.database.content("a"), b"12")
+
+    async def test_a_lost_connection_loses_and_doubles_nothing(self) -> None:
+        self.database.add_stream("a")
+
+        async def write(name: str) -> None:
+            for seq in range(30):
+                await self.node.append("a", b"x", writer=Writer(name, 0, seq))
+
+        writing = gatherResults([Deferred.fromCoroutine(write(f"w{number}")) for number in range(4)])
+        for _ in range(3):
+            await sleep(0.05)
+            self.database.run(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%WITH n AS%' "
+                "AND pid <> pg_backend_pid()"
+            )
+        await writing
+        self.assertEqual(self.database.content("a"), b"x" * 120)
+        self.assertEqual(self.node.room.bytes, 120)
+
+
+class LockingTests(WriterTestCase):
+    """Streams that several nodes write at the same time."""
+
+    async def test_no_node_is_starved_by_another_that_writes_all_the_time(self) -> None:
+        names = [f"s{number}" for number in range(8)]
+        for name in names:
+            self.database.add_stream(name)
+        other = await self.start()
+        stopping = False
+
+        async def write(name: str) -> None:
+            while not stopping:
+                await other.append(name, b"2")
+
+        writing = gatherResults([Deferred.fromCoroutine(write(name)) for name in names * 3])
+        await gatherResults([self.node.append(name, b"1") for name in names])
+        for _ in range(20):
+            await gatherResults([self.node.append(name, b"1") for name in names])
+        stopping = True
+        await writing
+        for name in names:
+            self.assertEqual(self.database.content(name).count(b"1"), 21)
+        self.assertGreater(self.node.writer.figures.locked, 0)
+        self.assertGreater(other.writer.figures.locked, 0)
+
+    async def test_appends_under_a_lock_obey_the_rules_of_writers(self) -> None:
+        self.database.add_stream("a")
+        other = await self.start(writers=3)
+        nodes = [await self.start(writers=3), other]
+
+        async def write(node: Node, name: str) -> list[int]:
+            tails = []
+            for seq in range(15):
+                first = await node.append("a", b"x", writer=Writer(name, 0, seq))
+                again = await nodes[seq % 2].append("a", b"x", writer=Writer(name, 0, seq))
+                self.assertEqual((first.duplicate, again.duplicate), (False, True))
+                tails.append(first.tail)
+            return tails
+
+        started = [write(node, f"{number}{mark}") for number, node in enumerate(nodes) for mark in "v"]
+        tails = await gatherResults([Deferred.fromCoroutine(each) for each in started])
+        self.assertEqual(sorted(tail for found in tails for tail in found), list(range(1, 31)))
+        self.assertEqual(self.database.content("a"), b"x" * 30)
+        self.assertEqual(self.database.run("SELECT min(seq), max(seq), count(*) FROM writers"), [(14, 14, 2)])
+
+    def contend(self, node: Node, *names: str) -> None:
+        """Have a node lock streams before it writes them."""
+        for name in names:
+            node.writer._contention.note(name)
+
+    async def test_outcomes_under_a_lock_are_the_usual_ones(self) -> None:
+        for name in "abc":
+            self.database.add_stream(name)
+        self.contend(self.node, *"abcd")
+        started = [self.node.append(name, b"x", writer=Writer("w", 0, seq)) for seq in (0, 0, 2) for name in "abcd"]
+        expected = [1, 1, 1, StreamNotFound, 1, 1, 1, StreamNotFound, *[WriterGap] * 3, StreamNotFound]
+        self.assertEqual(await outcomes(started), expected)
+        self.assertEqual(await outcomes([self.node.append("a", close=True), self.node.append("b", b"y")]), [1, 2])
+        self.assertEqual(
+            await outcomes([self.node.append("a", b"x"), self.node.append("a", close=True)]), [StreamClosed, 1]
+        )
+        self.assertGreater(self.node.writer.figures.locked, 0)
+        self.assertEqual([self.database.content(name) for name in "abc"], [b"x", b"xy", b"x"])
+
+    async def test_a_stream_that_another_transaction_holds_does_not_hold_up_others(self) -> None:
+        node = await self.start(patience=0.5)
+        for name in "abc":
+            self.database.add_stream(name)
+        self.contend(node, *"abc")
+        with self.database.locked("b"):
+            started = [node.append(name, b"1") for name in "abc"]
+            self.assertEqual(await outcomes(started), [1, Unavailable, 1])
+        self.assertEqual(await outcomes([node.append("b", b"2")]), [1])
+        self.assertEqual(self.database.content("b"), b"2")
+
+    async def test_appends_go_on_when_the_transaction_that_holds_their_stream_ends(self) -> None:
+        self.database.add_stream("a")
+        with self.database.locked("a"):
+            started = self.node.append("a", b"1")
+            await sleep(0.6)
+            self.assertNoResult(started)
+        self.assertEqual((await started).tail, 1)
+
+    async def test_a_lost_connection_under_a_lock_loses_and_doubles_nothing(self) -> None:
+        self.database.add_stream("a")
+        self.contend(self.node, "a")
+        for turn in range(10):
+            self.contend(self.node, "a")
+            started = self.node.append("a", b"x", writer=Writer("w", 0, turn))
+            await sleep(0.001 * turn)
+            self.database.run(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query ~ "
+                "'NO KEY UPDATE|COMMIT|BEGIN'"
+            )
+            self.assertEqual((await started).tail, turn + 1)
+        self.assertEqual(self.database.content("a"), b"x" * 10)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...errors import StreamNotFound, StreamsError, Unavailable
+from ...errors import InsufficientStorage, StreamNotFound, StreamsError, Unavailable
 from ...interfaces import ICommitListener
 from ...model import Append, Appended, StorageLimits
 from ..listeners import NullListener
+from .connection import QueryFailed
 from .folding import Fold, Totals, Wanted, advance, fold
 from .heads import Head
 from .known import KnownStream
@@ -25,7 +27,15 @@ OVERHEAD: Final = 600
 #: The maximum number of appends of one stream in a commit. To decide one takes 2 to 4 us.
 _MAX_APPENDS: Final = 1_000
 
+#: How often a refused statement is sent again, if the reason may pass.
+_MAX_FAILURES: Final = 3
+
+#: The SQLSTATE of a full disk.
+DISK_FULL: Final = "53100"
+
 _NOTHING: Final = Wanted()
+
+_log = Logger()
 
 
 class Uses(Protocol):
@@ -34,8 +44,8 @@ class Uses(Protocol):
     def last_use(self, stream_id: int) -> float:
         """Return the time of the last use that is not written yet; 0 if there is none."""
 
-    def renew(self, head: Head, used_at: float) -> None:
-        """Note a use, at a time of the database's clock. If the stream has no TTL, do nothing."""
+    def note(self, head: Head) -> None:
+        """Note that a stream is used at the time at which its head was read. If it has no TTL, do nothing."""
 
 
 class QueuedAppend:
@@ -60,11 +70,12 @@ class StreamQueue:
     :ivar known: the result of the last look-up; None for what is cached.
     :ivar misses: how often in a row the stream was changed by another node before a commit of this one.
     :ivar failures: how often in a row the statement was refused.
+    :ivar held_since: since when another transaction has locked the row, by the reactor's clock; None if none has.
     :ivar alone: whether the next commit is to have no other stream, to find out whether this one is the reason why a
         statement was refused.
     """
 
-    __slots__ = ("alone", "appends", "failures", "known", "misses", "name")
+    __slots__ = ("alone", "appends", "failures", "held_since", "known", "misses", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -72,6 +83,13 @@ class StreamQueue:
         self.known: KnownStream | None = None
         self.misses = 0
         self.failures = 0
+        self.held_since: float | None = None
+        self.alone = False
+
+    def succeeded(self) -> None:
+        """Forget all failures."""
+        self.misses = self.failures = 0
+        self.held_since = None
         self.alone = False
 
 
@@ -97,8 +115,8 @@ class AppendQueues:
     :param totals: the data and metadata of all streams. Those of a decision are added when it is made, and subtracted
         if it is not written.
     :param max_bytes: how many bytes of appends may be queued; more are refused.
-    :param ready: is called with a queue whose first append is to be decided.
     :ivar bytes: the size of the queued appends.
+    :ivar ready: is called with a queue whose first append is to be decided.
     :ivar listener: is notified of each commit.
     :ivar changed: is called with a stream's id and its new version after each commit.
     :ivar drained: is called when the last append is answered.
@@ -111,16 +129,15 @@ class AppendQueues:
         totals: Totals,
         uses: Uses,
         max_bytes: int,
-        ready: Callable[[StreamQueue], None],
     ) -> None:
         self._lookups = lookups
         self._limits = limits
         self._totals = totals
         self._uses = uses
         self._max_bytes = max_bytes
-        self._ready = ready
         self._queues: dict[str, StreamQueue] = {}
         self.bytes = 0
+        self.ready: Callable[[StreamQueue], None] = lambda _: None
         self.listener: ICommitListener = NullListener()
         self.changed: Callable[[int, int], None] = lambda _id, _version: None
         self.drained: Callable[[], None] = lambda: None
@@ -143,7 +160,7 @@ class AppendQueues:
         if queue is None:
             queue = self._queues[name] = StreamQueue(name)
             queue.appends.append(queued)
-            self._ready(queue)
+            self.ready(queue)
         else:
             queue.appends.append(queued)
         return queued.answer
@@ -173,14 +190,12 @@ class AppendQueues:
             confirmed += 1
         if confirmed:
             if folded.renews:
-                self._uses.renew(known.head, known.head.read_at)
+                self._uses.note(known.head)
             self._answer(queue, folded, confirmed)
         if confirmed < len(folded.outcomes) or folded.wanted is not None:
             self.look_up(queue, folded.wanted or _NOTHING)
-        elif queue.appends:
-            self._ready(queue)
         else:
-            self._remove(queue)
+            self._go_on(queue)
         return None
 
     def fold(self, queue: StreamQueue, known: KnownStream, max_bytes: int) -> Fold:
@@ -194,9 +209,9 @@ class AppendQueues:
         self._totals.add(0, folded.size, folded.metadata)
         return Decision(queue, known, folded)
 
-    def last_use(self, decision: Decision) -> float:
-        """Return the last use of a decision's stream that is not written yet; 0 if there is none."""
-        return self._uses.last_use(decision.fold.head.facts.id)
+    def last_uses(self, decisions: Iterable[Decision]) -> list[float]:
+        """Return the last use of each decision's stream that is not written yet; 0 if there is none."""
+        return [self._uses.last_use(each.fold.head.facts.id) for each in decisions]
 
     def look_up(self, queue: StreamQueue, wanted: Wanted = _NOTHING) -> None:
         """Look up a stream; then its queue is ready again."""
@@ -207,7 +222,7 @@ class AppendQueues:
                 self.refuse(queue, count, lambda: StreamNotFound(queue.name))
             else:
                 queue.known = known
-                self._ready(queue)
+                self.ready(queue)
 
         def failed(failure: Failure) -> None:
             self.refuse(queue, count, lambda: failure)
@@ -228,17 +243,14 @@ class AppendQueues:
         version = folded.head.version + 1
         advance(known, folded, version, now)
         known.confirmed = moment
-        queue.misses = queue.failures = 0
-        queue.alone = False
+        queue.succeeded()
         kept = self._lookups.keep(known)
         self.changed(folded.head.facts.id, version)
         self.listener.committed(queue.name)
         self._answer(queue, folded, len(folded.outcomes))
         if queue.appends:
             queue.known = kept
-            self._ready(queue)
-        else:
-            self._remove(queue)
+        self._go_on(queue)
 
     def undo(self, decision: Decision) -> None:
         """Subtract the data of a decision that was not written."""
@@ -252,10 +264,35 @@ class AppendQueues:
         self._lookups.forget(queue.name)
         self.look_up(queue)
 
+    def settled(self, queue: StreamQueue, known: KnownStream, folded: Fold) -> None:
+        """Answer appends that write nothing, and were decided while their stream was locked."""
+        queue.succeeded()
+        if folded.renews:
+            self._uses.note(known.head)
+        queue.known = self._lookups.keep(known)
+        self._answer(queue, folded, len(folded.outcomes))
+        self._go_on(queue)
+
     def again(self, queue: StreamQueue) -> None:
         """Decide appends again, since nothing was written."""
         self._lookups.forget(queue.name)
-        self._ready(queue)
+        self.ready(queue)
+
+    def failed(self, queue: StreamQueue, count: int, error: BaseException | None) -> None:
+        """
+        Refuse appends whose statement has failed, or decide them again: each stream alone, if one may be the reason.
+
+        :param count: the number of appends that were decided.
+        """
+        reason = refusal_of(error)
+        if isinstance(error, QueryFailed) and error.sqlstate != DISK_FULL:
+            queue.failures += 1
+            if queue.failures <= _MAX_FAILURES and (error.is_transient or not queue.alone):
+                queue.alone = not error.is_transient
+                self.again(queue)
+                return
+            _log.error("The database refused appends to {name}: {error}.", name=queue.name, error=error)
+        self.refuse(queue, count, lambda: reason)
 
     def refuse(
         self, queue: StreamQueue, count: int, reason: Callable[[], StreamsError | Failure | BaseException]
@@ -265,12 +302,17 @@ class AppendQueues:
             queued = queue.appends.popleft()
             self.bytes -= len(queued.append.data) + OVERHEAD
             queued.answer.errback(reason())
-        queue.misses = queue.failures = 0
-        queue.alone = False
+        queue.succeeded()
+        self._go_on(queue)
+
+    def _go_on(self, queue: StreamQueue) -> None:
+        """Decide the other appends of a queue, or remove it."""
         if queue.appends:
-            self._ready(queue)
+            self.ready(queue)
         else:
-            self._remove(queue)
+            del self._queues[queue.name]
+            if not self._queues:
+                self.drained()
 
     def _answer(self, queue: StreamQueue, folded: Fold, count: int) -> None:
         for outcome in islice(folded.outcomes, count):
@@ -281,7 +323,12 @@ class AppendQueues:
             else:
                 queued.answer.errback(outcome)
 
-    def _remove(self, queue: StreamQueue) -> None:
-        del self._queues[queue.name]
-        if not self._queues:
-            self.drained()
+
+def refusal_of(error: BaseException | None) -> BaseException:
+    """Return the error for callers whose statement has failed."""
+    if isinstance(error, QueryFailed):
+        if error.sqlstate == DISK_FULL:
+            return InsufficientStorage("The database's disk is full. Delete streams that are not needed.")
+        return Unavailable("The database refuses writes at present. Retry later.")
+    assert error is not None
+    return error

@@ -13,10 +13,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...errors import Unavailable
+from .append_queue import refusal_of
 from .change_statement import change_parameters, change_statements, statement_key
 from .changesets import ChangeSet, NewStream, Removal
 from .connection import QueryFailed, Statement
-from .lanes import CommitConnection, refusal_of
+from .fence import CommitConnection
 from .packing import to_float, to_int, to_ints
 from .plain_changes import (
     PlainRemoval,

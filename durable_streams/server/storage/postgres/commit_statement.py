@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from psycopg.pq.abc import PGresult
-
 from .connection import Statement
+from .fence import CommitResult
 from .folding import Fold
+from .heads import COLUMNS
 from .packing import (
     BOOLS,
     BYTEAS,
@@ -89,6 +89,16 @@ FROM n, (
 WHERE o.id = $1 AND o.epoch = $2
 RETURNING n.now, o.written"""
 
+# A row without a stream, if none was locked; no row if the epoch is over.
+_LOCK: Final = f"""
+WITH n AS MATERIALIZED (SELECT 1 FROM {{schema}}.nodes WHERE id = $1 AND epoch = $2 FOR NO KEY UPDATE)
+SELECT {COLUMNS}
+FROM n LEFT JOIN LATERAL (
+    SELECT x.* FROM unnest($4) AS u (id),
+        LATERAL (SELECT * FROM {{schema}}.streams AS y WHERE y.id = u.id FOR NO KEY UPDATE {{skip}}) AS x
+) AS s ON true
+"""
+
 _STREAM_TYPES: Final = (INT8S, INT8S, FLOAT8S, INT8S, BOOLS, BYTEAS, INT8S, INT8S, INT8S)
 _CHUNK_TYPES: Final = (INT8S, INT8S, INT8S, BYTEAS, INT8S, BYTEAS)
 _WRITER_TYPES: Final = (INT8S, TEXTS, INT8S, INT8S)
@@ -101,10 +111,16 @@ class CommitStatements:
 
     The first three parameters are the node's id and epoch, and the number of the batch. They are not among those that
     :meth:`build` returns.
+
+    :ivar lock: locks streams, whose ids are the fourth parameter in order, and returns their heads.
+    :ivar try_lock: the same, without those that other transactions have locked.
     """
 
     def __init__(self, schema: str) -> None:
         types: tuple[int, ...] = (UUID, INT8, INT8, *_STREAM_TYPES, *_CHUNK_TYPES)
+        locking = (UUID, INT8, INT8, INT8S)
+        self.lock = Statement("lock", _LOCK.format(schema=schema, skip=""), locking)
+        self.try_lock = Statement("try_lock", _LOCK.format(schema=schema, skip="SKIP LOCKED"), locking)
         # Evictions are rare, and their part costs each commit some microseconds.
         self._plain = Statement("commit", (_STREAMS + _NODE).format(schema=schema), types)
         types += _WRITER_TYPES
@@ -165,7 +181,7 @@ class CommitStatements:
         return self._with_evictions, parameters
 
 
-def written_by(result: PGresult) -> tuple[float, frozenset[int] | None] | None:
+def written_by(result: CommitResult) -> tuple[float, frozenset[int] | None] | None:
     """
     Return the outcome of the statement.
 

@@ -10,8 +10,8 @@ as configured, so everything before it is then as durable as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol, TypeAlias
 from uuid import uuid4
 
 from msgspec import Struct
@@ -47,6 +47,10 @@ _REGISTER: Final = """
 INSERT INTO {schema}.nodes (id, epoch, batch, seen) VALUES ($1, $2, 0, {schema}.clock()) ON CONFLICT DO NOTHING
 """
 
+_BEGIN: Final = Statement("begin", "BEGIN")
+_COMMIT: Final = Statement("commit_transaction", "COMMIT")
+_ROLLBACK: Final = Statement("rollback", "ROLLBACK")
+
 _log = Logger()
 
 
@@ -64,6 +68,13 @@ class CommitResult(Protocol):
     def nfields(self) -> int: ...
 
     def get_value(self, row_number: int, column_number: int) -> bytes | None: ...
+
+
+class CommitConnection(Protocol):
+    """A connection for statements that write."""
+
+    def commit(self, statement: Statement, params: Sequence[bytes | None]) -> Deferred[CommitResult]:
+        """Execute a statement; see :meth:`WriterConnection.commit`."""
 
 
 class LandedResult(Struct, frozen=True, gc=False):
@@ -102,6 +113,13 @@ class CommitOutcomes:
         self.unknown = 0
 
 
+#: Executes a statement of a transaction.
+Execute: TypeAlias = Callable[[Statement, Sequence[bytes | None]], Deferred[PGresult]]
+
+#: The statements of a transaction, given the id of the node's row, its epoch, and the number of the batch.
+Work: TypeAlias = Callable[[Execute, Sequence[bytes]], Awaitable[PGresult | None]]
+
+
 class _Commit:
     """
     A commit without an outcome.
@@ -110,15 +128,14 @@ class _Commit:
     :ivar result: that of the server, if it warned that it may not be durable.
     """
 
-    __slots__ = ("batch", "done", "is_repeated", "params", "result", "statement", "timer")
+    __slots__ = ("batch", "done", "is_repeated", "result", "start", "timer")
 
-    def __init__(self, statement: Statement, params: Sequence[bytes | None]) -> None:
-        self.statement = statement
-        self.params = params
+    def __init__(self, start: Callable[[Connection, _Commit, int, Sequence[bytes]], Deferred[Any]]) -> None:
+        self.start = start
         self.batch = 0
         self.result: PGresult | None = None
         self.is_repeated = False
-        self.done: Deferred[CommitResult] = Deferred()
+        self.done: Deferred[Any] = Deferred()
         self.timer: IDelayedCall | None = None
 
 
@@ -191,8 +208,34 @@ class WriterConnection:
             :class:`.connection.QueryFailed` if nothing was written, and with :class:`.errors.Unavailable` if that is
             not known: the statement is then decided before the next one is sent. Cancelling it does not stop it.
         """
+
+        def start(connection: Connection, commit: _Commit, batch: int, node: Sequence[bytes]) -> Deferred[PGresult]:
+            commit.batch = batch
+            return connection.execute(statement, [*node, *params])
+
+        return self._add(_Commit(start))
+
+    def transact(self, work: Work) -> Deferred[CommitResult | None]:
+        """
+        Execute several statements in one transaction, when the commit before has its outcome.
+
+        :param work: executes the statements, and waits for nothing else. The first one must lock the node's row, and
+            the last one updates it, as the statement of :meth:`commit` does. It returns the result of the last one;
+            None if nothing is to be written, and then this returns None, too. It may be called again after nothing was
+            written.
+        :returns: as :meth:`commit` does. It also fails with what ``work`` raises; then nothing was written.
+        """
+
+        def start(
+            connection: Connection, commit: _Commit, batch: int, node: Sequence[bytes]
+        ) -> Deferred[PGresult | None]:
+            return Deferred.fromCoroutine(_transaction(connection, commit, batch, work, node))
+
+        return self._add(_Commit(start))
+
+    def _add(self, commit: _Commit) -> Deferred[Any]:
         assert self._commit is None, "the statement before has no outcome"
-        commit = self._commit = _Commit(statement, params)
+        self._commit = commit
         if self._is_stopped:
             self._commit = None
             self._fail(commit, "The storage is closed. Retry later.")
@@ -208,17 +251,19 @@ class WriterConnection:
         connection = self._reconnector.connection
         assert connection is not None
         self._batch += 1
-        commit.batch = self._batch
         self._has_warned = False
-        node = (self.node.bytes, int8(self._epoch), int8(commit.batch))
-        connection.execute(commit.statement, [*node, *commit.params]).addCallbacks(
+        node = (self.node.bytes, int8(self._epoch), int8(self._batch))
+        commit.start(connection, commit, self._batch, node).addCallbacks(
             self._committed, self._commit_failed, (connection, commit), {}, (commit,)
         )
 
-    def _committed(self, result: PGresult, connection: Connection, commit: _Commit) -> None:
+    def _committed(self, result: PGresult | None, connection: Connection, commit: _Commit) -> None:
         if commit is not self._commit:
             return
-        if self._has_warned:
+        if result is None:
+            self._finish(commit)
+            commit.done.callback(None)
+        elif self._has_warned:
             # Committed, but the server has given up waiting for a standby.
             commit.result = result
             self._raise_epoch(connection)
@@ -388,3 +433,22 @@ class WriterConnection:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
+
+
+async def _transaction(
+    connection: Connection, commit: _Commit, batch: int, work: Work, node: Sequence[bytes]
+) -> PGresult | None:
+    """Execute a transaction; until COMMIT is sent, it is certain that nothing is written."""
+    await connection.execute(_BEGIN)
+    try:
+        result = await work(connection.execute, node)
+    except BaseException:
+        if connection.is_open:
+            await connection.execute(_ROLLBACK)
+        raise
+    if result is None or result.ntuples == 0:
+        await connection.execute(_ROLLBACK)
+        return result
+    commit.batch = batch
+    await connection.execute(_COMMIT)
+    return result

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
-from psycopg.pq.abc import PGresult
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...clocks import clock_of
-from ...errors import InsufficientStorage, StreamsError, Unavailable
+from ...errors import Unavailable
 from ..measuring import Measure
 from .append_queue import AppendQueues, Decision, StreamQueue
 from .commit_statement import CommitStatements, written_by
-from .connection import QueryFailed, Statement
+from .fence import CommitResult, WriterConnection
 from .lookups import LookUps
 
 #: The maximum number of streams in a commit, and of bytes, about. Larger commits make no more rows a second, but take
@@ -25,31 +22,13 @@ from .lookups import LookUps
 MAX_STREAMS: Final = 256
 MAX_BYTES: Final = 8 << 20
 
-#: How often a refused statement is sent again, if the reason may pass.
-_MAX_FAILURES: Final = 3
-
 _FENCED: Final = "This node may not write at present: it was taken for lost. Retry later."
-
-#: The SQLSTATE of a full disk.
-_DISK_FULL: Final = "53100"
 
 #: Buckets of the histograms: appends in a commit, and seconds of a commit.
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 _SECONDS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 _log = Logger()
-
-
-class CommitConnection(Protocol):
-    """A connection for statements that write, fenced by a row of its node."""
-
-    def commit(self, statement: Statement, parameters: Sequence[bytes | None]) -> Deferred[PGresult]:
-        """
-        Execute a statement whose first three parameters are the node's id, its epoch, and the number of the batch.
-
-        :param parameters: all others.
-        :returns: the result. It fails with :exc:`.NothingWritten` if it is certain that nothing was written.
-        """
 
 
 class CommitFigures:
@@ -59,24 +38,26 @@ class CommitFigures:
     :ivar sizes: appends in a commit.
     :ivar seconds: durations of commits.
     :ivar misses: how many streams were not written because another node had changed or locked them.
+    :ivar locked: how many streams were locked before their appends were decided.
     """
 
     def __init__(self) -> None:
         self.sizes = Measure(_SIZES)
         self.seconds = Measure(_SECONDS)
         self.misses = 0
+        self.locked = 0
 
 
 class CommitLane:
     """
-    One connection that writes, and the queues whose appends it writes.
+    One connection that writes, and the queues whose appends it writes. It is used for nothing else.
 
     It does not wait for a stream that another node has locked: that stream counts as missed.
     """
 
     def __init__(
         self,
-        connection: CommitConnection,
+        connection: WriterConnection,
         queues: AppendQueues,
         statements: CommitStatements,
         lookups: LookUps,
@@ -125,7 +106,7 @@ class CommitLane:
 
     def _commit(self, decisions: list[Decision]) -> None:
         self._busy = True
-        uses = list(map(self._queues.last_use, decisions))
+        uses = self._queues.last_uses(decisions)
         statement, parameters = self._statements.build([each.fold for each in decisions], uses)
         began_at = self._clock.seconds()
         moment = self._lookups.tick()
@@ -135,7 +116,7 @@ class CommitLane:
             lambda failure: self._failed(failure, decisions),
         ).addErrback(lambda failure: _log.failure("Answering appends failed.", failure=failure))
 
-    def _committed(self, result: PGresult, decisions: list[Decision], moment: int, began_at: float) -> None:
+    def _committed(self, result: CommitResult, decisions: list[Decision], moment: int, began_at: float) -> None:
         self._busy = False
         outcome = written_by(result)
         if outcome is None:
@@ -157,37 +138,6 @@ class CommitLane:
     def _failed(self, failure: Failure, decisions: list[Decision]) -> None:
         self._busy = False
         self._schedule()
-        error = failure.value
         for decision in decisions:
             self._queues.undo(decision)
-        if isinstance(error, QueryFailed) and error.sqlstate != _DISK_FULL:
-            self._refused(error, decisions)
-            return
-        reason = refusal_of(error)
-        for decision in decisions:
-            self._queues.refuse(decision.queue, len(decision.fold.outcomes), lambda: reason)
-
-    def _refused(self, error: QueryFailed, decisions: list[Decision]) -> None:
-        """Send the appends of a refused statement again: each stream alone, if one of them may be the reason."""
-        reason = refusal_of(error)
-        for decision in decisions:
-            queue = decision.queue
-            queue.failures += 1
-            if queue.failures > _MAX_FAILURES or (queue.alone and not error.is_transient):
-                _log.error("The database refused appends to {name}: {error}.", name=queue.name, error=error)
-                self._queues.refuse(queue, len(decision.fold.outcomes), lambda: reason)
-            else:
-                queue.alone = not error.is_transient
-                self._queues.again(queue)
-
-
-def refusal_of(error: BaseException | None) -> BaseException:
-    """Return the error for callers whose statement has failed."""
-    if isinstance(error, StreamsError):
-        return error
-    if isinstance(error, QueryFailed):
-        if error.sqlstate == _DISK_FULL:
-            return InsufficientStorage("The database's disk is full. Delete streams that are not needed.")
-        return Unavailable("The database refuses writes at present. Retry later.")
-    assert error is not None
-    return error
+            self._queues.failed(decision.queue, len(decision.fold.outcomes), failure.value)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final, TypeAlias
 
+from psycopg.pq.abc import PGresult
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -65,16 +66,8 @@ ORDER BY w.kind, w.seen, w.writer
 """
 
 
-class Result(Row, Protocol):
-    """The rows of a query."""
-
-    @property
-    def ntuples(self) -> int:
-        """The number of rows."""
-
-
 #: Runs a statement with its parameters in binary form, and returns the rows.
-Execute = Callable[[Statement, Sequence[bytes | None]], "Deferred[Result]"]
+Execute: TypeAlias = Callable[[Statement, Sequence[bytes | None]], Deferred[PGresult]]
 
 
 class _Request:
@@ -268,7 +261,7 @@ class LookUps:
         moment = self.tick()
         sent = self._start(self._by_name, (texts(names), texts(writers)))
 
-        def answered(result: Result) -> None:
+        def answered(result: PGresult) -> None:
             found: dict[str, KnownStream] = {}
             for number in range(result.ntuples):
                 name = names[to_int(_value(result, number, 0)) - 1]
@@ -286,24 +279,32 @@ class LookUps:
         """Read one stream, and its writers that were seen least recently."""
         moment = self.tick()
         sent = self._start(self._with_oldest, (name.encode(), texts(list(request.writers))))
+        sent.addCallbacks(
+            lambda result: self._answer(name, request, self._decode_one(result, name, moment)),
+            lambda failure: _fail([request], failure),
+        )
 
-        def answered(result: Result) -> None:
-            known = None
-            if result.ntuples:
-                known = KnownStream(decode_head(result, 0, 1, self.cached(name)), confirmed=moment)
-                known.oldest = []
-                for number in range(result.ntuples):
-                    self._add_writer(known, result, number)
-                    kind = result.get_value(number, 0)
-                    if kind is not None and to_int(kind) == 2:
-                        known.oldest.append(_value(result, number, WIDTH + 1).decode())
-                known.complete = len(known.oldest) < MAX_WANTED
-            self._answer(name, request, known)
+    async def read(self, execute: Execute, name: str, wanted: Wanted) -> KnownStream | None:
+        """Read one stream and its writers in a transaction; the cache is not changed."""
+        moment = self.tick()
+        result = await execute(self._with_oldest, (name.encode(), texts(list(wanted.writers))))
+        return self._decode_one(result, name, moment)
 
-        sent.addCallbacks(answered, lambda failure: _fail([request], failure))
+    def _decode_one(self, result: PGresult, name: str, moment: int) -> KnownStream | None:
+        if not result.ntuples:
+            return None
+        known = KnownStream(decode_head(result, 0, 1, self.cached(name)), confirmed=moment)
+        known.oldest = []
+        for number in range(result.ntuples):
+            self._add_writer(known, result, number)
+            kind = result.get_value(number, 0)
+            if kind is not None and to_int(kind) == 2:
+                known.oldest.append(_value(result, number, WIDTH + 1).decode())
+        known.complete = len(known.oldest) < MAX_WANTED
+        return known
 
     @staticmethod
-    def _add_writer(known: KnownStream, result: Result, number: int) -> None:
+    def _add_writer(known: KnownStream, result: PGresult, number: int) -> None:
         writer_id = result.get_value(number, WIDTH + 1)
         if writer_id is None:
             return
@@ -328,7 +329,7 @@ class LookUps:
         moment = self.tick()
         sent = self._start(self._by_id, (int8s(ids),))
 
-        def answered(result: Result) -> None:
+        def answered(result: PGresult) -> None:
             found: dict[int, Head] = {}
             for number in range(result.ntuples):
                 head = decode_head(result, number, 1)
@@ -345,11 +346,11 @@ class LookUps:
 
         sent.addCallbacks(answered, failed)
 
-    def _start(self, statement: Statement, parameters: Sequence[bytes | None]) -> Deferred[Result]:
+    def _start(self, statement: Statement, parameters: Sequence[bytes | None]) -> Deferred[PGresult]:
         """Run a statement; when it has ended, send what waits."""
         self._running += 1
 
-        def ended(result: Result | Failure) -> Result | Failure:
+        def ended(result: PGresult | Failure) -> PGresult | Failure:
             self._running -= 1
             if self._names or self._ids:
                 self._schedule()

@@ -48,7 +48,7 @@ class Uses:
         self._stopped = False
         self._failing = False
 
-    def last(self, stream_id: int) -> float:
+    def last_use(self, stream_id: int) -> float:
         """Return the last use of a stream that may not be written yet; 0 if there is none."""
         return self._uses.get(stream_id, 0.0)
 

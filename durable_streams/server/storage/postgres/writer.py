@@ -1,4 +1,4 @@
-"""The writer of appends: one lane for those that meet no other node, and one that locks streams first."""
+"""The writer of appends: one lane for streams that no other node writes, and one that locks streams first."""
 
 from __future__ import annotations
 
@@ -6,37 +6,45 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from ...errors import Unavailable
-from ...model import Append, Appended, StorageLimits
-from .append_queue import AppendQueues, StreamQueue, Uses
+from ...model import Append, Appended
+from .append_queue import AppendQueues, StreamQueue
 from .commit_statement import CommitStatements
-from .folding import Totals
-from .lanes import CommitConnection, CommitFigures, CommitLane
+from .fence import WriterConnection
+from .lanes import CommitFigures, CommitLane
+from .locking_lane import Contention, LockingLane
 from .lookups import LookUps
+
+#: A stream that missed so often in a row is locked before its appends are decided.
+_MAX_MISSES = 2
 
 
 class AppendWriter:
     """
     Accepts appends, and commits them in groups.
 
-    :param connection: for the lane that does not wait for locks.
-    :ivar queues: the appends that are not answered yet.
+    :param connections: for the lane that does not wait for locks, and for the one that does; not used otherwise.
+    :param patience: how long appends wait for a stream that another transaction holds, in seconds.
     :ivar figures: the figures of all commits.
     """
 
     def __init__(
         self,
-        connection: CommitConnection,
+        connections: tuple[WriterConnection, WriterConnection],
         schema: str,
+        queues: AppendQueues,
         lookups: LookUps,
-        limits: StorageLimits,
-        totals: Totals,
-        uses: Uses,
         clock: IReactorTime,
-        max_bytes: int,
+        patience: float,
     ) -> None:
         self.figures = CommitFigures()
-        self.queues = AppendQueues(lookups, limits, totals, uses, max_bytes, self._ready)
-        self._lane = CommitLane(connection, self.queues, CommitStatements(schema), lookups, clock, self.figures)
+        self._queues = queues
+        queues.ready = self._ready
+        statements = CommitStatements(schema)
+        contention = self._contention = Contention(clock)
+        self._lane = CommitLane(connections[0], queues, statements, lookups, clock, self.figures)
+        self._locking_lane = LockingLane(
+            connections[1], queues, statements, lookups, clock, self.figures, contention, patience
+        )
         self._closing: Deferred[None] | None = None
 
     def append(self, name: str, append: Append) -> Deferred[Appended]:
@@ -47,16 +55,21 @@ class AppendWriter:
         """
         if self._closing is not None:
             raise Unavailable("The storage is being closed.")
-        return self.queues.add(name, append)
+        return self._queues.add(name, append)
 
     def close(self) -> Deferred[None]:
         """Accept no further appends, and return when all are answered."""
         if self._closing is None:
             closing = self._closing = Deferred()
-            self.queues.drained = lambda: closing.callback(None)
-            if not len(self.queues):
+            self._queues.drained = lambda: closing.callback(None)
+            if not len(self._queues):
                 return succeed(None)
         return self._closing
 
     def _ready(self, queue: StreamQueue) -> None:
-        self._lane.add(queue)
+        if queue.misses >= _MAX_MISSES:
+            self._contention.note(queue.name)
+        if queue.misses >= _MAX_MISSES or queue.name in self._contention:
+            self._locking_lane.add(queue)
+        else:
+            self._lane.add(queue)
