@@ -41,8 +41,9 @@ class Browser:
     """
 
     def __init__(self, program: str) -> None:
-        self._profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
-        self._log = Path(self._profile.name) / "chromium.log"
+        # With its temporary files, which remain when it is killed.
+        self._place = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
+        self._log = Path(self._place.name) / "chromium.log"
         # Chromium reads commands from descriptor 3 and writes answers to descriptor 4.
         commands, self._commands = os.pipe()
         self._answers, answers = os.pipe()
@@ -50,8 +51,9 @@ class Browser:
             self._process = subprocess.Popen(
                 [
                     *("bash", "-c", f'exec "$@" 3<&{commands} 4>&{answers}', "bash", program),
-                    *(*_OPTIONS, f"--user-data-dir={self._profile.name}", "about:blank"),
+                    *(*_OPTIONS, f"--user-data-dir={self._place.name}/profile", "about:blank"),
                 ],
+                env=os.environ | {"TMPDIR": self._place.name},
                 pass_fds=(commands, answers),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -74,7 +76,7 @@ class Browser:
         self._process.wait()
         os.close(self._commands)
         os.close(self._answers)
-        self._profile.cleanup()
+        self._place.cleanup()
 
     def open(self, url: str) -> Page:
         """Open a page."""
