@@ -92,7 +92,8 @@ class WholeServerTests(SynchronousTestCase):
 
     def test_without_a_check_every_page_is_refused_to_other_machines(self) -> None:
         pages = self.pages()
-        self.assertEqual(set(routes(pages)), PRIVATE | {("/admin/subscriptions", "GET")})
+        of_subscriptions = {("/admin/subscriptions", "GET"), ("/admin/rotate-signing-key", "POST")}
+        self.assertEqual(set(routes(pages)), PRIVATE | of_subscriptions)
         for path, method in routes(pages):
             self.assertEqual(self.status(pages, path, method, "192.0.2.1"), 403, path)
             # The service is not started, so there are no streams yet; the totals are known.
