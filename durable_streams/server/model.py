@@ -303,6 +303,36 @@ class Distribution(Struct, frozen=True, gc=False):
     total: float
 
 
+class DatabaseFigures(Struct, frozen=True, gc=False):
+    """
+    The figures of a storage in a database that other servers share.
+
+    :ivar misses: how many streams were not written at once because another server had changed or locked them.
+    :ivar uncertain_commits: how many commits had no answer, so that their outcome had to be looked up.
+    :ivar cache_hits: how many pieces of data were read from this server's cache.
+    :ivar cache_misses: how many pieces of data were read from the database.
+    :ivar cache_bytes: the size of that cache.
+    :ivar connections: open connections to the database.
+    :ivar reconnections: how often a lost connection was opened again.
+    :ivar lock_waits: how many locks sessions of the database wait for.
+    :ivar notify_queue: how full the queue of NOTIFY is, from 0 to 1.
+    :ivar oldest_xmin: transactions that began since the oldest snapshot of the database.
+    :ivar oldest_xmin_seconds: for how long that has been the oldest one while others began.
+    """
+
+    misses: int = 0
+    uncertain_commits: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
+    cache_bytes: int = 0
+    connections: int = 0
+    reconnections: int = 0
+    lock_waits: int = 0
+    notify_queue: float = 0.0
+    oldest_xmin: int = 0
+    oldest_xmin_seconds: float = 0.0
+
+
 class StorageFigures(Struct, frozen=True, gc=False):
     """
     The figures of a storage, for metrics.
@@ -316,6 +346,7 @@ class StorageFigures(Struct, frozen=True, gc=False):
     :ivar metadata_bytes: bytes of metadata, as their limit counts them.
     :ivar unsynced_changes: acknowledged changes that are not synced. A power failure may take them back; if a sync has
         failed, they may be lost.
+    :ivar database: those of its database; None if it has none.
     """
 
     streams: int
@@ -326,3 +357,4 @@ class StorageFigures(Struct, frozen=True, gc=False):
     commit_seconds: Distribution | None = None
     metadata_bytes: int = 0
     unsynced_changes: int = 0
+    database: DatabaseFigures | None = None

@@ -11,6 +11,8 @@ from typing import Any, Final
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
+from durable_streams.server.model import DatabaseFigures
+from durable_streams.server.telemetry.metrics import database_metrics
 from tests.support.daemon import CHECKOUT, Daemon, free_port
 from tests.support.programs import program
 from tests.support.shell import Shell, blocks_of
@@ -61,7 +63,10 @@ class FileTests(SynchronousTestCase):
         with Daemon(storage__mode="file-durable") as daemon:
             daemon.create("a")
             daemon.append("a", b"x")
-            return labels_by_metric(daemon.request("GET", "/metrics")[2].decode())
+            metrics = labels_by_metric(daemon.request("GET", "/metrics")[2].decode())
+        for family in database_metrics(DatabaseFigures()):
+            metrics |= {sample.name: set(sample.labels) for sample in family.samples}
+        return metrics
 
     def test_each_query_asks_for_metrics_and_labels_that_exist(self) -> None:
         metrics = self.metrics()

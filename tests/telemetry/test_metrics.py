@@ -20,6 +20,7 @@ from durable_streams.server.config.sections import HttpSettings, ObservabilitySe
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.daemon.assembly import operations_from
 from durable_streams.server.daemon.workers.metrics import combine
+from durable_streams.server.model import DatabaseFigures
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
 from durable_streams.server.subscriptions.counts import SubscriptionCounts, SubscriptionFigures
@@ -322,6 +323,12 @@ class ScrapeTests(FrontTestCase):
         subscriptions = {("webhook", "active"): 1}
         figures = SubscriptionFigures(subscriptions, 1, 0, 0.0, 0, 0, happened, {"timeout": 2})
         front.metrics.watch_subscriptions(lambda: figures)
+        of_files = front.streams.figures()
+        self.patch(
+            front.streams, "figures", lambda: replace(of_files, database=DatabaseFigures(misses=3, notify_queue=0.5))
+        )
+        for line in (b"durable_streams_database_misses_total 3.0", b"durable_streams_database_notify_queue_usage 0.5"):
+            self.assertIn(b"\n" + line + b"\n", front.metrics.render())
         self.assertIn(b'durable_streams_subscription_failures_total{reason="timeout"} 2.0\n', front.metrics.render())
         # Several workers have some more.
         rendered = combine({1: front.metrics.render().decode()}, {1: 0}).encode()

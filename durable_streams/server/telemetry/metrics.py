@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
 
-from ..model import Distribution, StorageFigures
+from ..model import DatabaseFigures, Distribution, StorageFigures
 from ..web.connections import Connections
 from ..web.operations import Operations
 from .buckets import buckets
@@ -170,6 +170,37 @@ def _storage(figures: StorageFigures) -> Iterator[Metric]:
         yield _histogram(
             "storage_commit_seconds", "Duration of a commit, including the sync to disk.", figures.commit_seconds
         )
+    if figures.database is not None:
+        yield from database_metrics(figures.database)
+
+
+def database_metrics(figures: DatabaseFigures) -> Iterator[Metric]:
+    """Yield the metrics of a storage in a database."""
+    for name, text, count in (
+        ("misses", "Streams that were not written at once: another server had changed or locked them.", figures.misses),
+        ("uncertain_commits", "Commits without an answer, whose outcome was looked up.", figures.uncertain_commits),
+        ("cache_hits", "Pieces of data read from the server's cache.", figures.cache_hits),
+        ("cache_misses", "Pieces of data read from the database.", figures.cache_misses),
+        ("reconnections", "Connections to the database that were opened after one was lost.", figures.reconnections),
+    ):
+        yield _counter(f"database_{name}", text, count)
+    for name, text, value in (
+        (
+            "cache_bytes",
+            "Size of the server's cache of data; the limit is storage.postgres.cache_bytes.",
+            figures.cache_bytes,
+        ),
+        ("connections", "Open connections to the database.", figures.connections),
+        ("lock_waits", "Locks that sessions of the database wait for.", figures.lock_waits),
+        ("notify_queue_usage", "How full the database's queue of NOTIFY is, from 0 to 1.", figures.notify_queue),
+        ("oldest_xmin_age", "Transactions that began since the database's oldest snapshot.", figures.oldest_xmin),
+        (
+            "oldest_xmin_seconds",
+            "For how long the same snapshot has been the database's oldest one while others began.",
+            figures.oldest_xmin_seconds,
+        ),
+    ):
+        yield _gauge(f"database_{name}", text, value)
 
 
 def _counter(name: str, text: str, value: float) -> Metric:
