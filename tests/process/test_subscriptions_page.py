@@ -174,8 +174,13 @@ class ReceiverTests(PageTests):
             return [(stream["path"], stream["acked_offset"]) for stream in streams] == [("chat/1", tail)]
 
         self.until(acknowledged, receiver)
+        # The receiver looks for the new key, at most every 10 seconds; until then the server repeats the webhook.
+        self.assertEqual(self.daemon.request("POST", "/admin/rotate-signing-key")[0], 200)
+        self.assertEqual(self.send("POST", "chat/1", [{"say": "rotated"}])[0], 204)
+        tail = self.daemon.request("HEAD", "/v1/stream/chat/1")[1]["stream-next-offset"]
+        self.until(acknowledged, receiver)
         messages = [json.loads(line.removeprefix("chat/1 ")) for line in receiver.output.splitlines()[1:]]
-        self.assertEqual([message["say"] for message in messages], ["hello", "again"])
+        self.assertEqual([message["say"] for message in messages], ["hello", "again", "rotated"])
         self.is_refused(port, receiver)
 
     def is_refused(self, port: int, receiver: Worker) -> None:

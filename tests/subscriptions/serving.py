@@ -26,6 +26,7 @@ from durable_streams.server.subscriptions.seams import KeyRotation, Parts
 from durable_streams.server.subscriptions.service import SubscriptionService
 from durable_streams.server.subscriptions.settings import ServiceSettings
 from durable_streams.server.subscriptions.tokens import Tokens
+from durable_streams.server.subscriptions.tracing import TraceContext
 
 #: Answers a webhook: called with its body.
 Receiver = Callable[[dict[str, Any]], "Outcome | Deferred[Outcome]"]
@@ -57,7 +58,7 @@ class Callables:
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
-        self.traceparents: list[str] = []
+        self.traces: list[TraceContext] = []
         self.opened = 0
         self.tokens = Tokens(bytes(32))
         self.receive: Receiver = lambda body: Outcome.ACCEPTED
@@ -70,9 +71,9 @@ class Callables:
         if not url.startswith("https:"):
             raise WebhookUrlRejected("webhook.url must begin with https://.")
 
-    async def send(self, subscription_id: str, url: str, body: bytes, traceparent: str) -> Outcome:
+    async def send(self, subscription_id: str, url: str, body: bytes, trace: TraceContext) -> Outcome:
         self.bodies.append(json.loads(body))
-        self.traceparents.append(traceparent)
+        self.traces.append(trace)
         outcome = self.receive(self.bodies[-1])
         return outcome if isinstance(outcome, Outcome) else await outcome
 

@@ -13,13 +13,14 @@ from twisted.web.server import Request
 from durable_streams.server.subscriptions.delivery import DeliveryResult, WebhookRequest
 from durable_streams.server.subscriptions.delivery_failures import FailureReason
 from durable_streams.server.subscriptions.model import Outcome
+from durable_streams.server.subscriptions.tracing import TraceContext
 from tests.support.daemon import free_port
 from tests.support.scripted_server import ScriptedConnection, answer
 
 from .receivers import DeliveryTestCase, Hook
 
 OK = "200 OK"
-TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+TRACE = TraceContext("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "rojo=1")
 
 
 class AnsweredDeliveryTests(DeliveryTestCase):
@@ -41,7 +42,7 @@ class AnsweredDeliveryTests(DeliveryTestCase):
         hook = Hook(b'{"done":true}')
         origin = self.serve_hook(hook).replace("127.0.0.1", "localhost")
         body = b'{"wake_id":"w_1","text":"\xc3\xa4"}' * 10_000
-        request = WebhookRequest("s1", f"{origin}/hook%20a?key=1", body, traceparent=TRACE)
+        request = WebhookRequest("s1", f"{origin}/hook%20a?key=1", body, trace=TRACE)
         result = await self.sender().deliver(request)
         self.assertEqual((Outcome.DONE, 200, None, ""), (result.outcome, result.status, result.reason, result.detail))
         self.assertGreater(result.seconds, 0)
@@ -58,7 +59,8 @@ class AnsweredDeliveryTests(DeliveryTestCase):
                 b"Content-Type": [b"application/json"],
                 b"Content-Length": [str(len(body)).encode()],
                 b"Webhook-Signature": [b"t=1,kid=ds_x,ed25519=x"],
-                b"Traceparent": [TRACE.encode()],
+                b"Traceparent": [TRACE.traceparent.encode()],
+                b"Tracestate": [b"rojo=1"],
                 b"Connection": [b"close"],
             },
             headers,

@@ -316,6 +316,10 @@ class MetricTests(Site):
 class TraceTests(Site):
     OF_CLIENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
+    def traceparents(self) -> list[str]:
+        """Return the traceparent of each delivery."""
+        return [trace.traceparent for trace in self.parts.traces]
+
     def write(self, front: Front, method: str, body: bytes, *traceparents: str, **headers: str) -> None:
         """Send a request that writes to events/a, and let its wake be delivered."""
         peer = front.connect()
@@ -333,7 +337,7 @@ class TraceTests(Site):
             self.write(front, "PUT", b"[1,2]", self.OF_CLIENT)
             second = self.OF_CLIENT.replace("00f067aa", "11111111")
             self.write(front, "POST", b'[ "x" ]', second)
-            self.assertEqual([self.OF_CLIENT, second], self.parts.traceparents)
+            self.assertEqual([self.OF_CLIENT, second], self.traceparents())
 
     def test_other_deliveries_begin_a_trace(self) -> None:
         for front in self.fronts():
@@ -343,8 +347,8 @@ class TraceTests(Site):
             self.write(front, "POST", b"[2]", self.OF_CLIENT)
             self.write(front, "POST", b"[3]", self.OF_CLIENT)
             front.pass_time(31, 1)
-            self.assertEqual(2, len(self.parts.traceparents))
-            for traceparent in self.parts.traceparents:
+            self.assertEqual(2, len(self.traceparents()))
+            for traceparent in self.traceparents():
                 self.assertRegex(traceparent, "^00-[0-9a-f]{32}-[0-9a-f]{16}-01$")
                 self.assertNotIn(self.OF_CLIENT[3:35], traceparent)
 
@@ -353,7 +357,7 @@ class TraceTests(Site):
             front = self.serving(kind)
             self.ask(front, "PUT", S, WEBHOOK)
             self.write(front, "PUT", b"[1]", self.OF_CLIENT, self.OF_CLIENT)
-            (traceparent,) = self.parts.traceparents
+            (traceparent,) = self.traceparents()
             self.assertNotIn(self.OF_CLIENT[3:35], traceparent)
 
     def test_a_duplicate_and_a_creation_that_found_the_stream_leave_the_trace_as_it_is(self) -> None:
@@ -365,7 +369,13 @@ class TraceTests(Site):
         self.write(front, "POST", b"[1]", self.OF_CLIENT, **writer)
         self.write(front, "POST", b"[1]", other, **writer)
         self.write(front, "PUT", b"", other)
-        self.assertEqual([], self.parts.traceparents)
+        self.assertEqual([], self.traceparents())
         self.ask(front, "PUT", S, WEBHOOK)
         self.write(front, "POST", b"[2]", other)
-        self.assertEqual([other], self.parts.traceparents)
+        self.assertEqual([other], self.traceparents())
+
+    def test_the_tracestate_goes_with_the_trace(self) -> None:
+        for front in self.fronts():
+            self.ask(front, "PUT", S, WEBHOOK)
+            self.write(front, "PUT", b"[1]", self.OF_CLIENT, Tracestate="rojo=1, congo=2")
+            self.assertEqual(["rojo=1, congo=2"], [trace.tracestate for trace in self.parts.traces])

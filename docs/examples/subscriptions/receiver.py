@@ -73,7 +73,9 @@ class Receiver(BaseHTTPRequestHandler):
         """Check the signature, do the work, and acknowledge it."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if not is_authentic(self.headers.get("Webhook-Signature", ""), body, self.keys):
-            self.send_error(401)
+            self.send_response(401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         for stream in json.loads(body)["streams"]:
             if stream["has_pending"]:

@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..subscriptions import Outcome, WebhookSender, WebhookUrlRejected
+from ..subscriptions import Outcome, TraceContext, WebhookSender, WebhookUrlRejected
 
 #: What the URL of a receiver in the program begins with, in the configuration of its subscription; the id follows.
 RECEIVER_SCHEME: Final = "python:"
@@ -172,8 +172,8 @@ class ReceiverSender:
         elif not self._receivers.accepts(url):
             raise WebhookUrlRejected("webhook.url is that of a receiver in the program. Send an https URL.")
 
-    async def send(self, subscription_id: str, url: str, body: bytes, traceparent: str) -> Outcome:
+    async def send(self, subscription_id: str, url: str, body: bytes, trace: TraceContext) -> Outcome:
         """Make one delivery attempt."""
         if url.startswith(RECEIVER_SCHEME):
             return await self._receivers.call(subscription_id, url, body)
-        return await self._network.send(subscription_id, url, body, traceparent)
+        return await self._network.send(subscription_id, url, body, trace)

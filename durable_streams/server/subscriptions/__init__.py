@@ -35,6 +35,7 @@ from .seams import KeyRotation, Parts, WebhookSender
 from .service import SubscriptionService
 from .settings import ServiceSettings
 from .tokens import bearer_token
+from .tracing import TraceContext
 
 __all__ = [
     "MAX_BODY_BYTES",
@@ -63,6 +64,7 @@ __all__ = [
     "SubscriptionService",
     "SubscriptionsUnavailable",
     "TokenInvalid",
+    "TraceContext",
     "WebhookSender",
     "WebhookUrlRejected",
     "bearer_token",

@@ -36,6 +36,7 @@ from .errors import WebhookUrlRejected
 from .model import Outcome
 from .pinning import PinnedEndpoints
 from .resolving import Resolve
+from .tracing import TraceContext
 
 _log = Logger()
 
@@ -63,13 +64,13 @@ class WebhookRequest(Struct, frozen=True):
     :ivar subscription_id: for the log.
     :ivar url: as stored with the subscription.
     :ivar body: the same bytes for each attempt of a wake.
-    :ivar traceparent: the trace context of the delivery, or None.
+    :ivar trace: the trace context of the attempt, or None.
     """
 
     subscription_id: str
     url: str
     body: bytes
-    traceparent: str | None = None
+    trace: TraceContext | None = None
 
 
 class DeliveryResult(Struct, frozen=True):
@@ -131,9 +132,9 @@ class HttpSender:
         except DeliveryFailed as error:
             raise WebhookUrlRejected(f"The host {parsed.host} of webhook.url can't be found. {error}") from None
 
-    async def send(self, subscription_id: str, url: str, body: bytes, traceparent: str) -> Outcome:
+    async def send(self, subscription_id: str, url: str, body: bytes, trace: TraceContext) -> Outcome:
         """Make one delivery attempt, and return its outcome."""
-        return (await self.deliver(WebhookRequest(subscription_id, url, body, traceparent))).outcome
+        return (await self.deliver(WebhookRequest(subscription_id, url, body, trace))).outcome
 
     async def checked_addresses(self, url: WebhookUrl) -> Sequence[Address]:
         """
@@ -268,8 +269,11 @@ class _Attempt:
         headers.setRawHeaders("Content-Type", ["application/json"])
         headers.setRawHeaders("Webhook-Signature", [self._sender.sign(self._request.body)])
         headers.setRawHeaders("User-Agent", [_USER_AGENT])
-        if self._request.traceparent is not None:
-            headers.setRawHeaders("traceparent", [self._request.traceparent])
+        trace = self._request.trace
+        if trace is not None:
+            headers.setRawHeaders("traceparent", [trace.traceparent])
+            if trace.tracestate:
+                headers.setRawHeaders("tracestate", [trace.tracestate])
         return headers
 
     def _check_head(self, response: IResponse) -> None:

@@ -179,7 +179,7 @@ class Dispatcher:
         body = webhook_body(entry.id, effect, callback_url(self._base_url(entry), entry.id), token)
         await self._keys.refresh()
         begun = perf_counter()
-        outcome = await self._sender.send(entry.id, effect.url, body, self._traces.traceparent(effect))
+        outcome = await self._sender.send(entry.id, effect.url, body, self._traces.context(effect))
         self._counts.delivery_seconds.add(perf_counter() - begun)
         self._counts.deliveries["webhook", outcome.value] += 1
         return outcome

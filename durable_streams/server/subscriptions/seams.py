@@ -8,7 +8,7 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from .model import Outcome, TokenClaims
-from .tracing import DeliveryTraces
+from .tracing import DeliveryTraces, TraceContext
 
 
 class WebhookSender(Protocol):
@@ -21,13 +21,13 @@ class WebhookSender(Protocol):
         :raises WebhookUrlRejected: it may not.
         """
 
-    async def send(self, subscription_id: str, url: str, body: bytes, traceparent: str) -> Outcome:
+    async def send(self, subscription_id: str, url: str, body: bytes, trace: TraceContext) -> Outcome:
         """
         Make one delivery attempt, with the URL and its addresses checked again. Log why it fails.
 
         It ends within the time limit of an attempt. To cancel it aborts the request.
 
-        :param traceparent: the trace context of the attempt.
+        :param trace: the trace context of the attempt.
         """
 
 

@@ -330,10 +330,10 @@ class SubscriptionService(Service):
         """The number of links."""
         return self._registry.index.links
 
-    def note_trace(self, name: str, incarnation: int, begin: int, end: int, traceparent: bytes) -> None:
+    def note_trace(self, name: str, incarnation: int, begin: int, end: int, parent: bytes, state: bytes) -> None:
         """Remember the trace of a write for the delivery that it causes; see :meth:`.DeliveryTraces.note`."""
         if self._parts is not None and self._registry.entries and not self._registry.index.unmatched(name):
-            self._parts.traces.note(name, incarnation, begin, end, traceparent)
+            self._parts.traces.note(name, incarnation, begin, end, parent, state)
 
     # Requests, in steps
 

@@ -1,4 +1,4 @@
-"""Trace context of webhook deliveries: which ``traceparent`` a wake is delivered with (W3C Trace Context)."""
+"""Trace context of webhook deliveries: which ``traceparent`` and ``tracestate`` a wake is delivered with (W3C)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections import OrderedDict
 from hashlib import sha256
 from secrets import token_hex
 from typing import Final
+
+from msgspec import Struct
 
 from .model import DeliverWebhook
 
@@ -17,6 +19,15 @@ MAX_NAMES: Final = 1 << 20
 _TRACEPARENT: Final = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
 )
+
+#: A member of a tracestate: a key, perhaps with the name of a system, and a value.
+_MEMBER: Final = (
+    rb"[a-z0-9][a-z0-9_*/-]{0,255}(?:@[a-z][a-z0-9_*/-]{0,13})?=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[!-+\x2d-<>-~]"
+)
+_TRACESTATE: Final = re.compile(rb"[ \t]*(?:%b)?[ \t]*(?:,[ \t]*(?:%b)?[ \t]*){0,31}" % (_MEMBER, _MEMBER))
+
+#: The maximum size of a tracestate that is passed on, in bytes.
+_MAX_TRACESTATE: Final = 512
 
 #: The flags that are passed on: sampled, and random trace-id. The others have no meaning in version 00.
 _KNOWN_FLAGS: Final = 0x03
@@ -35,9 +46,27 @@ def parse_traceparent(value: bytes) -> str | None:
     return f"00-{trace_id}-{parent_id}-{flags:02x}"
 
 
+def parse_tracestate(value: bytes) -> str:
+    """Return the ``tracestate`` to pass on for a received one, unchanged; empty if it is malformed or too long."""
+    if len(value) > _MAX_TRACESTATE or _TRACESTATE.fullmatch(value) is None:
+        return ""
+    return value.decode("ascii")
+
+
+class TraceContext(Struct, frozen=True):
+    """
+    The trace context of a request.
+
+    :ivar tracestate: empty if there is none.
+    """
+
+    traceparent: str
+    tracestate: str = ""
+
+
 class DeliveryTraces:
     """
-    Chooses the ``traceparent`` of webhook deliveries.
+    Chooses the trace context of webhook deliveries.
 
     If all that is pending in a wake was written by one request, the delivery continues the trace of that request. Else
     it begins a trace, the same one for all attempts of a wake, with the flag ``sampled``: receivers whose sampler
@@ -47,40 +76,41 @@ class DeliveryTraces:
     """
 
     def __init__(self) -> None:
-        #: Stream, incarnation and end of a write -> its begin and its traceparent, in the order of writes.
-        self._writes: OrderedDict[tuple[str, int, int], tuple[int, str]] = OrderedDict()
+        #: Stream, incarnation and end of a write -> its begin and its context, in the order of writes.
+        self._writes: OrderedDict[tuple[str, int, int], tuple[int, TraceContext]] = OrderedDict()
         self._names = 0
 
     def __len__(self) -> int:
         return len(self._writes)
 
-    def note(self, name: str, incarnation: int, begin: int, end: int, value: bytes) -> None:
+    def note(self, name: str, incarnation: int, begin: int, end: int, parent: bytes, state: bytes = b"") -> None:
         """
         Remember the trace of a write.
 
         :param begin: the position of its first byte in the stream.
         :param end: the position after its last byte.
-        :param value: the ``traceparent`` of the request. A malformed one is ignored.
+        :param parent: the ``traceparent`` of the request. A malformed one is ignored.
+        :param state: its ``tracestate``.
         """
-        traceparent = parse_traceparent(value)
+        traceparent = parse_traceparent(parent)
         key = name, incarnation, end
         if traceparent is None or begin >= end or key in self._writes:
             return
-        self._writes[key] = begin, traceparent
+        self._writes[key] = begin, TraceContext(traceparent, parse_tracestate(state))
         self._names += len(name)
         while len(self._writes) > MAX_WRITES or self._names > MAX_NAMES:
             (oldest, _, _), _ = self._writes.popitem(last=False)
             self._names -= len(oldest)
 
-    def traceparent(self, delivery: DeliverWebhook) -> str:
-        """Return the ``traceparent`` of a delivery attempt."""
+    def context(self, delivery: DeliverWebhook) -> TraceContext:
+        """Return the trace context of a delivery attempt."""
         pending = [entry for entry in delivery.snapshot.entries if entry.has_pending]
         if len(pending) == 1:
             (entry,) = pending
-            begin, caused_by = self._writes.get((entry.path, entry.incarnation, entry.tail), (-1, ""))
-            if begin == entry.cursor:
-                return caused_by
-        return f"00-{sha256(delivery.wake_id.encode()).hexdigest()[:32]}-{_span_id()}-01"
+            found = self._writes.get((entry.path, entry.incarnation, entry.tail))
+            if found is not None and found[0] == entry.cursor:
+                return found[1]
+        return TraceContext(f"00-{sha256(delivery.wake_id.encode()).hexdigest()[:32]}-{_span_id()}-01")
 
 
 def _span_id() -> str:

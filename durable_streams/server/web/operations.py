@@ -50,7 +50,7 @@ class Operations:
 
     :ivar reserved: answers requests for paths below the reserved segment; None if nothing is there.
     :ivar traced: is called with the stream's name and incarnation, the positions of the first byte and after the last
-        byte, and ``traceparent``, for each write that has one; None if nothing needs it.
+        byte, ``traceparent`` and ``tracestate``, for each write that has the former; None if nothing needs it.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Operations:
         self._read_bytes = settings.read_bytes
         self.origins = origins or WritingOrigins(["*"])
         self.reserved: Callable[[StreamRequest], NowOrLater[Answer]] | None = None
-        self.traced: Callable[[str, int, int, int, bytes], None] | None = None
+        self.traced: Callable[[str, int, int, int, bytes, bytes], None] | None = None
         self._read_name = name_reader(settings.names)
         self._by_operation: dict[str, Callable[[StreamRequest], NowOrLater[Answer]]] = {
             "append": self._append,
@@ -214,7 +214,8 @@ class Operations:
     def _note_trace(self, request: StreamRequest, facts: StreamFacts, begin: int, end: int) -> None:
         traceparent = request.headers.get(_TRACEPARENT)
         if self.traced is not None and traceparent is not None:
-            self.traced(facts.name, facts.incarnation, begin, end, traceparent)
+            tracestate = request.headers.get(b"tracestate", b"")
+            self.traced(facts.name, facts.incarnation, begin, end, traceparent, tracestate)
 
     def _status(self, request: StreamRequest) -> NowOrLater[Answer]:
         status = self.streams.status(self._read_name(request.path))

@@ -25,7 +25,7 @@ READ_HEADERS: Final = frozenset(
     b"authorization content-encoding content-type host if-none-match last-event-id origin producer-epoch producer-id "
     b"producer-seq "
     b"stream-closed stream-expected-offset stream-expires-at stream-fork-offset stream-fork-sub-offset "
-    b"stream-forked-from stream-seq stream-ttl traceparent".split()
+    b"stream-forked-from stream-seq stream-ttl traceparent tracestate".split()
 )
 
 #: What the ids of the server's own writers begin with: those of wake events.
@@ -33,8 +33,8 @@ _RESERVED_WRITERS: Final = b"__ds:"
 
 #: Headers whose values, sent several times, are one list. Of every other, a second one is refused.
 _LISTS: Final = frozenset(
-    b"content-encoding forwarded if-none-match traceparent upgrade user-agent x-forwarded-for x-forwarded-host "
-    b"x-forwarded-port x-forwarded-proto x-request-id".split()
+    b"content-encoding forwarded if-none-match traceparent tracestate upgrade user-agent x-forwarded-for "
+    b"x-forwarded-host x-forwarded-port x-forwarded-proto x-request-id".split()
 )
 
 #: The target of a request about the server itself (RFC 9112 section 3.2.4). Only OPTIONS has it.

@@ -16,7 +16,7 @@ _FRAMING_HEADERS: Final = frozenset([b"content-length", b"transfer-encoding", b"
 #: Headers whose values differ from request to request. They are cut out of a block before it is looked up.
 _VARYING: Final = (
     *(b"Content-Length", b"Producer-Seq", b"Stream-Seq", b"Stream-Expected-Offset", b"If-None-Match"),
-    *(b"Traceparent", b"X-Request-Id", b"X-Amzn-Trace-Id", b"Cf-Ray"),
+    *(b"Traceparent", b"Tracestate", b"X-Request-Id", b"X-Amzn-Trace-Id", b"Cf-Ray"),
 )
 
 #: A value that is cut out: visible characters, which every parser reads alike, without white space around them.
