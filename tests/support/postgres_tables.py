@@ -27,13 +27,14 @@ class Tables:
     """
     A new database with the tables, dropped after the test.
 
+    :ivar dsn: its connection string.
     :ivar connection: blocks, as its user does: the test.
     :ivar queries: the number of calls of :meth:`query`.
     """
 
     def __init__(self, case: SynchronousTestCase) -> None:
         self._case = case
-        self._dsn = database(case, durable=False)
+        self.dsn = database(case, durable=False)
         self.queries = 0
         self.connection = self.connect()
         self.connection.execute(f"CREATE SCHEMA {SCHEMA}")
@@ -42,7 +43,7 @@ class Tables:
 
     def connect(self) -> psycopg.Connection[tuple[object, ...]]:
         """Return another connection, which is closed after the test."""
-        connection = psycopg.connect(self._dsn, autocommit=True)
+        connection = psycopg.connect(self.dsn, autocommit=True)
         self._case.addCleanup(connection.close)
         return connection
 

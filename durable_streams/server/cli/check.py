@@ -1,4 +1,4 @@
-"""``check``: verify the data directory of a stopped server."""
+"""``check``: verify the data directory of a stopped server, or a database."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from ..config.layers import load
+from ..config.settings import Settings
 from ..config.validation import STORAGE_MODES, ConfigError
 from ..storage.acid.schema import DIRECTORY_VERSION as ACID_VERSION
 from ..storage.file.checking import check_files
@@ -29,11 +30,12 @@ from ..storage.ownership import (
     exposure,
     read_format,
 )
+from ..storage.postgres.schema import SCHEMA_VERSION
 from ..storage.readonly import ReadOnlyDisk
 from .errors import CommandError
 from .options import SettingsFiles, json_option, settings_options
 from .output import print_json, print_line
-from .progress import progress_bar
+from .progress import ProgressBar, progress_bar
 
 #: File in a data directory -> the kind of storage that creates it, to identify one whose format file is damaged.
 _SIGNS: Final = {"journal": KIND, "checkpoint": KIND, "acid.sqlite": "acid"}
@@ -62,7 +64,7 @@ class CheckReport(Struct, frozen=True):
 
 
 class _CheckNotPossible(CommandError):
-    """The directory cannot be checked; the message says why and what to do."""
+    """The data cannot be checked; the message says why and what to do."""
 
     exit_code = _NOT_CHECKED
 
@@ -73,65 +75,118 @@ class _CheckNotPossible(CommandError):
 @json_option
 def command(files: SettingsFiles, data_dir: str | None, as_json: bool) -> None:
     """
-    Verify all data in a data directory and report damage. Nothing is changed.
+    Verify all data in a data directory or database and report damage. Nothing is changed.
 
-    No server may be running on it. The exit status is 0 if nothing is damaged, 1 if something is, and 2 if the
-    directory cannot be checked.
+    No server may be running on a directory; servers may be running on a database. The exit status is 0 if nothing is
+    damaged, 1 if something is, and 2 if the data cannot be checked.
     """
-    where = _directory(files, data_dir)
-    began_at = monotonic()
-    findings: list[Finding] = []
-    serious = 0
-
-    def found(finding: Finding) -> None:
-        nonlocal serious
-        serious += finding.serious
-        if as_json:
-            findings.append(finding)
-        else:
-            _tell(finding)
-
+    settings = _settings(files) if data_dir is None or files.given else None
+    findings = _Findings(as_json)
+    if data_dir is None and settings is not None and STORAGE_MODES[settings.storage.mode] == "postgres":
+        counts = _check_database(settings, findings)
+        findings.report(f"schema {settings.storage.postgres.schema}", "postgres", SCHEMA_VERSION, counts)
+        return
+    where = _directory(settings, data_dir)
     with _held(where) as disk:
         warning = exposure(disk, str(where))
         if warning is not None:
-            found(Finding(False, "the directory", *warning))
-        form = _format(disk, where, found)
+            findings.add(Finding(False, "the directory", *warning))
+        form = _format(disk, where, findings.add)
         try:
-            counts = _check(disk, form, found)
+            counts = _check(disk, form, findings)
         except PermissionError as error:
             raise _CheckNotPossible(
                 f"Cannot read {error.filename}: permission denied. Run the check as the server's user."
             ) from None
         except StorageError as error:
             raise _CheckNotPossible(str(error)) from None
-    seconds = monotonic() - began_at
-    if as_json:
-        report = CheckReport(str(where), form.storage, form.version, not serious, seconds, counts, findings)
-        print_json(report)
-    else:
-        verdict = f"{serious} findings of damage" if serious > 1 else "1 finding of damage" if serious else "no damage"
-        print_line(
-            f"{where}: checked {counts.streams} streams, {counts.appends} appends and {counts.bytes} bytes in "
-            f"{seconds:.1f} s: {verdict}."
-        )
-    if serious:
-        sys.exit(_DAMAGED)
+    findings.report(str(where), form.storage, form.version, counts)
 
 
-def _directory(files: SettingsFiles, data_dir: str | None) -> Path:
+class _Findings:
+    """
+    The findings of a check, which are printed at once, or as JSON at the end.
+
+    :ivar bar: the progress bar that is cleared before a line is printed, or None.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._began_at = monotonic()
+        self._findings: list[Finding] = []
+        self._serious = 0
+        self.bar: ProgressBar | None = None
+
+    def add(self, finding: Finding) -> None:
+        self._serious += finding.serious
+        if self._as_json:
+            self._findings.append(finding)
+            return
+        if self.bar is not None:
+            self.bar.clear()
+        _tell(finding)
+
+    def report(self, where: str, storage: str, version: int, counts: Counts) -> None:
+        """Print the summary; exit if there is damage."""
+        seconds = monotonic() - self._began_at
+        serious = self._serious
+        if self._as_json:
+            print_json(CheckReport(where, storage, version, not serious, seconds, counts, self._findings))
+        else:
+            verdict = {0: "no damage", 1: "1 finding of damage"}.get(serious, f"{serious} findings of damage")
+            print_line(
+                f"{where}: checked {counts.streams} streams, {counts.appends} appends and {counts.bytes} bytes in "
+                f"{seconds:.1f} s: {verdict}."
+            )
+        if serious:
+            sys.exit(_DAMAGED)
+
+
+def _settings(files: SettingsFiles) -> Settings:
+    """Return the settings."""
+    try:
+        return Settings.of(load(files.profile, files.config, os.environ, files.config_dir).settings)
+    except ConfigError as error:
+        raise _CheckNotPossible(f"[{error.phase}] {error}") from None
+
+
+def _check_database(settings: Settings, findings: _Findings) -> Counts:
+    """Check the tables of a database."""
+    from ..daemon.databases import postgres_settings_from  # noqa: PLC0415 (other storages do not need it)
+
+    try:
+        chosen = postgres_settings_from(settings)
+        # Imported here since psycopg may be missing.
+        from ..storage.postgres.checking import check_database  # noqa: PLC0415
+
+        read = 0
+        with progress_bar("Checking") as bar:
+            findings.bar = bar
+
+            def advance(size: int) -> None:
+                nonlocal read
+                read += size
+                bar.update(read)
+
+            return check_database(chosen, findings.add, advance)
+    except ConfigError as error:
+        raise _CheckNotPossible(f"[{error.phase}] {error}") from None
+    except StorageError as error:
+        raise _CheckNotPossible(str(error)) from None
+    finally:
+        findings.bar = None
+
+
+def _directory(settings: Settings | None, data_dir: str | None) -> Path:
     """Return the directory to check, from ``--data-dir`` or the settings."""
-    if data_dir is None or files.given:
-        try:
-            settings = load(files.profile, files.config, os.environ, files.config_dir).settings
-        except ConfigError as error:
-            raise _CheckNotPossible(f"[{error.phase}] {error}") from None
-        if data_dir is None:
-            data_dir = settings.storage.data_dir
-            if STORAGE_MODES[settings.storage.mode] == "memory":
-                raise _CheckNotPossible(
-                    f"storage.mode is {settings.storage.mode}, which has no data directory. Set storage.mode and "
-                    "storage.data_dir as for the server, or use --data-dir."
-                )
+    if data_dir is None:
+        assert settings is not None
+        data_dir = settings.storage.data_dir
+        if STORAGE_MODES[settings.storage.mode] == "memory":
+            raise _CheckNotPossible(
+                f"storage.mode is {settings.storage.mode}, which has no data directory. Set storage.mode and "
+                "storage.data_dir as for the server, or use --data-dir."
+            )
     where = Path(data_dir)
     if not where.is_dir():
         why = "is not a directory" if where.exists() else "does not exist"
@@ -201,25 +256,25 @@ def _format(disk: ReadOnlyDisk, where: Path, found: Callable[[Finding], None]) -
     return form
 
 
-def _check(disk: ReadOnlyDisk, form: Format, found: Callable[[Finding], None]) -> Counts:
+def _check(disk: ReadOnlyDisk, form: Format, findings: _Findings) -> Counts:
     if form.storage == "acid":
         from ..storage.acid.checking import check_acid  # noqa: PLC0415 (the file storage does not need it)
 
-        return check_acid(disk.root, found)
+        return check_acid(disk.root, findings.add)
     total = sum(path.stat().st_size for path in disk.root.rglob("*") if path.is_file())
     read = 0
     with progress_bar("Checking", total) as bar:
-
-        def found_beside_bar(finding: Finding) -> None:
-            bar.clear()
-            found(finding)
+        findings.bar = bar
 
         def advance(size: int) -> None:
             nonlocal read
             read += size
             bar.update(read, total)
 
-        return check_files(disk, found_beside_bar, advance)
+        try:
+            return check_files(disk, findings.add, advance)
+        finally:
+            findings.bar = None
 
 
 def _tell(finding: Finding) -> None:

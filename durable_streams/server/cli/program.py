@@ -41,7 +41,7 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
         "rotate-signing-key": Entry("rotate_signing_key", "Sign the webhooks of a running server with a new key."),
     },
     "Data": {
-        "check": Entry("check", "Verify all data in a data directory and report damage."),
+        "check": Entry("check", "Verify all data in a data directory or database and report damage."),
         "list": Entry("list_streams", "List all streams with their metadata."),
         "export": Entry("export", "Export streams as a JSON document."),
         "import": Entry("import_document", "Import the streams of a JSON document."),
