@@ -10,7 +10,6 @@ from typing import Final, Generic, TypeVar
 from ..errors import (
     ContentTypeMismatch,
     ForkFromDeleted,
-    InsufficientStorage,
     InvalidRequest,
     PathBlocked,
     StreamGone,
@@ -39,7 +38,13 @@ from ..protocol.writing import is_new
 from . import installing
 from .deadlines import Deadlines
 from .entry import Entry, facts_of
-from .limits import check_data_room, check_fork_depth, check_metadata_room, check_stream_count
+from .limits import (
+    check_data_room,
+    check_fork_depth,
+    check_metadata_room,
+    check_stream_count,
+    check_values_room,
+)
 from .metadata import stream_size, writers_size
 from .name_index import NameIndex
 from .values import ValueTable
@@ -385,12 +390,7 @@ class Catalogue(Generic[S]):
         values.check(expected)
         puts = values.changes(puts)
         size = values.growth(puts)
-        if size > 0 and self._metadata + size > self._limits.metadata_bytes:
-            raise InsufficientStorage(
-                "The metadata of all streams and subscriptions together would take more than "
-                f"{self._limits.metadata_bytes} bytes (limits.max_metadata_bytes). Delete subscriptions or streams "
-                "that are not needed, or raise the limit."
-            )
+        check_values_room(self._metadata, size, self._limits)
         values.apply(puts)
         self._metadata += size
         return puts

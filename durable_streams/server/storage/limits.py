@@ -64,3 +64,19 @@ def check_fork_depth(depth: int, limits: StorageLimits) -> None:
             f"The source is at the maximum depth of forks of forks, {limits.fork_depth} "
             "(limits.max_fork_depth). Fork an earlier stream, or copy the source into a new stream."
         )
+
+
+def check_values_room(metadata: int, size: int, limits: StorageLimits) -> None:
+    """
+    Check that the values beside the streams may grow.
+
+    :param metadata: how many bytes the metadata of all streams and values has.
+    :param size: by how many bytes it grows; if this is not positive, the limit does not matter.
+    :raises InsufficientStorage: it would exceed its limit.
+    """
+    if size > 0 and metadata + size > limits.metadata_bytes:
+        raise InsufficientStorage(
+            "The metadata of all streams and subscriptions together would take more than "
+            f"{limits.metadata_bytes} bytes (limits.max_metadata_bytes). Delete subscriptions or streams "
+            "that are not needed, or raise the limit."
+        )

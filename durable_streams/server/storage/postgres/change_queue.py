@@ -104,7 +104,8 @@ class ChangeQueue:
         self._creations: deque[_Queued[NewStream]] = deque()
         self._removals: deque[_Queued[PlainRemoval]] = deque()
         self._sets: deque[_Queued[ChangeSet]] = deque()
-        self._senders = (self._send_creations, self._send_removals, self._send_set)
+        self._others: deque[_Queued[tuple[Statement, Sequence[bytes | None]]]] = deque()
+        self._senders = (self._send_creations, self._send_removals, self._send_set, self._send_other)
         self._turn = 0
         self._busy = False
         self._scheduled = False
@@ -140,6 +141,18 @@ class ChangeQueue:
         :raises Unavailable: the queue is full.
         """
         return self._add(self._sets, _Queued(changes, changes.growth[1], changes.growth))
+
+    async def execute(self, statement: Statement, parameters: Sequence[bytes | None], size: int) -> bool:
+        """
+        Execute another statement that writes everything or nothing.
+
+        :param parameters: those after the node's.
+        :param size: about how many bytes they take.
+        :returns: False if another transaction was first.
+        :raises Unavailable: the queue is full.
+        """
+        queued = _Queued((statement, parameters), size, (0, 0, 0))
+        return await self._add(self._others, queued) is not None
 
     def _add(self, queue: deque[_Queued[T]], queued: _Queued[T]) -> Deferred[Written | None]:
         if self._closing is not None:
@@ -208,6 +221,13 @@ class ChangeQueue:
         self._send(self._change[statement_key(changes)], change_parameters(changes), [queued], self._changed)
         return True
 
+    def _send_other(self) -> bool:
+        if not self._others:
+            return False
+        queued = self._others.popleft()
+        self._send(*queued.change, [queued], self._executed)
+        return True
+
     def _send(
         self,
         statement: Statement,
@@ -273,6 +293,10 @@ class ChangeQueue:
         self._totals.written += changes.growth[1]
         stream_id = result.get_value(0, 4) if result.nfields > _LOST_FIELDS else None
         self._answer(queued, Written(at, None if stream_id is None else to_int(stream_id)))
+
+    def _executed(self, batch: list[_Queued[tuple[Statement, Sequence[bytes | None]]]], result: Any) -> None:
+        at, written = _outcome(result)
+        self._answer(batch[0], Written(at) if written is None else None)
 
     def _subtract(self, changes: ChangeSet, result: Any) -> None:
         """Subtract what was removed from the totals."""

@@ -55,19 +55,22 @@ RETURNING f.now, n.written, z.ids
 _REMOVE: Final = """
 WITH {fence},
 l AS MATERIALIZED (
-    SELECT u.* FROM f, unnest($4::bigint[], $5::bigint[], $6::text[], $7::bigint[], $8::double precision[])
+    SELECT u.id FROM f, unnest($4::bigint[], $5::bigint[], $6::text[], $7::bigint[], $8::double precision[])
         AS u(id, version, name, metadata, until),
         LATERAL (SELECT s.* FROM {schema}.streams AS s WHERE s.id = u.id FOR UPDATE SKIP LOCKED) AS x
     WHERE x.version = coalesce(nullif(u.version, 0), x.version) AND x.name = u.name AND x.forks = 0 AND NOT x.deleted
         AND f.now < u.until
 ),
 d AS (
-    DELETE FROM {schema}.streams AS s USING l WHERE s.id = l.id
-    RETURNING s.id, s.tail - s.base AS size, l.metadata + coalesce(octet_length(s.sequence), 0) AS metadata, s.writers
+    DELETE FROM {schema}.streams AS s WHERE s.id = ANY (ARRAY(SELECT l.id FROM l))
+    RETURNING s.id, s.tail - s.base AS size, s.writers,
+        ($7::bigint[])[array_position($4, s.id)] + coalesce(octet_length(s.sequence), 0) AS metadata
 ),
 m AS MATERIALIZED (
-    SELECT coalesce(sum({writer} + octet_length(w.writer)), 0)::bigint AS size
-    FROM d JOIN {schema}.writers AS w ON w.stream_id = d.id WHERE d.writers > 0
+    SELECT coalesce(sum((
+        SELECT sum({writer} + octet_length(w.writer)) FROM {schema}.writers AS w WHERE w.stream_id = d.id
+    )), 0)::bigint AS size
+    FROM d WHERE d.writers > 0
 ),
 g AS (
     INSERT INTO {schema}.removed (stream_id, removed_at)
