@@ -18,8 +18,9 @@ MEANINGS: Final[dict[str, str]] = {
         "may be blank"
     ),
     "server.workers": (
-        "number of processes that serve these addresses, from 1 to 256. More than 1 needs a storage that processes "
-        "share; see `operations.rst <operations.rst>`_"
+        "number of processes that serve these addresses, from 1 to 256. More than 1 needs ``storage.mode`` "
+        "``postgres``; limits of connections, arriving bodies and queued appends then hold for each of them; see "
+        "`operations.rst <operations.rst>`_"
     ),
     "limits.max_total_bytes": "data of all streams, on disk too [#data]_. Beyond it: 413",
     "limits.max_stream_bytes": "data of one stream [#data]_. Beyond it: 413",
