@@ -121,7 +121,7 @@ class ServingTests(WorkersTestCase):
         time.sleep(1.1)
         text = daemon.metrics()
         created = re.findall(
-            r'durable_streams_requests_total\{operation="create",status="201",worker="\d"\} (\d+)\.0', text
+            r'durable_streams_requests_total\{worker="\d",operation="create",status="201"\} (\d+)\.0', text
         )
         self.assertEqual(sum(map(int, created)), 20, text)
         self.assertEqual(len(re.findall(r"^# TYPE durable_streams_requests_total counter$", text, re.M)), 1)

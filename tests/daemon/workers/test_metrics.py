@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from durable_streams.server.daemon.workers.collecting import PATIENCE, MetricsCollector
 from durable_streams.server.daemon.workers.messages import Message, MetricsAnswer, MetricsRequest
 from durable_streams.server.daemon.workers.metrics import combine
+from durable_streams.server.telemetry.metrics import MAX_AGE
 
 TEXT = """# HELP a_total A counter.
 # TYPE a_total counter
@@ -40,10 +44,10 @@ class CombinationTests(SynchronousTestCase):
     def test_each_sample_has_its_worker_and_families_are_not_repeated(self) -> None:
         text = combine({1: TEXT, 2: TEXT.replace("3.0", "4.0")}, {1: 0, 2: 5})
         for line in (
-            'a_total{operation="append",status="204",worker="1"} 3.0',
-            'a_total{operation="append",status="204",worker="2"} 4.0',
-            'b{name="x\\"y\\\\",worker="2"} 2.5',
-            'c_seconds_bucket{le="+Inf",worker="1"} 2.0',
+            'a_total{worker="1",operation="append",status="204"} 3.0',
+            'a_total{worker="2",operation="append",status="204"} 4.0',
+            'b{worker="2",name="x\\"y\\\\"} 2.5',
+            'c_seconds_bucket{worker="1",le="+Inf"} 2.0',
             'c_seconds_sum{worker="2"} 1.5',
             'durable_streams_worker_up{worker="1"} 1.0',
             'durable_streams_worker_restarts_total{worker="2"} 5.0',
@@ -66,10 +70,23 @@ class CombinationTests(SynchronousTestCase):
         }
         self.assertEqual(before, after)
 
+    @given(st.lists(st.tuples(st.text(), st.text(), st.floats(allow_nan=False))), st.integers(1, 256))
+    def test_labels_are_kept_whatever_they_contain(self, labels: list[tuple[str, str, float]], worker: int) -> None:
+        registry = CollectorRegistry()
+        gauge = Gauge("a", "A text\n# HELP of\n# TYPE lines", labelnames=("one", "two"), registry=registry)
+        plain = Counter("b", "", registry=registry)
+        plain.inc()
+        for one, two, value in labels:
+            gauge.labels(one.replace("\r", ""), two.replace("\r", "")).set(value)
+        text = generate_latest(registry).decode()
+        combined = combine({worker: text}, {worker: 0})
+        self.assertEqual(samples(text), {k: v for k, v in samples(combined).items() if not k[0].startswith("durable")})  # type: ignore[attr-defined]
+        self.assertNotIn(f'worker="{worker + 1}"', combined)
+
     def test_a_worker_without_metrics_is_down(self) -> None:
         text = combine({1: TEXT, 2: None}, {1: 0, 2: 1})
         self.assertIn('durable_streams_worker_up{worker="2"} 0.0', text)
-        self.assertNotIn('b{name="x\\"y\\\\",worker="2"}', text)
+        self.assertNotIn('b{worker="2",name="x\\"y\\\\"}', text)
 
 
 class FakeWorker:
@@ -122,6 +139,7 @@ class CollectorTests(SynchronousTestCase):
         self.clock.advance(PATIENCE)
         self.assertIn('worker_up{worker="2"} 0.0', self.successResultOf(collected))
         # Its answer is too late, also for the next request.
+        self.clock.advance(MAX_AGE)
         again = self.collector.collect(self.workers)
         self.answer(2, 1)
         self.answer(1, 2)
@@ -136,6 +154,17 @@ class CollectorTests(SynchronousTestCase):
         self.answer(1)
         self.answer(2)
         self.assertEqual(self.successResultOf(first), self.successResultOf(second))
+
+    def test_workers_are_asked_once_a_second_at_most(self) -> None:
+        first = self.collector.collect(self.workers)
+        self.answer(1)
+        self.answer(2)
+        self.clock.advance(MAX_AGE - 0.01)
+        self.assertEqual(self.successResultOf(self.collector.collect(self.workers)), self.successResultOf(first))
+        self.assertEqual(len(self.workers[0].sent), 1)
+        self.clock.advance(0.01)
+        self.assertNoResult(self.collector.collect(self.workers))
+        self.assertEqual(len(self.workers[0].sent), 2)
 
     def test_without_a_worker_that_serves_the_answer_comes_at_once(self) -> None:
         for worker in self.workers:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Final, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from ...telemetry.metrics import MAX_AGE
 from .messages import Message, MetricsAnswer, MetricsRequest
 from .metrics import combine
 
@@ -41,13 +43,18 @@ class MetricsCollector:
         self._missing: set[int] = set()
         self._restarts: dict[int, int] = {}
         self._too_late: IDelayedCall | None = None
+        self._collected = ""
+        self._collected_at = -inf
 
     def collect(self, workers: Sequence[Source]) -> Deferred[str]:
         """
         Collect the metrics of all workers that serve.
 
-        :returns: fires with the combined text after :data:`PATIENCE` at the latest.
+        :returns: fires with the combined text after :data:`PATIENCE` at the latest; the last one if it is not older
+            than :data:`.metrics.MAX_AGE`.
         """
+        if not self._waiting and self._clock.seconds() - self._collected_at < MAX_AGE:
+            return succeed(self._collected)
         waiting: Deferred[str] = Deferred()
         self._waiting.append(waiting)
         if len(self._waiting) > 1:
@@ -83,7 +90,8 @@ class MetricsCollector:
         if self._too_late is not None and self._too_late.active():
             self._too_late.cancel()
         self._missing = set()
-        text = combine(self._texts, self._restarts)
+        text = self._collected = combine(self._texts, self._restarts)
+        self._collected_at = self._clock.seconds()
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(text)
