@@ -106,7 +106,7 @@ class RingTests(RingCase):
         time.sleep(_REST)
         self.assertEqual([1, 1], [len(self.events(name)) for name in "ab"])
 
-    def test_workers_keep_it_going_by_an_event_for_each_claim_and_it_rests_when_they_stop(self) -> None:
+    def test_workers_keep_it_going_by_an_event_for_each_claim_at_most_and_it_rests_when_they_stop(self) -> None:
         claims = {"a": 0, "b": 0}
         stopped = threading.Event()
 
@@ -122,9 +122,10 @@ class RingTests(RingCase):
         stopped.set()
         for thread in threads:
             thread.join()
-        self.rest()
+        # A claim that is faster than the event of its wake needs none.
+        self.rest(0)
+        self.assertGreaterEqual(claims["a"], 1)
         for name, count in claims.items():
-            self.assertGreaterEqual(count, 1)
             # Each wake ends by a claim and an ack; the last one may wait for them.
             events = self.events(name)
             self.assertLessEqual(len(events), count + 1)
