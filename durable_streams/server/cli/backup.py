@@ -65,8 +65,8 @@ def command(
     """
     Back up streams into an archive.
 
-    Without --url, the data directory of the settings is read; no server may be running on it. A running server is
-    backed up by --url, without a pause of its appends.
+    Without --url, the data directory or the database of the settings is read; no server may be running on a directory.
+    A running server is backed up by --url, without a pause of its appends.
 
     An archive has everything of the streams: data, offsets, writers, Stream-Seq, forks, lifetimes and times. FILE
     appears when it is complete and, unless --no-verify is given, was read again and found whole. Streams that do not

@@ -33,7 +33,7 @@ def command(
     """
     Export streams as a JSON document.
 
-    Without --url, the data directory of the settings is read; no server may be running on it.
+    Without --url, the data directory or the database of the settings is read; no server may be running on a directory.
 
     The document has the data, content types, lifetimes and closure of the streams, and is the one that the Rust server
     imports and exports. It does not have writers, forks and offsets: use backup to keep those. FILE appears when it is

@@ -51,8 +51,8 @@ def command(
     """
     Import the streams of a JSON document.
 
-    Without --url, the data directory of the settings is written; no server may be running on it. The document is one
-    of export, or of the Rust server.
+    Without --url, the data directory or the database of the settings is written; no server may be running on a
+    directory. The document is one of export, or of the Rust server.
 
     All of it is validated before anything is written, and each stream appears whole. If the import is interrupted, the
     streams so far are imported: import the document again to complete it. Streams get new offsets, and a sliding TTL

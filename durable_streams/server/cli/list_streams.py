@@ -33,8 +33,8 @@ def command(files: SettingsFiles, connection: Connection, prefix: str, as_json: 
     """
     List all streams with their metadata.
 
-    Without --url, the data directory of the settings is read; no server may be running on it. Times are in UTC. With
-    --json, the output is an array of objects.
+    Without --url, the data directory or the database of the settings is read; no server may be running on a directory.
+    Times are in UTC. With --json, the output is an array of objects.
     """
     if connection.url is not None:
         run(lambda reactor: _list_remote(connection, reactor, prefix, as_json))

@@ -51,8 +51,8 @@ def command(
     """
     Restore the streams of an archive.
 
-    ARCHIVE is a file; without it, the standard input is read. Without --url, the data directory of the settings is
-    written; no server may be running on it.
+    ARCHIVE is a file; without it, the standard input is read. Without --url, the data directory or the database of the
+    settings is written; no server may be running on a directory.
 
     The whole archive is verified before anything is written, and each stream is restored in one step. If the restore is
     interrupted, restore the archive again to complete it. Clients go on at their old offsets, and idempotent producers
