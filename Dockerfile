@@ -9,7 +9,7 @@ COPY setup.cfg pyproject.toml MANIFEST.in README.rst LICENSE ./
 COPY durable_streams durable_streams
 COPY twisted twisted
 COPY etc etc
-RUN /build/bin/pip wheel --no-cache-dir --quiet --wheel-dir /wheels '.[otel]'
+RUN /build/bin/pip wheel --no-cache-dir --quiet --wheel-dir /wheels '.[otel,postgres]'
 
 # The environment, installed from these wheels alone. Twisted's cache of plugins is written here, because the server's
 # user may not write it.
@@ -17,7 +17,7 @@ FROM ${PYTHON_IMAGE} AS environment
 COPY --from=wheels /wheels /wheels
 RUN python3 -m venv /opt/durable-streams \
     && /opt/durable-streams/bin/pip install --no-cache-dir --quiet --no-index --find-links /wheels \
-        'durable-streams-server[otel]' \
+        'durable-streams-server[otel,postgres]' \
     && /opt/durable-streams/bin/twistd --help > /dev/null
 
 FROM ${PYTHON_IMAGE}
