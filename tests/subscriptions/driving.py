@@ -33,6 +33,7 @@ from durable_streams.server.subscriptions.records import (
     link_key,
     links_prefix,
     split_link_key,
+    state_key,
 )
 
 WEBHOOK = SubscriptionConfig("webhook", "events/*", webhook_url="https://worker.example/hook", lease_ttl_ms=10_000)
@@ -91,6 +92,7 @@ class Driven:
         self.write(puts, expected)
         self.current = Current(subscription, State(), None, links, puts["wakes/s"])
         self.decision: Decision | None = None
+        self.revisions = [0]
 
     def write(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> None:
         """Write records as a storage does."""
@@ -110,6 +112,12 @@ class Driven:
     def apply(self, decision: Decision) -> Decision:
         """Write a decision and collect its effects; raise its refusal."""
         self.write(decision.puts, decision.expected)
+        if decision.links:
+            # Whoever has seen an earlier state cannot write after this.
+            key = state_key(self.current.subscription.id)
+            revision = decode(key, self.records[key] or b"", State).revision
+            self.revisions.append(revision)
+            assert self.revisions == sorted(set(self.revisions)), self.revisions
         self.current = self.current.following(decision)
         self.decision = decision
         self.effects = list(decision.effects)

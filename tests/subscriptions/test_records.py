@@ -85,15 +85,19 @@ class RecordTests(SynchronousTestCase):
         wake = Wake("w", 2, "a", 1.0, "h", 2.0, True, 3, True, 4.0, True)
         config = SubscriptionConfig("webhook", "p", ("s",), "u", "w", 1, "d")
         values = (
-            records.encode(State(2, wake, 1, 5.0)),
+            records.encode(State(2, wake, 1, 5.0, 6)),
             records.encode(Subscription("i", 1, config, "o", 1.0, b"d")),
             records.encode(Snapshot("w", (SnapshotEntry("p", True, 1, 2, 3, 4),))),
             records.encode_link(Link(True, 1, 2, 3), 4),
         )
         expected: list[object] = [
-            [1, [2, ["w", 2, "a", 1.0, "h", 2.0, True, 3, True, 4.0, True], 1, 5.0]],
+            [1, [2, ["w", 2, "a", 1.0, "h", 2.0, True, 3, True, 4.0, True], 1, 5.0, 6]],
             [1, ["i", 1, ["webhook", "p", ["s"], "u", "w", 1, "d"], "o", 1.0, b"d"]],
             [1, ["w", [["p", True, 1, 2, 3, 4]]]],
             [1, 4, True, 1, 2, 3],
         ]
         self.assertEqual(expected, [msgspec.msgpack.decode(value) for value in values])
+
+    def test_a_state_that_was_stored_without_a_revision_has_revision_0(self) -> None:
+        stored = msgspec.msgpack.encode([1, [2, None, 1, 5.0]])
+        self.assertEqual(State(2, None, 1, 5.0, 0), records.decode("wakes/s", stored, State))

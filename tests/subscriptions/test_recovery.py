@@ -180,6 +180,19 @@ class RecoveryTests(SynchronousTestCase):
         self.assertEqual({"ok": True, "next_wake": True}, serving.ack(wake))
         self.assertEqual({"b": "0", "c": "2"}, serving.cursors())
 
+    def test_a_node_that_has_not_seen_a_change_of_links_reads_the_subscription_again(self) -> None:
+        serving = self.serving
+        for name in ("a", "b", "c", "d"):
+            serving.put(name)
+        serving.create(webhook(None, "a", "b"))
+        other = Serving(self, self.storage, serving.clock)
+        other.get(other.service.remove_stream("s", "a"))
+        other.get(other.service.add_streams("s", ["c"]))
+        serving.get(serving.service.add_streams("s", ["d"]))
+        self.assertEqual({"b": "0", "c": "0", "d": "0"}, serving.cursors())
+        other.get(other.service.remove_stream("s", "c"))
+        self.assertEqual({"b": "0", "d": "0"}, other.cursors())
+
     def test_data_that_comes_while_a_subscription_is_read_again_is_pending(self) -> None:
         names, complete = {f"events/{number}" for number in range(4)}, 0
         with patch.object(store, "PAGE", 1), patch.object(registry, "_MAX_CHANGES", 1):

@@ -143,6 +143,9 @@ def decision(
     """Return a decision with the records that differ from the current ones."""
     current = view.current
     subscription = current.subscription
+    revision = current.state.revision + bool(view.changes)
+    if state.revision != revision:
+        state = replace(state, revision=revision)
     puts: dict[str, bytes | None] = {}
     if state != current.state:
         puts[state_key(subscription.id)] = encode(state)

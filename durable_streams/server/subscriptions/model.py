@@ -1,7 +1,7 @@
 """Frozen values of subscriptions. Times are seconds since 1970 (UTC) unless a name ends in ``_ms``.
 
-Stored are :class:`Subscription` (written once), :class:`State` (200 bytes, written for each wake, ack and attempt),
-:class:`Snapshot` (written once for each wake) and :class:`Link` (one record for each linked stream).
+Stored are :class:`Subscription` (written once), :class:`State` (200 bytes, written for each wake, ack, attempt and
+change of links), :class:`Snapshot` (written once for each wake) and :class:`Link` (one record for each linked stream).
 """
 
 from __future__ import annotations
@@ -196,12 +196,15 @@ class State(Struct, frozen=True, array_like=True, gc=False):
     :ivar generation: of the last wake; 0 before the first. It never falls.
     :ivar fruitless: the number of wakes in a row that ended without an ack that moved a cursor.
     :ivar scheduled_at: when the next wake is issued if there is pending work then; None if it needs no delay.
+    :ivar revision: counts the decisions that changed links, so that a node which has not seen such a change cannot
+        write. Set by :func:`.decisions.decision` alone.
     """
 
     generation: int = 0
     wake: Wake | None = None
     fruitless: int = 0
     scheduled_at: float | None = None
+    revision: int = 0
 
     @property
     def status(self) -> Literal["active", "failed"]:

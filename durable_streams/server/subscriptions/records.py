@@ -1,13 +1,13 @@
 """The stored form of subscriptions: keys and values of a storage's small records.
 
-====================  =======================  ===========================================
+====================  =======================  ===================================================
 key                   value                    is written
-====================  =======================  ===========================================
+====================  =======================  ===================================================
 subscriptions/ID      :class:`.Subscription`   once
-wakes/ID              :class:`.State`          for each wake, ack, attempt and claim
+wakes/ID              :class:`.State`          for each wake, ack, attempt, claim and change of links
 snapshots/ID          :class:`.Snapshot`       for each wake of a webhook, for each claim
 links/ID/PATH         :class:`.Link`, birth    for each link, and each ack that moves it
-====================  =======================  ===========================================
+====================  =======================  ===================================================
 
 A value is MessagePack: an array of the format's version and the fields. An id has no slash, so keys are unambiguous.
 """
