@@ -57,6 +57,7 @@ class Node:
 
     def __init__(self, tables: Tables, limits: StorageLimits = StorageLimits()) -> None:  # noqa: B008 (frozen)
         self.clock = Clock()
+        self.limits = limits
         self.connection = tables.connect()
         self.id = uuid4()
         self.connection.execute(f"INSERT INTO {SCHEMA}.nodes (id, seen) VALUES (%s, 0)", (self.id,))
@@ -74,6 +75,11 @@ class Node:
         columns = COLUMNS.format(schema=SCHEMA)
         self._by_name = Statement("h", f"SELECT {columns} FROM {SCHEMA}.streams AS s WHERE s.name = $1", (TEXT,))
         self._by_id = Statement("i", f"SELECT {columns} FROM {SCHEMA}.streams AS s WHERE s.id = $1", (INT8,))
+
+    def reconnect(self, tables: Tables) -> None:
+        """Open another connection. Nobody finds out whether the last statement has written anything."""
+        self.connection.close()
+        self.connection = tables.connect()
 
     # What the changes need
 
