@@ -55,18 +55,16 @@ def is_alive(process: int) -> bool:
 class SharingDaemon(Daemon):
     """A daemon with workers whose storage is in memory, so that each has streams of its own."""
 
+    program: tuple[str, ...] = SHARING
+
     def __init__(self, workers: int = 2, *options: str, **settings: object) -> None:
         self.count = workers
-        self.command = (*SHARING, *options)
+        self.command = (*self.program, *options)
         super().__init__(None, server__workers=workers, **settings)
 
     def workers(self) -> dict[int, int]:
         """Return the processes of the workers by their numbers."""
         return workers_of(self.process.pid)
-
-    def wait_until_all_serve(self) -> None:
-        """Wait until the log says that all workers serve."""
-        wait_for(lambda: f"All {self.count} workers serve." in self.log(), "service")
 
     def metrics(self) -> str:
         """Return what one of the workers answers to a scrape."""
