@@ -4,7 +4,8 @@
 their stored form, :mod:`.patterns` the patterns of names and their index.
 
 :mod:`.service` has the running service: it follows the commits of streams (:mod:`.following`), finds the subscriptions
-that they concern (:mod:`.index`), writes decisions (:mod:`.registry`) and delivers wakes (:mod:`.dispatching`).
+that they concern (:mod:`.index`), writes decisions (:mod:`.registry`), performs requests (:mod:`.requests`) and
+delivers wakes (:mod:`.dispatching`).
 """
 
 from .bodies import MAX_BODY_BYTES, check_id, normal_path, read_ack, read_added_streams, read_worker

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
@@ -20,15 +20,16 @@ from .creation import Creator
 from .decisions import Current, Decision
 from .dispatching import Dispatcher
 from .entry import Entry
-from .errors import AlreadyClaimed, Fenced, NoPendingWork, SubscriptionNotFound, SubscriptionsUnavailable
+from .errors import SubscriptionsUnavailable
 from .following import ChangeFollower
 from .locks import KeyedLocks, shielded
 from .machine import Machine, check_action
-from .model import Acked, AckRequest, Claimed, SubscriptionConfig, TokenClaims
+from .model import AckRequest, SubscriptionConfig, TokenClaims
 from .records import SECRETS
 from .recovery import Recovery
-from .registry import Registry, draw
-from .representation import acked, claimed, described
+from .registry import Registry
+from .representation import described
+from .requests import Requests
 from .seams import KeyRotation, PartitionLease, Parts, SingleNode
 from .settings import ServiceSettings
 from .updating import Updates
@@ -37,8 +38,6 @@ _LOADING: Final = "Subscriptions are not loaded yet."
 
 #: The key of the lock of the secrets; no subscription has this id.
 _SECRETS_LOCK: Final = ""
-
-_T = TypeVar("_T")
 
 
 class SubscriptionService(Service):
@@ -85,6 +84,7 @@ class SubscriptionService(Service):
         # Changes lead to updates, and these read the tails that are not followed.
         self._updates.read_tails = partial(self._changes.read_tails, of_all=False)
         self._updates.read_stale_tails = self._changes.read_stale_tails
+        self._requests = Requests(self._registry, self._changes, self.counts, self._clock.seconds, self._check_ready)
         self._busy_ids = KeyedLocks()
         self._parts: Parts | None = None
         self._obstacle: str | None = _LOADING
@@ -191,11 +191,7 @@ class SubscriptionService(Service):
         :returns: fails with :exc:`.SubscriptionNotFound`, :exc:`.SubscriptionLimitReached`, or :exc:`.InvalidConfig` if
             one is the wake stream.
         """
-
-        async def add(entry: Entry) -> None:
-            await self._registry.add_streams(entry, paths)
-
-        return shielded(self._locked(subscription_id, add))
+        return shielded(self._requests.add_streams(subscription_id, paths))
 
     def remove_stream(self, subscription_id: str, path: str) -> Deferred[None]:
         """
@@ -203,14 +199,7 @@ class SubscriptionService(Service):
 
         :returns: fails with :exc:`.SubscriptionNotFound`.
         """
-
-        async def remove(entry: Entry) -> None:
-            await self._decide(
-                entry,
-                lambda current: self._registry.machine.remove_stream(current, path, self._clock.seconds(), draw()),
-            )
-
-        return shielded(self._locked(subscription_id, remove))
+        return shielded(self._requests.remove_stream(subscription_id, path))
 
     def claim(self, subscription_id: str, worker: str) -> Deferred[dict[str, object]]:
         """
@@ -257,16 +246,7 @@ class SubscriptionService(Service):
 
         :returns: fires with the answer; fails with :exc:`.Fenced` or :exc:`.InvalidAckOffset`.
         """
-
-        async def acknowledge(entry: Entry) -> dict[str, object]:
-            decision = await self._decide(
-                entry,
-                lambda current: self._registry.machine.ack(current, claims, request, self._clock.seconds(), draw()),
-            )
-            assert isinstance(decision.answer, Acked)
-            return acked(decision.answer)
-
-        return shielded(self._locked(subscription_id, acknowledge))
+        return shielded(self._requests.ack(subscription_id, claims, request))
 
     def release(self, subscription_id: str, claims: TokenClaims, request: AckRequest) -> Deferred[None]:
         """
@@ -274,14 +254,7 @@ class SubscriptionService(Service):
 
         :returns: fails with :exc:`.Fenced`.
         """
-
-        async def give_back(entry: Entry) -> None:
-            await self._decide(
-                entry,
-                lambda current: self._registry.machine.release(current, claims, request, self._clock.seconds(), draw()),
-            )
-
-        return shielded(self._locked(subscription_id, give_back))
+        return shielded(self._requests.release(subscription_id, claims, request))
 
     def jwks(self) -> Deferred[bytes]:
         """Return the public signing keys."""
@@ -380,62 +353,16 @@ class SubscriptionService(Service):
         return await (await self._open()).keys.rotate()
 
     async def _describe(self, subscription_id: str, after: str) -> dict[str, object]:
-        async def describe(entry: Entry) -> dict[str, object]:
-            if entry.current is None:
-                raise SubscriptionNotFound(subscription_id)
-            return described(entry.current, self.base_url(entry), self._loaded().keys.kid, after)
+        async def describe(entry: Entry, current: Current) -> dict[str, object]:
+            return described(current, self.base_url(entry), self._loaded().keys.kid, after)
 
         if self._parts is not None:
             await self._parts.keys.refresh()
-        return await self._locked(subscription_id, describe)
+        return await self._requests.locked(subscription_id, describe)
 
     async def _claim(self, subscription_id: str, worker: str) -> dict[str, object]:
         self.check_action(subscription_id, "claim")
-
-        async def take(entry: Entry) -> dict[str, object]:
-            decision = await self._decide(
-                entry, lambda current: self._registry.machine.claim(current, worker, self._clock.seconds(), draw())
-            )
-            answer = decision.answer
-            assert isinstance(answer, Claimed)
-            token = self._loaded().tokens.issue(TokenClaims(subscription_id, answer.generation, answer.wake_id))
-            return claimed(answer, token)
-
-        try:
-            answer = await self._locked(subscription_id, take)
-        except AlreadyClaimed:
-            self.counts.claims["already_claimed"] += 1
-            raise
-        except NoPendingWork:
-            self.counts.claims["no_pending_work"] += 1
-            raise
-        self.counts.claims["claimed"] += 1
-        return answer
-
-    async def _decide(self, entry: Entry, decide: Callable[[Current], Decision]) -> Decision:
-        try:
-            decision = await self._registry.commit(entry, decide)
-        except Fenced:
-            self.counts.fenced += 1
-            raise
-        if decision.refusal is not None:
-            raise decision.refusal
-        return decision
-
-    async def _locked(self, subscription_id: str, work: Callable[[Entry], Coroutine[Any, Any, _T]]) -> _T:
-        """Perform a request for a subscription that is up to date, while nothing else decides about it."""
-        self._check_ready()
-        entry = self._registry.find(subscription_id)
-        await self._changes.read_tails(entry, of_all=True)
-        await entry.lock.acquire()
-        try:
-            self._check_ready()
-            if entry.current is None:
-                raise SubscriptionNotFound(subscription_id)
-            await self._registry.bring_up_to_date(entry)
-            return await work(entry)
-        finally:
-            entry.lock.release()
+        return await self._requests.claim(subscription_id, worker, self._loaded().tokens)
 
     # Updates
 
