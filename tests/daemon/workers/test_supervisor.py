@@ -23,6 +23,8 @@ from durable_streams.server.daemon.workers.messages import (
     Channel,
     Failed,
     Message,
+    Ping,
+    Pong,
     Reload,
     Reloaded,
     Serving,
@@ -33,6 +35,8 @@ from durable_streams.server.daemon.workers.messages import (
 from durable_streams.server.daemon.workers.supervisor import (
     ABORT_TIMEOUT,
     MAX_EARLY_ENDS,
+    MAX_UNANSWERED,
+    PING_INTERVAL,
     RELOAD_TIMEOUT,
     STEADY_SECONDS,
     Supervisor,
@@ -125,6 +129,10 @@ class SupervisorTests(SynchronousTestCase):
             process.send(Serving())
         return supervisor
 
+    def calls(self) -> list[Any]:
+        """Return the delayed calls, without that of the next ping."""
+        return [call for call in self.reactor.getDelayedCalls() if call.func != self.supervisor._ping]  # type: ignore[attr-defined]
+
     def numbers(self) -> list[int]:
         return [process.number for process in self.reactor.processes]
 
@@ -199,7 +207,7 @@ class SupervisorTests(SynchronousTestCase):
         delays = []
         for _ in range(12):
             self.reactor.processes[-1].end(1)
-            (call,) = self.reactor.getDelayedCalls()
+            (call,) = self.calls()
             delays.append(call.getTime() - self.reactor.seconds())
             self.reactor.advance(31)
         self.assertLess(delays[0], 0.25)
@@ -208,7 +216,7 @@ class SupervisorTests(SynchronousTestCase):
         self.reactor.processes[-1].send(Serving())
         self.reactor.advance(STEADY_SECONDS)
         self.reactor.processes[-1].end(1)
-        (call,) = self.reactor.getDelayedCalls()
+        (call,) = self.calls()
         self.assertLess(call.getTime() - self.reactor.seconds(), 0.25)
 
     def test_an_error_of_a_replacement_does_not_end_the_daemon(self) -> None:
@@ -221,6 +229,38 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual(self.numbers(), [1, 2, 2, 2])
         self.assertFalse(self.reactor.stopped)
         self.assertEqual(self.lines, [])
+
+    def test_a_worker_that_does_not_answer_is_killed_and_replaced(self) -> None:
+        self.serve()
+        one, other = self.reactor.processes
+        for _ in range(MAX_UNANSWERED):
+            self.reactor.advance(PING_INTERVAL)
+            other.send(Pong())
+        self.assertEqual([one.received[1:], one.killed], [[Ping()] * MAX_UNANSWERED, False])
+        self.reactor.advance(PING_INTERVAL)
+        self.assertEqual([one.killed, other.killed], [True, False])
+        one.end(number=9)
+        self.reactor.advance(1)
+        self.assertEqual(self.numbers(), [1, 2, 1])
+
+    def test_a_late_answer_is_an_answer(self) -> None:
+        self.serve(1)
+        (process,) = self.reactor.processes
+        for _ in range(3 * MAX_UNANSWERED):
+            for _ in range(MAX_UNANSWERED):
+                self.reactor.advance(PING_INTERVAL)
+            process.send(Pong())
+        self.assertFalse(process.killed)
+
+    def test_a_worker_that_does_not_serve_yet_is_not_pinged(self) -> None:
+        self.serve()
+        self.reactor.processes[1].end(number=9)
+        self.reactor.advance(1)
+        self.reactor.advance(PING_INTERVAL)
+        self.assertEqual(len(self.reactor.processes[2].received), 1)
+        self.reactor.processes[2].send(Serving())
+        self.reactor.advance(PING_INTERVAL)
+        self.assertEqual(self.reactor.processes[2].received[1:], [Ping()])
 
     def test_a_message_that_is_not_valid_kills_the_process(self) -> None:
         self.serve()
@@ -237,7 +277,7 @@ class SupervisorTests(SynchronousTestCase):
         for process in self.reactor.processes:
             self.assertEqual(process.received[1:], [Reload("error", True)])
             process.send(Reloaded())
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(self.calls(), [])
         self.reactor.processes[0].end(number=9)
         self.reactor.advance(1)
         (assignment,) = self.reactor.processes[2].received
@@ -260,11 +300,11 @@ class SupervisorTests(SynchronousTestCase):
         supervisor._reload()
         self.reactor.processes[0].send(Reloaded())
         self.reactor.advance(RELOAD_TIMEOUT)
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(self.calls(), [])
         supervisor._reload()
         for process in self.reactor.processes:
             process.send(Reloaded())
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(self.calls(), [])
 
     # Stop
 
@@ -302,7 +342,7 @@ class SupervisorTests(SynchronousTestCase):
         stopped = supervisor.stopService()
         self.reactor.processes[1].end()
         self.successResultOf(stopped)
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(self.calls(), [])
 
     def test_a_second_signal_aborts_and_kills_what_does_not_end(self) -> None:
         supervisor = self.serve()

@@ -73,6 +73,14 @@ class Abort(Message, frozen=True):
     """The worker is to close all connections at once, and end."""
 
 
+class Ping(Message, frozen=True):
+    """The worker is to answer :class:`Pong`, which shows that its reactor is not blocked."""
+
+
+class Pong(Message, frozen=True):
+    """The answer to :class:`Ping`."""
+
+
 class Reload(Message, frozen=True):
     """
     The worker is to reload certificates, tokens and log file.
@@ -111,10 +119,10 @@ class MetricsAnswer(Message, frozen=True):
 
 
 #: What the supervisor sends.
-ToWorker = Assignment | Stop | Abort | Reload | MetricsRequest | MetricsAnswer
+ToWorker = Assignment | Stop | Abort | Ping | Reload | MetricsRequest | MetricsAnswer
 
 #: What workers send.
-FromWorker = Serving | Leaving | Failed | Reloaded | MetricsRequest | MetricsAnswer
+FromWorker = Serving | Leaving | Failed | Pong | Reloaded | MetricsRequest | MetricsAnswer
 
 
 def encode(message: Message) -> bytes:

@@ -39,6 +39,8 @@ from .messages import (
     Message,
     MetricsAnswer,
     MetricsRequest,
+    Ping,
+    Pong,
     Reload,
     Reloaded,
     Serving,
@@ -54,6 +56,10 @@ STEADY_SECONDS: Final = 10.0
 
 #: How long workers have to end after a second signal until they are killed, in seconds.
 ABORT_TIMEOUT: Final = 5.0
+
+#: The time between two messages that each worker has to answer, in seconds, and how many of them may be unanswered.
+PING_INTERVAL: Final = 5.0
+MAX_UNANSWERED: Final = 6
 
 #: How long a reload waits for the workers, in seconds.
 RELOAD_TIMEOUT: Final = 10.0
@@ -71,6 +77,7 @@ class WorkerSlot:
     :param number: its number, from 1.
     :ivar process: its process; None between two of them.
     :ivar serves: whether its process serves streams.
+    :ivar unanswered: how many pings have followed its last answer.
     :ivar restarts: how many processes have followed the first one.
     :ivar failures: how many of its processes have ended without a time of steady service between them.
     """
@@ -82,6 +89,7 @@ class WorkerSlot:
         self.served_at: float | None = None
         self.restarts = 0
         self.failures = 0
+        self.unanswered = 0
         self.delay: IDelayedCall | None = None
         self.reloading: Deferred[None] | None = None
 
@@ -125,6 +133,7 @@ class Supervisor(MainProcess):
         self._workers = [WorkerSlot(number) for number in range(1, settings.server.workers + 1)]
         self._collector = MetricsCollector(self._clock)
         self._served = False
+        self._pinging: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
 
     def privilegedStartService(self) -> None:
@@ -200,7 +209,7 @@ class Supervisor(MainProcess):
     def _received(self, worker: WorkerSlot, message: Message) -> None:
         match message:
             case Serving():
-                worker.serves, worker.served_at = True, self._clock.seconds()
+                worker.serves, worker.served_at, worker.unanswered = True, self._clock.seconds(), 0
                 self._steer()
                 self._worker_serves(worker)
             case Leaving():
@@ -208,6 +217,8 @@ class Supervisor(MainProcess):
                 self._steer()
             case Failed():
                 self._worker_failed(worker, StartupError(message.phase, message.cause))
+            case Pong():
+                worker.unanswered = 0
             case Reloaded():
                 worker.finish_reload()
             case MetricsRequest():
@@ -221,8 +232,27 @@ class Supervisor(MainProcess):
             _log.info("Worker {number} serves again.", number=worker.number)
         elif all(each.serves for each in self._workers):
             self._served = True
+            self._pinging = self._clock.callLater(PING_INTERVAL, self._ping)
             _log.info("All {count} workers serve.", count=len(self._workers))
             self._serving()
+
+    def _ping(self) -> None:
+        """Kill the workers that do not answer, and ping all others."""
+        self._pinging = self._clock.callLater(PING_INTERVAL, self._ping)
+        for worker in self._workers:
+            if not worker.serves or worker.process is None:
+                continue
+            if worker.unanswered < MAX_UNANSWERED:
+                worker.unanswered += 1
+                worker.send(Ping())
+            else:
+                _log.error(
+                    "Worker {number} (process {process}) has not answered for {seconds:g} s. It is killed.",
+                    number=worker.number,
+                    process=worker.process.id,
+                    seconds=MAX_UNANSWERED * PING_INTERVAL,
+                )
+                worker.process.kill()
 
     def _steer(self) -> None:
         """Give new connections to the workers that serve; to all if there are none, which then are started."""
@@ -319,6 +349,8 @@ class Supervisor(MainProcess):
         """Close the sockets, and wait until all workers have drained their connections and ended."""
         super().stopService()
         self._ending = True
+        if self._pinging is not None:
+            self._pinging.cancel()
         systemd.notify(systemd.STOPPING)
         stopped: Deferred[None] = Deferred()
         self._stopped = stopped

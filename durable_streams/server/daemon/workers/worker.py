@@ -35,6 +35,8 @@ from .messages import (
     Message,
     MetricsAnswer,
     MetricsRequest,
+    Ping,
+    Pong,
     Reload,
     Reloaded,
     Serving,
@@ -169,6 +171,8 @@ class Worker:
                 self._end()
                 if self._daemon is not None:
                     self._daemon.abort_connections()
+            case Ping():
+                self._channel.send(Pong())
             case Reload():
                 self._reload(message)
             case MetricsRequest():
