@@ -87,8 +87,9 @@ class IStorage(Interface):
 
     ``now`` is the time of the request, in seconds since 1970, by a steady clock: it advances with the monotonic clock
     and is never set back. The wall clock's time is ``now`` plus the offset of :meth:`set_wall_offset`. Stream-TTL and
-    other intervals use ``now``; Stream-Expires-At, ids and stored times use the wall clock. A stream that has expired
-    at that time does not exist. Re-creating an existing stream, forking it, or a rejected append does not renew its
+    other intervals use ``now``; Stream-Expires-At, ids and stored times use the wall clock. A storage that several
+    servers share uses one clock of its own instead, for all of these. A stream that has expired at that time does not
+    exist. Re-creating an existing stream, forking it, or a rejected append does not renew its
     TTL (PROTOCOL section 5.1).
 
     All methods raise :exc:`.errors.Unavailable` if the storage cannot work at the moment, and
@@ -121,6 +122,9 @@ class IStorage(Interface):
     def figures() -> StorageFigures:
         """
         Return the numbers of streams, bytes and commits. It is called every few seconds and must not block.
+
+        Those of streams, bytes and metadata are for all servers that share the storage; what others have changed is
+        counted within seconds.
         """
 
     def listen(listener: ICommitListener) -> None:
@@ -133,7 +137,7 @@ class IStorage(Interface):
         Set by how many seconds the wall clock is ahead of ``now``; 0 until this is called.
 
         It is called in the thread that calls the other methods: before :meth:`open` if the offset is not 0 then, and
-        each time the wall clock is set.
+        each time the wall clock is set. A storage with a clock of its own ignores it.
         """
 
     def create(
@@ -271,9 +275,11 @@ class IStorage(Interface):
         :raises StreamGone: the stream was deleted before and still has forks.
         """
 
-    def renew(name: str, now: float) -> None:
+    def renew(name: str, now: float) -> NowOrLater[None]:
         """
         Renew a stream's TTL, for a reader that waits and makes no other call. If there is no such stream, do nothing.
+
+        It does not fail: if the storage cannot work at the moment, it does nothing.
 
         A storage may record this renewal, and that of a read, late or not at all if it renews the TTL of every stream
         when it is opened. So a restart never expires a stream early.

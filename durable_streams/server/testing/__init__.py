@@ -2,6 +2,7 @@
 
 - :class:`StorageContract`: the tests that every :class:`.IStorage` must pass, as a mixin for a test case;
 - :class:`DurableStorageContract`: the same, with tests for a storage whose streams survive closing;
+- :class:`SharedStorageContract`: the first without the caller's clocks, for a storage with a clock of its own;
 - :func:`storage_machine`: random operations on a storage and on a model, compared (needs ``hypothesis``);
 - :class:`MemoryServer`: a server with streams in memory, for tests of its clients.
 
@@ -12,9 +13,16 @@ To run the contract on a storage::
             return MyStorage(self.mktemp(), limits)
 """
 
-from .contract import DurableStorageContract, StorageContract
+from .contract import DurableStorageContract, SharedStorageContract, StorageContract
 from .machine import storage_machine
 from .server import MemoryServer
 from .values import settled
 
-__all__ = ["DurableStorageContract", "MemoryServer", "StorageContract", "settled", "storage_machine"]
+__all__ = [
+    "DurableStorageContract",
+    "MemoryServer",
+    "SharedStorageContract",
+    "StorageContract",
+    "settled",
+    "storage_machine",
+]

@@ -15,7 +15,7 @@ from durable_streams.server.storage.postgres.connecting import connect, session_
 from durable_streams.server.storage.postgres.fence import WriterConnection
 from durable_streams.server.storage.postgres.heads import encode_config
 from durable_streams.server.storage.postgres.lookups import LookUps
-from durable_streams.server.storage.postgres.schema import migrations
+from durable_streams.server.storage.postgres.migrating import upgrade
 from durable_streams.server.testing.values import T0
 from tests.storage.postgres.connections import connected
 from tests.support.postgres_server import shared_server
@@ -40,25 +40,39 @@ def template(frozen: bool) -> str:
     server = shared_server()
     name = server.create_database()
     with psycopg.connect(server.dsn(name), autocommit=True) as connection:
-        connection.execute(f"CREATE SCHEMA {SCHEMA}")
-        for script in migrations(SCHEMA, 0):
-            connection.execute(script)
+        upgrade(connection, SCHEMA)
         if frozen:
             connection.execute(_FROZEN)
     return name
 
 
+@cache
+def emptied(frozen: bool) -> str:
+    """Return the connection string of a database that tests use one after the other. To make one takes 0.3 s."""
+    server = shared_server()
+    return server.dsn(server.create_database(template(frozen), durable=False))
+
+
 class Database:
     """
-    A new database with the tables, dropped after the test.
+    An empty database with the tables, for one test.
 
     :ivar dsn: for the server's role.
     """
 
     def __init__(self, case: TestCase, frozen: bool = True) -> None:
-        self.dsn = shared_server().database(case, template(frozen), durable=False)
+        self.dsn = emptied(frozen)
         self._connection = psycopg.connect(self.dsn, autocommit=True)
         case.addCleanup(self._connection.close)
+        self.empty()
+
+    def empty(self) -> None:
+        """Remove all rows, and set the clock and the sequence of ids back."""
+        self.run("SELECT setval('ids', %s)", round(T0 * 1_000_000))
+        for table in ("streams", "chunks", "writers", "removed", "key_values", "nodes", "leases"):
+            self.run(f"DELETE FROM {table}")
+        if self.run("SELECT to_regclass('test_time') IS NOT NULL")[0][0]:
+            self.set_time(T0)
 
     def run(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Execute a statement, and return its rows. The tables are in the search path."""

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ...clocks import clock_of
 from ...errors import Unavailable
 from .append_queue import refusal_of
 from .change_statement import change_parameters, change_statements, statement_key
@@ -89,6 +90,7 @@ class ChangeQueue:
     :param max_bytes: how many bytes of changes may be queued; more are refused.
     :ivar bytes: about how many bytes of memory the queued changes take.
     :ivar misses: how many changes were not written because another transaction was first.
+    :ivar measured: is called with the number of changes in a commit, and its duration in seconds.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class ChangeQueue:
     ) -> None:
         self._connection = connection
         self._totals = totals
-        self._clock = clock
+        self._clock = clock_of(clock)
         self._max_bytes = max_bytes
         self._create = create_statement(schema)
         self._remove = remove_statement(schema)
@@ -112,6 +114,7 @@ class ChangeQueue:
         self._closing: Deferred[None] | None = None
         self.bytes = 0
         self.misses = 0
+        self.measured: Callable[[int, float], None] = lambda _count, _seconds: None
 
     # Queueing
 
@@ -242,9 +245,11 @@ class ChangeQueue:
     ) -> None:
         """Answer changes when their statement has ended, and send the next one."""
         self._busy = True
+        began_at = self._clock.seconds()
 
         def succeeded(result: Any) -> None:
             self._busy = False
+            self.measured(len(batch), self._clock.seconds() - began_at)
             self._schedule()
             use(batch, result)
 

@@ -47,6 +47,11 @@ class CommitFigures:
         self.misses = 0
         self.locked = 0
 
+    def add(self, count: int, seconds: float) -> None:
+        """Count a commit of a number of changes."""
+        self.sizes.add(count)
+        self.seconds.add(seconds)
+
 
 class CommitLane:
     """
@@ -124,8 +129,7 @@ class CommitLane:
             return
         now, ids = outcome
         figures = self._figures
-        figures.seconds.add(self._clock.seconds() - began_at)
-        figures.sizes.add(sum(len(each.fold.outcomes) for each in decisions))
+        figures.add(sum(len(each.fold.outcomes) for each in decisions), self._clock.seconds() - began_at)
         queues = self._queues
         self._schedule()
         for decision in decisions:

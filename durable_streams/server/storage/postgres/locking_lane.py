@@ -160,7 +160,9 @@ class LockingLane:
         def succeeded(result: CommitResult | None) -> None:
             self._busy = False
             self._schedule()
-            self._figures.seconds.add(self._clock.seconds() - began_at)
+            count = sum(len(each.fold.outcomes) for each in attempt.decisions)
+            if count:
+                self._figures.add(count, self._clock.seconds() - began_at)
             self._done(result, attempt, moment)
 
         def failed(failure: Failure) -> None:
@@ -227,13 +229,11 @@ class LockingLane:
         raise AssertionError("the states of writers that were read are not enough to decide an append")
 
     def _done(self, result: CommitResult | None, attempt: _Attempt, moment: int) -> None:
-        figures = self._figures
-        figures.locked += len(attempt.decisions) + len(attempt.settled)
+        self._figures.locked += len(attempt.decisions) + len(attempt.settled)
         if result is not None:
             outcome = written_by(result)
             assert outcome is not None
             now, ids = outcome
-            figures.sizes.add(sum(len(each.fold.outcomes) for each in attempt.decisions))
             for decision in attempt.decisions:
                 if ids is None or decision.fold.head.facts.id in ids:
                     self._queues.written(decision, moment, now)

@@ -92,6 +92,7 @@ class LookUps:
     :param max_streams: the maximum number of cached heads.
     :param max_bytes: the maximum memory of the cache, about.
     :ivar moment: counts look-ups and writes, see :meth:`tick`.
+    :ivar seen: is called with the name and the head of each stream that was looked up by its name.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class LookUps:
         self._running = 0
         self._scheduled = False
         self.moment = 0
+        self.seen: Callable[[str, Head | None], None] = lambda _name, _head: None
         self._by_name = Statement("heads_by_name", _BY_NAME.format(schema=schema), (TEXTS, TEXTS))
         self._by_id = Statement("heads_by_id", _BY_ID.format(schema=schema), (INT8S,))
         self._with_oldest = Statement("head_with_oldest_writers", _WITH_OLDEST.format(schema=schema), (TEXT, TEXTS))
@@ -320,6 +322,7 @@ class LookUps:
             self.forget(name)
         else:
             known = self.keep(known)
+        self.seen(name, None if known is None else known.head)
         for caller in request.callers:
             caller.callback(known)
 

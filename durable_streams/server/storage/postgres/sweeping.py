@@ -16,6 +16,9 @@ from .stream_changes import StreamChanges
 _AT_ONCE: Final = 500
 _ROUNDS: Final = 20
 
+#: How often in a row a round may change nothing, because the streams were written meanwhile.
+_MAX_MISSED: Final = 3
+
 #: The maximum numbers of streams, rows of each and bytes that one statement removes rows of.
 _STREAMS: Final = 50
 _ROWS: Final = 200
@@ -98,7 +101,7 @@ class Sweep:
 
         :returns: how many; 0 if another node has the task.
         """
-        removed = 0
+        removed = missed = 0
         for _ in range(_ROUNDS):
             if removed >= max_count or not self._is_holder():
                 break
@@ -109,7 +112,9 @@ class Sweep:
             count = await self._changes.remove_expired(expired[: max_count - removed])
             removed += count
             postponed = await self._postpone_all(used) if used else 0
-            if not count and not postponed:
+            missed = 0 if count or postponed else missed + 1
+            if not heads or missed >= _MAX_MISSED:
+                # The others are locked or were used: the next sweep finds them again.
                 break
         return removed
 

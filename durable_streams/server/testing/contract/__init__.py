@@ -15,10 +15,11 @@ from .limits import LimitContract
 from .reading import ReadContract
 from .records import ListingContract, RecordContract
 from .values import ValueContract
+from .wall_clock import WallClockContract
 from .writers import WriterContract
 
 
-class StorageContract(
+class SharedStorageContract(
     CreateContract,
     AppendContract,
     WriterContract,
@@ -35,7 +36,16 @@ class StorageContract(
     ConcurrencyContract,
 ):
     """
-    Tests that every :class:`.IStorage` must pass: a mixin for ``twisted.trial.unittest.TestCase``.
+    Tests that every :class:`.IStorage` with a clock of its own must pass: a mixin for a trial ``TestCase``.
+
+    Such a storage is shared by several servers, whose clocks may differ. The test case overrides :meth:`make_storage`,
+    which may return a storage or an awaitable, and :meth:`set_time`.
+    """
+
+
+class StorageContract(SharedStorageContract, WallClockContract):
+    """
+    Tests that every other :class:`.IStorage` must pass: a mixin for ``twisted.trial.unittest.TestCase``.
 
     The test case overrides :meth:`make_storage`, which may return a storage or an awaitable. Tests pass their own times
     to the storage; only commit announcements are awaited in real time, up to ``patience`` seconds each.

@@ -122,6 +122,7 @@ class Contract(_TestCase):
         self.now = T0
         self._incarnations: dict[str, int] = {}
         self.storage = await settled(self.make_storage(StorageLimits()))
+        self.set_time(self.now)
         self.addCleanup(self._close)
 
     async def _close(self) -> None:
@@ -137,12 +138,22 @@ class Contract(_TestCase):
         """Replace the storage by an empty one with these limits."""
         await self._close()
         self.storage = await settled(self.make_storage(StorageLimits(**limits)))
+        self.set_time(self.now)
 
     # Operations
+
+    def set_time(self, now: float) -> None:
+        """
+        Set the storage's own clock. Override this for a storage that does not use the time that callers pass.
+
+        It is called when the tests begin, and each time that the time advances, and must not return before the clock
+        is set.
+        """
 
     def later(self, seconds: float) -> None:
         """Advance the time."""
         self.now += seconds
+        self.set_time(self.now)
 
     def at(self, name: str, position: int) -> Offset:
         """Return the offset of a position in a stream."""

@@ -46,17 +46,6 @@ class RecordContract(Contract):
         self.assertEqual((record.created_at, record.updated_at, record.used_at), (T0, T0 + 3, T0 + 4))
         self.assertFalse(record.closed)
 
-    async def test_the_times_of_a_record_are_of_the_wall_clock(self) -> None:
-        self.storage.set_wall_offset(1000.0)
-        await self.create(config=StreamConfig("text/plain", Lifetime(ttl=60)))
-        self.later(1)
-        await self.append(data=b"x", writer=Writer("w", 0, 0))
-        self.later(1)
-        await self.read(renew=True)
-        record = await self.record()
-        times = (record.created_at, record.updated_at, record.used_at, record.writers["w"].seen)
-        self.assertEqual(times, (T0 + 1000, T0 + 1001, T0 + 1002, T0 + 1001))
-
     async def test_a_record_is_a_snapshot_and_does_not_renew_the_ttl(self) -> None:
         await self.create(config=StreamConfig("text/plain", Lifetime(ttl=60)))
         await self.append(data=b"x", writer=Writer("w", 0, 0))

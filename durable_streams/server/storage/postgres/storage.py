@@ -1,0 +1,288 @@
+"""The storage on PostgreSQL: its parts, how they start and stop, and the operations by which they are reached.
+
+A node keeps nothing that is not in the database, but for caches. So the time of the database is used instead of the
+callers', and every answer about a stream rests on a look-up that began after the request came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from twisted.internet.defer import Deferred, gatherResults
+from zope.interface import implementer
+
+from ...interfaces import ICommitListener, IStorage
+from ...model import (
+    Append,
+    Appended,
+    Chunk,
+    Created,
+    DatabaseFigures,
+    ForkPoint,
+    Offset,
+    StorageFigures,
+    StorageLimits,
+    StreamConfig,
+    StreamFacts,
+    StreamRecord,
+    StreamRestoration,
+    StreamStatus,
+)
+from .append_queue import AppendQueues
+from .change_queue import ChangeQueue
+from .chunk_cache import ChunkCache
+from .connecting import connect, session_settings
+from .connection import Connection
+from .fence import WriterConnection
+from .fetching import ChunkFetcher
+from .heads import Head
+from .identifiers import IdSequence
+from .known import check_present
+from .leases import Leases
+from .listing import Listing
+from .lookups import LookUps
+from .merging import Merger
+from .neighbours import Neighbours
+from .opening import log_preparation, prepare
+from .pool import Pool
+from .ranges import Ranges
+from .settings import PostgresSettings
+from .stored_values import StoredValues
+from .stream_changes import StreamChanges
+from .sweeping import RowCleaner, Sweep
+from .totals import Totals
+from .upkeep import Upkeep, UseWriter
+from .uses import Uses
+from .vitals import DatabaseVitals
+from .writer import AppendWriter
+
+#: The task of removing what has expired, and the rows of removed streams.
+_SWEEP: Final = "sweep"
+
+
+@implementer(IStorage)
+class PostgresStorage:
+    """
+    A storage whose streams are in a PostgreSQL database, which any number of nodes share.
+
+    :param limits: those of bytes, streams and metadata hold for all nodes together, except that each node knows what
+        the others have written a second later.
+    :param reactor: drives the connections; an ``IReactorFDSet``, ``IReactorTime`` and ``IReactorFromThreads``.
+    """
+
+    def __init__(self, settings: PostgresSettings, limits: StorageLimits, reactor: Any) -> None:
+        schema, wait = settings.schema, settings.wait_ms / 1000
+        self._settings = settings
+        self._reactor = reactor
+        self._loaded = self._started = False
+        self._closing: Deferred[None] | None = None
+        self._pool = Pool(self._connect, settings.connections, reactor, wait)
+        self._writers = [WriterConnection(self._connect, schema, reactor, wait) for _ in range(3)]
+        appending, locking, changing = self._writers
+        execute = self._pool.execute
+        self._lookups = LookUps(execute, schema, reactor)
+        self._totals = Totals(execute, schema, self._rows)
+        self._uses = Uses(UseWriter(execute, schema, self._lookups).write, reactor)
+        self._cache = ChunkCache(settings.cache_bytes)
+        fetcher = ChunkFetcher(execute, schema, self._cache, reactor)
+        self._merger = Merger(execute, schema, reactor)
+        fetcher.read_together = self._merger.offer
+        self._ranges = Ranges(execute, schema, fetcher, self._lookups.fresh)
+        self._queues = AppendQueues(self._lookups, limits, self._totals, self._uses, settings.queued_bytes)
+        self._writer = AppendWriter((appending, locking), schema, self._queues, self._lookups, reactor, wait)
+        self._change_queue = ChangeQueue(changing, schema, self._totals, reactor, settings.queued_bytes)
+        self._change_queue.measured = self._writer.figures.add
+        self._changes = StreamChanges(
+            self._change_queue,
+            self._lookups,
+            self._ranges.append_at,
+            limits,
+            self._totals,
+            self._uses,
+            IdSequence(execute, schema),
+            reactor,
+        )
+        self._node = uuid4()
+        self._neighbours = Neighbours(self._connect, schema, self._node, self._lookups, self._note_use, reactor)
+        self._queues.changed = self._changes.changed = self._neighbours.changed
+        self._leases = Leases(execute, schema, self._node.bytes, reactor, {_SWEEP: 1})
+        self._values = StoredValues(execute, self._change_queue, schema, limits, self._totals)
+        self._listing = Listing(execute, schema, self._uses)
+        self._sweep = Sweep(execute, schema, self._changes, self._uses, self._is_sweeper)
+        cleaners = (RowCleaner(execute, schema).clean, self._values.forget_absent)
+        self._upkeep = Upkeep(execute, schema, self._totals, self._rows, cleaners, self._is_sweeper, reactor)
+        self._vitals = DatabaseVitals(execute, reactor)
+
+    # Opening and closing
+
+    def load(self) -> None:
+        """
+        Connect to the database, and create or upgrade its tables. Blocks.
+
+        :raises StorageError: the database cannot be used; the message says why and what to do.
+        """
+        if not self._loaded:
+            log_preparation(prepare(self._settings))
+            self._loaded = True
+
+    def open(self) -> None:
+        """See :meth:`.IStorage.open`. Requests wait for the connections, which are opened in the background."""
+        self.load()
+        if not self._started:
+            self._started = True
+            self._pool.start()
+            for writer in self._writers:
+                writer.start()
+            self._neighbours.start()
+            self._leases.start()
+            self._upkeep.start()
+            self._vitals.start()
+
+    def close(self) -> Deferred[None]:
+        if self._closing is None:
+            self._closing = Deferred.fromCoroutine(self._close())
+        return self._closing
+
+    async def _close(self) -> None:
+        await gatherResults([self._writer.close(), self._change_queue.close()])
+        self._vitals.stop()
+        self._merger.stop()
+        await self._upkeep.stop()
+        await self._uses.stop()
+        await self._leases.stop()
+        self._neighbours.stop()
+        for writer in self._writers:
+            writer.stop()
+        self._pool.stop()
+
+    def _connect(self) -> Deferred[Connection]:
+        settings = self._settings
+        deadline = settings.commit_deadline_ms / 1000
+        session = session_settings(lock_timeout=settings.lock_timeout_ms / 1000, statement_timeout=deadline)
+        return connect(settings.dsn, self._reactor, session, deadline)
+
+    def _rows(self) -> list[UUID]:
+        """Return the ids of the rows that count the writes of this node."""
+        return [writer.node for writer in self._writers]
+
+    # The state of the storage
+
+    def obstacle(self) -> str | None:
+        reasons = [self._pool.obstacle(), *(writer.obstacle() for writer in self._writers)]
+        return next((reason for reason in reasons if reason is not None), None)
+
+    def figures(self) -> StorageFigures:
+        totals, commits = self._totals, self._writer.figures
+        return StorageFigures(
+            totals.streams,
+            totals.bytes,
+            totals.written,
+            queued_bytes=self._queues.bytes + self._change_queue.bytes,
+            commit_sizes=commits.sizes.distribution(),
+            commit_seconds=commits.seconds.distribution(),
+            metadata_bytes=totals.metadata,
+            database=self._database_figures(),
+        )
+
+    def _database_figures(self) -> DatabaseFigures:
+        vitals, cache = self._vitals, self._cache
+        outcomes = [writer.outcomes for writer in self._writers]
+        return DatabaseFigures(
+            misses=self._writer.figures.misses + self._change_queue.misses,
+            uncertain_commits=sum(each.landed + each.repeated + each.refused + each.unknown for each in outcomes),
+            cache_hits=cache.hits,
+            cache_misses=cache.misses,
+            cache_bytes=cache.bytes,
+            lock_waits=vitals.lock_waits,
+            notify_queue=vitals.notify_queue,
+            oldest_xmin=vitals.oldest_xmin,
+            oldest_xmin_seconds=vitals.oldest_xmin_seconds,
+        )
+
+    def listen(self, listener: ICommitListener) -> None:
+        self._queues.listener = self._changes.listener = self._neighbours.listener = listener
+
+    def set_wall_offset(self, offset: float) -> None:
+        """Do nothing: the database's clock is used."""
+
+    # Writing
+
+    def create(
+        self, name: str, config: StreamConfig, body: bytes, now: float, point: ForkPoint | None = None
+    ) -> Deferred[Created]:
+        return self._changes.create(name, config, body, point)
+
+    def append(self, name: str, append: Append, now: float) -> Deferred[Appended]:
+        return self._writer.append(name, append)
+
+    def install(
+        self, staged: str, name: str, restoration: StreamRestoration, replace: bool, now: float
+    ) -> Deferred[StreamStatus]:
+        return self._changes.install(staged, name, restoration, replace)
+
+    def delete(self, name: str, now: float) -> Deferred[None]:
+        return self._changes.delete(name)
+
+    def sweep(self, now: float, max_count: int) -> Deferred[int]:
+        return Deferred.fromCoroutine(self._sweep.sweep(max_count))
+
+    def renew(self, name: str, now: float) -> Deferred[None] | None:
+        return self._neighbours.watches.renew(name)
+
+    def _note_use(self, head: Head) -> None:
+        """Note that readers wait on a stream, unless it has expired."""
+        if head.expires(self._uses.last_use(head.facts.id)) > head.read_at:
+            self._uses.note(head)
+
+    def _is_sweeper(self) -> bool:
+        """Return whether this node has the task to remove what has expired."""
+        return self._leases.epoch(_SWEEP) is not None
+
+    # Reading
+
+    def read(
+        self, name: str, offset: Offset, limit: int, now: float, whole: bool = False, renew: bool = True
+    ) -> Deferred[Chunk]:
+        return Deferred.fromCoroutine(self._read(name, offset, limit, whole, renew))
+
+    async def _read(self, name: str, offset: Offset, limit: int, whole: bool, renew: bool) -> Chunk:
+        head = await self._present(name)
+        if renew:
+            self._uses.note(head)
+        return await self._ranges.read(head, offset, limit, whole)
+
+    async def _present(self, name: str) -> Head:
+        head = await self._lookups.fresh(name)
+        return check_present(head, name, 0.0 if head is None else self._uses.last_use(head.facts.id))
+
+    def read_range(self, facts: StreamFacts, start: int, end: int, hidden: bool = False) -> Deferred[bytes]:
+        return Deferred.fromCoroutine(self._ranges.read_range(facts, start, end, hidden))
+
+    def append_ends(
+        self, facts: StreamFacts, start: int, max_count: int, hidden: bool = False
+    ) -> Deferred[Sequence[int]]:
+        return Deferred.fromCoroutine(self._ranges.append_ends(facts, start, max_count, hidden))
+
+    def status(self, name: str, now: float) -> Deferred[StreamStatus]:
+        return Deferred.fromCoroutine(self._status(name))
+
+    async def _status(self, name: str) -> StreamStatus:
+        return (await self._present(name)).status()
+
+    def record(self, name: str, now: float, hidden: bool = False) -> Deferred[StreamRecord]:
+        return Deferred.fromCoroutine(self._listing.record(name, hidden))
+
+    def statuses(
+        self, now: float, after: str = "", max_count: int = 1000, prefix: str = ""
+    ) -> Deferred[list[StreamStatus]]:
+        return Deferred.fromCoroutine(self._listing.statuses(after, max_count, prefix))
+
+    # Values
+
+    def values(self, prefix: str = "", after: str = "", max_count: int = 1000) -> Deferred[list[tuple[str, bytes]]]:
+        return Deferred.fromCoroutine(self._values.page(prefix, after, max_count))
+
+    def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> Deferred[None]:
+        return self._values.write(puts, expected)
