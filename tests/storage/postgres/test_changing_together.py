@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +12,7 @@ from threading import Thread
 import psycopg
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.errors import StreamsError
+from durable_streams.server.errors import StreamsError, Unavailable
 from durable_streams.server.model import Fork, Lifetime, StreamConfig, StreamRestoration
 from durable_streams.server.storage.postgres.connection import QueryFailed
 from durable_streams.server.storage.postgres.stored_values import StoredValues
@@ -111,6 +112,55 @@ class TogetherTests(SynchronousTestCase):
         self.run_threads(*(partial(self.change_at_random, node, Random(seed), 120) for seed, node in enumerate(nodes)))
         self.assertGreater(sum(node.queue.misses for node in nodes), 0)
         self.check()
+
+    def wait_for_lock(self, node: Node) -> None:
+        """Wait until a statement of a node waits for a lock."""
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+        until = time.monotonic() + 20
+        while not self.rows(waiting, node.connection.info.backend_pid):
+            self.assertLess(time.monotonic(), until)
+            time.sleep(0.005)
+
+    def test_rows_are_locked_in_the_order_of_their_ids(self) -> None:
+        node = Node(self.tables)
+        other = self.tables.connect()
+        for position in range(3):
+            staged, source, name = f"__ds/{position}", f"source-{position}", f"fork-{position}"
+            node.create(staged, StreamConfig("text/plain", Lifetime(ttl=3600)))
+            node.create(source, TEXT)
+            node.create(name, StreamConfig(fork=Fork(source)))
+            ids = self.rows("SELECT id FROM {}.streams ORDER BY id DESC LIMIT 3")[::-1]
+            # The stream that gets the name is older than the source of the one that has it.
+            restoration = StreamRestoration(StreamConfig(), Lifetime())
+            installing = Thread(target=partial(node.install, staged, name, restoration, True))
+            with other.transaction():
+                other.execute(f"SELECT 1 FROM {SCHEMA}.streams WHERE id = %s FOR UPDATE", ids[position])
+                installing.start()
+                self.wait_for_lock(node)
+                free = "SELECT id FROM {}.streams WHERE id >= %s ORDER BY id FOR UPDATE SKIP LOCKED"
+                self.assertEqual(self.rows(free, *ids[0]), ids[position + 1 :])
+            installing.join(20)
+            self.assertEqual(self.rows("SELECT id FROM {}.streams WHERE name = %s", name), [ids[0]])
+
+    def test_names_are_created_in_their_order(self) -> None:
+        node, other = Node(self.tables), Node(self.tables)
+        blocker = self.tables.connect()
+        deferreds = [node.changes.create(name, TEXT, b"", None) for name in "cab"]
+        creating = Thread(target=lambda: [node.finish(deferred) for deferred in deferreds])
+        with blocker.transaction(force_rollback=True):
+            blocker.execute(
+                f"INSERT INTO {SCHEMA}.streams (id, name, incarnation, content_type, config, created_at, updated_at, "
+                "used_at, closed, base, tail) VALUES (1, 'b', 1, '', '', 0, 0, 0, false, 0, 0)"
+            )
+            creating.start()
+            self.wait_for_lock(node)
+            other.connection.execute("SET lock_timeout = '50ms'")
+            self.assertTrue(other.create("c").new)
+            with self.assertRaises(Unavailable):
+                other.create("a")
+        creating.join(20)
+        found = self.rows("SELECT name FROM {}.streams ORDER BY name")
+        self.assertEqual((found, node.queue.misses), ([("a",), ("b",), ("c",)], 1))
 
     def test_names_that_two_nodes_create_at_once_are_created_once(self) -> None:
         names = [f"{number:03}" for number in range(300)]

@@ -10,6 +10,7 @@ from msgspec import Struct
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from ...clocks import clock_of
 from ...errors import Unavailable
 from .change_queue import ChangeQueue, Written
 from .changesets import ChangeSet
@@ -17,9 +18,12 @@ from .changing import HeadOutdated
 from .heads import Head
 from .turns import Turn, Turns
 
-#: How often an operation is decided again, and the first pause before that, in seconds, at most. Only other operations
-#: of this kind can be first, and one of them always succeeds.
+#: How often an operation is decided, and how long, in seconds: another node may hold a lock and be silent. Only other
+#: operations of this kind can be first, and one of them always succeeds.
 _MAX_MISSES: Final = 30
+_MAX_SECONDS: Final = 5.0
+
+#: The longest first pause before an operation is decided again, in seconds. Each may be twice the one before.
 _PAUSE: Final = 0.002
 
 T = TypeVar("T")
@@ -81,7 +85,8 @@ class Performer:
     def __init__(self, queue: ChangeQueue, lookups: Finder, clock: IReactorTime) -> None:
         self._queue = queue
         self._lookups = lookups
-        self._clock = clock
+        self._clock = clock_of(clock)
+        self._call_later = clock.callLater
         self._turns = Turns()
 
     async def perform(self, decide: Decide[T]) -> T:
@@ -91,6 +96,7 @@ class Performer:
         :raises Unavailable: others were first too often.
         """
         async with Turn(self._turns) as turn:
+            until = self._clock.seconds() + _MAX_SECONDS
             for misses in range(_MAX_MISSES):
                 try:
                     decision = await self._decide(decide, turn)
@@ -101,6 +107,8 @@ class Performer:
                         return await decision.finish(written)
                 except HeadOutdated:
                     pass
+                if self._clock.seconds() > until:
+                    break
                 await self._pause(misses)
         raise Unavailable("The stream is changed by too many others at present. Retry later.")
 
@@ -117,5 +125,5 @@ class Performer:
         """Wait, so that nodes that miss each other do not do so again and again."""
         if misses:
             pause: Deferred[None] = Deferred()
-            self._clock.callLater(random.uniform(0, _PAUSE * 2 ** min(misses, 5)), pause.callback, None)
+            self._call_later(random.uniform(0, _PAUSE * 2 ** min(misses, 5)), pause.callback, None)
             await pause
