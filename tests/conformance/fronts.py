@@ -21,6 +21,9 @@ from tests.support.authority import authority
 CHECKOUT = Path(__file__).resolve().parents[2]
 FRONTS = ("daemon", "web")
 
+#: Two daemons that share a storage, behind a proxy.
+PAIR = "pair"
+
 #: What is added to a front's name where it serves over TLS.
 SECURE = "-https"
 SECURE_FRONTS = tuple(front + SECURE for front in FRONTS)
@@ -32,7 +35,11 @@ STORAGES: Mapping[str, Mapping[str, str]] = {
     "file-durable": {"DS_STORAGE__MODE": "file-durable"},
     "acid": {"DS_STORAGE__MODE": "acid"},
     "acid-in-memory": {"DS_STORAGE__MODE": "acid", "DS_STORAGE__ACID_BACKEND": "in-memory"},
+    "postgres": {"DS_STORAGE__MODE": "postgres"},
 }
+
+#: The storages that several servers can share, each a front that suites speak to.
+SHARED_STORAGES = ("postgres",)
 LONG_POLL_SECONDS = 2
 """How long the server holds an idle long-poll: short, because the suites wait for it to run out."""
 
@@ -52,6 +59,17 @@ def chosen_fronts(choice: str) -> tuple[str, ...]:
     return {"both": FRONTS, "secure": SECURE_FRONTS}.get(choice, (choice,))
 
 
+def environment_of(storage: str) -> dict[str, str]:
+    """Return the variables that choose a storage; where it needs a database, that is a new one."""
+    environment = dict(STORAGES[storage])
+    if storage in SHARED_STORAGES:
+        from tests.support.postgres_server import shared_server  # noqa: PLC0415 (psycopg is not everywhere)
+
+        server = shared_server()
+        environment["DS_STORAGE__POSTGRES__DSN"] = server.dsn(server.create_database())
+    return environment
+
+
 @dataclass(frozen=True)
 class Launch:
     """How to start one front on one port."""
@@ -61,13 +79,16 @@ class Launch:
     environment: dict[str, str]
 
 
-def launch_of(front: str, python: Path, port: int, elsewhere: Path, storage: str = "memory") -> Launch:
+def launch_of(
+    front: str, python: Path, port: int, elsewhere: Path, storage: Mapping[str, str] = STORAGES["memory"]
+) -> Launch:
     """Return how to start `front` with the virtual environment of `python`.
 
-    The daemon runs `elsewhere`, away from the checkout, so that what it serves with is what was installed.
+    `storage` has the variables that choose the storage. The daemon runs `elsewhere`, away from the checkout, so that
+    what it serves with is what was installed.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DS_")}
-    environment.update(STORAGES[storage])
+    environment.update(storage)
     environment["DS_STORAGE__DATA_DIR"] = str(elsewhere / "data")
     environment["DS_SERVER__BIND_ADDRESS"] = f"127.0.0.1:{port}"
     environment["DS_SUBSCRIPTIONS__ENABLED"] = "true"
@@ -101,11 +122,19 @@ class FrontProcess:
     One front, from its start to its exit status.
 
     :ivar authority: a file with the certificate that clients are to trust; None where there is no TLS.
+
+    :param environment: the variables that choose the storage, instead of those of ``storage``.
     """
 
-    def __init__(self, front: str, python: Path | None = None, storage: str = "memory") -> None:
+    def __init__(
+        self,
+        front: str,
+        python: Path | None = None,
+        storage: str = "memory",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.front = front
-        self._storage = storage
+        self._storage = environment_of(storage) if environment is None else environment
         self._python = python or Path(sys.executable)
         self._port = free_port()
         self._place = tempfile.TemporaryDirectory(prefix=f"durable-streams-{front}-")

@@ -1,6 +1,6 @@
 """Run the official conformance suite against real processes of this server.
 
-``python -m tests.conformance.run [--front daemon|web|both|secure] [--storage NAME] [--url URL] [--expect N]``
+``python -m tests.conformance.run [--front daemon|web|pair|both|secure] [--storage NAME] [--url URL] [--expect N]``
 
 The suite is the npm package @durable-streams/server-conformance-tests, at its newest version.  The last
 line says ``N passed, M failed``; the exit status is 0 only if nothing failed.
@@ -20,12 +20,15 @@ from pathlib import Path
 from tests.conformance.fronts import (
     FRONTS,
     LONG_POLL_SECONDS,
+    PAIR,
     SECURE_FRONTS,
+    SHARED_STORAGES,
     STORAGES,
     FrontProcess,
     chosen_fronts,
 )
 from tests.conformance.npm import install_newest
+from tests.conformance.pair import PairProcess
 from tests.conformance.processes import ProgramFailure, leave_on_sigterm, run_bounded
 from tests.conformance.report import SuiteResult, read_report
 from tests.conformance.served import against
@@ -77,11 +80,13 @@ def tell(name: str, result: SuiteResult, expected: int) -> None:
 
 def run_all(storages: Iterable[str], fronts: Iterable[str], at_once: int) -> Iterator[tuple[str, SuiteResult]]:
     """Run the suite against each storage behind each front, some at a time, and say how each went, in order."""
-    pairs = [(storage, front) for storage in storages for front in fronts]
+    pairs = [
+        (storage, front) for storage in storages for front in fronts if front != PAIR or storage in SHARED_STORAGES
+    ]
     with ThreadPoolExecutor(at_once) as pool:
         running = []
         for storage, front in pairs:
-            process = FrontProcess(front, storage=storage)
+            process = PairProcess(storage) if front == PAIR else FrontProcess(front, storage=storage)
             running.append(pool.submit(against, process, partial(run_suite, authority=process.authority)))
         for (storage, front), result in zip(pairs, running, strict=True):
             yield f"{storage}, {front}", result.result()
@@ -89,7 +94,7 @@ def run_all(storages: Iterable[str], fronts: Iterable[str], at_once: int) -> Ite
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance.run", description="official suite")
-    parser.add_argument("--front", choices=(*FRONTS, *SECURE_FRONTS, "both", "secure"), default="both")
+    parser.add_argument("--front", choices=(*FRONTS, *SECURE_FRONTS, PAIR, "both", "secure"), default="both")
     parser.add_argument("--storage", choices=tuple(STORAGES), action="append", help="all of them, unless given")
     parser.add_argument("--at-once", type=int, default=2, help="how many servers are tested at a time")
     parser.add_argument("--url", help="test the server that already listens there, and start none")

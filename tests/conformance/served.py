@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
-from tests.conformance.fronts import FrontFailure, FrontProcess
+from tests.conformance.fronts import FrontFailure
 from tests.conformance.report import SuiteResult
 
 
-def against(process: FrontProcess, ask: Callable[[str], SuiteResult]) -> SuiteResult:
+class Server(Protocol):
+    """What is asked, such as a :class:`.FrontProcess`."""
+
+    @property
+    def base_url(self) -> str: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> list[str]: ...
+
+
+def against(process: Server, ask: Callable[[str], SuiteResult]) -> SuiteResult:
     """Start a front, ask it by its URL, stop it; what is wrong with its end is a problem as well."""
     try:
         process.start()
