@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import Mock
 
 import psycopg
 from click.testing import Result
@@ -100,7 +101,8 @@ class WithoutDatabaseTests(MigrateCase):
         self.assertIn("[validate_config] storage.postgres.schema must be a name of lower-case letters", done.stderr)
 
     def test_without_psycopg_the_error_names_the_extra(self) -> None:
-        self.patch(databases, "find_spec", lambda name: None)
+        error = ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
+        self.patch(databases, "import_module", Mock(side_effect=error))
         done = self.migrate()
         self.assertEqual(1, done.exit_code)
         self.assertIn("pip install 'durable-streams-server[postgres]'", done.stderr)

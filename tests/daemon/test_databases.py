@@ -24,7 +24,7 @@ DSN = "postgresql://streams:hush@db.example.com/streams"
 class DatabaseCase(SynchronousTestCase):
     def setUp(self) -> None:
         # What is tested here does not use psycopg.
-        self.patch(databases, "find_spec", lambda name: name)
+        self.patch(databases, "import_module", lambda name: None)
 
     def settings(self, **values: Any) -> Settings:
         chosen = {f"storage.postgres.{name}": value for name, value in values.items()}
@@ -72,13 +72,20 @@ class SettingsTests(DatabaseCase):
         self.assertIn("dsn=''", repr(PostgresSettings()))
 
     def test_without_psycopg_the_start_fails_with_the_command_that_installs_it(self) -> None:
-        with patch.object(databases, "find_spec", lambda name: None):
-            error = self.assertRaises(StartupError, Daemon, self.settings(dsn=DSN), Clock())
-        self.assertEqual(
-            "[validate_config] storage.mode is postgres, which needs psycopg, and it is not installed. Run: pip "
-            "install 'durable-streams-server[postgres]'",
-            str(error),
-        )
+        for error, reason in (
+            (ModuleNotFoundError("No module named 'psycopg'", name="psycopg"), "and it is not installed"),
+            (
+                ImportError("no pq wrapper available.\n- couldn't import psycopg 'c'"),
+                "and that cannot be imported (no pq wrapper available. - couldn't import psycopg 'c')",
+            ),
+        ):
+            with patch.object(databases, "import_module", side_effect=error):
+                failure = self.assertRaises(StartupError, Daemon, self.settings(dsn=DSN), Clock())
+            self.assertEqual(
+                f"[validate_config] storage.mode is postgres, which needs psycopg, {reason}. Run: pip install "
+                "'durable-streams-server[postgres]'",
+                str(failure),
+            )
 
 
 class FileTests(DatabaseCase):

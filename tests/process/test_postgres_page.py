@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -9,9 +12,10 @@ import psycopg
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.storage.postgres.schema import SCHEMA_VERSION
-from tests.support.daemon import CHECKOUT
+from tests.support.daemon import CHECKOUT, Daemon
 from tests.support.postgres_server import SUPERUSER, PostgresServer, started_server
 from tests.support.programs import program
+from tests.support.proxies import HAProxy
 from tests.support.shell import Shell, blocks_of
 
 BLOCKS: Final = blocks_of(CHECKOUT / "docs" / "postgres.rst")
@@ -94,10 +98,8 @@ class RightsTests(PageCase):
         # The owner of the schema is created by the block before.
         self.db1.run(block("CREATE ROLE streams_owner").partition("export")[0])
         self.db1.run(block("--print-sql"))
-        self.as_servers("insert into durable_streams.key_values values ('a', '')")
-        self.assertRaises(
-            psycopg.errors.InsufficientPrivilege, self.as_servers, "drop table durable_streams.key_values"
-        )
+        self.as_servers("insert into durable_streams.removed values (1, 0)")
+        self.assertRaises(psycopg.errors.InsufficientPrivilege, self.as_servers, "drop table durable_streams.removed")
 
     def test_migrate_does_nothing_the_second_time(self) -> None:
         self.set_up_primary()
@@ -109,12 +111,69 @@ class RightsTests(PageCase):
         self.assertIn(f"the tables have version {SCHEMA_VERSION}.", line)
 
 
-class StandbyTests(PageCase):
-    def test_the_standby_is_synchronous_and_can_be_promoted(self) -> None:
+class PageProxy(HAProxy):
+    """HAProxy with the backend of the page; ``upstream`` has the addresses of the nodes, separated by spaces."""
+
+    def configuration(self, upstream: str) -> str:
+        backend = block("backend durable_streams")
+        for number, address in enumerate(upstream.split(), 1):
+            backend = backend.replace(f"10.0.0.1{number}:4437", address)
+        before = super().configuration("127.0.0.1:1").partition("\nbackend durable_streams")[0]
+        return f"{before}\n{backend}\n"
+
+
+class NodeTests(PageCase):
+    """The whole set-up: two databases, three nodes, and HAProxy."""
+
+    def setUp(self) -> None:
+        super().setUp()
         self.set_up_primary()
         self.set_up_standby()
-        self.first.run("create table t as select 7 as n", None, "streams")
-        self.first.stop()
+        folder = Path(self.mktemp()).absolute()
+        node = Shell(
+            folder, self.changes | {"/etc/durable-streams": str(folder), " -o durable-streams -g durable-streams": ""}
+        )
+        node.add_command("sudo", _SUDO)
+        node.run(block("/dev/stdin"))
+        self.assertEqual(0o600, (folder / "dsn").stat().st_mode & 0o777)
+        settings = block("[storage.postgres]").replace("/etc/durable-streams", str(folder))
+        (folder / "local.toml").write_text(settings)
+        self.folder = folder
+        self.stack = ExitStack()
+        self.addCleanup(self.stack.close)
+        self.nodes = [self.stack.enter_context(Node(folder)) for _ in range(3)]
+        upstream = " ".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+        self.proxy = self.stack.enter_context(PageProxy(upstream))
+        self.client = Shell(
+            Path(self.mktemp()).absolute(), {"https://streams.example.com": f"-k https://127.0.0.1:{self.proxy.port}"}
+        )
+
+    def test_requests_to_different_nodes_are_one_stream_before_and_after_a_failover(self) -> None:
+        promises = [line for node in self.nodes for line in node.log().splitlines() if "acknowledged appends" in line]
+        self.assertEqual(3, len(promises))
+        for promise in promises:
+            self.assertIn("synchronous_standby_names is 'db2': acknowledged appends survive the loss of the", promise)
+            self.assertNotIn("app-secret", promise)
+        self.assertEqual("1 2 3 4 5 6 ", self.client.run(block("for n in 1 2 3")))
+        self.first.stop(signal.SIGKILL)
         self.assertIn("t", self.db2.run(block("pg_promote")))
-        self.assertEqual([(7,)], self.second.run("select n from t", None, "streams"))
-        self.assertEqual([(False,)], self.second.run("select pg_is_in_recovery()"))
+        retry = "--retry 60 --retry-delay 1 --retry-all-errors --fail"
+        for n in (7, 8, 9):
+            self.client.run(
+                f"curl -sS {retry} -X POST https://streams.example.com/v1/stream/hello "
+                f"-H 'Content-Type: text/plain' -H 'Producer-Id: me' -H 'Producer-Epoch: 0' "
+                f"-H 'Producer-Seq: {n - 7}' -d '{n} '"
+            )
+        read = f"curl -sS {retry} https://streams.example.com/v1/stream/hello"
+        self.assertEqual({"1 2 3 4 5 6 7 8 9 "}, {self.client.run(read) for _ in range(3)})
+        for node in self.nodes:
+            self.assertEqual(0, node.stop())
+            self.assertNotIn("app-secret", node.log())
+
+
+class Node(Daemon):
+    """A node with the settings of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.command = (sys.executable, "-m", "durable_streams.server", "serve", f"--config-dir={folder}")
+        super().__init__()

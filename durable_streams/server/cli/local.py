@@ -8,6 +8,7 @@ import pwd
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -130,9 +131,26 @@ async def opened(data: LocalData, reactor: Any) -> AsyncIterator[Streams]:
         gc.freeze()
         gc.enable()
     try:
+        if _mode_of(data.settings) == "postgres":
+            await _wait_for_connections(streams, reactor, data.settings.storage.postgres.wait_ms / 1000)
         yield streams
     finally:
         await streams.stopService()
+
+
+async def _wait_for_connections(streams: Streams, reactor: Any, seconds: float) -> None:
+    """
+    Wait until the storage has opened its connections to the database.
+
+    :raises CommandError: it has not after so many seconds.
+    """
+    from twisted.internet.task import deferLater  # noqa: PLC0415 (imports Twisted, which --help does not need)
+
+    until = monotonic() + seconds
+    while (obstacle := streams.obstacle()) is not None:
+        if monotonic() > until:
+            raise CommandError(f"{obstacle} The command has waited for storage.postgres.wait_ms.")
+        await deferLater(reactor, 0.01)
 
 
 def _mode_of(settings: Sections) -> str:

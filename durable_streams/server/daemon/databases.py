@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from importlib.util import find_spec
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
 from ..config.settings import Settings
 from ..config.validation import ConfigError
+from ..interfaces import IStorage
+from ..model import StorageLimits
 from ..storage.postgres.settings import PostgresSettings
 
 _DSN_FILE: Final = "storage.postgres.dsn_file"
@@ -23,12 +25,7 @@ def postgres_settings_from(settings: Settings) -> PostgresSettings:
 
     :raises ConfigError: psycopg is not installed, or the file with the connection string cannot be used.
     """
-    if find_spec("psycopg") is None:
-        raise _invalid(
-            "MissingPostgresExtra",
-            f"storage.mode is {settings.storage.mode}, which needs psycopg, and it is not installed. Run: pip install "
-            "'durable-streams-server[postgres]'",
-        )
+    check_driver(settings)
     chosen = settings.storage.postgres
     return PostgresSettings(
         dsn=(chosen.dsn or "") if chosen.dsn_file is None else _dsn_in(os.path.abspath(chosen.dsn_file)),
@@ -42,6 +39,38 @@ def postgres_settings_from(settings: Settings) -> PostgresSettings:
         queued_bytes=settings.limits.max_queued_bytes,
         verify_reads=settings.storage.verify_reads,
     )
+
+
+def postgres_storage_from(settings: Settings, limits: StorageLimits, reactor: Any) -> IStorage:
+    """
+    Create the PostgreSQL storage. It is not opened.
+
+    :raises ConfigError: psycopg is not installed, or the file with the connection string cannot be used.
+    """
+    chosen = postgres_settings_from(settings)
+    # Other storages work without psycopg.
+    from ..storage.postgres.storage import PostgresStorage  # noqa: PLC0415
+
+    return PostgresStorage(chosen, limits, reactor)
+
+
+def check_driver(settings: Settings) -> None:
+    """
+    Check that psycopg can be imported. Without its extra ``binary`` it needs libpq of the system.
+
+    :raises ConfigError: it cannot.
+    """
+    try:
+        import_module("psycopg")
+    except ImportError as error:
+        reason = "and it is not installed"
+        if error.name != "psycopg":
+            reason = f"and that cannot be imported ({' '.join(str(error).split())})"
+        raise _invalid(
+            "MissingPostgresExtra",
+            f"storage.mode is {settings.storage.mode}, which needs psycopg, {reason}. Run: pip install "
+            "'durable-streams-server[postgres]'",
+        ) from None
 
 
 def _dsn_in(path: str) -> str:

@@ -9,13 +9,12 @@ from msgspec.structs import replace
 
 from ..config.choices import ACID_BACKENDS, STORAGE_MODES
 from ..config.settings import Settings
-from ..config.validation import ConfigError
 from ..interfaces import IStorage
 from ..model import StorageLimits
 from ..storage.acid import AcidStorage
 from ..storage.file import FileSettings, FileStorage
 from ..storage.memory import MemoryStorage
-from .databases import postgres_settings_from
+from .databases import postgres_storage_from
 
 if TYPE_CHECKING:
     from ..listening.descriptors import DescriptorBudget
@@ -46,12 +45,7 @@ def storage_from(
     if mode == "memory":
         return MemoryStorage(limits)
     if mode == "postgres":
-        postgres_settings_from(settings)
-        raise ConfigError(
-            f"storage.mode is {settings.storage.mode}, which this version does not serve yet. Choose another mode.",
-            rule="ModeNotServed",
-            phase="validate_config",
-        )
+        return postgres_storage_from(settings, limits, reactor)
     # twistd changes the current directory later, as a daemon or with --rundir.
     directory = os.path.abspath(settings.storage.data_dir)
     if mode == "acid":
