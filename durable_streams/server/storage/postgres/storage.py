@@ -45,6 +45,7 @@ from .listing import Listing
 from .lookups import LookUps
 from .merging import Merger
 from .neighbours import Neighbours
+from .open_connections import OpenConnections
 from .opening import log_preparation, prepare
 from .pool import Pool
 from .ranges import Ranges
@@ -57,6 +58,9 @@ from .upkeep import Upkeep, UseWriter
 from .uses import Uses
 from .vitals import DatabaseVitals
 from .writer import AppendWriter
+
+#: The connections for writing: of appends, of appends that wait for locks, and of all other changes.
+_WRITERS: Final = 3
 
 #: The task of removing what has expired, and the rows of removed streams.
 _SWEEP: Final = "sweep"
@@ -78,8 +82,10 @@ class PostgresStorage:
         self._reactor = reactor
         self._loaded = self._started = False
         self._closing: Deferred[None] | None = None
+        # Two more are for messages to and from the other nodes.
+        self._open_connections = OpenConnections(settings.connections + _WRITERS + 2)
         self._pool = Pool(self._connect, settings.connections, reactor, wait)
-        self._writers = [WriterConnection(self._connect, schema, reactor, wait) for _ in range(3)]
+        self._writers = [WriterConnection(self._connect, schema, reactor, wait) for _ in range(_WRITERS)]
         appending, locking, changing = self._writers
         execute = self._pool.execute
         self._lookups = LookUps(execute, schema, reactor)
@@ -161,7 +167,7 @@ class PostgresStorage:
         settings = self._settings
         deadline = settings.commit_deadline_ms / 1000
         session = session_settings(lock_timeout=settings.lock_timeout_ms / 1000, statement_timeout=deadline)
-        return connect(settings.dsn, self._reactor, session, deadline)
+        return connect(settings.dsn, self._reactor, session, deadline).addCallback(self._open_connections.add)
 
     def _rows(self) -> list[UUID]:
         """Return the ids of the rows that count the writes of this node."""
@@ -195,6 +201,8 @@ class PostgresStorage:
             cache_hits=cache.hits,
             cache_misses=cache.misses,
             cache_bytes=cache.bytes,
+            connections=self._open_connections.count,
+            reconnections=self._open_connections.reopened,
             lock_waits=vitals.lock_waits,
             notify_queue=vitals.notify_queue,
             oldest_xmin=vitals.oldest_xmin,
