@@ -24,7 +24,7 @@ from durable_streams.server.storage.acid import log as acid_log
 from durable_streams.server.storage.acid import storage as acid
 from durable_streams.server.storage.file import FileSettings, FileStorage
 from durable_streams.server.storage.logged.commit_queue import CommitQueue
-from durable_streams.server.subscriptions import service as subscription_service
+from durable_streams.server.subscriptions import requests as subscription_requests
 from durable_streams.server.subscriptions.dispatching import Dispatcher
 from durable_streams.server.subscriptions.entry import Entry
 
@@ -91,7 +91,7 @@ def _set_traps(trap: Trap, file_settings: dict[str, Any]) -> None:
     # Where a wake is saved, where its delivery has an outcome, and where an ack is saved.
     trap.wrap(Dispatcher, "_send_webhook", "webhook/send")
     trap.wrap(Dispatcher, "_append_event", "event/append")
-    trap.wrap(subscription_service, "acked", "ack/answer")
+    trap.wrap(subscription_requests, "acked", "ack/answer")
     save = Dispatcher._save
 
     def trapped_save(dispatcher: Dispatcher, entry: Entry, *outcome: Any) -> Any:
