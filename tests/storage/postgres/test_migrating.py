@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from typing import Any
 from unittest.mock import patch
 
@@ -79,6 +80,31 @@ class UpgradeTests(MigratingCase):
         for thread in threads:
             thread.join()
         self.assertEqual([[], [], [], list(range(1, SCHEMA_VERSION + 1))], sorted(installed))
+
+    def test_an_upgrade_that_has_waited_for_another_finds_its_tables(self) -> None:
+        first, second = self.connect(), self.connect()
+        # A session remembers that there is no schema, until it processes messages of others about it.
+        self.assertEqual(0, found_version(second, "streams"))
+        outcomes: list[object] = []
+
+        def upgrade_too() -> None:
+            try:
+                outcomes.append(upgrade(second, "streams"))
+            except StorageError as error:
+                outcomes.append(error)
+
+        waiting = threading.Thread(target=upgrade_too)
+        with first.transaction():
+            self.assertNotEqual([], upgrade(first, "streams"))
+            waiting.start()
+            waits = "select 1 from pg_locks where locktype = 'advisory' and not granted and database = "
+            waits += f"(select oid from pg_database where datname = '{self.name}')"
+            deadline = time.monotonic() + 20
+            while not self.as_superuser(waits):
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.01)
+        waiting.join()
+        self.assertEqual([[]], outcomes)
 
     def test_a_failed_upgrade_changes_nothing(self) -> None:
         connection = self.connect()

@@ -36,8 +36,7 @@ def found_version(connection: Connection[Any], schema: str) -> int:
 
     :raises StorageError: the role may not see it.
     """
-    exists = _value(connection, "SELECT to_regnamespace(%s) IS NOT NULL", schema)
-    if not exists:
+    if not _has_schema(connection, schema):
         return 0
     if not _value(connection, "SELECT has_schema_privilege(%s, 'USAGE')", schema):
         raise _no_right(connection, f"USAGE on the schema {schema}")
@@ -83,7 +82,7 @@ def upgrade(connection: Connection[Any], schema: str, role: str | None = None) -
         version = found_version(connection, schema)
         check_version(version, schema)
         # CREATE SCHEMA IF NOT EXISTS needs a right on the database also if the schema exists.
-        create_schema = not _value(connection, "SELECT to_regnamespace(%s) IS NOT NULL", schema)
+        create_schema = not _has_schema(connection, schema)
         installed = []
         for number, script in steps(schema, version, create_schema):
             connection.execute(script)
@@ -103,6 +102,16 @@ def check_rights(connection: Connection[Any], schema: str) -> None:
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise _no_right(connection, f"{missing[0]}{more}")
+
+
+def _has_schema(connection: Connection[Any], schema: str) -> bool:
+    """
+    Return whether a schema exists.
+
+    The query reads a table: to_regnamespace() alone uses what the session knew before it waited for an upgrade.
+    """
+    found: bool = _value(connection, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)", schema)
+    return found
 
 
 def _value(connection: Connection[Any], statement: str, *parameters: object) -> Any:
