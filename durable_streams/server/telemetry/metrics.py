@@ -105,7 +105,9 @@ class Metrics(Collector):
         # Before the service runs, an obstacle means that the storage still loads, which is not a failure.
         failed = bool(streams.running) and streams.obstacle() is not None
         yield _gauge(
-            "storage_failed", "1 if the storage has failed and refuses writes until the server is restarted.", failed
+            "storage_failed",
+            "1 if the storage refuses writes: until a restart, or until its database can be reached again.",
+            failed,
         )
         yield _gauge(
             "ready",

@@ -49,6 +49,10 @@ class FailureTests(SynchronousTestCase):
             "host and port in the connection string (storage.postgres.dsn).",
             str(failure),
         )
+        failure = self.failure(
+            AT + "FATAL:  not yet accepting connections\nDETAIL:  Consistent state has not been reached."
+        )
+        self.assertTrue(failure.reason.endswith("failed: not yet accepting connections"), failure.reason)
         failure = self.failure(AT + 'FATAL:  role "me" does not exist\n')
         self.assertEqual(
             'connection to server at "10.0.0.1", port 5432 failed: role "me" does not exist', failure.reason

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .connection import Connection, one_line
+from .failures import describe_failure
 
 #: libpq's parameters that the connection string may replace. An attempt to connect ends after 10 s; a connection whose
 #: peer is silent, after about a minute.
@@ -142,14 +143,15 @@ def _open(dsn: str, settings: Mapping[str, str]) -> psycopg.Connection[Any]:
     :raises ConnectFailed: see :func:`connect`.
     """
     driver = None
+    parameters = _parameters(dsn)
     try:
-        driver = psycopg.Connection.connect(make_conninfo("", **_parameters(dsn)), autocommit=True)
+        driver = psycopg.Connection.connect(make_conninfo("", **parameters), autocommit=True)
         driver.prepare_threshold = None
         _apply(driver, settings)
     except psycopg.Error as error:
         if driver is not None:
             driver.close()
-        raise ConnectFailed(one_line(str(error))) from None
+        raise ConnectFailed(f"{describe_failure(str(error), parameters).reason}.") from None
     return driver
 
 

@@ -83,7 +83,7 @@ _LASTING: Final = re.compile(
 _PREFIX: Final = re.compile(r"connection (?:failed|is bad): ")
 _ATTEMPT: Final = re.compile(r"^- host: [^\n]*?: (?=connection failed|connection is bad|failed)", re.MULTILINE)
 _QUOTED: Final = re.compile("\"[^\"]*\"|'[^']*'")
-_HINT: Final = re.compile(r"\n\t[^\n]*")
+_HINT: Final = re.compile(r"\n(?:\t|DETAIL:|HINT:)[^\n]*")
 
 
 class ConnectionFailure(Struct, frozen=True):
