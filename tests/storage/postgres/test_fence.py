@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Sequence
 
 import psycopg
+from psycopg.pq.abc import PGresult
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -12,23 +15,40 @@ from twisted.trial.unittest import TestCase
 
 from durable_streams.server.errors import Unavailable
 from durable_streams.server.storage.postgres.connection import Connection, QueryFailed, Statement
-from durable_streams.server.storage.postgres.fence import CommitResult, LandedResult, NothingWritten, WriterConnection
-from durable_streams.server.storage.postgres.packing import INT8, UUID, int8
+from durable_streams.server.storage.postgres.fence import (
+    CommitResult,
+    Execute,
+    LandedResult,
+    NothingWritten,
+    WriterConnection,
+)
+from durable_streams.server.storage.postgres.packing import INT8, UUID, float8, int8
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.holding_proxy import HoldingProxy
 from tests.support.postgres_server import database, shared_server
 
 from .connections import failure_of
-from .writers import SCHEMA, Ledger, add, connection_of, create_tables, hold_gate, numbers, open_writer, until
+from .writers import (
+    ADD,
+    SCHEMA,
+    Ledger,
+    add,
+    add_in_transaction,
+    connection_of,
+    create_tables,
+    hold_gate,
+    numbers,
+    open_writer,
+    until,
+)
 
 
 class NaiveConnection(WriterConnection):
     """Looks up what was written, and does not wait for a statement that still runs."""
 
     def start(self) -> None:
-        look_up = (
-            f"SELECT n.epoch, n.batch, {SCHEMA}.clock(), n.written FROM {SCHEMA}.nodes AS n WHERE n.id = $1 OR $2 < 0"
-        )
+        [schema] = re.findall(r"(\w+)\.nodes", self._fence.sql)
+        look_up = f"SELECT epoch, batch, {schema}.clock(), written FROM {schema}.nodes WHERE id = $1 OR $2 < 0"
         self._fence = Statement("look_up", look_up, (UUID, INT8))
         super().start()
 
@@ -129,7 +149,7 @@ class UncertainTests(FenceTestCase):
             lost = connection_of(writer)
             await until_lost(lost)
         error = await failure_of(adding, NothingWritten)
-        self.assertEqual("The connection to the database was lost twice during a write. Retry later.", str(error))
+        self.assertEqual("The database has interrupted a write twice. Retry later.", str(error))
         self.assertEqual((1, 1), (writer.outcomes.repeated, writer.outcomes.refused))
         self.assertEqual([], numbers(self.dsn))
 
@@ -190,6 +210,30 @@ class UncertainTests(FenceTestCase):
             proxy.release()
             writer.stop()
         return numbers(direct)[1:]
+
+    async def test_a_transaction_whose_connection_is_lost_before_its_commit_is_executed_again(self) -> None:
+        writer = await self.writer()
+        release = hold_gate(self, self.dsn)
+        adding = add_in_transaction(writer, 1)
+        await self.until_held()
+        connection_of(writer).abandon("cut")
+        await until(reactor, lambda: writer.outcomes.repeated == 1)
+        release()
+        result = await adding
+        assert result is not None
+        self.assertEqual(b"answered", result.get_value(0, 2))
+        self.assertEqual([1], numbers(self.dsn))
+
+    async def test_a_transaction_that_fails_is_undone_and_the_next_one_is_written(self) -> None:
+        writer = await self.writer()
+
+        async def work(execute: Execute, node: Sequence[bytes]) -> PGresult:
+            await execute(ADD, [*node, int8(1), float8(0)])
+            raise ValueError("changed my mind")
+
+        await failure_of(writer.transact(work), ValueError)
+        await add_in_transaction(writer, 2)
+        self.assertEqual([2], numbers(self.dsn))
 
     async def test_a_row_that_was_removed_is_made_again(self) -> None:
         writer = await self.writer()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
+from psycopg.pq.abc import PGresult
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
@@ -13,7 +14,7 @@ from twisted.trial.unittest import TestCase
 from durable_streams.server.errors import Unavailable
 from durable_streams.server.storage.postgres.connecting import connect
 from durable_streams.server.storage.postgres.connection import Connection, Statement
-from durable_streams.server.storage.postgres.fence import CommitResult, NothingWritten, WriterConnection
+from durable_streams.server.storage.postgres.fence import CommitResult, Execute, NothingWritten, WriterConnection
 from durable_streams.server.storage.postgres.packing import FLOAT8, INT8, UUID, float8, int8
 from durable_streams.server.storage.postgres.schema import migrations
 
@@ -36,6 +37,13 @@ ADD = Statement(
     FROM n, w WHERE o.id = $1 AND o.epoch = $2 RETURNING n.now, o.written, 'answered'::text
     """,
     (UUID, INT8, INT8, INT8, FLOAT8),
+)
+
+
+LOCK = Statement(
+    "lock_row",
+    f"SELECT $3 FROM {SCHEMA}.nodes WHERE id = $1 AND epoch = $2 FOR NO KEY UPDATE",
+    (UUID, INT8, INT8),
 )
 
 
@@ -85,6 +93,16 @@ def add(writer: WriterConnection, number: int, seconds: float = 0.0) -> Deferred
     return writer.commit(ADD, [int8(number), float8(seconds)])
 
 
+def add_in_transaction(writer: WriterConnection, number: int) -> Deferred[CommitResult | None]:
+    """Add a number with a transaction of several statements."""
+
+    async def work(execute: Execute, node: Sequence[bytes]) -> PGresult:
+        await execute(LOCK, node)
+        return await execute(ADD, [*node, int8(number), float8(0)])
+
+    return writer.transact(work)
+
+
 def connection_of(writer: WriterConnection) -> Connection:
     """Return the open connection of a writer."""
     connection = writer._reconnector.connection
@@ -118,16 +136,20 @@ class Ledger:
         self.unknown: set[int] = set()
 
     async def add(self, seconds: float = 0.0) -> None:
-        """Add the next number."""
+        """Add the next number, each other one in a transaction of several statements."""
         number = self._next
         self._next += 1
         try:
-            result = await add(self._writer, number, seconds)
+            if number % 2:
+                result = await add_in_transaction(self._writer, number)
+            else:
+                result = await add(self._writer, number, seconds)
         except NothingWritten:
             self.refused.add(number)
         except Unavailable:
             self.unknown.add(number)
         else:
+            assert result is not None
             assert result.ntuples == 1
             self.acknowledged.add(number)
 

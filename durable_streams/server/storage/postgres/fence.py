@@ -30,6 +30,9 @@ from .reconnecting import Reconnector
 #: The pause before a fence is tried again on the same connection, in seconds.
 _PAUSE: Final = 0.2
 
+#: How often a commit is begun. A statement that ends its own session must not end one after the other.
+_MAX_ATTEMPTS: Final = 2
+
 #: The SQLSTATE of a server that has become a standby: read_only_sql_transaction.
 _READ_ONLY: Final = "25006"
 
@@ -124,17 +127,18 @@ class _Commit:
     """
     A commit without an outcome.
 
-    :ivar batch: the number with which it was sent last; 0 before.
+    :ivar batch: the number with which it was sent last; 0 if it is certain that it was not written.
+    :ivar attempts: how often it was begun.
     :ivar result: that of the server, if it warned that it may not be durable.
     """
 
-    __slots__ = ("batch", "done", "is_repeated", "result", "start", "timer")
+    __slots__ = ("attempts", "batch", "done", "result", "start", "timer")
 
     def __init__(self, start: Callable[[Connection, _Commit, int, Sequence[bytes]], Deferred[Any]]) -> None:
         self.start = start
         self.batch = 0
         self.result: PGresult | None = None
-        self.is_repeated = False
+        self.attempts = 0
         self.done: Deferred[Any] = Deferred()
         self.timer: IDelayedCall | None = None
 
@@ -252,6 +256,7 @@ class WriterConnection:
         assert connection is not None
         self._batch += 1
         self._has_warned = False
+        commit.attempts += 1
         node = (self.node.bytes, int8(self._epoch), int8(self._batch))
         commit.start(connection, commit, self._batch, node).addCallbacks(
             self._committed, self._commit_failed, (connection, commit), {}, (commit,)
@@ -278,11 +283,6 @@ class WriterConnection:
     def _repeat_later(self, commit: _Commit, connection: Connection) -> None:
         """Send a statement again in another epoch, after it has written nothing."""
         commit.batch = 0
-        if commit.is_repeated:
-            self._finish(commit)
-            self._fail(commit, "The database has refused the epoch of a write twice. Retry later.")
-            return
-        commit.is_repeated = True
         self._limit(commit)
         self._raise_epoch(connection)
 
@@ -378,18 +378,17 @@ class WriterConnection:
             self.outcomes.landed += 1
             self._finish(commit)
             commit.done.callback(landed if commit.result is None else commit.result)
-        elif commit.batch and commit.is_repeated:
+        elif commit.attempts >= _MAX_ATTEMPTS:
             self.outcomes.refused += 1
             commit.batch = 0
             self._finish(commit)
-            self._fail(commit, "The connection to the database was lost twice during a write. Retry later.")
+            self._fail(commit, "The database has interrupted a write twice. Retry later.")
         else:
             if commit.timer is not None:
                 commit.timer.cancel()
                 commit.timer = None
-            if commit.batch:
+            if commit.attempts:
                 self.outcomes.repeated += 1
-                commit.is_repeated = True
             commit.result = None
             self._send(commit)
 
