@@ -364,8 +364,8 @@ class Connection:
 
 
 def one_line(text: str) -> str:
-    """Return a message of libpq as one line."""
-    return " ".join(text.split())
+    """Return a message of libpq as one line, without its hints."""
+    return " ".join(text.partition("\n\t")[0].split())
 
 
 def _field(result: PGresult, field: pq.DiagnosticField) -> str:

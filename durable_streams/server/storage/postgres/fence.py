@@ -169,7 +169,7 @@ class WriterConnection:
         self._wait = wait
         self._fence = Statement("fence", _FENCE.format(schema=schema), (UUID, INT8))
         self._register = Statement("register", _REGISTER.format(schema=schema), (UUID, INT8))
-        self._reconnector = Reconnector(connect, clock, self._opened, self._lost, "writer")
+        self._reconnector = Reconnector(connect, clock, self._opened, self._lost)
         self._epoch = 0
         self._batch = 0
         self._commit: _Commit | None = None
@@ -179,6 +179,11 @@ class WriterConnection:
         self._has_warned = False
         self._timer: IDelayedCall | None = None
         self._is_stopped = True
+
+    @property
+    def reconnectors(self) -> list[Reconnector]:
+        """What opens the connection."""
+        return [self._reconnector]
 
     def start(self) -> None:
         """Open the connection, and keep it open."""

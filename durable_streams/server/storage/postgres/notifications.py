@@ -58,7 +58,12 @@ class Notifier:
         self._timer: IDelayedCall | None = None
         self._sending = False
         self._notify = Statement("notify", "SELECT pg_notify($1, $2)", (TEXT, TEXT))
-        self._reconnector = Reconnector(connect, clock, lambda _: self._schedule(), name="notifier")
+        self._reconnector = Reconnector(connect, clock, lambda _: self._schedule())
+
+    @property
+    def reconnectors(self) -> list[Reconnector]:
+        """What opens the connection."""
+        return [self._reconnector]
 
     def start(self) -> None:
         """Open the connection."""
@@ -156,7 +161,12 @@ class Listener:
         self._timer: IDelayedCall | None = None
         self._listen = Statement("listen", f"LISTEN {channel}")
         self._probe = Statement("probe", "SELECT 1")
-        self._reconnector = Reconnector(connect, clock, self._use, self._lost, name="listener")
+        self._reconnector = Reconnector(connect, clock, self._use, self._lost)
+
+    @property
+    def reconnectors(self) -> list[Reconnector]:
+        """What opens the connection."""
+        return [self._reconnector]
 
     @property
     def is_open(self) -> bool:

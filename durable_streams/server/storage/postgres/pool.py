@@ -58,9 +58,12 @@ class Pool:
         self._idle: list[Connection] = []
         self._waiting: deque[_Query] = deque()
         self._timer: IDelayedCall | None = None
-        self._members = [
-            Reconnector(connect, clock, self._use, self._forget, f"reader {number}") for number in range(1, size + 1)
-        ]
+        self._members = [Reconnector(connect, clock, self._use, self._forget) for _ in range(size)]
+
+    @property
+    def reconnectors(self) -> list[Reconnector]:
+        """What opens the connections."""
+        return self._members
 
     def start(self) -> None:
         """Open the connections."""

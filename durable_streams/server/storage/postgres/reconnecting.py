@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -19,7 +19,37 @@ from .connection import Connection
 FIRST_PAUSE: Final = 0.1
 MAX_PAUSE: Final = 5.0
 
+#: How many reasons of one outage are remembered.
+_MAX_REASONS: Final = 100
+
 _log = Logger()
+
+
+class Outage:
+    """
+    Logs that connections were lost and are open again: once for all that share it, and each reason once.
+    """
+
+    def __init__(self) -> None:
+        self._lost: set[Reconnector] = set()
+        self._reasons: set[str] = set()
+
+    def begin(self, reconnector: Reconnector, problem: str) -> None:
+        """Log why a connection is not open, unless that was logged since all were."""
+        self._lost.add(reconnector)
+        if problem in self._reasons:
+            return
+        if len(self._reasons) >= _MAX_REASONS:
+            self._reasons.clear()
+        self._reasons.add(problem)
+        _log.warn("{problem} It is tried again.", problem=problem)
+
+    def end(self, reconnector: Reconnector) -> None:
+        """Note that a connection is open, and log when all are."""
+        self._lost.discard(reconnector)
+        if not self._lost and self._reasons:
+            self._reasons.clear()
+            _log.info("The connections to the database are open again.")
 
 
 class Reconnector:
@@ -27,12 +57,12 @@ class Reconnector:
     One connection, as long as it is started.
 
     :ivar connection: the open connection, or None.
+    :ivar outage: logs; several connections may share it.
     :ivar problem: why there is none, as a sentence for operators; None if there is one.
 
     :param connect: opens a connection.
     :param opened: called with each new connection.
     :param lost: called after the connection was lost, with the reason.
-    :param name: of the connection, for the log.
     """
 
     def __init__(
@@ -41,7 +71,6 @@ class Reconnector:
         clock: IReactorTime,
         opened: Callable[[Connection], None],
         lost: Callable[[str], None] = lambda _: None,
-        name: str = "database",
     ) -> None:
         self.connection: Connection | None = None
         self.problem: str | None = "The storage is not connected to its database yet."
@@ -49,7 +78,7 @@ class Reconnector:
         self._clock = clock_of(clock)
         self._opened = opened
         self._lost = lost
-        self._name = name
+        self.outage = Outage()
         self._failures = 0
         self._attempt: Deferred[None] | None = None
         self._timer: IDelayedCall | None = None
@@ -87,9 +116,8 @@ class Reconnector:
         if not self._is_started:
             connection.close()
             return
-        if self._failures:
-            _log.info("The connection to the database ({name}) is open again.", name=self._name)
         self._failures = 0
+        self.outage.end(self)
         self.connection = connection
         self.problem = None
         connection.lost = self._connection_lost
@@ -110,9 +138,15 @@ class Reconnector:
         """Try again after a while."""
         if not self._is_started:
             return
-        if problem != self.problem:
-            _log.warn("{problem} It is tried again ({name}).", problem=problem, name=self._name)
+        self.outage.begin(self, problem)
         self.problem = problem
         pause = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 16))
         self._failures += 1
         self._timer = self._clock.callLater(pause * random.uniform(0.5, 1), self._try)
+
+
+def share_outage(reconnectors: Iterable[Reconnector]) -> None:
+    """Log the loss of the same database once for all of these connections."""
+    outage = Outage()
+    for reconnector in reconnectors:
+        reconnector.outage = outage

@@ -49,6 +49,7 @@ from .open_connections import OpenConnections
 from .opening import log_preparation, prepare
 from .pool import Pool
 from .ranges import Ranges
+from .reconnecting import share_outage
 from .settings import PostgresSettings
 from .stored_values import StoredValues
 from .stream_changes import StreamChanges
@@ -120,6 +121,14 @@ class PostgresStorage:
         cleaners = (RowCleaner(execute, schema).clean, self._values.forget_absent)
         self._upkeep = Upkeep(execute, schema, self._totals, self._rows, cleaners, self._is_sweeper, reactor)
         self._vitals = DatabaseVitals(execute, reactor)
+        share_outage(
+            [
+                *self._pool.reconnectors,
+                *(reconnector for writer in self._writers for reconnector in writer.reconnectors),
+                *self._neighbours.notifier.reconnectors,
+                *self._neighbours.receiver.reconnectors,
+            ]
+        )
 
     # Opening and closing
 
