@@ -190,14 +190,15 @@ class PostgresStorage:
 
     def figures(self) -> StorageFigures:
         totals, commits = self._totals, self._writer.figures
+        # What others have added and this node has removed may be counted a second later.
         return StorageFigures(
-            totals.streams,
-            totals.bytes,
+            max(0, totals.streams),
+            max(0, totals.bytes),
             totals.written,
             queued_bytes=self._queues.bytes + self._change_queue.bytes,
             commit_sizes=commits.sizes.distribution(),
             commit_seconds=commits.seconds.distribution(),
-            metadata_bytes=totals.metadata,
+            metadata_bytes=max(0, totals.metadata),
             database=self._database_figures(),
         )
 
