@@ -45,7 +45,16 @@ class UseTests(SynchronousTestCase):
         self.clock.advance(0.2)
         self.assertEqual(self.written, [{1: NOW + 3}])
         self.writes[0].callback(None)
-        self.assertEqual((self.uses.last_use(1), self.clock.getDelayedCalls()), (0.0, []))
+        self.assertEqual((self.uses.last_use(1), self.clock.getDelayedCalls()), (NOW + 3, []))
+
+    def test_a_written_use_is_remembered_as_long_as_look_ups_may_not_show_it(self) -> None:
+        for number in range(1, 4):
+            self.uses.note(head(number, read_at=NOW + 50))
+            self.clock.advance(0)
+            self.writes[-1].callback(None)
+            self.assertEqual(self.uses.last_use(number), NOW + 50)
+            self.clock.advance(30)
+        self.assertEqual([self.uses.last_use(each) for each in (1, 2, 3)], [0.0, NOW + 50, NOW + 50])
 
     def test_a_use_after_a_long_pause_is_written_at_once(self) -> None:
         self.uses.note(head(read_at=NOW + 50))
@@ -89,7 +98,7 @@ class UseTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.clock.advance(1)
         self.writes[2].callback(None)
-        self.assertEqual((self.uses.last_use(1), self.clock.getDelayedCalls()), (0.0, []))
+        self.assertEqual((self.uses.last_use(1), self.clock.getDelayedCalls()), (NOW + 10, []))
 
     def test_many_uses_are_written_in_parts_before_they_are_due(self) -> None:
         for number in range(10_000):
@@ -101,7 +110,10 @@ class UseTests(SynchronousTestCase):
         self.assertLessEqual(max(map(len, self.written)), 1_000)
 
     def test_a_removed_stream_is_forgotten(self) -> None:
-        self.uses.note(head(read_at=NOW + 1))
+        self.uses.note(head(read_at=NOW + 50))
+        self.clock.advance(0)
+        self.writes[0].callback(None)
+        self.uses.note(head(read_at=NOW + 51))
         self.uses.forget(1)
         self.uses.forget(1)
         self.assertEqual(self.uses.last_use(1), 0.0)

@@ -24,6 +24,9 @@ _PART: Final = 0.1
 _MAX_USES: Final = 10_000
 _AT_ONCE: Final = 1_000
 
+#: How long a use is remembered after it was written, in seconds, at least: look-ups began before.
+_REMEMBERED: Final = 20.0
+
 #: The pause before uses are written again after a failure, in seconds.
 _RETRY: Final = 1.0
 
@@ -42,6 +45,10 @@ class Uses:
         self._clock = clock_of(clock)
         self._call_later = clock.callLater
         self._uses: dict[int, float] = {}
+        # Those that were written lately, and those before.
+        self._recent: dict[int, float] = {}
+        self._older: dict[int, float] = {}
+        self._rotated_at = self._clock.seconds()
         self._timer: IDelayedCall | None = None
         self._due = inf
         self._writing: Deferred[None] | None = None
@@ -49,8 +56,12 @@ class Uses:
         self._failing = False
 
     def last_use(self, stream_id: int) -> float:
-        """Return the last use of a stream that may not be written yet; 0 if there is none."""
-        return self._uses.get(stream_id, 0.0)
+        """Return the last use of a stream that look-ups may not show yet; 0 if there is none."""
+        for uses in (self._uses, self._recent, self._older):
+            used_at = uses.get(stream_id)
+            if used_at is not None:
+                return used_at
+        return 0.0
 
     def note(self, head: Head) -> None:
         """Note that a stream is used at the time at which its head was read."""
@@ -65,7 +76,8 @@ class Uses:
 
     def forget(self, stream_id: int) -> None:
         """Forget a stream that was removed."""
-        self._uses.pop(stream_id, None)
+        for uses in (self._uses, self._recent, self._older):
+            uses.pop(stream_id, None)
 
     async def stop(self) -> None:
         """Write all that is left. If the database is away, it is lost."""
@@ -106,7 +118,11 @@ class Uses:
 
     def _written(self, _: None, written: dict[int, float]) -> None:
         self._failing = False
+        now = self._clock.seconds()
+        if now - self._rotated_at >= _REMEMBERED or len(self._recent) > _MAX_USES:
+            self._recent, self._older, self._rotated_at = {}, self._recent, now
         for stream_id, used_at in written.items():
+            self._recent[stream_id] = used_at
             if self._uses.get(stream_id) == used_at:
                 del self._uses[stream_id]
 
