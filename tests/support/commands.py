@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from durable_streams.server.cli import main
 from tests.support.daemon import CHECKOUT
+from tests.support.forks import run_forked
 
 #: How a process runs the command, as the console script does.
 COMMAND = (sys.executable, "-m", "durable_streams.server")
@@ -37,17 +38,9 @@ def run_command(
     *arguments: object, stdin: Any = b"", folder: Any = None, **settings: object
 ) -> subprocess.CompletedProcess[bytes]:
     """
-    Run a command in a process of its own, with pipes.
+    Run a command in a process of its own, with pipes. The process is a forked interpreter.
 
     :param stdin: the bytes that it reads.
     :param folder: its current directory.
     """
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        env=environment(**settings),
-        cwd=folder,
-        timeout=60,
-        check=False,
-    )
+    return run_forked([*COMMAND[1:], *map(str, arguments)], stdin, environment(**settings), folder, 60)

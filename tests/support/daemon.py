@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from .forks import ForkedInterpreter
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 #: The timeout of the daemon's start and of each exchange with it, in seconds.
@@ -41,7 +43,7 @@ class Daemon:
     """
     A running daemon, with its port and its log.
 
-    :cvar command: what starts it.
+    :cvar command: what starts it. That of this class is not a new interpreter, but a forked one.
     """
 
     command: tuple[str, ...] = TWISTD
@@ -50,15 +52,14 @@ class Daemon:
         self.port = free_port() if port is None else port
         self._folder = tempfile.TemporaryDirectory()
         self._log = Path(self._folder.name, "log")
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                env=environment(self.port, **settings),
-                cwd=self._folder.name,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-            )
+        with self._log.open("wb") as log, open(os.devnull) as nothing:
+            self.process = self._start(nothing.fileno(), log.fileno(), environment(self.port, **settings))
+
+    def _start(self, stdin: int, log: int, variables: dict[str, str]) -> subprocess.Popen[bytes] | ForkedInterpreter:
+        folder = self._folder.name
+        if self.command == TWISTD:
+            return ForkedInterpreter(self.command[1:], stdin, log, log, variables, folder)
+        return subprocess.Popen(self.command, env=variables, cwd=folder, stdin=stdin, stdout=log, stderr=log)
 
     def __enter__(self) -> Self:
         deadline = time.monotonic() + PATIENCE
@@ -68,8 +69,9 @@ class Daemon:
                     return self
             except OSError:
                 time.sleep(0.05)
+        log = self.log()
         self.close()
-        raise AssertionError(f"The daemon did not come up:\n{self.log()}")
+        raise AssertionError(f"The daemon did not come up:\n{log}")
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
