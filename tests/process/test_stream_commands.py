@@ -17,7 +17,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.commands import COMMAND, command, environment, run_command
-from tests.support.daemon import Daemon, free_port
+from tests.support.daemon import PATIENCE, Daemon, free_port
 from tests.support.tls_daemon import Certificates, TLSDaemon
 
 
@@ -162,13 +162,14 @@ class OneStreamTests(CommandTestCase):
 
     def test_a_tail_prints_what_is_appended_at_once(self) -> None:
         self.run_it("create", "live", "a\n", "--content-type", "text/plain")
-        for live in ("--sse", "--long-poll"):
+        for live, kind in (("--sse", "tails"), ("--long-poll", "polls")):
+            self.wait_for_readers(kind, 0)
             tail = self.start("tail", "live", live, "--from", "now")
             assert tail.stdout is not None
             writer = self.start("append", "live", "--lines", stdin=subprocess.PIPE)
             assert writer.stdin is not None
             # From now: nothing that was there before.
-            time.sleep(1.5)
+            self.wait_for_readers(kind, 1)
             writer.stdin.write(b"hello\n")
             writer.stdin.flush()
             self.assertEqual(b"hello\n", tail.stdout.readline())
@@ -177,6 +178,18 @@ class OneStreamTests(CommandTestCase):
             self.assertEqual(130, tail.returncode)
             writer.communicate(timeout=20)
             self.assertEqual(0, writer.returncode)
+
+    def wait_for_readers(self, kind: str, count: int) -> None:
+        """
+        Wait until the server has so many live readers.
+
+        :param kind: ``tails`` for those of events, ``polls`` for long-polls that wait.
+        """
+        line = f"\ndurable_streams_live_{kind} {count}.0\n".encode()
+        deadline = time.monotonic() + PATIENCE
+        while line not in shared_daemon().request("GET", "/metrics")[2]:
+            self.assertLess(time.monotonic(), deadline, f"not {count} {kind}")
+            time.sleep(0.02)
 
     def test_an_output_that_nobody_reads_is_no_error(self) -> None:
         self.run_it("create", "long", "--content-type", "application/json")
