@@ -68,11 +68,33 @@ FIGURES: Mapping[str, Figure] = {
     "stall_large_end": Figure("  the same, until they have caught up", "<= 64", 1),
     "durables": Figure(
         "durable appends per second",
-        targets={"file-durable": ">= 5 to ported; >= 0.7 to electric, aim 1", "acid": ">= 2 to ported"},
+        targets={
+            "file-durable": ">= 5 to ported; >= 0.7 to electric, aim 1",
+            "acid": ">= 2 to ported",
+            "postgres": ">= 8,000; >= 0.4 to file-durable",
+        },
     ),
     "durable_p50": Figure("durable append latency p50, us"),
-    "durable_p99": Figure("durable append latency p99, us"),
+    "durable_p99": Figure("durable append latency p99, us", targets={"postgres": "<= 15,000"}),
     "durable_cpu": Figure("server CPU a durable append, us", "", 1),
+    "database_cpu": Figure("database CPU an append, us", "", 1),
+    **{
+        f"{name}_tail_{quantile}": Figure(f"{label} {quantile}, us", target)
+        for name, label in (("node", "append to tail of the same node"), ("cross", "append to tail of another node"))
+        for quantile, target in (("p50", "<= 8,000" if name == "cross" else ""), ("p99", ""), ("max", ""))
+    },
+    **{
+        f"{name}_{streams}{suffix}": Figure(f"{{}} {name}, {words}: {label}", "", decimals)
+        for name in ("nodes", "workers")
+        for streams, words in (("own", "streams of one writer each"), ("shared", "all streams by all"))
+        for suffix, label, decimals in (
+            ("", "appends per second", 0),
+            ("_p50", "latency p50, us", 0),
+            ("_p99", "latency p99, us", 0),
+            ("_cpu", "CPU of the nodes an append, us", 1),
+            ("_database_cpu", "CPU of the database an append, us", 1),
+        )
+    },
     "secure_http1": Figure("appends per second, HTTP/1.1", "aim 0.4"),
     "secure_http1_cpu": Figure("  server CPU an append, us", "", 1),
     "secure_http2": Figure("appends per second, HTTP/2"),

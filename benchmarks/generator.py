@@ -115,7 +115,7 @@ class Generator:
         words = [str(self.program), command, HOST, str(port), path]
         words += [format(number, ".12g") for number in numbers]
         for name, value in options.items():
-            words += [f"--{name}", str(value)]
+            words += [f"--{name.replace('_', '-')}", str(value)]
         with pinned(self.core):
             running = subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

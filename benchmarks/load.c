@@ -22,7 +22,8 @@
  * --connections N (16: of create); --ttl SECONDS (the lifetime of what create makes); --tally FILE (a line for each
  * stream: of fill and append, how many were acknowledged, and how many not; of check, how many were found, and 1 when
  * something else was); --phases NAME (of append: the latency of each phase is told apart; the first has this name, and
- * each line on stdin names another one that begins; the end of stdin ends the run).
+ * each line on stdin names another one that begins; the end of stdin ends the run); --writer-port PORT (of tails: where
+ * the events are appended, if that is another server than the one that the tails read from).
  *
  * A producer of "writers" has a connection and a stream of its own: its Producer-Seq rises with each append, and the
  * length of its body differs. "follow" appends to each stream first, and then reads from the offsets that it was told;
@@ -82,6 +83,7 @@ static double drain_seconds = 30;
 static uint64_t last_answer; /* when the last one came, or when the waiting began */
 
 static const char *server_host, *server_port;
+static const char *writer_port; /* of the writer of events; NULL: as the others */
 static struct sockaddr_storage server_address;
 static socklen_t server_address_length;
 
@@ -1093,6 +1095,11 @@ static void writer_open(struct writer *writer, const char *path, size_t bytes)
 {
     if (bytes < SMALLEST_EVENT)
         fail("an event has at least %d bytes", SMALLEST_EVENT);
+    const char *port = server_port;
+    if (writer_port) {
+        server_port = writer_port;
+        resolve();
+    }
     memset(writer, 0, sizeof *writer);
     writer->bytes = bytes;
     writer->request = render_request("POST", path, "*/*", true, bytes, NULL);
@@ -1100,6 +1107,10 @@ static void writer_open(struct writer *writer, const char *path, size_t bytes)
     memset(writer->body, 'x', bytes);
     memcpy(writer->body + bytes - 2, "\"}", 2);
     client_connect(&writer->client, WRITER);
+    if (writer_port) {
+        server_port = port;
+        resolve();
+    }
 }
 
 static void writer_send(struct writer *writer)
@@ -1641,6 +1652,7 @@ int main(int count, char **words)
         {"tally", required_argument, NULL, 'y'},
         {"phases", required_argument, NULL, 'p'},
         {"headers", required_argument, NULL, 'h'},
+        {"writer-port", required_argument, NULL, 'w'},
         {0},
     };
     static const struct {
@@ -1663,6 +1675,8 @@ int main(int count, char **words)
             tally_path = optarg;
         else if (option == 'p')
             begin_phase(optarg, strlen(optarg));
+        else if (option == 'w')
+            writer_port = optarg;
         else if (option == 'h' && (strcmp(optarg, "browser") == 0 || strcmp(optarg, "client") == 0))
             from_browser = *optarg == 'b';
         else

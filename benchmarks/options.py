@@ -14,11 +14,11 @@ def _peer_arguments(parser: argparse.ArgumentParser) -> None:
     peers.add_argument("--peers", help=f"who is measured, of {', '.join(PEERS)}{usual}")
     command = "one more server, with {port} where its port on 127.0.0.1 goes"
     peers.add_argument("--peer", action="append", type=from_text, default=[], metavar="NAME=COMMAND", help=command)
-    ours = "ours,file-durable,file-fast,acid,memory,observed,tls"
+    ours = "ours,file-durable,file-fast,acid,memory,postgres,observed,tls"
     peers.add_argument("--subject", default=ours, help="whose ratios are shown, and whose faults count")
     peers.add_argument(
         "--reference",
-        default="node,ported,electric,ported-memory,ported-tls,electric-memory,silent,plain",
+        default="node,ported,electric,ported-memory,ported-tls,electric-memory,silent,plain,file-durable",
         help="to whose figures",
     )
 
@@ -83,6 +83,7 @@ def arguments() -> argparse.ArgumentParser:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--server-core", type=int, default=0)
     machine.add_argument("--load-core", type=int, default=1)
+    machine.add_argument("--database-core", type=int, help="of PostgreSQL; any core unless given")
     machine.add_argument("--cache-folder", type=Path, default=cache, help="for the generator and the other servers")
     machine.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
     return parser

@@ -26,7 +26,8 @@ class Peer:
     In the command and in the environment's values, ``{port}`` stands for the port on the loopback interface to
     listen on, ``{folder}`` for the folder where npm's packages are installed, ``{crate}`` for that of its crate,
     ``{work}`` for an empty folder that is removed at the end, ``{here}`` for the folder of the benchmarks,
-    ``{checkout}`` for the one above it, and ``{scripts}`` for the folder of the scripts beside the Python in use.
+    ``{checkout}`` for the one above it, ``{scripts}`` for the folder of the scripts beside the Python in use, and
+    ``{dsn}`` for the connection string of its database.
 
     :param name: its name in the tables.
     :param command: the program and its arguments.
@@ -36,6 +37,7 @@ class Peer:
     :param ready: a path that it answers when it is ready.
     :param secure: it serves over TLS, by the certificate ``{work}/server.pem`` and its key ``{work}/server.key``.
     :param keeps: what it has acknowledged is still there when its process is killed and started again.
+    :param database: it needs a PostgreSQL database, which is a new one for each measurement.
     :param npm: the npm package that it needs, with its version.
     :param crate: the crate that has its program, with its version.
     """
@@ -48,6 +50,7 @@ class Peer:
     ready: str = "/healthz"
     secure: bool = False
     keeps: bool = False
+    database: bool = False
     npm: str = ""
     crate: str = ""
 
@@ -81,6 +84,14 @@ def ours_in(mode: str) -> Peer:
     """
     environment = {**OURS.environment, "DS_STORAGE__MODE": mode}
     return replace(OURS, name=mode, environment=environment, keeps=mode != "memory")
+
+
+#: The checkout on PostgreSQL.
+POSTGRES = replace(
+    ours_in("postgres"),
+    database=True,
+    environment={**ours_in("postgres").environment, "DS_STORAGE__POSTGRES__DSN": "{dsn}"},
+)
 
 
 def ours_observed(name: str, **settings: str) -> Peer:
@@ -173,7 +184,7 @@ PEERS: Mapping[str, Peer] = {
     peer.name: peer
     for peer in (
         *(OURS, *map(ours_in, ("file-durable", "file-fast", "acid", "memory"))),
-        *(OBSERVED, SILENT, PLAIN, TLS, NODE, PORTED, ELECTRIC, PORTED_MEMORY, PORTED_TLS, ELECTRIC_MEMORY),
+        *(POSTGRES, OBSERVED, SILENT, PLAIN, TLS, NODE, PORTED, ELECTRIC, PORTED_MEMORY, PORTED_TLS, ELECTRIC_MEMORY),
     )
 }
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from benchmarks import memory, speed
+from benchmarks import memory, nodes, speed
 from benchmarks.durable import CONTENT_TYPE, durable, durable_writers
 from benchmarks.figures import Outcome
 from benchmarks.generator import Generator
@@ -108,6 +108,10 @@ def _replay(options: argparse.Namespace) -> list[Measurement]:
     return [partial(replay, load=_storage_load(options), history=history)]
 
 
+def _nodes(options: argparse.Namespace) -> list[Measurement]:
+    return [partial(nodes.delivery, load=_load(options)), partial(nodes.throughput, load=_storage_load(options))]
+
+
 def _scale(options: argparse.Namespace) -> list[Measurement]:
     return [partial(scale, load=_storage_load(options), count=count) for count in steps(options.scale_to)]
 
@@ -145,13 +149,14 @@ _BESIDE_ALL = ("ours", "node", "ported-memory", "electric-memory")
 #: The benchmarks by name.
 BENCHMARKS: Mapping[str, Benchmark] = {
     "writers": Benchmark(_BESIDE_ALL, partial(_speed, "writers")),
-    "durable-writers": Benchmark(("file-durable", "acid", "ported", "electric"), _durable_writers),
+    "durable-writers": Benchmark(("file-durable", "acid", "postgres", "ported", "electric"), _durable_writers),
     "reads": Benchmark(_BESIDE_ALL, partial(_speed, "reads")),
     **{name: Benchmark(_BESIDE_NODE, partial(_speed, name)) for name in ("tails", "fanout", "appends", "repeats")},
     "observed": Benchmark(("observed", "silent"), _observed),
     "memory": Benchmark(_BESIDE_NODE, _memory),
-    "durable": Benchmark(("file-durable", "file-fast", "acid", "ported", "electric"), _durable),
-    "replay": Benchmark(("file-durable", "acid", "memory", "node", "ported", "electric"), _replay),
+    "durable": Benchmark(("file-durable", "file-fast", "acid", "postgres", "ported", "electric"), _durable),
+    "replay": Benchmark(("file-durable", "acid", "postgres", "memory", "node", "ported", "electric"), _replay),
+    "nodes": Benchmark(("postgres",), _nodes),
     "scale": Benchmark(("file-durable", "acid", "ported", "electric"), _scale, OPEN_FILES),
     "http2": Benchmark(("tls", "ported-tls"), _http2),
     "tls": Benchmark(("plain", "tls"), _tls),

@@ -51,7 +51,9 @@ def attempt(
     :returns: what it yields; a failure is a fault.
     """
     try:
-        with start(peer, options.server_core, options.cache_folder, benchmark.open_files) as server:
+        with start(
+            peer, options.server_core, options.cache_folder, benchmark.open_files, options.database_core
+        ) as server:
             try:
                 return measurement(server, generator)
             except GeneratorFailed as failure:
@@ -130,7 +132,7 @@ def main(words: Sequence[str] | None = None) -> int:
         generator = Generator(build(options.cache_folder), options.load_core)
         for peer in {peer.name: peer for group in peers.values() for peer in group}.values():
             install(peer, options.cache_folder)
-            with start(peer, options.server_core, options.cache_folder):
+            with start(peer, options.server_core, options.cache_folder, database_core=options.database_core):
                 pass  # check that it starts, once instead of in every round
     except (OSError, subprocess.CalledProcessError, ServerFailed) as failure:
         print(failure, file=sys.stderr)

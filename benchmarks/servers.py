@@ -13,8 +13,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.databases import Database, NoDatabase, fresh
 from benchmarks.generator import HOST, pinned
 from benchmarks.peers import CHECKOUT, HERE, MEBIBYTE, Peer, crate_folder
 from tests.support.authority import authority
@@ -39,13 +42,24 @@ class Server:
     :param folder: where its packages are installed.
     :param work: its own folder, empty.
     :param open_files: how many descriptors it may have, or None for as many as the caller.
+    :param database: the database of a peer that needs one.
     :raises ServerFailed: there is no such program.
     """
 
-    def __init__(self, peer: Peer, core: int, folder: Path, work: Path, open_files: int | None = None) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        core: int,
+        folder: Path,
+        work: Path,
+        open_files: int | None = None,
+        database: Database | None = None,
+    ) -> None:
         self.peer = peer
         self.port = _free_port()
+        self.database = database
         self._core = core
+        self._folder = folder
         self._work = work
         places = {
             "port": self.port,
@@ -55,6 +69,7 @@ class Server:
             "here": HERE,
             "scripts": Path(sys.executable).parent,
             "checkout": CHECKOUT,
+            "dsn": database.dsn if database is not None else "",
         }
         inherited = {name: value for name, value in os.environ.items() if not (peer.sealed and name.startswith("DS_"))}
         fixed = {name: value.format(**places) for name, value in peer.environment.items()}
@@ -79,6 +94,15 @@ class Server:
                 env=self._environment,
                 start_new_session=True,
             )
+
+    def beside(self, **settings: str) -> "AbstractContextManager[Server]":
+        """
+        Run another server on the same database and core for the length of a block.
+
+        :param settings: variables of its environment that differ.
+        """
+        peer = replace(self.peer, environment={**self.peer.environment, **settings})
+        return start(peer, self._core, self._folder, database=self.database)
 
     @property
     def alive(self) -> bool:
@@ -240,7 +264,14 @@ class Server:
 
 
 @contextlib.contextmanager
-def start(peer: Peer, core: int, folder: Path, open_files: int | None = None) -> Iterator[Server]:
+def start(
+    peer: Peer,
+    core: int,
+    folder: Path,
+    open_files: int | None = None,
+    database_core: int | None = None,
+    database: Database | None = None,
+) -> Iterator[Server]:
     """
     Run a server with a temporary data folder for the length of a block.
 
@@ -248,11 +279,19 @@ def start(peer: Peer, core: int, folder: Path, open_files: int | None = None) ->
     :param core: the core for all of its threads.
     :param folder: where its packages are installed.
     :param open_files: how many descriptors it may have, or None for as many as the caller.
+    :param database_core: the core of its database server, or None for any.
+    :param database: the database, or None for a new one if the peer needs one.
     :returns: the server, which answers.
     :raises ServerFailed: it did not start.
     """
-    with tempfile.TemporaryDirectory(prefix="durable-streams-benchmark-") as work:
-        server = Server(peer, core, folder, Path(work), open_files)
+    with contextlib.ExitStack() as stack:
+        work = stack.enter_context(tempfile.TemporaryDirectory(prefix="durable-streams-benchmark-"))
+        if peer.database and database is None:
+            try:
+                database = stack.enter_context(fresh(database_core))
+            except NoDatabase as missing:
+                raise ServerFailed(f"{peer.name}: {missing}") from None
+        server = Server(peer, core, folder, Path(work), open_files, database)
         try:
             server.await_ready()
             yield server

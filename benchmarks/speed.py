@@ -71,12 +71,18 @@ def measured(server: Server, load: Load, figure: str, run: Callable[[float], Res
     """
     if load.warmup:
         run(load.warmup)
+    database = server.database
     before = server.processor_seconds()
+    database_before = database.processor_seconds() if database is not None else 0.0
     result = run(load.seconds)
     spent = server.processor_seconds() - before
     outcome = Outcome()
+    if database is not None:
+        outcome.figures["database_cpu"] = (
+            (database.processor_seconds() - database_before) * 1e6 / max(result["requests"], 1)
+        )
     outcome.note_speed(result)
-    outcome.figures = {
+    outcome.figures |= {
         f"{figure}s": result["per_second"],
         f"{figure}_p50": result["p50_us"],
         f"{figure}_p99": result["p99_us"],
