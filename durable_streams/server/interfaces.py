@@ -7,11 +7,11 @@ Deferred with one callback costs about 10 % of an append.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from .model import (
     Append,
@@ -20,6 +20,7 @@ from .model import (
     Created,
     FileRange,
     ForkPoint,
+    KnownTail,
     Offset,
     StorageFigures,
     StreamConfig,
@@ -33,6 +34,10 @@ T = TypeVar("T")
 
 #: A result, or a Deferred of it.
 NowOrLater: TypeAlias = "T | Deferred[T]"
+
+
+#: How long a stream may be created after one with a larger id, in seconds; see :meth:`ISharedStorage.created_after`.
+LATE_CREATION: Final = 15.0
 
 
 async def settle(outcome: NowOrLater[T]) -> T:
@@ -73,6 +78,68 @@ class IPacedWrites(Interface):
 
         The storage may make checkpoints earlier for a writer that asks. It ends by itself, within seconds, if nothing
         more is written. Must not block.
+        """
+
+
+class ISharedStorage(Interface):
+    """
+    An optional interface of storages that several nodes use at the same time, each by a storage object of its own.
+
+    Nodes divide work that only one of them may do at a time into numbered partitions, which they hold by leases.
+    """
+
+    partitions = Attribute("The number of partitions.")
+    nodes = Attribute("The number of nodes that share the partitions, as far as this one knows.")
+
+    def join(shares_changed: Callable[[], None], received: Callable[[str], None], missed: Callable[[], None]) -> None:
+        """
+        Take part in sharing the partitions. The functions are called in the reactor's thread and must not raise.
+
+        :param shares_changed: called after partitions were taken or lost, and after :attr:`nodes` has changed.
+        :param received: called with each subject that another node has published.
+        :param missed: called when subjects and changes of streams by other nodes may have been missed.
+        """
+
+    def leave() -> Deferred[None]:
+        """Hold no partition any more, so that others can take them at once; fires when they can."""
+
+    def holds(partition: int) -> bool:
+        """Return whether this node holds a partition now. No other node does as long as this is true."""
+
+    def ahead() -> float:
+        """Return by how many seconds the storage's clock, which all nodes share, is ahead of this node's steady one."""
+
+    def publish(subject: str) -> None:
+        """Tell the other nodes, as soon as possible, that something has changed. A message may be lost."""
+
+    def observe(wanted: bool) -> None:
+        """
+        Announce the changes of all streams by other nodes to the commit listener, not only of those that are waited on.
+        """
+
+    def read_values(keys: Sequence[str]) -> NowOrLater[dict[str, bytes]]:
+        """Return those of some values that exist, by key, from one snapshot that is taken after this call."""
+
+    def count_values(prefix: str) -> NowOrLater[int]:
+        """Return the number of values whose keys begin with a prefix."""
+
+    def changed_tails(known: Sequence[KnownTail]) -> NowOrLater[list[KnownTail]]:
+        """
+        Compare streams with what a node knows of them, in a snapshot that is taken after this call.
+
+        :param known: at most some 1,000 streams, each name once.
+        :returns: those that are different now, in any order, as they are. A stream that has expired and was not removed
+            yet may be among them.
+        """
+
+    def last_id() -> NowOrLater[int]:
+        """Return the largest id that a stream has, or a larger one."""
+
+    def created_after(stream_id: int) -> NowOrLater[list[tuple[int, str]]]:
+        """
+        Return the ids and names of streams with larger ids, by id: those that were created since the id was the last.
+
+        A stream may appear later than those with larger ids, but not more than :data:`LATE_CREATION` seconds after.
         """
 
 

@@ -205,6 +205,20 @@ class StreamStatus(Struct, frozen=True, gc=False):
     updated_at: float
 
 
+class KnownTail(Struct, frozen=True, gc=False):
+    """
+    The tail of a stream, as some node knows it.
+
+    :ivar stream_id: 0 if there is no stream of this name; the incarnation and the tail are 0 then.
+    :ivar tail: the number of bytes.
+    """
+
+    name: str
+    stream_id: int = 0
+    incarnation: int = 0
+    tail: int = 0
+
+
 class StreamRecord(Struct, frozen=True, gc=False):
     """
     All that a storage has of a stream besides its bytes, at one committed moment.

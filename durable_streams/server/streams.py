@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from .clocks import STEP, clock_of
 from .errors import InvalidRequest, StreamsError, Unavailable
-from .interfaces import IFileRanges, IPacedWrites, IStorage, NowOrLater, settle
+from .interfaces import IFileRanges, IPacedWrites, ISharedStorage, IStorage, NowOrLater, settle
 from .model import (
     Append,
     Appended,
@@ -78,6 +78,7 @@ class Streams(Service):
     :ivar turns: the run queue for work that many clients cause at the same time.
     :ivar changes: counts the changes for which watchers are woken.
     :ivar draining: whether the service is stopping, so that readers must not wait any longer.
+    :ivar shared: what is special about a storage that several nodes share; None if only this one uses it.
     """
 
     name = "streams"
@@ -89,6 +90,7 @@ class Streams(Service):
         self._owned = storage
         self._file_ranges: IFileRanges | None = IFileRanges(storage, None)
         self._paced_writes: IPacedWrites | None = IPacedWrites(storage, None)
+        self.shared: ISharedStorage | None = ISharedStorage(storage, None)
         self._storage: IStorage = _ClosedStorage(_NOT_OPEN)  # type: ignore[assignment]
         self._loading: threading.Thread | None = None
         self._abandoned: Deferred[None] = Deferred()
@@ -316,6 +318,8 @@ class Streams(Service):
             time. A call costs an append about 0.5 % more than a look-up.
         """
         self._owned.listen(self._waiting if observer is None else ObservedListener(self._waiting, observer, quiet))
+        if self.shared is not None:
+            self.shared.observe(observer is not None)
 
     def watch(self, name: str, wake: Callable[[], None]) -> None:
         """Call ``wake`` after each change of a stream, and when the service drains; see :class:`.Waiting`."""

@@ -141,3 +141,51 @@ class LeaseTests(SynchronousTestCase):
         second.clock.advance(3700)
         names = self.tables.connection.execute(f"SELECT name FROM {SCHEMA}.leases ORDER BY name").fetchall()
         self.assertEqual(names, [("node/" + "02" * 16,), ("sweep/0",)])
+
+    def test_a_group_is_divided_among_those_that_have_joined_it(self) -> None:
+        nodes = [Node(self, number) for number in (1, 2, 3)]
+        for node in nodes:
+            node.leases.start()
+        first, second, third = (node.leases for node in nodes)
+        first.join("part", 6)
+        self.assertEqual(first.held("part"), [0, 1, 2, 3, 4, 5])
+        second.join("part", 6)
+        self.pass_time(2 * LEASE_SECONDS)
+        self.assertEqual((len(first.held("part")), len(second.held("part"))), (3, 3))
+        self.assertEqual((first.members("part"), first.nodes), (2, 3))
+        third.join("part", 6)
+        self.pass_time(2 * LEASE_SECONDS)
+        self.assertEqual([len(each.held("part")) for each in (first, second, third)], [2, 2, 2])
+
+    def test_a_group_that_is_left_is_taken_over_without_waiting_for_its_leases(self) -> None:
+        first, second = Node(self, 1), Node(self, 2)
+        for node in (first, second):
+            node.leases.start()
+            node.leases.join("part", 4)
+        self.pass_time(2 * LEASE_SECONDS)
+        self.assertEqual(len(second.leases.held("part")), 2)
+        left = Deferred.fromCoroutine(first.leases.leave("part"))
+        self.successResultOf(left)
+        second.leases.renew_soon()
+        self.assertEqual((second.leases.held("part"), second.leases.members("part")), ([0, 1, 2, 3], 1))
+        self.pass_time(2 * LEASE_SECONDS)
+        self.assertEqual((second.leases.held("part"), second.leases.nodes), ([0, 1, 2, 3], 2))
+
+    def test_a_change_of_the_number_of_members_is_announced(self) -> None:
+        first, second = Node(self, 1), Node(self, 2)
+        for node in (first, second):
+            node.leases.start()
+            node.leases.join("part", 1)
+        self.pass_time(LEASE_SECONDS)
+        changes = first.changes
+        second.is_away = True
+        self.pass_time(2 * LEASE_SECONDS)
+        self.assertEqual((first.leases.members("part"), first.changes), (1, changes + 1))
+
+    def test_the_databases_clock_is_known(self) -> None:
+        node = Node(self, 1)
+        node.leases.start()
+        self.assertEqual(node.leases.ahead, self.now)
+        node.clock.advance(3)
+        self.pass_time(2 * INTERVAL)
+        self.assertAlmostEqual(node.leases.ahead + node.clock.seconds(), self.now)

@@ -19,7 +19,7 @@ from ...clocks import clock_of
 from ...errors import StreamsError
 from .connection import ConnectionLost, QueryFailed, Statement
 from .fetching import Query
-from .packing import FLOAT8, INT8, TEXT, TEXTS, UUID, float8, int8, texts, to_int
+from .packing import FLOAT8, INT8, TEXT, TEXTS, UUID, float8, int8, texts, to_float, to_int
 
 #: How long a lease lasts without renewal, in seconds, and how often it is renewed.
 LEASE_SECONDS: Final = 10.0
@@ -29,6 +29,7 @@ _INTERVAL: Final = LEASE_SECONDS / 4
 _KEPT: Final = 3600.0
 
 _NODES: Final = "node/"
+_MEMBERS: Final = "member/"
 
 _log = Logger()
 
@@ -39,14 +40,17 @@ class Leases:
 
     Tasks come in groups of equal ones, numbered from 0, such as the partitions of a set. A node takes free leases of a
     group up to its share: the number of tasks divided by the number of live nodes, rounded up. It releases those above
-    its share, so that a new node gets its share, too.
+    its share, so that a new node gets its share, too. All nodes have the groups of ``groups``; others are divided among
+    those that have joined them (:meth:`join`).
 
     :param query: runs a statement.
     :param schema: the name of the schema, which needs no quotes.
     :param node: the UUID of this node, as bytes.
     :param groups: the number of tasks in each group, by the group's name.
-    :param changed: is called after leases were taken, released or lost.
+    :ivar changed: is called after leases were taken, released or lost, and after the number of members has changed.
     :ivar nodes: the number of live nodes at the last renewal.
+    :ivar ahead: by how many seconds the database's clock is ahead of this node's steady clock, with an error of at
+        most half of the time of a query.
     """
 
     def __init__(
@@ -63,16 +67,20 @@ class Leases:
         self._own_name = f"{_NODES}{node.hex()}"
         self._clock = clock_of(clock)
         self._call_later = clock.callLater
-        self._groups = groups
-        self._changed = changed
+        self._groups = dict(groups)
+        self.changed = changed
+        # Joined group -> the number of its members at the last renewal.
+        self._members: dict[str, int] = {}
         # Lease name -> its epoch, and when this node stops to rely on it.
         self._held: dict[str, tuple[int, float]] = {}
         self._timer: IDelayedCall | None = None
         self._working: Deferred[None] | None = None
         self._stopped = False
+        self._again = False
         self.nodes = 1
-        self._beat = Statement("lease-beat", _BEAT.format(schema), (TEXT, UUID, FLOAT8))
-        self._nodes = Statement("lease-nodes", _COUNT.format(schema))
+        self.ahead = 0.0
+        self._beat = Statement("lease-beat", _BEAT.format(schema), (TEXTS, UUID, FLOAT8))
+        self._nodes = Statement("lease-nodes", _COUNT.format(schema), (TEXT,))
         self._make = Statement("lease-make", _MAKE.format(schema), (TEXTS, UUID))
         self._claim = Statement("lease-claim", _CLAIM.format(schema), (TEXTS, UUID, INT8, FLOAT8))
         self._release = Statement("lease-release", _RELEASE.format(schema), (TEXTS, UUID))
@@ -87,9 +95,45 @@ class Leases:
         """Return the numbers of the tasks of a group whose leases this node holds now."""
         return [number for number in range(self._groups[group]) if self.epoch(group, number) is not None]
 
+    def members(self, group: str) -> int:
+        """Return the number of nodes that share a group, as of the last renewal."""
+        return self._members.get(group, self.nodes)
+
     def start(self) -> None:
         """Take leases now, and renew them from now on."""
         self._work()
+
+    def join(self, group: str, count: int) -> None:
+        """
+        Take part in a group of tasks.
+
+        :param count: the number of tasks, the same for all members.
+        """
+        self._groups[group] = count
+        self._members[group] = 1
+        self.renew_soon()
+
+    async def leave(self, group: str) -> None:
+        """Release the leases of a group that was joined, and take no more of them."""
+        count = self._groups.pop(group, 0)
+        names = [_name(group, number) for number in range(count)]
+        self._members.pop(group, None)
+        self._held = {name: held for name, held in self._held.items() if name not in names}
+        if self._working is not None:
+            await self._working
+        if count:
+            await self._release_all([*names, self._member(group)])
+
+    def renew_soon(self) -> None:
+        """Renew the leases now, or again when the renewal that runs has ended."""
+        if self._working is not None:
+            self._again = True
+        elif self._timer is not None and not self._stopped:
+            self._timer.cancel()
+            self._work()
+
+    def _member(self, group: str) -> str:
+        return f"{_MEMBERS}{group}/{self._node.hex()}"
 
     async def stop(self) -> None:
         """Release all leases, so that another node can take over at once. If the database is away, they run out."""
@@ -99,8 +143,11 @@ class Leases:
             self._timer = None
         if self._working is not None:
             await self._working
-        names = [*self._held, self._own_name]
+        names = [*self._held, self._own_name, *(self._member(group) for group in self._members)]
         self._held.clear()
+        await self._release_all(names)
+
+    async def _release_all(self, names: Sequence[str]) -> None:
         try:
             await self._query(self._release, (texts(names), self._node))
         except (QueryFailed, ConnectionLost, StreamsError) as error:
@@ -115,26 +162,41 @@ class Leases:
     def _schedule(self, _: None) -> None:
         self._working = None
         if not self._stopped:
-            self._timer = self._call_later(_INTERVAL, self._work)
+            self._timer = self._call_later(0 if self._again else _INTERVAL, self._work)
+        self._again = False
 
     async def _renew(self) -> None:
-        before = set(self._held)
+        before = set(self._held), dict(self._members)
         try:
-            await self._query(self._beat, (self._own_name.encode(), self._node, float8(LEASE_SECONDS)))
-            found = (await self._query(self._nodes, ())).get_value(0, 0)
-            self.nodes = max(1, to_int(found or b""))
-            for group, count in self._groups.items():
-                await self._renew_group([_name(group, number) for number in range(count)])
+            await self._beat_all()
+            self.nodes = await self._count(_NODES)
+            for group, count in list(self._groups.items()):
+                if group in self._members:
+                    self._members[group] = await self._count(f"{_MEMBERS}{group}/")
+                await self._renew_group(group, [_name(group, number) for number in range(count)])
             await self._query(self._clean, (float8(_KEPT),))
         except (QueryFailed, ConnectionLost, StreamsError) as error:
             _log.warn("Leases were not renewed, which will be tried again: {reason}", reason=error)
         now = self._clock.seconds()
         self._held = {name: held for name, held in self._held.items() if held[1] > now}
-        if set(self._held) != before:
-            self._changed()
+        if (set(self._held), self._members) != before:
+            self.changed()
 
-    async def _renew_group(self, names: Sequence[str]) -> None:
-        share = ceil(len(names) / self.nodes)
+    async def _beat_all(self) -> None:
+        """Renew the rows of this node, and note the database's time."""
+        names = sorted([self._own_name, *(self._member(group) for group in self._members)])
+        asked_at = self._clock.seconds()
+        result = await self._query(self._beat, (texts(names), self._node, float8(LEASE_SECONDS)))
+        now = to_float(result.get_value(0, 0) or b"")
+        # The answer was made between the two moments.
+        self.ahead = min(max(self.ahead, now - self._clock.seconds()), now - asked_at)
+
+    async def _count(self, prefix: str) -> int:
+        found = (await self._query(self._nodes, (prefix.encode(),))).get_value(0, 0)
+        return max(1, to_int(found or b""))
+
+    async def _renew_group(self, group: str, names: Sequence[str]) -> None:
+        share = ceil(len(names) / self.members(group))
         asked_at = self._clock.seconds()
         params = (texts(names), self._node, int8(share), float8(LEASE_SECONDS))
         rows = await self._query(self._claim, params)
@@ -148,6 +210,9 @@ class Leases:
             assert name is not None
             assert epoch is not None
             claimed[name.decode()] = (to_int(epoch), asked_at + LEASE_SECONDS)
+        if group not in self._groups:
+            # It was left meanwhile, and its leases are released when this renewal has ended.
+            return
         surplus = [name for name in names if name in self._held and name not in claimed]
         self._held = {name: held for name, held in self._held.items() if name not in names} | claimed
         if surplus:
@@ -162,10 +227,10 @@ def _name(group: str, number: int) -> str:
 # node has locked is left to it.
 
 _BEAT: Final = (
-    "INSERT INTO {0}.leases (name, node, epoch, until) VALUES ($1, $2, 1, {0}.clock() + $3) "
-    "ON CONFLICT (name) DO UPDATE SET until = excluded.until"
+    "INSERT INTO {0}.leases (name, node, epoch, until) SELECT n, $2, 1, {0}.clock() + $3 FROM unnest($1) n ORDER BY n "
+    "ON CONFLICT (name) DO UPDATE SET until = excluded.until RETURNING {0}.clock()"
 )
-_COUNT: Final = "SELECT count(*) FROM {0}.leases WHERE name LIKE 'node/%' AND until > {0}.clock()"
+_COUNT: Final = "SELECT count(*) FROM {0}.leases WHERE starts_with(name, $1) AND until > {0}.clock()"
 _MAKE: Final = (
     "INSERT INTO {0}.leases (name, node, epoch, until) SELECT n, $2, 0, 0 FROM unnest($1) n ORDER BY n "
     "ON CONFLICT (name) DO NOTHING"
@@ -184,4 +249,4 @@ FROM (SELECT name, false AS is_new FROM mine UNION ALL SELECT name, true FROM fr
 WHERE l.name = u.name RETURNING l.name, l.epoch
 """
 _RELEASE: Final = "UPDATE {0}.leases SET until = 0 WHERE name = ANY($1) AND node = $2"
-_CLEAN: Final = "DELETE FROM {0}.leases WHERE name LIKE 'node/%' AND until < {0}.clock() - $1"
+_CLEAN: Final = "DELETE FROM {0}.leases WHERE (name LIKE 'node/%' OR name LIKE 'member/%') AND until < {0}.clock() - $1"

@@ -9,6 +9,7 @@ from uuid import UUID
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from ...errors import StreamsError
 from ...interfaces import ICommitListener
 from ..listeners import NullListener
 from .connection import Connection
@@ -18,6 +19,11 @@ from .notifications import Listener, Notifier
 from .watches import Watches
 
 _TOPIC: Final = "streams"
+_SUBJECTS: Final = "subjects"
+_LEASES: Final = "leases"
+
+#: The maximum number of streams whose names are remembered by their ids.
+_MAX_NAMES: Final = 100_000
 
 #: Stands for the version of a stream that was removed: greater than all versions.
 _REMOVED: Final = 2**62
@@ -31,6 +37,9 @@ class Neighbours:
     :param node: identifies this node.
     :param used: is called with the head of a stream that readers of this node wait on.
     :ivar listener: is notified of the changes of others, and of what readers may have missed.
+    :ivar received: is called with each subject that another node has published.
+    :ivar missed: is called when messages may have been missed.
+    :ivar leases_released: is called when another node has released leases.
     """
 
     def __init__(
@@ -50,9 +59,68 @@ class Neighbours:
             used,
             clock,
         )
-        lookups.seen = self.watches.seen
+        self.received: Callable[[str], None] = _ignore
+        self.missed: Callable[[], None] = _nothing
+        self.leases_released: Callable[[], None] = _nothing
+        self._lookups = lookups
+        lookups.seen = self._seen
+        self._observed = False
+        # The names of streams by id, if all changes are observed, the longest known ones first; and the ids that are
+        # being looked up.
+        self._names: dict[int, str] = {}
+        self._unknown: set[int] = set()
         self.notifier = Notifier(connect, channel, sender, clock)
-        self.receiver = Listener(connect, channel, sender, clock, self._received, self.watches.look_again)
+        self.receiver = Listener(connect, channel, sender, clock, self._receive, self._opened)
+
+    def observe(self, wanted: bool) -> None:
+        """Announce the changes of all streams by other nodes, not only of those that readers of this node wait on."""
+        self._observed = wanted
+        if not wanted:
+            self._names.clear()
+
+    def publish(self, subject: str) -> None:
+        """Send a subject to the other nodes."""
+        self.notifier.publish(_SUBJECTS, subject, subject)
+
+    def publish_released_leases(self) -> None:
+        """Tell the other nodes that they can take leases."""
+        self.notifier.publish(_LEASES, "", "")
+
+    def _opened(self) -> None:
+        self.watches.look_again()
+        self.missed()
+
+    def _seen(self, name: str, head: Head | None) -> None:
+        if self._observed and head is not None:
+            self._remember(head)
+        self.watches.seen(name, head)
+
+    def _remember(self, head: Head) -> None:
+        names = self._names
+        if head.facts.id not in names:
+            if len(names) >= _MAX_NAMES:
+                del names[next(iter(names))]
+            names[head.facts.id] = head.facts.name
+
+    def _resolve(self, stream_id: int, removed: bool) -> None:
+        """Announce a change of a stream that no reader of this node waits on."""
+        name = self._names.pop(stream_id, None) if removed else self._names.get(stream_id)
+        if name is not None:
+            self._announce(name)
+        elif not removed and stream_id not in self._unknown:
+            self._unknown.add(stream_id)
+            found = self._lookups.fresh_id(stream_id)
+            found.addCallbacks(self._resolved, lambda failure: failure.trap(StreamsError))
+            found.addBoth(self._looked_up, stream_id)
+
+    def _looked_up(self, result: object, stream_id: int) -> object:
+        self._unknown.discard(stream_id)
+        return result
+
+    def _resolved(self, head: Head | None) -> None:
+        if head is not None and self._observed:
+            self._remember(head)
+            self._announce(head.facts.name)
 
     def _announce(self, name: str) -> None:
         self.listener.committed(name)
@@ -79,8 +147,27 @@ class Neighbours:
         key = str(stream_id)
         self.notifier.publish(_TOPIC, key, f"{key}:{version}")
 
-    def _received(self, topic: str, items: list[str]) -> None:
-        if topic == _TOPIC:
+    def _receive(self, topic: str, items: list[str]) -> None:
+        if topic == _SUBJECTS:
+            for item in items:
+                self.received(item)
+        elif topic == _LEASES:
+            self.leases_released()
+        elif topic == _TOPIC:
             for item in items:
                 stream_id, _, version = item.partition(":")
-                self.watches.changed(int(stream_id), int(version) or _REMOVED)
+                self._changed(int(stream_id), int(version) or _REMOVED)
+
+    def _changed(self, stream_id: int, version: int) -> None:
+        if self.watches.name(stream_id) is not None:
+            self.watches.changed(stream_id, version)
+        elif self._observed:
+            self._resolve(stream_id, version == _REMOVED)
+
+
+def _ignore(subject: str) -> None:
+    """Do nothing."""
+
+
+def _nothing() -> None:
+    """Do nothing."""

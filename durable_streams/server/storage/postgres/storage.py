@@ -6,14 +6,14 @@ callers', and every answer about a stream rests on a look-up that began after th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 from twisted.internet.defer import Deferred, gatherResults
 from zope.interface import implementer
 
-from ...interfaces import ICommitListener, IStorage
+from ...interfaces import ICommitListener, ISharedStorage, IStorage
 from ...model import (
     Append,
     Appended,
@@ -21,6 +21,7 @@ from ...model import (
     Created,
     DatabaseFigures,
     ForkPoint,
+    KnownTail,
     Offset,
     StorageFigures,
     StorageLimits,
@@ -51,6 +52,7 @@ from .pool import Pool
 from .ranges import Ranges
 from .reconnecting import share_outage
 from .settings import PostgresSettings
+from .shared_reads import SharedReads
 from .stored_values import StoredValues
 from .stream_changes import StreamChanges
 from .sweeping import RowCleaner, Sweep
@@ -66,8 +68,12 @@ _WRITERS: Final = 3
 #: The task of removing what has expired, and the rows of removed streams.
 _SWEEP: Final = "sweep"
 
+#: The work that is divided among nodes, and into how many partitions.
+_SHARED: Final = "shared"
+_PARTITIONS: Final = 64
 
-@implementer(IStorage)
+
+@implementer(IStorage, ISharedStorage)
 class PostgresStorage:
     """
     A storage whose streams are in a PostgreSQL database, which any number of nodes share.
@@ -115,6 +121,8 @@ class PostgresStorage:
         self._neighbours = Neighbours(self._connect, schema, self._node, self._lookups, self._note_use, reactor)
         self._queues.changed = self._changes.changed = self._neighbours.changed
         self._leases = Leases(execute, schema, self._node.bytes, reactor, {_SWEEP: 1})
+        self._neighbours.leases_released = self._leases.renew_soon
+        self._shared_reads = SharedReads(execute, schema)
         self._values = StoredValues(execute, self._change_queue, schema, limits, self._totals)
         self._listing = Listing(execute, schema, self._uses)
         self._sweep = Sweep(execute, schema, self._changes, self._uses, self._is_sweeper)
@@ -305,3 +313,52 @@ class PostgresStorage:
 
     def write_values(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> Deferred[None]:
         return self._values.write(puts, expected)
+
+    # Other nodes
+
+    partitions = _PARTITIONS
+
+    @property
+    def nodes(self) -> int:
+        return self._leases.members(_SHARED)
+
+    def join(
+        self, shares_changed: Callable[[], None], received: Callable[[str], None], missed: Callable[[], None]
+    ) -> None:
+        self._leases.changed = shares_changed
+        self._neighbours.received, self._neighbours.missed = received, missed
+        self._leases.join(_SHARED, _PARTITIONS)
+
+    def leave(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._leave())
+
+    async def _leave(self) -> None:
+        await self._leases.leave(_SHARED)
+        self._neighbours.publish_released_leases()
+
+    def holds(self, partition: int) -> bool:
+        return self._leases.epoch(_SHARED, partition) is not None
+
+    def ahead(self) -> float:
+        return self._leases.ahead
+
+    def publish(self, subject: str) -> None:
+        self._neighbours.publish(subject)
+
+    def observe(self, wanted: bool) -> None:
+        self._neighbours.observe(wanted)
+
+    def read_values(self, keys: Sequence[str]) -> Deferred[dict[str, bytes]]:
+        return Deferred.fromCoroutine(self._shared_reads.read_values(keys))
+
+    def count_values(self, prefix: str) -> Deferred[int]:
+        return Deferred.fromCoroutine(self._shared_reads.count_values(prefix))
+
+    def changed_tails(self, known: Sequence[KnownTail]) -> Deferred[list[KnownTail]]:
+        return Deferred.fromCoroutine(self._shared_reads.changed_tails(known))
+
+    def last_id(self) -> Deferred[int]:
+        return Deferred.fromCoroutine(self._shared_reads.last_id())
+
+    def created_after(self, stream_id: int) -> Deferred[list[tuple[int, str]]]:
+        return Deferred.fromCoroutine(self._shared_reads.created_after(stream_id))
