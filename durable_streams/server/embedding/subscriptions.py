@@ -129,6 +129,7 @@ class Subscriptions:
         async def ack() -> bool:
             acks = tuple(Ack(path, str(offset)) for path, offset in (offsets or {}).items())
             request = AckRequest(work.wake_id, work.generation, acks, done)
+            await self._service.check_exists(work.subscription_id)
             claims = self._service.verify(work.subscription_id, work.token)
             return bool((await self._service.ack(work.subscription_id, claims, request))["next_wake"])
 
@@ -142,6 +143,7 @@ class Subscriptions:
         """
 
         async def release() -> None:
+            await self._service.check_exists(work.subscription_id)
             claims = self._service.verify(work.subscription_id, work.token)
             await self._service.release(work.subscription_id, claims, AckRequest(work.wake_id, work.generation))
 

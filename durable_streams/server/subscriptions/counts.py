@@ -65,6 +65,7 @@ class SubscriptionFigures(Struct, frozen=True):
     :ivar waiting: deliveries that wait for a slot.
     :ivar running: deliveries that run.
     :ivar failures: failed webhook requests by reason; see :class:`.FailureReason`.
+    :ivar partitions: the number of partitions that this node holds; None if no other node shares the storage.
     """
 
     subscriptions: Mapping[tuple[str, str], int]
@@ -75,6 +76,7 @@ class SubscriptionFigures(Struct, frozen=True):
     running: int
     counts: SubscriptionCounts
     failures: Mapping[str, int] = {}
+    partitions: int | None = None
 
 
 class Lag:

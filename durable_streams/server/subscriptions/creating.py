@@ -13,7 +13,7 @@ from .records import encode, snapshot_key, state_key, subscription_key
 
 #: The state of a new subscription, and its record; one object for all.
 NEW: Final = State()
-_NEW_RECORD: Final = encode(NEW)
+NEW_RECORD: Final = encode(NEW)
 
 
 def with_shared_strings(subscription: Subscription) -> Subscription:
@@ -32,7 +32,7 @@ def create(subscription: Subscription) -> tuple[dict[str, bytes], dict[str, None
     links without the subscription of their birth are left-overs, which are removed at the next start. Afterwards, call
     :meth:`.Machine.reconcile` for streams that were created meanwhile.
     """
-    puts = {subscription_key(subscription.id): encode(subscription), state_key(subscription.id): _NEW_RECORD}
+    puts = {subscription_key(subscription.id): encode(subscription), state_key(subscription.id): NEW_RECORD}
     return puts, dict.fromkeys(puts)
 
 

@@ -8,20 +8,19 @@ from typing import Final
 
 from twisted.logger import Logger
 
-from ..errors import StreamGone, StreamNotFound, ValuesChanged
+from ..errors import StreamGone, StreamNotFound, StreamsError, ValuesChanged
 from ..interfaces import settle
 from ..model import StreamStatus
 from ..streams import Streams
 from .configuration import digest
-from .creating import NEW, create, delete, link_at_tail, with_shared_strings
+from .creating import NEW, delete, link_at_tail, with_shared_strings
 from .decisions import Current
 from .entry import Entry
 from .errors import InvalidWakeStream, SubscriptionExists, SubscriptionLimitReached, SubscriptionNotFound
-from .following import as_tail, tail_of
+from .following import as_tail
 from .links import LinkTable
 from .model import Link, StreamTail, Subscription, SubscriptionConfig
 from .patterns import matches
-from .records import state_key
 from .registry import Registry
 from .seams import WebhookSender
 
@@ -69,12 +68,10 @@ class Creator:
         :raises WebhookUrlRejected: the URL may not be called.
         """
         registry = self._registry
-        existing = registry.entries.get(subscription_id)
-        if existing is not None and existing.current is not None:
-            if existing.current.subscription.digest != digest(config):
-                raise SubscriptionExists(subscription_id)
+        existing = await self._existing(subscription_id, config)
+        if existing is not None:
             return existing, False
-        if len(registry.entries) >= self._max_subscriptions:
+        if await registry.store.count(len(registry.entries)) >= self._max_subscriptions:
             raise SubscriptionLimitReached(self._max_subscriptions, "subscriptions", "subscriptions.max_subscriptions")
         if config.webhook_url is not None:
             await self._sender.check(config.webhook_url)
@@ -91,15 +88,32 @@ class Creator:
             await self._link_explicit(entry, subscription, links)
             if config.pattern is not None:
                 await self._link_matching(entry, subscription, links, config.pattern)
-            puts, expected = create(subscription)
-            await registry.store.write(puts, expected)
+            stored = await registry.store.create(subscription)
         except BaseException as error:
             await self._abandon(entry, subscription, links)
-            if isinstance(error, ValuesChanged):
+            if not isinstance(error, ValuesChanged):
+                raise
+            # Another node has created it meanwhile.
+            existing = await self._existing(subscription_id, config)
+            if existing is None:
                 raise SubscriptionExists(subscription_id) from None
-            raise
-        registry.add(entry, Current(subscription, NEW, None, links, puts[state_key(subscription_id)]))
+            return existing, False
+        registry.add(entry, Current(subscription, NEW, None, links, stored))
         return entry, True
+
+    async def _existing(self, subscription_id: str, config: SubscriptionConfig) -> Entry | None:
+        """
+        Return the subscription that exists with the same configuration; None if there is none.
+
+        :raises SubscriptionExists: it has another configuration.
+        """
+        try:
+            current = await self._registry.present(subscription_id)
+            if current.subscription.digest != digest(config):
+                raise SubscriptionExists(subscription_id)
+            return self._registry.find(subscription_id)
+        except SubscriptionNotFound:
+            return None
 
     async def _check_wake_stream(self, path: str) -> None:
         try:
@@ -118,7 +132,7 @@ class Creator:
         for path in paths:
             # Registered before its tail is read, so that no append after that is missed.
             self._registry.index.link(path, entry)
-            tails[path] = await tail_of(self._streams, path)
+        tails.update(await self._registry.tails_of(paths))
         await self._link(entry, subscription, links, tails, explicit=True)
 
     async def _link_matching(self, entry: Entry, subscription: Subscription, links: LinkTable, pattern: str) -> None:
@@ -161,6 +175,10 @@ class Creator:
         if config.pattern is not None:
             self._registry.index.remove_pattern(config.pattern, entry)
         self._registry.unregister(entry, {*links, *config.streams})
+        try:
+            await self._registry.store.abandon(subscription)
+        except StreamsError as error:
+            _log.debug("The creation of {id} left a lock: {reason}", id=entry.id, reason=error)
         await self._remove_links(entry)
 
     async def delete(self, subscription_id: str) -> Entry:
@@ -171,7 +189,7 @@ class Creator:
         :raises SubscriptionNotFound: there is none.
         """
         registry = self._registry
-        entry = registry.find(subscription_id)
+        entry = await registry.obtain(subscription_id)
         await entry.lock.acquire()
         try:
             while True:
@@ -182,10 +200,11 @@ class Creator:
                 puts, expected = delete(entry.current)
                 entry.stale = True
                 try:
-                    await registry.store.write(puts, expected)
+                    await registry.store.write(registry.store.deletion(entry.current, puts), expected)
                 except ValuesChanged:
                     continue
                 break
+            registry.store.publish(subscription_id)
             registry.forget(entry)
         finally:
             entry.lock.release()

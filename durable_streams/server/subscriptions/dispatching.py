@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Final
 
@@ -141,7 +142,7 @@ class Dispatcher:
 
     async def _deliver_due(self, entry: Entry) -> None:
         wake_id, entry.due = entry.due, None
-        if wake_id is None or self._stopping:
+        if wake_id is None or self._stopping or not self._registry.lease.holds(entry.id):
             return
         await entry.lock.acquire()
         try:
@@ -149,8 +150,9 @@ class Dispatcher:
                 return
             wake = entry.current.state.wake
             retry = wake is not None and wake.failures > 0
+            machine = self._registry.machine_of(entry.id)
             decision = await self._registry.commit(
-                entry, lambda current: self._registry.machine.attempt(current, wake_id, self._clock.seconds())
+                entry, lambda current: machine.attempt(current, wake_id, self._clock.seconds())
             )
         except SubscriptionNotFound:
             return
@@ -208,9 +210,9 @@ class Dispatcher:
         while True:
             await entry.lock.acquire()
             try:
+                machine = self._registry.machine_of(entry.id)
                 await self._registry.commit(
-                    entry,
-                    lambda current: self._registry.machine.outcome(current, wake_id, outcome, ended_at, draw()),
+                    entry, partial(machine.outcome, wake_id=wake_id, outcome=outcome, now=ended_at, draw=draw())
                 )
             except SubscriptionNotFound:
                 return

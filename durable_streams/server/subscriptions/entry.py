@@ -18,7 +18,11 @@ class Entry:
     :ivar dirty: names of streams that were created, deleted or replaced since the last decision, and whether they are
         older than the subscription, so that they are linked at their tails.
     :ivar blocked: names of streams that match the pattern, and are not linked since there are too many links.
-    :ivar stale: whether a write failed, so that ``current`` must be read again before the next decision.
+    :ivar stale: whether a write failed or another node has changed the subscription, so that ``current`` must be read
+        again before the next decision.
+    :ivar noticed: how often another node has announced a change.
+    :ivar users: the number of requests that are being performed.
+    :ivar idle: whether no request came since the last sweep.
     :ivar queued: whether an update is queued.
     :ivar due: the wake of which a delivery is due; None if none is.
     :ivar delivering: whether a delivery is queued or runs.
@@ -33,10 +37,13 @@ class Entry:
         "dirty",
         "due",
         "id",
+        "idle",
         "lock",
+        "noticed",
         "queued",
         "stale",
         "trouble",
+        "users",
     )
 
     def __init__(self, subscription_id: str, birth: int) -> None:
@@ -48,6 +55,9 @@ class Entry:
         self.dirty: dict[str, bool] = {}
         self.blocked: dict[str, bool] = {}
         self.stale = False
+        self.noticed = 0
+        self.users = 0
+        self.idle = False
         self.queued = False
         self.due: str | None = None
         self.delivering = False
@@ -56,6 +66,11 @@ class Entry:
     def note(self, name: str) -> None:
         """Note that a stream was created, deleted or replaced."""
         self.dirty.setdefault(name, False)
+
+    def notice(self) -> None:
+        """Note that another node has changed the subscription."""
+        self.noticed += 1
+        self.stale = True
 
     def take_noted(self, max_count: int) -> dict[str, bool]:
         """Remove some names from ``dirty``, and return them as they are there."""

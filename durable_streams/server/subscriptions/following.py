@@ -116,7 +116,7 @@ class ChangeFollower:
         try:
             status = self._streams.status(name)
         except (StreamNotFound, StreamGone):
-            self._update_all(name, None)
+            self.update_all(name, None)
         except StreamsError as error:
             self._not_read(name, error)
         else:
@@ -146,13 +146,13 @@ class ChangeFollower:
 
     def _absent(self, failure: Failure, name: str) -> None:
         failure.trap(StreamNotFound, StreamGone)
-        self._update_all(name, None)
+        self.update_all(name, None)
 
     def _found(self, status: StreamStatus) -> None:
         # The storage has this string already; the name of the commit is a copy.
-        self._update_all(status.facts.name, as_tail(status))
+        self.update_all(status.facts.name, as_tail(status))
 
-    def _update_all(self, name: str, tail: StreamTail | None) -> None:
+    def update_all(self, name: str, tail: StreamTail | None) -> None:
         """Update the subscriptions that a stream concerns, whose tail was read."""
         index = self._index
         known = index.tails.get(name)

@@ -1,12 +1,12 @@
-"""Locks by key, and coroutines that their callers cannot cancel."""
+"""Locks by key, coroutines that their callers cannot cancel, and coroutines that run at the same time."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 _T = TypeVar("_T")
 
@@ -44,3 +44,16 @@ def shielded(work: Coroutine[Any, Any, _T]) -> Deferred[_T]:
     result: Deferred[_T] = Deferred()
     Deferred.fromCoroutine(work).chainDeferred(result)
     return result
+
+
+async def together(works: Iterable[Coroutine[Deferred[Any], Any, _T]]) -> list[_T]:
+    """
+    Run coroutines at the same time.
+
+    :returns: their results, when all have one; the first error is raised at once.
+    """
+    try:
+        return await gatherResults([Deferred.fromCoroutine(work) for work in works], consumeErrors=True)
+    except FirstError as error:
+        error.subFailure.raiseException()
+        raise

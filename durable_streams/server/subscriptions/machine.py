@@ -55,7 +55,7 @@ from .model import (
     Wake,
 )
 from .patterns import matches
-from .wakes import LONGEST_DELAY, attempting, delivered, ended, retry_delay, within_reach
+from .wakes import LONGEST_DELAY, attempting, delivered, due, ended, retry_delay, within_reach
 
 #: What the ids of the writers of wake events begin with. Clients may not use such ids.
 WRITER_PREFIX: Final = "__ds:"
@@ -113,10 +113,12 @@ class Machine(Struct, frozen=True):
 
     :ivar attempt_seconds: the time limit of a delivery attempt.
     :ivar max_snapshot: the number of links in a snapshot.
+    :ivar delivers: whether the caller delivers the wakes that are issued; otherwise another node does.
     """
 
     attempt_seconds: float = 5.0
     max_snapshot: int = 1000
+    delivers: bool = True
 
     def evaluate(self, current: Current, now: float, draw: Draw) -> Decision:
         """
@@ -324,10 +326,14 @@ class Machine(Struct, frozen=True):
         elif state.wake is None:
             if state.scheduled_at is None or state.scheduled_at <= now:
                 issued = Wake(draw.wake_id, state.generation + 1, view.first_pending(1)[0], now)
-                issued = attempting(config, issued, now, self.attempt_seconds)
+                if self.delivers:
+                    issued = attempting(config, issued, now, self.attempt_seconds)
+                    effects = (DeliveryDue(draw.wake_id),)
+                else:
+                    issued = due(config, issued, now)
                 state = State(issued.generation, issued, state.fruitless)
                 snapshot = view.snapshot(draw.wake_id, self.max_snapshot) if config.type == "webhook" else None
-                effects, happened = (DeliveryDue(draw.wake_id),), (*happened, "wake_issued")
+                happened = (*happened, "wake_issued")
         elif state.wake.next_attempt_at is not None and state.wake.next_attempt_at <= now:
             effects = (DeliveryDue(state.wake.wake_id),)
         return decision(view, state, snapshot, effects, happened)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from secrets import SystemRandom, token_urlsafe
 from typing import Final
+
+from msgspec.structs import replace
 
 from ..errors import ValuesChanged
 from ..streams import Streams
@@ -13,15 +15,18 @@ from .entry import Entry
 from .errors import SubscriptionLimitReached, SubscriptionNotFound, SubscriptionsUnavailable
 from .following import tail_of
 from .index import SubscriptionIndex
+from .locks import KeyedLocks, together
 from .machine import Machine, needs_evaluation
 from .model import Draw, StreamTail
+from .seams import PartitionLease, SingleNode
+from .shared_store import SharedStore
 from .store import Store
 
 #: How many changed streams one decision takes.
 _MAX_CHANGES: Final = 500
 
-#: How often a decision is made again because another node has changed the subscription.
-_MAX_CONFLICTS: Final = 5
+#: How often a decision is made again because another node has changed the subscription: one of them has succeeded.
+_MAX_CONFLICTS: Final = 20
 
 _random: Final = SystemRandom()
 
@@ -37,7 +42,13 @@ class Registry:
 
     :param seconds: returns the time, in seconds since 1970, by a steady clock.
     :param committed: is called with each decision after its commit.
-    :ivar entries: the subscriptions by id, without those that are being created.
+    :param lease: which subscriptions this node is responsible for.
+    :ivar entries: the subscriptions by id, without those that are being created. Of a storage that nodes share, those
+        that this node is responsible for, and those that requests have come for lately.
+    :ivar shared: the records, if nodes share the storage.
+    :ivar prepare: is called before a subscription is kept that was read.
+    :ivar read_tails: reads the tails of streams that were linked now by others.
+    :ivar loaded: compares a subscription that was read with its streams.
     """
 
     def __init__(
@@ -47,11 +58,21 @@ class Registry:
         seconds: Callable[[], float],
         committed: Callable[[Entry, Decision], None],
         max_links: int,
+        lease: PartitionLease | None = None,
     ) -> None:
         self.entries: dict[str, Entry] = {}
         self.index: SubscriptionIndex[Entry] = SubscriptionIndex()
-        self.store = Store(streams, self.index.tails)
-        self.machine = machine
+        self.shared: SharedStore | None = None
+        if streams.shared is not None:
+            self.shared = SharedStore(streams, self.index.tails, streams.shared, seconds)
+        self.store = self.shared or Store(streams, self.index.tails)
+        self.lease = lease or SingleNode()
+        self._machine = machine
+        self._issuing_machine = replace(machine, delivers=False)
+        self._loading = KeyedLocks()
+        self.prepare: Callable[[str], Awaitable[None]] = _nothing_to_read
+        self.read_tails: Callable[[Collection[str]], Awaitable[None]] = _nothing_to_read
+        self.loaded: Callable[[Entry], Awaitable[None]] = _nothing_to_read
         self.max_links = max_links
         self._streams = streams
         self._seconds = seconds
@@ -67,6 +88,78 @@ class Registry:
         if entry is None or entry.current is None:
             raise SubscriptionNotFound(subscription_id)
         return entry
+
+    def machine_of(self, subscription_id: str) -> Machine:
+        """Return the rules for a subscription."""
+        return self._machine if self.lease.holds(subscription_id) else self._issuing_machine
+
+    async def obtain(self, subscription_id: str) -> Entry:
+        """
+        Return a subscription; read it if it is not in memory.
+
+        :raises SubscriptionNotFound: there is none.
+        """
+        entry = self.entries.get(subscription_id)
+        if self.shared is None or (entry is not None and entry.current is not None):
+            return self.find(subscription_id)
+        async with self._loading.hold(subscription_id):
+            entry = self.entries.get(subscription_id)
+            if entry is None or entry.current is None:
+                entry = await self._load(subscription_id)
+        return entry
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether subscriptions are being read."""
+        return len(self._loading) > 0
+
+    async def _load(self, subscription_id: str) -> Entry:
+        current = await self.store.reload(subscription_id)
+        if current is None:
+            raise SubscriptionNotFound(subscription_id)
+        await self.prepare(subscription_id)
+        entry = Entry(subscription_id, current.subscription.birth)
+        pattern = current.subscription.config.pattern
+        if pattern is not None:
+            self.index.add_pattern(pattern, entry)
+        entry.current = current
+        try:
+            await self._link_all(entry, list(current.links))
+            await self.loaded(entry)
+        except BaseException:
+            self.forget(entry)
+            raise
+        self.entries[subscription_id] = entry
+        return entry
+
+    async def _link_all(self, entry: Entry, paths: Collection[str]) -> None:
+        """Register links that another node has made, and read the tails of their streams."""
+        async for path in self._in_slices(paths):
+            self.index.link(path, entry)
+        await self.read_tails(paths)
+
+    async def present(self, subscription_id: str) -> Current:
+        """
+        Return a subscription as it is now, except perhaps for the tails of its streams.
+
+        :raises SubscriptionNotFound: there is none.
+        """
+        while True:
+            entry = await self.obtain(subscription_id)
+            current = entry.current
+            if self.shared is None and current is not None:
+                return current
+            if self.shared is not None and current is not None:
+                stored = (await self.shared.stored([subscription_id]))[subscription_id]
+                if stored == current.stored:
+                    return current
+                await entry.lock.acquire()
+                try:
+                    await self.reload(entry)
+                    if entry.current is not None:
+                        return entry.current
+                finally:
+                    entry.lock.release()
 
     def check_room(self, count: int = 1) -> None:
         """
@@ -100,13 +193,16 @@ class Registry:
                 raise SubscriptionNotFound(entry.id)
             decision = decide(current)
             if decision.puts:
+                decision = self.store.stamped(current, decision)
+                noticed = entry.noticed
                 # Until the write has succeeded, it is not known what is stored.
                 entry.stale = True
                 try:
                     await self.store.write(decision.puts, decision.expected)
                 except ValuesChanged:
                     continue
-                entry.stale = False
+                entry.stale = entry.noticed != noticed
+                self.store.publish(entry.id)
             self._apply(entry, current, decision, tails or {})
             return decision
         raise SubscriptionsUnavailable("The subscription is being changed by other requests.")
@@ -126,6 +222,9 @@ class Registry:
 
     async def reload(self, entry: Entry) -> None:
         """Read a subscription again whose stored state is not known, or was changed by another node."""
+        if self.shared is not None:
+            await self._take_changes(self.shared, entry)
+            return
         current = await self.store.reload(entry.id)
         if current is None or current.subscription.birth != entry.birth:
             self.forget(entry)
@@ -143,6 +242,36 @@ class Registry:
                 if path not in links:
                     self.index.unlink(path, entry)
         entry.stale = False
+
+    async def _take_changes(self, shared: SharedStore, entry: Entry) -> None:
+        """Take over what other nodes have changed of a subscription."""
+        before, noticed = entry.current, entry.noticed
+        found = None if before is None else await shared.changes(before)
+        if before is None or found is None:
+            self.forget(entry)
+            return
+        current, changes = found
+        await self._link_all(entry, [path for path, link in changes.items() if link and path not in before.links])
+        async for path in self._in_slices(changes):
+            link = changes[path]
+            if link is None:
+                self.index.unlink(path, entry)
+            else:
+                self.index.link(path, entry)
+            before.links.apply({path: link})
+            self.compare(entry, path)
+        entry.current = current
+        entry.stale = entry.noticed != noticed
+
+    def compare(self, entry: Entry, path: str) -> None:
+        """Note the stream of a link if it is another one than that of the cursor."""
+        if entry.current is None:
+            return
+        links = entry.current.links
+        link, tail = links.get(path), links.tail(path)
+        if link is not None and link.stream_id != (None if tail is None else tail.stream_id):
+            entry.note(path)
+        links.refresh(path)
 
     async def _in_slices(self, paths: Iterable[str]) -> AsyncGenerator[str, None]:
         """Yield paths, and let the reactor do other work after each slice."""
@@ -200,27 +329,35 @@ class Registry:
                 await self._streams.turns.turn()
         current, now = entry.current, self._seconds()
         if current is not None and (entry.stale or needs_evaluation(current, now)):
-            await self.commit(entry, lambda current: self.machine.evaluate(current, now, draw()))
+            await self.commit(entry, lambda current: self.machine_of(entry.id).evaluate(current, now, draw()))
 
     async def _reconcile(self, entry: Entry, names: Mapping[str, bool]) -> None:
         tails: dict[str, StreamTail | None] = {}
         at_tail = {name for name, is_older in names.items() if is_older}
-        for name in names:
-            tails[name] = tail = await tail_of(self._streams, name)
+        for name, tail in (await self.tails_of(names)).items():
+            tails[name] = tail
             self.index.set_tail(name, tail)
 
         def decide(current: Current) -> Decision:
             for name in tails:
                 current.links.refresh(name)
-            decision = self.machine.reconcile(current, tails, self._seconds(), draw(), at_tail)
+            decision = self.machine_of(entry.id).reconcile(current, tails, self._seconds(), draw(), at_tail)
             added = sum(link is not None and path not in current.links for path, link in decision.links.items())
             if not added or self.index.links + added <= self.max_links:
                 return decision
             linked = {name: tail for name, tail in tails.items() if name in current.links}
             entry.blocked.update((name, False) for name in tails if name not in linked)
-            return self.machine.reconcile(current, linked, self._seconds(), draw())
+            return self.machine_of(entry.id).reconcile(current, linked, self._seconds(), draw())
 
         await self.commit(entry, decide, tails)
+
+    async def tails_of(self, names: Iterable[str]) -> dict[str, StreamTail | None]:
+        """Return the tails of streams; None for each that does not exist."""
+        if self.shared is None:
+            return {name: await tail_of(self._streams, name) for name in names}
+        # All look-ups that are under way at the same time are one.
+        found = list(names)
+        return dict(zip(found, await together(tail_of(self._streams, name) for name in found), strict=True))
 
     async def add_streams(self, entry: Entry, paths: Iterable[str]) -> None:
         """
@@ -236,11 +373,17 @@ class Registry:
             # Registered before its tail is read, so that no append after that is missed.
             self.index.link(path, entry)
         try:
-            tails = {path: await tail_of(self._streams, path) for path in paths}
+            tails = await self.tails_of(paths)
             await self.commit(
-                entry, lambda current: self.machine.add_streams(current, tails, self._seconds(), draw()), tails
+                entry,
+                lambda current: self.machine_of(entry.id).add_streams(current, tails, self._seconds(), draw()),
+                tails,
             )
         except BaseException:
             current = entry.current
             self.unregister(entry, (path for path in new if current is None or path not in current.links))
             raise
+
+
+async def _nothing_to_read(_: object) -> None:
+    """Return at once."""

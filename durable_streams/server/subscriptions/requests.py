@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from .comparing import Comparison
 from .counts import SubscriptionCounts
 from .decisions import Current, Decision
 from .entry import Entry
@@ -24,6 +25,7 @@ class Requests:
 
     :param seconds: returns the time, in seconds since 1970, by a steady clock.
     :param check_ready: raises :exc:`.SubscriptionsUnavailable` while requests are refused.
+    :param comparison: finds what other nodes have changed, if some share the storage.
     """
 
     def __init__(
@@ -33,12 +35,14 @@ class Requests:
         counts: SubscriptionCounts,
         seconds: Callable[[], float],
         check_ready: Callable[[], None],
+        comparison: Comparison | None = None,
     ) -> None:
         self._registry = registry
         self._changes = changes
         self._counts = counts
         self._seconds = seconds
         self._check_ready = check_ready
+        self._comparison = comparison
 
     async def locked(self, subscription_id: str, work: Callable[[Entry, Current], Coroutine[Any, Any, _T]]) -> _T:
         """
@@ -47,14 +51,30 @@ class Requests:
         :raises SubscriptionNotFound: there is none.
         """
         self._check_ready()
-        entry = self._registry.find(subscription_id)
+        if self._comparison is None:
+            return await self._locked(self._registry.find(subscription_id), work)
+        while True:
+            entry = await self._registry.obtain(subscription_id)
+            entry.users += 1
+            entry.idle = False
+            try:
+                await self._comparison.refresh(entry)
+                return await self._locked(entry, work)
+            except SubscriptionNotFound:
+                if entry.current is not None:
+                    raise
+                # It was deleted by another node, and may have been created again.
+            finally:
+                entry.users -= 1
+
+    async def _locked(self, entry: Entry, work: Callable[[Entry, Current], Coroutine[Any, Any, _T]]) -> _T:
         await self._changes.read_tails(entry, of_all=True)
         await entry.lock.acquire()
         try:
             self._check_ready()
             await self._registry.bring_up_to_date(entry)
             if entry.current is None:
-                raise SubscriptionNotFound(subscription_id)
+                raise SubscriptionNotFound(entry.id)
             return await work(entry, entry.current)
         finally:
             entry.lock.release()
@@ -82,14 +102,14 @@ class Requests:
 
     async def remove_stream(self, subscription_id: str, path: str) -> None:
         """See :meth:`.SubscriptionService.remove_stream`."""
-        machine = self._registry.machine
+        machine = self._registry.machine_of(subscription_id)
         await self._decide(
             subscription_id, lambda current: machine.remove_stream(current, path, self._seconds(), draw())
         )
 
     async def claim(self, subscription_id: str, worker: str, tokens: Tokens) -> dict[str, object]:
         """See :meth:`.SubscriptionService.claim`."""
-        machine = self._registry.machine
+        machine = self._registry.machine_of(subscription_id)
         try:
             decision = await self._decide(
                 subscription_id, lambda current: machine.claim(current, worker, self._seconds(), draw())
@@ -107,7 +127,7 @@ class Requests:
 
     async def ack(self, subscription_id: str, claims: TokenClaims, request: AckRequest) -> dict[str, object]:
         """See :meth:`.SubscriptionService.ack`."""
-        machine = self._registry.machine
+        machine = self._registry.machine_of(subscription_id)
         decision = await self._decide(
             subscription_id, lambda current: machine.ack(current, claims, request, self._seconds(), draw())
         )
@@ -116,7 +136,7 @@ class Requests:
 
     async def release(self, subscription_id: str, claims: TokenClaims, request: AckRequest) -> None:
         """See :meth:`.SubscriptionService.release`."""
-        machine = self._registry.machine
+        machine = self._registry.machine_of(subscription_id)
         await self._decide(
             subscription_id, lambda current: machine.release(current, claims, request, self._seconds(), draw())
         )

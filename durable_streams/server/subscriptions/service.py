@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from ..clocks import clock_of
+from ..clocks import IClock, clock_of
 from ..interfaces import settle
 from ..protocol.names import NameLimits
 from ..streams import Streams
@@ -22,9 +22,11 @@ from .dispatching import Dispatcher
 from .entry import Entry
 from .errors import SubscriptionsUnavailable
 from .following import ChangeFollower
+from .listing import list_subscriptions
 from .locks import KeyedLocks, shielded
 from .machine import Machine, check_action
 from .model import AckRequest, SubscriptionConfig, TokenClaims
+from .partitions import HeldPartitions, SharedClock, partitions_of
 from .records import SECRETS
 from .recovery import Recovery
 from .registry import Registry
@@ -72,19 +74,32 @@ class SubscriptionService(Service):
         self.names = names
         self.counts = SubscriptionCounts()
         self._streams = streams
-        self._clock = clock_of(clock)
+        own_clock = clock_of(clock)
+        shared = streams.shared
+        self._clock: IClock = own_clock if shared is None else SharedClock(own_clock, shared)
+        self._lease: PartitionLease = lease or (SingleNode() if shared is None else HeldPartitions(shared))
         self._open_parts = open_parts
         self._is_eager = is_eager
         machine = Machine(attempt_seconds=settings.request_timeout)
-        self._registry = Registry(streams, machine, self._clock.seconds, self._committed, settings.max_links)
-        self._updates = Updates(
-            self._registry, streams.turns, self._clock, self.counts, lease or SingleNode(), self._deliver
+        self._registry = Registry(
+            streams, machine, self._clock.seconds, self._committed, settings.max_links, self._lease
         )
+        self._updates = Updates(self._registry, streams.turns, self._clock, self.counts, self._lease, self._deliver)
         self._changes = ChangeFollower(streams, self._registry.index, self._updates.add)
         # Changes lead to updates, and these read the tails that are not followed.
         self._updates.read_tails = partial(self._changes.read_tails, of_all=False)
         self._updates.read_stale_tails = self._changes.read_stale_tails
-        self._requests = Requests(self._registry, self._changes, self.counts, self._clock.seconds, self._check_ready)
+        self._partitions = partitions_of(streams, self._registry, self._changes, self._clock, self._updates.take_over)
+        comparison = None
+        if self._partitions is not None:
+            comparison = self._partitions.comparison
+            self._partitions.gave_up = self._give_up
+            self._registry.prepare = self._prepare
+            self._partitions.swept = self._observe
+            self._updates.before_sweep = self._partitions.sweep
+        self._requests = Requests(
+            self._registry, self._changes, self.counts, self._clock.seconds, self._check_ready, comparison
+        )
         self._busy_ids = KeyedLocks()
         self._parts: Parts | None = None
         self._obstacle: str | None = _LOADING
@@ -101,8 +116,9 @@ class SubscriptionService(Service):
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
-        self._follow()
-        await Recovery(self._streams, self._registry).run()
+        if self._partitions is None:
+            self._follow()
+            await Recovery(self._streams, self._registry).run()
         secrets = await settle(self._streams.values(SECRETS, "", 1))
         if self._is_eager or secrets or self._registry.entries:
             await self._open()
@@ -110,6 +126,18 @@ class SubscriptionService(Service):
             self._obstacle = None
             self._observe()
             self._updates.start(self.settings.sweep_interval)
+            if self._partitions is not None:
+                await self._partitions.start()
+
+    async def _prepare(self, _: str) -> None:
+        """Follow commits before the first subscription is kept, and be able to deliver its wakes."""
+        self._follow()
+        await self._open()
+
+    def _give_up(self, entry: Entry) -> None:
+        """Run no timer and begin no delivery for a subscription that another node is responsible for now."""
+        self._updates.forget(entry)
+        self._dispatcher.drop(entry)
 
     async def _open(self) -> Parts:
         """Return the parts. The first call loads or makes the secrets: a server without subscriptions stores none."""
@@ -138,9 +166,13 @@ class SubscriptionService(Service):
         """Begin no more deliveries, and refuse requests; fires when the deliveries have ended or were cut."""
         self._obstacle = "The server is stopping."
         self._updates.stop()
-        if self._parts is None:
-            return succeed(None)
-        return Deferred.fromCoroutine(self._dispatcher.stop(self.settings.drain_timeout))
+        return Deferred.fromCoroutine(self._drain())
+
+    async def _drain(self) -> None:
+        if self._partitions is not None:
+            await self._partitions.stop()
+        if self._parts is not None:
+            await self._dispatcher.stop(self.settings.drain_timeout)
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
@@ -209,7 +241,7 @@ class SubscriptionService(Service):
         """
         return shielded(self._claim(subscription_id, worker))
 
-    def check_exists(self, subscription_id: str) -> None:
+    async def check_exists(self, subscription_id: str) -> None:
         """
         Check that there is a subscription.
 
@@ -217,9 +249,9 @@ class SubscriptionService(Service):
         :raises SubscriptionsUnavailable: the service starts or stops.
         """
         self._check_ready()
-        self._registry.find(subscription_id)
+        await self._registry.present(subscription_id)
 
-    def check_action(self, subscription_id: str, action: str) -> None:
+    async def check_action(self, subscription_id: str, action: str) -> None:
         """
         Check that there is a subscription, and that it has an action; see :func:`.check_action`.
 
@@ -228,9 +260,8 @@ class SubscriptionService(Service):
         :raises SubscriptionsUnavailable: the service starts or stops.
         """
         self._check_ready()
-        current = self._registry.find(subscription_id).current
-        if current is not None:
-            check_action(current.subscription.config, action)
+        current = await self._registry.present(subscription_id)
+        check_action(current.subscription.config, action)
 
     def verify(self, subscription_id: str, token: str) -> TokenClaims:
         """
@@ -275,16 +306,15 @@ class SubscriptionService(Service):
             return settings.public_url.rstrip("/") + settings.base_path.rstrip("/")
         return "" if entry.current is None else entry.current.subscription.base_url
 
-    def currents(self) -> list[Current]:
-        """Return all subscriptions, by id."""
-        entries = sorted(self._registry.entries.items())
-        return [entry.current for _, entry in entries if entry.current is not None]
+    def currents(self, after: str = "", prefix: str = "") -> AsyncGenerator[Current, None]:
+        """Yield all subscriptions, by id; see :func:`.list_subscriptions`."""
+        return list_subscriptions(self._registry, after, prefix)
 
     def figures(self) -> SubscriptionFigures:
         """Return the numbers of subscriptions and deliveries."""
         subscriptions: Counter[tuple[str, str]] = Counter()
         for entry in self._registry.entries.values():
-            if entry.current is not None:
+            if entry.current is not None and self._lease.holds(entry.id):
                 subscriptions[entry.current.subscription.config.type, entry.current.state.status] += 1
         lag, loaded = self._updates.lag, self._parts is not None
         return SubscriptionFigures(
@@ -296,6 +326,7 @@ class SubscriptionService(Service):
             self._dispatcher.running if loaded else 0,
             self.counts,
             {} if self._parts is None else dict(self._parts.failures),
+            None if self._partitions is None else self._partitions.held,
         )
 
     @property
@@ -335,7 +366,7 @@ class SubscriptionService(Service):
 
     async def _delete(self, subscription_id: str) -> None:
         self._check_ready()
-        self._registry.find(subscription_id)
+        await self._registry.obtain(subscription_id)
         async with self._busy_ids.hold(subscription_id):
             entry = await self._creator.delete(subscription_id)
             self._updates.forget(entry)
@@ -361,14 +392,14 @@ class SubscriptionService(Service):
         return await self._requests.locked(subscription_id, describe)
 
     async def _claim(self, subscription_id: str, worker: str) -> dict[str, object]:
-        self.check_action(subscription_id, "claim")
+        await self.check_action(subscription_id, "claim")
         return await self._requests.claim(subscription_id, worker, self._loaded().tokens)
 
     # Updates
 
     def _observe(self) -> None:
         """Follow commits as long as there are subscriptions."""
-        if self.running and (self._registry.entries or self._busy_ids):
+        if self.running and (self._registry.entries or self._busy_ids or self._registry.is_loading):
             self._follow()
         else:
             self._streams.observe(None)

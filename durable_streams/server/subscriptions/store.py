@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from ..errors import ValuesChanged
 from ..interfaces import settle
 from ..streams import Streams
-from .creating import with_shared_strings
-from .decisions import Current
+from .creating import NEW_RECORD, create, with_shared_strings
+from .decisions import Current, Decision
 from .errors import CorruptRecord
 from .links import LinkTable
 from .model import Link, Snapshot, State, StreamTail, Subscription
@@ -43,8 +43,22 @@ class Store:
         self._streams = streams
         self._tails = tails
 
-    async def _pages(self, prefix: str) -> AsyncGenerator[list[tuple[str, bytes]], None]:
-        after = ""
+    def stamped(self, current: Current, decision: Decision) -> Decision:
+        """Return a decision with the records as they are to be written."""
+        return decision
+
+    def publish(self, subscription_id: str) -> None:
+        """Tell the other nodes, if there are any, that a subscription has changed."""
+
+    async def count(self, known: int) -> int:
+        """
+        Return the number of subscriptions.
+
+        :param known: of those that this node has in memory.
+        """
+        return known
+
+    async def _pages(self, prefix: str, after: str = "") -> AsyncGenerator[list[tuple[str, bytes]], None]:
         while True:
             page = await settle(self._streams.values(prefix, after, PAGE))
             if page:
@@ -68,6 +82,29 @@ class Store:
         puts = {link_key(subscription.id, path): encode_link(link, birth) for path, link in links.items()}
         if puts:
             await self.write(puts, {})
+
+    async def create(self, subscription: Subscription) -> bytes:
+        """
+        Write the records of a new subscription, whose links are written.
+
+        :returns: that of its state.
+        :raises ValuesChanged: there is a subscription with this id.
+        """
+        puts, expected = self._creation(subscription, NEW_RECORD)
+        await self.write(puts, expected)
+        return NEW_RECORD
+
+    @staticmethod
+    def _creation(subscription: Subscription, record: bytes) -> tuple[dict[str, bytes | None], dict[str, None]]:
+        puts, expected = create(subscription)
+        return {**puts, state_key(subscription.id): record}, expected
+
+    async def abandon(self, subscription: Subscription) -> None:
+        """Forget a creation that has failed. Its links are removed by :meth:`remove_links`."""
+
+    def deletion(self, current: Current, puts: Mapping[str, bytes | None]) -> Mapping[str, bytes | None]:
+        """Return the records to remove with those of a subscription that is deleted, and these."""
+        return puts
 
     async def remove_links(self, subscription_id: str, birth: int) -> None:
         """Remove the links of a subscription that was deleted, in slices; those of another birth stay."""

@@ -48,6 +48,7 @@ class Updates:
     :param deliver: queues the delivery of a wake.
     :ivar read_tails: reads the tails of a subscription's streams that have changed while they were not followed.
     :ivar read_stale_tails: reads some of those of all subscriptions.
+    :ivar before_sweep: is called before each sweep, unless it is None.
     :ivar lag: what was pending at the last sweep.
     """
 
@@ -76,6 +77,7 @@ class Updates:
         self.lag = Lag()
         self.read_tails: Callable[[Entry], Awaitable[None]] = _nothing_to_read
         self.read_stale_tails: Callable[[int], Awaitable[None]] = _nothing_to_read
+        self.before_sweep: Callable[[], Awaitable[None]] | None = None
 
     def start(self, sweep_interval: float) -> None:
         """Bring all subscriptions up to date, and keep them so."""
@@ -103,6 +105,12 @@ class Updates:
             entry.queued = True
             self._ready.append(entry)
             self._schedule()
+
+    def take_over(self, entry: Entry) -> None:
+        """Bring a subscription up to date that this node is responsible for now, or that another node has changed."""
+        if self._running and self._lease.holds(entry.id):
+            self._set_timer(entry)
+            self.add(entry)
 
     def committed(self, entry: Entry, decision: Decision) -> None:
         """Take over what a committed decision leads to."""
@@ -157,6 +165,8 @@ class Updates:
 
     async def _update(self, entry: Entry) -> None:
         entry.queued = False
+        if not self._lease.holds(entry.id):
+            return
         await self.read_tails(entry)
         await entry.lock.acquire()
         try:
@@ -183,6 +193,8 @@ class Updates:
         return Deferred.fromCoroutine(self._sweep_all())
 
     async def _sweep_all(self) -> None:
+        if self.before_sweep is not None:
+            await self.before_sweep()
         # The subscriptions that this concerns are updated by what follows changes.
         await self.read_stale_tails(self._max_stale_tails)
         await self._turns.finish(self._sweep_steps())
@@ -196,7 +208,7 @@ class Updates:
             if entry.blocked and registry.index.links < registry.max_links:
                 entry.unblock()
             self._check(entry, now)
-            if entry.current is not None and entry.current.links.pending:
+            if entry.current is not None and entry.current.links.pending and self._lease.holds(entry.id):
                 _add_lag(entry.current, lag)
             if count % _AT_ONCE == 0:
                 spent += perf_counter() - begun

@@ -36,6 +36,12 @@ def attempting(config: SubscriptionConfig, wake: Wake, now: float, limit: float)
     return replace(wake, lease_until=lease_until, attempting=True, next_attempt_at=now + limit + 1)
 
 
+def due(config: SubscriptionConfig, wake: Wake, now: float) -> Wake:
+    """Return a new wake whose first attempt is due now, and is another node's to make."""
+    lease_until = now + config.lease_seconds if config.type == "webhook" else None
+    return replace(wake, lease_until=lease_until, next_attempt_at=now)
+
+
 def delivered(wake: Wake, lease_until: float | None) -> Wake:
     """Return the wake with its delivery complete."""
     return replace(wake, lease_until=lease_until, delivered=True, failures=0, attempting=False, next_attempt_at=None)

@@ -32,6 +32,9 @@ def subscription_metrics(figures: SubscriptionFigures) -> Iterator[Metric]:
         ("_deliveries_running", "Deliveries that run.", figures.running),
     ):
         yield GaugeMetricFamily(_PREFIX + name, text, value=value)
+    if figures.partitions is not None:
+        text = "Partitions of the subscriptions that this node is responsible for."
+        yield GaugeMetricFamily(_PREFIX + "_partitions", text, value=figures.partitions)
     transitions = _counter("_transitions", "Transitions of wakes and leases.", "transition")
     for name in _TRANSITIONS:
         transitions.add_metric((name,), counts.happened[name])

@@ -150,27 +150,27 @@ class SubscriptionRoutes:
         return self._json(request, 201 if is_new else 200, await self._service.describe(subscription_id))
 
     async def _add_streams(self, request: StreamRequest, subscription_id: str) -> Answer:
-        self._service.check_exists(subscription_id)
+        await self._service.check_exists(subscription_id)
         await self._service.add_streams(subscription_id, read_added_streams(request.body, self._service.names))
         return self._nothing(request)
 
     async def _remove_stream(self, request: StreamRequest, subscription_id: str, path: str) -> Answer:
-        self._service.check_exists(subscription_id)
+        await self._service.check_exists(subscription_id)
         await self._service.remove_stream(subscription_id, normal_path(path, self._service.names))
         return self._nothing(request)
 
     async def _claim(self, request: StreamRequest, subscription_id: str) -> Answer:
-        self._service.check_action(subscription_id, "claim")
+        await self._service.check_action(subscription_id, "claim")
         return self._json(request, 200, await self._service.claim(subscription_id, read_worker(request.body)))
 
     async def _ack(self, request: StreamRequest, subscription_id: str) -> Answer:
         action = "callback" if request.path.endswith(b"callback") else "ack"
-        self._service.check_action(subscription_id, action)
+        await self._service.check_action(subscription_id, action)
         claims = self._service.verify(subscription_id, _bearer_token(request))
         return self._json(request, 200, await self._service.ack(subscription_id, claims, read_ack(request.body)))
 
     async def _release(self, request: StreamRequest, subscription_id: str) -> Answer:
-        self._service.check_action(subscription_id, "release")
+        await self._service.check_action(subscription_id, "release")
         claims = self._service.verify(subscription_id, _bearer_token(request))
         await self._service.release(subscription_id, claims, read_ack(request.body))
         return self._nothing(request)

@@ -59,17 +59,14 @@ def add_subscriptions(app: Routes, base_path: str, service: SubscriptionService)
     """
 
     @app.route(f"{base_path}/subscriptions", methods=["GET", "HEAD"])
-    def subscriptions_list(request: PageRequest) -> Answer:
+    async def subscriptions_list(request: PageRequest) -> Answer:
         """Answer with a JSON array of subscriptions, sorted by id."""
         query = Query(request, _PARAMETERS)
         limit = query.number("limit", MAX_LIMIT) or MAX_LIMIT
         status, kind = query.word("status", _STATUSES), query.word("type", _TYPES)
         after, prefix = query.text("after"), query.text("prefix")
         found: list[SubscriptionEntry] = []
-        for current in service.currents():
-            identifier = current.subscription.id
-            if identifier <= after or not identifier.startswith(prefix):
-                continue
+        async for current in service.currents(after, prefix):
             if status not in ("", current.state.status) or kind not in ("", current.subscription.config.type):
                 continue
             if len(found) == limit:
