@@ -12,10 +12,11 @@ import psycopg
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.storage.postgres.schema import SCHEMA_VERSION
+from tests.support.commands import run_command
 from tests.support.daemon import CHECKOUT, Daemon
 from tests.support.postgres_server import SUPERUSER, PostgresServer, started_server
 from tests.support.programs import program
-from tests.support.proxies import HAProxy
+from tests.support.proxies import HAProxy, wait_until
 from tests.support.shell import Shell, blocks_of
 
 BLOCKS: Final = blocks_of(CHECKOUT / "docs" / "postgres.rst")
@@ -90,6 +91,32 @@ class RightsTests(PageCase):
         printed = self.db1.run(block("CREATE ROLE streams_owner") + "\n" + block("migrate --grant-to durable_streams"))
         self.assertIn("Granted durable_streams the rights that a server needs.", printed)
         self.as_servers("select * from durable_streams.streams")
+
+    def test_a_node_with_these_rights_does_all_that_a_node_does(self) -> None:
+        self.set_up_primary()
+        self.db1.run(block("CREATE ROLE streams_owner") + "\n" + block("migrate --grant-to durable_streams"))
+        dsn = f"postgresql://durable_streams:app-secret@127.0.0.1:{self.first.port}/streams"
+        with Daemon(storage__mode="postgres", storage__postgres__dsn=dsn, storage__postgres__migrate="false") as node:
+            node.create("a", body=b"one")
+            node.append("a", b"two")
+            node.create("wakes", "application/json")
+            status, _, _ = node.request(
+                "PUT", "/v1/stream/b", stream_forked_from="/v1/stream/a", content_type="text/plain", stream_ttl="1"
+            )
+            self.assertEqual(201, status)
+            status, _, answer = node.request(
+                "PUT",
+                "/v1/stream/__ds/subscriptions/s",
+                b'{"type": "pull-wake", "streams": ["a"], "wake_stream": "wakes"}',
+                content_type="application/json",
+            )
+            self.assertIn(status, (200, 201), answer)
+            self.assertEqual(b"onetwo", node.request("GET", "/v1/stream/a")[2])
+            # The fork expires, and is removed by the sweep.
+            wait_until(lambda: node.request("HEAD", "/v1/stream/b")[0] == 404, "The fork did not expire.")
+            self.assertEqual(204, node.request("DELETE", "/v1/stream/a")[0])
+            self.assertEqual(0, node.stop())
+            self.assertNotIn("permission denied", node.log())
 
     def test_the_printed_script_does_the_same(self) -> None:
         self.set_up_primary()
@@ -177,3 +204,12 @@ class Node(Daemon):
     def __init__(self, folder: Path) -> None:
         self.command = (sys.executable, "-m", "durable_streams.server", "serve", f"--config-dir={folder}")
         super().__init__()
+
+
+class FailureTests(SynchronousTestCase):
+    def test_a_node_without_its_database_says_what_the_page_says(self) -> None:
+        done = run_command(
+            "serve", storage__mode="postgres", storage__postgres__dsn="postgresql://me@127.0.0.1:1/streams"
+        )
+        self.assertEqual(1, done.returncode)
+        self.assertEqual(block("[open_storage]").replace("5432", "1"), done.stderr.decode().splitlines()[-1])
