@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,7 @@ import psycopg
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.storage.postgres.schema import SCHEMA_VERSION
-from tests.support.commands import run_command
+from tests.support.commands import COMMAND, environment
 from tests.support.daemon import CHECKOUT, Daemon
 from tests.support.postgres_server import SUPERUSER, PostgresServer, started_server
 from tests.support.programs import program
@@ -208,8 +209,17 @@ class Node(Daemon):
 
 class FailureTests(SynchronousTestCase):
     def test_a_node_without_its_database_says_what_the_page_says(self) -> None:
-        done = run_command(
-            "serve", storage__mode="postgres", storage__postgres__dsn="postgresql://me@127.0.0.1:1/streams"
+        done = subprocess.run(
+            [*COMMAND, "serve"],
+            env=environment(
+                server__bind_address="127.0.0.1:0",
+                storage__mode="postgres",
+                storage__postgres__dsn="postgresql://me@127.0.0.1:1/streams",
+            ),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         self.assertEqual(1, done.returncode)
-        self.assertEqual(block("[open_storage]").replace("5432", "1"), done.stderr.decode().splitlines()[-1])
+        self.assertEqual(block("[open_storage]").replace("5432", "1"), done.stderr.splitlines()[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import socket
@@ -20,6 +21,7 @@ from durable_streams.server.errors import StorageError
 from durable_streams.server.storage.postgres.opening import Patience, check_server, log_preparation, prepare
 from durable_streams.server.storage.postgres.schema import SCHEMA_VERSION
 from durable_streams.server.storage.postgres.settings import PostgresSettings
+from tests.support.authority import Authority, authority
 from tests.support.postgres_server import PostgresServer, database, shared_server, started_server
 
 
@@ -160,6 +162,62 @@ class AccessTests(OpeningCase):
         message = self.refusal(self.server.dsn(name))
         self.assertIn("permission denied for database", message)
         self.assertIn("GRANT CONNECT ON DATABASE", message)
+
+
+@cache
+def tls_server() -> PostgresServer:
+    """Start a server with TLS, whose certificate is for 127.0.0.1 and localhost."""
+    server = PostgresServer({"ssl": "on", "ssl_cert_file": "server.crt", "ssl_key_file": "server.key"})
+    atexit.register(server.remove)
+    server.create()
+    issued = authority().issue()
+    for name, pem in (("server.crt", issued.certificate_pem), ("server.key", issued.key_pem())):
+        path = server.data / name
+        path.write_bytes(pem)
+        path.chmod(0o600)
+        os.chown(path, *_owner(server.data))
+    server.start()
+    server.run("create role streams login")
+    return server
+
+
+class TlsTests(OpeningCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = tls_server()
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        self.trusted, self.other = folder / "trusted.pem", folder / "other.pem"
+        self.trusted.write_bytes(authority().certificate_pem)
+        self.other.write_bytes(Authority("Other").certificate_pem)
+
+    def dsn(self, database: str = "postgres", **parameters: str) -> str:
+        return self.server.dsn(database, over_tcp=True, password="hush", **parameters)
+
+    def assert_at_once(self, message: str) -> None:
+        self.assertIn("Correct sslmode, sslrootcert and the other ssl parameters", message)
+        self.assertEqual(0, self.time.sleeps)
+
+    def test_a_certificate_of_a_trusted_authority_is_accepted(self) -> None:
+        name = self.server.create_database()
+        dsn = self.dsn(name, sslmode="verify-full", sslrootcert=str(self.trusted))
+        self.assertEqual([1], prepare(PostgresSettings(dsn=dsn), self.time.patience()).installed[:1])
+
+    def test_a_certificate_of_another_authority_is_a_failure_at_once(self) -> None:
+        message = self.refusal(self.dsn(sslmode="verify-full", sslrootcert=str(self.other)))
+        self.assertIn("certificate verify failed", message)
+        self.assert_at_once(message)
+
+    def test_a_certificate_for_another_host_is_a_failure_at_once(self) -> None:
+        dsn = self.dsn(host="db.invalid", hostaddr="127.0.0.1", sslmode="verify-full", sslrootcert=str(self.trusted))
+        message = self.refusal(dsn)
+        self.assertIn("does not match host name", message)
+        self.assert_at_once(message)
+
+    def test_a_missing_file_of_authorities_is_a_failure_at_once(self) -> None:
+        message = self.refusal(self.dsn(sslmode="verify-full", sslrootcert="/nowhere/root.pem"))
+        self.assertIn("/nowhere/root.pem", message)
+        self.assert_at_once(message)
 
 
 class ServerTests(OpeningCase):
