@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from psycopg.conninfo import conninfo_to_dict
 from twisted.internet import reactor
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from durable_streams.server.model import START, Append, DatabaseFigures, StorageLimits, StreamConfig
@@ -54,3 +55,12 @@ class FigureTests(TestCase):
         self.assertGreaterEqual(database.cache_hits, 1)
         self.assertGreater(database.cache_bytes, 0)
         self.assertEqual((0, 0), (database.misses, database.uncertain_commits))
+
+    async def test_a_storage_that_was_never_opened_closes_without_a_word(self) -> None:
+        events: list[LogEvent] = []
+        observer = cast(ILogObserver, events.append)
+        storage = PostgresStorage(PostgresSettings("host=127.0.0.1 port=1"), StorageLimits(), reactor)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        await storage.close()
+        self.assertEqual([], events)

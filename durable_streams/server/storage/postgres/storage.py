@@ -169,6 +169,8 @@ class PostgresStorage:
         return self._closing
 
     async def _close(self) -> None:
+        if not self._started:
+            return
         await gatherResults([self._writer.close(), self._change_queue.close()])
         self._vitals.stop()
         self._merger.stop()
