@@ -142,6 +142,43 @@ class TogetherTests(SynchronousTestCase):
             installing.join(20)
             self.assertEqual(self.rows("SELECT id FROM {}.streams WHERE name = %s", name), [ids[0]])
 
+    def test_an_append_for_which_a_change_waits_is_kept(self) -> None:
+        node = Node(self.tables)
+        append = (
+            f"WITH s AS (UPDATE {SCHEMA}.streams SET tail = tail + 3, version = version + 1, sequence = '12' "
+            "WHERE name = %s RETURNING id, tail), "
+            f"c AS (INSERT INTO {SCHEMA}.chunks SELECT id, tail - 3, tail, tail - 3, '', 0, 'abc' FROM s) "
+            f"UPDATE {SCHEMA}.nodes SET bytes = bytes + 3 WHERE id = %s"
+        )
+        # What is changed, the stream that is appended to, and what its row says then.
+        changes: list[tuple[Callable[[], object], str, tuple[object, ...] | None]] = [
+            (lambda: node.create("b", StreamConfig(fork=Fork("a")), b"x"), "a", (4, 1, 3, False)),
+            (lambda: node.delete("b"), "a", (7, 0, 5, False)),
+            (lambda: node.create("b", StreamConfig(fork=Fork("a"))), "a", (10, 1, 7, False)),
+            (lambda: node.create("b", StreamConfig(fork=Fork("a")), bytes(2 << 20)), "a", (13, 2, 9, False)),
+            (lambda: node.delete("a"), "a", (16, 2, 11, True)),
+            (lambda: node.delete("b"), "b", None),
+            (lambda: node.delete("c"), "c", None),
+        ]
+        node.create("a", TEXT, b"a")
+        node.create("c", TEXT, b"a")
+        blocker = self.tables.connect()
+        for number, (change, name, expected) in enumerate(changes):
+            if number == 3:
+                # A fork with two chunks is written by itself.
+                self.rows("UPDATE {}.streams SET name = 'd' WHERE name = 'b' RETURNING 1")
+            thread = Thread(target=change)
+            with blocker.transaction():
+                blocker.execute(append, (name, node.id))
+                thread.start()
+                self.wait_for_lock(node)
+            thread.join(20)
+            found = self.rows("SELECT tail, forks, version, deleted FROM {}.streams WHERE name = %s", name)
+            self.assertEqual(found, [] if expected is None else [expected], number)
+        node.delete("d")
+        self.assertEqual(self.rows("SELECT name FROM {}.streams"), [])
+        self.check()
+
     def test_names_are_created_in_their_order(self) -> None:
         node, other = Node(self.tables), Node(self.tables)
         blocker = self.tables.connect()

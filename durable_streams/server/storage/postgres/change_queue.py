@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Generic, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
-from msgspec import Struct
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -19,6 +19,7 @@ from .change_statement import change_parameters, change_statements, statement_ke
 from .changesets import ChangeSet, NewStream, Removal
 from .connection import QueryFailed, Statement
 from .fence import CommitConnection
+from .fork_changes import PlainFork, fork_parameters, fork_statement, unfork_parameters, unfork_statement
 from .packing import to_float, to_int, to_ints
 from .plain_changes import (
     PlainRemoval,
@@ -27,11 +28,8 @@ from .plain_changes import (
     remove_parameters,
     remove_statement,
 )
+from .queued_changes import QueuedChange, Written, gather
 from .totals import Totals
-
-#: The maximum number of streams in a statement, and of bytes, about.
-MAX_STREAMS: Final = 256
-MAX_BYTES: Final = 8 << 20
 
 #: About how many bytes of memory a queued change takes besides its data.
 _OVERHEAD: Final = 1_000
@@ -46,36 +44,6 @@ _LOST_FIELDS: Final = 2
 _log = Logger()
 
 T = TypeVar("T")
-
-
-class Written(Struct, frozen=True, gc=False):
-    """
-    A change that was written.
-
-    :ivar at: the database's time.
-    :ivar id: the stream that was created or installed; None if there is none, or if the database's answer was lost.
-    """
-
-    at: float
-    id: int | None = None
-
-
-class _Queued(Generic[T]):
-    """
-    A change that waits, and its answer.
-
-    :ivar growth: what was added to the totals.
-    :ivar alone: whether it is written by a statement of its own, since one with others has failed.
-    """
-
-    __slots__ = ("alone", "answer", "change", "growth", "size")
-
-    def __init__(self, change: T, size: int, growth: tuple[int, int, int]) -> None:
-        self.change = change
-        self.size = size
-        self.growth = growth
-        self.alone = False
-        self.answer: Deferred[Written | None] = Deferred()
 
 
 class ChangeQueue:
@@ -102,12 +70,23 @@ class ChangeQueue:
         self._max_bytes = max_bytes
         self._create = create_statement(schema)
         self._remove = remove_statement(schema)
+        self._fork = fork_statement(schema)
+        self._unfork = unfork_statement(schema)
         self._change = change_statements(schema)
-        self._creations: deque[_Queued[NewStream]] = deque()
-        self._removals: deque[_Queued[PlainRemoval]] = deque()
-        self._sets: deque[_Queued[ChangeSet]] = deque()
-        self._others: deque[_Queued[tuple[Statement, Sequence[bytes | None]]]] = deque()
-        self._senders = (self._send_creations, self._send_removals, self._send_set, self._send_other)
+        self._creations: deque[QueuedChange[NewStream]] = deque()
+        self._removals: deque[QueuedChange[PlainRemoval]] = deque()
+        self._forks: deque[QueuedChange[PlainFork]] = deque()
+        self._unforks: deque[QueuedChange[PlainRemoval]] = deque()
+        self._sets: deque[QueuedChange[ChangeSet]] = deque()
+        self._others: deque[QueuedChange[tuple[Statement, Sequence[bytes | None]]]] = deque()
+        self._senders = (
+            self._send_creations,
+            self._send_forks,
+            partial(self._send_removals, self._removals, self._remove, remove_parameters),
+            partial(self._send_removals, self._unforks, self._unfork, unfork_parameters),
+            self._send_set,
+            self._send_other,
+        )
         self._turn = 0
         self._busy = False
         self._scheduled = False
@@ -125,16 +104,27 @@ class ChangeQueue:
         :returns: None if the name is taken.
         :raises Unavailable: the queue is full.
         """
-        return self._add(self._creations, _Queued(new, new.size, (1, new.size, new.metadata)))
+        return self._add(self._creations, QueuedChange(new, new.size, (1, new.size, new.metadata)))
+
+    def fork(self, fork: PlainFork) -> Deferred[Written | None]:
+        """
+        Create a fork that has at most one chunk.
+
+        :returns: None if the name is taken, or the source was removed or renamed.
+        :raises Unavailable: the queue is full.
+        """
+        new = fork.new
+        return self._add(self._forks, QueuedChange(fork, new.size, (1, new.size, new.metadata)))
 
     def remove(self, removal: PlainRemoval) -> Deferred[Written | None]:
         """
-        Remove a stream that has neither forks nor a source.
+        Remove a stream that has no forks.
 
-        :returns: None if it was changed or locked by others meanwhile.
+        :returns: None if it was changed or locked by others meanwhile, or its source is hidden.
         :raises Unavailable: the queue is full.
         """
-        return self._add(self._removals, _Queued(removal, 0, (0, 0, 0)))
+        queue = self._removals if removal.head.source_id is None else self._unforks
+        return self._add(queue, QueuedChange(removal, 0, (0, 0, 0)))
 
     def write(self, changes: ChangeSet) -> Deferred[Written | None]:
         """
@@ -143,7 +133,7 @@ class ChangeQueue:
         :returns: None if one of its streams was changed by others meanwhile, or the new name is taken.
         :raises Unavailable: the queue is full.
         """
-        return self._add(self._sets, _Queued(changes, changes.growth[1], changes.growth))
+        return self._add(self._sets, QueuedChange(changes, changes.growth[1], changes.growth))
 
     async def execute(self, statement: Statement, parameters: Sequence[bytes | None], size: int) -> bool:
         """
@@ -154,10 +144,10 @@ class ChangeQueue:
         :returns: False if another transaction was first.
         :raises Unavailable: the queue is full.
         """
-        queued = _Queued((statement, parameters), size, (0, 0, 0))
+        queued = QueuedChange((statement, parameters), size, (0, 0, 0))
         return await self._add(self._others, queued) is not None
 
-    def _add(self, queue: deque[_Queued[T]], queued: _Queued[T]) -> Deferred[Written | None]:
+    def _add(self, queue: deque[QueuedChange[T]], queued: QueuedChange[T]) -> Deferred[Written | None]:
         if self._closing is not None:
             raise Unavailable("The storage is being closed.")
         queued.size += _OVERHEAD
@@ -165,6 +155,7 @@ class ChangeQueue:
             raise Unavailable("The write queue is full: the database is too slow. Try again in a moment.")
         self.bytes += queued.size
         self._totals.add(*queued.growth)
+        queued.queue = queue
         queue.append(queued)
         self._schedule()
         return queued.answer
@@ -195,7 +186,7 @@ class ChangeQueue:
             self._closing.callback(None)
 
     def _send_creations(self) -> bool:
-        batch = _gather(self._creations)
+        batch = gather(self._creations)
         # By name, so that two nodes that create the same names do not wait for each other.
         batch.sort(key=lambda queued: queued.change.name)
         if not batch:
@@ -203,8 +194,21 @@ class ChangeQueue:
         self._send(self._create, create_parameters([queued.change for queued in batch]), batch, self._created)
         return True
 
-    def _send_removals(self) -> bool:
-        batch = _gather(self._removals)
+    def _send_forks(self) -> bool:
+        batch = gather(self._forks)
+        batch.sort(key=lambda queued: queued.change.new.name)
+        if not batch:
+            return False
+        self._send(self._fork, fork_parameters([queued.change for queued in batch]), batch, self._created)
+        return True
+
+    def _send_removals(
+        self,
+        queue: deque[QueuedChange[PlainRemoval]],
+        statement: Statement,
+        parameters: Callable[[Sequence[PlainRemoval]], list[bytes | None]],
+    ) -> bool:
+        batch = gather(queue)
         if not batch:
             return False
         by_id = {queued.change.head.facts.id: queued for queued in batch}
@@ -213,7 +217,7 @@ class ChangeQueue:
                 # A second removal of the same stream finds that it is gone.
                 self._answer(queued, None)
         ordered = [by_id[key] for key in sorted(by_id)]
-        self._send(self._remove, remove_parameters([queued.change for queued in ordered]), ordered, self._removed)
+        self._send(statement, parameters([queued.change for queued in ordered]), ordered, self._removed)
         return True
 
     def _send_set(self) -> bool:
@@ -235,13 +239,13 @@ class ChangeQueue:
         self,
         statement: Statement,
         parameters: Sequence[bytes | None],
-        batch: list[_Queued[T]],
-        use: Callable[[list[_Queued[T]], Any], None],
+        batch: list[QueuedChange[T]],
+        use: Callable[[list[QueuedChange[T]], Any], None],
     ) -> None:
         self._follow(self._connection.commit(statement, parameters), batch, use)
 
     def _follow(
-        self, sent: Deferred[Any], batch: list[_Queued[T]], use: Callable[[list[_Queued[T]], Any], None]
+        self, sent: Deferred[Any], batch: list[QueuedChange[T]], use: Callable[[list[QueuedChange[T]], Any], None]
     ) -> None:
         """Answer changes when their statement has ended, and send the next one."""
         self._busy = True
@@ -265,7 +269,7 @@ class ChangeQueue:
 
     # Answering
 
-    def _created(self, batch: list[_Queued[NewStream]], result: Any) -> None:
+    def _created(self, batch: list[QueuedChange[T]], result: Any) -> None:
         at, places = _outcome(result)
         ids = _ids(result)
         if places is None:
@@ -275,19 +279,19 @@ class ChangeQueue:
             found.update(zip(places, ids, strict=True))
         for place, queued in enumerate(batch, 1):
             if place in found:
-                self._totals.written += queued.change.size
+                self._totals.written += queued.growth[1]
                 self._answer(queued, Written(at, found[place]))
             else:
                 self._answer(queued, None)
 
-    def _removed(self, batch: list[_Queued[PlainRemoval]], result: Any) -> None:
+    def _removed(self, batch: list[QueuedChange[PlainRemoval]], result: Any) -> None:
         at, ids = _outcome(result)
         removed = [queued for queued in batch if ids is None or queued.change.head.facts.id in ids]
         self._subtract(ChangeSet(removals=tuple(Removal(queued.change.head) for queued in removed)), result)
         for queued in batch:
             self._answer(queued, Written(at) if queued in removed else None)
 
-    def _changed(self, batch: list[_Queued[ChangeSet]], result: Any) -> None:
+    def _changed(self, batch: list[QueuedChange[ChangeSet]], result: Any) -> None:
         at, written = _outcome(result)
         (queued,) = batch
         if written is not None:
@@ -299,7 +303,7 @@ class ChangeQueue:
         stream_id = result.get_value(0, 4) if result.nfields > _LOST_FIELDS else None
         self._answer(queued, Written(at, None if stream_id is None else to_int(stream_id)))
 
-    def _executed(self, batch: list[_Queued[tuple[Statement, Sequence[bytes | None]]]], result: Any) -> None:
+    def _executed(self, batch: list[QueuedChange[tuple[Statement, Sequence[bytes | None]]]], result: Any) -> None:
         at, written = _outcome(result)
         self._answer(batch[0], Written(at) if written is None else None)
 
@@ -310,18 +314,18 @@ class ChangeQueue:
             size, metadata = to_int(result.get_value(0, 2)), to_int(result.get_value(0, 3))
         self._totals.add(-streams, -size, -metadata)
 
-    def _answer(self, queued: _Queued[Any], written: Written | None) -> None:
+    def _answer(self, queued: QueuedChange[Any], written: Written | None) -> None:
         self.bytes -= queued.size
         if written is None:
             self.misses += 1
             self._release(queued)
         queued.answer.callback(written)
 
-    def _release(self, queued: _Queued[Any]) -> None:
+    def _release(self, queued: QueuedChange[Any]) -> None:
         streams, size, metadata = queued.growth
         self._totals.add(-streams, -size, -metadata)
 
-    def _failed(self, batch: list[_Queued[Any]], error: BaseException) -> None:
+    def _failed(self, batch: list[QueuedChange[Any]], error: BaseException) -> None:
         """Answer changes whose statement has failed, or send each of them alone, if one of them may be the reason."""
         if isinstance(error, QueryFailed) and error.sqlstate != _DISK_FULL:
             if error.is_transient or error.sqlstate == _UNIQUE_VIOLATION:
@@ -332,29 +336,14 @@ class ChangeQueue:
             if len(batch) > 1:
                 for queued in reversed(batch):
                     queued.alone = True
-                    queue: deque[Any] = self._creations if isinstance(queued.change, NewStream) else self._removals
-                    queue.appendleft(queued)
+                    assert queued.queue is not None
+                    queued.queue.appendleft(queued)
                 return
         reason = refusal_of(error)
         for queued in batch:
             self.bytes -= queued.size
             self._release(queued)
             queued.answer.errback(reason)
-
-
-def _gather(queue: deque[_Queued[T]]) -> list[_Queued[T]]:
-    """Take the next changes from a queue, as many as one statement may have."""
-    batch: list[_Queued[T]] = []
-    room = MAX_BYTES
-    while queue and len(batch) < MAX_STREAMS and room > 0:
-        if queue[0].alone and batch:
-            break
-        queued = queue.popleft()
-        room -= queued.size
-        batch.append(queued)
-        if queued.alone:
-            break
-    return batch
 
 
 def _outcome(result: Any) -> tuple[float, list[int] | None]:

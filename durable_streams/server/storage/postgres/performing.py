@@ -12,10 +12,11 @@ from twisted.internet.interfaces import IReactorTime
 
 from ...clocks import clock_of
 from ...errors import Unavailable
-from .change_queue import ChangeQueue, Written
+from .change_queue import ChangeQueue
 from .changesets import ChangeSet
 from .changing import HeadOutdated
 from .heads import Head
+from .queued_changes import Written
 from .turns import Turn, Turns
 
 #: How often an operation is decided, and how long, in seconds: another node may hold a lock and be silent. Only other

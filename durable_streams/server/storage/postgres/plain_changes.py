@@ -128,7 +128,7 @@ def create_parameters(streams: Sequence[NewStream]) -> list[bytes | None]:
 
 class PlainRemoval(Struct, frozen=True, gc=False):
     """
-    The removal of a stream that has neither forks nor a source.
+    The removal of a stream that has no forks.
 
     :ivar head: the stream as it was read.
     :ivar exact: whether no other change may have been made since, such as an append.
@@ -141,8 +141,8 @@ class PlainRemoval(Struct, frozen=True, gc=False):
 
 
 def is_plain(head: Head) -> bool:
-    """Return whether the removal of a stream changes no other stream."""
-    return head.source_id is None and not head.forks
+    """Return whether the removal of a stream changes no other stream, but for the number of forks of its source."""
+    return not head.forks
 
 
 def remove_statement(schema: str) -> Statement:
@@ -163,7 +163,7 @@ def remove_parameters(removals: Sequence[PlainRemoval]) -> list[bytes | None]:
     """
     Return the parameters after those of the node.
 
-    :param removals: by the id of the stream; each stream stands in it once.
+    :param removals: of streams without a source, by the id of the stream; each stream stands in it once.
     """
     return [
         int8s([removal.head.facts.id for removal in removals]),

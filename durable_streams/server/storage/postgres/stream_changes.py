@@ -6,8 +6,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from ...errors import (
     ForkFromDeleted,
@@ -20,11 +21,12 @@ from ...errors import (
 )
 from ...interfaces import ICommitListener
 from ...model import Created, Fork, ForkPoint, StorageLimits, StreamConfig, StreamRestoration, StreamStatus
+from ...protocol.forks import LongSearch
 from .. import installing
 from ..limits import check_metadata_room
 from ..listeners import NullListener
 from .append_queue import Uses
-from .change_queue import ChangeQueue, Written
+from .change_queue import ChangeQueue
 from .changesets import ChangeSet, NewStream
 from .changing import ChangeBuilder, HeadOutdated
 from .creating import (
@@ -37,11 +39,13 @@ from .creating import (
     forked_stream,
     plain_stream,
 )
+from .fork_changes import PlainFork
 from .heads import Head
 from .identifiers import IdSequence
 from .known import check_present
 from .performing import Decision, Finder, HeadCache, Performer, Settled, T
 from .plain_changes import PlainRemoval, is_plain
+from .queued_changes import Written
 from .totals import Totals
 from .turns import shielded
 
@@ -84,15 +88,7 @@ class StreamChanges:
         """Create a stream, or return the existing one; see :meth:`.IStorage.create`."""
         if config.fork is None:
             return shielded(self._create_plain(name, config, body))
-        fork = config.fork
-
-        async def decide(find: Finder) -> Decision[Created] | Settled[Created]:
-            existing = await find.fresh(name)
-            if existing is not None and not self._is_over(existing):
-                return Settled(await self._existing(name, config, existing, point, find))
-            return await self._fork(name, config, fork, body, point, existing, find)
-
-        return shielded(self._perform(decide))
+        return shielded(self._create_fork(name, config, config.fork, body, point))
 
     def delete(self, name: str) -> Deferred[None]:
         """Delete a stream, or hide it while it has forks; see :meth:`.IStorage.delete`."""
@@ -108,15 +104,23 @@ class StreamChanges:
 
         :returns: how many were removed or hidden. Streams that were used or removed meanwhile are left out.
         """
-        plain = [(head, self._queue.remove(PlainRemoval(head, exact=True))) for head in expired if is_plain(head)]
+        plain = [head for head in expired if is_plain(head)]
+        outcomes = await DeferredList(
+            [self._queue.remove(PlainRemoval(head, exact=True)) for head in plain], consumeErrors=True
+        )
+        left = [head for head in expired if head.forks]
         count = 0
-        for head, writing in plain:
-            if await writing is not None:
+        for head, (_, written) in zip(plain, outcomes, strict=True):
+            if isinstance(written, Failure):
+                written.raiseException()
+            if written is not None:
                 self._removed(head)
                 count += 1
-        for head in expired:
-            if not is_plain(head):
-                count += await self._perform(lambda find, head=head: self._expire(head, find))  # type: ignore[misc]
+            elif head.source_id is not None:
+                # It may be the last fork of a hidden source.
+                left.append(head)
+        for head in left:
+            count += await self._perform(lambda find, head=head: self._expire(head, find))  # type: ignore[misc]
         return count
 
     # Creating
@@ -146,6 +150,41 @@ class StreamChanges:
 
         return await self._perform(decide)
 
+    async def _create_fork(
+        self, name: str, config: StreamConfig, fork: Fork, body: bytes, point: ForkPoint | None
+    ) -> Created:
+        """Create a fork: at first as if its name was free."""
+        if self._lookups.cached(name) is None:
+            candidate: PlainFork | None = None
+            # A refusal does not matter if the fork exists.
+            with suppress(StreamsError, LongSearch):
+                found = await self._lookups.fresh(fork.source)
+                source = check_present(found, fork.source, self._last_use(found))
+                new = await self._planned_fork(name, config, fork, body, point, source)
+                check_limits(new, self._totals, self._limits)
+                candidate = PlainFork(new, source, self._expiry(source)) if len(new.chunks) <= 1 else None
+            if candidate is not None:
+                written = await self._queue.fork(candidate)
+                if written is not None:
+                    # Its version has changed.
+                    self._lookups.forget(fork.source)
+                    return await self._created(candidate.new, written)
+
+        async def decide(find: Finder) -> Decision[Created] | Settled[Created]:
+            existing = await find.fresh(name)
+            if existing is not None and not self._is_over(existing):
+                return Settled(await self._existing(name, config, existing, point, find))
+            return await self._fork(name, config, fork, body, point, existing, find)
+
+        return await self._perform(decide)
+
+    async def _planned_fork(
+        self, name: str, config: StreamConfig, fork: Fork, body: bytes, point: ForkPoint | None, source: Head
+    ) -> NewStream:
+        check_source(name, config, source, self._limits)
+        base = await fork_point(fork, source, self._append_at, point)
+        return forked_stream(name, config, body, source, base)
+
     async def _fork(
         self,
         name: str,
@@ -166,9 +205,7 @@ class StreamChanges:
             if found is not None and found.facts.id in builder.removed:
                 raise StreamNotFound(fork.source) from None
             raise ForkFromDeleted(fork.source) from None
-        check_source(name, config, source, self._limits)
-        base = await fork_point(fork, source, self._append_at, point)
-        new = forked_stream(name, config, body, source, base)
+        new = await self._planned_fork(name, config, fork, body, point, source)
         builder.add_fork(source)
         builder.until = self._expiry(source)
         return self._insertion(new, builder)
