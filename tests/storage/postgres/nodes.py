@@ -42,6 +42,9 @@ class Uses:
     def last_use(self, stream_id: int) -> float:
         return self.times.get(stream_id, 0.0)
 
+    def forget(self, stream_id: int) -> None:
+        self.times.pop(stream_id, None)
+
     def note(self, head: Head) -> None:
         self.times[head.facts.id] = head.read_at
 

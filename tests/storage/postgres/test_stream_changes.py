@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import (
@@ -28,6 +28,7 @@ from durable_streams.server.model import (
     StreamRestoration,
     WriterState,
 )
+from durable_streams.server.storage.postgres.heads import Head
 from durable_streams.server.testing.values import JSON, T0, TEXT
 from tests.support.postgres_tables import SCHEMA, Tables
 
@@ -295,6 +296,34 @@ class ChangeTests(SynchronousTestCase):
         for name in ("a", "c", "b"):
             self.node.delete(name)
         self.assertEqual(self.node.counters, (0, 0, 0))
+        self.check_counters()
+
+    def test_closing_waits_for_operations_that_are_not_decided_yet(self) -> None:
+        self.node.create("a", TEXT, b"x")
+        looking_up: Deferred[None] = Deferred()
+        fresh = self.node.fresh
+
+        async def slow(name: str) -> Head | None:
+            await looking_up
+            return await fresh(name)
+
+        self.patch(self.node, "fresh", slow)
+        deleting = self.node.changes.delete("a")
+        closed = self.node.changes.close()
+        self.assertRaises(Unavailable, self.node.changes.delete, "a")
+        self.assertNoResult(closed)
+        looking_up.callback(None)
+        self.node.finish(deleting)
+        self.node.finish(closed)
+        self.node.finish(self.node.queue.close())
+        self.assertEqual(self.names(), [])
+
+    def test_a_cancelled_operation_is_performed_and_its_result_discarded(self) -> None:
+        deleting = self.node.changes.create("a", TEXT, b"x", None)
+        deleting.cancel()
+        self.failureResultOf(deleting, CancelledError)
+        self.node.clock.advance(1)
+        self.assertEqual(self.names(), ["a"])
         self.check_counters()
 
     # Installing

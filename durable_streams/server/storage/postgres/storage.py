@@ -171,7 +171,9 @@ class PostgresStorage:
     async def _close(self) -> None:
         if not self._started:
             return
-        await gatherResults([self._writer.close(), self._change_queue.close()])
+        await gatherResults([self._writer.close(), self._changes.close()])
+        await self._values.close()
+        await self._change_queue.close()
         self._vitals.stop()
         self._merger.stop()
         await self._upkeep.stop()

@@ -176,6 +176,11 @@ class StoredValues:
         self._working = None
         return outcome
 
+    async def close(self) -> None:
+        """Return when all calls are answered. None may come meanwhile."""
+        if self._working is not None:
+            await self._working
+
     async def forget_absent(self, max_count: int = 1_000) -> bool:
         """Remove rows of keys without a value; return whether there may be more."""
         result = await self._query(self._forget, [int8(max_count)])

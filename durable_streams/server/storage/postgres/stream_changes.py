@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
+from typing import Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
@@ -47,7 +48,14 @@ from .performing import Decision, Finder, HeadCache, Performer, Settled, T
 from .plain_changes import PlainRemoval, is_plain
 from .queued_changes import Written
 from .totals import Totals
-from .turns import shielded
+from .turns import Operations
+
+
+class StreamUses(Uses, Protocol):
+    """Uses of streams, which end with the streams."""
+
+    def forget(self, stream_id: int) -> None:
+        """Forget the uses of a stream that was removed or installed."""
 
 
 class StreamChanges:
@@ -67,7 +75,7 @@ class StreamChanges:
         append_at: AppendAt,
         limits: StorageLimits,
         totals: Totals,
-        uses: Uses,
+        uses: StreamUses,
         ids: IdSequence,
         clock: IReactorTime,
     ) -> None:
@@ -79,6 +87,7 @@ class StreamChanges:
         self._limits = limits
         self._totals = totals
         self._uses = uses
+        self._operations = Operations()
         self.listener: ICommitListener = NullListener()
         self.changed: Callable[[int, int], None] = lambda _id, _version: None
 
@@ -87,16 +96,24 @@ class StreamChanges:
     def create(self, name: str, config: StreamConfig, body: bytes, point: ForkPoint | None) -> Deferred[Created]:
         """Create a stream, or return the existing one; see :meth:`.IStorage.create`."""
         if config.fork is None:
-            return shielded(self._create_plain(name, config, body))
-        return shielded(self._create_fork(name, config, config.fork, body, point))
+            return self._operations.begin(self._create_plain, name, config, body)
+        return self._operations.begin(self._create_fork, name, config, config.fork, body, point)
 
     def delete(self, name: str) -> Deferred[None]:
         """Delete a stream, or hide it while it has forks; see :meth:`.IStorage.delete`."""
-        return shielded(self._delete(name))
+        return self._operations.begin(self._delete, name)
 
     def install(self, staged: str, name: str, wanted: StreamRestoration, replace: bool) -> Deferred[StreamStatus]:
         """Turn a staged stream into the stream ``name``; see :meth:`.IStorage.install`."""
-        return shielded(self._perform(lambda find: self._install(staged, name, wanted, replace, find)))
+
+        async def decide(find: Finder) -> Decision[StreamStatus]:
+            return await self._install(staged, name, wanted, replace, find)
+
+        return self._operations.begin(self._perform, decide)
+
+    def close(self) -> Deferred[None]:
+        """Accept no further operations, and return when all are answered."""
+        return self._operations.close()
 
     async def remove_expired(self, expired: list[Head]) -> int:
         """
@@ -330,6 +347,7 @@ class StreamChanges:
 
         async def finish(_: Written) -> StreamStatus:
             self._committed(changes)
+            self._uses.forget(head.facts.id)
             installed = await self._lookups.fresh(name)
             if installed is None:
                 raise Unavailable("The stream was installed, and removed again.")
@@ -346,9 +364,13 @@ class StreamChanges:
         # The version of a stream that has another fork is not known, since appends may have come first.
         for head, _ in changes.compared:
             self._lookups.forget(head.facts.name)
+        for removal in changes.removals:
+            self._uses.forget(removal.head.facts.id)
+            self.changed(removal.head.facts.id, 0)
 
     def _removed(self, head: Head) -> None:
         """Note that a stream was removed or hidden."""
+        self._uses.forget(head.facts.id)
         self._lookups.forget(head.facts.name)
         self.changed(head.facts.id, 0)
         self.listener.committed(head.facts.name)

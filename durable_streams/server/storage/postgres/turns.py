@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from ...errors import Unavailable
+
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -82,8 +85,39 @@ class Turn:
         self._turns.release(self._held)
 
 
-def shielded(operation: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
-    """Run an operation. Cancelling the Deferred discards the result, not the operation."""
-    outcome: Deferred[T] = Deferred()
-    Deferred.fromCoroutine(operation).addCallbacks(outcome.callback, outcome.errback)
-    return outcome
+class Operations:
+    """The operations that are in progress."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._closing: Deferred[None] | None = None
+
+    def begin(
+        self, operation: Callable[P, Coroutine[Deferred[Any], Any, T]], *args: P.args, **options: P.kwargs
+    ) -> Deferred[T]:
+        """
+        Begin an operation.
+
+        :returns: its result. Cancelling the Deferred discards the result, not the operation.
+        :raises Unavailable: the storage is being closed.
+        """
+        if self._closing is not None:
+            raise Unavailable("The storage is being closed.")
+        self._count += 1
+        outcome: Deferred[T] = Deferred()
+        running = Deferred.fromCoroutine(operation(*args, **options)).addBoth(self._ended)
+        running.addCallbacks(outcome.callback, outcome.errback)
+        return outcome
+
+    def _ended(self, result: Any) -> Any:
+        self._count -= 1
+        if self._closing is not None and not self._count:
+            self._closing.callback(None)
+        return result
+
+    def close(self) -> Deferred[None]:
+        """Let no further operation begin, and return when all have ended."""
+        self._closing = Deferred()
+        if not self._count:
+            self._closing.callback(None)
+        return self._closing
