@@ -78,6 +78,8 @@ def upgrade(connection: Connection[Any], schema: str, role: str | None = None) -
     """
     with _explained(connection, schema), connection.transaction():
         connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+        # A standby that is away would hold this up without end. It gets this before any later commit that waits for it.
+        connection.execute("SET LOCAL synchronous_commit = local")
         _value(connection, "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", f"durable-streams-server {schema}")
         version = found_version(connection, schema)
         check_version(version, schema)

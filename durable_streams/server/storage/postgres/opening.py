@@ -116,8 +116,7 @@ def connected(
     except psycopg.Error as error:
         text = without_password(error.diag.message_primary or str(error), parameters)
         raise StorageError(
-            f"The database failed while it was prepared: {' '.join(text.split()).rstrip('.')}. Read its log, and start "
-            "again."
+            f"The database failed: {' '.join(text.split()).rstrip('.')}. Read its log, and try again."
         ) from None
 
 
