@@ -12,9 +12,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from durable_streams.server.storage.postgres.connecting import ConnectFailed, check_dsn, connect
+from durable_streams.server.storage.postgres.connecting import ConnectFailed, _log_pooler, check_dsn, connect
 from durable_streams.server.storage.postgres.connection import Connection, Statement, rows_of
 from tests.support.postgres_server import ROLE, database, shared_server
 
@@ -160,9 +161,16 @@ class ConnectTests(TestCase):
             await deferLater(reactor, 0.05)
 
     async def test_a_session_of_a_pooler_keeps_its_settings(self) -> None:
+        _log_pooler.cache_clear()
         with mock.patch("durable_streams.server.storage.postgres.connecting._is_pooled", return_value=True):
-            connection = await connected(self, database(self))
+            dsn = database(self)
+            with capturedLogs() as captured:
+                connection = await connected(self, dsn)
+                await connected(self, dsn)
         self.assertEqual("on", await self.setting(connection, "jit"))
+        [text] = [formatEvent(event) for event in captured]
+        self.assertIn("go through a pooler, so these settings are not applied: ", text)
+        self.assertIn(" jit, lock_timeout, plan_cache_mode, ", text)
 
     async def test_tests_connect_as_an_ordinary_role(self) -> None:
         connection = await connected(self, database(self))

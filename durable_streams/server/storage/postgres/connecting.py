@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 import psycopg
@@ -196,11 +197,7 @@ def _apply(driver: psycopg.Connection[Any], settings: Mapping[str, str]) -> None
     if _is_pooled(driver):
         different = [name for (name,) in driver.execute(_DIFFERENT, values).fetchall()]
         if different:
-            _log.info(
-                "The connection to the database goes through a pooler, so these settings are not applied: {names}. "
-                "Set them with ALTER ROLE.",
-                names=", ".join(different),
-            )
+            _log_pooler(", ".join(different))
         return
     try:
         driver.execute(_APPLY, values)
@@ -210,6 +207,16 @@ def _apply(driver: psycopg.Connection[Any], settings: Mapping[str, str]) -> None
                 driver.execute(_APPLY, [[name], [value]])
             except _REFUSED as error:
                 _log.info("The database refuses the setting {name}: {reason}", name=name, reason=one_line(str(error)))
+
+
+@cache
+def _log_pooler(names: str) -> None:
+    """Log which settings are missing; once, as each connection misses the same ones."""
+    _log.warn(
+        "The connections to the database go through a pooler, so these settings are not applied: {names}. Set them "
+        "with ALTER ROLE, or connect directly.",
+        names=names,
+    )
 
 
 def _is_pooled(driver: psycopg.Connection[Any]) -> bool:
