@@ -38,3 +38,8 @@ def skip_other_platform(reason: str) -> NoReturn:
 def skip_not_built(what: str, remedy: str) -> NoReturn:
     """Skip the test because a program is missing that takes minutes to build, so that it is not required anywhere."""
     raise SkipTest(f"{what} is not built: {remedy}")
+
+
+def skip_not_applicable(reason: str) -> NoReturn:
+    """Skip a test of a contract that says nothing about what is tested here."""
+    raise SkipTest(f"not applicable: {reason}")
