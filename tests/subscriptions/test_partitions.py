@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.model import StreamConfig
@@ -21,8 +20,9 @@ from durable_streams.server.subscriptions.errors import (
 from durable_streams.server.subscriptions.model import Outcome
 from durable_streams.server.subscriptions.partitions import HeldPartitions
 from durable_streams.server.subscriptions.settings import ServiceSettings
+from tests.subscriptions.nodes import Nodes
 from tests.subscriptions.serving import Serving, pull, webhook
-from tests.support.shared_memory import LEASE, RENEWAL, Node, SharedMemory
+from tests.support.shared_memory import LEASE, RENEWAL
 
 #: The configuration and the body of an empty stream.
 _EMPTY = StreamConfig("application/json"), b""
@@ -32,64 +32,6 @@ SWEEP = ServiceSettings().sweep_interval
 
 #: A dead node's work is taken over within this time.
 TAKEOVER = LEASE + RENEWAL
-
-
-class Nodes:
-    """
-    Nodes with a service each.
-
-    :ivar shared: what they share.
-    """
-
-    def __init__(self, case: SynchronousTestCase, count: int = 2) -> None:
-        self.case = case
-        self.clock = Clock()
-        self.clock.advance(1_000_000)
-        self.shared = SharedMemory(self.clock)
-        self.all: list[Serving] = []
-        self.storages: list[Node] = []
-        for _ in range(count):
-            self.start()
-        self.advance(3 * RENEWAL)
-
-    def start(self) -> Serving:
-        """Start another node."""
-        storage = self.shared.node()
-        serving = Serving(self.case, storage, self.clock)
-        serving.parts.tokens = self.all[0].parts.tokens if self.all else serving.parts.tokens
-        self.all.append(serving)
-        self.storages.append(storage)
-        return serving
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass, in steps that are shorter than the intervals of what happens."""
-        while seconds > 0:
-            step = min(seconds, 0.5)
-            self.all[0].advance(step)
-            seconds -= step
-
-    def holder(self, subscription_id: str = "s") -> int:
-        """Return the number of the node that is responsible for a subscription."""
-        holders = [
-            number for number, storage in enumerate(self.storages) if HeldPartitions(storage).holds(subscription_id)
-        ]
-        self.case.assertEqual(1, len(holders), holders)
-        return holders[0]
-
-    def others(self, subscription_id: str = "s") -> tuple[Serving, Serving]:
-        """Return the node that is responsible for a subscription, and another one."""
-        holder = self.holder(subscription_id)
-        return self.all[holder], self.all[1 - holder]
-
-    def kill(self, number: int) -> None:
-        """Kill a node."""
-        self.storages[number].kill()
-        self.all[number].service._updates.stop()
-
-    @property
-    def bodies(self) -> list[dict[str, Any]]:
-        """What the receivers of all nodes were sent."""
-        return [body for serving in self.all for body in serving.parts.bodies]
 
 
 class TwoNodesTests(SynchronousTestCase):
@@ -241,7 +183,7 @@ class TwoNodesTests(SynchronousTestCase):
 
     def test_lost_messages_are_found_by_the_sweep(self) -> None:
         self.first.put("events/a")
-        self.nodes.shared.loses_messages = True
+        self.nodes.shared.loses = lambda: True
         self.first.create(webhook())
         self.second.append("events/a")
         self.second.put("events/b", 1)
@@ -253,7 +195,7 @@ class TwoNodesTests(SynchronousTestCase):
         self.first.create(webhook())
         self.first.put("events/a")
         self.nodes.advance(0.1)
-        self.nodes.shared.loses_messages = True
+        self.nodes.shared.loses = lambda: True
         _, other = self.nodes.others()
         other.append("events/a")
         self.nodes.advance(0.1)
@@ -267,7 +209,7 @@ class TwoNodesTests(SynchronousTestCase):
         self.first.create(webhook())
         self.nodes.advance(1)
         holder, other = self.nodes.others()
-        self.nodes.shared.loses_messages = True
+        self.nodes.shared.loses = lambda: True
         other.get(other.service.delete("s"))
         holder.put("events/a", 1)
         self.nodes.advance(SWEEP + 1)

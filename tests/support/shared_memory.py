@@ -30,8 +30,9 @@ class SharedMemory:
     """
     What the nodes share.
 
-    :ivar loses_messages: whether messages between nodes are lost.
+    :ivar loses: returns whether a message between nodes is lost.
     :ivar before_write: is called before each write of values.
+    :ivar after_write: is called after it; an error of it is the writer's.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -41,8 +42,9 @@ class SharedMemory:
         self.storage.open()
         self.nodes: list[Node] = []
         self.writing: Node | None = None
-        self.loses_messages = False
+        self.loses: Callable[[], bool] = lambda: False
         self.before_write: Callable[[Any], None] = lambda puts: None
+        self.after_write: Callable[[Any], None] = lambda puts: None
         # Partition -> its holder, and until when it has the lease.
         self.leases: dict[int, tuple[Node, float]] = {}
 
@@ -61,7 +63,7 @@ class SharedMemory:
                 self.send(node, partial(node.hear, name))
 
     def send(self, node: Node, message: Callable[[], None]) -> None:
-        if not self.loses_messages:
+        if not self.loses():
             self.clock.callLater(DELAY, lambda: None if node.is_dead else message())
 
 
@@ -108,7 +110,9 @@ class Node:
         if self.is_dead:
             return Deferred()
         self.shared.before_write(puts)
-        return self.shared.storage.write_values(puts, expected)
+        self.shared.storage.write_values(puts, expected)
+        self.shared.after_write(puts)
+        return None
 
     def open(self) -> None:
         """Do nothing: the storage is open."""

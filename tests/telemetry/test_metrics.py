@@ -321,7 +321,7 @@ class ScrapeTests(FrontTestCase):
         happened = SubscriptionCounts()
         happened.deliveries["webhook", "done"] = happened.claims["claimed"] = 1
         subscriptions = {("webhook", "active"): 1}
-        figures = SubscriptionFigures(subscriptions, 1, 0, 0.0, 0, 0, happened, {"timeout": 2})
+        figures = SubscriptionFigures(subscriptions, 1, 0, 0.0, 0, 0, happened, {"timeout": 2}, 32)
         front.metrics.watch_subscriptions(lambda: figures)
         of_files = front.streams.figures()
         self.patch(
@@ -330,6 +330,7 @@ class ScrapeTests(FrontTestCase):
         for line in (b"durable_streams_database_misses_total 3.0", b"durable_streams_database_notify_queue_usage 0.5"):
             self.assertIn(b"\n" + line + b"\n", front.metrics.render())
         self.assertIn(b'durable_streams_subscription_failures_total{reason="timeout"} 2.0\n', front.metrics.render())
+        self.assertIn(b"durable_streams_subscription_partitions 32.0\n", front.metrics.render())
         # Several workers have some more.
         rendered = combine({1: front.metrics.render().decode()}, {1: 0}).encode()
         families = re.findall(rb"^# TYPE (durable_streams_[a-z_]+) ([a-z]+)$", rendered, re.MULTILINE)

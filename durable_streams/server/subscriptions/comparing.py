@@ -149,6 +149,17 @@ class Comparison:
             else:
                 self._changes.committed(each.name)
 
+    async def compare_links(self, entries: Iterable[Entry]) -> None:
+        """Note the linked streams of subscriptions that have changed while that was not announced."""
+        paths: set[str] = set()
+        for entry in entries:
+            for path in () if entry.current is None else list(entry.current.links):
+                paths.add(path)
+                if len(paths) == _AT_ONCE:
+                    await self.compare_tails(paths)
+                    paths.clear()
+        await self.compare_tails(paths)
+
     async def read_tails(self, paths: Collection[str]) -> None:
         """Read the tails of streams that were linked now."""
         index = self._registry.index

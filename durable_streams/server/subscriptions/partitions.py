@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any, Final
 from zlib import crc32
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -109,6 +109,7 @@ class Partitions:
         self._mine: set[int] = set()
         self._nodes = 1
         self._lock = DeferredLock()
+        self._leaving = DeferredLock()
         self._running = False
         self._again = False
         self._timer: IDelayedCall | None = None
@@ -126,21 +127,20 @@ class Partitions:
         :raises CorruptRecord: a record is damaged, or of another version.
         """
         await self.comparison.created.start()
-        async for _ in self._store.ids():
-            pass
+        await self._store.check()
         self._running = True
         self._shared.join(self._shares_changed, self._received, self._missed)
 
-    async def stop(self) -> None:
-        """Leave the work to the other nodes."""
+    def stop(self) -> Deferred[None]:
+        """Leave the work to the other nodes; fires when they can take it."""
         if not self._running:
-            return
+            return self._leaving.run(succeed, None)
         self._running = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._mine.clear()
-        await self._shared.leave()
+        return self._leaving.run(self._shared.leave)
 
     # Messages
 
@@ -278,10 +278,7 @@ class Partitions:
     async def _compare_all(self) -> None:
         try:
             await self.comparison.created.scan()
-            held = [entry for entry in self._registry.entries.values() if self._lease.holds(entry.id)]
-            await self._compare_some(held)
-            paths = {path for entry in held if entry.current is not None for path in entry.current.links}
-            await self.comparison.compare_tails(paths)
+            await self._compare_some([e for e in self._registry.entries.values() if self._lease.holds(e.id)])
             new: list[str] = []
             async for page in self._store.ids():
                 new += [each for each in page if each not in self._registry.entries and self._lease.holds(each)]
@@ -290,8 +287,10 @@ class Partitions:
             _log.debug("Subscriptions were not compared with the storage: {reason}", reason=error)
 
     async def _compare_some(self, entries: Collection[Entry]) -> None:
+        """Find the changes of subscriptions and of their streams."""
         for entry in await self.comparison.compare_records(entries):
             self._took(entry)
+        await self.comparison.compare_links(entries)
 
 
 def partitions_of(

@@ -169,10 +169,11 @@ class SubscriptionService(Service):
         return Deferred.fromCoroutine(self._drain())
 
     async def _drain(self) -> None:
-        if self._partitions is not None:
-            await self._partitions.stop()
+        left = None if self._partitions is None else self._partitions.stop()
         if self._parts is not None:
             await self._dispatcher.stop(self.settings.drain_timeout)
+        if left is not None:
+            await left
 
     def stopService(self) -> Deferred[None]:
         super().stopService()

@@ -18,6 +18,7 @@ from .links import LinkTable
 from .model import Link, Snapshot, State, StreamTail, Subscription
 from .records import (
     SUBSCRIPTIONS,
+    WAKES,
     decode,
     decode_link,
     encode_link,
@@ -76,13 +77,22 @@ class SharedStore(Store):
         return await settle(self._shared.count_values(SUBSCRIPTIONS))
 
     async def ids(self, prefix: str = "", after: str = "") -> AsyncGenerator[list[str], None]:
+        """Yield the ids of all subscriptions that begin with a prefix, in their order, a page at a time."""
+        async for page in self._pages(SUBSCRIPTIONS + prefix, SUBSCRIPTIONS + after if after else ""):
+            yield [key.removeprefix(SUBSCRIPTIONS) for key, _ in page]
+
+    async def check(self) -> None:
         """
-        Yield the ids of all subscriptions that begin with a prefix, in their order, a page at a time.
+        Check that all subscriptions can be read, without their links.
 
         :raises CorruptRecord: a record is damaged, or of another version.
         """
-        async for page in self._pages(SUBSCRIPTIONS + prefix, SUBSCRIPTIONS + after if after else ""):
-            yield [decode(key, value, Subscription).id for key, value in page]
+        async for page in self._pages(SUBSCRIPTIONS):
+            for key, value in page:
+                decode(key, value, Subscription)
+        async for page in self._pages(WAKES):
+            for key, value in page:
+                decode(key, value, State)
 
     # Reading
 
