@@ -25,7 +25,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from .authority import Authority
-from .programs import program
+from .programs import postgres_programs
 
 #: The role of the server's tests, which owns the databases and is no superuser; and the superuser.
 ROLE: Final = "streams"
@@ -70,7 +70,7 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, int(signal.SIGQUIT))  # PR_SET_PDEATHSIG
 
 
-def _run(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+def run_unprivileged(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     """Start a program of PostgreSQL as an unprivileged user."""
     account = _account()
     if account is not None:
@@ -82,7 +82,14 @@ def _run(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, cwd="/", stdin=subprocess.DEVNULL, **options)
 
 
-def _free_port() -> int:
+def _finish(command: Sequence[str]) -> None:
+    """Run a program of PostgreSQL to its end."""
+    process = run_unprivileged(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    output, _ = process.communicate(timeout=_PATIENCE)
+    assert process.returncode == 0, output.decode(errors="replace")
+
+
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
@@ -121,13 +128,12 @@ class PostgresServer:
     """
 
     def __init__(self, settings: Mapping[str, str] = {}) -> None:
-        # The other programs are beside it.
-        self._postgres = str(Path(program("postgres")).resolve())
+        self._programs = postgres_programs()
         _remove_left_behind()
         self.directory = Path(mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         self.data = self.directory / "data"
         self.log = self.directory / "log"
-        self.port = _free_port()
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
         self._frozen: list[int] = []
@@ -139,11 +145,9 @@ class PostgresServer:
 
     def create(self) -> None:
         """Make the cluster. The role :data:`ROLE` and local connections need no password."""
-        command = [str(Path(self._postgres).with_name("initdb")), "--no-sync", "--auth=trust", "--encoding=UTF8"]
+        command = [str(self._programs / "initdb"), "--no-sync", "--auth=trust", "--encoding=UTF8"]
         command += ["--locale=C", f"--username={SUPERUSER}", f"--pgdata={self.data}"]
-        made = _run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        output, _ = made.communicate(timeout=_PATIENCE)
-        assert made.returncode == 0, output.decode(errors="replace")
+        _finish(command)
 
     def start(self) -> None:
         """
@@ -152,12 +156,12 @@ class PostgresServer:
         :raises AssertionError: it ended; the message has the end of its log.
         """
         settings = {"port": str(self.port), "listen_addresses": "127.0.0.1"} | self._settings
-        command = [self._postgres, "-D", str(self.data), "-k", str(self.directory)]
+        command = [str(self._programs / "postgres"), "-D", str(self.data), "-k", str(self.directory)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         with self.log.open("ab") as log:
-            self.process = _run(command, stdout=log, stderr=subprocess.STDOUT)
+            self.process = run_unprivileged(command, stdout=log, stderr=subprocess.STDOUT)
         self._wait(self._is_ready, "accept connections")
 
     def _is_ready(self) -> bool:
@@ -232,15 +236,34 @@ class PostgresServer:
         standby = PostgresServer(self._extra)
         case.addCleanup(standby.remove)
         source = self.dsn("", user=SUPERUSER, application_name=name)
-        command = [str(Path(self._postgres).with_name("pg_basebackup")), "--checkpoint=fast", "--no-sync"]
-        command += ["--write-recovery-conf", f"--pgdata={standby.data}", f"--dbname={source}"]
-        copied = _run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        output, _ = copied.communicate(timeout=_PATIENCE)
-        assert copied.returncode == 0, output.decode(errors="replace")
+        quoted = "'" + source.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        self._copy(standby.data)
+        with (standby.data / "postgresql.auto.conf").open("a") as settings:
+            settings.write(f"primary_conninfo = {quoted}\n")
+        (standby.data / "standby.signal").touch()
         standby.start()
         follows = "select 1 from pg_stat_replication where application_name = %s and state = 'streaming'"
         self._wait(lambda: self.run(follows, [name]) == [(1,)], "stream to the standby")
         return standby
+
+    def _copy(self, target: Path) -> None:
+        """Copy the files of the running server."""
+        if (self._programs / "pg_basebackup").exists():
+            source = self.dsn("", user=SUPERUSER)
+            command = [str(self._programs / "pg_basebackup"), "--checkpoint=fast", "--no-sync"]
+            _finish([*command, f"--pgdata={target}", f"--dbname={source}"])
+            return
+        with psycopg.connect(self.dsn("postgres", user=SUPERUSER), autocommit=True) as connection:
+            is_old = connection.info.server_version < 150_000
+            start = "pg_start_backup('copy', true, false)" if is_old else "pg_backup_start('copy', true)"
+            connection.execute(f"select {start}")
+            _finish(["cp", "--archive", str(self.data), str(target)])
+            stop = "pg_stop_backup(false, false)" if is_old else "pg_backup_stop(false)"
+            row = connection.execute(f"select labelfile from {stop}").fetchone()
+        assert row is not None
+        # The copy of this file has the right owner, and is not read.
+        label = (target / "postmaster.pid").rename(target / "backup_label")
+        label.write_text(row[0])
 
     def promote(self) -> None:
         """Have a standby become a primary, and wait until it is one."""

@@ -20,6 +20,7 @@ PACKAGES: Final = {
     "nginx": "nginx-light",
     "node": "nodejs",
     "openssl": "openssl",
+    "pgbouncer": "pgbouncer",
     "postgres": "postgresql",
     "systemd-analyze": "systemd",
 }
@@ -37,3 +38,13 @@ def program(name: str) -> str:
     if path is None:
         skip_not_installed(name, f"apt-get install {PACKAGES[name]}")
     return path
+
+
+def postgres_programs() -> Path:
+    """
+    Return the directory of PostgreSQL's programs; skip or fail the test if it is not installed.
+
+    ``POSTGRES_BIN`` chooses a version that is not installed. ``initdb`` and ``postgres`` are enough.
+    """
+    chosen = os.environ.get("POSTGRES_BIN")
+    return Path(chosen).resolve() if chosen else Path(program("postgres")).resolve().parent
