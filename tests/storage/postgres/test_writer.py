@@ -209,6 +209,16 @@ class AppendTests(WriterTestCase):
         self.assertEqual(node.queues.bytes, 0)
         self.assertEqual((await node.append("a", b"x")).tail, 3_001)
 
+    async def test_a_commit_has_a_bounded_number_of_appends(self) -> None:
+        node = await self.start(max_bytes=1 << 24)
+        for name in "abcd":
+            self.database.add_stream(name)
+        started = [node.append(name, b"x") for name in "abcd" for _ in range(1_500)]
+        self.assertEqual((await outcomes(started))[-1], 1_500)
+        sizes = node.writer.figures.sizes.distribution()
+        self.assertEqual(sizes.total, 6_000)
+        self.assertGreaterEqual(sum(sizes.counts), 3)
+
     async def test_a_limit_holds_for_appends_of_one_turn(self) -> None:
         node = await self.start(total_bytes=10)
         for name in "abc":

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...errors import InsufficientStorage, StreamNotFound, StreamsError, Unavailable
+from ...errors import InsufficientStorage, StreamNotFound, Unavailable
 from ...interfaces import ICommitListener
 from ...model import Append, Appended, StorageLimits
 from ..listeners import NullListener
@@ -225,7 +225,8 @@ class AppendQueues:
                 self.ready(queue)
 
         def failed(failure: Failure) -> None:
-            self.refuse(queue, count, lambda: failure)
+            reason = refusal_of(failure.value)
+            self.refuse(queue, count, lambda: reason)
 
         self._lookups.look_up(queue.name, wanted).addCallbacks(found, failed)
 
@@ -294,9 +295,7 @@ class AppendQueues:
             _log.error("The database refused appends to {name}: {error}.", name=queue.name, error=error)
         self.refuse(queue, count, lambda: reason)
 
-    def refuse(
-        self, queue: StreamQueue, count: int, reason: Callable[[], StreamsError | Failure | BaseException]
-    ) -> None:
+    def refuse(self, queue: StreamQueue, count: int, reason: Callable[[], BaseException]) -> None:
         """Refuse the first appends of a queue, and go on with the others."""
         for _ in range(count):
             queued = queue.appends.popleft()

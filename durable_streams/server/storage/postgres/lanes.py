@@ -22,6 +22,9 @@ from .lookups import LookUps
 MAX_STREAMS: Final = 256
 MAX_BYTES: Final = 8 << 20
 
+#: The number of appends after which a commit takes no further stream. To decide and answer one takes about 10 us.
+MAX_APPENDS: Final = 2_000
+
 _FENCED: Final = "This node may not write at present: it was taken for lost. Retry later."
 
 #: Buckets of the histograms: appends in a commit, and seconds of a commit.
@@ -95,8 +98,8 @@ class CommitLane:
         if self._busy:
             return
         decisions: list[Decision] = []
-        room = MAX_BYTES
-        while self._ready and len(decisions) < MAX_STREAMS and room > 0:
+        room, appends = MAX_BYTES, 0
+        while self._ready and len(decisions) < MAX_STREAMS and room > 0 and appends < MAX_APPENDS:
             if self._ready[0].alone and decisions:
                 break
             queue = self._ready.popleft()
@@ -104,6 +107,7 @@ class CommitLane:
             if decision is not None:
                 decisions.append(decision)
                 room -= decision.fold.size
+                appends += len(decision.fold.outcomes)
                 if queue.alone:
                     break
         if decisions:

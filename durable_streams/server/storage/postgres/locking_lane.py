@@ -25,7 +25,7 @@ from .fence import CommitResult, Execute, WriterConnection
 from .folding import Fold
 from .heads import Head, decode_head
 from .known import KnownStream
-from .lanes import MAX_BYTES, CommitFigures
+from .lanes import MAX_APPENDS, MAX_BYTES, CommitFigures
 from .lookups import LookUps
 from .packing import int8s
 
@@ -194,16 +194,17 @@ class LockingLane:
             if locked.get_value(number, 0) is not None:
                 head = decode_head(locked, number)
                 heads[head.facts.id] = head
-        room = MAX_BYTES
+        room, appends = MAX_BYTES, 0
         for stream_id, (queue, known) in batch.items():
             found = heads.get(stream_id)
-            if found is None or found.facts.name != queue.name or room <= 0:
+            if found is None or found.facts.name != queue.name or room <= 0 or appends >= MAX_APPENDS:
                 attempt.left.append(queue)
                 continue
             if found.version != known.head.version:
                 self._contention.note(queue.name)
             await self._decide(attempt, execute, queue, _at(known, found), room)
             room = MAX_BYTES - sum(each.fold.size for each in attempt.decisions)
+            appends = sum(len(each.fold.outcomes) for each in attempt.decisions)
         if not attempt.decisions:
             return None
         folds = [each.fold for each in attempt.decisions]
