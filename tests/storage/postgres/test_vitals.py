@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from time import sleep
 from typing import cast
 
+import psycopg
 from psycopg.pq.abc import PGresult
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
@@ -16,6 +18,7 @@ from durable_streams.server.errors import Unavailable
 from durable_streams.server.storage.postgres.connection import Statement
 from durable_streams.server.storage.postgres.packing import float8
 from durable_streams.server.storage.postgres.vitals import INTERVAL, MAX_AGE, DatabaseVitals
+from tests.support.postgres_server import started_server
 from tests.support.postgres_tables import SCHEMA, Tables
 
 
@@ -134,3 +137,25 @@ class VitalsTests(SynchronousTestCase):
         before = self.tables.queries
         self.pass_time(5 * INTERVAL)
         self.assertEqual((before, []), (self.tables.queries, self.clock.getDelayedCalls()))
+
+    def test_commits_that_wait_for_a_standby_that_is_away_are_logged(self) -> None:
+        server = started_server(self)
+        server.run("create database streams owner streams")
+        server.stop()
+        (server.data / "postgresql.auto.conf").write_text("synchronous_standby_names = 'b'\n")
+        server.start()
+        looking, writing = (psycopg.connect(server.dsn("streams"), autocommit=True) for _ in range(2))
+        self.addCleanup(looking.close)
+        self.addCleanup(writing.close)
+        thread = threading.Thread(target=writing.execute, args=["create table t ()"])
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(server.run, "select pg_cancel_backend(%s)", [writing.info.backend_pid])
+        self.tables.connection = looking
+        self.vitals.start()
+        for _ in range(200):
+            if self.warnings:
+                break
+            sleep(0.1)
+            self.clock.advance(INTERVAL)
+        self.assertIn("commits have waited for a synchronous standby", self.warnings[0]["log_format"])

@@ -1,4 +1,4 @@
-"""What the database as a whole suffers from: old snapshots, waits for locks, and a queue of NOTIFY that fills.
+"""What the database as a whole suffers from: old snapshots, waits for locks and standbys, a queue of NOTIFY that fills.
 
 An old snapshot (a report, pg_dump, an idle transaction, a replication slot) keeps PostgreSQL from reusing the space of
 earlier versions of rows. Appends to busy streams become several times slower within seconds, for all nodes.
@@ -30,11 +30,14 @@ MAX_AGE: Final = 60.0
 _MAX_QUEUE: Final = 0.5
 
 # Whoever may connect sees backend_xmin and datid of all sessions. Sessions of other databases hold nothing back here,
-# except those that send to a standby; and a vacuum does not either, though it has a snapshot.
+# except those that send to a standby; and a vacuum does not either, though it has a snapshot. Of waits for a standby
+# (SyncRep), a role sees its own.
 _LOOK: Final = Statement(
     "vitals",
     """
-SELECT pg_notification_queue_usage()::float8, (SELECT count(*) FROM pg_locks WHERE NOT granted), h.age, h.xmin, h.holder
+SELECT pg_notification_queue_usage()::float8, (SELECT count(*) FROM pg_locks WHERE NOT granted),
+    h.age, h.xmin, h.holder,
+    (SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND clock_timestamp() - state_change > '5 s')
 FROM (SELECT 1) AS one LEFT JOIN (
     SELECT age(x.xmin)::bigint AS age, x.xmin::text AS xmin, x.holder FROM (
         SELECT backend_xmin AS xmin, 'the process ' || pid AS holder FROM pg_stat_activity
@@ -112,9 +115,10 @@ class DatabaseVitals:
             self._note(result)
 
     def _note(self, result: PGresult) -> None:
-        queue, waits, age, xmin, holder = (result.get_value(0, column) for column in range(5))
+        queue, waits, age, xmin, holder, commits = (result.get_value(0, column) for column in range(6))
         assert queue is not None
         assert waits is not None
+        assert commits is not None
         self.notify_queue, self.lock_waits = to_float(queue), to_int(waits)
         self.oldest_xmin = 0 if age is None else to_int(age)
         # While nothing is written, each snapshot has the same xmin, and the age is 0.
@@ -127,6 +131,11 @@ class DatabaseVitals:
                 "become slower. End it: see pg_stat_activity, and docs/postgres.rst.",
                 holder=(holder or b"").decode(),
                 seconds=self.oldest_xmin_seconds,
+            )
+        if to_int(commits) and self._logs.is_due("standby"):
+            _log.warn(
+                "The database: commits have waited for a synchronous standby for more than 5 s. Start one of those in "
+                "synchronous_standby_names, or change that setting: see docs/postgres.rst."
             )
         if self.notify_queue >= _MAX_QUEUE and self._logs.is_due("queue"):
             _log.warn(
