@@ -16,5 +16,7 @@ Benchmarks: this server beside its peers, on two cores of one machine.
 - :mod:`benchmarks.scale`: many streams under few descriptors, and what a kill leaves of them.
 - :mod:`benchmarks.sweep`: appends beside the removal of what has expired.
 - :mod:`benchmarks.holds`: how long one client holds up the others, by itself and not beside peers.
+- :mod:`benchmarks.database`: the PostgreSQL storage by itself, with :mod:`benchmarks.rows`, :mod:`benchmarks.catch_up`,
+  :mod:`benchmarks.busy` and :mod:`benchmarks.soak`.
 - :mod:`benchmarks.figures`: what a measurement yields, and the tables.
 """

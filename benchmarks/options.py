@@ -7,6 +7,9 @@ from pathlib import Path
 from benchmarks.peers import PEERS, from_text
 from benchmarks.plan import BENCHMARKS
 
+#: The default folder for the generator and the other servers.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "durable-streams-benchmarks"
+
 
 def _peer_arguments(parser: argparse.ArgumentParser) -> None:
     peers = parser.add_argument_group("peers")
@@ -66,7 +69,6 @@ def arguments() -> argparse.ArgumentParser:
 
     :returns: the parser, with the defaults of all options.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "durable-streams-benchmarks"
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.run",
         description="Compares this server with its peers; see benchmarks/README.rst.",
@@ -84,6 +86,6 @@ def arguments() -> argparse.ArgumentParser:
     machine.add_argument("--server-core", type=int, default=0)
     machine.add_argument("--load-core", type=int, default=1)
     machine.add_argument("--database-core", type=int, help="of PostgreSQL; any core unless given")
-    machine.add_argument("--cache-folder", type=Path, default=cache, help="for the generator and the other servers")
+    machine.add_argument("--cache-folder", type=Path, default=CACHE, help="for the generator and the other servers")
     machine.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
     return parser
