@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
 from durable_streams.server.storage.postgres.connection import Connection
@@ -87,6 +87,25 @@ class MessageTests(TestCase):
         notifier.start()
         await self.until(lambda: bool(self.received))
         self.assertEqual((self.received, notifier.sent), ([("streams", ["7:99", "8:99"])], 1))
+
+    async def test_an_item_after_a_pause_is_sent_in_the_next_turn_and_those_soon_after_it_together(self) -> None:
+        clock = Clock()
+        notifier = Notifier(self.connect, "streams", "a", clock)
+        self.addCleanup(notifier.stop)
+        notifier.start()
+        clock.advance(0)
+        await self.until(lambda: notifier.reconnectors[0].connection is not None)
+        notifier.publish("streams", "1", "1:1")
+        clock.advance(0)
+        await self.until(lambda: notifier.sent == 1)
+        notifier.publish("streams", "1", "1:2")
+        notifier.publish("streams", "2", "2:1")
+        clock.advance(0.004)
+        await deferLater(reactor, 0.02)
+        self.assertEqual(notifier.sent, 1)
+        clock.advance(0.001)
+        await self.until(lambda: notifier.sent == 2)
+        self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_many_items_are_sent_in_messages_that_the_database_accepts(self) -> None:
         await self.listener()
