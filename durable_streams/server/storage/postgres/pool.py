@@ -90,7 +90,7 @@ class Pool:
 
     def execute(self, statement: Statement, params: Sequence[bytes | None] = ()) -> Deferred[PGresult]:
         """
-        Execute a statement that only reads, on whichever connection is idle first.
+        Execute a statement that may be executed twice, such as one that reads, on whichever connection is idle first.
 
         If the connection is lost, the statement is executed once more on another.
 
