@@ -56,7 +56,7 @@ class FrontFailure(Exception):
 
 def chosen_fronts(choice: str) -> tuple[str, ...]:
     """Name the fronts meant by a command line's ``--front``."""
-    return {"both": FRONTS, "secure": SECURE_FRONTS}.get(choice, (choice,))
+    return {"all": (*FRONTS, PAIR), "both": FRONTS, "secure": SECURE_FRONTS}.get(choice, (choice,))
 
 
 def environment_of(storage: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Run the official conformance suite against real processes of this server.
 
-``python -m tests.conformance.run [--front daemon|web|pair|both|secure] [--storage NAME] [--url URL] [--expect N]``
+``python -m tests.conformance.run [--front daemon|web|pair|all|secure] [--storage NAME] [--url URL] [--expect N]``
 
 The suite is the npm package @durable-streams/server-conformance-tests, at its newest version.  The last
 line says ``N passed, M failed``; the exit status is 0 only if nothing failed.
@@ -94,7 +94,7 @@ def run_all(storages: Iterable[str], fronts: Iterable[str], at_once: int) -> Ite
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance.run", description="official suite")
-    parser.add_argument("--front", choices=(*FRONTS, *SECURE_FRONTS, PAIR, "both", "secure"), default="both")
+    parser.add_argument("--front", choices=(*FRONTS, *SECURE_FRONTS, PAIR, "all", "secure"), default="all")
     parser.add_argument("--storage", choices=tuple(STORAGES), action="append", help="all of them, unless given")
     parser.add_argument("--at-once", type=int, default=2, help="how many servers are tested at a time")
     parser.add_argument("--url", help="test the server that already listens there, and start none")
