@@ -10,8 +10,10 @@ from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from durable_streams.server.errors import Unavailable
 from durable_streams.server.storage.postgres.connecting import ConnectFailed
-from durable_streams.server.storage.postgres.connection import Connection
+from durable_streams.server.storage.postgres.connection import Connection, Statement
+from durable_streams.server.storage.postgres.pool import Pool
 from durable_streams.server.storage.postgres.reconnecting import MAX_PAUSE, Reconnector, share_outage
 
 
@@ -101,3 +103,21 @@ class OutageTests(SynchronousTestCase):
             self.problem = str(number)
             self.clock.advance(MAX_PAUSE)
         self.assertLessEqual(len(reconnector.outage._reasons), 100)
+
+
+class ShorterWaitTests(SynchronousTestCase):
+    def test_statements_that_wait_for_a_connection_wait_no_longer_than_the_shorter_time(self) -> None:
+        clock = Clock()
+        pool = Pool(Deferred, 2, clock, 30.0)
+        pool.start()
+        first = pool.execute(Statement("one", "SELECT 1"))
+        clock.advance(1)
+        pool.shorten_wait(2.0)
+        second = pool.execute(Statement("one", "SELECT 1"))
+        clock.advance(0.9)
+        self.assertNoResult(first)
+        clock.advance(0.2)
+        self.failureResultOf(first, Unavailable)
+        self.assertNoResult(second)
+        clock.advance(1)
+        self.failureResultOf(second, Unavailable)

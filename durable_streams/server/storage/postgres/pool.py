@@ -83,6 +83,18 @@ class Pool:
             self._timer.cancel()
             self._timer = None
 
+    def shorten_wait(self, wait: float) -> None:
+        """
+        Let statements wait no longer than this for a connection from now on, such as before a stop.
+
+        :param wait: in seconds.
+        """
+        self._wait = min(self._wait, wait)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._set_timer()
+
     def obstacle(self) -> str | None:
         """Return why no statement can be executed, as a sentence for operators, or None."""
         problems = [member.problem for member in self._members]

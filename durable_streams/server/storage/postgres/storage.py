@@ -65,6 +65,9 @@ from .writer import AppendWriter
 #: The connections for writing: of appends, of appends that wait for locks, and of all other changes.
 _WRITERS: Final = 3
 
+#: How long each statement of a stop waits for a connection, in seconds.
+_WAIT_OF_CLOSE: Final = 1.0
+
 #: The task of removing what has expired, and the rows of removed streams.
 _SWEEP: Final = "sweep"
 
@@ -171,6 +174,8 @@ class PostgresStorage:
     async def _close(self) -> None:
         if not self._started:
             return
+        # What remains to be written is for the sake of other nodes. A database that is away must not hold up the stop.
+        self._pool.shorten_wait(_WAIT_OF_CLOSE)
         await gatherResults([self._writer.close(), self._changes.close()])
         await self._values.close()
         await self._change_queue.close()
