@@ -119,6 +119,7 @@ class AppendQueues:
     :ivar ready: is called with a queue whose first append is to be decided.
     :ivar listener: is notified of each commit.
     :ivar changed: is called with a stream's id and its new version after each commit.
+    :ivar refused: is called with the error of each statement that the database refuses.
     :ivar drained: is called when the last append is answered.
     """
 
@@ -140,6 +141,7 @@ class AppendQueues:
         self.ready: Callable[[StreamQueue], None] = lambda _: None
         self.listener: ICommitListener = NullListener()
         self.changed: Callable[[int, int], None] = lambda _id, _version: None
+        self.refused: Callable[[QueryFailed], object] = lambda _: None
         self.drained: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
@@ -286,6 +288,8 @@ class AppendQueues:
         :param count: the number of appends that were decided.
         """
         reason = refusal_of(error)
+        if isinstance(error, QueryFailed):
+            self.refused(error)
         if isinstance(error, QueryFailed) and error.sqlstate != DISK_FULL:
             queue.failures += 1
             if queue.failures <= _MAX_FAILURES and (error.is_transient or not queue.alone):
@@ -327,7 +331,9 @@ def refusal_of(error: BaseException | None) -> BaseException:
     """Return the error for callers whose statement has failed."""
     if isinstance(error, QueryFailed):
         if error.sqlstate == DISK_FULL:
-            return InsufficientStorage("The database's disk is full. Delete streams that are not needed.")
+            return InsufficientStorage(
+                "The database's disk is full. Nothing can be written before its operator has made room."
+            )
         return Unavailable("The database refuses writes at present. Retry later.")
     assert error is not None
     return error

@@ -59,6 +59,7 @@ class ChangeQueue:
     :ivar bytes: about how many bytes of memory the queued changes take.
     :ivar misses: how many changes were not written because another transaction was first.
     :ivar measured: is called with the number of changes in a commit, and its duration in seconds.
+    :ivar refused: is called with the error of each statement that the database refuses.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class ChangeQueue:
         self.bytes = 0
         self.misses = 0
         self.measured: Callable[[int, float], None] = lambda _count, _seconds: None
+        self.refused: Callable[[QueryFailed], object] = lambda _: None
 
     # Queueing
 
@@ -327,6 +329,8 @@ class ChangeQueue:
 
     def _failed(self, batch: list[QueuedChange[Any]], error: BaseException) -> None:
         """Answer changes whose statement has failed, or send each of them alone, if one of them may be the reason."""
+        if isinstance(error, QueryFailed):
+            self.refused(error)
         if isinstance(error, QueryFailed) and error.sqlstate != _DISK_FULL:
             if error.is_transient or error.sqlstate == _UNIQUE_VIOLATION:
                 for queued in batch:

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from ...clocks import clock_of
 from ...errors import Unavailable
+from ..repeated_logs import RepeatedLogs
 from .append_queue import AppendQueues, Decision, StreamQueue
 from .commit_statement import CommitStatements, written_by
 from .connection import QueryFailed
@@ -108,6 +109,7 @@ class LockingLane:
         self._figures = figures
         self._contention = contention
         self._patience = patience
+        self._logs = RepeatedLogs(clock)
         self._ready: deque[StreamQueue] = deque()
         self._busy = False
         self._scheduled = False
@@ -252,6 +254,13 @@ class LockingLane:
             self._lookups.forget(queue.name)
             self._queues.look_up(queue)
         elif self._clock.seconds() - queue.held_since > self._patience:
+            if self._logs.is_due("held"):
+                _log.warn(
+                    "Appends to {name} are refused: another transaction of the database has held its row for "
+                    "{seconds:.0f} s. See pg_stat_activity, and end it.",
+                    name=queue.name,
+                    seconds=self._clock.seconds() - queue.held_since,
+                )
             self._queues.refuse(
                 queue,
                 len(queue.appends),

@@ -15,6 +15,7 @@ from ...clocks import clock_of
 from ...errors import Unavailable
 from .connection import Connection, ConnectionLost, QueryFailed, Statement
 from .reconnecting import Reconnector
+from .refusals import Refusals
 
 #: How many statements may wait for a connection.
 MAX_WAITING: Final = 10_000
@@ -42,6 +43,7 @@ class Pool:
     A fixed number of connections, each of which executes one statement at a time.
 
     :ivar waiting_limit: how many statements may wait for a connection.
+    :ivar refusals: logs why statements are refused.
 
     :param connect: opens a connection.
     :param size: the number of connections.
@@ -54,6 +56,7 @@ class Pool:
         self.waiting_limit = MAX_WAITING
         self._clock = clock_of(clock)
         self._wait = wait
+        self.refusals = Refusals(clock)
         self._is_started = False
         self._idle: list[Connection] = []
         self._waiting: deque[_Query] = deque()
@@ -98,7 +101,7 @@ class Pool:
     def obstacle(self) -> str | None:
         """Return why no statement can be executed, as a sentence for operators, or None."""
         problems = [member.problem for member in self._members]
-        return None if None in problems else problems[0]
+        return self.refusals.obstacle() if None in problems else problems[0]
 
     def execute(self, statement: Statement, params: Sequence[bytes | None] = ()) -> Deferred[PGresult]:
         """
@@ -107,8 +110,9 @@ class Pool:
         If the connection is lost, the statement is executed once more on another.
 
         :param params: each in its type's binary form; None is NULL.
-        :returns: fails with :class:`.errors.Unavailable` if the database can't be reached or is overloaded, and with
-            :class:`.connection.QueryFailed` if the statement is wrong. Cancelling it does not stop the statement.
+        :returns: fails with :class:`.errors.Unavailable` if the database can't be reached, is overloaded or lacks the
+            tables, and with :class:`.connection.QueryFailed` if the statement is wrong. Cancelling it does not stop the
+            statement.
         """
         query = _Query(statement, params, self._clock.seconds())
         if not self._is_started or self._idle:
@@ -154,10 +158,9 @@ class Pool:
             else:
                 query.is_repeated = True
                 self._again(query)
-        elif isinstance(error, QueryFailed) and error.is_transient:
-            query.done.errback(Unavailable("The database cannot answer at present. Retry later."))
         else:
-            query.done.errback(failure)
+            refusal = self.refusals.note(error) if isinstance(error, QueryFailed) else None
+            query.done.errback(failure if refusal is None else refusal)
 
     def _again(self, query: _Query) -> None:
         """Execute a statement on another connection, before all that came after it."""

@@ -109,6 +109,7 @@ class PostgresStorage:
         self._queues = AppendQueues(self._lookups, limits, self._totals, self._uses, settings.queued_bytes)
         self._writer = AppendWriter((appending, locking), schema, self._queues, self._lookups, reactor, wait)
         self._change_queue = ChangeQueue(changing, schema, self._totals, reactor, settings.queued_bytes)
+        self._queues.refused = self._change_queue.refused = self._pool.refusals.note
         self._change_queue.measured = self._writer.figures.add
         self._changes = StreamChanges(
             self._change_queue,
