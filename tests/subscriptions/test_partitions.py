@@ -17,8 +17,9 @@ from durable_streams.server.subscriptions.errors import (
     SubscriptionExists,
     SubscriptionNotFound,
 )
-from durable_streams.server.subscriptions.model import Outcome
+from durable_streams.server.subscriptions.model import Link, Outcome
 from durable_streams.server.subscriptions.partitions import HeldPartitions
+from durable_streams.server.subscriptions.records import encode_link
 from durable_streams.server.subscriptions.settings import ServiceSettings
 from tests.subscriptions.nodes import Nodes
 from tests.subscriptions.serving import Serving, pull, webhook
@@ -84,6 +85,16 @@ class TwoNodesTests(SynchronousTestCase):
             appending.fails(appending.service.claim("s", "w"), AlreadyClaimed)
             self.assertEqual({"ok": True, "next_wake": False}, appending.ack(wake))
             claiming.fails(claiming.service.claim("s", "w"), NoPendingWork)
+
+    def test_a_claim_at_once_after_an_append_to_a_linked_stream_on_the_other_node(self) -> None:
+        self.first.put("wakes")
+        self.first.put("events/a")
+        self.first.create(pull())
+        self.nodes.advance(1)
+        for appending, claiming in self.pairs():
+            claiming.fails(claiming.service.claim("s", "w"), NoPendingWork)
+            appending.append("events/a")
+            claiming.ack(claiming.claim())
 
     def test_a_token_is_fenced_on_both_nodes_at_once(self) -> None:
         self.first.put("wakes")
@@ -259,6 +270,42 @@ class TwoNodesTests(SynchronousTestCase):
         self.assertEqual("active", other.describe()["status"])
         other.ack(other.parts.bodies[0])
 
+    def test_a_node_that_was_cut_off_takes_its_subscriptions_over_again(self) -> None:
+        self.first.create(webhook(lease=60_000))
+        self.first.put("events/a")
+        self.nodes.advance(1)
+        number = self.nodes.holder()
+        holder, other = self.nodes.others()
+        self.nodes.storages[number].is_cut_off = True
+        self.nodes.advance(TAKEOVER + RENEWAL)
+        self.assertEqual(1 - number, self.nodes.holder())
+        other.append("events/a")
+        self.nodes.advance(1)
+        self.assertEqual(([], 1), (holder.parts.bodies, len(other.parts.bodies)))
+        self.nodes.storages[number].is_cut_off = False
+        # Nothing is announced of what has happened meanwhile.
+        self.nodes.kill(1 - number)
+        self.nodes.advance(TAKEOVER + RENEWAL)
+        self.assertEqual(number, self.nodes.holder())
+        holder.ack(other.parts.bodies[0])
+        holder.append("events/a")
+        self.nodes.advance(0.1)
+        self.assertEqual([2], [body["generation"] for body in holder.parts.bodies])
+
+    def test_a_lease_that_ends_while_a_node_was_cut_off_is_timed_by_the_new_holder(self) -> None:
+        self.first.create(webhook(lease=40_000))
+        self.first.put("events/a", 1)
+        self.nodes.advance(1)
+        number = self.nodes.holder()
+        holder, other = self.nodes.others()
+        self.nodes.storages[number].is_cut_off = True
+        self.nodes.advance(TAKEOVER + RENEWAL)
+        self.nodes.storages[number].is_cut_off = False
+        self.nodes.advance(30)
+        # The receiver has not called back: the lease has ended once, and there is one new wake.
+        generations = [body["generation"] for body in (*holder.parts.bodies, *other.parts.bodies)]
+        self.assertEqual([1, 2], sorted(generations))
+
     def test_a_node_that_stops_leaves_its_work_to_the_other_at_once(self) -> None:
         self.first.create(webhook())
         self.nodes.advance(1)
@@ -298,6 +345,15 @@ class TwoNodesTests(SynchronousTestCase):
         self.first.get(self.first.service.add_streams("s", ["c"]))
         for serving in self.nodes.all:
             self.assertEqual(["b", "c", "events/a"], [each["path"] for each in serving.describe()["streams"]])
+
+    def test_links_that_a_cut_off_creation_has_left_are_removed(self) -> None:
+        left_over = encode_link(Link(True), 1)
+        self.nodes.shared.storage.write_values({"links/s/old": left_over, "links/t/old": left_over}, {})
+        self.first.create(webhook(None, "a"))
+        self.second.describe()
+        self.nodes.advance(1)
+        values = [key for key, _ in self.nodes.shared.storage.values("links/")]
+        self.assertEqual(["links/s/a", "links/t/old"], values)
 
     def test_many_links_are_created_by_one_node_at_a_time(self) -> None:
         for number in range(5_100):

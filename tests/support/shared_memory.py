@@ -64,7 +64,7 @@ class SharedMemory:
 
     def send(self, node: Node, message: Callable[[], None]) -> None:
         if not self.loses():
-            self.clock.callLater(DELAY, lambda: None if node.is_dead else message())
+            self.clock.callLater(DELAY, lambda: None if node.is_dead or node.is_cut_off else message())
 
 
 @implementer(IStorage, ISharedStorage)
@@ -73,6 +73,7 @@ class Node:
     The storage object of one node.
 
     :ivar is_dead: whether it was killed: it does nothing any more, and its leases run out.
+    :ivar is_cut_off: whether it gets no message and cannot renew its leases.
     """
 
     partitions = 8
@@ -81,6 +82,7 @@ class Node:
         self.shared = shared
         self.listener: ICommitListener = NullListener()
         self.is_dead = False
+        self.is_cut_off = False
         self.nodes = 1
         self._observed = False
         self._joined = False
@@ -143,6 +145,9 @@ class Node:
 
     def _renew(self) -> None:
         if self.is_dead or not self._joined:
+            return
+        if self.is_cut_off:
+            self.shared.clock.callLater(RENEWAL, self._renew)
             return
         now, leases = self.shared.clock.seconds(), self.shared.leases
         before = set(self._held), self.nodes

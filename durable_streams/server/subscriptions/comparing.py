@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from ..interfaces import LATE_CREATION, ISharedStorage, settle
 from ..model import KnownTail, StreamStatus
+from ..run_queue import RunQueue
 from ..streams import Streams
 from .creation import literal_prefix
 from .entry import Entry
@@ -39,12 +40,22 @@ class CreatedStreams:
     Finds streams that were created, on whatever node, by their ids.
 
     :param created: is called with the name of each stream that was created since the start, once.
+    :param turns: lets the reactor do other work after some names.
     """
 
-    def __init__(self, shared: ISharedStorage, seconds: Callable[[], float], created: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        shared: ISharedStorage,
+        seconds: Callable[[], float],
+        created: Callable[[str], None],
+        turns: RunQueue,
+    ) -> None:
         self._shared = shared
         self._seconds = seconds
         self._created = created
+        self._turns = turns
+        # The names that were found in the last minute, with the time.
+        self._recent: deque[tuple[float, str]] = deque()
         # Moments at which an id was the last one. All streams up to the base were found by an earlier scan.
         self._samples: deque[tuple[float, int]] = deque()
         self._base = 0
@@ -80,9 +91,12 @@ class CreatedStreams:
     async def _scan(self) -> None:
         began_at = self._seconds()
         rows = await settle(self._shared.created_after(self._base))
-        for stream_id, name in rows:
+        for count, (stream_id, name) in enumerate(rows, 1):
             if stream_id not in self._found:
+                self._recent.append((began_at, name))
                 self._created(name)
+            if count % _AT_ONCE == 0:
+                await self._turns.turn()
         last = max(rows[-1][0] if rows else 0, self._samples[-1][1])
         if began_at >= self._samples[-1][0] + 1:
             self._samples.append((began_at, last))
@@ -91,13 +105,15 @@ class CreatedStreams:
             if sampled_at <= began_at - LATE_CREATION:
                 self._base = stream_id
         self._found = {stream_id for stream_id, _ in rows if stream_id > self._base}
-        while len(self._samples) > 1 and self._samples[1][0] < began_at - _REMEMBERED:
+        while len(self._samples) > 1 and self._samples[1][0] <= began_at - LATE_CREATION:
             self._samples.popleft()
+        while self._recent and self._recent[0][0] < began_at - _REMEMBERED:
+            self._recent.popleft()
 
     async def lately(self) -> list[str]:
         """Return the names of streams that were created in the last minute."""
-        rows = await settle(self._shared.created_after(min(self._base, self._samples[0][1])))
-        return [name for _, name in rows]
+        await self.scan()
+        return [name for _, name in self._recent]
 
 
 class Comparison:
@@ -117,9 +133,13 @@ class Comparison:
         self._registry = registry
         self._store = store
         self._changes = changes
-        self.created = CreatedStreams(shared, seconds, changes.committed)
+        self.created = CreatedStreams(shared, seconds, self._note_created, streams.turns)
         registry.read_tails = self.read_tails
         registry.loaded = self._loaded
+
+    def _note_created(self, name: str) -> None:
+        if self._registry.index.concerned(name):
+            self._changes.committed(name)
 
     async def refresh(self, entry: Entry) -> None:
         """Find all that is not known yet of a subscription and its streams, as of now."""
@@ -194,9 +214,11 @@ class Comparison:
             self._registry.compare(entry, path)
         pattern = current.subscription.config.pattern
         if pattern is not None:
-            for name in await self.created.lately():
+            for count, name in enumerate(await self.created.lately(), 1):
                 if name not in current.links and matches(pattern, name):
                     entry.note(name)
+                if count % _AT_ONCE == 0:
+                    await self._streams.turns.turn()
 
     async def list_matching(self, entries: Iterable[Entry]) -> None:
         """Link the streams that match patterns and were created while nobody was responsible for the subscriptions."""

@@ -46,7 +46,7 @@ class SharedStore(Store):
     """
     The records of all subscriptions, as this node reads and changes them beside others.
 
-    What others leave over is not removed: it may be what they are about to complete.
+    What others leave over without a subscription is not removed: it may be what they are about to complete.
 
     :param shared: tells the other nodes of each change.
     :param seconds: returns the time by the clock that all nodes share.
@@ -155,12 +155,22 @@ class SharedStore(Store):
         return Current(subscription, state, snapshot, links, values[keys[1]])
 
     async def _links(self, subscription_id: str, birth: int) -> dict[str, Link]:
+        """
+        Return the links of a subscription that exists.
+
+        Others of its id are removed: a creation or a deletion that was cut off has left them, and one that is under way
+        will fail.
+        """
         found: dict[str, Link] = {}
         async for page in self._pages(links_prefix(subscription_id)):
+            left_over = []
             for key, value in page:
                 link, link_birth = decode_link(key, value)
                 if link_birth == birth:
                     found[split_link_key(key)[1]] = link
+                else:
+                    left_over.append((key, value))
+            await self._remove_all(left_over)
         return found
 
     # Creating and deleting
