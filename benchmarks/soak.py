@@ -49,6 +49,7 @@ class Load:
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._newest = [f"{BASE}/soak/{number}/0" for number in range(_WRITERS)]
         self.problems: list[str] = []
         self.counts: Counter[str] = Counter()
 
@@ -89,6 +90,7 @@ class Load:
         while not self._over.is_set():
             path = f"{BASE}/soak/{number}/{generation}"
             client.expect("PUT", path, (200, 201))
+            self._newest[number] = path
             written = b""
             for seq in range(_APPENDS):
                 if self._over.is_set():
@@ -116,13 +118,13 @@ class Load:
             time.sleep(10 * _PAUSE)
 
     def _follow(self, number: int) -> None:
-        """Read the newest streams of writers from their beginnings, and wait at their tails."""
+        """Read the newest streams of writers from their beginnings, and wait at their tails for the next append."""
         client = Client(self._nodes, number, self._count)
         chosen = random.Random(number)
         while not self._over.is_set():
-            path = f"{BASE}/soak/{chosen.randrange(_WRITERS)}/0"
+            path = chosen.choice(self._newest)
             client.request("GET", f"{path}?offset=-1")
-            client.request("GET", f"{path}?offset=now")
+            client.request("GET", f"{path}?offset=now&live=long-poll")
             time.sleep(_PAUSE * 5)
 
 
