@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from durable_streams.server.errors import Unavailable
 from durable_streams.server.model import Fork, Lifetime, StreamConfig
 from durable_streams.server.storage.postgres import sweeping
 from durable_streams.server.storage.postgres.sweeping import RowCleaner, Sweep
@@ -51,6 +52,16 @@ class SweepTests(SynchronousTestCase):
         self.assertEqual((self.names(), self.node.batch), (["stays"], batch + 1))
         self.assertIn("07", self.node.heard)
         self.assertEqual(self.node.counters[:2], (1, 0))
+
+    def test_a_full_queue_stops_a_sweep_which_goes_on_later(self) -> None:
+        for number in range(5):
+            self.node.create(f"{number}", MINUTE, b"x")
+        self.tables.freeze(T0 + 60)
+        self.patch(self.node.queue, "_max_bytes", 2_500)
+        self.assertRaises(Unavailable, self.sweep)
+        self.assertEqual(self.names(), ["2", "3", "4"])
+        self.patch(self.node.queue, "_max_bytes", 1 << 20)
+        self.assertEqual((self.sweep(), self.names(), self.node.counters), (3, [], (0, 0, 0)))
 
     def test_only_the_holder_of_the_task_sweeps(self) -> None:
         self.node.create("a", MINUTE)

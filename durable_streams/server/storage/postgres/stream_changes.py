@@ -7,7 +7,7 @@ from contextlib import suppress
 from math import inf
 from typing import Protocol
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -123,7 +123,7 @@ class StreamChanges:
         """
         plain = [head for head in expired if is_plain(head)]
         outcomes = await DeferredList(
-            [self._queue.remove(PlainRemoval(head, exact=True)) for head in plain], consumeErrors=True
+            [maybeDeferred(self._queue.remove, PlainRemoval(head, exact=True)) for head in plain], consumeErrors=True
         )
         left = [head for head in expired if head.forks]
         count = 0
