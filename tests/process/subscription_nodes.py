@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from tests.process.subscription_kills import STREAMS, Ledger, PullWorker, Receiver
 from tests.support.daemon import Daemon
-from tests.support.postgres_server import shared_server
+from tests.support.postgres_server import PostgresServer, shared_server
 
 SUBSCRIPTIONS: Final = "/v1/stream/__ds/subscriptions"
 
@@ -46,15 +46,16 @@ class Pair:
     """
     Two nodes on one database, with a webhook subscription and a pull-wake subscription.
 
+    :param server: of the database; None for the one that tests share.
     :ivar nodes: the daemons.
     :ivar takeovers: how long each takeover of the webhook subscription took, in seconds.
     """
 
-    def __init__(self, seed: int | str = 0) -> None:
+    def __init__(self, seed: int | str = 0, server: PostgresServer | None = None) -> None:
         self.rng = random.Random(seed)
         self.ledger = Ledger()
         self.ledger.refusals = {409, 503}
-        self._server = shared_server()
+        self._server = server or shared_server()
         self._database = self._server.create_database(durable=True)
         self._ports: dict[int, int] = {}
         self.receiver = BothNodes(self.ledger, random.Random(self.rng.random()), self._ports)

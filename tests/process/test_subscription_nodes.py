@@ -6,6 +6,8 @@ import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.postgres_server import started_server
+
 from .subscription_nodes import PATIENCE, SUBSCRIPTIONS, Pair, run
 
 #: How often the responsible node is killed. ``python -m tests.process.subscription_nodes`` goes on for longer.
@@ -70,6 +72,22 @@ class SubscriptionNodesTests(SynchronousTestCase):
                 line for line in staying.request("GET", "/metrics")[2].decode().splitlines() if "_partitions" in line
             ]
             self.assertIn("durable_streams_subscription_partitions 64.0", partitions)
+
+    def test_a_crash_of_the_database_strands_nothing(self) -> None:
+        server = started_server(self)
+        with Pair(server=server) as pair:
+            pair.create()
+            for _ in range(10):
+                pair.append()
+            server.kill()
+            server.start()
+            deadline = time.monotonic() + PATIENCE
+            for node in pair.nodes:
+                while node.request("GET", "/readyz")[0] != 200:
+                    self.assertLess(time.monotonic(), deadline, node.log())
+                    time.sleep(0.05)
+                pair.append(node)
+            pair.settle()
 
     def test_a_killed_nodes_wakes_are_delivered_by_the_other(self) -> None:
         pair = run(KILLS, "tests")
