@@ -9,46 +9,82 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from random import Random
+from typing import Any
 
 from tests.support.daemon import TWISTD
-from tests.support.postgres_server import started_server
+from tests.support.postgres_server import PostgresServer, started_server
 
 from .cluster import Cluster
 from .faults import FAULTS
 from .planted import BUGS, planted
 from .round import Round
+from .standby import STANDBY_FAULTS, replicated_cluster
+
+
+class Cleanups:
+    """Functions that are called in reverse order at the end."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def addCleanup(self, function: Callable[..., Any], /, *arguments: Any) -> None:
+        self._stack.callback(function, *arguments)
+
+    def __enter__(self) -> Cleanups:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+
+def run_round(cluster: Cluster, name: str, seed: int, fault: Callable[[Cluster, Random], None]) -> list[str]:
+    """Run a round, print its counts, and return what was wrong."""
+    began_at = time.monotonic()
+    one = Round(cluster, seed)
+    problems = one.run(fault)
+    done, unknown = one.counts
+    seconds = time.monotonic() - began_at
+    print(f"{name}, seed {seed}: {done} acknowledged, {unknown} unknown, {seconds:.1f} s", flush=True)
+    for problem in problems:
+        print(f"  {problem}", flush=True)
+    return problems
 
 
 def run_fault(name: str, rounds: int, seed: int, nodes: int, program: tuple[str, ...] = TWISTD) -> list[str]:
     """
-    Run rounds with a fault on a new cluster, and return what was wrong.
+    Run rounds with a fault, and return what was wrong.
 
     :param program: starts a node.
     """
-    server = started_server()
-    cluster = Cluster(server, nodes, program=program)
     problems: list[str] = []
-    try:
-        for number in range(seed, seed + rounds):
-            began_at = time.monotonic()
-            one = Round(cluster, number)
-            found = one.run(FAULTS[name])
-            done, unknown = one.counts
-            seconds = time.monotonic() - began_at
-            print(f"{name}, seed {number}: {done} acknowledged, {unknown} unknown, {seconds:.1f} s", flush=True)
-            for problem in found:
-                print(f"  {problem}", flush=True)
-            problems += found
-    finally:
-        cluster.close()
-        server.remove()
+    seeds = range(seed, seed + rounds)
+    if name in FAULTS:
+        with Cleanups() as cleanups:
+            cluster = Cluster(started_server(cleanups), nodes, program=program)
+            cleanups.addCleanup(cluster.close)
+            for number in seeds:
+                problems += run_round(cluster, name, number, FAULTS[name])
+        return problems
+    for number in seeds:
+        with Cleanups() as cleanups:
+            cluster, standby = replicated_cluster(cleanups, nodes, program)
+            problems += run_round(cluster, name, number, partial(_with_standby, name, standby))
     return problems
+
+
+def _with_standby(name: str, standby: PostgresServer, cluster: Cluster, random: Random) -> None:
+    STANDBY_FAULTS[name](cluster, standby, random)
 
 
 def main() -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m tests.histories.run", description="histories of several nodes")
-    parser.add_argument("--fault", choices=tuple(FAULTS), action="append", help="all of them, unless given")
+    faults = (*FAULTS, *STANDBY_FAULTS)
+    parser.add_argument("--fault", choices=faults, action="append", help="all of them, unless given")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--nodes", type=int, default=2)
@@ -56,7 +92,7 @@ def main() -> int:
     chosen = parser.parse_args()
     program = planted(chosen.bug) if chosen.bug else TWISTD
     passed = failed = 0
-    for name in chosen.fault or FAULTS:
+    for name in chosen.fault or faults:
         problems = run_fault(name, chosen.rounds, chosen.seed, chosen.nodes, program)
         passed += not problems
         failed += bool(problems)

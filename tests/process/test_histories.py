@@ -8,6 +8,8 @@ from tests.histories.cluster import Cluster
 from tests.histories.faults import FAULTS
 from tests.histories.planted import BUGS, planted
 from tests.histories.round import Round
+from tests.histories.standby import STANDBY_FAULTS, replicated_cluster
+from tests.support.daemon import TWISTD
 from tests.support.postgres_server import started_server
 
 #: How many rounds a planted bug may stay unnoticed. It is noticed in most rounds.
@@ -24,6 +26,35 @@ class FaultTests(SynchronousTestCase):
                 self.assertEqual(one.run(fault), [], f"{name}, seed {seed}")
                 done, _ = one.counts
                 self.assertGreater(done, 100, name)
+
+
+class StandbyTests(SynchronousTestCase):
+    """With a synchronous standby, also the loss of the primary takes nothing back."""
+
+    def check(self, name: str) -> None:
+        cluster, standby = replicated_cluster(self, 2, TWISTD)
+        one = Round(cluster, 1)
+        self.assertEqual(one.run(lambda cluster, random: STANDBY_FAULTS[name](cluster, standby, random)), [])
+        done, _ = one.counts
+        self.assertGreater(done, 100)
+
+    def test_each_fault_has_a_test(self) -> None:
+        self.assertEqual(
+            {name.removeprefix("test_").replace("_", "-") for name in dir(self) if name.startswith("test_")},
+            {*STANDBY_FAULTS, "each-fault-has-a-test"},
+        )
+
+    def test_lose_standby(self) -> None:
+        self.check("lose-standby")
+
+    def test_cancel_waits(self) -> None:
+        self.check("cancel-waits")
+
+    def test_promote(self) -> None:
+        self.check("promote")
+
+    def test_cancel_and_promote(self) -> None:
+        self.check("cancel-and-promote")
 
 
 class PlantedBugTests(SynchronousTestCase):
