@@ -56,6 +56,12 @@ class NeighboursTests(SynchronousTestCase):
         self.receive("streams", "7:1")
         self.assertEqual(self.lookups.asked, [])
 
+    def test_messages_of_others_who_use_the_channel_are_ignored(self) -> None:
+        self.neighbours.observe(True)
+        self.receive("streams", "", "x:1", "7", "7:", "7:-1", ":1")
+        self.receive("")
+        self.assertEqual(self.lookups.asked, [])
+
     def test_a_stream_that_is_observed_is_looked_up_once(self) -> None:
         self.neighbours.observe(True)
         self.receive("streams", "7:1", "7:2")

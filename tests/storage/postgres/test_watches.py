@@ -122,6 +122,22 @@ class WatchTests(SynchronousTestCase):
         self.watches.look_again()
         self.assertIsNotNone(self.watches.renew("a"))
 
+    def test_a_change_that_the_database_has_lost_meanwhile_is_announced_and_so_are_those_after_it(self) -> None:
+        self.watch(5)
+        self.watches.look_again()
+        self.watches.seen("a", head(3))
+        self.assertEqual(self.announced, ["a"])
+        self.watches.seen("a", head(2))
+        self.watches.changed(7, 4)
+        self.assertEqual(self.announced, ["a", "a"])
+
+    def test_a_stream_that_has_not_changed_meanwhile_is_not_announced(self) -> None:
+        self.watch(5)
+        self.watches.look_again()
+        self.watches.seen("a", head(5))
+        self.watches.seen("a", head(4))
+        self.assertEqual(self.announced, [])
+
     def test_a_database_that_is_away_is_asked_again(self) -> None:
         self.watch()
         self.clock.advance(POLL_INTERVAL)

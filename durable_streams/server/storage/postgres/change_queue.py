@@ -179,6 +179,8 @@ class ChangeQueue:
 
     def _run(self) -> None:
         self._scheduled = False
+        if self._busy:
+            return
         # Each kind in turn, so that none of them waits for long.
         for _ in self._senders:
             self._turn = (self._turn + 1) % len(self._senders)

@@ -81,6 +81,12 @@ class ChunkCache:
         for start in self._starts.pop(stream_id, ()):
             self.bytes -= _size(self._chunks.pop((stream_id, start)))
 
+    def clear(self) -> None:
+        """Drop all chunks."""
+        self._chunks.clear()
+        self._starts.clear()
+        self.bytes = 0
+
 
 def _size(chunk: StoredChunk) -> int:
     return len(chunk.data) + _CHUNK_BYTES + _END_BYTES * len(chunk.ends)

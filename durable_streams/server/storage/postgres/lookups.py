@@ -167,6 +167,12 @@ class LookUps:
         if name in self._cache:
             self._drop(name)
 
+    def clear(self) -> None:
+        """Remove all heads from the cache, because the database may have lost what was read or written last."""
+        self._cache.clear()
+        self._sizes.clear()
+        self._bytes = 0
+
     def _drop(self, name: str) -> None:
         del self._cache[name]
         self._bytes -= self._sizes.pop(name)

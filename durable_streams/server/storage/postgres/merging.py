@@ -87,10 +87,14 @@ class Merger:
             self._waiting.append((stream_id, chunk, count))
             self._schedule(0.0)
 
+    def clear(self) -> None:
+        """Drop the merges that wait."""
+        self._waiting.clear()
+
     def stop(self) -> None:
         """Begin no further merge."""
         self._stopped = True
-        self._waiting.clear()
+        self.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -101,6 +105,8 @@ class Merger:
 
     def _run(self) -> None:
         self._timer = None
+        if not self._waiting:
+            return
         self._busy = True
         stream_id, chunk, count = self._waiting.popleft()
         began_at = self._clock.seconds()

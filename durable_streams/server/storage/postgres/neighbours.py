@@ -88,6 +88,7 @@ class Neighbours:
 
     def _opened(self) -> None:
         self.watches.look_again()
+        self._names.clear()
         self.missed()
 
     def _seen(self, name: str, head: Head | None) -> None:
@@ -156,7 +157,9 @@ class Neighbours:
         elif topic == _TOPIC:
             for item in items:
                 stream_id, _, version = item.partition(":")
-                self._changed(int(stream_id), int(version) or _REMOVED)
+                # Each session of the database can send to the channel.
+                if stream_id.isdecimal() and version.isdecimal():
+                    self._changed(int(stream_id), int(version) or _REMOVED)
 
     def _changed(self, stream_id: int, version: int) -> None:
         if self.watches.name(stream_id) is not None:

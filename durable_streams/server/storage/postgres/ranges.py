@@ -50,6 +50,11 @@ class Ranges:
             (INT8,),
         )
 
+    def clear(self) -> None:
+        """Forget the lineages of forks."""
+        self._lineages.clear()
+        self._ancestors = 0
+
     # Operations
 
     async def read(self, head: Head, offset: Offset, limit: int, whole: bool) -> Chunk:

@@ -195,7 +195,18 @@ class PostgresStorage:
         deadline = settings.commit_deadline_ms / 1000
         # The server ends a slow statement a little earlier, which keeps the connection and makes the outcome certain.
         session = session_settings(lock_timeout=settings.lock_timeout_ms / 1000, statement_timeout=0.9 * deadline)
-        return connect(settings.dsn, self._reactor, session, deadline).addCallback(self._open_connections.add)
+        return connect(settings.dsn, self._reactor, session, deadline).addCallback(self._connected)
+
+    def _connected(self, connection: Connection) -> Connection:
+        """
+        Count a connection, and drop all caches.
+
+        Connections are lost when a standby is promoted or a backup restored, and then the last commits may be lost,
+        too: their versions, positions and ids are used again, for other bytes.
+        """
+        for cache in (self._lookups, self._cache, self._ranges, self._merger):
+            cache.clear()
+        return self._open_connections.add(connection)
 
     def _rows(self) -> list[UUID]:
         """Return the ids of the rows that count the writes of this node."""

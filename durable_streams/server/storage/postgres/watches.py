@@ -30,15 +30,17 @@ class _Watch:
 
     :ivar id: of the stream that was found last; 0 for none.
     :ivar version: the last version that was announced, or was current when it was announced.
+    :ivar is_certain: whether the database has had this version since the connection was opened; it may have lost it.
     :ivar looked_at: when the last look-up was sent or answered, by the reactor's clock.
     :ivar renewed_at: when a reader last waited, by the reactor's clock.
     """
 
-    __slots__ = ("id", "looked_at", "renewed_at", "version")
+    __slots__ = ("id", "is_certain", "looked_at", "renewed_at", "version")
 
     def __init__(self) -> None:
         self.id = 0
         self.version = -1
+        self.is_certain = True
         self.looked_at = self.renewed_at = 0.0
 
 
@@ -105,6 +107,7 @@ class Watches:
         """Look all watched streams up at the next renewal: messages may have been lost."""
         for watch in self._watches.values():
             watch.looked_at -= POLL_INTERVAL
+            watch.is_certain = False
 
     def seen(self, name: str, head: Head | None) -> None:
         """Announce a stream whose look-up shows a change that was not announced. Each look-up calls this."""
@@ -115,9 +118,11 @@ class Watches:
             if watch.id or watch.version < 0:
                 self._set(name, watch, 0, 0)
                 self._announce(name)
-        elif watch.id != head.facts.id or watch.version < head.version:
+        elif watch.id != head.facts.id or watch.version < head.version or not watch.is_certain:
+            changed = (watch.id, watch.version) != (head.facts.id, head.version)
             self._set(name, watch, head.facts.id, head.version)
-            self._announce(name)
+            if changed:
+                self._announce(name)
 
     def committed(self, name: str, stream_id: int, version: int) -> None:
         """Note that a change of this node was committed, which is announced anyway."""
@@ -137,7 +142,7 @@ class Watches:
     def _set(self, name: str, watch: _Watch, stream_id: int, version: int) -> None:
         if self._names.get(watch.id) == name:
             del self._names[watch.id]
-        watch.id, watch.version = stream_id, version
+        watch.id, watch.version, watch.is_certain = stream_id, version, True
         if stream_id:
             self._names[stream_id] = name
 
