@@ -34,6 +34,8 @@ class Cluster:
 
     :param dsn: what the nodes connect to; None for the server's own address.
     :param program: starts a node.
+    :param first: settings of the first node.
+    :param first_program: starts the first node; None for ``program``.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class Cluster:
         count: int = 2,
         dsn: str | None = None,
         program: tuple[str, ...] = TWISTD,
-        **settings: object,
+        first: Mapping[str, object] = {},
+        first_program: tuple[str, ...] | None = None,
     ) -> None:
         self.server = server
-        self._program = program
+        self._programs = [first_program or program, *[program] * (count - 1)]
+        self._first = first
         self.database = server.create_database()
-        self._settings = {**_SETTINGS, **settings, "storage__postgres__dsn": dsn or server.dsn(self.database)}
+        self._settings = {**_SETTINGS, "storage__postgres__dsn": dsn or server.dsn(self.database)}
         self._ports = [free_port() for _ in range(count)]
         self.nodes = [self.node(index) for index in range(count)]
         self.wait()
@@ -59,8 +63,8 @@ class Cluster:
 
     def node(self, index: int) -> Daemon:
         """Start a node."""
-        kind = type("Node", (Daemon,), {"command": self._program})
-        node: Daemon = kind(self._ports[index], **self._settings)
+        kind = type("Node", (Daemon,), {"command": self._programs[index]})
+        node: Daemon = kind(self._ports[index], **(self._settings | ({} if index else dict(self._first))))
         return node
 
     def kill(self, index: int) -> None:

@@ -16,13 +16,14 @@ from random import Random
 from typing import Any
 
 from tests.support.daemon import TWISTD
-from tests.support.postgres_server import PostgresServer, started_server
+from tests.support.postgres_server import PostgresServer, TestCase, started_server
 
 from .cluster import Cluster
-from .faults import FAULTS
+from .faults import FAULTS, nothing
 from .planted import BUGS, planted
 from .round import Round
 from .standby import STANDBY_FAULTS, replicated_cluster
+from .unequal import UNEQUAL
 
 
 class Cleanups:
@@ -62,18 +63,23 @@ def run_fault(name: str, rounds: int, seed: int, nodes: int, program: tuple[str,
     """
     problems: list[str] = []
     seeds = range(seed, seed + rounds)
-    if name in FAULTS:
+    if name not in STANDBY_FAULTS:
         with Cleanups() as cleanups:
-            cluster = Cluster(started_server(cleanups), nodes, program=program)
-            cleanups.addCleanup(cluster.close)
+            cluster = UNEQUAL.get(name, _equal)(cleanups, nodes, program)
             for number in seeds:
-                problems += run_round(cluster, name, number, FAULTS[name])
+                problems += run_round(cluster, name, number, FAULTS.get(name, nothing))
         return problems
     for number in seeds:
         with Cleanups() as cleanups:
             cluster, standby = replicated_cluster(cleanups, nodes, program)
             problems += run_round(cluster, name, number, partial(_with_standby, name, standby))
     return problems
+
+
+def _equal(case: TestCase, count: int, program: tuple[str, ...]) -> Cluster:
+    cluster = Cluster(started_server(case), count, program=program)
+    case.addCleanup(cluster.close)
+    return cluster
 
 
 def _with_standby(name: str, standby: PostgresServer, cluster: Cluster, random: Random) -> None:
@@ -83,7 +89,7 @@ def _with_standby(name: str, standby: PostgresServer, cluster: Cluster, random: 
 def main() -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m tests.histories.run", description="histories of several nodes")
-    faults = (*FAULTS, *STANDBY_FAULTS)
+    faults = (*FAULTS, *UNEQUAL, *STANDBY_FAULTS)
     parser.add_argument("--fault", choices=faults, action="append", help="all of them, unless given")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)

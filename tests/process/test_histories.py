@@ -5,10 +5,11 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.histories.cluster import Cluster
-from tests.histories.faults import FAULTS
+from tests.histories.faults import FAULTS, nothing
 from tests.histories.planted import BUGS, planted
 from tests.histories.round import Round
 from tests.histories.standby import STANDBY_FAULTS, replicated_cluster
+from tests.histories.unequal import UNEQUAL
 from tests.support.daemon import TWISTD
 from tests.support.postgres_server import started_server
 
@@ -26,6 +27,20 @@ class FaultTests(SynchronousTestCase):
                 self.assertEqual(one.run(fault), [], f"{name}, seed {seed}")
                 done, _ = one.counts
                 self.assertGreater(done, 100, name)
+
+
+class UnequalNodesTests(SynchronousTestCase):
+    def check(self, name: str) -> None:
+        one = Round(UNEQUAL[name](self, 2, TWISTD), 1)
+        self.assertEqual(one.run(nothing), [])
+        done, _ = one.counts
+        self.assertGreater(done, 100)
+
+    def test_a_node_far_from_the_database_and_one_near_it_agree(self) -> None:
+        self.check("delayed-node")
+
+    def test_nodes_whose_clocks_are_an_hour_apart_agree(self) -> None:
+        self.check("clocks-apart")
 
 
 class StandbyTests(SynchronousTestCase):
