@@ -77,6 +77,14 @@ class MergingTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual((self.rows.count("chunks"), self.clock.getDelayedCalls()), (100, []))
 
+    def test_many_tiny_chunks_become_one(self) -> None:
+        self.rows.append(1, 0, [b"x"] * 1500, 1)
+        self.assertEqual(self.read(1500), b"x" * 1500)
+        self.clock.advance(1)
+        self.assertEqual((self.rows.count("chunks"), self.merger.merged), (1, 1500))
+        self.assertEqual(self.read(1500), b"x" * 1500)
+        self.assert_whole()
+
     def test_chunks_that_another_node_has_merged_are_left_alone(self) -> None:
         other = Merger(self.rows.query, SCHEMA, self.clock)
         self.rows.append(1, 0, [b"x" * KIB] * 100, KIB)

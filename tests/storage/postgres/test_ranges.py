@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.errors import DataDamaged, StreamNotFound
+from durable_streams.server.errors import DataDamaged, StreamNotFound, Unavailable
 from durable_streams.server.model import START, Append, Chunk, Fork, Offset, StorageLimits, StreamConfig, StreamFacts
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.storage.postgres.chunk_cache import ChunkCache
@@ -178,9 +178,32 @@ class RangeTests(SynchronousTestCase):
         first.cancel()
         self.failureResultOf(first, CancelledError)
         self.assertEqual(len(started), 2)
-        rows = database.query(fetcher._rows, (int8(1), int8(0), int8(3)))
+        rows = database.query(fetcher._rows, (int8(1), int8(0), int8(3), int8(9)))
         started[1].callback(self.successResultOf(rows))
         self.assertEqual(self.successResultOf(second).data, b"abc")
+
+    def test_reads_that_wait_for_the_same_chunk_are_refused_together(self) -> None:
+        started: list[Deferred[PGresult]] = []
+
+        def held(statement: Statement, params: Sequence[bytes | None]) -> Deferred[PGresult]:
+            started.append(Deferred())
+            return started[-1]
+
+        fetcher = ChunkFetcher(held, SCHEMA, ChunkCache(0), Clock())
+        reads = [Deferred.fromCoroutine(fetcher.chunk_at(1, 0, 3)) for _ in range(3)]
+        started[0].errback(Unavailable("The database cannot be reached."))
+        for read in reads:
+            self.failureResultOf(read, Unavailable)
+        self.assertEqual(len(started), 1)
+
+    def test_tiny_chunks_are_read_in_pieces_with_a_bounded_number_of_rows(self) -> None:
+        database = Database(self, 1_000_000)
+        database.create(1)
+        database.append(1, 0, [b"x"] * 4500, 1)
+        database.queries = 0
+        self.assertEqual(self.read(database, "s1", 0, ALL, False).data, b"x" * 4500)
+        # One of them looks the stream up.
+        self.assertEqual(database.queries, 4)
 
     def test_a_damaged_chunk_is_not_served(self) -> None:
         database = Database(self)

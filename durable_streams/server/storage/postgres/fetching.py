@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from ...errors import Unavailable
 from ..repeated_logs import RepeatedLogs
 from .chunk_cache import ChunkCache
 from .chunk_index import StoredChunk, decode_chunk, decode_ends
@@ -20,6 +21,9 @@ from .packing import INT8, int8, to_int
 #: How many bytes are read ahead of a position, besides the rest of the last row. A piece of 1 MiB costs the client 0.5
 #: to 1.5 ms, and needs no snapshot while a slow reader takes it.
 READ_AHEAD: Final = 1 << 20
+
+#: How many rows are read at once. To decode one takes 6 to 9 us: a MiB of messages of 10 bytes would take 0.8 s.
+_MAX_ROWS: Final = 2_000
 
 #: Consecutive rows that are smaller than this together become one cached chunk.
 _JOINED: Final = 262_144
@@ -55,8 +59,8 @@ class ChunkFetcher:
             "chunks",
             f"SELECT start, finish, first, ends, checksum, data FROM {schema}.chunks WHERE stream_id = $1 AND start >= "
             f"coalesce((SELECT max(start) FROM {schema}.chunks WHERE stream_id = $1 AND start <= $2), $2) "
-            "AND start < $3 ORDER BY start",
-            (INT8, INT8, INT8),
+            "AND start < $3 ORDER BY start LIMIT $4",
+            (INT8, INT8, INT8, INT8),
         )
         self._index = Statement(
             "chunk-ends",
@@ -92,20 +96,31 @@ class ChunkFetcher:
                 return chunk
 
     async def _fetch(self, key: tuple[int, int], end: int) -> StoredChunk | None:
-        """Read consecutive chunks and cache them; return the first one, also to those who wait for it."""
+        """
+        Read consecutive chunks and cache them; return the first one, also to those who wait for it.
+
+        If the database cannot be reached, they are refused as well. If this read is cancelled, they read themselves.
+        """
         stream_id, position = key
         self._flights[key] = []
         found: StoredChunk | None = None
+        refusal = ""
         try:
-            rows = await self._query(self._rows, (int8(stream_id), int8(position), int8(end)))
+            rows = await self._query(self._rows, (int8(stream_id), int8(position), int8(end), int8(_MAX_ROWS)))
             for chunk, count in joined(self._intact(stream_id, rows)):
                 self._cache.add(stream_id, chunk)
                 self.read_together(stream_id, chunk, count)
                 if chunk.start <= position < chunk.finish:
                     found = chunk
+        except Unavailable as error:
+            refusal = str(error)
+            raise
         finally:
             for deferred in self._flights.pop(key):
-                deferred.callback(found)
+                if refusal:
+                    deferred.errback(Unavailable(refusal))
+                else:
+                    deferred.callback(found)
         return found
 
     async def ends(self, stream_id: int, position: int, end: int, max_count: int) -> list[int]:

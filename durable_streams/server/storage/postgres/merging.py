@@ -25,6 +25,9 @@ from .packing import BYTEA, INT8, int8
 _MIN_CHUNKS: Final = 8
 _MIN_BYTES: Final = 65_536
 
+#: So many are merged however few bytes they have: a read of messages of 10 bytes would need a statement for each 20 KB.
+_MANY_CHUNKS: Final = 1_000
+
 #: How many merges may wait. Further ones are dropped; they are offered again by the next read.
 _MAX_WAITING: Final = 32
 
@@ -81,7 +84,7 @@ class Merger:
         :param chunk: all of them, joined.
         :param count: the number of the chunks.
         """
-        if count < _MIN_CHUNKS or len(chunk.data) < _MIN_BYTES:
+        if count < _MIN_CHUNKS or (len(chunk.data) < _MIN_BYTES and count < _MANY_CHUNKS):
             return
         if len(self._waiting) < _MAX_WAITING and not self._stopped:
             self._waiting.append((stream_id, chunk, count))
