@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from durable_streams.server.errors import Unavailable
 from durable_streams.server.model import Lifetime, WriterState
 from durable_streams.server.storage.entry import facts_of
 from durable_streams.server.storage.postgres.folding import MAX_WANTED, Wanted
@@ -158,6 +159,31 @@ class BatchTests(SynchronousTestCase):
         fake.clock.advance(0)
         fake.sent[1][1].callback(NoRows)
         self.assertIsNone(self.successResultOf(after))
+
+    def test_look_ups_that_waited_as_long_as_a_refused_one_are_refused_too(self) -> None:
+        fake = FakeDatabase()
+        callers = [fake.lookups.look_up(str(number)) for number in range(1000)]
+        fake.lookups.fresh_id(7)
+        fake.clock.advance(0)
+        late = fake.lookups.look_up("late")
+        self.assertEqual(len(fake.sent), 2)
+        fake.sent[0][1].errback(Unavailable("The database cannot be reached."))
+        fake.clock.advance(0)
+        for caller in callers:
+            self.failureResultOf(caller, Unavailable)
+        self.assertNoResult(late)
+        fake.sent[2][1].callback(NoRows)
+        self.assertIsNone(self.successResultOf(late))
+
+    def test_many_callers_are_answered_in_several_turns(self) -> None:
+        fake = FakeDatabase()
+        callers = [fake.lookups.look_up("a") for _ in range(1000)]
+        fake.clock.advance(0)
+        fake.sent[0][1].callback(NoRows)
+        self.assertEqual(sum(caller.called for caller in callers), 256)
+        self.assertEqual(len(fake.clock.getDelayedCalls()), 1)
+        fake.clock.advance(0)
+        self.assertEqual([self.successResultOf(caller) for caller in callers], [None] * 1000)
 
 
 class CacheTests(SynchronousTestCase):

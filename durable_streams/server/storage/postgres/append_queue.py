@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from itertools import islice
 from typing import Final, Protocol
 
@@ -137,6 +137,7 @@ class AppendQueues:
         self._uses = uses
         self._max_bytes = max_bytes
         self._queues: dict[str, StreamQueue] = {}
+        self._answers = lookups.answers
         self.bytes = 0
         self.ready: Callable[[StreamQueue], None] = lambda _: None
         self.listener: ICommitListener = NullListener()
@@ -301,12 +302,17 @@ class AppendQueues:
 
     def refuse(self, queue: StreamQueue, count: int, reason: Callable[[], BaseException]) -> None:
         """Refuse the first appends of a queue, and go on with the others."""
-        for _ in range(count):
-            queued = queue.appends.popleft()
-            self.bytes -= len(queued.append.data) + OVERHEAD
-            queued.answer.errback(reason())
+        refused = [queue.appends.popleft() for _ in range(count)]
+        self.bytes -= sum(len(queued.append.data) + OVERHEAD for queued in refused)
         queue.succeeded()
-        self._go_on(queue)
+
+        def steps() -> Generator[None, None, None]:
+            for queued in refused:
+                queued.answer.errback(reason())
+                yield
+            self._go_on(queue)
+
+        self._answers.give(steps())
 
     def _go_on(self, queue: StreamQueue) -> None:
         """Decide the other appends of a queue, or remove it."""

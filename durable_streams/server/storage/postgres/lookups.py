@@ -6,21 +6,23 @@ that are asked for while earlier ones run are one statement: 64 heads take 0.34 
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from psycopg.pq.abc import PGresult
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from ...errors import Unavailable
 from ...model import WriterState
+from .answering import Answers
 from .connection import Statement
 from .folding import MAX_WANTED, Wanted
 from .heads import COLUMNS, WIDTH, Head, Row, decode_head
 from .known import KnownStream
 from .packing import INT8S, TEXT, TEXTS, int8s, texts, to_float, to_int
+from .stream_cache import StreamCache
 
 #: The maximum number of heads and writers in one statement, and how many statements run at the same time.
 _MAX_ROWS: Final = 256
@@ -71,27 +73,30 @@ Execute: TypeAlias = Callable[[Statement, Sequence[bytes | None]], Deferred[PGre
 
 
 class _Request:
-    """Look-ups of one stream that wait for the same statement."""
+    """
+    Look-ups of one stream that wait for the same statement.
 
-    __slots__ = ("callers", "oldest", "writers")
+    :ivar moment: that of :class:`LookUps` when the first of them came.
+    """
 
-    def __init__(self) -> None:
-        self.callers: list[Deferred[KnownStream | None]] = []
+    __slots__ = ("callers", "moment", "oldest", "writers")
+
+    def __init__(self, moment: int) -> None:
+        self.moment = moment
+        self.callers: list[Deferred[Any]] = []
         self.writers: dict[str, None] = {}
         self.oldest = False
 
 
-class LookUps:
+class LookUps(StreamCache):
     """
     Reads heads from the database, and caches them.
-
-    A cached head may be out of date. It is for writes that compare its version; and the bytes before its tail never
-    change.
 
     :param execute: runs a statement.
     :param max_streams: the maximum number of cached heads.
     :param max_bytes: the maximum memory of the cache, about.
     :ivar moment: counts look-ups and writes, see :meth:`tick`.
+    :ivar answers: gives the answers.
     :ivar seen: is called with the name and the head of each stream that was looked up by its name.
     """
 
@@ -103,15 +108,12 @@ class LookUps:
         max_streams: int = 10_000,
         max_bytes: int = 16 << 20,
     ) -> None:
+        super().__init__(max_streams, max_bytes)
         self._execute = execute
         self._clock = clock
-        self._max_streams = max_streams
-        self._max_bytes = max_bytes
-        self._cache: OrderedDict[str, KnownStream] = OrderedDict()
-        self._sizes: dict[str, int] = {}
-        self._bytes = 0
         self._names: dict[str, _Request] = {}
-        self._ids: dict[int, list[Deferred[Head | None]]] = {}
+        self._ids: dict[int, _Request] = {}
+        self.answers = Answers(clock)
         self._running = 0
         self._scheduled = False
         self.moment = 0
@@ -119,68 +121,6 @@ class LookUps:
         self._by_name = Statement("heads_by_name", _BY_NAME.format(schema=schema), (TEXTS, TEXTS))
         self._by_id = Statement("heads_by_id", _BY_ID.format(schema=schema), (INT8S,))
         self._with_oldest = Statement("head_with_oldest_writers", _WITH_OLDEST.format(schema=schema), (TEXT, TEXTS))
-
-    # The cache
-
-    def cached(self, name: str) -> Head | None:
-        """Return the head that was read or written last, or None."""
-        known = self._cache.get(name)
-        return None if known is None else known.head
-
-    def known(self, name: str) -> KnownStream | None:
-        """Return what is cached of a stream, or None."""
-        known = self._cache.get(name)
-        if known is not None:
-            self._cache.move_to_end(name)
-        return known
-
-    def store(self, head: Head) -> None:
-        """Cache a head that a statement has returned; writers that were known are kept if it has the same version."""
-        self.keep(KnownStream(head))
-
-    def keep(self, known: KnownStream) -> KnownStream:
-        """
-        Cache what a statement has returned.
-
-        :returns: what is cached now: the same, or what is known of a later version.
-        """
-        head = known.head
-        name = head.facts.name
-        current = self._cache.get(name)
-        if current is not None and _is_earlier(known, current):
-            if current.head.version == head.version:
-                current.head = head
-                current.add(known)
-            # A later version was committed after this look-up began, so it is confirmed as well.
-            current.confirmed = max(current.confirmed, known.confirmed)
-            known = current
-        self._cache[name] = known
-        self._cache.move_to_end(name)
-        self._bytes += known.size - self._sizes.get(name, 0)
-        self._sizes[name] = known.size
-        while len(self._cache) > self._max_streams or (self._bytes > self._max_bytes and len(self._cache) > 1):
-            self._drop(next(iter(self._cache)))
-        return known
-
-    def forget(self, name: str) -> None:
-        """Remove a head from the cache, because it is known to be out of date."""
-        if name in self._cache:
-            self._drop(name)
-
-    def clear(self) -> None:
-        """Remove all heads from the cache, because the database may have lost what was read or written last."""
-        self._cache.clear()
-        self._sizes.clear()
-        self._bytes = 0
-
-    def _drop(self, name: str) -> None:
-        del self._cache[name]
-        self._bytes -= self._sizes.pop(name)
-
-    @property
-    def figures(self) -> tuple[int, int]:
-        """The number of cached heads, and about how many bytes they take."""
-        return len(self._cache), self._bytes
 
     # Looking up
 
@@ -210,7 +150,7 @@ class LookUps:
         """
         request = self._names.get(name)
         if request is None:
-            request = self._names[name] = _Request()
+            request = self._names[name] = _Request(self.moment)
         caller: Deferred[KnownStream | None] = Deferred()
         request.callers.append(caller)
         for writer_id in wanted.writers:
@@ -222,7 +162,10 @@ class LookUps:
     def fresh_id(self, stream_id: int) -> Deferred[Head | None]:
         """Return a stream's head by its id, from a look-up that begins after this call; None if there is none."""
         caller: Deferred[Head | None] = Deferred()
-        self._ids.setdefault(stream_id, []).append(caller)
+        request = self._ids.get(stream_id)
+        if request is None:
+            request = self._ids[stream_id] = _Request(self.moment)
+        request.callers.append(caller)
         self._schedule()
         return caller
 
@@ -267,7 +210,7 @@ class LookUps:
                 names.append(name)
                 writers.append(writer_id)
         moment = self.tick()
-        sent = self._start(self._by_name, (texts(names), texts(writers)))
+        sent = self._start(moment, self._by_name, (texts(names), texts(writers)))
 
         def answered(result: PGresult) -> None:
             found: dict[str, KnownStream] = {}
@@ -278,18 +221,17 @@ class LookUps:
                     head = decode_head(result, number, 1, self.cached(name))
                     known = found[name] = KnownStream(head, confirmed=moment)
                 self._add_writer(known, result, number)
-            for name, request in batch.items():
-                self._answer(name, request, found.get(name))
+            self._answer({name: (request, found.get(name)) for name, request in batch.items()})
 
-        sent.addCallbacks(answered, lambda failure: _fail(batch.values(), failure))
+        sent.addCallbacks(answered, lambda failure: self._fail(batch.values(), failure))
 
     def _send_one(self, name: str, request: _Request) -> None:
         """Read one stream, and its writers that were seen least recently."""
         moment = self.tick()
-        sent = self._start(self._with_oldest, (name.encode(), texts(list(request.writers))))
+        sent = self._start(moment, self._with_oldest, (name.encode(), texts(list(request.writers))))
         sent.addCallbacks(
-            lambda result: self._answer(name, request, self._decode_one(result, name, moment)),
-            lambda failure: _fail([request], failure),
+            lambda result: self._answer({name: (request, self._decode_one(result, name, moment))}),
+            lambda failure: self._fail([request], failure),
         )
 
     async def read(self, execute: Execute, name: str, wanted: Wanted) -> KnownStream | None:
@@ -323,20 +265,21 @@ class LookUps:
             state = WriterState(to_int(epoch), to_int(seq), to_float(seen))
         known.remember({writer_id.decode(): state})
 
-    def _answer(self, name: str, request: _Request, known: KnownStream | None) -> None:
-        if known is None:
-            self.forget(name)
-        else:
-            known = self.keep(known)
-        self.seen(name, None if known is None else known.head)
-        for caller in request.callers:
-            caller.callback(known)
+    def _answer(self, found: Mapping[str, tuple[_Request, KnownStream | None]]) -> None:
+        answers: list[tuple[_Request, KnownStream | None]] = []
+        for name, (request, known) in found.items():
+            if known is None:
+                self.forget(name)
+            kept = None if known is None else self.keep(known)
+            answers.append((request, kept))
+            self.seen(name, None if kept is None else kept.head)
+        self.answers.give(_callbacks(answers))
 
     def _send_ids(self) -> None:
         ids = list(self._ids)[:_MAX_ROWS]
-        callers = [self._ids.pop(stream_id) for stream_id in ids]
+        requests = [self._ids.pop(stream_id) for stream_id in ids]
         moment = self.tick()
-        sent = self._start(self._by_id, (int8s(ids),))
+        sent = self._start(moment, self._by_id, (int8s(ids),))
 
         def answered(result: PGresult) -> None:
             found: dict[int, Head] = {}
@@ -344,34 +287,36 @@ class LookUps:
                 head = decode_head(result, number, 1)
                 found[head.facts.id] = head
                 self.keep(KnownStream(head, confirmed=moment))
-            for stream_id, waiting in zip(ids, callers, strict=True):
-                for caller in waiting:
-                    caller.callback(found.get(stream_id))
+            self.answers.give(_callbacks(list(zip(requests, map(found.get, ids), strict=True))))
 
-        def failed(failure: Failure) -> None:
-            for waiting in callers:
-                for caller in waiting:
-                    caller.errback(failure)
+        sent.addCallbacks(answered, lambda failure: self._fail(requests, failure))
 
-        sent.addCallbacks(answered, failed)
-
-    def _start(self, statement: Statement, parameters: Sequence[bytes | None]) -> Deferred[PGresult]:
+    def _start(self, moment: int, statement: Statement, parameters: Sequence[bytes | None]) -> Deferred[PGresult]:
         """Run a statement; when it has ended, send what waits."""
         self._running += 1
 
         def ended(result: PGresult | Failure) -> PGresult | Failure:
             self._running -= 1
+            if isinstance(result, Failure) and result.check(Unavailable):
+                self._refuse_older(moment, result)
             if self._names or self._ids:
                 self._schedule()
             return result
 
         return self._execute(statement, parameters).addBoth(ended)
 
+    def _refuse_older(self, moment: int, failure: Failure) -> None:
+        """
+        Refuse the look-ups that have waited as long as a statement that was not executed.
 
-def _is_earlier(known: KnownStream, other: KnownStream) -> bool:
-    """Return whether another object has the same or a later version of a stream."""
-    mine, others = known.head, other.head
-    return other is not known and others.facts.id == mine.facts.id and others.version >= mine.version
+        Statements wait for the database one after the other, so the last of many look-ups would wait for minutes.
+        """
+        names = [name for name, request in self._names.items() if request.moment < moment]
+        ids = [stream_id for stream_id, request in self._ids.items() if request.moment < moment]
+        self._fail([self._names.pop(name) for name in names] + [self._ids.pop(each) for each in ids], failure)
+
+    def _fail(self, requests: Iterable[_Request], failure: Failure) -> None:
+        self.answers.give(_errbacks(requests, failure))
 
 
 def _value(result: Row, number: int, column: int) -> bytes:
@@ -380,7 +325,15 @@ def _value(result: Row, number: int, column: int) -> bytes:
     return value
 
 
-def _fail(requests: Iterable[_Request], failure: Failure) -> None:
+def _callbacks(answers: Iterable[tuple[_Request, object]]) -> Generator[None, None, None]:
+    for request, result in answers:
+        for caller in request.callers:
+            caller.callback(result)
+            yield
+
+
+def _errbacks(requests: Iterable[_Request], failure: Failure) -> Generator[None, None, None]:
     for request in requests:
         for caller in request.callers:
             caller.errback(failure)
+            yield

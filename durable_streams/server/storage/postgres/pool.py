@@ -20,6 +20,9 @@ from .refusals import Refusals
 #: How many statements may wait for a connection.
 MAX_WAITING: Final = 10_000
 
+#: How many of them are refused in one turn of the reactor, if they have waited too long.
+_REFUSED_AT_ONCE: Final = 64
+
 #: A statement that is refused with one of these was sent to a server that does not serve any more: one that has become
 #: a standby, shuts down, or starts.
 _WRONG_SERVER: Final = frozenset({"25006", "57P01", "57P02", "57P03"})
@@ -184,6 +187,8 @@ class Pool:
         self._timer = None
         limit = self._clock.seconds() - self._wait
         reason = "The database cannot be reached." if self.obstacle() else "All connections to the database are busy."
-        while self._waiting and self._waiting[0].since <= limit:
+        for _ in range(_REFUSED_AT_ONCE):
+            if not self._waiting or self._waiting[0].since > limit:
+                break
             self._waiting.popleft().done.errback(Unavailable(f"{reason} Retry later."))
         self._set_timer()
