@@ -319,13 +319,17 @@ class IStorage(Interface):
         name, and all that ``restoration`` has, become those of the new stream. To stage a fork, create it with the fork
         configuration of its source, which may be staged or installed.
 
+        If ``restoration.deleted`` is true, the outcome is that of the installation and of :meth:`delete` after it, and
+        no reader and no crash comes between the two. A deleted source cannot be forked, so install it after its forks
+        are created, under their own names or staged.
+
         The limits must allow for the staged stream besides the one that it replaces. Readers of ``name`` are notified:
         an offset of the replaced stream is gone, unless the new one has the same incarnation.
 
         :param staged: a name of the reserved segment (:data:`.protocol.names.RESERVED_PREFIX`).
         :param name: a name outside of it.
         :param replace: whether to remove an existing stream of this name in the same step.
-        :returns: the metadata of the new stream.
+        :returns: the metadata of the new stream; if it is deleted, those that it had last.
         :raises StreamNotFound: there is no staged stream; it may have expired.
         :raises StreamExists: a stream of this name exists, and ``replace`` is false.
         :raises ReplacementHasForks: the stream that is to be replaced has forks.

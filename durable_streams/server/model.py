@@ -265,6 +265,8 @@ class StreamRestoration(Struct, frozen=True, gc=False):
     :ivar used_at: when a TTL begins to count; None for the time of the installation, which is also the maximum.
     :ivar incarnation: the first part of the stream's offsets; None for that of the staged stream, which is greater than
         that of every earlier stream. At most :data:`MAX_INCARNATION`.
+    :ivar deleted: whether the stream is deleted in the same step: it has the name, and is kept for its forks only. If
+        it has no forks, nothing of it is left.
     """
 
     config: StreamConfig
@@ -276,6 +278,7 @@ class StreamRestoration(Struct, frozen=True, gc=False):
     updated_at: float | None = None
     used_at: float | None = None
     incarnation: int | None = None
+    deleted: bool = False
 
 
 #: The greatest incarnation that can be restored: half of what an offset can express. New incarnations are microseconds

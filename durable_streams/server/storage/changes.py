@@ -79,7 +79,8 @@ class StreamInstalled(Struct, tag=4, array_like=True, frozen=True, gc=False):
     """
     The installation of a staged stream under a name (:meth:`.IStorage.install`).
 
-    :ivar state: the stream's state, in which neither times nor the incarnation are None.
+    :ivar state: the stream's state, in which neither times nor the incarnation are None. If ``deleted`` is true, the
+        next change of the same batch is the stream's :class:`StreamRemoved`, by which it is deleted.
     :ivar replaced: the id of the stream that is removed with it, or None.
     """
 

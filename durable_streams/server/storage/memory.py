@@ -163,8 +163,13 @@ class MemoryStorage:
     ) -> StreamStatus:
         stream = self._find(staged, now)
         self._catalogue.install(stream, name, restoration, replace, now)
-        self._listener.committed(name)
-        return stream.status(stream.tail, stream.closed)
+        status = stream.status(stream.tail, stream.closed)
+        if restoration.deleted:
+            # The removal is announced.
+            self._catalogue.remove(stream)
+        else:
+            self._listener.committed(name)
+        return status
 
     def delete(self, name: str, now: float) -> None:
         self._catalogue.remove(self._find(name, now))

@@ -74,6 +74,7 @@ def storage_machine(  # noqa: C901 (the rules of one machine)
         times,
         times,
         some.sampled_from([None, None, None, 5, 6, 7 * 10**14]),
+        rarely,
     )
     writes = some.sampled_from(["next", "next", "retry", "first", "gap", "fenced", "new epoch", "bad epoch"])
     places = some.sampled_from(["edge", "edge", "edge", "inside", "start", "now", "past", "stale", "foreign"])

@@ -288,6 +288,8 @@ class Model:
         incarnation = twin.facts.incarnation if wanted.incarnation is None else wanted.incarnation
         twin.facts = replace_fields(twin.facts, name=name, incarnation=incarnation)
         self.twins[name] = twin
+        if wanted.deleted:
+            self.remove(twin)
         return twin
 
     def write_values(self, puts: dict[str, bytes | None], expected: dict[str, bytes | None]) -> None:

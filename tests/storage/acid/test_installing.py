@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from durable_streams.server.errors import InsufficientStorage, StreamNotFound
@@ -13,6 +14,7 @@ from durable_streams.server.model import (
     FOREVER,
     START,
     Append,
+    Fork,
     Lifetime,
     StreamConfig,
     StreamRestoration,
@@ -85,6 +87,31 @@ class KillTests(InstallTestCase):
                 self.assert_installed()
                 found.append("new")
         self.assertEqual((found[0], found[-1], sorted(found, reverse=True)), ("old", "new", found))
+
+    def test_a_kill_at_any_statement_never_leaves_a_deleted_stream_live(self) -> None:
+        self.create("fork", StreamConfig(fork=Fork(STAGED)))
+        copies: list[Path] = []
+
+        def copy(_: str) -> None:
+            copies.append(Path(self.mktemp()))
+            shutil.copytree(self.directory, copies[-1])
+
+        outcome = maybeDeferred(self.storage.install, STAGED, "b", replace(RESTORED, deleted=True), False, NOW)
+        self.storage._database.set_trace_callback(copy)
+        self.turns.run()
+        self.storage._database.set_trace_callback(None)
+        self.successResultOf(outcome)
+        copy("")
+        self.assertGreater(len(copies), 8)
+        found = []
+        for each in copies:
+            self.assertEqual(self.check(each)[1], [])
+            self.storage = self.opened(each)
+            found.append({name: stream.deleted for name, stream in self.storage._catalogue.streams.items()})
+            self.assertEqual(self.content(self.storage, "fork"), b"new content")
+        old, new = {"a": False, STAGED: False, "fork": False}, {"a": False, "b": True, "fork": False}
+        self.assertEqual((found[0], found[-1]), (old, new))
+        self.assertTrue(all(each in (old, new) for each in found), found)
 
     def test_the_rows_of_the_replaced_stream_are_removed(self) -> None:
         self.now(self.install())

@@ -265,6 +265,8 @@ class Walk:
         self.over = False
         self._wrong: str | None = None
         self._removing: Request | None = None
+        # The stream that the present installation has installed and deleted.
+        self._deleted: FileStream | None = None
         self._faulty = self._closing = False
         self._errors: set[int] = set()
         # Whether a bit was flipped. Reads may be refused then; what they show must hold all the same.
@@ -499,6 +501,7 @@ class Walk:
             # One of the past, or one of the future, which later streams must not get. A power failure may take it back
             # in file-fast, as it may with the ids of a clock that was set back.
             random.choice([None, None, number, int(T0 * 1_000_000) + 10**10 * number if self.settings.durable else 1]),
+            number % (12 if account is None or not self.ledger.forks(account) else 2) == 0,
         )
         return Request(
             number,
@@ -583,7 +586,8 @@ class Walk:
         """Watch a decision being taken, and take the same in the ledger."""
         storage = self.storage
         before = self.ledger.lsn
-        self._removing = request if request.kind == "delete" else None
+        self._removing = request if request.kind in ("delete", "install") else None
+        self._deleted = None
         try:
             outcome = step()
         except (NotYet, Unavailable, InsufficientStorage, DataDamaged):
@@ -612,7 +616,7 @@ class Walk:
         if new and request.kind == "create":
             self._saw_creation(request, storage.streams[request.name])
         elif request.kind == "install":
-            self._saw_installation(request, storage.streams[request.name])
+            self._saw_installation(request, self._deleted or storage.streams[request.name])
         elif request.kind == "values":
             if new:
                 self._happened(ValuesEvent(storage.lsn, request))
@@ -678,13 +682,16 @@ class Walk:
         self._versions[facts.id] = [(self.storage.lsn, account.tail, account.closed)]
 
     def _saw_installation(self, request: Request, stream: FileStream) -> None:
-        facts, old = stream.facts, self.ledger.accounts[request.staged].facts
+        account = self.ledger.accounts[request.staged]
+        facts, old = stream.facts, account.facts
         assert request.restoration is not None
+        if request.restoration.deleted != (self._deleted is not None):
+            self.wrong(f"{request} was not deleted as it was to be")
         wanted = request.restoration.incarnation or old.incarnation
         if (facts.id, facts.name, facts.incarnation) != (old.id, request.name, wanted):
             self.wrong(f"{request} made {old} to {facts}")
+        # A deleted stream takes two changes, of which a crash leaves both or none: they are one event.
         self._happened(InstallEvent(self.storage.lsn, request, facts))
-        account = self.ledger.accounts[request.name]
         self._versions[facts.id] = [(self.storage.lsn, account.tail, account.closed)]
 
     def saw_removal(self, stream: FileStream) -> None:
@@ -692,11 +699,17 @@ class Walk:
         if self.over:
             return
         name = stream.facts.name
+        asker = self._removing
+        if asker is not None and asker.kind == "install":
+            staged = self.ledger.accounts.get(asker.staged)
+            if staged is not None and staged.facts.id == stream.facts.id and name == asker.name:
+                self._deleted = stream
+                return
         account = self.ledger.accounts.get(name)
         if account is None or account.facts.id != stream.facts.id or account.hidden:
             self.wrong(f"{name} was removed, and is not there")
             return
-        asked = self._removing is not None and self._removing.name == name
+        asked = asker is not None and asker.kind == "delete" and asker.name == name
         lifetime = account.lifetime
         used = min(account.updated, self._opened_at)
         least = used + lifetime.ttl if lifetime.ttl is not None else lifetime.expires_at or float("inf")

@@ -421,6 +421,8 @@ class Ledger:
         account.updated = wanted.updated_at or account.updated
         self.accounts[request.name] = account
         account.lsn = self.touched[request.name] = self.touched[request.staged] = event.lsn
+        if wanted.deleted:
+            self._take_out(account, event.lsn)
 
     def _write_values(self, event: ValuesEvent) -> None:
         merged = {**self.values, **event.request.puts}

@@ -18,6 +18,7 @@ from durable_streams.server.storage.file import (
     checkpointer,
     content,
     journal,
+    log,
     opening,
     rebuilding,
     recovery,
@@ -265,6 +266,16 @@ def _keeps_replaced(install: Any) -> Any:
     return lambda self, stream, installed, lsn: install(self, stream, with_other(installed, replaced=None), lsn)
 
 
+def _splits(commit: Any) -> Any:
+    def commit_each(self: Any, changes: Sequence[Any], lsn: int, max_bytes: int) -> Any:
+        if len(changes) == 1:
+            return commit(self, changes, lsn, max_bytes)
+        first = commit_each(self, changes[:-1], lsn - 1, max_bytes)
+        return first.addCallback(lambda _: commit(self, changes[-1:], lsn, max_bytes))
+
+    return commit_each
+
+
 def _forgets_incarnation(install: Any) -> Any:
     def install_and_forget(self: Any, *rest: Any) -> None:
         last_id = self.last_id
@@ -372,6 +383,7 @@ BUGS: dict[str, Bug] = {
     "an installation keeps the stream that it replaces": Bug(
         _patched(rebuilding.StreamBuilder, "_install", _keeps_replaced), 100
     ),
+    "the changes of a batch are written one by one": Bug(_patched(log.FileLog, "commit", _splits), 400),
     "ids are not greater than an installed incarnation": Bug(
         _patched(rebuilding.StreamBuilder, "_install", _forgets_incarnation), 400
     ),

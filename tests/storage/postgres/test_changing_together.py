@@ -103,7 +103,9 @@ class TogetherTests(SynchronousTestCase):
                         fork = random.choice([None, Fork(source)])
                         config = StreamConfig(None if fork else "text/plain", Lifetime(ttl=3600), fork=fork)
                         node.create(staged, config, b"z")
-                        node.install(staged, name, StreamRestoration(StreamConfig(), Lifetime()), random.random() < 0.7)
+                        deleted = random.random() < 0.3
+                        restoration = StreamRestoration(StreamConfig(), Lifetime(), deleted=deleted)
+                        node.install(staged, name, restoration, random.random() < 0.7)
             except StreamsError:
                 pass
 

@@ -398,6 +398,36 @@ class ChangeTests(SynchronousTestCase):
         self.assertEqual((head.forks, head.tail, self.names()), (0, 3, ["a"]))
         self.check_counters()
 
+    def test_a_stream_that_is_installed_deleted_does_not_expire_and_is_kept_for_its_forks(self) -> None:
+        staged = self.staged()
+        self.node.create("b", StreamConfig(fork=Fork(staged)), b"!")
+        wanted = StreamRestoration(TEXT, Lifetime(ttl=60), writers={"w": WriterState(1, 2, 3.5)}, deleted=True)
+        status = self.node.install(staged, "a", wanted)
+        self.assertEqual((status.facts.name, status.tail, status.lifetime), ("a", 3, Lifetime(ttl=60)))
+        rows = self.rows("SELECT name, deleted, forks, due, writers FROM {}.streams ORDER BY name")
+        self.assertEqual(rows, [("a", True, 1, None, 1), ("b", False, 0, T0 + 3600, 0)])
+        self.assertIn("a", self.node.heard)
+        self.check_counters()
+        self.node.delete("b")
+        self.assertEqual((self.names(), self.node.counters), ([], (0, 0, 0)))
+        self.check_counters()
+
+    def test_a_stream_whose_last_fork_goes_meanwhile_is_not_installed_deleted(self) -> None:
+        staged = self.staged()
+        self.node.create("b", StreamConfig(fork=Fork(staged)), b"!")
+        self.node.between = self.once(lambda: self.other.delete("b"))
+        self.node.install(staged, "a", StreamRestoration(TEXT, FOREVER, deleted=True))
+        self.assertEqual(self.names(), [])
+        self.check_counters()
+
+    def test_a_stream_that_gets_a_fork_meanwhile_is_kept_when_it_is_installed_deleted(self) -> None:
+        staged = self.staged()
+        self.node.between = self.once(lambda: self.other.create("b", StreamConfig(fork=Fork(staged))))
+        self.node.install(staged, "a", StreamRestoration(TEXT, FOREVER, deleted=True))
+        rows = self.rows("SELECT name, deleted, forks FROM {}.streams ORDER BY name")
+        self.assertEqual(rows, [("a", True, 1), ("b", False, 0)])
+        self.check_counters()
+
     def test_a_name_that_is_taken_meanwhile_is_not_overwritten(self) -> None:
         staged = self.staged()
         self.node.between = self.once(lambda: self.other.create("a", TEXT, b"theirs"))

@@ -328,17 +328,21 @@ class LoggedStorage(Generic[K]):
         self, name: str, staged: str, restoration: StreamRestoration, replace: bool, now: float
     ) -> NowOrLater[StreamStatus]:
         room = _room_of_installation(name, restoration)
-        self._queue.check_writable(room)
+        self._queue.check_writable(room + OVERHEAD * restoration.deleted)
         stream = self._find(staged, now)
         if stream.lsn > self._queue.committed_lsn:
             # Otherwise the commit of a change of the staged stream would make it visible under its new name.
             raise NotYet(self._queue.after(lambda: None))
         self._prepare_log_for(StreamInstalled)
         state, gone = self._catalogue.install(stream, name, restoration, replace, now)
-        installed = StreamInstalled(stream.facts.id, name, state, gone[0].facts.id if gone else None)
-        return self._queue.add_installation(
-            installed, stream, stream.status(stream.tail, stream.closed), room, lambda: self._discard(gone)
+        change = StreamInstalled(stream.facts.id, name, state, gone[0].facts.id if gone else None)
+        installed = self._queue.add_installation(
+            change, stream, stream.status(stream.tail, stream.closed), room, lambda: self._discard(gone)
         )
+        if restoration.deleted:
+            # Both changes are queued in one reactor turn, so they are in one batch: the log has both or none.
+            self._catalogue.remove(stream)
+        return installed
 
     def _write_values(
         self, _: str, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]

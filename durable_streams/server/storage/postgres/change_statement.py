@@ -134,15 +134,15 @@ k AS (
 
 _INSTALLATION_TYPES: Final = (
     *(INT8, TEXT, INT8, BYTEA, INT8, FLOAT8, FLOAT8, FLOAT8, FLOAT8, BOOL, BYTEA, INT4),
-    *(TEXTS, INT8S, INT8S, FLOAT8S, INT4),
+    *(TEXTS, INT8S, INT8S, FLOAT8S, INT4, BOOL),
 )
 
 _INSTALLATION: Final = """,
 i AS (
     UPDATE {schema}.streams AS s SET name = $20, incarnation = $21, config = $22, ttl = nullif($23, -1),
         expires_at = nullif($24, 'Infinity'), created_at = $25, updated_at = $26, used_at = least($27, c.now),
-        due = nullif(least(least($27, c.now) + nullif($23, -1), $24), 'Infinity'), closed = $28, sequence = $29,
-        writers = $30, forks = $35, version = s.version + 1
+        due = CASE WHEN NOT $36 THEN nullif(least(least($27, c.now) + nullif($23, -1), $24), 'Infinity') END,
+        closed = $28, sequence = $29, writers = $30, forks = $35, deleted = $36, version = s.version + 1
     FROM c WHERE s.id = $19 RETURNING s.id
 ),
 b AS (DELETE FROM {schema}.writers AS w USING c WHERE w.stream_id = $19 RETURNING 1),
@@ -261,4 +261,5 @@ def _installation_parameters(change: Installation) -> list[bytes | None]:
         int8s([writer.seq for writer in state.writers.values()]),
         float8s([writer.seen for writer in state.writers.values()]),
         int4(change.forks),
+        boolean(state.deleted),
     ]

@@ -6,7 +6,7 @@ from math import inf
 
 from msgspec import Struct
 
-from ...model import Lifetime, StreamConfig, StreamRestoration
+from ...model import Lifetime, StreamConfig, StreamRestoration, StreamStatus
 from ..entry import facts_of
 from ..metadata import stream_size
 from .chunk_index import ChunkRow
@@ -104,13 +104,23 @@ class Installation(Struct, frozen=True):
 
     :ivar head: the staged stream as it was read.
     :ivar state: all of its new state: only ``used_at`` may be None, for the time of the write.
-    :ivar forks: the number of its forks after the change.
+    :ivar forks: the number of its forks after the change. If it is 0, a deleted stream is removed instead.
     """
 
     head: Head
     name: str
     state: StreamRestoration
     forks: int
+
+    @property
+    def status(self) -> StreamStatus:
+        """The metadata of the stream after the change."""
+        facts, state = self.head.facts, self.state
+        assert state.incarnation is not None
+        assert state.created_at is not None
+        assert state.updated_at is not None
+        installed = facts_of(self.name, facts.id, state.incarnation, facts.content_type)
+        return StreamStatus(installed, self.head.tail, state.closed, state.lifetime, state.created_at, state.updated_at)
 
     @property
     def metadata(self) -> int:

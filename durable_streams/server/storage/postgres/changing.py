@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from math import inf
 
-from ...model import StreamRestoration
 from .changesets import ChangeSet, Installation, NewStream, Reference, Removal
 from .heads import Head
 
@@ -36,20 +35,27 @@ class ChangeBuilder:
         :param exact: whether no other change of the stream may have been made since it was read, such as an append.
         :raises HeadOutdated: a source is gone.
         """
-        if head.forks:
-            self._references[head.facts.id] = Reference(head, head.forks, True, exact)
+        forks = self.forks(head)
+        if forks:
+            self._references[head.facts.id] = Reference(head, forks, True, exact)
             return
         while True:
+            self._references.pop(head.facts.id, None)
             self.removed[head.facts.id] = Removal(head, exact)
             if head.source_id is None:
                 return
             source = await self._find(head.source_id)
             if source is None:
                 raise HeadOutdated
-            if source.forks > 1 or not source.deleted:
+            if self.forks(source) > 1 or not source.deleted:
                 self._add_forks(source, -1)
                 return
             head, exact = source, False
+
+    def forks(self, head: Head) -> int:
+        """Return the number of a stream's forks after the changes so far."""
+        reference = self._references.get(head.facts.id)
+        return head.forks if reference is None else reference.forks
 
     def add_fork(self, source: Head) -> None:
         """Count another fork of a stream that is not removed."""
@@ -59,20 +65,15 @@ class ChangeBuilder:
         found = self._references.get(head.facts.id, Reference(head, head.forks, head.deleted))
         self._references[head.facts.id] = Reference(found.head, found.forks + count, found.deleted, found.exact)
 
-    def build(
-        self, insertion: NewStream | None = None, installed: tuple[Head, str, StreamRestoration] | None = None
-    ) -> ChangeSet:
+    def build(self, insertion: NewStream | None = None, installed: Installation | None = None) -> ChangeSet:
         """
         Return all changes.
 
         :param insertion: a stream that is created with them.
-        :param installed: a staged stream, its new name, and its new state.
+        :param installed: the installation of a staged stream, with its :meth:`forks`.
         """
-        installation = None
         if installed is not None:
-            head, name, state = installed
-            reference = self._references.pop(head.facts.id, None)
-            installation = Installation(head, name, state, head.forks if reference is None else reference.forks)
+            self._references.pop(installed.head.facts.id, None)
         return ChangeSet(
-            tuple(self._references.values()), tuple(self.removed.values()), installation, insertion, self.until
+            tuple(self._references.values()), tuple(self.removed.values()), installed, insertion, self.until
         )

@@ -28,7 +28,7 @@ from ..limits import check_metadata_room
 from ..listeners import NullListener
 from .append_queue import Uses
 from .change_queue import ChangeQueue
-from .changesets import ChangeSet, NewStream
+from .changesets import ChangeSet, Installation, NewStream
 from .changing import ChangeBuilder, HeadOutdated
 from .creating import (
     AppendAt,
@@ -338,24 +338,39 @@ class StreamChanges:
         elif existing is not None:
             installing.check_replacement(name, existing, replace)
             await builder.remove(existing)
-        changes = builder.build(installed=(head, name, state))
-        assert changes.installation is not None
-        check_metadata_room(self._totals.metadata, changes.installation.metadata, self._limits)
+        installation = Installation(head, name, state, builder.forks(head))
+        check_metadata_room(self._totals.metadata, installation.metadata, self._limits)
+        if state.deleted and not installation.forks:
+            await builder.remove(head, exact=True)
+            changes = builder.build()
+        else:
+            changes = builder.build(installed=installation)
         assert state.incarnation is not None
         if state.incarnation > head.facts.incarnation:
             await self._ids.advance(state.incarnation)
 
         async def finish(_: Written) -> StreamStatus:
             self._committed(changes)
-            self._uses.forget(head.facts.id)
-            installed = await self._lookups.fresh(name)
-            if installed is None:
-                raise Unavailable("The stream was installed, and removed again.")
-            self.changed(installed.facts.id, installed.version)
-            self.listener.committed(name)
-            return installed.status()
+            return await self._installed(installation)
 
         return Decision(changes, finish)
+
+    async def _installed(self, installation: Installation) -> StreamStatus:
+        """Return the result of an installation that was written."""
+        stream_id, name = installation.head.facts.id, installation.name
+        self._uses.forget(stream_id)
+        if installation.state.deleted:
+            # Its name may belong to another stream by now.
+            self._lookups.forget(name)
+            self.changed(stream_id, 0)
+            self.listener.committed(name)
+            return installation.status
+        installed = await self._lookups.fresh(name)
+        if installed is None:
+            raise Unavailable("The stream was installed, and removed again.")
+        self.changed(installed.facts.id, installed.version)
+        self.listener.committed(name)
+        return installed.status()
 
     # What follows from a write
 

@@ -15,6 +15,7 @@ from ...errors import (
     StorageFull,
     StreamClosed,
     StreamExists,
+    StreamGone,
     StreamNotFound,
     StreamsError,
     WriterFenced,
@@ -351,6 +352,88 @@ class InstallContract(Contract):
         await self.assert_reads("c", [b"hell", b"B", b"C"])
         await self.delete("c")
         self.assertEqual(self.storage.figures().streams, 0)
+
+    async def test_a_source_is_installed_deleted_and_kept_for_its_forks(self) -> None:
+        await self.stage(b"hello")
+        await self.fork("b", STAGED, body=b"B")
+        await self.create("__ds/2", StreamConfig(lifetime=HOUR, fork=Fork(STAGED)), b"C")
+        status = await self.install("a", lifetime=Lifetime(ttl=60), closed=True, created_at=T0 - 9, deleted=True)
+        self.assertEqual((status.facts.name, status.tail, status.closed, status.created_at), ("a", 5, True, T0 - 9))
+        await self.refused(StreamGone, self.status("a"))
+        await self.refused(StreamGone, self.delete("a"))
+        await self.refused(PathBlocked, self.create("a"))
+        await self.assert_absent(STAGED)
+        self.assertEqual(await self.names(), ["b"])
+        record = await settled(self.storage.record("a", self.now, True))
+        self.assertEqual((record.deleted, record.forks, record.tail, record.closed), (True, 2, 5, True))
+        await self.install("c", staged="__ds/2")
+        self.later(1000)
+        await self.sweep()
+        await self.assert_reads("b", [b"hello", b"B"])
+        await self.assert_reads("c", [b"hello", b"C"])
+        self.assertEqual((await self.recorded("c")).source, "a")
+        await self.delete("b")
+        await self.refused(PathBlocked, self.create("a"))
+        await self.delete("c")
+        self.assertEqual(self.storage.figures().streams, 0)
+        await self.create("a", body=b"free")
+        self.assertEqual(await self.content(), b"free")
+
+    async def test_nothing_is_left_of_a_stream_that_is_installed_deleted_without_forks(self) -> None:
+        await self.create("s", body=b"source")
+        await self.fork("b", "s", body=b"B")
+        await self.delete("s")
+        await self.create(STAGED, StreamConfig(lifetime=HOUR, fork=Fork("b")), b"C")
+        await self.delete("b")
+        self.assertEqual(self.storage.figures().streams, 3)
+        writers = {"w": WriterState(3, 5, T0)}
+        self.assertEqual((await self.install("a", writers=writers, deleted=True)).tail, 8)
+        for name in ("a", "b", "s", STAGED):
+            await self.assert_absent(name)
+        figures = self.storage.figures()
+        self.assertEqual((figures.streams, figures.bytes, figures.metadata_bytes), (0, 0, 0))
+
+    async def test_a_stream_that_is_installed_deleted_may_replace_another(self) -> None:
+        await self.create("a", body=b"old")
+        await self.stage(b"new")
+        await self.fork("b", STAGED, body=b"B")
+        await self.refused(StreamExists, self.install("a", deleted=True))
+        self.assertEqual(await self.content(), b"old")
+        await self.install("a", True, deleted=True)
+        await self.refused(StreamGone, self.status("a"))
+        await self.assert_reads("b", [b"new", b"B"])
+        for replace in (False, True):
+            await self.stage(b"newer")
+            await self.refused(PathBlocked, self.install("a", replace, deleted=True))
+            await self.delete(STAGED)
+
+    async def test_streams_that_lose_their_last_fork_with_a_deleted_installation_are_removed(self) -> None:
+        await self.stage(b"new")
+        await self.fork("a", STAGED, body=b"!")
+        await self.install("a", True, deleted=True)
+        self.assertEqual(self.storage.figures().streams, 0)
+        await self.create("s", body=b"source")
+        await self.fork("a", "s", body=b"A")
+        await self.create(STAGED, StreamConfig(lifetime=HOUR, fork=Fork("s")), b"B")
+        await self.delete("s")
+        await self.install("a", True, deleted=True)
+        figures = self.storage.figures()
+        self.assertEqual((figures.streams, figures.bytes, figures.metadata_bytes), (0, 0, 0))
+
+    async def test_a_stream_that_is_installed_deleted_is_announced_and_never_found(self) -> None:
+        await self.stage(b"new")
+        await self.fork("b", STAGED)
+        listener = self.listen()
+        await self.install("a", deleted=True)
+        looks: list[StreamStatus | StreamsError] = []
+
+        def gone(look: StreamStatus | StreamsError) -> bool:
+            looks.append(look)
+            return isinstance(look, StreamGone)
+
+        self.assertTrue(await listener.sees("a", gone))
+        self.assertFalse(any(isinstance(look, StreamStatus) for look in looks))
+        self.assertNotIn(STAGED, listener.heard)
 
     async def test_the_limits_count_the_staged_stream_besides_the_one_that_it_replaces(self) -> None:
         await self.take(total_bytes=10, streams=2)
