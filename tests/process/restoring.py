@@ -42,20 +42,21 @@ class Trap:
     """
     Kills the process in a restore.
 
-    :param passage: at which write it does: a creation, an append, an installation or a deletion; 0 for never.
+    :param passage: at which write it does: a creation, an append, an installation or a deletion; 0 for never; or
+        ``delete`` for the first deletion.
     :ivar writes: the number of writes so far.
     """
 
-    def __init__(self, streams: Streams, passage: int) -> None:
+    def __init__(self, streams: Streams, passage: str) -> None:
         self._passage = passage
         self.writes = 0
         for name in ("create", "append", "install", "delete"):
-            setattr(streams, name, self._counted(getattr(streams, name)))
+            setattr(streams, name, self._counted(name, getattr(streams, name)))
 
-    def _counted(self, operation: Callable[..., Any]) -> Callable[..., Any]:
+    def _counted(self, name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any, **more: Any) -> Any:
             self.writes += 1
-            if self.writes == self._passage:
+            if self._passage in (name, str(self.writes)):
                 # The writes before it may be committed or not.
                 time.sleep(self.writes % 4 * 0.002)
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -117,7 +118,7 @@ async def run(reactor: Any, what: str, mode: str, directory: str, archive: str, 
     streams = Streams(small_storage(mode, directory, reactor, LIMITS), reactor)
     streams.startService()
     if what == "restore":
-        trap = Trap(streams, int(passage or 0))
+        trap = Trap(streams, passage)
         with open(archive, "rb") as file:
             stats = await restore_streams(streams, file, on_conflict=policy)
         print(trap.writes, stats.streams_restored, flush=True)

@@ -88,6 +88,22 @@ class KilledRestoreTests(SynchronousTestCase):
         self.run_program("restore", mode, "target", str(self.archive), policy)
         self.assertEqual(self.contents(mode, "target"), new)
 
+    def killed_before_a_deletion(self, mode: str) -> None:
+        self.run_program("make", mode, "source", str(self.archive), "new")
+        new = self.contents(mode, "source")
+        status = self.status_of("restore", mode, "target", str(self.archive), "skip", "delete")
+        self.assertIn(status, (0, -signal.SIGKILL))
+        found = self.contents(mode, "target")
+        self.assertEqual(found.keys() - new.keys(), set())
+        self.run_program("restore", mode, "target", str(self.archive), "skip")
+        self.assertEqual(self.contents(mode, "target"), new)
+
+    def test_a_deleted_source_is_not_live_after_a_kill_in_file_durable(self) -> None:
+        self.killed_before_a_deletion("file-durable")
+
+    def test_a_deleted_source_is_not_live_after_a_kill_in_acid(self) -> None:
+        self.killed_before_a_deletion("acid")
+
     def test_into_an_empty_file_durable(self) -> None:
         self.killed("file-durable", "skip")
 

@@ -93,6 +93,20 @@ class RoundTripTests(ArchiveCase):
         self.assertEqual((stats.streams_restored, stats.streams_deleted, stats.streams_skipped), (10, 2, 0))
         self.assertEqual(stats.bytes_restored, self.streams.figures().bytes)
 
+    def test_a_deleted_source_is_never_found_under_its_name(self) -> None:
+        self.run_to_end(make_world(self.streams))
+        heard: list[str] = []
+        found: list[str] = []
+
+        def look(name: str) -> None:
+            heard.append(name)
+            found.extend(each.facts.name for each in now_of(self.target.statuses()))
+
+        self.target.observe(look)
+        self.restore(self.backup())
+        self.assertLessEqual({"z", "f", "a"}, set(heard))
+        self.assertEqual({"z", "f", "a"} & set(found), {"a"})
+
     def test_a_restored_server_is_backed_up_and_restored_again(self) -> None:
         names = self.run_to_end(make_world(self.streams))
         before = self.contents(self.streams, names)

@@ -161,13 +161,18 @@ class Installer:
             number = self._plan.parents[number]
 
     async def _remove(self, stream: CompleteStream) -> None:
-        """Delete a source, which its forks keep; under its name if it was deleted and no other stream has the name."""
-        staged, name = stream.staged, stream.staged.name
+        """
+        Delete a source, which its forks keep: under its name if it was deleted and no other stream has the name.
+
+        It gets its name and is deleted in one step, so that it is never found under its name.
+        """
+        staged, restoration = stream.staged, stream.restoration
         staged.release()
-        if stream.restoration is not None:
+        if restoration is not None:
+            assert restoration.deleted
             with suppress(StreamExists, PathBlocked):
-                await settle(self._streams.install(name, stream.name, stream.restoration, replace=False))
-                name = stream.name
+                await settle(self._streams.install(staged.name, stream.name, restoration, replace=False))
                 self._count(streams_deleted=1)
+                return
         with suppress(StreamNotFound, StreamGone):
-            await settle(self._streams.delete(name))
+            await settle(self._streams.delete(staged.name))

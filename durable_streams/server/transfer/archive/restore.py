@@ -286,6 +286,7 @@ class _Restore:
             entry.updated_at,
             None,
             None if self._new_incarnation else entry.incarnation,
+            is_deleted,
         )
 
 
