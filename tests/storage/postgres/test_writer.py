@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
@@ -22,9 +23,11 @@ from durable_streams.server.errors import (
 )
 from durable_streams.server.interfaces import ICommitListener
 from durable_streams.server.model import Append, Appended, Lifetime, StorageLimits, Writer
+from durable_streams.server.storage.entry import facts_of
 from durable_streams.server.storage.postgres.append_queue import AppendQueues
 from durable_streams.server.storage.postgres.connection import QueryFailed
 from durable_streams.server.storage.postgres.heads import Head
+from durable_streams.server.storage.postgres.known import KnownStream
 from durable_streams.server.storage.postgres.lookups import LookUps
 from durable_streams.server.storage.postgres.writer import AppendWriter
 from durable_streams.server.testing.values import T0
@@ -109,6 +112,31 @@ class WriterTestCase(TestCase):
 
 
 class AppendTests(WriterTestCase):
+    async def append_by_two_names(self, *, locked: bool) -> None:
+        """Append to a stream by its name, and by the one that it had before, which this node has cached, too."""
+        self.database.add_stream("old")
+        self.assertEqual(await outcomes([self.node.append("old", b"1")]), [1])
+        self.database.run("UPDATE streams SET name = 'new', version = version + 1")
+        self.assertEqual(await outcomes([self.node.append("new", b"2")]), [2])
+        for names in (("old", "new"), ("new", "old")):
+            stale = self.node.lookups.known("new")
+            assert stale is not None
+            facts = facts_of("old", stale.head.facts.id, stale.head.facts.incarnation, "text/plain")
+            self.node.lookups.keep(KnownStream(replace(stale.head, facts=facts, version=1)))
+            if locked:
+                for name in names:
+                    self.node.writer._contention.note(name)
+            found = dict(zip(names, await outcomes([self.node.append(name, b"3") for name in names]), strict=True))
+            self.assertIs(found["old"], StreamNotFound)
+            self.assertIsInstance(found["new"], int)
+        self.assertEqual(self.database.content("new"), b"1233")
+
+    async def test_a_stream_whose_old_name_is_still_cached_stands_once_in_a_commit(self) -> None:
+        await self.append_by_two_names(locked=False)
+
+    async def test_a_stream_whose_old_name_is_still_cached_is_locked_once(self) -> None:
+        await self.append_by_two_names(locked=True)
+
     async def test_appends_of_many_streams_are_written_by_one_statement(self) -> None:
         for number in range(100):
             self.database.add_stream(f"s{number}")

@@ -98,13 +98,18 @@ class CommitLane:
         if self._busy:
             return
         decisions: list[Decision] = []
+        ids: set[int] = set()
         room, appends = MAX_BYTES, 0
         while self._ready and len(decisions) < MAX_STREAMS and room > 0 and appends < MAX_APPENDS:
             if self._ready[0].alone and decisions:
                 break
             queue = self._ready.popleft()
             decision = self._queues.decide(queue, room)
-            if decision is not None:
+            if decision is not None and decision.fold.head.facts.id in ids:
+                # The stream has been renamed, and one of the two names is the old one.
+                self._queues.missed(decision)
+            elif decision is not None:
+                ids.add(decision.fold.head.facts.id)
                 decisions.append(decision)
                 room -= decision.fold.size
                 appends += len(decision.fold.outcomes)
@@ -114,9 +119,9 @@ class CommitLane:
             self._commit(decisions)
 
     def _commit(self, decisions: list[Decision]) -> None:
-        self._busy = True
         uses = self._queues.last_uses(decisions)
         statement, parameters = self._statements.build([each.fold for each in decisions], uses)
+        self._busy = True
         began_at = self._clock.seconds()
         moment = self._lookups.tick()
         sent = self._connection.commit(statement, parameters)

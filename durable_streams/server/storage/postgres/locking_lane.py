@@ -135,7 +135,9 @@ class LockingLane:
             queue = self._ready.popleft()
             known = queue.known or self._lookups.known(queue.name)
             queue.known = None
-            if known is None:
+            if known is None or known.head.facts.id in batch:
+                # In the second case, the stream has been renamed, and one of the two names is the old one.
+                self._lookups.forget(queue.name)
                 self._queues.look_up(queue)
                 continue
             batch[known.head.facts.id] = (queue, known)
