@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from ...clocks import clock_of
 from ...errors import Unavailable
-from .append_queue import refusal_of
+from .append_queue import DISK_FULL, refusal_of
 from .change_statement import change_parameters, change_statements, statement_key
 from .changesets import ChangeSet, NewStream, Removal
 from .connection import QueryFailed, Statement
@@ -34,9 +34,8 @@ from .totals import Totals
 #: About how many bytes of memory a queued change takes besides its data.
 _OVERHEAD: Final = 1_000
 
-#: SQLSTATEs: a name that another transaction has taken, and a full disk.
+#: The SQLSTATE of a name that another transaction has taken.
 _UNIQUE_VIOLATION: Final = "23505"
-_DISK_FULL: Final = "53100"
 
 #: How many columns a result has whose connection was lost.
 _LOST_FIELDS: Final = 2
@@ -333,7 +332,7 @@ class ChangeQueue:
         """Answer changes whose statement has failed, or send each of them alone, if one of them may be the reason."""
         if isinstance(error, QueryFailed):
             self.refused(error)
-        if isinstance(error, QueryFailed) and error.sqlstate != _DISK_FULL:
+        if isinstance(error, QueryFailed) and error.sqlstate != DISK_FULL:
             if error.is_transient or error.sqlstate == _UNIQUE_VIOLATION:
                 for queued in batch:
                     self._answer(queued, None)
