@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
@@ -29,10 +30,10 @@ class UseTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.written: list[dict[int, float]] = []
-        self.writes: list[Deferred[None]] = []
+        self.writes: list[Deferred[Any]] = []
         self.uses = Uses(self.write, self.clock)
 
-    def write(self, uses: Mapping[int, float]) -> Deferred[None]:
+    def write(self, uses: Mapping[int, float]) -> Deferred[Any]:
         self.written.append(dict(uses))
         self.writes.append(Deferred())
         return self.writes[-1]
@@ -99,6 +100,17 @@ class UseTests(SynchronousTestCase):
         self.clock.advance(1)
         self.writes[2].callback(None)
         self.assertEqual((self.uses.last_use(1), self.clock.getDelayedCalls()), (NOW + 10, []))
+
+    def test_the_use_of_a_stream_that_others_have_locked_is_tried_again(self) -> None:
+        self.uses.note(head(1, read_at=NOW + 10))
+        self.uses.note(head(2, read_at=NOW + 10))
+        self.clock.advance(0)
+        self.writes[0].callback(frozenset([2]))
+        self.assertEqual([self.uses.last_use(each) for each in (1, 2)], [NOW + 10, NOW + 10])
+        self.clock.advance(1)
+        self.assertEqual(self.written[1:], [{2: NOW + 10}])
+        self.writes[1].callback(frozenset())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_many_uses_are_written_in_parts_before_they_are_due(self) -> None:
         for number in range(10_000):

@@ -14,7 +14,7 @@ from ...clocks import clock_of
 from ...errors import StreamsError
 from .connection import Statement
 from .lookups import Execute, LookUps
-from .packing import FLOAT8S, INT8S, TEXTS, float8s, int8s, texts
+from .packing import FLOAT8S, INT8S, TEXTS, float8s, int8s, texts, to_int
 from .totals import Totals
 
 #: How often the totals are refreshed, and the node's rows are kept alive, in seconds.
@@ -30,14 +30,18 @@ _USES: Final = """
 WITH l AS MATERIALIZED (
     SELECT s.*, u.at
     FROM unnest($1, $2) AS u (id, at),
-        LATERAL (SELECT * FROM {schema}.streams AS x WHERE x.id = u.id FOR NO KEY UPDATE) AS s
-    WHERE s.used_at < u.at AND s.ttl IS NOT NULL AND NOT s.deleted
+        LATERAL (SELECT * FROM {schema}.streams AS x WHERE x.id = u.id FOR NO KEY UPDATE SKIP LOCKED) AS s
+), w AS (
+    INSERT INTO {schema}.streams AS s
+        (id, name, incarnation, content_type, config, created_at, updated_at, used_at, closed, base, tail)
+    SELECT id, name, incarnation, content_type, config, created_at, updated_at, at, closed, base, tail FROM l
+    WHERE l.used_at < l.at AND l.ttl IS NOT NULL AND NOT l.deleted
+    ON CONFLICT (id) DO UPDATE SET used_at = greatest(s.used_at, excluded.used_at), version = s.version + 1
+    RETURNING s.id, s.name
 )
-INSERT INTO {schema}.streams AS s
-    (id, name, incarnation, content_type, config, created_at, updated_at, used_at, closed, base, tail)
-SELECT id, name, incarnation, content_type, config, created_at, updated_at, at, closed, base, tail FROM l
-ON CONFLICT (id) DO UPDATE SET used_at = greatest(s.used_at, excluded.used_at), version = s.version + 1
-RETURNING s.name
+SELECT w.id, w.name FROM w
+UNION ALL
+SELECT x.id, NULL FROM {schema}.streams AS x WHERE x.id = ANY ($1) AND x.id <> ALL (ARRAY(SELECT l.id FROM l))
 """
 
 _log = Logger()
@@ -55,18 +59,27 @@ class UseWriter:
         self._lookups = lookups
         self._statement = Statement("uses", _USES.format(schema=schema), (INT8S, FLOAT8S))
 
-    def write(self, uses: Mapping[int, float]) -> Deferred[None]:
-        """Write the times of uses by the ids of the streams; earlier ones than those stored change nothing."""
+    def write(self, uses: Mapping[int, float]) -> Deferred[frozenset[int]]:
+        """
+        Write the times of uses by the ids of the streams; earlier ones than those stored change nothing.
+
+        :returns: the ids of the streams that other transactions have locked, whose uses were not written.
+        """
         return Deferred.fromCoroutine(self._write(uses))
 
-    async def _write(self, uses: Mapping[int, float]) -> None:
+    async def _write(self, uses: Mapping[int, float]) -> frozenset[int]:
         ids = sorted(uses)
         result = await self._execute(self._statement, [int8s(ids), float8s([uses[each] for each in ids])])
+        held: list[int] = []
         for number in range(result.ntuples):
-            name = result.get_value(number, 0)
-            assert name is not None
-            # Its version has changed, so that nobody removes it for having expired.
-            self._lookups.forget(name.decode())
+            stream_id, name = result.get_value(number, 0), result.get_value(number, 1)
+            assert stream_id is not None
+            if name is None:
+                held.append(to_int(stream_id))
+            else:
+                # Its version has changed, so that nobody removes it for having expired.
+                self._lookups.forget(name.decode())
+        return frozenset(held)
 
 
 class Upkeep:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import islice
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -37,10 +37,11 @@ class Uses:
     """
     The last uses of streams that this node knows of, by the database's clock.
 
-    :param write: writes the times of the last uses by stream id; older ones than those stored change nothing.
+    :param write: writes the times of the last uses by stream id; older ones than those stored change nothing. It
+        returns the ids of the streams whose uses were not written, as others have locked them; they are tried again.
     """
 
-    def __init__(self, write: Callable[[Mapping[int, float]], Deferred[None]], clock: IReactorTime) -> None:
+    def __init__(self, write: Callable[[Mapping[int, float]], Deferred[Any]], clock: IReactorTime) -> None:
         self._write = write
         self._clock = clock_of(clock)
         self._call_later = clock.callLater
@@ -51,7 +52,7 @@ class Uses:
         self._rotated_at = self._clock.seconds()
         self._timer: IDelayedCall | None = None
         self._due = inf
-        self._writing: Deferred[None] | None = None
+        self._writing: Deferred[Any] | None = None
         self._stopped = False
         self._failing = False
 
@@ -116,12 +117,16 @@ class Uses:
         done.addCallbacks(self._written, self._failed, (writing,))
         done.addCallback(self._ended)
 
-    def _written(self, _: None, written: dict[int, float]) -> None:
-        self._failing = False
+    def _written(self, held: frozenset[int] | None, written: dict[int, float]) -> None:
+        self._failing = bool(held)
         now = self._clock.seconds()
+        if held:
+            self._due = min(self._due, now + _RETRY)
         if now - self._rotated_at >= _REMEMBERED or len(self._recent) > _MAX_USES:
             self._recent, self._older, self._rotated_at = {}, self._recent, now
         for stream_id, used_at in written.items():
+            if held and stream_id in held:
+                continue
             self._recent[stream_id] = used_at
             if self._uses.get(stream_id) == used_at:
                 del self._uses[stream_id]
