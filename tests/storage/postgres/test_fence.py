@@ -281,7 +281,7 @@ class UncertainTests(FenceTestCase):
         blocker.execute(f"SELECT FROM {SCHEMA}.nodes FOR UPDATE")
         second = open_writer(self, self.dsn, reactor, lock_timeout=100)
         second.node, second._epoch = writer.node, 1
-        await until(reactor, lambda: "lock timeout" in (second.obstacle() or ""))
+        await until(reactor, lambda: "An earlier commit of this server has not ended" in (second.obstacle() or ""))
         adding = add(second, 1)
         await deferLater(reactor, 0.5)
         self.assertFalse(adding.called)

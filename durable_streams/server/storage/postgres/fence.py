@@ -36,6 +36,9 @@ _MAX_ATTEMPTS: Final = 2
 #: The SQLSTATE of a server that has become a standby: read_only_sql_transaction.
 _READ_ONLY: Final = "25006"
 
+#: A lock was not to be had in time: here that of the connection's row, which a commit that has not ended holds.
+_LOCKED: Final = "55P03"
+
 #: The class of SQLSTATEs without a warning.
 _SUCCESS: Final = "00"
 
@@ -417,6 +420,13 @@ class WriterConnection:
             return
         if isinstance(error, QueryFailed) and error.sqlstate == _READ_ONLY:
             self._abandon("The database has become a standby.")
+            return
+        if isinstance(error, QueryFailed) and error.sqlstate == _LOCKED:
+            self._try_again(
+                connection,
+                "An earlier commit of this server has not ended yet. If it waits for a synchronous standby that is "
+                "gone, so that pg_stat_replication has no row of it, start it or change synchronous_standby_names.",
+            )
             return
         self._try_again(connection, f"The database refuses to prepare writes: {failure.getErrorMessage()}.")
 
