@@ -14,10 +14,9 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from durable_streams.server.errors import Unavailable
-from durable_streams.server.storage.postgres.connection import Connection, QueryFailed, Statement
+from durable_streams.server.storage.postgres.connection import Connection, Query, QueryFailed, Statement
 from durable_streams.server.storage.postgres.fence import (
     CommitResult,
-    Execute,
     LandedResult,
     NothingWritten,
     WriterConnection,
@@ -227,7 +226,7 @@ class UncertainTests(FenceTestCase):
     async def test_a_transaction_that_fails_is_undone_and_the_next_one_is_written(self) -> None:
         writer = await self.writer()
 
-        async def work(execute: Execute, node: Sequence[bytes]) -> PGresult:
+        async def work(execute: Query, node: Sequence[bytes]) -> PGresult:
             await execute(ADD, [*node, int8(1), float8(0)])
             raise ValueError("changed my mind")
 

@@ -13,8 +13,8 @@ from twisted.trial.unittest import TestCase
 
 from durable_streams.server.errors import Unavailable
 from durable_streams.server.storage.postgres.connecting import connect
-from durable_streams.server.storage.postgres.connection import Connection, Statement
-from durable_streams.server.storage.postgres.fence import CommitResult, Execute, NothingWritten, WriterConnection
+from durable_streams.server.storage.postgres.connection import Connection, Query, Statement
+from durable_streams.server.storage.postgres.fence import CommitResult, NothingWritten, WriterConnection
 from durable_streams.server.storage.postgres.packing import FLOAT8, INT8, UUID, float8, int8
 from durable_streams.server.storage.postgres.schema import migrations
 
@@ -96,7 +96,7 @@ def add(writer: WriterConnection, number: int, seconds: float = 0.0) -> Deferred
 def add_in_transaction(writer: WriterConnection, number: int) -> Deferred[CommitResult | None]:
     """Add a number with a transaction of several statements."""
 
-    async def work(execute: Execute, node: Sequence[bytes]) -> PGresult:
+    async def work(execute: Query, node: Sequence[bytes]) -> PGresult:
         await execute(LOCK, node)
         return await execute(ADD, [*node, int8(number), float8(0)])
 

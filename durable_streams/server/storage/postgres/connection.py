@@ -12,7 +12,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 import psycopg
 from msgspec import Struct
@@ -396,6 +396,17 @@ def _is_fatal(result: PGresult) -> bool:
 
 def _is_about_preparation(error: QueryFailed) -> bool:
     return error.sqlstate == _NOT_PREPARED or (error.sqlstate == _NOT_SUPPORTED and _CHANGED_ROW_TYPE in str(error))
+
+
+#: Executes a statement with its parameters, as :meth:`Connection.execute` and :meth:`.Pool.execute` do.
+Query: TypeAlias = Callable[[Statement, Sequence[bytes | None]], Deferred[PGresult]]
+
+
+def value_of(result: PGresult, row: int, column: int) -> bytes:
+    """Return a value of a result that is not NULL."""
+    value = result.get_value(row, column)
+    assert value is not None
+    return value
 
 
 def rows_of(result: PGresult) -> list[tuple[bytes | None, ...]]:

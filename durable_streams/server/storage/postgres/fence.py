@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from ...clocks import clock_of
 from ...errors import Unavailable
-from .connection import Connection, ConnectionLost, QueryFailed, Statement
+from .connection import Connection, ConnectionLost, Query, QueryFailed, Statement
 from .packing import INT8, UUID, int8, to_int
 from .reconnecting import Reconnector
 
@@ -119,11 +119,8 @@ class CommitOutcomes:
         self.unknown = 0
 
 
-#: Executes a statement of a transaction.
-Execute: TypeAlias = Callable[[Statement, Sequence[bytes | None]], Deferred[PGresult]]
-
 #: The statements of a transaction, given the id of the node's row, its epoch, and the number of the batch.
-Work: TypeAlias = Callable[[Execute, Sequence[bytes]], Awaitable[PGresult | None]]
+Work: TypeAlias = Callable[[Query, Sequence[bytes]], Awaitable[PGresult | None]]
 
 
 class _Commit:

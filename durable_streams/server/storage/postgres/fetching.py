@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from psycopg.pq.abc import PGresult
@@ -15,7 +15,7 @@ from ...errors import Unavailable
 from ..repeated_logs import RepeatedLogs
 from .chunk_cache import ChunkCache
 from .chunk_index import StoredChunk, decode_chunk, decode_ends
-from .connection import Statement
+from .connection import Query, Statement, value_of
 from .packing import INT8, int8, to_int
 
 #: How many bytes are read ahead of a position, besides the rest of the last row. A piece of 1 MiB costs the client 0.5
@@ -32,9 +32,6 @@ _JOINED: Final = 262_144
 _INDEX_ROWS: Final = 16
 
 _log = Logger()
-
-#: Runs a statement that only reads.
-Query = Callable[[Statement, Sequence[bytes | None]], Deferred[PGresult]]
 
 
 class MissingChunk(Exception):
@@ -133,7 +130,7 @@ class ChunkFetcher:
         while len(found) < max_count and position < end:
             rows = await self._query(self._index, (int8(stream_id), int8(position), int8(end), int8(_INDEX_ROWS)))
             for number in range(rows.ntuples):
-                ends = decode_ends(to_int(_value(rows, number, 0)), _value(rows, number, 1))
+                ends = decode_ends(to_int(value_of(rows, number, 0)), value_of(rows, number, 1))
                 found += [each for each in ends if position < each < end]
             if rows.ntuples < _INDEX_ROWS:
                 break
@@ -147,7 +144,7 @@ class ChunkFetcher:
             if chunk is not None:
                 yield chunk
                 continue
-            start = to_int(_value(rows, number, 0))
+            start = to_int(value_of(rows, number, 0))
             if self._logs.is_due(f"{stream_id} {start}"):
                 _log.error(
                     "Damaged data: the chunk of stream {id} at {start} is not as it was written. Reads of it fail with "
@@ -159,8 +156,8 @@ class ChunkFetcher:
 
 def decoded(rows: PGresult, number: int) -> StoredChunk | None:
     """Return the chunk of a row, or None if it is not as it was written."""
-    start, finish, first = (to_int(_value(rows, number, column)) for column in range(3))
-    ends, checksum, data = _value(rows, number, 3), to_int(_value(rows, number, 4)), _value(rows, number, 5)
+    start, finish, first = (to_int(value_of(rows, number, column)) for column in range(3))
+    ends, checksum, data = value_of(rows, number, 3), to_int(value_of(rows, number, 4)), value_of(rows, number, 5)
     return decode_chunk(start, finish, first, ends, checksum, data)
 
 
@@ -189,9 +186,3 @@ def _join(group: list[StoredChunk]) -> StoredChunk:
     for chunk in group:
         ends.extend(chunk.ends)
     return StoredChunk(group[0].start, group[0].first, ends, b"".join([chunk.data for chunk in group]))
-
-
-def _value(rows: PGresult, row: int, column: int) -> bytes:
-    value = rows.get_value(row, column)
-    assert value is not None
-    return value

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .connection import Statement
-from .fetching import Query
+from .connection import Query, Statement
 from .packing import INT8, int8
 
 #: Has all later ids be greater than an incarnation. The sequence is not transactional, so those who advance it wait for

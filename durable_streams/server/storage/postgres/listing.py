@@ -9,8 +9,7 @@ from msgspec.structs import replace
 from ...model import StreamRecord, StreamStatus, WriterState
 from ...protocol.names import RESERVED_PREFIX
 from .append_queue import Uses
-from .connection import Statement
-from .fetching import Query
+from .connection import Query, Statement
 from .heads import COLUMNS, WIDTH, Head, decode_head
 from .known import check_present
 from .packing import INT8, TEXT, int8, to_float, to_int

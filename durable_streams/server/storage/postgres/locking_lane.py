@@ -21,8 +21,8 @@ from ...errors import Unavailable
 from ..repeated_logs import RepeatedLogs
 from .append_queue import AppendQueues, Decision, StreamQueue
 from .commit_statement import CommitStatements, written_by
-from .connection import QueryFailed
-from .fence import CommitResult, Execute, WriterConnection
+from .connection import Query, QueryFailed
+from .fence import CommitResult, WriterConnection
 from .folding import Fold
 from .heads import Head, decode_head
 from .known import KnownStream
@@ -152,7 +152,7 @@ class LockingLane:
         moment = self._lookups.tick()
         began_at = self._clock.seconds()
 
-        async def work(execute: Execute, node: Sequence[bytes]) -> PGresult | None:
+        async def work(execute: Query, node: Sequence[bytes]) -> PGresult | None:
             nonlocal attempt, moment
             # Nothing was written by an earlier attempt.
             for decision in attempt.decisions:
@@ -184,7 +184,7 @@ class LockingLane:
         self,
         batch: dict[int, tuple[StreamQueue, KnownStream]],
         attempt: _Attempt,
-        execute: Execute,
+        execute: Query,
         node: Sequence[bytes],
     ) -> PGresult | None:
         """Lock the streams, decide their appends, and write them."""
@@ -216,7 +216,7 @@ class LockingLane:
         return await execute(statement, [*node, *parameters])
 
     async def _decide(
-        self, attempt: _Attempt, execute: Execute, queue: StreamQueue, known: KnownStream, room: int
+        self, attempt: _Attempt, execute: Query, queue: StreamQueue, known: KnownStream, room: int
     ) -> None:
         """Decide the appends of a stream that is locked, and read the states of writers that this needs."""
         for _ in range(_MAX_READS):

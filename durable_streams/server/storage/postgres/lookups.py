@@ -7,7 +7,7 @@ that are asked for while earlier ones run are one statement: 64 heads take 0.34 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from psycopg.pq.abc import PGresult
 from twisted.internet.defer import Deferred
@@ -17,9 +17,9 @@ from twisted.python.failure import Failure
 from ...errors import Unavailable
 from ...model import WriterState
 from .answering import Answers
-from .connection import Statement
+from .connection import Query, Statement, value_of
 from .folding import MAX_WANTED, Wanted
-from .heads import COLUMNS, WIDTH, Head, Row, decode_head
+from .heads import COLUMNS, WIDTH, Head, decode_head
 from .known import KnownStream
 from .packing import INT8S, TEXT, TEXTS, int8s, texts, to_float, to_int
 from .stream_cache import StreamCache
@@ -68,10 +68,6 @@ ORDER BY w.kind, w.seen, w.writer
 """
 
 
-#: Runs a statement with its parameters in binary form, and returns the rows.
-Execute: TypeAlias = Callable[[Statement, Sequence[bytes | None]], Deferred[PGresult]]
-
-
 class _Request:
     """
     Look-ups of one stream that wait for the same statement.
@@ -102,7 +98,7 @@ class LookUps(StreamCache):
 
     def __init__(
         self,
-        execute: Execute,
+        execute: Query,
         schema: str,
         clock: IReactorTime,
         max_streams: int = 10_000,
@@ -215,7 +211,7 @@ class LookUps(StreamCache):
         def answered(result: PGresult) -> None:
             found: dict[str, KnownStream] = {}
             for number in range(result.ntuples):
-                name = names[to_int(_value(result, number, 0)) - 1]
+                name = names[to_int(value_of(result, number, 0)) - 1]
                 known = found.get(name)
                 if known is None:
                     head = decode_head(result, number, 1, self.cached(name))
@@ -234,7 +230,7 @@ class LookUps(StreamCache):
             lambda failure: self._fail([request], failure),
         )
 
-    async def read(self, execute: Execute, name: str, wanted: Wanted) -> KnownStream | None:
+    async def read(self, execute: Query, name: str, wanted: Wanted) -> KnownStream | None:
         """Read one stream and its writers in a transaction; the cache is not changed."""
         moment = self.tick()
         result = await execute(self._with_oldest, (name.encode(), texts(list(wanted.writers))))
@@ -249,7 +245,7 @@ class LookUps(StreamCache):
             self._add_writer(known, result, number)
             kind = result.get_value(number, 0)
             if kind is not None and to_int(kind) == 2:
-                known.oldest.append(_value(result, number, WIDTH + 1).decode())
+                known.oldest.append(value_of(result, number, WIDTH + 1).decode())
         known.complete = len(known.oldest) < MAX_WANTED
         return known
 
@@ -261,7 +257,7 @@ class LookUps(StreamCache):
         epoch = result.get_value(number, WIDTH + 2)
         state = None
         if epoch is not None:
-            seq, seen = _value(result, number, WIDTH + 3), _value(result, number, WIDTH + 4)
+            seq, seen = value_of(result, number, WIDTH + 3), value_of(result, number, WIDTH + 4)
             state = WriterState(to_int(epoch), to_int(seq), to_float(seen))
         known.remember({writer_id.decode(): state})
 
@@ -317,12 +313,6 @@ class LookUps(StreamCache):
 
     def _fail(self, requests: Iterable[_Request], failure: Failure) -> None:
         self.answers.give(_errbacks(requests, failure))
-
-
-def _value(result: Row, number: int, column: int) -> bytes:
-    value = result.get_value(number, column)
-    assert value is not None
-    return value
 
 
 def _callbacks(answers: Iterable[tuple[_Request, object]]) -> Generator[None, None, None]:

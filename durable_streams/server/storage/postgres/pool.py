@@ -128,7 +128,7 @@ class Pool:
         return query.done
 
     def _use(self, connection: Connection) -> None:
-        """Execute the next statement on a connection that is idle."""
+        """Query the next statement on a connection that is idle."""
         if not connection.is_open:
             return
         if self._waiting:

@@ -10,8 +10,8 @@ from ...errors import DataDamaged, StreamNotFound
 from ...model import Chunk, Offset, StreamFacts
 from ...protocol.offsets import locate
 from .chunk_index import StoredChunk
-from .connection import Statement
-from .fetching import ChunkFetcher, MissingChunk, Query
+from .connection import Query, Statement
+from .fetching import ChunkFetcher, MissingChunk
 from .heads import Head
 from .packing import INT8, int8, to_int
 

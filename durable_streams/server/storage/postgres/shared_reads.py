@@ -7,8 +7,7 @@ from hashlib import sha256
 from typing import Final
 
 from ...model import KnownTail
-from .connection import Statement
-from .fetching import Query
+from .connection import Query, Statement
 from .packing import BYTEA, BYTEAS, INT8, INT8S, TEXTS, byteas, int8, int8s, texts, to_int
 
 #: How many ids and names one statement returns.

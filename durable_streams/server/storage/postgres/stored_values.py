@@ -22,8 +22,7 @@ from ..values import MAX_BYTES_AT_ONCE, MAX_KEYS_AT_ONCE, VALUE_BYTES, check_put
 from .append_queue import refusal_of
 from .change_queue import ChangeQueue
 from .change_statement import FENCE, NODE
-from .connection import Statement
-from .fetching import Query
+from .connection import Query, Statement
 from .packing import BYTEA, BYTEAS, INT8, INT8S, byteas, int8, int8s, to_int
 from .totals import Totals
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from .append_queue import Uses
-from .connection import Statement
-from .fetching import Query
+from .connection import Query, Statement
 from .heads import COLUMNS, Head, decode_head
 from .packing import FLOAT8S, INT8, INT8S, float8s, int8, int8s, to_int
 from .stream_changes import StreamChanges

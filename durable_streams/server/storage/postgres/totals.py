@@ -6,13 +6,11 @@ the other nodes write in that time. What this node writes is counted at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Final
 from uuid import UUID
 
-from twisted.internet.defer import Deferred
-
-from .connection import Statement
+from .connection import Query, Statement, value_of
 from .packing import FLOAT8, TEXTS, float8, texts, to_int
 
 #: The row of the nodes that are gone.
@@ -21,9 +19,6 @@ GONE: Final = "00000000-0000-0000-0000-000000000000"
 #: After how many seconds without a sign of life the row of a node is removed. A node whose row is missing cannot find
 #: out whether an uncertain commit has landed, so this is longer than anybody waits for one.
 GONE_AFTER: Final = 86_400.0
-
-#: Runs a statement outside of the batches that a node writes.
-Query = Callable[[Statement, Sequence[bytes | None]], Deferred[Any]]
 
 
 class Totals:
@@ -80,9 +75,9 @@ RETURNING 1""",
         self._own.update(map(str, self._find_own()))
         result = await self._query(self._sum, [texts(sorted(self._own))])
         others = (
-            to_int(result.get_value(0, 0)),
-            to_int(result.get_value(0, 1)),
-            to_int(result.get_value(0, 2)),
+            to_int(value_of(result, 0, 0)),
+            to_int(value_of(result, 0, 1)),
+            to_int(value_of(result, 0, 2)),
         )
         before, self._others = self._others, others
         self.add(others[0] - before[0], others[1] - before[1], others[2] - before[2])

@@ -12,8 +12,8 @@ from twisted.logger import Logger
 
 from ...clocks import clock_of
 from ...errors import StreamsError
-from .connection import Statement
-from .lookups import Execute, LookUps
+from .connection import Query, Statement
+from .lookups import LookUps
 from .packing import FLOAT8S, INT8S, TEXTS, float8s, int8s, texts, to_int
 from .totals import Totals
 
@@ -54,7 +54,7 @@ class UseWriter:
     :param execute: runs a statement, perhaps twice.
     """
 
-    def __init__(self, execute: Execute, schema: str, lookups: LookUps) -> None:
+    def __init__(self, execute: Query, schema: str, lookups: LookUps) -> None:
         self._execute = execute
         self._lookups = lookups
         self._statement = Statement("uses", _USES.format(schema=schema), (INT8S, FLOAT8S))
@@ -93,7 +93,7 @@ class Upkeep:
 
     def __init__(
         self,
-        execute: Execute,
+        execute: Query,
         schema: str,
         totals: Totals,
         rows: Callable[[], list[UUID]],

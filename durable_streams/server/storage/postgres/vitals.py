@@ -16,8 +16,7 @@ from twisted.logger import Logger
 from ...clocks import clock_of
 from ...errors import StreamsError
 from ..repeated_logs import RepeatedLogs
-from .connection import ConnectionLost, QueryFailed, Statement
-from .fetching import Query
+from .connection import ConnectionLost, Query, QueryFailed, Statement
 from .packing import to_float, to_int
 
 #: The time between two looks, in seconds.
