@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from random import shuffle
 from typing import Any, Final
 
+from twisted.internet.task import deferLater
 from twisted.scripts.twistd import run
 
-from durable_streams.server.storage.postgres import append_queue, commit_statement, locking_lane, neighbours
+from durable_streams.server.storage.postgres import append_queue, commit_statement, fence, locking_lane, neighbours
 from durable_streams.server.storage.postgres.heads import Head
 
 
@@ -42,7 +43,7 @@ def stale_refusals() -> None:
 
 
 def early_messages() -> None:
-    """Tell other nodes of a commit before it is one, and not after it."""
+    """Tell other nodes of a commit some time before it is one, and not after it."""
     decision = append_queue.AppendQueues.decision
     changed = neighbours.Neighbours.changed
 
@@ -55,6 +56,13 @@ def early_messages() -> None:
         if sys._getframe(1).f_code.co_name == "patched":
             changed(self, stream_id, version)
 
+    def late(self: Any, statement: Any, params: Any) -> Any:
+        from twisted.internet import reactor  # noqa: PLC0415 (the program chooses one before)
+
+        return deferLater(reactor, 0.03, commit, self, statement, params)
+
+    commit = fence.WriterConnection.commit
+    fence.WriterConnection.commit = late  # type: ignore[method-assign]
     append_queue.AppendQueues.decision = patched  # type: ignore[method-assign]
     neighbours.Neighbours.changed = silent  # type: ignore[method-assign]
 
