@@ -14,7 +14,7 @@ from .model import Acked, Claimed, Effect, Link, Snapshot, SnapshotEntry, State,
 from .records import encode, encode_link, link_key, snapshot_key, state_key
 
 
-class Current(Struct, frozen=True, gc=False):
+class Current(Struct, frozen=True):
     """
     A subscription as it is committed.
 

@@ -16,7 +16,7 @@ from ..checksums import crc32
 MAX_CHUNK: Final = 1 << 20
 
 
-class StoredChunk(Struct, frozen=True, gc=False):
+class StoredChunk(Struct, frozen=True):
     """
     Consecutive bytes of a stream, in one row that never changes.
 
