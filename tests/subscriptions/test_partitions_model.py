@@ -19,7 +19,7 @@ from durable_streams.server.subscriptions.model import Outcome
 from tests.subscriptions.nodes import Nodes
 from tests.subscriptions.serving import Serving, pull, webhook
 
-HISTORIES = 12
+HISTORIES = 30
 STEPS = 100
 NAMES = ("events/a", "events/b", "x")
 SUBSCRIPTIONS = ("hook", "pulled")

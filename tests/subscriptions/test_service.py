@@ -33,6 +33,43 @@ from durable_streams.server.subscriptions.settings import ServiceSettings
 from tests.subscriptions.serving import URL, Serving, pull, webhook
 
 
+class EarlyDecisionTests(SynchronousTestCase):
+    """A decision about one subscription reads a stream before its change is worked off for the others."""
+
+    def setUp(self) -> None:
+        self.serving = Serving(self)
+
+    def decide(self, subscription_id: str, name: str) -> None:
+        """Reconcile a subscription with a stream now, as after an earlier change of it."""
+        registry = self.serving.service._registry
+        entry = registry.entries[subscription_id]
+        entry.note(name)
+        self.successResultOf(Deferred.fromCoroutine(registry.bring_up_to_date(entry)))
+
+    def test_a_new_stream_is_linked_by_all_subscriptions_whose_pattern_matches(self) -> None:
+        serving = self.serving
+        for subscription_id in ("first", "second"):
+            serving.create(webhook(), subscription_id)
+        serving.put("events/a", 1)
+        self.decide("first", "events/a")
+        serving.work()
+        self.assertEqual(["events/a"], list(serving.cursors("second")))
+        self.assertEqual({"first", "second"}, {body["subscription_id"] for body in serving.parts.bodies})
+
+    def test_a_stream_that_replaced_another_begins_anew_for_all_subscriptions(self) -> None:
+        serving = self.serving
+        serving.parts.receive = lambda body: Outcome.DONE
+        serving.put("x", 1)
+        for subscription_id in ("first", "second"):
+            serving.create(webhook(None, "x"), subscription_id)
+        serving.delete_stream("x")
+        serving.put("x", 2)
+        self.decide("first", "x")
+        serving.work()
+        self.assertEqual({"first", "second"}, {body["subscription_id"] for body in serving.parts.bodies})
+        self.assertEqual(serving.cursors("first"), serving.cursors("second"))
+
+
 class WebhookTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.serving = Serving(self)

@@ -62,6 +62,7 @@ class ChangeFollower:
         self._waiting_for_batch: list[Deferred[None]] = []
         self._waiting_for_next: list[Deferred[None]] = []
         index.reread = self.committed
+        index.appeared = self._appeared
 
     def committed(self, name: str) -> None:
         """Note that a stream has changed which is not in :attr:`.SubscriptionIndex.quiet`."""
@@ -166,6 +167,21 @@ class ChangeFollower:
             if entry.current is not None:
                 entry.current.links.refresh(name)
             self._update(entry)
+
+    def _appeared(self, name: str, by: Entry | None) -> None:
+        """
+        Update the subscriptions that do not link a new stream yet.
+
+        A decision about one of them may read the tail before the change is worked off here, which then looks like more
+        data of a known stream.
+        """
+        index = self._index
+        stream_id = index.tails[name].stream_id
+        for entry in index.concerned(name):
+            link = None if entry.current is None else entry.current.links.get(name)
+            if entry is not by and (link is None or link.stream_id != stream_id):
+                entry.note(name)
+                self._update(entry)
 
     def _grown(self, name: str) -> bool:
         """Update the subscriptions that link a stream with more data. Return whether it is pending in all of them."""
