@@ -66,8 +66,8 @@ MEANINGS: Final[dict[str, str]] = {
     "storage.acid_backend": "``file``, or ``in-memory`` for tests",
     "storage.acid_shard_count": "a power of two from 1 to 256; no effect; see `Settings without effect`_",
     "storage.verify_reads": (
-        "whether bytes read from disk are compared with their checksums. Reads of damaged bytes are answered with "
-        "500, and an answer that has begun is aborted. With ``false``, damaged bytes are served"
+        "whether bytes read from disk or from a database are compared with their checksums. Reads of damaged bytes "
+        "are answered with 500, and an answer that has begun is aborted. With ``false``, damaged bytes are served"
     ),
     "storage.postgres.dsn": (
         "a connection string of libpq: a URL such as ``postgresql://durable_streams@db.example.com/streams``, or "

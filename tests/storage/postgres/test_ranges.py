@@ -215,6 +215,17 @@ class RangeTests(SynchronousTestCase):
         assert head is not None
         self.failureResultOf(Deferred.fromCoroutine(database.ranges.read(head, START, 6, False)), DataDamaged)
 
+    def test_a_damaged_chunk_is_served_and_not_merged_without_verification(self) -> None:
+        database = Database(self)
+        database.create(1)
+        database.append(1, 0, [b"abc", b"def"], 3)
+        database.connection.execute(f"UPDATE {SCHEMA}.chunks SET data = 'deg' WHERE start = 3")
+        fetcher = ChunkFetcher(database.query, SCHEMA, ChunkCache(0), Clock(), verify=False)
+        together: list[int] = []
+        fetcher.read_together = lambda _id, _chunk, count: together.append(count)
+        chunk = self.successResultOf(Deferred.fromCoroutine(fetcher.chunk_at(1, 0, 6)))
+        self.assertEqual((chunk.data, together), (b"abcdeg", []))
+
     def test_a_stream_that_was_removed_meanwhile_is_not_found(self) -> None:
         database = Database(self)
         database.create(1)

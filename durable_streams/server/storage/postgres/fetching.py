@@ -44,14 +44,17 @@ class ChunkFetcher:
 
     :param query: runs a statement on a connection for reading.
     :param schema: the name of the schema, which needs no quotes.
-    :ivar read_together: called with a stream's id, a chunk, and of how many consecutive rows it was joined.
+    :param verify: whether chunks are compared with their checksums.
+    :ivar read_together: called with a stream's id, a chunk, and of how many consecutive rows it was joined; not if they
+        were not verified, since a merge would give damaged bytes a checksum that matches.
     """
 
-    def __init__(self, query: Query, schema: str, cache: ChunkCache, clock: IReactorTime) -> None:
+    def __init__(self, query: Query, schema: str, cache: ChunkCache, clock: IReactorTime, verify: bool = True) -> None:
         self.read_together: Callable[[int, StoredChunk, int], None] = lambda _id, _chunk, _count: None
         self._query = query
         self._logs = RepeatedLogs(clock)
         self._cache = cache
+        self._verify = verify
         self._rows = Statement(
             "chunks",
             f"SELECT start, finish, first, ends, checksum, data FROM {schema}.chunks WHERE stream_id = $1 AND start >= "
@@ -106,7 +109,8 @@ class ChunkFetcher:
             rows = await self._query(self._rows, (int8(stream_id), int8(position), int8(end), int8(_MAX_ROWS)))
             for chunk, count in joined(self._intact(stream_id, rows)):
                 self._cache.add(stream_id, chunk)
-                self.read_together(stream_id, chunk, count)
+                if self._verify:
+                    self.read_together(stream_id, chunk, count)
                 if chunk.start <= position < chunk.finish:
                     found = chunk
         except Unavailable as error:
@@ -140,7 +144,7 @@ class ChunkFetcher:
     def _intact(self, stream_id: int, rows: PGresult) -> Iterator[StoredChunk]:
         """Yield the intact chunks of rows; log those that are not as they were written, and leave them out."""
         for number in range(rows.ntuples):
-            chunk = decoded(rows, number)
+            chunk = decoded(rows, number, self._verify)
             if chunk is not None:
                 yield chunk
                 continue
@@ -154,11 +158,11 @@ class ChunkFetcher:
                 )
 
 
-def decoded(rows: PGresult, number: int) -> StoredChunk | None:
+def decoded(rows: PGresult, number: int, verify: bool = True) -> StoredChunk | None:
     """Return the chunk of a row, or None if it is not as it was written."""
     start, finish, first = (to_int(value_of(rows, number, column)) for column in range(3))
     ends, checksum, data = value_of(rows, number, 3), to_int(value_of(rows, number, 4)), value_of(rows, number, 5)
-    return decode_chunk(start, finish, first, ends, checksum, data)
+    return decode_chunk(start, finish, first, ends, checksum, data, verify)
 
 
 def joined(chunks: Iterable[StoredChunk], max_size: int = _JOINED) -> Iterator[tuple[StoredChunk, int]]:

@@ -102,7 +102,7 @@ class PostgresStorage:
         self._totals = Totals(execute, schema, self._rows)
         self._uses = Uses(UseWriter(execute, schema, self._lookups).write, reactor)
         self._cache = ChunkCache(settings.cache_bytes)
-        fetcher = ChunkFetcher(execute, schema, self._cache, reactor)
+        fetcher = ChunkFetcher(execute, schema, self._cache, reactor, settings.verify_reads)
         self._merger = Merger(execute, schema, reactor)
         fetcher.read_together = self._merger.offer
         self._ranges = Ranges(execute, schema, fetcher, self._lookups.fresh)
