@@ -12,11 +12,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...clocks import clock_of
 from ...errors import Unavailable
 from .append_queue import DISK_FULL, refusal_of
 from .change_statement import change_parameters, change_statements, statement_key
 from .changesets import ChangeSet, NewStream, Removal
+from .commit_schedule import CommitSchedule
 from .connection import QueryFailed, Statement
 from .fence import CommitConnection
 from .fork_changes import PlainFork, fork_parameters, fork_statement, unfork_parameters, unfork_statement
@@ -66,7 +66,6 @@ class ChangeQueue:
     ) -> None:
         self._connection = connection
         self._totals = totals
-        self._clock = clock_of(clock)
         self._max_bytes = max_bytes
         self._create = create_statement(schema)
         self._remove = remove_statement(schema)
@@ -88,8 +87,7 @@ class ChangeQueue:
             self._send_other,
         )
         self._turn = 0
-        self._busy = False
-        self._scheduled = False
+        self._schedule = CommitSchedule(clock, self._begin, "changes")
         self._closing: Deferred[None] | None = None
         self.bytes = 0
         self.misses = 0
@@ -158,28 +156,19 @@ class ChangeQueue:
         self._totals.add(*queued.growth)
         queued.queue = queue
         queue.append(queued)
-        self._schedule()
+        self._schedule.request()
         return queued.answer
 
     def close(self) -> Deferred[None]:
         """Accept no further changes, and return when all are answered."""
         if self._closing is None:
             self._closing = Deferred()
-            self._schedule()
+            self._schedule.request()
         return self._closing
 
     # Sending
 
-    def _schedule(self) -> None:
-        """Send all that is queued in this turn of the reactor, if nothing is being written."""
-        if not self._busy and not self._scheduled:
-            self._scheduled = True
-            self._clock.callLater(0, self._run)
-
-    def _run(self) -> None:
-        self._scheduled = False
-        if self._busy:
-            return
+    def _begin(self) -> None:
         # Each kind in turn, so that none of them waits for long.
         for _ in self._senders:
             self._turn = (self._turn + 1) % len(self._senders)
@@ -245,30 +234,17 @@ class ChangeQueue:
         batch: list[QueuedChange[T]],
         use: Callable[[list[QueuedChange[T]], Any], None],
     ) -> None:
-        self._follow(self._connection.commit(statement, parameters), batch, use)
+        """Send a statement, and answer its changes when it has ended."""
 
-    def _follow(
-        self, sent: Deferred[Any], batch: list[QueuedChange[T]], use: Callable[[list[QueuedChange[T]], Any], None]
-    ) -> None:
-        """Answer changes when their statement has ended, and send the next one."""
-        self._busy = True
-        began_at = self._clock.seconds()
-
-        def succeeded(result: Any) -> None:
-            self._busy = False
-            self.measured(len(batch), self._clock.seconds() - began_at)
-            self._schedule()
+        def succeeded(result: Any, seconds: float) -> None:
+            self.measured(len(batch), seconds)
             use(batch, result)
 
         def failed(failure: Failure) -> None:
-            self._busy = False
-            self._schedule()
             assert failure.value is not None
             self._failed(batch, failure.value)
 
-        sent.addCallbacks(succeeded, failed).addErrback(
-            lambda failure: _log.failure("Answering changes failed.", failure=failure)
-        )
+        self._schedule.follow(self._connection.commit(statement, parameters), succeeded, failed)
 
     # Answering
 

@@ -181,15 +181,8 @@ class CommitStatements:
         return self._with_evictions, parameters
 
 
-def written_by(result: CommitResult) -> tuple[float, frozenset[int] | None] | None:
-    """
-    Return the outcome of the statement.
-
-    :returns: the database's time, and the ids of the written streams, or None if all were written; None if nothing was
-        written because the node's epoch is over.
-    """
-    if not result.ntuples:
-        return None
+def written_by(result: CommitResult) -> tuple[float, frozenset[int] | None]:
+    """Return the database's time, and the ids of the written streams, or None if all were written."""
     now, written = result.get_value(0, 0), result.get_value(0, 1)
     assert now is not None
     return to_float(now), None if written is None else frozenset(to_ints(written))

@@ -6,13 +6,11 @@ from collections import deque
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...clocks import clock_of
-from ...errors import Unavailable
 from ..measuring import Measure
 from .append_queue import AppendQueues, Decision, StreamQueue
+from .commit_schedule import CommitSchedule
 from .commit_statement import CommitStatements, written_by
 from .fence import CommitResult, WriterConnection
 from .lookups import LookUps
@@ -25,13 +23,9 @@ MAX_BYTES: Final = 8 << 20
 #: The number of appends after which a commit takes no further stream. To decide and answer one takes about 10 us.
 MAX_APPENDS: Final = 2_000
 
-_FENCED: Final = "This node may not write at present: it was taken for lost. Retry later."
-
 #: Buckets of the histograms: appends in a commit, and seconds of a commit.
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 _SECONDS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-
-_log = Logger()
 
 
 class CommitFigures:
@@ -76,27 +70,16 @@ class CommitLane:
         self._queues = queues
         self._statements = statements
         self._lookups = lookups
-        self._clock = clock_of(clock)
         self._figures = figures
         self._ready: deque[StreamQueue] = deque()
-        self._busy = False
-        self._scheduled = False
+        self._schedule = CommitSchedule(clock, self._begin, "appends")
 
     def add(self, queue: StreamQueue) -> None:
         """Decide and write the appends of a queue as soon as no statement runs."""
         self._ready.append(queue)
-        self._schedule()
+        self._schedule.request()
 
-    def _schedule(self) -> None:
-        """Begin a commit of all that is queued in this turn of the reactor."""
-        if not self._busy and not self._scheduled:
-            self._scheduled = True
-            self._clock.callLater(0, self._run)
-
-    def _run(self) -> None:
-        self._scheduled = False
-        if self._busy:
-            return
+    def _begin(self) -> None:
         decisions: list[Decision] = []
         ids: set[int] = set()
         room, appends = MAX_BYTES, 0
@@ -121,26 +104,18 @@ class CommitLane:
     def _commit(self, decisions: list[Decision]) -> None:
         uses = self._queues.last_uses(decisions)
         statement, parameters = self._statements.build([each.fold for each in decisions], uses)
-        self._busy = True
-        began_at = self._clock.seconds()
         moment = self._lookups.tick()
-        sent = self._connection.commit(statement, parameters)
-        sent.addCallbacks(
-            lambda result: self._committed(result, decisions, moment, began_at),
+        self._schedule.follow(
+            self._connection.commit(statement, parameters),
+            lambda result, seconds: self._committed(result, decisions, moment, seconds),
             lambda failure: self._failed(failure, decisions),
-        ).addErrback(lambda failure: _log.failure("Answering appends failed.", failure=failure))
+        )
 
-    def _committed(self, result: CommitResult, decisions: list[Decision], moment: int, began_at: float) -> None:
-        self._busy = False
-        outcome = written_by(result)
-        if outcome is None:
-            self._failed(Failure(Unavailable(_FENCED)), decisions)
-            return
-        now, ids = outcome
+    def _committed(self, result: CommitResult, decisions: list[Decision], moment: int, seconds: float) -> None:
+        now, ids = written_by(result)
         figures = self._figures
-        figures.add(sum(len(each.fold.outcomes) for each in decisions), self._clock.seconds() - began_at)
+        figures.add(sum(len(each.fold.outcomes) for each in decisions), seconds)
         queues = self._queues
-        self._schedule()
         for decision in decisions:
             if ids is None or decision.fold.head.facts.id in ids:
                 queues.written(decision, moment, now)
@@ -149,8 +124,6 @@ class CommitLane:
                 queues.missed(decision)
 
     def _failed(self, failure: Failure, decisions: list[Decision]) -> None:
-        self._busy = False
-        self._schedule()
         for decision in decisions:
             self._queues.undo(decision)
             self._queues.failed(decision.queue, len(decision.fold.outcomes), failure.value)

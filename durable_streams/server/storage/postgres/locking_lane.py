@@ -20,6 +20,7 @@ from ...clocks import clock_of
 from ...errors import Unavailable
 from ..repeated_logs import RepeatedLogs
 from .append_queue import AppendQueues, Decision, StreamQueue
+from .commit_schedule import CommitSchedule
 from .commit_statement import CommitStatements, written_by
 from .connection import Query, QueryFailed
 from .fence import CommitResult, WriterConnection
@@ -111,23 +112,14 @@ class LockingLane:
         self._patience = patience
         self._logs = RepeatedLogs(clock)
         self._ready: deque[StreamQueue] = deque()
-        self._busy = False
-        self._scheduled = False
+        self._schedule = CommitSchedule(clock, self._begin, "appends")
 
     def add(self, queue: StreamQueue) -> None:
         """Decide and write the appends of a queue as soon as no transaction runs."""
         self._ready.append(queue)
-        self._schedule()
+        self._schedule.request()
 
-    def _schedule(self) -> None:
-        if not self._busy and not self._scheduled:
-            self._scheduled = True
-            self._clock.callLater(0, self._run)
-
-    def _run(self) -> None:
-        self._scheduled = False
-        if self._busy:
-            return
+    def _begin(self) -> None:
         batch: dict[int, tuple[StreamQueue, KnownStream]] = {}
         while self._ready and len(batch) < _MAX_STREAMS:
             if self._ready[0].alone and batch:
@@ -147,10 +139,8 @@ class LockingLane:
             self._transact(batch)
 
     def _transact(self, batch: dict[int, tuple[StreamQueue, KnownStream]]) -> None:
-        self._busy = True
         attempt = _Attempt()
         moment = self._lookups.tick()
-        began_at = self._clock.seconds()
 
         async def work(execute: Query, node: Sequence[bytes]) -> PGresult | None:
             nonlocal attempt, moment
@@ -161,24 +151,18 @@ class LockingLane:
             moment = self._lookups.tick()
             return await self._work(batch, attempt, execute, node)
 
-        def succeeded(result: CommitResult | None) -> None:
-            self._busy = False
-            self._schedule()
+        def succeeded(result: CommitResult | None, seconds: float) -> None:
             count = sum(len(each.fold.outcomes) for each in attempt.decisions)
             if count:
-                self._figures.add(count, self._clock.seconds() - began_at)
+                self._figures.add(count, seconds)
             self._done(result, attempt, moment)
 
         def failed(failure: Failure) -> None:
-            self._busy = False
-            self._schedule()
             for decision in attempt.decisions:
                 self._queues.undo(decision)
             self._failed(failure, [queue for queue, _ in batch.values()])
 
-        sent = self._connection.transact(work)
-        sent.addCallbacks(succeeded, failed)
-        sent.addErrback(lambda failure: _log.failure("Answering appends failed.", failure=failure))
+        self._schedule.follow(self._connection.transact(work), succeeded, failed)
 
     async def _work(
         self,
@@ -236,9 +220,7 @@ class LockingLane:
     def _done(self, result: CommitResult | None, attempt: _Attempt, moment: int) -> None:
         self._figures.locked += len(attempt.decisions) + len(attempt.settled)
         if result is not None:
-            outcome = written_by(result)
-            assert outcome is not None
-            now, ids = outcome
+            now, ids = written_by(result)
             for decision in attempt.decisions:
                 if ids is None or decision.fold.head.facts.id in ids:
                     self._queues.written(decision, moment, now)
