@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -116,6 +117,30 @@ def hold_locks(cluster: Cluster, random: Random) -> None:
             "SELECT 1 FROM durable_streams.streams WHERE id %% 3 = %s ORDER BY id FOR UPDATE", [random.randrange(3)]
         )
         time.sleep(2)
+
+
+def fill_disk(cluster: Cluster, _random: Random) -> None:
+    """
+    Fill the disk of the database for a while; it must have one of its own.
+
+    A database that can't write its log stops. It starts again by itself if there is room by then.
+    """
+    server = cluster.server
+    filler = server.data.parent / "filler"
+    with filler.open("wb", buffering=0) as file:
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            try:
+                file.write(bytes(65_536))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                time.sleep(0.02)
+    filler.unlink()
+    time.sleep(0.5)
+    if server.process is not None and server.process.poll() is not None:
+        server.process = None
+        server.start()
 
 
 @contextmanager

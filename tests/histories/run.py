@@ -19,11 +19,11 @@ from tests.support.daemon import TWISTD
 from tests.support.postgres_server import PostgresServer, TestCase, started_server
 
 from .cluster import Cluster
-from .faults import FAULTS, nothing
+from .clusters import CLUSTERS
+from .faults import FAULTS
 from .planted import BUGS, planted
 from .round import Round
 from .standby import STANDBY_FAULTS, replicated_cluster
-from .unequal import UNEQUAL
 
 
 class Cleanups:
@@ -65,9 +65,10 @@ def run_fault(name: str, rounds: int, seed: int, nodes: int, program: tuple[str,
     seeds = range(seed, seed + rounds)
     if name not in STANDBY_FAULTS:
         with Cleanups() as cleanups:
-            cluster = UNEQUAL.get(name, _equal)(cleanups, nodes, program)
+            start, fault = CLUSTERS[name] if name in CLUSTERS else (_start, FAULTS[name])
+            cluster = start(cleanups, nodes, program)
             for number in seeds:
-                problems += run_round(cluster, name, number, FAULTS.get(name, nothing))
+                problems += run_round(cluster, name, number, fault)
         return problems
     for number in seeds:
         with Cleanups() as cleanups:
@@ -76,7 +77,7 @@ def run_fault(name: str, rounds: int, seed: int, nodes: int, program: tuple[str,
     return problems
 
 
-def _equal(case: TestCase, count: int, program: tuple[str, ...]) -> Cluster:
+def _start(case: TestCase, count: int, program: tuple[str, ...]) -> Cluster:
     cluster = Cluster(started_server(case), count, program=program)
     case.addCleanup(cluster.close)
     return cluster
@@ -89,7 +90,7 @@ def _with_standby(name: str, standby: PostgresServer, cluster: Cluster, random: 
 def main() -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m tests.histories.run", description="histories of several nodes")
-    faults = (*FAULTS, *UNEQUAL, *STANDBY_FAULTS)
+    faults = (*FAULTS, *CLUSTERS, *STANDBY_FAULTS)
     parser.add_argument("--fault", choices=faults, action="append", help="all of them, unless given")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)

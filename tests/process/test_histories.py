@@ -5,11 +5,11 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.histories.cluster import Cluster
-from tests.histories.faults import FAULTS, nothing
+from tests.histories.clusters import CLUSTERS
+from tests.histories.faults import FAULTS
 from tests.histories.planted import BUGS, planted
 from tests.histories.round import Round
 from tests.histories.standby import STANDBY_FAULTS, replicated_cluster
-from tests.histories.unequal import UNEQUAL
 from tests.support.daemon import TWISTD
 from tests.support.postgres_server import started_server
 
@@ -29,10 +29,11 @@ class FaultTests(SynchronousTestCase):
                 self.assertGreater(done, 100, name)
 
 
-class UnequalNodesTests(SynchronousTestCase):
+class ClusterTests(SynchronousTestCase):
     def check(self, name: str) -> None:
-        one = Round(UNEQUAL[name](self, 2, TWISTD), 1)
-        self.assertEqual(one.run(nothing), [])
+        start, fault = CLUSTERS[name]
+        one = Round(start(self, 2, TWISTD), 1)
+        self.assertEqual(one.run(fault), [])
         done, _ = one.counts
         self.assertGreater(done, 100)
 
@@ -41,6 +42,9 @@ class UnequalNodesTests(SynchronousTestCase):
 
     def test_nodes_whose_clocks_are_an_hour_apart_agree(self) -> None:
         self.check("clocks-apart")
+
+    def test_a_full_disk_of_the_database_takes_nothing_back(self) -> None:
+        self.check("fill-disk")
 
 
 class StandbyTests(SynchronousTestCase):

@@ -125,13 +125,14 @@ class PostgresServer:
     :ivar port: at 127.0.0.1; also part of the socket's name.
 
     :param settings: of postgresql.conf, in addition to ours.
+    :param disk: where the cluster is; None for ``directory``.
     """
 
-    def __init__(self, settings: Mapping[str, str] = {}) -> None:
+    def __init__(self, settings: Mapping[str, str] = {}, disk: Path | None = None) -> None:
         self._programs = postgres_programs()
         _remove_left_behind()
         self.directory = Path(mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-        self.data = self.directory / "data"
+        self.data = (disk or self.directory) / "data"
         self.log = self.directory / "log"
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
@@ -141,7 +142,8 @@ class PostgresServer:
         self._settings = _SETTINGS | self._extra
         account = _account()
         if account is not None:
-            os.chown(self.directory, account.pw_uid, account.pw_gid)
+            for folder in (self.directory, self.data.parent):
+                os.chown(folder, account.pw_uid, account.pw_gid)
 
     def create(self) -> None:
         """Make the cluster. The role :data:`ROLE` and local connections need no password."""
@@ -362,14 +364,17 @@ def _can_connect(dsn: str) -> bool:
     return True
 
 
-def started_server(case: TestCase | None = None, settings: Mapping[str, str] = {}) -> PostgresServer:
+def started_server(
+    case: TestCase | None = None, settings: Mapping[str, str] = {}, disk: Path | None = None
+) -> PostgresServer:
     """
     Create a cluster and start its server; skip or fail the test if PostgreSQL is not installed.
 
     :param case: the test after which it is removed; None for the end of the process.
     :param settings: of postgresql.conf.
+    :param disk: where the cluster is; None for a temporary directory.
     """
-    server = PostgresServer(settings)
+    server = PostgresServer(settings, disk)
     if case is not None:
         case.addCleanup(server.remove)
     else:

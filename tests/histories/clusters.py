@@ -1,4 +1,4 @@
-"""Clusters whose nodes differ: one is far from the database, or its clock is wrong."""
+"""Clusters of their own kinds: a node is far from the database, its clock is wrong, or the database's disk is small."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.support.delaying_proxy import DelayingProxy
+from tests.support.mounts import small_disk
 from tests.support.postgres_server import ROLE, TestCase, started_server
 from tests.support.stepped_daemon import library
 
 from .cluster import Cluster
+from .faults import Fault, fill_disk, nothing
 
 #: How late each packet between the far node and the database is, in seconds.
 _DELAY: Final = 0.04
+
+#: The size of a small disk. A new cluster takes 40 MB.
+_DISK: Final = "160m"
 
 #: By how much a node's clock is ahead, in seconds.
 _AHEAD: Final = 3600
@@ -38,8 +43,21 @@ def clocks_apart(case: TestCase, count: int, program: tuple[str, ...]) -> Cluste
     return cluster
 
 
-#: The clusters by name.
-UNEQUAL: Final[dict[str, Callable[[TestCase, int, tuple[str, ...]], Cluster]]] = {
-    "delayed-node": delayed_node,
-    "clocks-apart": clocks_apart,
+def small_database(case: TestCase, count: int, program: tuple[str, ...]) -> Cluster:
+    """
+    Start a cluster whose database is on a small disk.
+
+    :raises SkipTest: mounting is not permitted.
+    """
+    server = started_server(case, {"max_wal_size": "48MB"}, small_disk(_DISK, case.addCleanup))
+    cluster = Cluster(server, count, program=program)
+    case.addCleanup(cluster.close)
+    return cluster
+
+
+#: Kinds of clusters by name, with the fault that happens in them.
+CLUSTERS: Final[dict[str, tuple[Callable[[TestCase, int, tuple[str, ...]], Cluster], Fault]]] = {
+    "delayed-node": (delayed_node, nothing),
+    "clocks-apart": (clocks_apart, nothing),
+    "fill-disk": (small_database, fill_disk),
 }
