@@ -62,7 +62,6 @@ class ChangeFollower:
         self._waiting_for_batch: list[Deferred[None]] = []
         self._waiting_for_next: list[Deferred[None]] = []
         index.reread = self.committed
-        index.appeared = self._appeared
 
     def committed(self, name: str) -> None:
         """Note that a stream has changed which is not in :attr:`.SubscriptionIndex.quiet`."""
@@ -154,50 +153,30 @@ class ChangeFollower:
         self.update_all(status.facts.name, as_tail(status))
 
     def update_all(self, name: str, tail: StreamTail | None) -> None:
-        """Update the subscriptions that a stream concerns, whose tail was read."""
+        """
+        Update the subscriptions that a stream concerns, whose tail was read.
+
+        Each link is compared with the stream: that the tail is known already does not mean that all subscriptions link
+        the stream, since a decision about one of them may have read it first.
+        """
         index = self._index
-        known = index.tails.get(name)
         index.set_tail(name, tail)
-        if known is not None and tail is not None and known.stream_id == tail.stream_id:
-            if self._grown(name):
-                index.settled[name] = name
-            return
-        for entry in index.concerned(name):
-            entry.note(name)
-            if entry.current is not None:
-                entry.current.links.refresh(name)
-            self._update(entry)
-
-    def _appeared(self, name: str, by: Entry | None) -> None:
-        """
-        Update the subscriptions that do not link a new stream yet.
-
-        A decision about one of them may read the tail before the change is worked off here, which then looks like more
-        data of a known stream.
-        """
-        index = self._index
-        stream_id = index.tails[name].stream_id
-        for entry in index.concerned(name):
-            link = None if entry.current is None else entry.current.links.get(name)
-            if entry is not by and (link is None or link.stream_id != stream_id):
-                entry.note(name)
-                self._update(entry)
-
-    def _grown(self, name: str) -> bool:
-        """Update the subscriptions that link a stream with more data. Return whether it is pending in all of them."""
+        stream_id = None if tail is None else tail.stream_id
         pending = True
-        for entry in self._index.linked(name):
+        for entry in index.concerned(name):
             current = entry.current
-            if current is None or entry.dirty:
+            link = None if current is None else current.links.get(name)
+            is_pending = current is not None and current.links.refresh(name)
+            if current is None or entry.dirty or stream_id != (None if link is None else link.stream_id):
                 pending = False
                 entry.note(name)
                 self._update(entry)
-            elif current.links.refresh(name):
-                if idle(current.state):
-                    self._update(entry)
-            else:
+            elif not is_pending:
                 pending = False
-        return pending
+            elif idle(current.state):
+                self._update(entry)
+        if pending and name in index.tails:
+            index.settled[name] = name
 
     async def read_tails(self, entry: Entry, of_all: bool) -> None:
         """

@@ -29,8 +29,6 @@ class SubscriptionIndex(Generic[_T]):
     :ivar stale: those of ``settled`` that have changed since, in this order: their tails must be read before they are
         used.
     :ivar reread: is called with the name of a stream whose tail must be read again.
-    :ivar appeared: is called with the name of a linked stream whose tail was not known, or that of an earlier stream;
-        and with the subscription that was decided with it, or None.
     :ivar links: the number of links.
     """
 
@@ -41,7 +39,6 @@ class SubscriptionIndex(Generic[_T]):
         self.stale: dict[str, None] = {}
         self.links = 0
         self.reread: Callable[[str], None] = lambda path: None
-        self.appeared: Callable[[str, _T | None], None] = lambda path, by: None
         #: By path: the subscription that links it, or a set of several. A set for each would take 40 % of a link.
         self._linked: dict[str, _T | set[_T]] = {}
         self._patterns: PatternIndex[_T] = PatternIndex()
@@ -147,21 +144,13 @@ class SubscriptionIndex(Generic[_T]):
             self.silence(name)
         return found
 
-    def set_tail(self, path: str, tail: StreamTail | None, by: _T | None = None) -> None:
-        """
-        Note the tail of a stream if it is linked.
-
-        :param tail: None if the stream does not exist.
-        :param by: the subscription that has just been decided with it.
-        """
+    def set_tail(self, path: str, tail: StreamTail | None) -> None:
+        """Note the tail of a stream if it is linked; None if it does not exist."""
         if path not in self._linked:
             return
         if tail is None:
             self.tails.pop(path, None)
             return
         known = self.tails.get(path)
-        if known is None or known.stream_id != tail.stream_id:
-            self.tails[path] = tail
-            self.appeared(path, by)
-        elif known.position < tail.position:
+        if known is None or known.stream_id != tail.stream_id or known.position < tail.position:
             self.tails[path] = tail

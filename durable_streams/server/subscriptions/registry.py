@@ -216,7 +216,7 @@ class Registry:
             else:
                 self.index.link(path, entry)
                 if path in tails:
-                    self.index.set_tail(path, tails[path], entry)
+                    self.index.set_tail(path, tails[path])
         entry.current = current.following(decision)
         self._committed(entry, decision)
 
@@ -336,7 +336,7 @@ class Registry:
         at_tail = {name for name, is_older in names.items() if is_older}
         for name, tail in (await self.tails_of(names)).items():
             tails[name] = tail
-            self.index.set_tail(name, tail, entry)
+            self.index.set_tail(name, tail)
 
         def decide(current: Current) -> Decision:
             for name in tails:
