@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from importlib import import_module
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ from ..config.settings import Settings
 from ..config.validation import ConfigError
 from ..interfaces import IStorage
 from ..model import StorageLimits
+from ..secret_files import NotAFileError, SharedFileError, read_secret_file
 from ..storage.postgres.settings import PostgresSettings
 
 _DSN_FILE: Final = "storage.postgres.dsn_file"
@@ -80,23 +80,15 @@ def _dsn_in(path: str) -> str:
     :raises ConfigError: the file cannot be read, other users can read it, or it has not one line of text.
     """
     try:
-        # A FIFO would block.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        data = read_secret_file(path, _MAX_SIZE)
     except OSError as error:
         raise _invalid_file(
             f"cannot read {path}: {error.strerror}. Create it with mode 0600, owned by the server's user."
         ) from None
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise _invalid_file(f"{path} is not a file. Name a file that has the connection string.")
-        if mode & 0o077:
-            raise _invalid_file(
-                f"other users may use {path}: its mode is {stat.S_IMODE(mode):04o}. Run: chmod 600 {path}"
-            )
-        data = os.read(descriptor, _MAX_SIZE + 1)
-    finally:
-        os.close(descriptor)
+    except NotAFileError:
+        raise _invalid_file(f"{path} is not a file. Name a file that has the connection string.") from None
+    except SharedFileError as error:
+        raise _invalid_file(f"other users may use {path}: its mode is {error.mode}. Run: chmod 600 {path}") from None
     try:
         text = data.decode().strip()
     except UnicodeDecodeError:

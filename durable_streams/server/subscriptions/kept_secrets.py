@@ -14,8 +14,6 @@ secrets/tokens   the secret of the tokens
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Mapping
 from math import inf
 from secrets import token_bytes
@@ -27,6 +25,7 @@ from twisted.logger import Logger
 
 from ..errors import StreamsError, ValuesChanged
 from ..interfaces import NowOrLater, settle
+from ..secret_files import NotAFileError, SharedFileError, read_secret_file
 from .errors import CorruptRecord, KeyRotationRefused
 from .records import SECRETS
 from .seams import KeyRotation
@@ -248,20 +247,15 @@ def read_key_file(path: str) -> SigningKey:
     """
     where = f"{path} (subscriptions.signing_key_file)"
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                raise SigningKeyFileError(f"{where} is not a file.")
-            if mode & 0o077:
-                raise SigningKeyFileError(
-                    f"{where} is open to others than its owner (mode {stat.S_IMODE(mode):04o}). Set its mode to 0600."
-                )
-            pem = os.read(descriptor, _MAX_FILE_BYTES)
-        finally:
-            os.close(descriptor)
+        pem = read_secret_file(path, _MAX_FILE_BYTES)
     except OSError as error:
         raise SigningKeyFileError(f"Cannot read {where}: {error.strerror}.") from None
+    except NotAFileError:
+        raise SigningKeyFileError(f"{where} is not a file.") from None
+    except SharedFileError as error:
+        raise SigningKeyFileError(
+            f"{where} is open to others than its owner (mode {error.mode}). Set its mode to 0600."
+        ) from None
     try:
         return SigningKey.from_pem(pem)
     except ValueError as error:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Final
 
 from ....errors import NotAuthenticated
+from ....secret_files import NotAFileError, SharedFileError, read_secret_file
 from ...pages import PageRequest
 
 #: The largest size of the file, in bytes: each request is compared with all tokens.
@@ -105,23 +105,15 @@ def _read(path: str) -> bytes:
     :raises TokenFileError: it cannot be read, or other users can read it.
     """
     try:
-        # A FIFO would block.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        data = read_secret_file(path, MAX_SIZE)
     except OSError as error:
         raise TokenFileError(
             f"Cannot read {path}: {error.strerror}. Create it with mode 0600, owned by the server's user."
         ) from None
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise TokenFileError(f"{path} is not a file. Name a file with one token on each line.")
-        if mode & 0o077:
-            raise TokenFileError(
-                f"Other users may use {path}: its mode is {stat.S_IMODE(mode):04o}. Run: chmod 600 {path}"
-            )
-        data = os.read(descriptor, MAX_SIZE + 1)
-    finally:
-        os.close(descriptor)
+    except NotAFileError:
+        raise TokenFileError(f"{path} is not a file. Name a file with one token on each line.") from None
+    except SharedFileError as error:
+        raise TokenFileError(f"Other users may use {path}: its mode is {error.mode}. Run: chmod 600 {path}") from None
     if len(data) > MAX_SIZE:
         raise TokenFileError(f"{path} is larger than {MAX_SIZE} bytes. Remove the tokens that are not in use.")
     return data

@@ -1,0 +1,43 @@
+"""Reading of files with secrets, which only their owner may use (mode 0600)."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+
+class NotAFileError(Exception):
+    """The path leads to a directory, a pipe or a device."""
+
+
+class SharedFileError(Exception):
+    """
+    Users other than the owner may read, write or execute the file.
+
+    :ivar mode: the mode of the file in four octal digits, for messages.
+    """
+
+    def __init__(self, mode: str) -> None:
+        super().__init__(f"its mode is {mode}")
+        self.mode = mode
+
+
+def read_secret_file(path: str, max_size: int) -> bytes:
+    """
+    Read a file that only its owner may use, without waiting for the writer of a pipe.
+
+    :param max_size: the largest size of the file, in bytes. Of a larger file, one byte more is returned.
+    :raises OSError: the file cannot be read.
+    :raises NotAFileError: the path does not lead to a regular file.
+    :raises SharedFileError: other users may use the file, whose bytes are not read then.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise NotAFileError(path)
+        if mode & 0o077:
+            raise SharedFileError(f"{stat.S_IMODE(mode):04o}")
+        return os.read(descriptor, max_size + 1)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,41 @@
+"""Tests of the reading of files with secrets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.secret_files import NotAFileError, SharedFileError, read_secret_file
+
+
+class ReadSecretFileTests(SynchronousTestCase):
+    def file(self, mode: int, data: bytes = b"secret") -> str:
+        path = Path(self.mktemp())
+        path.write_bytes(data)
+        path.chmod(mode)
+        return str(path)
+
+    def test_a_file_of_the_owner_alone_is_read(self) -> None:
+        for mode in (0o400, 0o600, 0o700):
+            self.assertEqual(b"secret", read_secret_file(self.file(mode), 100))
+
+    def test_a_file_that_others_may_use_is_refused_with_its_mode(self) -> None:
+        for mode in (0o604, 0o620, 0o640, 0o610, 0o601, 0o777):
+            error = self.assertRaises(SharedFileError, read_secret_file, self.file(mode), 100)
+            self.assertEqual(f"{mode:04o}", error.mode)
+
+    def test_a_larger_file_is_recognised_by_one_more_byte(self) -> None:
+        for size, read in ((9, 9), (10, 10), (11, 11), (12, 11)):
+            self.assertEqual(read, len(read_secret_file(self.file(0o600, b"x" * size), 10)))
+
+    def test_directories_and_pipes_are_refused_without_waiting(self) -> None:
+        pipe = self.mktemp()
+        os.mkfifo(pipe, 0o600)
+        for path in (os.getcwd(), pipe):
+            self.assertRaises(NotAFileError, read_secret_file, path, 100)
+
+    def test_a_missing_file_is_an_oserror(self) -> None:
+        error = self.assertRaises(OSError, read_secret_file, self.mktemp(), 100)
+        self.assertIsInstance(error, FileNotFoundError)
