@@ -44,12 +44,12 @@ class ChunkCacheTests(SynchronousTestCase):
             cache.add(1, chunk(2, finish))
         self.assertEqual((len(cache), cache.find(1, 8)), (1, chunk(2, 9)))
 
-    def test_a_removed_stream_leaves_nothing(self) -> None:
+    def test_a_cleared_cache_has_nothing(self) -> None:
         cache = ChunkCache(10_000)
         for start in (0, 2, 4):
             cache.add(1, chunk(start, start + 2))
-        cache.forget(1)
-        cache.forget(1)
+        cache.clear()
+        cache.clear()
         self.assertEqual((len(cache), cache.bytes, cache.find(1, 0)), (0, 0, None))
 
     @given(
@@ -60,9 +60,9 @@ class ChunkCacheTests(SynchronousTestCase):
         self, steps: list[tuple[int, int, int, bool]], limit: int
     ) -> None:
         cache = ChunkCache(limit)
-        for stream_id, start, size, forget in steps:
-            if forget and size == 1:
-                cache.forget(stream_id)
+        for stream_id, start, size, clear in steps:
+            if clear and size == 1:
+                cache.clear()
             else:
                 cache.add(stream_id, chunk(start, start + size))
             self.assertLessEqual(cache.bytes, limit)
@@ -70,6 +70,5 @@ class ChunkCacheTests(SynchronousTestCase):
                 found = cache.find(stream_id, position)
                 if found is not None:
                     self.assertEqual(found.data[position - found.start], DATA[position])
-        for stream_id in (1, 2, 3):
-            cache.forget(stream_id)
+        cache.clear()
         self.assertEqual((len(cache), cache.bytes), (0, 0))

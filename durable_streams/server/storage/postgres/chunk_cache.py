@@ -17,6 +17,9 @@ class ChunkCache:
     """
     Chunks by stream and position. Chunks of one stream may overlap, since a merged one has the bytes of several.
 
+    Those of removed streams are not found any more, since ids are not used again, and are dropped as the least recently
+    read ones.
+
     :param max_bytes: of all chunks, with what they take besides their data.
     :ivar hits: the number of chunks that were found.
     :ivar misses: the number of chunks that were not.
@@ -75,11 +78,6 @@ class ChunkCache:
             del self._starts[stream_id]
         else:
             del starts[bisect_right(starts, start) - 1]
-
-    def forget(self, stream_id: int) -> None:
-        """Drop all chunks of a stream, which was removed."""
-        for start in self._starts.pop(stream_id, ()):
-            self.bytes -= _size(self._chunks.pop((stream_id, start)))
 
     def clear(self) -> None:
         """Drop all chunks."""
