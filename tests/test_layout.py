@@ -396,6 +396,11 @@ class ArrowTests(SynchronousTestCase):
         code = f"import sys; from {PACKAGE} import *; sys.exit('twisted.internet.reactor' in sys.modules)"
         self.assertEqual(0, subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False).returncode)
 
+    def test_a_start_imports_no_database_driver_and_no_supervisor_before_the_settings_need_them(self) -> None:
+        unwanted = ("psycopg", f"{PACKAGE}.storage.postgres.storage", f"{PACKAGE}.daemon.workers.supervisor")
+        code = f"import sys; import {PACKAGE}.tap; sys.exit(any(name in sys.modules for name in {unwanted!r}))"
+        self.assertEqual(0, subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False).returncode)
+
     def test_a_server_on_a_given_reactor_leaves_the_choice_of_the_reactor_to_the_program(self) -> None:
         # The pages are laid out by Klein, which installs a reactor, when the server binds its ports.
         program = f"""

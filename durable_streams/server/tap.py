@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from msgspec.structs import replace
 from twisted.application.service import IService
@@ -19,8 +19,10 @@ from .config.showing import concealed
 from .config.validation import ConfigError
 from .daemon.logs import Logs
 from .daemon.process import Process, refusal
-from .daemon.workers.supervisor import Supervisor
 from .startup import StartupError
+
+if TYPE_CHECKING:
+    from .daemon.workers.supervisor import Supervisor
 
 _log = Logger()
 
@@ -187,8 +189,16 @@ def makeService(options: Options) -> IService:
     # The process is the server's own, so its reactor may be changed to use the monotonic clock.
     make_steady(reactor)
     settings: Settings = options["settings"]
-    process = Process if settings.server.workers == 1 else Supervisor
     try:
-        return process(settings, reactor, options.open_logs(), options.load)
+        return _process_for(settings)(settings, reactor, options.open_logs(), options.load)
     except StartupError as error:
         raise refusal(error) from None
+
+
+def _process_for(settings: Settings) -> type[Process | Supervisor]:
+    """Return the service of a process that serves itself, or supervises several workers."""
+    if settings.server.workers == 1:
+        return Process
+    from .daemon.workers.supervisor import Supervisor  # noqa: PLC0415 (13 ms, and one process is the default)
+
+    return Supervisor
