@@ -10,7 +10,7 @@ from psycopg.pq.abc import PGresult
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.storage.postgres.connection import Statement
+from durable_streams.server.storage.postgres.queries import Statement
 from durable_streams.server.storage.postgres.schema import migrations
 from tests.support.postgres_server import database
 

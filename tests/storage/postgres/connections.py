@@ -8,8 +8,9 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from durable_streams.server.storage.postgres.connecting import connect, session_settings
-from durable_streams.server.storage.postgres.connection import Connection, Statement
+from durable_streams.server.storage.postgres.connection import Connection
 from durable_streams.server.storage.postgres.packing import FLOAT8, INT8, TEXT
+from durable_streams.server.storage.postgres.queries import Statement
 
 E = TypeVar("E", bound=Exception)
 

@@ -21,10 +21,10 @@ from durable_streams.server.model import (
     StreamStatus,
 )
 from durable_streams.server.storage.postgres.change_queue import ChangeQueue
-from durable_streams.server.storage.postgres.connection import QueryFailed, Statement
 from durable_streams.server.storage.postgres.heads import COLUMNS, Head, decode_head
 from durable_streams.server.storage.postgres.identifiers import IdSequence
 from durable_streams.server.storage.postgres.packing import INT8, TEXT, int8
+from durable_streams.server.storage.postgres.queries import QueryFailed, Statement
 from durable_streams.server.storage.postgres.stream_changes import StreamChanges
 from durable_streams.server.storage.postgres.totals import Totals
 from durable_streams.server.testing.values import TEXT as PLAIN

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import StreamsError, Unavailable
 from durable_streams.server.model import Fork, Lifetime, StreamConfig, StreamRestoration
-from durable_streams.server.storage.postgres.connection import QueryFailed
+from durable_streams.server.storage.postgres.queries import QueryFailed
 from durable_streams.server.storage.postgres.stored_values import StoredValues
 from durable_streams.server.testing.values import TEXT
 from tests.support.postgres_tables import SCHEMA, Tables

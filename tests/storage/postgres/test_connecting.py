@@ -16,7 +16,8 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from durable_streams.server.storage.postgres.connecting import ConnectFailed, _log_pooler, check_dsn, connect
-from durable_streams.server.storage.postgres.connection import Connection, Statement, rows_of
+from durable_streams.server.storage.postgres.connection import Connection
+from durable_streams.server.storage.postgres.queries import Statement, rows_of
 from tests.support.postgres_server import ROLE, database, shared_server
 
 from .connections import ONE, SETTINGS, connected, failure_of

@@ -13,14 +13,9 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from durable_streams.server.storage.postgres.connection import (
-    Connection,
-    ConnectionLost,
-    QueryFailed,
-    Statement,
-    rows_of,
-)
+from durable_streams.server.storage.postgres.connection import Connection
 from durable_streams.server.storage.postgres.packing import INT8, float8, int8, to_int
+from durable_streams.server.storage.postgres.queries import ConnectionLost, QueryFailed, Statement, rows_of
 from tests.support.postgres_server import database, shared_server, started_server
 
 from .connections import ADD, LENGTH, ONE, REPEAT, SLEEP, connected, failure_of

@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from durable_streams.server.errors import Unavailable
-from durable_streams.server.storage.postgres.connection import Connection, Query, QueryFailed, Statement
+from durable_streams.server.storage.postgres.connection import Connection
 from durable_streams.server.storage.postgres.fence import (
     CommitResult,
     LandedResult,
@@ -22,6 +22,7 @@ from durable_streams.server.storage.postgres.fence import (
     WriterConnection,
 )
 from durable_streams.server.storage.postgres.packing import INT8, UUID, float8, int8
+from durable_streams.server.storage.postgres.queries import Query, QueryFailed, Statement
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.holding_proxy import HoldingProxy
 from tests.support.postgres_server import database, shared_server

@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import Unavailable
-from durable_streams.server.storage.postgres.connection import Statement
 from durable_streams.server.storage.postgres.leases import LEASE_SECONDS, Leases
+from durable_streams.server.storage.postgres.queries import Statement
 from tests.support.postgres_tables import SCHEMA, Tables
 
 INTERVAL = LEASE_SECONDS / 4

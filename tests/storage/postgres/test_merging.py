@@ -14,9 +14,9 @@ from durable_streams.server.errors import Unavailable
 from durable_streams.server.storage.postgres.checking import DatabaseCheck
 from durable_streams.server.storage.postgres.chunk_cache import ChunkCache
 from durable_streams.server.storage.postgres.chunk_index import StoredChunk
-from durable_streams.server.storage.postgres.connection import Statement
 from durable_streams.server.storage.postgres.fetching import ChunkFetcher
 from durable_streams.server.storage.postgres.merging import Merger
+from durable_streams.server.storage.postgres.queries import Statement
 from tests.support.postgres_rows import Rows
 from tests.support.postgres_tables import SCHEMA
 

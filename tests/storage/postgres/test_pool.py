@@ -14,9 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from durable_streams.server.errors import Unavailable
 from durable_streams.server.storage.postgres.connecting import ConnectFailed, connect
-from durable_streams.server.storage.postgres.connection import Connection, QueryFailed, Statement
+from durable_streams.server.storage.postgres.connection import Connection
 from durable_streams.server.storage.postgres.packing import float8, to_int
 from durable_streams.server.storage.postgres.pool import Pool
+from durable_streams.server.storage.postgres.queries import QueryFailed, Statement
 from durable_streams.server.storage.postgres.reconnecting import MAX_PAUSE, Reconnector
 from tests.support.postgres_server import database, shared_server, started_server
 

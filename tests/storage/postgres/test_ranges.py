@@ -14,10 +14,10 @@ from durable_streams.server.errors import DataDamaged, StreamNotFound, Unavailab
 from durable_streams.server.model import START, Append, Chunk, Fork, Offset, StorageLimits, StreamConfig, StreamFacts
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.storage.postgres.chunk_cache import ChunkCache
-from durable_streams.server.storage.postgres.connection import Statement
 from durable_streams.server.storage.postgres.fetching import ChunkFetcher
 from durable_streams.server.storage.postgres.heads import COLUMNS, Head, decode_head
 from durable_streams.server.storage.postgres.packing import TEXT, int8
+from durable_streams.server.storage.postgres.queries import Statement
 from durable_streams.server.storage.postgres.ranges import Ranges
 from tests.support.postgres_rows import Rows
 from tests.support.postgres_tables import SCHEMA

@@ -12,8 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import Unavailable
 from durable_streams.server.storage.postgres.connecting import ConnectFailed
-from durable_streams.server.storage.postgres.connection import Connection, Statement
+from durable_streams.server.storage.postgres.connection import Connection
 from durable_streams.server.storage.postgres.pool import Pool
+from durable_streams.server.storage.postgres.queries import Statement
 from durable_streams.server.storage.postgres.reconnecting import MAX_PAUSE, Reconnector, share_outage
 
 

@@ -10,9 +10,8 @@ from zope.interface import implementer
 
 from durable_streams.server.errors import InsufficientStorage, Unavailable
 from durable_streams.server.model import Append, StorageLimits, StreamConfig
-from durable_streams.server.storage.postgres.append_queue import refusal_of
-from durable_streams.server.storage.postgres.connection import QueryFailed
-from durable_streams.server.storage.postgres.refusals import Refusals
+from durable_streams.server.storage.postgres.queries import QueryFailed
+from durable_streams.server.storage.postgres.refusals import Refusals, refusal_of
 from durable_streams.server.storage.postgres.settings import PostgresSettings
 from durable_streams.server.storage.postgres.storage import PostgresStorage
 from tests.storage.postgres.connections import failure_of

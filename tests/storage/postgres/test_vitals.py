@@ -15,8 +15,8 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import Unavailable
-from durable_streams.server.storage.postgres.connection import Statement
 from durable_streams.server.storage.postgres.packing import float8
+from durable_streams.server.storage.postgres.queries import Statement
 from durable_streams.server.storage.postgres.vitals import INTERVAL, MAX_AGE, DatabaseVitals
 from tests.support.postgres_server import started_server
 from tests.support.postgres_tables import SCHEMA, Tables

@@ -25,10 +25,10 @@ from durable_streams.server.interfaces import ICommitListener
 from durable_streams.server.model import Append, Appended, Lifetime, StorageLimits, Writer
 from durable_streams.server.storage.entry import facts_of
 from durable_streams.server.storage.postgres.append_queue import AppendQueues
-from durable_streams.server.storage.postgres.connection import QueryFailed
 from durable_streams.server.storage.postgres.heads import Head
 from durable_streams.server.storage.postgres.known import KnownStream
 from durable_streams.server.storage.postgres.lookups import LookUps
+from durable_streams.server.storage.postgres.queries import QueryFailed
 from durable_streams.server.storage.postgres.writer import AppendWriter
 from durable_streams.server.testing.values import T0
 from tests.storage.postgres.databases import SCHEMA, Database, lookups_on, writer_on

@@ -11,15 +11,16 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...errors import InsufficientStorage, StreamNotFound, Unavailable
+from ...errors import StreamNotFound, Unavailable
 from ...interfaces import ICommitListener
 from ...model import Append, Appended, StorageLimits
 from ..listeners import NullListener
-from .connection import QueryFailed
 from .folding import Fold, Totals, Wanted, advance, fold
 from .heads import Head
 from .known import KnownStream
 from .lookups import LookUps
+from .queries import DISK_FULL, QueryFailed
+from .refusals import refusal_of
 
 #: About how many bytes of memory a queued append takes besides its data.
 OVERHEAD: Final = 600
@@ -29,9 +30,6 @@ _MAX_APPENDS: Final = 1_000
 
 #: How often a refused statement is sent again, if the reason may pass.
 _MAX_FAILURES: Final = 3
-
-#: The SQLSTATE of a full disk.
-DISK_FULL: Final = "53100"
 
 _NOTHING: Final = Wanted()
 
@@ -331,15 +329,3 @@ class AppendQueues:
                 queued.answer.callback(outcome)
             else:
                 queued.answer.errback(outcome)
-
-
-def refusal_of(error: BaseException | None) -> BaseException:
-    """Return the error for callers whose statement has failed."""
-    if isinstance(error, QueryFailed):
-        if error.sqlstate == DISK_FULL:
-            return InsufficientStorage(
-                "The database's disk is full. Nothing can be written before its operator has made room."
-            )
-        return Unavailable("The database refuses writes at present. Retry later.")
-    assert error is not None
-    return error

@@ -13,11 +13,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...errors import Unavailable
-from .append_queue import DISK_FULL, refusal_of
 from .change_statement import change_parameters, change_statements, statement_key
 from .changesets import ChangeSet, NewStream, Removal
 from .commit_schedule import CommitSchedule
-from .connection import QueryFailed, Statement
 from .fence import CommitConnection
 from .fork_changes import PlainFork, fork_parameters, fork_statement, unfork_parameters, unfork_statement
 from .packing import to_float, to_int, to_ints
@@ -28,7 +26,9 @@ from .plain_changes import (
     remove_parameters,
     remove_statement,
 )
+from .queries import DISK_FULL, QueryFailed, Statement
 from .queued_changes import QueuedChange, Written, gather
+from .refusals import refusal_of
 from .totals import Totals
 
 #: About how many bytes of memory a queued change takes besides its data.

@@ -14,7 +14,6 @@ from typing import Final
 from ...model import Lifetime
 from ..metadata import WRITER_BYTES
 from .changesets import ChangeSet, Installation, NewStream, fixed_size
-from .connection import Statement
 from .heads import encode_config
 from .packing import (
     BOOL,
@@ -39,6 +38,7 @@ from .packing import (
     int8s,
     texts,
 )
+from .queries import Statement
 
 #: The types of the first parameters of every statement that commits: the node's id, its epoch and the batch.
 NODE: Final = (UUID, INT8, INT8)

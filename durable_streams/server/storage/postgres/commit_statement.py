@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from .connection import Statement
 from .fence import CommitResult
 from .folding import Fold
 from .heads import COLUMNS
@@ -31,6 +30,7 @@ from .packing import (
     to_float,
     to_ints,
 )
+from .queries import Statement, value_of
 
 # INSERT ... ON CONFLICT never inserts here: l has only rows that are there and locked. It finds each row by the index,
 # whereas an UPDATE whose plan was made while the table was small would read all of the index each time.
@@ -183,6 +183,5 @@ class CommitStatements:
 
 def written_by(result: CommitResult) -> tuple[float, frozenset[int] | None]:
     """Return the database's time, and the ids of the written streams, or None if all were written."""
-    now, written = result.get_value(0, 0), result.get_value(0, 1)
-    assert now is not None
-    return to_float(now), None if written is None else frozenset(to_ints(written))
+    written = result.get_value(0, 1)
+    return to_float(value_of(result, 0, 0)), None if written is None else frozenset(to_ints(written))

@@ -14,8 +14,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .connection import Connection, one_line
+from .connection import Connection
 from .failures import describe_failure
+from .queries import one_line
 
 #: libpq's parameters that the connection string may replace. An attempt to connect ends after 10 s; a connection whose
 #: peer is silent, after about a minute.

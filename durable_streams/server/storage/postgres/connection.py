@@ -12,10 +12,9 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final
 
 import psycopg
-from msgspec import Struct
 from psycopg import pq
 from psycopg.pq.abc import PGconn, PGresult
 from twisted.internet.defer import Deferred
@@ -24,62 +23,16 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...clocks import clock_of
+from .queries import ConnectionLost, QueryFailed, Statement, error_of, field_of, is_fatal, one_line
 
 #: The prepared statement does not exist; and, among others, the tables changed so that it returns another row type.
 _NOT_PREPARED: Final = "26000"
 _NOT_SUPPORTED: Final = "0A000"
 _CHANGED_ROW_TYPE: Final = "cached plan must not change result type"
 
-#: The classes of SQLSTATE that tell of the server's state, and not of the statement: lost connections, conflicts with
-#: other transactions, insufficient resources, and interventions by operators; and single codes of other classes:
-#: read_only_sql_transaction, lock_not_available.
-_TRANSIENT_CLASSES: Final = frozenset({"08", "40", "53", "57"})
-_TRANSIENT: Final = frozenset({"25006", "55P03"})
-
 #: How often input is read for each event of a TLS connection. Up to 16 KiB of a decrypted record may wait in OpenSSL,
 #: for which there is no event of the socket, and libpq reads at least 8 KiB at a time.
 _READS_WITH_TLS: Final = 3
-
-
-class Statement(Struct, frozen=True):
-    """
-    A statement, which each connection prepares when it is first used.
-
-    :ivar name: of the prepared statement, unique among all of the server's.
-    :ivar types: the OID of each parameter's type.
-    """
-
-    name: str
-    sql: str
-    types: tuple[int, ...] = ()
-
-
-class QueryFailed(Exception):
-    """
-    PostgreSQL refused a statement, which has therefore changed nothing.
-
-    :ivar sqlstate: five characters, see appendix A of PostgreSQL's manual.
-    :ivar constraint: the name of the constraint that was violated, or "".
-    :ivar is_transient: whether the reason is the server's state, so that the same statement may succeed later.
-    """
-
-    def __init__(self, sqlstate: str, message: str, constraint: str = "") -> None:
-        super().__init__(f"{message} (SQLSTATE {sqlstate})")
-        self.sqlstate = sqlstate
-        self.constraint = constraint
-        self.is_transient = sqlstate[:2] in _TRANSIENT_CLASSES or sqlstate in _TRANSIENT
-
-
-class ConnectionLost(Exception):
-    """
-    The connection ended before the statement's result came.
-
-    :ivar sent: whether the server may have received the statement, and so may have executed it, or may still do so.
-    """
-
-    def __init__(self, message: str, sent: bool) -> None:
-        super().__init__(message)
-        self.sent = sent
 
 
 class _Request:
@@ -270,7 +223,7 @@ class Connection:
             request.done.callback(result)
 
     def _fail(self, request: _Request, result: PGresult | None) -> None:
-        failure, is_fatal = _error_of(result)
+        failure, is_fatal = error_of(result)
         if failure is None or is_fatal or self._pgconn.status == pq.ConnStatus.BAD:
             self._lose(self._sentence(self._pgconn.get_error_message() if failure is None else str(failure)))
         elif not request.repeated and request.sent and _is_about_preparation(failure):
@@ -284,10 +237,10 @@ class Connection:
             request.done.errback(failure)
 
     def _notice(self, result: PGresult) -> None:
-        sqlstate, text = _field(result, pq.DiagnosticField.SQLSTATE), _field(result, pq.DiagnosticField.MESSAGE_PRIMARY)
-        if _is_fatal(result):
+        text = field_of(result, pq.DiagnosticField.MESSAGE_PRIMARY)
+        if is_fatal(result):
             self._farewell = text
-        self.noticed(sqlstate, text)
+        self.noticed(field_of(result, pq.DiagnosticField.SQLSTATE), text)
 
     def _sentence(self, text: str) -> str:
         """Return an error of libpq as a sentence; or the server's own, which idle connections receive as a notice."""
@@ -363,54 +316,5 @@ class Connection:
         return "postgres"
 
 
-def one_line(text: str) -> str:
-    """Return a message of libpq as one line, without its hints."""
-    return " ".join(text.partition("\n\t")[0].split())
-
-
-def _field(result: PGresult, field: pq.DiagnosticField) -> str:
-    value = result.error_field(field)
-    return "" if value is None else value.decode(errors="replace")
-
-
-def _error_of(result: PGresult | None) -> tuple[QueryFailed | None, bool]:
-    """
-    Return the server's error, and whether it ends the connection.
-
-    :returns: None if the error is libpq's own, which it is for connections that broke.
-    """
-    if result is None:
-        return None, True
-    sqlstate = _field(result, pq.DiagnosticField.SQLSTATE)
-    if not sqlstate:
-        return None, True
-    message = one_line(_field(result, pq.DiagnosticField.MESSAGE_PRIMARY))
-    constraint = _field(result, pq.DiagnosticField.CONSTRAINT_NAME)
-    return QueryFailed(sqlstate, message, constraint), _is_fatal(result)
-
-
-def _is_fatal(result: PGresult) -> bool:
-    """Return whether the server has ended the connection with this error."""
-    return _field(result, pq.DiagnosticField.SEVERITY_NONLOCALIZED) in ("FATAL", "PANIC")
-
-
 def _is_about_preparation(error: QueryFailed) -> bool:
     return error.sqlstate == _NOT_PREPARED or (error.sqlstate == _NOT_SUPPORTED and _CHANGED_ROW_TYPE in str(error))
-
-
-#: Executes a statement with its parameters, as :meth:`Connection.execute` and :meth:`.Pool.execute` do.
-Query: TypeAlias = Callable[[Statement, Sequence[bytes | None]], Deferred[PGresult]]
-
-
-def value_of(result: PGresult, row: int, column: int) -> bytes:
-    """Return a value of a result that is not NULL."""
-    value = result.get_value(row, column)
-    assert value is not None
-    return value
-
-
-def rows_of(result: PGresult) -> list[tuple[bytes | None, ...]]:
-    """Return the rows of a result, with values in binary form."""
-    columns = range(result.nfields)
-    value = cast("Callable[[int, int], bytes | None]", result.get_value)
-    return [tuple([value(row, column) for column in columns]) for row in range(result.ntuples)]

@@ -23,8 +23,9 @@ from twisted.python.failure import Failure
 
 from ...clocks import clock_of
 from ...errors import Unavailable
-from .connection import Connection, ConnectionLost, Query, QueryFailed, Statement
+from .connection import Connection
 from .packing import INT8, UUID, int8, to_int
+from .queries import LOCK_TIMEOUT, READ_ONLY, ConnectionLost, Query, QueryFailed, Statement, value_of
 from .reconnecting import Reconnector
 
 #: The pause before a fence is tried again on the same connection, in seconds.
@@ -32,12 +33,6 @@ _PAUSE: Final = 0.2
 
 #: How often a commit is begun. A statement that ends its own session must not end one after the other.
 _MAX_ATTEMPTS: Final = 2
-
-#: The SQLSTATE of a server that has become a standby: read_only_sql_transaction.
-_READ_ONLY: Final = "25006"
-
-#: A lock was not to be had in time: here that of the connection's row, which a commit that has not ended holds.
-_LOCKED: Final = "55P03"
 
 #: The class of SQLSTATEs without a warning.
 _SUCCESS: Final = "00"
@@ -91,7 +86,7 @@ class LandedResult(Struct, frozen=True, gc=False):
     :ivar written: as the statement has put it into the node's row.
     """
 
-    time: bytes | None
+    time: bytes
     written: bytes | None
     ntuples: int = 1
     nfields: int = 2
@@ -214,7 +209,7 @@ class WriterConnection:
 
         :param params: all but the first three, each in its type's binary form.
         :returns: the result, once it is durable. It fails with :class:`NothingWritten` or
-            :class:`.connection.QueryFailed` if nothing was written, and with :class:`.errors.Unavailable` if that is
+            :class:`.queries.QueryFailed` if nothing was written, and with :class:`.errors.Unavailable` if that is
             not known: the statement is then decided before the next one is sent. Cancelling it does not stop it.
         """
 
@@ -302,7 +297,7 @@ class WriterConnection:
             self._limit(commit)
             return
         self._finish(commit)
-        if isinstance(error, QueryFailed) and error.sqlstate == _READ_ONLY:
+        if isinstance(error, QueryFailed) and error.sqlstate == READ_ONLY:
             self._abandon("The database has become a standby.")
         commit.done.errback(failure)
 
@@ -364,10 +359,7 @@ class WriterConnection:
         if result.ntuples == 0:
             self._lose_row(connection)
             return
-        epoch, batch, time, written = [result.get_value(0, column) for column in range(4)]
-        assert epoch is not None
-        assert batch is not None
-        self._epoch = to_int(epoch)
+        self._epoch = to_int(value_of(result, 0, 0))
         if self._has_warned:
             self._try_again(connection, "The database does not wait for its standbys.")
             return
@@ -375,7 +367,8 @@ class WriterConnection:
         self._problem = None
         commit = self._commit
         if commit is not None:
-            self._decide(commit, to_int(batch), LandedResult(time, written))
+            landed = LandedResult(value_of(result, 0, 2), result.get_value(0, 3))
+            self._decide(commit, to_int(value_of(result, 0, 1)), landed)
 
     def _decide(self, commit: _Commit, last: int, landed: LandedResult) -> None:
         """Give a commit its outcome, or send it, when no statement of an earlier epoch can write any more."""
@@ -415,10 +408,11 @@ class WriterConnection:
         error = failure.value
         if isinstance(error, ConnectionLost):
             return
-        if isinstance(error, QueryFailed) and error.sqlstate == _READ_ONLY:
+        if isinstance(error, QueryFailed) and error.sqlstate == READ_ONLY:
             self._abandon("The database has become a standby.")
             return
-        if isinstance(error, QueryFailed) and error.sqlstate == _LOCKED:
+        if isinstance(error, QueryFailed) and error.sqlstate == LOCK_TIMEOUT:
+            # A commit that has not ended holds the row of this connection.
             self._try_again(
                 connection,
                 "An earlier commit of this server has not ended yet. If it waits for a synchronous standby that is "

@@ -15,8 +15,8 @@ from ...errors import Unavailable
 from ..repeated_logs import RepeatedLogs
 from .chunk_cache import ChunkCache
 from .chunk_index import StoredChunk, decode_chunk, decode_ends
-from .connection import Query, Statement, value_of
 from .packing import INT8, int8, to_int
+from .queries import Query, Statement, value_of
 
 #: How many bytes are read ahead of a position, besides the rest of the last row. A piece of 1 MiB costs the client 0.5
 #: to 1.5 ms, and needs no snapshot while a slow reader takes it.

@@ -16,10 +16,10 @@ from msgspec import Struct
 from ..metadata import WRITER_BYTES
 from .change_statement import FENCE, NODE, lifetime_parameters
 from .changesets import NewStream, fixed_size
-from .connection import Statement
 from .heads import Head, encode_config
 from .packing import BOOLS, BYTEAS, FLOAT8S, INT8S, TEXTS, bools, byteas, float8s, int8s, texts
 from .plain_changes import PlainRemoval
+from .queries import Statement
 
 # Rows are found by the index alone, and what a row is changed by is computed before: PostgreSQL evaluates it again if
 # the row was changed while the statement waited for its lock, and cannot read what the statement itself has written.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -11,6 +11,7 @@ from ...model import Lifetime, StreamConfig, StreamFacts, StreamRecord, StreamSt
 from ...protocol.lifetimes import deadline
 from ..entry import facts_of
 from .packing import to_bool, to_float, to_int
+from .queries import Result
 
 encode_config: Final = msgspec.msgpack.Encoder().encode
 decode_config: Final = msgspec.msgpack.Decoder(StreamConfig).decode
@@ -24,12 +25,6 @@ COLUMNS: Final = (
 
 #: The number of columns of a head.
 WIDTH: Final = 21
-
-
-class Row(Protocol):
-    """A result of a query, of which one row is decoded."""
-
-    def get_value(self, row_number: int, column_number: int) -> bytes | None: ...
 
 
 class Head(Struct, frozen=True, gc=False):
@@ -107,7 +102,7 @@ class Head(Struct, frozen=True, gc=False):
         )
 
 
-def decode_head(row: Row, number: int, column: int = 0, known: Head | None = None) -> Head:
+def decode_head(row: Result, number: int, column: int = 0, known: Head | None = None) -> Head:
     """
     Return a head from a row whose columns from ``column`` on are :data:`COLUMNS`.
 

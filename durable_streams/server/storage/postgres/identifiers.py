@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from .connection import Query, Statement
 from .packing import INT8, int8
+from .queries import Query, Statement
 
 #: Has all later ids be greater than an incarnation. The sequence is not transactional, so those who advance it wait for
 #: each other, and leave room for ids that are taken at the same time.

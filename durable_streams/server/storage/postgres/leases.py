@@ -17,8 +17,8 @@ from twisted.logger import Logger
 
 from ...clocks import clock_of
 from ...errors import StreamsError
-from .connection import ConnectionLost, Query, QueryFailed, Statement
 from .packing import FLOAT8, INT8, TEXT, TEXTS, UUID, float8, int8, texts, to_float, to_int
+from .queries import ConnectionLost, Query, QueryFailed, Statement
 
 #: How long a lease lasts without renewal, in seconds, and how often it is renewed.
 LEASE_SECONDS: Final = 10.0

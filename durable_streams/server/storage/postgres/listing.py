@@ -9,10 +9,10 @@ from msgspec.structs import replace
 from ...model import StreamRecord, StreamStatus, WriterState
 from ...protocol.names import RESERVED_PREFIX
 from .append_queue import Uses
-from .connection import Query, Statement
 from .heads import COLUMNS, WIDTH, Head, decode_head
 from .known import check_present
 from .packing import INT8, TEXT, int8, to_float, to_int
+from .queries import Query, Statement
 
 #: Not more than any name after those that begin with the reserved prefix.
 _AFTER_RESERVED: Final = RESERVED_PREFIX[:-1] + chr(ord(RESERVED_PREFIX[-1]) + 1)

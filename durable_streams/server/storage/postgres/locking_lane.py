@@ -22,7 +22,6 @@ from ..repeated_logs import RepeatedLogs
 from .append_queue import AppendQueues, Decision, StreamQueue
 from .commit_schedule import CommitSchedule
 from .commit_statement import CommitStatements, written_by
-from .connection import Query, QueryFailed
 from .fence import CommitResult, WriterConnection
 from .folding import Fold
 from .heads import Head, decode_head
@@ -30,6 +29,7 @@ from .known import KnownStream
 from .lanes import MAX_APPENDS, MAX_BYTES, CommitFigures
 from .lookups import LookUps
 from .packing import int8s
+from .queries import LOCK_TIMEOUT, Query, QueryFailed
 
 #: The maximum number of streams that one transaction locks.
 _MAX_STREAMS: Final = 64
@@ -43,9 +43,6 @@ _HELD_PAUSE: Final = 0.1
 
 #: How often states of writers are read for one decision.
 _MAX_READS: Final = 3
-
-#: The SQLSTATE of a lock that was not had in time.
-_LOCK_TIMEOUT: Final = "55P03"
 
 _log = Logger()
 
@@ -256,7 +253,7 @@ class LockingLane:
 
     def _failed(self, failure: Failure, queues: list[StreamQueue]) -> None:
         error = failure.value
-        is_held = isinstance(error, QueryFailed) and error.sqlstate == _LOCK_TIMEOUT
+        is_held = isinstance(error, QueryFailed) and error.sqlstate == LOCK_TIMEOUT
         now = self._clock.seconds()
         for queue in queues:
             if is_held:

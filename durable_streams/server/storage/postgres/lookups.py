@@ -17,11 +17,11 @@ from twisted.python.failure import Failure
 from ...errors import Unavailable
 from ...model import WriterState
 from .answering import Answers
-from .connection import Query, Statement, value_of
 from .folding import MAX_WANTED, Wanted
 from .heads import COLUMNS, WIDTH, Head, decode_head
 from .known import KnownStream
 from .packing import INT8S, TEXT, TEXTS, int8s, texts, to_float, to_int
+from .queries import Query, Statement, value_of
 from .stream_cache import StreamCache
 
 #: The maximum number of heads and writers in one statement, and how many statements run at the same time.

@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 from ...clocks import clock_of
 from ...errors import StreamsError
 from .chunk_index import StoredChunk, checksum_of, encode_ends
-from .connection import Query, QueryFailed, Statement
 from .packing import BYTEA, INT8, int8
+from .queries import Query, QueryFailed, Statement
 
 #: Chunks are merged if there are at least so many, and together they have at least so many bytes.
 _MIN_CHUNKS: Final = 8

@@ -18,8 +18,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from ...clocks import clock_of
-from .connection import Connection, ConnectionLost, QueryFailed, Statement
+from .connection import Connection
 from .packing import TEXT
+from .queries import ConnectionLost, QueryFailed, Statement
 from .reconnecting import Reconnector
 
 #: The minimum time between the beginnings of two messages, in seconds: items are collected meanwhile. The first item

@@ -15,9 +15,9 @@ from msgspec import Struct
 from ..metadata import WRITER_BYTES
 from .change_statement import FENCE, NODE, lifetime_parameters
 from .changesets import NewStream, fixed_size
-from .connection import Statement
 from .heads import Head, encode_config
 from .packing import BOOLS, BYTEAS, FLOAT8S, INT8S, TEXTS, bools, byteas, float8s, int8s, texts
+from .queries import Statement
 
 _CREATE: Final = """
 WITH {fence},

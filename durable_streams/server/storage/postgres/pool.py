@@ -13,7 +13,8 @@ from twisted.python.failure import Failure
 
 from ...clocks import clock_of
 from ...errors import Unavailable
-from .connection import Connection, ConnectionLost, QueryFailed, Statement
+from .connection import Connection
+from .queries import READ_ONLY, ConnectionLost, QueryFailed, Statement
 from .reconnecting import Reconnector
 from .refusals import Refusals
 
@@ -25,7 +26,7 @@ _REFUSED_AT_ONCE: Final = 64
 
 #: A statement that is refused with one of these was sent to a server that does not serve any more: one that has become
 #: a standby, shuts down, or starts.
-_WRONG_SERVER: Final = frozenset({"25006", "57P01", "57P02", "57P03"})
+_WRONG_SERVER: Final = frozenset({READ_ONLY, "57P01", "57P02", "57P03"})
 
 
 class _Query:
@@ -114,7 +115,7 @@ class Pool:
 
         :param params: each in its type's binary form; None is NULL.
         :returns: fails with :class:`.errors.Unavailable` if the database can't be reached, is overloaded or lacks the
-            tables, and with :class:`.connection.QueryFailed` if the statement is wrong. Cancelling it does not stop the
+            tables, and with :class:`.queries.QueryFailed` if the statement is wrong. Cancelling it does not stop the
             statement.
         """
         query = _Query(statement, params, self._clock.seconds())

@@ -10,10 +10,10 @@ from ...errors import DataDamaged, StreamNotFound
 from ...model import Chunk, Offset, StreamFacts
 from ...protocol.offsets import locate
 from .chunk_index import StoredChunk
-from .connection import Query, Statement
 from .fetching import ChunkFetcher, MissingChunk
 from .heads import Head
 from .packing import INT8, int8, to_int
+from .queries import Query, Statement
 
 #: How many lineages of forks are kept in memory, and how many streams all of them together have.
 _MAX_LINEAGES: Final = 1_000

@@ -9,9 +9,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ...clocks import clock_of
-from ...errors import Unavailable
+from ...errors import InsufficientStorage, Unavailable
 from ..repeated_logs import RepeatedLogs
-from .connection import QueryFailed
+from .queries import DISK_FULL, LOCK_TIMEOUT, QueryFailed
 
 #: How long a node without its tables is not ready after the last refusal, in seconds. Totals are read each second.
 _OBSTACLE_SECONDS: Final = 5.0
@@ -31,9 +31,9 @@ _LASTING: Final = {
 
 #: SQLSTATE -> what to change, where the reason may pass.
 _PASSING: Final = {
-    "53100": "Make room on the database's disk",
+    DISK_FULL: "Make room on the database's disk",
     "53200": "Give the database more memory, or lower its work_mem and max_connections",
-    "55P03": "Another transaction holds a lock: see pg_locks and pg_stat_activity, and end it",
+    LOCK_TIMEOUT: "Another transaction holds a lock: see pg_locks and pg_stat_activity, and end it",
     "57014": "It took longer than storage.postgres.commit_deadline_ms, or was cancelled: see pg_stat_activity",
 }
 
@@ -69,3 +69,15 @@ class Refusals:
         if self._logs.is_due(error.sqlstate):
             _log.error("{sentence}", sentence=sentence)
         return Unavailable("The database cannot answer at present. Retry later.")
+
+
+def refusal_of(error: BaseException | None) -> BaseException:
+    """Return the error for callers whose statement has failed."""
+    if isinstance(error, QueryFailed):
+        if error.sqlstate == DISK_FULL:
+            return InsufficientStorage(
+                "The database's disk is full. Nothing can be written before its operator has made room."
+            )
+        return Unavailable("The database refuses writes at present. Retry later.")
+    assert error is not None
+    return error

@@ -7,8 +7,8 @@ from hashlib import sha256
 from typing import Final
 
 from ...model import KnownTail
-from .connection import Query, Statement
 from .packing import BYTEA, BYTEAS, INT8, INT8S, TEXTS, byteas, int8, int8s, texts, to_int
+from .queries import Query, Statement
 
 #: How many ids and names one statement returns.
 _PAGE: Final = 5_000

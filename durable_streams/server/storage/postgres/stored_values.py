@@ -19,11 +19,11 @@ from ...errors import StreamsError, Unavailable, ValuesChanged
 from ...model import StorageLimits
 from ..limits import check_values_room
 from ..values import MAX_BYTES_AT_ONCE, MAX_KEYS_AT_ONCE, VALUE_BYTES, check_puts
-from .append_queue import refusal_of
 from .change_queue import ChangeQueue
 from .change_statement import FENCE, NODE
-from .connection import Query, Statement
 from .packing import BYTEA, BYTEAS, INT8, INT8S, byteas, int8, int8s, to_int
+from .queries import Query, Statement, value_of
+from .refusals import refusal_of
 from .totals import Totals
 
 #: How often calls are decided again, since another node has changed their values.
@@ -151,10 +151,7 @@ class StoredValues:
         result = await self._query(self._page, [max(start, last), last, end, int8(max_count)])
         found = []
         for number in range(result.ntuples):
-            key, value = result.get_value(number, 0), result.get_value(number, 1)
-            assert key is not None
-            assert value is not None
-            found.append((key.decode(), value))
+            found.append((value_of(result, number, 0).decode(), value_of(result, number, 1)))
         return found
 
     def write(self, puts: Mapping[str, bytes | None], expected: Mapping[str, bytes | None]) -> Deferred[None]:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Final
 
 from .append_queue import Uses
-from .connection import Query, Statement
 from .heads import COLUMNS, Head, decode_head
 from .packing import FLOAT8S, INT8, INT8S, float8s, int8, int8s, to_int
+from .queries import Query, Statement
 from .stream_changes import StreamChanges
 
 #: How many streams that may have expired are read at once, and how often in one call.

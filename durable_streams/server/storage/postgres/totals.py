@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from uuid import UUID
 
-from .connection import Query, Statement, value_of
 from .packing import FLOAT8, TEXTS, float8, texts, to_int
+from .queries import Query, Statement, value_of
 
 #: The row of the nodes that are gone.
 GONE: Final = "00000000-0000-0000-0000-000000000000"

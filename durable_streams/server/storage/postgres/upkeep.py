@@ -12,9 +12,9 @@ from twisted.logger import Logger
 
 from ...clocks import clock_of
 from ...errors import StreamsError
-from .connection import Query, Statement
 from .lookups import LookUps
 from .packing import FLOAT8S, INT8S, TEXTS, float8s, int8s, texts, to_int
+from .queries import Query, Statement
 from .totals import Totals
 
 #: How often the totals are refreshed, and the node's rows are kept alive, in seconds.

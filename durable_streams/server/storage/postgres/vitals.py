@@ -16,8 +16,8 @@ from twisted.logger import Logger
 from ...clocks import clock_of
 from ...errors import StreamsError
 from ..repeated_logs import RepeatedLogs
-from .connection import ConnectionLost, Query, QueryFailed, Statement
 from .packing import to_float, to_int
+from .queries import ConnectionLost, Query, QueryFailed, Statement
 
 #: The time between two looks, in seconds.
 INTERVAL: Final = 10.0
