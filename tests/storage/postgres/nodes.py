@@ -69,7 +69,7 @@ class Node:
         self.loses_answers = False
         self.heard: list[str] = []
         self.uses = Uses()
-        self.totals = Totals(self.query, SCHEMA, lambda: [self.id])
+        self.totals = Totals(self.query, SCHEMA, lambda: [self.id], lambda: False)
         self.queue = ChangeQueue(self, SCHEMA, self.totals, self.clock, 1 << 26)
         self.changes = StreamChanges(
             self.queue, self, self.append_at, limits, self.totals, self.uses, IdSequence(self.query, SCHEMA), self.clock

@@ -99,7 +99,7 @@ class PostgresStorage:
         appending, locking, changing = self._writers
         execute = self._pool.execute
         self._lookups = LookUps(execute, schema, reactor)
-        self._totals = Totals(execute, schema, self._rows)
+        self._totals = Totals(execute, schema, self._rows, lambda: not self._queued_bytes())
         self._uses = Uses(UseWriter(execute, schema, self._lookups).write, reactor)
         self._cache = ChunkCache(settings.cache_bytes)
         fetcher = ChunkFetcher(execute, schema, self._cache, reactor, settings.verify_reads)
@@ -212,6 +212,10 @@ class PostgresStorage:
         """Return the ids of the rows that count the writes of this node."""
         return [writer.node for writer in self._writers]
 
+    def _queued_bytes(self) -> int:
+        """Return about how many bytes of memory the writes take that are queued or in progress."""
+        return self._queues.bytes + self._change_queue.bytes
+
     # The state of the storage
 
     def obstacle(self) -> str | None:
@@ -225,7 +229,7 @@ class PostgresStorage:
             max(0, totals.streams),
             max(0, totals.bytes),
             totals.written,
-            queued_bytes=self._queues.bytes + self._change_queue.bytes,
+            queued_bytes=self._queued_bytes(),
             commit_sizes=commits.sizes.distribution(),
             commit_seconds=commits.seconds.distribution(),
             metadata_bytes=max(0, totals.metadata),

@@ -1,7 +1,8 @@
 """The numbers of streams, bytes and bytes of metadata of all nodes together, for the limits and the figures.
 
-Each node counts what it writes, in its own row. The sums are refreshed each second, so a limit may be exceeded by what
-the other nodes write in that time. What this node writes is counted at once.
+Each node counts what it writes, in rows of its own. The sums are refreshed each second, so a limit may be exceeded by
+what the other nodes write in that time. What this node writes is counted at once, except a write without a certain
+outcome: if it was made, it is counted by a refresh during which this node writes nothing.
 """
 
 from __future__ import annotations
@@ -28,26 +29,46 @@ class Totals:
     :param query: runs a statement.
     :param schema: the name of the schema, which needs no quotes.
     :param own: returns the ids of the rows that count the writes of this node. A row of an earlier id still does.
+    :param is_idle: returns whether no write of this node is queued or in progress.
     :ivar streams: the number of streams, with those that this node is creating.
     :ivar bytes: bytes of data, with those of this node's writes in progress.
     :ivar metadata: bytes of metadata, with those of this node's writes in progress.
     :ivar written: bytes of data that this node has written.
     """
 
-    __slots__ = ("_find_own", "_fold", "_others", "_own", "_query", "_sum", "bytes", "metadata", "streams", "written")
+    __slots__ = (
+        "_changes",
+        "_find_own",
+        "_fold",
+        "_is_idle",
+        "_others",
+        "_own",
+        "_query",
+        "_sum",
+        "bytes",
+        "metadata",
+        "streams",
+        "written",
+    )
 
-    def __init__(self, query: Query, schema: str, own: Callable[[], Iterable[UUID]]) -> None:
+    def __init__(
+        self, query: Query, schema: str, own: Callable[[], Iterable[UUID]], is_idle: Callable[[], bool]
+    ) -> None:
         self._query = query
         self._find_own = own
+        self._is_idle = is_idle
+        # How often add() was called.
+        self._changes = 0
         self._own: set[str] = set()
         self._others = (0, 0, 0)
         self.streams = self.bytes = self.metadata = self.written = 0
-        self._sum = Statement(
-            "totals",
-            "SELECT coalesce(sum(n.streams), 0)::bigint, coalesce(sum(n.bytes), 0)::bigint, "
-            f"coalesce(sum(n.metadata), 0)::bigint FROM {schema}.nodes AS n WHERE n.id <> ALL ($1::text[]::uuid[])",
-            (TEXTS,),
-        )
+        # The sums of the other nodes, then those of all nodes.
+        sums = [
+            f"coalesce(sum(n.{column}) FILTER (WHERE {chosen}), 0)::bigint"
+            for chosen in ("n.id <> ALL ($1::text[]::uuid[])", "true")
+            for column in ("streams", "bytes", "metadata")
+        ]
+        self._sum = Statement("totals", f"SELECT {', '.join(sums)} FROM {schema}.nodes AS n", (TEXTS,))
         self._fold = Statement(
             "fold-nodes",
             f"""WITH g AS (
@@ -66,21 +87,27 @@ RETURNING 1""",
 
     def add(self, streams: int, size: int, metadata: int) -> None:
         """Count a write that is about to begin; or, with numbers that are negative, one that has ended."""
+        self._changes += 1
         self.streams += streams
         self.bytes += size
         self.metadata += metadata
 
     async def refresh(self) -> None:
-        """Read the sums of the other nodes. It is called when the storage is opened, and then each second."""
+        """
+        Read the sums of the other nodes. It is called when the storage is opened, and then each second.
+
+        If this node writes nothing meanwhile, the sums of all nodes are taken from the database. This node's own count
+        is wrong after a write without a certain outcome that was made, or one that the database has lost.
+        """
         self._own.update(map(str, self._find_own()))
+        changes = self._changes if self._is_idle() else None
         result = await self._query(self._sum, [texts(sorted(self._own))])
-        others = (
-            to_int(value_of(result, 0, 0)),
-            to_int(value_of(result, 0, 1)),
-            to_int(value_of(result, 0, 2)),
-        )
-        before, self._others = self._others, others
-        self.add(others[0] - before[0], others[1] - before[1], others[2] - before[2])
+        sums = [to_int(value_of(result, 0, column)) for column in range(6)]
+        before, self._others = self._others, (sums[0], sums[1], sums[2])
+        if changes == self._changes:
+            self.streams, self.bytes, self.metadata = sums[3:]
+        else:
+            self.add(*(now - then for now, then in zip(self._others, before, strict=True)))
 
     async def fold(self, gone_after: float = GONE_AFTER) -> bool:
         """
