@@ -7,7 +7,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.secret_files import NotAFileError, SharedFileError, read_secret_file
+from durable_streams.server.regular_files import NotAFileError
+from durable_streams.server.secret_files import SharedFileError, read_secret_file
 
 
 class ReadSecretFileTests(SynchronousTestCase):

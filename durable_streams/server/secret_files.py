@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-
-class NotAFileError(Exception):
-    """The path leads to a directory, a pipe or a device."""
+from .regular_files import open_regular_file
 
 
 class SharedFileError(Exception):
@@ -31,13 +29,8 @@ def read_secret_file(path: str, max_size: int) -> bytes:
     :raises NotAFileError: the path does not lead to a regular file.
     :raises SharedFileError: other users may use the file, whose bytes are not read then.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise NotAFileError(path)
+    with open_regular_file(path) as file:
+        mode = os.fstat(file.fileno()).st_mode
         if mode & 0o077:
             raise SharedFileError(f"{stat.S_IMODE(mode):04o}")
-        return os.read(descriptor, max_size + 1)
-    finally:
-        os.close(descriptor)
+        return file.read(max_size + 1)

@@ -15,6 +15,7 @@ from typing import BinaryIO, Final, TypeVar
 
 import msgspec
 
+from ..regular_files import NotAFileError, open_regular_file
 from .errors import CommandError
 from .output import note
 from .terminal import is_terminal
@@ -99,13 +100,12 @@ def load_file(path: Path, kind: type[T], option: str, content: str) -> T | None:
     :raises CommandError: it cannot be read, is damaged, or is a device or a pipe, which may never end.
     """
     try:
-        # A pipe would wait for its writer.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(errno.EINVAL, "Not a regular file")
+        with open_regular_file(path) as file:
             return msgspec.json.decode(file.read(), type=kind)
     except FileNotFoundError:
         return None
+    except NotAFileError:
+        raise CommandError(f"Cannot read {path} ({option}): Not a regular file.") from None
     except OSError as error:
         raise CommandError(f"Cannot read {path} ({option}): {error.strerror}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):

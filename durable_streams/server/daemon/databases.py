@@ -10,7 +10,8 @@ from ..config.settings import Settings
 from ..config.validation import ConfigError
 from ..interfaces import IStorage
 from ..model import StorageLimits
-from ..secret_files import NotAFileError, SharedFileError, read_secret_file
+from ..regular_files import NotAFileError
+from ..secret_files import SharedFileError, read_secret_file
 from ..storage.postgres.settings import PostgresSettings
 
 _DSN_FILE: Final = "storage.postgres.dsn_file"

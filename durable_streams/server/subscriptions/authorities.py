@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from datetime import UTC, datetime
-from typing import Final, TypeAlias
+from typing import Final
 
 from cryptography import x509
 from OpenSSL.crypto import X509
 from twisted.logger import Logger
+
+from ..regular_files import NotAFileError, file_signature, open_regular_file
 
 #: The interval between two checks whether the file has changed, in seconds.
 CHECK_INTERVAL: Final = 5.0
@@ -20,9 +21,6 @@ MAX_SIZE: Final = 1 << 20
 
 _SETTING: Final = "subscriptions.webhook_ca_file"
 _CERTIFICATE: Final = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----")
-
-#: The times and the identity of the file, which differ when it is changed or replaced; None if it is missing.
-_Signature: TypeAlias = "tuple[int, ...] | None"
 
 _log = Logger()
 
@@ -44,7 +42,7 @@ class Authorities:
     def __init__(self, path: str | None = None) -> None:
         # twistd changes the current directory later.
         self._path = None if path is None else os.path.abspath(path)
-        self._seen: _Signature = None
+        self._seen: tuple[int, ...] | None = None
         self._checked_at = 0.0
         self.version = 0
         self.certificates: tuple[X509, ...] = ()
@@ -59,7 +57,7 @@ class Authorities:
         if self._path is None or abs(now - self._checked_at) < CHECK_INTERVAL:
             return
         self._checked_at = now
-        if _signature(self._path) != self._seen:
+        if file_signature(self._path) != self._seen:
             self.reload()
 
     def reload(self) -> None:
@@ -79,17 +77,9 @@ class Authorities:
 
     def _load(self) -> None:
         if self._path is not None:
-            self._seen = _signature(self._path)
+            self._seen = file_signature(self._path)
             self.certificates = tuple(_certificates(self._path))
         self.version += 1
-
-
-def _signature(path: str) -> _Signature:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def _certificates(path: str) -> list[X509]:
@@ -128,18 +118,16 @@ def _certificates(path: str) -> list[X509]:
 
 def _read(path: str, where: str) -> bytes:
     try:
-        # O_NONBLOCK: opening a pipe must not wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        opened = open_regular_file(path)
     except FileNotFoundError:
         raise AuthoritiesFileError(f"{where}: no such file. Give the path of a PEM file.") from None
     except OSError as error:
         raise AuthoritiesFileError(
             f"{where}: cannot be read: {error.strerror}. Give the server's user read permission."
         ) from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise AuthoritiesFileError(f"{where}: not a regular file. Give the path of a PEM file.")
-    with open(descriptor, "rb") as opened:
+    except NotAFileError:
+        raise AuthoritiesFileError(f"{where}: not a regular file. Give the path of a PEM file.") from None
+    with opened:
         try:
             pem = opened.read(MAX_SIZE + 1)
         except OSError as error:

@@ -25,7 +25,8 @@ from twisted.logger import Logger
 
 from ..errors import StreamsError, ValuesChanged
 from ..interfaces import NowOrLater, settle
-from ..secret_files import NotAFileError, SharedFileError, read_secret_file
+from ..regular_files import NotAFileError
+from ..secret_files import SharedFileError, read_secret_file
 from .errors import CorruptRecord, KeyRotationRefused
 from .records import SECRETS
 from .seams import KeyRotation

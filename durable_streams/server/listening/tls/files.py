@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 from msgspec import Struct, field
 
+from ...regular_files import NotAFileError, file_signature, open_regular_file
+
 
 class TLSFileError(ValueError):
     """A file cannot be read; the message has its setting and advice."""
@@ -84,15 +86,7 @@ class Contents(Struct, frozen=True):
 
 def signature_of(files: TLSFiles) -> Signature:
     """Return a value that changes when a file is changed or replaced. Links are followed."""
-    return tuple(_signature(file.place) for file in files)
-
-
-def _signature(path: str) -> tuple[int, ...] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+    return tuple(file_signature(file.place) for file in files)
 
 
 def read_files(files: TLSFiles) -> Contents:
@@ -110,18 +104,16 @@ def _read(file: NamedFile) -> bytes:
     if not file.path:
         raise TLSFileError(f"{file.setting}: empty. Give the path of a PEM file.")
     try:
-        # O_NONBLOCK: opening a pipe must not wait for its writer.
-        descriptor = os.open(file.place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        opened = open_regular_file(file.place)
     except FileNotFoundError:
         raise TLSFileError(f"{file}: no such file.") from None
     except OSError as error:
         raise TLSFileError(
             f"{file}: cannot be read: {error.strerror}. Give the server's user read permission."
         ) from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise TLSFileError(f"{file}: not a regular file. Give the path of a PEM file.")
-    with open(descriptor, "rb") as opened:
+    except NotAFileError:
+        raise TLSFileError(f"{file}: not a regular file. Give the path of a PEM file.") from None
+    with opened:
         try:
             return opened.read()
         except OSError as error:

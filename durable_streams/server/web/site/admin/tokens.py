@@ -9,7 +9,8 @@ from hmac import compare_digest
 from typing import Final
 
 from ....errors import NotAuthenticated
-from ....secret_files import NotAFileError, SharedFileError, read_secret_file
+from ....regular_files import NotAFileError
+from ....secret_files import SharedFileError, read_secret_file
 from ...pages import PageRequest
 
 #: The largest size of the file, in bytes: each request is compared with all tokens.

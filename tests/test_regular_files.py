@@ -1,0 +1,45 @@
+"""Tests of the opening of regular files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from durable_streams.server.regular_files import NotAFileError, file_signature, open_regular_file
+
+
+class OpenRegularFileTests(SynchronousTestCase):
+    def test_a_file_is_opened_for_reading(self) -> None:
+        path = Path(self.mktemp())
+        path.write_bytes(b"data")
+        with open_regular_file(path) as file:
+            self.assertEqual((b"data", False), (file.read(), file.writable()))
+
+    def test_directories_pipes_and_devices_are_refused_without_waiting_and_closed(self) -> None:
+        pipe = self.mktemp()
+        os.mkfifo(pipe, 0o600)
+        before = len(os.listdir("/proc/self/fd"))
+        for path in (os.getcwd(), pipe, "/dev/null"):
+            self.assertRaises(NotAFileError, open_regular_file, path)
+        self.assertEqual(before, len(os.listdir("/proc/self/fd")))
+
+    def test_a_missing_file_is_an_oserror(self) -> None:
+        self.assertIsInstance(self.assertRaises(OSError, open_regular_file, self.mktemp()), FileNotFoundError)
+
+
+class FileSignatureTests(SynchronousTestCase):
+    def test_it_differs_after_a_change_and_after_a_replacement_of_the_same_content(self) -> None:
+        path, other = Path(self.mktemp()), Path(self.mktemp())
+        signatures = [file_signature(path)]
+        path.write_bytes(b"a")
+        signatures.append(file_signature(path))
+        path.write_bytes(b"ab")
+        signatures.append(file_signature(path))
+        other.write_bytes(b"ab")
+        other.replace(path)
+        signatures.append(file_signature(path))
+        self.assertEqual(4, len(set(signatures)))
+        self.assertIsNone(signatures[0])
+        self.assertEqual(signatures[-1], file_signature(path))
