@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from ...errors import Unavailable
 from .change_statement import change_parameters, change_statements, statement_key
-from .changesets import ChangeSet, NewStream, Removal
+from .changesets import ChangeSet, NewStream, counters_of
 from .commit_schedule import CommitSchedule
 from .fence import CommitConnection
 from .fork_changes import PlainFork, fork_parameters, fork_statement, unfork_parameters, unfork_statement
@@ -67,10 +67,6 @@ class ChangeQueue:
         self._connection = connection
         self._totals = totals
         self._max_bytes = max_bytes
-        self._create = create_statement(schema)
-        self._remove = remove_statement(schema)
-        self._fork = fork_statement(schema)
-        self._unfork = unfork_statement(schema)
         self._change = change_statements(schema)
         self._creations: deque[QueuedChange[NewStream]] = deque()
         self._removals: deque[QueuedChange[PlainRemoval]] = deque()
@@ -79,10 +75,10 @@ class ChangeQueue:
         self._sets: deque[QueuedChange[ChangeSet]] = deque()
         self._others: deque[QueuedChange[tuple[Statement, Sequence[bytes | None]]]] = deque()
         self._senders = (
-            self._send_creations,
-            self._send_forks,
-            partial(self._send_removals, self._removals, self._remove, remove_parameters),
-            partial(self._send_removals, self._unforks, self._unfork, unfork_parameters),
+            partial(self._send_created, self._creations, create_statement(schema), create_parameters, _name_of),
+            partial(self._send_created, self._forks, fork_statement(schema), fork_parameters, _name_of_fork),
+            partial(self._send_removed, self._removals, remove_statement(schema), remove_parameters),
+            partial(self._send_removed, self._unforks, unfork_statement(schema), unfork_parameters),
             self._send_set,
             self._send_other,
         )
@@ -177,24 +173,22 @@ class ChangeQueue:
         if self._closing is not None and not self._closing.called:
             self._closing.callback(None)
 
-    def _send_creations(self) -> bool:
-        batch = gather(self._creations)
+    def _send_created(
+        self,
+        queue: deque[QueuedChange[T]],
+        statement: Statement,
+        parameters: Callable[[Sequence[T]], list[bytes | None]],
+        name: Callable[[T], str],
+    ) -> bool:
+        batch = gather(queue)
+        if not batch:
+            return False
         # By name, so that two nodes that create the same names do not wait for each other.
-        batch.sort(key=lambda queued: queued.change.name)
-        if not batch:
-            return False
-        self._send(self._create, create_parameters([queued.change for queued in batch]), batch, self._created)
+        batch.sort(key=lambda queued: name(queued.change))
+        self._send(statement, parameters([queued.change for queued in batch]), batch, self._created)
         return True
 
-    def _send_forks(self) -> bool:
-        batch = gather(self._forks)
-        batch.sort(key=lambda queued: queued.change.new.name)
-        if not batch:
-            return False
-        self._send(self._fork, fork_parameters([queued.change for queued in batch]), batch, self._created)
-        return True
-
-    def _send_removals(
+    def _send_removed(
         self,
         queue: deque[QueuedChange[PlainRemoval]],
         statement: Statement,
@@ -265,10 +259,11 @@ class ChangeQueue:
 
     def _removed(self, batch: list[QueuedChange[PlainRemoval]], result: Any) -> None:
         at, ids = _outcome(result)
-        removed = [queued for queued in batch if ids is None or queued.change.head.facts.id in ids]
-        self._subtract(ChangeSet(removals=tuple(Removal(queued.change.head) for queued in removed)), result)
+        heads = {queued.change.head.facts.id: queued.change.head for queued in batch}
+        removed = heads if ids is None else {stream_id: heads[stream_id] for stream_id in ids}
+        self._subtract(counters_of(removed.values()), result)
         for queued in batch:
-            self._answer(queued, Written(at) if queued in removed else None)
+            self._answer(queued, Written(at) if queued.change.head.facts.id in removed else None)
 
     def _changed(self, batch: list[QueuedChange[ChangeSet]], result: Any) -> None:
         at, written = _outcome(result)
@@ -277,7 +272,7 @@ class ChangeQueue:
             self._answer(queued, None)
             return
         changes = queued.change
-        self._subtract(changes, result)
+        self._subtract(changes.freed, result)
         self._totals.written += changes.growth[1]
         stream_id = result.get_value(0, 4) if result.nfields > _LOST_FIELDS else None
         self._answer(queued, Written(at, None if stream_id is None else to_int(stream_id)))
@@ -286,9 +281,13 @@ class ChangeQueue:
         at, written = _outcome(result)
         self._answer(batch[0], Written(at) if written is None else None)
 
-    def _subtract(self, changes: ChangeSet, result: Any) -> None:
-        """Subtract what was removed from the totals."""
-        streams, size, metadata = changes.freed
+    def _subtract(self, freed: tuple[int, int, int], result: Any) -> None:
+        """
+        Subtract what was removed from the totals.
+
+        :param freed: the streams, bytes and bytes of metadata; the last two as they were when the heads were read.
+        """
+        streams, size, metadata = freed
         if result.nfields > _LOST_FIELDS:
             size, metadata = to_int(result.get_value(0, 2)), to_int(result.get_value(0, 3))
         self._totals.add(-streams, -size, -metadata)
@@ -325,6 +324,14 @@ class ChangeQueue:
             self.bytes -= queued.size
             self._release(queued)
             queued.answer.errback(reason)
+
+
+def _name_of(new: NewStream) -> str:
+    return new.name
+
+
+def _name_of_fork(fork: PlainFork) -> str:
+    return fork.new.name
 
 
 def _outcome(result: Any) -> tuple[float, list[int] | None]:

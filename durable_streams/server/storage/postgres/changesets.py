@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import inf
 
 from msgspec import Struct
@@ -170,12 +171,12 @@ class ChangeSet(Struct, frozen=True):
     @property
     def freed(self) -> tuple[int, int, int]:
         """The streams, bytes and bytes of metadata that are removed, without their writers."""
-        heads = [removal.head for removal in self.removals]
-        return (
-            len(heads),
-            sum(head.tail - head.base for head in heads),
-            sum(size_without_writers(head) for head in heads),
-        )
+        return counters_of([removal.head for removal in self.removals])
+
+
+def counters_of(heads: Collection[Head]) -> tuple[int, int, int]:
+    """Return how many streams these are, their bytes, and their bytes of metadata without their writers."""
+    return len(heads), sum(head.tail - head.base for head in heads), sum(size_without_writers(head) for head in heads)
 
 
 def size_without_writers(head: Head) -> int:

@@ -14,11 +14,19 @@ from typing import Final
 from msgspec import Struct
 
 from ..metadata import WRITER_BYTES
-from .change_statement import FENCE, NODE, lifetime_parameters
-from .changesets import NewStream, fixed_size
-from .heads import Head, encode_config
-from .packing import BOOLS, BYTEAS, FLOAT8S, INT8S, TEXTS, bools, byteas, float8s, int8s, texts
-from .plain_changes import PlainRemoval
+from .change_statement import FENCE, NODE
+from .changesets import NewStream
+from .heads import Head
+from .packing import FLOAT8S, INT8S, TEXTS, float8s, int8s, texts
+from .plain_changes import (
+    COUNT_CREATED,
+    COUNT_REMOVED,
+    CREATE_TYPES,
+    REMOVE_TYPES,
+    PlainRemoval,
+    create_parameters,
+    remove_parameters,
+)
 from .queries import Statement
 
 # Rows are found by the index alone, and what a row is changed by is computed before: PostgreSQL evaluates it again if
@@ -59,18 +67,7 @@ w AS (
         array_position(ARRAY(SELECT g.id FROM g ORDER BY g.id), s.id)]
     WHERE s.id = ANY (ARRAY(SELECT g.id FROM g))
 )
-UPDATE {schema}.nodes AS n
-SET batch = $3, written = CASE WHEN z.streams < cardinality($7) THEN coalesce(z.places, '{{}}') END,
-    streams = n.streams + z.streams, bytes = n.bytes + z.size, metadata = n.metadata + z.metadata
-FROM f, (
-    SELECT count(*) AS streams, coalesce(sum(octet_length(x.data)), 0)::bigint AS size,
-        coalesce(sum(x.metadata), 0)::bigint AS metadata, array_agg(x.place ORDER BY x.place) AS places,
-        array_agg(x.id ORDER BY x.place) AS ids
-    FROM x
-) AS z
-WHERE n.id = $1 AND n.epoch = $2
-RETURNING f.now, n.written, z.ids
-"""
+{count}"""
 
 _REMOVE: Final = """
 WITH {fence},
@@ -97,27 +94,7 @@ w AS (
         array_position(ARRAY(SELECT g.id FROM g ORDER BY g.id), s.id)]
     WHERE s.id = ANY (ARRAY(SELECT g.id FROM g))
 ),
-m AS MATERIALIZED (
-    SELECT coalesce(sum((
-        SELECT sum({writer} + octet_length(w.writer)) FROM {schema}.writers AS w WHERE w.stream_id = d.id
-    )), 0)::bigint AS size
-    FROM d WHERE d.writers > 0
-),
-e AS (
-    INSERT INTO {schema}.removed (stream_id, removed_at)
-    SELECT d.id, f.now FROM f, d WHERE d.size > 0 OR d.writers > 0
-)
-UPDATE {schema}.nodes AS n
-SET batch = $3, written = CASE WHEN z.streams < cardinality($5) THEN coalesce(z.ids, '{{}}') END,
-    streams = n.streams - z.streams, bytes = n.bytes - z.size, metadata = n.metadata - z.metadata - m.size
-FROM f, m, (
-    SELECT count(*) AS streams, coalesce(sum(d.size), 0)::bigint AS size,
-        coalesce(sum(d.metadata), 0)::bigint AS metadata, array_agg(d.id) AS ids
-    FROM d
-) AS z
-WHERE n.id = $1 AND n.epoch = $2
-RETURNING f.now, n.written, z.size, z.metadata + m.size
-"""
+{count}"""
 
 
 class PlainFork(Struct, frozen=True, gc=False):
@@ -138,12 +115,10 @@ def fork_statement(schema: str) -> Statement:
     """Return the statement that creates forks. Its result is that of :func:`.plain_changes.create_statement`."""
     return Statement(
         "create-forks",
-        _CREATE.format(schema=schema, fence=FENCE.format(schema=schema)),
-        (
-            *(*NODE, INT8S, TEXTS, FLOAT8S),
-            *(TEXTS, TEXTS, BYTEAS, INT8S, FLOAT8S, BOOLS, INT8S, BYTEAS, INT8S, BYTEAS),
-            *(INT8S, INT8S, INT8S, INT8S),
+        _CREATE.format(
+            schema=schema, fence=FENCE.format(schema=schema), count=COUNT_CREATED.format(schema=schema, names="$7")
         ),
+        (*NODE, INT8S, TEXTS, FLOAT8S, *CREATE_TYPES, INT8S, INT8S, INT8S, INT8S),
     )
 
 
@@ -160,22 +135,11 @@ def fork_parameters(forks: Sequence[PlainFork]) -> list[bytes | None]:
             sources[fork.source.facts.id] = fork
     ids = sorted(sources)
     streams = [fork.new for fork in forks]
-    lifetimes = [lifetime_parameters(new.lifetime) for new in streams]
-    chunks = [new.chunks[0] if new.chunks else (0, 0, b"", 0, None) for new in streams]
     return [
         int8s(ids),
         texts([sources[key].source.facts.name for key in ids]),
         float8s([sources[key].until for key in ids]),
-        texts([new.name for new in streams]),
-        texts([new.content_type for new in streams]),
-        byteas([encode_config(new.config) for new in streams]),
-        int8s([ttl for ttl, _ in lifetimes]),
-        float8s([expires_at for _, expires_at in lifetimes]),
-        bools([new.config.closed for new in streams]),
-        int8s([new.metadata for new in streams]),
-        byteas([chunk[2] for chunk in chunks]),
-        int8s([chunk[3] for chunk in chunks]),
-        byteas([chunk[4] for chunk in chunks]),
+        *create_parameters(streams),
         int8s([new.incarnation or 0 for new in streams]),
         int8s([new.source_id or 0 for new in streams]),
         int8s([new.depth for new in streams]),
@@ -187,8 +151,12 @@ def unfork_statement(schema: str) -> Statement:
     """Return the statement that removes forks. Its result is that of :func:`.plain_changes.remove_statement`."""
     return Statement(
         "remove-forks",
-        _REMOVE.format(schema=schema, fence=FENCE.format(schema=schema), writer=WRITER_BYTES),
-        (*NODE, INT8S, INT8S, INT8S, TEXTS, INT8S, FLOAT8S),
+        _REMOVE.format(
+            schema=schema,
+            fence=FENCE.format(schema=schema),
+            count=COUNT_REMOVED.format(schema=schema, writer=WRITER_BYTES, ids="$5"),
+        ),
+        (*NODE, INT8S, *REMOVE_TYPES),
     )
 
 
@@ -201,9 +169,5 @@ def unfork_parameters(removals: Sequence[PlainRemoval]) -> list[bytes | None]:
     heads = [removal.head for removal in removals]
     return [
         int8s(sorted({each for head in heads for each in (head.facts.id, head.source_id or 0)})),
-        int8s([head.facts.id for head in heads]),
-        int8s([removal.head.version if removal.exact else 0 for removal in removals]),
-        texts([head.facts.name for head in heads]),
-        int8s([fixed_size(head) for head in heads]),
-        float8s([removal.until for removal in removals]),
+        *remove_parameters(removals),
     ]

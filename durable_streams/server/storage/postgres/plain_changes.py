@@ -19,6 +19,51 @@ from .heads import Head, encode_config
 from .packing import BOOLS, BYTEAS, FLOAT8S, INT8S, TEXTS, bools, byteas, float8s, int8s, texts
 from .queries import Statement
 
+#: The types of :func:`create_parameters` and :func:`remove_parameters`.
+CREATE_TYPES: Final = (TEXTS, TEXTS, BYTEAS, INT8S, FLOAT8S, BOOLS, INT8S, BYTEAS, INT8S, BYTEAS)
+REMOVE_TYPES: Final = (INT8S, INT8S, TEXTS, INT8S, FLOAT8S)
+
+#: The end of a statement that creates streams: the CTE ``x`` has those that were created, and the parameter ``{names}``
+#: the names of all.
+COUNT_CREATED: Final = """
+UPDATE {schema}.nodes AS n
+SET batch = $3, written = CASE WHEN z.streams < cardinality({names}) THEN coalesce(z.places, '{{}}') END,
+    streams = n.streams + z.streams, bytes = n.bytes + z.size, metadata = n.metadata + z.metadata
+FROM f, (
+    SELECT count(*) AS streams, coalesce(sum(octet_length(x.data)), 0)::bigint AS size,
+        coalesce(sum(x.metadata), 0)::bigint AS metadata, array_agg(x.place ORDER BY x.place) AS places,
+        array_agg(x.id ORDER BY x.place) AS ids
+    FROM x
+) AS z
+WHERE n.id = $1 AND n.epoch = $2
+RETURNING f.now, n.written, z.ids
+"""
+
+#: The end of a statement that removes streams: the CTE ``d`` has those that were removed, and the parameter ``{ids}``
+#: the ids of all.
+COUNT_REMOVED: Final = """
+m AS MATERIALIZED (
+    SELECT coalesce(sum((
+        SELECT sum({writer} + octet_length(w.writer)) FROM {schema}.writers AS w WHERE w.stream_id = d.id
+    )), 0)::bigint AS size
+    FROM d WHERE d.writers > 0
+),
+e AS (
+    INSERT INTO {schema}.removed (stream_id, removed_at)
+    SELECT d.id, f.now FROM f, d WHERE d.size > 0 OR d.writers > 0
+)
+UPDATE {schema}.nodes AS n
+SET batch = $3, written = CASE WHEN z.streams < cardinality({ids}) THEN coalesce(z.ids, '{{}}') END,
+    streams = n.streams - z.streams, bytes = n.bytes - z.size, metadata = n.metadata - z.metadata - m.size
+FROM f, m, (
+    SELECT count(*) AS streams, coalesce(sum(d.size), 0)::bigint AS size,
+        coalesce(sum(d.metadata), 0)::bigint AS metadata, array_agg(d.id) AS ids
+    FROM d
+) AS z
+WHERE n.id = $1 AND n.epoch = $2
+RETURNING f.now, n.written, z.size, z.metadata + m.size
+"""
+
 _CREATE: Final = """
 WITH {fence},
 v AS MATERIALIZED (
@@ -39,18 +84,7 @@ k AS (
     INSERT INTO {schema}.chunks (stream_id, start, finish, first, ends, checksum, data)
     SELECT x.id, 0, octet_length(x.data), 0, x.ends, x.checksum, x.data FROM x WHERE x.data IS NOT NULL
 )
-UPDATE {schema}.nodes AS n
-SET batch = $3, written = CASE WHEN z.streams < cardinality($4) THEN coalesce(z.places, '{{}}') END,
-    streams = n.streams + z.streams, bytes = n.bytes + z.size, metadata = n.metadata + z.metadata
-FROM f, (
-    SELECT count(*) AS streams, coalesce(sum(octet_length(x.data)), 0)::bigint AS size,
-        coalesce(sum(x.metadata), 0)::bigint AS metadata, array_agg(x.place ORDER BY x.place) AS places,
-        array_agg(x.id ORDER BY x.place) AS ids
-    FROM x
-) AS z
-WHERE n.id = $1 AND n.epoch = $2
-RETURNING f.now, n.written, z.ids
-"""
+{count}"""
 
 _REMOVE: Final = """
 WITH {fence},
@@ -66,27 +100,7 @@ d AS (
     RETURNING s.id, s.tail - s.base AS size, s.writers,
         ($7::bigint[])[array_position($4, s.id)] + coalesce(octet_length(s.sequence), 0) AS metadata
 ),
-m AS MATERIALIZED (
-    SELECT coalesce(sum((
-        SELECT sum({writer} + octet_length(w.writer)) FROM {schema}.writers AS w WHERE w.stream_id = d.id
-    )), 0)::bigint AS size
-    FROM d WHERE d.writers > 0
-),
-g AS (
-    INSERT INTO {schema}.removed (stream_id, removed_at)
-    SELECT d.id, f.now FROM f, d WHERE d.size > 0 OR d.writers > 0
-)
-UPDATE {schema}.nodes AS n
-SET batch = $3, written = CASE WHEN z.streams < cardinality($4) THEN coalesce(z.ids, '{{}}') END,
-    streams = n.streams - z.streams, bytes = n.bytes - z.size, metadata = n.metadata - z.metadata - m.size
-FROM f, m, (
-    SELECT count(*) AS streams, coalesce(sum(d.size), 0)::bigint AS size,
-        coalesce(sum(d.metadata), 0)::bigint AS metadata, array_agg(d.id) AS ids
-    FROM d
-) AS z
-WHERE n.id = $1 AND n.epoch = $2
-RETURNING f.now, n.written, z.size, z.metadata + m.size
-"""
+{count}"""
 
 
 def create_statement(schema: str) -> Statement:
@@ -98,8 +112,10 @@ def create_statement(schema: str) -> Statement:
     """
     return Statement(
         "create-streams",
-        _CREATE.format(schema=schema, fence=FENCE.format(schema=schema)),
-        (*NODE, TEXTS, TEXTS, BYTEAS, INT8S, FLOAT8S, BOOLS, INT8S, BYTEAS, INT8S, BYTEAS),
+        _CREATE.format(
+            schema=schema, fence=FENCE.format(schema=schema), count=COUNT_CREATED.format(schema=schema, names="$4")
+        ),
+        (*NODE, *CREATE_TYPES),
     )
 
 
@@ -154,8 +170,12 @@ def remove_statement(schema: str) -> Statement:
     """
     return Statement(
         "remove-streams",
-        _REMOVE.format(schema=schema, fence=FENCE.format(schema=schema), writer=WRITER_BYTES),
-        (*NODE, INT8S, INT8S, TEXTS, INT8S, FLOAT8S),
+        _REMOVE.format(
+            schema=schema,
+            fence=FENCE.format(schema=schema),
+            count=COUNT_REMOVED.format(schema=schema, writer=WRITER_BYTES, ids="$4"),
+        ),
+        (*NODE, *REMOVE_TYPES),
     )
 
 
@@ -163,7 +183,7 @@ def remove_parameters(removals: Sequence[PlainRemoval]) -> list[bytes | None]:
     """
     Return the parameters after those of the node.
 
-    :param removals: of streams without a source, by the id of the stream; each stream stands in it once.
+    :param removals: by the id of the stream; each stream stands in it once.
     """
     return [
         int8s([removal.head.facts.id for removal in removals]),
