@@ -11,11 +11,10 @@ from msgspec.structs import replace
 from ..errors import ValuesChanged
 from ..interfaces import ISharedStorage, settle
 from ..streams import Streams
-from .creating import NEW, with_shared_strings
+from .creating import NEW
 from .decisions import Current, Decision
-from .errors import CorruptRecord, SubscriptionsUnavailable
-from .links import LinkTable
-from .model import Link, Snapshot, State, StreamTail, Subscription
+from .errors import SubscriptionsUnavailable
+from .model import Link, State, StreamTail, Subscription
 from .records import (
     SUBSCRIPTIONS,
     WAKES,
@@ -24,10 +23,8 @@ from .records import (
     encode_link,
     link_key,
     links_prefix,
-    snapshot_key,
     split_link_key,
     state_key,
-    subscription_key,
 )
 from .revisions import changed_paths, first_record, stamped
 from .store import PAGE, Store
@@ -133,26 +130,10 @@ class SharedStore(Store):
                     found[split_link_key(key)[1]] = link
         return current, found
 
-    async def reload(self, subscription_id: str) -> Current | None:
-        current = await self._read(subscription_id, LinkTable(self._tails))
-        if current is not None:
-            current.links.apply(await self._links(subscription_id, current.subscription.birth))
-        return current
-
-    async def _read(self, subscription_id: str, links: LinkTable) -> Current | None:
-        """Read the records of a subscription besides its links from one snapshot; None if there is none."""
-        keys = subscription_key(subscription_id), state_key(subscription_id), snapshot_key(subscription_id)
-        values = await settle(self._shared.read_values(keys))
-        if keys[0] not in values:
-            return None
-        if keys[1] not in values:
-            raise CorruptRecord(keys[1], "it is missing")
-        subscription = with_shared_strings(decode(keys[0], values[keys[0]], Subscription))
-        state = decode(keys[1], values[keys[1]], State)
-        snapshot = decode(keys[2], values[keys[2]], Snapshot) if keys[2] in values else None
-        if snapshot is not None and (state.wake is None or snapshot.wake_id != state.wake.wake_id):
-            snapshot = None
-        return Current(subscription, state, snapshot, links, values[keys[1]])
+    async def _values(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """Return the values of those of some keys that there are, from one snapshot."""
+        found: dict[str, bytes] = await settle(self._shared.read_values(keys))
+        return found
 
     async def _links(self, subscription_id: str, birth: int) -> dict[str, Link]:
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
 from ..errors import ValuesChanged
 from ..interfaces import settle
@@ -131,8 +131,8 @@ class Store:
         async for page in self._pages(LINKS):
             await self._load_links(page, subscriptions, links)
         return {
-            subscription_id: _current(subscription, states, snapshots, links[subscription_id])
-            for subscription_id, subscription in subscriptions.items()
+            each.id: _current(each, states.get(each.id), snapshots.get(each.id), links[each.id])
+            for each in subscriptions.values()
         }
 
     async def reload(self, subscription_id: str) -> Current | None:
@@ -142,24 +142,40 @@ class Store:
         :returns: None if there is none.
         :raises CorruptRecord: a record is damaged, or of another version.
         """
+        current = await self._read(subscription_id, LinkTable(self._tails))
+        if current is not None:
+            current.links.apply(await self._links(subscription_id, current.subscription.birth))
+        return current
+
+    async def _read(self, subscription_id: str, links: LinkTable) -> Current | None:
+        """Read the records of a subscription besides its links; None if there is none."""
         keys = subscription_key(subscription_id), state_key(subscription_id), snapshot_key(subscription_id)
-        values = [await self._value(key) for key in keys]
-        if values[0] is None:
+        values = await self._values(keys)
+        if keys[0] not in values:
             return None
-        subscription = with_shared_strings(decode(keys[0], values[0], Subscription))
-        states = {} if values[1] is None else {subscription_id: (decode(keys[1], values[1], State), values[1])}
-        snapshots = {} if values[2] is None else {subscription_id: decode(keys[2], values[2], Snapshot)}
-        links = LinkTable(self._tails)
+        subscription = with_shared_strings(decode(keys[0], values[keys[0]], Subscription))
+        state = (decode(keys[1], values[keys[1]], State), values[keys[1]]) if keys[1] in values else None
+        snapshot = decode(keys[2], values[keys[2]], Snapshot) if keys[2] in values else None
+        return _current(subscription, state, snapshot, links)
+
+    async def _values(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """Return the values of those of some keys that there are."""
+        found = {}
+        for key in keys:
+            page = await settle(self._streams.values(key, "", 1))
+            if page and page[0][0] == key:
+                found[key] = page[0][1]
+        return found
+
+    async def _links(self, subscription_id: str, birth: int) -> dict[str, Link]:
+        """Return the links of a subscription that exists."""
+        found: dict[str, Link] = {}
         async for page in self._pages(links_prefix(subscription_id)):
             for key, value in page:
-                link, birth = decode_link(key, value)
-                if birth == subscription.birth:
-                    links.apply({split_link_key(key)[1]: link})
-        return _current(subscription, states, snapshots, links)
-
-    async def _value(self, key: str) -> bytes | None:
-        page = await settle(self._streams.values(key, "", 1))
-        return page[0][1] if page and page[0][0] == key else None
+                link, link_birth = decode_link(key, value)
+                if link_birth == birth:
+                    found[split_link_key(key)[1]] = link
+        return found
 
     async def _load_states(self, subscriptions: Mapping[str, Subscription]) -> dict[str, tuple[State, bytes]]:
         states: dict[str, tuple[State, bytes]] = {}
@@ -205,21 +221,17 @@ class Store:
 
 
 def _current(
-    subscription: Subscription,
-    states: Mapping[str, tuple[State, bytes]],
-    snapshots: Mapping[str, Snapshot],
-    links: LinkTable,
+    subscription: Subscription, found: tuple[State, bytes] | None, snapshot: Snapshot | None, links: LinkTable
 ) -> Current:
     """
-    Return a subscription as it is stored.
+    Return a subscription as it is stored; a snapshot of an earlier wake is left out.
 
+    :param found: its state, and the record of that; None if there is none.
     :raises CorruptRecord: it has no state.
     """
-    found = states.get(subscription.id)
     if found is None:
         raise CorruptRecord(state_key(subscription.id), "it is missing")
     state, stored = found
-    snapshot = snapshots.get(subscription.id)
     if snapshot is not None and (state.wake is None or snapshot.wake_id != state.wake.wake_id):
         snapshot = None
     return Current(subscription, state, snapshot, links, stored)
