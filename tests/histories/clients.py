@@ -24,6 +24,9 @@ _TEXT: Final = {"Content-Type": "text/plain"}
 
 Answer = tuple[int, dict[str, str], bytes]
 
+#: A connection of a client: the port, and 0, or the number of the request in a burst.
+_Key = tuple[int, int]
+
 
 class Client(threading.Thread):
     """
@@ -42,7 +45,7 @@ class Client(threading.Thread):
         self._ports = ports
         self._work = work
         self._stopping = threading.Event()
-        self._connections: dict[int, http.client.HTTPConnection] = {}
+        self._connections: dict[_Key, http.client.HTTPConnection] = {}
 
     def run(self) -> None:
         """Work until the end."""
@@ -65,22 +68,33 @@ class Client(threading.Thread):
 
     def ask(self, method: str, name: str, body: bytes | None = None, **headers: str) -> Answer | None:
         """Send a request to a random node; return None if no answer came."""
-        port = self.random.choice(self._ports)
-        connection = self._connections.pop(port, None) or http.client.HTTPConnection(
-            "127.0.0.1", port, timeout=_PATIENCE
-        )
-        try:
-            fields = {key.replace("_", "-"): value for key, value in headers.items()}
-            connection.request(method, f"/v1/stream/{name}", body, fields)
-            response = connection.getresponse()
-            answer = response.status, {key.lower(): value for key, value in response.getheaders()}, response.read()
-        except (OSError, http.client.HTTPException):
-            connection.close()
+        key = (self.random.choice(self._ports), 0)
+        fields = {field.replace("_", "-"): value for field, value in headers.items()}
+        answer = self._receive(key) if self._send(key, method, name, body, fields) else None
+        if answer is None:
             # A node that was killed refuses connections: do not spin.
             time.sleep(0.02)
-            return None
-        self._connections[port] = connection
         return answer
+
+    def _send(self, key: _Key, method: str, name: str, body: bytes | None, fields: dict[str, str]) -> bool:
+        """Send a request on the connection of a key. Return whether it was sent."""
+        connection = self._connections.get(key) or http.client.HTTPConnection("127.0.0.1", key[0], timeout=_PATIENCE)
+        self._connections[key] = connection
+        try:
+            connection.request(method, f"/v1/stream/{name}", body, fields)
+        except (OSError, http.client.HTTPException):
+            self._connections.pop(key).close()
+            return False
+        return True
+
+    def _receive(self, key: _Key) -> Answer | None:
+        """Return the answer to a request that was sent; None if it did not come."""
+        try:
+            response = self._connections[key].getresponse()
+            return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+        except (OSError, http.client.HTTPException):
+            self._connections.pop(key).close()
+            return None
 
     def token(self, name: str) -> bytes:
         """Return bytes that no other append has."""
@@ -103,31 +117,13 @@ class Client(threading.Thread):
     def burst(self, names: Sequence[str]) -> None:
         """Append to many streams of one node at the same time, in a random order."""
         port = self.random.choice(self._ports)
-        order = self.random.sample(names, len(names))
-        sent: list[tuple[str, bytes, float, http.client.HTTPConnection | None]] = []
-        for place, name in enumerate(order):
+        sent: list[tuple[_Key, str, bytes, float, bool]] = []
+        for number, name in enumerate(self.random.sample(names, len(names)), 1):
             token, invoked = self.token(name), time.monotonic()
-            connection = self._connections.pop(port + 65_536 * (place + 1), None) or http.client.HTTPConnection(
-                "127.0.0.1", port, timeout=_PATIENCE
-            )
-            try:
-                connection.request("POST", f"/v1/stream/{name}", token, _TEXT)
-            except (OSError, http.client.HTTPException):
-                connection.close()
-                sent.append((name, token, invoked, None))
-            else:
-                sent.append((name, token, invoked, connection))
-        for place, (name, token, invoked, used) in enumerate(sent):
-            answer = None
-            if used is not None:
-                try:
-                    response = used.getresponse()
-                    fields = {key.lower(): value for key, value in response.getheaders()}
-                    answer = response.status, fields, response.read()
-                    self._connections[port + 65_536 * (place + 1)] = used
-                except (OSError, http.client.HTTPException):
-                    used.close()
-            outcome, where = self._outcome(answer)
+            key = (port, number)
+            sent.append((key, name, token, invoked, self._send(key, "POST", name, token, _TEXT)))
+        for key, name, token, invoked, was_sent in sent:
+            outcome, where = self._outcome(self._receive(key) if was_sent else None)
             self.history.add(Appending(name, token, outcome, where, invoked, time.monotonic()))
 
     def append_as_writer(self, name: str, writer: str, seq: int) -> None:
