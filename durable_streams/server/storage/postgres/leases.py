@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from ...clocks import clock_of
 from ...errors import StreamsError
 from .packing import FLOAT8, INT8, TEXT, TEXTS, UUID, float8, int8, texts, to_float, to_int
-from .queries import ConnectionLost, Query, QueryFailed, Statement
+from .queries import ConnectionLost, Query, QueryFailed, Statement, value_of
 
 #: How long a lease lasts without renewal, in seconds, and how often it is renewed.
 LEASE_SECONDS: Final = 10.0
@@ -186,13 +186,12 @@ class Leases:
         names = sorted([self._own_name, *(self._member(group) for group in self._members)])
         asked_at = self._clock.seconds()
         result = await self._query(self._beat, (texts(names), self._node, float8(LEASE_SECONDS)))
-        now = to_float(result.get_value(0, 0) or b"")
+        now = to_float(value_of(result, 0, 0))
         # The answer was made between the two moments.
         self.ahead = min(max(self.ahead, now - self._clock.seconds()), now - asked_at)
 
     async def _count(self, prefix: str) -> int:
-        found = (await self._query(self._nodes, (prefix.encode(),))).get_value(0, 0)
-        return max(1, to_int(found or b""))
+        return max(1, to_int(value_of(await self._query(self._nodes, (prefix.encode(),)), 0, 0)))
 
     async def _renew_group(self, group: str, names: Sequence[str]) -> None:
         share = ceil(len(names) / self.members(group))
@@ -203,12 +202,10 @@ class Leases:
             # The first node of all makes the rows.
             await self._query(self._make, (texts(names), self._node))
             rows = await self._query(self._claim, params)
-        claimed = {}
-        for number in range(rows.ntuples):
-            name, epoch = rows.get_value(number, 0), rows.get_value(number, 1)
-            assert name is not None
-            assert epoch is not None
-            claimed[name.decode()] = (to_int(epoch), asked_at + LEASE_SECONDS)
+        claimed = {
+            value_of(rows, number, 0).decode(): (to_int(value_of(rows, number, 1)), asked_at + LEASE_SECONDS)
+            for number in range(rows.ntuples)
+        }
         if group not in self._groups:
             # It was left meanwhile, and its leases are released when this renewal has ended.
             return

@@ -13,7 +13,7 @@ from .chunk_index import StoredChunk
 from .fetching import ChunkFetcher, MissingChunk
 from .heads import Head
 from .packing import INT8, int8, to_int
-from .queries import Query, Statement
+from .queries import Query, Statement, value_of
 
 #: How many lineages of forks are kept in memory, and how many streams all of them together have.
 _MAX_LINEAGES: Final = 1_000
@@ -164,8 +164,7 @@ class Ranges:
             return known
         rows = await self._query(self._lineage, (int8(stream_id),))
         found = [
-            (to_int(rows.get_value(number, 0) or b""), to_int(rows.get_value(number, 1) or b""))
-            for number in range(rows.ntuples)
+            (to_int(value_of(rows, number, 0)), to_int(value_of(rows, number, 1))) for number in range(rows.ntuples)
         ]
         if not found or found[-1][1]:
             raise MissingChunk(f"the sources of stream {stream_id} are not all there")

@@ -8,7 +8,7 @@ from typing import Final
 
 from ...model import KnownTail
 from .packing import BYTEA, BYTEAS, INT8, INT8S, TEXTS, byteas, int8, int8s, texts, to_int
-from .queries import Query, Statement
+from .queries import Query, Statement, value_of
 
 #: How many ids and names one statement returns.
 _PAGE: Final = 5_000
@@ -59,17 +59,14 @@ class SharedReads:
     async def read_values(self, keys: Sequence[str]) -> dict[str, bytes]:
         """See :meth:`.ISharedStorage.read_values`."""
         result = await self._query(self._values, [byteas([sha256(key.encode()).digest() for key in keys])])
-        return {
-            (result.get_value(number, 0) or b"").decode(): result.get_value(number, 1) or b""
-            for number in range(result.ntuples)
-        }
+        return {value_of(result, number, 0).decode(): value_of(result, number, 1) for number in range(result.ntuples)}
 
     async def count_values(self, prefix: str) -> int:
         """See :meth:`.ISharedStorage.count_values`."""
         start = prefix.encode()
         # No byte of UTF-8 is 255.
         result = await self._query(self._count, [start, start + b"\xff"])
-        return to_int(result.get_value(0, 0) or b"")
+        return to_int(value_of(result, 0, 0))
 
     async def changed_tails(self, known: Sequence[KnownTail]) -> list[KnownTail]:
         """See :meth:`.ISharedStorage.changed_tails`."""
@@ -81,14 +78,14 @@ class SharedReads:
         result = await self._query(self._changed, parameters)
         found = []
         for row in range(result.ntuples):
-            number, *values = (result.get_value(row, column) for column in range(4))
-            name = known[to_int(number or b"") - 1].name
+            name = known[to_int(value_of(result, row, 0)) - 1].name
+            values = (result.get_value(row, column) for column in range(1, 4))
             found.append(KnownTail(name, *(0 if value is None else to_int(value) for value in values)))
         return found
 
     async def last_id(self) -> int:
         """See :meth:`.ISharedStorage.last_id`."""
-        return to_int((await self._query(self._last, [])).get_value(0, 0) or b"")
+        return to_int(value_of(await self._query(self._last, []), 0, 0))
 
     async def created_after(self, stream_id: int) -> list[tuple[int, str]]:
         """See :meth:`.ISharedStorage.created_after`."""
@@ -96,7 +93,7 @@ class SharedReads:
         while True:
             result = await self._query(self._created, [int8(stream_id), int8(_PAGE)])
             for number in range(result.ntuples):
-                stream_id = to_int(result.get_value(number, 0) or b"")
-                found.append((stream_id, (result.get_value(number, 1) or b"").decode()))
+                stream_id = to_int(value_of(result, number, 0))
+                found.append((stream_id, value_of(result, number, 1).decode()))
             if result.ntuples < _PAGE:
                 return found

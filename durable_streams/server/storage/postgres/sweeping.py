@@ -8,7 +8,7 @@ from typing import Final
 from .append_queue import Uses
 from .heads import COLUMNS, Head, decode_head
 from .packing import FLOAT8S, INT8, INT8S, float8s, int8, int8s, to_int
-from .queries import Query, Statement
+from .queries import Query, Statement, value_of
 from .stream_changes import StreamChanges
 
 #: How many streams that may have expired are read at once, and how often in one call.
@@ -157,4 +157,4 @@ class RowCleaner:
         :returns: whether there may be more; then call it again after a pause.
         """
         result = await self._query(self._clean, [int8(streams), int8(rows), int8(size)])
-        return to_int(result.get_value(0, 0) or b"") > 0
+        return to_int(value_of(result, 0, 0)) > 0

@@ -14,7 +14,7 @@ from ...clocks import clock_of
 from ...errors import StreamsError
 from .lookups import LookUps
 from .packing import FLOAT8S, INT8S, TEXTS, float8s, int8s, texts, to_int
-from .queries import Query, Statement
+from .queries import Query, Statement, value_of
 from .totals import Totals
 
 #: How often the totals are refreshed, and the node's rows are kept alive, in seconds.
@@ -72,10 +72,9 @@ class UseWriter:
         result = await self._execute(self._statement, [int8s(ids), float8s([uses[each] for each in ids])])
         held: list[int] = []
         for number in range(result.ntuples):
-            stream_id, name = result.get_value(number, 0), result.get_value(number, 1)
-            assert stream_id is not None
+            name = result.get_value(number, 1)
             if name is None:
-                held.append(to_int(stream_id))
+                held.append(to_int(value_of(result, number, 0)))
             else:
                 # Its version has changed, so that nobody removes it for having expired.
                 self._lookups.forget(name.decode())

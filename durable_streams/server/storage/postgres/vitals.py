@@ -17,7 +17,7 @@ from ...clocks import clock_of
 from ...errors import StreamsError
 from ..repeated_logs import RepeatedLogs
 from .packing import to_float, to_int
-from .queries import ConnectionLost, Query, QueryFailed, Statement
+from .queries import ConnectionLost, Query, QueryFailed, Statement, value_of
 
 #: The time between two looks, in seconds.
 INTERVAL: Final = 10.0
@@ -114,11 +114,8 @@ class DatabaseVitals:
             self._note(result)
 
     def _note(self, result: PGresult) -> None:
-        queue, waits, age, xmin, holder, commits = (result.get_value(0, column) for column in range(6))
-        assert queue is not None
-        assert waits is not None
-        assert commits is not None
-        self.notify_queue, self.lock_waits = to_float(queue), to_int(waits)
+        age, xmin, holder = (result.get_value(0, column) for column in range(2, 5))
+        self.notify_queue, self.lock_waits = to_float(value_of(result, 0, 0)), to_int(value_of(result, 0, 1))
         self.oldest_xmin = 0 if age is None else to_int(age)
         # While nothing is written, each snapshot has the same xmin, and the age is 0.
         if (xmin or b"") != self._xmin or not self.oldest_xmin:
@@ -131,7 +128,7 @@ class DatabaseVitals:
                 holder=(holder or b"").decode(),
                 seconds=self.oldest_xmin_seconds,
             )
-        if to_int(commits) and self._logs.is_due("standby"):
+        if to_int(value_of(result, 0, 5)) and self._logs.is_due("standby"):
             _log.warn(
                 "The database: commits have waited for a synchronous standby for more than 5 s. Start one of those in "
                 "synchronous_standby_names, or change that setting: see docs/postgres.rst."
