@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Final
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ...clocks import clock_of
 from ...errors import StreamsError
 from .packing import FLOAT8, INT8, TEXT, TEXTS, UUID, float8, int8, texts, to_float, to_int
 from .queries import ConnectionLost, Query, QueryFailed, Statement, value_of
+from .repeating import RepeatedTask
 
 #: How long a lease lasts without renewal, in seconds, and how often it is renewed.
 LEASE_SECONDS: Final = 10.0
@@ -65,17 +65,13 @@ class Leases:
         self._node = node
         self._own_name = f"{_NODES}{node.hex()}"
         self._clock = clock_of(clock)
-        self._call_later = clock.callLater
         self._groups = dict(groups)
         self.changed = changed
         # Joined group -> the number of its members at the last renewal.
         self._members: dict[str, int] = {}
         # Lease name -> its epoch, and when this node stops to rely on it.
         self._held: dict[str, tuple[int, float]] = {}
-        self._timer: IDelayedCall | None = None
-        self._working: Deferred[None] | None = None
-        self._stopped = False
-        self._again = False
+        self._renewing = RepeatedTask(self._renew, _INTERVAL, "Renewing leases failed.", clock)
         self.nodes = 1
         self.ahead = 0.0
         self._beat = Statement("lease-beat", _BEAT.format(schema), (TEXTS, UUID, FLOAT8))
@@ -100,7 +96,7 @@ class Leases:
 
     def start(self) -> None:
         """Take leases now, and renew them from now on."""
-        self._work()
+        self._renewing.start()
 
     def join(self, group: str, count: int) -> None:
         """
@@ -118,30 +114,20 @@ class Leases:
         names = [_name(group, number) for number in range(count)]
         self._members.pop(group, None)
         self._held = {name: held for name, held in self._held.items() if name not in names}
-        if self._working is not None:
-            await self._working
+        await self._renewing.wait()
         if count:
             await self._release_all([*names, self._member(group)])
 
     def renew_soon(self) -> None:
         """Renew the leases now, or again when the renewal that runs has ended."""
-        if self._working is not None:
-            self._again = True
-        elif self._timer is not None and not self._stopped:
-            self._timer.cancel()
-            self._work()
+        self._renewing.run_soon()
 
     def _member(self, group: str) -> str:
         return f"{_MEMBERS}{group}/{self._node.hex()}"
 
     async def stop(self) -> None:
         """Release all leases, so that another node can take over at once. If the database is away, they run out."""
-        self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._working is not None:
-            await self._working
+        await self._renewing.stop()
         names = [*self._held, self._own_name, *(self._member(group) for group in self._members)]
         self._held.clear()
         await self._release_all(names)
@@ -151,18 +137,6 @@ class Leases:
             await self._query(self._release, (texts(names), self._node))
         except (QueryFailed, ConnectionLost, StreamsError) as error:
             _log.info("The leases of this node were not released, and run out: {reason}", reason=error)
-
-    def _work(self) -> None:
-        self._timer = None
-        self._working = Deferred.fromCoroutine(self._renew())
-        self._working.addErrback(lambda failure: _log.failure("Renewing leases failed.", failure=failure))
-        self._working.addCallback(self._schedule)
-
-    def _schedule(self, _: None) -> None:
-        self._working = None
-        if not self._stopped:
-            self._timer = self._call_later(0 if self._again else _INTERVAL, self._work)
-        self._again = False
 
     async def _renew(self) -> None:
         before = set(self._held), dict(self._members)

@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ...clocks import clock_of
@@ -15,6 +15,7 @@ from ...errors import StreamsError
 from .lookups import LookUps
 from .packing import FLOAT8S, INT8S, TEXTS, float8s, int8s, texts, to_int
 from .queries import Query, Statement, value_of
+from .repeating import RepeatedTask
 from .totals import Totals
 
 #: How often the totals are refreshed, and the node's rows are kept alive, in seconds.
@@ -111,33 +112,17 @@ class Upkeep:
             f"UPDATE {schema}.nodes SET seen = {schema}.clock() WHERE id = ANY ($1::text[]::uuid[])",
             (TEXTS,),
         )
-        self._timer: IDelayedCall | None = None
-        self._working: Deferred[None] | None = None
-        self._stopped = False
+        self._refreshing = RepeatedTask(self._refresh, _REFRESH, "The database could not be maintained.", clock)
         self._touched_at = 0.0
 
     def start(self) -> None:
         """Begin at once."""
         self._touched_at = self._clock.seconds()
-        self._work()
+        self._refreshing.start()
 
     async def stop(self) -> None:
         """End, when the statement that runs has ended."""
-        self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._working is not None:
-            await self._working
-
-    def _work(self) -> None:
-        self._timer = None
-        self._working = Deferred.fromCoroutine(self._refresh()).addBoth(self._worked)
-
-    def _worked(self, result: object) -> None:
-        self._working = None
-        if not self._stopped:
-            self._timer = self._clock.callLater(_REFRESH, self._work)
+        await self._refreshing.stop()
 
     async def _refresh(self) -> None:
         try:
@@ -149,9 +134,7 @@ class Upkeep:
             for clean in self._clean:
                 # At most so much in a second, so that requests do not wait behind it.
                 for _ in range(_CLEANED_AT_ONCE):
-                    if self._stopped or not self._cleans() or not await clean():
+                    if self._refreshing.stopped or not self._cleans() or not await clean():
                         break
         except StreamsError as error:
             _log.debug("The database could not be maintained: {error}", error=error)
-        except Exception:
-            _log.failure("The database could not be maintained.")

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from psycopg.pq.abc import PGresult
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ...clocks import clock_of
@@ -18,6 +17,7 @@ from ...errors import StreamsError
 from ..repeated_logs import RepeatedLogs
 from .packing import to_float, to_int
 from .queries import ConnectionLost, Query, QueryFailed, Statement, value_of
+from .repeating import RepeatedTask
 
 #: The time between two looks, in seconds.
 INTERVAL: Final = 10.0
@@ -67,9 +67,7 @@ class DatabaseVitals:
     def __init__(self, query: Query, clock: IReactorTime) -> None:
         self._query = query
         self._clock = clock_of(clock)
-        self._call_later = clock.callLater
-        self._timer: IDelayedCall | None = None
-        self._running = False
+        self._looking = RepeatedTask(self._look, INTERVAL, "Looking at the database failed.", clock)
         self._xmin = b""
         self._xmin_since = self._clock.seconds()
         self._logs = RepeatedLogs(clock)
@@ -84,33 +82,19 @@ class DatabaseVitals:
 
     def start(self) -> None:
         """Look now, and regularly from now on."""
-        self._running = True
-        self._look()
+        self._looking.start()
 
     def stop(self) -> None:
         """Look no more."""
-        self._running = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._looking.cancel()
 
-    def _look(self) -> None:
-        self._timer = None
-        looked = Deferred.fromCoroutine(self._read())
-        looked.addErrback(lambda failure: _log.failure("Looking at the database failed.", failure=failure))
-        looked.addCallback(self._schedule)
-
-    def _schedule(self, _: None) -> None:
-        if self._running:
-            self._timer = self._call_later(INTERVAL, self._look)
-
-    async def _read(self) -> None:
+    async def _look(self) -> None:
         try:
             result = await self._query(_LOOK, ())
         except (QueryFailed, ConnectionLost, StreamsError):
             # Whoever reads or writes streams reports it.
             return
-        if self._running:
+        if not self._looking.stopped:
             self._note(result)
 
     def _note(self, result: PGresult) -> None:
