@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from durable_streams.server.clocks import clock_of
 from durable_streams.server.errors import Unavailable
 from durable_streams.server.model import Lifetime, StreamConfig
 from durable_streams.server.storage.entry import facts_of
@@ -56,6 +58,14 @@ class UseTests(SynchronousTestCase):
             self.assertEqual(self.uses.last_use(number), NOW + 50)
             self.clock.advance(30)
         self.assertEqual([self.uses.last_use(each) for each in (1, 2, 3)], [0.0, NOW + 50, NOW + 50])
+
+    def test_the_time_of_the_write_does_not_depend_on_the_wall_clock(self) -> None:
+        reactor = cast("Any", Clock())
+        reactor.seconds = time.time
+        steady = clock_of(reactor)
+        reactor.callWhenRunning = lambda _: None
+        Uses(self.write, reactor).note(head(read_at=NOW + 3))
+        self.assertEqual(1, len(steady.getDelayedCalls()))
 
     def test_a_use_after_a_long_pause_is_written_at_once(self) -> None:
         self.uses.note(head(read_at=NOW + 50))

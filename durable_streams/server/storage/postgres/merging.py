@@ -68,7 +68,6 @@ class Merger:
     def __init__(self, query: Query, schema: str, clock: IReactorTime) -> None:
         self._query = query
         self._clock = clock_of(clock)
-        self._call_later = clock.callLater
         self._merge = Statement("merge", _MERGE.format(schema), (INT8, INT8, INT8, INT8, INT8, BYTEA, INT8, BYTEA))
         self._waiting: deque[tuple[int, StoredChunk, int]] = deque()
         self._timer: IDelayedCall | None = None
@@ -103,7 +102,7 @@ class Merger:
 
     def _schedule(self, pause: float) -> None:
         if self._waiting and self._timer is None and not self._busy:
-            self._timer = self._call_later(pause, self._run)
+            self._timer = self._clock.callLater(pause, self._run)
 
     def _run(self) -> None:
         self._timer = None

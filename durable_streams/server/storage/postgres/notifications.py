@@ -60,14 +60,13 @@ class Notifier:
         self.dropped = 0
         self._channel = channel.encode()
         self._sender = sender
-        self._call_later = clock.callLater
+        self._clock = clock_of(clock)
         # Topic -> items by key; an item replaces an earlier one of its key.
         self._items: dict[str, dict[str, str]] = {}
         self._count = 0
         self._timer: IDelayedCall | None = None
         self._sending = False
-        self._seconds = clock_of(clock).seconds
-        self._sent_at = self._seconds() - _INTERVAL
+        self._sent_at = self._clock.seconds() - _INTERVAL
         self._notify = Statement("notify", "SELECT pg_notify($1, $2)", (TEXT, TEXT))
         self._reconnector = Reconnector(connect, clock, lambda _: self._schedule())
 
@@ -108,8 +107,8 @@ class Notifier:
 
     def _schedule(self) -> None:
         if self._timer is None and self._count and self._reconnector.connection is not None:
-            pause = max(0.0, self._sent_at + _INTERVAL - self._seconds())
-            self._timer = self._call_later(min(pause, _INTERVAL), self._send)
+            pause = max(0.0, self._sent_at + _INTERVAL - self._clock.seconds())
+            self._timer = self._clock.callLater(min(pause, _INTERVAL), self._send)
 
     def _send(self) -> None:
         self._timer = None
@@ -118,7 +117,7 @@ class Notifier:
             self._sending = False
             return
         self._sending = True
-        self._sent_at = self._seconds()
+        self._sent_at = self._clock.seconds()
         payload = self._next_payload()
         # What did not fit into this message does not wait.
         sent = connection.execute(self._notify, (self._channel, payload))
@@ -175,7 +174,7 @@ class Listener:
     ) -> None:
         self.received_count = 0
         self._sender = sender
-        self._call_later = clock.callLater
+        self._clock = clock_of(clock)
         self._received = received
         self._opened = opened
         self._timer: IDelayedCall | None = None
@@ -208,12 +207,12 @@ class Listener:
         listening.addCallback(self._listens, connection).addErrback(self._refused, connection)
 
     def _listens(self, _: PGresult, connection: Connection) -> None:
-        self._timer = self._call_later(_PROBE_INTERVAL, self._try_out, connection)
+        self._timer = self._clock.callLater(_PROBE_INTERVAL, self._try_out, connection)
         self._opened()
 
     def _try_out(self, connection: Connection) -> None:
         """Find out whether the connection still works. The connection's deadline ends it if no answer comes."""
-        self._timer = self._call_later(_PROBE_INTERVAL, self._try_out, connection)
+        self._timer = self._clock.callLater(_PROBE_INTERVAL, self._try_out, connection)
         connection.execute(self._probe).addErrback(self._refused, connection)
 
     def _refused(self, failure: Failure, connection: Connection) -> None:

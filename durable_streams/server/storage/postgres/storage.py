@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 from twisted.internet.defer import Deferred, gatherResults
 from zope.interface import implementer
 
+from ...clocks import clock_of
 from ...interfaces import ICommitListener, ISharedStorage, IStorage
 from ...model import (
     Append,
@@ -90,25 +91,26 @@ class PostgresStorage:
         schema, wait = settings.schema, settings.wait_ms / 1000
         self._settings = settings
         self._reactor = reactor
+        clock = clock_of(reactor)
         self._loaded = self._started = False
         self._closing: Deferred[None] | None = None
         # Two more are for messages to and from the other nodes.
         self._open_connections = OpenConnections(settings.connections + _WRITERS + 2)
-        self._pool = Pool(self._connect, settings.connections, reactor, wait)
-        self._writers = [WriterConnection(self._connect, schema, reactor, wait) for _ in range(_WRITERS)]
+        self._pool = Pool(self._connect, settings.connections, clock, wait)
+        self._writers = [WriterConnection(self._connect, schema, clock, wait) for _ in range(_WRITERS)]
         appending, locking, changing = self._writers
         execute = self._pool.execute
-        self._lookups = LookUps(execute, schema, reactor)
+        self._lookups = LookUps(execute, schema, clock)
         self._totals = Totals(execute, schema, self._rows, lambda: not self._queued_bytes())
-        self._uses = Uses(UseWriter(execute, schema, self._lookups).write, reactor)
+        self._uses = Uses(UseWriter(execute, schema, self._lookups).write, clock)
         self._cache = ChunkCache(settings.cache_bytes)
-        fetcher = ChunkFetcher(execute, schema, self._cache, reactor, settings.verify_reads)
-        self._merger = Merger(execute, schema, reactor)
+        fetcher = ChunkFetcher(execute, schema, self._cache, clock, settings.verify_reads)
+        self._merger = Merger(execute, schema, clock)
         fetcher.read_together = self._merger.offer
         self._ranges = Ranges(execute, schema, fetcher, self._lookups.fresh)
         self._queues = AppendQueues(self._lookups, limits, self._totals, self._uses, settings.queued_bytes)
-        self._writer = AppendWriter((appending, locking), schema, self._queues, self._lookups, reactor, wait)
-        self._change_queue = ChangeQueue(changing, schema, self._totals, reactor, settings.queued_bytes)
+        self._writer = AppendWriter((appending, locking), schema, self._queues, self._lookups, clock, wait)
+        self._change_queue = ChangeQueue(changing, schema, self._totals, clock, settings.queued_bytes)
         self._queues.refused = self._change_queue.refused = self._pool.refusals.note
         self._change_queue.measured = self._writer.figures.add
         self._changes = StreamChanges(
@@ -119,20 +121,20 @@ class PostgresStorage:
             self._totals,
             self._uses,
             IdSequence(execute, schema),
-            reactor,
+            clock,
         )
         self._node = uuid4()
-        self._neighbours = Neighbours(self._connect, schema, self._node, self._lookups, self._note_use, reactor)
+        self._neighbours = Neighbours(self._connect, schema, self._node, self._lookups, self._note_use, clock)
         self._queues.changed = self._changes.changed = self._neighbours.changed
-        self._leases = Leases(execute, schema, self._node.bytes, reactor, {_SWEEP: 1})
+        self._leases = Leases(execute, schema, self._node.bytes, clock, {_SWEEP: 1})
         self._neighbours.leases_released = self._leases.renew_soon
         self._shared_reads = SharedReads(execute, schema)
         self._values = StoredValues(execute, self._change_queue, schema, limits, self._totals)
         self._listing = Listing(execute, schema, self._uses)
         self._sweep = Sweep(execute, schema, self._changes, self._uses, self._is_sweeper)
         cleaners = (RowCleaner(execute, schema).clean, self._values.forget_absent)
-        self._upkeep = Upkeep(execute, schema, self._totals, self._rows, cleaners, self._is_sweeper, reactor)
-        self._vitals = DatabaseVitals(execute, reactor)
+        self._upkeep = Upkeep(execute, schema, self._totals, self._rows, cleaners, self._is_sweeper, clock)
+        self._vitals = DatabaseVitals(execute, clock)
         share_outage(
             [
                 *self._pool.reconnectors,

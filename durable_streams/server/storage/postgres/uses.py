@@ -44,7 +44,6 @@ class Uses:
     def __init__(self, write: Callable[[Mapping[int, float]], Deferred[Any]], clock: IReactorTime) -> None:
         self._write = write
         self._clock = clock_of(clock)
-        self._call_later = clock.callLater
         self._uses: dict[int, float] = {}
         # Those that were written lately, and those before.
         self._recent: dict[int, float] = {}
@@ -101,7 +100,7 @@ class Uses:
             return
         due = self._clock.seconds() + wait
         if self._timer is None:
-            self._timer = self._call_later(wait, self._start)
+            self._timer = self._clock.callLater(wait, self._start)
         elif due < self._due:
             self._timer.reset(wait)
         else:
