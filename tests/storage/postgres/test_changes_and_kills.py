@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from durable_streams.server.errors import StreamGone, StreamNotFound, Unavailable
 from durable_streams.server.model import Append, Fork, StorageLimits, StreamConfig
-from durable_streams.server.storage.postgres.fence import NothingWritten
+from durable_streams.server.storage.postgres.commit_results import NothingWritten
 from durable_streams.server.storage.postgres.settings import PostgresSettings
 from durable_streams.server.storage.postgres.storage import PostgresStorage
 from durable_streams.server.testing.values import TEXT

@@ -12,7 +12,8 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from durable_streams.server.errors import Unavailable
-from durable_streams.server.storage.postgres.fence import CommitResult, LandedResult, NothingWritten, WriterConnection
+from durable_streams.server.storage.postgres.commit_results import CommitResult, LandedResult, NothingWritten
+from durable_streams.server.storage.postgres.fence import WriterConnection
 from tests.support.postgres_server import PostgresServer, started_server
 
 from .connections import failure_of

@@ -14,13 +14,9 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from durable_streams.server.errors import Unavailable
+from durable_streams.server.storage.postgres.commit_results import CommitResult, LandedResult, NothingWritten
 from durable_streams.server.storage.postgres.connection import Connection
-from durable_streams.server.storage.postgres.fence import (
-    CommitResult,
-    LandedResult,
-    NothingWritten,
-    WriterConnection,
-)
+from durable_streams.server.storage.postgres.fence import WriterConnection
 from durable_streams.server.storage.postgres.packing import INT8, UUID, float8, int8
 from durable_streams.server.storage.postgres.queries import Query, QueryFailed, Statement
 from tests.support.cutting_proxy import CuttingProxy

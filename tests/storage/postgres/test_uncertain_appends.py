@@ -14,8 +14,9 @@ from twisted.trial.unittest import TestCase
 from durable_streams.server.errors import Unavailable
 from durable_streams.server.model import Append, Appended, StorageLimits, Writer
 from durable_streams.server.storage.postgres.append_queue import AppendQueues
+from durable_streams.server.storage.postgres.commit_results import NothingWritten
 from durable_streams.server.storage.postgres.connecting import connect
-from durable_streams.server.storage.postgres.fence import NothingWritten, WriterConnection
+from durable_streams.server.storage.postgres.fence import WriterConnection
 from durable_streams.server.storage.postgres.writer import AppendWriter
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.postgres_server import shared_server

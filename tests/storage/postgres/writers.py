@@ -12,9 +12,10 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from durable_streams.server.errors import Unavailable
+from durable_streams.server.storage.postgres.commit_results import CommitResult, NothingWritten
 from durable_streams.server.storage.postgres.connecting import connect
 from durable_streams.server.storage.postgres.connection import Connection
-from durable_streams.server.storage.postgres.fence import CommitResult, NothingWritten, WriterConnection
+from durable_streams.server.storage.postgres.fence import WriterConnection
 from durable_streams.server.storage.postgres.packing import FLOAT8, INT8, UUID, float8, int8
 from durable_streams.server.storage.postgres.queries import Query, Statement
 from durable_streams.server.storage.postgres.schema import migrations

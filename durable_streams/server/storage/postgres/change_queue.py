@@ -15,8 +15,8 @@ from twisted.python.failure import Failure
 from ...errors import Unavailable
 from .change_statement import change_parameters, change_statements, statement_key
 from .changesets import ChangeSet, NewStream, counters_of
+from .commit_results import CommitConnection
 from .commit_schedule import CommitSchedule
-from .fence import CommitConnection
 from .fork_changes import PlainFork, fork_parameters, fork_statement, unfork_parameters, unfork_statement
 from .packing import to_float, to_int, to_ints
 from .plain_changes import (

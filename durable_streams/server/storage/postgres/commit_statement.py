@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from .fence import CommitResult
+from .commit_results import CommitResult
 from .folding import Fold
 from .heads import COLUMNS
 from .packing import (

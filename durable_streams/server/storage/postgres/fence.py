@@ -11,10 +11,9 @@ as configured, so everything before it is then as durable as it is.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
-from msgspec import Struct
 from psycopg.pq.abc import PGresult
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -23,6 +22,7 @@ from twisted.python.failure import Failure
 
 from ...clocks import clock_of
 from ...errors import Unavailable
+from .commit_results import CommitOutcomes, CommitResult, LandedResult, NothingWritten
 from .connection import Connection
 from .packing import INT8, UUID, int8, to_int
 from .queries import LOCK_TIMEOUT, READ_ONLY, ConnectionLost, Query, QueryFailed, Statement, value_of
@@ -55,65 +55,6 @@ _ROLLBACK: Final = Statement("rollback", "ROLLBACK")
 _log = Logger()
 
 
-class NothingWritten(Unavailable):
-    """The database could not be reached for a write, and it is certain that nothing was written."""
-
-
-class CommitResult(Protocol):
-    """What a statement has returned: a PGresult, or :class:`LandedResult`."""
-
-    @property
-    def ntuples(self) -> int: ...
-
-    @property
-    def nfields(self) -> int: ...
-
-    def get_value(self, row_number: int, column_number: int) -> bytes | None: ...
-
-
-class CommitConnection(Protocol):
-    """A connection for statements that write."""
-
-    def commit(self, statement: Statement, params: Sequence[bytes | None]) -> Deferred[CommitResult]:
-        """Execute a statement; see :meth:`WriterConnection.commit`."""
-
-
-class LandedResult(Struct, frozen=True, gc=False):
-    """
-    The result of a commit whose answer was lost: one row with the first two columns.
-
-    :ivar time: the database's time, of the fence.
-    :ivar written: as the statement has put it into the node's row.
-    """
-
-    time: bytes
-    written: bytes | None
-    ntuples: int = 1
-    nfields: int = 2
-
-    def get_value(self, row_number: int, column_number: int) -> bytes | None:
-        """Return a value in binary form."""
-        assert row_number == 0
-        return (self.time, self.written)[column_number]
-
-
-class CommitOutcomes:
-    """
-    How uncertain commits were decided, for metrics.
-
-    :ivar landed: they were written.
-    :ivar repeated: they were not written, and were sent again.
-    :ivar refused: they were not written, and failed.
-    :ivar unknown: they failed before they were decided.
-    """
-
-    def __init__(self) -> None:
-        self.landed = 0
-        self.repeated = 0
-        self.refused = 0
-        self.unknown = 0
-
-
 #: The statements of a transaction, given the id of the node's row, its epoch, and the number of the batch.
 Work: TypeAlias = Callable[[Query, Sequence[bytes]], Awaitable[PGresult | None]]
 
@@ -136,6 +77,12 @@ class _Commit:
         self.attempts = 0
         self.done: Deferred[Any] = Deferred()
         self.timer: IDelayedCall | None = None
+
+    def cancel_timer(self) -> None:
+        """Do not limit how long it may take any more."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
 
 class WriterConnection:
@@ -304,9 +251,7 @@ class WriterConnection:
     def _finish(self, commit: _Commit) -> None:
         """Have no commit in progress."""
         self._commit = None
-        if commit.timer is not None:
-            commit.timer.cancel()
-            commit.timer = None
+        commit.cancel_timer()
 
     def _limit(self, commit: _Commit) -> None:
         """Fail a commit if it has no outcome in time."""
@@ -322,9 +267,7 @@ class WriterConnection:
         self._fail(commit, _UNKNOWN if commit.batch else "The database cannot be reached. Retry later.")
 
     def _fail(self, commit: _Commit, reason: str) -> None:
-        if commit.timer is not None:
-            commit.timer.cancel()
-            commit.timer = None
+        commit.cancel_timer()
         if commit.batch:
             self.outcomes.unknown += 1
         commit.done.errback(Unavailable(reason) if commit.batch else NothingWritten(reason))
@@ -382,9 +325,7 @@ class WriterConnection:
             self._finish(commit)
             self._fail(commit, "The database has interrupted a write twice. Retry later.")
         else:
-            if commit.timer is not None:
-                commit.timer.cancel()
-                commit.timer = None
+            commit.cancel_timer()
             if commit.attempts:
                 self.outcomes.repeated += 1
             commit.result = None

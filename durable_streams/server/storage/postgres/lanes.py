@@ -10,9 +10,10 @@ from twisted.python.failure import Failure
 
 from ..measuring import Measure
 from .append_queue import AppendQueues, Decision, StreamQueue
+from .commit_results import CommitResult
 from .commit_schedule import CommitSchedule
 from .commit_statement import CommitStatements, written_by
-from .fence import CommitResult, WriterConnection
+from .fence import WriterConnection
 from .lookups import LookUps
 
 #: The maximum number of streams in a commit, and of bytes, about. Larger commits make no more rows a second, but take

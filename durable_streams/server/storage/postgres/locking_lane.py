@@ -20,9 +20,10 @@ from ...clocks import clock_of
 from ...errors import Unavailable
 from ..repeated_logs import RepeatedLogs
 from .append_queue import AppendQueues, Decision, StreamQueue
+from .commit_results import CommitResult
 from .commit_schedule import CommitSchedule
 from .commit_statement import CommitStatements, written_by
-from .fence import CommitResult, WriterConnection
+from .fence import WriterConnection
 from .folding import Fold
 from .heads import Head, decode_head
 from .known import KnownStream
