@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from ...errors import ContentTypeMismatch, InvalidRequest
 from ...model import FOREVER, Fork, ForkPoint, StorageLimits, StreamConfig
 from ...protocol.content import DEFAULT_TYPE, media_type
@@ -72,18 +74,7 @@ def _with_data(new: NewStream, body: bytes) -> NewStream:
     check_name_size(new.name)
     data = first_data(body, facts_of(new.name, 0, 0, new.content_type).json)
     chunks = tuple(split(new.base, new.base, [data])) if data else ()
-    return NewStream(
-        new.name,
-        new.content_type,
-        new.config,
-        new.lifetime,
-        new.incarnation,
-        new.source_id,
-        new.depth,
-        new.base,
-        len(data),
-        chunks,
-    )
+    return replace(new, size=len(data), chunks=chunks)
 
 
 def check_limits(new: NewStream, totals: Totals, limits: StorageLimits, changes: ChangeSet = ChangeSet()) -> None:  # noqa: B008 (frozen)

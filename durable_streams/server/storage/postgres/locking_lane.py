@@ -188,9 +188,10 @@ class LockingLane:
                 continue
             if found.version != known.head.version:
                 self._contention.note(queue.name)
-            await self._decide(attempt, execute, queue, _at(known, found), room)
-            room = MAX_BYTES - sum(each.fold.size for each in attempt.decisions)
-            appends = sum(len(each.fold.outcomes) for each in attempt.decisions)
+            decision = await self._decide(attempt, execute, queue, _at(known, found), room)
+            if decision is not None:
+                room -= decision.fold.size
+                appends += len(decision.fold.outcomes)
         if not attempt.decisions:
             return None
         folds = [each.fold for each in attempt.decisions]
@@ -199,16 +200,21 @@ class LockingLane:
 
     async def _decide(
         self, attempt: _Attempt, execute: Query, queue: StreamQueue, known: KnownStream, room: int
-    ) -> None:
-        """Decide the appends of a stream that is locked, and read the states of writers that this needs."""
+    ) -> Decision | None:
+        """
+        Decide the appends of a stream that is locked, and read the states of writers that this needs.
+
+        :returns: None if nothing is to be written.
+        """
         for _ in range(_MAX_READS):
             folded = self._queues.fold(queue, known, room)
             if folded.writes:
-                attempt.decisions.append(self._queues.decision(queue, known, folded))
-                return
+                decision = self._queues.decision(queue, known, folded)
+                attempt.decisions.append(decision)
+                return decision
             if folded.outcomes:
                 attempt.settled.append((queue, known, folded))
-                return
+                return None
             assert folded.wanted is not None
             read = await self._lookups.read(execute, queue.name, folded.wanted)
             assert read is not None

@@ -230,10 +230,14 @@ class StoredValues:
 
     async def _read(self, keys: Mapping[str, bytes]) -> dict[str, _State]:
         result = await self._query(self._find, [byteas(sorted(keys.values()))])
-        rows: dict[bytes | None, _State] = {}
+        rows: dict[bytes, _State] = {}
         for number in range(result.ntuples):
-            digest, version, length, value = (result.get_value(number, column) for column in range(4))
-            rows[digest] = _State(to_int(version or b""), None if length is None else to_int(length), value)
+            length = result.get_value(number, 2)
+            rows[value_of(result, number, 0)] = _State(
+                to_int(value_of(result, number, 1)),
+                None if length is None else to_int(length),
+                result.get_value(number, 3),
+            )
         missing = _State(0)
         return {key: rows.get(digest, missing) for key, digest in keys.items()}
 

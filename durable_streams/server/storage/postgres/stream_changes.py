@@ -125,7 +125,7 @@ class StreamChanges:
         outcomes = await DeferredList(
             [maybeDeferred(self._queue.remove, PlainRemoval(head, exact=True)) for head in plain], consumeErrors=True
         )
-        left = [head for head in expired if head.forks]
+        left = [head for head in expired if not is_plain(head)]
         count = 0
         for head, (_, written) in zip(plain, outcomes, strict=True):
             if isinstance(written, Failure):
@@ -175,8 +175,7 @@ class StreamChanges:
             candidate: PlainFork | None = None
             # A refusal does not matter if the fork exists.
             with suppress(StreamsError, LongSearch):
-                found = await self._lookups.fresh(fork.source)
-                source = check_present(found, fork.source, self._last_use(found))
+                source = self._present(fork.source, await self._lookups.fresh(fork.source))
                 new = await self._planned_fork(name, config, fork, body, point, source)
                 check_limits(new, self._totals, self._limits)
                 candidate = PlainFork(new, source, self._expiry(source)) if len(new.chunks) <= 1 else None
@@ -217,7 +216,7 @@ class StreamChanges:
         await self._clear(name, existing, builder)
         found = await find.fresh(fork.source)
         try:
-            source = check_present(found, fork.source, self._last_use(found))
+            source = self._present(fork.source, found)
         except StreamGone:
             if found is not None and found.facts.id in builder.removed:
                 raise StreamNotFound(fork.source) from None
@@ -288,15 +287,13 @@ class StreamChanges:
     # Removing
 
     async def _delete(self, name: str) -> None:
-        found = await self._lookups.fresh(name)
-        head = check_present(found, name, self._last_use(found))
+        head = self._present(name, await self._lookups.fresh(name))
         if is_plain(head) and await self._queue.remove(PlainRemoval(head, until=self._expiry(head))) is not None:
             self._removed(head)
             return
 
         async def decide(find: Finder) -> Decision[None]:
-            found = await find.fresh(name)
-            head = check_present(found, name, self._last_use(found))
+            head = self._present(name, await find.fresh(name))
             builder = ChangeBuilder(find.fresh_id, self._expiry(head))
             return await self._removal(head, builder, None)
 
@@ -325,8 +322,7 @@ class StreamChanges:
     async def _install(
         self, staged: str, name: str, wanted: StreamRestoration, replace: bool, find: Finder
     ) -> Decision[StreamStatus]:
-        found = await find.fresh(staged)
-        head = check_present(found, staged, self._last_use(found))
+        head = self._present(staged, await find.fresh(staged))
         installing.check_names(staged, name)
         check_name_size(name)
         # The time of the installation is the maximum of used_at, and only known when it is written.
@@ -390,11 +386,12 @@ class StreamChanges:
         self.changed(head.facts.id, 0)
         self.listener.committed(head.facts.name)
 
-    def _last_use(self, head: Head | None) -> float:
-        return 0.0 if head is None else self._uses.last_use(head.facts.id)
+    def _present(self, name: str, found: Head | None) -> Head:
+        """Return the head of a stream that clients can find; see :func:`.known.check_present`."""
+        return check_present(found, name, 0.0 if found is None else self._uses.last_use(found.facts.id))
 
     def _expiry(self, head: Head) -> float:
-        return head.expires(self._last_use(head))
+        return head.expires(self._uses.last_use(head.facts.id))
 
     def _is_over(self, head: Head) -> bool:
         """Return whether a stream had expired when it was read; hidden ones do not expire."""
