@@ -132,7 +132,7 @@ class ChangeQueue:
 
     async def execute(self, statement: Statement, parameters: Sequence[bytes | None], size: int) -> bool:
         """
-        Query another statement that writes everything or nothing.
+        Execute another statement that writes everything or nothing.
 
         :param parameters: those after the node's.
         :param size: about how many bytes they take.

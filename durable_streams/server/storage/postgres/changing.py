@@ -15,7 +15,7 @@ class HeadOutdated(Exception):
 
 class ChangeBuilder:
     """
-    The changes of several streams, each as it was read.
+    Collects changes of several streams, each as it was read, for one change set.
 
     :param find: returns the head of a stream by its id, or None; expired and deleted ones, too.
     :param until: the database's time from which on the changes must not be written.

@@ -89,7 +89,7 @@ FROM n, (
 WHERE o.id = $1 AND o.epoch = $2
 RETURNING n.now, o.written"""
 
-# A row without a stream, if none was locked; no row if the epoch is over.
+# Returns the heads of the locked streams; a row of NULLs if none was locked; no row if the epoch has ended.
 _LOCK: Final = f"""
 WITH n AS MATERIALIZED (SELECT 1 FROM {{schema}}.nodes WHERE id = $1 AND epoch = $2 FOR NO KEY UPDATE)
 SELECT {COLUMNS}

@@ -176,7 +176,7 @@ class Connection:
 
     def _flush(self) -> None:
         """
-        Send what libpq has buffered, and have the reactor go on with it when the socket takes more.
+        Send what libpq has buffered, and wait for the socket to be writable if it does not take all.
 
         :raises psycopg.OperationalError: the connection is lost.
         """

@@ -31,7 +31,7 @@ from .reconnecting import Reconnector
 #: The pause before a fence is tried again on the same connection, in seconds.
 _PAUSE: Final = 0.2
 
-#: How often a commit is begun. A statement that ends its own session must not end one after the other.
+#: How often a commit is begun. A statement that ends its own session is not sent to one session after the other.
 _MAX_ATTEMPTS: Final = 2
 
 #: The class of SQLSTATEs without a warning.
@@ -79,7 +79,7 @@ class _Commit:
         self.timer: IDelayedCall | None = None
 
     def cancel_timer(self) -> None:
-        """Do not limit how long it may take any more."""
+        """Cancel the deadline of its outcome."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -124,7 +124,7 @@ class WriterConnection:
 
     @property
     def reconnectors(self) -> list[Reconnector]:
-        """What opens the connection."""
+        """The reconnector that opens the connection."""
         return [self._reconnector]
 
     def start(self) -> None:
@@ -249,7 +249,7 @@ class WriterConnection:
         commit.done.errback(failure)
 
     def _finish(self, commit: _Commit) -> None:
-        """Have no commit in progress."""
+        """Remove the commit in progress, which has its outcome."""
         self._commit = None
         commit.cancel_timer()
 

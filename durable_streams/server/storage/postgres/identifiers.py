@@ -7,8 +7,8 @@ from typing import Final
 from .packing import INT8, int8
 from .queries import Query, Statement
 
-#: Has all later ids be greater than an incarnation. The sequence is not transactional, so those who advance it wait for
-#: each other, and leave room for ids that are taken at the same time.
+#: Advances the sequence of ids beyond an incarnation. The sequence is not transactional: an advisory lock serializes
+#: nodes that advance it, and 100,000 ids are skipped for those that are taken at the same time.
 _ADVANCE: Final = """
 WITH l AS MATERIALIZED (SELECT pg_advisory_xact_lock('{schema}.ids'::regclass::oid::bigint))
 SELECT setval('{schema}.ids', $1 + 100000)
@@ -29,5 +29,5 @@ class IdSequence:
         self._advance = Statement("advance-ids", _ADVANCE.format(schema=schema), (INT8,))
 
     async def advance(self, incarnation: int) -> None:
-        """Have all later ids be greater than an incarnation that is to be installed."""
+        """Advance the sequence, so that all later ids are greater than an incarnation that is to be installed."""
         await self._query(self._advance, [int8(incarnation)])

@@ -53,9 +53,11 @@ class CommitFigures:
 
 class CommitLane:
     """
-    One connection that writes, and the queues whose appends it writes. It is used for nothing else.
+    One connection that writes, and the queues whose appends it writes.
 
     It does not wait for a stream that another node has locked: that stream counts as missed.
+
+    :param connection: is used for nothing else.
     """
 
     def __init__(

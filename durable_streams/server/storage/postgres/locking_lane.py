@@ -1,7 +1,7 @@
 """The lane for streams that other nodes write at the same time: their rows are locked before appends are decided.
 
-A node whose appends miss again and again would never be heard: without this lane, one of two nodes that wrote the same
-streams got 98.8 % of the rows. All rows of a transaction are locked first, in the order of their ids: to lock only some
+Without this lane, one of two nodes that wrote the same streams wrote 98.8 % of the rows: the appends of the other one
+missed again and again. All rows of a transaction are locked first, in the order of their ids: to lock only some
 of them leads to deadlocks.
 """
 

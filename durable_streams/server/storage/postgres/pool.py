@@ -69,7 +69,7 @@ class Pool:
 
     @property
     def reconnectors(self) -> list[Reconnector]:
-        """What opens the connections."""
+        """The reconnectors that open the connections."""
         return self._members
 
     def start(self) -> None:
@@ -129,7 +129,7 @@ class Pool:
         return query.done
 
     def _use(self, connection: Connection) -> None:
-        """Query the next statement on a connection that is idle."""
+        """Execute the next statement on a connection that is idle."""
         if not connection.is_open:
             return
         if self._waiting:
@@ -138,7 +138,7 @@ class Pool:
             self._idle.append(connection)
 
     def _forget(self, _: str) -> None:
-        """Use no connection that was lost."""
+        """Remove connections that were lost from the idle ones."""
         self._idle = [connection for connection in self._idle if connection.is_open]
 
     def _run(self, connection: Connection, query: _Query) -> None:

@@ -54,7 +54,7 @@ class Outage:
 
 class Reconnector:
     """
-    One connection, as long as it is started.
+    A connection that is kept open from :meth:`start` to :meth:`stop`.
 
     :ivar connection: the open connection, or None.
     :ivar outage: logs; several connections may share it.

@@ -86,7 +86,7 @@ RETURNING 1""",
         )
 
     def add(self, streams: int, size: int, metadata: int) -> None:
-        """Count a write that is about to begin; or, with numbers that are negative, one that has ended."""
+        """Count a write that is about to begin; or, with negative numbers, subtract a failed write or a removal."""
         self._changes += 1
         self.streams += streams
         self.bytes += size

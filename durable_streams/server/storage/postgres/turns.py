@@ -116,7 +116,7 @@ class Operations:
         return result
 
     def close(self) -> Deferred[None]:
-        """Let no further operation begin, and return when all have ended."""
+        """Accept no further operations, and return when all have ended."""
         self._closing = Deferred()
         if not self._count:
             self._closing.callback(None)
