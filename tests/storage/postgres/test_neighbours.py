@@ -86,6 +86,21 @@ class NeighboursTests(SynchronousTestCase):
             answer.errback(Unavailable("The database is away."))
         self.assertEqual((len(self.lookups.asked), self.lookups.heard), (2, []))
 
+    def test_changes_of_more_streams_than_can_be_looked_up_are_missed_once(self) -> None:
+        missed: list[None] = []
+        self.neighbours.missed = lambda: missed.append(None)
+        self.neighbours.observe(True)
+        self.receive("streams", *(f"{number}:1" for number in range(1, 20_001)))
+        self.assertEqual((len(self.lookups.asked), missed), (10_000, []))
+        for stream_id, answer in self.lookups.asked[:9_999]:
+            answer.callback(head(stream_id, f"s{stream_id}"))
+        self.assertEqual(missed, [])
+        self.lookups.asked[-1][1].errback(Unavailable("The database is away."))
+        self.assertEqual((len(self.lookups.heard), len(missed)), (9_999, 1))
+        self.receive("streams", "20000:2")
+        self.lookups.asked[-1][1].callback(head(20_000, "s20000"))
+        self.assertEqual((self.lookups.heard[-1], len(missed)), ("s20000", 1))
+
     def test_names_are_forgotten_when_nothing_is_observed(self) -> None:
         self.neighbours.observe(True)
         self.lookups.seen("a", head(7, "a"))

@@ -25,6 +25,9 @@ _LEASES: Final = "leases"
 #: The maximum number of streams whose names are remembered by their ids.
 _MAX_NAMES: Final = 100_000
 
+#: The maximum number of streams that are looked up by their ids at once. Each session of the database can send ids.
+_MAX_UNKNOWN: Final = 10_000
+
 #: Stands for the version of a stream that was removed: greater than all versions.
 _REMOVED: Final = 2**62
 
@@ -69,6 +72,8 @@ class Neighbours:
         # being looked up.
         self._names: dict[int, str] = {}
         self._unknown: set[int] = set()
+        # Whether there were changes of more streams than were looked up.
+        self._overflowed = False
         self.notifier = Notifier(connect, channel, sender, clock)
         self.receiver = Listener(connect, channel, sender, clock, self._receive, self._opened)
 
@@ -109,6 +114,9 @@ class Neighbours:
         if name is not None:
             self._announce(name)
         elif not removed and stream_id not in self._unknown:
+            if len(self._unknown) >= _MAX_UNKNOWN:
+                self._overflowed = True
+                return
             self._unknown.add(stream_id)
             found = self._lookups.fresh_id(stream_id)
             found.addCallbacks(self._resolved, lambda failure: failure.trap(StreamsError))
@@ -116,6 +124,9 @@ class Neighbours:
 
     def _looked_up(self, result: object, stream_id: int) -> object:
         self._unknown.discard(stream_id)
+        if self._overflowed and not self._unknown:
+            self._overflowed = False
+            self.missed()
         return result
 
     def _resolved(self, head: Head | None) -> None:
