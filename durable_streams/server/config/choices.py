@@ -64,6 +64,11 @@ def is_shared(mode: str) -> bool:
     return STORAGE_MODES.get(mode, mode) in SHARED_MODES
 
 
+def has_directory(mode: str) -> bool:
+    """Return whether the storage of a ``storage.mode`` is in a data directory."""
+    return STORAGE_MODES.get(mode, mode) not in ("memory", "postgres")
+
+
 def words_of(name: str) -> str:
     """Return the words that a setting may have as text for a message: ``a, b or c``."""
     *first, last = dict.fromkeys(CHOICES[name].values())

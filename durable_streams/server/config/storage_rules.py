@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from .choices import STORAGE_MODES
+from .choices import STORAGE_MODES, has_directory
 from .rules import BrokenRule, SettingsWithSources
 from .sections import Sections, value_of
 
@@ -23,7 +23,7 @@ _OF_DIRECTORIES: Final = ("storage.data_dir", "storage.acid_backend")
 def check_storage(config: SettingsWithSources) -> Iterator[BrokenRule]:
     """Yield violations of the storage's rules."""
     storage = config.settings.storage
-    if STORAGE_MODES.get(storage.mode) not in ("memory", "postgres") and not storage.data_dir.strip():
+    if has_directory(storage.mode) and not storage.data_dir.strip():
         yield BrokenRule(
             "EmptyStorageDataDir",
             "storage.data_dir",

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..config.choices import has_directory
 from ..config.settings import Settings
 from ..config.validation import ConfigError
 from ..listening.descriptors import DescriptorBudget
@@ -21,7 +22,7 @@ from ..storage.ownership import StorageError
 from ..streams import Streams
 from ..web.site.admin.access import AdminAuthorization, allow_certificates
 from .server import Server
-from .storages import has_directory, storage_from
+from .storages import storage_from
 
 #: The time that a start waits for the storage, in seconds; then loading continues in a thread.
 PATIENCE: Final = 1.0
@@ -108,7 +109,7 @@ class Daemon(Server):
             pid=os.getpid(),
             base_path=self._settings.http.stream_base_path.rstrip("/"),
             mode=storage.mode,
-            place=f" in {os.path.abspath(storage.data_dir)}" if has_directory(self._settings) else "",
+            place=f" in {os.path.abspath(storage.data_dir)}" if has_directory(storage.mode) else "",
         )
 
     def _raise_not_opened(self, failure: Failure) -> None:
@@ -118,7 +119,7 @@ class Daemon(Server):
         :raises StartupError: always.
         """
         storage = self._settings.storage
-        where = f", storage.data_dir {storage.data_dir}" if has_directory(self._settings) else ""
+        where = f", storage.data_dir {storage.data_dir}" if has_directory(storage.mode) else ""
         if not failure.check(StorageError, OSError):
             _log.failure("Opening the storage failed.", failure=failure)
         if not self._reactor.running:

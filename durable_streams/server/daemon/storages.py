@@ -57,8 +57,3 @@ def storage_from(
     if checkpoint_bytes is not None:
         chosen = replace(chosen, checkpoint_bytes=checkpoint_bytes)
     return FileStorage(directory, reactor, limits, chosen)
-
-
-def has_directory(settings: Settings) -> bool:
-    """Return whether the storage of the settings has a data directory."""
-    return STORAGE_MODES[settings.storage.mode] not in ("memory", "postgres")
