@@ -31,6 +31,12 @@ _JOINED: Final = 262_144
 #: How many rows of the index of appends are read at once. Each has at most as many ends as a chunk has bytes.
 _INDEX_ROWS: Final = 16
 
+#: The chunks of the stream $1 from the one with the byte at $2 to the last one that begins before $3.
+_CHUNKS: Final = (
+    "FROM {0}.chunks WHERE stream_id = $1 AND start >= "
+    "coalesce((SELECT max(start) FROM {0}.chunks WHERE stream_id = $1 AND start <= $2), $2) AND start < $3"
+)
+
 _log = Logger()
 
 
@@ -55,18 +61,15 @@ class ChunkFetcher:
         self._logs = RepeatedLogs(clock)
         self._cache = cache
         self._verify = verify
+        chunks = _CHUNKS.format(schema)
         self._rows = Statement(
             "chunks",
-            f"SELECT start, finish, first, ends, checksum, data FROM {schema}.chunks WHERE stream_id = $1 AND start >= "
-            f"coalesce((SELECT max(start) FROM {schema}.chunks WHERE stream_id = $1 AND start <= $2), $2) "
-            "AND start < $3 ORDER BY start LIMIT $4",
+            f"SELECT start, finish, first, ends, checksum, data {chunks} ORDER BY start LIMIT $4",
             (INT8, INT8, INT8, INT8),
         )
         self._index = Statement(
             "chunk-ends",
-            f"SELECT start, ends FROM {schema}.chunks WHERE stream_id = $1 AND start >= "
-            f"coalesce((SELECT max(start) FROM {schema}.chunks WHERE stream_id = $1 AND start <= $2), $2) "
-            "AND start < $3 AND ends <> '' ORDER BY start LIMIT $4",
+            f"SELECT start, ends {chunks} AND ends <> '' ORDER BY start LIMIT $4",
             (INT8, INT8, INT8, INT8),
         )
         # Reads that are under way, with those who wait for the same.
