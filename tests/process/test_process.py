@@ -8,26 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.daemon import PATIENCE, TWISTD, Daemon, environment, free_port
+from tests.support.process_case import ProcessTestCase, wait_for
 from tests.support.skipping import skip_not_permitted
 
 TWISTD_AS_DAEMON = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Wait until a condition is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come"
-        time.sleep(0.02)
 
 
 class SlowDaemon(Daemon):
@@ -51,13 +41,6 @@ class SlowDaemon(Daemon):
             return self.request("GET", "/healthz")[0] == 200
         except OSError:
             return False
-
-
-class ProcessTestCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
 
 
 class SlowStartTests(ProcessTestCase):
@@ -139,17 +122,6 @@ class EarlySignalTests(ProcessTestCase):
 
 class FailureTests(ProcessTestCase):
     """Failed starts: what they report and which files they leave."""
-
-    def run_to_end(self, command: tuple[str, ...], **settings: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command,
-            env=environment(int(str(settings.pop("port", None) or free_port())), **settings),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
 
     def test_a_port_in_use_is_reported_on_stderr_and_no_file_is_left(self) -> None:
         with Daemon() as other:

@@ -7,30 +7,18 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from tests.support.daemon import PATIENCE, TWISTD, Daemon, environment, free_port, read_to_end, read_until
+from tests.support.daemon import PATIENCE, TWISTD, Daemon, free_port, read_to_end, read_until
+from tests.support.process_case import ProcessTestCase, wait_for
 from tests.support.skipping import skip_other_platform
 
 #: A daemon whose workers have streams of their own.
 SHARING: tuple[str, ...] = (sys.executable, "-m", "tests.support.sharing_daemon", "-n", "--pidfile=", "durable-streams")
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Wait until a condition is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come"
-        time.sleep(0.02)
 
 
 def workers_of(process: int) -> dict[int, int]:
@@ -73,12 +61,7 @@ class SharingDaemon(Daemon):
         return body.decode()
 
 
-class WorkersTestCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-
+class WorkersTestCase(ProcessTestCase):
     def serve(self, workers: int = 2, *options: str, **settings: object) -> SharingDaemon:
         """Start a daemon, and wait until all of its workers serve."""
         daemon = SharingDaemon(workers, *options, **settings)
@@ -86,17 +69,6 @@ class WorkersTestCase(SynchronousTestCase):
         wait_for(lambda: f"All {workers} workers serve." in daemon.log() or not is_alive(daemon.process.pid), "service")
         self.assertTrue(is_alive(daemon.process.pid), daemon.log())
         return daemon
-
-    def run_to_end(self, command: tuple[str, ...], **settings: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command,
-            env=environment(int(str(settings.pop("port", None) or free_port())), **settings),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
 
 
 class ServingTests(WorkersTestCase):

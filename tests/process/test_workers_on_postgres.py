@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections import Counter
 from functools import partial
 from http.client import HTTPException
 
-from tests.process.test_workers import SharingDaemon, WorkersTestCase, wait_for
-from tests.support.daemon import PATIENCE, TWISTD, Daemon, environment, free_port, read_until
+from tests.process.test_workers import SharingDaemon, WorkersTestCase
+from tests.support.daemon import TWISTD, Daemon, read_until
 from tests.support.postgres_server import database
+from tests.support.process_case import wait_for
 
 
 class DatabaseTestCase(WorkersTestCase):
@@ -147,20 +147,12 @@ class StartTests(WorkersTestCase):
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
             port = closed.getsockname()[1]
-        ended = subprocess.run(
+        ended = self.run_to_end(
             TWISTD,
-            env=environment(
-                free_port(),
-                server__workers=2,
-                storage__mode="postgres",
-                storage__postgres__dsn=f"postgresql://streams@127.0.0.1:{port}/streams",
-                storage__postgres__wait_ms=500,
-            ),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
+            server__workers=2,
+            storage__mode="postgres",
+            storage__postgres__dsn=f"postgresql://streams@127.0.0.1:{port}/streams",
+            storage__postgres__wait_ms=500,
         )
         self.assertEqual(ended.returncode, 1)
         self.assertEqual(len(ended.stderr.splitlines()), 1, ended.stderr)

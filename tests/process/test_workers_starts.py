@@ -11,10 +11,11 @@ import subprocess
 import sys
 
 from tests.process.test_activation import PASS
-from tests.process.test_workers import SHARING, SharingDaemon, WorkersTestCase, is_alive, wait_for, workers_of
+from tests.process.test_workers import SHARING, SharingDaemon, WorkersTestCase, is_alive, workers_of
 from tests.support.authority import authority
 from tests.support.daemon import PATIENCE, Daemon, environment, free_port, read_to_end
 from tests.support.handshakes import client_context
+from tests.support.process_case import wait_for
 from tests.support.skipping import skip_not_permitted
 from tests.support.tls_daemon import Certificates
 
@@ -135,20 +136,12 @@ class BackgroundTests(WorkersTestCase):
         self.end(number)
 
     def test_an_error_of_the_workers_start_is_written_to_stderr_and_the_log(self) -> None:
-        ended = subprocess.run(
+        ended = self.run_to_end(
             (*self.command, "-n", "--pidfile=", "durable-streams"),
-            env=environment(
-                free_port(),
-                server__workers=2,
-                admin__enabled="true",
-                admin__token_file="none",
-                observability__log_file="log",
-            ),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
+            server__workers=2,
+            admin__enabled="true",
+            admin__token_file="none",
+            observability__log_file="log",
         )
         self.assertEqual(ended.returncode, 1)
         self.assertTrue(ended.stderr.startswith("[validate_config] admin.token_file: "), ended.stderr)
