@@ -268,6 +268,10 @@ class AppendTests(WriterTestCase):
         self.assertEqual(self.successResultOf(started).tail, 1)
         self.assertRaises(Unavailable, self.node.append, "a", b"y")
 
+    def test_closing_without_appends_returns_at_once_each_time(self) -> None:
+        for _ in range(2):
+            self.successResultOf(self.node.writer.close())
+
 
 class SeveralNodeTests(WriterTestCase):
     """Two nodes that write the same streams."""

@@ -138,7 +138,7 @@ class LockingLane:
 
     def _transact(self, batch: dict[int, tuple[StreamQueue, KnownStream]]) -> None:
         attempt = _Attempt()
-        moment = self._lookups.tick()
+        moment = 0
 
         async def work(execute: Query, node: Sequence[bytes]) -> PGresult | None:
             nonlocal attempt, moment

@@ -116,8 +116,9 @@ class Operations:
         return result
 
     def close(self) -> Deferred[None]:
-        """Accept no further operations, and return when all have ended."""
-        self._closing = Deferred()
-        if not self._count:
-            self._closing.callback(None)
+        """Accept no further operations, and return when all have ended. May be repeated."""
+        if self._closing is None:
+            self._closing = Deferred()
+            if not self._count:
+                self._closing.callback(None)
         return self._closing

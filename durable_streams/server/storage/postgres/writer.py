@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from ...errors import Unavailable
@@ -58,12 +58,12 @@ class AppendWriter:
         return self._queues.add(name, append)
 
     def close(self) -> Deferred[None]:
-        """Accept no further appends, and return when all are answered."""
+        """Accept no further appends, and return when all are answered. May be repeated."""
         if self._closing is None:
             closing = self._closing = Deferred()
             self._queues.drained = lambda: closing.callback(None)
             if not len(self._queues):
-                return succeed(None)
+                closing.callback(None)
         return self._closing
 
     def _ready(self, queue: StreamQueue) -> None:
