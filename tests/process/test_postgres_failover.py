@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from http.client import HTTPException
 from psycopg.conninfo import make_conninfo
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.process.test_workers_on_postgres import Appender
+from tests.support.appenders import Appender, appending
 from tests.support.daemon import Daemon, read_until
 from tests.support.postgres_server import started_server
 
@@ -77,17 +76,9 @@ class FailoverTests(SynchronousTestCase):
             appenders.append(kind(nodes[number % 3 % 2], number))
         for appender in appenders:
             nodes[0].create(appender.name)
-        threads = [threading.Thread(target=appender.run) for appender in appenders]
-        for thread in threads:
-            thread.start()
-        try:
+        with appending(appenders):
             time.sleep(0.7)
             yield appenders
-        finally:
-            for appender in appenders:
-                appender.done.set()
-            for thread in threads:
-                thread.join()
         for appender in appenders:
             self.assertLessEqual(set(appender.outcomes), {200, 204, 503}, appender.outcomes)
             for node in nodes:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
 import time
-from collections import Counter
 from functools import partial
-from http.client import HTTPException
 
 from tests.process.test_workers import SharingDaemon, WorkersTestCase
-from tests.support.daemon import TWISTD, Daemon, read_until
+from tests.support.appenders import Appender, appending
+from tests.support.daemon import TWISTD, read_until
 from tests.support.postgres_server import database
 from tests.support.process_case import wait_for
 
@@ -82,64 +80,17 @@ class CrashTests(DatabaseTestCase):
         appenders = [Appender(daemon, number) for number in range(4)]
         for appender in appenders:
             daemon.create(appender.name)
-        threads = [threading.Thread(target=appender.run) for appender in appenders]
-        for thread in threads:
-            thread.start()
-        try:
+        with appending(appenders):
             for served, worker in enumerate((1, 2, 1)):
                 time.sleep(0.5)
                 os.kill(daemon.workers()[worker], signal.SIGKILL)
                 wait_for(partial(self.have_served_again, daemon, served + 1), "the replacement")
-        finally:
-            for appender in appenders:
-                appender.done.set()
-            for thread in threads:
-                thread.join()
         for appender in appenders:
             self.assertGreater(appender.acknowledged, 10, appender.outcomes)
             self.assertLessEqual(set(appender.outcomes) - {200, 204}, {503, ConnectionError}, appender.outcomes)
             stored = daemon.request("GET", f"/v1/stream/{appender.name}")[2]
             self.assertEqual(stored, appender.expected())
         self.assertEqual(daemon.stop(), 0, daemon.log())
-
-
-class Appender:
-    """A client that appends numbers as an idempotent producer, each until it is acknowledged."""
-
-    def __init__(self, daemon: Daemon, number: int) -> None:
-        self._daemon = daemon
-        self.name = f"s{number}"
-        self.acknowledged = 0
-        self.outcomes: Counter[object] = Counter()
-        self.done = threading.Event()
-
-    def run(self) -> None:
-        while not self.done.is_set():
-            # It is sent until it is acknowledged, also after the end, so that what is stored is known.
-            while not self._append(self.acknowledged):
-                time.sleep(0.02)
-            self.acknowledged += 1
-
-    def _append(self, number: int) -> bool:
-        try:
-            status, _, _ = self._daemon.request(
-                "POST",
-                f"/v1/stream/{self.name}",
-                b"%d;" % number,
-                content_type="text/plain",
-                producer_id="p",
-                producer_epoch="0",
-                producer_seq=str(number),
-            )
-        except (ConnectionError, HTTPException):
-            self.outcomes[ConnectionError] += 1
-            return False
-        self.outcomes[status] += 1
-        return status in (200, 204)
-
-    def expected(self) -> bytes:
-        """Return what the stream holds."""
-        return b"".join(b"%d;" % number for number in range(self.acknowledged))
 
 
 class StartTests(WorkersTestCase):

@@ -62,22 +62,25 @@ class InstallTestCase(DatabaseTestCase):
 
 
 class KillTests(InstallTestCase):
-    def test_a_kill_at_any_statement_leaves_the_old_stream_or_the_new_one(self) -> None:
+    def copies(self, installed: Deferred[Any]) -> list[Path]:
+        """Return copies of the directory at each statement of an installation that was begun, and after it."""
         copies: list[Path] = []
 
         def copy(_: str) -> None:
             copies.append(Path(self.mktemp()))
             shutil.copytree(self.directory, copies[-1])
 
-        installed = self.install()
         self.storage._database.set_trace_callback(copy)
         self.turns.run()
         self.storage._database.set_trace_callback(None)
         self.successResultOf(installed)
         copy("")
         self.assertGreater(len(copies), 8)
+        return copies
+
+    def test_a_kill_at_any_statement_leaves_the_old_stream_or_the_new_one(self) -> None:
         found = []
-        for each in copies:
+        for each in self.copies(self.install()):
             self.assertEqual(self.check(each)[1], [])
             self.storage = self.opened(each)
             if STAGED in self.storage._catalogue.streams:
@@ -90,21 +93,9 @@ class KillTests(InstallTestCase):
 
     def test_a_kill_at_any_statement_never_leaves_a_deleted_stream_live(self) -> None:
         self.create("fork", StreamConfig(fork=Fork(STAGED)))
-        copies: list[Path] = []
-
-        def copy(_: str) -> None:
-            copies.append(Path(self.mktemp()))
-            shutil.copytree(self.directory, copies[-1])
-
-        outcome = maybeDeferred(self.storage.install, STAGED, "b", replace(RESTORED, deleted=True), False, NOW)
-        self.storage._database.set_trace_callback(copy)
-        self.turns.run()
-        self.storage._database.set_trace_callback(None)
-        self.successResultOf(outcome)
-        copy("")
-        self.assertGreater(len(copies), 8)
+        installed = maybeDeferred(self.storage.install, STAGED, "b", replace(RESTORED, deleted=True), False, NOW)
         found = []
-        for each in copies:
+        for each in self.copies(installed):
             self.assertEqual(self.check(each)[1], [])
             self.storage = self.opened(each)
             found.append({name: stream.deleted for name, stream in self.storage._catalogue.streams.items()})
