@@ -34,6 +34,9 @@ _REMEMBERED: Final = 60.0
 #: How many ids before the last one streams may be created with that began before the start.
 _MARGIN: Final = 1_000
 
+#: How many names of streams that were created lately are kept in memory, about 1 MiB; beyond it they are read again.
+_MAX_RECENT: Final = 10_000
+
 
 class CreatedStreams:
     """
@@ -54,9 +57,13 @@ class CreatedStreams:
         self._seconds = seconds
         self._created = created
         self._turns = turns
-        # The names that were found in the last minute, with the time.
-        self._recent: deque[tuple[float, str]] = deque()
-        # Moments at which an id was the last one. All streams up to the base were found by an earlier scan.
+        # The names that were found in the last minute, by the time of the scan; how many there are; and the time of the
+        # last scan whose names were dropped because there were too many.
+        self._recent: deque[tuple[float, list[str]]] = deque()
+        self._recent_count = 0
+        self._dropped_at = float("-inf")
+        # Moments of the last minute at which an id was the last one. All streams up to the base were found by an
+        # earlier scan.
         self._samples: deque[tuple[float, int]] = deque()
         self._base = 0
         self._found: set[int] = set()
@@ -91,12 +98,14 @@ class CreatedStreams:
     async def _scan(self) -> None:
         began_at = self._seconds()
         rows = await settle(self._shared.created_after(self._base))
+        names = []
         for count, (stream_id, name) in enumerate(rows, 1):
             if stream_id not in self._found:
-                self._recent.append((began_at, name))
+                names.append(name)
                 self._created(name)
             if count % _AT_ONCE == 0:
                 await self._turns.turn()
+        self._remember(began_at, names)
         last = max(rows[-1][0] if rows else 0, self._samples[-1][1])
         if began_at >= self._samples[-1][0] + 1:
             self._samples.append((began_at, last))
@@ -105,15 +114,26 @@ class CreatedStreams:
             if sampled_at <= began_at - LATE_CREATION:
                 self._base = stream_id
         self._found = {stream_id for stream_id, _ in rows if stream_id > self._base}
-        while len(self._samples) > 1 and self._samples[1][0] <= began_at - LATE_CREATION:
+        while len(self._samples) > 1 and self._samples[1][0] <= began_at - LATE_CREATION - _REMEMBERED:
             self._samples.popleft()
-        while self._recent and self._recent[0][0] < began_at - _REMEMBERED:
-            self._recent.popleft()
+
+    def _remember(self, found_at: float, names: list[str]) -> None:
+        """Keep the names that a scan found for a minute, or until there are too many."""
+        if names:
+            self._recent.append((found_at, names))
+            self._recent_count += len(names)
+        while self._recent and (self._recent[0][0] < found_at - _REMEMBERED or self._recent_count > _MAX_RECENT):
+            if self._recent[0][0] >= found_at - _REMEMBERED:
+                self._dropped_at = self._recent[0][0]
+            self._recent_count -= len(self._recent.popleft()[1])
 
     async def lately(self) -> list[str]:
-        """Return the names of streams that were created in the last minute."""
+        """Return the names of streams that were created in the last minute, and perhaps of some before."""
         await self.scan()
-        return [name for _, name in self._recent]
+        if self._dropped_at < self._seconds() - _REMEMBERED:
+            return [name for _, names in self._recent for name in names]
+        # The first sample is older than all that is to be found.
+        return [name for _, name in await settle(self._shared.created_after(self._samples[0][1]))]
 
 
 class Comparison:
@@ -138,7 +158,9 @@ class Comparison:
         registry.loaded = self._loaded
 
     def _note_created(self, name: str) -> None:
-        if self._registry.index.concerned(name):
+        index = self._registry.index
+        # Without subscriptions, no name need be remembered that concerns none.
+        if (index.patterns or index.links) and index.concerned(name):
             self._changes.committed(name)
 
     async def refresh(self, entry: Entry) -> None:
