@@ -16,6 +16,8 @@ WORKERS = 4
 
 _numbers = itertools.count()
 
+_NOT_SHARED = "not measured: it has no database for several nodes"
+
 
 def delivery(server: Server, generator: Generator, load: Load) -> Outcome:
     """
@@ -26,6 +28,8 @@ def delivery(server: Server, generator: Generator, load: Load) -> Outcome:
     :param load: how much.
     :returns: quantiles over all tails and events; and for tails of the node that is appended to.
     """
+    if server.database is None:
+        return Outcome(remarks=[_NOT_SHARED])
     outcome = Outcome()
     with server.beside() as other:
         for node in (server, other):
@@ -93,6 +97,8 @@ def throughput(server: Server, generator: Generator, load: Load) -> Outcome:
     :param load: how much, over all nodes.
     :returns: appends per second, their latency, and the processor time of nodes and database for one.
     """
+    if server.database is None:
+        return Outcome(remarks=[_NOT_SHARED])
     outcome = Outcome()
     _appends([server], generator, load, "nodes", 1, outcome)
     with server.beside() as other:
