@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -38,8 +39,11 @@ STORAGES: Mapping[str, Mapping[str, str]] = {
     "postgres": {"DS_STORAGE__MODE": "postgres"},
 }
 
+#: PostgreSQL behind pgbouncer; not among those that are all tested.
+POOLED = "postgres-pgbouncer"
+
 #: The storages that several servers can share, each a front that suites speak to.
-SHARED_STORAGES = ("postgres",)
+SHARED_STORAGES = ("postgres", POOLED)
 LONG_POLL_SECONDS = 2
 """How long the server holds an idle long-poll: short, because the suites wait for it to run out."""
 
@@ -61,13 +65,24 @@ def chosen_fronts(choice: str) -> tuple[str, ...]:
 
 def environment_of(storage: str) -> dict[str, str]:
     """Return the variables that choose a storage; where it needs a database, that is a new one."""
-    environment = dict(STORAGES[storage])
-    if storage in SHARED_STORAGES:
-        from tests.support.postgres_server import shared_server  # noqa: PLC0415 (psycopg is not everywhere)
+    if storage not in SHARED_STORAGES:
+        return dict(STORAGES[storage])
+    from tests.support.postgres_server import shared_server  # noqa: PLC0415 (psycopg is not everywhere)
 
-        server = shared_server()
-        environment["DS_STORAGE__POSTGRES__DSN"] = server.dsn(server.create_database())
-    return environment
+    server = shared_server()
+    pooled = storage == POOLED
+    dsn = server.dsn(server.create_database(), over_tcp=pooled)
+    return {**STORAGES["postgres"], "DS_STORAGE__POSTGRES__DSN": _through_pgbouncer(dsn) if pooled else dsn}
+
+
+def _through_pgbouncer(dsn: str) -> str:
+    """Start pgbouncer, which ends with this process, and return the connection string that leads through it."""
+    from tests.support.pgbouncer import Pgbouncer, pool_mode  # noqa: PLC0415 (psycopg is not everywhere)
+
+    pooler = Pgbouncer(dsn, pool_mode(), default_pool_size=100)
+    atexit.register(pooler.remove)
+    pooler.start()
+    return pooler.dsn
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from tests.conformance.fronts import (
     FRONTS,
     LONG_POLL_SECONDS,
     PAIR,
+    POOLED,
     SECURE_FRONTS,
     SHARED_STORAGES,
     STORAGES,
@@ -92,10 +93,13 @@ def run_all(storages: Iterable[str], fronts: Iterable[str], at_once: int) -> Ite
             yield f"{storage}, {front}", result.result()
 
 
+_USUAL = f"each of them but {POOLED}, unless given"
+
+
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance.run", description="official suite")
     parser.add_argument("--front", choices=(*FRONTS, *SECURE_FRONTS, PAIR, "all", "secure"), default="all")
-    parser.add_argument("--storage", choices=tuple(STORAGES), action="append", help="all of them, unless given")
+    parser.add_argument("--storage", choices=(*STORAGES, POOLED), action="append", help=_USUAL)
     parser.add_argument("--at-once", type=int, default=2, help="how many servers are tested at a time")
     parser.add_argument("--url", help="test the server that already listens there, and start none")
     parser.add_argument("--expect", type=int, default=EXPECTED_TESTS, help="fewest tests that must pass")
