@@ -48,6 +48,8 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "run_queue": frozenset({"clocks"}),
     "waiting": frozenset({"model", "interfaces", "clocks", "run_queue"}),
     "streams": _RULES | {"clocks", "run_queue", "waiting"},
+    "identity": _RULES
+    | {"clocks", "regular_files", "secret_files", "guarded_endpoints", "connection_failures", "release"},
     "web": _SERVICE | {"regular_files", "secret_files", "subscriptions", "transfer"},
     "subscriptions": _SERVICE
     | {"regular_files", "secret_files", "guarded_endpoints", "connection_failures", "release"},
@@ -86,6 +88,7 @@ LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
     "connection_failures": (*_TWISTED, "OpenSSL", "service_identity"),
     "waiting": _TWISTED,
     "streams": _TWISTED,
+    "identity": (*_TWISTED, "msgspec", "jwt", "cryptography", "treq", "OpenSSL"),
     "web": (*_TWISTED, "msgspec", "httptools", "klein", "werkzeug", "hpack"),
     "subscriptions": (*_TWISTED, "msgspec", "sortedcontainers", "cryptography", "idna", "OpenSSL"),
     "transfer": (*_TWISTED, "msgspec", "ijson", "zstandard"),
