@@ -61,7 +61,15 @@ class NotAuthenticated(StreamsError):
 
 
 class NotAllowed(StreamsError):
-    """The client may not do this."""
+    """
+    The client may not do this.
+
+    :ivar challenge: what WWW-Authenticate says (RFC 6750 section 3.1); None for nothing.
+    """
+
+    def __init__(self, message: str, challenge: str | None = None) -> None:
+        super().__init__(message)
+        self.challenge = challenge
 
 
 class StreamError(StreamsError):

@@ -30,7 +30,7 @@ _ALLOWED_HEADERS: Final = (
 _EXPOSED_HEADERS: Final = (
     b"Date, ETag, Location, Producer-Epoch, Producer-Expected-Seq, Producer-Received-Seq, Producer-Seq, Retry-After, "
     b"Stream-Closed, Stream-Cursor, Stream-Expected-Offset, Stream-Expires-At, Stream-Next-Offset, "
-    b"Stream-SSE-Data-Encoding, Stream-TTL, Stream-Up-To-Date, X-Request-Id"
+    b"Stream-SSE-Data-Encoding, Stream-TTL, Stream-Up-To-Date, WWW-Authenticate, X-Request-Id"
 )
 _SECURITY: Final = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: cross-origin\r\n"
 _PRIVATE: Final = b"X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n"
@@ -41,6 +41,13 @@ _CACHING: Final = {
     "no-store": _NO_STORE,
     "private": b"Cache-Control: private, max-age=60, stale-while-revalidate=300\r\n",
     "public": b"Cache-Control: public, max-age=60, stale-while-revalidate=300\r\n",
+}
+
+#: Cache-Control of reads that not everybody may do.
+_OWN_CACHING: Final = {
+    "no-store": _NO_STORE,
+    "private": _CACHING["private"] + b"Vary: Authorization\r\n",
+    "public": _CACHING["private"] + b"Vary: Authorization\r\n",
 }
 
 _CLOSED: Final = b"Stream-Closed: true\r\n"
@@ -55,6 +62,7 @@ _BASE64: Final = b"Stream-SSE-Data-Encoding: base64\r\n"
 _EVENTS: Final = (
     b"Content-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
 )
+_OWN_EVENTS: Final = _EVENTS.replace(b"no-cache", b"private, no-cache") + b"Vary: Authorization\r\n"
 
 #: How many streams' answers are remembered in part.
 _FACES: Final = 2048
@@ -133,15 +141,17 @@ class _HeadPrefixes:
     Cached header prefixes for one (stream, CORS origin), up to the position that differs.
 
     :ivar found: for data that every client gets that sends the same request.
+    :ivar own: for data that only some principals may read.
     :ivar passing: for what may be something else the next moment.
     """
 
-    __slots__ = ("appended", "etag", "found", "passing")
+    __slots__ = ("appended", "etag", "found", "own", "passing")
 
-    def __init__(self, common: bytes, caching: bytes, facts: StreamFacts) -> None:
+    def __init__(self, common: bytes, caching: bytes, own_caching: bytes, facts: StreamFacts) -> None:
         described = _content_type(facts) + _next_offset(facts)
         self.appended = common + _NO_STORE + _next_offset(facts)
         self.found = common + caching + described
+        self.own = common + own_caching + described
         self.passing = common + _NO_STORE + described
         self.etag = etag_prefix(facts.id)
 
@@ -158,6 +168,7 @@ class Answers:
 
     def __init__(self, cors_origins: Sequence[str] = ("*",), cache: str = "no-store") -> None:
         self._caching = _CACHING[cache]
+        self._own_caching = _OWN_CACHING[cache]
         self._any_origin = "*" in cors_origins
         # The header is the same for all origins, so caches need not distinguish them.
         vary = b"" if self._any_origin or not cors_origins else b"Vary: Origin\r\n"
@@ -199,7 +210,7 @@ class Answers:
         if face is None:
             if len(self._faces) >= _FACES:
                 self._faces.clear()
-            face = self._faces[facts.id, common] = _HeadPrefixes(common, self._caching, facts)
+            face = self._faces[facts.id, common] = _HeadPrefixes(common, self._caching, self._own_caching, facts)
         return face
 
     def created(self, request: StreamRequest, created: Created) -> Answer:
@@ -239,7 +250,11 @@ class Answers:
         facts = chunk.facts
         face = self._face(request, facts)
         tag = etag(face.etag, chunk.start, chunk.tail, chunk.closed)
-        beginning = face.passing if passing or chunk.start >= chunk.tail else face.found
+        access = request.access
+        if passing or chunk.start >= chunk.tail:
+            beginning = face.passing
+        else:
+            beginning = face.found if access is None or access.public else face.own
         head = (_PART if partial else _WHOLE) % (beginning, chunk.tail, tag)
         if chunk.closed:
             head += _CLOSED
@@ -272,7 +287,9 @@ class Answers:
 
     def events(self, request: StreamRequest, facts: StreamFacts, body: AnswerBody) -> Answer:
         """Answer with Server-Sent Events."""
-        head = self.common(request.headers.get(b"origin")) + _EVENTS
+        access = request.access
+        events = _EVENTS if access is None or access.public else _OWN_EVENTS
+        head = self.common(request.headers.get(b"origin")) + events
         return Answer(200, head if is_text(facts.media_type) else head + _BASE64, body)
 
     def status(self, request: StreamRequest, status: StreamStatus) -> Answer:

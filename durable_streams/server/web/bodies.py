@@ -15,6 +15,7 @@ from ..model import Chunk, FileRange
 from ..run_queue import SLICE, RunQueue
 from ..streams import Streams
 from .answers import FileSink, Sink
+from .live_access import ReadPermit
 
 #: How many bytes of a stream are in memory at a time for one reader.
 PIECE = 131_072
@@ -45,9 +46,13 @@ class Replay:
 
     :param first: the first piece.
     :param sent: counts what is sent.
+    :param permit: the permit of the read; None if everybody may read. When it is revoked, the answer is aborted.
     """
 
-    def __init__(self, streams: Streams, first: Chunk, sent: ByteCounter | None = None) -> None:
+    def __init__(
+        self, streams: Streams, first: Chunk, sent: ByteCounter | None = None, permit: ReadPermit | None = None
+    ) -> None:
+        self._permit = permit
         self._sent = ByteCounter() if sent is None else sent
         self._streams = streams
         self._turns = streams.turns
@@ -66,6 +71,8 @@ class Replay:
     def start(self, sink: Sink) -> None:
         self._sink = sink
         self._file_sink = sink if isinstance(sink, FileSink) else None
+        if self._permit is not None:
+            self._permit.begin(self)
         self._go_on()
 
     def pauseProducing(self) -> None:
@@ -77,8 +84,23 @@ class Replay:
             self._go_on()
 
     def stopProducing(self) -> None:
-        self._sink = self._file_sink = None
+        self._file_sink = None
         self._next = b""
+        self._end()
+
+    def revoke(self) -> None:
+        """Abort the answer: the reader may not read the stream any more."""
+        self._next = b""
+        sink = self._end()
+        if sink is not None:
+            sink.abort()
+
+    def _end(self) -> Sink | None:
+        """Return the sink, which is not used any more; None if it has ended before."""
+        sink, self._sink = self._sink, None
+        if self._permit is not None:
+            self._permit.end(self)
+        return sink
 
     def _go_on(self) -> None:
         """Send pieces for a slice of time, until the client pauses this; then queue for the next slice."""
@@ -94,7 +116,8 @@ class Replay:
                     self._turns.add(self._go_on)
                     return
             elif self._position == self._tail:
-                sink, self._sink = self._sink, None
+                sink = self._sink
+                self._end()
                 sink.finish()
             else:
                 try:
@@ -142,7 +165,7 @@ class Replay:
         # Deletion during a read is expected; do not log it.
         if not failure.check(StreamsError):
             _log.failure("A read of {name} failed.", failure=failure, name=self._facts.name)
-        sink, self._sink = self._sink, None
+        sink = self._end()
         if sink is not None:
             sink.abort()
 

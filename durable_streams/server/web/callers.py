@@ -52,6 +52,7 @@ class Caller(Struct, frozen=True, gc=False):
     :ivar trusted: whether it is a trusted proxy (``proxy.trusted_proxies``).
     :ivar subject: of the client's certificate, as RFC 4514 writes it; None without one.
     :ivar client: the client that it names; differs between its requests. None unless it is trusted.
+    :ivar certificate: what is read of the client's certificate for its authentication; None without one.
     """
 
     address: str = ""
@@ -59,6 +60,7 @@ class Caller(Struct, frozen=True, gc=False):
     trusted: bool = False
     subject: str | None = None
     client: Client | None = None
+    certificate: object | None = None
 
     @property
     def client_address(self) -> str:
@@ -74,7 +76,7 @@ class Caller(Struct, frozen=True, gc=False):
 
     def forwarding(self, client: Client) -> Caller:
         """Return a copy of this caller with the client that it names."""
-        return Caller(self.address, self.secure, self.trusted, self.subject, client)
+        return Caller(self.address, self.secure, self.trusted, self.subject, client, self.certificate)
 
     def origin(self, host: bytes | None) -> bytes:
         """

@@ -21,6 +21,7 @@ from ..streams import Streams
 from .answers import Sink
 from .bodies import PIECE, ByteCounter
 from .events import Events, LargeEvent
+from .live_access import ReadPermit
 
 #: How much of a stream goes into one event at the most, in bytes. An append that is larger is an event of its own, sent
 #: in pieces of this size.
@@ -114,13 +115,14 @@ class Live:
         """Choose a cursor (PROTOCOL section 10.1)."""
         return cursors.next_cursor(self.clock.wall(), given, randint(*cursors.JITTER))
 
-    def wait(self, empty: Chunk) -> Deferred[Chunk]:
+    def wait(self, empty: Chunk, permit: ReadPermit | None = None) -> Deferred[Chunk]:
         """
         Wait, after a read that found nothing, for data, the close or the deletion of the stream, or the time-out.
 
+        :param permit: the permit of the long-poll; None if everybody may read. When it is revoked, nothing was found.
         :returns: what a read finds then; a failure with :exc:`StreamNotFound` when the stream was deleted.
         """
-        return _Poll(self, empty, self._polls).outcome
+        return _Poll(self, empty, self._polls, permit).outcome
 
     def add(self, tail: EventTail) -> None:
         if self._next_tick is None:
@@ -147,9 +149,10 @@ class Live:
 class _Poll:
     """A long-poll that waits for data."""
 
-    def __init__(self, live: Live, empty: Chunk, polls: set[_Poll]) -> None:
+    def __init__(self, live: Live, empty: Chunk, polls: set[_Poll], permit: ReadPermit | None) -> None:
         self._streams = live.streams
         self._polls = polls
+        self._permit = permit
         polls.add(self)
         self._empty = empty
         self._place = Offset(empty.facts.incarnation, empty.tail)
@@ -159,6 +162,8 @@ class _Poll:
         self._woken = False
         self._timeout = live.clock.callLater(live.settings.long_poll_timeout, self._time_out)
         self._streams.watch(empty.facts.name, self._wake)
+        if permit is not None:
+            permit.begin(self)
         # Something may have come between the read that found nothing and the watch.
         self._wake()
 
@@ -170,6 +175,11 @@ class _Poll:
         """Stop waiting; the outcome is the read that found nothing."""
         self._leave()
         outcome.callback(self._empty)
+
+    def revoke(self) -> None:
+        """Stop waiting: the reader may not read the stream any more."""
+        if not self.outcome.called:
+            self.outcome.cancel()
 
     def _wake(self) -> None:
         # A change during a read may have come too late for it.
@@ -202,6 +212,8 @@ class _Poll:
     def _leave(self) -> None:
         self._polls.discard(self)
         self._streams.unwatch(self._empty.facts.name, self._wake)
+        if self._permit is not None:
+            self._permit.end(self)
         if self._timeout.active():
             self._timeout.cancel()
 
@@ -222,6 +234,7 @@ class EventTail:
         "_leaving",
         "_live",
         "_paused",
+        "_permit",
         "_position",
         "_queued",
         "_reading",
@@ -232,8 +245,9 @@ class EventTail:
         "length",
     )
 
-    def __init__(self, live: Live, first: Chunk, cursor: str | None) -> None:
+    def __init__(self, live: Live, first: Chunk, cursor: str | None, permit: ReadPermit | None = None) -> None:
         self._live = live
+        self._permit = permit
         self._facts: StreamFacts = first.facts
         self._position = first.start
         self._cursor = live.cursor(cursor)
@@ -257,6 +271,8 @@ class EventTail:
         self._sink = sink
         self._live.add(self)
         self._live.streams.watch(self._facts.name, self._wake)
+        if self._permit is not None:
+            self._permit.begin(self)
         self._go_on()
 
     def pauseProducing(self) -> None:
@@ -271,8 +287,28 @@ class EventTail:
             self._sink = None
             self._live.streams.unwatch(self._facts.name, self._wake)
             self._live.discard(self)
+            if self._permit is not None:
+                self._permit.end(self)
             if self._leaving is not None and self._leaving.active():
                 self._leaving.cancel()
+
+    def revoke(self) -> None:
+        """
+        End with a control event: the reader may not read the stream any more.
+
+        In the middle of a large event the answer is aborted.
+        """
+        sink = self._sink
+        if sink is None:
+            return
+        if self._large is not None:
+            self.stopProducing()
+            sink.abort()
+            return
+        up_to_date = self._silent >= 0 and not (self._paused or self._reading or self._queued)
+        offset = str(Offset(self._facts.incarnation, self._position))
+        sink.write(sse.control_event(offset, max(self._cursor, self._live.current_cursor), up_to_date, False))
+        self._finish()
 
     def tick(self, now: float) -> None:
         """

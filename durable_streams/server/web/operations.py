@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn, cast
 
 from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,13 +15,18 @@ from ..interfaces import NowOrLater, T
 from ..model import NOW, START, Appended, Chunk, Created, Offset, StreamFacts
 from ..protocol.names import NameLimits, is_reserved
 from ..streams import Streams
+from .access import Gate
+from .access_parts import AccessControl
+from .accounting import Audit, Quotas
 from .admission import AdmissionPolicy, RequestLimits
 from .answers import Answer, Answers
 from .bodies import PIECE, Replay
 from .live import EventTail, Live
+from .live_access import ReadPermit
 from .origins import WritingOrigins
 from .problems import InternalError, MethodNotAllowed, NoSuchPath
 from .proxies import Proxies
+from .refusals import Refusals
 from .requests import StreamRequest, name_reader, offset_of_reconnect, read_append, read_creation
 from .telemetry import Telemetry, request_name
 
@@ -44,11 +49,23 @@ class OperationSettings(Struct, frozen=True, gc=False):
     read_bytes: int = 0
 
 
+class _NoStreams:
+    """Stands for the streams where none exists, for answers about streams that may not be read."""
+
+    draining = False
+
+    def _not_found(self, name: str, *args: object, **options: object) -> NoReturn:
+        raise StreamNotFound(name)
+
+    append = read = status = delete = _not_found
+
+
 class Operations:
     """
     The operations of streams, as all fronts call them.
 
     :ivar reserved: answers requests for paths below the reserved segment; None if nothing is there.
+    :ivar gate: authenticates and authorizes requests; None if everybody may do everything.
     :ivar traced: is called with the stream's name and incarnation, the positions of the first byte and after the last
         byte, ``traceparent`` and ``tracestate``, for each write that has the former; None if nothing needs it.
     """
@@ -71,6 +88,7 @@ class Operations:
         self.proxies = proxies or Proxies()
         self._read_bytes = settings.read_bytes
         self.origins = origins or WritingOrigins(["*"])
+        self.gate: Gate | None = None
         self.reserved: Callable[[StreamRequest], NowOrLater[Answer]] | None = None
         self.traced: Callable[[str, int, int, int, bytes, bytes], None] | None = None
         self._read_name = name_reader(settings.names)
@@ -93,8 +111,30 @@ class Operations:
         """
         return AdmissionPolicy(base, self.settings.limits, self.proxies, self.telemetry.headers)
 
+    def guard(
+        self,
+        control: AccessControl,
+        hide_forbidden: bool = False,
+        quotas: Quotas | None = None,
+        audit: Audit | None = None,
+    ) -> Gate:
+        """
+        Authenticate and authorize all requests from now on.
+
+        :param hide_forbidden: whether a stream that may not be read is answered as one that does not exist.
+        """
+        without_streams = Operations(
+            cast(Streams, _NoStreams()), self.live, self.answers, self.settings, origins=self.origins
+        )
+        refusals = Refusals(self.answers, without_streams.perform, hide_forbidden)
+        self.gate = Gate(control, self._read_name, refusals, self.live, quotas, audit)
+        return self.gate
+
     def perform(self, request: StreamRequest) -> NowOrLater[Answer]:
         """Answer a request; every error becomes an answer."""
+        if self.gate is not None and request.access is None:
+            # The gate calls this again when it has admitted the request.
+            return self.gate.perform(request, self.perform)
         try:
             return self._by_operation[request.operation](request)
         except EmptyName:
@@ -155,10 +195,14 @@ class Operations:
                 return self.answers.tail(request, chunk)
             return self._answer_read(request, chunk)
         if request.operation == "subscribe":
-            return self.answers.events(request, chunk.facts, EventTail(self.live, chunk, view.cursor))
+            return self.answers.events(
+                request, chunk.facts, EventTail(self.live, chunk, view.cursor, self._permit(request))
+            )
         if chunk.data or chunk.closed or self.streams.draining:
             return self._polled(request, chunk)
-        return self._later(request, self.live.wait(chunk), lambda outcome: self._polled(request, outcome))
+        return self._later(
+            request, self.live.wait(chunk, self._permit(request)), lambda outcome: self._polled(request, outcome)
+        )
 
     def _polled(self, request: StreamRequest, chunk: Chunk) -> NowOrLater[Answer]:
         view = request.view
@@ -173,7 +217,7 @@ class Operations:
     ) -> NowOrLater[Answer]:
         """Answer a read from a chunk's start to the tail, or to the limit of one read."""
         if not 0 < self._read_bytes < chunk.tail - chunk.start:
-            return self.answers.found(request, chunk, self._rest(chunk), cursor, passing)
+            return self.answers.found(request, chunk, self._rest(request, chunk), cursor, passing)
         # A read of nothing finds where the append begins that has this byte, and where it ends.
         limit = Offset(chunk.facts.incarnation, chunk.start + self._read_bytes)
 
@@ -182,18 +226,23 @@ class Operations:
                 return self.answers.error(request, StreamNotFound(chunk.facts.name))
             end = append.start if append.start == limit.position else append.start + len(append.data) + append.more
             if end == chunk.tail:
-                return self.answers.found(request, chunk, self._rest(chunk), cursor, passing)
+                return self.answers.found(request, chunk, self._rest(request, chunk), cursor, passing)
             part = Chunk(chunk.facts, chunk.start, chunk.data[: end - chunk.start], end, closed=False)
-            return self.answers.found(request, part, self._rest(part), cursor, passing, partial=True)
+            return self.answers.found(request, part, self._rest(request, part), cursor, passing, partial=True)
 
         append = self.streams.read(chunk.facts.name, limit, 0, whole=True, renew=False)
         return self._then(request, append, end_at)
 
-    def _rest(self, chunk: Chunk) -> Replay | None:
+    def _rest(self, request: StreamRequest, chunk: Chunk) -> Replay | None:
         """Return the body of a read that is larger than one piece; None for any other read."""
         if chunk.start + len(chunk.data) == chunk.tail:
             return None
-        return Replay(self.streams, chunk, self.live.sent)
+        return Replay(self.streams, chunk, self.live.sent, self._permit(request))
+
+    def _permit(self, request: StreamRequest) -> ReadPermit | None:
+        """Return the permit of a read that takes its time; None without a gate."""
+        access = request.access
+        return None if access is None or self.gate is None else ReadPermit(access, self.gate.readers)
 
     def _create(self, request: StreamRequest) -> NowOrLater[Answer]:
         name = self._read_name(request.path)

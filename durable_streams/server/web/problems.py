@@ -247,8 +247,9 @@ def _lines(error: errors.StreamsError) -> bytes:
 def _http_lines(error: errors.StreamsError) -> bytes:
     """Return the header lines of an error that is about no stream."""
     match error:
-        case errors.NotAuthenticated():
-            return b"WWW-Authenticate: %b\r\n" % error.challenge.encode("latin-1")
+        case errors.NotAuthenticated() | errors.NotAllowed():
+            challenge = error.challenge
+            return b"" if challenge is None else b"WWW-Authenticate: %b\r\n" % challenge.encode("latin-1")
         case UnsupportedEncoding():
             return b"Accept-Encoding: identity\r\n"
         case MethodNotAllowed():

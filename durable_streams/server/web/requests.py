@@ -17,6 +17,7 @@ from ..protocol.lifetimes import parse_lifetime
 from ..protocol.messages import wire_form
 from ..protocol.names import NameLimits, parse_name
 from ..protocol.offsets import parse_expected, parse_offset
+from .access_parts import Access
 from .callers import NOBODY, Caller
 from .problems import UnsupportedEncoding
 
@@ -106,6 +107,7 @@ class StreamRequest(Struct, frozen=True, gc=False):
     :ivar operation: ``append``, ``create``, ``head``, ``delete``, ``read``, ``poll`` or ``subscribe``; ``request`` for
         any other method.
     :ivar view: what a GET asks for; empty for other methods.
+    :ivar access: the decision of the gate that has admitted it; None without a gate, and before it.
     """
 
     method: bytes
@@ -119,6 +121,7 @@ class StreamRequest(Struct, frozen=True, gc=False):
     version: str
     operation: str
     view: View
+    access: Access | None = None
 
     @property
     def target(self) -> bytes:
@@ -237,7 +240,7 @@ def read_append(request: StreamRequest) -> Append:
     """
     headers = request.headers
     data = request.body
-    close = _is_true(headers.get(b"stream-closed"))
+    close = is_true(headers.get(b"stream-closed"))
     media = None
     if data or not close:
         content_type = headers.get(b"content-type")
@@ -279,7 +282,7 @@ def read_creation(request: StreamRequest, read_name: Callable[[bytes], str]) -> 
             raise InvalidRequest(f"Content-Type must not be longer than {MAX_CONTENT_TYPE} bytes.")
         media_type(content_type)
     lifetime = parse_lifetime(_text(headers, b"stream-ttl"), _text(headers, b"stream-expires-at"))
-    closed = _is_true(headers.get(b"stream-closed"))
+    closed = is_true(headers.get(b"stream-closed"))
     fork = _read_fork(request, read_name)
     return StreamConfig(content_type, lifetime, closed, fork)
 
@@ -373,7 +376,8 @@ def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:
     return None if value is None else value.decode("latin-1").strip(" \t")
 
 
-def _is_true(value: bytes | None) -> bool:
+def is_true(value: bytes | None) -> bool:
+    """Return whether the value of a header such as Stream-Closed is ``true``."""
     return value is not None and value.strip().lower() == b"true"
 
 
@@ -416,14 +420,14 @@ def _read_integer(value: bytes, header: str) -> int:
     raise InvalidRequest(f"{header} must be a whole number in plain digits, up to {MAX_INTEGER}.")
 
 
-def _read_fork(request: StreamRequest, read_name: Callable[[bytes], str]) -> Fork | None:
-    headers = request.headers
-    source = headers.get(b"stream-forked-from")
-    offset = _text(headers, b"stream-fork-offset")
-    sub_offset = headers.get(b"stream-fork-sub-offset")
+def fork_source(request: StreamRequest, read_name: Callable[[bytes], str]) -> str | None:
+    """
+    Return the name of the stream that a PUT forks; None if it forks none.
+
+    :raises InvalidRequest: Stream-Forked-From is not the path or the name of a stream of this server.
+    """
+    source = request.headers.get(b"stream-forked-from")
     if source is None:
-        if offset is not None or sub_offset is not None:
-            raise InvalidRequest("Stream-Fork-Offset and Stream-Fork-Sub-Offset need Stream-Forked-From.")
         return None
     path = source.strip()
     if path.startswith(b"/"):
@@ -431,9 +435,20 @@ def _read_fork(request: StreamRequest, read_name: Callable[[bytes], str]) -> For
             raise InvalidRequest("Stream-Forked-From must be the path of a stream of this server, or its name.")
         path = path[len(request.mount) :]
     try:
-        name = read_name(path)
+        return read_name(path)
     except InvalidName as error:
         raise InvalidRequest(f"Stream-Forked-From names no stream. {error}") from None
+
+
+def _read_fork(request: StreamRequest, read_name: Callable[[bytes], str]) -> Fork | None:
+    headers = request.headers
+    offset = _text(headers, b"stream-fork-offset")
+    sub_offset = headers.get(b"stream-fork-sub-offset")
+    name = fork_source(request, read_name)
+    if name is None:
+        if offset is not None or sub_offset is not None:
+            raise InvalidRequest("Stream-Fork-Offset and Stream-Fork-Sub-Offset need Stream-Forked-From.")
+        return None
     try:
         place = None if offset is None else parse_offset(offset)
     except InvalidOffset:

@@ -1,0 +1,367 @@
+"""
+The gate: each request for a stream is authenticated and authorized here, once, before storage is touched.
+
+:class:`.Operations` calls it for the requests of every front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..errors import InvalidName, NotAllowed, NotAuthenticated, StreamsError, Unavailable
+from ..interfaces import NowOrLater
+from ..protocol.names import is_reserved
+from .access_parts import Access, AccessControl, Decision, Presented, Principal
+from .accounting import Audit, AuditEntry, Quotas
+from .answers import Answer
+from .live import Live
+from .live_access import LiveAccess
+from .needed_operations import ON_SOURCE, needed_operations
+from .problems import InternalError
+from .refusals import Perform, Refusals
+from .requests import StreamRequest
+from .telemetry import request_name
+
+#: How many decisions are remembered, and the length of the longest path of one, in bytes.
+_REMEMBERED: Final = 65_536
+_PATH_BYTES: Final = 256
+
+#: The operations of requests that read.
+_READS: Final = frozenset(["read", "poll", "subscribe"])
+
+#: What the query of a signed URL has.
+_SIGNATURE: Final = b"ds_sig"
+
+_log = Logger()
+
+
+class Unauthenticated(Struct, frozen=True):
+    """The principal of requests that need no operation, and are not authenticated: preflights, and unknown methods."""
+
+    subject: str = ""
+    kind: str = "anonymous"
+    expires_at: float | None = None
+
+
+#: The decision about requests that need no operation.
+PUBLIC: Final = Access(Unauthenticated(), (), "", None, True, "", None)
+
+
+class _Remembered:
+    """The decisions about a principal's requests, by the path."""
+
+    __slots__ = ("appends", "principal", "reads")
+
+    def __init__(self, principal: Principal) -> None:
+        # Kept so that its id stays its own.
+        self.principal = principal
+        self.appends: dict[bytes, Access] = {}
+        self.reads: dict[bytes, Access] = {}
+
+
+class Gate:
+    """
+    Authenticates requests for streams and decides whether they are allowed.
+
+    :param control: authentication and rules.
+    :param read_name: reads the name of a path, as the operations do.
+    :param refusals: answers requests that are denied.
+    :param live: the live readers.
+    :ivar quotas: limits how much is done; None for no limits.
+    :ivar audit: records decisions; None to record nothing.
+    :ivar reserved: admits and performs requests for paths below the reserved segment. None to refuse all of them.
+    :ivar readers: the reads under way.
+    """
+
+    def __init__(
+        self,
+        control: AccessControl,
+        read_name: Callable[[bytes], str],
+        refusals: Refusals,
+        live: Live,
+        quotas: Quotas | None = None,
+        audit: Audit | None = None,
+    ) -> None:
+        self.control = control
+        self.quotas = quotas
+        self.audit = audit
+        self.reserved: Callable[[StreamRequest, Perform], NowOrLater[Answer]] | None = None
+        self.readers = LiveAccess(live.clock, live.streams.turns, self._is_valid)
+        self._read_name = read_name
+        self._refusals = refusals
+        self._wall = live.clock.wall
+        self._remembered: dict[int, _Remembered] = {}
+        self._count = 0
+        control.on_change(self._changed)
+
+    def perform(self, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
+        """Perform a request if it is allowed, or else refuse it; every error becomes an answer."""
+        try:
+            if self.quotas is not None:
+                self.quotas.arrived(request.caller.client_address)
+            access = self._find(request) or self._decide(request)
+            if isinstance(access, Deferred):
+                return access.addCallbacks(self._admit_later, self._failed, (request, perform), errbackArgs=(request,))
+            if access is None:
+                return self._perform_reserved(request, perform)
+            return self._admit(access, request, perform)
+        except StreamsError as error:
+            return self._refuse(request, error)
+        except Exception:
+            return self._broken(Failure(), request)
+
+    # Who sends a request, and whether it is allowed
+
+    def authenticate(self, request: StreamRequest) -> NowOrLater[Principal]:
+        """
+        Return the principal that sends a request.
+
+        :raises NotAuthenticated: the credentials are invalid, or there are none and anonymous requests are refused.
+        :raises Unavailable: they cannot be checked now.
+        """
+        return self.control.authentication.principal_of(presented_by(request))
+
+    def _find(self, request: StreamRequest) -> Access | None:
+        """Return the remembered decision about the same request; None if there is none."""
+        principal = self._cached(request)
+        if principal is None:
+            return None
+        remembered = self._remembered.get(id(principal))
+        if remembered is None:
+            remembered = self._remembered[id(principal)] = _Remembered(principal)
+            self._count += 1
+        if request.operation == "append":
+            if not request.body or b"stream-closed" in request.headers:
+                return None
+            decisions = remembered.appends
+        elif request.operation in _READS:
+            decisions = remembered.reads
+        else:
+            return None
+        path = request.path
+        access = decisions.get(path)
+        if access is None and len(path) <= _PATH_BYTES:
+            name = self._name_of(request)
+            if name:
+                access = self._access(principal, request, name)
+                if self._count >= _REMEMBERED:
+                    self._forget()
+                self._count += 1
+                decisions[path] = access
+        return access
+
+    def _cached(self, request: StreamRequest) -> Principal | None:
+        """Return the principal of a request whose credentials were checked before; None if they must be checked."""
+        caller = request.caller
+        if caller.subject is not None or caller.client is not None or _SIGNATURE in request.query:
+            return None
+        authentication = self.control.authentication
+        principal = authentication.cached(request.headers.get(b"authorization"))
+        if principal is None:
+            return None
+        expires_at = principal.expires_at
+        if (
+            expires_at is not None
+            and expires_at <= self._wall()
+            and not authentication.is_current(principal, self._wall())
+        ):
+            return None
+        return principal
+
+    def _decide(self, request: StreamRequest) -> NowOrLater[Access] | None:
+        """
+        Authenticate a request and decide about it.
+
+        :returns: None for a path below the reserved segment.
+        """
+        name = self._name_of(request)
+        if name is None:
+            return None
+        if request.operation == "request":
+            return PUBLIC
+        principal = self._cached(request) or self.authenticate(request)
+        if isinstance(principal, Deferred):
+            return principal.addCallback(self._access, request, name)
+        return self._access(principal, request, name)
+
+    def _name_of(self, request: StreamRequest) -> str | None:
+        """Return the name of a request's stream; empty if the path is no name, None if it is reserved."""
+        try:
+            return self._read_name(request.path)
+        except InvalidName:
+            # OPTIONS is a preflight, or asks for methods, on every path.
+            return None if is_reserved(request.path) and request.method != b"OPTIONS" else ""
+
+    def _access(self, principal: Principal, request: StreamRequest, name: str, has_body: bool | None = None) -> Access:
+        """Decide about a request of a principal. The first operation that is denied decides."""
+        if not name:
+            # The operation answers why the path is no name.
+            return Access(principal, (), name, None, True, "", None)
+        needed = needed_operations(request, self._read_name, has_body)
+        decide = self.control.policy.decide
+        first: Decision | None = None
+        for operation in needed.operations:
+            decision = decide(principal, operation, name)
+            if not decision.allowed:
+                return Access(principal, needed.operations, name, needed.source, False, operation, decision)
+            first = first or decision
+        if needed.source is not None:
+            for operation in ON_SOURCE:
+                decision = decide(principal, operation, needed.source)
+                if not decision.allowed:
+                    return Access(principal, needed.operations, name, needed.source, False, operation, decision)
+        public = first is not None and first.public
+        return Access(principal, needed.operations, name, needed.source, True, needed.operations[0], first, public)
+
+    def _is_valid(self, access: Access) -> bool:
+        """Return whether a decision that has allowed a read would be the same now."""
+        control = self.control
+        if not control.authentication.is_current(access.principal, self._wall()):
+            return False
+        decide = control.policy.decide
+        return all(decide(access.principal, operation, access.name).allowed for operation in access.operations)
+
+    def _changed(self) -> None:
+        """Forget all decisions and check the reads under way: tokens, keys or rules have changed."""
+        self._forget()
+        self.readers.check()
+
+    def _forget(self) -> None:
+        self._remembered.clear()
+        self._count = 0
+
+    # A request is performed or refused
+
+    def early(self, request: StreamRequest, has_body: bool) -> Answer | None:
+        """
+        Return the refusal of a request whose body has not arrived; None if it cannot be refused now.
+
+        What takes time to check, such as a token that was not sent before, is not checked.
+
+        :param request: the request, without its body.
+        :param has_body: whether the body is not empty.
+        """
+        if request.operation == "request":
+            return None
+        try:
+            name = self._name_of(request)
+            if name is None:
+                return None
+            principal = self._cached(request)
+            if principal is None:
+                if b"authorization" in request.headers:
+                    return None
+                found = self.authenticate(request)
+                if isinstance(found, Deferred):
+                    found.addErrback(lambda _: None).cancel()
+                    return None
+                principal = found
+            access = self._access(principal, request, name, has_body)
+            if access.allowed:
+                return None
+            answer = self._deny(access, request)
+            return answer if isinstance(answer, Answer) else None
+        except StreamsError as error:
+            return self._refuse(request, error)
+        except Exception:
+            return self._broken(Failure(), request)
+
+    def _admit_later(self, access: Access | None, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
+        assert access is not None
+        try:
+            return self._admit(access, request, perform)
+        except StreamsError as error:
+            return self._refuse(request, error)
+        except Exception:
+            return self._broken(Failure(), request)
+
+    def _admit(self, access: Access, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
+        """Perform a request if its decision allows it."""
+        if not access.allowed:
+            return self._deny(access, request)
+        force_setattr(request, "access", access)
+        if self.quotas is None and self.audit is None:
+            return perform(request)
+        if self.quotas is not None:
+            self.quotas.spend(request, access)
+        entry = None if self.audit is None else self.audit.decided(request, access)
+        return self._account(perform(request), request, entry)
+
+    def _account(
+        self, answer: NowOrLater[Answer], request: StreamRequest, entry: AuditEntry | None
+    ) -> NowOrLater[Answer]:
+        """Record the end of a request whose answer is known, or will be."""
+        if isinstance(answer, Deferred):
+            return answer.addCallback(self._answered, request, entry)
+        return self._answered(answer, request, entry)
+
+    def _answered(self, answer: Answer, request: StreamRequest, entry: AuditEntry | None) -> Answer:
+        if entry is not None:
+            entry.answered(answer.status)
+        if self.quotas is not None and isinstance(answer.body, bytes):
+            self.quotas.sent(request, len(answer.body))
+        return answer
+
+    def _perform_reserved(self, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
+        """Pass on a request below the reserved segment, or refuse it if nothing decides about such requests."""
+        if self.reserved is not None:
+            return self.reserved(request, perform)
+        raise NotAllowed("The reserved paths are not open here: no rule can allow them.")
+
+    def _deny(self, access: Access, request: StreamRequest) -> NowOrLater[Answer]:
+        """Answer a request that is not allowed."""
+        entry = None if self.audit is None else self.audit.decided(request, access)
+        answer = self._refusals.deny(access, request, self.control.policy)
+        force_setattr(request, "access", access)
+        return self._account(answer, request, entry)
+
+    def _refuse(self, request: StreamRequest, error: StreamsError) -> Answer:
+        """Answer a request whose principal is not known, or that is over a quota."""
+        entry = None
+        if isinstance(error, NotAuthenticated):
+            if self.quotas is not None:
+                self.quotas.not_authenticated(request.caller.client_address)
+            if self.audit is not None:
+                entry = self.audit.not_authenticated(request, str(error))
+        return self._answered(self._refusals.answers.error(request, error), request, entry)
+
+    def _failed(self, failure: Failure, request: StreamRequest) -> Answer:
+        """Answer a request whose authentication has failed, or was cancelled because its client has gone."""
+        error = failure.value
+        if isinstance(error, CancelledError):
+            error = Unavailable("The request was cancelled, as its client has closed the connection. Send it again.")
+        if not isinstance(error, StreamsError):
+            return self._broken(failure, request)
+        failure.tb = None
+        return self._refuse(request, error)
+
+    def _broken(self, failure: Failure, request: StreamRequest) -> Answer:
+        _log.failure(
+            "Authorizing {method} {path} failed.",
+            failure=failure,
+            method=request.method.decode("latin-1"),
+            path=(request.mount + request.path).decode("latin-1"),
+            **request_name(request.number, request.caller),
+        )
+        return self._refusals.answers.error(request, InternalError())
+
+
+def presented_by(request: StreamRequest) -> Presented:
+    """Return the credentials that a request presents."""
+    caller = request.caller
+    return Presented(
+        request.headers.get(b"authorization"),
+        request.query,
+        request.method,
+        request.path,
+        caller.certificate,
+        None if caller.client is None else caller.client.identity,
+        caller.client_address,
+    )
