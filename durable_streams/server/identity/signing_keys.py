@@ -1,0 +1,96 @@
+"""The file of the keys that sign URLs: one ``ID SECRET`` a line. The first key signs, all of them verify."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from typing import Final
+
+from ..regular_files import NotAFileError
+from ..secret_files import SharedFileError, read_secret_file
+from .signed_urls import KEY_ID, SigningKey
+
+#: The largest file, in bytes.
+MAX_FILE_SIZE: Final = 65_536
+
+#: The shortest and longest secret, in characters.
+MIN_SECRET: Final = 32
+MAX_SECRET: Final = 1024
+
+#: How many random bytes a new secret has.
+_SECRET_BYTES: Final = 32
+
+
+class SigningKeysError(Exception):
+    """The file of keys cannot be used. The message says why, and has no secret."""
+
+
+def load_signing_keys(path: str) -> tuple[SigningKey, ...]:
+    """
+    Read a file of keys, which only its owner may use (mode 0600).
+
+    :returns: the keys, the one that signs first. A file without a key is valid: no signed URL is accepted then.
+    :raises SigningKeysError: the file cannot be read, other users may read it, or a line is malformed.
+    """
+    try:
+        content = read_secret_file(path, MAX_FILE_SIZE)
+    except SharedFileError as error:
+        raise SigningKeysError(
+            f"{path}: {error}, so that other users can read the keys or change them. Run chmod 600 {path}."
+        ) from None
+    except NotAFileError:
+        raise SigningKeysError(f"{path}: not a regular file.") from None
+    except OSError as error:
+        raise SigningKeysError(f"{path}: {error.strerror}.") from None
+    if len(content) > MAX_FILE_SIZE:
+        raise SigningKeysError(f"{path}: larger than {MAX_FILE_SIZE} bytes.")
+    return parse_signing_keys(content, path)
+
+
+def parse_signing_keys(content: bytes, path: str) -> tuple[SigningKey, ...]:
+    """
+    Read the content of a file of keys. Blank lines, and lines that begin with ``#``, are ignored.
+
+    :param path: for messages.
+    :raises SigningKeysError: a line is malformed, or two keys have one id.
+    """
+    keys: dict[str, SigningKey] = {}
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith(b"#"):
+            continue
+        try:
+            fields = line.decode("ascii").split()
+        except UnicodeDecodeError:
+            fields = []
+        if len(fields) != 2 or KEY_ID.fullmatch(fields[0]) is None:
+            raise SigningKeysError(
+                f"{path}, line {number}: not the id of a key (letters, digits, - and _) and its secret in ASCII."
+            )
+        key_id, secret = fields
+        if not MIN_SECRET <= len(secret) <= MAX_SECRET:
+            raise SigningKeysError(
+                f"{path}, line {number}: a secret has {MIN_SECRET} to {MAX_SECRET} characters. "
+                "Make one with durable-streams-server signing-key add."
+            )
+        if key_id in keys:
+            raise SigningKeysError(f"{path}, line {number}: there is another key with the id {key_id}.")
+        keys[key_id] = SigningKey(key_id, secret.encode())
+    return tuple(keys.values())
+
+
+def render_signing_keys(keys: Iterable[SigningKey]) -> bytes:
+    """Return the content of a file of keys."""
+    lines = [b"# Keys that sign URLs: ID SECRET. The first one signs, all of them verify.\n"]
+    lines += [b"%b %b\n" % (key.id.encode(), key.secret) for key in keys]
+    return b"".join(lines)
+
+
+def new_signing_key(key_id: str) -> SigningKey:
+    """Return a new key with a random secret."""
+    return SigningKey(key_id, secrets.token_urlsafe(_SECRET_BYTES).encode())
+
+
+def fingerprint_of(key: SigningKey) -> str:
+    """Return a text that differs for each secret, and from which the secret cannot be found: 16 hexadecimal digits."""
+    return hashlib.sha256(b"durable-streams signing key\0" + key.secret).hexdigest()[:16]
