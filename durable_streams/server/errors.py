@@ -48,6 +48,22 @@ class BodyTooLarge(StreamsError):
         self.limit = limit
 
 
+class RateLimited(StreamsError):
+    """
+    A quota is used up (``quotas.*``). Nothing was written.
+
+    :ivar quota: the name of the quota, such as ``requests-by-address``.
+    :ivar policy: the quota as an item of the field RateLimit-Policy.
+    :ivar retry_after: in how many seconds the same request may be allowed.
+    """
+
+    def __init__(self, message: str, quota: str, policy: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.quota = quota
+        self.policy = policy
+        self.retry_after = retry_after
+
+
 class NotAuthenticated(StreamsError):
     """
     The request has no valid credentials.

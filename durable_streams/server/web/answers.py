@@ -28,7 +28,8 @@ _ALLOWED_HEADERS: Final = (
     b"Stream-Forked-From, Stream-Seq, Stream-TTL, *"
 )
 _EXPOSED_HEADERS: Final = (
-    b"Date, ETag, Location, Producer-Epoch, Producer-Expected-Seq, Producer-Received-Seq, Producer-Seq, Retry-After, "
+    b"Date, ETag, Location, Producer-Epoch, Producer-Expected-Seq, Producer-Received-Seq, Producer-Seq, "
+    b"RateLimit, RateLimit-Policy, Retry-After, "
     b"Stream-Closed, Stream-Cursor, Stream-Expected-Offset, Stream-Expires-At, Stream-Next-Offset, "
     b"Stream-SSE-Data-Encoding, Stream-TTL, Stream-Up-To-Date, WWW-Authenticate, X-Request-Id"
 )

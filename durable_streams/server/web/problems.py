@@ -145,6 +145,7 @@ CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     errors.StorageFull: (413, "PAYLOAD_TOO_LARGE", "Payload Too Large"),
     TargetTooLong: (414, "TARGET_TOO_LONG", "Target Too Long"),
     UnsupportedEncoding: (415, "UNSUPPORTED_CONTENT_ENCODING", "Unsupported Content Encoding"),
+    errors.RateLimited: (429, "RATE_LIMITED", "Too Many Requests"),
     HeadersTooLarge: (431, "HEADERS_TOO_LARGE", "Request Header Fields Too Large"),
     InternalError: (500, "INTERNAL_ERROR", "Internal Server Error"),
     PartialImport: (500, "PARTIAL_IMPORT", "Partial Import"),
@@ -164,6 +165,7 @@ class Problem(Struct):
     :ivar stream: of a :exc:`PartialImport`, the stream that could not be written.
     :ivar completed: of a :exc:`PartialImport`, how many streams were written.
     :ivar later: of a :exc:`PartialImport`, the streams after ``stream`` that are written nevertheless.
+    :ivar violated_policies: of a :exc:`.RateLimited`, the names of the quotas that are used up.
     """
 
     type: str
@@ -175,6 +177,7 @@ class Problem(Struct):
     stream: str | UnsetType = UNSET
     completed: int | UnsetType = UNSET
     later: tuple[str, ...] | UnsetType = UNSET
+    violated_policies: tuple[str, ...] | UnsetType = msgspec.field(default=UNSET, name="violated-policies")
 
 
 class ErrorReport(Struct, frozen=True, gc=False):
@@ -209,10 +212,18 @@ def problem(error: errors.StreamsError, instance: str) -> tuple[int, bytes, byte
     report = Problem(f"/errors/{slug}", title, status, code, message, instance)
     if isinstance(error, PartialImport):
         report.stream, report.completed, report.later = error.stream, error.completed, error.later
+    elif isinstance(error, errors.RateLimited):
+        report.violated_policies = (error.quota,)
     body = msgspec.json.encode(report)
     lines = b"Content-Type: application/problem+json\r\n" + _lines(error)
-    retry_after = _RETRY_AFTER if isinstance(error, errors.Unavailable) else None
+    retry_after = _retry_after(error)
     return status, lines, body, ErrorReport(code, kind.__name__, message, retry_after)
+
+
+def _retry_after(error: errors.StreamsError) -> int | None:
+    if isinstance(error, errors.RateLimited):
+        return error.retry_after
+    return _RETRY_AFTER if isinstance(error, errors.Unavailable) else None
 
 
 def _entry(kind: type) -> _Entry:
@@ -250,6 +261,11 @@ def _http_lines(error: errors.StreamsError) -> bytes:
         case errors.NotAuthenticated() | errors.NotAllowed():
             challenge = error.challenge
             return b"" if challenge is None else b"WWW-Authenticate: %b\r\n" % challenge.encode("latin-1")
+        case errors.RateLimited():
+            # draft-ietf-httpapi-ratelimit-headers-11
+            policy = b"RateLimit-Policy: %b\r\n" % error.policy.encode()
+            limit = b'RateLimit: "%b";r=0;t=%d\r\n' % (error.quota.encode(), error.retry_after)
+            return b"Retry-After: %d\r\n" % error.retry_after + policy + limit
         case UnsupportedEncoding():
             return b"Accept-Encoding: identity\r\n"
         case MethodNotAllowed():
