@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Final, TypeAlias
 
+from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -38,9 +39,21 @@ _AHEAD: Final = 65_536
 #: Requests that change nothing.
 _READS: Final = frozenset([b"GET", b"HEAD"])
 
+
+class _Refusal(Struct, frozen=True, gc=False):
+    """
+    The answer to a request that was refused before it had arrived.
+
+    :ivar asked: the request; the caller, if it was not read.
+    """
+
+    answer: Answer
+    asked: StreamRequest | Caller
+
+
 #: What stands in the queue: a request or the refusal of one, whether the connection lives on after it, and whether it
 #: is HTTP/1.0.
-_Turn: TypeAlias = "tuple[AdmittedRequest | Answer, bool, bool]"
+_Turn: TypeAlias = "tuple[AdmittedRequest | _Refusal, bool, bool]"
 
 
 _log = Logger()
@@ -344,7 +357,17 @@ class StreamChannel(Protocol):
         if self._incoming is not None:
             self._fail_body(Failure(error))
             return
-        refusal = self.factory.operations.answers.error(None, error, self._intake.origin)
+        self._refuse(_Refusal(self.factory.operations.answers.error(None, error, self._intake.origin), self._caller))
+
+    def refused_early(self, request: StreamRequest, has_body: bool) -> bool:
+        gate = self.factory.operations.gate
+        answer = None if gate is None else gate.early(request, has_body)
+        if answer is None:
+            return False
+        self._refuse(_Refusal(answer, request))
+        return True
+
+    def _refuse(self, refusal: _Refusal) -> None:
         if self._busy or self._queue:
             self._queue.append((refusal, False, False))
         elif not self._ending:
@@ -395,13 +418,13 @@ class StreamChannel(Protocol):
 
     # Turns
 
-    def _answer(self, asked: AdmittedRequest | Answer, lives_on: bool, old: bool) -> None:
+    def _answer(self, asked: AdmittedRequest | _Refusal, lives_on: bool, old: bool) -> None:
         self._lives_on = lives_on and self.factory.keeps_connections
         began_at = perf_counter()
         if isinstance(asked, StreamRequest):
             answer = self._perform(asked)
-        elif isinstance(asked, Answer):
-            self._send(asked, self._caller, old, began_at)
+        elif isinstance(asked, _Refusal):
+            self._send(asked.answer, asked.asked, old, began_at)
             return
         else:
             answer = self.factory.pages.perform(asked)

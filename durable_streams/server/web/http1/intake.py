@@ -59,6 +59,15 @@ class IntakeOwner(Protocol):
     def refused(self, error: StreamsError) -> None:
         """Refuse the request that is being read. Nothing after it is parsed."""
 
+    def refused_early(self, request: StreamRequest, has_body: bool) -> bool:
+        """
+        Refuse a request whose body has not arrived, if it is not allowed. Then nothing after it is parsed.
+
+        :param request: the request, without its body.
+        :param has_body: whether the body is not empty for sure.
+        :returns: whether it is refused.
+        """
+
     def expects_continue(self) -> None:
         """Record that the client waits for 100 Continue before it sends the body."""
 
@@ -86,6 +95,10 @@ class _NoOwner:
 
     def refused(self, error: StreamsError) -> None:
         """Do nothing: the connection is gone."""
+
+    def refused_early(self, request: StreamRequest, has_body: bool) -> bool:
+        """Return False: the connection is gone."""
+        return False
 
     def expects_continue(self) -> None:
         """Do nothing: the connection is gone."""
@@ -125,6 +138,7 @@ class Intake:
         "_body",
         "_caller",
         "_counted",
+        "_decided",
         "_fed",
         "_feed",
         "_fields",
@@ -173,6 +187,8 @@ class Intake:
         self._in_body = False
         # How much of the body is counted as arriving.
         self._counted = 0
+        # Whether the request was offered to be refused before its body has arrived.
+        self._decided = False
         # The parser leaves the body to the protocol that the request asks for.
         self._interrupted = False
         self._lives_on = True
@@ -351,10 +367,30 @@ class Intake:
             self._refuse(InternalError())
 
     def _refuse(self, error: StreamsError) -> None:
+        self._drop()
+        self._owner.refused(error)
+
+    def _refuse_early(self) -> bool:
+        """Refuse a request for a stream whose body has not arrived, if it is not allowed; return whether it was."""
+        if self._decided or self._fields is not None:
+            return False
+        self._decided = True
+        url = self._url if self._url.startswith(b"/") else origin_form(self._url)
+        version = "1.0" if self._old else "1.1"
+        request = self.admission.stream_request(
+            self._parser.get_method(), url, self._headers, b"", self._asking, version
+        )
+        length = self._headers.get(b"content-length", b"")
+        if not self._owner.refused_early(request, bool(length.strip(b"0"))):
+            return False
+        self._drop()
+        return True
+
+    def _drop(self) -> None:
+        """Read nothing more: the request is refused."""
         self.deaf = True
         self._url = self._body = b""
         self._uncount_body()
-        self._owner.refused(error)
 
     def _count(self, size: int) -> None:
         """Check the limits of a request that did not end with this packet."""
@@ -370,6 +406,8 @@ class Intake:
                 self.admission.check_head_size(self._wire_bytes)
             except StreamsError as error:
                 self._refuse(error)
+            return
+        if self._incoming is None and self._refuse_early():
             return
         self._bare_bytes = self._bare_bytes + size if self._bare_bytes >= 0 else 0
         if self._incoming is None and self._wire_bytes > 2 * limits.body_bytes + limits.header_bytes:
@@ -448,6 +486,8 @@ class Intake:
         elif self._fields is not None and self._streams_body():
             self._begin_streaming()
         elif has_body and b"expect" in headers and self._expects_continue():
+            if self._refuse_early():
+                raise _Stop
             self._owner.expects_continue()
 
     def _expects_continue(self) -> bool:
@@ -581,7 +621,7 @@ class Intake:
         """Reset the state of the request that was read."""
         self._url = self._packet = self._body = b""
         self._headers = {}
-        self._in_body = self.timed = False
+        self._in_body = self._decided = self.timed = False
         self.pace = None
         if self._counted:
             self._uncount_body()

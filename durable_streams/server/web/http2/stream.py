@@ -181,9 +181,34 @@ class Exchange:
             self._perform_page(self._incoming)
             return
         if not is_whole:
+            if self._refuse_early(bool(head.length)):
+                return
             self._set_reading_deadline()
             if self._expects_continue():
                 self._send_continue()
+
+    def _refuse_early(self, has_body: bool) -> bool:
+        """
+        Refuse a request for a stream whose body has not arrived, if it is not allowed.
+
+        :param has_body: whether the body is not empty for sure.
+        :returns: whether it is refused.
+        """
+        admission = self._channel.admission
+        gate = self._channel.factory.operations.gate
+        if gate is None or not admission.is_stream(self._target):
+            return False
+        headers, caller, refusal = self._read_head()
+        if refusal is not None:
+            # It is answered when the request is complete, as without a gate.
+            return False
+        request = admission.stream_request(self._method, self._target, headers, b"", caller, "2")
+        answer = gate.early(request, has_body)
+        if answer is None:
+            return False
+        self._asked = request
+        self._refuse_with(answer)
+        return True
 
     def _check_head(self, size: int) -> None:
         """
@@ -352,11 +377,14 @@ class Exchange:
 
     def _refuse(self, error: StreamsError) -> None:
         """Refuse the request before it is complete; the rest of it is discarded."""
+        self._refuse_with(self._channel.factory.operations.answers.error(None, error, self._origin))
+
+    def _refuse_with(self, answer: Answer) -> None:
         self.is_receiving = False
         self.deadline = 0
         self._take_body()
         self._began_at = perf_counter()
-        self._answer(self._channel.factory.operations.answers.error(None, error, self._origin))
+        self._answer(answer)
 
     @property
     def _origin(self) -> bytes | None:
