@@ -78,7 +78,7 @@ def _problems_of_keys(settings: JwtSettings) -> Iterator[str]:
         )
     for name in ("jwks_url", "discovery_url"):
         url = getattr(settings, name)
-        if url is not None and (objection := _objection_to_url(url)):
+        if url is not None and (objection := objection_to_url(url)):
             yield f"auth.jwt.{name}: {objection}"
     if settings.keys_file is None and not settings.issuer:
         yield "auth.jwt.issuer: must be set for keys of a URL. Set it to what the tokens have as iss."
@@ -123,7 +123,7 @@ def _problems_of_claims(settings: JwtSettings) -> Iterator[str]:
             yield f"auth.jwt.required_claims: {required!r} has no name. Write NAME or NAME=VALUE."
 
 
-def _objection_to_url(url: str) -> str | None:
+def objection_to_url(url: str) -> str | None:
     """Return why keys must not be fetched from a URL, as a sentence that does not show a password; None if they may."""
     try:
         parts = urlsplit(url)
