@@ -1,0 +1,247 @@
+"""Authentication: what a request presents becomes a principal, by the checkers of a twisted.cred portal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Final, Protocol
+
+from msgspec import Struct
+from twisted.cred.error import LoginFailed, UnauthorizedLogin
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..clocks import IClock
+from ..errors import NotAuthenticated, StreamsError, Unavailable
+from ..interfaces import NowOrLater
+from .challenges import BEARER, invalid_request, invalid_token
+from .credentials import Presented
+from .methods import MAX_AUTHORIZATION, Credential, Methods
+from .principal import ANONYMOUS, IPrincipal, Principal
+from .principal_cache import PrincipalCache, RefusalCache
+from .realm import principal_from
+from .revocation import revocations_of
+
+_log = Logger()
+
+#: The challenge of an error whose checker has not given one.
+_DEFAULT_CHALLENGES: Final = frozenset({"Bearer", BEARER})
+
+
+class CacheLimits(Struct, frozen=True):
+    """
+    The bounds of the caches.
+
+    :ivar principals: how many principals are kept.
+    :ivar refusals: how many refusals are kept.
+    :ivar bytes: about how much memory each of both caches may take.
+    :ivar seconds: how long a principal is kept; a checker that cannot revoke is asked again so often.
+    :ivar refusal_seconds: how long a refusal is kept.
+    """
+
+    principals: int = 10_000
+    refusals: int = 4_096
+    bytes: int = 16_777_216
+    seconds: float = 60.0
+    refusal_seconds: float = 5.0
+
+
+class FailedAttempts(Protocol):
+    """A limit of failed attempts for each address. It is asked only about credentials that are in no cache."""
+
+    def check(self, address: str) -> None:
+        """
+        Check that an address may try again.
+
+        :raises StreamsError: it may not; the error is the answer.
+        """
+
+    def failed(self, address: str) -> None:
+        """Count a failed attempt."""
+
+
+class Authentication:
+    """
+    Makes a principal of what a request presents.
+
+    The first method whose credential the request has decides, in the configured order. A credential that is present and
+    not valid is an error, and never passed over for the next method or for anonymous.
+
+    :param portal: its checkers are complete, and its realm returns principals for :class:`IPrincipal`.
+    :param methods: names of :data:`.methods.METHODS`, in their order.
+    :param allow_anonymous: whether a request without credentials becomes :data:`ANONYMOUS`, or is an error.
+    :param clock: gives wall time and steady time.
+    :param attempts: the limit of failed attempts; None for no limit.
+    :param limits: of the caches.
+    :ivar challenge: the value of WWW-Authenticate for requests without credentials.
+    :ivar cached: the hot path: ``cached(authorization)`` returns the principal of a value of Authorization that was
+        verified before and that alone decides; None if :meth:`principal_of` has to be asked. It is the look-up of a
+        dictionary, so that it takes less than 0.1 us.
+    :raises ValueError: a method is not known.
+    """
+
+    def __init__(
+        self,
+        portal: Portal,
+        methods: Sequence[str],
+        allow_anonymous: bool,
+        clock: IClock,
+        attempts: FailedAttempts | None = None,
+        limits: CacheLimits = CacheLimits(),  # noqa: B008 (it is frozen)
+    ) -> None:
+        self._methods = Methods(methods)
+        self.challenge = self._methods.challenge
+        self._portal = portal
+        self._allow_anonymous = allow_anonymous
+        self._attempts = attempts
+        self._cache = PrincipalCache(clock, limits.principals, limits.bytes, limits.seconds)
+        self._refusals = RefusalCache(clock, limits.refusals, limits.bytes, limits.refusal_seconds)
+        self._wall = clock.wall
+        self._waiting: dict[Hashable, list[Deferred[Principal]]] = {}
+        self._generation = 0
+        self._current = revocations_of(portal.checkers.values())
+        by_header: dict[Hashable, Principal] = {}
+        if self._methods.authorization_first:
+            by_header = self._cache.principals
+        self.cached: Callable[[bytes | None], Principal | None] = by_header.get
+
+    def principal_of(self, presented: Presented) -> NowOrLater[Principal]:
+        """
+        Return the principal of a request, or a Deferred of it.
+
+        :raises NotAuthenticated: the credentials are not valid, or there are none and they are required.
+        :raises Unavailable: the credentials cannot be checked now.
+        """
+        credential = self._methods.find(presented)
+        if credential is None:
+            if self._allow_anonymous:
+                return ANONYMOUS
+            raise self.missing()
+        principal = self._cache.principals.get(credential.key)
+        return self._verify(credential, presented) if principal is None else principal
+
+    def is_current(self, principal: Principal, now: float) -> bool:
+        """
+        Return whether a principal is still valid: it has not expired, and its credential was not revoked.
+
+        :param now: the wall clock's time.
+        """
+        if principal.expires_at is not None and principal.expires_at <= now:
+            return False
+        check = self._current.get(principal.kind)
+        return check is None or check(principal)
+
+    def forget(self) -> None:
+        """Empty the caches, after tokens or keys have changed. Results of verifications in progress are not cached."""
+        self._generation += 1
+        self._cache.clear()
+        self._refusals.clear()
+
+    def close(self) -> None:
+        """Empty the caches, so that no delayed call is left."""
+        self.forget()
+
+    def missing(self) -> NotAuthenticated:
+        """Return the error for a request that has no credentials where they are required."""
+        return NotAuthenticated(f"The request has no credentials. {self._methods.advice}".rstrip(), self.challenge)
+
+    def _verify(self, credential: Credential, presented: Presented) -> NowOrLater[Principal]:
+        """Ask the portal about a credential that is not in the cache, unless it was refused just now."""
+        if presented.authorization is not None and len(presented.authorization) > MAX_AUTHORIZATION:
+            raise invalid_request(f"Authorization is longer than {MAX_AUTHORIZATION} bytes. Use a shorter token.")
+        key = credential.key
+        refusal = self._refusals.get(key)
+        if refusal is not None:
+            raise NotAuthenticated(*refusal)
+        if self._attempts is not None:
+            self._attempts.check(presented.address)
+        if key in self._waiting:
+            return self._wait(key)
+        attempt = _Attempt(key, presented.address, self._generation)
+        login = self._portal.login(self._methods.read(credential, presented), None, IPrincipal)
+        result: Deferred[Principal] = login.addCallbacks(self._accept, self._refuse, (attempt,), {}, (attempt,), {})
+        outcome = _result_now(result)
+        if outcome is not None:
+            return outcome
+        if key is None:
+            return result
+        self._waiting[key] = []
+        first = self._wait(key)
+        result.addBoth(self._finish, key)
+        return first
+
+    def _wait(self, key: Hashable) -> Deferred[Principal]:
+        """Return a Deferred of the result of the verification that is in progress; to cancel it ends only the wait."""
+        waiting = self._waiting[key]
+        waiter: Deferred[Principal] = Deferred(waiting.remove)
+        waiting.append(waiter)
+        return waiter
+
+    def _finish(self, outcome: Principal | Failure, key: Hashable) -> None:
+        waiting = self._waiting.pop(key)
+        # One of them may cancel another.
+        while waiting:
+            waiter = waiting.pop()
+            if isinstance(outcome, Failure) and isinstance(outcome.value, NotAuthenticated):
+                # Each has an exception of its own: they are raised in several requests.
+                waiter.errback(NotAuthenticated(str(outcome.value), outcome.value.challenge))
+            elif isinstance(outcome, Failure):
+                waiter.errback(outcome.value)
+            else:
+                waiter.callback(outcome)
+
+    def _accept(self, avatar: tuple[object, object, object], attempt: _Attempt) -> Principal:
+        principal = principal_from(avatar[1])
+        if not self.is_current(principal, self._wall()):
+            return self._reject(invalid_token("The credentials have expired. Send new ones."), attempt)
+        if attempt.key is not None and attempt.generation == self._generation:
+            self._cache.add(attempt.key, principal)
+        return principal
+
+    def _refuse(self, failure: Failure, attempt: _Attempt) -> Principal:
+        error = failure.value
+        if isinstance(error, NotAuthenticated):
+            message, challenge = str(error), error.challenge
+            is_default = challenge in _DEFAULT_CHALLENGES
+            return self._reject(invalid_token(message) if is_default else NotAuthenticated(message, challenge), attempt)
+        if isinstance(error, LoginFailed | UnauthorizedLogin):
+            return self._reject(invalid_token("The credentials are not valid."), attempt)
+        if isinstance(error, StreamsError):
+            raise error
+        _log.failure("A credentials checker failed; the request was refused.", failure)
+        raise Unavailable("The server cannot check credentials now. Its log says why.")
+
+    def _reject(self, error: NotAuthenticated, attempt: _Attempt) -> Principal:
+        if attempt.key is not None and attempt.generation == self._generation:
+            self._refusals.add(attempt.key, str(error), error.challenge)
+        if self._attempts is not None:
+            self._attempts.failed(attempt.address)
+        raise error
+
+
+class _Attempt(Struct, frozen=True):
+    """A verification: what it is about, who asked for it, and the state of the caches when it began."""
+
+    key: Hashable | None
+    address: str
+    generation: int
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(address={self.address!r})"
+
+
+def _result_now(result: Deferred[Principal]) -> Principal | None:
+    """
+    Return the result of a Deferred if it has one, else None.
+
+    :raises StreamsError: it has failed.
+    """
+    outcome: list[Principal | Failure] = []
+    if result.called and not result.paused:
+        result.addBoth(outcome.append)
+    if not outcome:
+        return None
+    if isinstance(outcome[0], Failure):
+        raise outcome[0].value  # type: ignore[misc]
+    return outcome[0]
