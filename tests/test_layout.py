@@ -26,7 +26,7 @@ PACKAGE: Final = "durable_streams.server"
 _RULES: Final = frozenset({"model", "errors", "interfaces", "protocol"})
 _SERVICE: Final = _RULES | {"clocks", "run_queue", "waiting", "streams"}
 _PARTS: Final = _SERVICE | {
-    *("storage", "web", "subscriptions", "transfer", "client"),
+    *("storage", "identity", "web", "subscriptions", "transfer", "client"),
     *("config", "startup", "telemetry"),
 }
 
@@ -50,14 +50,14 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "streams": _RULES | {"clocks", "run_queue", "waiting"},
     "identity": _RULES
     | {"clocks", "regular_files", "secret_files", "guarded_endpoints", "connection_failures", "release"},
-    "web": _SERVICE | {"regular_files", "secret_files", "subscriptions", "transfer"},
+    "web": _SERVICE | {"regular_files", "secret_files", "identity", "subscriptions", "transfer"},
     "subscriptions": _SERVICE
     | {"regular_files", "secret_files", "guarded_endpoints", "connection_failures", "release"},
     "transfer": _SERVICE | {"blocking_calls", "release"},
     "client": _RULES | {"clocks", "guarded_endpoints", "connection_failures", "release"},
     "config": frozenset(),
     "startup": frozenset({"errors", "config"}),
-    "telemetry": _SERVICE | {"web", "subscriptions", "config", "startup"},
+    "telemetry": _SERVICE | {"identity", "web", "subscriptions", "config", "startup"},
     "listening": frozenset({"regular_files", "errors", "config", "clocks", "startup", "web"}),
     "release": frozenset(),
     "daemon": _PARTS | {"regular_files", "secret_files", "listening", "release"},

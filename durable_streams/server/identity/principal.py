@@ -9,6 +9,12 @@ from typing import Final
 from msgspec import Struct
 from zope.interface import Attribute, Interface, implementer
 
+#: The kind of :data:`ANONYMOUS`, and of no other principal.
+NOBODY: Final = "anonymous"
+
+#: The kind of principals of signed URLs.
+SIGNED_URL: Final = "signed-url"
+
 _NO_CLAIMS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
@@ -16,12 +22,16 @@ class Grant(Struct, frozen=True):
     """
     One item of the narrower list of rights that a credential carries.
 
-    :ivar operations: names of operations.
-    :ivar pattern: of the names of streams, as in rules.
+    :ivar operations: names of operations; ``read`` includes ``head``, and ``all`` every one. Only the pattern ``**``
+        grants ``admin``.
+    :ivar pattern: of the names of streams, as in rules, but without substitutions: braces are plain text. A grant with
+        an invalid pattern, or with an unknown operation, grants nothing.
+    :ivar literal: whether the pattern is the name of one stream, in which stars are plain text too.
     """
 
     operations: frozenset[str]
     pattern: str
+    literal: bool = False
 
 
 class IPrincipal(Interface):
@@ -59,6 +69,10 @@ class Principal(Struct, frozen=True, eq=False, weakref=True):
     grants: tuple[Grant, ...] | None = None
     credential: str = ""
 
+    def __repr__(self) -> str:
+        """Return who it is, without the claims, which may be personal data."""
+        return f"Principal(subject={self.subject!r}, kind={self.kind!r}, credential={self.credential!r})"
+
 
 #: The principal of requests without credentials.
-ANONYMOUS: Final = Principal("", "anonymous")
+ANONYMOUS: Final = Principal("", NOBODY)

@@ -1,0 +1,163 @@
+"""The policy: rules in order, of which the first that matches decides whether an operation is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from msgspec import Struct
+
+from ..errors import InvalidName
+from .conditions import ConditionIndex
+from .coverage import PlainParts, includes, overlaps
+from .grants import CompiledGrants, granted_targets
+from .matching import TargetIndex, patterns_for
+from .operations import ADMIN, expand
+from .patterns import parse_parts, substituted
+from .principal import SIGNED_URL, Principal
+from .rules import MAX_RULES, Rule, RuleError, parse_rule
+
+
+class Decision(Struct, frozen=True):
+    """
+    Whether a principal may do something, and why.
+
+    :ivar allowed: whether it may.
+    :ivar rule: the rule that decided, after its source and number: ``auth.rules 3: allow ...``. None if no rule did.
+    :ivar public: whether the rule lets shared caches keep what is read.
+    :ivar reason: a sentence for operators. It is not for the client: it may name what the client may not know.
+    """
+
+    allowed: bool
+    rule: str | None
+    public: bool
+    reason: str
+
+
+NO_RULE: Final = Decision(False, None, False, "No rule matches, and what no rule allows is denied.")
+NOT_GRANTED: Final = Decision(
+    False, None, False, "The rules allow it, but the credentials carry a list of grants that does not include it."
+)
+GRANTED: Final = Decision(True, None, False, "The signed URL grants it, and no rule denies it.")
+
+
+class Policy:
+    """
+    Rules in order. The first that matches the principal, the operation and the name decides; without one it is denied.
+
+    A policy is immutable. A decision costs about the same for one rule and for hundreds: see :mod:`.matching`.
+
+    :ivar rules: the rules, in order.
+    """
+
+    def __init__(self, rules: Iterable[Rule] = ()) -> None:
+        self.rules: Final = tuple(rules)
+        self._who = ConditionIndex([rule.conditions for rule in self.rules])
+        self._what = TargetIndex([(rule.operations, rule.names) for rule in self.rules])
+        self._decisions = [_decision(rule) for rule in self.rules]
+        self._grants = CompiledGrants()
+
+    def decide(self, principal: Principal, operation: str, name: str) -> Decision:
+        """
+        Return whether a principal may do an operation on a name.
+
+        :param operation: one of :data:`.operations.OPERATIONS`.
+        :param name: the decoded name of a stream, or ``__ds/subscriptions/ID``. It is ignored for ``admin``.
+        :raises KeyError: there is no such operation.
+        """
+        decision = NO_RULE
+        found = self._what.matching(principal, operation, name, self._who.holding(principal))
+        while found:
+            first = found & -found
+            remaining = self._who.remaining.get(first)
+            if remaining is None or all(condition.holds(principal) for condition in remaining):
+                decision = self._decisions[first.bit_length() - 1]
+                break
+            found ^= first
+        if principal.grants is None:
+            return decision
+        return _narrowed(principal, decision, self._grants.allow(principal, operation, name))
+
+    def covers(self, principal: Principal, operation: str, pattern: str) -> Decision:
+        """
+        Return whether a principal may do an operation on every name that a pattern matches.
+
+        The result is on the safe side: it is allowed only if a single rule, and a single grant, includes the whole
+        pattern, and no rule before denies a part of it.
+
+        :param pattern: a pattern as of subscriptions, without substitutions. It matches reserved names only if it
+            begins with ``__ds``. It is ignored for ``admin``.
+        :raises ValueError: there is no such operation.
+        """
+        if operation == ADMIN:
+            return self.decide(principal, operation, "")
+        try:
+            inner = substituted(parse_parts(pattern, substitutions=False), principal)
+        except InvalidName as error:
+            return Decision(False, None, False, f"The pattern cannot be compared with the rules: {error}")
+        assert inner is not None, "only a substitution can match nothing"
+        decision = self._first_covering(principal, operation, inner)
+        if principal.grants is None:
+            return decision
+        targets = granted_targets(principal.grants)
+        granted = any(
+            includes(outer, inner)
+            for operations, names in targets
+            if operation in operations
+            for outer in patterns_for(names, operation, principal)
+        )
+        return _narrowed(principal, decision, granted)
+
+    def _first_covering(self, principal: Principal, operation: str, inner: PlainParts) -> Decision:
+        """Return the decision of the rules alone about all names of a pattern."""
+        expand((operation,))
+        # The patterns whose names were allowed before: a later rule does not concern those.
+        allowed: list[PlainParts] = []
+        for rule, decision in zip(self.rules, self._decisions, strict=True):
+            if operation not in rule.operations or not all(c.holds(principal) for c in rule.conditions):
+                continue
+            patterns = patterns_for(rule.names, operation, principal)
+            if rule.allow:
+                if any(includes(outer, inner) for outer in patterns):
+                    return decision
+                allowed += patterns
+            else:
+                for parts in patterns:
+                    if overlaps(parts, inner) and not any(includes(outer, parts) for outer in allowed):
+                        return decision
+        return NO_RULE
+
+
+def _decision(rule: Rule) -> Decision:
+    """Return the decision of the requests that a rule matches first."""
+    reason = f"{rule.where} {'allows' if rule.allow else 'denies'} it: it is the first rule that matches."
+    return Decision(rule.allow, f"{rule.where}: {rule.text}", rule.public, reason)
+
+
+def _narrowed(principal: Principal, decision: Decision, granted: bool) -> Decision:
+    """Return a decision of the rules as the grants of the principal's credentials narrow it."""
+    if decision.allowed:
+        return decision if granted else NOT_GRANTED
+    if granted and decision is NO_RULE and principal.kind == SIGNED_URL:
+        return GRANTED
+    return decision
+
+
+def parse_rules(lines: Iterable[str], source: str) -> Policy:
+    """
+    Compile rules, one a line. Empty lines, and what follows a word that begins with #, are ignored.
+
+    :param source: the setting or the file that has them, for errors and the audit log.
+    :raises RuleError: a line is no rule, or there are too many.
+    """
+    rules: list[Rule] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rule = parse_rule(line.removeprefix("\ufeff") if number == 1 else line, f"{source} {number}")
+        except ValueError as error:
+            raise RuleError(source, number, str(error)) from None
+        if rule is not None:
+            rules.append(rule)
+        if len(rules) > MAX_RULES:
+            raise RuleError(source, number, f"There are more than {MAX_RULES} rules. Join some, by patterns or groups.")
+    return Policy(rules)

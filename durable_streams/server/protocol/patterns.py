@@ -1,0 +1,55 @@
+"""Patterns of stream names: ``*`` is one segment, ``**`` any number of segments; all else is literal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from .names import RESERVED_SEGMENT
+
+#: The segment that matches exactly one segment of a name.
+ONE: Final = "*"
+
+#: The segment that matches any number of segments, including none.
+ANY: Final = "**"
+
+
+def has_partial_star(segment: str) -> bool:
+    """Return whether a segment has a star beside other characters, which no pattern may have."""
+    return ONE in segment and segment not in (ONE, ANY)
+
+
+def without_repeats(segments: Iterable[str]) -> list[str]:
+    """Return the segments with each run of ``**`` as one."""
+    kept: list[str] = []
+    for segment in segments:
+        if segment != ANY or not kept or kept[-1] != ANY:
+            kept.append(segment)
+    return kept
+
+
+def matches(pattern: str, name: str) -> bool:
+    """
+    Return whether a pattern matches the name of a stream, in time by the product of their segments.
+
+    No pattern matches a reserved name.
+    """
+    segments = name.split("/")
+    if segments[0] == RESERVED_SEGMENT:
+        return False
+    return matches_segments(pattern.split("/"), segments)
+
+
+def matches_segments(pattern: Sequence[str], segments: Sequence[str]) -> bool:
+    """Return whether the segments of a pattern match those of a name, reserved or not."""
+    # reached[i]: whether the pattern up to here matches the first i segments.
+    reached = [True] + [False] * len(segments)
+    for part in pattern:
+        if part == ANY:
+            for index in range(1, len(reached)):
+                reached[index] = reached[index] or reached[index - 1]
+        else:
+            for index in range(len(segments), 0, -1):
+                reached[index] = reached[index - 1] and part in (ONE, segments[index - 1])
+            reached[0] = False
+    return reached[-1]
