@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,9 @@ SERVER_AUTH = ExtendedKeyUsageOID.SERVER_AUTH
 CLIENT_AUTH = ExtendedKeyUsageOID.CLIENT_AUTH
 
 DAY = timedelta(days=1)
+
+#: The subject alternative names of a server on the loopback interface.
+LOOPBACK = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
 
 
 class Issued:
@@ -59,10 +63,17 @@ class Authority(Issued):
         begins: timedelta = -DAY,
         ends: timedelta = DAY,
         key: Any = None,
+        places: Sequence[x509.GeneralName] = LOOPBACK,
+        subject: x509.Name | None = None,
     ) -> Issued:
-        """Issue a certificate, by default for a server on the loopback interface."""
+        """
+        Issue a certificate, by default for a server on the loopback interface.
+
+        :param places: the subject alternative names; none for a certificate without this extension.
+        :param subject: instead of one that only has the common name ``name``.
+        """
         key = key or ec.generate_private_key(ec.SECP256R1())
-        return Issued(_certificate(name, key, self, purposes, begins=begins, ends=ends), key)
+        return Issued(_certificate(name, key, self, purposes, False, begins, ends, places, subject), key)
 
     def intermediate(self, name: str = "Intermediate") -> Authority:
         """Issue the certificate of an intermediate authority."""
@@ -90,8 +101,10 @@ def _certificate(
     is_authority: bool = False,
     begins: timedelta = -DAY,
     ends: timedelta = DAY,
+    places: Sequence[x509.GeneralName] = LOOPBACK,
+    subject: x509.Name | None = None,
 ) -> x509.Certificate:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) if subject is None else subject
     now = datetime.now(UTC)
     builder = (
         x509.CertificateBuilder()
@@ -108,8 +121,7 @@ def _certificate(
         builder = builder.add_extension(
             x509.KeyUsage(False, False, False, False, False, True, True, False, False), critical=True
         )
-    else:
-        places = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    elif places:
         builder = builder.add_extension(x509.SubjectAlternativeName(places), critical=False)
     if issuer is not None:
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())

@@ -12,9 +12,11 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
 from twisted.internet.address import IPv6Address
 from twisted.internet.interfaces import IAddress
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.web.callers import caller_on, subject_of
+from durable_streams.server.web.callers import Caller, Client, caller_on, presented_on
+from durable_streams.server.web.proxies import Proxies
 
 _PRINTABLE, _T61 = b"\x13", b"\x14"
 
@@ -47,6 +49,13 @@ class Connection:
         return None if self._der is None else crypto.load_certificate(crypto.FILETYPE_ASN1, self._der)
 
 
+def subject_on(connection: Connection) -> str:
+    """Return the subject of the certificate on a connection."""
+    certificate = presented_on(connection)
+    assert certificate is not None
+    return certificate.subject
+
+
 class Peer:
     """A connection from an address."""
 
@@ -66,16 +75,38 @@ class AddressTests(SynchronousTestCase):
             self.assertEqual(caller_on(Peer(address)).address, address)
 
 
+class CertificateTests(SynchronousTestCase):
+    def caller(self, identity_header: str | None) -> Caller:
+        """Return a trusted proxy that has presented a certificate and sends a request."""
+        presented = presented_on(Connection(certificate_of("proxy")))
+        proxies = Proxies(Clock().seconds, "x-forwarded", ["192.0.2.1"], identity_header)
+        caller = Caller("192.0.2.1", True, True, "CN=proxy,C=DE", presented=presented)
+        return caller.forwarding(proxies.client({}))
+
+    def test_a_client_without_a_certificate_has_no_names(self) -> None:
+        self.assertIsNone(Caller("192.0.2.1", True).certificate)
+
+    def test_the_certificate_of_a_proxy_is_the_clients_unless_the_proxy_names_identities(self) -> None:
+        certificate = self.caller(None).certificate
+        assert certificate is not None
+        self.assertEqual(certificate.subject, "CN=proxy,C=DE")
+        self.assertIsNone(self.caller("X-User").certificate)
+
+    def test_all_requests_of_a_connection_have_the_same_names(self) -> None:
+        caller = self.caller(None)
+        self.assertIs(caller.certificate, caller.forwarding(Client(address="192.0.2.9")).certificate)
+
+
 class SubjectTests(SynchronousTestCase):
     def test_the_subject_is_rendered_as_a_distinguished_name(self) -> None:
-        self.assertEqual(subject_of(Connection(certificate_of("reporter"))), "CN=reporter,C=DE")
+        self.assertEqual(subject_on(Connection(certificate_of("reporter"))), "CN=reporter,C=DE")
 
     def test_a_client_without_a_certificate_has_no_subject(self) -> None:
-        self.assertIsNone(subject_of(Connection(None)))
+        self.assertIsNone(presented_on(Connection(None)))
 
     def test_a_subject_that_the_library_cannot_parse_is_rendered(self) -> None:
         der = certificate_of("J_rgen")
         utf8 = b"\x0c\x06J_rgen"
         self.assertIn(utf8, der)
         old = der.replace(utf8, _T61 + b"\x06J\xfcrgen")
-        self.assertEqual(subject_of(Connection(old)), "C=DE,CN=J\\xfcrgen")
+        self.assertEqual(subject_on(Connection(old)), "C=DE,CN=J\\xfcrgen")

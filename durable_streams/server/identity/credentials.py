@@ -15,7 +15,9 @@ class ClientCertificate(Struct, frozen=True):
     :ivar dns: the DNS names among the subject alternative names.
     :ivar uris: the URIs among them, such as SPIFFE ids.
     :ivar emails: the e-mail addresses among them.
-    :ivar common_name: of the subject; empty if it has none.
+    :ivar common_name: of the subject; empty if it has none, or several.
+    :ivar expires_at: the end of its validity, in UNIX seconds; None if that is not known.
+    :ivar serial: its serial number, in hexadecimal digits.
     """
 
     subject: str
@@ -23,6 +25,8 @@ class ClientCertificate(Struct, frozen=True):
     uris: tuple[str, ...] = ()
     emails: tuple[str, ...] = ()
     common_name: str = ""
+    expires_at: float | None = None
+    serial: str = ""
 
 
 class Presented(Struct, frozen=True):

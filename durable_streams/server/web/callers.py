@@ -5,11 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from secrets import token_hex
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec import Struct
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IAddress, ISSLTransport
+
+if TYPE_CHECKING:
+    from ..identity.certificates import PeerCertificate
+    from ..identity.credentials import ClientCertificate
 
 #: The prefix of request ids of this process.
 RUN: Final = token_hex(4).encode()
@@ -34,6 +38,8 @@ class Client(Struct, frozen=True, gc=False):
     :ivar authority: the host that the client asked for, with its port if it is an unusual one.
     :ivar request_id: the proxy's id of the request.
     :ivar identity: who the client is.
+    :ivar identified: whether the proxy has to name the identity of every client (``proxy.identity.mode``). If so, the
+        proxy's own certificate identifies none of them.
     """
 
     address: str | None = None
@@ -41,6 +47,7 @@ class Client(Struct, frozen=True, gc=False):
     authority: bytes | None = None
     request_id: bytes | None = None
     identity: str | None = None
+    identified: bool = False
 
 
 class Caller(Struct, frozen=True, gc=False):
@@ -52,7 +59,7 @@ class Caller(Struct, frozen=True, gc=False):
     :ivar trusted: whether it is a trusted proxy (``proxy.trusted_proxies``).
     :ivar subject: of the client's certificate, as RFC 4514 writes it; None without one.
     :ivar client: the client that it names; differs between its requests. None unless it is trusted.
-    :ivar certificate: what is read of the client's certificate for its authentication; None without one.
+    :ivar presented: the certificate that the peer has presented; None without one.
     """
 
     address: str = ""
@@ -60,7 +67,15 @@ class Caller(Struct, frozen=True, gc=False):
     trusted: bool = False
     subject: str | None = None
     client: Client | None = None
-    certificate: object | None = None
+    presented: PeerCertificate | None = None
+
+    @property
+    def certificate(self) -> ClientCertificate | None:
+        """The names in the client's certificate; None without one, or if a proxy has to name the client's identity."""
+        client, presented = self.client, self.presented
+        if presented is None or (client is not None and client.identified):
+            return None
+        return presented.names
 
     @property
     def client_address(self) -> str:
@@ -76,7 +91,7 @@ class Caller(Struct, frozen=True, gc=False):
 
     def forwarding(self, client: Client) -> Caller:
         """Return a copy of this caller with the client that it names."""
-        return Caller(self.address, self.secure, self.trusted, self.subject, client, self.certificate)
+        return Caller(self.address, self.secure, self.trusted, self.subject, client, self.presented)
 
     def origin(self, host: bytes | None) -> bytes:
         """
@@ -118,22 +133,21 @@ def caller_on(transport: PeerTransport, is_trusted: Callable[[str], bool] = nobo
     if address.startswith(_MAPPED) and "." in address:
         # A listener for IPv6 that takes IPv4 too names IPv4 peers in this form (RFC 4291 section 2.5.5.2).
         address = address[len(_MAPPED) :]
-    secure = ISSLTransport.providedBy(transport)
-    return Caller(address, secure, is_trusted(address), subject_of(transport) if secure else None)
+    secure, trusted = ISSLTransport.providedBy(transport), is_trusted(address)
+    certificate = presented_on(transport) if secure else None
+    if certificate is None:
+        return Caller(address, secure, trusted)
+    return Caller(address, secure, trusted, certificate.subject, presented=certificate)
 
 
-def subject_of(transport: Any) -> str | None:
-    """Return the subject of the client's certificate; None without one."""
+def presented_on(transport: Any) -> PeerCertificate | None:
+    """Return the certificate that the client on a connection has presented; None without one."""
     certificate = transport.getPeerCertificate()
     if certificate is None:
         return None
-    try:
-        subject: str = certificate.to_cryptography().subject.rfc4514_string()
-    except ValueError:
-        # The library refuses some old string types that OpenSSL has accepted.
-        parts = certificate.get_subject().get_components()
-        subject = ",".join(f"{name.decode()}={value.decode('utf-8', 'backslashreplace')}" for name, value in parts)
-    return subject
+    from ..identity.certificates import PeerCertificate  # noqa: PLC0415 (15 ms that plain HTTP does not need)
+
+    return PeerCertificate(certificate)
 
 
 class RequestWithCaller(Protocol):

@@ -137,7 +137,12 @@ class Proxies:
         """
         said = self._read_client(headers, self.trusts)
         identity = headers.get(self._identity)
-        return replace(said, request_id=given_id(headers), identity=identity.decode("latin-1") if identity else None)
+        return replace(
+            said,
+            request_id=given_id(headers),
+            identity=identity.decode("latin-1") if identity else None,
+            identified=bool(self._identity),
+        )
 
     def disbelieve(self, caller: Caller) -> None:
         """Log that a header was dropped, at most once in :data:`_QUIET` seconds."""
