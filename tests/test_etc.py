@@ -33,13 +33,18 @@ FILES: Final = {
     f"DS_TRANSPORT__TLS__{name}": f"/etc/durable-streams/tls/{file}.pem"
     for name, file in (("CERT_PATH", "cert"), ("KEY_PATH", "key"), ("CLIENT_CA_PATH", "clients"))
 }
+AUTH: Final = {
+    "DS_AUTH__METHODS": "token",
+    "DS_AUTH__TOKEN_FILE": "/etc/durable-streams/tokens",
+    "DS_AUTH__RULES": "allow authenticated all **",
+}
 
 #: What each sample needs before a server starts with it.
 NEEDED: Final[dict[str, dict[str, str]]] = {
     "default": {},
     "dev": {},
-    "prod": ORIGINS,
-    "prod-tls": {**ORIGINS, **dict(list(FILES.items())[:2])},
+    "prod": {**ORIGINS, **AUTH},
+    "prod-tls": {**ORIGINS, **AUTH, **dict(list(FILES.items())[:2])},
     "prod-mtls": {**ORIGINS, **FILES},
 }
 
@@ -62,7 +67,8 @@ class SampleTests(SynchronousTestCase):
     def test_the_whole_folder_serves_every_profile(self) -> None:
         for profile, environment in NEEDED.items():
             loaded = load(profile, None, environment, str(ETC))
-            warned = {"default": ["http.cors_origins is *"], "dev": []}.get(profile, ["http.public_url is not"])
+            of_default = ["http.cors_origins is *", "server.bind_address is"]
+            warned = {"default": of_default, "dev": []}.get(profile, ["http.public_url is not"])
             self.assertEqual(warned, [text[:22] for text in loaded.warnings])
             for name in environment:
                 without = {other: value for other, value in environment.items() if other != name}

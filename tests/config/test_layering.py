@@ -85,9 +85,12 @@ def variables(layer: Layer) -> dict[str, str]:
     def written(value: Any) -> str:
         if isinstance(value, bool):
             return str(value).lower()
-        return " , ".join(value) if isinstance(value, list) else str(value)
+        return str(value)
 
-    return {name if name == RUST_LOG else variable(name): written(said.value) for name, said in layer.items()}
+    def listed(name: str, value: Any) -> str:
+        return ("\n" if name == "auth.rules" else " , ").join(value) if isinstance(value, list) else written(value)
+
+    return {name if name == RUST_LOG else variable(name): listed(name, said.value) for name, said in layer.items()}
 
 
 def expected(described: list[Layer]) -> dict[str, Any]:
@@ -103,6 +106,8 @@ def expected(described: list[Layer]) -> dict[str, Any]:
             current.setdefault("transport.tls.alpn_protocols", None)
         legacy_files |= {name for name in layer if name in ("tls.cert_path", "tls.key_path")}
         found |= current
+    if any("auth.rules_file" in layer for layer in described) and not any("auth.rules" in x for x in described[1:]):
+        found["auth.rules"] = ()
     if len(legacy_files) == 2 and not any("transport.mode" in layer for layer in described):
         found["transport.mode"] = "tls"
     return found

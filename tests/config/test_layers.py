@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -45,6 +45,12 @@ def variable(name: str) -> str:
     return "DS_" + name.upper().replace(".", "__")
 
 
+#: What profiles for production ask for beyond their own settings.
+IN_PRODUCTION: Final = {"DS_HTTP__ALLOW_WILDCARD_CORS": "true", "DS_AUTH__ALLOW_ANONYMOUS": "true"}
+
+#: What confirms that a server is open to everybody who can reach it.
+OPEN: Final = {"DS_AUTH__ALLOW_ANONYMOUS": "true"}
+
 _ASCII = st.text(st.characters(codec="ascii", min_codepoint=33), max_size=20)
 
 
@@ -68,8 +74,7 @@ class LoadTests(SynchronousTestCase):
         return load(profile, file, environment, str(self.folder), listen)
 
     def load(self, profile: str | None, file: str | None, environment: dict[str, str]) -> Sections:
-        # What prod asks for beyond its own settings.
-        allowed = {"DS_HTTP__ALLOW_WILDCARD_CORS": "true"} if (profile or "").startswith("prod") else {}
+        allowed = IN_PRODUCTION if (profile or "").startswith("prod") else {}
         return self.loaded(profile, file, allowed | environment).settings
 
     def refused(
@@ -137,15 +142,18 @@ class ProfileTests(LoadTests):
             self.assertEqual("0.0.0.0:4437", loaded.server.bind_address)
             plain = self.load("prod", None, {})
             self.assertEqual("127.0.0.1:4437", plain.server.bind_address)
-            self.assertEqual(plain, replace(loaded, transport=Sections().transport, server=plain.server))
+            with_its_own = replace(loaded, transport=Sections().transport, server=plain.server, auth=plain.auth)
+            self.assertEqual(plain, with_its_own)
 
     def test_prod_profiles_reject_wildcard_cors_origins_by_default(self) -> None:
         for profile in ("prod", "prod-tls", "prod-mtls", "prod-of-ours"):
-            self.file("transport.mode = 'http'\ntransport.http.versions = ['http1']", f"{profile}.toml")
+            self.file(
+                "transport.mode = 'http'\ntransport.http.versions = ['http1']\nauth.methods = []", f"{profile}.toml"
+            )
             error = self.assertRaises(ConfigError, self.loaded, profile, None, {})
             self.assertEqual(("validate_config", "WildcardCorsOriginsProd"), (error.phase, error.rule))
             for setting, value in (("http.cors_origins", "https://a.example"), ("http.allow_wildcard_cors", "true")):
-                known = {variable("http.public_url"): "https://streams.example"}
+                known = {variable("http.public_url"): "https://streams.example", **OPEN}
                 self.assertEqual((), self.loaded(profile, None, known | {variable(setting): value}).warnings)
 
     def test_values_of_built_in_profiles_have_the_types_of_their_settings(self) -> None:
@@ -360,13 +368,13 @@ class EndpointTests(LoadTests):
 
 class WarningTests(LoadTests):
     def test_a_wildcard_cors_origin_is_warned_about(self) -> None:
-        [warning] = self.loaded(None, None, {}).warnings
+        [warning] = self.loaded(None, None, OPEN).warnings
         self.assertIn("http.cors_origins is *", warning)
         for setting, value in (("http.allow_wildcard_cors", "true"), ("http.cors_origins", "https://a.example")):
-            self.assertEqual((), self.loaded(None, None, {variable(setting): value}).warnings)
+            self.assertEqual((), self.loaded(None, None, OPEN | {variable(setting): value}).warnings)
 
     def test_a_production_profile_with_subscriptions_and_without_a_public_url_is_warned_about(self) -> None:
-        known = {variable("http.allow_wildcard_cors"): "true"}
+        known = IN_PRODUCTION
         for profile in ("prod", "prod-of-ours"):
             self.file("", "prod-of-ours.toml")
             [warning] = self.loaded(profile, None, known).warnings
@@ -377,6 +385,7 @@ class WarningTests(LoadTests):
 
     def test_tokens_that_cross_the_network_unencrypted_are_warned_about(self) -> None:
         known = {
+            **OPEN,
             "DS_HTTP__ALLOW_WILDCARD_CORS": "true",
             "DS_ADMIN__ENABLED": "true",
             "DS_ADMIN__TOKEN_FILE": "/tokens",

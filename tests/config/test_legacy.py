@@ -10,7 +10,7 @@ from durable_streams.server.config.sections import Sections
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.config.validation import ConfigError
 
-from .test_layers import LoadTests, get
+from .test_layers import OPEN, LoadTests, get
 
 
 class LegacyTests(LoadTests):
@@ -183,7 +183,7 @@ class FilterTests(LoadTests):
 
     def test_a_malformed_rust_log_is_ignored_with_a_warning(self) -> None:
         self.assertEqual(Sections(), self.load(None, None, {"RUST_LOG": " "}))
-        loaded = self.loaded(None, None, {"RUST_LOG": "a b", "DS_HTTP__ALLOW_WILDCARD_CORS": "true"})
+        loaded = self.loaded(None, None, {"RUST_LOG": "a b", "DS_HTTP__ALLOW_WILDCARD_CORS": "true"} | OPEN)
         self.assertEqual("info", loaded.settings.observability.log_level)
         [warning] = loaded.warnings
         self.assertEqual(

@@ -11,7 +11,7 @@ from durable_streams.server.config.ineffective import INEFFECTIVE
 from durable_streams.server.config.layers import PROFILES
 from durable_streams.server.config.legacy import LEGACY, RUST_LOG
 
-from .test_layers import LoadTests, defaults
+from .test_layers import OPEN, LoadTests, defaults
 
 PAGE: Final = (Path(__file__).resolve().parents[2] / "docs" / "configuration.rst").read_text()
 
@@ -99,24 +99,38 @@ class PageTests(LoadTests):
         )
 
     def test_each_warning_of_the_page_is_given(self) -> None:
-        warned = section("What if the server does not start?").partition("Six things only cause a warning")[2]
-        self.assertEqual(6, len(re.findall("^- ", warned, re.M)))
+        warned = section("What if the server does not start?").partition("Nine things only cause a warning")[2]
+        self.assertEqual(9, len(re.findall("^- ", warned, re.M)))
         loaded = self.loaded(
             None,
             self.file("admin.enabled = true\nadmin.token_file = 'tokens'\nlimits.max_storage_jobs = 64"),
             {RUST_LOG: "no filter"},
         )
-        in_production = self.loaded("prod", None, {"DS_HTTP__CORS_ORIGINS": "https://a.example"})
+        in_production = self.loaded("prod", None, {"DS_HTTP__CORS_ORIGINS": "https://a.example", **OPEN})
         in_a_database = self.loaded(
             None,
             self.file("storage.mode = 'postgres'\nstorage.data_dir = 'data'"),
+            {"DS_HTTP__CORS_ORIGINS": "https://a.example", **OPEN},
+        )
+        with_tokens = self.loaded(
+            None,
+            self.file(
+                "auth.methods = ['token']\nauth.token_file = 'f'\nauth.rules = ['allow anyone all **']\n"
+                "auth.certificate_name = 'cn'"
+            ),
             {"DS_HTTP__CORS_ORIGINS": "https://a.example"},
         )
         for warning, beginning in zip(
-            [*sorted(loaded.warnings), *in_production.warnings, *in_a_database.warnings],
+            [
+                *sorted(loaded.warnings),
+                *in_production.warnings,
+                *in_a_database.warnings,
+                *with_tokens.warnings,
+            ],
             (
                 *("RUST_LOG ", "admin.token_file ", "http.cors_origins ", "limits.max_storage_jobs "),
-                *("http.public_url ", "storage.data_dir "),
+                *("server.bind_address ", "http.public_url ", "storage.data_dir "),
+                *("auth.methods ", "auth.certificate_name "),
             ),
             strict=True,
         ):

@@ -55,6 +55,7 @@ class RuleTests(SynchronousTestCase):
             "storage.acid_shard_count",
             "transport.connection.drain_spread_secs",
             "storage.postgres.commit_deadline_ms",
+            *(f"auth.jwt.{name}_secs" for name in ("leeway", "refresh", "max_stale")),
         }
         names = {name for name, default in defaults() if type(default) is int}
         self.assertTrue(may_be_0.keys() < names)

@@ -81,6 +81,18 @@ class FaceTests(SynchronousTestCase):
                 self.assertEqual(found.get(b"Access-Control-Allow-Origin"), origin if listed else None)
                 self.assertEqual(found[b"Vary"], b"Origin")
 
+    def test_credentials_of_pages_are_allowed_by_setting_and_for_listed_origins_only(self) -> None:
+        origins = ["https://a.example", "https://b.example"]
+        for listed, allowed, origin, expected in (
+            (origins, True, b"https://a.example", b"true"),
+            (origins, True, b"https://c.example", None),
+            (origins, False, b"https://a.example", None),
+            (["*"], True, b"https://a.example", None),
+        ):
+            answers = Answers(listed, cors_credentials=allowed)
+            found = lines(answers.found(asked(origin=origin), Chunk(FACTS, 0, b"1", 1, False)))
+            self.assertEqual(expected, found.get(b"Access-Control-Allow-Credentials"), (listed, allowed, origin))
+
     def test_the_cache_of_headers_is_bounded(self) -> None:
         answers = Answers()
         for number in range(25_000):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 from typing import Final
 
-from .rules import BrokenRule, SettingsWithSources, parse_bind_address
+from .places import is_local, is_mtls
+from .rules import BrokenRule, SettingsWithSources
 from .sections import Sections
 from .showing import shown
 
@@ -30,7 +30,7 @@ def remote_admin_place(settings: Sections) -> tuple[str, str] | None:
     None if there is none. Endpoints that are not known to be local are counted as such addresses.
     """
     name, places = admin_places(settings)
-    return next(((name, place) for place in places if not _is_local(place)), None)
+    return next(((name, place) for place in places if not is_local(place)), None)
 
 
 def check_admin(config: SettingsWithSources) -> Iterator[BrokenRule]:
@@ -58,7 +58,7 @@ def check_admin_exposure(config: SettingsWithSources) -> Iterator[BrokenRule]:
     name, places = admin_places(settings)
     requires_certificates = name == "server.bind_address" and settings.transport.mode == "mtls"
     for place in places:
-        if not requires_certificates and not _is_local(place) and not _is_mtls(place):
+        if not requires_certificates and not is_local(place) and not is_mtls(place):
             where = config.describe(name) if name != "server.listen" else f"{name} has {shown(place)}"
             yield BrokenRule(
                 "AdminRequiresTokenFile",
@@ -68,20 +68,3 @@ def check_admin_exposure(config: SettingsWithSources) -> Iterator[BrokenRule]:
                 "reach",
             )
             return
-
-
-def _is_local(place: str) -> bool:
-    """Return whether an address or a string endpoint is reachable from this machine only."""
-    try:
-        host = parse_bind_address(place)[0]
-    except ValueError:
-        endpoint = place.replace("\\:", ":")
-        return endpoint.startswith("unix:") or "interface=127." in endpoint or "interface=::1" in endpoint
-    return ip_address(host).is_loopback
-
-
-def _is_mtls(place: str) -> bool:
-    """Return whether an endpoint requires client certificates."""
-    while place.startswith("haproxy:"):
-        place = place.removeprefix("haproxy:")
-    return place.startswith("mtls:")

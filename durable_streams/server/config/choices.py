@@ -40,6 +40,8 @@ CHOICES: Final[dict[str, Mapping[str, str]]] = {
     "storage.mode": STORAGE_MODES,
     "storage.acid_backend": ACID_BACKENDS,
     "http.cache": _words("no-store", "private", "public"),
+    "auth.methods": _words("token", "jwt", "certificate", "header", "signed-url"),
+    "auth.certificate_name": _words("subject", "cn", "dns", "uri", "email"),
     "transport.mode": _words("http", "tls", "mtls"),
     "transport.http.versions": {
         **dict.fromkeys(("http1", "1.1", "http1.1", "http/1.1", "h1"), "http1"),

@@ -105,9 +105,16 @@ def _text(name: str, value: Any, is_text: bool) -> str:
 
 
 def _texts(name: str, value: Any, is_text: bool) -> tuple[str, ...]:
-    items = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+    items = _items(name, value) if isinstance(value, str) else value
     if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
         raise _WrongValue("a list of texts", value)
     made = [_text(name, item, is_text) for item in items]
     # Two spellings of one word are one item. Other repetitions are kept.
     return tuple(dict.fromkeys(made) if name in CHOICES else made)
+
+
+def _items(name: str, text: str) -> list[str]:
+    """Return the items of a list that is written as a text."""
+    # Rules have commas in them. Lines stay what they are, so that messages have their numbers.
+    items = text.strip().splitlines() if name == "auth.rules" else filter(None, map(str.strip, text.split(",")))
+    return list(items)

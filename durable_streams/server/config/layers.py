@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from .conversion import KINDS, convert
 from .legacy import LEGACY, RUST_LOG, convert_legacy
+from .rules import is_production
 from .sections import Sections
 from .validation import ConfigError, validate, warnings_about
 
@@ -30,6 +31,7 @@ _PROD: Final[dict[str, Any]] = {
     "limits.max_stream_bytes": 268_435_456,
     "storage.mode": "file-durable",
     "storage.data_dir": "/var/lib/durable-streams",
+    "auth.allow_anonymous": False,
 }
 _BOTH_VERSIONS: Final[dict[str, Any]] = {
     "transport.http.versions": ("http1", "http2"),
@@ -47,7 +49,13 @@ PROFILES: Final[dict[str, dict[str, Any]]] = {
     # Plain HTTP: reachable only for a proxy on the same machine.
     "prod": {"server.bind_address": "127.0.0.1:4437", **_PROD},
     "prod-tls": {**_PROD, "transport.mode": "tls", **_BOTH_VERSIONS},
-    "prod-mtls": {**_PROD, "transport.mode": "mtls", **_BOTH_VERSIONS},
+    "prod-mtls": {
+        **_PROD,
+        "transport.mode": "mtls",
+        **_BOTH_VERSIONS,
+        "auth.methods": ("certificate",),
+        "auth.rules": ("allow authenticated all **",),
+    },
 }
 
 _PROFILE_NAME: Final = re.compile(r"[a-z0-9_-]+")
@@ -56,6 +64,7 @@ _UNREADABLE: Final = "Cannot read the configuration file {}: {}."
 
 _VERSIONS: Final = "transport.http.versions"
 _ALPN: Final = "transport.tls.alpn_protocols"
+_RULES: Final = "auth.rules"
 
 #: The settings that are applied first within a layer: deprecated names, so that the current name overrides them, and
 #: the versions of HTTP, so that they do not reset ``alpn_protocols`` of the same layer.
@@ -138,7 +147,7 @@ def read_layers(
     """
     chosen = (profile or "").strip().lower() or "default"
     layers = _Layers()
-    layers.add(_Entry(name, value, f"profile {chosen}") for name, value in PROFILES.get(chosen, {}).items())
+    layers.add(_Entry(name, value, f"profile {chosen}") for name, value in _built_in(chosen).items())
     for path in _files(chosen, config_dir):
         layers.add(_entries(path))
     if config_file is not None:
@@ -194,9 +203,22 @@ class _Layers:
             self.sources.pop(_ALPN, None)
 
     def infer(self) -> None:
-        """Set ``transport.mode`` to ``tls`` if both deprecated TLS names were used and no layer sets the mode."""
+        """
+        Infer settings from others.
+
+        ``transport.mode`` is ``tls`` if both deprecated TLS names were used and no layer sets the mode. The rules of a
+        built-in profile are dropped if a layer sets ``auth.rules_file``.
+        """
         if {"tls.cert_path", "tls.key_path"} <= self._legacy and "transport.mode" not in self.values:
             self._set("transport.mode", "tls", "tls.cert_path and tls.key_path")
+        if "auth.rules_file" in self.values and self.sources.get(_RULES, "").startswith("profile "):
+            del self.values[_RULES], self.sources[_RULES]
+
+
+def _built_in(profile: str) -> dict[str, Any]:
+    """Return what a profile sets without a file, by dotted name."""
+    # Profiles of operators that are for production refuse anonymous requests as the built-in ones do.
+    return PROFILES.get(profile, {"auth.allow_anonymous": False} if is_production(profile) else {})
 
 
 def _settings(group: type[Struct], prefix: str, values: Mapping[str, Any]) -> Any:

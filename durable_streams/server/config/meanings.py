@@ -104,6 +104,10 @@ MEANINGS: Final[dict[str, str]] = {
         "``https://app.example.com``; ``null`` is one. If origins are listed, writes by other pages get 403"
     ),
     "http.allow_wildcard_cors": "confirms ``*``: no warning, and no refusal in ``prod``",
+    "http.cors_credentials": (
+        "whether the pages of ``cors_origins``, which must not be ``*``, may send cookies and client certificates "
+        "(``Access-Control-Allow-Credentials``); an ``Authorization`` header needs no permission"
+    ),
     "http.allow_insecure_webhooks": (
         "whether webhooks may be sent by plain HTTP to ``localhost`` and to 127.0.0.x; for tests"
     ),
@@ -112,6 +116,70 @@ MEANINGS: Final[dict[str, str]] = {
         "the server as its clients see it, without ``stream_base_path``, such as ``https://streams.example.com``: what "
         "callback URLs begin with. Not set: what the request had that created the subscription, so that whoever may "
         "create subscriptions chooses the host in callbacks"
+    ),
+    "auth.methods": (
+        "how clients authenticate, in the order in which a request is looked at: a list of ``token``, ``jwt``, "
+        "``certificate``, ``header`` and ``signed-url``. The first kind of credential that a request has decides; one "
+        "that is not valid gets 401. None: nobody does. See `deploy.rst <deploy.rst>`_"
+    ),
+    "auth.allow_anonymous": (
+        "whether requests without credentials are accepted, and may do what the rules allow ``anyone`` or "
+        "``anonymous``; without ``methods`` and rules, that is everything. ``prod`` profiles have ``false``: they "
+        "start without ``methods`` only if this is set to ``true``"
+    ),
+    "auth.rules": (
+        "who may do what: a list of rules such as ``allow group:staff read chats/**``. The first that matches decides; "
+        "what none matches is denied. ``methods`` needs rules. In the environment, and in a text of several lines, "
+        "each line is a rule"
+    ),
+    "auth.rules_file": (
+        "the path of a file with a rule on each line, instead of ``rules``. It is read again when it changes; rules of "
+        "a built-in profile are not used with it"
+    ),
+    "auth.token_file": (
+        "the path of a file of static tokens with mode 0600, which ``durable-streams-server token create`` writes. It "
+        "is read again when it changes. The method ``token`` needs it"
+    ),
+    "auth.signing_keys_file": (
+        "the path of a file with mode 0600 that has the keys of signed URLs: an id and a secret on each line. The "
+        "first signs, all verify. It is read again when it changes. The method ``signed-url`` needs it"
+    ),
+    "auth.hide_forbidden": (
+        "whether a stream that a client may not read is answered like one that does not exist: 404 instead of 403"
+    ),
+    "auth.certificate_name": (
+        "the part of a client's certificate that is its subject in rules: ``subject`` for the whole distinguished name "
+        "(RFC 4514), ``cn``, or the first ``dns``, ``uri`` or ``email`` of its alternative names"
+    ),
+    "auth.jwt.keys_file": (
+        "the path of a JWK set, or of public keys in PEM, with which tokens are verified; mode 0600 if it has secrets. "
+        "The method ``jwt`` needs this or one of the next two"
+    ),
+    "auth.jwt.jwks_url": (
+        "the URL of a JWK set of the issuer: ``https``, or ``http`` on a loopback address. Its keys are fetched again "
+        "every ``refresh_secs``"
+    ),
+    "auth.jwt.discovery_url": "the URL of the metadata of an OpenID Connect issuer, which has the URL of its JWK set",
+    "auth.jwt.ca_file": (
+        "certificates (PEM) of the authorities that sign the certificate of these URLs. Not set: those of the system"
+    ),
+    "auth.jwt.algorithms": (
+        "the accepted algorithms of signatures; ``none`` never is, and ``HS256``, ``HS384`` and ``HS512`` need "
+        "``keys_file``"
+    ),
+    "auth.jwt.issuer": "what ``iss`` of a token must be. Needed with a URL",
+    "auth.jwt.audience": ("``aud`` of a token must have one of these values. None: tokens with ``aud`` are refused"),
+    "auth.jwt.leeway_secs": "how far the issuer's clock may differ, from 0 to 600",
+    "auth.jwt.required_claims": (
+        "what a token must claim besides ``exp`` and its subject: ``NAME``, or ``NAME=VALUE``, with points for nested "
+        "claims"
+    ),
+    "auth.jwt.subject_claim": "the claim that is the client's subject in rules",
+    "auth.jwt.groups_claim": "the claim that has the client's groups: a list of texts, or one text",
+    "auth.jwt.refresh_secs": "time between two fetches of the keys, from 10 to 86400",
+    "auth.jwt.max_stale_secs": (
+        "how long keys are used after the last fetch that succeeded; more than ``refresh_secs``. Beyond it, requests "
+        "with a JWT get 503"
     ),
     "admin.enabled": "whether the pages for operators are served; see `admin.rst <admin.rst>`_",
     "admin.base_path": (

@@ -131,15 +131,75 @@ class HttpSettings(Section, frozen=True):
     The path of streams, CORS, and caching.
 
     :ivar public_url: the server as clients see it, without the base path; None to take it from requests.
+    :ivar cors_credentials: whether pages of the origins may send cookies and client certificates.
     :ivar allow_insecure_webhooks: whether webhooks to this machine may be plain HTTP.
     """
 
     stream_base_path: str = "/v1/stream"
     cors_origins: tuple[str, ...] = ("*",)
     allow_wildcard_cors: bool = False
+    cors_credentials: bool = False
     allow_insecure_webhooks: bool = False
     cache: str = "no-store"
     public_url: str | None = None
+
+
+class JwtSection(Section, frozen=True):
+    """
+    The keys and claims of JSON Web Tokens. ``_secs`` in a name is its unit.
+
+    :ivar keys_file: the path of a JWK set or of PEM keys; one of the first three settings is needed.
+    :ivar jwks_url: the URL of a JWK set.
+    :ivar discovery_url: the URL of the issuer's metadata, which has the URL of the JWK set.
+    :ivar ca_file: the path of a PEM file of authorities for these URLs; None for those of the system.
+    :ivar issuer: what ``iss`` must be.
+    :ivar audience: ``aud`` must have one of them.
+    :ivar leeway_secs: how far the issuer's clock may differ.
+    :ivar required_claims: ``NAME`` or ``NAME=VALUE`` each.
+    :ivar refresh_secs: how often the keys of a URL are fetched.
+    :ivar max_stale_secs: how long keys are used after the last successful fetch.
+    """
+
+    keys_file: str | None = None
+    jwks_url: str | None = None
+    discovery_url: str | None = None
+    ca_file: str | None = None
+    algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
+    issuer: str | None = None
+    audience: tuple[str, ...] = ()
+    leeway_secs: int = 30
+    required_claims: tuple[str, ...] = ()
+    subject_claim: str = "sub"
+    groups_claim: str = "groups"
+    refresh_secs: int = 300
+    max_stale_secs: int = 86_400
+
+
+class AuthSettings(Section, frozen=True):
+    """
+    Who may use the server: the methods by which clients authenticate, and the rules about what they may do.
+
+    :ivar methods: in the order in which requests are looked at: ``token``, ``jwt``, ``certificate``, ``header``,
+        ``signed-url``.
+    :ivar allow_anonymous: whether requests without credentials are accepted, as far as the rules allow them.
+    :ivar rules: a rule each; the first that matches decides.
+    :ivar rules_file: the path of a file with a rule on each line, instead of ``rules``.
+    :ivar token_file: the path of the file of static tokens.
+    :ivar signing_keys_file: the path of the file of keys that sign URLs.
+    :ivar hide_forbidden: whether a stream that may not be read answers like one that does not exist.
+    :ivar certificate_name: the part of a client certificate that is the subject: ``subject``, ``cn``, ``dns``, ``uri``
+        or ``email``.
+    """
+
+    methods: tuple[str, ...] = ()
+    allow_anonymous: bool = True
+    rules: tuple[str, ...] = ()
+    rules_file: str | None = None
+    token_file: str | None = None
+    signing_keys_file: str | None = None
+    hide_forbidden: bool = False
+    certificate_name: str = "subject"
+    jwt: JwtSection = JwtSection()
 
 
 class AdminSettings(Section, frozen=True):
@@ -277,6 +337,7 @@ class Sections(Section, frozen=True):
     limits: LimitSettings = LimitSettings()
     storage: StorageSettings = StorageSettings()
     http: HttpSettings = HttpSettings()
+    auth: AuthSettings = AuthSettings()
     admin: AdminSettings = AdminSettings()
     transport: TransportSettings = TransportSettings()
     proxy: ProxySettings = ProxySettings()

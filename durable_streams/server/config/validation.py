@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from .admin_rules import check_admin, check_admin_exposure, remote_admin_place
+from .auth_rules import auth_warnings, check_auth, check_certificate_method, check_credentials_of_pages, check_jwt
 from .choices import ACID_BACKENDS, STORAGE_MODES
 from .ineffective import changed_ineffective_settings, ineffective_warnings
+from .places import is_plain
 from .rules import (
     BrokenRule,
     SettingsWithSources,
@@ -52,6 +54,9 @@ _RULES = (
     check_observability,
     check_admin,
     check_subscriptions,
+    check_credentials_of_pages,
+    check_auth,
+    check_jwt,
 )
 
 
@@ -81,7 +86,7 @@ def validate(
     :param binds_addresses: whether the server listens on the addresses in the settings, as the daemon does.
     :raises ConfigError: a rule is broken; the error is about the first one.
     """
-    rules = (*_RULES, check_admin_exposure) if binds_addresses else _RULES
+    rules = (*_RULES, check_admin_exposure, check_certificate_method) if binds_addresses else _RULES
     _check(SettingsWithSources(settings, sources, profile), rules)
 
 
@@ -127,6 +132,7 @@ def warnings_about(
             "http.cors_origins is *: the pages of any site may use the streams. Name the origins, or set "
             "http.allow_wildcard_cors to true if that is meant."
         )
+    yield from auth_warnings(settings, sources)
     yield from _plain_text_warnings(settings)
     for name in unused_by_postgres(settings, sources or {}):
         yield (
@@ -142,10 +148,8 @@ def warnings_about(
 
 def _plain_text_warnings(settings: Sections) -> Iterator[str]:
     remote = remote_admin_place(settings) if settings.admin.enabled and settings.admin.token_file is not None else None
-    if remote is None or (remote[0] == "server.bind_address" and settings.transport.mode != "http"):
-        return
-    name, place = remote
-    if name != "server.listen" or place.startswith(("tcp:", "tcp4:", "tcp6:", "http:")):
+    if remote is not None and is_plain(settings, *remote):
+        name, place = remote
         yield (
             f"admin.token_file is set, and {name} is {shown(place)}, without TLS: who reads the network's traffic sees "
             f"the tokens that are sent to {settings.admin.base_path}. Use TLS, or a loopback address such as "

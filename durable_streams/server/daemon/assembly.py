@@ -70,7 +70,7 @@ def operations_from(
     return Operations(
         streams,
         live,
-        Answers(settings.http.cors_origins, settings.http.cache),
+        Answers(settings.http.cors_origins, settings.http.cache, settings.http.cors_credentials),
         OperationSettings(name_limits_from(settings), request_limits_from(settings), settings.limits.max_read_bytes),
         telemetry,
         proxies=proxies_from(settings, clock),

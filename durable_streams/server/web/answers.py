@@ -165,9 +165,13 @@ class Answers:
         keep the answers from the pages of all other origins.
     :param cache: who may keep what a read found: nobody (``no-store``), its reader (``private``), or whoever stands
         between (``public``); see PROTOCOL section 10.1.
+    :param cors_credentials: whether pages of the origins may send cookies and client certificates. It has no effect on
+        ``*``, with which browsers accept no credentials.
     """
 
-    def __init__(self, cors_origins: Sequence[str] = ("*",), cache: str = "no-store") -> None:
+    def __init__(
+        self, cors_origins: Sequence[str] = ("*",), cache: str = "no-store", cors_credentials: bool = False
+    ) -> None:
         self._caching = _CACHING[cache]
         self._own_caching = _OWN_CACHING[cache]
         self._any_origin = "*" in cors_origins
@@ -176,6 +180,7 @@ class Answers:
         self._cors = {
             origin.encode(): b"Access-Control-Allow-Origin: %b\r\n" % origin.encode()
             + b"Access-Control-Expose-Headers: %b\r\n" % _EXPOSED_HEADERS
+            + (b"Access-Control-Allow-Credentials: true\r\n" if cors_credentials and origin != "*" else b"")
             + vary
             for origin in cors_origins
         }
