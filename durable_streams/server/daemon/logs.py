@@ -5,9 +5,7 @@ A logged value cannot forge a line: unprintable characters are escaped, and furt
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -20,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..config.sections import ObservabilitySettings
+from ..log_files import open_log_file
 from ..startup import StartupError
 
 #: Level -> severity.
@@ -37,12 +36,6 @@ _OF_FAILURES: Final = frozenset({"error.type", "error.stack"})
 
 #: The field of a line with the number of the process that has written it, if it is one of several workers.
 WORKER: Final = "ds.worker"
-
-#: Flags to open a file for fstat and readlink only.
-_LOOK: Final = os.O_PATH | os.O_CLOEXEC
-
-#: The maximum number of symbolic links in a path, as in the kernel.
-_MAX_LINKS: Final = 40
 
 #: The maximum length of a traceback, in characters.
 _MAX_TRACEBACK: Final = 65_536
@@ -183,55 +176,7 @@ class _Observer:
 
 def _open(path: str) -> Any:
     # Unbuffered: each line is one write, so lines of several writers do not mix.
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    descriptor = _open_as_root(path, flags) if os.geteuid() == 0 else os.open(path, flags, FILE_MODE)
-    return os.fdopen(descriptor, "wb", 0)
-
-
-def _open_as_root(path: str, flags: int) -> int:
-    """
-    Open a file as root; follow only symbolic links that belong to root.
-
-    With ``--uid``, the log is opened before privileges are dropped. By a symbolic link, another user with write
-    permission in a directory of the path could make root append to any file.
-
-    :raises OSError: the file cannot be opened, or a symbolic link in its path belongs to another user.
-    """
-    names = os.path.abspath(path).split("/")[1:]
-    links = 0
-    folder = os.open("/", _LOOK | os.O_DIRECTORY)
-    try:
-        while True:
-            name = names.pop(0)
-            try:
-                found = os.open(name, _LOOK | os.O_NOFOLLOW, dir_fd=folder)
-            except FileNotFoundError:
-                if names:
-                    raise
-                return os.open(name, flags | os.O_NOFOLLOW, FILE_MODE, dir_fd=folder)
-            folder, above = found, folder
-            try:
-                status = os.fstat(found)
-                if not stat.S_ISLNK(status.st_mode):
-                    if not names:
-                        return os.open(name, flags | os.O_NOFOLLOW, FILE_MODE, dir_fd=above)
-                    continue
-                if status.st_uid != 0 or links >= _MAX_LINKS:
-                    raise OSError(
-                        errno.ELOOP, "a symbolic link in its path belongs to another user, or there are too many"
-                    )
-                links += 1
-                if not names and status.st_dev == os.stat("/proc").st_dev:
-                    # A link in /proc, such as the target of /dev/stdout, refers to an open file, not to a path.
-                    return os.open(name, flags, dir_fd=above)
-                target = os.readlink("", dir_fd=found)
-                names = [part for part in target.split("/") if part] + names or ["."]
-                folder = os.open("/" if target[0] == "/" else ".", _LOOK | os.O_DIRECTORY, dir_fd=above)
-                os.close(found)
-            finally:
-                os.close(above)
-    finally:
-        os.close(folder)
+    return os.fdopen(open_log_file(path, FILE_MODE), "wb", 0)
 
 
 def _close(file: Any) -> None:
