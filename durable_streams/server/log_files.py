@@ -14,15 +14,16 @@ _LOOK: Final = os.O_PATH | os.O_CLOEXEC
 _MAX_LINKS: Final = 40
 
 
-def open_log_file(path: str, mode: int) -> int:
+def open_log_file(path: str, mode: int, flags: int = 0) -> int:
     """
     Open a file for appending, and create it if it is missing.
 
     :param mode: the permissions of a new file.
+    :param flags: further flags of :func:`os.open`.
     :returns: its descriptor.
     :raises OSError: the file cannot be opened.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    flags |= os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     return _open_as_root(path, flags, mode) if os.geteuid() == 0 else os.open(path, flags, mode)
 
 

@@ -1,0 +1,306 @@
+"""The audit log: which requests have a line, its form, and the bound of denials."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Struct
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from durable_streams.server.clocks import IClock
+from durable_streams.server.errors import Unavailable
+from durable_streams.server.telemetry.audit import (
+    MAX_DENIALS,
+    MAX_DENIALS_OF_ADDRESS,
+    AccessCounts,
+    AuditLog,
+    audit_line,
+)
+from durable_streams.server.web.access_parts import Access
+from durable_streams.server.web.callers import Caller
+from durable_streams.server.web.pages import PageRequest
+from durable_streams.server.web.requests import StreamRequest, stream_request
+
+#: 2027-01-15T08:00:00.25Z
+MOMENT = 1_800_000_000.25
+
+
+class Alice(Struct, frozen=True):
+    subject: str = "alice"
+    kind: str = "token"
+    expires_at: float | None = None
+    credential: str = "k7"
+
+
+class Nobody(Struct, frozen=True):
+    subject: str = ""
+    kind: str = "anonymous"
+    expires_at: float | None = None
+
+
+class Decision(Struct, frozen=True):
+    allowed: bool
+    rule: str | None
+    public: bool = False
+
+
+@implementer(IClock)
+class WallClock(Clock):
+    def wall(self) -> float:
+        return MOMENT
+
+
+class Lines:
+    """A sink that keeps its lines."""
+
+    def __init__(self) -> None:
+        self.obstacle: str | None = None
+        self.lines: list[bytes] = []
+
+    def write(self, line: bytes) -> None:
+        self.lines.append(line)
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines]
+
+
+def request(method: bytes = b"POST", path: bytes = b"chats/a", address: str = "192.0.2.1") -> StreamRequest:
+    query = b"offset=-1&ds_sig=SECRET"
+    headers = {b"authorization": b"Bearer SECRET"}
+    return stream_request(method, b"/v1/stream/", path, query, headers, b"SECRET", Caller(address), 7)
+
+
+def allowed(*operations: str, principal: Any = Alice()) -> Access:  # noqa: B008 (frozen)
+    decision = Decision(True, "auth.rules 1: allow subject:alice all **")
+    return Access(principal, operations, "chats/a", None, True, operations[0], decision)
+
+
+def denied(operation: str, rule: str | None = None, principal: Any = Alice()) -> Access:  # noqa: B008 (frozen)
+    return Access(principal, (operation,), "chats/a", None, False, operation, Decision(False, rule))
+
+
+class AuditTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = WallClock()
+        self.counts = AccessCounts()
+        self.sink = Lines()
+
+    def log(self, events: str, **options: Any) -> AuditLog:
+        return AuditLog(self.clock, self.counts, self.sink, events, **options)
+
+
+class LineTests(AuditTestCase):
+    def test_the_line_of_an_allowed_request_has_who_what_where_and_how_it_ended(self) -> None:
+        entry = self.log("all").decided(request(), allowed("append"))
+        assert entry is not None
+        self.assertEqual([], self.sink.lines)
+        entry.answered(204)
+        [line] = self.sink.objects
+        self.assertRegex(line.pop("request_id"), r"\A[0-9a-f]+-7\Z")
+        self.assertEqual(
+            {
+                "time": "2027-01-15T08:00:00.250Z",
+                "event": "request",
+                "address": "192.0.2.1",
+                "method": "POST",
+                "stream": "chats/a",
+                "subject": "alice",
+                "kind": "token",
+                "credential": "k7",
+                "operation": "append",
+                "allowed": True,
+                "rule": "auth.rules 1: allow subject:alice all **",
+                "status": 204,
+            },
+            line,
+        )
+
+    def test_a_request_that_needs_several_operations_has_a_list_of_them(self) -> None:
+        access = Access(Alice(), ("create", "append"), "b", "chats/a", False, "fork-from", Decision(False, None))
+        entry = self.log("denied").decided(request(b"PUT"), access)
+        assert entry is not None
+        entry.answered(403)
+        [line] = self.sink.objects
+        self.assertEqual(
+            ("fork-from", ["create", "append"], "chats/a", False, "default"),
+            (line["operation"], line["operations"], line["source"], line["allowed"], line["reason"]),
+        )
+        self.assertNotIn("rule", line)
+
+    def test_a_request_without_valid_credentials_has_the_reason(self) -> None:
+        entry = self.log("denied").not_authenticated(request(), "The token has expired.")
+        assert entry is not None
+        entry.answered(401)
+        [line] = self.sink.objects
+        self.assertEqual(
+            (False, "credentials", "The token has expired.", 401),
+            (line["allowed"], line["reason"], line["detail"], line["status"]),
+        )
+        self.assertNotIn("subject", line)
+
+    def test_no_line_has_a_header_a_query_or_a_body(self) -> None:
+        log = self.log("all")
+        for entry in (
+            log.decided(request(), allowed("append")),
+            log.decided(request(), denied("append")),
+            log.not_authenticated(request(), "It is invalid."),
+        ):
+            assert entry is not None
+            entry.answered(200)
+        self.assertEqual(3, len(self.sink.lines))
+        self.assertNotIn(b"SECRET", b"".join(self.sink.lines))
+
+    def test_a_page_is_named_by_its_path(self) -> None:
+        page = PageRequest(b"GET", b"/admin/streams?secret=SECRET", [])
+        entry = self.log("all").decided(page, allowed("admin"))
+        assert entry is not None
+        entry.answered(200)
+        [line] = self.sink.objects
+        self.assertEqual(("/admin/streams", "admin"), (line["page"], line["operation"]))
+        self.assertNotIn("stream", line)
+        self.assertNotIn("SECRET", str(line))
+
+    def test_each_line_of_a_worker_has_its_number(self) -> None:
+        self.log("changes", worker=2).record("tokens_reloaded", {"count": 3, "removed": None})
+        self.assertEqual(
+            [{"time": "2027-01-15T08:00:00.250Z", "event": "tokens_reloaded", "count": 3, "worker": 2}],
+            self.sink.objects,
+        )
+
+    @given(st.binary(max_size=40))
+    def test_no_name_breaks_a_line(self, name: bytes) -> None:
+        self.sink.lines.clear()
+        entry = self.log("all").decided(request(path=name), allowed("append"))
+        assert entry is not None
+        entry.answered(204)
+        [line] = self.sink.lines
+        self.assertEqual(1, len(line.decode("ascii").splitlines()))
+        self.assertTrue(line.decode("ascii").isprintable())
+
+    @given(st.text(max_size=40))
+    def test_a_value_is_read_again_as_it_was(self, value: str) -> None:
+        line = audit_line("request", {"subject": value}, MOMENT)
+        read = json.loads(line)["subject"]
+        self.assertEqual(value.encode("utf-8", "backslashreplace").decode(), read)
+        self.assertTrue(line.decode("ascii").isprintable())
+
+    def test_long_values_are_cut(self) -> None:
+        line = json.loads(audit_line("request", {"subject": "x" * 10_000}, MOMENT))
+        self.assertEqual("x" * 2048 + "...", line["subject"])
+
+
+class EventsTests(AuditTestCase):
+    def recorded(self, events: str) -> list[str]:
+        """Return which of some requests have lines."""
+        log = self.log(events)
+        found = []
+        for name, asked, access in (
+            ("read", request(b"GET"), allowed("read")),
+            ("head", request(b"HEAD"), allowed("head")),
+            ("append", request(b"POST"), allowed("append")),
+            ("create", request(b"PUT"), allowed("create", "append")),
+            ("close", request(b"POST"), allowed("close")),
+            ("delete", request(b"DELETE"), allowed("delete")),
+            ("list", request(b"GET"), allowed("subscribe")),
+            ("subscribe", request(b"PUT"), allowed("subscribe")),
+            ("pages", PageRequest(b"GET", b"/admin/", []), allowed("admin")),
+            ("import", PageRequest(b"POST", b"/admin/import", []), allowed("admin")),
+            ("denied read", request(b"GET"), denied("read")),
+            ("denied append", request(b"POST"), denied("append")),
+        ):
+            if log.decided(asked, access) is not None:
+                found.append(name)
+        if log.not_authenticated(request(), "It is invalid.") is not None:
+            found.append("unknown")
+        return found
+
+    def test_each_setting_selects_its_requests(self) -> None:
+        denials = ["denied read", "denied append", "unknown"]
+        changes = ["append", "create", "close", "delete", "subscribe", "import", *denials]
+        self.assertEqual([], self.recorded("none"))
+        self.assertEqual(denials, self.recorded("denied"))
+        self.assertEqual(changes, self.recorded("changes"))
+        self.assertEqual(13, len(self.recorded("all")))
+
+    def test_events_that_are_no_requests_are_recorded_as_changes(self) -> None:
+        for events, count in (("none", 0), ("denied", 0), ("changes", 1), ("all", 2)):
+            self.log(events).record("tokens_reloaded", {})
+            self.assertEqual(count, len(self.sink.lines))
+
+    def test_denials_are_counted_by_reason_and_operation_whatever_is_recorded(self) -> None:
+        for log in (AuditLog(self.clock, self.counts), self.log("none"), self.log("all")):
+            log.decided(request(), allowed("append"))
+            log.decided(request(), denied("append"))
+            log.decided(request(), denied("append", "auth.rules 2: deny anyone all **"))
+            log.decided(request(), denied("read", principal=Nobody()))
+            log.not_authenticated(request(), "It is invalid.")
+        self.assertEqual(
+            {
+                ("default", "append"): 3,
+                ("rule", "append"): 3,
+                ("anonymous", "read"): 3,
+                ("credentials", "authenticate"): 3,
+            },
+            dict(self.counts.denials),
+        )
+
+
+class FailureTests(AuditTestCase):
+    def test_requests_go_on_while_lines_cannot_be_written(self) -> None:
+        self.sink.obstacle = "No space left on device"
+        self.assertIsNotNone(self.log("all").decided(request(), allowed("append")))
+
+    def test_recorded_requests_are_refused_then_if_the_log_is_required(self) -> None:
+        self.sink.obstacle = "No space left on device"
+        log = self.log("changes", required=True)
+        error = self.assertRaises(Unavailable, log.decided, request(), allowed("append"))
+        self.assertIn("audit.required", str(error))
+        self.assertIsNone(log.decided(request(b"GET"), allowed("read")))
+        self.assertIsNotNone(log.decided(request(), denied("append")))
+        self.sink.obstacle = None
+        self.assertIsNotNone(log.decided(request(), allowed("append")))
+
+
+class FloodTests(AuditTestCase):
+    def flood(self, log: AuditLog, count: int, address: str = "192.0.2.1") -> int:
+        """Return how many of some denials have lines."""
+        entries = [log.decided(request(address=address), denied("append")) for _ in range(count)]
+        return sum(entry is not None for entry in entries)
+
+    def test_the_denials_of_an_address_in_a_second_are_bounded(self) -> None:
+        log = self.log("denied")
+        self.assertEqual(MAX_DENIALS_OF_ADDRESS, self.flood(log, 1000))
+        self.assertEqual(5, self.flood(log, 5, "192.0.2.2"))
+        self.clock.advance(1)
+        self.assertEqual(
+            [("denials_left_out", 980, {"default": 980})],
+            [(line["event"], line["count"], line["reasons"]) for line in self.sink.objects],
+        )
+        self.assertEqual(1, self.flood(log, 1))
+
+    def test_the_denials_of_all_addresses_in_a_second_are_bounded(self) -> None:
+        log = self.log("denied")
+        found = sum(self.flood(log, 1, f"192.0.2.{number}") for number in range(MAX_DENIALS + 50))
+        self.assertEqual(MAX_DENIALS, found)
+        log.stop()
+        self.assertEqual(50, self.sink.objects[0]["count"])
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_allowed_requests_are_not_left_out(self) -> None:
+        log = self.log("all")
+        self.flood(log, 1000)
+        entries = [log.decided(request(), allowed("append")) for _ in range(1000)]
+        self.assertNotIn(None, entries)
+        log.stop()
+
+    def test_a_second_without_left_out_denials_has_no_line(self) -> None:
+        self.flood(self.log("denied"), 3)
+        self.clock.advance(1)
+        self.assertEqual([], self.sink.lines)
+        self.assertEqual([], self.clock.getDelayedCalls())
