@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from durable_streams.server.protocol.patterns import matches
 from durable_streams.server.subscriptions.creating import create, link_at_tail
 from durable_streams.server.subscriptions.decisions import Current, Decision
 from durable_streams.server.subscriptions.links import LinkTable
@@ -25,7 +26,6 @@ from durable_streams.server.subscriptions.model import (
     TokenClaims,
     Wake,
 )
-from durable_streams.server.subscriptions.patterns import matches
 from durable_streams.server.subscriptions.records import (
     decode,
     decode_link,

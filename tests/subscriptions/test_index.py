@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from durable_streams.server.protocol.patterns import matches
 from durable_streams.server.subscriptions import index as module
 from durable_streams.server.subscriptions.index import SubscriptionIndex
 from durable_streams.server.subscriptions.model import StreamTail
-from durable_streams.server.subscriptions.patterns import matches
 
 _names = st.sampled_from(["a", "a/b", "a/b/c", "b", "b/c"])
 _patterns = st.sampled_from(["a", "a/*", "**", "*/b/**", "b"])

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from ..errors import InvalidName
 from ..protocol.names import RESERVED_SEGMENT, NameLimits, check_name
-from ..protocol.patterns import ANY, ONE, has_partial_star
+from ..protocol.patterns import ANY, ONE, PARTIAL_STAR, has_partial_star
 from .claims import MAX_DEPTH, find_claim
 from .principal import Principal
 
@@ -110,7 +110,7 @@ def _part(segment: str, substitutions: bool) -> Part:
     if segment == ANY:
         return Star.ANY
     if has_partial_star(segment):
-        raise InvalidName("In a pattern, * and ** must be whole segments, as in events/* or events/**/done.")
+        raise InvalidName(PARTIAL_STAR)
     if substitutions and ("{" in segment or "}" in segment):
         return Substitution(segment)
     return segment

@@ -13,6 +13,9 @@ ONE: Final = "*"
 #: The segment that matches any number of segments, including none.
 ANY: Final = "**"
 
+#: What is wrong with a pattern for which :func:`has_partial_star` returns True.
+PARTIAL_STAR: Final = "In a pattern, * and ** must be whole segments, as in events/* or events/**/done."
+
 
 def has_partial_star(segment: str) -> bool:
     """Return whether a segment has a star beside other characters, which no pattern may have."""

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from ..interfaces import LATE_CREATION, ISharedStorage, settle
 from ..model import KnownTail, StreamStatus
+from ..protocol.patterns import matches
 from ..run_queue import RunQueue
 from ..streams import Streams
 from .creation import literal_prefix
@@ -17,7 +18,6 @@ from .entry import Entry
 from .following import ChangeFollower
 from .locks import together
 from .model import StreamTail
-from .patterns import matches
 from .registry import Registry
 from .shared_store import SharedStore
 

@@ -8,10 +8,11 @@ from typing import Final, cast
 import msgspec
 
 from ..protocol.names import NameLimits
+from ..protocol.patterns import matches
 from .bodies import is_integer, normal_path, parse_object, read_paths
 from .errors import InvalidConfig, InvalidSubscriptionRequest
 from .model import DeliveryType, SubscriptionConfig
-from .patterns import matches, parse_pattern
+from .patterns import parse_pattern
 
 DEFAULT_LEASE_TTL_MS: Final = 30_000
 MIN_LEASE_TTL_MS: Final = 1_000

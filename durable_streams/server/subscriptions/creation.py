@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from ..errors import StreamGone, StreamNotFound, StreamsError, ValuesChanged
 from ..interfaces import settle
 from ..model import StreamStatus
+from ..protocol.patterns import matches
 from ..streams import Streams
 from .configuration import digest
 from .creating import NEW, delete, link_at_tail, with_shared_strings
@@ -20,7 +21,6 @@ from .errors import InvalidWakeStream, SubscriptionExists, SubscriptionLimitReac
 from .following import as_tail
 from .links import LinkTable
 from .model import Link, StreamTail, Subscription, SubscriptionConfig
-from .patterns import matches
 from .registry import Registry
 from .seams import WebhookSender
 

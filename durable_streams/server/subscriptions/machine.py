@@ -32,6 +32,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ..protocol.patterns import matches
 from .acknowledging import acknowledged, moved_to_tails
 from .creating import link_at_tail
 from .decisions import Current, Decision, View, decision
@@ -54,7 +55,6 @@ from .model import (
     TokenClaims,
     Wake,
 )
-from .patterns import matches
 from .wakes import LONGEST_DELAY, attempting, delivered, due, ended, retry_delay, within_reach
 
 #: What the ids of the writers of wake events begin with. Clients may not use such ids.

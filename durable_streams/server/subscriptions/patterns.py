@@ -1,16 +1,14 @@
-"""Patterns of stream names: ``*`` is one segment, ``**`` any number of segments; all else is literal."""
+"""The patterns of subscriptions: how they are read, and their index."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from ..errors import InvalidName
 from ..protocol.names import RESERVED_SEGMENT, NameLimits, check_name
+from ..protocol.patterns import ANY, ONE, PARTIAL_STAR, has_partial_star, without_repeats
 from .errors import InvalidConfig, InvalidPath
-
-_ONE = "*"
-_ANY = "**"
 
 _T = TypeVar("_T")
 
@@ -29,42 +27,9 @@ def parse_pattern(text: str, limits: NameLimits) -> str:
         raise InvalidPath(f"pattern: {error}") from None
     segments = stripped.split("/")
     for segment in segments:
-        if _ONE in segment and segment not in (_ONE, _ANY):
-            raise InvalidConfig(
-                "pattern", "In a pattern, * and ** must be whole segments, as in events/* or events/**/done."
-            )
-    return "/".join(_without_repeats(segments))
-
-
-def _without_repeats(segments: Iterable[str]) -> list[str]:
-    """Return the segments with each run of ``**`` as one."""
-    kept: list[str] = []
-    for segment in segments:
-        if segment != _ANY or not kept or kept[-1] != _ANY:
-            kept.append(segment)
-    return kept
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Return whether a pattern matches the name of a stream, in time by the product of their segments."""
-    segments = name.split("/")
-    if segments[0] == RESERVED_SEGMENT:
-        return False
-    return _matches(pattern.split("/"), segments)
-
-
-def _matches(pattern: Sequence[str], segments: Sequence[str]) -> bool:
-    # reached[i]: whether the pattern up to here matches the first i segments.
-    reached = [True] + [False] * len(segments)
-    for part in pattern:
-        if part == _ANY:
-            for index in range(1, len(reached)):
-                reached[index] = reached[index] or reached[index - 1]
-        else:
-            for index in range(len(segments), 0, -1):
-                reached[index] = reached[index - 1] and part in (_ONE, segments[index - 1])
-            reached[0] = False
-    return reached[-1]
+        if has_partial_star(segment):
+            raise InvalidConfig("pattern", PARTIAL_STAR)
+    return "/".join(without_repeats(segments))
 
 
 class _Node(Generic[_T]):
@@ -76,7 +41,7 @@ class _Node(Generic[_T]):
         self.children: dict[str, _Node[_T]] = {}
         self.values: set[_T] = set()
         #: Whether the segment is ``**``, which matches further segments too.
-        self.repeats = segment == _ANY
+        self.repeats = segment == ANY
 
 
 class PatternIndex(Generic[_T]):
@@ -136,7 +101,7 @@ class PatternIndex(Generic[_T]):
         for segment in segments:
             following = [node for node in nodes if node.repeats]
             for node in nodes:
-                for part in {segment, _ONE}:
+                for part in {segment, ONE}:
                     child = node.children.get(part)
                     if child is not None:
                         following.append(child)
@@ -153,5 +118,5 @@ def _with_empty_runs(nodes: Iterable[_Node[_T]]) -> set[_Node[_T]]:
         below: _Node[_T] | None = node
         while below is not None and below not in found:
             found.add(below)
-            below = below.children.get(_ANY)
+            below = below.children.get(ANY)
     return found
