@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from ..claims import claim_texts, find_claim
 from .errors import TokenRefused
 from .settings import JwtSettings
 
@@ -16,27 +17,6 @@ _MAX_NAME: Final = 512
 
 #: Claims whose one string is a list, separated by blanks (RFC 8693 section 4.2).
 _SCOPES: Final = frozenset({"scope", "scp"})
-
-
-class _Missing:
-    """The type of the value of claims that are not there, since ``null`` is a value."""
-
-
-MISSING: Final = _Missing()
-
-
-def claim_at(claims: Mapping[str, object], path: str) -> object:
-    """
-    Return a claim, or :data:`MISSING`.
-
-    :param path: the name of the claim, or names joined by dots that lead into nested objects. A claim whose own name
-        has dots, as URLs have, is found first.
-    """
-    if path in claims:
-        return claims[path]
-    name, dot, rest = path.partition(".")
-    inner = claims.get(name)
-    return claim_at(inner, rest) if dot and isinstance(inner, dict) else MISSING
 
 
 def check_claims(claims: Mapping[str, object], settings: JwtSettings, now: float) -> float:
@@ -62,8 +42,8 @@ def check_claims(claims: Mapping[str, object], settings: JwtSettings, now: float
     _check_audience(claims, settings)
     for required in settings.required_claims:
         path, equals, wanted = required.partition("=")
-        found = claim_at(claims, path)
-        if found is MISSING or (equals and not _has_value(found, wanted)):
+        found = find_claim(claims, path)
+        if found is None or (equals and wanted not in claim_texts(found)):
             # The claim's name is a setting, which may have any characters.
             raise TokenRefused("The token lacks a required claim, or the claim has another value.")
     return expires_at
@@ -71,9 +51,9 @@ def check_claims(claims: Mapping[str, object], settings: JwtSettings, now: float
 
 def _date(claims: Mapping[str, object], name: str) -> float | None:
     """Return a date in UNIX seconds, or None."""
-    value = claims.get(name, MISSING)
-    if value is MISSING:
+    if name not in claims:
         return None
+    value = claims[name]
     # A boolean is an int; of NaN and infinities the comparison is false.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MAX_DATE:
         raise TokenRefused(f"The {name} of the token is not a date: seconds since 1970, as a number.")
@@ -81,8 +61,8 @@ def _date(claims: Mapping[str, object], name: str) -> float | None:
 
 
 def _check_audience(claims: Mapping[str, object], settings: JwtSettings) -> None:
-    value = claims.get("aud", MISSING)
-    if value is MISSING and not settings.audience:
+    value = claims.get("aud")
+    if "aud" not in claims and not settings.audience:
         return
     audiences = [value] if isinstance(value, str) else value
     if not isinstance(audiences, list) or not all(isinstance(each, str) for each in audiences):
@@ -91,22 +71,13 @@ def _check_audience(claims: Mapping[str, object], settings: JwtSettings) -> None
         raise TokenRefused("The token is for another audience (aud).")
 
 
-def _has_value(found: object, wanted: str) -> bool:
-    """Return whether a claim is a value, or a list with it; numbers and booleans as JSON has them."""
-    if isinstance(found, list):
-        return any(not isinstance(each, list) and _has_value(each, wanted) for each in found)
-    if isinstance(found, bool):
-        return wanted == ("true" if found else "false")
-    return wanted == (str(found) if isinstance(found, int) else found)
-
-
 def subject_of(claims: Mapping[str, object], settings: JwtSettings) -> str:
     """
     Return the principal's subject.
 
     :raises TokenRefused: it is missing, not a string, empty, too long, or has control characters.
     """
-    subject = claim_at(claims, settings.subject_claim)
+    subject = find_claim(claims, settings.subject_claim)
     if not _is_name(subject):
         raise TokenRefused(f"The subject of the token is not a string of 1 to {_MAX_NAME} printable characters.")
     return str(subject)
@@ -114,12 +85,12 @@ def subject_of(claims: Mapping[str, object], settings: JwtSettings) -> str:
 
 def groups_of(claims: Mapping[str, object], settings: JwtSettings) -> frozenset[str]:
     """
-    Return the principal's groups; none if the claim is missing.
+    Return the principal's groups; none if the claim is missing or null.
 
     :raises TokenRefused: the claim is neither a string nor a list of strings.
     """
-    found = claim_at(claims, settings.groups_claim)
-    if found is MISSING:
+    found = find_claim(claims, settings.groups_claim)
+    if found is None:
         return frozenset()
     if isinstance(found, str):
         found = found.split() if settings.groups_claim.rpartition(".")[2] in _SCOPES else [found]
@@ -136,10 +107,8 @@ def token_id_of(claims: Mapping[str, object]) -> str:
 
     :raises TokenRefused: it is not a string, too long, or has control characters.
     """
-    token_id = claims.get("jti", MISSING)
-    if token_id is MISSING:
-        return ""
-    if not _is_name(token_id):
+    token_id = claims.get("jti", "")
+    if "jti" in claims and not _is_name(token_id):
         raise TokenRefused(f"The jti of the token is not a string of 1 to {_MAX_NAME} printable characters.")
     return str(token_id)
 

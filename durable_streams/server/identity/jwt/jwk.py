@@ -69,7 +69,7 @@ def parse_jwk_set(data: bytes, accepted: frozenset[str], may_have_secrets: bool)
         has_secrets = has_secrets or is_secret
         try:
             if is_secret and not may_have_secrets:
-                raise KeysUnusable("is a private or symmetric key, which has been published and must not be used")
+                raise KeysUnusable("is private or symmetric, but was published")
             key = _key_of(jwk, accepted)
         except KeysUnusable as error:
             defects.append(f"Key {position} {error}.")

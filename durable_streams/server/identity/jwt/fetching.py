@@ -1,0 +1,289 @@
+"""Fetching of small documents over HTTP with verified TLS, and with limits on time and size."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import urljoin, urlsplit
+
+from msgspec import Struct
+from OpenSSL import SSL
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectingCancelledError, DNSLookupError
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgentEndpointFactory, IResponse
+from zope.interface import implementer
+
+from ...connection_failures import ConnectionFailure, classify, tls_reasons
+from ...guarded_endpoints import GuardedEndpoint
+from ...regular_files import NotAFileError, open_regular_file
+from ...release import DISTRIBUTION, version_of_server
+from .errors import KeysUnusable
+
+_USER_AGENT: Final = f"{DISTRIBUTION}/{version_of_server()}"
+_CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_MAX_CA_BYTES: Final = 1 << 20
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+_log = Logger()
+
+
+class FetchLimits(Struct, frozen=True):
+    """
+    Limits of a fetch, in seconds and bytes.
+
+    :ivar total: of the whole fetch, with the look-up of the host and redirects.
+    :ivar max_head: of the head of an answer, with interim ones before it.
+    :ivar max_redirects: all of them to the same scheme, host and port.
+    """
+
+    total: float = 5.0
+    max_head: int = 16_384
+    max_body: int = 262_144
+    max_redirects: int = 3
+
+
+class FetchFailed(Exception):
+    """A document could not be fetched; the message is the end of a sentence, for the log."""
+
+
+class Fetcher:
+    """
+    Fetches documents. Each fetch has a connection of its own, and trusts what is in the file of authorities then.
+
+    :param reactor: for connections and time.
+    :param ca_file: a PEM file of authorities; None for those of the system.
+    """
+
+    def __init__(self, reactor: Any, ca_file: str | None = None, limits: FetchLimits | None = None) -> None:
+        self.reactor = reactor
+        # twistd changes the current directory later.
+        self.ca_file = None if ca_file is None else os.path.abspath(ca_file)
+        self.limits = FetchLimits() if limits is None else limits
+
+    def fetch(self, url: str) -> Deferred[bytes]:
+        """
+        Fetch a document.
+
+        If the Deferred is cancelled, the connection is aborted.
+
+        :param url: of http or https, in ASCII.
+        :raises FetchFailed: there is no answer 200 with a body within the limits.
+        """
+        return Deferred.fromCoroutine(_Fetch(self, url).run())
+
+
+def shown_url(url: str) -> str:
+    """Return a URL for the log, without its query."""
+    return url.partition("?")[0]
+
+
+def load_authorities(path: str) -> Any:
+    """
+    Load the authorities of a file as trust roots.
+
+    :raises KeysUnusable: the file cannot be read, or has no certificate or a damaged one.
+    """
+    where = f"auth.jwt.ca_file {path!r}"
+    try:
+        with open_regular_file(path) as file:
+            pem = file.read(_MAX_CA_BYTES + 1)
+    except FileNotFoundError:
+        raise KeysUnusable(f"{where}: no such file. Give the path of a PEM file.") from None
+    except OSError as error:
+        raise KeysUnusable(
+            f"{where}: cannot be read: {error.strerror}. Give the server's user read permission."
+        ) from None
+    except NotAFileError:
+        raise KeysUnusable(f"{where}: not a regular file. Give the path of a PEM file.") from None
+    blocks = _CERTIFICATE.findall(pem)
+    if len(pem) > _MAX_CA_BYTES or not blocks:
+        raise KeysUnusable(f"{where}: must have PEM certificates, at most {_MAX_CA_BYTES} bytes.")
+    try:
+        return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
+    except (SSL.Error, ValueError):
+        raise KeysUnusable(f"{where}: a certificate is damaged. Replace it.") from None
+
+
+class _Fetch:
+    """A fetch that runs."""
+
+    def __init__(self, fetcher: Fetcher, url: str) -> None:
+        self._reactor = fetcher.reactor
+        self._limits = fetcher.limits
+        self._ca_file = fetcher.ca_file
+        self._url = url
+        self._endpoints: list[GuardedEndpoint] = []
+        self._running: Deferred[bytes] | None = None
+        self._is_late = False
+
+    async def run(self) -> bytes:
+        timer = self._reactor.callLater(self._limits.total, self._expire)
+        self._running = Deferred.fromCoroutine(self._get())
+        try:
+            return await self._running
+        except FetchFailed:
+            raise
+        except Exception as error:
+            if self._is_late:
+                raise FetchFailed(f"took more than {self._limits.total:g} seconds") from None
+            raise _explained(Failure(error)) from None
+        finally:
+            if timer.active():
+                timer.cancel()
+            for endpoint in self._endpoints:
+                endpoint.abort()
+
+    def _expire(self) -> None:
+        self._is_late = True
+        if self._running is not None:
+            self._running.cancel()
+
+    async def _get(self) -> bytes:
+        url = self._url
+        for _ in range(self._limits.max_redirects + 1):
+            response = await self._answer(url)
+            if response.code not in _REDIRECTS:
+                return await self._body(response)
+            url = _redirected(url, response)
+        raise FetchFailed(f"was redirected more than {self._limits.max_redirects} times")
+
+    async def _answer(self, url: str) -> IResponse:
+        """Send a request. Return the answer once its head has arrived."""
+        agent = Agent.usingEndpointFactory(self._reactor, _Endpoints(self._endpoint))
+        headers = Headers()
+        headers.setRawHeaders("User-Agent", [_USER_AGENT])
+        headers.setRawHeaders("Accept", ["application/json, application/jwk-set+json"])
+        headers.setRawHeaders("Accept-Encoding", ["identity"])
+        response: IResponse = await agent.request(b"GET", url.encode("ascii"), headers)
+        return response
+
+    def _endpoint(self, uri: URI) -> IStreamClientEndpoint:
+        host = uri.host.decode("ascii").strip("[]")
+        endpoint: IStreamClientEndpoint = HostnameEndpoint(self._reactor, host, uri.port, self._limits.total)
+        if uri.scheme == b"https":
+            try:
+                trusted = platformTrust() if self._ca_file is None else load_authorities(self._ca_file)
+            except KeysUnusable as error:
+                raise FetchFailed(f"needs another file of authorities: {error}") from None
+            endpoint = wrapClientTLS(optionsForClientTLS(host, trustRoot=trusted), endpoint)
+        guarded = GuardedEndpoint(self._reactor, endpoint, self._limits.max_head, FetchFailed)
+        self._endpoints.append(guarded)
+        return guarded
+
+    async def _body(self, response: IResponse) -> bytes:
+        limit = self._limits.max_body
+        if response.code != 200:
+            raise FetchFailed(f"was answered with status {response.code}, not 200")
+        codings = response.headers.getRawHeaders(b"content-encoding", [])
+        if any(coding.strip().lower() not in (b"", b"identity") for coding in codings):
+            raise FetchFailed("was answered with a compressed body, which was not asked for")
+        if response.length is not UNKNOWN_LENGTH and response.length > limit:
+            raise FetchFailed(f"was answered with more than {limit} bytes")
+        reader = _BodyReader(limit)
+        response.deliverBody(reader)
+        return await reader.done
+
+
+def _redirected(url: str, response: IResponse) -> str:
+    """
+    Return the URL to which an answer redirects.
+
+    :raises FetchFailed: it has none, or one of another origin: that was not chosen by the operator.
+    """
+    locations = response.headers.getRawHeaders(b"location", [])
+    try:
+        target: str = urljoin(url, locations[0].decode("ascii"))
+        if not all("!" <= character <= "~" for character in target):
+            raise ValueError
+        old, new = urlsplit(url), urlsplit(target)
+        is_same = (old.scheme, old.netloc) == (new.scheme, new.netloc)
+    except (IndexError, ValueError):
+        raise FetchFailed(f"was answered with status {response.code} without a valid Location") from None
+    if not is_same:
+        raise FetchFailed("was redirected to another host or port; set the URL to where the keys are")
+    return target
+
+
+#: Class of a failed request -> the end of a sentence.
+_FAILURES: Final = {
+    ConnectionFailure.REFUSED: "failed: the connection was refused",
+    ConnectionFailure.TIMEOUT: "failed: the host did not accept the connection in time",
+    ConnectionFailure.WRONG_HOST: "failed: the certificate is for another host",
+    ConnectionFailure.CONNECT: "failed: the host cannot be found or reached",
+    ConnectionFailure.BROKEN: "failed: the connection broke before the answer was complete",
+    ConnectionFailure.NOT_HTTP: "failed: the answer is not valid HTTP",
+}
+
+
+_CANCELLED: Final = (CancelledError, ConnectingCancelledError)
+
+
+def _explained(failure: Failure) -> FetchFailed:
+    cause, kind = classify(failure, (FetchFailed, DNSLookupError, *_CANCELLED))
+    if isinstance(cause, FetchFailed):
+        return cause
+    if isinstance(cause, _CANCELLED):
+        return FetchFailed("was cancelled")
+    if isinstance(cause, DNSLookupError):
+        return FetchFailed("failed: the look-up of the host failed")
+    if isinstance(cause, SSL.Error):
+        text = tls_reasons(cause) or "the server ended it"
+        advice = "; auth.jwt.ca_file names other authorities" if "certificate verify failed" in text else ""
+        return FetchFailed(f"failed: the TLS handshake failed ({text}{advice})")
+    if kind is None:
+        _log.failure("The fetch of a document failed.", failure)
+        return FetchFailed("failed because of an internal error, which the log has")
+    return FetchFailed(_FAILURES[kind])
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Creates the endpoints of one fetch."""
+
+    def __init__(self, create: Callable[[URI], IStreamClientEndpoint]) -> None:
+        self._create = create
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
+        """Return the endpoint of a URL."""
+        return self._create(uri)
+
+
+class _BodyReader(Protocol):
+    """
+    Collects the body of an answer.
+
+    :ivar done: fires with the body.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._body = bytearray()
+        self.done: Deferred[bytes] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep a part of the body."""
+        if self.done.called:
+            return
+        self._body += data
+        if len(self._body) > self._limit:
+            self.done.errback(FetchFailed(f"was answered with more than {self._limit} bytes"))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Note the end of the body."""
+        if self.done.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.done.callback(bytes(self._body))
+        else:
+            self.done.errback(reason)
