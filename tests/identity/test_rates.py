@@ -15,7 +15,8 @@ from durable_streams.server.identity.rates import Account, Ledger, Meter, Rate, 
 
 
 def ledger_of(rate: Rate, clock: Clock, recent: int = 8, width: int = 64) -> tuple[Ledger, Meter]:
-    ledger: Ledger = Ledger([rate], clock.seconds, recent, width)
+    origin = clock.seconds()
+    ledger = Ledger([rate], lambda: clock.seconds() - origin, recent, width)
     meter = ledger.meters[0]
     assert meter is not None
     return ledger, meter

@@ -57,9 +57,10 @@ class Quota:
     :ivar kind: what it counts, such as ``requests``; the value of a metric's label.
     :ivar scope: ``address`` or ``principal``.
     :ivar refusals: how often it has refused something.
+    :ivar delays: how often it has slowed down an answer.
     """
 
-    __slots__ = ("kind", "name", "policy", "refusals", "scope", "sentence")
+    __slots__ = ("delays", "kind", "name", "policy", "refusals", "scope", "sentence")
 
     def __init__(self, kind: str, scope: str, policy: str, sentence: str) -> None:
         self.kind = kind
@@ -67,7 +68,7 @@ class Quota:
         self.name = f"{kind}-by-{scope}"
         self.policy = f'"{self.name}";{policy}'
         self.sentence = sentence
-        self.refusals = 0
+        self.refusals = self.delays = 0
 
     def refuse(self, wait: float) -> RateLimited:
         """
@@ -112,9 +113,9 @@ class Scope:
     :param setting: the section of the settings, for sentences.
     """
 
-    def __init__(self, name: str, setting: str, quotas: ScopeQuotas, seconds: Callable[[], float], width: int) -> None:
+    def __init__(self, name: str, setting: str, quotas: ScopeQuotas, now: Callable[[], float], width: int) -> None:
         rates = (quotas.requests, quotas.bytes_in, quotas.bytes_out, quotas.creations, quotas.failures)
-        self.ledger: Ledger = Ledger(rates, seconds, width=width)
+        self.ledger: Ledger = Ledger(rates, now, width=width)
         self.name = name
         self.settings = quotas
         whose = "address" if name == "address" else "principal"
@@ -165,13 +166,16 @@ class Quotas:
     address.
 
     :param seconds: a steady clock (:mod:`..clocks`).
+    :ivar now: the time of all buckets: the seconds since this was made.
     :ivar by_address: the quotas of one address.
     :ivar by_principal: the quotas of one principal.
     """
 
     def __init__(self, by_address: ScopeQuotas, by_principal: ScopeQuotas, seconds: Callable[[], float]) -> None:
-        self.by_address = Scope("address", "quotas.address", by_address, seconds, WIDTH)
-        self.by_principal = Scope("principal", "quotas.principal", by_principal, seconds, _PRINCIPALS)
+        origin = seconds()
+        self.now: Callable[[], float] = lambda: seconds() - origin
+        self.by_address = Scope("address", "quotas.address", by_address, self.now, WIDTH)
+        self.by_principal = Scope("principal", "quotas.principal", by_principal, self.now, _PRINCIPALS)
 
     def all(self) -> list[Quota]:
         """Return all quotas that are limited, for metrics."""

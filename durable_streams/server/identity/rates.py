@@ -103,6 +103,7 @@ class Account:
     """
     The exact buckets of one key, and what it has under way.
 
+    :ivar key: the key in its ledger.
     :ivar times: when each bucket would be full again, in seconds of the ledger's clock, in the order of its rates.
     :ivar connections: its open connections.
     :ivar live_reads: its live reads.
@@ -188,17 +189,15 @@ class Ledger:
     buckets that are not full are recorded in sketches, from which it is made when its key comes again.
 
     :param rates: the limits; None for none, which costs no memory.
-    :param seconds: a steady clock.
+    :param now: a steady clock that starts near 0: a time since 1970 has no room for the nanoseconds that a byte takes.
     :param recent: the maximum number of exact accounts with nothing under way.
     :ivar meters: the rates, in their order.
     """
 
     def __init__(
-        self, rates: Sequence[Rate | None], seconds: Callable[[], float], recent: int = RECENT, width: int = WIDTH
+        self, rates: Sequence[Rate | None], now: Callable[[], float], recent: int = RECENT, width: int = WIDTH
     ) -> None:
-        # A time since 1970 has no room for the few nanoseconds that a byte takes.
-        origin = seconds()
-        self.now: Callable[[], float] = lambda: seconds() - origin
+        self.now = now
         self.meters = [None if rate is None else Meter(rate, place) for place, rate in enumerate(rates)]
         self._width = width
         self._max_recent = recent

@@ -15,16 +15,17 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import InvalidName, NotAllowed, NotAuthenticated, StreamsError, Unavailable
+from ..errors import InvalidName, NotAllowed, NotAuthenticated, RateLimited, StreamsError, Unavailable
 from ..interfaces import NowOrLater
 from ..protocol.names import is_reserved
 from .access_parts import Access, AccessControl, Decision, Presented, Principal
-from .accounting import Audit, AuditEntry, Quotas
+from .accounting import Audit, AuditEntry
 from .answers import Answer
 from .live import Live
 from .live_access import LiveAccess
 from .needed_operations import ON_SOURCE, needed_operations
 from .problems import InternalError
+from .quotas import RequestQuotas
 from .refusals import Perform, Refusals
 from .requests import StreamRequest
 from .telemetry import request_name
@@ -86,7 +87,7 @@ class Gate:
         read_name: Callable[[bytes], str],
         refusals: Refusals,
         live: Live,
-        quotas: Quotas | None = None,
+        quotas: RequestQuotas | None = None,
         audit: Audit | None = None,
     ) -> None:
         self.control = control
@@ -105,7 +106,7 @@ class Gate:
         """Perform a request if it is allowed, or else refuse it; every error becomes an answer."""
         try:
             if self.quotas is not None:
-                self.quotas.arrived(request.caller.client_address)
+                self.quotas.arrived(request)
             access = self._find(request) or self._decide(request)
             if isinstance(access, Deferred):
                 return access.addCallbacks(self._admit_later, self._failed, (request, perform), errbackArgs=(request,))
@@ -125,7 +126,10 @@ class Gate:
 
         :raises NotAuthenticated: the credentials are invalid, or there are none and anonymous requests are refused.
         :raises Unavailable: they cannot be checked now.
+        :raises RateLimited: the address has sent too many invalid ones.
         """
+        if self.quotas is not None and _has_secret(request):
+            self.quotas.check_failures(request.caller.client_address)
         return self.control.authentication.principal_of(presented_by(request))
 
     def _find(self, request: StreamRequest) -> Access | None:
@@ -251,6 +255,8 @@ class Gate:
         if request.operation == "request":
             return None
         try:
+            if self.quotas is not None:
+                self.quotas.check(request, has_body)
             name = self._name_of(request)
             if name is None:
                 return None
@@ -265,6 +271,8 @@ class Gate:
                 principal = found
             access = self._access(principal, request, name, has_body)
             if access.allowed:
+                if self.quotas is not None:
+                    self.quotas.check_principal(request, principal.subject, has_body)
                 return None
             answer = self._deny(access, request)
             return answer if isinstance(answer, Answer) else None
@@ -289,25 +297,23 @@ class Gate:
         force_setattr(request, "access", access)
         if self.quotas is None and self.audit is None:
             return perform(request)
-        if self.quotas is not None:
-            self.quotas.spend(request, access)
         entry = None if self.audit is None else self.audit.decided(request, access)
-        return self._account(perform(request), request, entry)
+        if self.quotas is not None:
+            try:
+                answer = self.quotas.perform(request, access.principal.subject, perform)
+            except RateLimited as error:
+                return self._account(self._refusals.answers.error(request, error), entry)
+        else:
+            answer = perform(request)
+        return self._account(answer, entry)
 
-    def _account(
-        self, answer: NowOrLater[Answer], request: StreamRequest, entry: AuditEntry | None
-    ) -> NowOrLater[Answer]:
+    def _account(self, answer: NowOrLater[Answer], entry: AuditEntry | None) -> NowOrLater[Answer]:
         """Record the end of a request whose answer is known, or will be."""
+        if entry is None:
+            return answer
         if isinstance(answer, Deferred):
-            return answer.addCallback(self._answered, request, entry)
-        return self._answered(answer, request, entry)
-
-    def _answered(self, answer: Answer, request: StreamRequest, entry: AuditEntry | None) -> Answer:
-        if entry is not None:
-            entry.answered(answer.status)
-        if self.quotas is not None and isinstance(answer.body, bytes):
-            self.quotas.sent(request, len(answer.body))
-        return answer
+            return answer.addCallback(_recorded, entry)
+        return _recorded(answer, entry)
 
     def _perform_reserved(self, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
         """Pass on a request below the reserved segment, or refuse it if nothing decides about such requests."""
@@ -320,17 +326,18 @@ class Gate:
         entry = None if self.audit is None else self.audit.decided(request, access)
         answer = self._refusals.deny(access, request, self.control.policy)
         force_setattr(request, "access", access)
-        return self._account(answer, request, entry)
+        return self._account(answer, entry)
 
     def _refuse(self, request: StreamRequest, error: StreamsError) -> Answer:
         """Answer a request whose principal is not known, or that is over a quota."""
         entry = None
         if isinstance(error, NotAuthenticated):
-            if self.quotas is not None:
+            if self.quotas is not None and _has_secret(request):
                 self.quotas.not_authenticated(request.caller.client_address)
             if self.audit is not None:
                 entry = self.audit.not_authenticated(request, str(error))
-        return self._answered(self._refusals.answers.error(request, error), request, entry)
+        answer = self._refusals.answers.error(request, error)
+        return answer if entry is None else _recorded(answer, entry)
 
     def _failed(self, failure: Failure, request: StreamRequest) -> Answer:
         """Answer a request whose authentication has failed, or was cancelled because its client has gone."""
@@ -351,6 +358,16 @@ class Gate:
             **request_name(request.number, request.caller),
         )
         return self._refusals.answers.error(request, InternalError())
+
+
+def _has_secret(request: StreamRequest) -> bool:
+    """Return whether a request presents what can be guessed: a token or a signature."""
+    return b"authorization" in request.headers or _SIGNATURE in request.query
+
+
+def _recorded(answer: Answer, entry: AuditEntry) -> Answer:
+    entry.answered(answer.status)
+    return answer
 
 
 def presented_by(request: StreamRequest) -> Presented:

@@ -1,4 +1,4 @@
-"""Quotas and the audit log, as the gate calls them."""
+"""The audit log, as the gate calls it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,6 @@ from typing import Protocol
 
 from .access_parts import Access
 from .requests import StreamRequest
-
-
-class Quotas(Protocol):
-    """Limits how much addresses and principals may do. Each method may raise an error that refuses the request."""
-
-    def arrived(self, address: str) -> None:
-        """Count a request of an address, before it is authenticated."""
-
-    def not_authenticated(self, address: str) -> None:
-        """Count a request whose credentials are invalid."""
-
-    def spend(self, request: StreamRequest, access: Access) -> None:
-        """Count an allowed request of a principal, before it is performed."""
-
-    def sent(self, request: StreamRequest, size: int) -> None:
-        """Count the bytes of an answer's body. ``request.access`` is None if it was not authenticated."""
 
 
 class AuditEntry(Protocol):

@@ -17,7 +17,7 @@ from ..protocol.names import NameLimits, is_reserved
 from ..streams import Streams
 from .access import Gate
 from .access_parts import AccessControl
-from .accounting import Audit, Quotas
+from .accounting import Audit
 from .admission import AdmissionPolicy, RequestLimits
 from .answers import Answer, Answers
 from .bodies import PIECE, Replay
@@ -26,6 +26,7 @@ from .live_access import ReadPermit
 from .origins import WritingOrigins
 from .problems import InternalError, MethodNotAllowed, NoSuchPath
 from .proxies import Proxies
+from .quotas import QuotaGate, RequestQuotas
 from .refusals import Refusals
 from .requests import StreamRequest, name_reader, offset_of_reconnect, read_append, read_creation
 from .telemetry import Telemetry, request_name
@@ -65,7 +66,7 @@ class Operations:
     The operations of streams, as all fronts call them.
 
     :ivar reserved: answers requests for paths below the reserved segment; None if nothing is there.
-    :ivar gate: authenticates and authorizes requests; None if everybody may do everything.
+    :ivar gate: authenticates and authorizes requests, or only limits how much is done; None to perform every request.
     :ivar traced: is called with the stream's name and incarnation, the positions of the first byte and after the last
         byte, ``traceparent`` and ``tracestate``, for each write that has the former; None if nothing needs it.
     """
@@ -88,7 +89,7 @@ class Operations:
         self.proxies = proxies or Proxies()
         self._read_bytes = settings.read_bytes
         self.origins = origins or WritingOrigins(["*"])
-        self.gate: Gate | None = None
+        self.gate: Gate | QuotaGate | None = None
         self.reserved: Callable[[StreamRequest], NowOrLater[Answer]] | None = None
         self.traced: Callable[[str, int, int, int, bytes, bytes], None] | None = None
         self._read_name = name_reader(settings.names)
@@ -115,7 +116,7 @@ class Operations:
         self,
         control: AccessControl,
         hide_forbidden: bool = False,
-        quotas: Quotas | None = None,
+        quotas: RequestQuotas | None = None,
         audit: Audit | None = None,
     ) -> Gate:
         """
@@ -127,14 +128,21 @@ class Operations:
             cast(Streams, _NoStreams()), self.live, self.answers, self.settings, origins=self.origins
         )
         refusals = Refusals(self.answers, without_streams.perform, hide_forbidden)
-        self.gate = Gate(control, self._read_name, refusals, self.live, quotas, audit)
-        return self.gate
+        gate = self.gate = Gate(control, self._read_name, refusals, self.live, quotas, audit)
+        return gate
+
+    def limit(self, quotas: RequestQuotas) -> None:
+        """Limit how much is done from now on. Everybody may do everything; otherwise see :meth:`guard`."""
+        self.gate = QuotaGate(quotas, self.answers)
 
     def perform(self, request: StreamRequest) -> NowOrLater[Answer]:
         """Answer a request; every error becomes an answer."""
         if self.gate is not None and request.access is None:
-            # The gate calls this again when it has admitted the request.
-            return self.gate.perform(request, self.perform)
+            return self.gate.perform(request, self._perform_admitted)
+        return self._perform_admitted(request)
+
+    def _perform_admitted(self, request: StreamRequest) -> NowOrLater[Answer]:
+        """Answer a request that the gate has admitted."""
         try:
             return self._by_operation[request.operation](request)
         except EmptyName:
@@ -242,7 +250,8 @@ class Operations:
     def _permit(self, request: StreamRequest) -> ReadPermit | None:
         """Return the permit of a read that takes its time; None without a gate."""
         access = request.access
-        return None if access is None or self.gate is None else ReadPermit(access, self.gate.readers)
+        gate = self.gate
+        return ReadPermit(access, gate.readers) if access is not None and isinstance(gate, Gate) else None
 
     def _create(self, request: StreamRequest) -> NowOrLater[Answer]:
         name = self._read_name(request.path)

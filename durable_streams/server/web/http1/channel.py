@@ -452,6 +452,8 @@ class StreamChannel(Protocol):
                 # The page has not read all of the body.
                 self._lives_on = False
             self._send(answer, asked, old, began_at)
+        elif not isinstance(answer.body, bytes):
+            answer.body.stopProducing()
 
     def _not_answered(self, failure: Failure) -> None:
         self._awaited = self._awaiting = None

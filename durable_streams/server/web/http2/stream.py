@@ -425,6 +425,8 @@ class Exchange:
 
     def _answer(self, answer: Answer) -> None:
         if self._over:
+            if not isinstance(answer.body, bytes):
+                answer.body.stopProducing()
             return
         channel = self._channel
         factory = channel.factory

@@ -1,0 +1,233 @@
+"""Streamed bodies whose bytes are counted against quotas, and which are slowed down to them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from msgspec import Struct
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from zope.interface import implementer
+
+from ..clocks import IClock
+from ..identity.quotas import RateQuota
+from ..identity.rates import Account
+from ..model import FileRange
+from ..run_queue import SLICE, RunQueue
+from .answers import AnswerBody, FileSink, Sink
+
+#: The shortest time between two looks at the bodies of one account that wait, in seconds.
+_PAUSE: Final = 0.01
+
+
+class Charge(Struct, frozen=True, gc=False):
+    """A quota of bytes, and the account that pays."""
+
+    quota: RateQuota
+    account: Account
+
+
+class Pacer:
+    """
+    Resumes bodies that were paused because their account has debts, in turn, when it has none.
+
+    :param now: the time of the accounts' buckets.
+    """
+
+    def __init__(self, clock: IClock, turns: RunQueue, now: Callable[[], float]) -> None:
+        self.now = now
+        self._clock = clock
+        self._turns = turns
+        self._waiting: dict[Account, _Queue] = {}
+
+    def __len__(self) -> int:
+        """Return the number of bodies that wait."""
+        return sum(len(queue.bodies) for queue in self._waiting.values())
+
+    def add(self, body: MeteredBody, charge: Charge) -> None:
+        """Have a body resumed when an account has no debts."""
+        queue = self._waiting.get(charge.account)
+        if queue is None:
+            queue = self._waiting[charge.account] = _Queue(charge)
+        queue.bodies[body] = None
+        if queue.next is None and not queue.running:
+            self._schedule(queue)
+
+    def discard(self, body: MeteredBody, charge: Charge) -> None:
+        """Forget a body that has ended."""
+        queue = self._waiting.get(charge.account)
+        if queue is not None:
+            queue.bodies.pop(body, None)
+            if not queue.bodies and not queue.running:
+                self._remove(queue)
+
+    def _schedule(self, queue: _Queue) -> None:
+        charge = queue.charge
+        wait = max(_PAUSE, charge.quota.meter.wait(charge.account, self.now()))
+        queue.next = self._clock.callLater(wait, self._resume, queue)
+
+    def _remove(self, queue: _Queue) -> None:
+        self._waiting.pop(queue.charge.account, None)
+        if queue.next is not None:
+            queue.next.cancel()
+            queue.next = None
+
+    def _resume(self, queue: _Queue) -> None:
+        queue.next = None
+        queue.running = True
+        self._turns.add(lambda: self._run(queue))
+
+    def _run(self, queue: _Queue) -> None:
+        """Resume bodies for a slice of time, until the account has debts again."""
+        account, meter, bodies = queue.charge.account, queue.charge.quota.meter, queue.bodies
+        end = self._turns.seconds() + SLICE
+        try:
+            while bodies and meter.wait(account, self.now()) <= 0:
+                bodies.popitem(last=False)[0].proceed()
+                if self._turns.seconds() >= end:
+                    break
+        finally:
+            queue.running = False
+            if bodies:
+                self._schedule(queue)
+            else:
+                self._remove(queue)
+
+
+class _Queue:
+    """The bodies of one account that wait, and the call that resumes them."""
+
+    __slots__ = ("bodies", "charge", "next", "running")
+
+    def __init__(self, charge: Charge) -> None:
+        self.charge = charge
+        self.bodies: OrderedDict[MeteredBody, None] = OrderedDict()
+        self.next: IDelayedCall | None = None
+        self.running = False
+
+
+@implementer(IPushProducer)
+class MeteredBody:
+    """
+    The body of an answer, whose bytes are charged to accounts as they are sent.
+
+    While an account has debts the body is paused, as it is for a slow client: a tail then reads on from its offset, and
+    a download continues at the rate of the quota. To end it instead would make the client ask again at once, and read
+    the same bytes twice.
+
+    :param charges: the quotas that limit it; none for a body that is only waited for.
+    :param ended: is called once, when the body has ended.
+    """
+
+    __slots__ = ("_body", "_charges", "_ended", "_is_slow", "_over", "_pacer", "_sink", "_waits_for", "length")
+
+    def __init__(self, body: AnswerBody, charges: Sequence[Charge], pacer: Pacer, ended: Callable[[], None]) -> None:
+        self.length = body.length
+        self._body = body
+        self._charges = charges
+        self._pacer = pacer
+        self._ended = ended
+        self._sink: Sink | None = None
+        # Whether the client has paused it, and the charge that it waits for.
+        self._is_slow = False
+        self._waits_for: Charge | None = None
+        self._over = False
+
+    # The front's producer
+
+    def start(self, sink: Sink) -> None:
+        self._sink = sink
+        self._body.start(_FileTap(self, sink) if isinstance(sink, FileSink) else self)
+
+    def pauseProducing(self) -> None:
+        self._is_slow = True
+        self._body.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._is_slow = False
+        if self._waits_for is None:
+            self._body.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self._end()
+        self._body.stopProducing()
+
+    # The body's sink
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body, and pause the body if an account has debts then."""
+        if self._sink is not None:
+            self._sink.write(data)
+            self.charge(len(data))
+
+    def finish(self) -> None:
+        sink = self._end()
+        if sink is not None:
+            sink.finish()
+
+    def abort(self) -> None:
+        sink = self._end()
+        if sink is not None:
+            sink.abort()
+
+    def charge(self, size: int) -> None:
+        """Charge bytes that were sent, and pause the body if an account has debts."""
+        now = self._pacer.now()
+        for charge in self._charges:
+            charge.quota.meter.charge(charge.account, size, now)
+        if not self._over and self._waits_for is None:
+            debt = self._debt(now)
+            if debt is not None:
+                debt.quota.delays += 1
+                self._wait_for(debt)
+
+    def proceed(self) -> None:
+        """Resume the body, unless another account has debts or the client is slow."""
+        self._waits_for = None
+        debt = self._debt(self._pacer.now())
+        if debt is not None:
+            self._wait_for(debt)
+        elif not self._is_slow:
+            self._body.resumeProducing()
+
+    def _wait_for(self, debt: Charge) -> None:
+        self._waits_for = debt
+        self._body.pauseProducing()
+        self._pacer.add(self, debt)
+
+    def _debt(self, now: float) -> Charge | None:
+        """Return the first charge whose account has debts."""
+        for charge in self._charges:
+            if charge.quota.meter.wait(charge.account, now) > 0:
+                return charge
+        return None
+
+    def _end(self) -> Sink | None:
+        sink, self._sink = self._sink, None
+        waits_for, self._waits_for = self._waits_for, None
+        if waits_for is not None:
+            self._pacer.discard(self, waits_for)
+        if not self._over:
+            self._over = True
+            self._ended()
+        return sink
+
+
+class _FileTap:
+    """The sink of a metered body that can send from files."""
+
+    __slots__ = ("_body", "_sink", "abort", "finish", "write")
+
+    def __init__(self, body: MeteredBody, sink: FileSink) -> None:
+        self._body = body
+        self._sink = sink
+        self.write = body.write
+        self.finish = body.finish
+        self.abort = body.abort
+
+    def send_file(self, part: FileRange) -> int:
+        sent = self._sink.send_file(part)
+        if sent:
+            self._body.charge(sent)
+        return sent

@@ -1,0 +1,288 @@
+"""Quotas of requests: what an address or a principal has used up is refused before anything is done for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from msgspec.structs import replace
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from ..clocks import IClock
+from ..errors import RateLimited
+from ..identity.quotas import NOT_COUNTED, UNDER_WAY, Quotas, RateQuota, Scope
+from ..identity.rates import Account, address_key
+from ..interfaces import NowOrLater
+from ..run_queue import RunQueue
+from .answers import Answer, Answers
+from .callers import Caller
+from .metering import Charge, MeteredBody, Pacer
+from .requests import StreamRequest
+
+#: Performs a request.
+Perform: TypeAlias = "Callable[[StreamRequest], NowOrLater[Answer]]"
+
+#: The operations of requests that read, and of live ones.
+_READS: Final = frozenset(["read", "poll", "subscribe"])
+_LIVE: Final = frozenset(["poll", "subscribe"])
+
+#: The number of addresses whose keys are remembered.
+_KEYS: Final = 4096
+
+_CREATED: Final = 201
+
+
+class RequestQuotas:
+    """
+    Applies the quotas to requests for streams.
+
+    :param quotas: the quotas, with the accounts of all clients.
+    """
+
+    def __init__(self, quotas: Quotas, clock: IClock, turns: RunQueue) -> None:
+        self.quotas = quotas
+        self._now = quotas.now
+        self._by_address = quotas.by_address
+        self._by_principal = quotas.by_principal
+        self._limits_addresses = bool(quotas.by_address.settings)
+        self._limits_principals = bool(quotas.by_principal.settings)
+        self._pacer = Pacer(clock, turns, quotas.now)
+        # IPv6 address -> its network.
+        self._keys: dict[str, str] = {}
+
+    # What the gate calls
+
+    def arrived(self, request: StreamRequest) -> None:
+        """
+        Count a request of an address, before it is authenticated.
+
+        :raises RateLimited: the address has used up a quota.
+        """
+        if self._limits_addresses:
+            key = self._address(request.caller)
+            if key:
+                scope = self._by_address
+                _enter(scope, scope.ledger.account(key), request, self._now())
+
+    def check(self, request: StreamRequest, has_body: bool) -> None:
+        """
+        Check whether a request whose body has not arrived would be refused, without counting it.
+
+        :raises RateLimited: it would be.
+        """
+        key = self._address(request.caller)
+        if key and self._limits_addresses:
+            _check(self._by_address, self._by_address.ledger.account(key), request, has_body, self._now())
+
+    def check_principal(self, request: StreamRequest, subject: str, has_body: bool) -> None:
+        """
+        Check whether an allowed request whose body has not arrived would be refused, without counting it.
+
+        :param subject: of the principal; empty for an anonymous one.
+        :raises RateLimited: it would be.
+        """
+        key = self._principal(request, subject)
+        if key and self._limits_principals:
+            _check(self._by_principal, self._by_principal.ledger.account(key), request, has_body, self._now())
+
+    def check_failures(self, address: str) -> None:
+        """
+        Check that an address may try credentials that are not known yet.
+
+        :raises RateLimited: it has tried too many that were invalid.
+        """
+        self.quotas.check_failures(address)
+
+    def not_authenticated(self, address: str) -> None:
+        """Count a request whose credentials are invalid."""
+        self.quotas.failed(address)
+
+    def perform(self, request: StreamRequest, subject: str, perform: Perform) -> NowOrLater[Answer]:
+        """
+        Perform a request for which :meth:`arrived` was called, and count what its answer uses.
+
+        :param subject: of the principal; empty for an anonymous one.
+        :raises RateLimited: the principal has used up a quota. Then nothing is performed.
+        """
+        now = self._now()
+        address = principal = None
+        if self._limits_principals:
+            key = self._principal(request, subject)
+            if key:
+                principal = self._by_principal.ledger.account(key)
+                _enter(self._by_principal, principal, request, now)
+        if self._limits_addresses:
+            key = self._address(request.caller)
+            if key:
+                address = self._by_address.ledger.account(key)
+        answer = perform(request)
+        if type(answer) is Answer and type(answer.body) is bytes:
+            return self._answered(answer, request, address, principal, now)
+        return self._hold(answer, request, address, principal, now)
+
+    # What an answer uses
+
+    def _answered(
+        self, answer: Answer, request: StreamRequest, address: Account | None, principal: Account | None, began: float
+    ) -> Answer:
+        """Count an answer that is whole, and add the RateLimit fields if little is left."""
+        now = self._now()
+        size = len(answer.body) if type(answer.body) is bytes and request.method == b"GET" else 0
+        lines = b""
+        for scope, account in ((self._by_address, address), (self._by_principal, principal)):
+            if account is None:
+                continue
+            if size and scope.bytes_out is not None:
+                scope.bytes_out.meter.charge(account, size, now)
+            if request.operation == "create" and answer.status != _CREATED and scope.creations is not None:
+                scope.creations.meter.refund(account, 1, now - began)
+            quota = scope.requests
+            if quota is not None and quota.meter.until_full(account, now) > quota.low:
+                lines = _fields(quota, account, now)
+        return replace(answer, head=answer.head + lines) if lines and answer.error is None else answer
+
+    def _hold(
+        self,
+        answer: NowOrLater[Answer],
+        request: StreamRequest,
+        address: Account | None,
+        principal: Account | None,
+        began: float,
+    ) -> NowOrLater[Answer]:
+        """Count an answer that is not known yet, or that is sent piece by piece."""
+        held: list[tuple[Scope, Account]] = []
+        is_live = request.operation in _LIVE
+        for scope, account in ((self._by_address, address), (self._by_principal, principal)):
+            if account is not None:
+                scope.ledger.hold(account.key)
+                account.live_reads += is_live
+                held.append((scope, account))
+
+        def release() -> None:
+            for scope, account in held:
+                account.live_reads -= is_live
+                scope.ledger.release(account)
+
+        def settle(answer: Answer) -> Answer:
+            body = answer.body
+            if isinstance(body, bytes):
+                answer = self._answered(answer, request, address, principal, began)
+                release()
+                return answer
+            charges = [Charge(scope.bytes_out, account) for scope, account in held if scope.bytes_out is not None]
+            return replace(answer, body=MeteredBody(body, charges, self._pacer, release))
+
+        def failed(failure: Failure) -> Failure:
+            release()
+            return failure
+
+        if not held:
+            return answer
+        return answer.addCallbacks(settle, failed) if isinstance(answer, Deferred) else settle(answer)
+
+    def _principal(self, request: StreamRequest, subject: str) -> str:
+        """Return what a principal is counted as: an anonymous one by its address. Empty if it is not counted."""
+        if subject:
+            return subject
+        key = self._address(request.caller)
+        return f"\0{key}" if key else ""
+
+    def _address(self, caller: Caller) -> str:
+        """Return what a caller's address is counted as; empty if it is not counted."""
+        address = caller.address if caller.client is None else caller.client_address
+        if address in NOT_COUNTED:
+            return ""
+        if ":" not in address:
+            return address
+        key = self._keys.get(address)
+        if key is None:
+            if len(self._keys) >= _KEYS:
+                self._keys.clear()
+            key = self._keys[address] = address_key(address)
+        return key
+
+
+class QuotaGate:
+    """
+    The gate of a server that limits how much is done, and lets everybody do everything.
+
+    It takes the place of :class:`.access.Gate`.
+    """
+
+    def __init__(self, quotas: RequestQuotas, answers: Answers) -> None:
+        self.quotas = quotas
+        self._answers = answers
+
+    def perform(self, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
+        """Perform a request, or refuse it."""
+        try:
+            self.quotas.arrived(request)
+            return self.quotas.perform(request, "", perform)
+        except RateLimited as error:
+            return self._answers.error(request, error)
+
+    def early(self, request: StreamRequest, has_body: bool) -> Answer | None:
+        """Return the refusal of a request whose body has not arrived; None if it cannot be refused now."""
+        try:
+            self.quotas.check(request, has_body)
+            self.quotas.check_principal(request, "", has_body)
+        except RateLimited as error:
+            return self._answers.error(request, error)
+        return None
+
+
+def _enter(scope: Scope, account: Account, request: StreamRequest, now: float) -> None:
+    """
+    Count a request with its body.
+
+    :raises RateLimited: a quota is used up.
+    """
+    quota = scope.requests
+    if quota is not None:
+        wait = quota.meter.spend(account, 1, now)
+        if wait:
+            raise quota.refuse(wait)
+    operation = request.operation
+    if operation in _READS:
+        _check_debts(scope.bytes_out, account, now)
+        if operation in _LIVE and scope.live_reads is not None and account.live_reads >= scope.settings.live_reads:
+            raise scope.live_reads.refuse(UNDER_WAY)
+        return
+    if request.body and scope.bytes_in is not None:
+        _check_debts(scope.bytes_in, account, now)
+        scope.bytes_in.meter.charge(account, len(request.body), now)
+    if operation == "create" and scope.creations is not None:
+        wait = scope.creations.meter.spend(account, 1, now)
+        if wait:
+            raise scope.creations.refuse(wait)
+
+
+def _check_debts(quota: RateQuota | None, account: Account, now: float) -> None:
+    if quota is not None:
+        wait = quota.meter.wait(account, now)
+        if wait > 0:
+            raise quota.refuse(wait)
+
+
+def _check(scope: Scope, account: Account, request: StreamRequest, has_body: bool, now: float) -> None:
+    """
+    Check whether a request would be refused when it has arrived.
+
+    :raises RateLimited: it would be.
+    """
+    spending = [scope.requests, scope.creations if request.operation == "create" else None]
+    for quota in spending:
+        if quota is not None:
+            wait = quota.meter.wait_for(account, 1, now)
+            if wait > 0:
+                raise quota.refuse(wait)
+    if has_body:
+        _check_debts(scope.bytes_in, account, now)
+
+
+def _fields(quota: RateQuota, account: Account, now: float) -> bytes:
+    """Return the header lines RateLimit-Policy and RateLimit."""
+    remaining, seconds = quota.remaining(account, now)
+    policy, name = quota.policy.encode(), quota.name.encode()
+    return b'RateLimit-Policy: %b\r\nRateLimit: "%b";r=%d;t=%d\r\n' % (policy, name, remaining, seconds)

@@ -1,0 +1,245 @@
+"""Tests of quotas on every front: what is refused, what is slowed down, and who is counted."""
+
+from __future__ import annotations
+
+from durable_streams.server.config.settings import Settings
+from durable_streams.server.identity.quotas import Quotas, ScopeQuotas
+from durable_streams.server.identity.rates import Rate
+from durable_streams.server.web.metering import Pacer
+from durable_streams.server.web.quotas import RequestQuotas
+from tests.support.cases import TEXT, FrontTestCase, each_way
+from tests.support.fronts import BASE, ChannelFront, request
+from tests.support.gates import GateTestCase, bearer
+
+NONE = ScopeQuotas()
+
+
+class QuotaTestCase(FrontTestCase):
+    """A test case with a front that limits how much is done."""
+
+    def limit(self, address: ScopeQuotas = NONE, principal: ScopeQuotas = NONE) -> Quotas:
+        """Limit how much is done from now on."""
+        quotas = Quotas(address, principal, self.front.clock.seconds)
+        self.requests = RequestQuotas(quotas, self.front.operations.live.clock, self.front.streams.turns)
+        self.front.operations.limit(self.requests)
+        return quotas
+
+    @property
+    def pacer(self) -> Pacer:
+        return self.requests._pacer
+
+    def held(self, quotas: Quotas) -> int:
+        """Return how many accounts have something under way."""
+        return len(quotas.by_address.ledger._held) + len(quotas.by_principal.ledger._held)
+
+
+@each_way
+class RequestQuotaTests(QuotaTestCase):
+    def test_requests_over_the_rate_are_429_with_the_fields(self) -> None:
+        self.front.create("a", body=b"data")
+        quotas = self.limit(ScopeQuotas(Rate(0.1, 2)))
+        self.assertEqual([200, 200], [self.front.ask("GET", BASE + "a").status for _ in range(2)])
+        reply = self.front.ask("GET", BASE + "a")
+        self.assertEqual((429, "RATE_LIMITED"), (reply.status, reply.code))
+        self.assertEqual("10", reply.get("retry-after"))
+        self.assertEqual('"requests-by-address";q=2;w=20', reply.get("ratelimit-policy"))
+        self.assertEqual('"requests-by-address";r=0;t=10', reply.get("ratelimit"))
+        self.assertEqual(["requests-by-address"], reply.json()["violated-policies"])
+        self.assertIn("quotas.address.requests_per_sec", reply.json()["detail"])
+        self.assertEqual("*", reply.get("access-control-allow-origin"))
+        self.assertEqual(1, quotas.all()[0].refusals)
+        self.front.pass_time(10.5, 10.5)
+        self.assertEqual(200, self.front.ask("GET", BASE + "a").status)
+
+    def test_a_refused_write_is_not_performed(self) -> None:
+        self.front.create("a", body=b"data")
+        self.limit(ScopeQuotas(Rate(0.1, 1)))
+        self.assertEqual(204, self.front.ask("POST", BASE + "a", TEXT, b"+").status)
+        for method in ("POST", "PUT", "DELETE"):
+            self.assertEqual(429, self.front.ask(method, BASE + "a", TEXT, b"!").status)
+        self.front.operations.gate = None
+        self.assertEqual(b"data+", bytes(self.front.ask("GET", BASE + "a").body))
+
+    def test_a_client_that_has_little_left_is_told(self) -> None:
+        self.front.create("a", body=b"data")
+        self.limit(ScopeQuotas(Rate(1, 10)))
+        said = [self.front.ask("GET", BASE + "a").get("ratelimit") for _ in range(10)]
+        self.assertEqual([None] * 8, said[:8])
+        self.assertEqual(['"requests-by-address";r=1;t=9', '"requests-by-address";r=0;t=10'], said[8:])
+
+    def test_bytes_in_are_debts_that_delay_the_next_write(self) -> None:
+        self.front.create("a")
+        self.limit(ScopeQuotas(bytes_in=Rate(100, 100)))
+        self.assertEqual(204, self.front.ask("POST", BASE + "a", TEXT, b"x" * 1100).status)
+        reply = self.front.ask("POST", BASE + "a", TEXT, b"x")
+        self.assertEqual((429, "10"), (reply.status, reply.get("retry-after")))
+        self.assertEqual(200, self.front.ask("GET", BASE + "a").status)
+        self.front.pass_time(11, 11)
+        self.assertEqual(204, self.front.ask("POST", BASE + "a", TEXT, b"x").status)
+
+    def test_bytes_out_are_debts_that_delay_the_next_read(self) -> None:
+        self.front.create("a", body=b"x" * 1100)
+        self.limit(ScopeQuotas(bytes_out=Rate(100, 100)))
+        self.assertEqual(1100, len(self.front.ask("GET", BASE + "a").body))
+        reply = self.front.ask("GET", BASE + "a")
+        self.assertEqual((429, "10"), (reply.status, reply.get("retry-after")))
+        self.assertEqual(204, self.front.ask("POST", BASE + "a", TEXT, b"x").status)
+
+    def test_creations_are_counted_if_they_create(self) -> None:
+        quotas = self.limit(principal=ScopeQuotas(creations=Rate(2 / 3600, 2)))
+        self.assertEqual(201, self.front.ask("PUT", BASE + "a", TEXT).status)
+        for _ in range(3):
+            self.assertEqual(200, self.front.ask("PUT", BASE + "a", TEXT).status)
+        self.assertEqual(201, self.front.ask("PUT", BASE + "b", TEXT).status)
+        reply = self.front.ask("PUT", BASE + "c", TEXT)
+        self.assertEqual(429, reply.status)
+        self.assertEqual('"creations-by-principal";q=2;w=3600', reply.get("ratelimit-policy"))
+        self.assertEqual(0, self.held(quotas))
+
+    def test_live_reads_are_counted_until_they_end(self) -> None:
+        self.front.create("a")
+        quotas = self.limit(ScopeQuotas(live_reads=2))
+        tail = self.front.follow(BASE + "a?offset=now&live=sse")
+        poll = self.front.follow(BASE + "a?offset=now&live=long-poll")
+        self.front.pass_time(1)
+        self.assertEqual(429, self.front.ask("GET", BASE + "a?offset=now&live=sse").status)
+        self.assertEqual(200, self.front.ask("GET", BASE + "a").status)
+        self.front.append("a", b"data")
+        self.front.pass_time(1)
+        self.assertEqual(200, poll.reply.status)
+        again = self.front.follow(BASE + "a?offset=now&live=long-poll")
+        self.front.pass_time(1)
+        self.assertEqual(429, self.front.ask("GET", BASE + "a?offset=now&live=sse").status)
+        tail.leave()
+        again.leave()
+        self.front.pass_time(1)
+        self.assertEqual(0, self.held(quotas))
+        self.assertEqual(200, self.front.follow(BASE + "a?offset=now&live=sse").reply.status)
+
+    def test_a_download_is_slowed_down_to_the_rate(self) -> None:
+        self.front.create("a", body=b"x" * 1_000_000)
+        quotas = self.limit(ScopeQuotas(bytes_out=Rate(100_000, 200_000)))
+        peer = self.front.follow(BASE + "a")
+        self.front.pass_time(1)
+        self.assertLess(len(peer.reply.body), 500_000)
+        self.assertEqual(1, len(self.pacer))
+        self.front.pass_time(4)
+        self.assertLess(len(peer.reply.body), 1_000_000)
+        self.front.pass_time(6)
+        self.assertEqual(1_000_000, len(peer.reply.body))
+        self.assertTrue(peer.reply.complete)
+        self.assertEqual(0, len(self.pacer))
+        self.assertEqual(0, self.held(quotas))
+        self.assertGreater(quotas.all()[0].delays, 0)
+
+    def test_tails_of_one_account_share_the_rate_in_turn(self) -> None:
+        self.front.create("a")
+        quotas = self.limit(ScopeQuotas(bytes_out=Rate(1_000, 1_000)))
+        tails = [self.front.follow(BASE + "a?offset=now&live=sse") for _ in range(3)]
+        sent = b""
+        for letter in b"abcdefgh":
+            piece = bytes([letter]) * 1000
+            self.front.append("a", piece)
+            sent += piece
+            self.front.pass_time(1)
+        received = [sum(tail.reply.body.count(bytes([letter])) for letter in b"bcdfgh") for tail in tails]
+        self.assertLess(sum(received), 14_000)
+        self.front.pass_time(40)
+        for tail in tails:
+            data = "".join(event.data for event in tail.events if event.kind == "data")
+            self.assertEqual(sent.decode(), data)
+        self.assertEqual(3, self.held(quotas) * 3)
+
+    def test_a_body_that_waits_for_its_quota_ends_with_its_client(self) -> None:
+        self.front.create("a", body=b"x" * 1_000_000)
+        quotas = self.limit(ScopeQuotas(bytes_out=Rate(1_000, 1_000)))
+        peer = self.front.follow(BASE + "a")
+        self.front.pass_time(1)
+        self.assertEqual(1, len(self.pacer))
+        peer.reset()
+        self.front.pass_time(1)
+        self.assertEqual((0, 0), (len(self.pacer), self.held(quotas)))
+
+
+class ProxyTests(QuotaTestCase):
+    settings = Settings.from_mapping(
+        {
+            "proxy.enabled": True,
+            "proxy.forwarded_headers": "x-forwarded",
+            "proxy.trusted_proxies": ["127.0.0.1", "10.0.0.0/8", "192.0.2.0/24"],
+        }
+    )
+
+    def ask_for(self, client: str) -> int:
+        return self.front.ask("GET", BASE + "a", {"X-Forwarded-For": client}).status
+
+    def test_the_client_that_a_trusted_proxy_names_is_counted_and_never_the_proxy(self) -> None:
+        self.front.create("a", body=b"data")
+        self.limit(ScopeQuotas(Rate(0.1, 1)))
+        self.assertEqual([200, 429], [self.ask_for("203.0.113.1") for _ in range(2)])
+        self.assertEqual([200, 429], [self.ask_for("203.0.113.2") for _ in range(2)])
+
+    def test_ipv6_clients_are_counted_by_their_network(self) -> None:
+        self.front.create("a", body=b"data")
+        self.limit(ScopeQuotas(Rate(0.1, 1)))
+        self.assertEqual(
+            [200, 429, 200], [self.ask_for(client) for client in ("2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1")]
+        )
+
+
+class EarlyTests(QuotaTestCase):
+    front_type = ChannelFront
+
+    def test_a_request_over_its_quota_is_refused_before_its_body_and_without_100_continue(self) -> None:
+        self.front.create("a")
+        self.limit(ScopeQuotas(Rate(0.1, 1), Rate(1, 1)))
+        self.front.ask("GET", BASE + "a")
+        peer = self.front.connect()
+        peer.send(request("POST", BASE + "a", {**TEXT, "Content-Length": "100000", "Expect": "100-continue"}), "POST")
+        self.assertEqual(([], [429], "close"), (peer.interim, peer.statuses, peer.reply.get("connection")))
+
+    def test_debts_refuse_a_body_before_it_arrives(self) -> None:
+        self.front.create("a")
+        self.limit(principal=ScopeQuotas(bytes_in=Rate(1, 1)))
+        self.front.ask("POST", BASE + "a", TEXT, b"x" * 50)
+        peer = self.front.connect()
+        peer.send(request("POST", BASE + "a", {**TEXT, "Content-Length": "100000"}), "POST")
+        self.assertEqual(["49"], [reply.get("retry-after") for reply in peer.replies])
+
+
+@each_way
+class PrincipalQuotaTests(GateTestCase):
+    def limit(self, address: ScopeQuotas = NONE, principal: ScopeQuotas = NONE) -> Quotas:
+        quotas = Quotas(address, principal, self.front.clock.seconds)
+        self.gate.quotas = RequestQuotas(quotas, self.front.operations.live.clock, self.front.streams.turns)
+        return quotas
+
+    def test_one_principal_over_its_rate_leaves_the_others_theirs(self) -> None:
+        self.limit(principal=ScopeQuotas(Rate(0.1, 2)))
+        statuses = [self.ask("GET", "public/p", "alice").status for _ in range(4)]
+        self.assertEqual([200, 200, 429, 429], statuses)
+        self.assertEqual([200, 200], [self.ask("GET", "public/p", "bob").status for _ in range(2)])
+
+    def test_failed_authentications_are_refused_before_they_are_checked(self) -> None:
+        quotas = self.limit(ScopeQuotas(failures=Rate(0.1, 2)))
+        statuses = [self.ask("GET", "public/p", f"guess-{number}").status for number in range(4)]
+        self.assertEqual([401, 401, 429, 429], statuses)
+        self.assertEqual(2, quotas.all()[0].refusals)
+        self.front.pass_time(11, 11)
+        self.assertEqual(200, self.ask("GET", "public/p", "alice").status)
+
+    def test_requests_without_credentials_are_no_failed_authentications(self) -> None:
+        self.limit(ScopeQuotas(failures=Rate(0.1, 1)))
+        self.assertEqual([401] * 3, [self.ask("GET", "alice/a").status for _ in range(3)])
+
+    def test_a_tail_whose_principal_is_revoked_while_it_waits_for_its_quota_ends(self) -> None:
+        quotas = self.limit(principal=ScopeQuotas(bytes_out=Rate(100, 100)))
+        peer = self.front.follow(BASE + "alice/a?offset=-1&live=sse", bearer("alice"))
+        self.ask("POST", "alice/a", "owner", TEXT, b"x" * 1000)
+        self.front.pass_time(1)
+        self.ask("POST", "alice/a", "owner", TEXT, b"y" * 1000)
+        self.front.pass_time(1)
+        self.control.set_rules("allow owner all **")
+        self.front.pass_time(2)
+        self.assertTrue(peer.reply.complete)
+        self.assertEqual({}, quotas.by_principal.ledger._held)
