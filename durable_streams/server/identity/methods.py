@@ -7,13 +7,13 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Hashable, Sequence
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 from twisted.cred.credentials import ICredentials, UsernamePassword
 
 from .challenges import BASIC, BEARER, invalid_request
 from .credentials import BearerToken, CertificateCredentials, Presented, ProxyIdentity, SignedUrlCredentials
+from .signed_urls import is_signed
 
 #: The longest value of Authorization, in bytes. A longer one is refused before anything is computed of it.
 MAX_AUTHORIZATION: Final = 16_384
@@ -139,13 +139,6 @@ class Methods:
             raise invalid_request(f"This server does not accept Authorization. {self.advice}")
         if is_signed(presented.query):
             raise invalid_request(f"This server does not accept signed URLs. {self.advice}")
-
-
-def is_signed(query: bytes) -> bool:
-    """Return whether a query has a parameter of signed URLs, valid or not."""
-    if b"ds_" not in query and b"%" not in query:
-        return False
-    return any(unquote_to_bytes(pair.partition(b"=")[0]).startswith(b"ds_") for pair in query.split(b"&"))
 
 
 def _read_basic(encoded: bytes) -> UsernamePassword:
