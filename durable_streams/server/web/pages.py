@@ -9,6 +9,7 @@ from twisted.web.http import parse_qs
 
 from .callers import NOBODY, Caller
 from .incoming import IncomingBody
+from .redaction import redacted_query
 
 _Page = TypeVar("_Page", bound=Callable[..., Any])
 
@@ -68,9 +69,9 @@ class PageRequest:
 
     @property
     def target(self) -> bytes:
-        """The path and the query, as they were sent."""
+        """The path and the query as they were sent, without the signature of a signed URL."""
         path = self.mount + self.path
-        return path + b"?" + self.query if self.query else path
+        return path + b"?" + redacted_query(self.query) if self.query else path
 
     def header(self, name: bytes) -> bytes | None:
         """

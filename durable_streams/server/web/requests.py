@@ -20,6 +20,7 @@ from ..protocol.offsets import parse_expected, parse_offset
 from .access_parts import Access
 from .callers import NOBODY, Caller
 from .problems import UnsupportedEncoding
+from .redaction import redacted_query
 
 #: The headers that operations read, in lower case. The front reads some others; the rest is ignored.
 READ_HEADERS: Final = frozenset(
@@ -125,9 +126,9 @@ class StreamRequest(Struct, frozen=True, gc=False):
 
     @property
     def target(self) -> bytes:
-        """The path and the query, as they were sent."""
+        """The path and the query as they were sent, without the signature of a signed URL."""
         target = self.mount + self.path
-        return target + b"?" + self.query if self.query else target
+        return target + b"?" + redacted_query(self.query) if self.query else target
 
     @property
     def is_live(self) -> bool:
