@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from durable_streams.server.clocks import clock_of
 from durable_streams.server.web.access import Gate
 
 from .cases import FrontTestCase
 from .fronts import BASE, START_TIME, Headers, Peer
-from .identities import Control, Person, PrefixRules, TokenBook
+from .identities import Control, TokenBook, person
 from .replies import Reply
 
 RULES = (
-    "allow alice all alice/",
-    "allow bob read shared/",
-    "allow * read public/ public",
-    "allow owner all **",
+    "allow subject:alice all alice/**",
+    "allow subject:bob read shared/**",
+    "allow anyone read public/** cache:public",
+    "allow subject:owner all **",
 )
 
 
@@ -26,14 +27,16 @@ class GateTestCase(FrontTestCase):
     """A test case with a front behind a gate."""
 
     hide_forbidden = False
+    allow_anonymous = True
     rules = RULES
 
     def setUp(self) -> None:
         super().setUp()
-        people = {name: Person(name) for name in ("alice", "bob", "owner")}
-        people["brief"] = Person("alice", expires_at=START_TIME + 10)
-        self.book = TokenBook(people, self.front.clock.wall)
-        self.control = Control(self.book, PrefixRules(self.rules))
+        people = {name: person(name) for name in ("alice", "bob", "owner")}
+        people["brief"] = person("alice", START_TIME + 10)
+        self.book = TokenBook(people)
+        self.control = Control(self.book, self.rules, clock_of(self.front.clock), self.allow_anonymous)
+        self.addCleanup(self.control.authentication.close)
         for name in ("alice/a", "bob/b", "shared/s", "public/p"):
             self.front.create(name, body=b"hello")
         self.gate: Gate = self.front.operations.guard(self.control, self.hide_forbidden)

@@ -7,13 +7,14 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Struct
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from durable_streams.server.clocks import IClock
 from durable_streams.server.errors import Unavailable
+from durable_streams.server.identity.policy import Decision
+from durable_streams.server.identity.principal import ANONYMOUS, Principal
 from durable_streams.server.telemetry.audit import (
     MAX_DENIALS,
     MAX_DENIALS_OF_ADDRESS,
@@ -30,23 +31,12 @@ from durable_streams.server.web.requests import StreamRequest, stream_request
 MOMENT = 1_800_000_000.25
 
 
-class Alice(Struct, frozen=True):
-    subject: str = "alice"
-    kind: str = "token"
-    expires_at: float | None = None
-    credential: str = "k7"
+ALICE = Principal("alice", "token", credential="k7")
 
 
-class Nobody(Struct, frozen=True):
-    subject: str = ""
-    kind: str = "anonymous"
-    expires_at: float | None = None
-
-
-class Decision(Struct, frozen=True):
-    allowed: bool
-    rule: str | None
-    public: bool = False
+def decision(is_allowed: bool, rule: str | None) -> Decision:
+    """Return a decision of the rules."""
+    return Decision(is_allowed, rule, False, "")
 
 
 @implementer(IClock)
@@ -76,13 +66,13 @@ def request(method: bytes = b"POST", path: bytes = b"chats/a", address: str = "1
     return stream_request(method, b"/v1/stream/", path, query, headers, b"SECRET", Caller(address), 7)
 
 
-def allowed(*operations: str, principal: Any = Alice()) -> Access:  # noqa: B008 (frozen)
-    decision = Decision(True, "auth.rules 1: allow subject:alice all **")
-    return Access(principal, operations, "chats/a", None, True, operations[0], decision)
+def allowed(*operations: str, principal: Principal = ALICE) -> Access:
+    rule = "auth.rules 1: allow subject:alice all **"
+    return Access(principal, operations, "chats/a", None, True, operations[0], decision(True, rule))
 
 
-def denied(operation: str, rule: str | None = None, principal: Any = Alice()) -> Access:  # noqa: B008 (frozen)
-    return Access(principal, (operation,), "chats/a", None, False, operation, Decision(False, rule))
+def denied(operation: str, rule: str | None = None, principal: Principal = ALICE) -> Access:
+    return Access(principal, (operation,), "chats/a", None, False, operation, decision(False, rule))
 
 
 class AuditTestCase(SynchronousTestCase):
@@ -122,7 +112,7 @@ class LineTests(AuditTestCase):
         )
 
     def test_a_request_that_needs_several_operations_has_a_list_of_them(self) -> None:
-        access = Access(Alice(), ("create", "append"), "b", "chats/a", False, "fork-from", Decision(False, None))
+        access = Access(ALICE, ("create", "append"), "b", "chats/a", False, "fork-from", decision(False, None))
         entry = self.log("denied").decided(request(b"PUT"), access)
         assert entry is not None
         entry.answered(403)
@@ -238,7 +228,7 @@ class EventsTests(AuditTestCase):
             log.decided(request(), allowed("append"))
             log.decided(request(), denied("append"))
             log.decided(request(), denied("append", "auth.rules 2: deny anyone all **"))
-            log.decided(request(), denied("read", principal=Nobody()))
+            log.decided(request(), denied("read", principal=ANONYMOUS))
             log.not_authenticated(request(), "It is invalid.")
         self.assertEqual(
             {

@@ -36,7 +36,7 @@ class GateTests(GateTestCase):
         self.assertEqual(bytes(self.ask("GET", "shared/s", "bob").body), b"hello")
 
     def test_a_create_with_a_body_needs_append(self) -> None:
-        self.control.set_rules("allow bob create new/")
+        self.control.set_rules("allow subject:bob create new/**")
         self.assertEqual(self.ask("PUT", "new/1", "bob", TEXT, b"data").status, 403)
         self.assertEqual(self.ask("PUT", "new/1", "bob", {**TEXT, "Stream-Closed": "true"}).status, 403)
         self.assertEqual(self.ask("PUT", "new/1", "bob", TEXT).status, 201)
@@ -44,7 +44,11 @@ class GateTests(GateTestCase):
     def test_a_fork_needs_fork_from_and_read_on_its_source(self) -> None:
         for rule, status in (("fork-from,read", 201), ("read", 403), ("fork-from", 403)):
             for source in ("shared/s", BASE + "shared/s", "sh%61red/s"):
-                self.control.set_rules("allow bob create bob/", f"allow bob {rule} shared/", "allow owner all **")
+                self.control.set_rules(
+                    "allow subject:bob create bob/**",
+                    f"allow subject:bob {rule} shared/**",
+                    "allow subject:owner all **",
+                )
                 reply = self.ask("PUT", "bob/fork", "bob", {"Stream-Forked-From": source})
                 self.assertEqual(reply.status, status, (rule, source))
                 self.ask("DELETE", "bob/fork", "owner")
@@ -79,7 +83,7 @@ class EndTests(GateTestCase):
 
     def test_a_tail_ends_at_once_when_the_rule_is_removed(self) -> None:
         peer = self.tail("alice/a", "alice")
-        self.control.set_rules("allow owner all **")
+        self.control.set_rules("allow subject:owner all **")
         self.front.pass_time(0.25)
         self.assertTrue(peer.reply.complete)
 

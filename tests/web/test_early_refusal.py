@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
+
 from tests.support.cases import TEXT, ChannelTestCase
 from tests.support.fronts import BASE, ChannelFront, Headers, Peer, request
 from tests.support.gates import GateTestCase, bearer
@@ -37,11 +39,20 @@ class EarlyRefusalTests(GateTestCase):
         peer.send(b"x" * LARGE)
         self.assertEqual(peer.reply.status, 204)
 
-    def test_an_unknown_token_is_checked_when_the_body_has_arrived(self) -> None:
-        peer = self.begin("POST", "alice/a", "nonsense")
-        self.assertEqual(peer.replies, [])
-        peer.send(b"x" * LARGE)
-        self.assertEqual(peer.reply.status, 401)
+    def test_an_invalid_token_is_refused_after_the_head(self) -> None:
+        self.assertEqual(self.begin("POST", "alice/a", "nonsense").reply.status, 401)
+
+    def test_a_token_whose_check_takes_time_is_checked_once_while_the_body_arrives(self) -> None:
+        pending: list[Deferred[None]] = []
+        self.book.pending = pending
+        for token, status in (("alice", 204), ("nonsense", 401)):
+            peer = self.begin("POST", "alice/a", token)
+            self.assertEqual(peer.replies, [])
+            peer.send(b"x" * LARGE)
+            self.assertEqual(peer.replies, [])
+            pending.pop().callback(None)
+            self.front.settle()
+            self.assertEqual((peer.reply.status, pending), (status, []))
 
     def test_a_refused_client_is_not_sent_100_continue(self) -> None:
         peer = self.begin("POST", "alice/a", None, {"Expect": "100-continue"})
@@ -53,7 +64,7 @@ class EarlyRefusalTests(GateTestCase):
         self.assertEqual((peer.interim, peer.replies), ([100], []))
 
     def test_a_chunked_body_is_refused_by_what_it_needs_in_any_case(self) -> None:
-        self.control.set_rules("allow bob create new/")
+        self.control.set_rules("allow subject:bob create new/**")
         self.ask("GET", "new/1", "bob")
         for name, expected in (("other/1", [403]), ("new/1", [])):
             peer = self.front.connect()

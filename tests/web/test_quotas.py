@@ -239,7 +239,7 @@ class PrincipalQuotaTests(GateTestCase):
         self.front.pass_time(1)
         self.ask("POST", "alice/a", "owner", TEXT, b"y" * 1000)
         self.front.pass_time(1)
-        self.control.set_rules("allow owner all **")
+        self.control.set_rules("allow subject:owner all **")
         self.front.pass_time(2)
         self.assertTrue(peer.reply.complete)
         self.assertEqual({}, quotas.by_principal.ledger._held)

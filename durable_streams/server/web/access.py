@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from msgspec import Struct
 from msgspec.structs import force_setattr
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import InvalidName, NotAllowed, NotAuthenticated, RateLimited, StreamsError, Unavailable
+from ..identity.credentials import Presented
+from ..identity.policy import Decision
+from ..identity.principal import ANONYMOUS, SIGNED_URL, Principal
+from ..identity.signed_urls import is_signed
 from ..interfaces import NowOrLater
 from ..protocol.names import is_reserved
-from .access_parts import Access, AccessControl, Decision, Presented, Principal
+from .access_parts import Access, AccessControl
 from .accounting import Audit, AuditEntry
 from .answers import Answer
 from .live import Live
@@ -31,40 +34,35 @@ from .requests import StreamRequest
 from .telemetry import request_name
 
 #: How many decisions are remembered, and the length of the longest path of one, in bytes.
-_REMEMBERED: Final = 65_536
+_REMEMBERED: Final = 32_768
 _PATH_BYTES: Final = 256
 
 #: The operations of requests that read.
 _READS: Final = frozenset(["read", "poll", "subscribe"])
 
-#: What the query of a signed URL has.
-_SIGNATURE: Final = b"ds_sig"
-
 _log = Logger()
 
 
-class Unauthenticated(Struct, frozen=True):
-    """The principal of requests that need no operation, and are not authenticated: preflights, and unknown methods."""
-
-    subject: str = ""
-    kind: str = "anonymous"
-    expires_at: float | None = None
-
-
-#: The decision about requests that need no operation.
-PUBLIC: Final = Access(Unauthenticated(), (), "", None, True, "", None)
+#: The decision about requests that need no operation, and are not authenticated: preflights, and unknown methods.
+PUBLIC: Final = Access(ANONYMOUS, (), "", None, True, "", None)
 
 
 class _Remembered:
-    """The decisions about a principal's requests, by the path."""
+    """The decisions about the requests of a principal, by their paths."""
 
-    __slots__ = ("appends", "principal", "reads")
+    __slots__ = ("appends", "reads")
 
-    def __init__(self, principal: Principal) -> None:
-        # Kept so that its id stays its own.
-        self.principal = principal
+    def __init__(self) -> None:
+        # Appends of data that do not close the stream.
         self.appends: dict[bytes, Access] = {}
         self.reads: dict[bytes, Access] = {}
+
+    def table(self, request: StreamRequest) -> dict[bytes, Access] | None:
+        """Return the decisions about requests like this; None if they are not remembered."""
+        operation = request.operation
+        if operation == "append":
+            return self.appends if request.body and b"stream-closed" not in request.headers else None
+        return self.reads if operation in _READS else None
 
 
 class Gate:
@@ -98,8 +96,9 @@ class Gate:
         self._read_name = read_name
         self._refusals = refusals
         self._wall = live.clock.wall
-        self._remembered: dict[int, _Remembered] = {}
+        self._remembered: dict[Principal, _Remembered] = {}
         self._count = 0
+        self._cached = control.authentication.cached
         control.on_change(self._changed)
 
     def perform(self, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
@@ -107,11 +106,20 @@ class Gate:
         try:
             if self.quotas is not None:
                 self.quotas.arrived(request)
-            access = self._find(request) or self._decide(request)
-            if isinstance(access, Deferred):
-                return access.addCallbacks(self._admit_later, self._failed, (request, perform), errbackArgs=(request,))
+            principal = self._cached(request.headers.get(b"authorization"))
+            access: NowOrLater[Access] | None
+            access = None if principal is None else self._find(principal, request)
             if access is None:
-                return self._perform_reserved(request, perform)
+                name = self._name_of(request)
+                if name is None:
+                    return self._perform_reserved(request, perform)
+                access = self._decide(request, name)
+                if isinstance(access, Deferred):
+                    arguments = request, perform
+                    return access.addCallbacks(self._admit_later, self._failed, arguments, errbackArgs=(request,))
+            if access.allowed and self.quotas is None and self.audit is None:
+                force_setattr(request, "access", access)
+                return perform(request)
             return self._admit(access, request, perform)
         except StreamsError as error:
             return self._refuse(request, error)
@@ -132,68 +140,49 @@ class Gate:
             self.quotas.check_failures(request.caller.client_address)
         return self.control.authentication.principal_of(presented_by(request))
 
-    def _find(self, request: StreamRequest) -> Access | None:
-        """Return the remembered decision about the same request; None if there is none."""
-        principal = self._cached(request)
-        if principal is None:
-            return None
-        remembered = self._remembered.get(id(principal))
+    def _find(self, principal: Principal, request: StreamRequest) -> Access | None:
+        """Return the remembered decision about the same request of a principal; None if there is none."""
+        remembered = self._remembered.get(principal)
         if remembered is None:
-            remembered = self._remembered[id(principal)] = _Remembered(principal)
-            self._count += 1
-        if request.operation == "append":
-            if not request.body or b"stream-closed" in request.headers:
-                return None
-            decisions = remembered.appends
-        elif request.operation in _READS:
-            decisions = remembered.reads
-        else:
             return None
-        path = request.path
-        access = decisions.get(path)
-        if access is None and len(path) <= _PATH_BYTES:
-            name = self._name_of(request)
-            if name:
-                access = self._access(principal, request, name)
-                if self._count >= _REMEMBERED:
-                    self._forget()
-                self._count += 1
-                decisions[path] = access
-        return access
+        table = remembered.table(request)
+        return None if table is None else table.get(request.path)
 
-    def _cached(self, request: StreamRequest) -> Principal | None:
-        """Return the principal of a request whose credentials were checked before; None if they must be checked."""
-        caller = request.caller
-        if caller.subject is not None or caller.client is not None or _SIGNATURE in request.query:
-            return None
-        authentication = self.control.authentication
-        principal = authentication.cached(request.headers.get(b"authorization"))
-        if principal is None:
-            return None
-        expires_at = principal.expires_at
-        if (
-            expires_at is not None
-            and expires_at <= self._wall()
-            and not authentication.is_current(principal, self._wall())
-        ):
-            return None
-        return principal
-
-    def _decide(self, request: StreamRequest) -> NowOrLater[Access] | None:
+    def _decide(self, request: StreamRequest, name: str) -> NowOrLater[Access]:
         """
         Authenticate a request and decide about it.
 
-        :returns: None for a path below the reserved segment.
+        :param name: the name of its stream; empty if the path is no name.
         """
-        name = self._name_of(request)
-        if name is None:
-            return None
         if request.operation == "request":
             return PUBLIC
-        principal = self._cached(request) or self.authenticate(request)
+        principal = self.authenticate(request)
         if isinstance(principal, Deferred):
-            return principal.addCallback(self._access, request, name)
-        return self._access(principal, request, name)
+            return principal.addCallback(self._decide_for, request, name)
+        return self._decide_for(principal, request, name)
+
+    def _decide_for(self, principal: Principal, request: StreamRequest, name: str) -> Access:
+        """Decide about a request of a principal, and remember the decision if there may be more of the kind."""
+        access = self._find(principal, request)
+        if access is not None:
+            return access
+        access = self._access(principal, request, name)
+        # The principal of a signed URL is of one request.
+        if name and principal.kind != SIGNED_URL and len(request.path) <= _PATH_BYTES:
+            self._remember(principal, request, access)
+        return access
+
+    def _remember(self, principal: Principal, request: StreamRequest, access: Access) -> None:
+        if self._count >= _REMEMBERED:
+            self._forget()
+        remembered = self._remembered.get(principal)
+        if remembered is None:
+            remembered = self._remembered[principal] = _Remembered()
+            self._count += 1
+        table = remembered.table(request)
+        if table is not None:
+            table[request.path] = access
+            self._count += 1
 
     def _name_of(self, request: StreamRequest) -> str | None:
         """Return the name of a request's stream; empty if the path is no name, None if it is reserved."""
@@ -234,6 +223,7 @@ class Gate:
 
     def _changed(self) -> None:
         """Forget all decisions and check the reads under way: tokens, keys or rules have changed."""
+        self._cached = self.control.authentication.cached
         self._forget()
         self.readers.check()
 
@@ -260,15 +250,11 @@ class Gate:
             name = self._name_of(request)
             if name is None:
                 return None
-            principal = self._cached(request)
-            if principal is None:
-                if b"authorization" in request.headers:
-                    return None
-                found = self.authenticate(request)
-                if isinstance(found, Deferred):
-                    found.addErrback(lambda _: None).cancel()
-                    return None
-                principal = found
+            principal = self._cached(request.headers.get(b"authorization")) or self.authenticate(request)
+            if isinstance(principal, Deferred):
+                # Its result is cached for when the body has arrived.
+                principal.addErrback(lambda _: None)
+                return None
             access = self._access(principal, request, name, has_body)
             if access.allowed:
                 if self.quotas is not None:
@@ -281,8 +267,7 @@ class Gate:
         except Exception:
             return self._broken(Failure(), request)
 
-    def _admit_later(self, access: Access | None, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
-        assert access is not None
+    def _admit_later(self, access: Access, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
         try:
             return self._admit(access, request, perform)
         except StreamsError as error:
@@ -291,29 +276,17 @@ class Gate:
             return self._broken(Failure(), request)
 
     def _admit(self, access: Access, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
-        """Perform a request if its decision allows it."""
+        """Perform a request if its decision allows it, and have it counted and recorded."""
         if not access.allowed:
             return self._deny(access, request)
         force_setattr(request, "access", access)
-        if self.quotas is None and self.audit is None:
-            return perform(request)
         entry = None if self.audit is None else self.audit.decided(request, access)
-        if self.quotas is not None:
-            try:
-                answer = self.quotas.perform(request, access.principal.subject, perform)
-            except RateLimited as error:
-                return self._account(self._refusals.answers.error(request, error), entry)
-        else:
-            answer = perform(request)
-        return self._account(answer, entry)
-
-    def _account(self, answer: NowOrLater[Answer], entry: AuditEntry | None) -> NowOrLater[Answer]:
-        """Record the end of a request whose answer is known, or will be."""
-        if entry is None:
-            return answer
-        if isinstance(answer, Deferred):
-            return answer.addCallback(_recorded, entry)
-        return _recorded(answer, entry)
+        if self.quotas is None:
+            return _recorded(perform(request), entry)
+        try:
+            return _recorded(self.quotas.perform(request, access.principal.subject, perform), entry)
+        except RateLimited as error:
+            return _recorded(self._refusals.answers.error(request, error), entry)
 
     def _perform_reserved(self, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
         """Pass on a request below the reserved segment, or refuse it if nothing decides about such requests."""
@@ -323,21 +296,20 @@ class Gate:
 
     def _deny(self, access: Access, request: StreamRequest) -> NowOrLater[Answer]:
         """Answer a request that is not allowed."""
-        entry = None if self.audit is None else self.audit.decided(request, access)
-        answer = self._refusals.deny(access, request, self.control.policy)
         force_setattr(request, "access", access)
-        return self._account(answer, entry)
+        entry = None if self.audit is None else self.audit.decided(request, access)
+        return _recorded(self._refusals.deny(access, request, self.control), entry)
 
     def _refuse(self, request: StreamRequest, error: StreamsError) -> Answer:
         """Answer a request whose principal is not known, or that is over a quota."""
-        entry = None
+        answer = self._refusals.answers.error(request, error)
         if isinstance(error, NotAuthenticated):
             if self.quotas is not None and _has_secret(request):
                 self.quotas.not_authenticated(request.caller.client_address)
-            if self.audit is not None:
-                entry = self.audit.not_authenticated(request, str(error))
-        answer = self._refusals.answers.error(request, error)
-        return answer if entry is None else _recorded(answer, entry)
+            entry = None if self.audit is None else self.audit.not_authenticated(request, str(error))
+            if entry is not None:
+                entry.answered(answer.status)
+        return answer
 
     def _failed(self, failure: Failure, request: StreamRequest) -> Answer:
         """Answer a request whose authentication has failed, or was cancelled because its client has gone."""
@@ -362,10 +334,19 @@ class Gate:
 
 def _has_secret(request: StreamRequest) -> bool:
     """Return whether a request presents what can be guessed: a token or a signature."""
-    return b"authorization" in request.headers or _SIGNATURE in request.query
+    return b"authorization" in request.headers or is_signed(request.query)
 
 
-def _recorded(answer: Answer, entry: AuditEntry) -> Answer:
+def _recorded(answer: NowOrLater[Answer], entry: AuditEntry | None) -> NowOrLater[Answer]:
+    """Have an entry of the audit log written when the answer is known."""
+    if entry is None:
+        return answer
+    if isinstance(answer, Deferred):
+        return answer.addCallback(_record, entry)
+    return _record(answer, entry)
+
+
+def _record(answer: Answer, entry: AuditEntry) -> Answer:
     entry.answered(answer.status)
     return answer
 

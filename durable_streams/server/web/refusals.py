@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from ..errors import NotAllowed, NotAuthenticated
+from ..errors import NotAllowed
+from ..identity.challenges import bearer_challenge
+from ..identity.principal import NOBODY
 from ..interfaces import NowOrLater
-from .access_parts import Access, Policy, Principal
+from .access_parts import Access, AccessControl
 from .answers import Answer, Answers
 from .needed_operations import ON_SOURCE
 from .requests import StreamRequest
@@ -15,8 +17,8 @@ from .requests import StreamRequest
 #: The operations of requests that are answered as if the stream did not exist, if it may not be read.
 _HIDING: Final = frozenset(["append", "read", "poll", "subscribe", "head", "delete"])
 
-#: The challenge of an answer to a request without credentials.
-CHALLENGE: Final = 'Bearer realm="durable-streams"'
+#: The kinds of principals that have sent a Bearer token.
+_BEARERS: Final = frozenset(["token", "jwt"])
 
 #: Performs a request.
 Perform: TypeAlias = "Callable[[StreamRequest], NowOrLater[Answer]]"
@@ -36,37 +38,30 @@ class Refusals:
         self._without_streams = without_streams
         self._hide_forbidden = hide_forbidden
 
-    def deny(self, access: Access, request: StreamRequest, policy: Policy) -> NowOrLater[Answer]:
+    def deny(self, access: Access, request: StreamRequest, control: AccessControl) -> NowOrLater[Answer]:
         """
         Answer a request that is denied.
 
         Anonymous requests are asked for credentials, whether the stream is hidden or not.
         """
         principal = access.principal
-        if principal.kind == "anonymous":
-            error = NotAuthenticated("This needs credentials. Send a token as Authorization: Bearer.", CHALLENGE)
-            return self.answers.error(request, error)
-        if self._hides(access, request, policy):
+        if principal.kind == NOBODY:
+            return self.answers.error(request, control.authentication.missing())
+        if self._hides(access, request, control):
             return self._without_streams(request)
-        return self.answers.error(request, NotAllowed(_sentence(access), _insufficient(principal)))
+        return self.answers.error(request, _not_allowed(access))
 
-    def _hides(self, access: Access, request: StreamRequest, policy: Policy) -> bool:
+    def _hides(self, access: Access, request: StreamRequest, control: AccessControl) -> bool:
         if not self._hide_forbidden or request.operation not in _HIDING:
             return False
-        return not policy.decide(access.principal, "read", access.name).allowed
+        return not control.policy.decide(access.principal, "read", access.name).allowed
 
 
-def _sentence(access: Access) -> str:
+def _not_allowed(access: Access) -> NotAllowed:
     """Return why a request is denied, and what to change."""
     where = "the stream that it forks" if access.operation in ON_SOURCE and access.source is not None else "this stream"
-    return (
-        f"The rules do not allow {access.operation} on {where}. "
-        "Use other credentials, or ask the operator for a rule that allows it."
-    )
-
-
-def _insufficient(principal: Principal) -> str | None:
-    """Return the challenge of a refusal (RFC 6750 section 3.1); None if the principal has not sent a Bearer token."""
-    if principal.kind not in ("token", "jwt"):
-        return None
-    return f'{CHALLENGE}, error="insufficient_scope", error_description="The rules do not allow it."'
+    reason = f"The rules do not allow {access.operation} on {where}."
+    advice = "Use other credentials, or ask the operator for a rule that allows it."
+    is_bearer = access.principal.kind in _BEARERS
+    challenge = bearer_challenge("insufficient_scope", reason) if is_bearer else None
+    return NotAllowed(f"{reason} {advice}", challenge)
