@@ -58,6 +58,7 @@ CHOICES: Final[dict[str, Mapping[str, str]]] = {
     "observability.log_level": _words("debug", "info", "warn", "error"),
     "observability.log_format": _words("text", "json"),
     "observability.access_log": _words("none", "failures", "all"),
+    "audit.events": _words("none", "denied", "changes", "all"),
 }
 
 

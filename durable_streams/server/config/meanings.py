@@ -284,4 +284,16 @@ MEANINGS: Final[dict[str, str]] = {
         "whether requests are traced by OpenTelemetry, configured by its own ``OTEL_`` variables; see `operations.rst "
         "<operations.rst>`_ for all of these"
     ),
+    "audit.file": (
+        "the path of the audit log: who did what to which stream, allowed or not, as JSON lines; see `audit.rst "
+        "<audit.rst>`_. Not set: no audit log"
+    ),
+    "audit.events": (
+        "the requests that it has: ``none``, ``denied``, ``changes`` (denied ones, and allowed ones that change "
+        "something) or ``all``"
+    ),
+    "audit.required": (
+        "whether allowed requests that the audit log should have get 503 while its file cannot be written. With "
+        "``false`` they are served, and up to 4 MiB of lines wait for the file"
+    ),
 }

@@ -330,6 +330,20 @@ class ObservabilitySettings(Section, frozen=True):
     traces: bool = False
 
 
+class AuditSettings(Section, frozen=True):
+    """
+    The audit log.
+
+    :ivar file: its path; None for no audit log.
+    :ivar events: the recorded requests: ``none``, ``denied``, ``changes`` (denied ones and changes) or ``all``.
+    :ivar required: whether requests that would be recorded are refused while the file cannot be written.
+    """
+
+    file: str | None = None
+    events: str = "changes"
+    required: bool = False
+
+
 class Sections(Section, frozen=True):
     """All settings."""
 
@@ -343,6 +357,7 @@ class Sections(Section, frozen=True):
     proxy: ProxySettings = ProxySettings()
     subscriptions: SubscriptionSettings = SubscriptionSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
+    audit: AuditSettings = AuditSettings()
 
 
 def value_of(settings: Sections, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from .admin_rules import check_admin, check_admin_exposure, remote_admin_place
+from .audit_rules import audit_warnings, check_audit
 from .auth_rules import auth_warnings, check_auth, check_certificate_method, check_credentials_of_pages, check_jwt
 from .choices import ACID_BACKENDS, STORAGE_MODES
 from .ineffective import changed_ineffective_settings, ineffective_warnings
@@ -57,6 +58,7 @@ _RULES = (
     check_credentials_of_pages,
     check_auth,
     check_jwt,
+    check_audit,
 )
 
 
@@ -133,6 +135,7 @@ def warnings_about(
             "http.allow_wildcard_cors to true if that is meant."
         )
     yield from auth_warnings(settings, sources)
+    yield from audit_warnings(settings)
     yield from _plain_text_warnings(settings)
     for name in unused_by_postgres(settings, sources or {}):
         yield (
