@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 from msgspec import Struct
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectingCancelledError, DNSLookupError
@@ -111,7 +111,7 @@ def load_authorities(path: str) -> Any:
         raise KeysUnusable(f"{where}: must have PEM certificates, at most {_MAX_CA_BYTES} bytes.")
     try:
         return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
-    except (SSL.Error, ValueError):
+    except (crypto.Error, ValueError):
         raise KeysUnusable(f"{where}: a certificate is damaged. Replace it.") from None
 
 
@@ -177,7 +177,7 @@ class _Fetch:
             except KeysUnusable as error:
                 raise FetchFailed(f"needs another file of authorities: {error}") from None
             endpoint = wrapClientTLS(optionsForClientTLS(host, trustRoot=trusted), endpoint)
-        guarded = GuardedEndpoint(self._reactor, endpoint, self._limits.max_head, FetchFailed)
+        guarded = GuardedEndpoint(self._reactor, endpoint, self._limits.max_head, _bad_head)
         self._endpoints.append(guarded)
         return guarded
 
@@ -245,6 +245,11 @@ def _explained(failure: Failure) -> FetchFailed:
         _log.failure("The fetch of a document failed.", failure)
         return FetchFailed("failed because of an internal error, which the log has")
     return FetchFailed(_FAILURES[kind])
+
+
+def _bad_head(sentence: str) -> FetchFailed:
+    """Return the failure of an answer whose head is refused."""
+    return FetchFailed(f"failed: {sentence[0].lower()}{sentence[1:].rstrip('.')}")
 
 
 @implementer(IAgentEndpointFactory)
