@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from durable_streams.server.clocks import IClock
 from durable_streams.server.errors import Unavailable
-from durable_streams.server.identity.policy import Decision
+from durable_streams.server.identity.policy import NO_RULE, NOT_GRANTED, Decision
 from durable_streams.server.identity.principal import ANONYMOUS, Principal
 from durable_streams.server.telemetry.audit import (
     MAX_DENIALS,
@@ -23,8 +23,10 @@ from durable_streams.server.telemetry.audit import (
     audit_line,
 )
 from durable_streams.server.web.access_parts import Access
+from durable_streams.server.web.answers import Answer, FileSink, Sink
 from durable_streams.server.web.callers import Caller
 from durable_streams.server.web.pages import PageRequest
+from durable_streams.server.web.problems import ErrorReport
 from durable_streams.server.web.requests import StreamRequest, stream_request
 
 #: 2027-01-15T08:00:00.25Z
@@ -71,8 +73,8 @@ def allowed(*operations: str, principal: Principal = ALICE) -> Access:
     return Access(principal, operations, "chats/a", None, True, operations[0], decision(True, rule))
 
 
-def denied(operation: str, rule: str | None = None, principal: Principal = ALICE) -> Access:
-    return Access(principal, (operation,), "chats/a", None, False, operation, decision(False, rule))
+def denied(operation: str, why: Decision = NO_RULE, principal: Principal = ALICE) -> Access:
+    return Access(principal, (operation,), "chats/a", None, False, operation, why)
 
 
 class AuditTestCase(SynchronousTestCase):
@@ -85,12 +87,136 @@ class AuditTestCase(SynchronousTestCase):
         return AuditLog(self.clock, self.counts, self.sink, events, **options)
 
 
+class Body:
+    """A streamed body that is driven by the test."""
+
+    length: int | None = None
+
+    def __init__(self) -> None:
+        self.sink: Any = None
+        self.calls: list[str] = []
+
+    def start(self, sink: Sink) -> None:
+        self.sink = sink
+
+    def pauseProducing(self) -> None:
+        self.calls.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.calls.append("resume")
+
+    def stopProducing(self) -> None:
+        self.calls.append("stop")
+
+
+class Client:
+    """A sink of an answer, which keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.got = b""
+
+    def write(self, data: bytes) -> None:
+        self.got += data
+
+    def finish(self) -> None:
+        self.got += b"END"
+
+    def abort(self) -> None:
+        self.got += b"ABORT"
+
+
+class FileClient(Client):
+    """A sink that can send from files."""
+
+    def send_file(self, part: Any) -> int:
+        return 1000
+
+
+class StreamedTests(AuditTestCase):
+    def begin(self, client: Client) -> tuple[Any, Body]:
+        """Begin a live read; return its answer's body, and what produces it."""
+        entry = self.log("all").decided(request(b"GET"), allowed("read"))
+        assert entry is not None
+        body = Body()
+        answer = entry.answered(Answer(200, b"", body))
+        assert not isinstance(answer.body, bytes)
+        answer.body.start(client)
+        return answer.body, body
+
+    def ends(self) -> list[tuple[Any, ...]]:
+        return [
+            (line["stream"], line["subject"], line["bytes"], line["seconds"], line["outcome"])
+            for line in self.sink.objects
+            if line["event"] == "ended"
+        ]
+
+    def test_a_live_read_has_a_line_when_it_begins_and_one_when_it_ends(self) -> None:
+        client = Client()
+        _, body = self.begin(client)
+        [began] = self.sink.objects
+        self.assertEqual((True, 200), (began["streamed"], began["status"]))
+        self.assertNotIn("bytes", began)
+        body.sink.write(b"one")
+        self.clock.advance(2.5)
+        body.sink.write(b"two")
+        body.sink.finish()
+        self.assertEqual([("chats/a", "alice", 6, 2.5, "finished")], self.ends())
+        self.assertEqual(b"onetwoEND", client.got)
+        self.assertEqual(began["request_id"], self.sink.objects[1]["request_id"])
+
+    def test_a_client_that_goes_and_an_abort_are_told_apart(self) -> None:
+        front, body = self.begin(Client())
+        body.sink.write(b"one")
+        front.stopProducing()
+        body.sink.write(b"two")
+        body.sink.finish()
+        self.assertEqual(["stop"], body.calls)
+        client = Client()
+        _, body = self.begin(client)
+        body.sink.abort()
+        self.assertEqual(
+            [("chats/a", "alice", 3, 0, "disconnected"), ("chats/a", "alice", 0, 0, "aborted")], self.ends()
+        )
+        self.assertEqual(b"ABORT", client.got)
+
+    def test_back_pressure_reaches_the_body(self) -> None:
+        front, body = self.begin(Client())
+        front.pauseProducing()
+        front.resumeProducing()
+        self.assertEqual(["pause", "resume"], body.calls)
+
+    def test_bytes_from_files_are_counted_where_the_client_takes_them(self) -> None:
+        _, body = self.begin(FileClient())
+        self.assertIsInstance(body.sink, FileSink)
+        body.sink.write(b"one")
+        self.assertEqual(1000, body.sink.send_file(None))
+        body.sink.finish()
+        self.assertEqual(1003, self.ends()[0][2])
+        _, body = self.begin(Client())
+        self.assertNotIsInstance(body.sink, FileSink)
+
+    def test_a_request_whose_client_has_gone_before_its_answer_has_a_line(self) -> None:
+        entry = self.log("changes").decided(request(), allowed("append"))
+        assert entry is not None
+        entry.failed()
+        [line] = self.sink.objects
+        self.assertEqual((True, "disconnected"), (line["allowed"], line["outcome"]))
+        self.assertNotIn("status", line)
+
+
 class LineTests(AuditTestCase):
+    def test_the_error_of_an_answer_is_named_by_its_code(self) -> None:
+        entry = self.log("all").decided(request(), allowed("append"))
+        assert entry is not None
+        entry.answered(Answer(409, b"", b"{}", ErrorReport("STREAM_CLOSED", "StreamClosed", "It is closed.")))
+        [line] = self.sink.objects
+        self.assertEqual((409, "STREAM_CLOSED", 2), (line["status"], line["error"], line["bytes"]))
+
     def test_the_line_of_an_allowed_request_has_who_what_where_and_how_it_ended(self) -> None:
         entry = self.log("all").decided(request(), allowed("append"))
         assert entry is not None
         self.assertEqual([], self.sink.lines)
-        entry.answered(204)
+        entry.answered(Answer(204, b""))
         [line] = self.sink.objects
         self.assertRegex(line.pop("request_id"), r"\A[0-9a-f]+-7\Z")
         self.assertEqual(
@@ -107,15 +233,16 @@ class LineTests(AuditTestCase):
                 "allowed": True,
                 "rule": "auth.rules 1: allow subject:alice all **",
                 "status": 204,
+                "bytes": 0,
             },
             line,
         )
 
     def test_a_request_that_needs_several_operations_has_a_list_of_them(self) -> None:
-        access = Access(ALICE, ("create", "append"), "b", "chats/a", False, "fork-from", decision(False, None))
+        access = Access(ALICE, ("create", "append"), "b", "chats/a", False, "fork-from", NO_RULE)
         entry = self.log("denied").decided(request(b"PUT"), access)
         assert entry is not None
-        entry.answered(403)
+        entry.answered(Answer(403, b""))
         [line] = self.sink.objects
         self.assertEqual(
             ("fork-from", ["create", "append"], "chats/a", False, "default"),
@@ -126,7 +253,7 @@ class LineTests(AuditTestCase):
     def test_a_request_without_valid_credentials_has_the_reason(self) -> None:
         entry = self.log("denied").not_authenticated(request(), "The token has expired.")
         assert entry is not None
-        entry.answered(401)
+        entry.answered(Answer(401, b""))
         [line] = self.sink.objects
         self.assertEqual(
             (False, "credentials", "The token has expired.", 401),
@@ -142,7 +269,7 @@ class LineTests(AuditTestCase):
             log.not_authenticated(request(), "It is invalid."),
         ):
             assert entry is not None
-            entry.answered(200)
+            entry.answered(Answer(200, b""))
         self.assertEqual(3, len(self.sink.lines))
         self.assertNotIn(b"SECRET", b"".join(self.sink.lines))
 
@@ -150,7 +277,7 @@ class LineTests(AuditTestCase):
         page = PageRequest(b"GET", b"/admin/streams?secret=SECRET", [])
         entry = self.log("all").decided(page, allowed("admin"))
         assert entry is not None
-        entry.answered(200)
+        entry.answered(Answer(200, b""))
         [line] = self.sink.objects
         self.assertEqual(("/admin/streams", "admin"), (line["page"], line["operation"]))
         self.assertNotIn("stream", line)
@@ -168,7 +295,7 @@ class LineTests(AuditTestCase):
         self.sink.lines.clear()
         entry = self.log("all").decided(request(path=name), allowed("append"))
         assert entry is not None
-        entry.answered(204)
+        entry.answered(Answer(204, b""))
         [line] = self.sink.lines
         self.assertEqual(1, len(line.decode("ascii").splitlines()))
         self.assertTrue(line.decode("ascii").isprintable())
@@ -227,13 +354,15 @@ class EventsTests(AuditTestCase):
         for log in (AuditLog(self.clock, self.counts), self.log("none"), self.log("all")):
             log.decided(request(), allowed("append"))
             log.decided(request(), denied("append"))
-            log.decided(request(), denied("append", "auth.rules 2: deny anyone all **"))
+            log.decided(request(), denied("append", decision(False, "auth.rules 2: deny anyone all **")))
+            log.decided(request(), denied("append", NOT_GRANTED))
             log.decided(request(), denied("read", principal=ANONYMOUS))
             log.not_authenticated(request(), "It is invalid.")
         self.assertEqual(
             {
                 ("default", "append"): 3,
                 ("rule", "append"): 3,
+                ("grants", "append"): 3,
                 ("anonymous", "read"): 3,
                 ("credentials", "authenticate"): 3,
             },

@@ -11,11 +11,15 @@ from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 import msgspec
+from msgspec.structs import replace
 from twisted.internet.interfaces import IDelayedCall
 
 from ..clocks import IClock
 from ..errors import Unavailable
+from ..identity.policy import NO_RULE, NOT_GRANTED
 from ..web.access_parts import Access
+from ..web.answers import Answer
+from ..web.observed_bodies import DISCONNECTED, ObservedBody
 from ..web.pages import PageRequest
 from ..web.requests import StreamRequest
 from ..web.telemetry import request_id
@@ -29,6 +33,9 @@ _READING_METHODS: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 #: How many denials have a line in a second: of one address, and of all.
 MAX_DENIALS_OF_ADDRESS: Final = 20
 MAX_DENIALS: Final = 200
+
+#: The fields of a request that the line of its end has, too.
+_OF_END: Final = ("request_id", "address", "stream", "page", "subject", "kind", "credential", "operation")
 
 #: The longest value, in characters.
 _LONGEST: Final = 2048
@@ -71,6 +78,7 @@ class AuditLog:
     :param events: ``none``, ``denied``, ``changes`` (denials and allowed changes) or ``all``.
     :param required: whether allowed requests that would be recorded are refused while lines cannot be written.
     :param worker: the number of this process, if it is one of several workers.
+    :ivar seconds: the time for durations.
     """
 
     def __init__(
@@ -83,6 +91,7 @@ class AuditLog:
         worker: int | None = None,
     ) -> None:
         self.counts = counts
+        self.seconds = clock.seconds
         self._clock = clock
         self._sink = sink
         self._denials = sink is not None and events != "none"
@@ -103,16 +112,16 @@ class AuditLog:
         :raises Unavailable: the request is allowed, but must be recorded, and cannot be now.
         """
         if access.allowed:
-            if not (self._all or (self._changes and is_change(request, access.operations))):
+            if not access.operations or not (self._all or (self._changes and is_change(request, access.operations))):
                 return None
             if self._required and self._sink is not None and self._sink.obstacle is not None:
                 raise Unavailable("The audit log cannot be written, and audit.required is true. Try again later.")
-            return AuditEntry(self, request, access)
+            return AuditEntry(self, _of_request(request) | _of_access(access), {})
         reason = reason_of(access)
         self.counts.denials[reason, access.operation] += 1
         if not self._denials or not self._has_room(request, reason):
             return None
-        return AuditEntry(self, request, access, reason)
+        return AuditEntry(self, _of_request(request) | _of_access(access), {"reason": reason})
 
     def not_authenticated(self, request: StreamRequest | PageRequest, reason: str) -> AuditEntry | None:
         """
@@ -123,7 +132,7 @@ class AuditLog:
         self.counts.denials["credentials", "authenticate"] += 1
         if not self._denials or not self._has_room(request, "credentials"):
             return None
-        return AuditEntry(self, request, None, "credentials", reason)
+        return AuditEntry(self, _of_request(request) | {"allowed": False}, {"reason": "credentials", "detail": reason})
 
     def record(self, event: str, fields: Mapping[str, object]) -> None:
         """
@@ -168,58 +177,67 @@ class AuditLog:
 
 
 class AuditEntry:
-    """A request that is recorded when its answer is known."""
+    """A request that is recorded when its answer is known, and when a streamed answer has ended."""
 
-    __slots__ = ("_access", "_audit", "_detail", "_reason", "_request")
+    __slots__ = ("_audit", "_began_at", "_fields", "_reason")
 
-    def __init__(
-        self,
-        audit: AuditLog,
-        request: StreamRequest | PageRequest,
-        access: Access | None,
-        reason: str | None = None,
-        detail: str | None = None,
-    ) -> None:
+    def __init__(self, audit: AuditLog, fields: dict[str, object], reason: dict[str, str]) -> None:
         self._audit = audit
-        self._request = request
-        self._access = access
+        self._fields = fields
         self._reason = reason
-        self._detail = detail
+        self._began_at = 0.0
 
-    def answered(self, status: int) -> None:
+    def answered(self, answer: Answer) -> Answer:
         """
         Write the record.
 
-        :param status: of the answer.
+        :returns: the answer to send: its body, if it is streamed, has its end recorded, too.
         """
-        self._audit.write(
-            "request", self._fields() | {"status": status, "reason": self._reason, "detail": self._detail}
-        )
+        body = answer.body
+        fields = self._fields | {"status": answer.status} | self._reason
+        if answer.error is not None:
+            fields["error"] = answer.error.code
+        if isinstance(body, bytes):
+            self._audit.write("request", fields | {"bytes": len(body)})
+            return answer
+        self._audit.write("request", fields | {"streamed": True})
+        self._began_at = self._audit.seconds()
+        return replace(answer, body=ObservedBody(body, self._ended))
 
-    def _fields(self) -> dict[str, object]:
-        fields = _of_request(self._request)
-        access = self._access
-        if access is None:
-            return fields | {"allowed": False}
-        decision = access.decision
-        operations = access.operations
-        return fields | {
-            "subject": access.principal.subject,
-            "kind": access.principal.kind,
-            "credential": getattr(access.principal, "credential", "") or None,
-            "operation": access.operation,
-            "operations": operations if len(operations) > 1 else None,
-            "source": access.source,
-            "allowed": access.allowed,
-            "rule": None if decision is None else decision.rule,
-        }
+    def failed(self) -> None:
+        """
+        Write the record of a request that has no answer, because its client has gone.
+
+        What it has changed may be stored nevertheless.
+        """
+        self._audit.write("request", self._fields | self._reason | {"outcome": DISCONNECTED})
+
+    def _ended(self, sent: int, outcome: str) -> None:
+        fields = {key: self._fields[key] for key in _OF_END if key in self._fields}
+        seconds = round(self._audit.seconds() - self._began_at, 3)
+        self._audit.write("ended", fields | {"bytes": sent, "seconds": seconds, "outcome": outcome})
+
+
+def _of_access(access: Access) -> dict[str, object]:
+    """Return the fields of a decision."""
+    principal, decision, operations = access.principal, access.decision, access.operations
+    return {
+        "subject": principal.subject,
+        "kind": principal.kind,
+        "credential": principal.credential or None,
+        "operation": access.operation or None,
+        "operations": operations if len(operations) > 1 else None,
+        "source": access.source,
+        "allowed": access.allowed,
+        "rule": None if decision is None else decision.rule,
+    }
 
 
 def is_change(request: StreamRequest | PageRequest, operations: tuple[str, ...]) -> bool:
     """Return whether a request changes something, if it is allowed."""
     if not CHANGES.isdisjoint(operations):
         return True
-    return request.method not in _READING_METHODS and bool(operations)
+    return request.method not in _READING_METHODS
 
 
 def reason_of(access: Access) -> str:
@@ -227,7 +245,9 @@ def reason_of(access: Access) -> str:
     if access.principal.kind == "anonymous":
         return "anonymous"
     decision = access.decision
-    return "default" if decision is None or decision.rule is None else "rule"
+    if decision is None or decision is NO_RULE:
+        return "default"
+    return "grants" if decision is NOT_GRANTED else "rule"
 
 
 def _of_request(request: StreamRequest | PageRequest) -> dict[str, object]:

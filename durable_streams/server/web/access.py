@@ -308,7 +308,7 @@ class Gate:
                 self.quotas.not_authenticated(request.caller.client_address)
             entry = None if self.audit is None else self.audit.not_authenticated(request, str(error))
             if entry is not None:
-                entry.answered(answer.status)
+                return entry.answered(answer)
         return answer
 
     def _failed(self, failure: Failure, request: StreamRequest) -> Answer:
@@ -342,13 +342,13 @@ def _recorded(answer: NowOrLater[Answer], entry: AuditEntry | None) -> NowOrLate
     if entry is None:
         return answer
     if isinstance(answer, Deferred):
-        return answer.addCallback(_record, entry)
-    return _record(answer, entry)
+        return answer.addCallbacks(entry.answered, _record_failure, errbackArgs=(entry,))
+    return entry.answered(answer)
 
 
-def _record(answer: Answer, entry: AuditEntry) -> Answer:
-    entry.answered(answer.status)
-    return answer
+def _record_failure(failure: Failure, entry: AuditEntry) -> Failure:
+    entry.failed()
+    return failure
 
 
 def presented_by(request: StreamRequest) -> Presented:
