@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from ..identity.authentication import Authentication
 from ..identity.policy import Decision, Policy
-from ..identity.principal import Principal
+from ..identity.principal import ANONYMOUS, Principal
 
 
 class AccessControl(Protocol):
@@ -49,3 +49,10 @@ class Access(Struct, frozen=True, gc=False):
     operation: str
     decision: Decision | None
     public: bool = False
+
+
+#: The decision about requests that need no operation, and are not authenticated: preflights, and unknown methods.
+PUBLIC: Final = Access(ANONYMOUS, (), "", None, True, "", None)
+
+#: The decision about every request where everybody may do everything.
+OPEN: Final = Access(ANONYMOUS, (), "", None, True, "", None, True)

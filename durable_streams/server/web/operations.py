@@ -138,11 +138,8 @@ class Operations:
     def perform(self, request: StreamRequest) -> NowOrLater[Answer]:
         """Answer a request; every error becomes an answer."""
         if self.gate is not None and request.access is None:
-            return self.gate.perform(request, self._perform_admitted)
-        return self._perform_admitted(request)
-
-    def _perform_admitted(self, request: StreamRequest) -> NowOrLater[Answer]:
-        """Answer a request that the gate has admitted."""
+            # The gate calls this again when it has admitted the request.
+            return self.gate.perform(request, self.perform)
         try:
             return self._by_operation[request.operation](request)
         except EmptyName:

