@@ -50,7 +50,15 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "waiting": frozenset({"model", "interfaces", "clocks", "run_queue"}),
     "streams": _RULES | {"clocks", "run_queue", "waiting"},
     "identity": _RULES
-    | {"clocks", "regular_files", "secret_files", "guarded_endpoints", "connection_failures", "release"},
+    | {
+        "clocks",
+        "blocking_calls",
+        "regular_files",
+        "secret_files",
+        "guarded_endpoints",
+        "connection_failures",
+        "release",
+    },
     "web": _SERVICE | {"regular_files", "secret_files", "identity", "subscriptions", "transfer"},
     "subscriptions": _SERVICE
     | {"regular_files", "secret_files", "guarded_endpoints", "connection_failures", "release"},

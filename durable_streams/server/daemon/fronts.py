@@ -13,6 +13,7 @@ from twisted.web.resource import IResource
 
 from ..clocks import clock_of
 from ..config.settings import Settings
+from ..identity.control import AccessControl
 from ..listening.descriptors import DescriptorBudget
 from ..streams import Streams
 from ..telemetry import metrics_from, telemetry_from
@@ -41,6 +42,7 @@ class Fronts:
     :param authorize_admin: decides who may use the pages of operators, unless ``admin.token_file`` does; None for
         clients on this machine.
     :param subscriptions: the service of subscriptions; None if there are none.
+    :param access: authenticates and authorizes requests; None if everybody may do everything.
     :ivar tree: everything as one resource for a twisted.web Site.
     :ivar factory: the factory of clients' connections.
     :ivar metrics: the metrics; None if they are not served.
@@ -49,7 +51,7 @@ class Fronts:
     :raises StartupError: ``observability.traces`` is set, and OpenTelemetry is not installed or cannot export.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 (the parts of a server)
         self,
         streams: Streams,
         settings: Settings,
@@ -59,6 +61,7 @@ class Fronts:
         keep_connections: bool = True,
         authorize_admin: AdminAuthorization | None = None,
         subscriptions: SubscriptionService | None = None,
+        access: AccessControl | None = None,
     ) -> None:
         self._streams = streams
         self._clock = clock = clock_of(reactor)
@@ -67,6 +70,8 @@ class Fronts:
         operations = operations_from(streams, settings, clock, self._telemetry)
         if subscriptions is not None:
             serve_subscriptions(operations, subscriptions)
+        if access is not None:
+            operations.guard(access, settings.auth.hide_forbidden)
         answers = operations.answers
         base_path = settings.http.stream_base_path
         apart = settings.admin.bind_address is not None

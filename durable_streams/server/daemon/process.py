@@ -111,7 +111,7 @@ class MainProcess(Service):
         raise NotImplementedError
 
     def _reload(self) -> None:
-        """Reload certificates, tokens, log file and log level. All other settings need a restart."""
+        """Reload certificates, tokens, keys, rules, log file and log level. Other settings need a restart."""
         systemd.notify(systemd.reloading())
         if self._logs is not None:
             self._logs.reopen()

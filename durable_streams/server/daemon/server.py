@@ -13,11 +13,13 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from ..config.settings import Settings
+from ..identity.control import AccessControl
 from ..listening.descriptors import DescriptorBudget
 from ..startup import StartupError
 from ..streams import Streams
 from ..telemetry import Metrics
 from ..web.site.admin.access import AdminAuthorization
+from .access import access_control_from, log_access
 from .fronts import Fronts
 from .subscribing import log_subscriptions, subscriptions_from
 
@@ -59,13 +61,15 @@ class Server(MultiService):
     :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
     :param authorize_admin: decides who may use the pages of operators; see :class:`.Fronts`.
     :param subscriptions: the service of subscriptions if :meth:`_open` starts it; None to create one.
-    :raises ConfigError: the file of ``admin.token_file`` or ``subscriptions.webhook_ca_file`` cannot be used.
+    :param access: authenticates and authorizes requests; None for what the section ``auth`` of the settings asks for.
+    :raises ConfigError: a file that the settings name cannot be used, or a rule is invalid.
     :ivar subscriptions: the service of subscriptions; None if there are none.
+    :ivar access: authenticates and authorizes requests; None if everybody may do everything.
     :ivar metrics: the metrics; None if they are not served.
     :ivar tree: everything that is served, as one resource for a twisted.web Site.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 (the parts of a server)
         self,
         streams: Streams,
         settings: Settings,
@@ -75,6 +79,7 @@ class Server(MultiService):
         keep_connections: bool = True,
         authorize_admin: AdminAuthorization | None = None,
         subscriptions: SubscriptionService | None = None,
+        access: AccessControl | None = None,
     ) -> None:
         super().__init__()
         self._ports = ports
@@ -83,6 +88,7 @@ class Server(MultiService):
         self._settings = settings
         self._starts_subscriptions = subscriptions is None
         self.subscriptions = subscriptions or subscriptions_from(streams, settings, reactor)
+        self.access = access or access_control_from(settings, reactor)
         self._fronts = Fronts(
             streams,
             settings,
@@ -92,6 +98,7 @@ class Server(MultiService):
             keep_connections,
             authorize_admin,
             self.subscriptions,
+            self.access,
         )
         self.tree: IResource = self._fronts.tree
         self.metrics: Metrics | None = self._fronts.metrics
@@ -132,8 +139,9 @@ class Server(MultiService):
         if not self._ports.bound:
             self.privilegedStartService()
         Service.startService(self)
+        log_access(self._settings, self.access)
         try:
-            opened = self._open()
+            opened = self._open().addCallback(self._start_access)
             return opened if self.subscriptions is None else opened.addCallback(self._start_subscriptions)
         except BaseException:
             Service.stopService(self)
@@ -142,6 +150,11 @@ class Server(MultiService):
 
     def _open(self) -> Deferred[None]:
         raise NotImplementedError
+
+    def _start_access(self, _: None) -> None:
+        """Start to fetch keys and to check files for changes, once the storage is open."""
+        if self.access is not None:
+            self.access.start()
 
     def _start_subscriptions(self, _: None) -> Deferred[None]:
         """
@@ -200,11 +213,15 @@ class Server(MultiService):
         for success, outcome in await DeferredList(ending, consumeErrors=True):
             if not success:
                 outcome.raiseException()
+        if self.access is not None:
+            self.access.stop()
         await self._fronts.close()
         _log.info("The server has stopped.")
 
     def reload(self) -> None:
-        """Read the files of ``admin.token_file`` and of subscriptions again; log errors."""
+        """Read the files of ``auth``, of ``admin.token_file`` and of subscriptions again; log errors."""
+        if self.access is not None:
+            self.access.reload()
         self._fronts.reload()
         if self.subscriptions is not None:
             self.subscriptions.reload()

@@ -96,7 +96,7 @@ class Daemon(Server):
             )
 
     def reload(self) -> None:
-        """Read the certificates, and the files of ``admin.token_file`` and of subscriptions, again."""
+        """Read the certificates, and the files of ``auth``, ``admin.token_file`` and of subscriptions, again."""
         self.listeners.reload()
         super().reload()
 

@@ -22,12 +22,14 @@ from twisted.python.failure import Failure
 
 from ...clocks import clock_of
 from ...config.settings import Settings
+from ...config.validation import ConfigError
 from ...listening.descriptors import raise_descriptor_limit
 from ...listening.inheritance import BindingReactor
 from ...listening.listeners import Listeners
 from ...startup import StartupError
 from ...web.site.admin.tokens import TokenFile, TokenFileError
 from .. import systemd
+from ..access import check_access_files
 from ..logs import Logs
 from ..process import MainProcess, exit_with
 from .collecting import MetricsCollector
@@ -316,7 +318,7 @@ class Supervisor(MainProcess):
 
     def _reload_parts(self, level: str | None) -> Deferred[Any]:
         # A file that is not valid here is not valid for any worker.
-        files = self._listeners.reload() and self._check_tokens()
+        files = all([self._listeners.reload(), self._check_tokens(), self._check_access()])
         if level is not None:
             self._level = level
         reloading = []
@@ -339,6 +341,14 @@ class Supervisor(MainProcess):
                     "Reload: admin.token_file is not valid, its tokens stay as they were. {reason}", reason=error
                 )
                 return False
+        return True
+
+    def _check_access(self) -> bool:
+        try:
+            check_access_files(self._settings, self._reactor, self._folder)
+        except ConfigError as error:
+            _log.error("Reload: a file of auth is not valid, all stay as they were. {reason}", reason=error)
+            return False
         return True
 
     def _log_late_reload(self, failure: Failure) -> None:

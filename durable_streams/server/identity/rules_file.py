@@ -1,0 +1,114 @@
+"""The file of rules (``auth.rules_file``), which is read again when it changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..blocking_calls import BlockingCalls
+from ..regular_files import NotAFileError, open_regular_file
+from .policy import Policy, parse_rules
+from .rules import RuleError
+
+#: The largest file, in bytes.
+MAX_SIZE: Final = 4_194_304
+
+_log = Logger()
+
+
+class RulesFileError(Exception):
+    """
+    The file cannot be used; the message says why and what to do.
+
+    :ivar is_final: whether it cannot be used until it is changed.
+    """
+
+    def __init__(self, message: str, is_final: bool = True) -> None:
+        super().__init__(message)
+        self.is_final = is_final
+
+
+def load_rules(path: str) -> Policy:
+    """
+    Read a file with a rule on each line. Empty lines and comments (``#``) are ignored.
+
+    :raises RulesFileError: the file cannot be read, or a line is no rule.
+    """
+    try:
+        with open_regular_file(path) as file:
+            data = file.read(MAX_SIZE + 1)
+        if len(data) > MAX_SIZE:
+            raise RulesFileError(f"{path} is larger than {MAX_SIZE} bytes. Join rules, by patterns or groups.")
+        return parse_rules(data.decode().splitlines(), path)
+    except OSError as error:
+        raise RulesFileError(
+            f"Cannot read {path}: {error.strerror}. Create it, so that the server's user can read it.", is_final=False
+        ) from None
+    except NotAFileError:
+        raise RulesFileError(f"{path} is not a file. Name a file with a rule on each line.") from None
+    except UnicodeDecodeError:
+        raise RulesFileError(f"{path} is not text in UTF-8. Save it as UTF-8.") from None
+    except RuleError as error:
+        raise RulesFileError(f"{error.source}, line {error.line}: {error.sentence}") from None
+
+
+class RulesFile:
+    """
+    A source of rules, for :class:`.AccessControl`.
+
+    :param path: the path of the file.
+    :ivar policy: the rules that were read last.
+    :ivar files: the absolute path of the file.
+    :raises RulesFileError: the file cannot be used.
+    """
+
+    def __init__(self, path: str, reactor: Any) -> None:
+        # twistd changes the current directory later.
+        self._path = os.path.abspath(path)
+        self.files = (self._path,)
+        self.policy = load_rules(self._path)
+        self._failure = ""
+        self._calls = BlockingCalls(reactor)
+        self._listeners: list[Callable[[], None]] = []
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Register a call for each change of :attr:`policy`."""
+        self._listeners.append(call)
+
+    def start(self) -> None:
+        """Do nothing: the file is read."""
+
+    def stop(self) -> None:
+        """End the thread that reads the file."""
+        self._calls.close()
+
+    def reload(self) -> Deferred[bool]:
+        """
+        Read and compile the file again, in a thread. If it cannot be used, log that and keep the rules.
+
+        :returns: whether the file need not be read again before it changes.
+        """
+        return self._calls.do(lambda: load_rules(self._path)).addCallbacks(self._use, self._keep)
+
+    def _use(self, policy: Policy) -> bool:
+        has_changed = [rule.text for rule in policy.rules] != [rule.text for rule in self.policy.rules]
+        self.policy = policy
+        self._failure = ""
+        _log.info("Loaded auth.rules_file {path}; number of rules: {count}.", path=self._path, count=len(policy.rules))
+        if has_changed:
+            for call in self._listeners:
+                call()
+        return True
+
+    def _keep(self, failure: Failure) -> bool:
+        error = failure.value
+        assert isinstance(error, RulesFileError), failure
+        if str(error) != self._failure:
+            self._failure = str(error)
+            _log.error("auth.rules_file was not read again, its rules stay as they were. {reason}", reason=error)
+        return error.is_final
