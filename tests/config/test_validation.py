@@ -50,6 +50,7 @@ class RuleTests(SynchronousTestCase):
             "limits.max_read_bytes": "0 (no limit) or more",
             "transport.connection.min_body_bytes_per_sec": "0 (any rate) or more",
             "storage.postgres.cache_bytes": "0 (no cache) or more",
+            **{name: "0 (no limit) or more" for name, _ in defaults() if name.startswith("quotas.")},
         }
         with_more_to_them = {
             "storage.acid_shard_count",

@@ -264,6 +264,17 @@ class RefusedConnectionTests(ChannelTestCase):
 
 
 @each_way
+class QuotaTests(FrontTestCase):
+    settings = Settings.from_mapping({"quotas.address.requests_per_sec": 1, "quotas.address.request_burst": 2})
+
+    def test_refusals_are_counted_by_scope_and_quota(self) -> None:
+        statuses = [self.front.ask("GET", BASE + "a").status for _ in range(5)]
+        self.assertEqual([404, 404, 429, 429, 429], statuses)
+        figures = Figures(self.front)
+        self.assertEqual(3, figures("quota_refusals_total", scope="address", quota="requests"))
+        self.assertEqual(3, figures.requests()["read", "429"])
+
+
 class ScrapeTests(FrontTestCase):
     def test_metrics_are_served_at_their_path(self) -> None:
         self.front.create("a")

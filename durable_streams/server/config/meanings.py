@@ -9,6 +9,21 @@ from __future__ import annotations
 
 from typing import Final
 
+
+def _quotas(scope: str) -> dict[str, str]:
+    """Return the meanings of the quotas that addresses and principals have."""
+    meanings = (
+        ("requests_per_sec", "requests. Beyond it: 429. 0: no limit"),
+        ("request_burst", "requests that may come at once. 0: what the rate gives in ten seconds"),
+        ("bytes_in_per_sec", "bytes of request bodies. What was too much delays the next body: 429. 0: no limit"),
+        ("bytes_in_burst", "bytes that may come at once. 0: what the rate gives in ten seconds"),
+        ("bytes_out_per_sec", "bytes of answers' bodies; streamed ones are slowed down to it. 0: no limit"),
+        ("bytes_out_burst", "bytes that may be read at once. 0: what the rate gives in ten seconds"),
+        ("max_live_reads", "long-polls and readers of Server-Sent Events at a time. Beyond it: 429. 0: no limit"),
+    )
+    return {f"quotas.{scope}.{name}": meaning for name, meaning in meanings}
+
+
 MEANINGS: Final[dict[str, str]] = {
     "server.bind_address": (
         "IP address and port; IPv6 in brackets. Host names are not allowed. ``0.0.0.0`` is reachable from every network"
@@ -246,6 +261,22 @@ MEANINGS: Final[dict[str, str]] = {
     ),
     "proxy.identity.header_name": "that header; only with ``mode`` ``header``, which needs it",
     "proxy.identity.require_tls": "no effect; see `Settings without effect`_",
+    **_quotas("address"),
+    "quotas.address.failed_authentications_per_min": (
+        "invalid tokens and signatures; as many may come at once. Beyond it, credentials that are not known yet get "
+        "429 and are not checked. 0: no limit"
+    ),
+    "quotas.address.max_connections": (
+        "connections at a time; those of trusted proxies are not counted. Further ones are refused before a TLS "
+        "handshake. 0: no limit"
+    ),
+    "quotas.address.max_incoming_bytes": (
+        "the address's share of ``limits.max_incoming_bytes``. Beyond it: 429. 0: no share of its own"
+    ),
+    **_quotas("principal"),
+    "quotas.principal.creations_per_hour": (
+        "streams that are created; as many may be created at once. Beyond it: 429. 0: no limit"
+    ),
     "subscriptions.enabled": "whether the subscription APIs are served. Off: paths below ``__ds`` are 404",
     "subscriptions.max_subscriptions": "number of subscriptions. Beyond it: 507",
     "subscriptions.max_links": (

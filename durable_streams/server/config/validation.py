@@ -10,6 +10,7 @@ from .auth_rules import auth_warnings, check_auth, check_certificate_method, che
 from .choices import ACID_BACKENDS, STORAGE_MODES
 from .ineffective import changed_ineffective_settings, ineffective_warnings
 from .places import is_plain
+from .quota_rules import check_quotas
 from .rules import (
     BrokenRule,
     SettingsWithSources,
@@ -55,6 +56,7 @@ _RULES = (
     check_observability,
     check_admin,
     check_subscriptions,
+    check_quotas,
     check_credentials_of_pages,
     check_auth,
     check_jwt,

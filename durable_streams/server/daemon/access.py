@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from ..clocks import clock_of
 from ..config.auth_rules import has_access_control
-from ..config.sections import Section
+from ..config.section import Section
 from ..config.settings import Settings
 from ..config.validation import ConfigError
 from ..identity.authentication import Authentication

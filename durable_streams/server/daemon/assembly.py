@@ -26,6 +26,7 @@ from ..web.site.admin.tokens import TokenFile, TokenFileError
 from ..web.site.app import Pages
 from ..web.site.resource import StreamsResource
 from ..web.telemetry import Telemetry
+from .limiting import quotas_from
 
 #: ``transport.http.versions`` -> ALPN name.
 _ALPN = {"http1": "http/1.1", "http2": "h2"}
@@ -67,7 +68,7 @@ def operations_from(
             connection.long_poll_timeout_secs, connection.sse_reconnect_interval_secs, connection.drain_spread_secs
         ),
     )
-    return Operations(
+    operations = Operations(
         streams,
         live,
         Answers(settings.http.cors_origins, settings.http.cache, settings.http.cors_credentials),
@@ -76,6 +77,10 @@ def operations_from(
         proxies=proxies_from(settings, clock),
         origins=WritingOrigins(settings.http.cors_origins),
     )
+    quotas = quotas_from(settings, streams, live.clock)
+    if quotas is not None:
+        operations.limit(quotas)
+    return operations
 
 
 def add_pages_of_operators(

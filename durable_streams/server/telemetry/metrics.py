@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
 
+from ..identity.quotas import Quota
 from ..model import DatabaseFigures, Distribution, StorageFigures
 from ..web.connections import Connections
 from ..web.operations import Operations
@@ -47,6 +48,7 @@ class Metrics(Collector):
         self._counts = counts
         self._streams = operations.streams
         self._live = operations.live
+        self._quotas = [] if operations.quotas is None else operations.quotas.quotas.all()
         self._build = {"version": _version(), "python": python_version(), "storage": backend}
         self._factories: list[Connections] = []
         self._subscriptions: Callable[[], SubscriptionFigures] | None = None
@@ -96,6 +98,7 @@ class Metrics(Collector):
         yield from self._requests()
         yield from self._readers()
         yield from self._connections()
+        yield from _quota_metrics(self._quotas)
         yield from _storage(self._streams.figures())
         if self._subscriptions is not None:
             from .subscriptions import subscription_metrics  # noqa: PLC0415 (only if there are subscriptions)
@@ -149,6 +152,17 @@ class Metrics(Collector):
         yield _counter("connections_refused", "Connections refused because there were too many.", refused)
         yield _counter("tls_handshake_failures", "TLS handshakes that failed.", failures)
         yield _counter("slow_reader_pauses", "Pauses of an answer because its reader was slow.", pauses)
+
+
+def _quota_metrics(quotas: Iterable[Quota]) -> Iterator[Metric]:
+    labels = ("scope", "quota")
+    refusals = CounterMetricFamily("durable_streams_quota_refusals", "Refusals because of a quota.", labels=labels)
+    delays = CounterMetricFamily("durable_streams_quota_delays", "Pauses of answers because of a quota.", labels=labels)
+    for quota in quotas:
+        refusals.add_metric((quota.scope, quota.kind), quota.refusals)
+        delays.add_metric((quota.scope, quota.kind), quota.delays)
+    yield refusals
+    yield delays
 
 
 def _storage(figures: StorageFigures) -> Iterator[Metric]:

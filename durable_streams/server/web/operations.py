@@ -66,6 +66,7 @@ class Operations:
     The operations of streams, as all fronts call them.
 
     :ivar reserved: answers requests for paths below the reserved segment; None if nothing is there.
+    :ivar quotas: limits how much is done; None for no limits.
     :ivar gate: authenticates and authorizes requests, or only limits how much is done; None to perform every request.
     :ivar traced: is called with the stream's name and incarnation, the positions of the first byte and after the last
         byte, ``traceparent`` and ``tracestate``, for each write that has the former; None if nothing needs it.
@@ -89,6 +90,7 @@ class Operations:
         self.proxies = proxies or Proxies()
         self._read_bytes = settings.read_bytes
         self.origins = origins or WritingOrigins(["*"])
+        self.quotas: RequestQuotas | None = None
         self.gate: Gate | QuotaGate | None = None
         self.reserved: Callable[[StreamRequest], NowOrLater[Answer]] | None = None
         self.traced: Callable[[str, int, int, int, bytes, bytes], None] | None = None
@@ -116,11 +118,10 @@ class Operations:
         self,
         control: AccessControl,
         hide_forbidden: bool = False,
-        quotas: RequestQuotas | None = None,
         audit: Audit | None = None,
     ) -> Gate:
         """
-        Authenticate and authorize all requests from now on.
+        Authenticate and authorize all requests from now on; :attr:`quotas` limit them as before.
 
         :param hide_forbidden: whether a stream that may not be read is answered as one that does not exist.
         """
@@ -128,11 +129,12 @@ class Operations:
             cast(Streams, _NoStreams()), self.live, self.answers, self.settings, origins=self.origins
         )
         refusals = Refusals(self.answers, without_streams.perform, hide_forbidden)
-        gate = self.gate = Gate(control, self._read_name, refusals, self.live, quotas, audit)
+        gate = self.gate = Gate(control, self._read_name, refusals, self.live, self.quotas, audit)
         return gate
 
     def limit(self, quotas: RequestQuotas) -> None:
-        """Limit how much is done from now on. Everybody may do everything; otherwise see :meth:`guard`."""
+        """Limit how much is done from now on. Everybody may do everything, until :meth:`guard` is called."""
+        self.quotas = quotas
         self.gate = QuotaGate(quotas, self.answers)
 
     def perform(self, request: StreamRequest) -> NowOrLater[Answer]:
