@@ -9,7 +9,7 @@ from twisted.cred.checkers import AllowAnonymousAccess, ICredentialsChecker, InM
 from twisted.cred.credentials import IAnonymous
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -379,6 +379,18 @@ class WaitingTests(AuthenticationCase):
         self.assertIs(None, self.successResultOf(first))
         self.assertEqual(1, len(self.bearer.asked))
 
+    def test_a_verification_is_cancelled_with_the_last_request_that_waits_for_it(self) -> None:
+        authentication = self.make()
+        waiting = [self.ask(authentication) for _ in range(2)]
+        for each in waiting:
+            self.assertFalse(self.results[0].called)
+            each.cancel()
+            self.failureResultOf(each, CancelledError)
+        self.assertTrue(self.results[0].called)
+        again = self.ask(authentication)
+        self.results[1].callback(ALICE)
+        self.assertIs(ALICE, self.successResultOf(again))
+
     def cancel_with(self, waiting: Deferred[Principal], other: Deferred[Principal]) -> None:
         waiting.addCallbacks(lambda _: other.cancel(), lambda _: None)
 
@@ -423,7 +435,7 @@ class AttemptsTests(AuthenticationCase):
         self.failures: list[str] = []
         self.blocked: set[str] = set()
 
-    def check(self, address: str) -> None:
+    def check_failures(self, address: str) -> None:
         if address in self.blocked:
             raise TooMany("Too many failed attempts.")
 

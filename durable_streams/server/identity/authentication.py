@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 from twisted.cred.error import LoginFailed, UnauthorizedLogin
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -50,7 +50,7 @@ class CacheLimits(Struct, frozen=True):
 class FailedAttempts(Protocol):
     """A limit of failed attempts for each address. It is asked only about credentials that are in no cache."""
 
-    def check(self, address: str) -> None:
+    def check_failures(self, address: str) -> None:
         """
         Check that an address may try again.
 
@@ -98,7 +98,7 @@ class Authentication:
         self._cache = PrincipalCache(clock, limits.principals, limits.bytes, limits.seconds)
         self._refusals = RefusalCache(clock, limits.refusals, limits.bytes, limits.refusal_seconds)
         self._wall = clock.wall
-        self._waiting: dict[Hashable, list[Deferred[Principal]]] = {}
+        self._verifications: dict[Hashable, _Verification] = {}
         self._generation = 0
         self._current = revocations_of(portal.checkers.values())
         by_header: dict[Hashable, Principal] = {}
@@ -155,9 +155,10 @@ class Authentication:
         if refusal is not None:
             raise NotAuthenticated(*refusal)
         if self._attempts is not None:
-            self._attempts.check(presented.address)
-        if key in self._waiting:
-            return self._wait(key)
+            self._attempts.check_failures(presented.address)
+        running = self._verifications.get(key)
+        if running is not None:
+            return running.wait()
         attempt = _Attempt(key, presented.address, self._generation)
         login = self._portal.login(self._methods.read(credential, presented), None, IPrincipal)
         result: Deferred[Principal] = login.addCallbacks(self._accept, self._refuse, (attempt,), {}, (attempt,), {})
@@ -166,30 +167,13 @@ class Authentication:
             return outcome
         if key is None:
             return result
-        self._waiting[key] = []
-        first = self._wait(key)
+        running = self._verifications[key] = _Verification(result)
+        first = running.wait()
         result.addBoth(self._finish, key)
         return first
 
-    def _wait(self, key: Hashable) -> Deferred[Principal]:
-        """Return a Deferred of the result of the verification that is in progress; to cancel it ends only the wait."""
-        waiting = self._waiting[key]
-        waiter: Deferred[Principal] = Deferred(waiting.remove)
-        waiting.append(waiter)
-        return waiter
-
     def _finish(self, outcome: Principal | Failure, key: Hashable) -> None:
-        waiting = self._waiting.pop(key)
-        # One of them may cancel another.
-        while waiting:
-            waiter = waiting.pop()
-            if isinstance(outcome, Failure) and isinstance(outcome.value, NotAuthenticated):
-                # Each has an exception of its own: they are raised in several requests.
-                waiter.errback(NotAuthenticated(str(outcome.value), outcome.value.challenge))
-            elif isinstance(outcome, Failure):
-                waiter.errback(outcome.value)
-            else:
-                waiter.callback(outcome)
+        self._verifications.pop(key).finish(outcome)
 
     def _accept(self, avatar: tuple[object, object, object], attempt: _Attempt) -> Principal:
         principal = principal_from(avatar[1])
@@ -207,7 +191,7 @@ class Authentication:
             return self._reject(invalid_token(message) if is_default else NotAuthenticated(message, challenge), attempt)
         if isinstance(error, LoginFailed | UnauthorizedLogin):
             return self._reject(invalid_token("The credentials are not valid."), attempt)
-        if isinstance(error, StreamsError):
+        if isinstance(error, StreamsError | CancelledError):
             raise error
         _log.failure("A credentials checker failed; the request was refused.", failure)
         raise Unavailable("The server cannot check credentials now. Its log says why.")
@@ -229,6 +213,42 @@ class _Attempt(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(address={self.address!r})"
+
+
+class _Verification:
+    """
+    A verification that has not ended, with the requests that wait for it.
+
+    :param result: its Deferred.
+    """
+
+    def __init__(self, result: Deferred[Principal]) -> None:
+        self._result = result
+        self._waiting: list[Deferred[Principal]] = []
+
+    def wait(self) -> Deferred[Principal]:
+        """Return a Deferred of the result. When the last one is cancelled, the verification is, too."""
+        waiter: Deferred[Principal] = Deferred(self._leave)
+        self._waiting.append(waiter)
+        return waiter
+
+    def finish(self, outcome: Principal | Failure) -> None:
+        """Fire the Deferreds."""
+        # One of them may cancel another.
+        while self._waiting:
+            waiter = self._waiting.pop(0)
+            if not isinstance(outcome, Failure):
+                waiter.callback(outcome)
+            elif isinstance(outcome.value, NotAuthenticated):
+                # Each has an exception of its own: they are raised in several requests.
+                waiter.errback(NotAuthenticated(str(outcome.value), outcome.value.challenge))
+            else:
+                waiter.errback(outcome.value)
+
+    def _leave(self, waiter: Deferred[Principal]) -> None:
+        self._waiting.remove(waiter)
+        if not self._waiting and not self._result.called:
+            self._result.cancel()
 
 
 def _result_now(result: Deferred[Principal]) -> Principal | None:

@@ -18,6 +18,8 @@ def find_claim(claims: Mapping[str, object], path: str) -> object:
     :param path: the names of the claim and of what is nested in it, joined by dots. If several claims could be meant,
         because names have dots themselves, the one with the longest name is taken.
     """
+    if path in claims:
+        return claims[path]
     found: object = claims
     rest = path
     while isinstance(found, Mapping):

@@ -84,30 +84,29 @@ class ConditionIndex:
     """
     Find the items of a list whose conditions hold for a principal, without looking at each. Item n has bit n.
 
-    A second condition on groups, or on the same claim, is not in the index: ``remaining`` has those.
+    Claims are looked up last: that costs more than all the rest, and few items are left by then.
 
     :param items: the conditions of each item, in order.
-    :ivar remaining: the bit of an item -> its conditions that the caller has to check.
     """
 
     def __init__(self, items: Sequence[Conditions]) -> None:
         every = (1 << len(items)) - 1
-        self.remaining: dict[int, Conditions] = {}
+        # The conditions of items that are checked one by one: those on claims, and those on a second group.
+        self._checked: dict[int, list[Condition]] = {}
         found: dict[tuple[str, str], list[tuple[int, str]]] = {}
         kinds = {NOBODY}
         for number, conditions in enumerate(items):
+            bit = 1 << number
             seen = set()
             for condition in conditions:
+                key = (condition.about, condition.path)
                 if condition.about == KIND:
                     kinds.add(condition.value)
-                elif condition.about in (SUBJECT, GROUP, CLAIM):
-                    key = (condition.about, condition.path)
-                    if key in seen:
-                        bit = 1 << number
-                        self.remaining[bit] = (*self.remaining.get(bit, ()), condition)
-                    else:
-                        seen.add(key)
-                        found.setdefault(key, []).append((1 << number, condition.value))
+                if condition.about == CLAIM or key in seen:
+                    self._checked.setdefault(bit, []).append(condition)
+                if condition.about in (SUBJECT, GROUP, CLAIM) and key not in seen:
+                    seen.add(key)
+                    found.setdefault(key, []).append((bit, condition.value))
         self._by_kind = {kind: _holding(items, kind) for kind in kinds}
         # A kind that no rule names.
         self._other_kind = _holding(items, "")
@@ -116,16 +115,27 @@ class ConditionIndex:
         self._group_names = frozenset(self._groups.by_value)
         self._claims = [(path, _Table(required, every)) for (_, path), required in found.items()]
 
-    def holding(self, principal: Principal) -> int:
-        """Return the bits of the items whose conditions hold, except those that remain to be checked."""
+    def candidates(self, principal: Principal) -> int:
+        """Return the bits of the items whose conditions may hold; :meth:`first` checks the others."""
         found = self._by_kind.get(principal.kind, self._other_kind)
         subjects = self._subjects
         found &= subjects.by_value.get(principal.subject, subjects.unconditional)
         if self._group_names:
             found &= self._groups.any_of(self._group_names.intersection(principal.groups))
-        for path, table in self._claims:
-            found &= table.any_of(claim_texts(find_claim(principal.claims, path)))
         return found
+
+    def first(self, principal: Principal, candidates: int) -> int | None:
+        """Return the number of the first of some candidates whose conditions all hold; None if there is none."""
+        if candidates.bit_count() > len(self._claims):
+            for path, table in self._claims:
+                candidates &= table.any_of(claim_texts(find_claim(principal.claims, path)))
+        while candidates:
+            bit = candidates & -candidates
+            checked = self._checked.get(bit)
+            if checked is None or all(condition.holds(principal) for condition in checked):
+                return bit.bit_length() - 1
+            candidates ^= bit
+        return None
 
 
 def _holding(items: Sequence[Conditions], kind: str) -> int:

@@ -62,6 +62,9 @@ def includes(outer: PlainParts, inner: PlainParts) -> bool:
     """
     if is_reserved(outer) != is_reserved(inner):
         return False
+    if inner == (Star.ANY,):
+        # No name is empty.
+        inner = (Star.ONE, Star.ANY)
     # Each alternative is the set of the places in the outer pattern that have been reached, as bits.
     alternatives = {_settled(1, outer)}
     for part in inner:

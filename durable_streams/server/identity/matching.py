@@ -53,19 +53,6 @@ class _Node:
         self.substituted.append((part, node))
         return node
 
-    def after(self, segment: str, principal: Principal) -> list[_Node]:
-        """Return the nodes below whose segment matches one of a name."""
-        found = []
-        child = self.children.get(segment)
-        if child is not None:
-            found.append(child)
-        if self.one is not None:
-            found.append(self.one)
-        for substitution, node in self.substituted:
-            if substitution.value(principal) == segment:
-                found.append(node)
-        return found
-
 
 class NameIndex:
     """
@@ -142,8 +129,14 @@ def _walk_with_runs(start: _Node, principal: Principal, segments: Sequence[str])
             found |= node.rest
             if node.repeats:
                 _reach(following, node)
-            for child in node.after(segment, principal):
+            child = node.children.get(segment)
+            if child is not None:
                 _reach(following, child)
+            if node.one is not None:
+                _reach(following, node.one)
+            for substitution, child in node.substituted:
+                if substitution.value(principal) == segment:
+                    _reach(following, child)
         nodes = following
     for node in nodes:
         found |= node.rest | node.ends

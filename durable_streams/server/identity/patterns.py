@@ -46,7 +46,7 @@ class Substitution:
         if text == _SUBJECT:
             return
         self._path = text[len(_CLAIM) : -1]
-        if not (text.startswith(_CLAIM) and text.endswith("}")) or not self._path or "{" in self._path:
+        if not (text.startswith(_CLAIM) and text.endswith("}")) or not self._path or set(self._path) & {"{", "}"}:
             raise InvalidName(
                 f"{text} is no substitution. Write {_SUBJECT}, or {{claim.PATH}} with the path of a claim, "
                 "as a whole segment."

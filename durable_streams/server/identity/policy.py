@@ -65,15 +65,10 @@ class Policy:
         :param name: the decoded name of a stream, or ``__ds/subscriptions/ID``. It is ignored for ``admin``.
         :raises KeyError: there is no such operation.
         """
-        decision = NO_RULE
-        found = self._what.matching(principal, operation, name, self._who.holding(principal))
-        while found:
-            first = found & -found
-            remaining = self._who.remaining.get(first)
-            if remaining is None or all(condition.holds(principal) for condition in remaining):
-                decision = self._decisions[first.bit_length() - 1]
-                break
-            found ^= first
+        who = self._who
+        found = self._what.matching(principal, operation, name, who.candidates(principal))
+        first = who.first(principal, found) if found else None
+        decision = NO_RULE if first is None else self._decisions[first]
         if principal.grants is None:
             return decision
         return _narrowed(principal, decision, self._grants.allow(principal, operation, name))

@@ -12,6 +12,7 @@ from ..errors import InvalidName
 from .conditions import ANONYMOUS, AUTHENTICATED, CLAIM, GROUP, KIND, SUBJECT, Condition, Conditions
 from .operations import ADMIN, ALL, READ, expand
 from .patterns import EVERYTHING, Parts, parse_parts
+from .principal import NOBODY
 
 #: The maximum of rules in a list or file.
 MAX_RULES: Final = 10_000
@@ -86,6 +87,7 @@ def parse_rule(line: str, where: str) -> Rule | None:
     :param where: the source and number of the line, for the audit log.
     :raises ValueError: the line is no rule; the message says what to write.
     """
+    line = line.rstrip("\r\n")
     if len(line) > MAX_LINE:
         raise ValueError(f"A rule must not be longer than {MAX_LINE} characters. Write it as several rules.")
     if _CONTROL.search(line) or not _is_encodable(line):
@@ -224,4 +226,6 @@ def _condition(text: str) -> Condition | None:
             raise ValueError(f"WHO is {text!r}. Write claim:PATH=VALUE, as in claim:tenant=acme or claim:org.id=5.")
     if not value:
         raise ValueError(f"WHO is {text!r}, without a value. Write what the {about} must equal.")
+    if (about, value) == (KIND, NOBODY):
+        return Condition(ANONYMOUS)
     return Condition(about, value, path)

@@ -1,0 +1,203 @@
+"""The checker of static tokens, with the file as it was read last."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import Any, Final
+
+from msgspec import Struct
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ...interfaces import NowOrLater
+from ...regular_files import file_signature
+from ..challenges import invalid_token
+from ..credentials import BearerToken, IBearerToken
+from ..principal import Principal
+from ..revocation import IRevocations
+from .file import TokenFileDamaged, TokenFileError, read_tokens
+from .hashes import DEFAULT_COST, SecretHash, decoy_hash
+from .queue import FairQueue
+from .records import LoadedRecord, TokenRecord, parse_token
+
+#: How many verified tokens are remembered. After that many, the oldest is verified again.
+MAX_VERIFIED: Final = 20_000
+
+_KIND: Final = "token"
+
+_log = Logger()
+
+
+class TokenCounts(Struct):
+    """
+    What has happened, for metrics.
+
+    :ivar verifications: how many hashes were computed.
+    :ivar reload_failures: how many times the file could not be read after a change.
+    :ivar stale: whether the tokens are older than the file, which cannot be used.
+    """
+
+    verifications: int = 0
+    reload_failures: int = 0
+    stale: bool = False
+
+
+class _Token(Struct, frozen=True):
+    """A token of the file, and the principal that it stands for: the same object until its record changes."""
+
+    loaded: LoadedRecord
+    principal: Principal
+
+
+@implementer(ICredentialsChecker, IRevocations)
+class StaticTokens:
+    """
+    Checks static tokens against the hashes in a file.
+
+    The hash of a presented token is computed in a thread, also if there is no token of its id: so the time does not
+    tell which ids there are. A verified token is remembered by a keyed digest, so that its hash is computed once, and
+    not again after a change of the file that leaves its record as it is.
+
+    :param path: of the file.
+    :param queue: computes hashes.
+    :ivar counts: for metrics.
+    :raises TokenFileError: the file cannot be used.
+    """
+
+    credentialInterfaces = (IBearerToken,)
+    kinds = (_KIND,)
+
+    def __init__(self, path: str, queue: FairQueue) -> None:
+        # twistd changes the current directory later.
+        self.path = os.path.abspath(path)
+        self.counts = TokenCounts()
+        self._queue = queue
+        self._digest_key = secrets.token_bytes(32)
+        self._verified: dict[bytes, Principal] = {}
+        self._lines: dict[bytes, LoadedRecord] = {}
+        self._tokens: dict[str, _Token] = {}
+        self._decoys: tuple[SecretHash, ...] = ()
+        self._failure = ""
+        self._signature: tuple[int, ...] | None = file_signature(self.path)
+        self._set(read_tokens(self.path))
+
+    @property
+    def records(self) -> list[TokenRecord]:
+        """The records of all tokens, in the order of the file."""
+        return [token.loaded.record for token in self._tokens.values()]
+
+    @property
+    def refused(self) -> int:
+        """How many verifications were refused because too many waited."""
+        return self._queue.refused
+
+    def requestAvatarId(self, credentials: BearerToken) -> Any:
+        """
+        Return the principal of a token, or a Deferred of it.
+
+        :raises NotAuthenticated: the token is malformed, unknown, or revoked.
+        :raises Unavailable: too many tokens are being verified.
+        """
+        parts = parse_token(credentials.token)
+        if parts is None:
+            raise invalid_token("The static token is malformed: it is dst_ID_SECRET. Send it as it was printed.")
+        digest = blake2b(credentials.token, key=self._digest_key, digest_size=32).digest()
+        principal = self._verified.get(digest)
+        if principal is not None and self.is_current(principal):
+            return principal
+        return self._compute(*parts, digest, credentials.address)
+
+    def is_current(self, principal: Principal) -> bool:
+        """Return whether the file has the token of a principal, unchanged."""
+        token = self._tokens.get(principal.credential)
+        return token is not None and token.principal is principal
+
+    def refresh(self) -> bool:
+        """
+        Read the file again if it has changed.
+
+        If it cannot be used, the tokens stay as they were, and the reason is logged, once.
+
+        :returns: whether tokens were added, changed or revoked.
+        """
+        signature = file_signature(self.path)
+        if signature == self._signature:
+            return False
+        # Of a file that changes while it is read, this is the older state: it is read again.
+        self._signature = signature
+        try:
+            lines = read_tokens(self.path, self._lines)
+        except TokenFileError as error:
+            if not isinstance(error, TokenFileDamaged):
+                # It may be readable later without a change.
+                self._signature = ()
+            self._report(str(error))
+            return False
+        if self._failure:
+            self._failure = ""
+            self.counts.stale = False
+            _log.info("{path} can be used again; number of tokens: {count}.", path=self.path, count=len(lines))
+        return self._set(lines)
+
+    def _report(self, reason: str) -> None:
+        self.counts.stale = True
+        if reason == self._failure:
+            return
+        self._failure = reason
+        self.counts.reload_failures += 1
+        _log.error("auth.token_file was not read again, its tokens stay as they were. {reason}", reason=reason)
+
+    def _set(self, lines: dict[bytes, LoadedRecord]) -> bool:
+        """Use other records; return whether they differ."""
+        tokens = {}
+        for loaded in lines.values():
+            known = self._tokens.get(loaded.record.id)
+            if known is None or known.loaded != loaded:
+                known = _Token(loaded, _principal_of(loaded.record))
+            tokens[loaded.record.id] = known
+        changed = tokens != self._tokens
+        self._lines, self._tokens = lines, tokens
+        self._verified = {digest: found for digest, found in self._verified.items() if self.is_current(found)}
+        costs = [loaded.hash.cost for loaded in lines.values()] or [DEFAULT_COST]
+        self._decoys = tuple(decoy_hash(cost) for cost in costs)
+        return changed
+
+    def _compute(self, token_id: str, secret: bytes, digest: bytes, address: str) -> NowOrLater[Principal]:
+        token = self._tokens.get(token_id)
+        # The decoy is chosen for known ids, too: that takes 2 us.
+        decoy = self._decoy_of(token_id)
+        expected = decoy if token is None else token.loaded.hash
+        self.counts.verifications += 1
+        matching: Deferred[bool] = self._queue.do(address, lambda: expected.matches(secret))
+        return matching.addCallback(self._decide, token, digest)
+
+    def _decide(self, matches: bool, token: _Token | None, digest: bytes) -> Principal:
+        if token is None or not matches or not self.is_current(token.principal):
+            raise invalid_token("The static token is not known. It may have been revoked.")
+        while len(self._verified) >= MAX_VERIFIED:
+            del self._verified[next(iter(self._verified))]
+        self._verified[digest] = token.principal
+        return token.principal
+
+    def _decoy_of(self, token_id: str) -> SecretHash:
+        """Return the hash to compute for an unknown id. Its cost is that of a known id, and always the same one."""
+        chosen = blake2b(token_id.encode("ascii"), key=self._digest_key, digest_size=8).digest()
+        return self._decoys[int.from_bytes(chosen) % len(self._decoys)]
+
+
+def _principal_of(record: TokenRecord) -> Principal:
+    claims: Mapping[str, object] = MappingProxyType(record.claims)
+    return Principal(
+        record.subject,
+        _KIND,
+        groups=frozenset(record.groups),
+        claims=claims,
+        expires_at=None if record.expires_at is None else record.expires_at.timestamp(),
+        credential=record.id,
+    )
