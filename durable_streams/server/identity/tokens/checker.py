@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final
@@ -13,10 +13,11 @@ from msgspec import Struct
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ...blocking_calls import BlockingCalls
 from ...interfaces import NowOrLater
-from ...regular_files import file_signature
 from ..challenges import invalid_token
 from ..credentials import BearerToken, IBearerToken
 from ..principal import Principal
@@ -65,7 +66,10 @@ class StaticTokens:
     not again after a change of the file that leaves its record as it is.
 
     :param path: of the file.
-    :param queue: computes hashes.
+    :param reactor: in whose thread results arrive.
+    :param queue: computes hashes; None for one with the default bounds.
+    :ivar path: the absolute path of the file.
+    :ivar files: the path, for what watches files.
     :ivar counts: for metrics.
     :raises TokenFileError: the file cannot be used.
     """
@@ -73,18 +77,20 @@ class StaticTokens:
     credentialInterfaces = (IBearerToken,)
     kinds = (_KIND,)
 
-    def __init__(self, path: str, queue: FairQueue) -> None:
+    def __init__(self, path: str, reactor: Any, queue: FairQueue | None = None) -> None:
         # twistd changes the current directory later.
         self.path = os.path.abspath(path)
+        self.files = (self.path,)
         self.counts = TokenCounts()
-        self._queue = queue
+        self._queue = FairQueue(reactor) if queue is None else queue
+        self._calls = BlockingCalls(reactor)
         self._digest_key = secrets.token_bytes(32)
         self._verified: dict[bytes, Principal] = {}
         self._lines: dict[bytes, LoadedRecord] = {}
         self._tokens: dict[str, _Token] = {}
         self._decoys: tuple[SecretHash, ...] = ()
         self._failure = ""
-        self._signature: tuple[int, ...] | None = file_signature(self.path)
+        self._listeners: list[Callable[[], None]] = []
         self._set(read_tokens(self.path))
 
     @property
@@ -118,40 +124,48 @@ class StaticTokens:
         token = self._tokens.get(principal.credential)
         return token is not None and token.principal is principal
 
-    def refresh(self) -> bool:
-        """
-        Read the file again if it has changed.
+    # The file
 
-        If it cannot be used, the tokens stay as they were, and the reason is logged, once.
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Register a call for each time that tokens were added, changed or revoked."""
+        self._listeners.append(call)
 
-        :returns: whether tokens were added, changed or revoked.
+    def start(self) -> None:
+        """Do nothing: the file is read."""
+
+    def stop(self) -> None:
+        """End the thread that reads the file."""
+        self._calls.close()
+
+    def reload(self) -> Deferred[bool]:
         """
-        signature = file_signature(self.path)
-        if signature == self._signature:
-            return False
-        # Of a file that changes while it is read, this is the older state: it is read again.
-        self._signature = signature
-        try:
-            lines = read_tokens(self.path, self._lines)
-        except TokenFileError as error:
-            if not isinstance(error, TokenFileDamaged):
-                # It may be readable later without a change.
-                self._signature = ()
-            self._report(str(error))
-            return False
+        Read the file again, in a thread. If it cannot be used, the tokens stay, and the reason is logged, once.
+
+        :returns: fires with False if it cannot be used, but may be without a change.
+        """
+        reading = self._calls.do(lambda: read_tokens(self.path, self._lines))
+        return reading.addCallbacks(self._use, self._keep)
+
+    def _use(self, lines: dict[bytes, LoadedRecord]) -> bool:
         if self._failure:
             self._failure = ""
             self.counts.stale = False
             _log.info("{path} can be used again; number of tokens: {count}.", path=self.path, count=len(lines))
-        return self._set(lines)
+        if self._set(lines):
+            _log.info("Reloaded auth.token_file {path}; number of tokens: {count}.", path=self.path, count=len(lines))
+            for call in self._listeners:
+                call()
+        return True
 
-    def _report(self, reason: str) -> None:
+    def _keep(self, failure: Failure) -> bool:
+        failure.trap(TokenFileError)
+        reason = str(failure.value)
         self.counts.stale = True
-        if reason == self._failure:
-            return
-        self._failure = reason
-        self.counts.reload_failures += 1
-        _log.error("auth.token_file was not read again, its tokens stay as they were. {reason}", reason=reason)
+        if reason != self._failure:
+            self._failure = reason
+            self.counts.reload_failures += 1
+            _log.error("auth.token_file was not read again, its tokens stay as they were. {reason}", reason=reason)
+        return failure.check(TokenFileDamaged) is not None
 
     def _set(self, lines: dict[bytes, LoadedRecord]) -> bool:
         """Use other records; return whether they differ."""
