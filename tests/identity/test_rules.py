@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from durable_streams.server.identity.conditions import Condition
 from durable_streams.server.identity.operations import OPERATIONS, expand
 from durable_streams.server.identity.policy import parse_rules
-from durable_streams.server.identity.rules import MAX_LINE, MAX_RULES, Rule, RuleError, parse_rule
+from durable_streams.server.identity.rules import MAX_CLAIMS, MAX_LINE, MAX_RULES, Rule, RuleError, parse_rule
 
 
 def rule(line: str) -> Rule:
@@ -139,6 +139,12 @@ class ErrorTests(SynchronousTestCase):
         self.assertEqual(MAX_RULES, len(parse_rules([*lines, "# comment"], "r").rules))
         error = self.assertRaises(RuleError, parse_rules, [*lines, *lines], "r")
         self.assertEqual(MAX_RULES + 1, error.line)
+
+    def test_the_number_of_different_claims_is_bounded(self) -> None:
+        lines = [f"allow claim:a{n}=x&claim:b{n}=x read {{claim.a{n}}}" for n in range(MAX_CLAIMS // 2)]
+        self.assertEqual(len(lines) * 2, len(parse_rules(lines * 2, "r").rules))
+        error = self.assertRaises(RuleError, parse_rules, [*lines, "allow anyone read {claim.c}"], "r")
+        self.assertIn(f"more than {MAX_CLAIMS} different claims", error.sentence)
 
     def test_a_byte_order_mark_before_the_first_line_is_ignored(self) -> None:
         self.assertEqual(1, len(parse_rules(["\ufeffallow anyone read **\r\n", "\n"], "r").rules))

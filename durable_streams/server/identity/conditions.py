@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
@@ -39,15 +40,9 @@ class Condition(Struct, frozen=True):
             return self.value in principal.groups
         if self.about == CLAIM:
             return self.value in claim_texts(find_claim(principal.claims, self.path))
-        return self.holds_for_kind(principal.kind)
-
-    def holds_for_kind(self, kind: str) -> bool:
-        """Return whether a condition on the kind holds for one; conditions on something else do."""
-        if self.about == AUTHENTICATED:
-            return kind != NOBODY
-        if self.about == ANONYMOUS:
-            return kind == NOBODY
-        return self.about != KIND or kind == self.value
+        if self.about == KIND:
+            return principal.kind == self.value
+        return (principal.kind == NOBODY) == (self.about == ANONYMOUS)
 
 
 #: The conditions of a rule, all of which must hold; none for anyone.
@@ -91,25 +86,25 @@ class ConditionIndex:
 
     def __init__(self, items: Sequence[Conditions]) -> None:
         every = (1 << len(items)) - 1
-        # The conditions of items that are checked one by one: those on claims, and those on a second group.
+        frequency = Counter(condition for conditions in items for condition in conditions)
+        # Number of an item -> its conditions that are checked one by one: on claims, and on a second group.
         self._checked: dict[int, list[Condition]] = {}
         found: dict[tuple[str, str], list[tuple[int, str]]] = {}
-        kinds = {NOBODY}
         for number, conditions in enumerate(items):
-            bit = 1 << number
-            seen = set()
-            for condition in conditions:
+            indexed = set()
+            # Of several groups, the rarest is in the index: it leaves the fewest items to check.
+            for condition in sorted(conditions, key=frequency.__getitem__):
                 key = (condition.about, condition.path)
-                if condition.about == KIND:
-                    kinds.add(condition.value)
-                if condition.about == CLAIM or key in seen:
-                    self._checked.setdefault(bit, []).append(condition)
-                if condition.about in (SUBJECT, GROUP, CLAIM) and key not in seen:
-                    seen.add(key)
-                    found.setdefault(key, []).append((bit, condition.value))
-        self._by_kind = {kind: _holding(items, kind) for kind in kinds}
-        # A kind that no rule names.
-        self._other_kind = _holding(items, "")
+                if condition.about == CLAIM or key in indexed:
+                    self._checked.setdefault(number, []).append(condition)
+                if key not in indexed:
+                    indexed.add(key)
+                    found.setdefault(key, []).append((1 << number, condition.value))
+        authenticated = _union(found.pop((AUTHENTICATED, ""), ()))
+        anonymous = _union(found.pop((ANONYMOUS, ""), ()))
+        self._kinds = _Table(found.pop((KIND, ""), ()), every & ~anonymous)
+        # Requests without credentials are of no kind that a rule can name.
+        self._kinds.by_value[NOBODY] = self._kinds.unconditional & ~authenticated | anonymous
         self._subjects = _Table(found.pop((SUBJECT, ""), ()), every)
         self._groups = _Table(found.pop((GROUP, ""), ()), every)
         self._group_names = frozenset(self._groups.by_value)
@@ -117,8 +112,8 @@ class ConditionIndex:
 
     def candidates(self, principal: Principal) -> int:
         """Return the bits of the items whose conditions may hold; :meth:`first` checks the others."""
-        found = self._by_kind.get(principal.kind, self._other_kind)
-        subjects = self._subjects
+        kinds, subjects = self._kinds, self._subjects
+        found = kinds.by_value.get(principal.kind, kinds.unconditional)
         found &= subjects.by_value.get(principal.subject, subjects.unconditional)
         if self._group_names:
             found &= self._groups.any_of(self._group_names.intersection(principal.groups))
@@ -131,17 +126,17 @@ class ConditionIndex:
                 candidates &= table.any_of(claim_texts(find_claim(principal.claims, path)))
         while candidates:
             bit = candidates & -candidates
-            checked = self._checked.get(bit)
+            number = bit.bit_length() - 1
+            checked = self._checked.get(number)
             if checked is None or all(condition.holds(principal) for condition in checked):
-                return bit.bit_length() - 1
+                return number
             candidates ^= bit
         return None
 
 
-def _holding(items: Sequence[Conditions], kind: str) -> int:
-    """Return the bits of the items whose conditions on the kind hold for one."""
+def _union(required: Iterable[tuple[int, str]]) -> int:
+    """Return the bits of all items that have a condition."""
     found = 0
-    for number, conditions in enumerate(items):
-        if all(condition.holds_for_kind(kind) for condition in conditions):
-            found |= 1 << number
+    for bit, _ in required:
+        found |= bit
     return found

@@ -31,9 +31,10 @@ class Substitution:
     A segment that is a value of the principal: ``{subject}`` or ``{claim.PATH}``.
 
     :ivar text: the segment as it was written.
+    :ivar path: the path of the claim; None for the subject.
     """
 
-    __slots__ = ("_path", "text")
+    __slots__ = ("path", "text")
 
     def __init__(self, text: str) -> None:
         """
@@ -42,21 +43,21 @@ class Substitution:
         :raises InvalidName: it is no substitution.
         """
         self.text = text
-        self._path: str | None = None
+        self.path: str | None = None
         if text == _SUBJECT:
             return
-        self._path = text[len(_CLAIM) : -1]
-        if not (text.startswith(_CLAIM) and text.endswith("}")) or not self._path or set(self._path) & {"{", "}"}:
+        self.path = text[len(_CLAIM) : -1]
+        if not (text.startswith(_CLAIM) and text.endswith("}")) or not self.path or set(self.path) & {"{", "}"}:
             raise InvalidName(
                 f"{text} is no substitution. Write {_SUBJECT}, or {{claim.PATH}} with the path of a claim, "
                 "as a whole segment."
             )
-        if self._path.count(".") > MAX_DEPTH:
+        if self.path.count(".") > MAX_DEPTH:
             raise InvalidName(f"The path of a claim must not have more than {MAX_DEPTH} dots.")
 
     def value(self, principal: Principal) -> str | None:
         """Return the text that the segment must equal, or None if no segment matches."""
-        value = principal.subject if self._path is None else find_claim(principal.claims, self._path)
+        value = principal.subject if self.path is None else find_claim(principal.claims, self.path)
         return value if isinstance(value, str) and value else None
 
 

@@ -15,7 +15,7 @@ from .matching import TargetIndex, patterns_for
 from .operations import ADMIN, expand
 from .patterns import parse_parts, substituted
 from .principal import SIGNED_URL, Principal
-from .rules import MAX_RULES, Rule, RuleError, parse_rule
+from .rules import MAX_CLAIMS, MAX_RULES, Rule, RuleError, claims_of, parse_rule
 
 
 class Decision(Struct, frozen=True):
@@ -143,9 +143,10 @@ def parse_rules(lines: Iterable[str], source: str) -> Policy:
     Compile rules, one a line. Empty lines, and what follows a word that begins with #, are ignored.
 
     :param source: the setting or the file that has them, for errors and the audit log.
-    :raises RuleError: a line is no rule, or there are too many.
+    :raises RuleError: a line is no rule, or there are too many rules or claims.
     """
     rules: list[Rule] = []
+    claims: set[str] = set()
     for number, line in enumerate(lines, 1):
         try:
             rule = parse_rule(line.removeprefix("\ufeff") if number == 1 else line, f"{source} {number}")
@@ -153,6 +154,9 @@ def parse_rules(lines: Iterable[str], source: str) -> Policy:
             raise RuleError(source, number, str(error)) from None
         if rule is not None:
             rules.append(rule)
+            claims |= claims_of(rule)
+        if len(claims) > MAX_CLAIMS:
+            raise RuleError(source, number, f"The rules name more than {MAX_CLAIMS} different claims. Use fewer.")
         if len(rules) > MAX_RULES:
             raise RuleError(source, number, f"There are more than {MAX_RULES} rules. Join some, by patterns or groups.")
     return Policy(rules)

@@ -11,11 +11,14 @@ from msgspec import Struct
 from ..errors import InvalidName
 from .conditions import ANONYMOUS, AUTHENTICATED, CLAIM, GROUP, KIND, SUBJECT, Condition, Conditions
 from .operations import ADMIN, ALL, READ, expand
-from .patterns import EVERYTHING, Parts, parse_parts
+from .patterns import EVERYTHING, Parts, Substitution, parse_parts
 from .principal import NOBODY
 
 #: The maximum of rules in a list or file.
 MAX_RULES: Final = 10_000
+
+#: The maximum of different claims in all rules together: a decision may have to look up each.
+MAX_CLAIMS: Final = 256
 
 #: The maximum length of a line, in characters.
 MAX_LINE: Final = 4096
@@ -108,6 +111,14 @@ def parse_rule(line: str, where: str) -> Rule | None:
     names = tuple(_pattern(word.text) for word in targets)
     _check_names(words[2].text, operations, names)
     return Rule(allow, _conditions(words[1]), operations, names, public, where, line.strip())
+
+
+def claims_of(rule: Rule) -> set[str]:
+    """Return the paths of the claims that a rule looks up."""
+    found = {condition.path for condition in rule.conditions if condition.about == CLAIM}
+    for parts in rule.names:
+        found |= {part.path for part in parts if isinstance(part, Substitution) and part.path is not None}
+    return found
 
 
 def _is_encodable(text: str) -> bool:
