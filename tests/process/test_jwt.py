@@ -1,0 +1,227 @@
+"""The daemon with tokens of an OpenID Connect issuer: rotation of keys, an issuer that is down, and attacks."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from tests.support.daemon import Daemon, read_until
+from tests.support.oidc_issuer import IssuerProcess
+from tests.support.process_case import ProcessTestCase, wait_for
+
+STREAM: Final = "/v1/stream/reports/today"
+
+#: Clients of the issuer.
+CLIENTS: Final[dict[str, dict[str, Any]]] = {
+    "backend": {"secret": "s1", "claims": {"aud": "streams", "realm_access": {"roles": ["writers"]}}},
+    "viewer": {"secret": "s2", "claims": {"aud": ["streams", "other"]}},
+    "brief": {"secret": "s3", "seconds": 2, "claims": {"aud": "streams"}},
+    "other": {"secret": "s4", "claims": {"aud": "other"}},
+    "narrow": {
+        "secret": "s5",
+        "claims": {
+            "aud": "streams",
+            "realm_access": {"roles": ["writers"]},
+            "ds_streams": [{"operations": ["read"], "names": "reports/**"}],
+        },
+    },
+}
+
+RULES: Final = """allow group:writers create,append,close,read reports/**
+allow authenticated read reports/**
+allow authenticated create,append,read inbox/{subject}/**"""
+
+
+class JwtCase(ProcessTestCase):
+    """An issuer, and daemons that trust it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.issuer = IssuerProcess(self.folder, CLIENTS)
+        self.issuer.start()
+        self.addCleanup(self.issuer.stop)
+
+    def daemon(self, **changes: object) -> Daemon:
+        settings: dict[str, object] = {
+            "auth__methods": "jwt",
+            "auth__allow_anonymous": "false",
+            "auth__rules": RULES,
+            "auth__jwt__discovery_url": f"{self.issuer.url}/.well-known/openid-configuration",
+            "auth__jwt__ca_file": self.issuer.ca_file,
+            "auth__jwt__issuer": self.issuer.url,
+            "auth__jwt__audience": "streams",
+            "auth__jwt__groups_claim": "realm_access.roles",
+            "auth__jwt__leeway_secs": 0,
+        }
+        return Daemon(None, **settings | changes)
+
+    def ask(self, daemon: Daemon, method: str, token: str | None, path: str = STREAM, body: bytes | None = None) -> int:
+        """Send a request and return the status."""
+        headers = {"content_type": "text/plain"}
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
+        return daemon.request(method, path, body, **headers)[0]
+
+    def tail(self, daemon: Daemon, token: str) -> socket.socket:
+        """Begin to follow the stream by SSE, from its tail."""
+        connection = daemon.dial()
+        self.addCleanup(connection.close)
+        connection.sendall(
+            f"GET {STREAM}?offset=now&live=sse HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+        )
+        read_until(connection, b"event: control")
+        return connection
+
+    def wait_for_end(self, connection: socket.socket, seconds: float) -> bytes:
+        """Return what arrives until the answer ends, which must be within some seconds."""
+        deadline = time.monotonic() + seconds
+        received = b""
+        while not received.endswith(b"0\r\n\r\n"):
+            connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            data = connection.recv(65_536)
+            assert data, "the connection broke"
+            received += data
+        return received
+
+
+class TokenTests(JwtCase):
+    def test_tokens_append_and_read_as_the_rules_say(self) -> None:
+        with self.daemon() as daemon:
+            backend, viewer = self.issuer.token("backend"), self.issuer.token("viewer")
+            self.assertEqual(201, self.ask(daemon, "PUT", backend))
+            self.assertEqual(204, self.ask(daemon, "POST", backend, body=b"one"))
+            self.assertEqual(200, self.ask(daemon, "GET", viewer))
+            self.assertEqual(403, self.ask(daemon, "POST", viewer, body=b"two"))
+            self.assertEqual(403, self.ask(daemon, "DELETE", backend))
+            self.assertEqual(201, self.ask(daemon, "PUT", viewer, "/v1/stream/inbox/viewer/1"))
+            self.assertEqual(403, self.ask(daemon, "PUT", viewer, "/v1/stream/inbox/backend/1"))
+            narrow = self.issuer.token("narrow")
+            self.assertEqual(200, self.ask(daemon, "GET", narrow))
+            self.assertEqual(403, self.ask(daemon, "POST", narrow, body=b"two"))
+            status, headers, _ = daemon.request("GET", STREAM)
+            self.assertEqual((401, 'Bearer realm="durable-streams"'), (status, headers["www-authenticate"]))
+            status, headers, _ = daemon.request("GET", STREAM, authorization=f"Bearer {self.issuer.token('other')}")
+            self.assertEqual(401, status)
+            self.assertIn('error_description="The token is for another audience (aud)."', headers["www-authenticate"])
+            self.assertEqual(1, self.issuer.fetches())
+            for token in (backend, viewer, narrow):
+                self.assertNotIn(token, daemon.log())
+
+    def test_a_tail_ends_when_its_token_expires_and_a_new_token_goes_on(self) -> None:
+        with self.daemon() as daemon:
+            backend = self.issuer.token("backend")
+            self.ask(daemon, "PUT", backend)
+            tail = self.tail(daemon, self.issuer.token("brief"))
+            self.ask(daemon, "POST", backend, body=b"one")
+            read_until(tail, b"one")
+            end = self.wait_for_end(tail, 4)
+            self.assertNotIn(b"error", end)
+            follower = self.tail(daemon, self.issuer.token("brief"))
+            self.ask(daemon, "POST", backend, body=b"two")
+            read_until(follower, b"two")
+
+
+class RotationTests(JwtCase):
+    def test_keys_are_rotated_while_a_tail_is_open(self) -> None:
+        with self.daemon() as daemon:
+            old = self.issuer.token("backend")
+            self.ask(daemon, "PUT", old)
+            tail = self.tail(daemon, old)
+            for algorithm in ("ES256", "RS256"):
+                self.issuer.control(f"add-key/{algorithm}")
+            self.issuer.control("use-newest")
+            new = self.issuer.token("backend")
+            self.assertEqual(204, self.ask(daemon, "POST", new, body=b"by the new key"))
+            self.assertEqual(2, self.issuer.fetches())
+            read_until(tail, b"by the new key")
+            self.assertEqual(204, self.ask(daemon, "POST", old, body=b"by the old key"))
+            read_until(tail, b"by the old key")
+            # The key of the tail's token is withdrawn.
+            self.issuer.control("remove-old")
+            daemon.process.send_signal(signal.SIGHUP)
+            self.wait_for_end(tail, 5)
+            self.assertEqual(401, self.ask(daemon, "POST", old, body=b"x"))
+            self.assertEqual(204, self.ask(daemon, "POST", new, body=b"by the new key"))
+
+    def test_many_requests_with_a_new_key_wait_for_one_fetch(self) -> None:
+        with self.daemon() as daemon:
+            self.ask(daemon, "PUT", self.issuer.token("backend"))
+            self.issuer.control("add-key/ES256")
+            self.issuer.control("use-newest")
+            waiting = []
+            for _ in range(50):
+                connection = daemon.dial()
+                self.addCleanup(connection.close)
+                token = self.issuer.token("backend")
+                connection.sendall(
+                    f"GET {STREAM} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+                )
+                waiting.append(connection)
+            for connection in waiting:
+                self.assertIn(b"HTTP/1.1 200", read_until(connection, b"\r\n\r\n"))
+            self.assertEqual(2, self.issuer.fetches())
+
+
+class FailingIssuerTests(JwtCase):
+    def test_known_keys_work_while_the_issuer_is_down(self) -> None:
+        with self.daemon() as daemon:
+            self.ask(daemon, "PUT", self.issuer.token("backend"))
+            first, second = self.issuer.token("backend"), self.issuer.token("viewer")
+            self.issuer.control("add-key/ES256")
+            self.issuer.control("use-newest")
+            unknown = self.issuer.token("viewer")
+            self.issuer.stop()
+            self.assertEqual(204, self.ask(daemon, "POST", first, body=b"one"))
+            self.assertEqual(200, self.ask(daemon, "GET", second))
+            status, headers, body = daemon.request("GET", STREAM, authorization=f"Bearer {unknown}")
+            self.assertEqual(503, status)
+            self.assertTrue(headers["retry-after"].isdigit(), headers)
+            self.assertIn("The keys of the token issuer cannot be fetched.", json.loads(body)["detail"])
+            self.assertEqual(204, self.ask(daemon, "POST", first, body=b"two"))
+            self.assertIn("(auth.jwt.discovery_url) failed: the connection was refused.", daemon.log())
+
+    def test_the_server_starts_without_the_issuer_and_recovers(self) -> None:
+        self.issuer.stop()
+        with self.daemon() as daemon:
+            self.assertEqual(401, self.ask(daemon, "GET", None))
+            self.issuer.start()
+            token = self.issuer.token("backend")
+            wait_for(lambda: self.ask(daemon, "PUT", token) in (200, 201), "the keys")
+
+    def test_a_jwk_set_that_is_silent_large_or_wrong_blocks_nobody(self) -> None:
+        with self.daemon() as daemon:
+            known = self.issuer.token("backend")
+            self.ask(daemon, "PUT", known)
+            for failure in ("silent", "huge", "html", "empty", "status"):
+                self.issuer.control(f"fail/{failure}")
+                daemon.process.send_signal(signal.SIGHUP)
+                for _ in range(20):
+                    begin = time.monotonic()
+                    self.assertEqual(204, self.ask(daemon, "POST", known, body=b"x"))
+                    self.assertLess(time.monotonic() - begin, 3.0)
+            self.assertLess(daemon.resident_bytes(), 300_000_000)
+            self.issuer.control("fail")
+            self.issuer.control("add-key/ES256")
+            self.issuer.control("use-newest")
+            new = self.issuer.token("backend")
+            wait_for(lambda: self.ask(daemon, "POST", new, body=b"y") == 204, "the new key")
+
+
+class StartTests(JwtCase):
+    def test_settings_that_cannot_be_used_end_the_start_with_a_sentence(self) -> None:
+        missing = Path(self.folder, "missing.pem")
+        for changes, message in (
+            ({"auth__jwt__ca_file": missing}, "no such file. Give the path of a PEM file."),
+            ({"auth__jwt__issuer": ""}, "auth.jwt.issuer"),
+            ({"auth__jwt__algorithms": "none"}, "auth.jwt.algorithms: 'none' is not one of"),
+            ({"auth__jwt__algorithms": "HS256"}, "auth.jwt.algorithms: HS256 needs a secret"),
+            ({"auth__jwt__discovery_url": "http://id.example.com/"}, "auth.jwt.discovery_url: must be https"),
+        ):
+            with self.assertRaises(AssertionError) as caught, self.daemon(**changes):
+                pass
+            self.assertIn(message, str(caught.exception))
+            self.assertNotIn("Traceback", str(caught.exception))

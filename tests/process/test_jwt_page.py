@@ -1,0 +1,87 @@
+"""docs/jwt.rst: its commands work with an issuer on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from typing import Final
+
+from tests.support.daemon import CHECKOUT, free_port
+from tests.support.oidc_issuer import IssuerProcess
+from tests.support.process_case import ProcessTestCase, wait_for
+from tests.support.programs import program
+from tests.support.shell import Shell, blocks_of
+
+PAGE: Final = CHECKOUT / "docs" / "jwt.rst"
+
+CLIENTS: Final = {
+    "backend": {
+        "secret": "backend-secret",
+        "claims": {"aud": "streams", "realm_access": {"roles": ["writers", "offline_access"]}},
+    },
+    "viewer": {"secret": "viewer-secret", "claims": {"aud": "streams"}},
+}
+
+
+class PageTests(ProcessTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        program("curl")
+        program("openssl")
+        self.issuer = IssuerProcess(self.folder, CLIENTS)
+        self.issuer.start()
+        self.addCleanup(self.issuer.stop)
+        port = free_port()
+        self.shell = Shell(
+            self.folder / "page",
+            {"https://id.example.com/realms/acme": self.issuer.url, "localhost:4437": f"localhost:{port}"},
+            {
+                "DS_SERVER__BIND_ADDRESS": f"127.0.0.1:{port}",
+                "DS_AUTH__JWT__CA_FILE": str(self.issuer.ca_file),
+                "CURL_CA_BUNDLE": str(self.issuer.ca_file),
+            },
+        )
+
+    def stop(self) -> None:
+        pid_file = self.folder / "page" / "twistd.pid"
+        if pid_file.exists():
+            os.kill(int(pid_file.read_text()), signal.SIGTERM)
+            wait_for(lambda: not pid_file.exists(), "the end of the daemon")
+
+    def test_every_command_of_the_page_works(self) -> None:
+        settings, check, start, tokens, write, read, refused, grants, keys = blocks_of(PAGE)
+        self.shell.run(settings)
+        self.assertIn("Would listen on", self.shell.run(check))
+        self.addCleanup(self.stop)
+        self.shell.run(start)
+        log = self.folder / "page" / "twistd.log"
+        wait_for(lambda: log.exists() and "Fetched the keys of the token issuer" in log.read_text(), "the keys")
+        self.shell.run(tokens)
+        self.shell.run(write)
+        self.assertEqual("all is well", self.shell.run(read))
+        self.assertEqual("401\n403\n", self.shell.run(refused))
+        self.assertIn('"operations"', grants)
+        self.check_keys_of_a_file(keys)
+        self.assertNotIn("Traceback", log.read_text())
+        for token in ("backend.token", "viewer.token"):
+            self.assertNotIn((self.folder / "page" / token).read_text().strip(), log.read_text())
+
+    def check_keys_of_a_file(self, block: str) -> None:
+        """Check that the server accepts the file which the page makes."""
+        self.shell.run(block)
+        options = " ".join(
+            f"DS_AUTH__JWT__{name}={value}"
+            for name, value in {"KEYS_FILE": "$PWD/issuer-keys.pem", "ALGORITHMS": "EdDSA"}.items()
+        )
+        command = (
+            f"unset DS_AUTH__JWT__CA_FILE; {options} DS_AUTH__METHODS=jwt DS_AUTH__RULES='allow authenticated all **'"
+        )
+        self.assertIn("Would listen on", self.shell.run(f"{command} twistd -n durable-streams --check"))
+
+    def test_the_page_names_settings_that_exist(self) -> None:
+        reference = (CHECKOUT / "docs" / "configuration.rst").read_text()
+        named = set(re.findall(r"``(auth\.jwt\.[a-z_]+)``", PAGE.read_text()))
+        self.assertGreater(len(named), 4)
+        for name in named:
+            self.assertIn(f"``{name}``", reference)
