@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from durable_streams.server.clocks import clock_of
 from durable_streams.server.web.access import Gate
 
@@ -28,7 +30,8 @@ class GateTestCase(FrontTestCase):
 
     hide_forbidden = False
     allow_anonymous = True
-    rules = RULES
+    rules: tuple[str, ...] = RULES
+    streams: Mapping[str, bytes] = dict.fromkeys(("alice/a", "bob/b", "shared/s", "public/p"), b"hello")
 
     def setUp(self) -> None:
         super().setUp()
@@ -37,8 +40,8 @@ class GateTestCase(FrontTestCase):
         self.book = TokenBook(people)
         self.control = Control(self.book, self.rules, clock_of(self.front.clock), self.allow_anonymous)
         self.addCleanup(self.control.authentication.close)
-        for name in ("alice/a", "bob/b", "shared/s", "public/p"):
-            self.front.create(name, body=b"hello")
+        for name, body in self.streams.items():
+            self.front.create(name, body=body)
         self.gate: Gate = self.front.operations.guard(self.control, self.hide_forbidden)
 
     def ask(

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from durable_streams.server.config.sections import HttpSettings
 from durable_streams.server.config.settings import Settings
 from tests.support.cases import TEXT, FrontTestCase, each_way
-from tests.support.fronts import BASE
+from tests.support.fronts import BASE, Headers
+from tests.support.gates import GateTestCase, bearer
 from tests.support.replies import Reply
 
 FOR_A_MINUTE = "max-age=60, stale-while-revalidate=300"
@@ -129,3 +130,70 @@ class OriginsTests(CachingCases):
             reply = self.get("", Origin=origin)
             self.assertEqual((reply.get("cache-control"), reply.get("vary")), (self.kept, "Origin"))
         self.assertEqual(self.get("").get("vary"), "Origin")
+
+
+class GatedCachingTestCase(GateTestCase):
+    settings = replace(Settings(), http=replace(HttpSettings(), cache="public"))
+    rules = (
+        "allow subject:bob read mixed/**",
+        "allow anyone read public/** cache:public",
+        "allow anyone read mixed/** cache:public",
+        "allow subject:owner all **",
+    )
+    streams = {"public/p": b"hello", "mixed/m": b"hello", "own/o": b"hello"}  # noqa: RUF012 (not changed)
+
+    def caching(self, name: str, token: str | None, headers: Headers | None = None) -> tuple[str | None, str | None]:
+        """Return the kind of Cache-Control of an answer, and its Vary."""
+        reply = self.ask("GET", name, token, headers)
+        self.assertIn(reply.status, (200, 304))
+        return (reply.get("cache-control") or "").partition(",")[0], reply.get("vary")
+
+
+@each_way
+class GatedCachingTests(GatedCachingTestCase):
+    def test_what_only_some_may_read_is_private_and_varies(self) -> None:
+        private = "private", "Authorization"
+        self.assertEqual(self.caching("own/o", "owner"), private)
+        self.assertEqual(self.caching("mixed/m", "bob"), private)
+        self.assertEqual(self.caching("own/o?offset=-1&live=long-poll", "owner"), private)
+        tag = self.ask("GET", "own/o", "owner").get("etag") or ""
+        self.assertEqual(self.caching("own/o", "owner", {"If-None-Match": tag}), private)
+
+    def test_what_a_public_rule_lets_everybody_read_is_public(self) -> None:
+        public = "public", None
+        self.assertEqual(self.caching("public/p", None), public)
+        self.assertEqual(self.caching("public/p", "bob"), public)
+        self.assertEqual(self.caching("mixed/m", None), public)
+
+    def test_a_head_that_is_remembered_for_one_principal_is_not_sent_to_another(self) -> None:
+        for _ in range(3):
+            self.assertEqual(self.caching("mixed/m", "bob")[0], "private")
+            self.assertEqual(self.caching("mixed/m", None)[0], "public")
+            self.assertEqual(self.caching("mixed/m", "owner")[0], "public")
+
+    def test_events_that_only_some_may_read_are_private(self) -> None:
+        for name, token, expected in (
+            ("own/o", "owner", "private, no-cache, no-transform"),
+            ("public/p", None, "no-cache, no-transform"),
+        ):
+            peer = self.front.follow(BASE + name + "?offset=-1&live=sse", bearer(token))
+            self.assertEqual(peer.reply.get("cache-control"), expected)
+            peer.leave()
+
+    def test_refusals_are_not_kept(self) -> None:
+        for token, status in ((None, 401), ("bob", 403)):
+            reply = self.ask("GET", "own/o", token)
+            self.assertEqual((reply.status, reply.get("cache-control")), (status, "no-store"))
+
+    def test_a_304_is_decided_as_a_200(self) -> None:
+        tag = self.ask("GET", "own/o", "owner").get("etag") or ""
+        self.assertEqual(self.ask("GET", "own/o", "bob", {"If-None-Match": tag}).status, 403)
+
+
+@each_way
+class GatedUncachedTests(GatedCachingTestCase):
+    settings = Settings()
+
+    def test_a_public_rule_makes_nothing_cachable_where_nothing_is_kept(self) -> None:
+        self.assertEqual(self.caching("public/p", None), ("no-store", None))
+        self.assertEqual(self.caching("own/o", "owner"), ("no-store", None))

@@ -263,6 +263,9 @@ class Gate:
                 if self.quotas is not None:
                     self.quotas.check_principal(request, principal.subject, has_body)
                 return None
+            if self._refusals.hides(access, request, self.control):
+                # The body of a request for a stream that does not exist is read, too.
+                return None
             answer = self._deny(access, request)
             return answer if isinstance(answer, Answer) else None
         except StreamsError as error:

@@ -47,12 +47,13 @@ class Refusals:
         principal = access.principal
         if principal.kind == NOBODY:
             return self.answers.error(request, control.authentication.missing())
-        if self._hides(access, request, control):
+        if self.hides(access, request, control):
             return self._without_streams(request)
         return self.answers.error(request, _not_allowed(access))
 
-    def _hides(self, access: Access, request: StreamRequest, control: AccessControl) -> bool:
-        if not self._hide_forbidden or request.operation not in _HIDING:
+    def hides(self, access: Access, request: StreamRequest, control: AccessControl) -> bool:
+        """Return whether a request that is denied is answered as if the stream did not exist."""
+        if not self._hide_forbidden or request.operation not in _HIDING or access.principal.kind == NOBODY:
             return False
         return not control.policy.decide(access.principal, "read", access.name).allowed
 
