@@ -74,7 +74,7 @@ PARTS: Final[dict[str, frozenset[str]]] = {
     "testing": _PARTS | {"daemon", "embedding"},
     "": _PARTS | {"daemon", "embedding"},
     "tap": frozenset({"config", "startup", "daemon", "clocks"}),
-    "cli": _PARTS | {"regular_files", "blocking_calls", "daemon", "release", "tap"},
+    "cli": _PARTS | {"identity", "regular_files", "blocking_calls", "daemon", "release", "tap"},
     "__main__": frozenset({"cli"}),
 }
 

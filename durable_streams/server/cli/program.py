@@ -40,6 +40,9 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
         "migrate": Entry("migrate", "Create or upgrade the tables of the PostgreSQL storage."),
         "rotate-signing-key": Entry("rotate_signing_key", "Sign the webhooks of a running server with a new key."),
     },
+    "Access": {
+        "token": Entry("token", "Create, list and revoke static bearer tokens."),
+    },
     "Data": {
         "check": Entry("check", "Verify all data in a data directory or database and report damage."),
         "list": Entry("list_streams", "List all streams with their metadata."),

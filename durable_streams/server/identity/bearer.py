@@ -11,9 +11,7 @@ from .challenges import invalid_token
 from .credentials import BearerToken, IBearerToken
 from .principal import Principal
 from .revocation import IRevocations, revocations_of
-
-#: What static tokens begin with.
-STATIC_PREFIX: Final = b"dst_"
+from .tokens.records import STATIC_PREFIX
 
 #: A JWT in compact form has two dots (RFC 7515 section 7.1).
 _DOTS: Final = 2

@@ -11,8 +11,10 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from ..bearer import STATIC_PREFIX
 from .hashes import DEFAULT_COST, HashError, ScryptCost, SecretHash, hash_secret, parse_hash
+
+#: What static tokens begin with.
+STATIC_PREFIX: Final = b"dst_"
 
 #: The longest id, subject, group or claim, in characters.
 MAX_TEXT: Final = 256
