@@ -80,9 +80,10 @@ class Http2Peer(TLSPeer):
     def begin(self, method: str, target: str, headers: Headers | None = None, is_all: bool = True) -> int:
         """Queue a request's headers without sending them."""
         fields: list[tuple[Any, Any]] = [(":method", method), (":path", target), (":scheme", "https")]
-        given = {name.lower(): value for name, value in (headers or {}).items()}
-        fields.append((":authority", given.pop("host", "streams.example")))
-        fields += given.items()
+        # Names that differ in case only are sent twice.
+        given = [(name.lower(), value) for name, value in (headers or {}).items()]
+        fields.append((":authority", dict(given).get("host", "streams.example")))
+        fields += [field for field in given if field[0] != "host"]
         stream_id = self.h2.get_next_available_stream_id()
         self.h2.send_headers(stream_id, fields, is_all)
         self.asked.append(stream_id)

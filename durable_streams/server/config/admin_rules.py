@@ -38,7 +38,7 @@ def check_admin(config: SettingsWithSources) -> Iterator[BrokenRule]:
     admin = config.settings.admin
     if admin.token_file is not None and not admin.token_file.strip():
         yield BrokenRule("EmptyPath", _FILE, "the path of a file with a bearer token on each line, or left out")
-    elif admin.token_file is not None and not admin.enabled:
+    elif admin.token_file is not None and not admin.enabled and not _protects_metrics(config.settings):
         yield BrokenRule(
             "AdminTokenFileRequiresAdmin",
             _FILE,
@@ -50,10 +50,11 @@ def check_admin_exposure(config: SettingsWithSources) -> Iterator[BrokenRule]:
     """
     Yield a missing file of tokens if other machines can reach the pages of operators.
 
-    A listener that requires client certificates needs no tokens: whoever has a certificate may change all streams.
+    A listener that requires client certificates needs no tokens: whoever has a certificate may change all streams. With
+    methods of authentication, the rules decide who may use the pages.
     """
     settings = config.settings
-    if not settings.admin.enabled or settings.admin.token_file is not None:
+    if not settings.admin.enabled or settings.admin.token_file is not None or settings.auth.methods:
         return
     name, places = admin_places(settings)
     requires_certificates = name == "server.bind_address" and settings.transport.mode == "mtls"
@@ -68,3 +69,8 @@ def check_admin_exposure(config: SettingsWithSources) -> Iterator[BrokenRule]:
                 "reach",
             )
             return
+
+
+def _protects_metrics(settings: Sections) -> bool:
+    """Return whether the metrics need a token of the file, or the right to use them, also without other pages."""
+    return bool(settings.auth.methods) and settings.admin.bind_address is None and settings.observability.metrics

@@ -14,14 +14,16 @@ from ..config.validation import ConfigError
 from ..listening.descriptors import DescriptorBudget
 from ..protocol.names import NameLimits
 from ..streams import Streams
+from ..web.access import Gate
 from ..web.admission import RequestLimits
 from ..web.answers import Answers
 from ..web.connections import ChannelSettings
 from ..web.live import Live, LiveSettings
 from ..web.operations import Operations, OperationSettings
 from ..web.origins import WritingOrigins
+from ..web.page_access import PageAccess
 from ..web.proxies import Proxies
-from ..web.site.admin.access import AdminAuthorization, AdminGuard
+from ..web.site.admin.access import AdminAuthorization, AdminGuard, deny_all
 from ..web.site.admin.tokens import TokenFile, TokenFileError
 from ..web.site.app import Pages
 from ..web.site.resource import StreamsResource
@@ -84,42 +86,65 @@ def operations_from(
 
 
 def add_pages_of_operators(
-    pages: Pages,
-    settings: Settings,
-    operations: Operations,
-    reactor: Any,
-    connections: Callable[[], int | None],
-    authorize: AdminAuthorization | None = None,
-) -> TokenFile | None:
+    pages: Pages, base_path: str, operations: Operations, reactor: Any, connections: Callable[[], int | None]
+) -> None:
     """
-    Add the pages for operators, with the check of requests for them.
+    Add the pages for operators, which :func:`guard_pages` protects.
 
+    :param base_path: the path above them.
     :param connections: returns how many connections there are; None if that is not known.
-    :param authorize: decides instead of ``admin.token_file``; None for that file, or else for clients on this machine.
-    :returns: the file of tokens if the check reads one.
-    :raises ConfigError: the file of tokens cannot be used.
     """
     from ..web.site.admin.pages import add_admin_pages  # noqa: PLC0415 (7 ms, and they are off by default)
 
-    base_path = settings.admin.base_path
-    pages.guard, tokens = _admin_guard(settings, authorize)
     pages.add(
         partial(add_admin_pages, base_path=base_path, operations=operations, connections=connections, reactor=reactor)
     )
+
+
+def guard_pages(
+    pages: Pages,
+    settings: Settings,
+    operations: Operations,
+    base_path: str | None,
+    authorize: AdminAuthorization | None = None,
+) -> TokenFile | None:
+    """
+    Protect the pages for operators.
+
+    Behind a gate, all other pages that are not public are protected as well, unless operators have their own listener.
+
+    :param base_path: of the pages for operators; None if there are none.
+    :param authorize: decides alone; None for ``admin.token_file``, or else for clients on this machine. Behind a gate,
+        principals with the right ``admin`` may use the pages as well; on the listener of the streams, only they and
+        those with a token of the file.
+    :returns: the file of tokens if the check reads one.
+    :raises ConfigError: the file of tokens cannot be used.
+    """
+    gate = operations.gate if isinstance(operations.gate, Gate) else None
+    covers_pages = gate is not None and settings.admin.bind_address is None
+    access = None if gate is None or authorize is not None else PageAccess(gate)
+    tokens = None if authorize is not None else _admin_tokens(settings)
+    if tokens is not None:
+        authorize = tokens.authorize
+    elif access is not None and covers_pages:
+        authorize = deny_all
+    pages.guard = AdminGuard(base_path, authorize, access, covers_pages)
     return tokens
 
 
-def _admin_guard(settings: Settings, authorize: AdminAuthorization | None) -> tuple[AdminGuard, TokenFile | None]:
-    base_path, path = settings.admin.base_path, settings.admin.token_file
-    if authorize is not None:
-        return AdminGuard(base_path, authorize), None
+def _admin_tokens(settings: Settings) -> TokenFile | None:
+    """
+    Return the file of ``admin.token_file``; None without one.
+
+    :raises ConfigError: it cannot be used.
+    """
+    path = settings.admin.token_file
     if path is None:
-        return AdminGuard(base_path), None
+        return None
     try:
-        tokens = TokenFile(path)
+        return TokenFile(path)
     except TokenFileError as error:
         raise ConfigError(f"admin.token_file: {error}", rule="InvalidTokenFile", phase="validate_config") from None
-    return AdminGuard(base_path, tokens.authorize), tokens
 
 
 def proxies_from(settings: Settings, clock: IReactorTime) -> Proxies:

@@ -19,11 +19,11 @@ from ..streams import Streams
 from ..telemetry import metrics_from, telemetry_from
 from ..web.negotiation import ChannelFactory
 from ..web.site.admin.access import AdminAuthorization
-from ..web.site.admin.tokens import TokenFile, TokenFileError
+from ..web.site.admin.tokens import TokenFileError
 from ..web.site.app import Pages, add_metrics, add_probes
 from ..web.site.tree import Tree
 from ..web.wire import below
-from .assembly import add_pages_of_operators, channel_settings_from, operations_from, resource_from
+from .assembly import add_pages_of_operators, channel_settings_from, guard_pages, operations_from, resource_from
 from .subscribing import serve_subscriptions, subscription_pages
 
 if TYPE_CHECKING:
@@ -68,10 +68,11 @@ class Fronts:
         self._drain_timeout = settings.transport.connection.drain_timeout_secs
         self._telemetry = telemetry_from(settings)
         operations = operations_from(streams, settings, clock, self._telemetry)
-        if subscriptions is not None:
-            serve_subscriptions(operations, subscriptions)
         if access is not None:
             operations.guard(access, settings.auth.hide_forbidden)
+        if subscriptions is not None:
+            # Behind the gate, if there is one.
+            serve_subscriptions(operations, subscriptions)
         answers = operations.answers
         base_path = settings.http.stream_base_path
         apart = settings.admin.bind_address is not None
@@ -82,13 +83,12 @@ class Fronts:
             pages.add(partial(add_probes, ready=obstacle))
         if metrics is not None:
             for_operators.add(partial(add_metrics, render=metrics.answer))
-        self._tokens: TokenFile | None = None
-        if settings.admin.enabled:
-            self._tokens = add_pages_of_operators(
-                for_operators, settings, operations, reactor, self._count_connections, authorize_admin
-            )
+        admin_path = settings.admin.base_path if settings.admin.enabled else None
+        self._tokens = guard_pages(for_operators, settings, operations, admin_path, authorize_admin)
+        if admin_path is not None:
+            add_pages_of_operators(for_operators, admin_path, operations, reactor, self._count_connections)
             if subscriptions is not None:
-                for_operators.add(subscription_pages(settings.admin.base_path, subscriptions))
+                for_operators.add(subscription_pages(admin_path, subscriptions))
         resource = resource_from(operations, settings, clock)
         stall_timeout = settings.transport.connection.stall_timeout_secs
         self.tree: IResource = Tree(resource, for_all, operations, base_path, clock, stall_timeout)

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..config.auth_rules import has_access_control
 from ..config.choices import has_directory
 from ..config.settings import Settings
 from ..config.validation import ConfigError
@@ -133,9 +134,15 @@ class Daemon(Server):
 
 
 def _admin_access(settings: Settings) -> AdminAuthorization | None:
-    """Return the check of ``admin.token_file``, which is None here, or that of clients' certificates without it."""
+    """
+    Return the check of clients' certificates.
+
+    It is None if the rules decide about certificates, too, or if there is ``admin.token_file``.
+    """
+    if has_access_control(settings) or settings.admin.token_file is not None:
+        return None
     # A client has a certificate only where its listener has required and verified one.
-    return allow_certificates if settings.admin.token_file is None else None
+    return allow_certificates
 
 
 def _advice(error: object) -> str:

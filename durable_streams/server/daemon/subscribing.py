@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from ..config.settings import Settings
 from ..config.validation import ConfigError
 from ..streams import Streams
+from ..web.access import Gate
 from ..web.operations import Operations
 from ..web.site.app import Routes
 from .assembly import name_limits_from
@@ -75,10 +76,16 @@ def subscriptions_from(
 
 
 def serve_subscriptions(operations: Operations, service: SubscriptionService) -> None:
-    """Answer requests for the reserved paths by a service."""
+    """Answer requests for the reserved paths by a service, behind the gate of the operations if they have one."""
+    from ..web.page_access import PageAccess  # noqa: PLC0415 (only if it is used)
     from ..web.subscriptions import SubscriptionRoutes  # noqa: PLC0415 (only if it is used)
 
-    operations.reserved = SubscriptionRoutes(service, operations.answers, operations.origins).perform
+    gate = operations.gate if isinstance(operations.gate, Gate) else None
+    access = None if gate is None else PageAccess(gate)
+    routes = SubscriptionRoutes(service, operations.answers, operations.origins, access)
+    operations.reserved = routes.perform
+    if gate is not None:
+        gate.reserved = routes.admit
     operations.traced = service.note_trace
 
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from msgspec.structs import replace
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
@@ -16,7 +15,7 @@ from twisted.web.resource import IResource
 from ..config.layers import THE_PROGRAM
 from ..config.settings import Settings
 from ..config.validation import validate, warnings_about
-from ..daemon.assembly import add_pages_of_operators, operations_from, resource_from
+from ..daemon.assembly import add_pages_of_operators, guard_pages, operations_from, resource_from
 from ..daemon.server import Server
 from ..daemon.subscribing import serve_subscriptions
 from ..errors import StorageOwned
@@ -70,8 +69,8 @@ def build_admin_resource(streams: StreamService, authorize_admin: AdminAuthoriza
     settings = streams.settings
     operations = operations_from(streams.streams, settings, streams.clock)
     pages = Pages(operations.answers, None)
-    here = replace(settings, admin=replace(settings.admin, base_path=""))
-    add_pages_of_operators(pages, here, operations, streams.reactor, lambda: None, authorize_admin)
+    guard_pages(pages, settings, operations, "", authorize_admin)
+    add_pages_of_operators(pages, "", operations, streams.reactor, lambda: None)
     stall_timeout = settings.transport.connection.stall_timeout_secs
     return PagesResource(pages, operations, NO_STREAMS, streams.clock, stall_timeout)
 

@@ -31,7 +31,7 @@ from .errors import (
     TokenInvalid,
     WebhookUrlRejected,
 )
-from .model import Ack, AckRequest, Outcome
+from .model import Ack, AckRequest, Outcome, TokenClaims
 from .seams import KeyRotation, Parts, WebhookSender
 from .service import SubscriptionService
 from .settings import ServiceSettings
@@ -64,6 +64,7 @@ __all__ = [
     "SubscriptionNotFound",
     "SubscriptionService",
     "SubscriptionsUnavailable",
+    "TokenClaims",
     "TokenInvalid",
     "TraceContext",
     "WebhookSender",

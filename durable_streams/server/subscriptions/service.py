@@ -20,7 +20,7 @@ from .creation import Creator
 from .decisions import Current, Decision
 from .dispatching import Dispatcher
 from .entry import Entry
-from .errors import SubscriptionsUnavailable
+from .errors import SubscriptionsUnavailable, TokenInvalid
 from .following import ChangeFollower
 from .listing import list_subscriptions
 from .locks import KeyedLocks, shielded
@@ -271,6 +271,19 @@ class SubscriptionService(Service):
         :raises TokenInvalid: it is malformed, not authentic, or of another subscription.
         """
         return self._loaded().tokens.verify(token, subscription_id)
+
+    async def verify_first(self, subscription_id: str, token: str) -> TokenClaims:
+        """
+        Return the claims of a token of a subscription, which need not exist.
+
+        :raises TokenInvalid: it is malformed, not authentic, or of another subscription.
+        :raises SubscriptionsUnavailable: the service starts or stops.
+        """
+        self._check_ready()
+        if self._parts is None and not await settle(self._streams.values(SECRETS, "", 1)):
+            # Without secrets, no token was ever issued; and none are stored because somebody has sent one.
+            raise TokenInvalid
+        return (await self._open()).tokens.verify(token, subscription_id)
 
     def ack(self, subscription_id: str, claims: TokenClaims, request: AckRequest) -> Deferred[dict[str, object]]:
         """

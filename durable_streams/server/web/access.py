@@ -136,6 +136,11 @@ class Gate:
         except Exception:
             return self._broken(Failure(), request)
 
+    @property
+    def hide_forbidden(self) -> bool:
+        """Whether a stream that a principal may not read is answered as one that does not exist."""
+        return self._refusals.hide_forbidden
+
     # Who sends a request, and whether it is allowed
 
     def authenticate(self, request: StreamRequest) -> NowOrLater[Principal]:

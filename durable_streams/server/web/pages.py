@@ -101,3 +101,13 @@ def streams_body(page: _Page) -> _Page:
     """
     page.streams_body = True  # type: ignore[attr-defined]
     return page
+
+
+def public_page(page: _Page) -> _Page:
+    """
+    Mark a page that needs no credentials, where requests are authenticated. Put this decorator below ``@app.route``.
+
+    A page without it needs the right ``admin`` there.
+    """
+    page.public_page = True  # type: ignore[attr-defined]
+    return page

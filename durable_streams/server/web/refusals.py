@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 
 from ..errors import NotAllowed
 from ..identity.challenges import bearer_challenge
-from ..identity.principal import NOBODY
+from ..identity.principal import NOBODY, Principal
 from ..interfaces import NowOrLater
 from .access_parts import Access, AccessControl
 from .answers import Answer, Answers
@@ -30,13 +30,13 @@ class Refusals:
 
     :param answers: renders errors.
     :param without_streams: performs a request as if no stream existed.
-    :param hide_forbidden: whether a stream that may not be read is answered as one that does not exist.
+    :ivar hide_forbidden: whether a stream that may not be read is answered as one that does not exist.
     """
 
     def __init__(self, answers: Answers, without_streams: Perform, hide_forbidden: bool = False) -> None:
         self.answers = answers
         self._without_streams = without_streams
-        self._hide_forbidden = hide_forbidden
+        self.hide_forbidden = hide_forbidden
 
     def deny(self, access: Access, request: StreamRequest, control: AccessControl) -> NowOrLater[Answer]:
         """
@@ -53,7 +53,7 @@ class Refusals:
 
     def hides(self, access: Access, request: StreamRequest, control: AccessControl) -> bool:
         """Return whether a request that is denied is answered as if the stream did not exist."""
-        if not self._hide_forbidden or request.operation not in _HIDING or access.principal.kind == NOBODY:
+        if not self.hide_forbidden or request.operation not in _HIDING or access.principal.kind == NOBODY:
             return False
         return not control.policy.decide(access.principal, "read", access.name).allowed
 
@@ -61,8 +61,17 @@ class Refusals:
 def _not_allowed(access: Access) -> NotAllowed:
     """Return why a request is denied, and what to change."""
     where = "the stream that it forks" if access.operation in ON_SOURCE and access.source is not None else "this stream"
-    reason = f"The rules do not allow {access.operation} on {where}."
+    return not_allowed(access.principal, access.operation, f"on {where}")
+
+
+def not_allowed(principal: Principal, operation: str, where: str = "") -> NotAllowed:
+    """
+    Return the error of a request whose principal is not allowed an operation.
+
+    :param where: the place of the operation, after a preposition; empty if it has none.
+    """
+    reason = f"The rules do not allow {operation} {where}".rstrip() + "."
     advice = "Use other credentials, or ask the operator for a rule that allows it."
-    is_bearer = access.principal.kind in _BEARERS
+    is_bearer = principal.kind in _BEARERS
     challenge = bearer_challenge("insufficient_scope", reason) if is_bearer else None
     return NotAllowed(f"{reason} {advice}", challenge)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Final
 from urllib.parse import unquote, unquote_to_bytes
 
 import msgspec
-from msgspec.structs import force_setattr
+from msgspec import Struct
+from msgspec.structs import force_setattr, replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.http import parse_qs
 
-from ..errors import BodyTooLarge, StreamNotFound, StreamsError, Unavailable
+from ..errors import BodyTooLarge, NotAllowed, StreamNotFound, StreamsError, Unavailable
+from ..interfaces import NowOrLater
 from ..subscriptions import (
     MAX_BODY_BYTES,
     InvalidOrigin,
@@ -21,6 +24,7 @@ from ..subscriptions import (
     SubscriptionNotFound,
     SubscriptionService,
     SubscriptionsUnavailable,
+    TokenClaims,
     TokenInvalid,
     bearer_token,
     check_id,
@@ -30,9 +34,12 @@ from ..subscriptions import (
     read_config,
     read_worker,
 )
+from .access_parts import PUBLIC as PUBLIC_ACCESS
 from .answers import Answer, Answers
 from .origins import WritingOrigins
+from .page_access import PageAccess, RequestRights
 from .problems import ErrorReport, InternalError, MethodNotAllowed, problem
+from .refusals import Perform
 from .requests import StreamRequest
 from .telemetry import request_name
 
@@ -43,10 +50,53 @@ _JWKS: Final = b"Content-Type: application/jwk-set+json\r\nCache-Control: public
 #: The name of the requests in logs and metrics.
 _OPERATION: Final = "subscription"
 
-_SUBSCRIPTION_METHODS: Final = b"DELETE, GET, HEAD, PUT"
+#: What a route needs of a request, where requests are authenticated: nothing; the token of a claim in Authorization; or
+#: credentials that may ``subscribe`` on the name of the subscription.
+PUBLIC, CLAIM_TOKEN, SUBSCRIBE = "public", "claim-token", "subscribe"
 
-#: An action of a subscription: called with the request and the subscription's id.
-_Action: TypeAlias = Callable[[StreamRequest, str], Awaitable[Answer]]
+
+class Route(Struct, frozen=True):
+    """
+    A path below ``__ds``.
+
+    :ivar methods: its methods.
+    :ivar needs: :data:`PUBLIC`, :data:`CLAIM_TOKEN` or :data:`SUBSCRIBE`.
+    """
+
+    methods: tuple[bytes, ...]
+    needs: str
+
+
+_POST: Final = (b"POST",)
+
+#: Path -> route. A new route needs a decision here.
+ROUTES: Final = {
+    "jwks.json": Route((b"GET", b"HEAD"), PUBLIC),
+    "subscriptions/ID": Route((b"DELETE", b"GET", b"HEAD", b"PUT"), SUBSCRIBE),
+    "subscriptions/ID/streams": Route(_POST, SUBSCRIBE),
+    "subscriptions/ID/streams/NAME": Route((b"DELETE",), SUBSCRIBE),
+    "subscriptions/ID/claim": Route(_POST, SUBSCRIBE),
+    "subscriptions/ID/ack": Route(_POST, CLAIM_TOKEN),
+    "subscriptions/ID/callback": Route(_POST, CLAIM_TOKEN),
+    "subscriptions/ID/release": Route(_POST, CLAIM_TOKEN),
+}
+
+
+class _Call(Struct, frozen=True):
+    """
+    A request for a route.
+
+    :ivar subscription_id: empty for a path that has none.
+    :ivar path: the name of the stream in the path, as it was sent; empty for a path that has none.
+    :ivar rights: what its principal may do; None if requests are not authenticated, or the route asks for no principal.
+    """
+
+    request: StreamRequest
+    route: str
+    subscription_id: str = ""
+    path: str = ""
+    rights: RequestRights | None = None
+
 
 _log = Logger()
 
@@ -57,18 +107,29 @@ class SubscriptionRoutes:
 
     :param answers: renders what all answers have in common.
     :param origins: the origins whose pages may write.
+    :param access: authenticates requests; None if everybody may do everything.
     """
 
-    def __init__(self, service: SubscriptionService, answers: Answers, origins: WritingOrigins) -> None:
+    def __init__(
+        self,
+        service: SubscriptionService,
+        answers: Answers,
+        origins: WritingOrigins,
+        access: PageAccess | None = None,
+    ) -> None:
         self._service = service
         self._answers = answers
         self._origins = origins
-        self._actions: dict[str, _Action] = {
-            "streams": self._add_streams,
-            "claim": self._claim,
-            "ack": self._ack,
-            "callback": self._ack,
-            "release": self._release,
+        self._access = access
+        self._routes: dict[str, Callable[[_Call], Awaitable[Answer]]] = {
+            "jwks.json": self._jwks,
+            "subscriptions/ID": self._subscription,
+            "subscriptions/ID/streams": self._add_streams,
+            "subscriptions/ID/streams/NAME": self._remove_stream,
+            "subscriptions/ID/claim": self._claim,
+            "subscriptions/ID/ack": self._ack,
+            "subscriptions/ID/callback": self._ack,
+            "subscriptions/ID/release": self._release,
         }
 
     def perform(self, request: StreamRequest) -> Answer | Deferred[Answer]:
@@ -79,17 +140,27 @@ class SubscriptionRoutes:
             return self._answers.options(request)
         return Deferred.fromCoroutine(self._perform(request))
 
+    def admit(self, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
+        """Perform a request that the gate has passed on: its route decides what it needs."""
+        force_setattr(request, "access", PUBLIC_ACCESS)
+        return perform(request)
+
     async def _perform(self, request: StreamRequest) -> Answer:
+        rights = None if self._access is None else self._access.rights(request)
         try:
-            if request.method not in (b"GET", b"HEAD"):
-                self._origins.check(request)
-            if len(request.body) > MAX_BODY_BYTES:
-                raise BodyTooLarge(MAX_BODY_BYTES)
-            return await self._route(request)
+            call = _call_of(request)
+            if rights is not None and ROUTES[call.route].needs == SUBSCRIBE:
+                await rights.authenticate()
+                call = replace(call, rights=rights)
+            if self._access is None:
+                answer = await self._answer(call)
+            else:
+                subject = "" if rights is None else rights.principal.subject
+                answer = await self._access.perform(request, subject, partial(self._answer, call))
         except StreamsError as error:
-            return self._error(request, error)
+            answer = self._error(request, error)
         except CancelledError:
-            return self._error(
+            answer = self._error(
                 request, Unavailable("The request was cancelled, as its client has closed the connection.")
             )
         except Exception:
@@ -99,49 +170,43 @@ class SubscriptionRoutes:
                 path=(request.mount + request.path).decode("latin-1"),
                 **request_name(request.number, request.caller),
             )
-            return self._error(request, InternalError())
+            answer = self._error(request, InternalError())
+        return answer if rights is None else rights.answered(answer)
 
-    async def _route(self, request: StreamRequest) -> Answer:
-        # Segments are split before they are decoded, so that %2F separates none.
-        first, *rest = request.path.split(b"/")
-        segments = [unquote(segment, errors="surrogateescape") for segment in rest]
-        if unquote_to_bytes(first) != b"__ds":
-            raise _NoSuchRoute
-        match segments:
-            case ["jwks.json"]:
-                _check_method(request, b"GET", b"HEAD")
-                return Answer(200, self._head(request) + _JWKS, await self._service.jwks())
-            case ["subscriptions", subscription_id]:
-                return await self._subscription(request, subscription_id)
-            case ["subscriptions", subscription_id, action] if action in self._actions:
-                _check_method(request, b"POST")
-                _check_known_id(subscription_id)
-                return await self._actions[action](request, subscription_id)
-            case ["subscriptions", subscription_id, "streams", *path] if path != [""]:
-                _check_method(request, b"DELETE")
-                _check_known_id(subscription_id)
-                return await self._remove_stream(request, subscription_id, "/".join(path))
-        raise _NoSuchRoute
+    async def _answer(self, call: _Call) -> Answer:
+        request = call.request
+        if call.rights is not None:
+            _check_subscribe(call, call.rights, self._access)
+        if request.method not in (b"GET", b"HEAD"):
+            self._origins.check(request)
+        if len(request.body) > MAX_BODY_BYTES:
+            raise BodyTooLarge(MAX_BODY_BYTES)
+        return await self._routes[call.route](call)
+
+    async def _jwks(self, call: _Call) -> Answer:
+        return Answer(200, self._head(call.request) + _JWKS, await self._service.jwks())
 
     # One subscription
 
-    async def _subscription(self, request: StreamRequest, subscription_id: str) -> Answer:
-        match request.method:
-            case b"PUT":
-                return await self._put(request, subscription_id)
-            case b"GET" | b"HEAD":
-                _check_known_id(subscription_id)
-                after = parse_qs(request.query).get(b"after", [b""])[0].decode("utf-8", "replace")
-                return self._json(request, 200, await self._service.describe(subscription_id, after))
-            case b"DELETE":
-                _check_known_id(subscription_id)
-                await self._service.delete(subscription_id)
-                return self._nothing(request)
-        raise MethodNotAllowed(f"Subscriptions support {_SUBSCRIPTION_METHODS.decode()}.", _SUBSCRIPTION_METHODS)
+    async def _subscription(self, call: _Call) -> Answer:
+        request, subscription_id = call.request, call.subscription_id
+        if request.method == b"PUT":
+            return await self._put(call)
+        if request.method == b"DELETE":
+            await self._service.delete(subscription_id)
+            return self._nothing(request)
+        after = parse_qs(request.query).get(b"after", [b""])[0].decode("utf-8", "replace")
+        return self._json(request, 200, await self._service.describe(subscription_id, after))
 
-    async def _put(self, request: StreamRequest, subscription_id: str) -> Answer:
-        check_id(subscription_id)
+    async def _put(self, call: _Call) -> Answer:
+        request, subscription_id = call.request, call.subscription_id
         config = read_config(request.body, self._service.names)
+        if call.rights is not None:
+            _check_streams(call.rights, config.streams)
+            if config.pattern is not None:
+                call.rights.require_pattern("subscribe", config.pattern)
+            if config.wake_stream is not None:
+                call.rights.require("append", config.wake_stream)
         origin = request.caller.origin(request.headers.get(b"host"))
         if not origin and self._service.settings.public_url is None:
             raise InvalidOrigin
@@ -149,31 +214,52 @@ class SubscriptionRoutes:
         is_new = await self._service.create(subscription_id, config, base_url)
         return self._json(request, 201 if is_new else 200, await self._service.describe(subscription_id))
 
-    async def _add_streams(self, request: StreamRequest, subscription_id: str) -> Answer:
-        await self._service.check_exists(subscription_id)
-        await self._service.add_streams(subscription_id, read_added_streams(request.body, self._service.names))
-        return self._nothing(request)
+    async def _add_streams(self, call: _Call) -> Answer:
+        if call.rights is None:
+            await self._service.check_exists(call.subscription_id)
+        streams = read_added_streams(call.request.body, self._service.names)
+        if call.rights is not None:
+            _check_streams(call.rights, streams)
+        await self._service.add_streams(call.subscription_id, streams)
+        return self._nothing(call.request)
 
-    async def _remove_stream(self, request: StreamRequest, subscription_id: str, path: str) -> Answer:
-        await self._service.check_exists(subscription_id)
-        await self._service.remove_stream(subscription_id, normal_path(path, self._service.names))
-        return self._nothing(request)
+    async def _remove_stream(self, call: _Call) -> Answer:
+        await self._service.check_exists(call.subscription_id)
+        await self._service.remove_stream(call.subscription_id, normal_path(call.path, self._service.names))
+        return self._nothing(call.request)
 
-    async def _claim(self, request: StreamRequest, subscription_id: str) -> Answer:
-        await self._service.check_action(subscription_id, "claim")
-        return self._json(request, 200, await self._service.claim(subscription_id, read_worker(request.body)))
+    async def _claim(self, call: _Call) -> Answer:
+        await self._service.check_action(call.subscription_id, "claim")
+        worker = read_worker(call.request.body)
+        return self._json(call.request, 200, await self._service.claim(call.subscription_id, worker))
 
-    async def _ack(self, request: StreamRequest, subscription_id: str) -> Answer:
-        action = "callback" if request.path.endswith(b"callback") else "ack"
+    async def _ack(self, call: _Call) -> Answer:
+        claims = await self._claims(call)
+        answer = await self._service.ack(call.subscription_id, claims, read_ack(call.request.body))
+        return self._json(call.request, 200, answer)
+
+    async def _release(self, call: _Call) -> Answer:
+        claims = await self._claims(call)
+        await self._service.release(call.subscription_id, claims, read_ack(call.request.body))
+        return self._nothing(call.request)
+
+    async def _claims(self, call: _Call) -> TokenClaims:
+        """
+        Return the claims of the token that a request has in Authorization.
+
+        Where requests are authenticated, the token is verified first: without a valid one, the answer does not tell
+        whether the subscription exists.
+
+        :raises TokenInvalid: it has none, or it is not valid for the subscription.
+        """
+        subscription_id = call.subscription_id
+        action = call.route.rpartition("/")[2]
+        if self._access is None:
+            await self._service.check_action(subscription_id, action)
+            return self._service.verify(subscription_id, _bearer_token(call.request))
+        claims = await self._service.verify_first(subscription_id, _bearer_token(call.request))
         await self._service.check_action(subscription_id, action)
-        claims = self._service.verify(subscription_id, _bearer_token(request))
-        return self._json(request, 200, await self._service.ack(subscription_id, claims, read_ack(request.body)))
-
-    async def _release(self, request: StreamRequest, subscription_id: str) -> Answer:
-        await self._service.check_action(subscription_id, "release")
-        claims = self._service.verify(subscription_id, _bearer_token(request))
-        await self._service.release(subscription_id, claims, read_ack(request.body))
-        return self._nothing(request)
+        return claims
 
     # Answers
 
@@ -214,10 +300,70 @@ class _NoSuchRoute(StreamNotFound):
         )
 
 
-def _check_method(request: StreamRequest, *methods: bytes) -> None:
+def _call_of(request: StreamRequest) -> _Call:
+    """
+    Return what a request asks for.
+
+    :raises _NoSuchRoute: there is nothing at its path.
+    :raises MethodNotAllowed: the path does not have the method.
+    :raises SubscriptionNotFound: no subscription can have the id in the path.
+    :raises InvalidSubscriptionId: no subscription can be created with it.
+    """
+    # Segments are split before they are decoded, so that %2F separates none.
+    first, *rest = request.path.split(b"/")
+    segments = [unquote(segment, errors="surrogateescape") for segment in rest]
+    if unquote_to_bytes(first) != b"__ds":
+        raise _NoSuchRoute
+    match segments:
+        case ["jwks.json"]:
+            call = _Call(request, "jwks.json")
+        case ["subscriptions", subscription_id]:
+            call = _Call(request, "subscriptions/ID", subscription_id)
+        case ["subscriptions", subscription_id, action] if f"subscriptions/ID/{action}" in ROUTES:
+            call = _Call(request, f"subscriptions/ID/{action}", subscription_id)
+        case ["subscriptions", subscription_id, "streams", *path] if path != [""]:
+            call = _Call(request, "subscriptions/ID/streams/NAME", subscription_id, "/".join(path))
+        case _:
+            raise _NoSuchRoute
+    _check_method(request, ROUTES[call.route].methods)
+    if request.method == b"PUT":
+        check_id(call.subscription_id)
+    elif call.route != "jwks.json":
+        _check_known_id(call.subscription_id)
+    return call
+
+
+def _check_method(request: StreamRequest, methods: tuple[bytes, ...]) -> None:
     if request.method not in methods:
         allowed = b", ".join(methods)
         raise MethodNotAllowed(f"This path supports {allowed.decode()}.", allowed)
+
+
+def _check_subscribe(call: _Call, rights: RequestRights, access: PageAccess | None) -> None:
+    """
+    Check that a principal may use a subscription.
+
+    :raises NotAuthenticated: it may not, and has no credentials.
+    :raises NotAllowed: it may not.
+    :raises SubscriptionNotFound: it may not, and is not told whether the subscription exists (``auth.hide_forbidden``).
+    """
+    try:
+        rights.require("subscribe", f"__ds/subscriptions/{call.subscription_id}")
+    except NotAllowed:
+        if access is not None and access.hide_forbidden and call.request.method != b"PUT":
+            raise SubscriptionNotFound(call.subscription_id) from None
+        raise
+
+
+def _check_streams(rights: RequestRights, names: Iterable[str]) -> None:
+    """
+    Check that a principal may subscribe to each stream.
+
+    :raises NotAuthenticated: it may not, and has no credentials.
+    :raises NotAllowed: it may not.
+    """
+    for name in names:
+        rights.require("subscribe", name)
 
 
 def _check_known_id(subscription_id: str) -> None:

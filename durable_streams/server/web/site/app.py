@@ -15,7 +15,8 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from ...errors import StreamsError, Unavailable
 from ..answers import Answer, Answers
-from ..pages import PageRequest
+from ..page_access import RequestRights
+from ..pages import PageRequest, public_page
 from ..problems import InternalError, MethodNotAllowed, NoSuchPath
 from ..telemetry import request_name
 from ..wire import PROBES
@@ -36,9 +37,11 @@ class Guard(Protocol):
     Protects the pages below a path.
 
     :ivar answers: renders their answers and errors.
+    :ivar covers_pages: whether it protects every page that is not public (:func:`.public_page`), wherever it is.
     """
 
     answers: Answers
+    covers_pages: bool
 
     def covers(self, path: str) -> bool:
         """
@@ -47,7 +50,10 @@ class Guard(Protocol):
         :param path: decoded, as the pages are routed by it.
         """
 
-    async def check(self, request: PageRequest) -> None:
+    def rights(self, request: PageRequest) -> RequestRights | None:
+        """Return the rights of a request for :meth:`check`; None if requests are not authenticated."""
+
+    async def check(self, request: PageRequest, rights: RequestRights | None) -> None:
         """
         Check that a request is allowed.
 
@@ -118,7 +124,7 @@ class Pages:
 
     async def _perform(self, request: PageRequest) -> Answer:
         guard = self.guard
-        if guard is not None and guard.covers(_decoded(request.path)):
+        if guard is not None and (guard.covers(_decoded(request.path)) or self._is_covered(guard, request)):
             return await self._answer(request, guard.answers, guard)
         origin = request.header(b"origin")
         if origin and request.method == b"OPTIONS" and request.header(b"access-control-request-method"):
@@ -126,15 +132,18 @@ class Pages:
         return await self._answer(request, self._answers)
 
     async def _answer(self, request: PageRequest, answers: Answers, guard: Guard | None = None) -> Answer:
+        rights = None if guard is None else guard.rights(request)
         origin = request.header(b"origin")
         try:
             if guard is not None:
-                await guard.check(request)
+                await guard.check(request, rights)
             answer = await self._call(request)
+            common = answers.cors if request.path in PROBES else answers.common
+            answer = replace(answer, head=common(origin) + answer.head)
         except StreamsError as error:
-            return answers.error(request, error, origin)
+            answer = answers.error(request, error, origin)
         except CancelledError:
-            return answers.error(
+            answer = answers.error(
                 request, Unavailable("The request was cancelled, as its client has closed the connection."), origin
             )
         except Exception:
@@ -144,9 +153,18 @@ class Pages:
                 path=request.path.decode("latin-1"),
                 **request_name(request.number, request.caller),
             )
-            return answers.error(request, InternalError(), origin)
-        common = answers.cors if request.path in PROBES else answers.common
-        return replace(answer, head=common(origin) + answer.head)
+            answer = answers.error(request, InternalError(), origin)
+        return answer if rights is None else rights.answered(answer)
+
+    def _is_covered(self, guard: Guard, request: PageRequest) -> bool:
+        """Return whether a request is for a page that a guard protects since it is not public."""
+        if not guard.covers_pages:
+            return False
+        try:
+            endpoint, _ = self._match(request.method, request.path)
+        except StreamsError:
+            return False
+        return getattr(self.load().endpoints[endpoint], "public_page", False) is not True
 
     async def _call(self, request: PageRequest) -> Answer:
         endpoint, arguments = self._match(request.method, request.path)
@@ -195,11 +213,13 @@ def add_probes(app: Routes, ready: Readiness) -> None:
     """Add ``/healthz`` and ``/readyz``."""
 
     @app.route("/healthz", methods=["GET", "HEAD"])
+    @public_page
     def healthz(request: PageRequest) -> Answer:
         """Answer that the process is alive."""
         return Answer(200, _PLAIN, b"ok")
 
     @app.route("/readyz", methods=["GET", "HEAD"])
+    @public_page
     def readyz(request: PageRequest) -> Answer:
         """Answer whether the service takes requests."""
         obstacle = ready()

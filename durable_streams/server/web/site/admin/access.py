@@ -6,10 +6,14 @@ from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Final, TypeAlias
 
-from ....errors import NotAllowed
+from ....errors import NotAllowed, NotAuthenticated, StreamsError
+from ....identity.challenges import BEARER
+from ....identity.operations import ADMIN
+from ....identity.principal import NOBODY
 from ...answers import Answers
 from ...callers import UNIX_PEER
 from ...origins import is_own_origin
+from ...page_access import PageAccess, RequestRights, presents_credentials
 from ...pages import PageRequest
 from ...problems import OriginNotAllowed
 
@@ -38,14 +42,24 @@ class AdminGuard:
     """
     Checks each request for a path at or below the base path, before there is a look whether it has a page.
 
-    :param base_path: of the pages.
+    :param base_path: of the pages; None if there are none.
     :param authorize: allows or refuses requests; by default :func:`allow_local`.
+    :param access: asked if ``authorize`` does not allow a request; None if requests are not authenticated.
+    :param covers_pages: whether other pages are checked as well, except those that are public (:func:`.public_page`).
     :ivar answers: renders the answers, which no page of another origin may read.
     """
 
-    def __init__(self, base_path: str, authorize: AdminAuthorization | None = None) -> None:
-        self._base = base_path.rstrip("/")
+    def __init__(
+        self,
+        base_path: str | None,
+        authorize: AdminAuthorization | None = None,
+        access: PageAccess | None = None,
+        covers_pages: bool = False,
+    ) -> None:
+        self._base = None if base_path is None else base_path.rstrip("/")
         self._authorize = allow_local if authorize is None else authorize
+        self._access = access
+        self.covers_pages = covers_pages
         self.answers = Answers(())
 
     def covers(self, path: str) -> bool:
@@ -54,22 +68,71 @@ class AdminGuard:
 
         :param path: decoded, as the pages are routed by it.
         """
-        return path == self._base or path.startswith(self._base + "/")
+        base = self._base
+        return base is not None and (path == base or path.startswith(base + "/"))
 
-    async def check(self, request: PageRequest) -> None:
+    def rights(self, request: PageRequest) -> RequestRights | None:
+        """Return the rights of a request for :meth:`check`; None if requests are not authenticated."""
+        return None if self._access is None else self._access.rights(request)
+
+    async def check(self, request: PageRequest, rights: RequestRights | None = None) -> None:
         """
         Check that a request is allowed.
 
+        :param rights: of the request, from :meth:`rights`.
         :raises NotAuthenticated: it has no valid credentials.
         :raises NotAllowed: it is not allowed.
         :raises OriginNotAllowed: a web page of another origin has sent it.
         """
         _check_origin(request)
-        allowed = self._authorize(request)
-        if not isinstance(allowed, bool):
-            allowed = await allowed
-        if allowed is not True:
-            raise NotAllowed("This client may not use the pages for operators.")
+        refusal: StreamsError = NotAllowed("This client may not use the pages for operators.")
+        try:
+            allowed = self._authorize(request)
+            if not isinstance(allowed, bool):
+                allowed = await allowed
+        except (NotAuthenticated, NotAllowed) as error:
+            allowed, refusal = False, error
+        if rights is not None:
+            await _check_rights(request, rights, allowed is True, refusal)
+        elif allowed is not True:
+            raise refusal
+
+
+async def _check_rights(request: PageRequest, rights: RequestRights, is_allowed: bool, refusal: StreamsError) -> None:
+    """
+    Check that a request's principal has the right ``admin``, unless the request is allowed anyway.
+
+    An anonymous one needs to be on this machine, whatever the rules say: a web page can make a browser in the server's
+    network send requests without credentials.
+
+    :param refusal: why the request is not allowed without credentials of a principal.
+    :raises NotAuthenticated: it has no credentials, or they are invalid.
+    :raises NotAllowed: its principal is denied ``admin``.
+    """
+    if is_allowed:
+        rights.allow("operator")
+        return
+    try:
+        await rights.authenticate()
+        rights.require(ADMIN)
+    except NotAuthenticated:
+        if presents_credentials(request):
+            raise
+        raise refusal from None
+    if rights.principal.kind == NOBODY:
+        allow_local(request)
+
+
+def deny_all(request: PageRequest) -> bool:
+    """
+    Refuse every request: only the access control allows some.
+
+    :raises NotAuthenticated: always.
+    """
+    raise NotAuthenticated(
+        "The pages for operators need credentials that a rule allows admin. Send a token as Authorization: Bearer.",
+        BEARER,
+    )
 
 
 def allow_local(request: PageRequest) -> bool:

@@ -1,0 +1,178 @@
+"""Access to what is no stream: pages for operators, metrics, and the reserved paths of subscriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from msgspec.structs import force_setattr
+from twisted.internet.defer import Deferred
+
+from ..errors import NotAuthenticated
+from ..identity.credentials import Presented
+from ..identity.operations import ADMIN
+from ..identity.policy import Decision
+from ..identity.principal import ANONYMOUS, NOBODY, Principal
+from .access import Gate, presented_by
+from .access_parts import Access
+from .accounting import AuditEntry
+from .answers import Answer
+from .pages import PageRequest
+from .refusals import not_allowed
+from .requests import StreamRequest
+
+
+class RequestRights:
+    """
+    What the principal of one request may do. The rules are those at the moment of each check.
+
+    The audit log has one line for a request: about the operation that was denied, or else the first that was allowed.
+
+    :ivar principal: who sends the request: anonymous until :meth:`authenticate` has found out.
+    """
+
+    __slots__ = ("_entry", "_gate", "_noted", "_request", "principal")
+
+    def __init__(self, gate: Gate, request: StreamRequest | PageRequest) -> None:
+        self.principal = ANONYMOUS
+        self._gate = gate
+        self._request = request
+        self._entry: AuditEntry | None = None
+        self._noted = False
+
+    async def authenticate(self) -> None:
+        """
+        Find out who sends the request.
+
+        :raises NotAuthenticated: the credentials are invalid, or there are none and anonymous requests are refused.
+        :raises Unavailable: they cannot be checked now.
+        :raises RateLimited: the address has sent too many invalid ones.
+        """
+        request, gate = self._request, self._gate
+        presented = presented_by_page(request) if isinstance(request, PageRequest) else presented_by(request)
+        quotas = None if presented.authorization is None else gate.quotas
+        if quotas is not None:
+            quotas.check_failures(presented.address)
+        try:
+            principal = gate.control.authentication.principal_of(presented)
+            self.principal = await principal if isinstance(principal, Deferred) else principal
+        except NotAuthenticated as error:
+            if quotas is not None:
+                quotas.not_authenticated(presented.address)
+            if gate.audit is not None:
+                self._entry = gate.audit.not_authenticated(request, str(error))
+            raise
+
+    def require(self, operation: str, name: str = "") -> None:
+        """
+        Check that the principal may do an operation.
+
+        :param name: of a stream, or ``__ds/subscriptions/ID``; empty for ``admin``.
+        :raises NotAuthenticated: it is denied, and the request has no credentials.
+        :raises NotAllowed: it is denied.
+        """
+        self._decided(operation, name, self._gate.control.policy.decide(self.principal, operation, name))
+
+    def require_pattern(self, operation: str, pattern: str) -> None:
+        """
+        Check that the principal may do an operation on every name that a pattern matches.
+
+        :raises NotAuthenticated: it is denied, and the request has no credentials.
+        :raises NotAllowed: it is denied.
+        """
+        self._decided(operation, pattern, self._gate.control.policy.covers(self.principal, operation, pattern))
+
+    def _decided(self, operation: str, name: str, decision: Decision) -> None:
+        access = Access(self.principal, (operation,), name, None, decision.allowed, operation, decision)
+        if not decision.allowed or not self._noted:
+            self._note(access)
+        if decision.allowed:
+            return
+        if self.principal.kind == NOBODY:
+            raise self._gate.control.authentication.missing()
+        raise not_allowed(self.principal, operation, f"on {name}" if name else "")
+
+    def allow(self, kind: str) -> None:
+        """
+        Note that the request is allowed for another reason than the rules.
+
+        :param kind: of the principal, for the audit log.
+        :raises Unavailable: the request has to be recorded, and cannot be.
+        """
+        self.principal = Principal("", kind)
+        self._note(Access(self.principal, (ADMIN,), "", None, True, ADMIN, None))
+
+    def _note(self, access: Access) -> None:
+        self._noted = True
+        if isinstance(self._request, StreamRequest):
+            force_setattr(self._request, "access", access)
+        if self._gate.audit is not None:
+            self._entry = self._gate.audit.decided(self._request, access)
+
+    def answered(self, answer: Answer) -> Answer:
+        """
+        Record the answer.
+
+        :returns: the answer to send.
+        """
+        entry, self._entry = self._entry, None
+        return answer if entry is None else entry.answered(answer)
+
+
+class PageAccess:
+    """
+    Authenticates requests for pages and reserved paths, by the identities and rules of the gate of streams.
+
+    :param gate: of streams.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    @property
+    def hide_forbidden(self) -> bool:
+        """Whether what a principal may not use is answered as what does not exist."""
+        return self._gate.hide_forbidden
+
+    def rights(self, request: StreamRequest | PageRequest) -> RequestRights:
+        """Return the rights of a request, whose principal is not known yet."""
+        return RequestRights(self._gate, request)
+
+    async def perform(
+        self, request: StreamRequest, subject: str, perform: Callable[[], Coroutine[Any, Any, Answer]]
+    ) -> Answer:
+        """
+        Perform a request for a reserved path, and count it for the quotas.
+
+        :param subject: of its principal; empty if it has none.
+        :raises RateLimited: a quota is used up.
+        """
+        quotas = self._gate.quotas
+        if quotas is None:
+            return await perform()
+        answer = quotas.perform(request, subject, lambda _: Deferred.fromCoroutine(perform()))
+        return await answer if isinstance(answer, Deferred) else answer
+
+
+def presents_credentials(request: PageRequest) -> bool:
+    """Return whether a request for a page presents any credentials."""
+    presented = presented_by_page(request)
+    return any(part is not None for part in (presented.authorization, presented.certificate, presented.proxy_identity))
+
+
+def presented_by_page(request: PageRequest) -> Presented:
+    """
+    Return the credentials that a request for a page presents.
+
+    Signed URLs are for streams. The certificate of a trusted proxy does not count: it sends the requests of others.
+    """
+    caller = request.caller
+    return Presented(
+        request.header(b"authorization"),
+        b"",
+        request.method,
+        b"",
+        None if caller.trusted else caller.certificate,
+        None if caller.client is None else caller.client.identity,
+        caller.client_address,
+    )
