@@ -71,6 +71,7 @@ class OptionsTests(TestCase):
 
     def test_warnings_are_logged(self) -> None:
         del os.environ["DS_HTTP__ALLOW_WILDCARD_CORS"]
+        os.environ["DS_AUTH__ALLOW_ANONYMOUS"] = "true"
         logged = EventLoggingObserver.createWithCleanup(self, globalLogPublisher)
         self.parsed()
         [warning] = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.warn]

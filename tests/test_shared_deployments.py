@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.config.layers import load
 from durable_streams.server.config.settings import Settings
+from durable_streams.server.identity.policy import parse_rules
 from tests.support.programs import program
 
 ETC: Final = Path(__file__).resolve().parent.parent / "etc"
@@ -115,11 +116,25 @@ class KubernetesTests(SynchronousTestCase):
         dsn = self.resources["Secret"]["stringData"]["dsn"]
         environment = self.resources["ConfigMap"]["data"] | {"DS_STORAGE__POSTGRES__DSN": dsn}
         settings, warnings = settings_of(environment)
-        self.assertEqual(([], "postgres", dsn), (warnings, settings.storage.mode, settings.storage.postgres.dsn))
+        self.assertEqual(("postgres", dsn), (settings.storage.mode, settings.storage.postgres.dsn))
+        # TLS ends at the ingress.
+        [warning] = warnings
+        self.assertIn("auth.methods has token, and server.bind_address is '0.0.0.0:4437', without TLS", warning)
         (variable,) = self.container["env"]
         reference = variable["valueFrom"]["secretKeyRef"]
         self.assertEqual("DS_STORAGE__POSTGRES__DSN", variable["name"])
         self.assertEqual((self.resources["Secret"]["metadata"]["name"], "dsn"), (reference["name"], reference["key"]))
+
+    def test_the_tokens_are_in_a_mounted_secret_and_the_rules_can_be_read(self) -> None:
+        data = self.resources["ConfigMap"]["data"]
+        (mount,) = [each for each in self.container["volumeMounts"] if each["name"] == "tokens"]
+        (volume,) = [each for each in self.pod["volumes"] if each["name"] == "tokens"]
+        self.assertEqual(f"{mount['mountPath']}/tokens", data["DS_AUTH__TOKEN_FILE"])
+        self.assertEqual("durable-streams-tokens", volume["secret"]["secretName"])
+        page = (ETC.parent / "docs" / "containers.rst").read_text()
+        self.assertIn("kubectl create secret generic durable-streams-tokens --from-file tokens", page)
+        self.assertEqual(self.pod["securityContext"]["runAsGroup"], self.pod["securityContext"]["fsGroup"])
+        self.assertEqual(2, len(parse_rules(data["DS_AUTH__RULES"].splitlines(), "auth.rules").rules))
 
     def test_the_selectors_find_the_pods(self) -> None:
         labels = self.resources["Deployment"]["spec"]["template"]["metadata"]["labels"]

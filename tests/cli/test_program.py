@@ -96,7 +96,13 @@ class SettingsOptionTests(SynchronousTestCase):
 
     def bind_address(self, *arguments: str) -> str:
         result = CliRunner().invoke(
-            main, list(arguments), env={"DS_SERVER__BIND_ADDRESS": None, "DS_HTTP__ALLOW_WILDCARD_CORS": "true"}
+            main,
+            list(arguments),
+            env={
+                "DS_SERVER__BIND_ADDRESS": None,
+                "DS_HTTP__ALLOW_WILDCARD_CORS": "true",
+                "DS_AUTH__ALLOW_ANONYMOUS": "true",
+            },
         )
         self.assertEqual(0, result.exit_code, result.output)
         return next(line for line in result.stdout.splitlines() if line.startswith("server.bind_address"))
@@ -164,7 +170,10 @@ class ProcessTests(SynchronousTestCase):
     def test_a_reader_that_goes_away_ends_the_command_quietly(self) -> None:
         for arguments in (("config",), ("config", "--json"), ("--help",), ("completions", "bash")):
             with subprocess.Popen(
-                [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+                [*COMMAND, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment(auth__allow_anonymous="true"),
             ) as process:
                 assert process.stdout is not None
                 assert process.stderr is not None

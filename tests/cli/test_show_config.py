@@ -24,6 +24,7 @@ class ConfigTests(SynchronousTestCase):
         given = self.folder / "given.toml"
         given.write_text("storage.mode = 'acid'")
         known = {"http__cors_origins": "https://a.example", "http__public_url": "https://streams.example"}
+        known["auth__allow_anonymous"] = "true"
         result = self.config("--profile", "prod", "--config", given, **known)
         self.assertEqual((0, ""), (result.exit_code, result.stderr), result.output)
         for line in (
@@ -41,11 +42,11 @@ class ConfigTests(SynchronousTestCase):
 
     def test_config_prints_warnings_on_stderr(self) -> None:
         for arguments in ((), ("--json",)):
-            result = self.config(*arguments)
+            result = self.config(*arguments, auth__allow_anonymous="true")
             self.assertEqual(0, result.exit_code, result.output)
             self.assertRegex(result.stderr, r"^Warning: http\.cors_origins is \*: .*\n$")
             self.assertNotIn("Warning: ", result.stdout)
-        self.assertEqual(1, len(json.loads(self.config("--json").stdout)["warnings"]))
+        self.assertEqual(1, len(json.loads(self.config("--json", auth__allow_anonymous="true").stdout)["warnings"]))
 
     def test_config_prints_no_secrets(self) -> None:
         for arguments in ((), ("--json",)):

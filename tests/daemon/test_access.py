@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import formatEvent, globalLogPublisher
@@ -17,7 +18,9 @@ from durable_streams.server.daemon.access import access_control_from, check_acce
 from durable_streams.server.errors import NotAuthenticated
 from durable_streams.server.identity.control import AccessControl
 from durable_streams.server.identity.credentials import ClientCertificate, Presented
-from durable_streams.server.identity.principal import ANONYMOUS
+from durable_streams.server.identity.principal import ANONYMOUS, Principal
+from durable_streams.server.identity.tokens.records import new_token, render_record
+from durable_streams.server.interfaces import NowOrLater
 
 ALL = "allow authenticated all **"
 SECRET = "s" * 32
@@ -37,6 +40,9 @@ class AccessCase(SynchronousTestCase):
         control = access_control_from(self.settings(values), Clock())
         assert control is not None
         return control
+
+    def now(self, found: NowOrLater[Principal]) -> Principal:
+        return self.successResultOf(found) if isinstance(found, Deferred) else found
 
     def refusal(self, **values: Any) -> ConfigError:
         error: ConfigError = self.assertRaises(ConfigError, access_control_from, self.settings(values), Clock())
@@ -61,8 +67,8 @@ class CreationTests(AccessCase):
     def test_certificates_become_principals_by_the_configured_name(self) -> None:
         control = self.control(methods=["certificate"], rules=[ALL], certificate_name="cn")
         presented = Presented(certificate=ClientCertificate("CN=a,O=b", common_name="a"))
-        principal = control.authentication.principal_of(presented)
-        self.assertEqual(("a", "certificate"), (principal.subject, principal.kind))  # type: ignore[union-attr]
+        principal = self.now(control.authentication.principal_of(presented))
+        self.assertEqual(("a", "certificate"), (principal.subject, principal.kind))
 
     def test_rules_of_a_file_replace_the_present_ones_when_it_changes(self) -> None:
         path = self.file("deny anyone read a", 0o644)
@@ -73,6 +79,31 @@ class CreationTests(AccessCase):
         self.successResultOf(control.reload())
         self.assertEqual([True], heard)
 
+    def test_a_token_is_accepted_until_it_is_removed_from_the_file(self) -> None:
+        token, record = new_token("alice", ("staff",))
+        path = self.file(render_record(record).decode())
+        control = self.control(methods=["token"], token_file=path, rules=["allow group:staff read **"])
+        presented = Presented(authorization=b"Bearer " + token.encode())
+        principal = self.now(control.authentication.principal_of(presented))
+        self.assertEqual("alice", principal.subject)
+        self.assertTrue(control.policy.decide(principal, "read", "a").allowed)
+        self.assertTrue(control.authentication.is_current(principal, 0.0))
+        Path(path).write_text("# none\n")
+        self.successResultOf(control.reload())
+        self.assertEqual(1, control.generation)
+        self.assertFalse(control.authentication.is_current(principal, 0.0))
+        self.assertIsNone(control.authentication.cached(presented.authorization))
+
+    def test_a_token_file_that_cannot_be_used_keeps_the_tokens(self) -> None:
+        token, record = new_token("alice")
+        path = self.file(render_record(record).decode())
+        control = self.control(methods=["token"], token_file=path, rules=[ALL])
+        Path(path).write_text("nonsense\n")
+        self.successResultOf(control.reload())
+        self.assertEqual(0, control.generation)
+        found = control.authentication.principal_of(Presented(authorization=b"Bearer " + token.encode()))
+        self.assertEqual("alice", self.now(found).subject)
+
     def test_changed_signing_keys_are_a_change(self) -> None:
         path = self.file(f"a {SECRET}\n")
         control = self.control(methods=["signed-url"], signing_keys_file=path, rules=[ALL])
@@ -82,6 +113,12 @@ class CreationTests(AccessCase):
 
 
 class RefusalTests(AccessCase):
+    def test_a_file_of_tokens_that_others_may_read_is_refused(self) -> None:
+        path = self.file("", 0o644)
+        error = self.refusal(methods=["token"], token_file=path, rules=[ALL])
+        self.assertEqual("InvalidTokenFile", error.rule)
+        self.assertIn(f"chmod 600 {path}", str(error))
+
     def test_an_invalid_rule_is_refused_with_its_number(self) -> None:
         error = self.refusal(rules=[ALL, "allow me"])
         self.assertEqual("InvalidRule", error.rule)

@@ -30,6 +30,8 @@ from ..identity.rules_file import RulesFile, RulesFileError
 from ..identity.signed_url_checker import SignedUrlChecker
 from ..identity.signing_keys import SigningKeysError
 from ..identity.sources import SigningKeysSource
+from ..identity.tokens.checker import StaticTokens
+from ..identity.tokens.file import TokenFileError
 
 _log = Logger()
 
@@ -115,12 +117,15 @@ def _register_checkers(portal: Portal, settings: Settings, reactor: Any) -> list
     """Register the checkers of all methods, and return those that read files or fetch keys."""
     methods = settings.auth.methods
     sources: list[Source] = []
-    jwt = None
+    tokens = jwt = None
+    if "token" in methods:
+        tokens = _tokens_from(settings, reactor)
+        sources.append(tokens)
     if "jwt" in methods:
         jwt = _jwt_checker_from(settings, reactor)
         sources.append(jwt)
-    if jwt is not None:
-        portal.registerChecker(BearerChecker(jwt=jwt))
+    if sources:
+        portal.registerChecker(BearerChecker(tokens, jwt))
     if "certificate" in methods:
         portal.registerChecker(CertificateChecker(settings.auth.certificate_name))
     if "header" in methods:
@@ -128,6 +133,15 @@ def _register_checkers(portal: Portal, settings: Settings, reactor: Any) -> list
     if "signed-url" in methods:
         sources.append(_register_signed_urls(portal, settings, reactor))
     return sources
+
+
+def _tokens_from(settings: Settings, reactor: Any) -> StaticTokens:
+    path = _absolute(settings.auth.token_file)
+    assert path is not None, "the settings have a rule about it"
+    try:
+        return StaticTokens(path, reactor)
+    except TokenFileError as error:
+        raise _invalid("InvalidTokenFile", f"auth.token_file: {error}") from None
 
 
 def _jwt_checker_from(settings: Settings, reactor: Any) -> JwtChecker:
