@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -13,8 +13,9 @@ from zope.interface import implementer
 from durable_streams.server.clocks import IClock
 from durable_streams.server.identity.authentication import Authentication
 from durable_streams.server.identity.challenges import invalid_token
+from durable_streams.server.identity.control import AccessControl
 from durable_streams.server.identity.credentials import BearerToken, IBearerToken
-from durable_streams.server.identity.policy import Policy, parse_rules
+from durable_streams.server.identity.policy import parse_rules
 from durable_streams.server.identity.principal import Principal
 from durable_streams.server.identity.realm import PrincipalRealm
 from durable_streams.server.identity.revocation import IRevocations
@@ -68,7 +69,7 @@ class TokenBook:
         return principal.subject not in self.revoked
 
 
-class Control:
+class Control(AccessControl):
     """
     Authentication and rules.
 
@@ -78,25 +79,15 @@ class Control:
 
     def __init__(self, book: TokenBook, rules: tuple[str, ...], clock: IClock, allow_anonymous: bool = True) -> None:
         self.book = book
-        self.authentication = Authentication(Portal(PrincipalRealm(), [book]), ["bearer"], allow_anonymous, clock)
-        self.policy: Policy = parse_rules(rules, "rules")
-        self._calls: list[Callable[[], None]] = []
-
-    def on_change(self, call: Callable[[], None]) -> None:
-        """Register a call for each change."""
-        self._calls.append(call)
+        portal = Portal(PrincipalRealm(), [book])
+        authentication = Authentication(portal, ["bearer"], allow_anonymous, clock)
+        super().__init__(authentication, parse_rules(rules, "rules"), clock)
 
     def set_rules(self, *rules: str) -> None:
         """Replace the rules."""
-        self.policy = parse_rules(rules, "rules")
-        self._announce()
+        self.set_policy(parse_rules(rules, "rules"))
 
     def revoke(self, subject: str) -> None:
         """Revoke the tokens of a subject."""
         self.book.revoked.add(subject)
-        self.authentication.forget()
-        self._announce()
-
-    def _announce(self) -> None:
-        for call in self._calls:
-            call()
+        self.changed()

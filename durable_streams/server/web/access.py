@@ -15,13 +15,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import InvalidName, NotAllowed, NotAuthenticated, RateLimited, StreamsError, Unavailable
+from ..identity.control import AccessControl
 from ..identity.credentials import Presented
 from ..identity.policy import Decision
 from ..identity.principal import SIGNED_URL, Principal
 from ..identity.signed_urls import is_signed
 from ..interfaces import NowOrLater
 from ..protocol.names import is_reserved
-from .access_parts import PUBLIC, Access, AccessControl
+from .access_parts import PUBLIC, Access
 from .accounting import Audit, AuditEntry
 from .answers import Answer
 from .live import Live

@@ -1,30 +1,13 @@
-"""The decision of the gate about a request, and what it decides by."""
+"""The decision of the gate about a request."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec import Struct
 
-from ..identity.authentication import Authentication
-from ..identity.policy import Decision, Policy
+from ..identity.policy import Decision
 from ..identity.principal import ANONYMOUS, Principal
-
-
-class AccessControl(Protocol):
-    """Authentication and rules as they are now."""
-
-    @property
-    def authentication(self) -> Authentication:
-        """The authentication of requests."""
-
-    @property
-    def policy(self) -> Policy:
-        """The rules."""
-
-    def on_change(self, call: Callable[[], None]) -> None:
-        """Register a call for each change of tokens, keys or rules."""
 
 
 class Access(Struct, frozen=True, gc=False):

@@ -11,12 +11,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import EmptyName, InvalidName, StreamNotFound, StreamsError, Unavailable
+from ..identity.control import AccessControl
 from ..interfaces import NowOrLater, T
 from ..model import NOW, START, Appended, Chunk, Created, Offset, StreamFacts
 from ..protocol.names import NameLimits, is_reserved
 from ..streams import Streams
 from .access import Gate
-from .access_parts import AccessControl
 from .accounting import Audit
 from .admission import AdmissionPolicy, RequestLimits
 from .answers import Answer, Answers

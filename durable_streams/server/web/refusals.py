@@ -7,9 +7,10 @@ from typing import Final, TypeAlias
 
 from ..errors import NotAllowed
 from ..identity.challenges import bearer_challenge
+from ..identity.control import AccessControl
 from ..identity.principal import NOBODY, Principal
 from ..interfaces import NowOrLater
-from .access_parts import Access, AccessControl
+from .access_parts import Access
 from .answers import Answer, Answers
 from .needed_operations import ON_SOURCE
 from .requests import StreamRequest
