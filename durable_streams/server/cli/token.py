@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -18,10 +19,9 @@ from ..identity.tokens.file import TokenFileError, add_token, read_tokens, remov
 from ..identity.tokens.records import RecordError, TokenRecord, new_token
 from .durations import duration_to
 from .errors import CommandError
-from .options import json_option, settings_files
+from .options import SettingsFiles, json_option, settings_files, settings_options
 from .output import note, print_json, print_line, print_table
 
-F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 _COLUMNS: Final = (
@@ -52,11 +52,17 @@ class ListedToken(Struct):
     token: str | UnsetType = UNSET
 
 
-def file_option(command: F) -> F:
-    """Add the option ``--file``, which a command gets as ``file``; None if it is not given."""
-    return click.option("--file", metavar="FILE", help="The file of tokens. Default: auth.token_file of the settings.")(
-        command
+def file_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option ``--file`` and the options of the settings, which a command gets as ``path``: that of the file."""
+
+    @functools.wraps(command)
+    def with_path(file: str | None, files: SettingsFiles, **others: Any) -> Any:
+        return command(path=_path(file, files), **others)
+
+    option = click.option(
+        "--file", metavar="FILE", help="The file of tokens. Default: auth.token_file of the settings."
     )
+    return option(settings_options(with_path))
 
 
 def _claim(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -73,8 +79,10 @@ def _claim(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
 
 def _complete_id(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the ids of the tokens in the file, with their subjects as help; nothing if it cannot be read."""
+    own = (context.params.get(name) for name in ("profile", "config", "config_dir"))
     try:
-        records = _records(_path(context.params.get("file")))
+        with context.scope(cleanup=False):
+            records = _records(_path(context.params.get("file"), settings_files(*own)))
     except (CommandError, click.UsageError):
         return []
     return [CompletionItem(each.id, help=each.subject) for each in records if each.id.startswith(incomplete)]
@@ -109,7 +117,7 @@ def create(
     groups: tuple[str, ...],
     claims: dict[str, str],
     expires_in: int | None,
-    file: str | None,
+    path: str,
     as_json: bool,
 ) -> None:
     """
@@ -118,7 +126,6 @@ def create(
     The file is created if it is missing, with the mode 0600. Only the token is printed on the standard output:
     durable-streams-server token create --subject alice > alice.token
     """
-    path = _path(file)
     try:
         token, record = new_token(subject, tuple(dict.fromkeys(groups)), claims, time.time(), expires_in)
     except RecordError as error:
@@ -144,13 +151,12 @@ def create(
 @command.command("list")
 @file_option
 @json_option
-def list_tokens(file: str | None, as_json: bool) -> None:
+def list_tokens(path: str, as_json: bool) -> None:
     """
     List the tokens, without anything that is secret.
 
     Times are in UTC. With --json, the output is an array of objects.
     """
-    path = _path(file)
     listed = [_listed(record) for record in _records(path)]
     if as_json:
         print_json(listed)
@@ -164,13 +170,12 @@ def list_tokens(file: str | None, as_json: bool) -> None:
 @click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=_complete_id)
 @file_option
 @json_option
-def revoke(ids: tuple[str, ...], file: str | None, as_json: bool) -> None:
+def revoke(ids: tuple[str, ...], path: str, as_json: bool) -> None:
     """
     Revoke tokens: running servers refuse them within a second, and end the reads that began with them.
 
     If there is no token of one of the ids, no token is revoked.
     """
-    path = _path(file)
     removed = _change(lambda: remove_tokens(path, ids))
     if as_json:
         print_json([_listed(record) for record in removed])
@@ -179,7 +184,7 @@ def revoke(ids: tuple[str, ...], file: str | None, as_json: bool) -> None:
         print_line(f"Revoked token {record.id} of {record.subject}.")
 
 
-def _path(file: str | None) -> str:
+def _path(file: str | None, files: SettingsFiles) -> str:
     """
     Return the path of the file of tokens.
 
@@ -188,7 +193,6 @@ def _path(file: str | None) -> str:
     """
     if file is not None:
         return file
-    files = settings_files(None, None, None)
     try:
         found = read_layers(files.profile, files.config, os.environ, files.config_dir).settings.auth.token_file
     except ConfigError as error:
@@ -196,7 +200,7 @@ def _path(file: str | None) -> str:
     if not found:
         raise click.UsageError(
             "No file of tokens is given. Give --file FILE, or the settings of the server with auth.token_file: "
-            "durable-streams-server --config FILE token ..."
+            "--config FILE or --config-dir DIR."
         )
     return found
 
