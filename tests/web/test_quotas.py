@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.testing import StringTransportWithDisconnection
+from twisted.protocols.policies import WrappingFactory
+
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.identity.quotas import Quotas, ScopeQuotas
-from durable_streams.server.identity.rates import Rate
+from durable_streams.server.identity.rates import Account, Rate
+from durable_streams.server.web.callers import NOBODY
 from durable_streams.server.web.metering import Pacer
+from durable_streams.server.web.proxies import Proxies
 from durable_streams.server.web.quotas import RequestQuotas
-from tests.support.cases import TEXT, FrontTestCase, each_way
-from tests.support.fronts import BASE, ChannelFront, request
+from tests.support.cases import TEXT, FrontTestCase, each_way, get
+from tests.support.fronts import BASE, ChannelFront, Peer, request
 from tests.support.gates import GateTestCase, bearer
+from tests.support.http2 import Http2Front, Http2Peer
+from tests.support.replies import read_replies
 
 NONE = ScopeQuotas()
 
@@ -205,6 +215,206 @@ class EarlyTests(QuotaTestCase):
         peer = self.front.connect()
         peer.send(request("POST", BASE + "a", {**TEXT, "Content-Length": "100000"}), "POST")
         self.assertEqual(["49"], [reply.get("retry-after") for reply in peer.replies])
+
+
+class ConnectionTests(FrontTestCase):
+    settings = Settings.from_mapping({"quotas.address.max_connections": 2})
+
+    def test_connections_over_the_quota_are_answered_and_closed_at_once(self) -> None:
+        first, second = self.front.connect(), self.front.connect()
+        third = self.front.connect()
+        third.send_unseen(b"")
+        self.assertTrue(third.closed)
+        reply = read_replies(bytes(third.received), "GET")[0]
+        self.assertEqual((429, "close"), (reply.status, reply.get("connection")))
+        self.assertEqual('"connections-by-address";q=2;qu="concurrent-requests"', reply.get("ratelimit-policy"))
+        self.assertIsNotNone(reply.get("date"))
+        self.assertEqual((2, 1), (self.front.channels.connections, self.front.channels.refused))
+        first.leave()
+        self.front.settle()
+        self.assertEqual(404, self.front.ask("GET", BASE + "none").status)
+        second.leave()
+        self.front.settle()
+        self.assert_nothing_is_held()
+
+    def assert_nothing_is_held(self) -> None:
+        quotas = self.front.operations.quotas
+        assert quotas is not None
+        self.assertEqual({}, quotas.quotas.by_address.ledger._held)
+        self.assertEqual({}, self.front.channels._accounts)
+
+
+class ConnectionOverHttp2Tests(ConnectionTests):
+    front_type = Http2Front
+
+    def test_connections_over_the_quota_are_answered_and_closed_at_once(self) -> None:
+        """Over TLS they are closed before a handshake."""
+        first, second = self.front.connect(), self.front.connect()
+        protocol = self.front.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
+        assert protocol is not None
+        transport = StringTransportWithDisconnection()
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+        self.assertFalse(transport.connected)
+        # An alert, which an abort of a socket drops.
+        self.assertLess(len(transport.value()), 8)
+        self.assertEqual(0, self.front.channels.handshake_failures.count)
+        first.leave()
+        second.leave()
+        self.front.settle()
+        self.assert_nothing_is_held()
+        self.assertEqual(404, self.front.ask("GET", BASE + "none").status)
+        self.assert_nothing_is_held()
+
+
+class TrustedConnectionTests(FrontTestCase):
+    settings = Settings.from_mapping(
+        {
+            "quotas.address.max_connections": 1,
+            "proxy.enabled": True,
+            "proxy.forwarded_headers": "x-forwarded",
+            "proxy.trusted_proxies": ["127.0.0.1", "192.0.2.0/24"],
+        }
+    )
+
+    def test_connections_of_trusted_proxies_are_not_counted(self) -> None:
+        peers = [self.front.connect() for _ in range(4)]
+        self.assertEqual(4, self.front.channels.connections)
+        self.assertEqual([False] * 4, [peer.closed for peer in peers])
+
+    def test_a_client_that_is_known_later_is_counted_then(self) -> None:
+        factory = self.front.channels
+        factory.operations.proxies = Proxies()
+        statuses = []
+        for _ in range(2):
+            skt, transport = self.front.network.accept(UnknownPeers(factory))
+            peer = Peer(self.front.network, skt, transport, True)
+            self.front.peers.append(peer)
+            peer.send(get("none"))
+            statuses.append(peer.reply.status)
+        self.assertEqual([404, 429], statuses)
+        self.assertEqual(1, len(factory._accounts))
+
+
+class UnknownPeers(WrappingFactory):
+    """A factory whose connections are those of a proxy, until it has said who the client is."""
+
+    def buildProtocol(self, addr: object) -> Any:
+        return self.protocol(self, self.wrappedFactory.buildProtocol(None))
+
+
+class IncomingTests(FrontTestCase):
+    settings = Settings.from_mapping(
+        {
+            "quotas.address.max_incoming_bytes": 100_000,
+            "limits.max_request_body_bytes": 100_000,
+            "quotas.address.bytes_in_per_sec": 1_000,
+            "quotas.address.bytes_in_burst": 1_000_000,
+            "limits.max_incoming_bytes": 150_000,
+        }
+    )
+
+    def begin(self, size: int, length: int | None = 100_000) -> Peer:
+        """Begin to send a body; None for one whose length is not known."""
+        peer = self.front.connect()
+        if length is None:
+            head = request("POST", BASE + "a", {**TEXT, "Transfer-Encoding": "chunked"})
+            peer.send(head, "POST")
+        else:
+            peer.send(request("POST", BASE + "a", {**TEXT, "Content-Length": str(length)}), "POST")
+        self.send(peer, size, length is None)
+        return peer
+
+    def send(self, peer: Peer, size: int, is_chunk: bool = False) -> None:
+        peer.send(b"%x\r\n%b\r\n" % (size, b"x" * size) if is_chunk and size else b"x" * size)
+
+    def accounts(self) -> dict[str, Account]:
+        quotas = self.front.operations.quotas
+        assert quotas is not None
+        return quotas.quotas.by_address.ledger._held
+
+    def test_bodies_over_the_quota_of_their_address_are_refused_and_the_others_arrive(self) -> None:
+        self.front.create("a")
+        first = self.begin(60_000)
+        second = self.begin(30_000, None)
+        self.assertEqual(([], []), (first.replies, second.replies))
+        self.send(second, 20_000, True)
+        self.assertEqual((429, ["incoming-bytes-by-address"]), self.refusal(second))
+        self.send(first, 40_000)
+        self.assertEqual(204, first.reply.status)
+        self.assertEqual({}, self.accounts())
+        self.assertEqual(0, self.front.channels.admission(NOBODY).incoming.size)
+
+    def refusal(self, peer: Peer) -> tuple[int, list[str]]:
+        return peer.reply.status, peer.reply.json()["violated-policies"]
+
+    def test_a_body_that_has_no_room_is_refused_before_it_arrives(self) -> None:
+        peer = self.begin(60_000)
+        with_room, without_room = self.begin(0, 30_000), self.begin(0, 50_000)
+        self.assertEqual([], with_room.replies)
+        self.assertEqual((429, ["incoming-bytes-by-address"]), self.refusal(without_room))
+        peer.leave()
+
+    def test_a_body_that_is_broken_off_is_charged_and_its_room_is_given_back(self) -> None:
+        self.front.create("a")
+        for _ in range(11):
+            self.begin(95_000).leave()
+            self.front.settle()
+        self.assertEqual({}, self.accounts())
+        self.assertEqual(429, self.begin(0).reply.status)
+
+
+class IncomingOverHttp2Tests(IncomingTests):
+    front_type = Http2Front
+
+    def begin(self, size: int, length: int | None = 100_000) -> Peer:
+        peer = self.front.connect()
+        assert isinstance(peer, Http2Peer)
+        headers = TEXT if length is None else {**TEXT, "Content-Length": str(length)}
+        self.begun[peer] = peer.begin("POST", BASE + "a", headers, is_all=False)
+        self.send(peer, size)
+        return peer
+
+    def send(self, peer: Peer, size: int, is_chunk: bool = False) -> None:
+        assert isinstance(peer, Http2Peer)
+        self.sent[peer] = self.sent.get(peer, 0) + size
+        peer.upload(self.begun[peer], b"x" * size, is_all=self.sent[peer] == 100_000)
+        peer.pass_on()
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.begun: dict[Peer, int] = {}
+        self.sent: dict[Peer, int] = {}
+
+
+class OverloadTests(FrontTestCase):
+    settings = Settings.from_mapping({"limits.max_incoming_bytes": 150_000, "limits.max_request_body_bytes": 100_000})
+
+    def test_a_body_is_refused_before_it_arrives_if_there_is_no_room_for_it(self) -> None:
+        self.front.create("a")
+        peers = [self.front.connect() for _ in range(2)]
+        for peer in peers:
+            head = request("POST", BASE + "a", {**TEXT, "Content-Length": "100000", "Expect": "100-continue"})
+            peer.send(head, "POST")
+            peer.send(b"x" * 60_000)
+        self.assertEqual([[100], []], [peer.interim for peer in peers])
+        self.assertEqual([[], [503]], [peer.statuses for peer in peers])
+        peers[0].send(b"x" * 40_000)
+        self.assertEqual(204, peers[0].reply.status)
+
+
+class PageTests(FrontTestCase):
+    settings = Settings.from_mapping({"quotas.address.requests_per_sec": 1, "quotas.address.request_burst": 2})
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.front.pages.quotas = self.front.operations.quotas
+
+    def test_pages_are_counted_and_probes_are_not(self) -> None:
+        self.assertEqual([404, 404, 429], [self.front.ask("GET", "/nothing").status for _ in range(3)])
+        self.assertEqual(
+            [200] * 3, [self.front.ask("GET", path).status for path in ("/healthz", "/readyz", "/metrics")]
+        )
 
 
 @each_way

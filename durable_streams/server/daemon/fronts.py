@@ -78,6 +78,7 @@ class Fronts:
         apart = settings.admin.bind_address is not None
         self.metrics = metrics = metrics_from(settings, operations)
         self._for_all = for_all = Pages(answers, below(base_path))
+        for_all.quotas = operations.quotas
         self._for_operators = for_operators = Pages(answers, None) if apart else for_all
         for pages in {for_all, for_operators}:
             pages.add(partial(add_probes, ready=obstacle))

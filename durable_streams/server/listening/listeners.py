@@ -12,13 +12,14 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint, StandardIOEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolNegotiationFactory
 from twisted.internet.main import CONNECTION_DONE
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.unix import Port as UNIXPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath, LinkError
+from zope.interface import implementer
 
 from ..config.sections import TlsSettings
 from ..config.settings import Settings
@@ -56,6 +57,23 @@ class _Place(Struct, frozen=True):
     def url_of(self, address: str) -> str:
         """Return an address as a URL if the scheme is known."""
         return f"{self.scheme}://{address}{self.remark}" if self.scheme else address
+
+
+@implementer(IProtocolNegotiationFactory)
+class _BehindProxy:
+    """A factory whose connections come from a proxy, which says with the first bytes who the client is."""
+
+    def __init__(self, factory: Any) -> None:
+        self._factory = factory
+        self.doStart = factory.doStart
+        self.doStop = factory.doStop
+        self.logPrefix = factory.logPrefix
+        self.acceptableProtocols = getattr(factory, "acceptableProtocols", list)
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        """Make a protocol for a client that is not known yet."""
+        protocol: Protocol | None = self._factory.buildProtocol(None)
+        return protocol
 
 
 class Listeners:
@@ -127,7 +145,9 @@ class Listeners:
         def listen(factory: Factory) -> IListeningPort:
             ports: list[IListeningPort] = []
             failures: list[Failure] = []
-            endpoint.listen(factory).addCallbacks(ports.append, failures.append)
+            endpoint.listen(_BehindProxy(factory) if text.startswith("haproxy:") else factory).addCallbacks(
+                ports.append, failures.append
+            )
             if failures:
                 failures[0].raiseException()
             if not ports:

@@ -153,7 +153,7 @@ class Gate:
         :raises RateLimited: the address has sent too many invalid ones.
         """
         if self.quotas is not None and _has_secret(request):
-            self.quotas.check_failures(request.caller.client_address)
+            self.quotas.check_failures(request.caller)
         return self.control.authentication.principal_of(presented_by(request))
 
     def _decide(self, request: StreamRequest, name: str) -> NowOrLater[Access]:
@@ -317,7 +317,7 @@ class Gate:
         answer = self._refusals.answers.error(request, error)
         if isinstance(error, NotAuthenticated):
             if self.quotas is not None and _has_secret(request):
-                self.quotas.not_authenticated(request.caller.client_address)
+                self.quotas.not_authenticated(request.caller)
             entry = None if self.audit is None else self.audit.not_authenticated(request, str(error))
             if entry is not None:
                 return entry.answered(answer)

@@ -21,6 +21,7 @@ from .incoming import IncomingBody
 from .pages import PageRequest
 from .problems import BadFraming, HeadersTooLarge, MethodNotAllowed, TargetTooLong
 from .proxies import HeaderSelection, Proxies
+from .quotas import RequestQuotas
 from .requests import WHOLE_SERVER, StreamRequest, check_host, check_target, pick_headers, stream_request
 from .wire import is_stream
 
@@ -59,31 +60,60 @@ class IncomingBodies:
 
     Bodies that arrive in one packet with their head are not counted: they are performed, or refused, at once.
 
+    :param quotas: limits the bodies of one address; None for no limit.
     :ivar size: what has arrived of them, in bytes.
     """
 
-    __slots__ = ("_limit", "size")
+    __slots__ = ("_limit", "_quotas", "size")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, quotas: RequestQuotas | None = None) -> None:
         self._limit = limit
+        self._quotas = quotas
         self.size = 0
 
-    def add(self, size: int) -> None:
+    def check(self, size: int, caller: Caller) -> None:
         """
-        Count bytes that have arrived.
+        Check whether there is room for a body that begins to arrive.
 
-        :raises Unavailable: there are too many; then they are not counted.
+        :param size: its size, in bytes.
+        :param caller: the client that sends it.
+        :raises Unavailable: there is none.
+        :raises RateLimited: the address of the client sends too much.
         """
+        if self._quotas is not None:
+            self._quotas.check_incoming(caller, size)
+        self._check_all(size)
+
+    def _check_all(self, size: int) -> None:
         if self.size + size > self._limit:
             raise Unavailable(
                 f"The request bodies that are arriving are larger than {self._limit} bytes together "
                 "(limits.max_incoming_bytes). Send it again."
             )
+
+    def add(self, size: int, caller: Caller) -> None:
+        """
+        Count bytes that have arrived.
+
+        :param caller: the client that sends them.
+        :raises Unavailable: there are too many; then they are not counted.
+        :raises RateLimited: the address of the client sends too many.
+        """
+        self._check_all(size)
+        if self._quotas is not None:
+            self._quotas.add_incoming(caller, size)
         self.size += size
 
-    def remove(self, size: int) -> None:
-        """Subtract the bytes of a body that is complete, or is dropped."""
+    def remove(self, size: int, caller: Caller, dropped: bool = False) -> None:
+        """
+        Subtract the bytes of a body that is complete, or is dropped.
+
+        :param caller: the client that they were counted for.
+        :param dropped: whether its request will not be performed.
+        """
         self.size -= size
+        if self._quotas is not None:
+            self._quotas.remove_incoming(caller, size, dropped)
 
 
 class BodyPace:
@@ -276,14 +306,22 @@ class AdmissionPolicy:
 
     :param base: the path prefix of streams.
     :param more_headers: headers that are read besides those that the operations read, in lower case.
+    :param quotas: limits the bodies of one address that are arriving; None for no limit.
     """
 
-    def __init__(self, base: bytes, limits: RequestLimits, proxies: Proxies, more_headers: frozenset[bytes]) -> None:
+    def __init__(
+        self,
+        base: bytes,
+        limits: RequestLimits,
+        proxies: Proxies,
+        more_headers: frozenset[bytes],
+        quotas: RequestQuotas | None = None,
+    ) -> None:
         self._base = base
         self._limits = limits
         self._proxies = proxies
         self._more_headers = more_headers
-        self._incoming = IncomingBodies(limits.incoming_bytes)
+        self._incoming = IncomingBodies(limits.incoming_bytes, quotas)
         self._admissions: dict[HeaderSelection, Admission] = {}
 
     def admission(self, caller: Caller) -> Admission:

@@ -122,17 +122,22 @@ def nobody_is_trusted(address: str) -> bool:
     return False
 
 
+def peer_address(peer: IAddress) -> str:
+    """Return the address of a peer, as :attr:`Caller.address` has it."""
+    address = UNIX_PEER if isinstance(peer, UNIXAddress) else getattr(peer, "host", None) or ""
+    if address.startswith(_MAPPED) and "." in address:
+        # A listener for IPv6 that takes IPv4 too names IPv4 peers in this form (RFC 4291 section 2.5.5.2).
+        address = address[len(_MAPPED) :]
+    return address
+
+
 def caller_on(transport: PeerTransport, is_trusted: Callable[[str], bool] = nobody_is_trusted) -> Caller:
     """
     Return the caller on a connection whose handshake, if it has one, is finished.
 
     :param is_trusted: returns whether an address is that of a trusted proxy.
     """
-    peer = transport.getPeer()
-    address = UNIX_PEER if isinstance(peer, UNIXAddress) else getattr(peer, "host", None) or ""
-    if address.startswith(_MAPPED) and "." in address:
-        # A listener for IPv6 that takes IPv4 too names IPv4 peers in this form (RFC 4291 section 2.5.5.2).
-        address = address[len(_MAPPED) :]
+    address = peer_address(transport.getPeer())
     secure, trusted = ISSLTransport.providedBy(transport), is_trusted(address)
     certificate = presented_on(transport) if secure else None
     if certificate is None:

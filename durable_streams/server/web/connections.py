@@ -15,6 +15,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ..clocks import clock_of
+from ..identity.rates import Account
 from .admission import Admission
 from .callers import Caller
 from .framing import Framer
@@ -74,6 +75,7 @@ class Connections(Factory):
     :param pages: everything that is not below ``base_path``.
     :param base_path: the path of streams; None if there are none.
     :ivar limits: the largest sizes of the parts of a request.
+    :ivar quotas: limits the connections of an address; None for no limit.
     :ivar tick: how many seconds the factory has been listening. Deadlines are ticks.
     :ivar framer: frames the answers.
     :ivar draining: every connection ends after its current answer.
@@ -101,6 +103,8 @@ class Connections(Factory):
         self.limits = operations.settings.limits
         self._policy = operations.admission_policy(NO_STREAMS if base_path is None else below(base_path))
         self._heads: dict[Admission, HeadCache] = {}
+        # Those of operators are not limited.
+        self.quotas = operations.quotas if base_path is not None else None
         self.draining = False
         self.keeps_connections = True
         self.refusals = 0
@@ -111,6 +115,8 @@ class Connections(Factory):
         self.clock = clock_of(clock)
         self.handshake_failures = HandshakeFailures(self.clock)
         self._channels: set[Member] = set()
+        # Connection -> the account of its address, if its connections are limited.
+        self._accounts: dict[Member, Account] = {}
         # Made by doStart: to make a LoopingCall installs a reactor, whichever clock it is given.
         self._ticking: LoopingCall | None = None
         self._emptied: list[Deferred[None]] = []
@@ -146,8 +152,21 @@ class Connections(Factory):
     def joined(self, channel: Member) -> None:
         self._channels.add(channel)
 
+    def charge(self, channel: Member, account: Account | None) -> None:
+        """Count a connection for an account until it has left; see :meth:`.RequestQuotas.open_connection`."""
+        if account is not None:
+            self._accounts[channel] = account
+
+    def discharge(self, channel: Member) -> Account | None:
+        """Return the account of a connection, which is counted for another protocol of it from now on."""
+        return self._accounts.pop(channel, None)
+
     def left(self, channel: Member) -> None:
         self._channels.discard(channel)
+        if self._accounts and self.quotas is not None:
+            account = self.discharge(channel)
+            if account is not None:
+                self.quotas.close_connection(account)
         if not self._channels:
             emptied, self._emptied = self._emptied, []
             for waiting in emptied:

@@ -19,14 +19,15 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..errors import StreamsError, Unavailable
-from .callers import caller_on
+from ..errors import RateLimited, StreamsError, Unavailable
+from ..identity.rates import Account
+from .callers import caller_on, peer_address
 from .connections import Connections
 from .http1.channel import StreamChannel
 from .http2.channel import Http2Channel, goodbye
 from .problems import WrongVersion
 from .transports import Transport, is_direct
-from .wire import CLOSE
+from .wire import CLOSE, STATUS_LINES
 
 #: How long a connection that is refused is left the time to read why, in seconds.
 _LINGER: Final = 1
@@ -49,15 +50,19 @@ class Negotiation(Protocol):
     socket's own is known when it is made: over TLS the client is known after the handshake, and behind a proxy that
     says who it is, with the first bytes.
 
+    :param account: of the address, if its connections are limited.
+    :param is_known: whether the address was known when the connection was accepted.
     :ivar deadline: the factory's tick until which it may take.
     """
 
     factory: Connections
     transport: Transport  # type: ignore[assignment]
 
-    def __init__(self, factory: Connections) -> None:
+    def __init__(self, factory: Connections, account: Account | None = None, is_known: bool = True) -> None:
         self.factory = factory
         self.deadline = 0
+        self._account = account
+        self._is_known = is_known
         self._timed_out = False
         self._chosen: Protocol | None = None
 
@@ -69,6 +74,7 @@ class Negotiation(Protocol):
             return
         self.deadline = self.factory.tick + self.factory.settings.header_timeout
         self.factory.joined(self)
+        self.factory.charge(self, self._account)
 
     def handshakeCompleted(self) -> None:
         self._choose()
@@ -99,17 +105,35 @@ class Negotiation(Protocol):
     def _choose(self) -> None:
         if self._chosen is not None:
             return
-        spoken = negotiated(self.transport)
-        if spoken == b"h2":
-            self._chosen = Http2Channel(self.factory)
-        elif spoken in self.factory.settings.protocols:
-            self._chosen = StreamChannel(self.factory)
-        else:
-            self._chosen = Refusal(self.factory, WrongVersion("This server speaks HTTP/2 only, over TLS with ALPN."))
-        self._make_way(self._chosen)
-        self._chosen.makeConnection(self.transport)
+        account = self.factory.discharge(self) or self._account
+        chosen = self._chosen = self._protocol(account)
+        self._make_way(chosen)
+        chosen.makeConnection(self.transport)
         if self.deadline:
             self.factory.left(self)
+
+    def _protocol(self, account: Account | None) -> Protocol:
+        """Make the protocol of the connection, whose peer and whose negotiated protocol are known now."""
+        factory, quotas = self.factory, self.factory.quotas
+        error: StreamsError
+        try:
+            if quotas is not None and not self._is_known:
+                account = _open_connection(factory, peer_address(self.transport.getPeer()))
+            spoken = negotiated(self.transport)
+            if spoken == b"h2":
+                channel: StreamChannel | Http2Channel = Http2Channel(factory)
+            elif spoken in factory.settings.protocols:
+                channel = StreamChannel(factory)
+            else:
+                raise WrongVersion("This server speaks HTTP/2 only, over TLS with ALPN.")
+        except StreamsError as refused:
+            error = refused
+        else:
+            factory.charge(channel, account)
+            return channel
+        if account is not None and quotas is not None:
+            quotas.close_connection(account)
+        return Refusal(factory, error)
 
     def _make_way(self, channel: Protocol) -> None:
         for place in ("protocol", "wrappedProtocol"):
@@ -192,6 +216,51 @@ class Refusal(Protocol):
         return self._factory.framer.http1(operations.answers.error(None, self._error), caller, began_at, CLOSE)
 
 
+class ClosedConnection(Protocol):
+    """
+    A connection over a quota of its address, which is closed at once.
+
+    Over TLS that is before a handshake, and otherwise after an answer that costs next to nothing. A factory that can
+    refuse a connection without a protocol need not use it.
+    """
+
+    transport: Transport  # type: ignore[assignment]
+
+    def __init__(self, factory: Connections, error: RateLimited) -> None:
+        self._factory = factory
+        self._error = error
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        if not is_direct(transport):
+            transport.abortConnection()
+            return
+        # A socket that is closed with something unread is reset, and the answer may be lost with it.
+        with suppress(OSError):
+            transport.socket.recv(_AT_ONCE)
+        transport.writeSomeData(self._answer())
+        transport.connectionLost(Failure(CONNECTION_DONE))
+
+    def _answer(self) -> bytes:
+        """Return an answer that is not passed to telemetry: a flood must not fill the log."""
+        answer = self._factory.operations.answers.error(None, self._error)
+        assert isinstance(answer.body, bytes)
+        head = STATUS_LINES[answer.status] + self._factory.framer.date_line + answer.head + CLOSE
+        return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(answer.body), answer.body)
+
+
+def _open_connection(factory: Connections, address: str) -> Account | None:
+    """
+    Count a connection of an address, unless it is a trusted proxy's.
+
+    :raises RateLimited: the address has as many as it may.
+    """
+    quotas = factory.quotas
+    if quotas is None or factory.operations.proxies.trusts(address):
+        return None
+    return quotas.open_connection(address)
+
+
 @implementer(IProtocolNegotiationFactory)
 class ChannelFactory(Connections):
     """Factory of the daemon's connections: each becomes a :class:`.StreamChannel` or an :class:`.Http2Channel`."""
@@ -199,8 +268,15 @@ class ChannelFactory(Connections):
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         if len(self._channels) >= self.settings.connections or self.draining:
             return self.refusal()
+        account = None
+        if self.quotas is not None and addr is not None:
+            try:
+                account = _open_connection(self, peer_address(addr))
+            except RateLimited as error:
+                self.refused += 1
+                return ClosedConnection(self, error)
         self.accepted += 1
-        return Negotiation(self)
+        return Negotiation(self, account, addr is not None)
 
     def refusal(self) -> Protocol:
         """Make the protocol that answers a connection over the limit."""

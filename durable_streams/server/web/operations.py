@@ -112,7 +112,7 @@ class Operations:
 
         :param base: the path prefix of streams.
         """
-        return AdmissionPolicy(base, self.settings.limits, self.proxies, self.telemetry.headers)
+        return AdmissionPolicy(base, self.settings.limits, self.proxies, self.telemetry.headers, self.quotas)
 
     def guard(
         self,

@@ -52,13 +52,13 @@ class RequestRights:
         presented = presented_by_page(request) if isinstance(request, PageRequest) else presented_by(request)
         quotas = None if presented.authorization is None else gate.quotas
         if quotas is not None:
-            quotas.check_failures(presented.address)
+            quotas.check_failures(request.caller)
         try:
             principal = gate.control.authentication.principal_of(presented)
             self.principal = await principal if isinstance(principal, Deferred) else principal
         except NotAuthenticated as error:
             if quotas is not None:
-                quotas.not_authenticated(presented.address)
+                quotas.not_authenticated(request.caller)
             if gate.audit is not None:
                 self._entry = gate.audit.not_authenticated(request, str(error))
             raise

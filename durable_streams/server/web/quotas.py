@@ -52,6 +52,93 @@ class RequestQuotas:
         # IPv6 address -> its network.
         self._keys: dict[str, str] = {}
 
+    # What the listener calls
+
+    def open_connection(self, address: str) -> Account | None:
+        """
+        Count a connection of an address until :meth:`close_connection`.
+
+        :returns: the account that holds it; None if it is not counted.
+        :raises RateLimited: the address has as many as it may.
+        """
+        scope = self._by_address
+        quota = scope.connections
+        if quota is None or address in NOT_COUNTED:
+            return None
+        key = address_key(address)
+        account = scope.ledger.account(key)
+        if account.connections >= scope.settings.connections:
+            raise quota.refuse(UNDER_WAY)
+        scope.ledger.hold(key)
+        account.connections += 1
+        return account
+
+    def close_connection(self, account: Account) -> None:
+        """Count a connection no more."""
+        account.connections -= 1
+        self._by_address.ledger.release(account)
+
+    def check_incoming(self, caller: Caller, size: int) -> None:
+        """
+        Check whether an address has room for a body that begins to arrive.
+
+        :raises RateLimited: it has none.
+        """
+        quota = self._by_address.incoming
+        key = self._address(caller) if quota is not None else ""
+        if key and quota is not None:
+            account = self._by_address.ledger.account(key)
+            if account.incoming + size > self._by_address.settings.incoming_bytes:
+                raise quota.refuse(UNDER_WAY)
+
+    def add_incoming(self, caller: Caller, size: int) -> None:
+        """
+        Count bytes that have arrived of the body of a request that is not complete.
+
+        :raises RateLimited: the bodies of the address have as many as they may.
+        """
+        scope = self._by_address
+        key = self._address(caller) if scope.incoming is not None and size else ""
+        if key:
+            self.check_incoming(caller, size)
+            account = scope.ledger.account(key)
+            if not account.incoming:
+                scope.ledger.hold(key)
+            account.incoming += size
+
+    def remove_incoming(self, caller: Caller, size: int, dropped: bool) -> None:
+        """
+        Subtract the bytes of a body that is complete, or is dropped.
+
+        :param dropped: whether the request will not be performed. Its bytes are charged here.
+        """
+        scope = self._by_address
+        key = self._address(caller)
+        if not key or not size:
+            return
+        account = scope.ledger.account(key)
+        if dropped and scope.bytes_in is not None:
+            scope.bytes_in.meter.charge(account, size, self._now())
+        if scope.incoming is not None:
+            account.incoming -= size
+            if not account.incoming:
+                scope.ledger.release(account)
+
+    # What the pages call
+
+    def page_asked(self, caller: Caller) -> None:
+        """
+        Count a request for a page.
+
+        :raises RateLimited: the address has used up its requests.
+        """
+        quota = self._by_address.requests
+        key = self._address(caller) if quota is not None else ""
+        if key and quota is not None:
+            wait = quota.meter.spend(self._by_address.ledger.account(key), 1, self._now())
+            if wait:
+                raise quota.refuse(wait)
+
     # What the gate calls
 
     def arrived(self, request: StreamRequest) -> None:
@@ -87,17 +174,17 @@ class RequestQuotas:
         if key and self._limits_principals:
             _check(self._by_principal, self._by_principal.ledger.account(key), request, has_body, self._now())
 
-    def check_failures(self, address: str) -> None:
+    def check_failures(self, caller: Caller) -> None:
         """
-        Check that an address may try credentials that are not known yet.
+        Check that a client may try credentials that are not known yet.
 
-        :raises RateLimited: it has tried too many that were invalid.
+        :raises RateLimited: its address has tried too many that were invalid.
         """
-        self.quotas.check_failures(address)
+        self.quotas.check_failures(self._address(caller))
 
-    def not_authenticated(self, address: str) -> None:
+    def not_authenticated(self, caller: Caller) -> None:
         """Count a request whose credentials are invalid."""
-        self.quotas.failed(address)
+        self.quotas.failed(self._address(caller))
 
     def perform(self, request: StreamRequest, subject: str, perform: Perform) -> NowOrLater[Answer]:
         """
@@ -191,7 +278,11 @@ class RequestQuotas:
 
     def _address(self, caller: Caller) -> str:
         """Return what a caller's address is counted as; empty if it is not counted."""
-        address = caller.address if caller.client is None else caller.client_address
+        address = caller.address
+        if caller.trusted:
+            # A trusted proxy is not counted itself.
+            client = caller.client
+            address = "" if client is None else client.address or ""
         if address in NOT_COUNTED:
             return ""
         if ":" not in address:

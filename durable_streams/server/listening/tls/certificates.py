@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import (
+    IAddress,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
     IProtocolNegotiationFactory,
@@ -18,6 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from ...clocks import clock_of
+from ...web.negotiation import ClosedConnection
 from .connections import DirectTLS
 from .contexts import Identity, TLSContextError, VersionRange, build_context, read_identity
 from .files import (
@@ -148,6 +150,11 @@ class TLSFactory(TLSMemoryBIOFactory):
         super().__init__(certificates, False, factory, clock)
         self._checking = LoopingCall(certificates.check)
         self._checking.clock = clock
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        protocol = self.wrappedFactory.buildProtocol(addr)
+        # One that is closed at once is closed by the port, before there is a TLS connection.
+        return None if isinstance(protocol, ClosedConnection) else self.protocol(self, protocol)
 
     def doStart(self) -> None:
         super().doStart()

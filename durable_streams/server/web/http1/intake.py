@@ -371,17 +371,26 @@ class Intake:
         self._owner.refused(error)
 
     def _refuse_early(self) -> bool:
-        """Refuse a request for a stream whose body has not arrived, if it is not allowed; return whether it was."""
+        """
+        Refuse a request for a stream whose body has not arrived, if it is not allowed or there is no room for it.
+
+        :returns: whether it was refused.
+        """
         if self._decided or self._fields is not None:
             return False
         self._decided = True
+        length = int(self._headers.get(b"content-length", b"0"))
+        try:
+            self.admission.incoming.check(length, self._asking)
+        except StreamsError as error:
+            self._refuse(error)
+            return True
         url = self._url if self._url.startswith(b"/") else origin_form(self._url)
         version = "1.0" if self._old else "1.1"
         request = self.admission.stream_request(
             self._parser.get_method(), url, self._headers, b"", self._asking, version
         )
-        length = self._headers.get(b"content-length", b"")
-        if not self._owner.refused_early(request, bool(length.strip(b"0"))):
+        if not self._owner.refused_early(request, length > 0):
             return False
         self._drop()
         return True
@@ -578,11 +587,11 @@ class Intake:
         :raises Unavailable: too much is arriving.
         """
         more = len(self._body) - self._counted
-        self.admission.incoming.add(more)
+        self.admission.incoming.add(more, self._asking)
         self._counted += more
 
-    def _uncount_body(self) -> None:
-        self.admission.incoming.remove(self._counted)
+    def _uncount_body(self, dropped: bool = True) -> None:
+        self.admission.incoming.remove(self._counted, self._asking, dropped)
         self._counted = 0
 
     def on_message_complete(self) -> None:
@@ -624,7 +633,7 @@ class Intake:
         self._in_body = self._decided = self.timed = False
         self.pace = None
         if self._counted:
-            self._uncount_body()
+            self._uncount_body(dropped=False)
         self._wire_bytes = self._bare_bytes = 0
 
     def _note_end(self, request: StreamRequest) -> None:

@@ -108,6 +108,7 @@ class Exchange:
         "_over",
         "_pace",
         "_paused",
+        "_paying",
         "_pieces",
         "_place",
         "_reading",
@@ -127,6 +128,8 @@ class Exchange:
         self.is_whole = False
         self.deadline = 0
         self._channel = channel
+        # The client for which the body is counted.
+        self._paying = channel.caller
         self._method = b""
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
@@ -181,20 +184,27 @@ class Exchange:
             self._perform_page(self._incoming)
             return
         if not is_whole:
-            if self._refuse_early(bool(head.length)):
+            if self._paying.trusted:
+                self._paying = self._read_head()[1]
+            if self._refuse_early(head.length or 0):
                 return
             self._set_reading_deadline()
             if self._expects_continue():
                 self._send_continue()
 
-    def _refuse_early(self, has_body: bool) -> bool:
+    def _refuse_early(self, length: int) -> bool:
         """
-        Refuse a request for a stream whose body has not arrived, if it is not allowed.
+        Refuse a request for a stream whose body has not arrived, if it is not allowed or there is no room for it.
 
-        :param has_body: whether the body is not empty for sure.
+        :param length: the size of the body, in bytes, as far as it is known.
         :returns: whether it is refused.
         """
         admission = self._channel.admission
+        try:
+            admission.incoming.check(length, self._paying)
+        except StreamsError as error:
+            self._refuse(error)
+            return True
         gate = self._channel.factory.operations.gate
         if gate is None or not admission.is_stream(self._target):
             return False
@@ -203,7 +213,7 @@ class Exchange:
             # It is answered when the request is complete, as without a gate.
             return False
         request = admission.stream_request(self._method, self._target, headers, b"", caller, "2")
-        answer = gate.early(request, has_body)
+        answer = gate.early(request, length > 0)
         if answer is None:
             return False
         self._asked = request
@@ -239,7 +249,7 @@ class Exchange:
         """Buffer a piece of the request's body."""
         channel = self._channel
         try:
-            channel.admission.incoming.add(len(data))
+            channel.admission.incoming.add(len(data), self._paying)
             self._body += data
             channel.body_bytes += len(data)
             channel.admission.check_body_size(len(self._body))
@@ -325,7 +335,7 @@ class Exchange:
         self._held = self._method == b"GET" and self._channel.holds_back()
         if self._held:
             return
-        body = self._take_body()
+        body = self._take_body(dropped=False)
         if not self._channel.admission.is_stream(self._target):
             self._perform_page(body)
             return
@@ -368,11 +378,16 @@ class Exchange:
             return headers, caller, error
         return headers, caller, None
 
-    def _take_body(self) -> bytes:
+    def _take_body(self, dropped: bool = True) -> bytes:
+        """
+        Return what has arrived of the body, which is not kept any more.
+
+        :param dropped: whether the request will not be performed.
+        """
         body = bytes(self._body)
         self._body = bytearray()
         self._channel.body_bytes -= len(body)
-        self._channel.admission.incoming.remove(len(body))
+        self._channel.admission.incoming.remove(len(body), self._paying, dropped)
         return body
 
     def _refuse(self, error: StreamsError) -> None:

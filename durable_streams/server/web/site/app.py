@@ -18,6 +18,7 @@ from ..answers import Answer, Answers
 from ..page_access import RequestRights
 from ..pages import PageRequest, public_page
 from ..problems import InternalError, MethodNotAllowed, NoSuchPath
+from ..quotas import RequestQuotas
 from ..telemetry import request_name
 from ..wire import PROBES
 
@@ -80,10 +81,12 @@ class Pages:
 
     :param base: the path prefix of streams, for messages; None where there are no streams.
     :ivar guard: protects some of the pages; None if all are public.
+    :ivar quotas: limits the requests for pages other than probes; None for no limits.
     """
 
     def __init__(self, answers: Answers, base: bytes | None) -> None:
         self.guard: Guard | None = None
+        self.quotas: RequestQuotas | None = None
         self._answers = answers
         self._base = base
         self._routes: list[Callable[[Routes], object]] = []
@@ -135,6 +138,8 @@ class Pages:
         rights = None if guard is None else guard.rights(request)
         origin = request.header(b"origin")
         try:
+            if self.quotas is not None and request.path not in PROBES:
+                self.quotas.page_asked(request.caller)
             if guard is not None:
                 await guard.check(request, rights)
             answer = await self._call(request)
