@@ -59,8 +59,8 @@ class HelpTests(SynchronousTestCase):
                 for inner, each in commands.items():
                     if not any("--json" in parameter.opts for parameter in each.params):
                         without.append(f"{name} {inner}".rstrip())
-        # The server prints its log, and completions are for a shell.
-        self.assertEqual(["serve", "completions"], without)
+        # The server prints its log, a removal nothing, and completions are for a shell.
+        self.assertEqual(["serve", "signing-key remove", "completions"], without)
 
     def test_help_and_version_import_no_server(self) -> None:
         for option in ("--help", "--version"):

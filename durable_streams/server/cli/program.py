@@ -42,6 +42,11 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
     },
     "Access": {
         "token": Entry("token", "Create, list and revoke static bearer tokens."),
+        "sign-url": Entry(
+            "sign_url",
+            "Print the URL of a stream as a signed URL, with which anybody may read it, or do what --operation says.",
+        ),
+        "signing-key": Entry("signing_key", "Add, list and remove the keys that sign URLs."),
     },
     "Data": {
         "check": Entry("check", "Verify all data in a data directory or database and report damage."),

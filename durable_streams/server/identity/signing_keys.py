@@ -18,6 +18,9 @@ MAX_FILE_SIZE: Final = 65_536
 MIN_SECRET: Final = 32
 MAX_SECRET: Final = 1024
 
+#: The comment at the beginning of a new file.
+_HEADER: Final = b"# Keys that sign URLs: ID SECRET. The first one signs, all of them verify.\n"
+
 #: How many random bytes a new secret has.
 _SECRET_BYTES: Final = 32
 
@@ -81,9 +84,31 @@ def parse_signing_keys(content: bytes, path: str) -> tuple[SigningKey, ...]:
 
 def render_signing_keys(keys: Iterable[SigningKey]) -> bytes:
     """Return the content of a file of keys."""
-    lines = [b"# Keys that sign URLs: ID SECRET. The first one signs, all of them verify.\n"]
-    lines += [b"%b %b\n" % (key.id.encode(), key.secret) for key in keys]
-    return b"".join(lines)
+    return _HEADER + b"".join(_line(key) for key in keys)
+
+
+def with_key(content: bytes, key: SigningKey) -> bytes:
+    """Return the content of a file of keys with one more key, which signs from then on. Comments stay."""
+    lines = content.splitlines(keepends=True) or [_HEADER]
+    if not lines[-1].endswith(b"\n"):
+        lines[-1] += b"\n"
+    first = next((index for index, line in enumerate(lines) if _id_in(line) is not None), len(lines))
+    return b"".join((*lines[:first], _line(key), *lines[first:]))
+
+
+def without_key(content: bytes, key_id: str) -> bytes:
+    """Return the content of a file of keys without the key of an id. Comments stay."""
+    return b"".join(line for line in content.splitlines(keepends=True) if _id_in(line) != key_id.encode())
+
+
+def _line(key: SigningKey) -> bytes:
+    return b"%b %b\n" % (key.id.encode(), key.secret)
+
+
+def _id_in(line: bytes) -> bytes | None:
+    """Return the id in a line; None for a comment or a blank line."""
+    fields = line.split()
+    return None if not fields or fields[0].startswith(b"#") else fields[0]
 
 
 def new_signing_key(key_id: str) -> SigningKey:
