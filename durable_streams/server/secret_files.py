@@ -10,7 +10,7 @@ from .regular_files import open_regular_file
 
 class SharedFileError(Exception):
     """
-    Users other than the owner may read, write or execute the file.
+    Users other than the owner may use the file.
 
     :ivar mode: the mode of the file in four octal digits, for messages.
     """
@@ -24,13 +24,22 @@ def read_secret_file(path: str, max_size: int) -> bytes:
     """
     Read a file that only its owner may use, without waiting for the writer of a pipe.
 
+    The group of a file of root may read it, unless the process is root's: so do service managers and Kubernetes give
+    secrets to a user who does not own them.
+
     :param max_size: the largest size of the file, in bytes. Of a larger file, one byte more is returned.
     :raises OSError: the file cannot be read.
     :raises NotAFileError: the path does not lead to a regular file.
     :raises SharedFileError: other users may use the file, whose bytes are not read then.
     """
     with open_regular_file(path) as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if mode & 0o077:
-            raise SharedFileError(f"{stat.S_IMODE(mode):04o}")
+        found = os.fstat(file.fileno())
+        if is_shared(found):
+            raise SharedFileError(f"{stat.S_IMODE(found.st_mode):04o}")
         return file.read(max_size + 1)
+
+
+def is_shared(found: os.stat_result) -> bool:
+    """Return whether others than those whom :func:`read_secret_file` accepts may use a file."""
+    accepted = 0o740 if found.st_uid == 0 and os.geteuid() != 0 else 0o700
+    return bool(stat.S_IMODE(found.st_mode) & 0o777 & ~accepted)

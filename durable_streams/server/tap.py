@@ -12,6 +12,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 
 from .clocks import make_steady
+from .config.credentials import check_credentials
 from .config.layers import CONFIG_DIR, PROFILES, load
 from .config.sections import ObservabilitySettings
 from .config.settings import Settings
@@ -96,6 +97,7 @@ class Options(usage.Options):
         """
         try:
             loaded = load(self["profile"], self["config"], os.environ, self["config-dir"], self["listen"])
+            check_credentials(loaded.settings)
         except ConfigError as error:
             raise StartupError(error.phase, str(error)) from None
         for warning in loaded.warnings:

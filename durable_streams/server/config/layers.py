@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, get_type_hints
 from msgspec import Struct
 
 from .conversion import KINDS, convert
+from .credentials import resolve_credentials
 from .legacy import LEGACY, RUST_LOG, convert_legacy
 from .rules import is_production
 from .sections import Sections
@@ -128,6 +129,7 @@ def settings_from_mapping(values: Mapping[str, Any]) -> Sections:
     """
     layers = _Layers()
     layers.add(_Entry(name, value, THE_PROGRAM) for name, value in _flatten(values))
+    resolve_credentials(layers.values, os.environ)
     settings: Sections = _settings(Sections, "", layers.values)
     validate(settings, layers.sources)
     return settings
@@ -156,6 +158,7 @@ def read_layers(
     if listen:
         layers.add([_Entry("server.listen", list(listen), "--listen")])
     layers.infer()
+    resolve_credentials(layers.values, environment)
     return LoadedSettings(_settings(Sections, "", layers.values), chosen, layers.sources, tuple(layers.warnings))
 
 

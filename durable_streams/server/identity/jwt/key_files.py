@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from cryptography.x509 import load_pem_x509_certificate
 
 from ...regular_files import NotAFileError, open_regular_file
+from ...secret_files import is_shared
 from .errors import KeysUnusable
 from .jwk import ParsedKeys, parse_jwk_set
 from .keys import MAX_KEYS, KeySet, VerificationKey, public_key
@@ -36,15 +37,16 @@ def load_keys(path: str, accepted: frozenset[str]) -> KeySet:
         symmetric keys and other users may read it.
     """
     where = f"{_SETTING} {path!r}"
-    data, mode = _read(path, where)
+    data, status = _read(path, where)
     try:
         found = _parse_pem(data, accepted) if _BEGIN.search(data) else parse_jwk_set(data, accepted, True)
     except KeysUnusable as error:
         raise KeysUnusable(f"{where}: {error}. Give the path of a JWK set or of PEM keys.") from None
-    if found.has_secrets and mode & 0o077:
+    if found.has_secrets and is_shared(status):
+        mode = stat.S_IMODE(status.st_mode)
         raise KeysUnusable(
-            f"{where}: has private or symmetric keys, and its mode is {stat.S_IMODE(mode):04o}. Run chmod 600, or "
-            "leave only public keys in it."
+            f"{where}: has private or symmetric keys, and its mode is {mode:04o}. Run chmod 600, or leave only public "
+            "keys in it."
         )
     if found.defects:
         raise KeysUnusable(f"{where}: {found.defects[0]} Remove or replace it.")
@@ -54,11 +56,11 @@ def load_keys(path: str, accepted: frozenset[str]) -> KeySet:
     return found.keys
 
 
-def _read(path: str, where: str) -> tuple[bytes, int]:
-    """Return the file's data and mode."""
+def _read(path: str, where: str) -> tuple[bytes, os.stat_result]:
+    """Return the file's data and status."""
     try:
         with open_regular_file(path) as file:
-            mode = os.fstat(file.fileno()).st_mode
+            status = os.fstat(file.fileno())
             data = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise KeysUnusable(f"{where}: no such file. Give the path of a JWK set or of PEM keys.") from None
@@ -70,7 +72,7 @@ def _read(path: str, where: str) -> tuple[bytes, int]:
         raise KeysUnusable(f"{where}: not a regular file. Give the path of a JWK set or of PEM keys.") from None
     if len(data) > MAX_FILE_BYTES:
         raise KeysUnusable(f"{where}: larger than {MAX_FILE_BYTES} bytes. Remove what is not a key.")
-    return data, mode
+    return data, status
 
 
 def _parse_pem(data: bytes, accepted: frozenset[str]) -> ParsedKeys:
