@@ -47,6 +47,9 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
             "Print the URL of a stream as a signed URL, with which anybody may read it, or do what --operation says.",
         ),
         "signing-key": Entry("signing_key", "Add, list and remove the keys that sign URLs."),
+        "authorize": Entry(
+            "authorize", "Explain whether somebody may do OPERATION on the stream NAME, and which rule decides."
+        ),
     },
     "Data": {
         "check": Entry("check", "Verify all data in a data directory or database and report damage."),

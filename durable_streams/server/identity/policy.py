@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import InvalidName
 from .conditions import ConditionIndex
@@ -114,18 +115,18 @@ class Policy:
             patterns = patterns_for(rule.names, operation, principal)
             if rule.allow:
                 if any(includes(outer, inner) for outer in patterns):
-                    return decision
+                    return replace(decision, reason="This rule allows all names of the pattern.")
                 allowed += patterns
             else:
                 for parts in patterns:
                     if overlaps(parts, inner) and not any(includes(outer, parts) for outer in allowed):
-                        return decision
+                        return replace(decision, reason="This rule denies some or all names of the pattern.")
         return NO_RULE
 
 
 def _decision(rule: Rule) -> Decision:
     """Return the decision of the requests that a rule matches first."""
-    reason = f"{rule.where} {'allows' if rule.allow else 'denies'} it: it is the first rule that matches."
+    reason = f"This is the first rule that matches, and it {'allows' if rule.allow else 'denies'} it."
     return Decision(rule.allow, f"{rule.where}: {rule.text}", rule.public, reason)
 
 
