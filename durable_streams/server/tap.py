@@ -120,7 +120,7 @@ class Options(usage.Options):
         from .daemon.service import Daemon  # noqa: PLC0415 (as above)
 
         try:
-            self._check_log()
+            self._check_logs()
             places = concealed(Daemon(self["settings"], reactor).listeners.describe())
         except StartupError as error:
             raise refusal(error) from None
@@ -165,19 +165,23 @@ class Options(usage.Options):
         # twistd changes its directory when it daemonizes.
         return None if path is None or path == "-" else os.path.abspath(path)
 
-    def _check_log(self) -> None:
+    def _check_logs(self) -> None:
         """
-        Check that the log file can be written.
+        Check that the log file and the audit log can be written.
 
-        :raises StartupError: the log file cannot be written.
+        :raises StartupError: one cannot be written.
         """
-        path = self._log_path()
-        if path is not None and not os.access(path if os.path.exists(path) else os.path.dirname(path), os.W_OK):
-            raise StartupError(
-                "validate_config",
-                f"Cannot write the log file {path} (observability.log_file). Create its directory, allow the server to "
-                "write there, or choose another file.",
-            )
+        audit = self["settings"].audit.file
+        for what, setting, path in (
+            ("log file", "observability.log_file", self._log_path()),
+            ("audit log", "audit.file", None if audit is None else os.path.abspath(audit)),
+        ):
+            if path is not None and not os.access(path if os.path.exists(path) else os.path.dirname(path), os.W_OK):
+                raise StartupError(
+                    "validate_config",
+                    f"Cannot write the {what} {path} ({setting}). Create its directory, allow the server to write "
+                    "there, or choose another file.",
+                )
 
 
 def makeService(options: Options) -> IService:

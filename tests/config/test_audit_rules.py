@@ -10,6 +10,7 @@ from .test_layers import LoadTests, variable
 
 class AuditRuleTests(LoadTests):
     def by_names(self, given: dict[str, str]) -> Settings:
+        given = {"auth.rules": "allow anyone read **"} | given
         return Settings.of(self.loaded(None, None, {variable(name): value for name, value in given.items()}).settings)
 
     def broken(self, given: dict[str, str]) -> tuple[str, str]:
@@ -43,8 +44,21 @@ class AuditRuleTests(LoadTests):
         self.assertEqual("RequiredAuditRequiresFile", rule)
         self.assertIn("audit.events must be denied, changes or all while audit.required is true", message)
 
+    def test_the_daemon_needs_access_control_for_an_audit_log(self) -> None:
+        environment = {"DS_AUDIT__FILE": "/audit"}
+        error: ConfigError = self.assertRaises(ConfigError, self.loaded, None, None, environment)
+        self.assertEqual("AuditRequiresAccessControl", error.rule)
+        rule = "allow anyone create,append,close,read,delete,fork-from,subscribe **"
+        self.assertIn(f"auth.rules set to ['{rule}']", str(error))
+        self.assertIsNotNone(self.loaded(None, None, environment | {"DS_AUTH__RULES": rule}).settings.audit.file)
+        self.assertIsNotNone(Settings.from_mapping({"audit.file": "/audit"}).audit.file)
+
     def test_a_file_without_lines_is_warned_about(self) -> None:
         for events, count in (("none", 1), ("denied", 0)):
-            environment = {"DS_AUDIT__FILE": "/audit", "DS_AUDIT__EVENTS": events}
+            environment = {
+                "DS_AUDIT__FILE": "/audit",
+                "DS_AUDIT__EVENTS": events,
+                "DS_AUTH__RULES": "allow anyone read **",
+            }
             warnings = [line for line in self.loaded(None, None, environment).warnings if "audit" in line]
             self.assertEqual(count, len(warnings), warnings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from hypothesis import given
@@ -50,16 +51,32 @@ class WallClock(Clock):
 class Lines:
     """A sink that keeps its lines."""
 
+    lost = 0
+
     def __init__(self) -> None:
         self.obstacle: str | None = None
-        self.lines: list[bytes] = []
+        self.written: list[bytes] = []
+        self.calls: list[str] = []
+
+    @property
+    def lines(self) -> int:
+        return len(self.written)
+
+    def open(self) -> None:
+        self.calls.append("open")
 
     def write(self, line: bytes) -> None:
-        self.lines.append(line)
+        self.written.append(line)
+
+    def reopen(self) -> None:
+        self.calls.append("reopen")
+
+    def close(self) -> None:
+        self.calls.append("close")
 
     @property
     def objects(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.lines]
+        return [json.loads(line) for line in self.written]
 
 
 def request(method: bytes = b"POST", path: bytes = b"chats/a", address: str = "192.0.2.1") -> StreamRequest:
@@ -215,7 +232,7 @@ class LineTests(AuditTestCase):
     def test_the_line_of_an_allowed_request_has_who_what_where_and_how_it_ended(self) -> None:
         entry = self.log("all").decided(request(), allowed("append"))
         assert entry is not None
-        self.assertEqual([], self.sink.lines)
+        self.assertEqual([], self.sink.written)
         entry.answered(Answer(204, b""))
         [line] = self.sink.objects
         self.assertRegex(line.pop("request_id"), r"\A[0-9a-f]+-7\Z")
@@ -270,8 +287,8 @@ class LineTests(AuditTestCase):
         ):
             assert entry is not None
             entry.answered(Answer(200, b""))
-        self.assertEqual(3, len(self.sink.lines))
-        self.assertNotIn(b"SECRET", b"".join(self.sink.lines))
+        self.assertEqual(3, self.sink.lines)
+        self.assertNotIn(b"SECRET", b"".join(self.sink.written))
 
     def test_a_page_is_named_by_its_path(self) -> None:
         page = PageRequest(b"GET", b"/admin/streams?secret=SECRET", [])
@@ -283,20 +300,30 @@ class LineTests(AuditTestCase):
         self.assertNotIn("stream", line)
         self.assertNotIn("SECRET", str(line))
 
-    def test_each_line_of_a_worker_has_its_number(self) -> None:
-        self.log("changes", worker=2).record("tokens_reloaded", {"count": 3, "removed": None})
+    def test_fields_that_are_none_are_left_out(self) -> None:
+        self.log("changes").record("tokens_changed", {"added": ["k1"], "removed": None})
         self.assertEqual(
-            [{"time": "2027-01-15T08:00:00.250Z", "event": "tokens_reloaded", "count": 3, "worker": 2}],
-            self.sink.objects,
+            [{"time": "2027-01-15T08:00:00.250Z", "event": "tokens_changed", "added": ["k1"]}], self.sink.objects
+        )
+
+    def test_the_begin_and_the_end_of_a_process_have_lines(self) -> None:
+        log = self.log("changes")
+        log.open()
+        log.reopen()
+        log.close()
+        self.assertEqual(["open", "reopen", "close"], self.sink.calls)
+        self.assertEqual(
+            [("opened", os.getpid()), ("closed", os.getpid())],
+            [(line["event"], line["process"]) for line in self.sink.objects],
         )
 
     @given(st.binary(max_size=40))
     def test_no_name_breaks_a_line(self, name: bytes) -> None:
-        self.sink.lines.clear()
+        self.sink.written.clear()
         entry = self.log("all").decided(request(path=name), allowed("append"))
         assert entry is not None
         entry.answered(Answer(204, b""))
-        [line] = self.sink.lines
+        [line] = self.sink.written
         self.assertEqual(1, len(line.decode("ascii").splitlines()))
         self.assertTrue(line.decode("ascii").isprintable())
 
@@ -348,7 +375,7 @@ class EventsTests(AuditTestCase):
     def test_events_that_are_no_requests_are_recorded_as_changes(self) -> None:
         for events, count in (("none", 0), ("denied", 0), ("changes", 1), ("all", 2)):
             self.log(events).record("tokens_reloaded", {})
-            self.assertEqual(count, len(self.sink.lines))
+            self.assertEqual(count, self.sink.lines)
 
     def test_denials_are_counted_by_reason_and_operation_whatever_is_recorded(self) -> None:
         for log in (AuditLog(self.clock, self.counts), self.log("none"), self.log("all")):
@@ -407,7 +434,7 @@ class FloodTests(AuditTestCase):
         log = self.log("denied")
         found = sum(self.flood(log, 1, f"192.0.2.{number}") for number in range(MAX_DENIALS + 50))
         self.assertEqual(MAX_DENIALS, found)
-        log.stop()
+        log.close()
         self.assertEqual(50, self.sink.objects[0]["count"])
         self.assertEqual([], self.clock.getDelayedCalls())
 
@@ -416,10 +443,10 @@ class FloodTests(AuditTestCase):
         self.flood(log, 1000)
         entries = [log.decided(request(), allowed("append")) for _ in range(1000)]
         self.assertNotIn(None, entries)
-        log.stop()
+        log.close()
 
     def test_a_second_without_left_out_denials_has_no_line(self) -> None:
         self.flood(self.log("denied"), 3)
         self.clock.advance(1)
-        self.assertEqual([], self.sink.lines)
+        self.assertEqual([], self.sink.written)
         self.assertEqual([], self.clock.getDelayedCalls())

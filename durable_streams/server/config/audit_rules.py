@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
+from .auth_rules import has_access_control
 from .rules import BrokenRule, SettingsWithSources
 from .sections import Sections
+
+#: A rule that allows everybody what an open server does, but not the pages for operators.
+_OPEN: Final = "allow anyone create,append,close,read,delete,fork-from,subscribe **"
 
 
 def check_audit(config: SettingsWithSources) -> Iterator[BrokenRule]:
@@ -27,6 +32,18 @@ def check_audit(config: SettingsWithSources) -> Iterator[BrokenRule]:
             name,
             f"{'the path of a file' if path is None else 'denied, changes or all'} while "
             f"{config.describe('audit.required')}",
+        )
+
+
+def check_audit_access(config: SettingsWithSources) -> Iterator[BrokenRule]:
+    """Yield an audit log of a server that identifies nobody, and decides nothing that could be recorded."""
+    settings = config.settings
+    if settings.audit.file is not None and not has_access_control(settings):
+        yield BrokenRule(
+            "AuditRequiresAccessControl",
+            "audit.file",
+            "left out, or auth.methods and auth.rules set; or, if everybody may use all streams, auth.rules set to "
+            f"['{_OPEN}']",
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from .admin_rules import check_admin, check_admin_exposure, remote_admin_place
-from .audit_rules import audit_warnings, check_audit
+from .audit_rules import audit_warnings, check_audit, check_audit_access
 from .auth_rules import auth_warnings, check_auth, check_certificate_method, check_credentials_of_pages, check_jwt
 from .choices import ACID_BACKENDS, STORAGE_MODES
 from .ineffective import changed_ineffective_settings, ineffective_warnings
@@ -90,7 +90,7 @@ def validate(
     :param binds_addresses: whether the server listens on the addresses in the settings, as the daemon does.
     :raises ConfigError: a rule is broken; the error is about the first one.
     """
-    rules = (*_RULES, check_admin_exposure, check_certificate_method) if binds_addresses else _RULES
+    rules = (*_RULES, check_admin_exposure, check_certificate_method, check_audit_access) if binds_addresses else _RULES
     _check(SettingsWithSources(settings, sources, profile), rules)
 
 

@@ -17,6 +17,7 @@ from ..identity.control import AccessControl
 from ..listening.descriptors import DescriptorBudget
 from ..streams import Streams
 from ..telemetry import metrics_from, telemetry_from
+from ..telemetry.access_metrics import access_metrics
 from ..web.negotiation import ChannelFactory
 from ..web.site.admin.access import AdminAuthorization
 from ..web.site.admin.tokens import TokenFileError
@@ -24,6 +25,7 @@ from ..web.site.app import Pages, add_metrics, add_probes
 from ..web.site.tree import Tree
 from ..web.wire import below
 from .assembly import add_pages_of_operators, channel_settings_from, guard_pages, operations_from, resource_from
+from .auditing import audit_from, open_audit_log, record_access_changes
 from .subscribing import serve_subscriptions, subscription_pages
 
 if TYPE_CHECKING:
@@ -64,12 +66,15 @@ class Fronts:
         access: AccessControl | None = None,
     ) -> None:
         self._streams = streams
+        self._settings = settings
         self._clock = clock = clock_of(reactor)
         self._drain_timeout = settings.transport.connection.drain_timeout_secs
         self._telemetry = telemetry_from(settings)
         operations = operations_from(streams, settings, clock, self._telemetry)
+        self._audit = audit = audit_from(settings, clock)
         if access is not None:
-            operations.guard(access, settings.auth.hide_forbidden)
+            operations.guard(access, settings.auth.hide_forbidden, audit)
+            record_access_changes(audit, access)
         if subscriptions is not None:
             # Behind the gate, if there is one.
             serve_subscriptions(operations, subscriptions)
@@ -104,8 +109,26 @@ class Fronts:
             self.admin = ChannelFactory(operations, for_operators, None, clock, of_admin)
         if metrics is not None:
             metrics.watch(self.factory)
+            if access is not None:
+                metrics.watch_access(partial(access_metrics, access.authentication.verifications, audit))
             if subscriptions is not None:
                 metrics.watch_subscriptions(subscriptions.figures)
+
+    def open_audit_log(self) -> None:
+        """
+        Open the file of the audit log.
+
+        :raises StartupError: it cannot be opened.
+        """
+        open_audit_log(self._audit, self._settings)
+
+    def reopen_audit_log(self) -> None:
+        """Go on in a new audit log of the same path, as after a rotation."""
+        self._audit.reopen()
+
+    def close_audit_log(self) -> None:
+        """Write the last lines of the audit log, and close its file."""
+        self._audit.close()
 
     def load(self) -> None:
         """Import Klein and lay out the pages, before the first request needs them."""
@@ -116,7 +139,8 @@ class Fronts:
         return self.factory.connections + (0 if self.admin is None else self.admin.connections)
 
     def reload(self) -> None:
-        """Read the file of ``admin.token_file`` again; log an error, and keep the tokens as they were."""
+        """Reopen the audit log, and read ``admin.token_file`` again; log an error, and keep the tokens as they were."""
+        self.reopen_audit_log()
         if self._tokens is None:
             return
         try:
@@ -148,5 +172,6 @@ class Fronts:
             self.admin.abort()
 
     async def close(self) -> None:
-        """Export the remaining traces, after everything else has stopped."""
+        """Close the audit log, and export the remaining traces, after everything else has stopped."""
+        self.close_audit_log()
         await maybeDeferred(self._telemetry.stop)

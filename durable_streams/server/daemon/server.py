@@ -121,11 +121,17 @@ class Server(MultiService):
         """
         Bind the ports.
 
+        :raises StartupError: the audit log cannot be opened.
         :raises Exception: a port cannot be bound; then none is.
         """
         super().privilegedStartService()
         self._fronts.load()
-        self._ports.bind(self._fronts.factory, self._fronts.admin)
+        self._fronts.open_audit_log()
+        try:
+            self._ports.bind(self._fronts.factory, self._fronts.admin)
+        except BaseException:
+            self._fronts.close_audit_log()
+            raise
 
     def start(self) -> Deferred[None]:
         """
@@ -225,6 +231,10 @@ class Server(MultiService):
         self._fronts.reload()
         if self.subscriptions is not None:
             self.subscriptions.reload()
+
+    def reopen_audit_log(self) -> None:
+        """Go on in a new audit log of the same path, as :meth:`reload` does."""
+        self._fronts.reopen_audit_log()
 
     def abort_connections(self) -> None:
         """Close all connections at once, also those whose answers are not finished."""

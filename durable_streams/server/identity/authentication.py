@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Final, Protocol
 
@@ -78,6 +79,8 @@ class Authentication:
     :ivar cached: the hot path: ``cached(authorization)`` returns the principal of a value of Authorization that was
         verified before and that alone decides; None if :meth:`principal_of` has to be asked. It is the look-up of a
         dictionary, so that it takes less than 0.1 us.
+    :ivar verifications: (method, ``accepted`` or ``refused``) -> the number of credentials that were verified, for
+        metrics.
     :raises ValueError: a method is not known.
     """
 
@@ -100,6 +103,7 @@ class Authentication:
         self._wall = clock.wall
         self._verifications: dict[Hashable, _Verification] = {}
         self._generation = 0
+        self.verifications: Counter[tuple[str, str]] = Counter()
         self._current = revocations_of(portal.checkers.values())
         by_header: dict[Hashable, Principal] = {}
         if self._methods.authorization_first:
@@ -159,7 +163,7 @@ class Authentication:
         running = self._verifications.get(key)
         if running is not None:
             return running.wait()
-        attempt = _Attempt(key, presented.address, self._generation)
+        attempt = _Attempt(key, presented.address, self._generation, self._methods.label(credential))
         login = self._portal.login(self._methods.read(credential, presented), None, IPrincipal)
         result: Deferred[Principal] = login.addCallbacks(self._accept, self._refuse, (attempt,), {}, (attempt,), {})
         outcome = _result_now(result)
@@ -179,6 +183,7 @@ class Authentication:
         principal = principal_from(avatar[1])
         if not self.is_current(principal, self._wall()):
             return self._reject(invalid_token("The credentials have expired. Send new ones."), attempt)
+        self.verifications[attempt.method, "accepted"] += 1
         if attempt.key is not None and attempt.generation == self._generation:
             self._cache.add(attempt.key, principal)
         return principal
@@ -197,6 +202,7 @@ class Authentication:
         raise Unavailable("The server cannot check credentials now. Its log says why.")
 
     def _reject(self, error: NotAuthenticated, attempt: _Attempt) -> Principal:
+        self.verifications[attempt.method, "refused"] += 1
         if attempt.key is not None and attempt.generation == self._generation:
             self._refusals.add(attempt.key, str(error), error.challenge)
         if self._attempts is not None:
@@ -210,6 +216,7 @@ class _Attempt(Struct, frozen=True):
     key: Hashable | None
     address: str
     generation: int
+    method: str
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(address={self.address!r})"

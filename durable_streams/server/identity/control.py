@@ -90,6 +90,11 @@ class AccessControl:
         """Register a call for each change of tokens, keys or rules. It is made in the reactor's thread."""
         self._listeners.append(call)
 
+    @property
+    def sources(self) -> Sequence[Source]:
+        """What is read of files or fetched."""
+        return self._sources
+
     def add_source(self, source: Source) -> None:
         """Add a source whose changes do not concern the authentication, such as a file of rules."""
         self._sources.append(source)

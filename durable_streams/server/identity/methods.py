@@ -106,6 +106,18 @@ class Methods:
             self._check_unused(presented)
         return None
 
+    def label(self, credential: Credential) -> str:
+        """Return the method of a credential, for metrics; ``bearer`` for a token of another program."""
+        if credential.place != _AUTHORIZATION or not isinstance(credential.key, bytes):
+            return credential.place
+        if _BASIC.fullmatch(credential.key):
+            return "basic"
+        bearer = _BEARER.fullmatch(credential.key)
+        token = b"" if bearer is None else bearer[1]
+        if token.startswith(b"dst_"):
+            return "token"
+        return "jwt" if token.count(b".") == 2 else "bearer"
+
     def read(self, credential: Credential, presented: Presented) -> ICredentials:
         """
         Return a credential as a portal takes it.

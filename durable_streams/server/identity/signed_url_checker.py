@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -62,6 +62,11 @@ class SignedUrlChecker:
     def count(self) -> int:
         """The number of keys."""
         return len(self._keys)
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """The id of each key -> a text that differs for each secret."""
+        return self._fingerprints
 
     def reload(self) -> None:
         """

@@ -18,11 +18,12 @@ class SigningKeysSource:
 
     :param checker: verifies URLs by the keys.
     :param path: the absolute path of its file.
+    :ivar checker: the same checker.
     """
 
     def __init__(self, checker: SignedUrlChecker, path: str) -> None:
         self.files: Sequence[str] = (path,)
-        self._checker = checker
+        self.checker = checker
         self._failure = ""
         self._listeners: list[Callable[[], None]] = []
 
@@ -39,7 +40,7 @@ class SigningKeysSource:
     def reload(self) -> bool:
         """Read the keys again. If the file cannot be used, log that, keep the keys, and return False."""
         try:
-            self._checker.reload()
+            self.checker.reload()
         except SigningKeysError as error:
             if str(error) != self._failure:
                 self._failure = str(error)
@@ -51,7 +52,7 @@ class SigningKeysSource:
         _log.info(
             "Loaded auth.signing_keys_file {path}; number of keys: {count}.",
             path=self.files[0],
-            count=self._checker.count,
+            count=self.checker.count,
         )
         for call in self._listeners:
             call()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -57,14 +58,35 @@ class AccessCounts:
 
 
 class AuditSink(Protocol):
-    """Receives lines: an :class:`.AuditFile`, or a program's own sink."""
+    """Receives lines: an :class:`.AuditFile`."""
+
+    @property
+    def lines(self) -> int:
+        """How many lines were written."""
+
+    @property
+    def lost(self) -> int:
+        """How many lines were lost."""
 
     @property
     def obstacle(self) -> str | None:
         """Why lines cannot be written now; None if they can."""
 
+    def open(self) -> None:
+        """
+        Begin to write.
+
+        :raises OSError: the file cannot be opened.
+        """
+
     def write(self, line: bytes) -> None:
         """Write a line, which has no line break."""
+
+    def reopen(self) -> None:
+        """Go on in a new file of the same path."""
+
+    def close(self) -> None:
+        """Write what waits, and end."""
 
 
 class AuditLog:
@@ -77,7 +99,8 @@ class AuditLog:
     :param sink: where lines are written; None to count only.
     :param events: ``none``, ``denied``, ``changes`` (denials and allowed changes) or ``all``.
     :param required: whether allowed requests that would be recorded are refused while lines cannot be written.
-    :param worker: the number of this process, if it is one of several workers.
+    :ivar counts: the counters of denials.
+    :ivar sink: where lines are written; None to count only.
     :ivar seconds: the time for durations.
     """
 
@@ -88,17 +111,15 @@ class AuditLog:
         sink: AuditSink | None = None,
         events: str = "none",
         required: bool = False,
-        worker: int | None = None,
     ) -> None:
         self.counts = counts
+        self.sink = sink
         self.seconds = clock.seconds
         self._clock = clock
-        self._sink = sink
         self._denials = sink is not None and events != "none"
         self._changes = sink is not None and events in ("changes", "all")
         self._all = sink is not None and events == "all"
         self._required = required
-        self._worker = worker
         # The denials of this second: the number of lines, those of each address, and what was left out.
         self._lines = 0
         self._of_address: Counter[str] = Counter()
@@ -114,14 +135,14 @@ class AuditLog:
         if access.allowed:
             if not access.operations or not (self._all or (self._changes and is_change(request, access.operations))):
                 return None
-            if self._required and self._sink is not None and self._sink.obstacle is not None:
+            if self._required and self.sink is not None and self.sink.obstacle is not None:
                 raise Unavailable("The audit log cannot be written, and audit.required is true. Try again later.")
-            return AuditEntry(self, _of_request(request) | _of_access(access), {})
+            return AuditEntry(self, _of(request, access), {})
         reason = reason_of(access)
         self.counts.denials[reason, access.operation] += 1
         if not self._denials or not self._has_room(request, reason):
             return None
-        return AuditEntry(self, _of_request(request) | _of_access(access), {"reason": reason})
+        return AuditEntry(self, _of(request, access), {"reason": reason})
 
     def not_authenticated(self, request: StreamRequest | PageRequest, reason: str) -> AuditEntry | None:
         """
@@ -146,8 +167,8 @@ class AuditLog:
 
     def write(self, event: str, fields: Mapping[str, object]) -> None:
         """Write a line. Fields that are None are left out."""
-        if self._sink is not None:
-            self._sink.write(audit_line(event, fields, self._clock.wall(), self._worker))
+        if self.sink is not None:
+            self.sink.write(audit_line(event, fields, self._clock.wall()))
 
     def _has_room(self, request: StreamRequest | PageRequest, reason: str) -> bool:
         """Return whether a denial of this second has a line of its own; if not, count it."""
@@ -169,11 +190,29 @@ class AuditLog:
             self.write("denials_left_out", {"count": self._left_out.total(), "reasons": dict(self._left_out)})
             self._left_out.clear()
 
-    def stop(self) -> None:
-        """Write what is still to be written."""
+    def open(self) -> None:
+        """
+        Open the file.
+
+        :raises OSError: it cannot be opened.
+        """
+        if self.sink is not None:
+            self.sink.open()
+            self.record("opened", {"process": os.getpid()})
+
+    def reopen(self) -> None:
+        """Open the file by its path again, as after a rotation."""
+        if self.sink is not None:
+            self.sink.reopen()
+
+    def close(self) -> None:
+        """Write what is still to be written, and close the file."""
         if self._second is not None:
             self._second.cancel()
             self._end_second()
+        if self.sink is not None:
+            self.record("closed", {"process": os.getpid()})
+            self.sink.close()
 
 
 class AuditEntry:
@@ -218,16 +257,18 @@ class AuditEntry:
         self._audit.write("ended", fields | {"bytes": sent, "seconds": seconds, "outcome": outcome})
 
 
-def _of_access(access: Access) -> dict[str, object]:
-    """Return the fields of a decision."""
+def _of(request: StreamRequest | PageRequest, access: Access) -> dict[str, object]:
+    """Return the fields of a request and the decision about it."""
     principal, decision, operations = access.principal, access.decision, access.operations
-    return {
+    fields = _of_request(request)
+    return fields | {
         "subject": principal.subject,
         "kind": principal.kind,
         "credential": principal.credential or None,
         "operation": access.operation or None,
         "operations": operations if len(operations) > 1 else None,
         "source": access.source,
+        "on": None if access.name in ("", fields.get("stream")) else access.name,
         "allowed": access.allowed,
         "rule": None if decision is None else decision.rule,
     }
@@ -262,7 +303,7 @@ def _of_request(request: StreamRequest | PageRequest) -> dict[str, object]:
     return fields
 
 
-def audit_line(event: str, fields: Mapping[str, object], time: float, worker: int | None = None) -> bytes:
+def audit_line(event: str, fields: Mapping[str, object], time: float) -> bytes:
     """
     Return a line of the audit log, in ASCII: a JSON object.
 
@@ -272,8 +313,6 @@ def audit_line(event: str, fields: Mapping[str, object], time: float, worker: in
     moment = datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     record: dict[str, Any] = {"time": moment, "event": event}
     record |= {key: _bounded(value) for key, value in fields.items() if value is not None}
-    if worker is not None:
-        record["worker"] = worker
     line = msgspec.json.encode(record)
     if line.isascii() and b"\x7f" not in line:
         return line
@@ -295,12 +334,6 @@ def _escape(found: re.Match[str]) -> str:
     return json.dumps(found[0])[1:-1]
 
 
-def open_audit_file(path: str, clock: IClock, worker: int | None = None) -> AuditFile:
-    """
-    Open the file of an audit log.
-
-    :raises OSError: it cannot be opened.
-    """
-    file = AuditFile(path, clock, lambda lost: audit_line("lines_lost", {"count": lost}, clock.wall(), worker))
-    file.open()
-    return file
+def audit_file(path: str, clock: IClock) -> AuditFile:
+    """Return the file of an audit log, which is not open yet."""
+    return AuditFile(path, clock, lambda lost: audit_line("lines_lost", {"count": lost}, clock.wall()))

@@ -53,6 +53,7 @@ class Metrics(Collector):
         self._factories: list[Connections] = []
         self._subscriptions: Callable[[], SubscriptionFigures] | None = None
         self._seconds = perf_counter
+        self._access: Callable[[], Iterator[Metric]] | None = None
         self.collect_all: Callable[[], Deferred[bytes]] | None = None
         self._scraped = b""
         self._scraped_at = -inf
@@ -67,6 +68,10 @@ class Metrics(Collector):
     def watch_subscriptions(self, figures: Callable[[], SubscriptionFigures]) -> None:
         """Render the metrics of subscriptions, too."""
         self._subscriptions = figures
+
+    def watch_access(self, collect: Callable[[], Iterator[Metric]]) -> None:
+        """Render the metrics of authentication, denials and the audit log, too."""
+        self._access = collect
 
     def answer(self) -> bytes | Deferred[bytes]:
         """Return what ``/metrics`` answers: the metrics of this process, or of all workers."""
@@ -99,6 +104,8 @@ class Metrics(Collector):
         yield from self._readers()
         yield from self._connections()
         yield from _quota_metrics(self._quotas)
+        if self._access is not None:
+            yield from self._access()
         yield from _storage(self._streams.figures())
         if self._subscriptions is not None:
             from .subscriptions import subscription_metrics  # noqa: PLC0415 (only if there are subscriptions)

@@ -184,8 +184,11 @@ class Worker:
 
     def _reload(self, message: Reload) -> None:
         self._logs.reopen()
-        if self._daemon is not None and message.files:
-            self._daemon.reload()
+        if self._daemon is not None:
+            if message.files:
+                self._daemon.reload()
+            else:
+                self._daemon.reopen_audit_log()
         if message.log_level is not None:
             self._logs.set_level(message.log_level)
         self._channel.send(Reloaded())
