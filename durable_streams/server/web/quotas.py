@@ -28,6 +28,9 @@ Perform: TypeAlias = "Callable[[StreamRequest], NowOrLater[Answer]]"
 _READS: Final = frozenset(["read", "poll", "subscribe"])
 _LIVE: Final = frozenset(["poll", "subscribe"])
 
+#: Those whose answers are counted, even if they are not known at once.
+_COUNTED_LATER: Final = _READS | {"create"}
+
 #: The number of addresses whose keys are remembered.
 _KEYS: Final = 4096
 
@@ -49,7 +52,7 @@ class RequestQuotas:
         self._limits_addresses = bool(quotas.by_address.settings)
         self._limits_principals = bool(quotas.by_principal.settings)
         self._pacer = Pacer(clock, turns, quotas.now)
-        # IPv6 address -> its network.
+        # Address -> what it is counted as.
         self._keys: dict[str, str] = {}
 
     # What the listener calls
@@ -170,8 +173,9 @@ class RequestQuotas:
         :param subject: of the principal; empty for an anonymous one.
         :raises RateLimited: it would be.
         """
-        key = self._principal(request, subject)
+        key = subject or self._address(request.caller)
         if key and self._limits_principals:
+            key = subject or f"\0{key}"
             _check(self._by_principal, self._by_principal.ledger.account(key), request, has_body, self._now())
 
     def check_failures(self, caller: Caller) -> None:
@@ -193,41 +197,58 @@ class RequestQuotas:
         :param subject: of the principal; empty for an anonymous one.
         :raises RateLimited: the principal has used up a quota. Then nothing is performed.
         """
+        return self._perform(request, subject, perform, is_counted=True)
+
+    def perform_for_anybody(self, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
+        """
+        Count a request, perform it, and count what its answer uses: :meth:`arrived` and :meth:`perform` in one.
+
+        :raises RateLimited: the address has used up a quota. Then nothing is performed.
+        """
+        return self._perform(request, "", perform, is_counted=False)
+
+    def _perform(self, request: StreamRequest, subject: str, perform: Perform, is_counted: bool) -> NowOrLater[Answer]:
+        """
+        Perform a request.
+
+        :param is_counted: whether it was counted for its address.
+        """
         now = self._now()
+        key = self._address(request.caller)
         address = principal = None
+        if key and self._limits_addresses:
+            address = self._by_address.ledger.account(key)
+            if not is_counted:
+                _enter(self._by_address, address, request, now)
         if self._limits_principals:
-            key = self._principal(request, subject)
-            if key:
-                principal = self._by_principal.ledger.account(key)
+            name = subject or (f"\0{key}" if key else "")
+            if name:
+                principal = self._by_principal.ledger.account(name)
                 _enter(self._by_principal, principal, request, now)
-        if self._limits_addresses:
-            key = self._address(request.caller)
-            if key:
-                address = self._by_address.ledger.account(key)
         answer = perform(request)
         if type(answer) is Answer and type(answer.body) is bytes:
-            return self._answered(answer, request, address, principal, now)
-        return self._hold(answer, request, address, principal, now)
+            return self._answered(answer, request, address, principal, now, now)
+        if request.operation in _COUNTED_LATER:
+            return self._hold(answer, request, address, principal, now)
+        return answer
 
     # What an answer uses
 
     def _answered(
-        self, answer: Answer, request: StreamRequest, address: Account | None, principal: Account | None, began: float
+        self,
+        answer: Answer,
+        request: StreamRequest,
+        address: Account | None,
+        principal: Account | None,
+        began: float,
+        now: float,
     ) -> Answer:
         """Count an answer that is whole, and add the RateLimit fields if little is left."""
-        now = self._now()
-        size = len(answer.body) if type(answer.body) is bytes and request.method == b"GET" else 0
         lines = b""
-        for scope, account in ((self._by_address, address), (self._by_principal, principal)):
-            if account is None:
-                continue
-            if size and scope.bytes_out is not None:
-                scope.bytes_out.meter.charge(account, size, now)
-            if request.operation == "create" and answer.status != _CREATED and scope.creations is not None:
-                scope.creations.meter.refund(account, 1, now - began)
-            quota = scope.requests
-            if quota is not None and quota.meter.until_full(account, now) > quota.low:
-                lines = _fields(quota, account, now)
+        if address is not None:
+            lines = _settle(self._by_address, address, answer, request, now - began, now)
+        if principal is not None:
+            lines = _settle(self._by_principal, principal, answer, request, now - began, now) or lines
         return replace(answer, head=answer.head + lines) if lines and answer.error is None else answer
 
     def _hold(
@@ -255,7 +276,7 @@ class RequestQuotas:
         def settle(answer: Answer) -> Answer:
             body = answer.body
             if isinstance(body, bytes):
-                answer = self._answered(answer, request, address, principal, began)
+                answer = self._answered(answer, request, address, principal, began, self._now())
                 release()
                 return answer
             charges = [Charge(scope.bytes_out, account) for scope, account in held if scope.bytes_out is not None]
@@ -269,13 +290,6 @@ class RequestQuotas:
             return answer
         return answer.addCallbacks(settle, failed) if isinstance(answer, Deferred) else settle(answer)
 
-    def _principal(self, request: StreamRequest, subject: str) -> str:
-        """Return what a principal is counted as: an anonymous one by its address. Empty if it is not counted."""
-        if subject:
-            return subject
-        key = self._address(request.caller)
-        return f"\0{key}" if key else ""
-
     def _address(self, caller: Caller) -> str:
         """Return what a caller's address is counted as; empty if it is not counted."""
         address = caller.address
@@ -283,15 +297,11 @@ class RequestQuotas:
             # A trusted proxy is not counted itself.
             client = caller.client
             address = "" if client is None else client.address or ""
-        if address in NOT_COUNTED:
-            return ""
-        if ":" not in address:
-            return address
         key = self._keys.get(address)
         if key is None:
             if len(self._keys) >= _KEYS:
                 self._keys.clear()
-            key = self._keys[address] = address_key(address)
+            key = self._keys[address] = "" if address in NOT_COUNTED else address_key(address)
         return key
 
 
@@ -309,9 +319,8 @@ class QuotaGate:
     def perform(self, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
         """Perform a request, or refuse it."""
         try:
-            self.quotas.arrived(request)
             force_setattr(request, "access", OPEN)
-            return self.quotas.perform(request, "", perform)
+            return self.quotas.perform_for_anybody(request, perform)
         except RateLimited as error:
             return self._answers.error(request, error)
 
@@ -349,6 +358,23 @@ def _enter(scope: Scope, account: Account, request: StreamRequest, now: float) -
         wait = scope.creations.meter.spend(account, 1, now)
         if wait:
             raise scope.creations.refuse(wait)
+
+
+def _settle(
+    scope: Scope, account: Account, answer: Answer, request: StreamRequest, took: float, now: float
+) -> bytes:
+    """Count an answer that is whole; return the RateLimit fields if little is left, or else nothing."""
+    operation = request.operation
+    if operation in _READS:
+        quota = scope.bytes_out
+        if quota is not None and type(answer.body) is bytes:
+            quota.meter.charge(account, len(answer.body), now)
+    elif operation == "create" and answer.status != _CREATED and scope.creations is not None:
+        scope.creations.meter.refund(account, 1, took)
+    quota = scope.requests
+    if quota is not None and quota.meter.until_full(account, now) > quota.low:
+        return _fields(quota, account, now)
+    return b""
 
 
 def _check_debts(quota: RateQuota | None, account: Account, now: float) -> None:
