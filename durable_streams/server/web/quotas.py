@@ -360,9 +360,7 @@ def _enter(scope: Scope, account: Account, request: StreamRequest, now: float) -
             raise scope.creations.refuse(wait)
 
 
-def _settle(
-    scope: Scope, account: Account, answer: Answer, request: StreamRequest, took: float, now: float
-) -> bytes:
+def _settle(scope: Scope, account: Account, answer: Answer, request: StreamRequest, took: float, now: float) -> bytes:
     """Count an answer that is whole; return the RateLimit fields if little is left, or else nothing."""
     operation = request.operation
     if operation in _READS:
