@@ -37,11 +37,19 @@ if TYPE_CHECKING:
         Subscriptions,
         Tail,
         Work,
+        build_access_control,
         build_admin_resource,
         build_resource,
         build_service,
     )
     from .errors import StorageError, StorageOwned, StreamError, StreamsError
+    from .identity.control import AccessControl
+    from .identity.credentials import IBearerToken
+    from .identity.policy import Policy, parse_rules
+    from .identity.principal import Grant, IPrincipal, Principal
+    from .identity.realm import PrincipalRealm
+    from .identity.revocation import IRevocations
+    from .identity.rules import RuleError
     from .interfaces import ICommitListener, IStorage
     from .model import (
         Appended,
@@ -60,6 +68,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_STREAM_BASE_PATH",
+    "AccessControl",
     "AcidStorage",
     "Appended",
     "ConfigError",
@@ -67,13 +76,21 @@ __all__ = [
     "FileSettings",
     "FileStorage",
     "Fork",
+    "Grant",
+    "IBearerToken",
     "ICommitListener",
+    "IPrincipal",
+    "IRevocations",
     "IStorage",
     "Lifetime",
     "MemoryStorage",
     "Offset",
     "PendingStream",
+    "Policy",
+    "Principal",
+    "PrincipalRealm",
     "Reading",
+    "RuleError",
     "Settings",
     "StorageError",
     "StorageLimits",
@@ -89,16 +106,19 @@ __all__ = [
     "Tail",
     "Work",
     "Writer",
+    "build_access_control",
     "build_admin_resource",
     "build_resource",
     "build_service",
     "errors",
+    "parse_rules",
     "storage_from",
 ]
 
 #: Public name -> the module that defines it. It is imported when the name is first used, so that a command that needs
 #: no server, such as ``durable-streams-server --help``, does not wait 0.3 s for all of it.
 _PLACES: Final = {
+    "AccessControl": ".identity.control",
     "AcidStorage": ".storage.acid",
     "Appended": ".model",
     "ConfigError": ".config.validation",
@@ -107,13 +127,21 @@ _PLACES: Final = {
     "FileSettings": ".storage.file",
     "FileStorage": ".storage.file",
     "Fork": ".model",
+    "Grant": ".identity.principal",
+    "IBearerToken": ".identity.credentials",
     "ICommitListener": ".interfaces",
+    "IPrincipal": ".identity.principal",
+    "IRevocations": ".identity.revocation",
     "IStorage": ".interfaces",
     "Lifetime": ".model",
     "MemoryStorage": ".storage.memory",
     "Offset": ".model",
     "PendingStream": ".embedding",
+    "Policy": ".identity.policy",
+    "Principal": ".identity.principal",
+    "PrincipalRealm": ".identity.realm",
     "Reading": ".embedding",
+    "RuleError": ".identity.rules",
     "Settings": ".config.settings",
     "StorageError": ".errors",
     "StorageLimits": ".model",
@@ -129,10 +157,12 @@ _PLACES: Final = {
     "Tail": ".embedding",
     "Work": ".embedding",
     "Writer": ".model",
+    "build_access_control": ".embedding",
     "build_admin_resource": ".embedding",
     "build_resource": ".embedding",
     "build_service": ".embedding",
     "errors": ".errors",
+    "parse_rules": ".identity.policy",
     "storage_from": ".daemon.storages",
 }
 

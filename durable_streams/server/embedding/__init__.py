@@ -1,5 +1,6 @@
 """Streams in another Twisted program: a service for Python code, a resource for a Site, and a whole server."""
 
+from .access import build_access_control
 from .readings import Reading
 from .receivers import PendingStream, Work
 from .service import StreamService
@@ -18,6 +19,7 @@ __all__ = [
     "Subscriptions",
     "Tail",
     "Work",
+    "build_access_control",
     "build_admin_resource",
     "build_resource",
     "build_service",

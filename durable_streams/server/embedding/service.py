@@ -50,6 +50,7 @@ from .tail import Tail
 from .writing import StreamWriter
 
 if TYPE_CHECKING:
+    from ..identity.control import AccessControl
     from ..subscriptions import SubscriptionService
     from .receivers import Receivers
     from .subscriptions import Subscriptions
@@ -120,8 +121,15 @@ class StreamService(Service):
         self._waiting: list[Deferred[Any]] = []
         self._stopped: Deferred[None] | None = None
         self._unusable: str | None = None
+        self._access: list[AccessControl] = []
 
     # The service
+
+    def add_access(self, access: AccessControl) -> None:
+        """Start and stop an access control with the service."""
+        self._access.append(access)
+        if self.running:
+            access.start()
 
     def startService(self) -> None:
         """
@@ -150,6 +158,8 @@ class StreamService(Service):
             self._opening = None
             failures[0].raiseException()
         super().startService()
+        for access in self._access:
+            access.start()
         opening.addCallback(lambda _: self._opened(failures))
 
     async def _start_subscriptions(self) -> None:
@@ -228,6 +238,8 @@ class StreamService(Service):
             await self.streams.stopService()
             await self.streams.abandoned()
         finally:
+            for access in self._access:
+                access.stop()
             release(self._storage, self)
 
     @property

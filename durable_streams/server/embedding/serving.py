@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from twisted.cred.portal import Portal
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
@@ -19,11 +20,15 @@ from ..daemon.assembly import add_pages_of_operators, guard_pages, operations_fr
 from ..daemon.server import Server
 from ..daemon.subscribing import serve_subscriptions
 from ..errors import StorageOwned
+from ..identity.control import AccessControl
+from ..identity.policy import Policy
 from ..interfaces import IStorage
+from ..web.operations import Operations
 from ..web.site.admin.access import AdminAuthorization
 from ..web.site.app import Pages
 from ..web.site.pages_resource import PagesResource
 from ..web.wire import NO_STREAMS
+from .access import access_from
 from .owning import release
 from .ports import EndpointPorts
 from .service import StreamService
@@ -34,12 +39,23 @@ DEFAULT_STREAM_BASE_PATH = Settings().http.stream_base_path
 _log = Logger()
 
 
-def build_resource(streams: StreamService | IStorage) -> IResource:
+def build_resource(
+    streams: StreamService | IStorage,
+    portal: Portal | None = None,
+    policy: Policy | None = None,
+    access: AccessControl | None = None,
+) -> IResource:
     """
     Create a resource that serves streams at a path of a twisted.web Site; the rest of the path is the stream's name.
 
     :param streams: a service that the program starts and stops; or a storage, for which a service is created and
         started that is never stopped.
+    :param portal: authenticates requests; None for the methods of the settings (``auth.methods``). It needs a policy.
+        See :func:`.build_access_control`.
+    :param policy: decides what principals may do, such as :func:`.parse_rules` returns.
+    :param access: instead of portal and policy, what :func:`.build_access_control` has returned.
+    :raises ValueError: there is a portal without a policy, or more than one access control.
+    :raises ConfigError: a file that the settings name cannot be used.
     :raises StorageOwned: the storage has another service.
     :raises StorageError: the storage cannot be opened.
     """
@@ -49,13 +65,28 @@ def build_resource(streams: StreamService | IStorage) -> IResource:
         service = StreamService(streams)
         service.startService()
     _warn(service.settings)
-    operations = operations_from(service.streams, service.settings, service.clock)
+    control = access_from(portal, policy, access, service.settings, service.reactor)
+    operations = _operations_of(service, control)
     if service.subscription_service is not None:
         serve_subscriptions(operations, service.subscription_service)
     return resource_from(operations, service.settings, service.clock)
 
 
-def build_admin_resource(streams: StreamService, authorize_admin: AdminAuthorization | None = None) -> IResource:
+def _operations_of(service: StreamService, access: AccessControl | None) -> Operations:
+    operations = operations_from(service.streams, service.settings, service.clock)
+    if access is not None:
+        operations.guard(access, service.settings.auth.hide_forbidden)
+        service.add_access(access)
+    return operations
+
+
+def build_admin_resource(
+    streams: StreamService,
+    authorize_admin: AdminAuthorization | None = None,
+    portal: Portal | None = None,
+    policy: Policy | None = None,
+    access: AccessControl | None = None,
+) -> IResource:
     """
     Create a resource that serves the pages for operators at a path of a twisted.web Site.
 
@@ -64,10 +95,14 @@ def build_admin_resource(streams: StreamService, authorize_admin: AdminAuthoriza
 
     :param streams: a service that the program starts and stops. ``admin.enabled`` in its settings is ignored.
     :param authorize_admin: as for :func:`build_service`.
+    :param portal: as for :func:`build_resource`; principals with the right ``admin`` may use the pages.
+    :param policy: as for :func:`build_resource`.
+    :param access: as for :func:`build_resource`.
+    :raises ValueError: there is a portal without a policy, or more than one access control.
     :raises ConfigError: the file of ``admin.token_file`` cannot be used.
     """
     settings = streams.settings
-    operations = operations_from(streams.streams, settings, streams.clock)
+    operations = _operations_of(streams, access_from(portal, policy, access, settings, streams.reactor))
     pages = Pages(operations.answers, None)
     guard_pages(pages, settings, operations, "", authorize_admin)
     add_pages_of_operators(pages, "", operations, streams.reactor, lambda: None)
@@ -81,6 +116,9 @@ def build_service(
     listeners: Sequence[str | IStreamServerEndpoint] = (),
     reactor: Any = None,
     authorize_admin: AdminAuthorization | None = None,
+    portal: Portal | None = None,
+    policy: Policy | None = None,
+    access: AccessControl | None = None,
 ) -> StreamServer:
     """
     Create the whole server as a service.
@@ -93,11 +131,15 @@ def build_service(
     :param reactor: None for the reactor of the service, or the installed one.
     :param authorize_admin: with ``admin.enabled``, decides who may use the pages of operators. It is called with each
         :class:`.PageRequest` and returns True or False, or an awaitable of that; it may raise
-        :exc:`.errors.NotAuthenticated` or :exc:`.errors.NotAllowed`. None for the tokens of ``admin.token_file``, or
-        else for clients on this machine only.
+        :exc:`.errors.NotAuthenticated` or :exc:`.errors.NotAllowed`. None for principals with the right ``admin`` and
+        the tokens of ``admin.token_file``; without an access control and such tokens, for clients on this machine only.
+    :param portal: as for :func:`build_resource`.
+    :param policy: as for :func:`build_resource`.
+    :param access: as for :func:`build_resource`.
     :raises StorageOwned: the storage, or the service, has another owner.
     :raises ConfigError: a setting is invalid.
-    :raises ValueError: the description of a listener is invalid.
+    :raises ValueError: the description of a listener is invalid, there is a portal without a policy, or more than one
+        access control.
     """
     chosen = settings or (streams.settings if isinstance(streams, StreamService) else Settings())
     validate(chosen, _FromTheProgram())
@@ -107,10 +149,12 @@ def build_service(
             raise StorageOwned(
                 "The StreamService is started, or has a parent service. Pass build_service one that is neither."
             )
-        return StreamServer(streams, chosen, listeners, authorize_admin=authorize_admin)
+        control = access_from(portal, policy, access, chosen, streams.reactor)
+        return StreamServer(streams, chosen, listeners, authorize_admin=authorize_admin, access=control)
     service = StreamService(streams, reactor, chosen)
     try:
-        return StreamServer(service, chosen, listeners, authorize_admin=authorize_admin)
+        control = access_from(portal, policy, access, chosen, service.reactor)
+        return StreamServer(service, chosen, listeners, authorize_admin=authorize_admin, access=control)
     except BaseException:
         release(streams, service)
         raise
@@ -156,6 +200,7 @@ class StreamServer(Server):
     :param listeners: endpoints, or their descriptions.
     :param keep_connections: whether HTTP/1.1 connections stay open after an answer.
     :param authorize_admin: as for :func:`build_service`.
+    :param access: as for :func:`build_service`; None for what the section ``auth`` of the settings asks for.
     :ivar streams: the service for Python code.
     :ivar tree: everything that is served, as a resource for a Site with a port of its own.
     :raises ValueError: the description of a listener is invalid.
@@ -168,6 +213,7 @@ class StreamServer(Server):
         listeners: Sequence[str | IStreamServerEndpoint],
         keep_connections: bool = True,
         authorize_admin: AdminAuthorization | None = None,
+        access: AccessControl | None = None,
     ) -> None:
         self._endpoint_ports = EndpointPorts(listeners, streams.reactor)
         super().__init__(
@@ -178,6 +224,7 @@ class StreamServer(Server):
             keep_connections=keep_connections,
             authorize_admin=authorize_admin,
             subscriptions=streams.subscription_service,
+            access=access,
         )
         self.streams = streams
         streams.setServiceParent(self)
