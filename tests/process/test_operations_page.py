@@ -26,7 +26,8 @@ def block(blocks: list[str], words: str) -> str:
 class StartTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.shell = Shell(
-            Path(self.mktemp()).absolute(), variables={"DS_HTTP__CORS_ORIGINS": "https://app.example.com"}
+            Path(self.mktemp()).absolute(),
+            variables={"DS_HTTP__CORS_ORIGINS": "https://app.example.com", "DS_AUTH__ALLOW_ANONYMOUS": "true"},
         )
         self.shell.environment |= {
             "DS_SERVER__BIND_ADDRESS": f"127.0.0.1:{free_port()}",
