@@ -31,7 +31,13 @@ class Deployment:
         paths = {path: f"{self.root}{path}" for path in ("/opt/", "/etc/", "/var/lib/")}
         # The server looks for its settings in /etc/durable-streams, unless it is told another folder.
         config = f"--profile prod --config-dir {self.root}/etc/durable-streams"
-        self._changes = {**paths, **self._ports, "--profile prod": config, "--profile ${PROFILE}": config}
+        self._changes = {
+            **paths,
+            **self._ports,
+            "--profile prod": config,
+            "--profile ${PROFILE}": config,
+            " --owner durable-streams --group durable-streams": "",
+        }
         self.shell = Shell(
             place / "checkout", self._changes, {"ROOT": str(self.root), "PYTHONPATH": "", "NO_COLOR": "1"}
         )
@@ -65,24 +71,40 @@ def check(condition: bool, failure: str) -> None:
         raise AssertionError(failure)
 
 
+def check_refusal(shell: Shell, command: str, message: str) -> None:
+    """Fail unless a command ends with status 1 and the message of the page."""
+    ended = shell.attempt(command)
+    wanted = " ".join(shell.changed(message).split())
+    check(ended.returncode == 1 and ended.stderr.strip() == wanted, f"{ended.stderr}\nis not\n{wanted}")
+
+
 def run_deployment(place: Path) -> SuiteResult:
     """Follow the page in an empty folder."""
     deployment = Deployment(place)
     shell = deployment.shell
-    build, install, copy, settings, verify, start, look, upgrade, back = blocks_of(PAGE)
+    build, install, copy, settings, checking, refusal, *access, verify, start, look, upgrade, back = blocks_of(PAGE)
+    rules, tokens, local, ask, use, refused = access
     try:
         shell.run(build)
         shell.run(install)
         shell.run(copy)
         shell.run(settings)
         deployment.adapt()
+        check_refusal(shell, checking, refusal)
+        for block in (rules, tokens, local):
+            shell.run(block)
+        decided = shell.run(ask)
+        check("allow subject:dashboard read reports/**" in decided, decided)
         check("--system" in (deployment.root / "user").read_text(), "no user was made")
         checked = shell.run(verify)
         check("Would listen on" in checked, checked)
         shell.run(start)
         check(shell.run(look).strip() == "ready", "the server is not ready")
         first = deployment.version()
-        url = "http://127.0.0.1:4437/v1/stream/kept"
+        check(shell.run(use).endswith("all is well"), "the dashboard cannot read")
+        denied = shell.run(refused)
+        check('"status":403' in denied and "401 Unauthorized" in denied and "nothing" not in denied, denied)
+        url = 'http://127.0.0.1:4437/v1/stream/kept -H "Authorization: Bearer $(cat importer.token)"'
         shell.run(f"curl -sS --fail -X PUT {url} -H 'Content-Type: text/plain' -d 'kept'")
         shutil.move(shell.folder / "dist", place / "earlier")
         deployment.raise_version()

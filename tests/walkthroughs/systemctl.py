@@ -32,9 +32,9 @@ def start() -> None:
     environment = {"PATH": os.environ["PATH"]}
     environment |= dict(line.split("=", 1) for line in settings_of("Environment"))
     for path in settings_of("EnvironmentFile"):
-        environment |= dict(
-            line.split("=", 1) for line in Path(path.removeprefix("-")).read_text().splitlines() if line
-        )
+        file = Path(path.removeprefix("-"))
+        if file.exists() or not path.startswith("-"):
+            environment |= dict(line.split("=", 1) for line in file.read_text().splitlines() if line)
     [command] = settings_of("ExecStart")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
         address = f"\0durable-streams-walkthrough-{os.getpid()}"
