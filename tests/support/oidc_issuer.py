@@ -23,7 +23,10 @@ from typing import Any, Self
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from twisted.internet import reactor
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
+from twisted.internet.stdio import StandardIO
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
@@ -206,7 +209,9 @@ class IssuerProcess:
     def start(self) -> None:
         """Start it with new keys, and wait until it answers."""
         arguments = [str(self.port), self.url, *self._certificate, json.dumps(self._clients)]
-        self._process = subprocess.Popen([sys.executable, "-m", __name__, *arguments], cwd=CHECKOUT)
+        # It ends when its standard input does, also if the test is killed.
+        command = [sys.executable, "-m", __name__, *arguments]
+        self._process = subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.PIPE)
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -220,6 +225,8 @@ class IssuerProcess:
     def stop(self) -> None:
         """Stop it."""
         if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
             self._process.kill()
             self._process.wait()
             self._process = None
@@ -248,13 +255,23 @@ class IssuerProcess:
             return json.loads(answer.read())
 
 
+class _Input(Protocol):
+    """Stops the process at the end of its standard input."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        any_reactor: Any = reactor
+        if any_reactor.running:
+            any_reactor.stop()
+
+
 def main() -> None:
-    """Serve until the process is stopped."""
+    """Serve until the standard input ends."""
     port, url, certificate, key, clients = sys.argv[1:]
     any_reactor: Any = reactor
     site = Site(IssuerResource(Issuer(url, json.loads(clients))))
     contexts = DefaultOpenSSLContextFactory(key, certificate)
     any_reactor.listenSSL(int(port), site, contexts, interface="127.0.0.1")
+    StandardIO(_Input())
     any_reactor.run()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -56,6 +58,13 @@ class Fetches:
             fetch.callback(result)
         else:
             fetch.errback(result)
+
+
+class TurnClock(Clock):
+    """A clock whose calls without delay come in the next turn, as a reactor's do: after a millisecond."""
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> IDelayedCall:  # noqa: A002
+        return super().callLater(max(delay, 0.001), callable, *args, **kw)
 
 
 def remote_keys(fetches: Fetches, clock: Clock, **changes: Any) -> RemoteKeys:
@@ -208,6 +217,30 @@ class UnknownKeyTests(RemoteKeysCase):
         self.failureResultOf(cancelled, CancelledError)
         waiting.append(self.waiting("k2"))
         self.fetches.answer(BOTH)
+        self.clock.advance(0)
+        for each in waiting:
+            self.successResultOf(each)
+
+    def test_many_requests_are_answered_in_several_turns(self) -> None:
+        self.clock = TurnClock()
+        self.keys = remote_keys(self.fetches, self.clock)
+        self.start()
+        waiting = [self.waiting("k2") for _ in range(200)]
+        self.fetches.answer(BOTH)
+        answered = [sum(each.called for each in waiting)]
+        while answered[-1] < 200:
+            if answered[-1] == 64:
+                waiting[150].cancel()
+                self.failureResultOf(waiting[150], CancelledError)
+            self.clock.advance(0.001)
+            answered.append(sum(each.called for each in waiting))
+        self.assertEqual([64, 129, 193, 200], answered)
+
+    def test_stop_answers_also_those_that_wait_for_a_turn(self) -> None:
+        self.start()
+        waiting = [self.waiting("k2") for _ in range(200)]
+        self.fetches.answer(BOTH)
+        self.keys.stop()
         for each in waiting:
             self.successResultOf(each)
 
