@@ -66,6 +66,6 @@ class PageTests(ProcessTestCase):
     def test_the_page_names_settings_that_exist(self) -> None:
         reference = (CHECKOUT / "docs" / "configuration.rst").read_text()
         named = set(re.findall(r"``((?:auth|quotas)\.[a-z_.]+)``", PAGE.read_text()))
-        self.assertGreater(len(named), 1)
+        self.assertTrue(named)
         for name in named:
             self.assertIn(f"``{name}``", reference)
