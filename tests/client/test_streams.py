@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from twisted.internet import reactor
@@ -148,6 +149,61 @@ class OperationTests(ClientTestCase):
         self.assertEqual("Bearer secret", authorization)
         self.assertTrue(str(agent).startswith("durable-streams-server/"))
         self.assertNotIn("secret", repr(client.http.options))
+
+    async def test_a_refused_token_is_replaced_once_for_a_request_that_can_be_sent_again(self) -> None:
+        seen: list[str | None] = []
+        accepted = {"Bearer new"}
+
+        class Checking(Resource):
+            isLeaf = True
+
+            def render(self, request: Any) -> bytes:
+                seen.append(request.getHeader("authorization"))
+                if seen[-1] not in accepted:
+                    request.setResponseCode(401)
+                request.setHeader("stream-next-offset", "1_1")
+                return b""
+
+        site: Any = Site(Checking(), parsePOSTFormSubmission=False)
+        port: Any = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(site)
+        self.addCleanup(port.stopListening)
+        tokens = ["old", "new", "newer"]
+        client = StreamClient(reactor, ClientOptions(token="old", refresh_token=lambda: tokens.pop(0)))
+        self.addCleanup(lambda: Deferred.fromCoroutine(client.disconnect()))
+        url = f"http://127.0.0.1:{port.getHost().port}/it"
+        # The token is still the same one.
+        await self.assertFailure(Deferred.fromCoroutine(client.append(url, b"x", "text/plain")), Refusal)
+        self.assertEqual(["Bearer old"], seen)
+        await client.append(url, b"x", "text/plain")
+        await client.head(url)
+        self.assertEqual(["Bearer old", "Bearer old", "Bearer new", "Bearer new"], seen)
+        # It is sent again once only.
+        accepted.clear()
+        await self.assertFailure(Deferred.fromCoroutine(client.head(url)), Refusal)
+        self.assertEqual(["Bearer new", "Bearer newer"], seen[4:])
+
+    async def test_a_body_that_can_be_read_once_is_not_sent_again_with_another_token(self) -> None:
+        calls: list[None] = []
+
+        class Refusing(Resource):
+            isLeaf = True
+
+            def render(self, request: Any) -> bytes:
+                calls.append(None)
+                request.setResponseCode(401)
+                return b""
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"x"
+
+        site: Any = Site(Refusing(), parsePOSTFormSubmission=False)
+        port: Any = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(site)
+        self.addCleanup(port.stopListening)
+        client = StreamClient(reactor, ClientOptions(token="old", refresh_token=lambda: "new"))
+        self.addCleanup(lambda: Deferred.fromCoroutine(client.disconnect()))
+        url = f"http://127.0.0.1:{port.getHost().port}/it"
+        await self.assertFailure(Deferred.fromCoroutine(client.http.request("POST", url, body=body())), Refusal)
+        self.assertEqual(1, len(calls))
 
     async def test_a_unix_socket_is_used_whatever_host_the_url_has(self) -> None:
         service = StreamService(MemoryStorage(), reactor)

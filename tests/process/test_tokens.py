@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 import time
 from typing import Any, Final
 
 from durable_streams.server.identity.tokens.file import add_token, remove_tokens
 from durable_streams.server.identity.tokens.records import new_token
+from tests.support.commands import COMMAND, environment
 from tests.support.daemon import TWISTD, Daemon, read_until
 from tests.support.process_case import ProcessTestCase, wait_for
 
@@ -103,6 +105,34 @@ class ChangeTests(TokensCase):
             self.assertEqual(401, self.ask(daemon, "PUT", token))
             add_token(str(self.path), record)
             wait_for(lambda: self.ask(daemon, "PUT", token) == 201, "the new token")
+
+    def test_a_command_that_follows_a_stream_goes_on_with_the_token_that_replaces_its_own(self) -> None:
+        bob, bob_id = self.add("bob")
+        file = self.folder / "bob.token"
+        file.write_text(bob)
+        printed = self.folder / "printed"
+        with self.daemon() as daemon, printed.open("wb") as output:
+            self.assertEqual(201, self.ask(daemon, "PUT", self.alice))
+            url = f"http://127.0.0.1:{daemon.port}{STREAM}"
+            tail = subprocess.Popen(
+                [*COMMAND, "tail", url, "--token-file", str(file)],
+                env=environment(),
+                stdout=output,
+                stderr=subprocess.PIPE,
+            )
+            try:
+                self.assertEqual(204, self.ask(daemon, "POST", self.alice, b"one"))
+                wait_for(lambda: printed.read_bytes() == b"one", "the first data")
+                file.write_text(self.add("bob")[0])
+                remove_tokens(str(self.path), [bob_id])
+                wait_for(lambda: self.ask(daemon, "GET", bob) == 401, "the revocation")
+                self.assertEqual(204, self.ask(daemon, "POST", self.alice, b"two"))
+                wait_for(lambda: printed.read_bytes() == b"onetwo", "the data after the revocation")
+                self.assertIs(None, tail.poll())
+            finally:
+                tail.kill()
+                said = tail.communicate()[1]
+            self.assertEqual(b"", said)
 
     def test_an_expired_token_is_refused_and_its_tail_ends(self) -> None:
         with self.daemon() as daemon:

@@ -10,7 +10,8 @@ import click
 import msgspec
 
 from .errors import CommandError
-from .options import TOKEN_VARIABLE, Connection, with_path
+from .options import Connection, with_path
+from .refusals import advice_about
 
 if TYPE_CHECKING:
     from ..client.http import Answer, HttpClient
@@ -40,7 +41,6 @@ T = TypeVar("T")
 _MAX_ANSWER: Final = 4_194_304
 
 _NOT_FOUND: Final = 404
-_UNAUTHORIZED: Final = 401
 
 
 class AdminPages:
@@ -149,10 +149,8 @@ async def connected(reactor: Any, connection: Connection, label: str = "Error") 
         finally:
             await client.close()
     except Refusal as error:
-        advice = ""
-        if error.status == _UNAUTHORIZED and connection.token is None:
-            advice = f" Give a token with --token-file FILE or {TOKEN_VARIABLE}."
-        elif error.status == _NOT_FOUND:
+        advice = advice_about(error, connection.token is not None)
+        if error.status == _NOT_FOUND:
             advice = (
                 " Check that admin.enabled is set for the server, and the port and path of --url against "
                 "admin.bind_address and admin.base_path."

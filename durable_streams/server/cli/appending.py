@@ -196,6 +196,8 @@ async def _send(sender: _Sender, data: bytes, close: bool, done: Appended) -> Ap
     try:
         result = await sender.send(done.appends, data, close)
     except ClientError as error:
+        if not done.appends and not isinstance(error, RefusedEpoch | RefusedGap):
+            raise
         raise CommandError(_failure(error, done.appends)) from None
     if result is not None:
         done.next_offset = result.next_offset or done.next_offset

@@ -98,7 +98,7 @@ async def _bench(reactor: Any, connection: Connection, numbers: dict[str, Any]) 
                 async for phase in Bench(reactor, client, base, load, bar).run():
                     phases.append(phase)
     except ClientError as error:
-        raise CommandError(sentence(error)) from None
+        raise CommandError(sentence(error, connection)) from None
     limited = [phase.name for phase in phases if phase.client_busy >= _BUSY]
     name = f"{DISTRIBUTION} {version_of_server()}, {platform.python_implementation()} {platform.python_version()}"
     return Report(base, f"a client in Python ({name})", load, phases, limited)

@@ -123,6 +123,8 @@ class Connection(Struct, frozen=True):
     :ivar cert: a PEM file of the client's certificate.
     :ivar key: a PEM file of its key, which may be the same file.
     :ivar token: a bearer token.
+    :ivar token_file: the file that it was read from, which is read again when the server refuses it; None if it is
+        from elsewhere.
     """
 
     url: str | None = None
@@ -130,6 +132,7 @@ class Connection(Struct, frozen=True):
     cert: str | None = None
     key: str | None = None
     token: str | None = None
+    token_file: str | None = None
 
     @property
     def unix_socket(self) -> str | None:
@@ -140,8 +143,15 @@ class Connection(Struct, frozen=True):
         """Return the options of a client, with others of them such as time-outs."""
         from ..client.options import ClientOptions  # noqa: PLC0415 (imports Twisted, which --help does not need)
 
+        file = self.token_file
         return ClientOptions(
-            token=self.token, ca=self.ca, cert=self.cert, key=self.key, unix_socket=self.unix_socket, **others
+            token=self.token,
+            refresh_token=None if file is None else lambda: _token_in(file),
+            ca=self.ca,
+            cert=self.cert,
+            key=self.key,
+            unix_socket=self.unix_socket,
+            **others,
         )
 
     def __repr__(self) -> str:
@@ -170,14 +180,17 @@ def connection_options(url_help: str, url_variable: str | None = URL_VARIABLE) -
         ) -> Any:
             if key is not None and cert is None:
                 raise click.UsageError("--key needs --cert, the certificate that the key belongs to.")
-            chosen = Connection(url or None, ca, cert, key or cert, _token(token, token_file))
+            chosen = Connection(url or None, ca, cert, key or cert, _token(token, token_file), token_file)
             return command(connection=chosen, **others)
 
         file = click.Path(exists=True, dir_okay=False, readable=True)
         decorated: Callable[..., Any] = connected
         for option in (
             click.option(
-                "--token-file", metavar="FILE", type=file, help="A file with the bearer token, as admin.token_file."
+                "--token-file",
+                metavar="FILE",
+                type=file,
+                help="A file with the bearer token. It is read again when the server refuses the token.",
             ),
             click.option(
                 "--token",
@@ -217,23 +230,41 @@ def _token(given: str | None, file: str | None) -> str | None:
     """
     if given is not None and file is not None:
         raise click.UsageError("--token and --token-file were both given. Give one.")
-    where = "--token"
     if file is not None:
-        where = file
-        try:
-            with Path(file).open("rb") as opened:
-                given = _first_token(opened.read(_MAX_TOKEN + 1).decode("ascii", "replace"))
-        except OSError as error:
-            raise CommandError(f"Cannot read the token file {file}: {error.strerror}.") from None
-    elif given is None:
+        return _token_in(file)
+    where = "--token"
+    if given is None:
         where = TOKEN_VARIABLE
         given = os.environ.get(TOKEN_VARIABLE) or None
         if given is None:
             return None
-    if len(given) > _MAX_TOKEN or not _TOKEN.fullmatch(given):
+    return _checked(given, where)
+
+
+def _token_in(file: str) -> str:
+    """
+    Return the token in a file.
+
+    :raises CommandError: it cannot be read, or has no token.
+    """
+    try:
+        with Path(file).open("rb") as opened:
+            found = _first_token(opened.read(_MAX_TOKEN + 1).decode("ascii", "replace"))
+    except OSError as error:
+        raise CommandError(f"Cannot read the token file {file}: {error.strerror}.") from None
+    return _checked(found, file)
+
+
+def _checked(token: str, where: str) -> str:
+    """
+    Return a token.
+
+    :raises CommandError: it cannot be one.
+    """
+    if len(token) > _MAX_TOKEN or not _TOKEN.fullmatch(token):
         # The token itself is not shown.
         raise CommandError(f"{where} has no token: one word of ASCII characters is expected. Correct it.")
-    return given
+    return token
 
 
 def _first_token(text: str) -> str:

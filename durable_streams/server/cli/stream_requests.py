@@ -11,6 +11,7 @@ import click
 
 from .errors import CommandError
 from .options import Connection, connection_options, with_path
+from .refusals import advice_about
 from .running import run
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def perform(connection: Connection, work: Callable[[StreamClient], Coroutine[Any
     except InvalidUse as error:
         raise click.UsageError(str(error)) from None
     except ClientError as error:
-        raise CommandError(sentence(error)) from None
+        raise CommandError(sentence(error, connection)) from None
     except BrokenPipeError:
         raise click.exceptions.Exit(0) from None
 
@@ -160,11 +161,16 @@ async def first_head(client: StreamClient, url: str, retry_for: float) -> Stream
             await backoff.wait(error)
 
 
-def sentence(error: ClientError) -> str:
-    """Return an error's message; a server's with its status and code, to look up."""
+def sentence(error: ClientError, connection: Connection | None = None) -> str:
+    """
+    Return an error's message; a server's with its status and code, to look up.
+
+    :param connection: what the request was sent with, for advice about refusals; None for no advice.
+    """
     from ..client import Refusal  # noqa: PLC0415 (imports Twisted, which --help does not need)
 
     if isinstance(error, Refusal):
         code = f" {error.code}" if error.code else ""
-        return f"{error} ({error.status}{code})"
+        advice = "" if connection is None else advice_about(error, connection.token is not None)
+        return f"{error} ({error.status}{code}){advice}"
     return str(error)

@@ -6,6 +6,7 @@ and an answer is not larger than what was received.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
@@ -58,9 +59,16 @@ _REASONS: Final = {
     401: "{0}: the server asks for authentication. Give a token.",
     403: "{0}: the server does not allow this. Check the token.",
     404: "There is no stream at {0}. Create it first, or correct the URL.",
+    429: "{0}: this client has sent too many requests. Try again later.",
     410: "The stream at {0} was deleted.",
     503: "{0}: the server is not available. Try again later.",
 }
+
+
+#: The sentence in a challenge (RFC 6750 section 3).
+_DESCRIPTION: Final = re.compile(r'error_description="([^"\\]+)"')
+
+_UNAUTHORIZED: Final = 401
 
 
 class _Problem(Struct):
@@ -168,7 +176,7 @@ class HttpClient:
         self._treq = HTTPClient(_PlainAgent(agent), jar)
         self._common = {"User-Agent": f"{DISTRIBUTION}/{version_of_server()}"}
         if self.options.token is not None:
-            self._common["Authorization"] = f"Bearer {_checked_token(self.options.token)}"
+            self._use_token(self.options.token)
 
     async def close(self) -> None:
         """Close the connections that are kept."""
@@ -194,8 +202,34 @@ class HttpClient:
         :raises RedirectRefused: the status is 300 or more, except 304.
         :raises ClientError: there is no valid answer; see :mod:`.errors`.
         """
+        try:
+            return await self._request(method, url, headers or {}, body, timeout)
+        except Refusal as error:
+            if error.status != _UNAUTHORIZED or not (body is None or isinstance(body, bytes)) or not self._refresh():
+                raise
+        return await self._request(method, url, headers or {}, body, timeout)
+
+    def _use_token(self, token: str) -> None:
+        self._common["Authorization"] = f"Bearer {_checked_token(token)}"
+
+    def _refresh(self) -> bool:
+        """Get the present token, and return whether it is another one."""
+        if self.options.refresh_token is None:
+            return False
+        before = self._common.get("Authorization")
+        self._use_token(self.options.refresh_token())
+        return self._common["Authorization"] != before
+
+    async def _request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterable[bytes] | None,
+        timeout: float | None,
+    ) -> Answer:
         patience = self.options.timeout if timeout is None else timeout
-        response = await self._send(method, url, self._common | dict(headers or {}), body, patience)
+        response = await self._send(method, url, self._common | dict(headers), body, patience)
         answer = Answer(response, AnswerBody(self.reactor, response, patience, url))
         if answer.status < 300 or answer.status == 304:
             return answer
@@ -299,7 +333,7 @@ async def _refusal(answer: Answer, url: str) -> ClientError:
             location,
         )
     problem = await _read_problem(answer)
-    message = problem.detail or problem.title or _REASONS.get(answer.status, _NO_REASON).format(url, answer.status)
+    message = problem.detail or problem.title or _described(answer, url)
     # A Retry-After that is a date is ignored: it would need the server's clock.
     seconds = answer.number("retry-after", 9)
     retry_after = None if seconds is None else min(float(seconds), _MAX_RETRY_AFTER)
@@ -312,6 +346,12 @@ async def _refusal(answer: Answer, url: str) -> ClientError:
     elif isinstance(error, RefusedGap):
         error.expected = answer.number("producer-expected-seq") or 0
     return error
+
+
+def _described(answer: Answer, url: str) -> str:
+    """Return the message for an answer without a body, such as one to HEAD."""
+    described = _DESCRIPTION.search(answer.header("www-authenticate") or "")
+    return described[1] if described else _REASONS.get(answer.status, _NO_REASON).format(url, answer.status)
 
 
 def _kind(answer: Answer, code: str) -> type[Refusal]:

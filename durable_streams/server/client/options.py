@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
 
@@ -10,6 +12,8 @@ class ClientOptions(Struct, frozen=True, kw_only=True):
     How a client connects, and how much it accepts.
 
     :ivar token: a bearer token that is sent with each request; None for none.
+    :ivar refresh_token: returns the token to use from then on; called after an answer of 401. If it is another one, the
+        request is sent again, once, unless its body was an iterator. What it raises is raised by the request.
     :ivar ca: a PEM file of certificate authorities that are trusted instead of the system's.
     :ivar cert: a PEM file of the client's certificate and its intermediate certificates.
     :ivar key: a PEM file of the certificate's private key; None if it is in ``cert``.
@@ -25,6 +29,7 @@ class ClientOptions(Struct, frozen=True, kw_only=True):
     """
 
     token: str | None = None
+    refresh_token: Callable[[], str] | None = None
     ca: str | None = None
     cert: str | None = None
     key: str | None = None

@@ -1,0 +1,32 @@
+"""What to do about the refusals of a server that has to do with access."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from .options import TOKEN_VARIABLE
+
+if TYPE_CHECKING:
+    from ..client import Refusal
+
+_UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
+
+
+def advice_about(error: Refusal, has_token: bool) -> str:
+    """
+    Return a sentence to put after a server's own, with a space before it; empty if there is nothing to add.
+
+    :param has_token: whether the request had a token.
+    """
+    if error.status == _UNAUTHORIZED:
+        if has_token:
+            return f" The token is that of --token-file, --token or {TOKEN_VARIABLE}: replace it."
+        return f" Give a token with --token-file FILE or {TOKEN_VARIABLE}."
+    if error.status == _FORBIDDEN and error.code in ("", "FORBIDDEN"):
+        return (
+            " On the server's machine, durable-streams-server authorize explains which rule decides."
+            if has_token
+            else f" Give a token that may do this with --token-file FILE or {TOKEN_VARIABLE}."
+        )
+    return ""
