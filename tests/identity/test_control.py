@@ -206,6 +206,16 @@ class RulesFileTests(SynchronousTestCase):
         policy = self.file("# who may read\n\nallow anyone read a\n").policy
         self.assertEqual(f"{self.path} 3: allow anyone read a", policy.decide(ANONYMOUS, "read", "a").rule)
 
+    def test_only_line_feeds_end_a_line(self) -> None:
+        for separator in ("\u2028", "\u2029", "\x85"):
+            text = f"# comment{separator}allow anyone all **\r\nallow anyone read a\r\n"
+            try:
+                rules = self.file(text).policy.rules
+            except RulesFileError as error:
+                self.assertIn("line 1: A rule must not have control characters", str(error))
+            else:
+                self.assertEqual(["allow anyone read a"], [rule.text for rule in rules])
+
     def test_the_error_names_the_line_and_the_fix(self) -> None:
         self.assertTrue(self.refused("allow anyone read a\nallow me\n").startswith(f"{self.path}, line 2: "))
 

@@ -44,7 +44,8 @@ def load_rules(path: str) -> Policy:
             data = file.read(MAX_SIZE + 1)
         if len(data) > MAX_SIZE:
             raise RulesFileError(f"{path} is larger than {MAX_SIZE} bytes. Join rules, by patterns or groups.")
-        return parse_rules(data.decode().splitlines(), path)
+        # Not splitlines: a line separator of Unicode in a comment would begin a rule that editors do not show as one.
+        return parse_rules(data.decode().split("\n"), path)
     except OSError as error:
         raise RulesFileError(
             f"Cannot read {path}: {error.strerror}. Create it, so that the server's user can read it.", is_final=False
