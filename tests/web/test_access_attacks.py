@@ -10,10 +10,11 @@ from msgspec.structs import replace
 from durable_streams.server.config.sections import HttpSettings, IdentitySettings, ProxySettings
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.errors import InvalidRequest
+from durable_streams.server.identity.principal import Principal
 from durable_streams.server.web.callers import Caller
 from durable_streams.server.web.proxies import Proxies
 from tests.support.cases import TEXT, each_way, each_way_in_turn
-from tests.support.fronts import BASE
+from tests.support.fronts import BASE, settings_with
 from tests.support.gated_pages import GatedPagesCase
 from tests.support.gates import GateTestCase
 from tests.support.http2 import Http2Front, Http2Peer
@@ -260,3 +261,32 @@ class IdentityHeaderTests(GateTestCase):
         self.assertEqual((client.identity, client.identified), ("alice", True))
         for other in (replace(trusted, subject=None), replace(trusted, trusted=False), Caller("192.0.2.1")):
             self.assertNotIn(b"x-user", policy.admission(other).read(fields))
+
+
+@each_way
+class AttachedCredentialTests(GateTestCase):
+    """Pages of other origins send requests with what a browser attaches by itself."""
+
+    rules = ("allow authenticated all **",)
+    settings = settings_with(cors_origins=("*", "https://listed.example"))
+    streams: Mapping[str, bytes] = MappingProxyType({})
+
+    def setUp(self) -> None:
+        super().setUp()
+        for kind in ("certificate", "header", "token"):
+            self.book.tokens[kind] = Principal("alice", kind)
+        self.ask("PUT", "a", "token", TEXT)
+
+    def test_pages_of_other_origins_cannot_write_with_attached_credentials(self) -> None:
+        for kind in ("certificate", "header"):
+            for origin in ("https://evil.example", "null"):
+                fields = {"Origin": origin, **TEXT}
+                for method, name, body in (("POST", "a", b"x"), ("PUT", "b", b""), ("DELETE", "a", b"")):
+                    reply = self.ask(method, name, kind, fields, body)
+                    self.assertEqual((reply.status, reply.code), (403, "ORIGIN_NOT_ALLOWED"), (kind, method))
+                self.assertEqual(self.ask("GET", "a", kind, fields).status, 200)
+            for fields in (TEXT, {"Origin": "https://listed.example", **TEXT}):
+                self.assertEqual(self.ask("POST", "a", kind, fields, b"x").status, 204, fields)
+
+    def test_pages_that_know_a_token_can_write(self) -> None:
+        self.assertEqual(self.ask("POST", "a", "token", {"Origin": "https://page.example", **TEXT}, b"x").status, 204)

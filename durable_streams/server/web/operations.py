@@ -170,7 +170,7 @@ class Operations:
 
     def _append(self, request: StreamRequest) -> NowOrLater[Answer]:
         name = self._read_name(request.path)
-        if not self.origins.any:
+        if request.access is not None or not self.origins.any:
             self.origins.check(request)
         append = read_append(request)
         appended = self.streams.append(name, append)

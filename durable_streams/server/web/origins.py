@@ -14,6 +14,9 @@ from .callers import Caller
 from .problems import OriginNotAllowed
 from .requests import StreamRequest
 
+#: Kinds of principals whose credentials are a client certificate, or a session that a proxy knows by a cookie.
+_ATTACHED: Final = frozenset(["certificate", "header"])
+
 #: An origin of HTTP: its scheme, and its host with the port where that is not the scheme's own.
 _ORIGIN: Final = re.compile(rb"(?:(http)://([^/?#@]+?)(?::(?:80)?)?|(https)://([^/?#@]+?)(?::(?:443)?)?)")
 
@@ -34,17 +37,26 @@ class WritingOrigins:
         """
         Check that a write comes from no page of an origin that is neither listed nor the server's own.
 
-        A request without Origin is no page's, and passes.
+        A request without Origin is no page's, and passes. If every page may write, a page may still not do so with
+        credentials that browsers attach by themselves: it need not know of them (cross-site request forgery).
 
         :raises OriginNotAllowed: the page may not write.
         """
         origin = request.headers.get(b"origin")
-        if self.any or origin is None or origin in self._allowed:
+        if origin is None or origin in self._allowed or (self.any and not _is_attached(request)):
             return
         if not is_own_origin(origin, request.caller, request.headers.get(b"host")):
             raise OriginNotAllowed(
                 "A page of this origin may not change streams. Add its origin to http.cors_origins if it should."
             )
+
+
+def _is_attached(request: StreamRequest) -> bool:
+    """Return whether a browser attaches the credentials of a request by itself, for the pages of any origin."""
+    access = request.access
+    if access is None:
+        return False
+    return access.principal.kind in _ATTACHED or request.headers.get(b"authorization", b"")[:5].lower() == b"basic"
 
 
 def is_own_origin(origin: bytes, caller: Caller, host: bytes | None) -> bool:
