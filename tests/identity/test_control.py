@@ -261,6 +261,22 @@ class RulesFileTests(SynchronousTestCase):
         self.assertTrue(rules.policy.decide(ANONYMOUS, "read", "a").allowed)
 
 
+class StaleFileTests(SynchronousTestCase):
+    def test_a_file_is_stale_from_its_first_failure_until_it_can_be_used_again(self) -> None:
+        path = Path(self.mktemp()).absolute()
+        path.write_text("deny anyone read a")
+        rules = RulesFile(str(path), Clock())
+        control = control_of(Clock(), rules.policy, Tokens())
+        control.add_source(rules)
+        found = [control.stale_files()]
+        for text in ("allow me", "allow me", "allow anyone read a"):
+            path.write_text(text)
+            self.successResultOf(control.reload())
+            found.append(control.stale_files())
+        # A source that is not a file has no state.
+        self.assertEqual([{"auth.rules_file": stale} for stale in (False, True, True, False)], found)
+
+
 class ThreadTests(TestCase):
     async def test_rules_that_change_on_disk_are_used_within_seconds(self) -> None:
         path = Path(self.mktemp()).absolute()

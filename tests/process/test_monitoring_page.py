@@ -61,7 +61,9 @@ class FileTests(SynchronousTestCase):
 
     def metrics(self) -> dict[str, set[str]]:
         """Return the metrics of a server that has answered requests."""
-        with Daemon(storage__mode="file-durable") as daemon:
+        rules = Path(self.mktemp()).absolute()
+        rules.write_text("allow anyone all **\n")
+        with Daemon(storage__mode="file-durable", auth__rules_file=rules) as daemon:
             daemon.create("a")
             daemon.append("a", b"x")
             metrics = labels_by_metric(daemon.request("GET", "/metrics")[2].decode())

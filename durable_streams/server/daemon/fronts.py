@@ -110,7 +110,8 @@ class Fronts:
         if metrics is not None:
             metrics.watch(self.factory)
             if access is not None:
-                metrics.watch_access(partial(access_metrics, access.authentication.verifications, audit))
+                verifications = access.authentication.verifications
+                metrics.watch_access(partial(access_metrics, verifications, audit, access.stale_files))
             if subscriptions is not None:
                 metrics.watch_subscriptions(subscriptions.figures)
 

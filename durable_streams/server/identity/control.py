@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
@@ -53,6 +53,21 @@ class Source(Protocol):
         """Register a call for each change of what was read, after which earlier results must be checked again."""
 
 
+@runtime_checkable
+class FileSource(Protocol):
+    """
+    A source that is a file.
+
+    :ivar setting: the name of the setting that has its path.
+    """
+
+    setting: str
+
+    @property
+    def stale(self) -> bool:
+        """Whether the file could not be used when it was read last, so that what is in force is older."""
+
+
 class AccessControl:
     """
     The authentication of requests and the rules about them, as they are now.
@@ -99,6 +114,10 @@ class AccessControl:
         """Add a source whose changes do not concern the authentication, such as a file of rules."""
         self._sources.append(source)
         self._seen = self._first_signatures()
+
+    def stale_files(self) -> dict[str, bool]:
+        """Return whether each file could not be used when it was read last, by the name of its setting."""
+        return {source.setting: source.stale for source in self._sources if isinstance(source, FileSource)}
 
     def set_policy(self, policy: Policy) -> None:
         """Replace the rules, and notify of the change."""

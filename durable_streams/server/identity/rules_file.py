@@ -68,6 +68,8 @@ class RulesFile:
     :raises RulesFileError: the file cannot be used.
     """
 
+    setting = "auth.rules_file"
+
     def __init__(self, path: str, reactor: Any) -> None:
         # twistd changes the current directory later.
         self._path = os.path.abspath(path)
@@ -76,6 +78,11 @@ class RulesFile:
         self._failure = ""
         self._calls = BlockingCalls(reactor)
         self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def stale(self) -> bool:
+        """Whether the file could not be used when it was read last, so that the rules are older."""
+        return bool(self._failure)
 
     def on_change(self, call: Callable[[], None]) -> None:
         """Register a call for each change of :attr:`policy`."""

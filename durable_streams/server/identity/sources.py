@@ -21,11 +21,18 @@ class SigningKeysSource:
     :ivar checker: the same checker.
     """
 
+    setting = "auth.signing_keys_file"
+
     def __init__(self, checker: SignedUrlChecker, path: str) -> None:
         self.files: Sequence[str] = (path,)
         self.checker = checker
         self._failure = ""
         self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def stale(self) -> bool:
+        """Whether the file could not be used when it was read last, so that the keys are older."""
+        return bool(self._failure)
 
     def on_change(self, call: Callable[[], None]) -> None:
         """Register a call for each time that the keys were read."""

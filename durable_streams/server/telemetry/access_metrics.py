@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -10,11 +10,16 @@ from prometheus_client.metrics_core import Metric
 from .audit import AuditLog
 
 
-def access_metrics(verifications: Mapping[tuple[str, str], int], audit: AuditLog) -> Iterator[Metric]:
+def access_metrics(
+    verifications: Mapping[tuple[str, str], int],
+    audit: AuditLog,
+    stale_files: Callable[[], Mapping[str, bool]] | None = None,
+) -> Iterator[Metric]:
     """
     Yield the metrics.
 
     :param verifications: (method, outcome) -> number.
+    :param stale_files: returns whether each file could not be used, by the name of its setting; None for no files.
     """
     verified = CounterMetricFamily(
         "durable_streams_authentications",
@@ -24,6 +29,15 @@ def access_metrics(verifications: Mapping[tuple[str, str], int], audit: AuditLog
     for labels, count in sorted(verifications.items()):
         verified.add_metric(labels, count)
     yield verified
+    if stale_files is not None:
+        stale = GaugeMetricFamily(
+            "durable_streams_access_file_stale",
+            "1 while the file of the setting cannot be used, so that its earlier content is in force.",
+            labels=("setting",),
+        )
+        for setting, is_stale in sorted(stale_files().items()):
+            stale.add_metric((setting,), is_stale)
+        yield stale
     denials = CounterMetricFamily(
         "durable_streams_denials",
         "Requests that were denied.",

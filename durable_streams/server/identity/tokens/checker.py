@@ -35,20 +35,6 @@ _KIND: Final = "token"
 _log = Logger()
 
 
-class TokenCounts(Struct):
-    """
-    What has happened, for metrics.
-
-    :ivar verifications: how many hashes were computed.
-    :ivar reload_failures: how many times the file could not be read after a change.
-    :ivar stale: whether the tokens are older than the file, which cannot be used.
-    """
-
-    verifications: int = 0
-    reload_failures: int = 0
-    stale: bool = False
-
-
 class _Token(Struct, frozen=True):
     """A token of the file, and the principal that it stands for: the same object until its record changes."""
 
@@ -70,18 +56,17 @@ class StaticTokens:
     :param queue: computes hashes; None for one with the default bounds.
     :ivar path: the absolute path of the file.
     :ivar files: the path, for what watches files.
-    :ivar counts: for metrics.
     :raises TokenFileError: the file cannot be used.
     """
 
     credentialInterfaces = (IBearerToken,)
     kinds = (_KIND,)
+    setting = "auth.token_file"
 
     def __init__(self, path: str, reactor: Any, queue: FairQueue | None = None) -> None:
         # twistd changes the current directory later.
         self.path = os.path.abspath(path)
         self.files = (self.path,)
-        self.counts = TokenCounts()
         self._queue = FairQueue(reactor) if queue is None else queue
         self._calls = BlockingCalls(reactor)
         self._digest_key = secrets.token_bytes(32)
@@ -97,6 +82,11 @@ class StaticTokens:
     def records(self) -> list[TokenRecord]:
         """The records of all tokens, in the order of the file."""
         return [token.loaded.record for token in self._tokens.values()]
+
+    @property
+    def stale(self) -> bool:
+        """Whether the file could not be used when it was read last, so that the tokens are older."""
+        return bool(self._failure)
 
     @property
     def refused(self) -> int:
@@ -149,7 +139,6 @@ class StaticTokens:
     def _use(self, lines: dict[bytes, LoadedRecord]) -> bool:
         if self._failure:
             self._failure = ""
-            self.counts.stale = False
             _log.info("{path} can be used again; number of tokens: {count}.", path=self.path, count=len(lines))
         if self._set(lines):
             _log.info("Reloaded auth.token_file {path}; number of tokens: {count}.", path=self.path, count=len(lines))
@@ -160,10 +149,8 @@ class StaticTokens:
     def _keep(self, failure: Failure) -> bool:
         failure.trap(TokenFileError)
         reason = str(failure.value)
-        self.counts.stale = True
         if reason != self._failure:
             self._failure = reason
-            self.counts.reload_failures += 1
             _log.error("auth.token_file was not read again, its tokens stay as they were. {reason}", reason=reason)
         return failure.check(TokenFileDamaged) is not None
 
@@ -187,7 +174,6 @@ class StaticTokens:
         # The decoy is chosen for known ids, too: that takes 2 us.
         decoy = self._decoy_of(token_id)
         expected = decoy if token is None else token.loaded.hash
-        self.counts.verifications += 1
         matching: Deferred[bool] = self._queue.do(address, lambda: expected.matches(secret))
         return matching.addCallback(self._decide, token, digest)
 
