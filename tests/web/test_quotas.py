@@ -106,6 +106,17 @@ class RequestQuotaTests(QuotaTestCase):
         self.assertEqual('"creations-by-principal";q=2;w=3600', reply.get("ratelimit-policy"))
         self.assertEqual(0, self.held(quotas))
 
+    def test_setting_the_wall_clock_neither_refills_nor_empties_a_bucket(self) -> None:
+        self.front.create("a")
+        self.limit(ScopeQuotas(Rate(0.1, 2)))
+        statuses = []
+        for step in (0, 7200, -7200, -86_400):
+            self.front.clock.step(step)
+            statuses.append(self.front.ask("GET", BASE + "a").status)
+        self.assertEqual([200, 200, 429, 429], statuses)
+        self.front.pass_time(11, 11)
+        self.assertEqual(200, self.front.ask("GET", BASE + "a").status)
+
     def test_live_reads_are_counted_until_they_end(self) -> None:
         self.front.create("a")
         quotas = self.limit(ScopeQuotas(live_reads=2))

@@ -262,7 +262,7 @@ def _http_lines(error: errors.StreamsError) -> bytes:
             challenge = error.challenge
             return b"" if challenge is None else b"WWW-Authenticate: %b\r\n" % challenge.encode("latin-1")
         case errors.RateLimited():
-            # draft-ietf-httpapi-ratelimit-headers-11
+            # draft-ietf-httpapi-ratelimit-headers-10
             policy = b"RateLimit-Policy: %b\r\n" % error.policy.encode()
             limit = b'RateLimit: "%b";r=0;t=%d\r\n' % (error.quota.encode(), error.retry_after)
             return b"Retry-After: %d\r\n" % error.retry_after + policy + limit
