@@ -29,6 +29,7 @@ from durable_streams.server.web.callers import Caller
 from durable_streams.server.web.pages import PageRequest
 from durable_streams.server.web.problems import ErrorReport
 from durable_streams.server.web.requests import StreamRequest, stream_request
+from tests.support.audit_lines import Lines
 
 #: 2027-01-15T08:00:00.25Z
 MOMENT = 1_800_000_000.25
@@ -46,37 +47,6 @@ def decision(is_allowed: bool, rule: str | None) -> Decision:
 class WallClock(Clock):
     def wall(self) -> float:
         return MOMENT
-
-
-class Lines:
-    """A sink that keeps its lines."""
-
-    lost = 0
-
-    def __init__(self) -> None:
-        self.obstacle: str | None = None
-        self.written: list[bytes] = []
-        self.calls: list[str] = []
-
-    @property
-    def lines(self) -> int:
-        return len(self.written)
-
-    def open(self) -> None:
-        self.calls.append("open")
-
-    def write(self, line: bytes) -> None:
-        self.written.append(line)
-
-    def reopen(self) -> None:
-        self.calls.append("reopen")
-
-    def close(self) -> None:
-        self.calls.append("close")
-
-    @property
-    def objects(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.written]
 
 
 def request(method: bytes = b"POST", path: bytes = b"chats/a", address: str = "192.0.2.1") -> StreamRequest:

@@ -6,10 +6,10 @@ from typing import Any
 
 from durable_streams.server.clocks import clock_of
 from durable_streams.server.telemetry.audit import AccessCounts, AuditLog
+from tests.support.audit_lines import Lines
 from tests.support.cases import each_way
 from tests.support.fronts import BASE
 from tests.support.gates import GateTestCase, bearer
-from tests.telemetry.test_audit import Lines
 
 
 @each_way

@@ -16,6 +16,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from durable_streams.server.clocks import clock_of
 from durable_streams.server.config.sections import HttpSettings, ObservabilitySettings
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.daemon.assembly import operations_from
@@ -25,6 +26,8 @@ from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
 from durable_streams.server.subscriptions.counts import SubscriptionCounts, SubscriptionFigures
 from durable_streams.server.telemetry import counts, metrics_from, telemetry_from
+from durable_streams.server.telemetry.access_metrics import access_metrics
+from durable_streams.server.telemetry.audit import AccessCounts, AuditLog
 from durable_streams.server.telemetry.counts import DURATIONS, RequestCounts
 from durable_streams.server.telemetry.describing import OPERATIONS
 from durable_streams.server.telemetry.metrics import MAX_AGE, Metrics
@@ -33,6 +36,7 @@ from durable_streams.server.web.callers import NOBODY
 from durable_streams.server.web.requests import StreamRequest, stream_request
 from durable_streams.server.web.telemetry import Occasion, Telemetry
 from tests.support.at_once import file_storage_at_once
+from tests.support.audit_lines import Lines
 from tests.support.cases import TEXT, ChannelTestCase, FrontTestCase, each_way, get
 from tests.support.fronts import BASE, ChannelFront, Front, SiteFront, settings_with
 from tests.support.stopwatch import Stopwatch
@@ -334,6 +338,9 @@ class ScrapeTests(FrontTestCase):
         subscriptions = {("webhook", "active"): 1}
         figures = SubscriptionFigures(subscriptions, 1, 0, 0.0, 0, 0, happened, {"timeout": 2}, 32)
         front.metrics.watch_subscriptions(lambda: figures)
+        audit = AuditLog(clock_of(front.clock), AccessCounts(), Lines())
+        audit.counts.denials["rule", "append"] = 4
+        front.metrics.watch_access(lambda: access_metrics({("token", "refused"): 5}, audit))
         of_files = front.streams.figures()
         self.patch(
             front.streams, "figures", lambda: replace(of_files, database=DatabaseFigures(misses=3, notify_queue=0.5))
@@ -342,6 +349,10 @@ class ScrapeTests(FrontTestCase):
             self.assertIn(b"\n" + line + b"\n", front.metrics.render())
         self.assertIn(b'durable_streams_subscription_failures_total{reason="timeout"} 2.0\n', front.metrics.render())
         self.assertIn(b"durable_streams_subscription_partitions 32.0\n", front.metrics.render())
+        self.assertIn(b'durable_streams_denials_total{operation="append",reason="rule"} 4.0\n', front.metrics.render())
+        self.assertIn(
+            b'durable_streams_authentications_total{method="token",outcome="refused"} 5.0\n', front.metrics.render()
+        )
         # Several workers have some more.
         rendered = combine({1: front.metrics.render().decode()}, {1: 0}).encode()
         families = re.findall(rb"^# TYPE (durable_streams_[a-z_]+) ([a-z]+)$", rendered, re.MULTILINE)
