@@ -15,6 +15,7 @@ PACKAGES: Final = {
     "curl": "curl",
     "faketime": "faketime",
     "haproxy": "haproxy",
+    "jq": "jq",
     "h2load": "nghttp2-client",
     "nghttp": "nghttp2-client",
     "nginx": "nginx-light",

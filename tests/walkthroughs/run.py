@@ -1,8 +1,8 @@
 """
-Follow the tutorial and the deployment.
+Follow the tutorial, the page about signed URLs, and the deployment.
 
-``python -m tests.walkthroughs.run [tutorial|deployment]``. Both install packages, from npm and PyPI. The last line says
-``N passed, M failed``; the exit status is 0 only if nothing failed.
+``python -m tests.walkthroughs.run [tutorial|signed-urls|deployment]``. The first and the last install packages, from
+npm and PyPI. The last line says ``N passed, M failed``; the exit status is 0 only if nothing failed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,19 @@ from pathlib import Path
 from tests.conformance.processes import leave_on_sigterm
 from tests.conformance.report import SuiteResult
 from tests.walkthroughs.deployment import run_deployment
+from tests.walkthroughs.signed_urls import run_signed_urls
 from tests.walkthroughs.tutorial import run_tutorial
 
-WALKTHROUGHS: Mapping[str, Callable[[Path], SuiteResult]] = {"tutorial": run_tutorial, "deployment": run_deployment}
+WALKTHROUGHS: Mapping[str, Callable[[Path], SuiteResult]] = {
+    "tutorial": run_tutorial,
+    "signed-urls": run_signed_urls,
+    "deployment": run_deployment,
+}
 
 #: Program -> Debian package.
 PROGRAMS: Mapping[str, Mapping[str, str]] = {
     "tutorial": {"chromium": "chromium", "node": "nodejs", "npm": "npm", "curl": "curl"},
+    "signed-urls": {"chromium": "chromium", "curl": "curl"},
     "deployment": {"systemd-analyze": "systemd", "curl": "curl"},
 }
 
