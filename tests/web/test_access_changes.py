@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any, NamedTuple, cast
 
 from hypothesis import given, settings
@@ -43,26 +44,33 @@ class Request(NamedTuple):
         return tuple(found or ["append"])
 
 
-REQUESTS = st.builds(
-    Request,
-    st.sampled_from([b"GET", b"HEAD", b"PUT", b"POST", b"POST", b"DELETE"]),
+#: All requests of one sender for one stream, in any order.
+REQUESTS = st.tuples(
     st.sampled_from(["a", "alice/a", "public/a"]),
     st.sampled_from(["alice", "bob", ""]),
-    st.sampled_from([b"", b"x"]),
-    st.booleans(),
-    st.sampled_from([b"", b"offset=-1&live=sse", b"offset=-1&live=long-poll"]),
-)
+    st.permutations(
+        [
+            *((b"GET", b"", False, query) for query in (b"", b"offset=-1&live=sse", b"offset=-1&live=long-poll")),
+            *((method, b"", False, b"") for method in (b"HEAD", b"DELETE")),
+            *((method, body, closes, b"") for method in (b"PUT", b"POST") for body in (b"", b"x") for closes in (0, 1)),
+        ]
+    ),
+).map(lambda drawn: tuple(Request(m, drawn[0], drawn[1], body, bool(c), q) for m, body, c, q in drawn[2]))
 RULES = st.lists(
     st.builds(
         NaiveRule,
         st.booleans(),
         st.sampled_from(["anyone", "authenticated", "anonymous", "subject:alice", "subject:bob"]),
-        st.lists(st.sampled_from(["create", "append", "read", "head", "close", "delete", "all"]), min_size=1),
+        st.lists(
+            st.sampled_from(["create", "append", "read", "head", "close", "delete", "all"]), min_size=1, max_size=3
+        ),
         st.lists(st.sampled_from(["**", "*", "a", "{subject}/**", "public/*"]), min_size=1, max_size=2),
     ),
-    max_size=4,
+    min_size=1,
+    max_size=3,
 )
-REVOKED = st.sampled_from(["alice", "bob"])
+#: Rules, requests while they are in force, and whose tokens are revoked afterwards.
+PHASES = st.tuples(RULES, st.lists(REQUESTS, min_size=1, max_size=4), st.sampled_from(["", "", "", "alice", "bob"]))
 
 
 class ChangeTests(SynchronousTestCase):
@@ -85,23 +93,20 @@ class ChangeTests(SynchronousTestCase):
         assert isinstance(answer, Answer)
         return answer.status
 
-    @given(st.lists(st.one_of(REQUESTS, REQUESTS, REQUESTS, RULES, REVOKED), max_size=40))
+    @given(st.lists(PHASES, min_size=1, max_size=4))
     @settings(max_examples=150)
     def test_decisions_are_those_of_the_present_rules_and_tokens(
-        self, actions: list[Request | list[NaiveRule] | str]
+        self, phases: list[tuple[list[NaiveRule], list[tuple[Request, ...]], str]]
     ) -> None:
         book = TokenBook({"alice": person("alice"), "bob": person("bob")})
         control = Control(book, (), clock_of(Clock()))
         self.front.operations.guard(control)
-        rules: list[NaiveRule] = []
-        for action in actions:
-            if isinstance(action, str):
-                control.revoke(action)
-            elif isinstance(action, list):
-                rules = action
-                control.set_rules(*(rule.line() for rule in rules))
-            else:
-                self.assertEqual(self.expected(rules, book, action), self.status(action), action)
+        for rules, batches, revoked in phases:
+            control.set_rules(*(rule.line() for rule in rules))
+            for asked in chain.from_iterable(batches):
+                self.assertEqual(self.expected(rules, book, asked), self.status(asked), asked)
+            if revoked:
+                control.revoke(revoked)
         control.authentication.close()
 
     def expected(self, rules: list[NaiveRule], book: TokenBook, asked: Request) -> int:
