@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.support.daemon import Daemon, read_until
+from tests.support.jwts import AUDIENCE, claims, jwk, jwk_set, private_key, signed
 from tests.support.oidc_issuer import IssuerProcess
 from tests.support.process_case import ProcessTestCase, wait_for
 
@@ -209,6 +211,66 @@ class FailingIssuerTests(JwtCase):
             self.issuer.control("use-newest")
             new = self.issuer.token("backend")
             wait_for(lambda: self.ask(daemon, "POST", new, body=b"y") == 204, "the new key")
+
+
+class KeyFileTests(JwtCase):
+    """A daemon with keys of a file; the issuer signs nothing here."""
+
+    def setUp(self) -> None:
+        ProcessTestCase.setUp(self)
+        self.keys = self.folder / "keys.json"
+
+    def daemon_of_file(self, algorithms: str = "ES256") -> Daemon:
+        return Daemon(
+            None,
+            auth__methods="jwt",
+            auth__allow_anonymous="false",
+            auth__rules="allow authenticated all **",
+            auth__jwt__keys_file=self.keys,
+            auth__jwt__algorithms=algorithms,
+            auth__jwt__audience=AUDIENCE,
+        )
+
+    def write(self, *keys: object) -> None:
+        """Replace the file, as careful programs do."""
+        beside = self.folder / "keys.new"
+        beside.touch(0o600)
+        beside.write_bytes(jwk_set(*keys))
+        os.replace(beside, self.keys)
+
+    def token(self, number: int) -> str:
+        content = claims(exp=time.time() + 300, iat=time.time())
+        return signed(content, "ES256", f"k{number}", private_key("ES256", number)).decode()
+
+    def test_a_replaced_file_is_noticed_and_ends_what_its_old_keys_had_opened(self) -> None:
+        self.write(jwk("ES256", 1, "k1"))
+        with self.daemon_of_file() as daemon:
+            self.assertEqual(201, self.ask(daemon, "PUT", self.token(1)))
+            self.assertEqual(401, self.ask(daemon, "GET", self.token(2)))
+            tail = self.tail(daemon, self.token(1))
+            self.write(jwk("ES256", 1, "k1"), jwk("ES256", 2, "k2"))
+            wait_for(lambda: self.ask(daemon, "POST", self.token(2), body=b"both") == 204, "the new key")
+            read_until(tail, b"both")
+            self.write(jwk("ES256", 2, "k2"))
+            self.wait_for_end(tail, 5)
+            self.assertEqual(401, self.ask(daemon, "GET", self.token(1)))
+            self.keys.write_bytes(b"{")
+            time.sleep(1.5)
+            self.assertEqual(204, self.ask(daemon, "POST", self.token(2), body=b"still"))
+            self.assertIn("Reload: the keys of JWTs stay as they were.", daemon.log())
+
+    def test_a_secret_that_others_may_read_ends_the_start(self) -> None:
+        self.write({"kty": "oct", "k": "c2VjcmV0" * 8, "kid": "k1"})
+        self.keys.chmod(0o644)
+        with self.assertRaises(AssertionError) as caught, self.daemon_of_file("HS256"):
+            pass
+        self.assertIn("its mode is 0644. Run chmod 600", str(caught.exception))
+        self.assertNotIn("c2VjcmV0", str(caught.exception))
+        self.keys.chmod(0o600)
+        with self.daemon_of_file("HS256") as daemon:
+            secret = b"secret" * 8
+            token = signed(claims(exp=time.time() + 300, iat=time.time()), "HS256", "k1", secret).decode()
+            self.assertEqual(201, self.ask(daemon, "PUT", token))
 
 
 class StartTests(JwtCase):

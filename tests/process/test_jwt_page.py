@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-from typing import Final
+import time
+from typing import Any, Final
 
+import jwt
+
+from durable_streams.server.identity.credentials import Presented
 from tests.support.daemon import CHECKOUT, free_port
 from tests.support.oidc_issuer import IssuerProcess
 from tests.support.process_case import ProcessTestCase, wait_for
@@ -50,7 +54,7 @@ class PageTests(ProcessTestCase):
             wait_for(lambda: not pid_file.exists(), "the end of the daemon")
 
     def test_every_command_of_the_page_works(self) -> None:
-        settings, check, start, tokens, write, read, refused, grants, keys = blocks_of(PAGE)
+        settings, check, start, tokens, write, read, refused, explain, grants, keys, program_of_own = blocks_of(PAGE)
         self.shell.run(settings)
         self.assertIn("Would listen on", self.shell.run(check))
         self.addCleanup(self.stop)
@@ -61,8 +65,10 @@ class PageTests(ProcessTestCase):
         self.shell.run(write)
         self.assertEqual("all is well", self.shell.run(read))
         self.assertEqual("401\n403\n", self.shell.run(refused))
+        self.assertIn("allow authenticated read reports/**", self.shell.run(explain))
         self.assertIn('"operations"', grants)
         self.check_keys_of_a_file(keys)
+        self.check_program(program_of_own)
         self.assertNotIn("Traceback", log.read_text())
         for token in ("backend.token", "viewer.token"):
             self.assertNotIn((self.folder / "page" / token).read_text().strip(), log.read_text())
@@ -78,6 +84,19 @@ class PageTests(ProcessTestCase):
             f"unset DS_AUTH__JWT__CA_FILE; {options} DS_AUTH__METHODS=jwt DS_AUTH__RULES='allow authenticated all **'"
         )
         self.assertIn("Would listen on", self.shell.run(f"{command} twistd -n durable-streams --check"))
+
+    def check_program(self, block: str) -> None:
+        """Check that the access control of the page's program accepts a token of the page's key."""
+        names: dict[str, Any] = {}
+        folder = self.folder / "page"
+        exec(block.replace("issuer-keys.pem", str(folder / "issuer-keys.pem")), names)
+        self.addCleanup(names["checker"].stop)
+        self.addCleanup(names["access"].authentication.close)
+        claims = {"iss": "my-issuer", "aud": "streams", "sub": "alice", "exp": time.time() + 60}
+        token = jwt.encode(claims, (folder / "signing-key.pem").read_text(), "EdDSA")
+        found = names["access"].authentication.principal_of(Presented(b"Bearer " + token.encode()))
+        self.assertEqual(("alice", "jwt"), (found.subject, found.kind))
+        self.assertTrue(names["access"].policy.decide(found, "read", "any").allowed)
 
     def test_the_page_names_settings_that_exist(self) -> None:
         reference = (CHECKOUT / "docs" / "configuration.rst").read_text()
