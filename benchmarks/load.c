@@ -23,7 +23,8 @@
  * stream: of fill and append, how many were acknowledged, and how many not; of check, how many were found, and 1 when
  * something else was); --phases NAME (of append: the latency of each phase is told apart; the first has this name, and
  * each line on stdin names another one that begins; the end of stdin ends the run); --writer-port PORT (of tails: where
- * the events are appended, if that is another server than the one that the tails read from).
+ * the events are appended, if that is another server than the one that the tails read from); --token TOKEN (sent as
+ * Authorization: Bearer with each request).
  *
  * A producer of "writers" has a connection and a stream of its own: its Producer-Seq rises with each append, and the
  * length of its body differs. "follow" appends to each stream first, and then reads from the offsets that it was told;
@@ -79,6 +80,7 @@ static size_t stream_count = 1;
 static size_t create_connections = OPENING;
 static unsigned time_to_live; /* in seconds; 0: for ever */
 static bool from_browser = true; /* requests have a browser's headers */
+static const char *authorization = ""; /* the line with the credentials of requests */
 static double drain_seconds = 30;
 static uint64_t last_answer; /* when the last one came, or when the waiting began */
 
@@ -238,6 +240,7 @@ static size_t render_head(char *head, size_t room, const char *method, const cha
         "Host: %s:%s\r\n"
         "Connection: keep-alive\r\n"
         "%s"
+        "%s"
         "sec-ch-ua-platform: \"Linux\"\r\n"
         "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
         "Chrome/140.0.0.0 Safari/537.36\r\n"
@@ -253,12 +256,13 @@ static size_t render_head(char *head, size_t room, const char *method, const cha
         "Accept-Encoding: %s\r\n"
         "Accept-Language: en-GB,en;q=0.9\r\n"
         "\r\n",
-        method, path, server_host, server_port, length, more, accept, accept_encoding);
+        method, path, server_host, server_port, authorization, length, more, accept, accept_encoding);
     else
         written = snprintf(head, room,
                            "%s %s HTTP/1.1\r\n"
                            "host: %s:%s\r\n"
                            "connection: keep-alive\r\n"
+                           "%s"
                            "%s"
                            "accept: %s\r\n"
                            "accept-language: *\r\n"
@@ -267,7 +271,8 @@ static size_t render_head(char *head, size_t room, const char *method, const cha
                            "accept-encoding: %s\r\n"
                            "%s"
                            "\r\n",
-                           method, path, server_host, server_port, more, accept, accept_encoding, length);
+                           method, path, server_host, server_port, authorization, more, accept, accept_encoding,
+                           length);
     if (written < 0 || (size_t)written >= room)
         fail("the request head is too long");
     return (size_t)written;
@@ -280,7 +285,7 @@ static size_t render_head(char *head, size_t room, const char *method, const cha
 static struct request render_request(const char *method, const char *path, const char *accept, bool typed,
                                      size_t body_length, const char *condition)
 {
-    char more[500] = "", size[64] = "", head[4096];
+    char more[500] = "", size[64] = "", head[6144];
     size_t used = 0;
     if (time_to_live && strcmp(method, "PUT") == 0)
         used += (size_t)snprintf(more, sizeof more, "Stream-TTL: %u\r\n", time_to_live);
@@ -1641,6 +1646,15 @@ static double positive(const char *text)
     return number;
 }
 
+static const char *bearer(const char *token)
+{
+    static char line[2048];
+    int length = snprintf(line, sizeof line, "Authorization: Bearer %s\r\n", token);
+    if (length < 0 || (size_t)length >= sizeof line)
+        fail("the token is too long");
+    return line;
+}
+
 int main(int count, char **words)
 {
     static const struct option options[] = {
@@ -1653,6 +1667,7 @@ int main(int count, char **words)
         {"phases", required_argument, NULL, 'p'},
         {"headers", required_argument, NULL, 'h'},
         {"writer-port", required_argument, NULL, 'w'},
+        {"token", required_argument, NULL, 'a'},
         {0},
     };
     static const struct {
@@ -1677,6 +1692,8 @@ int main(int count, char **words)
             begin_phase(optarg, strlen(optarg));
         else if (option == 'w')
             writer_port = optarg;
+        else if (option == 'a')
+            authorization = bearer(optarg);
         else if (option == 'h' && (strcmp(optarg, "browser") == 0 || strcmp(optarg, "client") == 0))
             from_browser = *optarg == 'b';
         else

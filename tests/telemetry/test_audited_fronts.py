@@ -18,7 +18,7 @@ class AuditedFrontTests(GateTestCase):
         super().setUp()
         self.sink = Lines()
         self.counts = AccessCounts()
-        self.gate.audit = self.audit("all")
+        self.gate.record(self.audit("all"))
 
     def audit(self, events: str, required: bool = False) -> AuditLog:
         audit = AuditLog(clock_of(self.front.clock), self.counts, self.sink, events, required)
@@ -92,7 +92,7 @@ class AuditedFrontTests(GateTestCase):
         self.assertEqual([("request", "append", 204, 0), ("request", "read", 200, 4)], sorted(lines, key=str))
 
     def test_writes_are_refused_while_a_required_log_cannot_be_written(self) -> None:
-        self.gate.audit = self.audit("changes", required=True)
+        self.gate.record(self.audit("changes", required=True))
         self.sink.obstacle = "No space left on device"
         text = {"Content-Type": "text/plain"}
         self.assertEqual(503, self.ask("POST", "alice/a", "alice", text, b"lost").status)

@@ -432,7 +432,7 @@ class PageTests(FrontTestCase):
 class PrincipalQuotaTests(GateTestCase):
     def limit(self, address: ScopeQuotas = NONE, principal: ScopeQuotas = NONE) -> Quotas:
         quotas = Quotas(address, principal, self.front.clock.seconds)
-        self.gate.quotas = RequestQuotas(quotas, self.front.operations.live.clock, self.front.streams.turns)
+        self.gate.limit(RequestQuotas(quotas, self.front.operations.live.clock, self.front.streams.turns))
         return quotas
 
     def test_one_principal_over_its_rate_leaves_the_others_theirs(self) -> None:

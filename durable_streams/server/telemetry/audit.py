@@ -119,6 +119,7 @@ class AuditLog:
         self._denials = sink is not None and events != "none"
         self._changes = sink is not None and events in ("changes", "all")
         self._all = sink is not None and events == "all"
+        self.records_allowed = self._changes or self._all
         self._required = required
         # The denials of this second: the number of lines, those of each address, and what was left out.
         self._lines = 0

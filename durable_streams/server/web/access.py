@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from msgspec.structs import force_setattr
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -92,45 +91,66 @@ class Gate:
     ) -> None:
         self.control = control
         self.quotas = quotas
-        self.audit = audit
+        self.record(audit)
         self.reserved: Callable[[StreamRequest, Perform], NowOrLater[Answer]] | None = None
         self.readers = LiveAccess(live.clock, live.streams.turns, self._is_valid)
         self._read_name = read_name
         self._refusals = refusals
         self._wall = live.clock.wall
-        self._remembered: dict[Principal, _Remembered] = {}
+        self._remembered: dict[Principal | None, _Remembered] = {}
         self._count = 0
         self._cached = control.authentication.cached
         control.on_change(self._changed)
+
+    def limit(self, quotas: RequestQuotas | None) -> None:
+        """Limit how much is done from now on; None for no limits."""
+        self.quotas = quotas
+        self._counts = quotas is not None or (self.audit is not None and self.audit.records_allowed)
+
+    def record(self, audit: Audit | None) -> None:
+        """Record decisions in an audit log from now on; None to record nothing."""
+        self.audit = audit
+        self.limit(self.quotas)
+
+    def admits(self, request: StreamRequest) -> bool:
+        """
+        Admit a request if its principal was allowed the same before, and nothing is counted or recorded.
+
+        This is :meth:`perform` for most requests, in a single call, with as few look-ups as there can be: another call
+        would cost 0.5 % of an append.
+
+        :returns: whether it is admitted; if not, :meth:`perform` has to decide.
+        """
+        principal = self._cached(request.headers.get(b"authorization"))
+        remembered = self._remembered.get(principal)
+        if remembered is None or self._counts:
+            return False
+        operation = request.operation
+        if operation == "append":
+            if not request.body or b"stream-closed" in request.headers:
+                return False
+            access = remembered.appends.get(request.path)
+        elif operation in _READS:
+            access = remembered.reads.get(request.path)
+        else:
+            return False
+        if access is None or not access.allowed:
+            return False
+        request.access = access
+        return True
 
     def perform(self, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
         """Perform a request if it is allowed, or else refuse it; every error becomes an answer."""
         try:
             if self.quotas is not None:
                 self.quotas.arrived(request)
-            principal = self._cached(request.headers.get(b"authorization"))
-            remembered = None if principal is None else self._remembered.get(principal)
-            access: Access | None = None
-            if remembered is not None:
-                # As _Remembered.find does it, without its calls, which are 1 % of an append.
-                operation = request.operation
-                if operation == "append":
-                    if request.body and b"stream-closed" not in request.headers:
-                        access = remembered.appends.get(request.path)
-                elif operation in _READS:
-                    access = remembered.reads.get(request.path)
-            if access is None:
-                name = self._name_of(request)
-                if name is None:
-                    return self._perform_reserved(request, perform)
-                found = self._decide(request, name)
-                if isinstance(found, Deferred):
-                    arguments = request, perform
-                    return found.addCallbacks(self._admit_later, self._failed, arguments, errbackArgs=(request,))
-                access = found
-            if access.allowed and self.quotas is None and self.audit is None:
-                force_setattr(request, "access", access)
-                return perform(request)
+            name = self._name_of(request)
+            if name is None:
+                return self._perform_reserved(request, perform)
+            access = self._decide(request, name)
+            if isinstance(access, Deferred):
+                arguments = request, perform
+                return access.addCallbacks(self._admit_later, self._failed, arguments, errbackArgs=(request,))
             return self._admit(access, request, perform)
         except StreamsError as error:
             return self._refuse(request, error)
@@ -291,7 +311,7 @@ class Gate:
         """Perform a request if its decision allows it, and have it counted and recorded."""
         if not access.allowed:
             return self._deny(access, request)
-        force_setattr(request, "access", access)
+        request.access = access
         entry = None if self.audit is None else self.audit.decided(request, access)
         if self.quotas is None:
             return _recorded(perform(request), entry)
@@ -308,7 +328,7 @@ class Gate:
 
     def _deny(self, access: Access, request: StreamRequest) -> NowOrLater[Answer]:
         """Answer a request that is not allowed."""
-        force_setattr(request, "access", access)
+        request.access = access
         entry = None if self.audit is None else self.audit.decided(request, access)
         return _recorded(self._refusals.deny(access, request, self.control), entry)
 

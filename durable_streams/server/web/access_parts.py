@@ -10,7 +10,7 @@ from ..identity.policy import Decision
 from ..identity.principal import ANONYMOUS, Principal
 
 
-class Access(Struct, frozen=True, gc=False):
+class Access(Struct, frozen=True):
     """
     The gate's decision about a request. The requests of a principal for the same share one.
 

@@ -27,6 +27,10 @@ class AuditEntry(Protocol):
 class Audit(Protocol):
     """The audit log."""
 
+    @property
+    def records_allowed(self) -> bool:
+        """Whether allowed requests may be recorded: False if :meth:`decided` returns None for all of them."""
+
     def decided(self, request: StreamRequest | PageRequest, access: Access) -> AuditEntry | None:
         """Return the entry for a decision, or None if it is not recorded."""
 

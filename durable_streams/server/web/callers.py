@@ -50,7 +50,7 @@ class Client(Struct, frozen=True, gc=False):
     identified: bool = False
 
 
-class Caller(Struct, frozen=True, gc=False):
+class Caller(Struct, frozen=True):
     """
     The peer of a connection, with the client for which it sends a request.
 

@@ -138,7 +138,7 @@ class LiveAccess:
             self._next = None
 
 
-class ReadPermit(Struct, frozen=True, gc=False):
+class ReadPermit(Struct, frozen=True):
     """
     The permit of a read that takes its time.
 

@@ -21,7 +21,7 @@ from .answers import AnswerBody, FileSink, Sink
 _PAUSE: Final = 0.01
 
 
-class Charge(Struct, frozen=True, gc=False):
+class Charge(Struct, frozen=True):
     """A quota of bytes, and the account that pays."""
 
     quota: RateQuota

@@ -133,15 +133,19 @@ class Operations:
         return gate
 
     def limit(self, quotas: RequestQuotas) -> None:
-        """Limit how much is done from now on. Everybody may do everything, until :meth:`guard` is called."""
+        """Limit how much is done from now on. Everybody may do everything, unless :meth:`guard` is called."""
         self.quotas = quotas
-        self.gate = QuotaGate(quotas, self.answers)
+        if isinstance(self.gate, Gate):
+            self.gate.limit(quotas)
+        else:
+            self.gate = QuotaGate(quotas, self.answers)
 
     def perform(self, request: StreamRequest) -> NowOrLater[Answer]:
         """Answer a request; every error becomes an answer."""
-        if self.gate is not None and request.access is None:
+        gate = self.gate
+        if gate is not None and request.access is None and not gate.admits(request):
             # The gate calls this again when it has admitted the request.
-            return self.gate.perform(request, self.perform)
+            return gate.perform(request, self.perform)
         try:
             return self._by_operation[request.operation](request)
         except EmptyName:

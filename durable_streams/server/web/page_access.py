@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from msgspec.structs import force_setattr
 from twisted.internet.defer import Deferred
 
 from ..errors import NotAuthenticated
@@ -105,7 +104,7 @@ class RequestRights:
     def _note(self, access: Access) -> None:
         self._noted = True
         if isinstance(self._request, StreamRequest):
-            force_setattr(self._request, "access", access)
+            self._request.access = access
         if self._gate.audit is not None:
             self._entry = self._gate.audit.decided(self._request, access)
 

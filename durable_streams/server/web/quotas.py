@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -316,10 +316,14 @@ class QuotaGate:
         self.quotas = quotas
         self._answers = answers
 
+    def admits(self, request: StreamRequest) -> bool:
+        """Return False: each request is counted, by :meth:`perform`."""
+        return False
+
     def perform(self, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
         """Perform a request, or refuse it."""
         try:
-            force_setattr(request, "access", OPEN)
+            request.access = OPEN
             return self.quotas.perform_for_anybody(request, perform)
         except RateLimited as error:
             return self._answers.error(request, error)

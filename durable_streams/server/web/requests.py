@@ -93,9 +93,11 @@ class View(Struct, frozen=True, gc=False):
             raise InvalidRequest(self.bad_live)
 
 
-class StreamRequest(Struct, frozen=True, gc=False):
+class StreamRequest(Struct):
     """
     A request for a stream, as all fronts pass it to the operations. :func:`stream_request` makes it.
+
+    It is changed only by the gate, which sets :attr:`access`, and by what serves the reserved paths.
 
     :ivar method: in upper case, as HTTP has it.
     :ivar mount: the part of the path before the stream's name, slash included; percent-encoded.

@@ -9,7 +9,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.http import parse_qs
@@ -135,14 +135,14 @@ class SubscriptionRoutes:
     def perform(self, request: StreamRequest) -> Answer | Deferred[Answer]:
         """Answer a request; every error becomes an answer."""
         # It was taken for an operation on a stream, which is what its counters and log lines would say.
-        force_setattr(request, "operation", _OPERATION)
+        request.operation = _OPERATION
         if request.method == b"OPTIONS":
             return self._answers.options(request)
         return Deferred.fromCoroutine(self._perform(request))
 
     def admit(self, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
         """Perform a request that the gate has passed on: its route decides what it needs."""
-        force_setattr(request, "access", PUBLIC_ACCESS)
+        request.access = PUBLIC_ACCESS
         return perform(request)
 
     async def _perform(self, request: StreamRequest) -> Answer:

@@ -40,7 +40,7 @@ _AHEAD: Final = 65_536
 _READS: Final = frozenset([b"GET", b"HEAD"])
 
 
-class _Refusal(Struct, frozen=True, gc=False):
+class _Refusal(Struct, frozen=True):
     """
     The answer to a request that was refused before it had arrived.
 
