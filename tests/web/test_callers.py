@@ -76,10 +76,10 @@ class AddressTests(SynchronousTestCase):
 
 
 class CertificateTests(SynchronousTestCase):
-    def caller(self, identity_header: str | None) -> Caller:
+    def caller(self, identity_header: str | None, identifies: bool = True) -> Caller:
         """Return a trusted proxy that has presented a certificate and sends a request."""
         presented = presented_on(Connection(certificate_of("proxy")))
-        proxies = Proxies(Clock().seconds, "x-forwarded", ["192.0.2.1"], identity_header)
+        proxies = Proxies(Clock().seconds, "x-forwarded", ["192.0.2.1"], identity_header, identifies)
         caller = Caller("192.0.2.1", True, True, "CN=proxy,C=DE", presented=presented)
         return caller.forwarding(proxies.client({}))
 
@@ -91,6 +91,8 @@ class CertificateTests(SynchronousTestCase):
         assert certificate is not None
         self.assertEqual(certificate.subject, "CN=proxy,C=DE")
         self.assertIsNone(self.caller("X-User").certificate)
+        # The header is for logs only.
+        self.assertEqual(self.caller("X-User", identifies=False).certificate, certificate)
 
     def test_all_requests_of_a_connection_have_the_same_names(self) -> None:
         caller = self.caller(None)

@@ -153,7 +153,10 @@ def proxies_from(settings: Settings, clock: IReactorTime) -> Proxies:
     if not proxy.enabled:
         return Proxies()
     identity = proxy.identity.header_name if proxy.identity.mode == "header" else None
-    return Proxies(clock.seconds, proxy.forwarded_headers, proxy.trusted_proxies, identity)
+    methods = settings.auth.methods
+    # Otherwise it is for logs only. Without methods, the portal of an embedding program may have a checker for it.
+    identifies = not methods or "header" in methods
+    return Proxies(clock.seconds, proxy.forwarded_headers, proxy.trusted_proxies, identity, identifies)
 
 
 def resource_from(operations: Operations, settings: Settings, clock: IReactorTime) -> StreamsResource:

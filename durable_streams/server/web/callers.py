@@ -38,8 +38,8 @@ class Client(Struct, frozen=True, gc=False):
     :ivar authority: the host that the client asked for, with its port if it is an unusual one.
     :ivar request_id: the proxy's id of the request.
     :ivar identity: who the client is.
-    :ivar identified: whether the proxy has to name the identity of every client (``proxy.identity.mode``). If so, the
-        proxy's own certificate identifies none of them.
+    :ivar identified: whether the proxy has to name the identity of every client (``proxy.identity.mode``), by which the
+        client is authenticated. If so, the proxy's own certificate identifies none of them.
     """
 
     address: str | None = None

@@ -92,6 +92,7 @@ class Proxies:
     :param forwarded_headers: the family of headers: ``none``, ``x-forwarded`` or ``forwarded``.
     :param trusted: addresses and networks of proxies, and ``unix`` for all that come by a UNIX socket.
     :param identity_header: the header with the identity of the client; None for none.
+    :param identifies: whether this identity authenticates the client, so that the proxy's certificate does not.
     """
 
     def __init__(
@@ -100,11 +101,13 @@ class Proxies:
         forwarded_headers: str = "none",
         trusted: Iterable[str] = (),
         identity_header: str | None = None,
+        identifies: bool = True,
     ) -> None:
         self._seconds = seconds
         self._networks = Networks(trusted)
         self._read_client = read_forwarded if forwarded_headers == "forwarded" else read_x_forwarded
         self._identity = identity_header.lower().encode() if identity_header else b""
+        self._identifies = identifies and bool(self._identity)
         identity = frozenset([self._identity] if self._identity else [])
         family = _FAMILIES[forwarded_headers]
         believed = READ_HEADERS | family | {REQUEST_ID}
@@ -141,7 +144,7 @@ class Proxies:
             said,
             request_id=given_id(headers),
             identity=identity.decode("latin-1") if identity else None,
-            identified=bool(self._identity),
+            identified=self._identifies,
         )
 
     def disbelieve(self, caller: Caller) -> None:
