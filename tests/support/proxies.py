@@ -86,7 +86,7 @@ class Proxy:
                 pass
             time.sleep(0.05)
         self.close()
-        raise AssertionError(f"{self.program} did not come up:\n{self.log}")
+        raise AssertionError(f"{self.program} did not come up:\n{self.log_at_end}")
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
