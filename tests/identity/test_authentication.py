@@ -272,10 +272,21 @@ class CacheTests(AuthenticationCase):
         self.assertIs(None, authentication.cached(b"Bearer abc"))
 
     def test_a_wall_clock_that_is_set_back_does_not_keep_entries_longer(self) -> None:
+        self.bearer.outcome = "alice"
         authentication = self.make(limits=CacheLimits(seconds=10))
         self.principal(authentication, authorization=b"Bearer abc")
         self.times.step -= 1_000_000
         self.times.pump([1.0] * 10)
+        self.assertIs(None, authentication.cached(b"Bearer abc"))
+
+    def test_a_principal_that_can_be_revoked_stays_until_it_expires_or_is_forgotten(self) -> None:
+        authentication = self.make(limits=CacheLimits(seconds=10))
+        self.principal(authentication, authorization=b"Bearer abc")
+        # Nothing has to be looked at.
+        self.assertEqual([], self.times.getDelayedCalls())
+        self.times.advance(100_000)
+        self.assertIs(ALICE, authentication.cached(b"Bearer abc"))
+        authentication.forget()
         self.assertIs(None, authentication.cached(b"Bearer abc"))
 
     def test_the_cache_is_bounded_in_entries_and_bytes(self) -> None:
@@ -291,6 +302,7 @@ class CacheTests(AuthenticationCase):
         self.assertEqual([False, False, True], [authentication.cached(value) is not None for value in long])
 
     def test_no_delayed_call_is_left_when_the_cache_is_empty(self) -> None:
+        self.bearer.outcome = "alice"
         authentication = self.make(limits=CacheLimits(seconds=2))
         self.principal(authentication, authorization=b"Bearer abc")
         self.assertEqual(1, len(self.times.getDelayedCalls()))

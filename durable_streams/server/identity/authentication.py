@@ -35,16 +35,18 @@ class CacheLimits(Struct, frozen=True):
     The bounds of the caches.
 
     :ivar principals: how many principals are kept.
+    :ivar bytes: about how much memory they may take.
+    :ivar seconds: how long a principal is kept whose checker cannot revoke it. The others are kept until they expire.
     :ivar refusals: how many refusals are kept.
-    :ivar bytes: about how much memory each of both caches may take.
-    :ivar seconds: how long a principal is kept; a checker that cannot revoke is asked again so often.
+    :ivar refusal_bytes: about how much memory they may take.
     :ivar refusal_seconds: how long a refusal is kept.
     """
 
-    principals: int = 10_000
-    refusals: int = 4_096
-    bytes: int = 16_777_216
+    principals: int = 50_000
+    bytes: int = 67_108_864
     seconds: float = 60.0
+    refusals: int = 4_096
+    refusal_bytes: int = 4_194_304
     refusal_seconds: float = 5.0
 
 
@@ -99,7 +101,7 @@ class Authentication:
         self._allow_anonymous = allow_anonymous
         self._attempts = attempts
         self._cache = PrincipalCache(clock, limits.principals, limits.bytes, limits.seconds)
-        self._refusals = RefusalCache(clock, limits.refusals, limits.bytes, limits.refusal_seconds)
+        self._refusals = RefusalCache(clock, limits.refusals, limits.refusal_bytes, limits.refusal_seconds)
         self._wall = clock.wall
         self._verifications: dict[Hashable, _Verification] = {}
         self._generation = 0
@@ -185,7 +187,7 @@ class Authentication:
             return self._reject(invalid_token("The credentials have expired. Send new ones."), attempt)
         self.verifications[attempt.method, "accepted"] += 1
         if attempt.key is not None and attempt.generation == self._generation:
-            self._cache.add(attempt.key, principal)
+            self._cache.add(attempt.key, principal, has_lifetime=principal.kind not in self._current)
         return principal
 
     def _refuse(self, failure: Failure, attempt: _Attempt) -> Principal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final
 
@@ -13,6 +14,9 @@ from .principal import Principal
 
 #: The longest time between two looks for expired principals, in seconds: so soon a step of the wall clock is noticed.
 _INTERVAL: Final = 1.0
+
+#: Expiries of entries that are gone are dropped when there are more than the others and this.
+_SLACK: Final = 64
 
 #: What an entry takes in memory besides its key, in bytes; claims take about as much as the token that has them.
 _ENTRY_SIZE: Final = 512
@@ -27,14 +31,14 @@ class PrincipalCache:
     """
     Principals by the credentials that they were made of.
 
-    An entry is removed when its principal expires, after ``lifetime`` seconds, or, oldest first, when there are too
-    many. A delayed call removes expired entries, so that a look-up need not read a clock. It is pending only while
-    there are entries.
+    An entry is removed when its principal expires, when its lifetime ends, or, oldest first, when there are too many. A
+    delayed call removes expired entries, so that a look-up need not read a clock. It is pending only while there are
+    entries that expire.
 
     :param clock: gives the wall clock for the expiry of principals, and steady seconds for the lifetime of entries.
     :param max_entries: the largest number of entries.
     :param max_bytes: about how much memory they may take, in bytes.
-    :param lifetime: of an entry, in seconds.
+    :param lifetime: of an entry that is to be verified again, in seconds.
     :ivar principals: the entries, to look up; it stays the same object.
     """
 
@@ -44,42 +48,66 @@ class PrincipalCache:
         self._max_bytes = max_bytes
         self._lifetime = lifetime
         self.principals: dict[Hashable, Principal] = {}
-        self._ends: dict[Hashable, float] = {}
         self._size = 0
-        self._next_expiry = inf
+        # The ends of entries with a lifetime, in the order of the ends.
+        self._ends: dict[Hashable, float] = {}
+        # The expiry of each principal that expires, a number that orders equal ones, and its key. Of entries that were
+        # removed or replaced, it stays until then.
+        self._expiries: list[tuple[float, int, Hashable]] = []
+        self._number = 0
         self._timer: IDelayedCall | None = None
 
-    def add(self, key: Hashable, principal: Principal) -> None:
-        """Add an entry, or replace it; do nothing if the principal has expired."""
+    def add(self, key: Hashable, principal: Principal, has_lifetime: bool = False) -> None:
+        """
+        Add an entry, or replace it; do nothing if the principal has expired.
+
+        :param has_lifetime: whether the entry ends after the lifetime.
+        """
         remaining = inf
         if principal.expires_at is not None:
             remaining = principal.expires_at - self._clock.wall()
             if remaining <= 0:
                 return
-            self._next_expiry = min(self._next_expiry, principal.expires_at)
         self.remove(key)
         self.principals[key] = principal
-        self._ends[key] = self._clock.seconds() + self._lifetime
         self._size += size_of_key(key)
+        if principal.expires_at is not None:
+            self._number += 1
+            heappush(self._expiries, (principal.expires_at, self._number, key))
+            self._compact()
+        if has_lifetime:
+            self._ends[key] = self._clock.seconds() + self._lifetime
         while len(self.principals) > self._max_entries or self._size > self._max_bytes:
             self.remove(next(iter(self.principals)))
-        self._schedule(min(_INTERVAL, remaining))
+        if self._expiries or self._ends:
+            self._schedule(min(_INTERVAL, remaining))
 
     def remove(self, key: Hashable) -> None:
         """Remove an entry if there is one."""
         if self.principals.pop(key, None) is not None:
-            del self._ends[key]
+            self._ends.pop(key, None)
             self._size -= size_of_key(key)
 
     def clear(self) -> None:
         """Remove all entries, and cancel the pending call."""
         self.principals.clear()
         self._ends.clear()
+        self._expiries.clear()
         self._size = 0
-        self._next_expiry = inf
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+
+    def _is_live(self, expiry: tuple[float, int, Hashable]) -> bool:
+        """Return whether an expiry is that of the present entry of its key."""
+        principal = self.principals.get(expiry[2])
+        return principal is not None and principal.expires_at == expiry[0]
+
+    def _compact(self) -> None:
+        """Drop the expiries of entries that are gone, if they are most of all."""
+        if len(self._expiries) > 2 * len(self.principals) + _SLACK:
+            self._expiries = [expiry for expiry in self._expiries if self._is_live(expiry)]
+            heapify(self._expiries)
 
     def _schedule(self, delay: float) -> None:
         timer = self._timer
@@ -92,17 +120,14 @@ class PrincipalCache:
         """Remove the entries that have expired; look again at the next expiry, at latest after an interval."""
         self._timer = None
         wall, now = self._clock.wall(), self._clock.seconds()
-        if self._next_expiry <= wall:
-            ends = {key: found.expires_at for key, found in self.principals.items() if found.expires_at is not None}
-            for key, expires_at in ends.items():
-                if expires_at <= wall:
-                    self.remove(key)
-            self._next_expiry = min((at for at in ends.values() if at > wall), default=inf)
-        # Entries are in the order of their ends.
+        while self._expiries and self._expiries[0][0] <= wall:
+            expiry = heappop(self._expiries)
+            if self._is_live(expiry):
+                self.remove(expiry[2])
         while self._ends and self._ends[oldest := next(iter(self._ends))] <= now:
             self.remove(oldest)
-        if self.principals:
-            self._schedule(min(_INTERVAL, self._next_expiry - wall))
+        if self._expiries or self._ends:
+            self._schedule(min(_INTERVAL, self._expiries[0][0] - wall if self._expiries else inf))
 
 
 class RefusalCache:

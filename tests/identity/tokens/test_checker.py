@@ -16,6 +16,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from durable_streams.server.blocking_calls import BlockingCalls
 from durable_streams.server.errors import NotAuthenticated, Unavailable
 from durable_streams.server.identity.credentials import BearerToken
 from durable_streams.server.identity.principal import Principal
@@ -283,6 +284,25 @@ class ReloadTests(CheckerCase):
         self.assertFalse(checker.stale)
         self.assertTrue(self.reloaded)
         self.assertIn("can be used again", self.events[-1]["log_format"])
+
+    def test_two_reloads_at_once_leave_unchanged_principals_as_they_are(self) -> None:
+        checker = self.make()
+        jobs: list[tuple[Any, Deferred[Any]]] = []
+
+        def do(_: BlockingCalls, work: Any) -> Deferred[Any]:
+            jobs.append((work, Deferred()))
+            return jobs[-1][1]
+
+        self.patch(BlockingCalls, "do", do)
+        token, _ = self.add("bob")
+        for _ in range(2):
+            checker.reload()
+        # The thread has read the file twice before the results arrive.
+        results = [work() for work, _ in jobs]
+        jobs[0][1].callback(results[0])
+        principal = self.check(checker, token)
+        jobs[1][1].callback(results[1])
+        self.assertTrue(checker.is_current(principal))
 
     def test_the_path_does_not_depend_on_the_current_directory(self) -> None:
         checker = StaticTokens(os.path.relpath(self.path), Clock())

@@ -23,7 +23,7 @@ from ..credentials import BearerToken, IBearerToken
 from ..principal import Principal
 from ..revocation import IRevocations
 from .file import TokenFileDamaged, TokenFileError, read_tokens
-from .hashes import DEFAULT_COST, SecretHash, decoy_hash
+from .hashes import DEFAULT_COST, ScryptCost, SecretHash, decoy_hash
 from .queue import FairQueue
 from .records import LoadedRecord, TokenRecord, parse_token
 
@@ -40,6 +40,25 @@ class _Token(Struct, frozen=True):
 
     loaded: LoadedRecord
     principal: Principal
+
+
+class _Loaded(Struct, frozen=True):
+    """
+    What was read of the file.
+
+    :ivar lines: the records by their lines.
+    :ivar tokens: the tokens by their ids.
+    :ivar costs: of the hash of each token; at least one.
+    :ivar decoys: a hash of each cost that no token has.
+    """
+
+    lines: dict[bytes, LoadedRecord]
+    tokens: dict[str, _Token]
+    costs: tuple[ScryptCost, ...]
+    decoys: dict[ScryptCost, SecretHash]
+
+
+_NOTHING: Final = _Loaded({}, {}, (), {})
 
 
 @implementer(ICredentialsChecker, IRevocations)
@@ -71,12 +90,12 @@ class StaticTokens:
         self._calls = BlockingCalls(reactor)
         self._digest_key = secrets.token_bytes(32)
         self._verified: dict[bytes, Principal] = {}
-        self._lines: dict[bytes, LoadedRecord] = {}
-        self._tokens: dict[str, _Token] = {}
-        self._decoys: tuple[SecretHash, ...] = ()
         self._failure = ""
         self._listeners: list[Callable[[], None]] = []
-        self._set(read_tokens(self.path))
+        self._loaded = _load(self.path, _NOTHING)
+        # What the thread has read last, which may not be in use yet.
+        self._read = self._loaded
+        self._tokens = self._loaded.tokens
 
     @property
     def records(self) -> list[TokenRecord]:
@@ -133,15 +152,20 @@ class StaticTokens:
 
         :returns: fires with False if it cannot be used, but may be without a change.
         """
-        reading = self._calls.do(lambda: read_tokens(self.path, self._lines))
-        return reading.addCallbacks(self._use, self._keep)
+        return self._calls.do(self._read_again).addCallbacks(self._use, self._keep)
 
-    def _use(self, lines: dict[bytes, LoadedRecord]) -> bool:
+    def _read_again(self) -> _Loaded:
+        """Read the file; called in the thread."""
+        self._read = _load(self.path, self._read)
+        return self._read
+
+    def _use(self, loaded: _Loaded) -> bool:
+        count = len(loaded.tokens)
         if self._failure:
             self._failure = ""
-            _log.info("{path} can be used again; number of tokens: {count}.", path=self.path, count=len(lines))
-        if self._set(lines):
-            _log.info("Reloaded auth.token_file {path}; number of tokens: {count}.", path=self.path, count=len(lines))
+            _log.info("{path} can be used again; number of tokens: {count}.", path=self.path, count=count)
+        if self._set(loaded):
+            _log.info("Reloaded auth.token_file {path}; number of tokens: {count}.", path=self.path, count=count)
             for call in self._listeners:
                 call()
         return True
@@ -154,19 +178,12 @@ class StaticTokens:
             _log.error("auth.token_file was not read again, its tokens stay as they were. {reason}", reason=reason)
         return failure.check(TokenFileDamaged) is not None
 
-    def _set(self, lines: dict[bytes, LoadedRecord]) -> bool:
-        """Use other records; return whether they differ."""
-        tokens = {}
-        for loaded in lines.values():
-            known = self._tokens.get(loaded.record.id)
-            if known is None or known.loaded != loaded:
-                known = _Token(loaded, _principal_of(loaded.record))
-            tokens[loaded.record.id] = known
-        changed = tokens != self._tokens
-        self._lines, self._tokens = lines, tokens
+    def _set(self, loaded: _Loaded) -> bool:
+        """Use other tokens; return whether they differ."""
+        changed = loaded.tokens != self._loaded.tokens
+        self._loaded = loaded
+        self._tokens = loaded.tokens
         self._verified = {digest: found for digest, found in self._verified.items() if self.is_current(found)}
-        costs = [loaded.hash.cost for loaded in lines.values()] or [DEFAULT_COST]
-        self._decoys = tuple(decoy_hash(cost) for cost in costs)
         return changed
 
     def _compute(self, token_id: str, secret: bytes, digest: bytes, address: str) -> NowOrLater[Principal]:
@@ -188,7 +205,26 @@ class StaticTokens:
     def _decoy_of(self, token_id: str) -> SecretHash:
         """Return the hash to compute for an unknown id. Its cost is that of a known id, and always the same one."""
         chosen = blake2b(token_id.encode("ascii"), key=self._digest_key, digest_size=8).digest()
-        return self._decoys[int.from_bytes(chosen) % len(self._decoys)]
+        costs = self._loaded.costs
+        return self._loaded.decoys[costs[int.from_bytes(chosen) % len(costs)]]
+
+
+def _load(path: str, before: _Loaded) -> _Loaded:
+    """
+    Read the file. This may take 0.3 s for a large one.
+
+    :param before: what was read before. Of the tokens that are the same, the principals stay the same objects.
+    :raises TokenFileError: the file cannot be used.
+    """
+    lines = read_tokens(path, before.lines)
+    tokens = {}
+    for loaded in lines.values():
+        known = before.tokens.get(loaded.record.id)
+        if known is None or known.loaded != loaded:
+            known = _Token(loaded, _principal_of(loaded.record))
+        tokens[loaded.record.id] = known
+    costs = tuple(loaded.hash.cost for loaded in lines.values()) or (DEFAULT_COST,)
+    return _Loaded(lines, tokens, costs, {cost: decoy_hash(cost) for cost in costs})
 
 
 def _principal_of(record: TokenRecord) -> Principal:

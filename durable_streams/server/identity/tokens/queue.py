@@ -22,9 +22,10 @@ T = TypeVar("T")
 #: How many computations run at the same time.
 MAX_RUNNING: Final = 2
 
-#: How many wait, of all addresses and of one. At 20 ms each, 100 wait for a second with two threads.
-MAX_WAITING: Final = 128
-MAX_WAITING_OF_ADDRESS: Final = 16
+#: How many wait, of all addresses and of one. With two threads and 20 ms each, 100 take a second. After a restart all
+#: clients behind one address may come at once.
+MAX_WAITING: Final = 512
+MAX_WAITING_OF_ADDRESS: Final = 256
 
 #: By how much the threads' priority is lower than the reactor's, so that a flood of tokens does not slow down streams.
 NICENESS: Final = 10
