@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +36,19 @@ class RedactionTests(SynchronousTestCase):
         self.assertNotIn(SIGNATURE, unquote_to_bytes(redacted))
         self.assertTrue(redacted.startswith(before))
         self.assertTrue(redacted.endswith(after))
+
+    def test_a_signature_in_an_encoded_query_is_replaced(self) -> None:
+        query = b"ds_key=main&ds_sig=" + SIGNATURE
+        for times in (1, 2):
+            for text, expected in (
+                (b"%b", b"REDACTED"),
+                (b"%b=x", b"REDACTED"),
+                (b"next=%b&a=1", b"next=REDACTED&a=1"),
+            ):
+                encoded = query
+                for _ in range(times):
+                    encoded = quote(encoded).encode()
+                self.assertEqual(redacted_query(text % encoded), expected)
 
     @given(PLAIN)
     def test_every_other_query_is_left_as_it_is(self, query: bytes) -> None:

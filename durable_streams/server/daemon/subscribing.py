@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
+from ..config.auth_rules import has_access_control
 from ..config.settings import Settings
 from ..config.validation import ConfigError
 from ..streams import Streams
@@ -104,8 +105,11 @@ def log_subscriptions(settings: Settings) -> None:
     """Log that subscriptions are served, and to whom."""
     base = settings.http.stream_base_path.rstrip("/")
     _log.info(
-        "Subscriptions: {base}/__ds/subscriptions/ID. Whoever can reach the streams can create and claim them.",
+        "Subscriptions: {base}/__ds/subscriptions/ID. {whoever} can create and claim them.",
         base=base,
+        whoever="Clients whom a rule allows subscribe"
+        if has_access_control(settings)
+        else "Whoever can reach the streams",
     )
     if settings.http.public_url is None:
         _log.info(

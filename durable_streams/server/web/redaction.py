@@ -8,6 +8,9 @@ from urllib.parse import unquote_to_bytes
 #: The parameter with the signature of a signed URL.
 _SIGNATURE: Final = b"ds_sig"
 
+#: How many times a pair may have been percent-encoded.
+_ENCODINGS: Final = 3
+
 #: What stands in the place of a signature.
 REDACTED: Final = b"REDACTED"
 
@@ -24,6 +27,15 @@ def redacted_query(query: bytes) -> bytes:
 
 
 def _redacted(pair: bytes) -> bytes:
-    key, equals, _ = pair.partition(b"=")
-    # Every spelling: a client may have written a name that the server does not read.
-    return key + equals + REDACTED if equals and _SIGNATURE in unquote_to_bytes(key).lower() else pair
+    key, equals, value = pair.partition(b"=")
+    # Every spelling: a client may have written a name that the server does not read, or have encoded a query twice.
+    name = _decoded(key).lower()
+    if _SIGNATURE in name and (equals or b"=" in name):
+        return REDACTED if b"=" in name else key + equals + REDACTED
+    return key + equals + REDACTED if _SIGNATURE + b"=" in _decoded(value).lower() else pair
+
+
+def _decoded(text: bytes) -> bytes:
+    for _ in range(_ENCODINGS):
+        text = unquote_to_bytes(text)
+    return text
