@@ -276,6 +276,8 @@ class TlsTests(FetchingCase):
         for data, message in (
             (b"", "must have PEM certificates"),
             (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "a certificate is damaged"),
+            (authority().certificate_pem * 2 + authority().certificate_pem[:100], "a certificate is damaged"),
+            (b"-----BEGIN CERTIFICATE-----" * 38_000, "a certificate is damaged"),
             (authority().certificate_pem + b" " * (1 << 20), "at most 1048576 bytes"),
         ):
             self.ca.write_bytes(data)

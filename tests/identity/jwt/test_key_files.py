@@ -194,6 +194,7 @@ class PemTests(KeyFileCase):
             (good.replace(b"MII", b"AAA"), "PEM block 1 (PUBLIC KEY) is damaged, or needs a passphrase."),
             (good + good[:200], "has a PEM block without its end"),
             (good * 65, "has 65 PEM blocks, more than 64"),
+            (b"-----BEGIN PUBLIC KEY-----\n" * 9000, "has 9000 PEM blocks, more than 64"),
             (b"-----BEGIN PGP MESSAGE-----\n-----END PGP MESSAGE-----\n", "PEM block 1 (PGP MESSAGE) is neither"),
             (public_pem(rsa_key(1024).public_key()), "PEM block 1 is an RSA key of 1024 bits, not of 2048 to 8192."),
             (public_pem(ec.generate_private_key(ec.SECP256K1()).public_key()), "PEM block 1 is on the curve secp256k1"),

@@ -247,7 +247,8 @@ class HeaderAttackTests(VerifierCase):
             (b'\xef\xbb\xbf{"alg":"RS256"}', "is not valid JSON"),
             (b'{"alg":"RS256","x":NaN}', "has a number that is none"),
             (b'{"alg":"RS256","x":' + b"[" * 16 + b"]" * 16 + b"}", "has values nested more than 16 deep"),
-            (b'{"alg":"RS256","x":' + b"[" * 2000 + b"]" * 2000 + b"}", "has values nested more than 16 deep"),
+            (b'{"alg":"RS256","x":' + b"[" * 1000 + b"]" * 1000 + b"}", "has values nested more than 16 deep"),
+            (b'{"alg":"RS256","x":' + b"[" * 2000 + b"]" * 2000 + b"}", "has more than 1024 arrays and objects"),
             (b'{"alg":"RS256","x":' + b"9" * 5000 + b"}", "is not valid JSON"),
             (b'{"alg":"RS256","kid":"\\ud800"}', "has an escape that is not a character"),
         ):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
+from cryptography.x509 import load_pem_x509_certificates
 from msgspec import Struct
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectingCancelledError, DNSLookupError
@@ -31,7 +32,6 @@ from ...release import DISTRIBUTION, version_of_server
 from .errors import KeysUnusable
 
 _USER_AGENT: Final = f"{DISTRIBUTION}/{version_of_server()}"
-_CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _MAX_CA_BYTES: Final = 1 << 20
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -106,13 +106,17 @@ def load_authorities(path: str) -> Any:
         ) from None
     except NotAFileError:
         raise KeysUnusable(f"{where}: not a regular file. Give the path of a PEM file.") from None
-    blocks = _CERTIFICATE.findall(pem)
-    if len(pem) > _MAX_CA_BYTES or not blocks:
+    count = pem.count(b"-----BEGIN CERTIFICATE-----")
+    if len(pem) > _MAX_CA_BYTES or not count:
         raise KeysUnusable(f"{where}: must have PEM certificates, at most {_MAX_CA_BYTES} bytes.")
     try:
-        return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
-    except (crypto.Error, ValueError):
-        raise KeysUnusable(f"{where}: a certificate is damaged. Replace it.") from None
+        certificates = load_pem_x509_certificates(pem)
+    except ValueError:
+        certificates = []
+    # The parser skips a certificate without an end, as in a file that is half written, if there is another one.
+    if len(certificates) != count:
+        raise KeysUnusable(f"{where}: a certificate is damaged. Replace it.")
+    return trustRootFromCertificates([Certificate(X509.from_cryptography(each)) for each in certificates])
 
 
 class _Fetch:

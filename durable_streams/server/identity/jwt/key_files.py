@@ -81,11 +81,12 @@ def _parse_pem(data: bytes, accepted: frozenset[str]) -> ParsedKeys:
 
     :raises KeysUnusable: a block has no end, or there are too many.
     """
+    count = len(_BEGIN.findall(data))
+    if count > MAX_KEYS:
+        raise KeysUnusable(f"has {count} PEM blocks, more than {MAX_KEYS}")
     blocks = list(_BLOCK.finditer(data))
-    if len(blocks) != len(_BEGIN.findall(data)):
+    if len(blocks) != count:
         raise KeysUnusable("has a PEM block without its end")
-    if len(blocks) > MAX_KEYS:
-        raise KeysUnusable(f"has {len(blocks)} PEM blocks, more than {MAX_KEYS}")
     keys: list[VerificationKey] = []
     defects: list[str] = []
     for position, block in enumerate(blocks, 1):

@@ -9,6 +9,10 @@ from typing import Final, NoReturn
 #: How deep arrays and objects may be nested in each other.
 MAX_DEPTH: Final = 16
 
+#: How many brackets and braces may be opened. A set of 64 keys has fewer than 300; without a limit, a document of 256
+#: KiB could block the reactor for 0.2 seconds.
+MAX_CONTAINERS: Final = 1024
+
 
 class StrictJsonError(ValueError):
     """The text is not an acceptable JSON object; the message is the end of a sentence: ``is not valid JSON``."""
@@ -28,6 +32,9 @@ def parse_object(data: bytes) -> dict[str, object]:
 
     :raises StrictJsonError: the data is something else.
     """
+    containers = data.count(b"[") + data.count(b"{")
+    if containers > MAX_CONTAINERS:
+        raise StrictJsonError(f"has more than {MAX_CONTAINERS} arrays and objects")
     try:
         # From bytes, json would accept UTF-16 and UTF-32, too.
         found = _decoder.decode(data.decode("utf-8"))
@@ -39,7 +46,7 @@ def parse_object(data: bytes) -> dict[str, object]:
         raise _TooDeep from None
     if not isinstance(found, dict):
         raise StrictJsonError("is not a JSON object")
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _is_deeper(found, MAX_DEPTH):
+    if containers > MAX_DEPTH and _is_deeper(found, MAX_DEPTH):
         raise _TooDeep
     if b"\\u" in data:
         _check_surrogates(found)
