@@ -95,6 +95,16 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(found["rule"], found["rules"][-1]["rule"])
         self.assertEqual(1, self.authorize("--json", "read", "a").exit_code)
 
+    def test_a_rule_that_never_decides_is_warned_about(self) -> None:
+        self.file.write_text("allow anyone read **\ndeny anonymous read secret/**\n")
+        result = self.authorize("--as", "alice", "read", "a")
+        self.assertEqual(0, result.exit_code)
+        self.assertEqual(
+            f"Warning: {self.file} 2 never decides, since {self.file} 1 matches whatever it matches. Put it before "
+            "that rule, or remove it.\n",
+            result.stderr,
+        )
+
     def test_an_answer_for_everybody_is_noted(self) -> None:
         self.assertIn("Shared caches may keep it", self.authorize("--as", "bob", "read", "public/a").stdout)
         self.assertNotIn("Shared caches", self.authorize("--as", "alice", "read", "chats/alice").stdout)

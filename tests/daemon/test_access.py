@@ -175,6 +175,15 @@ class LogTests(AccessCase):
         [event] = events
         return str(formatEvent(event))
 
+    def test_the_log_warns_of_rules_that_never_decide(self) -> None:
+        events = EventLoggingObserver()
+        globalLogPublisher.addObserver(events)
+        self.addCleanup(globalLogPublisher.removeObserver, events)
+        settings = self.settings({"rules": ["allow anyone read **", "deny anyone read a"]})
+        log_access(settings, access_control_from(settings, Clock()))
+        self.assertEqual(2, len(events))
+        self.assertIn("auth.rules 2 never decides, since auth.rules 1 matches", str(formatEvent(events[0])))
+
     def test_the_log_has_methods_rules_and_whether_anonymous_requests_are_accepted(self) -> None:
         rules = self.file(f"{ALL}\nallow anyone read a\n")
         for values, line in (

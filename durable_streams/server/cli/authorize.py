@@ -235,6 +235,8 @@ def _authorize(
     if settings is not None and principal.kind == _NOBODY and not settings.auth.allow_anonymous:
         return result(False, "auth.allow_anonymous is false: requests without credentials are refused, with 401.")
     policy = _policy(settings, rules_file)
+    for warning in policy.warnings:
+        note(f"Warning: {warning}")
     decision = (policy.covers if is_pattern else policy.decide)(principal, operation, name)
     results = list(explain(policy, principal, operation, name, is_pattern))
     return Authorization(

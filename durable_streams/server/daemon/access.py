@@ -26,7 +26,7 @@ from ..identity.policy import Policy, parse_rules
 from ..identity.proxy_identity import ProxyIdentityChecker
 from ..identity.realm import PrincipalRealm
 from ..identity.rules import RuleError
-from ..identity.rules_file import RulesFile, RulesFileError
+from ..identity.rules_file import RulesFile, RulesFileError, log_warnings
 from ..identity.signed_url_checker import SignedUrlChecker
 from ..identity.signing_keys import SigningKeysError
 from ..identity.sources import SigningKeysSource
@@ -88,6 +88,7 @@ def log_access(settings: Settings, control: AccessControl | None) -> None:
     if control is None:
         _log.info("Access: open. Everybody who can reach the server may use all streams (auth.methods is not set).")
         return
+    log_warnings(control.policy)
     count = len(control.policy.rules)
     _log.info(
         "Access: {methods}; {count} {rules} in {source}; anonymous requests are {anonymous}.",

@@ -17,6 +17,7 @@ from .operations import ADMIN, expand
 from .patterns import parse_parts, substituted
 from .principal import SIGNED_URL, Principal
 from .rules import MAX_CLAIMS, MAX_RULES, Rule, RuleError, claims_of, parse_rule
+from .unreachable import warnings_about
 
 
 class Decision(Struct, frozen=True):
@@ -49,10 +50,12 @@ class Policy:
     A policy is immutable. A decision costs about the same for one rule and for hundreds: see :mod:`.matching`.
 
     :ivar rules: the rules, in order.
+    :ivar warnings: sentences for the operator about rules that are probably a mistake, such as one that never decides.
     """
 
-    def __init__(self, rules: Iterable[Rule] = ()) -> None:
+    def __init__(self, rules: Iterable[Rule] = (), warnings: tuple[str, ...] = ()) -> None:
         self.rules: Final = tuple(rules)
+        self.warnings: Final = warnings
         self._who = ConditionIndex([rule.conditions for rule in self.rules])
         self._what = TargetIndex([(rule.operations, rule.names) for rule in self.rules])
         self._decisions = [_decision(rule) for rule in self.rules]
@@ -160,4 +163,4 @@ def parse_rules(lines: Iterable[str], source: str) -> Policy:
             raise RuleError(source, number, f"The rules name more than {MAX_CLAIMS} different claims. Use fewer.")
         if len(rules) > MAX_RULES:
             raise RuleError(source, number, f"There are more than {MAX_RULES} rules. Join some, by patterns or groups.")
-    return Policy(rules)
+    return Policy(rules, warnings_about(rules))
