@@ -14,7 +14,9 @@ from tests.support.programs import program
 from tests.support.shell import Shell, blocks_of
 
 
-class PageTests(SynchronousTestCase):
+class PageCase(SynchronousTestCase):
+    """A folder in which the commands of the page run."""
+
     def setUp(self) -> None:
         program("curl")
         program("openssl")
@@ -36,6 +38,14 @@ class PageTests(SynchronousTestCase):
                 time.sleep(0.05)
             self.assertFalse(pid_file.exists())
 
+    def wait_until_it_listens(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while f":{self.port} (mtls" not in (self.folder / "twistd.log").read_text():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
+
+
+class PageTests(PageCase):
     def test_every_command_of_the_page_works_and_a_client_can_append_and_read(self) -> None:
         certificates, settings, checks, start, use, endpoints = (
             "\n".join(self.blocks[:3]),
@@ -58,9 +68,3 @@ class PageTests(SynchronousTestCase):
         self.assertNotIn("Traceback", log)
         # The last block is one that stays in the foreground.
         self.assertIn("Would listen on", self.shell.run(f"{endpoints} --check"))
-
-    def wait_until_it_listens(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while f":{self.port} (mtls" not in (self.folder / "twistd.log").read_text():
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.05)
