@@ -107,6 +107,7 @@ class ErrorTests(SynchronousTestCase):
             ("allow claim:tenant read **", "claim:PATH=VALUE"),
             ("allow claim:=a read **", "claim:PATH=VALUE"),
             ("allow claim:t= read **", "without a value"),
+            ("allow claim:" + "a." * 17 + "b=x read **", "16 dots"),
             ("allow subject:a&subject:b read **", "a principal has one subject"),
             ("allow kind:jwt&kind:token read **", "a principal has one kind"),
             ("allow anonymous&group:a read **", "WHO never holds"),

@@ -9,6 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from ..errors import InvalidName
+from .claims import MAX_DEPTH
 from .conditions import ANONYMOUS, AUTHENTICATED, CLAIM, GROUP, KIND, SUBJECT, Condition, Conditions
 from .operations import ADMIN, ALL, READ, expand
 from .patterns import EVERYTHING, Parts, Substitution, parse_parts
@@ -235,6 +236,8 @@ def _condition(text: str) -> Condition | None:
         path, equals, value = value.partition("=")
         if not equals or not path:
             raise ValueError(f"WHO is {text!r}. Write claim:PATH=VALUE, as in claim:tenant=acme or claim:org.id=5.")
+        if path.count(".") > MAX_DEPTH:
+            raise ValueError(f"The path of a claim must not have more than {MAX_DEPTH} dots.")
     if not value:
         raise ValueError(f"WHO is {text!r}, without a value. Write what the {about} must equal.")
     if (about, value) == (KIND, NOBODY):
