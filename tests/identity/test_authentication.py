@@ -207,6 +207,9 @@ class RefusalTests(AuthenticationCase):
         self.assertRaises(Unavailable, authentication.principal_of, presented)
         self.bearer.outcome = ALICE
         self.assertIs(ALICE, authentication.principal_of(presented))
+        self.assertEqual(
+            {"unavailable": 1, "accepted": 1}, {key[1]: n for key, n in authentication.verifications.items()}
+        )
 
     def test_a_long_authorization_is_refused_before_a_checker_is_asked(self) -> None:
         authentication = self.make()

@@ -340,7 +340,9 @@ class ScrapeTests(FrontTestCase):
         front.metrics.watch_subscriptions(lambda: figures)
         audit = AuditLog(clock_of(front.clock), AccessCounts(), Lines())
         audit.counts.denials["rule", "append"] = 4
-        front.metrics.watch_access(lambda: access_metrics({("token", "refused"): 5}, audit))
+        front.metrics.watch_access(
+            lambda: access_metrics({("token", "refused"): 5}, audit, lambda: {"auth.rules_file": True})
+        )
         of_files = front.streams.figures()
         self.patch(
             front.streams, "figures", lambda: replace(of_files, database=DatabaseFigures(misses=3, notify_queue=0.5))
@@ -350,6 +352,7 @@ class ScrapeTests(FrontTestCase):
         self.assertIn(b'durable_streams_subscription_failures_total{reason="timeout"} 2.0\n', front.metrics.render())
         self.assertIn(b"durable_streams_subscription_partitions 32.0\n", front.metrics.render())
         self.assertIn(b'durable_streams_denials_total{operation="append",reason="rule"} 4.0\n', front.metrics.render())
+        self.assertIn(b'durable_streams_access_file_stale{setting="auth.rules_file"} 1.0\n', front.metrics.render())
         self.assertIn(
             b'durable_streams_authentications_total{method="token",outcome="refused"} 5.0\n', front.metrics.render()
         )

@@ -81,8 +81,7 @@ class Authentication:
     :ivar cached: the hot path: ``cached(authorization)`` returns the principal of a value of Authorization that was
         verified before and that alone decides; None if :meth:`principal_of` has to be asked. It is the look-up of a
         dictionary, so that it takes less than 0.1 us.
-    :ivar verifications: (method, ``accepted`` or ``refused``) -> the number of credentials that were verified, for
-        metrics.
+    :ivar verifications: (method, ``accepted``, ``refused`` or ``unavailable``) -> their number, for metrics.
     :raises ValueError: a method is not known.
     """
 
@@ -198,6 +197,8 @@ class Authentication:
             return self._reject(invalid_token(message) if is_default else NotAuthenticated(message, challenge), attempt)
         if isinstance(error, LoginFailed | UnauthorizedLogin):
             return self._reject(invalid_token("The credentials are not valid."), attempt)
+        if isinstance(error, Unavailable):
+            self.verifications[attempt.method, "unavailable"] += 1
         if isinstance(error, StreamsError | CancelledError):
             raise error
         _log.failure("A credentials checker failed; the request was refused.", failure)
