@@ -19,7 +19,7 @@ def access_metrics(
     Yield the metrics.
 
     :param verifications: (method, outcome) -> number.
-    :param stale_files: returns whether each file could not be used, by the name of its setting; None for no files.
+    :param stale_files: returns whether each file or URL could not be used, by the name of its setting; None for none.
     """
     verified = CounterMetricFamily(
         "durable_streams_authentications",
@@ -32,7 +32,7 @@ def access_metrics(
     if stale_files is not None:
         stale = GaugeMetricFamily(
             "durable_streams_access_file_stale",
-            "1 while the file of the setting cannot be used, so that its earlier content is in force.",
+            "1 while the file or URL of the setting cannot be used, so that its earlier content is in force.",
             labels=("setting",),
         )
         for setting, is_stale in sorted(stale_files().items()):

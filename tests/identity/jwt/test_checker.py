@@ -12,6 +12,7 @@ from typing import Any
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -19,6 +20,7 @@ from durable_streams.server.clocks import clock_of
 from durable_streams.server.errors import NotAuthenticated, Unavailable
 from durable_streams.server.identity.authentication import Authentication
 from durable_streams.server.identity.bearer import BearerChecker
+from durable_streams.server.identity.control import FileSource
 from durable_streams.server.identity.credentials import BearerToken, Presented
 from durable_streams.server.identity.jwt.checker import JwtChecker, jwt_checker
 from durable_streams.server.identity.jwt.errors import KeysUnusable
@@ -28,6 +30,7 @@ from durable_streams.server.identity.jwt.settings import JwtSettings
 from durable_streams.server.identity.principal import Grant, Principal
 from durable_streams.server.identity.realm import PrincipalRealm
 from durable_streams.server.identity.revocation import IRevocations
+from tests.support.events import Events
 from tests.support.jwts import AUDIENCE, ISSUER, NOW, claims, jwk, jwk_set, private_key, signed
 
 from .test_remote_keys import BOTH, DOWN, FIRST, SECOND, Fetches
@@ -177,6 +180,21 @@ class RotationTests(CheckerCase):
         self.assertTrue(self.authentication.is_current(principal, NOW))
         self.assertEqual("alice", self.principal(self.token(jti="2")).subject)
 
+    def test_a_bad_file_is_reported_once_and_as_stale_until_it_can_be_used(self) -> None:
+        events = Events(self)
+        self.assertIsInstance(self.checker, FileSource)
+        self.assertEqual(("auth.jwt.keys_file", False), (self.checker.setting, self.checker.stale))
+        self.path.write_bytes(b"{")
+        for _ in range(3):
+            self.assertIs(False, self.checker.reload())
+        self.assertTrue(self.checker.stale)
+        errors = [formatEvent(event) for event in events.all if event["log_level"] is LogLevel.error]
+        self.assertEqual(1, len(errors), errors)
+        self.assertIn("Reload: the keys of JWTs stay as they were. auth.jwt.keys_file ", errors[0])
+        self.path.write_bytes(FIRST)
+        self.assertIsNot(False, self.checker.reload())
+        self.assertFalse(self.checker.stale)
+
     def test_the_file_is_the_one_to_watch(self) -> None:
         self.assertEqual((str(self.path.absolute()),), self.checker.files)
 
@@ -234,6 +252,17 @@ class RemoteTests(CheckerCase):
         self.clock.advance(1)
         self.fetches.answer(SECOND)
         self.assertFalse(self.authentication.is_current(principal, NOW + 301))
+
+    def test_the_url_is_stale_while_it_fails(self) -> None:
+        self.assertEqual("auth.jwt.jwks_url", self.checker.setting)
+        self.start()
+        self.assertFalse(self.checker.stale)
+        self.clock.advance(300)
+        self.fetches.answer(DOWN)
+        self.assertTrue(self.checker.stale)
+        self.clock.advance(1)
+        self.fetches.answer(FIRST)
+        self.assertFalse(self.checker.stale)
 
     def test_stop_answers_the_requests_that_wait(self) -> None:
         self.checker.start()

@@ -49,6 +49,9 @@ ANY_MEMBER = st.one_of(
 class KeysInMemory:
     """A source of keys for tests."""
 
+    setting = "auth.jwt.keys_file"
+    stale = False
+
     def __init__(self, keys: KeySet) -> None:
         self.keys = keys
         self.changed: Callable[[], None] = lambda: None

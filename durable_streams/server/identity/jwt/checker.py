@@ -39,6 +39,7 @@ class JwtChecker:
     :param keys: the issuer's keys, which :meth:`start` begins to fetch.
     :param clock: its wall clock is compared with the dates of tokens.
     :ivar kinds: ``jwt`` alone.
+    :ivar setting: the name of the setting that has the file or the URL of the keys.
     """
 
     credentialInterfaces = (IBearerToken,)
@@ -47,6 +48,7 @@ class JwtChecker:
     def __init__(self, settings: JwtSettings, keys: KeySource, clock: IClock) -> None:
         self._verifier = TokenVerifier(settings, keys, clock)
         self._keys = keys
+        self.setting = keys.setting
         self._keys.changed = self._changed
         self._listeners: list[Callable[[], None]] = []
         self._signed_by: WeakKeyDictionary[Principal, VerificationKey] = WeakKeyDictionary()
@@ -56,6 +58,11 @@ class JwtChecker:
         """The files to call :meth:`reload` for when they change."""
         return self._keys.files
 
+    @property
+    def stale(self) -> bool:
+        """Whether the file or the URL of the keys could not be used the last time."""
+        return self._keys.stale
+
     def start(self) -> None:
         """Begin to fetch the keys of a URL."""
         self._keys.start()
@@ -64,9 +71,13 @@ class JwtChecker:
         """Stop fetching keys. Requests that wait for a fetch get 503."""
         self._keys.stop()
 
-    def reload(self) -> None:
-        """Load or fetch the keys again. If they cannot be used, the present ones stay, and the log has the reason."""
-        self._keys.reload()
+    def reload(self) -> object:
+        """
+        Load or fetch the keys again. If they cannot be used, the present ones stay, and the log has the reason.
+
+        :returns: False if a file could not be used, so that it is to be read again.
+        """
+        return self._keys.reload()
 
     def on_change(self, call: Callable[[], None]) -> None:
         """Call a function after each change of the keys: what was made of the old ones must be checked again."""

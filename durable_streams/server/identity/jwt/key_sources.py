@@ -20,9 +20,11 @@ class KeySource(Protocol):
     """
     The keys of an issuer, which may change at any time.
 
+    :ivar setting: the name of the setting that has the file or the URL.
     :ivar changed: to be called after each change of the keys.
     """
 
+    setting: str
     changed: Callable[[], None]
 
     @property
@@ -33,14 +35,22 @@ class KeySource(Protocol):
     def files(self) -> tuple[str, ...]:
         """The files whose change asks for :meth:`reload`."""
 
+    @property
+    def stale(self) -> bool:
+        """Whether the file or the URL could not be used the last time."""
+
     def start(self) -> None:
         """Begin to fetch keys."""
 
     def stop(self) -> None:
         """Stop fetching keys."""
 
-    def reload(self) -> None:
-        """Load the keys again. If that fails, keep those that were there and log the reason."""
+    def reload(self) -> object:
+        """
+        Load the keys again. If that fails, keep those that were there and log the reason.
+
+        :returns: False if it failed, and may succeed without a change of the files.
+        """
 
     def lookup(self, key_id: str | None) -> NowOrLater[KeySet]:
         """
@@ -60,12 +70,20 @@ class FileKeys:
     :raises KeysUnusable: see :func:`.load_keys`.
     """
 
+    setting = "auth.jwt.keys_file"
+
     def __init__(self, path: str, accepted: frozenset[str]) -> None:
         # twistd changes the current directory later.
         self._path = os.path.abspath(path)
         self._accepted = accepted
         self.keys = load_keys(self._path, accepted)
         self.changed: Callable[[], None] = _nothing
+        self._failure = ""
+
+    @property
+    def stale(self) -> bool:
+        """Whether the file could not be used when it was read last, so that the keys are older."""
+        return bool(self._failure)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -78,18 +96,23 @@ class FileKeys:
     def stop(self) -> None:
         """Do nothing: nothing runs."""
 
-    def reload(self) -> None:
-        """Load the file again. If it cannot be used, log that and keep the keys that were there."""
+    def reload(self) -> bool:
+        """Load the file again. If it cannot be used, log that, keep the keys that were there, and return False."""
         try:
             found = load_keys(self._path, self._accepted)
         except KeysUnusable as error:
-            _log.error("Reload: the keys of JWTs stay as they were. {reason}", reason=str(error))
-            return
+            # The file is read again each second until it can be used.
+            if str(error) != self._failure:
+                self._failure = str(error)
+                _log.error("Reload: the keys of JWTs stay as they were. {reason}", reason=self._failure)
+            return False
+        self._failure = ""
         has_changed = not found.equals(self.keys)
         self.keys = found
         _log.info("Loaded auth.jwt.keys_file {path}; number of keys: {count}.", path=self._path, count=len(found.keys))
         if has_changed:
             self.changed()
+        return True
 
     def lookup(self, key_id: str | None) -> KeySet:
         """Return the keys, whatever the key id is."""

@@ -52,6 +52,7 @@ class RemoteKeys:
 
     def __init__(self, settings: JwtSettings, fetch: Callable[[str], Deferred[bytes]], clock: IClock) -> None:
         self._settings = settings
+        self.setting = "auth.jwt.discovery_url" if settings.jwks_url is None else "auth.jwt.jwks_url"
         self._accepted = frozenset(settings.algorithms)
         self._fetch = fetch
         self._clock = clock
@@ -75,6 +76,11 @@ class RemoteKeys:
         if fetched_at is None or self._clock.seconds() - fetched_at >= self._settings.max_stale_secs:
             return NO_KEYS
         return self._keys
+
+    @property
+    def stale(self) -> bool:
+        """Whether the last fetch failed."""
+        return self._failures > 0
 
     @property
     def files(self) -> tuple[str, ...]:
