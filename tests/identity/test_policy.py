@@ -358,6 +358,41 @@ class ConditionTests(SynchronousTestCase):
         self.assertEqual("auth.rules 3: allow group:a read **", decision.rule)
 
 
+class RobustnessTests(SynchronousTestCase):
+    @given(
+        st.text(max_size=8),
+        st.frozensets(st.text(max_size=4), max_size=4),
+        st.dictionaries(
+            st.sampled_from(["a", "b", "a.b", "", "."]),
+            st.recursive(
+                st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+                lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+            ),
+        ),
+        st.sampled_from(OPERATIONS),
+        st.text(max_size=12),
+    )
+    def test_no_principal_and_no_name_makes_a_decision_fail(
+        self, subject: str, groups: frozenset[str], claims: dict[str, object], operation: str, name: str
+    ) -> None:
+        rules = policy(
+            "deny claim:a=x&claim:a.b=y read **",
+            "allow claim:a.b.c=true&claim:b=1 all {claim.a}/{subject}/** {claim.a.b}",
+            "deny group:g&group:h all **/{claim.b}/**",
+            "allow anyone read {subject}/**",
+        )
+        principal = Principal(subject, "jwt", groups, claims)
+        decision = rules.decide(principal, operation, name)
+        if (
+            subject
+            and operation == "read"
+            and name.split("/", maxsplit=1)[0] == subject != "__ds"
+            and decision.rule is None
+        ):
+            self.fail("the last rule matches")
+        self.assertIsInstance(rules.covers(principal, operation, name).allowed, bool)
+
+
 class CoverTests(SynchronousTestCase):
     def covers(self, pattern: str, *lines: str, **principal: object) -> bool:
         return policy(*lines).covers(alice(**principal), "subscribe", pattern).allowed

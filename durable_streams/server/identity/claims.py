@@ -10,6 +10,9 @@ import msgspec
 #: Claims nested deeper are not found. A path cannot have more dots than this.
 MAX_DEPTH: Final = 16
 
+#: Numbers that are not smaller than this, infinite or none equal nothing.
+_LARGEST: Final = 10**300
+
 
 def find_claim(claims: Mapping[str, object], path: str) -> object:
     """
@@ -40,7 +43,7 @@ def claim_texts(value: object) -> tuple[str, ...]:
     Return the texts that the value of a claim equals in a rule.
 
     A text equals itself, a number or boolean what JSON writes for it, and a list what any of its values equals. Null,
-    objects and lists inside of lists equal nothing.
+    objects, lists inside of lists and numbers of more than 300 digits equal nothing.
     """
     if isinstance(value, str):
         return (value,)
@@ -53,6 +56,6 @@ def claim_texts(value: object) -> tuple[str, ...]:
 def _scalar_text(value: object) -> str | None:
     if isinstance(value, str):
         return value
-    if isinstance(value, (bool, int, float)):
-        return msgspec.json.encode(value).decode()
-    return None
+    if not isinstance(value, (bool, int, float)) or not -_LARGEST < value < _LARGEST:
+        return None
+    return msgspec.json.encode(value).decode()
