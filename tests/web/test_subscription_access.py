@@ -9,7 +9,7 @@ from durable_streams.server.daemon.subscribing import serve_subscriptions
 from durable_streams.server.subscriptions.service import SubscriptionService
 from tests.subscriptions.serving import Callables
 from tests.support.cases import TEXT, each_way
-from tests.support.fronts import BASE
+from tests.support.fronts import BASE, request
 from tests.support.gates import GateTestCase, bearer
 from tests.support.identities import person
 from tests.support.replies import Reply
@@ -191,6 +191,29 @@ class SubscriptionAccessTests(SubscriptionCase):
         for name in ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"):
             self.send("GET", "subscriptions/mine?_method=DELETE", "alice", None, **{name: "DELETE"})
         self.assertEqual(self.send("GET", "subscriptions/mine", "alice").status, 200)
+
+
+class EarlyTests(SubscriptionCase):
+    """Requests that are refused before their body has arrived."""
+
+    def begin(self, method: str, path: str, token: str | None) -> list[int]:
+        """Send the head of a request with a body, and return the statuses of the answers."""
+        peer = self.front.connect()
+        peer.send(request(method, DS + path, {"Content-Length": "1000000", **bearer(token)}), method)
+        self.front.pass_time(0.1)
+        return peer.statuses
+
+    def test_a_body_is_not_read_without_credentials_or_without_subscribe(self) -> None:
+        for method, path in (("PUT", "subscriptions/mine"), ("POST", "subscriptions/mine/streams")):
+            self.assertEqual(self.begin(method, path, None), [401])
+            self.assertEqual(self.begin(method, path, "wrong"), [401])
+            self.assertEqual(self.begin(method, path, "bob"), [403])
+            self.assertEqual(self.begin(method, path, "alice"), [])
+        self.assertEqual(self.begin("POST", "none", "alice"), [404])
+        self.assertEqual(self.begin("POST", "subscriptions/mine", "alice"), [405])
+
+    def test_the_body_of_an_ack_is_read_before_its_token_is_verified(self) -> None:
+        self.assertEqual(self.begin("POST", "subscriptions/mine/ack", "wrong"), [])
 
 
 class HiddenTests(SubscriptionCase):

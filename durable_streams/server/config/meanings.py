@@ -164,7 +164,8 @@ MEANINGS: Final[dict[str, str]] = {
     ),
     "auth.certificate_name": (
         "the part of a client's certificate that is its subject in rules: ``subject`` for the whole distinguished name "
-        "(RFC 4514), ``cn``, or the first ``dns``, ``uri`` or ``email`` of its alternative names"
+        "(RFC 4514), ``cn``, or the only ``dns``, ``uri`` or ``email`` of its alternative names. See "
+        "`client-certificates.rst <client-certificates.rst>`_"
     ),
     "auth.jwt.keys_file": (
         "the path of a JWK set, or of public keys in PEM, with which tokens are verified; mode 0600 if it has secrets. "

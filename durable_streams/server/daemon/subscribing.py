@@ -87,6 +87,7 @@ def serve_subscriptions(operations: Operations, service: SubscriptionService) ->
     operations.reserved = routes.perform
     if gate is not None:
         gate.reserved = routes.admit
+        gate.reserved_early = routes.early
     operations.traced = service.note_trace
 
 

@@ -77,6 +77,7 @@ class Gate:
     :ivar quotas: limits how much is done; None for no limits.
     :ivar audit: records decisions; None to record nothing.
     :ivar reserved: admits and performs requests for paths below the reserved segment. None to refuse all of them.
+    :ivar reserved_early: returns the refusal of such a request whose body has not arrived; see :meth:`early`.
     :ivar readers: the reads under way.
     """
 
@@ -93,6 +94,7 @@ class Gate:
         self.quotas = quotas
         self.record(audit)
         self.reserved: Callable[[StreamRequest, Perform], NowOrLater[Answer]] | None = None
+        self.reserved_early: Callable[[StreamRequest], Answer | None] | None = None
         self.readers = LiveAccess(live.clock, live.streams.turns, self._is_valid)
         self._read_name = read_name
         self._refusals = refusals
@@ -278,7 +280,7 @@ class Gate:
                 self.quotas.check(request, has_body)
             name = self._name_of(request)
             if name is None:
-                return None
+                return None if self.reserved_early is None else self.reserved_early(request)
             principal = self._cached(request.headers.get(b"authorization")) or self.authenticate(request)
             if isinstance(principal, Deferred):
                 # Its result is cached for when the body has arrived.

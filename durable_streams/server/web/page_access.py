@@ -12,6 +12,7 @@ from ..identity.credentials import Presented
 from ..identity.operations import ADMIN
 from ..identity.policy import Decision
 from ..identity.principal import ANONYMOUS, NOBODY, Principal
+from ..interfaces import NowOrLater
 from .access import Gate, presented_by
 from .access_parts import Access
 from .accounting import AuditEntry
@@ -30,7 +31,7 @@ class RequestRights:
     :ivar principal: who sends the request: anonymous until :meth:`authenticate` has found out.
     """
 
-    __slots__ = ("_entry", "_gate", "_noted", "_request", "principal")
+    __slots__ = ("_entry", "_gate", "_has_secret", "_noted", "_request", "principal")
 
     def __init__(self, gate: Gate, request: StreamRequest | PageRequest) -> None:
         self.principal = ANONYMOUS
@@ -38,6 +39,7 @@ class RequestRights:
         self._request = request
         self._entry: AuditEntry | None = None
         self._noted = False
+        self._has_secret = False
 
     async def authenticate(self) -> None:
         """
@@ -47,20 +49,46 @@ class RequestRights:
         :raises Unavailable: they cannot be checked now.
         :raises RateLimited: the address has sent too many invalid ones.
         """
-        request, gate = self._request, self._gate
-        presented = presented_by_page(request) if isinstance(request, PageRequest) else presented_by(request)
-        quotas = None if presented.authorization is None else gate.quotas
-        if quotas is not None:
-            quotas.check_failures(request.caller)
         try:
-            principal = gate.control.authentication.principal_of(presented)
+            principal = self._principal()
             self.principal = await principal if isinstance(principal, Deferred) else principal
         except NotAuthenticated as error:
-            if quotas is not None:
-                quotas.not_authenticated(request.caller)
-            if gate.audit is not None:
-                self._entry = gate.audit.not_authenticated(request, str(error))
+            self._not_authenticated(error)
             raise
+
+    def authenticate_now(self) -> bool:
+        """
+        Find out who sends the request, if that takes no time.
+
+        :returns: whether it is known. If not, :meth:`authenticate` will find the result in a cache.
+        :raises StreamsError: as :meth:`authenticate`.
+        """
+        try:
+            principal = self._principal()
+        except NotAuthenticated as error:
+            self._not_authenticated(error)
+            raise
+        if isinstance(principal, Deferred):
+            principal.addErrback(lambda _: None)
+            return False
+        self.principal = principal
+        return True
+
+    def _principal(self) -> NowOrLater[Principal]:
+        request = self._request
+        presented = presented_by_page(request) if isinstance(request, PageRequest) else presented_by(request)
+        self._has_secret = presented.authorization is not None
+        if self._gate.quotas is not None and self._has_secret:
+            self._gate.quotas.check_failures(request.caller)
+        return self._gate.control.authentication.principal_of(presented)
+
+    def _not_authenticated(self, error: NotAuthenticated) -> None:
+        """Count and record a request whose credentials are missing or invalid."""
+        gate = self._gate
+        if gate.quotas is not None and self._has_secret:
+            gate.quotas.not_authenticated(self._request.caller)
+        if gate.audit is not None:
+            self._entry = gate.audit.not_authenticated(self._request, str(error))
 
     def require(self, operation: str, name: str = "") -> None:
         """

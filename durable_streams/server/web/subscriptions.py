@@ -145,6 +145,23 @@ class SubscriptionRoutes:
         request.access = PUBLIC_ACCESS
         return perform(request)
 
+    def early(self, request: StreamRequest) -> Answer | None:
+        """Return the refusal of a request whose body has not arrived; None if it cannot be refused now."""
+        if self._access is None:
+            return None
+        rights = self._access.rights(request)
+        try:
+            call = _call_of(request)
+            if ROUTES[call.route].needs != SUBSCRIBE or not rights.authenticate_now():
+                return None
+            _check_subscribe(call, rights, self._access)
+        except SubscriptionNotFound:
+            # The body of a request for a subscription that does not exist is read, too.
+            return None
+        except StreamsError as error:
+            return rights.answered(self._error(request, error))
+        return None
+
     async def _perform(self, request: StreamRequest) -> Answer:
         rights = None if self._access is None else self._access.rights(request)
         try:
