@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -197,8 +197,7 @@ class Process(MainProcess):
         self._daemon.abort_connections()
 
     def _reload_parts(self, level: str | None) -> Deferred[Any]:
-        self._daemon.reload()
-        return succeed(None)
+        return self._daemon.reload()
 
 
 def begin_freezing() -> None:

@@ -224,13 +224,16 @@ class Server(MultiService):
         await self._fronts.close()
         _log.info("The server has stopped.")
 
-    def reload(self) -> None:
-        """Read the files of ``auth``, of ``admin.token_file`` and of subscriptions again; log errors."""
-        if self.access is not None:
-            self.access.reload()
+    def reload(self) -> Deferred[None]:
+        """
+        Read the files of ``auth``, of ``admin.token_file`` and of subscriptions again; log errors.
+
+        :returns: fires when those of ``auth``, which are read in threads, are in use.
+        """
         self._fronts.reload()
         if self.subscriptions is not None:
             self.subscriptions.reload()
+        return succeed(None) if self.access is None else self.access.reload()
 
     def reopen_audit_log(self) -> None:
         """Go on in a new audit log of the same path, as :meth:`reload` does."""

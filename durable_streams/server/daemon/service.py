@@ -96,10 +96,10 @@ class Daemon(Server):
                 connections=budget.connections,
             )
 
-    def reload(self) -> None:
+    def reload(self) -> Deferred[None]:
         """Read the certificates, and the files of ``auth``, ``admin.token_file`` and of subscriptions, again."""
         self.listeners.reload()
-        super().reload()
+        return super().reload()
 
     def _log_ready(self, _: None) -> None:
         storage = self._settings.storage

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from msgspec.structs import replace
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.stdio import StandardIO
 from twisted.logger import Logger, globalLogBeginner
@@ -184,14 +184,15 @@ class Worker:
 
     def _reload(self, message: Reload) -> None:
         self._logs.reopen()
+        reloading: Deferred[None] = succeed(None)
         if self._daemon is not None:
             if message.files:
-                self._daemon.reload()
+                reloading = self._daemon.reload()
             else:
                 self._daemon.reopen_audit_log()
         if message.log_level is not None:
             self._logs.set_level(message.log_level)
-        self._channel.send(Reloaded())
+        reloading.addCallback(lambda _: self._channel.send(Reloaded()))
 
 
 class _Scrapes:
