@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from twisted.cred.checkers import AllowAnonymousAccess, ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
@@ -19,6 +21,7 @@ from zope.interface import implementer
 
 from durable_streams.server import (
     AccessControl,
+    ConfigError,
     IBearerToken,
     IRevocations,
     MemoryStorage,
@@ -170,6 +173,29 @@ class ResourceTests(AccessCase):
         resource = build_resource(service)
         self.successResultOf(service.create("a", "text/plain", b"hello"))
         self.assertEqual([self.ask(resource, method, "a") for method in ("GET", "DELETE")], [200, 401])
+
+    def test_the_audit_log_of_the_settings_is_written_until_the_service_has_stopped(self) -> None:
+        path = Path(self.mktemp()).absolute()
+        service = self.service(Settings.from_mapping({"audit": {"file": str(path), "events": "all"}}))
+        resource = build_resource(service, self.portal, rules("allow subject:alice create,append,read **"))
+        self.successResultOf(service.create("a", "text/plain", b"hello"))
+        self.assertEqual([200, 403], [self.ask(resource, "GET", "a", token) for token in ("alice", "bob")])
+        rotated = path.rename(path.with_suffix(".1"))
+        service.reopen_audit_log()
+        self.assertEqual(401, self.ask(resource, "GET", "a", "nobody"))
+        self.successResultOf(service.stopService())
+        lines = [json.loads(line) for part in (rotated, path) for line in part.read_text().splitlines()]
+        self.assertEqual(
+            [("opened", None), ("request", "alice"), ("request", "bob"), ("request", None), ("closed", None)],
+            [(line["event"], line.get("subject")) for line in lines],
+        )
+        self.assertEqual([], [call for call in self.clock.getDelayedCalls() if "Audit" in repr(call)])
+
+    def test_an_audit_log_that_cannot_be_opened_is_named(self) -> None:
+        path = Path(self.mktemp()).absolute() / "audit.jsonl"
+        service = self.service(Settings.from_mapping({"audit": {"file": str(path)}}))
+        error = self.assertRaises(ConfigError, build_resource, service, self.portal, rules("allow anyone read **"))
+        self.assertIn(f"Cannot open the audit log {path} (audit.file): No such file", str(error))
 
     def test_a_portal_without_a_policy_and_two_access_controls_are_refused(self) -> None:
         service = self.service()

@@ -15,6 +15,7 @@ from ..clocks import IClock, clock_of
 from ..config.settings import Settings
 from ..config.validation import ConfigError
 from ..daemon.assembly import name_limits_from
+from ..daemon.auditing import audit_from, open_audit_log
 from ..daemon.subscribing import subscriptions_from
 from ..errors import Unavailable
 from ..interfaces import IStorage, settle
@@ -33,6 +34,7 @@ from ..protocol.content import JSON_TYPE
 from ..protocol.names import check_name
 from ..protocol.offsets import parse_expected, parse_offset
 from ..streams import Streams
+from ..telemetry.audit import AuditLog
 from .checks import (
     Data,
     as_bytes,
@@ -122,8 +124,26 @@ class StreamService(Service):
         self._stopped: Deferred[None] | None = None
         self._unusable: str | None = None
         self._access: list[AccessControl] = []
+        self._audit: AuditLog | None = None
 
     # The service
+
+    def audit_log(self) -> AuditLog:
+        """
+        Return the audit log of the settings. It is opened at the first call, and closed when the service has stopped.
+
+        :raises StartupError: ``audit.file`` cannot be opened.
+        """
+        if self._audit is None:
+            audit = audit_from(self.settings, self.clock)
+            open_audit_log(audit, self.settings)
+            self._audit = audit
+        return self._audit
+
+    def reopen_audit_log(self) -> None:
+        """Go on in a new audit log of the same path, after the old one was renamed."""
+        if self._audit is not None:
+            self._audit.reopen()
 
     def add_access(self, access: AccessControl) -> None:
         """Start and stop an access control with the service."""
@@ -240,6 +260,8 @@ class StreamService(Service):
         finally:
             for access in self._access:
                 access.stop()
+            if self._audit is not None:
+                self._audit.close()
             release(self._storage, self)
 
     @property

@@ -15,14 +15,16 @@ from twisted.web.resource import IResource
 
 from ..config.layers import THE_PROGRAM
 from ..config.settings import Settings
-from ..config.validation import validate, warnings_about
+from ..config.validation import ConfigError, validate, warnings_about
 from ..daemon.assembly import add_pages_of_operators, guard_pages, operations_from, resource_from
+from ..daemon.auditing import record_access_changes
 from ..daemon.server import Server
 from ..daemon.subscribing import serve_subscriptions
 from ..errors import StorageOwned
 from ..identity.control import AccessControl
 from ..identity.policy import Policy
 from ..interfaces import IStorage
+from ..startup import StartupError
 from ..web.operations import Operations
 from ..web.site.admin.access import AdminAuthorization
 from ..web.site.app import Pages
@@ -75,7 +77,12 @@ def build_resource(
 def _operations_of(service: StreamService, access: AccessControl | None) -> Operations:
     operations = operations_from(service.streams, service.settings, service.clock)
     if access is not None:
-        operations.guard(access, service.settings.auth.hide_forbidden)
+        try:
+            audit = service.audit_log()
+        except StartupError as error:
+            raise ConfigError(error.cause, rule="AuditFileUnusable", phase=error.phase) from None
+        operations.guard(access, service.settings.auth.hide_forbidden, audit)
+        record_access_changes(audit, access)
         service.add_access(access)
     return operations
 
