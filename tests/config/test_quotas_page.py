@@ -38,10 +38,13 @@ class PageTests(SynchronousTestCase):
         self.quotas = found.quotas
 
     def test_the_settings_are_valid_and_limit_everything(self) -> None:
-        self.assertEqual(12, len(self.quotas.all()))
+        self.assertEqual(13, len(self.quotas.all()))
         table = PAGE.partition("\nQuota ")[2].partition("\nA quota per second")[0]
         names = set(re.findall(r"(?m)^``(\w+)`` +\w", table))
-        limited = set(tomllib.loads(block("[quotas.address]"))["quotas"]["address"]) - {"request_burst"}
+        limited = set(tomllib.loads(block("[quotas.address]"))["quotas"]["address"]) - {
+            "request_burst",
+            "connection_burst",
+        }
         self.assertEqual(limited | {"creations_per_hour"}, names)
 
     def test_the_answer_is_that_of_the_server(self) -> None:

@@ -24,7 +24,9 @@ class QuotasTests(SynchronousTestCase):
 
     def test_policies_are_items_of_the_field(self) -> None:
         quotas = self.quotas(
-            ScopeQuotas(Rate(50, 200), Rate(1000, 5000), Rate(1000, 500), None, Rate(1 / 6, 10), 20, 30, 4000),
+            ScopeQuotas(
+                Rate(50, 200), Rate(1000, 5000), Rate(1000, 500), None, Rate(1 / 6, 10), Rate(5, 50), 20, 30, 4000
+            ),
             ScopeQuotas(Rate(0.5, 1), creations=Rate(100 / 3600, 100)),
         )
         self.assertEqual(
@@ -33,6 +35,7 @@ class QuotasTests(SynchronousTestCase):
                 '"bytes-in-by-address";q=5000;qu="content-bytes";w=5',
                 '"bytes-out-by-address";q=1000;qu="content-bytes";w=1',
                 '"failures-by-address";q=10;w=60',
+                '"connects-by-address";q=50;w=10',
                 '"live-reads-by-address";q=20;qu="concurrent-requests"',
                 '"connections-by-address";q=30;qu="concurrent-requests"',
                 '"incoming-bytes-by-address";q=4000;qu="content-bytes"',

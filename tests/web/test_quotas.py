@@ -30,7 +30,7 @@ class QuotaTestCase(FrontTestCase):
     def limit(self, address: ScopeQuotas = NONE, principal: ScopeQuotas = NONE) -> Quotas:
         """Limit how much is done from now on."""
         quotas = Quotas(address, principal, self.front.clock.seconds)
-        self.requests = RequestQuotas(quotas, self.front.operations.live.clock, self.front.streams.turns)
+        self.requests = RequestQuotas(quotas, self.front.operations.live.clock, self.front.streams)
         self.front.operations.limit(self.requests)
         return quotas
 
@@ -181,6 +181,20 @@ class RequestQuotaTests(QuotaTestCase):
         self.front.pass_time(1)
         self.assertEqual((0, 0), (len(self.pacer), self.held(quotas)))
 
+    def test_what_waits_for_its_quota_is_sent_when_the_service_drains(self) -> None:
+        self.front.create("a", body=b"x" * 500_000)
+        quotas = self.limit(ScopeQuotas(bytes_out=Rate(100, 100)))
+        download = self.front.follow(BASE + "a")
+        self.front.pass_time(1)
+        tail = self.front.follow(BASE + "a?offset=now&live=sse")
+        self.front.pass_time(1)
+        self.assertEqual([429], tail.statuses)
+        self.assertFalse(download.reply.complete)
+        self.front.streams.drain()
+        self.front.pass_time(3)
+        self.assertEqual((True, 500_000), (download.reply.complete, len(download.reply.body)))
+        self.assertEqual((0, 0), (len(self.pacer), self.held(quotas)))
+
 
 class ProxyTests(QuotaTestCase):
     settings = Settings.from_mapping(
@@ -253,6 +267,20 @@ class ConnectionTests(FrontTestCase):
         assert quotas is not None
         self.assertEqual({}, quotas.quotas.by_address.ledger._held)
         self.assertEqual({}, self.front.channels._accounts)
+
+
+class ConnectionRateTests(FrontTestCase):
+    settings = Settings.from_mapping({"quotas.address.connections_per_sec": 1, "quotas.address.connection_burst": 3})
+
+    def test_connections_that_are_opened_too_fast_are_closed_at_once(self) -> None:
+        self.assertEqual([404] * 3, [self.front.ask("GET", BASE + "none").status for _ in range(3)])
+        peer = self.front.connect()
+        peer.send_unseen(b"")
+        self.assertTrue(peer.closed)
+        reply = read_replies(bytes(peer.received), "GET")[0]
+        self.assertEqual((429, "1"), (reply.status, reply.get("retry-after")))
+        self.front.pass_time(1.5)
+        self.assertEqual(404, self.front.ask("GET", BASE + "none").status)
 
 
 class ConnectionOverHttp2Tests(ConnectionTests):
@@ -432,7 +460,7 @@ class PageTests(FrontTestCase):
 class PrincipalQuotaTests(GateTestCase):
     def limit(self, address: ScopeQuotas = NONE, principal: ScopeQuotas = NONE) -> Quotas:
         quotas = Quotas(address, principal, self.front.clock.seconds)
-        self.gate.limit(RequestQuotas(quotas, self.front.operations.live.clock, self.front.streams.turns))
+        self.gate.limit(RequestQuotas(quotas, self.front.operations.live.clock, self.front.streams))
         return quotas
 
     def test_one_principal_over_its_rate_leaves_the_others_theirs(self) -> None:

@@ -267,6 +267,11 @@ MEANINGS: Final[dict[str, str]] = {
         "invalid tokens and signatures; as many may come at once. Beyond it, credentials that are not known yet get "
         "429 and are not checked. 0: no limit"
     ),
+    "quotas.address.connections_per_sec": (
+        "connections that are opened; those of trusted proxies are not counted. Further ones are refused before a TLS "
+        "handshake. 0: no limit"
+    ),
+    "quotas.address.connection_burst": "connections that may be opened at once. 0: what the rate gives in ten seconds",
     "quotas.address.max_connections": (
         "connections at a time; those of trusted proxies are not counted. Further ones are refused before a TLS "
         "handshake. 0: no limit"

@@ -16,6 +16,7 @@ _BURSTS: Final = {
     "request_burst": "requests_per_sec",
     "bytes_in_burst": "bytes_in_per_sec",
     "bytes_out_burst": "bytes_out_per_sec",
+    "connection_burst": "connections_per_sec",
 }
 
 _INCOMING: Final = "quotas.address.max_incoming_bytes"
@@ -30,7 +31,11 @@ def check_quotas(config: SettingsWithSources) -> Iterator[BrokenRule]:
             if value_of(config.settings, name) < 0:
                 yield BrokenRule("QuotaTooSmall", name, "0 (no limit) or more")
         for burst, rate in _BURSTS.items():
-            if value_of(config.settings, f"{scope}.{burst}") and not value_of(config.settings, f"{scope}.{rate}"):
+            if (
+                burst in section.__struct_fields__
+                and value_of(config.settings, f"{scope}.{burst}")
+                and not value_of(config.settings, f"{scope}.{rate}")
+            ):
                 yield BrokenRule(
                     "BurstWithoutRate",
                     f"{scope}.{burst}",

@@ -20,6 +20,8 @@ class AddressQuotaSettings(Section, frozen=True):
     bytes_out_burst: int = 0
     max_live_reads: int = 0
     failed_authentications_per_min: int = 0
+    connections_per_sec: int = 0
+    connection_burst: int = 0
     max_connections: int = 0
     max_incoming_bytes: int = 0
 

@@ -20,7 +20,7 @@ def quotas_from(settings: Settings, streams: Streams, clock: IClock) -> RequestQ
     by_principal = _of_principal(settings.quotas.principal)
     if not by_address and not by_principal:
         return None
-    return RequestQuotas(Quotas(by_address, by_principal, clock.seconds), clock, streams.turns)
+    return RequestQuotas(Quotas(by_address, by_principal, clock.seconds), clock, streams)
 
 
 def _of_address(address: AddressQuotaSettings) -> ScopeQuotas:
@@ -29,6 +29,7 @@ def _of_address(address: AddressQuotaSettings) -> ScopeQuotas:
         bytes_in=_rate(address.bytes_in_per_sec, address.bytes_in_burst),
         bytes_out=_rate(address.bytes_out_per_sec, address.bytes_out_burst),
         failures=_rate_over(address.failed_authentications_per_min, 60),
+        connects=_rate(address.connections_per_sec, address.connection_burst),
         live_reads=address.max_live_reads,
         connections=address.max_connections,
         incoming_bytes=address.max_incoming_bytes,

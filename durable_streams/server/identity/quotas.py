@@ -30,6 +30,7 @@ class ScopeQuotas(Struct, frozen=True, gc=False):
     :ivar bytes_out: bytes of answers' bodies.
     :ivar creations: streams that are created.
     :ivar failures: attempts to authenticate that fail.
+    :ivar connects: connections that are opened.
     :ivar live_reads: the maximum number of live reads at a time.
     :ivar connections: the maximum number of open connections.
     :ivar incoming_bytes: the maximum size of bodies that are arriving, in bytes.
@@ -40,6 +41,7 @@ class ScopeQuotas(Struct, frozen=True, gc=False):
     bytes_out: Rate | None = None
     creations: Rate | None = None
     failures: Rate | None = None
+    connects: Rate | None = None
     live_reads: int = 0
     connections: int = 0
     incoming_bytes: int = 0
@@ -114,7 +116,7 @@ class Scope:
     """
 
     def __init__(self, name: str, setting: str, quotas: ScopeQuotas, now: Callable[[], float], width: int) -> None:
-        rates = (quotas.requests, quotas.bytes_in, quotas.bytes_out, quotas.creations, quotas.failures)
+        rates = (quotas.requests, quotas.bytes_in, quotas.bytes_out, quotas.creations, quotas.failures, quotas.connects)
         self.ledger: Ledger = Ledger(rates, now, width=width)
         self.name = name
         self.settings = quotas
@@ -135,6 +137,7 @@ class Scope:
         self.bytes_out = rate(2, "bytes-out", content, "reads too many bytes", "bytes_out_per_sec")
         self.creations = rate(3, "creations", "", "creates too many streams", "creations_per_hour")
         self.failures = rate(4, "failures", "", "fails to authenticate too often", "failed_authentications_per_min")
+        self.connects = rate(5, "connects", "", "opens too many connections", "connections_per_sec")
         self.live_reads = count(
             quotas.live_reads, "live-reads", "concurrent-requests", "has too many live reads", "max_live_reads"
         )
@@ -152,7 +155,7 @@ class Scope:
     def all(self) -> list[Quota]:
         """Return the quotas that are limited."""
         every = (
-            *(self.requests, self.bytes_in, self.bytes_out, self.creations, self.failures),
+            *(self.requests, self.bytes_in, self.bytes_out, self.creations, self.failures, self.connects),
             *(self.live_reads, self.connections, self.incoming),
         )
         return [quota for quota in every if quota is not None]

@@ -14,11 +14,13 @@ from ..clocks import IClock
 from ..identity.quotas import RateQuota
 from ..identity.rates import Account
 from ..model import FileRange
-from ..run_queue import SLICE, RunQueue
+from ..run_queue import SLICE
+from ..streams import Streams
 from .answers import AnswerBody, FileSink, Sink
 
-#: The shortest time between two looks at the bodies of one account that wait, in seconds.
+#: The shortest and the longest time between two looks at the bodies of one account that wait, in seconds.
 _PAUSE: Final = 0.01
+_MAX_PAUSE: Final = 1.0
 
 
 class Charge(Struct, frozen=True):
@@ -32,13 +34,17 @@ class Pacer:
     """
     Resumes bodies that were paused because their account has debts, in turn, when it has none.
 
+    When the service drains, they are resumed in any case, so that it does not have to wait for them.
+
+    :param streams: the service.
     :param now: the time of the accounts' buckets.
     """
 
-    def __init__(self, clock: IClock, turns: RunQueue, now: Callable[[], float]) -> None:
+    def __init__(self, clock: IClock, streams: Streams, now: Callable[[], float]) -> None:
         self.now = now
         self._clock = clock
-        self._turns = turns
+        self._streams = streams
+        self._turns = streams.turns
         self._waiting: dict[Account, _Queue] = {}
 
     def __len__(self) -> int:
@@ -62,10 +68,20 @@ class Pacer:
             if not queue.bodies and not queue.running:
                 self._remove(queue)
 
+    def debt(self, charges: Sequence[Charge]) -> Charge | None:
+        """Return the first charge whose account has debts that must be waited for."""
+        if self._streams.draining:
+            return None
+        now = self.now()
+        for charge in charges:
+            if charge.quota.meter.wait(charge.account, now) > 0:
+                return charge
+        return None
+
     def _schedule(self, queue: _Queue) -> None:
         charge = queue.charge
-        wait = max(_PAUSE, charge.quota.meter.wait(charge.account, self.now()))
-        queue.next = self._clock.callLater(wait, self._resume, queue)
+        wait = charge.quota.meter.wait(charge.account, self.now())
+        queue.next = self._clock.callLater(min(max(_PAUSE, wait), _MAX_PAUSE), self._resume, queue)
 
     def _remove(self, queue: _Queue) -> None:
         self._waiting.pop(queue.charge.account, None)
@@ -80,10 +96,10 @@ class Pacer:
 
     def _run(self, queue: _Queue) -> None:
         """Resume bodies for a slice of time, until the account has debts again."""
-        account, meter, bodies = queue.charge.account, queue.charge.quota.meter, queue.bodies
+        charges, bodies = (queue.charge,), queue.bodies
         end = self._turns.seconds() + SLICE
         try:
-            while bodies and meter.wait(account, self.now()) <= 0:
+            while bodies and self.debt(charges) is None:
                 bodies.popitem(last=False)[0].proceed()
                 if self._turns.seconds() >= end:
                     break
@@ -177,7 +193,7 @@ class MeteredBody:
         for charge in self._charges:
             charge.quota.meter.charge(charge.account, size, now)
         if not self._over and self._waits_for is None:
-            debt = self._debt(now)
+            debt = self._pacer.debt(self._charges)
             if debt is not None:
                 debt.quota.delays += 1
                 self._wait_for(debt)
@@ -185,7 +201,7 @@ class MeteredBody:
     def proceed(self) -> None:
         """Resume the body, unless another account has debts or the client is slow."""
         self._waits_for = None
-        debt = self._debt(self._pacer.now())
+        debt = self._pacer.debt(self._charges)
         if debt is not None:
             self._wait_for(debt)
         elif not self._is_slow:
@@ -195,13 +211,6 @@ class MeteredBody:
         self._waits_for = debt
         self._body.pauseProducing()
         self._pacer.add(self, debt)
-
-    def _debt(self, now: float) -> Charge | None:
-        """Return the first charge whose account has debts."""
-        for charge in self._charges:
-            if charge.quota.meter.wait(charge.account, now) > 0:
-                return charge
-        return None
 
     def _end(self) -> Sink | None:
         sink, self._sink = self._sink, None

@@ -14,7 +14,7 @@ from ..errors import RateLimited
 from ..identity.quotas import NOT_COUNTED, UNDER_WAY, Quotas, RateQuota, Scope
 from ..identity.rates import Account, address_key
 from ..interfaces import NowOrLater
-from ..run_queue import RunQueue
+from ..streams import Streams
 from .access_parts import OPEN
 from .answers import Answer, Answers
 from .callers import Caller
@@ -42,16 +42,17 @@ class RequestQuotas:
     Applies the quotas to requests for streams.
 
     :param quotas: the quotas, with the accounts of all clients.
+    :param streams: the service.
     """
 
-    def __init__(self, quotas: Quotas, clock: IClock, turns: RunQueue) -> None:
+    def __init__(self, quotas: Quotas, clock: IClock, streams: Streams) -> None:
         self.quotas = quotas
         self._now = quotas.now
         self._by_address = quotas.by_address
         self._by_principal = quotas.by_principal
         self._limits_addresses = bool(quotas.by_address.settings)
         self._limits_principals = bool(quotas.by_principal.settings)
-        self._pacer = Pacer(clock, turns, quotas.now)
+        self._pacer = Pacer(clock, streams, quotas.now)
         # Address -> what it is counted as.
         self._keys: dict[str, str] = {}
 
@@ -62,16 +63,22 @@ class RequestQuotas:
         Count a connection of an address until :meth:`close_connection`.
 
         :returns: the account that holds it; None if it is not counted.
-        :raises RateLimited: the address has as many as it may.
+        :raises RateLimited: the address has as many as it may, or opens them too fast.
         """
         scope = self._by_address
-        quota = scope.connections
-        if quota is None or address in NOT_COUNTED:
+        quota, connects = scope.connections, scope.connects
+        if (quota is None and connects is None) or address in NOT_COUNTED:
             return None
         key = address_key(address)
         account = scope.ledger.account(key)
-        if account.connections >= scope.settings.connections:
+        if quota is not None and account.connections >= scope.settings.connections:
             raise quota.refuse(UNDER_WAY)
+        if connects is not None:
+            wait = connects.meter.spend(account, 1, self._now())
+            if wait:
+                raise connects.refuse(wait)
+        if quota is None:
+            return None
         scope.ledger.hold(key)
         account.connections += 1
         return account

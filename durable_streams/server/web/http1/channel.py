@@ -36,6 +36,9 @@ _LARGE: Final = 16_384
 #: How much of a body is read, in bytes, while the answer to an earlier request is not sent.
 _AHEAD: Final = 65_536
 
+#: The status of a request over a quota.
+_RATE_LIMITED: Final = 429
+
 #: Requests that change nothing.
 _READS: Final = frozenset([b"GET", b"HEAD"])
 
@@ -368,6 +371,9 @@ class StreamChannel(Protocol):
         return True
 
     def _refuse(self, refusal: _Refusal) -> None:
+        if refusal.answer.status == _RATE_LIMITED:
+            # A client over its quota may not send as much in vain as others.
+            self._discarded = MAX_DISCARDED_PLAIN - MAX_DISCARDED
         if self._busy or self._queue:
             self._queue.append((refusal, False, False))
         elif not self._ending:
