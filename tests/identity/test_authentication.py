@@ -151,6 +151,7 @@ class ChoiceTests(AuthenticationCase):
         self.assertEqual(("frank", "custom"), (valid.subject, valid.kind))
         error = self.refusal(authentication, authorization=b"Basic " + b64encode(b"frank:wrong"))
         self.assertNotIn("wrong", str(error))
+        self.assertEqual('Basic realm="durable-streams", charset="UTF-8"', error.challenge)
         for value in (b"Basic %", b"Basic YQ", b"Basic " + b64encode(b"frank"), b"Bearer abc"):
             self.refusal(authentication, authorization=value)
         self.assertEqual('Basic realm="durable-streams", charset="UTF-8"', self.refusal(authentication).challenge)

@@ -90,6 +90,9 @@ def log_access(settings: Settings, control: AccessControl | None) -> None:
         return
     log_warnings(control.policy)
     count = len(control.policy.rules)
+    if not has_access_control(settings):
+        _log.info("Access: by the program; {count} {rules}.", count=count, rules="rule" if count == 1 else "rules")
+        return
     _log.info(
         "Access: {methods}; {count} {rules} in {source}; anonymous requests are {anonymous}.",
         methods=f"methods {', '.join(auth.methods)}" if auth.methods else "no method",

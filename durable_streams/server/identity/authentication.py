@@ -183,7 +183,7 @@ class Authentication:
     def _accept(self, avatar: tuple[object, object, object], attempt: _Attempt) -> Principal:
         principal = principal_from(avatar[1])
         if not self.is_current(principal, self._wall()):
-            return self._reject(invalid_token("The credentials have expired. Send new ones."), attempt)
+            return self._reject(self._invalid("The credentials have expired. Send new ones."), attempt)
         self.verifications[attempt.method, "accepted"] += 1
         if attempt.key is not None and attempt.generation == self._generation:
             self._cache.add(attempt.key, principal, has_lifetime=principal.kind not in self._current)
@@ -194,15 +194,21 @@ class Authentication:
         if isinstance(error, NotAuthenticated):
             message, challenge = str(error), error.challenge
             is_default = challenge in _DEFAULT_CHALLENGES
-            return self._reject(invalid_token(message) if is_default else NotAuthenticated(message, challenge), attempt)
+            return self._reject(self._invalid(message) if is_default else NotAuthenticated(message, challenge), attempt)
         if isinstance(error, LoginFailed | UnauthorizedLogin):
-            return self._reject(invalid_token("The credentials are not valid."), attempt)
+            return self._reject(self._invalid("The credentials are not valid."), attempt)
         if isinstance(error, Unavailable):
             self.verifications[attempt.method, "unavailable"] += 1
         if isinstance(error, StreamsError | CancelledError):
             raise error
         _log.failure("A credentials checker failed; the request was refused.", failure)
         raise Unavailable("The server cannot check credentials now. Its log says why.")
+
+    def _invalid(self, message: str) -> NotAuthenticated:
+        """Return the error for credentials that are not valid. Only a challenge of Basic has a browser ask again."""
+        if self._methods.is_basic:
+            return NotAuthenticated(message, self.challenge)
+        return invalid_token(message)
 
     def _reject(self, error: NotAuthenticated, attempt: _Attempt) -> Principal:
         self.verifications[attempt.method, "refused"] += 1

@@ -63,6 +63,7 @@ class Methods:
 
     :param names: of :data:`METHODS`.
     :ivar challenge: the value of WWW-Authenticate for requests without credentials.
+    :ivar is_basic: whether Authorization is for user names and passwords only.
     :ivar advice: what a client has to do, as a sentence or several.
     :raises ValueError: a name is not known.
     """
@@ -75,7 +76,8 @@ class Methods:
         self._places = tuple(dict.fromkeys(_PLACES[name] for name in names))
         self._basic = "basic" in names
         self._bearer = any(name in ("token", "jwt", "bearer") for name in names)
-        has_bearer = self._bearer or not self._basic
+        self.is_basic = self._basic and not self._bearer
+        has_bearer = not self.is_basic
         self.challenge = ", ".join([BEARER] * has_bearer + [BASIC] * self._basic)
         self.advice = " Or: ".join(dict.fromkeys(METHODS[name] for name in names))
 
