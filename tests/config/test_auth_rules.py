@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+import hypothesis
+from hypothesis import strategies as st
+
+from durable_streams.server.config.auth_rules import has_access_control
 from durable_streams.server.config.sections import JwtSection
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.config.validation import ConfigError
@@ -68,6 +72,48 @@ class ProductionTests(AuthTests):
 
     def test_any_profile_without_method_and_anonymous_requests_is_refused(self) -> None:
         self.assertEqual("NoAuthenticationMethod", self.broken({"auth.allow_anonymous": "false"}).rule)
+
+
+class OpenTests(AuthTests):
+    @hypothesis.settings(max_examples=300, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+    @hypothesis.given(
+        st.sampled_from(["prod", "prod-tls", "prod-mtls", "prod-of-ours"]),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "auth.methods": st.sampled_from(["", "token", "certificate", "jwt,token", "header", "signed-url"]),
+                "auth.allow_anonymous": st.sampled_from(["true", "false"]),
+                "auth.rules": st.sampled_from(["", " \n", ALL, "deny anyone all **", "allow anyone all **"]),
+                "auth.rules_file": st.just("/rules"),
+                "auth.token_file": st.just("/tokens"),
+                "auth.signing_keys_file": st.just("/keys"),
+                "auth.jwt.keys_file": st.just("/jwks"),
+            },
+        ),
+        st.booleans(),
+    )
+    def test_a_server_for_production_is_open_only_if_that_was_said(
+        self, profile: str, chosen: dict[str, str], is_plain: bool
+    ) -> None:
+        self.file("", "prod-of-ours.toml")
+        plain = {"transport.mode": "http", "transport.http.versions": "http1"}
+        files = {"prod-tls": 2, "prod-mtls": 3}.get(profile, 0)
+        transport = plain if is_plain or not files else dict(list(TLS_FILES.items())[:files])
+        try:
+            loaded = self.by_names(ORIGINS | transport | chosen, profile)
+        except ConfigError as error:
+            self.assertIn("auth", str(error))
+            return
+        auth = loaded.auth
+        if not has_access_control(loaded):
+            self.assertEqual("true", chosen.get("auth.allow_anonymous"))
+        if auth.methods:
+            self.assertTrue(auth.rules_file is not None or any(map(str.strip, auth.rules)))
+        if auth.allow_anonymous:
+            self.assertEqual("true", chosen.get("auth.allow_anonymous"))
+        self.assertEqual("auth.token_file" in chosen, "token" in auth.methods)
+        self.assertEqual("auth.signing_keys_file" in chosen, "signed-url" in auth.methods)
+        self.assertEqual("auth.jwt.keys_file" in chosen, "jwt" in auth.methods)
 
 
 class MethodTests(AuthTests):

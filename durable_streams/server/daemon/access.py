@@ -166,7 +166,7 @@ def _register_signed_urls(portal: Portal, settings: Settings, reactor: Any) -> S
     except SigningKeysError as error:
         raise _invalid("InvalidSigningKeysFile", f"auth.signing_keys_file: {error}") from None
     portal.registerChecker(checker)
-    return SigningKeysSource(checker, path)
+    return SigningKeysSource(checker, path, reactor)
 
 
 def _absolute(path: str | None) -> str | None:

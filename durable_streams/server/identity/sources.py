@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from ..blocking_calls import BlockingCalls
 from .signed_url_checker import SignedUrlChecker
-from .signing_keys import SigningKeysError
+from .signed_urls import SigningKey
+from .signing_keys import SigningKeysError, load_signing_keys
 
 _log = Logger()
 
@@ -18,14 +23,16 @@ class SigningKeysSource:
 
     :param checker: verifies URLs by the keys.
     :param path: the absolute path of its file.
+    :param reactor: in whose thread the keys are used.
     :ivar checker: the same checker.
     """
 
     setting = "auth.signing_keys_file"
 
-    def __init__(self, checker: SignedUrlChecker, path: str) -> None:
+    def __init__(self, checker: SignedUrlChecker, path: str, reactor: Any) -> None:
         self.files: Sequence[str] = (path,)
         self.checker = checker
+        self._calls = BlockingCalls(reactor)
         self._failure = ""
         self._listeners: list[Callable[[], None]] = []
 
@@ -42,20 +49,28 @@ class SigningKeysSource:
         """Do nothing: the keys are read."""
 
     def stop(self) -> None:
-        """Do nothing: nothing runs."""
+        """End the thread that reads the file."""
+        self._calls.close()
 
-    def reload(self) -> bool:
-        """Read the keys again. If the file cannot be used, log that, keep the keys, and return False."""
-        try:
-            self.checker.reload()
-        except SigningKeysError as error:
-            if str(error) != self._failure:
-                self._failure = str(error)
-                _log.error(
-                    "auth.signing_keys_file was not read again, its keys stay as they were. {reason}", reason=error
-                )
-            return False
+    def reload(self) -> Deferred[bool]:
+        """
+        Read the keys again, in a thread. If the file cannot be used, log that, once, and keep the keys.
+
+        :returns: whether it could be used.
+        """
+        return self._calls.do(lambda: load_signing_keys(self.files[0])).addCallbacks(self._use, self._keep)
+
+    def _keep(self, failure: Failure) -> bool:
+        failure.trap(SigningKeysError)
+        reason = str(failure.value)
+        if reason != self._failure:
+            self._failure = reason
+            _log.error("auth.signing_keys_file was not read again, its keys stay as they were. {reason}", reason=reason)
+        return False
+
+    def _use(self, keys: tuple[SigningKey, ...]) -> bool:
         self._failure = ""
+        self.checker.set_keys(keys)
         _log.info(
             "Loaded auth.signing_keys_file {path}; number of keys: {count}.",
             path=self.files[0],
