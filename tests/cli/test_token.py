@@ -9,6 +9,7 @@ import stat
 import subprocess
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from click.testing import Result
 from twisted.internet.task import Clock
@@ -59,8 +60,8 @@ class CreateTests(TokenCase):
         [token_id] = self.ids()
         self.assertEqual(
             f"Token {token_id} of alice is valid until it is revoked. It is in {self.path}, as a hash: keep what was "
-            "printed.\n",
-            result.stderr,
+            "printed.",
+            result.stderr.splitlines()[0],
         )
 
     def test_the_server_accepts_the_token_with_what_was_given(self) -> None:
@@ -81,6 +82,15 @@ class CreateTests(TokenCase):
         token = self.create("--subject", "alice").strip()
         self.assertEqual(0o600, stat.S_IMODE(self.path.stat().st_mode))
         self.assertNotIn(token.split("_")[2], self.path.read_text())
+
+    def test_a_new_file_of_root_is_told_with_the_command_that_gives_it_away(self) -> None:
+        for user, told in ((0, True), (1000, False)):
+            with patch("os.geteuid", return_value=user):
+                first = self.token("create", "--subject", "alice")
+                second = self.token("create", "--subject", "bob")
+            self.assertEqual(told, f"chown USER {self.path}" in first.stderr)
+            self.assertNotIn("chown", second.stderr)
+            self.path.unlink()
 
     def test_json_has_the_token_and_its_record(self) -> None:
         document = json.loads(self.create("--subject", "alice", "--json"))

@@ -132,6 +132,7 @@ def create(
         raise click.UsageError(f"The token {error}.") from None
     except OverflowError:
         raise click.UsageError("--expires-in: The token would expire after the year 9999.") from None
+    is_new = not os.path.exists(path)
     _change(lambda: add_token(path, record))
     try:
         if as_json:
@@ -146,6 +147,8 @@ def create(
         raise
     until = "it is revoked" if record.expires_at is None else f"{_shown(record.expires_at)} UTC"
     note(f"Token {record.id} of {subject} is valid until {until}. It is in {path}, as a hash: keep what was printed.")
+    if is_new and os.geteuid() == 0:
+        note(f"{path} is new and belongs to root. If the server runs as another user: chown USER {path}")
 
 
 @command.command("list")
