@@ -22,6 +22,9 @@ from tests.conformance.served import against
 from tests.interop import environments, scenarios
 from tests.interop.environments import Environment
 
+#: The sets of scenarios with a server of their own.
+OWN_SERVERS = {"restored": "after a restore", "guarded": "with tokens that expire"}
+
 
 class Counts:
     """All results so far."""
@@ -61,22 +64,23 @@ def against_this_server(
         print(f"{environments.CLIENT} {first.version_of(environments.CLIENT)}", flush=True)
         for front in fronts:
             counts.add(f"python client, {front}", python_against(front, first, place))
-        counts.add(
-            "python client, after a restore",
-            scenarios.run_against_restored(
-                first.python, place, lambda url, control: scenarios.run_python(first.python, url, place, control)
-            ),
-        )
+        for name, what in OWN_SERVERS.items():
+            result = scenarios.run_against_own(
+                name,
+                first.python,
+                place,
+                lambda url, control, name: scenarios.run_python(first.python, url, place, control, name),
+            )
+            counts.add(f"python client, {what}", result)
     if "typescript" in clients:
         print(f"{scenarios.TYPESCRIPT_CLIENT} {scenarios.install_typescript()}", flush=True)
         for front in fronts:
             counts.add(
                 f"typescript client, {front}", against(FrontProcess(front, second.python), scenarios.run_typescript)
             )
-        counts.add(
-            "typescript client, after a restore",
-            scenarios.run_against_restored(second.python, place, scenarios.run_typescript),
-        )
+        for name, what in OWN_SERVERS.items():
+            result = scenarios.run_against_own(name, second.python, place, scenarios.run_typescript)
+            counts.add(f"typescript client, {what}", result)
     if "python" in clients:
         result = SuiteResult()
         for environment in installed:

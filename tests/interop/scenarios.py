@@ -25,7 +25,9 @@ runpy.run_module("tests.interop.python_client", run_name="__main__", alter_sys=T
 """
 
 
-SERVER_PROGRAM = PYTHON_PROGRAM.replace("python_client", "restored_server")
+def server_program(name: str) -> str:
+    """Return the program of a server of the scenarios."""
+    return PYTHON_PROGRAM.replace("python_client", name)
 
 
 def run_python(python: Path, base_url: str, place: Path, *control: str) -> SuiteResult:
@@ -43,21 +45,22 @@ def run_typescript(base_url: str, *control: str) -> SuiteResult:
     return run_scenarios(("node", "typescript_client/main.mjs", base_url, *control), HERE)
 
 
-def run_against_restored(python: Path, place: Path, run: Callable[[str, str], SuiteResult]) -> SuiteResult:
-    """Run scenarios with a server, installed beside `python`, that is replaced by a restored one when they ask.
+def run_against_own(name: str, python: Path, place: Path, run: Callable[[str, str, str], SuiteResult]) -> SuiteResult:
+    """Run a set of scenarios with a server of its own, installed beside `python`.
 
-    :param run: runs them, given the server's URL and that of its control server.
+    :param name: the set: ``restored``, with a server that is replaced by a restored one when they ask, or ``guarded``,
+        with one that takes only tokens, which expire.
+    :param run: runs them, given the server's URL, its control, and the name.
     """
-    with subprocess.Popen(
-        (str(python), "-P", "-c", SERVER_PROGRAM), cwd=place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
+    command = str(python), "-P", "-c", server_program(f"{name}_server")
+    with subprocess.Popen(command, cwd=place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         first = server.stdout.readline()
         if not first:
-            return SuiteResult(0, ["the server that is to be restored did not start"])
+            return SuiteResult(0, [f"the {name} server did not start"])
         urls = json.loads(first)
         try:
-            return run(urls["url"], urls["control"])
+            return run(urls["url"], urls["control"], name)
         finally:
             server.kill()
 

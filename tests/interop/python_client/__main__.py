@@ -1,6 +1,7 @@
 """Run every scenario of the Python client against the server at the URL given; one JSON line for each.
 
-If the URL of a control server follows, run those in which the server is replaced by a restored one instead.
+If a control and the name of a set follow, run that set instead: ``restored``, whose control is the URL of the server
+that replaces it by a restored one, or ``guarded``, whose control is the secret that signs tokens.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.interop.python_client import following, producing, reading, restoring, writing
+from tests.interop.python_client import following, producing, reading, refreshing, restoring, writing
 from tests.interop.python_client.checks import ScenarioFailed
 from tests.interop.python_client.drivers import HAS_PRODUCERS, AsyncDriver, Driver, SyncDriver
 
@@ -30,10 +31,13 @@ class Scenario(Protocol):
     def __call__(self, api: Driver, url: str, /) -> Awaitable[None]: ...
 
 
-def scenarios(driver: Driver, control: str | None) -> Iterator[Any]:
+SETS = {"restored": restoring.scenarios, "guarded": refreshing.scenarios}
+
+
+def scenarios(driver: Driver, control: str | None, chosen: str) -> Iterator[Any]:
     """What this driver can do with the client that is installed."""
     if control is not None:
-        yield from restoring.scenarios(control)
+        yield from SETS[chosen](control)
         return
     yield from (*writing.SCENARIOS, *reading.SCENARIOS, *following.SCENARIOS, *producing.SCENARIOS)
     if not HAS_PRODUCERS:
@@ -56,9 +60,9 @@ def why_it_failed(driver: Driver, scenario: Scenario, url: str) -> str | None:
     return None
 
 
-def main(base_url: str, control: str | None = None) -> None:
+def main(base_url: str, control: str | None = None, chosen: str = "") -> None:
     for driver in (SyncDriver(), AsyncDriver()):
-        for scenario in scenarios(driver, control):
+        for scenario in scenarios(driver, control, chosen):
             name = scenario.__name__
             began = time.monotonic()
             why = why_it_failed(driver, scenario, f"{base_url}/v1/stream/interop/{name}-{uuid.uuid4().hex[:12]}")

@@ -1,10 +1,12 @@
-// Run every scenario against the server at the URL given; one JSON line for each.  If the URL of a control server
-// follows, run those in which the server is replaced by a restored one instead.
+// Run every scenario against the server at the URL given; one JSON line for each.  If a control and the name of a set
+// follow, run that set instead: "restored", whose control is the URL of the server that replaces it by a restored one,
+// or "guarded", whose control is the secret that signs tokens.
 
 import { randomUUID } from "node:crypto"
 import { soon } from "./kit.mjs"
 import { scenarios as following } from "./following.mjs"
 import { scenarios as producing } from "./producing.mjs"
+import { scenarios as refreshing } from "./refreshing.mjs"
 import { scenarios as reading } from "./reading.mjs"
 import { scenarios as restoring } from "./restoring.mjs"
 import { scenarios as writing } from "./writing.mjs"
@@ -19,7 +21,8 @@ function tell(line) {
 }
 
 const baseUrl = process.argv[2].replace(/\/$/, "")
-const chosen = process.argv[3] ? restoring : [...writing, ...reading, ...following, ...producing]
+const sets = { restored: restoring, guarded: refreshing }
+const chosen = process.argv[4] ? sets[process.argv[4]] : [...writing, ...reading, ...following, ...producing]
 for (const scenario of chosen) {
   const url = `${baseUrl}/v1/stream/interop/${scenario.name}-${randomUUID()}`
   const began = Date.now()
