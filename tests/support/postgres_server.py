@@ -43,6 +43,8 @@ _SETTINGS: Final = {
     "autovacuum_naptime": "5min",
 }
 
+_PORT_TAKEN: Final = b"Address already in use"
+
 #: How long starting or stopping a server may take, in seconds.
 _PATIENCE: Final = 60.0
 
@@ -161,10 +163,23 @@ class PostgresServer:
         command = [str(self._programs / "postgres"), "-D", str(self.data), "-k", str(self.directory)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
+        self._wait(lambda: self._launch(command), "find its port free")
+        self._wait(self._is_ready, "accept connections")
+
+    def _launch(self, command: Sequence[str]) -> bool:
+        """Start the process, and return whether it has its port, which a connection of another program may have had."""
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         with self.log.open("ab") as log:
+            begin = log.tell()
             self.process = run_unprivileged(command, stdout=log, stderr=subprocess.STDOUT)
-        self._wait(self._is_ready, "accept connections")
+        while self.process.poll() is None:
+            if b"listening on Unix socket" in self.log.read_bytes()[begin:]:
+                return True
+            time.sleep(0.01)
+        written = self.log.read_bytes()[begin:]
+        assert _PORT_TAKEN in written, f"PostgreSQL ended:\n{written[-2000:].decode(errors='replace')}"
+        time.sleep(1)
+        return False
 
     def _is_ready(self) -> bool:
         assert self.process is not None
