@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import datetime
 from typing import Any
 
 from hypothesis import given
@@ -21,11 +22,11 @@ from durable_streams.server.telemetry.audit import (
     MAX_DENIALS_OF_ADDRESS,
     AccessCounts,
     AuditLog,
-    audit_line,
 )
+from durable_streams.server.telemetry.audit_lines import AuditLines, encoded
 from durable_streams.server.web.access_parts import Access
 from durable_streams.server.web.answers import Answer, FileSink, Sink
-from durable_streams.server.web.callers import Caller
+from durable_streams.server.web.callers import Caller, Client
 from durable_streams.server.web.pages import PageRequest
 from durable_streams.server.web.problems import ErrorReport
 from durable_streams.server.web.requests import StreamRequest, stream_request
@@ -96,7 +97,7 @@ class Body:
         self.calls.append("stop")
 
 
-class Client:
+class Browser:
     """A sink of an answer, which keeps what it was sent."""
 
     def __init__(self) -> None:
@@ -112,7 +113,7 @@ class Client:
         self.got += b"ABORT"
 
 
-class FileClient(Client):
+class FileBrowser(Browser):
     """A sink that can send from files."""
 
     def send_file(self, part: Any) -> int:
@@ -120,7 +121,7 @@ class FileClient(Client):
 
 
 class StreamedTests(AuditTestCase):
-    def begin(self, client: Client) -> tuple[Any, Body]:
+    def begin(self, client: Browser) -> tuple[Any, Body]:
         """Begin a live read; return its answer's body, and what produces it."""
         entry = self.log("all").decided(request(b"GET"), allowed("read"))
         assert entry is not None
@@ -138,7 +139,7 @@ class StreamedTests(AuditTestCase):
         ]
 
     def test_a_live_read_has_a_line_when_it_begins_and_one_when_it_ends(self) -> None:
-        client = Client()
+        client = Browser()
         _, body = self.begin(client)
         [began] = self.sink.objects
         self.assertEqual((True, 200), (began["streamed"], began["status"]))
@@ -152,13 +153,13 @@ class StreamedTests(AuditTestCase):
         self.assertEqual(began["request_id"], self.sink.objects[1]["request_id"])
 
     def test_a_client_that_goes_and_an_abort_are_told_apart(self) -> None:
-        front, body = self.begin(Client())
+        front, body = self.begin(Browser())
         body.sink.write(b"one")
         front.stopProducing()
         body.sink.write(b"two")
         body.sink.finish()
         self.assertEqual(["stop"], body.calls)
-        client = Client()
+        client = Browser()
         _, body = self.begin(client)
         body.sink.abort()
         self.assertEqual(
@@ -167,19 +168,19 @@ class StreamedTests(AuditTestCase):
         self.assertEqual(b"ABORT", client.got)
 
     def test_back_pressure_reaches_the_body(self) -> None:
-        front, body = self.begin(Client())
+        front, body = self.begin(Browser())
         front.pauseProducing()
         front.resumeProducing()
         self.assertEqual(["pause", "resume"], body.calls)
 
     def test_bytes_from_files_are_counted_where_the_client_takes_them(self) -> None:
-        _, body = self.begin(FileClient())
+        _, body = self.begin(FileBrowser())
         self.assertIsInstance(body.sink, FileSink)
         body.sink.write(b"one")
         self.assertEqual(1000, body.sink.send_file(None))
         body.sink.finish()
         self.assertEqual(1003, self.ends()[0][2])
-        _, body = self.begin(Client())
+        _, body = self.begin(Browser())
         self.assertNotIsInstance(body.sink, FileSink)
 
     def test_a_request_whose_client_has_gone_before_its_answer_has_a_line(self) -> None:
@@ -287,6 +288,44 @@ class LineTests(AuditTestCase):
             [(line["event"], line["process"]) for line in self.sink.objects],
         )
 
+    def test_the_client_and_the_id_that_a_proxy_names_are_recorded_whatever_they_are(self) -> None:
+        client = Client(address='_hidden"\u2028', request_id=b'a"b\xff')
+        caller = Caller("192.0.2.1", trusted=True, client=client)
+        proxied = stream_request(b"POST", b"/v1/stream/", b"chats/a", b"", {}, b"", caller, 7)
+        entry = self.log("all").decided(proxied, allowed("append"))
+        assert entry is not None
+        entry.answered(Answer(204, b""))
+        [line] = self.sink.objects
+        self.assertEqual(('_hidden"\u2028', 'a"b\xff'), (line["address"], line["request_id"]))
+
+    def test_requests_that_share_a_decision_have_their_own_ids_and_addresses(self) -> None:
+        log, access = self.log("all"), allowed("append")
+        for number, address in enumerate(("192.0.2.1", "192.0.2.2", "", "192.0.2.1")):
+            asked = stream_request(b"POST", b"/v1/stream/", b"chats/a", b"", {}, b"", Caller(address), number)
+            entry = log.decided(asked, access)
+            assert entry is not None
+            entry.answered(Answer(204, b""))
+        self.assertEqual(
+            [("0", "192.0.2.1"), ("1", "192.0.2.2"), ("2", None), ("3", "192.0.2.1")],
+            [(line["request_id"].rpartition("-")[2], line.get("address")) for line in self.sink.objects],
+        )
+
+    def test_the_pattern_or_stream_of_a_subscription_is_named_if_it_is_another(self) -> None:
+        access = Access(ALICE, ("subscribe",), "private/**", None, False, "subscribe", NO_RULE)
+        entry = self.log("denied").decided(request(b"PUT", b"__ds/subscriptions/s"), access)
+        assert entry is not None
+        entry.answered(Answer(403, b""))
+        [line] = self.sink.objects
+        self.assertEqual(("__ds/subscriptions/s", "private/**"), (line["stream"], line["on"]))
+
+    @given(st.floats(0, 4e9), st.floats(0, 4e9))
+    def test_times_are_rfc_3339_with_milliseconds(self, one: float, other: float) -> None:
+        lines = AuditLines()
+        for time in (one, other, one):
+            read = json.loads(lines.line(time, b"opened", b""))["time"]
+            self.assertRegex(read, r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{3}Z\Z")
+            self.assertLess(abs(time - datetime.fromisoformat(read).timestamp()), 0.0011)
+
     @given(st.binary(max_size=40))
     def test_no_name_breaks_a_line(self, name: bytes) -> None:
         self.sink.written.clear()
@@ -299,13 +338,13 @@ class LineTests(AuditTestCase):
 
     @given(st.text(max_size=40))
     def test_a_value_is_read_again_as_it_was(self, value: str) -> None:
-        line = audit_line("request", {"subject": value}, MOMENT)
+        line = AuditLines().line(MOMENT, b"request", encoded({"subject": value}))
         read = json.loads(line)["subject"]
         self.assertEqual(value.encode("utf-8", "backslashreplace").decode(), read)
         self.assertTrue(line.decode("ascii").isprintable())
 
     def test_long_values_are_cut(self) -> None:
-        line = json.loads(audit_line("request", {"subject": "x" * 10_000}, MOMENT))
+        line = json.loads(AuditLines().line(MOMENT, b"request", encoded({"subject": "x" * 10_000})))
         self.assertEqual("x" * 2048 + "...", line["subject"])
 
 

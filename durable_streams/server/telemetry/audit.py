@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, Final, Protocol
-from urllib.parse import unquote_to_bytes
+from typing import Final, Protocol
 
-import msgspec
 from msgspec.structs import replace
 from twisted.internet.interfaces import IDelayedCall
 
@@ -23,8 +18,8 @@ from ..web.answers import Answer
 from ..web.observed_bodies import DISCONNECTED, ObservedBody
 from ..web.pages import PageRequest
 from ..web.requests import StreamRequest
-from ..web.telemetry import request_id
 from .audit_file import AuditFile
+from .audit_lines import AuditLines, encoded
 
 #: The operations of requests that change something; ``subscribe`` and ``admin`` by the method.
 CHANGES: Final = frozenset({"create", "append", "close", "delete", "fork-from"})
@@ -34,15 +29,6 @@ _READING_METHODS: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 #: How many denials have a line in a second: of one address, and of all.
 MAX_DENIALS_OF_ADDRESS: Final = 20
 MAX_DENIALS: Final = 200
-
-#: The fields of a request that the line of its end has, too.
-_OF_END: Final = ("request_id", "address", "stream", "page", "subject", "kind", "credential", "operation")
-
-#: The longest value, in characters.
-_LONGEST: Final = 2048
-
-#: The characters that are escaped besides those that JSON requires: they could end a line in some readers.
-_UNPRINTABLE: Final = re.compile("[^\x20-\x7e]")
 
 
 class AccessCounts:
@@ -116,6 +102,8 @@ class AuditLog:
         self.sink = sink
         self.seconds = clock.seconds
         self._clock = clock
+        self._wall = clock.wall
+        self._made = AuditLines()
         self._denials = sink is not None and events != "none"
         self._changes = sink is not None and events in ("changes", "all")
         self._all = sink is not None and events == "all"
@@ -138,12 +126,12 @@ class AuditLog:
                 return None
             if self._required and self.sink is not None and self.sink.obstacle is not None:
                 raise Unavailable("The audit log cannot be written, and audit.required is true. Try again later.")
-            return AuditEntry(self, _of(request, access), {})
+            return AuditEntry(self, self._made.decided(request, access))
         reason = reason_of(access)
         self.counts.denials[reason, access.operation] += 1
         if not self._denials or not self._has_room(request, reason):
             return None
-        return AuditEntry(self, _of(request, access), {"reason": reason})
+        return AuditEntry(self, b'%b,"reason":"%b"' % (self._made.decided(request, access), reason.encode()))
 
     def not_authenticated(self, request: StreamRequest | PageRequest, reason: str) -> AuditEntry | None:
         """
@@ -154,7 +142,8 @@ class AuditLog:
         self.counts.denials["credentials", "authenticate"] += 1
         if not self._denials or not self._has_room(request, "credentials"):
             return None
-        return AuditEntry(self, _of_request(request) | {"allowed": False}, {"reason": "credentials", "detail": reason})
+        why = encoded({"reason": "credentials", "detail": reason})
+        return AuditEntry(self, b"%b,%b" % (self._made.not_authenticated(request), why))
 
     def record(self, event: str, fields: Mapping[str, object]) -> None:
         """
@@ -168,8 +157,12 @@ class AuditLog:
 
     def write(self, event: str, fields: Mapping[str, object]) -> None:
         """Write a line. Fields that are None are left out."""
+        self.write_encoded(event.encode(), encoded(fields))
+
+    def write_encoded(self, event: bytes, part: bytes) -> None:
+        """Write a line whose fields are encoded."""
         if self.sink is not None:
-            self.sink.write(audit_line(event, fields, self._clock.wall()))
+            self.sink.write(self._made.line(self._wall(), event, part))
 
     def _has_room(self, request: StreamRequest | PageRequest, reason: str) -> bool:
         """Return whether a denial of this second has a line of its own; if not, count it."""
@@ -217,14 +210,17 @@ class AuditLog:
 
 
 class AuditEntry:
-    """A request that is recorded when its answer is known, and when a streamed answer has ended."""
+    """
+    A request that is recorded when its answer is known, and when a streamed answer has ended.
 
-    __slots__ = ("_audit", "_began_at", "_fields", "_reason")
+    :param part: the fields of the request and the decision about it, encoded.
+    """
 
-    def __init__(self, audit: AuditLog, fields: dict[str, object], reason: dict[str, str]) -> None:
+    __slots__ = ("_audit", "_began_at", "_part")
+
+    def __init__(self, audit: AuditLog, part: bytes) -> None:
         self._audit = audit
-        self._fields = fields
-        self._reason = reason
+        self._part = part
         self._began_at = 0.0
 
     def answered(self, answer: Answer) -> Answer:
@@ -233,14 +229,14 @@ class AuditEntry:
 
         :returns: the answer to send: its body, if it is streamed, has its end recorded, too.
         """
-        body = answer.body
-        fields = self._fields | {"status": answer.status} | self._reason
-        if answer.error is not None:
-            fields["error"] = answer.error.code
+        body, error = answer.body, answer.error
+        code = b"" if error is None else b',"error":"%b"' % error.code.encode()
         if isinstance(body, bytes):
-            self._audit.write("request", fields | {"bytes": len(body)})
+            outcome = b'%b,"status":%d%b,"bytes":%d' % (self._part, answer.status, code, len(body))
+            self._audit.write_encoded(b"request", outcome)
             return answer
-        self._audit.write("request", fields | {"streamed": True})
+        outcome = b'%b,"status":%d%b,"streamed":true' % (self._part, answer.status, code)
+        self._audit.write_encoded(b"request", outcome)
         self._began_at = self._audit.seconds()
         return replace(answer, body=ObservedBody(body, self._ended))
 
@@ -250,29 +246,12 @@ class AuditEntry:
 
         What it has changed may be stored nevertheless.
         """
-        self._audit.write("request", self._fields | self._reason | {"outcome": DISCONNECTED})
+        self._audit.write_encoded(b"request", b'%b,"outcome":"%b"' % (self._part, DISCONNECTED.encode()))
 
     def _ended(self, sent: int, outcome: str) -> None:
-        fields = {key: self._fields[key] for key in _OF_END if key in self._fields}
         seconds = round(self._audit.seconds() - self._began_at, 3)
-        self._audit.write("ended", fields | {"bytes": sent, "seconds": seconds, "outcome": outcome})
-
-
-def _of(request: StreamRequest | PageRequest, access: Access) -> dict[str, object]:
-    """Return the fields of a request and the decision about it."""
-    principal, decision, operations = access.principal, access.decision, access.operations
-    fields = _of_request(request)
-    return fields | {
-        "subject": principal.subject,
-        "kind": principal.kind,
-        "credential": principal.credential or None,
-        "operation": access.operation or None,
-        "operations": operations if len(operations) > 1 else None,
-        "source": access.source,
-        "on": None if access.name in ("", fields.get("stream")) else access.name,
-        "allowed": access.allowed,
-        "rule": None if decision is None else decision.rule,
-    }
+        end = encoded({"bytes": sent, "seconds": seconds, "outcome": outcome})
+        self._audit.write_encoded(b"ended", b"%b,%b" % (self._part, end))
 
 
 def is_change(request: StreamRequest | PageRequest, operations: tuple[str, ...]) -> bool:
@@ -292,49 +271,7 @@ def reason_of(access: Access) -> str:
     return "grants" if decision is NOT_GRANTED else "rule"
 
 
-def _of_request(request: StreamRequest | PageRequest) -> dict[str, object]:
-    fields: dict[str, object] = {
-        "request_id": request_id(request.number, request.caller).decode("latin-1"),
-        "address": request.caller.client_address or None,
-        "method": request.method.decode("latin-1"),
-    }
-    path = request.path if isinstance(request, StreamRequest) else request.mount + request.path
-    name = unquote_to_bytes(path).decode("utf-8", "backslashreplace")
-    fields["stream" if isinstance(request, StreamRequest) else "page"] = name
-    return fields
-
-
-def audit_line(event: str, fields: Mapping[str, object], time: float) -> bytes:
-    """
-    Return a line of the audit log, in ASCII: a JSON object.
-
-    :param fields: its fields after ``time`` and ``event``. Those that are None are left out.
-    :param time: in UNIX seconds.
-    """
-    moment = datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    record: dict[str, Any] = {"time": moment, "event": event}
-    record |= {key: _bounded(value) for key, value in fields.items() if value is not None}
-    line = msgspec.json.encode(record)
-    if line.isascii() and b"\x7f" not in line:
-        return line
-    return _UNPRINTABLE.sub(_escape, line.decode()).encode()
-
-
-def _bounded(value: object) -> object:
-    """Return a value with its text truncated, and without lone surrogates."""
-    if not isinstance(value, str):
-        return value
-    if len(value) > _LONGEST:
-        value = value[:_LONGEST] + "..."
-    return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
-
-
-def _escape(found: re.Match[str]) -> str:
-    if found[0] == "\x7f":
-        return "\\u007f"
-    return json.dumps(found[0])[1:-1]
-
-
 def audit_file(path: str, clock: IClock) -> AuditFile:
     """Return the file of an audit log, which is not open yet."""
-    return AuditFile(path, clock, lambda lost: audit_line("lines_lost", {"count": lost}, clock.wall()))
+    made = AuditLines()
+    return AuditFile(path, clock, lambda lost: made.line(clock.wall(), b"lines_lost", encoded({"count": lost})))
