@@ -34,7 +34,7 @@ class GatedPagesCase(GateTestCase):
     has_pages: ClassVar[bool] = True
     has_file: ClassVar[bool] = False
     bind_address: ClassVar[str | None] = None
-    rules = (
+    rules: tuple[str, ...] = (
         "allow subject:owner all **",
         "allow subject:ops admin",
         "allow subject:alice create,append,read,head,close,delete,fork-from,subscribe **",

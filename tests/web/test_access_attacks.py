@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from durable_streams.server.config.sections import HttpSettings, IdentitySettings, ProxySettings
@@ -16,7 +18,7 @@ from durable_streams.server.web.proxies import Proxies
 from tests.support.cases import TEXT, each_way, each_way_in_turn
 from tests.support.fronts import BASE, settings_with
 from tests.support.gated_pages import GatedPagesCase
-from tests.support.gates import GateTestCase
+from tests.support.gates import GateTestCase, bearer
 from tests.support.http2 import Http2Front, Http2Peer
 
 #: Ways of naming the stream ``alice/a``, as clients may spell it.
@@ -290,3 +292,53 @@ class AttachedCredentialTests(GateTestCase):
 
     def test_pages_that_know_a_token_can_write(self) -> None:
         self.assertEqual(self.ask("POST", "a", "token", {"Origin": "https://page.example", **TEXT}, b"x").status, 204)
+
+
+#: Pieces of targets that a reader might normalize.
+_TEXT_OF_PIECES = r"""/ // /./ /../ %2F %2f %2e%2e/ ..;/ \ ;x . %00 %20 ? ?x= %23 %25
+    admin %61dmin ADMIN streams counts export backup metrics %6detrics healthz readyz
+    v1 stream v1/stream __ds %5F_ds subscriptions mine alice %61lice a jwks.json claim"""
+_PIECES = st.sampled_from(_TEXT_OF_PIECES.split())
+_METHODS = st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE"])
+_TARGETS = st.one_of(
+    st.lists(_PIECES, min_size=1, max_size=8).map("".join),
+    st.tuples(st.sampled_from(["/admin/", BASE, BASE + "__ds/", "/"]), st.lists(_PIECES, max_size=6)).map(
+        lambda parts: parts[0] + "".join(parts[1])
+    ),
+)
+
+#: What everybody may see, on this front.
+_PUBLIC = (b"ok", b"ready", b'{"keys":[]}')
+
+
+@each_way_in_turn
+class RandomTargetTests(GatedPagesCase):
+    rules = ("allow subject:ops admin", "allow subject:owner all **")
+
+    def test_no_target_shows_or_changes_anything_to_those_without_a_right(self) -> None:
+        before = self.contents()
+
+        @settings(max_examples=150, deadline=None)
+        @given(
+            _TARGETS, st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE"]), st.sampled_from([None, "bob", "wrong"])
+        )
+        def check(target: str, method: str, token: str | None) -> None:
+            if not target.startswith("/"):
+                target = "/" + target
+            peer = self.front.connect()
+            peer.send_request(method, target, {"Host": "localhost", **TEXT, **bearer(token)})
+            self.front.pass_time(0.05, 0.01)
+            reply = peer.reply
+            if reply.status < 400:
+                self.assertEqual(reply.status, 200, target)
+                self.assertIn(bytes(reply.body), (*_PUBLIC, b"") if method == "HEAD" else _PUBLIC, target)
+            peer.leave()
+            self.front.peers.remove(peer)
+
+        check()
+        self.assertEqual(self.contents(), before)
+
+    def contents(self) -> list[tuple[int, bytes]]:
+        """Return what all streams have."""
+        replies = [self.ask("GET", name, "owner") for name in self.streams]
+        return [(reply.status, bytes(reply.body)) for reply in replies]

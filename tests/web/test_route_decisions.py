@@ -12,8 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server import MemoryStorage, Settings, build_service
 from durable_streams.server.identity.operations import OPERATIONS
+from durable_streams.server.web.answers import Answer
+from durable_streams.server.web.callers import Caller
+from durable_streams.server.web.pages import PageRequest
 from durable_streams.server.web.problems import METHODS
-from durable_streams.server.web.site.app import Pages
+from durable_streams.server.web.site.app import Pages, Routes
 from durable_streams.server.web.subscriptions import ROUTES
 from tests.support.cases import each_way
 from tests.support.fronts import BASE, ChannelFront
@@ -128,6 +131,20 @@ class TableTests(SynchronousTestCase):
             fronts = server._fronts
             found = {*routes_of(fronts._for_all), *routes_of(fronts._for_operators)}
             self.assertEqual(found, set(PAGES))
+
+    def test_a_page_without_a_decision_is_closed_on_each_listener(self) -> None:
+        for admin in ({"enabled": True}, {"enabled": True, "bind_address": "127.0.0.1:4438"}, {"enabled": False}):
+            settings = Settings.from_mapping({"admin": admin, "auth": {"rules": ["allow anyone all a/**"]}})
+            fronts = build_service(MemoryStorage(), settings, ["tcp:0"], MemoryReactorClock())._fronts
+
+            def add(app: Routes) -> None:
+                @app.route("/new", methods=["GET"])
+                def new(request: PageRequest) -> Answer:
+                    return Answer(200, b"", b"secret")
+
+            fronts._for_all.add(add)
+            request = PageRequest(b"GET", b"/new", [(b"Host", b"localhost")], caller=Caller("127.0.0.1"))
+            self.assertEqual(self.successResultOf(fronts._for_all.perform(request)).status, 401, admin)
 
     def test_each_path_of_subscriptions_is_in_the_table(self) -> None:
         found = {(path, method.decode()) for path, route in ROUTES.items() for method in route.methods}

@@ -132,6 +132,12 @@ def guard_pages(
     return tokens
 
 
+def close_pages(pages: Pages, operations: Operations) -> None:
+    """Behind a gate, protect the pages of a listener that has none for operators, unless they are public."""
+    if isinstance(operations.gate, Gate):
+        pages.guard = AdminGuard(None, deny_all, PageAccess(operations.gate), covers_pages=True)
+
+
 def _admin_tokens(settings: Settings) -> TokenFile | None:
     """
     Return the file of ``admin.token_file``; None without one.

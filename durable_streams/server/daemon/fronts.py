@@ -24,7 +24,14 @@ from ..web.site.admin.tokens import TokenFileError
 from ..web.site.app import Pages, add_metrics, add_probes
 from ..web.site.tree import Tree
 from ..web.wire import below
-from .assembly import add_pages_of_operators, channel_settings_from, guard_pages, operations_from, resource_from
+from .assembly import (
+    add_pages_of_operators,
+    channel_settings_from,
+    close_pages,
+    guard_pages,
+    operations_from,
+    resource_from,
+)
 from .auditing import audit_from, open_audit_log, record_access_changes
 from .subscribing import serve_subscriptions, subscription_pages
 
@@ -90,6 +97,8 @@ class Fronts:
         if metrics is not None:
             for_operators.add(partial(add_metrics, render=metrics.answer))
         admin_path = settings.admin.base_path if settings.admin.enabled else None
+        if apart:
+            close_pages(for_all, operations)
         self._tokens = guard_pages(for_operators, settings, operations, admin_path, authorize_admin)
         if admin_path is not None:
             add_pages_of_operators(for_operators, admin_path, operations, reactor, self._count_connections)
