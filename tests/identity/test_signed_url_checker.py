@@ -22,7 +22,14 @@ from durable_streams.server.identity.principal import Principal
 from durable_streams.server.identity.realm import PrincipalRealm
 from durable_streams.server.identity.revocation import IRevocations
 from durable_streams.server.identity.signed_url_checker import SignedUrlChecker
-from durable_streams.server.identity.signed_urls import CLOCK_SKEW, MAX_VALIDITY, SigningKey, sign
+from durable_streams.server.identity.signed_urls import (
+    CLOCK_SKEW,
+    MAX_VALIDITY,
+    SignedUrl,
+    SigningKey,
+    is_signed_by,
+    sign,
+)
 from durable_streams.server.identity.signing_keys import SigningKeysError, render_signing_keys
 
 NOW = 1_767_225_600
@@ -148,6 +155,18 @@ class RefusalTests(CheckerTestCase):
             self.refused(self.signed(SigningKey("-", bytes(32)))),
         }
         self.assertEqual(1, len(messages), messages)
+
+    def test_an_unknown_key_takes_the_computation_of_a_known_one(self) -> None:
+        computed: list[str] = []
+
+        def count(key: SigningKey, url: SignedUrl) -> bool:
+            computed.append(key.id)
+            return is_signed_by(key, url)
+
+        self.patch(signed_url_checker, "is_signed_by", count)
+        for key in (SigningKey("new", OLD.secret), SigningKey("other", NEW.secret)):
+            self.refused(self.signed(key))
+        self.assertEqual(["new", "-"], computed)
 
     def test_malformed_parameters_are_refused_with_a_sentence(self) -> None:
         query = self.signed()

@@ -63,7 +63,8 @@ class FileTests(SynchronousTestCase):
         """Return the metrics of a server that has answered requests."""
         rules = Path(self.mktemp()).absolute()
         rules.write_text("allow anyone all **\n")
-        with Daemon(storage__mode="file-durable", auth__rules_file=rules) as daemon:
+        audit = Path(self.mktemp()).absolute()
+        with Daemon(storage__mode="file-durable", auth__rules_file=rules, audit__file=audit) as daemon:
             daemon.create("a")
             daemon.append("a", b"x")
             metrics = labels_by_metric(daemon.request("GET", "/metrics")[2].decode())

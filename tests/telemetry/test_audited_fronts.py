@@ -91,6 +91,12 @@ class AuditedFrontTests(GateTestCase):
         lines = self.lines("event", "operation", "status", "bytes")
         self.assertEqual([("request", "append", 204, 0), ("request", "read", 200, 4)], sorted(lines, key=str))
 
+    def test_a_long_poll_whose_client_goes_has_one_line(self) -> None:
+        peer = self.front.follow(BASE + "alice/a?offset=now&live=long-poll", bearer("alice"))
+        peer.leave()
+        self.front.network.settle()
+        self.assertEqual([("request", "alice/a", "read")], self.lines("event", "stream", "operation"))
+
     def test_writes_are_refused_while_a_required_log_cannot_be_written(self) -> None:
         self.gate.record(self.audit("changes", required=True))
         self.sink.obstacle = "No space left on device"
