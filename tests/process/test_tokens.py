@@ -11,6 +11,7 @@ from typing import Any, Final
 from durable_streams.server.identity.tokens.file import add_token, remove_tokens
 from durable_streams.server.identity.tokens.queue import MAX_WAITING_OF_ADDRESS
 from durable_streams.server.identity.tokens.records import new_token
+from tests.process.test_workers import SharingDaemon
 from tests.support.commands import COMMAND, environment
 from tests.support.daemon import TWISTD, Daemon, read_until
 from tests.support.process_case import ProcessTestCase, wait_for
@@ -159,6 +160,17 @@ class ChangeTests(TokensCase):
             remove_tokens(str(self.path), [self.alice_id])
             wait_for(lambda: self.ask(daemon, "GET", self.alice) == 401, "the revocation")
             self.assertNotIn("Traceback", daemon.log())
+
+
+class WorkersTests(TokensCase):
+    def test_each_worker_notices_a_revocation(self) -> None:
+        bob, bob_id = self.add("bob")
+        with SharingDaemon(3, **self.settings()) as daemon:
+            # Each worker of this daemon has streams of its own, so that most answers are 404.
+            self.assertNotIn(401, {self.ask(daemon, "GET", bob) for _ in range(20)})
+            remove_tokens(str(self.path), [bob_id])
+            wait_for(lambda: {self.ask(daemon, "GET", bob) for _ in range(20)} == {401}, "the revocation")
+            self.assertNotIn(401, {self.ask(daemon, "GET", self.alice) for _ in range(20)})
 
 
 class FloodTests(TokensCase):
