@@ -451,12 +451,15 @@ class AttemptsTests(AuthenticationCase):
         self.failures: list[str] = []
         self.blocked: set[str] = set()
 
-    def check_failures(self, address: str) -> None:
+    def begin_attempt(self, address: str) -> float:
         if address in self.blocked:
             raise TooMany("Too many failed attempts.")
-
-    def failed(self, address: str) -> None:
         self.failures.append(address)
+        return 7.0
+
+    def succeeded(self, address: str, began: float) -> None:
+        self.assertEqual(7.0, began)
+        self.failures.remove(address)
 
     def test_only_failed_verifications_are_counted(self) -> None:
         authentication = self.make(attempts=self)

@@ -59,24 +59,29 @@ class QuotasTests(SynchronousTestCase):
     def test_failures_to_authenticate_are_refused_before_the_next_attempt(self) -> None:
         quotas = self.quotas(ScopeQuotas(failures=Rate(1 / 6, 3)))
         for _ in range(3):
-            quotas.check_failures("192.0.2.1")
-            quotas.failed("192.0.2.1")
-        error = self.assertRaises(RateLimited, quotas.check_failures, "192.0.2.1")
+            quotas.begin_attempt("192.0.2.1")
+        error = self.assertRaises(RateLimited, quotas.begin_attempt, "192.0.2.1")
         self.assertEqual(6, error.retry_after)
-        quotas.check_failures("192.0.2.2")
+        quotas.begin_attempt("192.0.2.2")
         self.clock.advance(6.1)
-        quotas.check_failures("192.0.2.1")
+        quotas.begin_attempt("192.0.2.1")
 
     def test_attempts_that_succeed_cost_nothing(self) -> None:
         quotas = self.quotas(ScopeQuotas(failures=Rate(1 / 6, 1)))
         for _ in range(100):
-            quotas.check_failures("192.0.2.1")
+            quotas.succeeded("192.0.2.1", quotas.begin_attempt("192.0.2.1"))
         self.assertEqual(0, sum(quota.refusals for quota in quotas.all()))
+
+    def test_attempts_at_the_same_time_are_limited_although_none_has_failed_yet(self) -> None:
+        quotas = self.quotas(ScopeQuotas(failures=Rate(1 / 6, 2)))
+        begun = [quotas.begin_attempt("192.0.2.1") for _ in range(2)]
+        self.assertRaises(RateLimited, quotas.begin_attempt, "192.0.2.1")
+        quotas.succeeded("192.0.2.1", begun[0])
+        quotas.begin_attempt("192.0.2.1")
 
     def test_clients_of_a_unix_socket_are_not_counted(self) -> None:
         quotas = self.quotas(ScopeQuotas(failures=Rate(1 / 6, 1)))
         for address in ("unix", ""):
             for _ in range(3):
-                quotas.check_failures(address)
-                quotas.failed(address)
+                quotas.begin_attempt(address)
         self.assertEqual(0, sum(quota.refusals for quota in quotas.all()))

@@ -51,17 +51,22 @@ class CacheLimits(Struct, frozen=True):
 
 
 class FailedAttempts(Protocol):
-    """A limit of failed attempts for each address. It is asked only about credentials that are in no cache."""
+    """
+    A limit of failed attempts for each address. It is asked only about credentials that are in no cache.
 
-    def check_failures(self, address: str) -> None:
+    An attempt is counted when it begins, and no more if it succeeds. So those that run at the same time are limited.
+    """
+
+    def begin_attempt(self, address: str) -> float:
         """
-        Check that an address may try again.
+        Count an attempt.
 
-        :raises StreamsError: it may not; the error is the answer.
+        :returns: when it began, for :meth:`succeeded`.
+        :raises StreamsError: the address has failed too often; the error is the answer.
         """
 
-    def failed(self, address: str) -> None:
-        """Count a failed attempt."""
+    def succeeded(self, address: str, began: float) -> None:
+        """Count an attempt no more: it has not failed."""
 
 
 class Authentication:
@@ -75,7 +80,7 @@ class Authentication:
     :param methods: names of :data:`.methods.METHODS`, in their order.
     :param allow_anonymous: whether a request without credentials becomes :data:`ANONYMOUS`, or is an error.
     :param clock: gives wall time and steady time.
-    :param attempts: the limit of failed attempts; None for no limit.
+    :ivar attempts: the limit of failed attempts; None for no limit.
     :param limits: of the caches.
     :ivar challenge: the value of WWW-Authenticate for requests without credentials.
     :ivar cached: the hot path: ``cached(authorization)`` returns the principal of a value of Authorization that was
@@ -98,7 +103,7 @@ class Authentication:
         self.challenge = self._methods.challenge
         self._portal = portal
         self._allow_anonymous = allow_anonymous
-        self._attempts = attempts
+        self.attempts = attempts
         self._cache = PrincipalCache(clock, limits.principals, limits.bytes, limits.seconds)
         self._refusals = RefusalCache(clock, limits.refusals, limits.refusal_bytes, limits.refusal_seconds)
         self._wall = clock.wall
@@ -159,12 +164,11 @@ class Authentication:
         refusal = self._refusals.get(key)
         if refusal is not None:
             raise NotAuthenticated(*refusal)
-        if self._attempts is not None:
-            self._attempts.check_failures(presented.address)
         running = self._verifications.get(key)
         if running is not None:
             return running.wait()
-        attempt = _Attempt(key, presented.address, self._generation, self._methods.label(credential))
+        began = 0.0 if self.attempts is None else self.attempts.begin_attempt(presented.address)
+        attempt = _Attempt(key, presented.address, self._generation, self._methods.label(credential), began)
         login = self._portal.login(self._methods.read(credential, presented), None, IPrincipal)
         result: Deferred[Principal] = login.addCallbacks(self._accept, self._refuse, (attempt,), {}, (attempt,), {})
         outcome = _result_now(result)
@@ -185,6 +189,8 @@ class Authentication:
         if not self.is_current(principal, self._wall()):
             return self._reject(self._invalid("The credentials have expired. Send new ones."), attempt)
         self.verifications[attempt.method, "accepted"] += 1
+        if self.attempts is not None:
+            self.attempts.succeeded(attempt.address, attempt.began)
         if attempt.key is not None and attempt.generation == self._generation:
             self._cache.add(attempt.key, principal, has_lifetime=principal.kind not in self._current)
         return principal
@@ -199,6 +205,8 @@ class Authentication:
             return self._reject(self._invalid("The credentials are not valid."), attempt)
         if isinstance(error, Unavailable):
             self.verifications[attempt.method, "unavailable"] += 1
+            if self.attempts is not None:
+                self.attempts.succeeded(attempt.address, attempt.began)
         if isinstance(error, StreamsError | CancelledError):
             raise error
         _log.failure("A credentials checker failed; the request was refused.", failure)
@@ -214,18 +222,17 @@ class Authentication:
         self.verifications[attempt.method, "refused"] += 1
         if attempt.key is not None and attempt.generation == self._generation:
             self._refusals.add(attempt.key, str(error), error.challenge)
-        if self._attempts is not None:
-            self._attempts.failed(attempt.address)
         raise error
 
 
 class _Attempt(Struct, frozen=True):
-    """A verification: what it is about, who asked for it, and the state of the caches when it began."""
+    """A verification: what it is about, who asked for it, the state of the caches when it began, and when that was."""
 
     key: Hashable | None
     address: str
     generation: int
     method: str
+    began: float
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(address={self.address!r})"

@@ -184,26 +184,25 @@ class Quotas:
         """Return all quotas that are limited, for metrics."""
         return self.by_address.all() + self.by_principal.all()
 
-    def check_failures(self, address: str) -> None:
+    def begin_attempt(self, address: str) -> float:
         """
-        Check that an address may try to authenticate with credentials that are not known yet.
+        Count an attempt of an address to authenticate with credentials that are not known yet.
 
         To be called before a signature or a hash is computed.
 
-        :raises RateLimited: it has failed too often.
+        :returns: when it began, for :meth:`succeeded`.
+        :raises RateLimited: the address has failed too often.
         """
         quota = self.by_address.failures
+        now = self.now()
         if quota is not None and address not in NOT_COUNTED:
-            ledger = self.by_address.ledger
-            account, now = ledger.account(address_key(address)), ledger.now()
-            # The next failure needs a whole unit.
-            wait = quota.meter.wait_for(account, 1, now)
-            if wait > 0:
+            wait = quota.meter.spend(self.by_address.ledger.account(address_key(address)), 1, now)
+            if wait:
                 raise quota.refuse(wait)
+        return now
 
-    def failed(self, address: str) -> None:
-        """Count an attempt of an address to authenticate that has failed."""
+    def succeeded(self, address: str, began: float) -> None:
+        """Count an attempt no more: it has not failed."""
         quota = self.by_address.failures
         if quota is not None and address not in NOT_COUNTED:
-            ledger = self.by_address.ledger
-            quota.meter.charge(ledger.account(address_key(address)), 1, ledger.now())
+            quota.meter.refund(self.by_address.ledger.account(address_key(address)), 1, self.now() - began)

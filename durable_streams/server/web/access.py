@@ -18,7 +18,6 @@ from ..identity.control import AccessControl
 from ..identity.credentials import Presented
 from ..identity.policy import Decision
 from ..identity.principal import SIGNED_URL, Principal
-from ..identity.signed_urls import is_signed
 from ..interfaces import NowOrLater
 from ..protocol.names import is_reserved
 from .access_parts import PUBLIC, Access
@@ -107,7 +106,11 @@ class Gate:
     def limit(self, quotas: RequestQuotas | None) -> None:
         """Limit how much is done from now on; None for no limits."""
         self.quotas = quotas
+        self._limit_attempts()
         self._counts = quotas is not None or (self.audit is not None and self.audit.records_allowed)
+
+    def _limit_attempts(self) -> None:
+        self.control.authentication.attempts = None if self.quotas is None else self.quotas.quotas
 
     def record(self, audit: Audit | None) -> None:
         """Record decisions in an audit log from now on; None to record nothing."""
@@ -174,8 +177,6 @@ class Gate:
         :raises Unavailable: they cannot be checked now.
         :raises RateLimited: the address has sent too many invalid ones.
         """
-        if self.quotas is not None and _has_secret(request):
-            self.quotas.check_failures(request.caller)
         return self.control.authentication.principal_of(presented_by(request))
 
     def _decide(self, request: StreamRequest, name: str) -> NowOrLater[Access]:
@@ -255,6 +256,7 @@ class Gate:
     def _changed(self) -> None:
         """Forget all decisions and check the reads under way: tokens, keys or rules have changed."""
         self._cached = self.control.authentication.cached
+        self._limit_attempts()
         self._forget()
         self.readers.check()
 
@@ -338,8 +340,6 @@ class Gate:
         """Answer a request whose principal is not known, or that is over a quota."""
         answer = self._refusals.answers.error(request, error)
         if isinstance(error, NotAuthenticated):
-            if self.quotas is not None and _has_secret(request):
-                self.quotas.not_authenticated(request.caller)
             entry = None if self.audit is None else self.audit.not_authenticated(request, str(error))
             if entry is not None:
                 return entry.answered(answer)
@@ -366,11 +366,6 @@ class Gate:
         return self._refusals.answers.error(request, InternalError())
 
 
-def _has_secret(request: StreamRequest) -> bool:
-    """Return whether a request presents what can be guessed: a token or a signature."""
-    return b"authorization" in request.headers or is_signed(request.query)
-
-
 def _recorded(answer: NowOrLater[Answer], entry: AuditEntry | None) -> NowOrLater[Answer]:
     """Have an entry of the audit log written when the answer is known."""
     if entry is None:
@@ -395,5 +390,5 @@ def presented_by(request: StreamRequest) -> Presented:
         request.path,
         caller.certificate,
         None if caller.client is None else caller.client.identity,
-        caller.client_address,
+        caller.counted_address,
     )

@@ -84,6 +84,14 @@ class Caller(Struct, frozen=True):
         return client.address or self.address if client is not None else self.address
 
     @property
+    def counted_address(self) -> str:
+        """The address of the client, for limits by address; empty if it is a trusted proxy that names no client."""
+        client = self.client
+        if not self.trusted:
+            return self.address
+        return "" if client is None else client.address or ""
+
+    @property
     def identity(self) -> str | None:
         """The client's identity: as a trusted proxy names it, or else the subject of the peer's certificate."""
         client = self.client

@@ -31,7 +31,7 @@ class RequestRights:
     :ivar principal: who sends the request: anonymous until :meth:`authenticate` has found out.
     """
 
-    __slots__ = ("_entry", "_gate", "_has_secret", "_noted", "_request", "principal")
+    __slots__ = ("_entry", "_gate", "_noted", "_request", "principal")
 
     def __init__(self, gate: Gate, request: StreamRequest | PageRequest) -> None:
         self.principal = ANONYMOUS
@@ -39,7 +39,6 @@ class RequestRights:
         self._request = request
         self._entry: AuditEntry | None = None
         self._noted = False
-        self._has_secret = False
 
     async def authenticate(self) -> None:
         """
@@ -77,16 +76,11 @@ class RequestRights:
     def _principal(self) -> NowOrLater[Principal]:
         request = self._request
         presented = presented_by_page(request) if isinstance(request, PageRequest) else presented_by(request)
-        self._has_secret = presented.authorization is not None
-        if self._gate.quotas is not None and self._has_secret:
-            self._gate.quotas.check_failures(request.caller)
         return self._gate.control.authentication.principal_of(presented)
 
     def _not_authenticated(self, error: NotAuthenticated) -> None:
-        """Count and record a request whose credentials are missing or invalid."""
+        """Record a request whose credentials are missing or invalid."""
         gate = self._gate
-        if gate.quotas is not None and self._has_secret:
-            gate.quotas.not_authenticated(self._request.caller)
         if gate.audit is not None:
             self._entry = gate.audit.not_authenticated(self._request, str(error))
 
@@ -201,5 +195,5 @@ def presented_by_page(request: PageRequest) -> Presented:
         b"",
         None if caller.trusted else caller.certificate,
         None if caller.client is None else caller.client.identity,
-        caller.client_address,
+        caller.counted_address,
     )

@@ -185,18 +185,6 @@ class RequestQuotas:
             key = subject or f"\0{key}"
             _check(self._by_principal, self._by_principal.ledger.account(key), request, has_body, self._now())
 
-    def check_failures(self, caller: Caller) -> None:
-        """
-        Check that a client may try credentials that are not known yet.
-
-        :raises RateLimited: its address has tried too many that were invalid.
-        """
-        self.quotas.check_failures(self._address(caller))
-
-    def not_authenticated(self, caller: Caller) -> None:
-        """Count a request whose credentials are invalid."""
-        self.quotas.failed(self._address(caller))
-
     def perform(self, request: StreamRequest, subject: str, perform: Perform) -> NowOrLater[Answer]:
         """
         Perform a request for which :meth:`arrived` was called, and count what its answer uses.
@@ -299,11 +287,7 @@ class RequestQuotas:
 
     def _address(self, caller: Caller) -> str:
         """Return what a caller's address is counted as; empty if it is not counted."""
-        address = caller.address
-        if caller.trusted:
-            # A trusted proxy is not counted itself.
-            client = caller.client
-            address = "" if client is None else client.address or ""
+        address = caller.counted_address if caller.trusted else caller.address
         key = self._keys.get(address)
         if key is None:
             if len(self._keys) >= _KEYS:
