@@ -230,6 +230,15 @@ class RulesFileTests(SynchronousTestCase):
         os.mkfifo(self.path)
         self.assertIn("is not a file", self.refused())
 
+    def test_a_file_that_everybody_may_write_is_refused(self) -> None:
+        self.write("allow anyone read a")
+        os.chmod(self.path, 0o666)
+        self.assertEqual(
+            f"Every user of this machine may write {self.path}. Run: chmod o-w {self.path}", self.refused()
+        )
+        os.chmod(self.path, 0o664)
+        self.assertEqual(1, len(load_rules(self.path).rules))
+
     def test_changed_rules_are_used_and_passed_on(self) -> None:
         rules = self.file("deny anyone read a")
         heard: list[bool] = []

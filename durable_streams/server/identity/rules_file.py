@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -41,6 +42,8 @@ def load_rules(path: str) -> Policy:
     """
     try:
         with open_regular_file(path) as file:
+            if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
+                raise RulesFileError(f"Every user of this machine may write {path}. Run: chmod o-w {path}")
             data = file.read(MAX_SIZE + 1)
         if len(data) > MAX_SIZE:
             raise RulesFileError(f"{path} is larger than {MAX_SIZE} bytes. Join rules, by patterns or groups.")

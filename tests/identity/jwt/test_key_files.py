@@ -152,6 +152,9 @@ class JwkSetTests(KeyFileCase):
                     data, f"has private or symmetric keys, and its mode is {mode:04o}. Run chmod 600", mode=mode
                 )
 
+    def test_a_file_that_everybody_may_write_is_refused(self) -> None:
+        self.check_refused(jwk_set(jwk()), "every user of this machine may replace the keys in it", mode=0o666)
+
     def test_secrets_are_in_no_message_and_no_representation(self) -> None:
         keys = self.load(jwk_set(secret(64, kid="k1")))
         self.assertEqual("VerificationKey('k1', ['HS256', 'HS384', 'HS512'])", repr(keys.keys[0]))

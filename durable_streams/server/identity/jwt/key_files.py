@@ -48,6 +48,8 @@ def load_keys(path: str, accepted: frozenset[str]) -> KeySet:
             f"{where}: has private or symmetric keys, and its mode is {mode:04o}. Run chmod 600, or leave only public "
             "keys in it."
         )
+    if status.st_mode & stat.S_IWOTH:
+        raise KeysUnusable(f"{where}: every user of this machine may replace the keys in it. Run chmod o-w.")
     if found.defects:
         raise KeysUnusable(f"{where}: {found.defects[0]} Remove or replace it.")
     if not found.keys.keys:
