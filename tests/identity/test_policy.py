@@ -75,6 +75,7 @@ class DecisionTests(SynchronousTestCase):
         self.assertRaises(KeyError, policy("allow anyone all **").decide, alice(), "write", "a")
 
     @given(st.lists(RULES, max_size=8), PRINCIPALS, st.sampled_from(OPERATIONS), NAMES)
+    @settings(max_examples=400)
     def test_decisions_agree_with_the_definition(
         self, rules: list[NaiveRule], principal: Principal, operation: str, name: str
     ) -> None:
