@@ -161,16 +161,40 @@ class Cases:
             self.assertEqual(self.status("PUT", "users/alice/a", "alice", Origin="https://evil.example"), 403)
             self.assertEqual(self.status("PUT", "users/alice/a", "alice", Origin="https://streams.example"), 201)
 
+        def directly(self, *options: str) -> str:
+            """Send a request to the server itself, with a certificate of its authority; return the status."""
+            own, key = authority().issue("mallory", (CLIENT_AUTH,)).write(self.folder, "mallory")
+            command = [program("curl"), "-sS", "--max-time", str(PATIENCE), "--cacert", str(self.ca)]
+            command += ["--cert", own, "--key", key, "-o", "/dev/null", "-w", "%{http_code}"]
+            command += ["--resolve", f"streams.example:{self.port}:127.0.0.1", *options]
+            command += [f"https://streams.example:{self.port}/v1/stream/users/alice/a"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return done.stdout
+
         def test_a_client_that_reaches_the_server_itself_cannot_name_anybody(self) -> None:
             self.assertEqual(self.status("PUT", "users/alice/a", "alice"), 201)
-            own, key = authority().issue("mallory", (CLIENT_AUTH,)).write(self.folder, "mallory")
             for version in ("--http1.1", "--http2"):
-                command = [program("curl"), "-sS", "--max-time", str(PATIENCE), "--cacert", str(self.ca)]
-                command += ["--cert", own, "--key", key, "--interface", CLIENT, version, "-o", "/dev/null"]
-                command += ["--resolve", f"streams.example:{self.port}:127.0.0.1", "-w", "%{http_code}"]
-                command += ["-H", "X-User: alice", f"https://streams.example:{self.port}/v1/stream/users/alice/a"]
-                done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-                self.assertEqual((done.returncode, done.stdout), (0, "401"), done.stderr)
+                # It has a certificate, and comes from another address than the proxy.
+                self.assertEqual(self.directly(version, "--interface", CLIENT, "-H", "X-User: alice"), "401")
+
+        def test_the_proxy_has_to_name_one_identity(self) -> None:
+            self.assertEqual(self.status("PUT", "users/alice/a", "alice"), 201)
+            for version in ("--http1.1", "--http2"):
+                for names, status in (
+                    (["alice"], "200"),
+                    (["bob"], "403"),
+                    (["alice", "bob"], "400"),
+                    (["alice", "alice"], "400"),
+                    (["alice, bob"], "403"),
+                    (["aé"], "403"),
+                    # A byte that is not UTF-8.
+                    (["a\udce9"], "401"),
+                    ([], "401"),
+                ):
+                    options = [option for name in names for option in ("-H", f"X-User: {name}")]
+                    self.assertEqual(self.directly(version, *options), status, names)
+                self.assertEqual(self.directly(version, "-H", "X-User;"), "401")
 
 
 class NginxTests(Cases.AuthenticatingProxyTests):
