@@ -96,7 +96,19 @@ class SigningKeyTests(KeyTestCase):
     def test_without_a_file_the_option_is_asked_for(self) -> None:
         result = command("signing-key", "list")
         self.assertEqual(2, result.exit_code)
-        self.assertIn("--key-file", result.stderr)
+        self.assertIn("No file of keys is given. Give --key-file FILE, or the settings", result.stderr)
+
+    def test_the_file_and_the_base_path_of_settings_are_the_defaults(self) -> None:
+        (self.folder / "default.toml").write_text(
+            f'[auth]\nsigning_keys_file = "{self.path}"\n[http]\nstream_base_path = "/streams"\n'
+        )
+        for arguments in (["signing-key", "add", "--id", "new"], ["sign-url", "https://example.com/streams/a"]):
+            result = command(*arguments, "--config-dir", self.folder)
+            self.assertEqual(0, result.exit_code, result.output)
+        self.assertTrue(result.stdout.startswith("https://example.com/streams/a?ds_key=new&"), result.stdout)
+        result = command("signing-key", "list", "--config", self.folder / "missing.toml")
+        self.assertEqual(1, result.exit_code)
+        self.assertIn("missing.toml", result.stderr)
 
     def test_commands_at_the_same_time_lose_no_key(self) -> None:
         self.add("first")

@@ -3,33 +3,71 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from ..config.layers import read_layers
+from ..config.sections import Sections
+from ..config.validation import ConfigError
 from ..identity.signed_urls import SigningKey
 from ..identity.signing_keys import SigningKeysError, load_signing_keys
 from .errors import CommandError
 from .files import replace_file
+from .options import SettingsFiles, settings_options
 
-F = TypeVar("F", bound=Callable[..., Any])
 
+def key_file_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Add the option ``--key-file`` and those of the settings, which have its default.
 
-def key_file_option(command: F) -> F:
-    """Add the option ``--key-file``, which a command gets as ``key_file``: a path."""
-    return click.option(
+    A command gets ``key_file``, a path, and ``files``.
+    """
+
+    @functools.wraps(command)
+    def with_path(key_file: Path | None, files: SettingsFiles, **others: Any) -> Any:
+        return command(key_file=_path(key_file, files), files=files, **others)
+
+    option = click.option(
         "--key-file",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        envvar="DS_AUTH__SIGNING_KEYS_FILE",
-        show_envvar=True,
-        required=True,
-        help="The file of keys, as auth.signing_keys_file of the server.",
-    )(command)
+        help="The file of keys. Default: auth.signing_keys_file of the settings.",
+    )
+    return option(settings_options(with_path))
+
+
+def settings_in(files: SettingsFiles) -> Sections:
+    """
+    Return the settings of a server, which need not be valid together.
+
+    :raises CommandError: they cannot be read.
+    """
+    try:
+        return read_layers(files.profile, files.config, os.environ, files.config_dir).settings
+    except ConfigError as error:
+        raise CommandError(f"[{error.phase}] {error}", label="") from None
+
+
+def _path(key_file: Path | None, files: SettingsFiles) -> Path:
+    """
+    Return the path of the file of keys.
+
+    :raises CommandError: the settings cannot be read.
+    :raises click.UsageError: neither the option nor the settings name a file.
+    """
+    found = key_file or settings_in(files).auth.signing_keys_file
+    if not found:
+        raise click.UsageError(
+            "No file of keys is given. Give --key-file FILE, or the settings of the server with "
+            "auth.signing_keys_file: --config FILE or --config-dir DIR."
+        )
+    return Path(found)
 
 
 def load_keys(path: Path) -> tuple[SigningKey, ...]:

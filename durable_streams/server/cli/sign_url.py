@@ -13,8 +13,8 @@ from msgspec import Struct
 from ..identity.signed_urls import MAX_VALIDITY, OPERATIONS, InvalidSignedUrl, is_signed, sign
 from .durations import duration_to
 from .errors import CommandError
-from .key_files import key_file_option, load_keys
-from .options import json_option
+from .key_files import key_file_option, load_keys, settings_in
+from .options import SettingsFiles, json_option
 from .output import print_json, print_line
 
 _SCHEMES: Final = ("http", "https")
@@ -51,20 +51,18 @@ class PrintedUrl(Struct):
 @click.option("--subject", default="", metavar="NAME", help="For whom it is, for rules and the audit log.")
 @click.option(
     "--base-path",
-    default="/v1/stream",
-    show_default=True,
-    envvar="DS_HTTP__STREAM_BASE_PATH",
     metavar="PATH",
-    help="The path of all streams, as http.stream_base_path of the server.",
+    help="The path of all streams. Default: http.stream_base_path of the settings.",
 )
 @json_option
 @click.argument("url", metavar="URL")
 def command(
     key_file: Path,
+    files: SettingsFiles,
     operations: tuple[str, ...],
     expires_in: int,
     subject: str,
-    base_path: str,
+    base_path: str | None,
     as_json: bool,
     url: str,
 ) -> None:
@@ -79,7 +77,7 @@ def command(
         raise CommandError(f"{key_file} has no key. Make one: durable-streams-server signing-key add --key-file FILE")
     expires_at = int(time.time()) + expires_in
     names = sorted(set(operations))
-    parts, path = _split(url, base_path)
+    parts, path = _split(url, settings_in(files).http.stream_base_path if base_path is None else base_path)
     try:
         signed = sign(keys[0], ",".join(names), path, expires_at, subject)
     except InvalidSignedUrl as error:

@@ -12,7 +12,7 @@ from ..identity.signed_urls import KEY_ID, SigningKey
 from ..identity.signing_keys import new_signing_key, with_key, without_key
 from .errors import CommandError
 from .key_files import change_keys, key_file_option, load_keys
-from .options import json_option
+from .options import SettingsFiles, json_option
 from .output import note, print_json, print_line
 
 
@@ -35,7 +35,7 @@ def _checked_id(_: click.Context, __: click.Parameter, value: str | None) -> str
 @key_file_option
 @click.option("--id", "key_id", callback=_checked_id, help="The id of the key. Default: the date and a random number.")
 @json_option
-def add(key_file: Path, key_id: str | None, as_json: bool) -> None:
+def add(key_file: Path, files: SettingsFiles, key_id: str | None, as_json: bool) -> None:
     """
     Add a key, which signs from now on. URLs of the other keys stay valid.
 
@@ -59,7 +59,7 @@ def add(key_file: Path, key_id: str | None, as_json: bool) -> None:
 @command.command("list")
 @key_file_option
 @json_option
-def list_keys(key_file: Path, as_json: bool) -> None:
+def list_keys(key_file: Path, files: SettingsFiles, as_json: bool) -> None:
     """Print the ids of the keys. The first one signs."""
     keys = load_keys(key_file)
     if as_json:
@@ -74,7 +74,7 @@ def list_keys(key_file: Path, as_json: bool) -> None:
 @command.command("remove")
 @key_file_option
 @click.argument("key_id", metavar="ID")
-def remove(key_file: Path, key_id: str) -> None:
+def remove(key_file: Path, files: SettingsFiles, key_id: str) -> None:
     """Remove a key. Servers refuse the URLs that it has signed, and end the reads that began with them."""
 
     def change(content: bytes, keys: tuple[SigningKey, ...]) -> bytes:
