@@ -106,13 +106,20 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertIn("Would listen on http://127.0.0.1:4437", self.shell.run(f"{CONFIGURATION[0]} --check"))
 
     def test_the_files_of_both_pages_are_valid(self) -> None:
-        for text in (block(CONFIGURATION, "[http]"), PROXIES[0], PROXIES[2]):
+        pages = (
+            block(CONFIGURATION, "[http]"),
+            PROXIES[0],
+            block(PROXIES, "[proxy.identity]"),
+            block(PROXIES, "[server]"),
+        )
+        for text in pages:
             (self.shell.folder / "page.toml").write_text(text)
             printed = self.shell.run("durable-streams-server config --config page.toml")
             self.assertEqual(len(re.findall(r"(?m)^[a-z_]+ = ", text)), printed.count("# page.toml"), text)
 
     def test_the_identity_header_needs_mtls_and_a_proxy_as_the_page_says(self) -> None:
-        (self.shell.folder / "page.toml").write_text(f"{PROXIES[0]}\n{PROXIES[1]}")
+        without_mtls = "[proxy]" + block(PROXIES, "[proxy.identity]").partition("[proxy]")[2]
+        (self.shell.folder / "page.toml").write_text(without_mtls)
         ended = self.shell.attempt("durable-streams-server config --config page.toml")
         self.assertEqual(1, ended.returncode)
         self.assertIn("mtls", ended.stderr)
