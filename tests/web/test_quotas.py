@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.protocols.policies import WrappingFactory
@@ -16,7 +18,7 @@ from durable_streams.server.web.metering import Pacer
 from durable_streams.server.web.proxies import Proxies
 from durable_streams.server.web.quotas import RequestQuotas
 from tests.support.cases import TEXT, FrontTestCase, each_way, get
-from tests.support.fronts import BASE, ChannelFront, Peer, request
+from tests.support.fronts import BASE, ChannelFront, Front, Peer, SiteFront, request
 from tests.support.gates import GateTestCase, bearer
 from tests.support.http2 import Http2Front, Http2Peer
 from tests.support.replies import read_replies
@@ -76,6 +78,13 @@ class RequestQuotaTests(QuotaTestCase):
         said = [self.front.ask("GET", BASE + "a").get("ratelimit") for _ in range(10)]
         self.assertEqual([None] * 8, said[:8])
         self.assertEqual(['"requests-by-address";r=1;t=9', '"requests-by-address";r=0;t=10'], said[8:])
+
+    def test_an_answer_that_a_cache_may_keep_does_not_say_what_is_left(self) -> None:
+        self.front.create("a", body=b"data")
+        self.front.operations.answers._caching = b"Cache-Control: public\r\n"
+        self.limit(ScopeQuotas(Rate(0.1, 1)))
+        reply = self.front.ask("GET", BASE + "a")
+        self.assertEqual(("public", None), (reply.get("cache-control"), reply.get("ratelimit")))
 
     def test_bytes_in_are_debts_that_delay_the_next_write(self) -> None:
         self.front.create("a")
@@ -194,6 +203,44 @@ class RequestQuotaTests(QuotaTestCase):
         self.front.pass_time(3)
         self.assertEqual((True, 500_000), (download.reply.complete, len(download.reply.body)))
         self.assertEqual((0, 0), (len(self.pacer), self.held(quotas)))
+
+
+class ReleaseTests(QuotaTestCase):
+    """Whatever clients do, nothing of theirs is counted as under way when they have gone."""
+
+    queries = ("?offset=now&live=sse", "?offset=now&live=long-poll", "?offset=-1&live=sse", "", "?offset=-1")
+
+    @given(
+        st.sampled_from([(ChannelFront, False), (ChannelFront, True), (SiteFront, True), (Http2Front, True)]),
+        st.lists(st.tuples(st.sampled_from(["follow", "append", "leave", "reset", "wait", "put"]), st.integers(0, 9))),
+    )
+    @settings(max_examples=60, deadline=None)
+    def test_accounts_are_released(self, way: tuple[type[Front], bool], steps: list[tuple[str, int]]) -> None:
+        front_type, late = way
+        self.front = front_type(self.settings, late)
+        self.front.create("a", body=b"x" * 300_000)
+        count = ScopeQuotas(Rate(5, 20), Rate(1_000, 20_000), Rate(50_000, 100_000), Rate(1, 2), None, None, 3)
+        quotas = self.limit(count, count)
+        peers = []
+        for action, number in steps:
+            if action == "follow":
+                peers.append(self.front.follow(BASE + "a" + self.queries[number % 5]))
+            elif action == "append":
+                self.front.ask("POST", BASE + "a", TEXT, b"y" * 1000 * number)
+            elif action == "put":
+                self.front.ask("PUT", BASE + f"b{number}", TEXT)
+            elif action == "wait":
+                self.front.pass_time(number / 4)
+            elif peers:
+                peer = peers.pop(number % len(peers))
+                peer.leave() if action == "leave" else peer.reset()
+                self.front.peers.remove(peer)
+        for peer in peers:
+            peer.reset()
+        # That a client has gone shows when the next piece is sent to it, which may have to wait for its quota.
+        self.front.pass_time(60, 1)
+        self.assertEqual((0, 0), (self.held(quotas), len(self.pacer)))
+        self.front.stop()
 
 
 class ProxyTests(QuotaTestCase):

@@ -35,6 +35,7 @@ _COUNTED_LATER: Final = _READS | {"create"}
 _KEYS: Final = 4096
 
 _CREATED: Final = 201
+_NO_STORE: Final = b"Cache-Control: no-store"
 
 
 class RequestQuotas:
@@ -244,7 +245,10 @@ class RequestQuotas:
             lines = _settle(self._by_address, address, answer, request, now - began, now)
         if principal is not None:
             lines = _settle(self._by_principal, principal, answer, request, now - began, now) or lines
-        return replace(answer, head=answer.head + lines) if lines and answer.error is None else answer
+        if not lines or answer.error is not None or _NO_STORE not in answer.head:
+            # A cache would hand them to others.
+            return answer
+        return replace(answer, head=answer.head + lines)
 
     def _hold(
         self,
