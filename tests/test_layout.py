@@ -417,6 +417,14 @@ class ArrowTests(SynchronousTestCase):
         code = f"import sys; import {PACKAGE}.tap; sys.exit(any(name in sys.modules for name in {unwanted!r}))"
         self.assertEqual(0, subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False).returncode)
 
+    def test_a_start_imports_no_checker_of_credentials_before_the_settings_need_it(self) -> None:
+        unwanted = ("jwt", f"{PACKAGE}.daemon.checkers", f"{PACKAGE}.identity.jwt", f"{PACKAGE}.identity.tokens")
+        code = f"import sys; import {PACKAGE}.daemon.service; print({{*{unwanted!r}}} & {{*sys.modules}})"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False, capture_output=True, text=True
+        )
+        self.assertEqual((0, "set()\n"), (done.returncode, done.stdout))
+
     def test_a_server_on_a_given_reactor_leaves_the_choice_of_the_reactor_to_the_program(self) -> None:
         # The pages are laid out by Klein, which installs a reactor, when the server binds its ports.
         program = f"""

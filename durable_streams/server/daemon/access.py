@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 from twisted.cred.portal import Portal
 from twisted.logger import Logger
 
@@ -16,22 +16,11 @@ from ..config.section import Section
 from ..config.settings import Settings
 from ..config.validation import ConfigError
 from ..identity.authentication import Authentication
-from ..identity.bearer import BearerChecker
-from ..identity.certificates import CertificateChecker
-from ..identity.control import AccessControl, Source
-from ..identity.jwt.checker import JwtChecker, jwt_checker
-from ..identity.jwt.errors import KeysUnusable
-from ..identity.jwt.settings import JwtSettings
+from ..identity.control import AccessControl
 from ..identity.policy import Policy, parse_rules
-from ..identity.proxy_identity import ProxyIdentityChecker
 from ..identity.realm import PrincipalRealm
 from ..identity.rules import RuleError
 from ..identity.rules_file import RulesFile, RulesFileError, log_warnings
-from ..identity.signed_url_checker import SignedUrlChecker
-from ..identity.signing_keys import SigningKeysError
-from ..identity.sources import SigningKeysSource
-from ..identity.tokens.checker import StaticTokens
-from ..identity.tokens.file import TokenFileError
 
 _log = Logger()
 
@@ -56,7 +45,11 @@ def access_control_from(settings: Settings, reactor: Any) -> AccessControl | Non
             "cache:public",
         )
     portal = Portal(PrincipalRealm())
-    sources = _register_checkers(portal, settings, reactor)
+    sources = []
+    if auth.methods:
+        from .checkers import register_checkers  # noqa: PLC0415 (10 ms, and an open server does not need them)
+
+        sources = register_checkers(portal, settings, reactor)
     authentication = Authentication(portal, auth.methods, auth.allow_anonymous, clock_of(reactor))
     control = AccessControl(authentication, policy, reactor, sources)
     if rules is not None:
@@ -115,63 +108,6 @@ def _rules_from(settings: Settings, reactor: Any) -> tuple[RulesFile | None, Pol
     except RulesFileError as error:
         raise _invalid("InvalidRulesFile", f"auth.rules_file: {error}") from None
     return file, file.policy
-
-
-def _register_checkers(portal: Portal, settings: Settings, reactor: Any) -> list[Source]:
-    """Register the checkers of all methods, and return those that read files or fetch keys."""
-    methods = settings.auth.methods
-    sources: list[Source] = []
-    tokens = jwt = None
-    if "token" in methods:
-        tokens = _tokens_from(settings, reactor)
-        sources.append(tokens)
-    if "jwt" in methods:
-        jwt = _jwt_checker_from(settings, reactor)
-        sources.append(jwt)
-    if sources:
-        portal.registerChecker(BearerChecker(tokens, jwt))
-    if "certificate" in methods:
-        portal.registerChecker(CertificateChecker(settings.auth.certificate_name))
-    if "header" in methods:
-        portal.registerChecker(ProxyIdentityChecker())
-    if "signed-url" in methods:
-        sources.append(_register_signed_urls(portal, settings, reactor))
-    return sources
-
-
-def _tokens_from(settings: Settings, reactor: Any) -> StaticTokens:
-    path = _absolute(settings.auth.token_file)
-    assert path is not None, "the settings have a rule about it"
-    try:
-        return StaticTokens(path, reactor)
-    except TokenFileError as error:
-        raise _invalid("InvalidTokenFile", f"auth.token_file: {error}") from None
-
-
-def _jwt_checker_from(settings: Settings, reactor: Any) -> JwtChecker:
-    values = asdict(settings.auth.jwt)
-    for name in ("keys_file", "ca_file"):
-        values[name] = _absolute(values[name])
-    try:
-        return jwt_checker(JwtSettings(**values), reactor)
-    except KeysUnusable as error:
-        raise _invalid("InvalidJwtSettings", str(error)) from None
-
-
-def _register_signed_urls(portal: Portal, settings: Settings, reactor: Any) -> Source:
-    path = _absolute(settings.auth.signing_keys_file)
-    assert path is not None, "the settings have a rule about it"
-    try:
-        checker = SignedUrlChecker(clock_of(reactor).wall, path)
-    except SigningKeysError as error:
-        raise _invalid("InvalidSigningKeysFile", f"auth.signing_keys_file: {error}") from None
-    portal.registerChecker(checker)
-    return SigningKeysSource(checker, path, reactor)
-
-
-def _absolute(path: str | None) -> str | None:
-    # twistd changes the current directory later.
-    return None if path is None else os.path.abspath(path)
 
 
 def _invalid(rule: str, message: str) -> ConfigError:

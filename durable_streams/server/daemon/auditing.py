@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 from ..clocks import IClock
 from ..config.settings import Settings
-from ..identity.control import AccessControl
-from ..identity.sources import SigningKeysSource
-from ..identity.tokens.checker import StaticTokens
+from ..identity.control import AccessControl, ListedSource
 from ..startup import StartupError
 from ..telemetry.audit import AccessCounts, AuditLog, audit_file
 
@@ -57,9 +55,7 @@ def _inventory(control: AccessControl) -> Mapping[str, Mapping[str, object]]:
     """Return what there is now, without secrets: id or text -> what differs after a change."""
     found: dict[str, dict[str, object]] = {"tokens": {}, "keys": {}, "rules": {}}
     for source in control.sources:
-        if isinstance(source, StaticTokens):
-            found["tokens"] |= {record.id: record for record in source.records}
-        elif isinstance(source, SigningKeysSource):
-            found["keys"] |= source.checker.fingerprints
+        if isinstance(source, ListedSource):
+            found[source.content] |= source.listed
     found["rules"] |= {rule.text: None for rule in control.policy.rules}
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, runtime_checkable
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -66,6 +66,21 @@ class FileSource(Protocol):
     @property
     def stale(self) -> bool:
         """Whether the file could not be used when it was read last, so that what is in force is older."""
+
+
+@runtime_checkable
+class ListedSource(Protocol):
+    """
+    A source whose parts can be listed, for the audit log.
+
+    :ivar content: what they are: ``tokens`` or ``keys``.
+    """
+
+    content: str
+
+    @property
+    def listed(self) -> Mapping[str, object]:
+        """The id of each part -> what differs after a change, without secrets."""
 
 
 class AccessControl:

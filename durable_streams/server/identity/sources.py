@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -28,6 +28,7 @@ class SigningKeysSource:
     """
 
     setting = "auth.signing_keys_file"
+    content = "keys"
 
     def __init__(self, checker: SignedUrlChecker, path: str, reactor: Any) -> None:
         self.files: Sequence[str] = (path,)
@@ -35,6 +36,11 @@ class SigningKeysSource:
         self._calls = BlockingCalls(reactor)
         self._failure = ""
         self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def listed(self) -> Mapping[str, str]:
+        """The id of each key -> a text that differs for each secret."""
+        return self.checker.fingerprints
 
     @property
     def stale(self) -> bool:

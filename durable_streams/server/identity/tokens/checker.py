@@ -81,6 +81,7 @@ class StaticTokens:
     credentialInterfaces = (IBearerToken,)
     kinds = (_KIND,)
     setting = "auth.token_file"
+    content = "tokens"
 
     def __init__(self, path: str, reactor: Any, queue: FairQueue | None = None) -> None:
         # twistd changes the current directory later.
@@ -101,6 +102,11 @@ class StaticTokens:
     def records(self) -> list[TokenRecord]:
         """The records of all tokens, in the order of the file."""
         return [token.loaded.record for token in self._tokens.values()]
+
+    @property
+    def listed(self) -> Mapping[str, TokenRecord]:
+        """The record of each token, by its id."""
+        return {record.id: record for record in self.records}
 
     @property
     def stale(self) -> bool:

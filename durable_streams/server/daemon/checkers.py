@@ -1,0 +1,96 @@
+"""The checkers of credentials of a server, created from its settings."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
+from twisted.cred.portal import Portal
+
+from ..clocks import clock_of
+from ..config.settings import Settings
+from ..config.validation import ConfigError
+from ..identity.bearer import BearerChecker
+from ..identity.certificates import CertificateChecker
+from ..identity.control import Source
+from ..identity.proxy_identity import ProxyIdentityChecker
+from ..identity.signed_url_checker import SignedUrlChecker
+from ..identity.signing_keys import SigningKeysError
+from ..identity.sources import SigningKeysSource
+from ..identity.tokens.checker import StaticTokens
+from ..identity.tokens.file import TokenFileError
+
+if TYPE_CHECKING:
+    from ..identity.jwt.checker import JwtChecker
+
+
+def register_checkers(portal: Portal, settings: Settings, reactor: Any) -> list[Source]:
+    """
+    Register the checkers of all methods.
+
+    :param reactor: the time, the thread for files, and the network for keys.
+    :returns: those that read files or fetch keys.
+    :raises ConfigError: a file cannot be used, or a setting of JWTs is invalid.
+    """
+    methods = settings.auth.methods
+    sources: list[Source] = []
+    tokens = jwt = None
+    if "token" in methods:
+        tokens = _tokens_from(settings, reactor)
+        sources.append(tokens)
+    if "jwt" in methods:
+        jwt = _jwt_checker_from(settings, reactor)
+        sources.append(jwt)
+    if sources:
+        portal.registerChecker(BearerChecker(tokens, jwt))
+    if "certificate" in methods:
+        portal.registerChecker(CertificateChecker(settings.auth.certificate_name))
+    if "header" in methods:
+        portal.registerChecker(ProxyIdentityChecker())
+    if "signed-url" in methods:
+        sources.append(_register_signed_urls(portal, settings, reactor))
+    return sources
+
+
+def _tokens_from(settings: Settings, reactor: Any) -> StaticTokens:
+    path = _absolute(settings.auth.token_file)
+    assert path is not None, "the settings have a rule about it"
+    try:
+        return StaticTokens(path, reactor)
+    except TokenFileError as error:
+        raise _invalid("InvalidTokenFile", f"auth.token_file: {error}") from None
+
+
+def _jwt_checker_from(settings: Settings, reactor: Any) -> JwtChecker:
+    from ..identity.jwt.checker import jwt_checker  # noqa: PLC0415 (22 ms, and other methods do not need it)
+    from ..identity.jwt.errors import KeysUnusable  # noqa: PLC0415
+    from ..identity.jwt.settings import JwtSettings  # noqa: PLC0415
+
+    values = asdict(settings.auth.jwt)
+    for name in ("keys_file", "ca_file"):
+        values[name] = _absolute(values[name])
+    try:
+        return jwt_checker(JwtSettings(**values), reactor)
+    except KeysUnusable as error:
+        raise _invalid("InvalidJwtSettings", str(error)) from None
+
+
+def _register_signed_urls(portal: Portal, settings: Settings, reactor: Any) -> Source:
+    path = _absolute(settings.auth.signing_keys_file)
+    assert path is not None, "the settings have a rule about it"
+    try:
+        checker = SignedUrlChecker(clock_of(reactor).wall, path)
+    except SigningKeysError as error:
+        raise _invalid("InvalidSigningKeysFile", f"auth.signing_keys_file: {error}") from None
+    portal.registerChecker(checker)
+    return SigningKeysSource(checker, path, reactor)
+
+
+def _absolute(path: str | None) -> str | None:
+    # twistd changes the current directory later.
+    return None if path is None else os.path.abspath(path)
+
+
+def _invalid(rule: str, message: str) -> ConfigError:
+    return ConfigError(message, rule=rule, phase="validate_config")
