@@ -42,9 +42,14 @@ class EarlyRefusalTests(GateTestCase):
     def test_an_invalid_token_is_refused_after_the_head(self) -> None:
         self.assertEqual(self.begin("POST", "alice/a", "nonsense").reply.status, 401)
 
-    def test_a_token_whose_check_takes_time_is_checked_once_while_the_body_arrives(self) -> None:
+    def check_later(self) -> list[Deferred[None]]:
+        """Have tokens checked when the Deferreds of the list are fired."""
         pending: list[Deferred[None]] = []
         self.book.pending = pending
+        return pending
+
+    def test_a_token_whose_check_takes_time_is_checked_once(self) -> None:
+        pending = self.check_later()
         for token, status in (("alice", 204), ("nonsense", 401)):
             peer = self.begin("POST", "alice/a", token)
             self.assertEqual(peer.replies, [])
@@ -53,6 +58,63 @@ class EarlyRefusalTests(GateTestCase):
             pending.pop().callback(None)
             self.front.settle()
             self.assertEqual((peer.reply.status, pending), (status, []))
+
+    def test_a_body_is_refused_while_it_arrives_when_its_check_has_ended(self) -> None:
+        pending = self.check_later()
+        for token, name, status in (("nonsense", "alice/a", 401), ("bob", "shared/s", 403)):
+            peer = self.begin("POST", name, token)
+            peer.send(b"x" * 1000)
+            self.assertEqual(peer.replies, [])
+            pending.pop().callback(None)
+            self.front.settle()
+            self.assertEqual((peer.reply.status, peer.reply.get("connection")), (status, "close"))
+            peer.send(b"x" * 1000)
+            self.assertEqual(len(peer.replies), 1)
+
+    def test_an_allowed_body_arrives_beyond_the_end_of_its_check(self) -> None:
+        pending = self.check_later()
+        peer = self.begin("POST", "alice/a", "alice")
+        peer.send(b"x" * 1000)
+        pending.pop().callback(None)
+        self.front.settle()
+        peer.send(b"x" * (LARGE - 1000))
+        self.assertEqual(peer.reply.status, 204)
+
+    def test_100_continue_is_sent_when_the_check_has_ended(self) -> None:
+        pending = self.check_later()
+        for token, outcome in (("alice", ([100], [])), ("nonsense", ([], [401]))):
+            peer = self.begin("POST", "alice/a", token, {"Expect": "100-continue"})
+            self.assertEqual((peer.interim, peer.replies), ([], []))
+            pending.pop().callback(None)
+            self.front.settle()
+            self.assertEqual((peer.interim, peer.statuses), outcome)
+
+    def test_a_check_ends_when_its_client_leaves(self) -> None:
+        pending = self.check_later()
+        peer = self.begin("POST", "alice/a", "alice", {"Expect": "100-continue"})
+        peer.leave()
+        self.assertEqual((len(pending), self.book.cancelled), (1, 1))
+
+    def test_a_body_that_is_too_slow_ends_its_check(self) -> None:
+        self.check_later()
+        peer = self.begin("POST", "alice/a", "alice")
+        self.front.pass_time(40)
+        self.assertEqual((peer.reply.status, self.book.cancelled), (408, 1))
+
+    def test_a_request_behind_one_whose_check_takes_time_is_answered_in_its_turn(self) -> None:
+        self.ask("HEAD", "alice/a", "alice")
+        pending = self.check_later()
+        peer = self.front.connect()
+        small = request("POST", BASE + "shared/s", {**TEXT, **bearer("bob")}, b"x")
+        large = request("POST", BASE + "alice/a", {**TEXT, **bearer("owner"), "Content-Length": "9"})
+        peer.send(small + large, "POST", "POST")
+        peer.send(b"x" * 9)
+        self.assertEqual(peer.statuses, [])
+        # The check that began with the head ends with the request, which waits for its turn and is checked then.
+        while waiting := [later for later in pending if not later.called]:
+            waiting[0].callback(None)
+            self.front.settle()
+        self.assertEqual(peer.statuses, [403, 204])
 
     def test_a_refused_client_is_not_sent_100_continue(self) -> None:
         peer = self.begin("POST", "alice/a", None, {"Expect": "100-continue"})
@@ -118,6 +180,33 @@ class EarlyRefusalOverHttp2Tests(GateTestCase):
         self.assertEqual((peer.interim, peer.replies), ([100], []))
         peer.upload(peer.asked[0], b"!")
         self.assertEqual(peer.reply.status, 204)
+
+    def test_a_check_that_takes_time_decides_about_the_body_and_100_continue(self) -> None:
+        for token, outcome in (("alice", ([100], [])), ("nonsense", ([], [401]))):
+            pending: list[Deferred[None]] = []
+            self.book.pending = pending
+            peer = self.begin("POST", "alice/a", token, {"Expect": "100-continue"})
+            self.assertEqual((peer.interim, peer.replies), ([], []))
+            pending.pop().callback(None)
+            self.front.settle()
+            self.assertEqual((peer.interim, [reply.status for reply in peer.replies]), outcome)
+
+    def test_a_body_that_arrives_before_the_end_of_its_check_is_performed_after_it(self) -> None:
+        pending: list[Deferred[None]] = []
+        self.book.pending = pending
+        peer = self.begin("POST", "alice/a", "alice")
+        peer.upload(peer.asked[0], b"!")
+        self.assertEqual((peer.replies, self.book.cancelled), ([], 0))
+        pending.pop().callback(None)
+        self.front.settle()
+        self.assertEqual((peer.reply.status, pending), (204, []))
+
+    def test_a_check_ends_with_a_reset(self) -> None:
+        self.book.pending = []
+        peer = self.begin("POST", "alice/a", "alice")
+        peer.h2.reset_stream(peer.asked[0])
+        peer.pass_on()
+        self.assertEqual(self.book.cancelled, 1)
 
 
 class WithoutGateTests(ChannelTestCase):

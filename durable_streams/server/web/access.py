@@ -266,11 +266,9 @@ class Gate:
 
     # A request is performed or refused
 
-    def early(self, request: StreamRequest, has_body: bool) -> Answer | None:
+    def early(self, request: StreamRequest, has_body: bool) -> NowOrLater[Answer | None]:
         """
-        Return the refusal of a request whose body has not arrived; None if it cannot be refused now.
-
-        What takes time to check, such as a token that was not sent before, is not checked.
+        Return the refusal of a request whose body has not arrived; None if it is not refused by its head.
 
         :param request: the request, without its body.
         :param has_body: whether the body is not empty.
@@ -285,9 +283,18 @@ class Gate:
                 return None if self.reserved_early is None else self.reserved_early(request)
             principal = self._cached(request.headers.get(b"authorization")) or self.authenticate(request)
             if isinstance(principal, Deferred):
-                # Its result is cached for when the body has arrived.
-                principal.addErrback(lambda _: None)
-                return None
+                return principal.addCallbacks(
+                    self._early_for, self._failed, (request, name, has_body), errbackArgs=(request,)
+                )
+            return self._early_for(principal, request, name, has_body)
+        except StreamsError as error:
+            return self._refuse(request, error)
+        except Exception:
+            return self._broken(Failure(), request)
+
+    def _early_for(self, principal: Principal, request: StreamRequest, name: str, has_body: bool) -> Answer | None:
+        """Return the refusal of a principal's request whose body has not arrived; None if it is not refused."""
+        try:
             access = self._access(principal, request, name, has_body)
             if access.allowed:
                 if self.quotas is not None:

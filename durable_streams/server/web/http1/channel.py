@@ -85,6 +85,7 @@ class StreamChannel(Protocol):
         "_awaiting",
         "_busy",
         "_caller",
+        "_checking",
         "_chunked",
         "_continue_due",
         "_discarded",
@@ -148,6 +149,8 @@ class StreamChannel(Protocol):
         self._incoming_wanted = False
         self._incoming_continue = False
         self._continue_due = False
+        # The check whether the request that is being read is allowed, if that takes time.
+        self._checking: Deferred[Answer | None] | None = None
         self._lives_on = True
         self._taking_turns = False
         # When the slice of time of this turn ends, by the run queue's clock; None before the first request of a packet,
@@ -187,6 +190,7 @@ class StreamChannel(Protocol):
         if self._streaming is not None:
             self._streaming.stopProducing()
             self._streaming = None
+        self._end_check()
         self._fail_body(reason)
 
     def readConnectionLost(self) -> None:
@@ -195,6 +199,7 @@ class StreamChannel(Protocol):
         # What has arrived of a request that is not complete.
         self._intake.close()
         self._continue_due = False
+        self._end_check()
         if self._lingering:
             self._lingering = False
             self.transport.loseConnection()
@@ -339,6 +344,9 @@ class StreamChannel(Protocol):
             self._queue.append((request, lives_on, old))
         else:
             self._answer(request, lives_on, old)
+        if self._checking is not None:
+            # Only now: to cancel it would cancel the check for the request itself, too.
+            self._end_check()
 
     def streams_body(self, method: bytes, target: bytes) -> bool:
         return self.factory.pages.streams_body(method, target)
@@ -365,12 +373,34 @@ class StreamChannel(Protocol):
     def refused_early(self, request: StreamRequest, has_body: bool) -> bool:
         gate = self.factory.operations.gate
         answer = None if gate is None else gate.early(request, has_body)
+        if isinstance(answer, Deferred):
+            self._checking = answer
+            answer.addCallback(self._checked, request)
+            return False
         if answer is None:
             return False
         self._refuse(_Refusal(answer, request))
         return True
 
+    def _checked(self, answer: Answer | None, request: StreamRequest) -> None:
+        """Refuse the request that is being read, or let the client send its body: the check has ended."""
+        if self._checking is None:
+            return
+        self._checking = None
+        if answer is not None:
+            self._intake.drop()
+            self._refuse(_Refusal(answer, request))
+        elif self._continue_due and not (self._busy or self._queue):
+            self._continue_due = False
+            self._write(CONTINUE)
+
+    def _end_check(self) -> None:
+        checking, self._checking = self._checking, None
+        if checking is not None:
+            checking.cancel()
+
     def _refuse(self, refusal: _Refusal) -> None:
+        self._end_check()
         if refusal.answer.status == _RATE_LIMITED:
             # A client over its quota may not send as much in vain as others.
             self._discarded = MAX_DISCARDED_PLAIN - MAX_DISCARDED
@@ -380,7 +410,7 @@ class StreamChannel(Protocol):
             self._answer(refusal, False, False)
 
     def expects_continue(self) -> None:
-        if self._busy or self._queue:
+        if self._busy or self._queue or self._checking is not None:
             self._continue_due = True
         else:
             self._write(CONTINUE)
@@ -532,7 +562,7 @@ class StreamChannel(Protocol):
         if self._queue or self._rest:
             self._wait_for_turn()
             return
-        if self._continue_due and not self._busy:
+        if self._continue_due and not self._busy and self._checking is None:
             self._continue_due = False
             self._write(CONTINUE)
         if self._paused and (self._incoming is None or self._incoming_wanted):

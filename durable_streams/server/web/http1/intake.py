@@ -65,7 +65,7 @@ class IntakeOwner(Protocol):
 
         :param request: the request, without its body.
         :param has_body: whether the body is not empty for sure.
-        :returns: whether it is refused.
+        :returns: whether it is refused at once. It may be refused later, with :meth:`Intake.drop`.
         """
 
     def expects_continue(self) -> None:
@@ -367,7 +367,7 @@ class Intake:
             self._refuse(InternalError())
 
     def _refuse(self, error: StreamsError) -> None:
-        self._drop()
+        self.drop()
         self._owner.refused(error)
 
     def _refuse_early(self) -> bool:
@@ -392,10 +392,10 @@ class Intake:
         )
         if not self._owner.refused_early(request, length > 0):
             return False
-        self._drop()
+        self.drop()
         return True
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         """Read nothing more: the request is refused."""
         self.deaf = True
         self._url = self._body = b""

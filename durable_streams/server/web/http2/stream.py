@@ -97,6 +97,7 @@ class Exchange:
         "_began_at",
         "_body",
         "_channel",
+        "_checking",
         "_fields",
         "_finished",
         "_forwarded",
@@ -144,6 +145,8 @@ class Exchange:
         self._began_at = 0.0
         self._pace: BodyPace | None = None
         self._awaited: Deferred[Answer] | None = None
+        # The check whether the request is allowed, while it is not complete, if that takes time.
+        self._checking: Deferred[Answer | None] | None = None
         self._streaming: AnswerBody | None = None
         # Whether it waits for the answers of others to leave, and whether a read of a stream is on its way for it
         self._held = False
@@ -189,7 +192,7 @@ class Exchange:
             if self._refuse_early(head.length or 0):
                 return
             self._set_reading_deadline()
-            if self._expects_continue():
+            if self._checking is None and self._expects_continue():
                 self._send_continue()
 
     def _refuse_early(self, length: int) -> bool:
@@ -214,11 +217,32 @@ class Exchange:
             return False
         request = admission.stream_request(self._method, self._target, headers, b"", caller, "2")
         answer = gate.early(request, length > 0)
+        if isinstance(answer, Deferred):
+            self._checking = answer
+            answer.addCallback(self._checked, request)
+            return False
         if answer is None:
             return False
         self._asked = request
         self._refuse_with(answer)
         return True
+
+    def _checked(self, answer: Answer | None, request: StreamRequest) -> None:
+        """Refuse the request, or let the client send its body: the check has ended."""
+        if self._checking is None:
+            return
+        self._checking = None
+        if answer is not None:
+            self._asked = request
+            self._refuse_with(answer)
+        elif self._expects_continue():
+            self._send_continue()
+            self._channel.flush()
+
+    def _end_check(self) -> None:
+        checking, self._checking = self._checking, None
+        if checking is not None:
+            checking.cancel()
 
     def _check_head(self, size: int) -> None:
         """
@@ -273,6 +297,8 @@ class Exchange:
             incoming.ended()
         elif self.is_receiving:
             self._perform()
+            # Only now: to cancel it would cancel the check for the request itself, too.
+            self._end_check()
         elif self._over:
             self._channel.done(self)
 
@@ -395,6 +421,7 @@ class Exchange:
         self._refuse_with(self._channel.factory.operations.answers.error(None, error, self._origin))
 
     def _refuse_with(self, answer: Answer) -> None:
+        self._end_check()
         self.is_receiving = False
         self.deadline = 0
         self._take_body()
@@ -627,6 +654,7 @@ class Exchange:
             return
         self._over = True
         self.is_receiving = False
+        self._end_check()
         if self._body:
             self._take_body()
         if self._kept:
