@@ -12,6 +12,7 @@ from durable_streams.server.telemetry.access_log import MAX_FAILURES
 from tests.support.cases import TEXT, ChannelTestCase, FrontTestCase, each_way, get
 from tests.support.events import Events, fields
 from tests.support.fronts import BASE
+from tests.support.gates import GateTestCase
 
 
 def logging(access_log: str, metrics: bool = True) -> Settings:
@@ -230,3 +231,22 @@ class ChannelTests(ChannelTestCase):
         peer = self.front.connect()
         peer.send(b"GET /v1/stream/a HTTP/1.1\r\nHost: a\r\nUser-Agent: one\r\nUser-Agent: two\r\n\r\n", "GET")
         self.assertEqual([event["user_agent.original"] for event in self.events.access], ["one, two"])
+
+
+@each_way
+class GatedTests(GateTestCase):
+    settings = logging("all")
+
+    def test_the_principal_of_a_request_is_logged_and_nothing_of_its_credential(self) -> None:
+        events = Events(self)
+        for token, status, user in (
+            ("alice", 200, "alice"),
+            ("bob", 403, "bob"),
+            (None, 401, None),
+            ("nonsense", 401, None),
+        ):
+            self.assertEqual(self.ask("GET", "alice/a?ds_sig=SECRET", token).status, status)
+            found = fields(events.access[-1])
+            self.assertEqual(found.get("user.id"), user)
+            for secret in ("nonsense", "SECRET"):
+                self.assertNotIn(secret, str(found))

@@ -97,6 +97,8 @@ def fields_of(asked: Occasion, number: int, answer: Answer, took: float, backend
         fields["ds.storage.backend"] = backend
         if asked.view.live is not None:
             fields["ds.live_mode"] = text(asked.view.live)
+        if asked.access is not None and asked.access.principal.subject:
+            fields["user.id"] = text(asked.access.principal.subject)
     fields |= _of_caller(caller)
     fields["http.response.status_code"] = answer.status
     fields["event.duration"] = int(took * 1_000_000_000)
