@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from durable_streams.server.config.settings import Settings
 from durable_streams.server.identity.quotas import Quotas, ScopeQuotas
 from durable_streams.server.identity.rates import Account, Rate
 from durable_streams.server.web.callers import NOBODY
+from durable_streams.server.web.http2.errors import ErrorCode
 from durable_streams.server.web.metering import Pacer
 from durable_streams.server.web.proxies import Proxies
 from durable_streams.server.web.quotas import RequestQuotas
@@ -261,6 +263,15 @@ class ProxyTests(QuotaTestCase):
         self.assertEqual([200, 429], [self.ask_for("203.0.113.1") for _ in range(2)])
         self.assertEqual([200, 429], [self.ask_for("203.0.113.2") for _ in range(2)])
 
+    def test_the_connection_of_a_proxy_is_not_closed_because_of_one_client(self) -> None:
+        self.limit(ScopeQuotas(Rate(0.1, 1)))
+        peer = self.front.connect()
+        flood = request("GET", BASE + "a", {"X-Forwarded-For": "203.0.113.1"})
+        other = request("GET", BASE + "a", {"X-Forwarded-For": "203.0.113.2"})
+        peer.send(flood * 200 + other, *["GET"] * 201)
+        self.front.settle()
+        self.assertEqual([404, *[429] * 199, 404], peer.statuses)
+
     def test_ipv6_clients_are_counted_by_their_network(self) -> None:
         self.front.create("a", body=b"data")
         self.limit(ScopeQuotas(Rate(0.1, 1)))
@@ -328,6 +339,42 @@ class ConnectionRateTests(FrontTestCase):
         self.assertEqual((429, "1"), (reply.status, reply.get("retry-after")))
         self.front.pass_time(1.5)
         self.assertEqual(404, self.front.ask("GET", BASE + "none").status)
+
+
+class FloodTests(FrontTestCase):
+    settings = Settings.from_mapping({"quotas.address.requests_per_sec": 1, "quotas.address.request_burst": 1})
+
+    def test_a_connection_with_too_many_refusals_in_a_second_is_closed(self) -> None:
+        peer = self.front.connect()
+        peer.send(get("a") * 200, *["GET"] * 200)
+        self.front.settle()
+        self.assertEqual([404, *[429] * 101], peer.statuses)
+        self.assertEqual("close", peer.replies[-1].get("connection"))
+        self.assertIsNone(peer.replies[-2].get("connection"))
+
+    def test_refusals_that_are_spread_over_time_close_nothing(self) -> None:
+        peer = self.front.connect()
+        for _ in range(3):
+            peer.send(get("a") * 90, *["GET"] * 90)
+            self.front.pass_time(1)
+        self.assertEqual(270, len(peer.statuses))
+        self.assertFalse(peer.closed)
+
+
+class FloodOverHttp2Tests(FrontTestCase):
+    settings = FloodTests.settings
+    front_type = Http2Front
+
+    def test_a_connection_with_too_many_refusals_in_a_second_is_ended(self) -> None:
+        peer = self.front.connect()
+        assert isinstance(peer, Http2Peer)
+        for _ in range(150):
+            if peer.goodbye is None:
+                peer.ask("GET", BASE + "a")
+                self.front.settle()
+        self.assertEqual({404: 1, 429: 101}, dict(Counter(peer.statuses)))
+        assert peer.goodbye is not None
+        self.assertEqual(ErrorCode.ENHANCE_YOUR_CALM, peer.goodbye[0])
 
 
 class ConnectionOverHttp2Tests(ConnectionTests):

@@ -6,6 +6,7 @@ import typing
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from functools import partial
+from typing import Final
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred
@@ -25,6 +26,9 @@ from .operations import Operations
 from .site.app import Pages
 from .transports import Transport
 from .wire import NO_STREAMS, below
+
+#: How many requests of a connection may be refused in one second because of a quota before it is closed.
+MAX_REFUSALS: Final = 100
 
 _log = Logger()
 
@@ -49,6 +53,27 @@ class ChannelSettings(Struct, frozen=True, gc=False):
     body_timeout: int = 30
     idle_timeout: int = 75
     stall_timeout: int = 60
+
+
+class RefusalCounter:
+    """Counts the requests of a connection that are refused because of a quota."""
+
+    __slots__ = ("_count", "_tick")
+
+    def __init__(self) -> None:
+        self._count = self._tick = 0
+
+    def add(self, tick: int) -> bool:
+        """
+        Count a refusal.
+
+        :param tick: the factory's tick.
+        :returns: whether there were too many in this second, so that the connection is to be closed.
+        """
+        if tick != self._tick:
+            self._tick, self._count = tick, 0
+        self._count += 1
+        return self._count > MAX_REFUSALS
 
 
 class Member(typing.Protocol):

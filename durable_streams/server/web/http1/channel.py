@@ -20,7 +20,7 @@ from ...run_queue import SLICE
 from ..admission import AdmittedRequest, BodyPace
 from ..answers import Answer, AnswerBody
 from ..callers import Caller, caller_on
-from ..connections import Connections
+from ..connections import Connections, RefusalCounter
 from ..incoming import IncomingBody
 from ..pages import PageRequest
 from ..problems import BadFraming, RequestTimeout
@@ -103,6 +103,7 @@ class StreamChannel(Protocol):
         "_perform",
         "_place",
         "_queue",
+        "_refusals",
         "_rest",
         "_scheduled",
         "_seconds",
@@ -152,6 +153,7 @@ class StreamChannel(Protocol):
         # The check whether the request that is being read is allowed, if that takes time.
         self._checking: Deferred[Answer | None] | None = None
         self._lives_on = True
+        self._refusals: RefusalCounter | None = None
         self._taking_turns = False
         # When the slice of time of this turn ends, by the run queue's clock; None before the first request of a packet,
         # 0 after that. And whether the next turn is queued.
@@ -498,6 +500,11 @@ class StreamChannel(Protocol):
             self.transport.abortConnection()
 
     def _send(self, answer: Answer, asked: AdmittedRequest | Caller, old: bool, began_at: float) -> None:
+        if answer.status == _RATE_LIMITED and not self._caller.trusted:
+            refusals = self._refusals = self._refusals or RefusalCounter()
+            if refusals.add(self.factory.tick):
+                # To serve a flood of refusals on one connection costs more than to have the client open others.
+                self._lives_on = False
         if not self._lives_on:
             connection = CLOSE
         elif old:

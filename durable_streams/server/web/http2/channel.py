@@ -13,7 +13,7 @@ from zope.interface import implementer
 from ...run_queue import SLICE
 from ..bodies import PIECE
 from ..callers import caller_on
-from ..connections import Connections
+from ..connections import Connections, RefusalCounter
 from ..transports import LINGER, MAX_DISCARDED, Transport, close_socket
 from .engine import Engine, empty_settings, goodbye_frame
 from .errors import ErrorCode, Http2Error
@@ -98,6 +98,8 @@ class Http2Channel(Protocol):
         self._lingering = False
         self._discarded = 0
         self._in_turn = False
+        self._refusals: RefusalCounter | None = None
+        self._is_flooding = False
 
     # The connection
 
@@ -292,6 +294,20 @@ class Http2Channel(Protocol):
             self._crowded = True
             for exchange in list(self.exchanges.values()):
                 exchange.pause()
+
+    def refused(self) -> None:
+        """End the connection if too many of its requests are refused because of a quota."""
+        if self.caller.trusted:
+            # Others have requests on this connection, too.
+            return
+        refusals = self._refusals = self._refusals or RefusalCounter()
+        if refusals.add(self.factory.tick) and not self._is_flooding:
+            self._is_flooding = True
+            self._turns.add(self._end_flood)
+
+    def _end_flood(self) -> None:
+        if not self._ended:
+            self._fail(Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "Too many requests over a quota."))
 
     def holds_back(self) -> bool:
         """Return whether so much waits that no more may be read; streams are resumed when there is less."""

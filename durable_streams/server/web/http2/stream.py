@@ -34,6 +34,9 @@ _LINGER: Final = 2
 #: How much a client that has no room must make in the time it has for that, in bytes.
 _STRIDE: Final = 65_536
 
+#: The status of a request over a quota.
+_RATE_LIMITED: Final = 429
+
 #: An answer of no more than this is sent even if much waits already, in bytes.
 _SMALL: Final = 4096
 
@@ -76,6 +79,9 @@ class ExchangeOwner(Protocol):
 
     def flush(self) -> None:
         """Send what the engine has queued, unless more follows in this turn."""
+
+    def refused(self) -> None:
+        """Record that a request was refused because of a quota."""
 
     def wrote(self, exchange: Exchange, size: int) -> None:
         """Record that an exchange has queued part of a body."""
@@ -478,6 +484,8 @@ class Exchange:
         identity, length = framer.identify(answer, self._asked or channel.caller, self._began_at)
         block = engine.encoder.encode(answer.status, answer.head, framer.date_line, identity, length)
         self._answering = True
+        if answer.status == _RATE_LIMITED:
+            channel.refused()
         # That of a body that a page still receives.
         self.deadline = 0
         if isinstance(body, bytes):
