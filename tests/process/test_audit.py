@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 from tests.support.commands import command
-from tests.support.daemon import TWISTD, Daemon, read_until
+from tests.support.daemon import PATIENCE, TWISTD, Daemon, environment, free_port, read_until
 from tests.support.process_case import ProcessTestCase, wait_for
 
 STREAM: Final = "/v1/stream/a"
@@ -81,6 +82,30 @@ class StartTests(AuditCase):
             (folder / "audit.jsonl").rename(folder / "audit.1")
             daemon.process.send_signal(signal.SIGHUP)
             wait_for((folder / "audit.jsonl").exists, "the new file")
+
+
+class PipeTests(AuditCase):
+    def test_the_standard_output_has_the_lines_of_both_logs(self) -> None:
+        variables = environment(
+            free_port(), auth__rules=OPEN, audit__file="/dev/stdout", observability__log_format="json"
+        )
+        process = subprocess.Popen(TWISTD, env=variables, cwd=self.folder, stdout=subprocess.PIPE)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        assert process.stdout is not None
+        events, levels = [], []
+        for line in process.stdout:
+            record = json.loads(line)
+            if "event" in record:
+                events.append(record["event"])
+            else:
+                levels.append(record["level"])
+            if " is ready " in record.get("message", ""):
+                process.send_signal(signal.SIGTERM)
+        process.stdout.close()
+        self.assertEqual(0, process.wait(PATIENCE))
+        self.assertEqual(["opened", "closed"], events)
+        self.assertIn("info", levels)
 
 
 class ChangeTests(AuditCase):

@@ -69,6 +69,6 @@ class PageTests(ProcessTestCase):
     def test_the_page_names_settings_that_exist(self) -> None:
         reference = (CHECKOUT / "docs" / "configuration.rst").read_text()
         named = set(re.findall(r"``(audit\.[a-z_]+)", PAGE.read_text()))
-        self.assertEqual({"audit.events", "audit.required"}, named)
+        self.assertEqual({"audit.events", "audit.file", "audit.required"}, named)
         for name in named:
             self.assertIn(f"``{name}``", reference)
