@@ -75,6 +75,7 @@ class _Flood(threading.Thread):
         super().__init__(daemon=True)
         self.statuses: Counter[int] = Counter()
         self.seconds = 0.0
+        self._daemon = daemon
         self._sockets = [daemon.dial() for _ in range(8)]
         head = {"Content-Type": "text/plain", "Authorization": f"Bearer {token}"}
         self._request = request("POST", BASE + name, head, b"x" * 100)
@@ -86,17 +87,31 @@ class _Flood(threading.Thread):
         for number in range(self._rounds):
             time.sleep(max(0.0, due - time.monotonic()))
             due += 0.01
-            connection = self._sockets[number % len(self._sockets)]
-            connection.sendall(self._request * self._burst)
-            reader = ReplyReader()
-            for _ in range(self._burst):
-                reader.expect("POST")
-            while sum(reply.complete for reply in reader.replies) < self._burst:
-                reader.feed(connection.recv(65_536))
-            self.statuses.update(reply.status for reply in reader.replies)
+            place = number % len(self._sockets)
+            if not self._burst_on(self._sockets[place]):
+                self._sockets[place].close()
+                self._sockets[place] = self._daemon.dial()
         self.seconds = time.monotonic() - began
         for connection in self._sockets:
             connection.close()
+
+    def _burst_on(self, connection: socket.socket) -> bool:
+        """Send a burst and count the answers; return whether the server has left the connection open."""
+        reader = ReplyReader()
+        for _ in range(self._burst):
+            reader.expect("POST")
+        try:
+            connection.sendall(self._request * self._burst)
+            while sum(reply.complete for reply in reader.replies) < self._burst:
+                data = connection.recv(65_536)
+                if not data:
+                    return False
+                reader.feed(data)
+        except ConnectionError:
+            return False
+        finally:
+            self.statuses.update(reply.status for reply in reader.replies if reply.complete)
+        return True
 
 
 class FairnessTests(ProcessTestCase):
