@@ -26,7 +26,8 @@ from .live_access import ReadPermit
 from .origins import WritingOrigins
 from .problems import InternalError, MethodNotAllowed, NoSuchPath
 from .proxies import Proxies
-from .quotas import QuotaGate, RequestQuotas
+from .quota_gate import QuotaGate
+from .quotas import RequestQuotas
 from .refusals import Refusals
 from .requests import StreamRequest, name_reader, offset_of_reconnect, read_append, read_creation
 from .telemetry import Telemetry, request_name

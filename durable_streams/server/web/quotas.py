@@ -10,13 +10,11 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ..clocks import IClock
-from ..errors import RateLimited
 from ..identity.quotas import NOT_COUNTED, UNDER_WAY, Quotas, RateQuota, Scope
 from ..identity.rates import Account, address_key
 from ..interfaces import NowOrLater
 from ..streams import Streams
-from .access_parts import OPEN
-from .answers import Answer, Answers
+from .answers import Answer
 from .callers import Caller
 from .metering import Charge, MeteredBody, Pacer
 from .requests import StreamRequest
@@ -298,39 +296,6 @@ class RequestQuotas:
                 self._keys.clear()
             key = self._keys[address] = "" if address in NOT_COUNTED else address_key(address)
         return key
-
-
-class QuotaGate:
-    """
-    The gate of a server that limits how much is done, and lets everybody do everything.
-
-    It takes the place of :class:`.access.Gate`.
-    """
-
-    def __init__(self, quotas: RequestQuotas, answers: Answers) -> None:
-        self.quotas = quotas
-        self._answers = answers
-
-    def admits(self, request: StreamRequest) -> bool:
-        """Return False: each request is counted, by :meth:`perform`."""
-        return False
-
-    def perform(self, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
-        """Perform a request, or refuse it."""
-        try:
-            request.access = OPEN
-            return self.quotas.perform_for_anybody(request, perform)
-        except RateLimited as error:
-            return self._answers.error(request, error)
-
-    def early(self, request: StreamRequest, has_body: bool) -> Answer | None:
-        """Return the refusal of a request whose body has not arrived; None if it cannot be refused now."""
-        try:
-            self.quotas.check(request, has_body)
-            self.quotas.check_principal(request, "", has_body)
-        except RateLimited as error:
-            return self._answers.error(request, error)
-        return None
 
 
 def _enter(scope: Scope, account: Account, request: StreamRequest, now: float) -> None:
