@@ -7,7 +7,6 @@ The gate: each request for a stream is authenticated and authorized here, once, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -23,6 +22,7 @@ from ..protocol.names import is_reserved
 from .access_parts import PUBLIC, Access
 from .accounting import Audit, AuditEntry
 from .answers import Answer
+from .decision_cache import READS, DecisionCache
 from .live import Live
 from .live_access import LiveAccess
 from .needed_operations import ON_SOURCE, needed_operations
@@ -32,37 +32,7 @@ from .refusals import Perform, Refusals
 from .requests import StreamRequest
 from .telemetry import request_name
 
-#: How many decisions are remembered, and the length of the longest path of one, in bytes.
-_REMEMBERED: Final = 32_768
-_PATH_BYTES: Final = 256
-
-#: The operations of requests that read.
-_READS: Final = frozenset(["read", "poll", "subscribe"])
-
 _log = Logger()
-
-
-class _Remembered:
-    """The decisions about the requests of a principal, by their paths."""
-
-    __slots__ = ("appends", "reads")
-
-    def __init__(self) -> None:
-        # Appends of data that do not close the stream.
-        self.appends: dict[bytes, Access] = {}
-        self.reads: dict[bytes, Access] = {}
-
-    def table(self, request: StreamRequest) -> dict[bytes, Access] | None:
-        """Return the decisions about requests like this; None if they are not remembered."""
-        operation = request.operation
-        if operation == "append":
-            return self.appends if request.body and b"stream-closed" not in request.headers else None
-        return self.reads if operation in _READS else None
-
-    def find(self, request: StreamRequest) -> Access | None:
-        """Return the decision about the same request; None if there is none."""
-        table = self.table(request)
-        return None if table is None else table.get(request.path)
 
 
 class Gate:
@@ -98,8 +68,8 @@ class Gate:
         self._read_name = read_name
         self._refusals = refusals
         self._wall = live.clock.wall
-        self._remembered: dict[Principal | None, _Remembered] = {}
-        self._count = 0
+        self._decisions = DecisionCache()
+        self._remembered = self._decisions.principals
         self._cached = control.authentication.cached
         control.on_change(self._changed)
 
@@ -135,7 +105,7 @@ class Gate:
             if not request.body or b"stream-closed" in request.headers:
                 return False
             access = remembered.appends.get(request.path)
-        elif operation in _READS:
+        elif operation in READS:
             access = remembered.reads.get(request.path)
         else:
             return False
@@ -194,27 +164,13 @@ class Gate:
 
     def _decide_for(self, principal: Principal, request: StreamRequest, name: str) -> Access:
         """Decide about a request of a principal, and remember the decision if there may be more of the kind."""
-        remembered = self._remembered.get(principal)
-        access = None if remembered is None else remembered.find(request)
-        if access is not None:
-            return access
-        access = self._access(principal, request, name)
-        # The principal of a signed URL is of one request.
-        if name and principal.kind != SIGNED_URL and len(request.path) <= _PATH_BYTES:
-            self._remember(principal, request, access)
+        access = self._decisions.find(principal, request)
+        if access is None:
+            access = self._access(principal, request, name)
+            # The principal of a signed URL is of one request.
+            if name and principal.kind != SIGNED_URL:
+                self._decisions.add(principal, request, access)
         return access
-
-    def _remember(self, principal: Principal, request: StreamRequest, access: Access) -> None:
-        if self._count >= _REMEMBERED:
-            self._forget()
-        remembered = self._remembered.get(principal)
-        if remembered is None:
-            remembered = self._remembered[principal] = _Remembered()
-            self._count += 1
-        table = remembered.table(request)
-        if table is not None:
-            table[request.path] = access
-            self._count += 1
 
     def _name_of(self, request: StreamRequest) -> str | None:
         """Return the name of a request's stream; empty if the path is no name, None if it is reserved."""
@@ -257,12 +213,8 @@ class Gate:
         """Forget all decisions and check the reads under way: tokens, keys or rules have changed."""
         self._cached = self.control.authentication.cached
         self._limit_attempts()
-        self._forget()
+        self._decisions.clear()
         self.readers.check()
-
-    def _forget(self) -> None:
-        self._remembered.clear()
-        self._count = 0
 
     # A request is performed or refused
 
