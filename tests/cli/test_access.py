@@ -25,6 +25,13 @@ class AdviceTests(SynchronousTestCase):
         self.assertIn("--token-file, --token or DS_TOKEN", advice_about(Refusal("No.", 401), True))
         self.assertIn("durable-streams-server authorize", advice_about(Refusal("No.", 403, "FORBIDDEN"), True))
 
+    def test_a_certificate_that_may_not_do_it_needs_a_rule_and_no_token(self) -> None:
+        for code in ("FORBIDDEN", ""):
+            advice = advice_about(Refusal("No.", 403, code), False, has_certificate=True)
+            self.assertIn("durable-streams-server authorize", advice)
+            self.assertNotIn("token", advice)
+        self.assertIn("--cert", advice_about(Refusal("No.", 401), False, has_certificate=True))
+
     def test_other_refusals_need_no_token(self) -> None:
         for status, code in (
             (403, "PRODUCER_EPOCH_FENCED"),

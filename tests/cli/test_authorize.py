@@ -176,7 +176,7 @@ class SettingsTests(SynchronousTestCase):
         (self.folder / "rules").write_text("allow")
         result = self.authorize("--as", "alice", "read", "a")
         self.assertEqual(2, result.exit_code)
-        self.assertRegex(result.stderr, r"^Warning.*\nauth\.rules_file: .*/rules, line 1: The rule has no WHO\.")
+        self.assertRegex(result.stderr, r"^auth\.rules_file: .*/rules, line 1: The rule has no WHO\.")
 
     def test_requests_without_credentials_are_denied_if_the_settings_refuse_them(self) -> None:
         self.settings(

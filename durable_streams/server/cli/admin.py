@@ -149,7 +149,7 @@ async def connected(reactor: Any, connection: Connection, label: str = "Error") 
         finally:
             await client.close()
     except Refusal as error:
-        advice = advice_about(error, connection.token is not None)
+        advice = advice_about(error, connection.token is not None, connection.cert is not None)
         if error.status == _NOT_FOUND:
             advice = (
                 " Check that admin.enabled is set for the server, and the port and path of --url against "

@@ -201,13 +201,11 @@ def _checked_name(operation: str, name: str | None, is_pattern: bool) -> str:
 
 
 def _settings(files: SettingsFiles) -> Sections:
+    # What the settings are warned of otherwise says nothing about the decision.
     try:
-        loaded = load(files.profile, files.config, os.environ, files.config_dir)
+        return load(files.profile, files.config, os.environ, files.config_dir).settings
     except ConfigError as error:
         raise _NoDecision(f"[{error.phase}] {error}", label="") from None
-    for warning in loaded.warnings:
-        note(f"Warning: {warning}")
-    return loaded.settings
 
 
 def _authorize(

@@ -171,6 +171,8 @@ def sentence(error: ClientError, connection: Connection | None = None) -> str:
 
     if isinstance(error, Refusal):
         code = f" {error.code}" if error.code else ""
-        advice = "" if connection is None else advice_about(error, connection.token is not None)
+        advice = ""
+        if connection is not None:
+            advice = advice_about(error, connection.token is not None, connection.cert is not None)
         return f"{error} ({error.status}{code}){advice}"
     return str(error)

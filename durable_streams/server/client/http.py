@@ -56,8 +56,8 @@ _MAX_RETRY_AFTER: Final = 300.0
 #: The messages for answers without a body, such as those to HEAD: {0} is the URL, {1} the status.
 _NO_REASON: Final = "{0}: the server answered {1} without a reason."
 _REASONS: Final = {
-    401: "{0}: the server asks for authentication. Give a token.",
-    403: "{0}: the server does not allow this. Check the token.",
+    401: "{0}: the server asks for authentication. Give a token or a client certificate.",
+    403: "{0}: the server does not allow this to these credentials.",
     404: "There is no stream at {0}. Create it first, or correct the URL.",
     429: "{0}: this client has sent too many requests. Try again later.",
     410: "The stream at {0} was deleted.",
