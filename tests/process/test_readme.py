@@ -7,12 +7,16 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.daemon import CHECKOUT, Daemon
+from tests.support.daemon import CHECKOUT, PATIENCE, Daemon, free_port
 from tests.support.programs import program
+from tests.support.shell import Shell, blocks_of
 
 #: The creation time of a stream, which is the first half of its offsets, and the cursor of its tails.
 _INCARNATION = "1795472569642189"
@@ -20,13 +24,13 @@ _CURSOR = "3352028"
 
 
 def commands_of(section: str) -> list[tuple[str, list[str]]]:
-    """Return the commands of a section, each with the lines that it prints by the page."""
+    """Return the commands of a section, each with what it prints by the page, without a file before them."""
     text = (CHECKOUT / "README.rst").read_text().partition(f"{section}\n")[2].partition("\n\n\n")[0]
     commands: list[tuple[str, list[str]]] = []
     for line in re.findall(r"(?m)^    (.*)$", text):
         if line.startswith("$ "):
             commands.append((line[2:], []))
-        else:
+        elif commands:
             commands[-1][1].append(line)
     return commands
 
@@ -83,3 +87,40 @@ class SessionTests(SynchronousTestCase):
         printed = ended.stdout.replace(f"127.0.0.1:{daemon.port}", "localhost:4437")
         printed = re.sub(r"\d{16}_", f"{_INCARNATION}_", printed)
         self.assertEqual([line for _, lines in commands for line in lines], printed.splitlines())
+
+    def test_rules_and_a_token_decide_as_the_page_says(self) -> None:
+        (settings,) = (block for block in blocks_of(CHECKOUT / "README.rst") if block.startswith("[auth]"))
+        commands = commands_of("Decide who may do what")
+        start = next(command for command, _ in commands if "twistd" in command)
+        port = free_port()
+        with tempfile.TemporaryDirectory() as folder:
+            shell = Shell(
+                Path(folder, "page"),
+                {"localhost:4437": f"127.0.0.1:{port}", ".venv/bin/": ""},
+                {"DS_SERVER__BIND_ADDRESS": f"127.0.0.1:{port}", "DS_URL": f"http://127.0.0.1:{port}"},
+            )
+            self.addCleanup(shell.stop)
+            (shell.folder / "access.toml").write_text(settings)
+            for command, expected in commands:
+                if command == start:
+                    shell.start(f"exec {command}")
+                    self._wait_for_401(f"http://127.0.0.1:{port}/v1/stream/x")
+                    continue
+                ended = shell.attempt(f"umask 077; {command} 2>&1" if expected else f"umask 077; {command}")
+                printed = ended.stdout.replace(f"127.0.0.1:{port}", "localhost:4437")
+                self.assertEqual(expected, re.sub(r"\d{16}_", f"{_INCARNATION}_", printed).splitlines(), command)
+                self.assertEqual(1 if "Error" in printed else 0, ended.returncode, command)
+            shell.stop()
+
+    def _wait_for_401(self, url: str) -> None:
+        """Wait until the server answers, and check that it refuses a request without a token."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                urllib.request.urlopen(url, timeout=PATIENCE)
+            except urllib.error.HTTPError as answer:
+                self.assertEqual(401, answer.code)
+                return
+            except OSError:
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.05)
