@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from durable_streams.server.identity import coverage
+from durable_streams.server.identity.coverage import PlainParts, includes
 from durable_streams.server.identity.operations import OPERATIONS
-from durable_streams.server.identity.policy import Policy, parse_rules
+from durable_streams.server.identity.policy import Decision, Policy, parse_rules
 from durable_streams.server.identity.principal import ANONYMOUS, Grant, Principal
 
 from .naive import NaiveRule, decide, name_matches, operation_matches, pattern_matches
@@ -450,6 +452,34 @@ class CoverTests(SynchronousTestCase):
         self.assertTrue(self.covers("chats/*", "allow anyone all **", grants=grants))
         self.assertFalse(self.covers("chats/**", "allow anyone all **", grants=grants))
         self.assertFalse(self.covers("chats/*", "allow anyone read **", grants=grants))
+
+    def count_searches(self, size: int, pattern: str, *last: str) -> tuple[Decision, int]:
+        """Compare ** with many rules, a denial within each allowed pattern; return the decision and the searches."""
+        searches = 0
+
+        def count(*patterns: PlainParts) -> bool:
+            nonlocal searches
+            searches += 1
+            return includes(*patterns)
+
+        self.patch(coverage, "includes", count)
+        names = [pattern.format(number) for number in range(size)]
+        lines = [f"allow anyone all {name}/**" for name in names]
+        lines += [f"deny anyone subscribe {name}/secret/**" for name in names]
+        return policy(*lines, *last).covers(alice(), "subscribe", "**"), searches
+
+    def test_patterns_that_begin_with_texts_are_compared_without_a_search(self) -> None:
+        for pattern in ("tenant{}", "tenants/{}"):
+            decision, searches = self.count_searches(400, pattern, "allow anyone subscribe **")
+            self.assertTrue(decision.allowed)
+            self.assertEqual(searches, 0)
+
+    def test_a_pattern_that_takes_too_many_searches_is_denied(self) -> None:
+        self.assertTrue(self.count_searches(20, "*/{}", "allow anyone subscribe **")[0].allowed)
+        decision, searches = self.count_searches(200, "*/{}", "allow anyone subscribe **")
+        self.assertFalse(decision.allowed)
+        self.assertIn("too many rules", decision.reason)
+        self.assertEqual(searches, coverage.MAX_COMPARISONS)
 
     def test_an_unknown_operation_is_an_error_of_the_caller(self) -> None:
         self.assertRaises(ValueError, policy().covers, alice(), "write", "a")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -121,9 +121,23 @@ class ConditionIndex:
 
     def first(self, principal: Principal, candidates: int) -> int | None:
         """Return the number of the first of some candidates whose conditions all hold; None if there is none."""
+        return self._first(principal, self._by_claims(principal, candidates))
+
+    def holding(self, principal: Principal, candidates: int) -> Iterator[int]:
+        """Yield the numbers of all of some candidates whose conditions hold, in order."""
+        candidates = self._by_claims(principal, candidates)
+        while (number := self._first(principal, candidates)) is not None:
+            yield number
+            candidates &= -2 << number
+
+    def _by_claims(self, principal: Principal, candidates: int) -> int:
+        """Return the candidates whose conditions on claims may hold, if there are enough of them for a look at each."""
         if candidates.bit_count() > len(self._claims):
             for path, table in self._claims:
                 candidates &= table.any_of(claim_texts(find_claim(principal.claims, path)))
+        return candidates
+
+    def _first(self, principal: Principal, candidates: int) -> int | None:
         while candidates:
             bit = candidates & -candidates
             number = bit.bit_length() - 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import takewhile
 from typing import Final, TypeAlias
 
 from ..protocol.names import RESERVED_SEGMENT
@@ -13,15 +15,36 @@ PlainParts: TypeAlias = tuple[str | Star, ...]
 #: The maximum of alternatives that :func:`includes` follows at once.
 _MAX_ALTERNATIVES: Final = 256
 
+#: How many searches a :class:`Comparison` makes: about 50 ms. Patterns such as ``chats/alice/**`` need none.
+MAX_COMPARISONS: Final = 2048
+
 
 def is_reserved(parts: PlainParts) -> bool:
     """Return whether a pattern matches reserved names, which no other pattern does."""
     return parts[0] == RESERVED_SEGMENT
 
 
+def _begin_differently(first: PlainParts, second: PlainParts) -> bool:
+    """Return whether the first segments tell that two patterns match no common name."""
+    one, other = first[0], second[0]
+    if one == other:
+        return False
+    return (isinstance(one, str) and isinstance(other, str)) or RESERVED_SEGMENT in (one, other)
+
+
+def _includes_plainly(outer: PlainParts, inner: PlainParts) -> bool | None:
+    """Return the result of :func:`includes` if it takes no search; None if it does."""
+    if outer[0] != inner[0] and (isinstance(outer[0], str) or is_reserved(inner)):
+        return False
+    if outer[-1] is Star.ANY and not any(isinstance(part, Star) for part in outer[:-1]):
+        # Most rules are of this form, such as chats/alice/**.
+        return inner[: len(outer) - 1] == outer[:-1]
+    return None
+
+
 def overlaps(first: PlainParts, second: PlainParts) -> bool:
     """Return whether there is a name that both patterns match."""
-    if is_reserved(first) != is_reserved(second):
+    if _begin_differently(first, second):
         return False
     # reached[j]: whether the pattern up to here and the first j parts of the second match a common beginning.
     reached = _with_empty_runs([True] + [False] * len(second), second)
@@ -60,8 +83,9 @@ def includes(outer: PlainParts, inner: PlainParts) -> bool:
     A star of the inner pattern stands for any text, so also for one that no pattern has: such a text is matched by the
     stars of the outer pattern alone, and any other text by those at least.
     """
-    if is_reserved(outer) != is_reserved(inner):
-        return False
+    known = _includes_plainly(outer, inner)
+    if known is not None:
+        return known
     if inner == (Star.ANY,):
         # No name is empty.
         inner = (Star.ONE, Star.ANY)
@@ -117,3 +141,76 @@ def _smallest(alternatives: set[int]) -> set[int]:
         if not any(smaller & places == smaller for smaller in kept):
             kept.append(places)
     return set(kept)
+
+
+class TooManyComparisons(Exception):
+    """A pattern was compared with :data:`MAX_COMPARISONS` others, and was still not decided about."""
+
+
+class Comparison:
+    """
+    The comparison of a pattern with those of rules, one rule after the other, in bounded time.
+
+    :param inner: the pattern, every name of which is asked about.
+    """
+
+    def __init__(self, inner: PlainParts) -> None:
+        self._inner = inner
+        self._left = MAX_COMPARISONS
+        # Those that allow, by the texts with which they begin: a pattern includes only those that begin so, too.
+        self._allowing: dict[tuple[str, ...], list[PlainParts]] = {}
+
+    def is_included(self, patterns: Iterable[PlainParts]) -> bool:
+        """
+        Return whether one of some patterns matches all names of the pattern.
+
+        :raises TooManyComparisons: that was not found out.
+        """
+        return any(self._includes(outer, self._inner) for outer in patterns)
+
+    def allow(self, patterns: Iterable[PlainParts]) -> None:
+        """Note patterns whose names are allowed: a later rule does not concern those."""
+        for parts in patterns:
+            if not _begin_differently(parts, self._inner):
+                self._allowing.setdefault(_beginning(parts), []).append(parts)
+
+    def is_concerned(self, patterns: Iterable[PlainParts]) -> bool:
+        """
+        Return whether one of some patterns matches names of the pattern that were not allowed before.
+
+        :raises TooManyComparisons: that was not found out.
+        """
+        return any(self._overlaps(parts) and not self._is_allowed(parts) for parts in patterns)
+
+    def _is_allowed(self, parts: PlainParts) -> bool:
+        beginning = _beginning(parts)
+        return any(
+            self._includes(outer, parts)
+            for length in range(len(beginning) + 1)
+            for outer in self._allowing.get(beginning[:length], ())
+        )
+
+    def _includes(self, outer: PlainParts, inner: PlainParts) -> bool:
+        known = _includes_plainly(outer, inner)
+        if known is not None:
+            return known
+        self._spend()
+        return includes(outer, inner)
+
+    def _overlaps(self, parts: PlainParts) -> bool:
+        if _begin_differently(parts, self._inner):
+            return False
+        if self._inner == (Star.ANY,):
+            return True
+        self._spend()
+        return overlaps(parts, self._inner)
+
+    def _spend(self) -> None:
+        if not self._left:
+            raise TooManyComparisons
+        self._left -= 1
+
+
+def _beginning(parts: PlainParts) -> tuple[str, ...]:
+    """Return the texts with which a pattern begins, up to its first star."""
+    return tuple(part for part in takewhile(lambda part: isinstance(part, str), parts) if isinstance(part, str))

@@ -173,6 +173,14 @@ class TargetIndex:
         self._concerned[ADMIN] &= self._everything
         self._names = NameIndex(patterns)
 
+    def concerned(self, operation: str) -> int:
+        """
+        Return the bits of the items that concern an operation, on whatever names.
+
+        :raises KeyError: there is no such operation.
+        """
+        return self._concerned[operation]
+
     def matching(self, principal: Principal, operation: str, name: str, candidates: int = -1) -> int:
         """
         Return the bits of the items that concern an operation on a name.

@@ -10,12 +10,12 @@ from msgspec.structs import replace
 
 from ..errors import InvalidName
 from .conditions import ConditionIndex
-from .coverage import PlainParts, includes, overlaps
+from .coverage import Comparison, PlainParts, TooManyComparisons
 from .grants import CompiledGrants, granted_targets
 from .matching import TargetIndex, patterns_for
 from .operations import ADMIN, expand
 from .patterns import parse_parts, substituted
-from .principal import SIGNED_URL, Principal
+from .principal import SIGNED_URL, Grant, Principal
 from .rules import MAX_CLAIMS, MAX_RULES, Rule, RuleError, claims_of, parse_rule
 from .unreachable import warnings_about
 
@@ -39,6 +39,9 @@ class Decision(Struct, frozen=True):
 NO_RULE: Final = Decision(False, None, False, "No rule matches, and what no rule allows is denied.")
 NOT_GRANTED: Final = Decision(
     False, None, False, "The rules allow it, but the credentials carry a list of grants that does not include it."
+)
+NOT_COMPARED: Final = Decision(
+    False, None, False, "There are too many rules about the names of the pattern to compare it with each."
 )
 GRANTED: Final = Decision(True, None, False, "The signed URL grants it, and no rule denies it.")
 
@@ -82,7 +85,7 @@ class Policy:
         Return whether a principal may do an operation on every name that a pattern matches.
 
         The result is on the safe side: it is allowed only if a single rule, and a single grant, includes the whole
-        pattern, and no rule before denies a part of it.
+        pattern, and no rule before denies a part of it. After :data:`.coverage.MAX_COMPARISONS` it is denied.
 
         :param pattern: a pattern as of subscriptions, without substitutions. It matches reserved names only if it
             begins with ``__ds``. It is ignored for ``admin``.
@@ -95,36 +98,48 @@ class Policy:
         except InvalidName as error:
             return Decision(False, None, False, f"The pattern cannot be compared with the rules: {error}")
         assert inner is not None, "only a substitution can match nothing"
-        decision = self._first_covering(principal, operation, inner)
-        if principal.grants is None:
-            return decision
-        targets = granted_targets(principal.grants)
-        granted = any(
-            includes(outer, inner)
-            for operations, names in targets
-            if operation in operations
-            for outer in patterns_for(names, operation, principal)
-        )
-        return _narrowed(principal, decision, granted)
+        try:
+            decision = self._first_covering(principal, operation, inner)
+            if principal.grants is None:
+                return decision
+            return _narrowed(principal, decision, _is_granted(principal.grants, operation, inner, principal))
+        except TooManyComparisons:
+            return NOT_COMPARED
 
     def _first_covering(self, principal: Principal, operation: str, inner: PlainParts) -> Decision:
-        """Return the decision of the rules alone about all names of a pattern."""
+        """
+        Return the decision of the rules alone about all names of a pattern.
+
+        :raises TooManyComparisons: they have not decided about it.
+        """
         expand((operation,))
-        # The patterns whose names were allowed before: a later rule does not concern those.
-        allowed: list[PlainParts] = []
-        for rule, decision in zip(self.rules, self._decisions, strict=True):
-            if operation not in rule.operations or not all(c.holds(principal) for c in rule.conditions):
-                continue
+        compared = Comparison(inner)
+        who = self._who
+        for number in who.holding(principal, self._what.concerned(operation) & who.candidates(principal)):
+            rule, decision = self.rules[number], self._decisions[number]
             patterns = patterns_for(rule.names, operation, principal)
-            if rule.allow:
-                if any(includes(outer, inner) for outer in patterns):
-                    return replace(decision, reason="This rule allows all names of the pattern.")
-                allowed += patterns
+            if not rule.allow:
+                if compared.is_concerned(patterns):
+                    return replace(decision, reason="This rule denies some or all names of the pattern.")
+            elif compared.is_included(patterns):
+                return replace(decision, reason="This rule allows all names of the pattern.")
             else:
-                for parts in patterns:
-                    if overlaps(parts, inner) and not any(includes(outer, parts) for outer in allowed):
-                        return replace(decision, reason="This rule denies some or all names of the pattern.")
+                compared.allow(patterns)
         return NO_RULE
+
+
+def _is_granted(grants: Iterable[Grant], operation: str, inner: PlainParts, principal: Principal) -> bool:
+    """
+    Return whether one of a principal's grants includes an operation on all names of a pattern.
+
+    :raises TooManyComparisons: that was not found out.
+    """
+    return Comparison(inner).is_included(
+        outer
+        for operations, names in granted_targets(grants)
+        if operation in operations
+        for outer in patterns_for(names, operation, principal)
+    )
 
 
 def _decision(rule: Rule) -> Decision:
