@@ -418,7 +418,7 @@ class ArrowTests(SynchronousTestCase):
         self.assertEqual(0, subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False).returncode)
 
     def test_a_start_imports_no_checker_of_credentials_before_the_settings_need_it(self) -> None:
-        unwanted = ("jwt", f"{PACKAGE}.daemon.checkers", f"{PACKAGE}.identity.jwt", f"{PACKAGE}.identity.tokens")
+        unwanted = ("jwt", f"{PACKAGE}.daemon.checkers", f"{PACKAGE}.identity.control", f"{PACKAGE}.web.access")
         code = f"import sys; import {PACKAGE}.daemon.service; print({{*{unwanted!r}}} & {{*sys.modules}})"
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False, capture_output=True, text=True

@@ -1,26 +1,20 @@
-"""The access control of a server, created from its settings."""
+"""The access control of a server: none if it is open, or else that of its settings."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
-from twisted.cred.portal import Portal
 from twisted.logger import Logger
 
-from ..clocks import clock_of
 from ..config.auth_rules import has_access_control
 from ..config.section import Section
 from ..config.settings import Settings
-from ..config.validation import ConfigError
-from ..identity.authentication import Authentication
-from ..identity.control import AccessControl
-from ..identity.policy import Policy, parse_rules
-from ..identity.realm import PrincipalRealm
-from ..identity.rules import RuleError
-from ..identity.rules_file import RulesFile, RulesFileError, log_warnings
+
+if TYPE_CHECKING:
+    from ..identity.control import AccessControl
 
 _log = Logger()
 
@@ -33,29 +27,11 @@ def access_control_from(settings: Settings, reactor: Any) -> AccessControl | Non
     :returns: None if nothing is restricted: no method is set, anonymous requests are accepted, and there are no rules.
     :raises ConfigError: a file cannot be used, or a rule or a setting of JWTs is invalid.
     """
-    auth = settings.auth
     if not has_access_control(settings):
         return None
-    rules, policy = _rules_from(settings, reactor)
-    if settings.http.cache == "public" and not any(rule.public for rule in policy.rules):
-        raise _invalid(
-            "PublicCacheRequiresPublicRule",
-            "http.cache is public, and no rule has cache:public: caches would keep for everybody what only some may "
-            "read. Set http.cache to private, or say what is public by a rule such as: allow anyone read public/** "
-            "cache:public",
-        )
-    portal = Portal(PrincipalRealm())
-    sources = []
-    if auth.methods:
-        from .checkers import register_checkers  # noqa: PLC0415 (10 ms, and an open server does not need them)
+    from .access_control import restricting_control  # noqa: PLC0415 (20 ms, and an open server does not need it)
 
-        sources = register_checkers(portal, settings, reactor)
-    authentication = Authentication(portal, auth.methods, auth.allow_anonymous, clock_of(reactor))
-    control = AccessControl(authentication, policy, reactor, sources)
-    if rules is not None:
-        rules.on_change(lambda: control.set_policy(rules.policy))
-        control.add_source(rules)
-    return control
+    return restricting_control(settings, reactor)
 
 
 def check_access_files(settings: Settings, reactor: Any, folder: str) -> None:
@@ -81,7 +57,8 @@ def log_access(settings: Settings, control: AccessControl | None) -> None:
     if control is None:
         _log.info("Access: open. Everybody who can reach the server may use all streams (auth.methods is not set).")
         return
-    log_warnings(control.policy)
+    for warning in control.policy.warnings:
+        _log.warn("{reason}", reason=warning)
     count = len(control.policy.rules)
     if not has_access_control(settings):
         _log.info("Access: by the program; {count} {rules}.", count=count, rules="rule" if count == 1 else "rules")
@@ -94,21 +71,3 @@ def log_access(settings: Settings, control: AccessControl | None) -> None:
         source="auth.rules" if auth.rules_file is None else "auth.rules_file",
         anonymous="accepted as far as a rule allows" if auth.allow_anonymous else "refused",
     )
-
-
-def _rules_from(settings: Settings, reactor: Any) -> tuple[RulesFile | None, Policy]:
-    auth = settings.auth
-    if auth.rules_file is None:
-        try:
-            return None, parse_rules(auth.rules, "auth.rules")
-        except RuleError as error:
-            raise _invalid("InvalidRule", f"{error.source}, rule {error.line}: {error.sentence}") from None
-    try:
-        file = RulesFile(auth.rules_file, reactor)
-    except RulesFileError as error:
-        raise _invalid("InvalidRulesFile", f"auth.rules_file: {error}") from None
-    return file, file.policy
-
-
-def _invalid(rule: str, message: str) -> ConfigError:
-    return ConfigError(message, rule=rule, phase="validate_config")

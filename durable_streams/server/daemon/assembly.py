@@ -8,27 +8,25 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from ..config.quota_sections import QuotaSettings
 from ..config.sections import TransportSettings
 from ..config.settings import Settings
 from ..config.validation import ConfigError
 from ..listening.descriptors import DescriptorBudget
 from ..protocol.names import NameLimits
 from ..streams import Streams
-from ..web.access import Gate
 from ..web.admission import RequestLimits
 from ..web.answers import Answers
 from ..web.connections import ChannelSettings
 from ..web.live import Live, LiveSettings
 from ..web.operations import Operations, OperationSettings
 from ..web.origins import WritingOrigins
-from ..web.page_access import PageAccess
 from ..web.proxies import Proxies
 from ..web.site.admin.access import AdminAuthorization, AdminGuard, deny_all
 from ..web.site.admin.tokens import TokenFile, TokenFileError
 from ..web.site.app import Pages
 from ..web.site.resource import StreamsResource
 from ..web.telemetry import Telemetry
-from .limiting import quotas_from
 
 #: ``transport.http.versions`` -> ALPN name.
 _ALPN = {"http1": "http/1.1", "http2": "h2"}
@@ -79,9 +77,12 @@ def operations_from(
         proxies=proxies_from(settings, clock),
         origins=WritingOrigins(settings.http.cors_origins),
     )
-    quotas = quotas_from(settings, streams, live.clock)
-    if quotas is not None:
-        operations.limit(quotas)
+    if settings.quotas != QuotaSettings():
+        from .limiting import quotas_from  # noqa: PLC0415 (5 ms, and by default nothing is limited)
+
+        quotas = quotas_from(settings, streams, live.clock)
+        if quotas is not None:
+            operations.limit(quotas)
     return operations
 
 
@@ -120,9 +121,8 @@ def guard_pages(
     :returns: the file of tokens if the check reads one.
     :raises ConfigError: the file of tokens cannot be used.
     """
-    gate = operations.gate if isinstance(operations.gate, Gate) else None
-    covers_pages = gate is not None and settings.admin.bind_address is None
-    access = None if gate is None or authorize is not None else PageAccess(gate)
+    covers_pages = operations.page_access is not None and settings.admin.bind_address is None
+    access = operations.page_access if authorize is None else None
     tokens = None if authorize is not None else _admin_tokens(settings)
     if tokens is not None:
         authorize = tokens.authorize
@@ -134,8 +134,8 @@ def guard_pages(
 
 def close_pages(pages: Pages, operations: Operations) -> None:
     """Behind a gate, protect the pages of a listener that has none for operators, unless they are public."""
-    if isinstance(operations.gate, Gate):
-        pages.guard = AdminGuard(None, deny_all, PageAccess(operations.gate), covers_pages=True)
+    if operations.page_access is not None:
+        pages.guard = AdminGuard(None, deny_all, operations.page_access, covers_pages=True)
 
 
 def _admin_tokens(settings: Settings) -> TokenFile | None:

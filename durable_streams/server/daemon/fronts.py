@@ -13,11 +13,9 @@ from twisted.web.resource import IResource
 
 from ..clocks import clock_of
 from ..config.settings import Settings
-from ..identity.control import AccessControl
 from ..listening.descriptors import DescriptorBudget
 from ..streams import Streams
 from ..telemetry import metrics_from, telemetry_from
-from ..telemetry.access_metrics import access_metrics
 from ..web.negotiation import ChannelFactory
 from ..web.site.admin.access import AdminAuthorization
 from ..web.site.admin.tokens import TokenFileError
@@ -32,11 +30,13 @@ from .assembly import (
     operations_from,
     resource_from,
 )
-from .auditing import audit_from, open_audit_log, record_access_changes
 from .subscribing import serve_subscriptions, subscription_pages
 
 if TYPE_CHECKING:
+    from ..identity.control import AccessControl
     from ..subscriptions import SubscriptionService
+    from ..telemetry.audit import AuditLog
+    from ..web.operations import Operations
 
 _log = Logger()
 
@@ -78,17 +78,16 @@ class Fronts:
         self._drain_timeout = settings.transport.connection.drain_timeout_secs
         self._telemetry = telemetry_from(settings)
         operations = operations_from(streams, settings, clock, self._telemetry)
-        self._audit = audit = audit_from(settings, clock)
+        self._audit: AuditLog | None = None
+        self.metrics = metrics = metrics_from(settings, operations)
         if access is not None:
-            operations.guard(access, settings.auth.hide_forbidden, audit)
-            record_access_changes(audit, access)
+            self._guard(operations, access)
         if subscriptions is not None:
             # Behind the gate, if there is one.
             serve_subscriptions(operations, subscriptions)
         answers = operations.answers
         base_path = settings.http.stream_base_path
         apart = settings.admin.bind_address is not None
-        self.metrics = metrics = metrics_from(settings, operations)
         self._for_all = for_all = Pages(answers, below(base_path))
         for_all.quotas = operations.quotas
         self._for_operators = for_operators = Pages(answers, None) if apart else for_all
@@ -118,11 +117,20 @@ class Fronts:
             self.admin = ChannelFactory(operations, for_operators, None, clock, of_admin)
         if metrics is not None:
             metrics.watch(self.factory)
-            if access is not None:
-                verifications = access.authentication.verifications
-                metrics.watch_access(partial(access_metrics, verifications, audit, access.stale_files))
             if subscriptions is not None:
                 metrics.watch_subscriptions(subscriptions.figures)
+
+    def _guard(self, operations: Operations, access: AccessControl) -> None:
+        """Authenticate and authorize all requests, and record that in the audit log and the metrics."""
+        from ..telemetry.access_metrics import access_metrics  # noqa: PLC0415 (10 ms that an open server does not need)
+        from .auditing import audit_from, record_access_changes  # noqa: PLC0415
+
+        self._audit = audit = audit_from(self._settings, self._clock)
+        operations.guard(access, self._settings.auth.hide_forbidden, audit)
+        record_access_changes(audit, access)
+        if self.metrics is not None:
+            verifications = access.authentication.verifications
+            self.metrics.watch_access(partial(access_metrics, verifications, audit, access.stale_files))
 
     def open_audit_log(self) -> None:
         """
@@ -130,15 +138,20 @@ class Fronts:
 
         :raises StartupError: it cannot be opened.
         """
-        open_audit_log(self._audit, self._settings)
+        if self._audit is not None:
+            from .auditing import open_audit_log  # noqa: PLC0415 (as above)
+
+            open_audit_log(self._audit, self._settings)
 
     def reopen_audit_log(self) -> None:
         """Go on in a new audit log of the same path, as after a rotation."""
-        self._audit.reopen()
+        if self._audit is not None:
+            self._audit.reopen()
 
     def close_audit_log(self) -> None:
         """Write the last lines of the audit log, and close its file."""
-        self._audit.close()
+        if self._audit is not None:
+            self._audit.close()
 
     def load(self) -> None:
         """Import Klein and lay out the pages, before the first request needs them."""

@@ -13,7 +13,6 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from ..config.settings import Settings
-from ..identity.control import AccessControl
 from ..listening.descriptors import DescriptorBudget
 from ..startup import StartupError
 from ..streams import Streams
@@ -24,6 +23,7 @@ from .fronts import Fronts
 from .subscribing import log_subscriptions, subscriptions_from
 
 if TYPE_CHECKING:
+    from ..identity.control import AccessControl
     from ..subscriptions import SubscriptionService
 
 _log = Logger()

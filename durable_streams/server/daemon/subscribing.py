@@ -12,7 +12,6 @@ from ..config.auth_rules import has_access_control
 from ..config.settings import Settings
 from ..config.validation import ConfigError
 from ..streams import Streams
-from ..web.access import Gate
 from ..web.operations import Operations
 from ..web.site.app import Routes
 from .assembly import name_limits_from
@@ -78,16 +77,13 @@ def subscriptions_from(
 
 def serve_subscriptions(operations: Operations, service: SubscriptionService) -> None:
     """Answer requests for the reserved paths by a service, behind the gate of the operations if they have one."""
-    from ..web.page_access import PageAccess  # noqa: PLC0415 (only if it is used)
     from ..web.subscriptions import SubscriptionRoutes  # noqa: PLC0415 (only if it is used)
 
-    gate = operations.gate if isinstance(operations.gate, Gate) else None
-    access = None if gate is None else PageAccess(gate)
+    access = operations.page_access
     routes = SubscriptionRoutes(service, operations.answers, operations.origins, access)
     operations.reserved = routes.perform
-    if gate is not None:
-        gate.reserved = routes.admit
-        gate.reserved_early = routes.early
+    if access is not None:
+        access.serve_reserved(routes.admit, routes.early)
     operations.traced = service.note_trace
 
 

@@ -61,12 +61,6 @@ def load_rules(path: str) -> Policy:
         raise RulesFileError(f"{error.source}, line {error.line}: {error.sentence}") from None
 
 
-def log_warnings(policy: Policy) -> None:
-    """Log what is probably a mistake in rules."""
-    for warning in policy.warnings:
-        _log.warn("{reason}", reason=warning)
-
-
 class RulesFile:
     """
     A source of rules, for :class:`.AccessControl`.
@@ -117,7 +111,8 @@ class RulesFile:
         self.policy = policy
         self._failure = ""
         _log.info("Loaded auth.rules_file {path}; number of rules: {count}.", path=self._path, count=len(policy.rules))
-        log_warnings(policy)
+        for warning in policy.warnings:
+            _log.warn("{reason}", reason=warning)
         if has_changed:
             for call in self._listeners:
                 call()

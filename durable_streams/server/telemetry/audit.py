@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 from ..clocks import IClock
 from ..errors import Unavailable
 from ..identity.policy import NO_RULE, NOT_GRANTED
+from ..identity.principal import NOBODY
 from ..web.access_parts import Access
 from ..web.answers import Answer
 from ..web.observed_bodies import DISCONNECTED, ObservedBody
@@ -263,7 +264,7 @@ def is_change(request: StreamRequest | PageRequest, operations: tuple[str, ...])
 
 def reason_of(access: Access) -> str:
     """Return the reason of a denial, a word of :attr:`AccessCounts.denials`."""
-    if access.principal.kind == "anonymous":
+    if access.principal.kind == NOBODY:
         return "anonymous"
     decision = access.decision
     if decision is None or decision is NO_RULE:

@@ -14,7 +14,7 @@ import msgspec
 from ..web.access_parts import Access
 from ..web.callers import RUN
 from ..web.pages import PageRequest
-from ..web.requests import StreamRequest
+from ..web.requests import READS, StreamRequest
 from ..web.telemetry import request_id
 
 #: The longest value, in characters.
@@ -27,7 +27,7 @@ _UNPRINTABLE: Final = re.compile("[^\x20-\x7e]")
 _REMEMBERED: Final = 4096
 
 #: The operations whose decisions are shared by the requests for the same.
-_SHARED: Final = frozenset({"append", "read", "poll", "subscribe"})
+_SHARED: Final = READS | {"append"}
 
 
 def encoded(fields: Mapping[str, object]) -> bytes:

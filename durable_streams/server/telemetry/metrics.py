@@ -20,7 +20,6 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
 
-from ..identity.quotas import Quota
 from ..model import DatabaseFigures, Distribution, StorageFigures
 from ..web.connections import Connections
 from ..web.operations import Operations
@@ -28,6 +27,7 @@ from .buckets import buckets
 from .counts import DURATIONS, RequestCounts
 
 if TYPE_CHECKING:
+    from ..identity.quotas import Quota
     from ..subscriptions import SubscriptionFigures
 
 #: The maximum age of the figures that a scrape gets, in seconds. Rendering them blocks the reactor for 3 to 20 ms.

@@ -21,15 +21,15 @@ from ..interfaces import NowOrLater
 from ..protocol.names import is_reserved
 from .access_parts import PUBLIC, Access
 from .accounting import Audit, AuditEntry
-from .answers import Answer
-from .decision_cache import READS, DecisionCache
+from .answers import Answer, Perform
+from .decision_cache import DecisionCache
 from .live import Live
-from .live_access import LiveAccess
+from .live_access import LiveAccess, ReadPermit
 from .needed_operations import ON_SOURCE, needed_operations
 from .problems import InternalError
 from .quotas import RequestQuotas
-from .refusals import Perform, Refusals
-from .requests import StreamRequest
+from .refusals import Refusals
+from .requests import READS, StreamRequest
 from .telemetry import request_name
 
 _log = Logger()
@@ -131,6 +131,10 @@ class Gate:
             return self._refuse(request, error)
         except Exception:
             return self._broken(Failure(), request)
+
+    def permit(self, request: StreamRequest) -> ReadPermit | None:
+        """Return the permit of an admitted read that takes its time; None if it was not decided about."""
+        return None if request.access is None else ReadPermit(request.access, self.readers)
 
     @property
     def hide_forbidden(self) -> bool:

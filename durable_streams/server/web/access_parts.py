@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from ..identity.policy import Decision
 from ..identity.principal import ANONYMOUS, Principal
+
+if TYPE_CHECKING:
+    from ..identity.policy import Decision
 
 
 class Access(Struct, frozen=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from math import ceil
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,9 +21,11 @@ from .incoming import IncomingBody
 from .pages import PageRequest
 from .problems import BadFraming, HeadersTooLarge, MethodNotAllowed, TargetTooLong
 from .proxies import HeaderSelection, Proxies
-from .quotas import RequestQuotas
 from .requests import WHOLE_SERVER, StreamRequest, check_host, check_target, pick_headers, stream_request
 from .wire import is_stream
+
+if TYPE_CHECKING:
+    from .quotas import RequestQuotas
 
 #: A request for a stream, or for anything else that is served.
 AdmittedRequest: TypeAlias = StreamRequest | PageRequest

@@ -6,12 +6,13 @@ put together once for each. What belongs to the connection (Date, Content-Length
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
 from .. import errors
+from ..interfaces import NowOrLater
 from ..model import Appended, Chunk, Created, FileRange, StreamFacts, StreamStatus
 from ..protocol.caching import etag, etag_prefix, matches
 from ..protocol.content import is_text
@@ -130,6 +131,10 @@ class Answer(Struct, frozen=True):
     def fields(self) -> list[tuple[bytes, bytes]]:
         """Return the header lines as pairs."""
         return fields_of(self.head)
+
+
+#: Performs a request for a stream.
+Perform: TypeAlias = "Callable[[StreamRequest], NowOrLater[Answer]]"
 
 
 def fields_of(head: bytes) -> list[tuple[bytes, bytes]]:

@@ -6,14 +6,11 @@ from typing import Final
 
 from ..identity.principal import Principal
 from .access_parts import Access
-from .requests import StreamRequest
+from .requests import READS, StreamRequest
 
 #: How many decisions and principals are remembered, and the length of the longest path, in bytes.
 _REMEMBERED: Final = 32_768
 _PATH_BYTES: Final = 256
-
-#: The operations of requests that read.
-READS: Final = frozenset(["read", "poll", "subscribe"])
 
 
 class PrincipalDecisions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NoReturn, cast
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
@@ -11,26 +11,28 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import EmptyName, InvalidName, StreamNotFound, StreamsError, Unavailable
-from ..identity.control import AccessControl
 from ..interfaces import NowOrLater, T
 from ..model import NOW, START, Appended, Chunk, Created, Offset, StreamFacts
 from ..protocol.names import NameLimits, is_reserved
 from ..streams import Streams
-from .access import Gate
-from .accounting import Audit
 from .admission import AdmissionPolicy, RequestLimits
 from .answers import Answer, Answers
 from .bodies import PIECE, Replay
 from .live import EventTail, Live
-from .live_access import ReadPermit
 from .origins import WritingOrigins
 from .problems import InternalError, MethodNotAllowed, NoSuchPath
 from .proxies import Proxies
-from .quota_gate import QuotaGate
-from .quotas import RequestQuotas
-from .refusals import Refusals
 from .requests import StreamRequest, name_reader, offset_of_reconnect, read_append, read_creation
 from .telemetry import Telemetry, request_name
+
+if TYPE_CHECKING:
+    from ..identity.control import AccessControl
+    from .access import Gate
+    from .accounting import Audit
+    from .live_access import ReadPermit
+    from .page_access import PageAccess
+    from .quota_gate import QuotaGate
+    from .quotas import RequestQuotas
 
 _TRACEPARENT: Final = b"traceparent"
 
@@ -69,6 +71,7 @@ class Operations:
     :ivar reserved: answers requests for paths below the reserved segment; None if nothing is there.
     :ivar quotas: limits how much is done; None for no limits.
     :ivar gate: authenticates and authorizes requests, or only limits how much is done; None to perform every request.
+    :ivar page_access: does so for pages and reserved paths; None if everybody may do everything.
     :ivar traced: is called with the stream's name and incarnation, the positions of the first byte and after the last
         byte, ``traceparent`` and ``tracestate``, for each write that has the former; None if nothing needs it.
     """
@@ -93,6 +96,7 @@ class Operations:
         self.origins = origins or WritingOrigins(["*"])
         self.quotas: RequestQuotas | None = None
         self.gate: Gate | QuotaGate | None = None
+        self.page_access: PageAccess | None = None
         self.reserved: Callable[[StreamRequest], NowOrLater[Answer]] | None = None
         self.traced: Callable[[str, int, int, int, bytes, bytes], None] | None = None
         self._read_name = name_reader(settings.names)
@@ -126,20 +130,27 @@ class Operations:
 
         :param hide_forbidden: whether a stream that may not be read is answered as one that does not exist.
         """
+        from .access import Gate  # noqa: PLC0415 (20 ms with the rules, and an open server does not need them)
+        from .page_access import PageAccess  # noqa: PLC0415
+        from .refusals import Refusals  # noqa: PLC0415
+
         without_streams = Operations(
             cast(Streams, _NoStreams()), self.live, self.answers, self.settings, origins=self.origins
         )
         refusals = Refusals(self.answers, without_streams.perform, hide_forbidden)
         gate = self.gate = Gate(control, self._read_name, refusals, self.live, self.quotas, audit)
+        self.page_access = PageAccess(gate)
         return gate
 
     def limit(self, quotas: RequestQuotas) -> None:
         """Limit how much is done from now on. Everybody may do everything, unless :meth:`guard` is called."""
+        from .quota_gate import QuotaGate  # noqa: PLC0415 (only if it is used)
+
         self.quotas = quotas
-        if isinstance(self.gate, Gate):
-            self.gate.limit(quotas)
-        else:
+        if self.gate is None:
             self.gate = QuotaGate(quotas, self.answers)
+        else:
+            self.gate.limit(quotas)
 
     def perform(self, request: StreamRequest) -> NowOrLater[Answer]:
         """Answer a request; every error becomes an answer."""
@@ -252,10 +263,8 @@ class Operations:
         return Replay(self.streams, chunk, self.live.sent, self._permit(request))
 
     def _permit(self, request: StreamRequest) -> ReadPermit | None:
-        """Return the permit of a read that takes its time; None without a gate."""
-        access = request.access
-        gate = self.gate
-        return ReadPermit(access, gate.readers) if access is not None and isinstance(gate, Gate) else None
+        """Return the permit of a read that takes its time; None if everybody may read."""
+        return None if self.gate is None else self.gate.permit(request)
 
     def _create(self, request: StreamRequest) -> NowOrLater[Answer]:
         name = self._read_name(request.path)

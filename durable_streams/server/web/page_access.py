@@ -16,7 +16,7 @@ from ..interfaces import NowOrLater
 from .access import Gate, presented_by
 from .access_parts import Access
 from .accounting import AuditEntry
-from .answers import Answer
+from .answers import Answer, Perform
 from .pages import PageRequest
 from .refusals import not_allowed
 from .requests import StreamRequest
@@ -55,6 +55,14 @@ class RequestRights:
             self._not_authenticated(error)
             raise
 
+    @property
+    def has_credentials(self) -> bool:
+        """Whether the request presents any credentials."""
+        presented = _presented(self._request)
+        return any(
+            part is not None for part in (presented.authorization, presented.certificate, presented.proxy_identity)
+        )
+
     def authenticate_now(self) -> bool:
         """
         Find out who sends the request, if that takes no time.
@@ -74,9 +82,7 @@ class RequestRights:
         return True
 
     def _principal(self) -> NowOrLater[Principal]:
-        request = self._request
-        presented = presented_by_page(request) if isinstance(request, PageRequest) else presented_by(request)
-        return self._gate.control.authentication.principal_of(presented)
+        return self._gate.control.authentication.principal_of(_presented(self._request))
 
     def _not_authenticated(self, error: NotAuthenticated) -> None:
         """Record a request whose credentials are missing or invalid."""
@@ -155,6 +161,20 @@ class PageAccess:
         """Whether what a principal may not use is answered as what does not exist."""
         return self._gate.hide_forbidden
 
+    def serve_reserved(
+        self,
+        admit: Callable[[StreamRequest, Perform], NowOrLater[Answer]],
+        early: Callable[[StreamRequest], Answer | None],
+    ) -> None:
+        """
+        Open the reserved paths.
+
+        :param admit: see :attr:`.Gate.reserved`.
+        :param early: see :attr:`.Gate.reserved_early`.
+        """
+        self._gate.reserved = admit
+        self._gate.reserved_early = early
+
     def rights(self, request: StreamRequest | PageRequest) -> RequestRights:
         """Return the rights of a request, whose principal is not known yet."""
         return RequestRights(self._gate, request)
@@ -175,10 +195,8 @@ class PageAccess:
         return await answer if isinstance(answer, Deferred) else answer
 
 
-def presents_credentials(request: PageRequest) -> bool:
-    """Return whether a request for a page presents any credentials."""
-    presented = presented_by_page(request)
-    return any(part is not None for part in (presented.authorization, presented.certificate, presented.proxy_identity))
+def _presented(request: StreamRequest | PageRequest) -> Presented:
+    return presented_by_page(request) if isinstance(request, PageRequest) else presented_by(request)
 
 
 def presented_by_page(request: PageRequest) -> Presented:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..errors import RateLimited
 from ..interfaces import NowOrLater
 from .access_parts import OPEN
-from .answers import Answer, Answers
-from .quotas import Perform, RequestQuotas
+from .answers import Answer, Answers, Perform
+from .quotas import RequestQuotas
 from .requests import StreamRequest
 
 
@@ -32,6 +32,13 @@ class QuotaGate:
             return self.quotas.perform_for_anybody(request, perform)
         except RateLimited as error:
             return self._answers.error(request, error)
+
+    def limit(self, quotas: RequestQuotas) -> None:
+        """Limit how much is done by other quotas from now on."""
+        self.quotas = quotas
+
+    def permit(self, request: StreamRequest) -> None:
+        """Return None: everybody may read."""
 
     def early(self, request: StreamRequest, has_body: bool) -> Answer | None:
         """Return the refusal of a request whose body has not arrived; None if it cannot be refused now."""

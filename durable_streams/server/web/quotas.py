@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
@@ -14,20 +13,13 @@ from ..identity.quotas import NOT_COUNTED, UNDER_WAY, Quotas, RateQuota, Scope
 from ..identity.rates import Account, address_key
 from ..interfaces import NowOrLater
 from ..streams import Streams
-from .answers import Answer
+from .answers import Answer, Perform
 from .callers import Caller
 from .metering import Charge, MeteredBody, Pacer
-from .requests import StreamRequest
+from .requests import LIVE_READS, READS, StreamRequest
 
-#: Performs a request.
-Perform: TypeAlias = "Callable[[StreamRequest], NowOrLater[Answer]]"
-
-#: The operations of requests that read, and of live ones.
-_READS: Final = frozenset(["read", "poll", "subscribe"])
-_LIVE: Final = frozenset(["poll", "subscribe"])
-
-#: Those whose answers are counted, even if they are not known at once.
-_COUNTED_LATER: Final = _READS | {"create"}
+#: The operations of requests whose answers are counted, even if they are not known at once.
+_COUNTED_LATER: Final = READS | {"create"}
 
 #: The number of addresses whose keys are remembered.
 _KEYS: Final = 4096
@@ -258,7 +250,7 @@ class RequestQuotas:
     ) -> NowOrLater[Answer]:
         """Count an answer that is not known yet, or that is sent piece by piece."""
         held: list[tuple[Scope, Account]] = []
-        is_live = request.operation in _LIVE
+        is_live = request.operation in LIVE_READS
         for scope, account in ((self._by_address, address), (self._by_principal, principal)):
             if account is not None:
                 scope.ledger.hold(account.key)
@@ -310,9 +302,9 @@ def _enter(scope: Scope, account: Account, request: StreamRequest, now: float) -
         if wait:
             raise quota.refuse(wait)
     operation = request.operation
-    if operation in _READS:
+    if operation in READS:
         _check_debts(scope.bytes_out, account, now)
-        if operation in _LIVE and scope.live_reads is not None and account.live_reads >= scope.settings.live_reads:
+        if operation in LIVE_READS and scope.live_reads is not None and account.live_reads >= scope.settings.live_reads:
             raise scope.live_reads.refuse(UNDER_WAY)
         return
     if request.body and scope.bytes_in is not None:
@@ -327,7 +319,7 @@ def _enter(scope: Scope, account: Account, request: StreamRequest, now: float) -
 def _settle(scope: Scope, account: Account, answer: Answer, request: StreamRequest, took: float, now: float) -> bytes:
     """Count an answer that is whole; return the RateLimit fields if little is left, or else nothing."""
     operation = request.operation
-    if operation in _READS:
+    if operation in READS:
         quota = scope.bytes_out
         if quota is not None and type(answer.body) is bytes:
             quota.meter.charge(account, len(answer.body), now)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 from ..errors import NotAllowed
 from ..identity.challenges import bearer_challenge
@@ -11,18 +10,15 @@ from ..identity.control import AccessControl
 from ..identity.principal import NOBODY, Principal
 from ..interfaces import NowOrLater
 from .access_parts import Access
-from .answers import Answer, Answers
+from .answers import Answer, Answers, Perform
 from .needed_operations import ON_SOURCE
-from .requests import StreamRequest
+from .requests import READS, StreamRequest
 
 #: The operations of requests that are answered as if the stream did not exist, if it may not be read.
-_HIDING: Final = frozenset(["append", "read", "poll", "subscribe", "head", "delete"])
+_HIDING: Final = READS | {"append", "head", "delete"}
 
 #: The kinds of principals that have sent a Bearer token.
 _BEARERS: Final = frozenset(["token", "jwt"])
-
-#: Performs a request.
-Perform: TypeAlias = "Callable[[StreamRequest], NowOrLater[Answer]]"
 
 
 class Refusals:

@@ -30,6 +30,10 @@ READ_HEADERS: Final = frozenset(
     b"stream-forked-from stream-seq stream-ttl traceparent tracestate".split()
 )
 
+#: The operations of requests that read data, and of live ones.
+LIVE_READS: Final = frozenset({"poll", "subscribe"})
+READS: Final = LIVE_READS | {"read"}
+
 #: What the ids of the server's own writers begin with: those of wake events.
 _RESERVED_WRITERS: Final = b"__ds:"
 
@@ -135,7 +139,7 @@ class StreamRequest(Struct):
     @property
     def is_live(self) -> bool:
         """Whether it is a live read: a long-poll or Server-Sent Events."""
-        return self.operation in _LIVE.values()
+        return self.operation in LIVE_READS
 
 
 def stream_request(  # noqa: PLR0913, PLR0917 (the parts of a request)

@@ -35,11 +35,10 @@ from ..subscriptions import (
     read_worker,
 )
 from .access_parts import PUBLIC as PUBLIC_ACCESS
-from .answers import Answer, Answers
+from .answers import Answer, Answers, Perform
 from .origins import WritingOrigins
 from .page_access import PageAccess, RequestRights
 from .problems import ErrorReport, InternalError, MethodNotAllowed, problem
-from .refusals import Perform
 from .requests import StreamRequest
 from .telemetry import request_name
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import encodings.idna  # noqa: F401 (werkzeug needs it with the first request, when the process may have no right to read it)
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from msgspec.structs import replace
@@ -15,12 +15,14 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from ...errors import StreamsError, Unavailable
 from ..answers import Answer, Answers
-from ..page_access import RequestRights
 from ..pages import PageRequest, public_page
 from ..problems import InternalError, MethodNotAllowed, NoSuchPath
-from ..quotas import RequestQuotas
 from ..telemetry import request_name
 from ..wire import PROBES
+
+if TYPE_CHECKING:
+    from ..page_access import RequestRights
+    from ..quotas import RequestQuotas
 
 #: Returns why the service takes no requests; None if it takes them.
 Readiness = Callable[[], "str | None"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ....errors import NotAllowed, NotAuthenticated, StreamsError
 from ....identity.challenges import BEARER
@@ -13,9 +13,11 @@ from ....identity.principal import NOBODY
 from ...answers import Answers
 from ...callers import UNIX_PEER
 from ...origins import is_own_origin
-from ...page_access import PageAccess, RequestRights, presents_credentials
 from ...pages import PageRequest
 from ...problems import OriginNotAllowed
+
+if TYPE_CHECKING:
+    from ...page_access import PageAccess, RequestRights
 
 #: Decides whether a request for a page of operators is allowed: returns whether it is, or an awaitable of that. It may
 #: also raise :exc:`.NotAuthenticated` (401) or :exc:`.NotAllowed` (403) with a sentence for the client.
@@ -116,7 +118,7 @@ async def _check_rights(request: PageRequest, rights: RequestRights, is_allowed:
         await rights.authenticate()
         rights.require(ADMIN)
     except NotAuthenticated:
-        if presents_credentials(request):
+        if rights.has_credentials:
             raise
         raise refusal from None
     if rights.principal.kind == NOBODY:
