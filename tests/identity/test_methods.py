@@ -79,6 +79,13 @@ class MethodsTests(SynchronousTestCase):
         else:
             self.assertIsInstance(found, (BearerToken, UsernamePassword))
 
+    def test_a_malformed_bearer_token_is_refused_with_what_a_token_has(self) -> None:
+        for value in (b"Bearer ", b"bearer", b"Bearer alice:secret", b"Bearer one two"):
+            with self.assertRaisesRegex(NotAuthenticated, "after Bearer stands one token of letters, digits"):
+                self.read(Methods(["token"]), Presented(authorization=value))
+        with self.assertRaisesRegex(NotAuthenticated, "accepts\\. Send a user name"):
+            self.read(Methods(["basic"]), Presented(authorization=b"Bearer alice:secret"))
+
     @given(st.binary(max_size=20).filter(lambda name: b":" not in name), st.binary(max_size=20))
     def test_a_password_may_have_any_bytes(self, name: bytes, password: bytes) -> None:
         value = b"Basic " + b64encode(name + b":" + password)

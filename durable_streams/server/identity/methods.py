@@ -141,7 +141,10 @@ class Methods:
         basic = _BASIC.fullmatch(value) if self._basic else None
         if basic is not None:
             return _read_basic(basic[1])
-        raise invalid_request(f"Authorization is not of a form that this server accepts. {self.advice}")
+        wrong = "Authorization is not of a form that this server accepts"
+        if self._bearer and value[:6].lower() == b"bearer":
+            raise invalid_request(f"{wrong}: after Bearer stands one token of letters, digits and -._~+/ (RFC 6750).")
+        raise invalid_request(f"{wrong}. {self.advice}")
 
     def _check_unused(self, presented: Presented) -> None:
         """

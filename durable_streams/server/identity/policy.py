@@ -18,6 +18,7 @@ from .patterns import parse_parts, substituted
 from .principal import SIGNED_URL, Grant, Principal
 from .rules import MAX_CLAIMS, MAX_RULES, Rule, RuleError, claims_of, parse_rule
 from .unreachable import warnings_about
+from .value_lists import warnings_about_lists
 
 
 class Decision(Struct, frozen=True):
@@ -178,4 +179,4 @@ def parse_rules(lines: Iterable[str], source: str) -> Policy:
             raise RuleError(source, number, f"The rules name more than {MAX_CLAIMS} different claims. Use fewer.")
         if len(rules) > MAX_RULES:
             raise RuleError(source, number, f"There are more than {MAX_RULES} rules. Join some, by patterns or groups.")
-    return Policy(rules, warnings_about(rules))
+    return Policy(rules, warnings_about(rules) + warnings_about_lists(rules))
