@@ -10,8 +10,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.clocks import SteadyClock
-from durable_streams.server.identity.principal import Principal
-from durable_streams.server.identity.principal_cache import PrincipalCache, RefusalCache, size_of_key
+from durable_streams.server.identity.principal import Grant, Principal
+from durable_streams.server.identity.principal_cache import (
+    PrincipalCache,
+    RefusalCache,
+    size_of_key,
+    size_of_principal,
+)
 
 keys = st.sampled_from([b"a", b"b", b"c" * 500, "d", b"e"])
 steps = st.one_of(
@@ -82,6 +87,37 @@ class PrincipalCacheTests(SynchronousTestCase):
         self.assertEqual(3, len(self.cache.principals))
         self.clock.advance(0.1)
         self.assertEqual({}, self.cache.principals)
+
+    def test_claims_groups_and_grants_take_memory(self) -> None:
+        claims = {"lists": [[] for _ in range(7)], "texts": {"a": "b" * 200, "c": 5}}
+        grants = tuple(Grant(frozenset({"read"}), f"{number}/**") for number in range(5))
+        for principal in (
+            Principal("x", "jwt", claims=claims),
+            Principal("x", "jwt", groups=frozenset(map(str, range(15)))),
+            Principal("x", "jwt", grants=grants),
+        ):
+            self.assertGreater(size_of_principal(principal), 1_000)
+            self.cache.add(b"a", principal)
+            self.cache.add(b"b", principal)
+            self.assertEqual([b"b"], list(self.cache.principals))
+        self.cache.add(b"c", Principal("x", "jwt", claims={"texts": ["a" * 50] * 100}))
+        self.assertEqual({}, self.cache.principals)
+        self.assertEqual(size_of_principal(Principal("x", "jwt")), 0)
+
+    def test_a_principal_that_is_removed_is_passed_on(self) -> None:
+        removed: list[str] = []
+        cache = PrincipalCache(
+            SteadyClock(self.clock, self.wall), 2, 10_000, 10.0, lambda principal: removed.append(principal.subject)
+        )
+        cache.add(b"a", Principal("expires", "jwt", expires_at=self.wall() + 5))
+        cache.add(b"b", Principal("stays", "token"))
+        self.clock.advance(6)
+        self.assertEqual(removed, ["expires"])
+        cache.add(b"c", Principal("other", "token"))
+        cache.add(b"d", Principal("newest", "token"))
+        self.assertEqual(removed, ["expires", "stays"])
+        cache.clear()
+        self.assertEqual(removed, ["expires", "stays"])
 
 
 class RefusalCacheTests(SynchronousTestCase):

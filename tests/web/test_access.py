@@ -53,6 +53,16 @@ class GateTests(GateTestCase):
                 self.assertEqual(reply.status, status, (rule, source))
                 self.ask("DELETE", "bob/fork", "owner")
 
+    def test_the_decisions_about_a_principal_are_forgotten_when_it_expires(self) -> None:
+        for token in ("alice", "brief"):
+            self.assertEqual(self.ask("GET", "alice/a", token).status, 200)
+        alice, brief = (self.book.tokens[token] for token in ("alice", "brief"))
+        decisions = self.gate._decisions.principals
+        self.assertEqual(list(decisions), [alice, brief])
+        self.front.clock.advance(11)
+        self.assertEqual(list(decisions), [alice])
+        self.assertEqual(self.ask("GET", "alice/a", "alice").status, 200)
+
     def test_a_preflight_needs_no_credentials(self) -> None:
         reply = self.ask("OPTIONS", "alice/a", None, {"Origin": "http://a", "Access-Control-Request-Method": "PUT"})
         self.assertEqual(reply.status, 204)

@@ -60,3 +60,15 @@ class DecisionCacheTests(SynchronousTestCase):
         self.cache.clear()
         self.assertIsNone(self.cache.find(self.alice, request(b"GET", b"a")))
         self.assertIs(self.cache.principals, principals)
+
+    def test_a_principal_that_is_forgotten_leaves_room_for_others(self) -> None:
+        for number in range(40_000):
+            self.add(request(b"GET", b"%d" % (number % 4)))
+            self.add(request(b"POST", b"a", b"x"))
+            if number % 3:
+                self.cache.forget(self.alice)
+        self.assertIsNone(self.cache.find(self.alice, request(b"GET", b"0")))
+        access = self.add(request(b"GET", b"0"))
+        self.assertIs(self.cache.find(self.alice, request(b"GET", b"0")), access)
+        self.cache.forget(self.bob)
+        self.assertEqual(list(self.cache.principals), [self.alice])

@@ -104,7 +104,8 @@ class Authentication:
         self._portal = portal
         self._allow_anonymous = allow_anonymous
         self.attempts = attempts
-        self._cache = PrincipalCache(clock, limits.principals, limits.bytes, limits.seconds)
+        self._listeners: list[Callable[[Principal], None]] = []
+        self._cache = PrincipalCache(clock, limits.principals, limits.bytes, limits.seconds, self._removed)
         self._refusals = RefusalCache(clock, limits.refusals, limits.refusal_bytes, limits.refusal_seconds)
         self._wall = clock.wall
         self._verifications: dict[Hashable, _Verification] = {}
@@ -130,6 +131,18 @@ class Authentication:
             raise self.missing()
         principal = self._cache.principals.get(credential.key)
         return self._verify(credential, presented) if principal is None else principal
+
+    def on_removal(self, call: Callable[[Principal], None]) -> None:
+        """
+        Register a call for each principal that expires or has to make room for others.
+
+        It may be used yet by the requests under way. :meth:`forget` does not make the call.
+        """
+        self._listeners.append(call)
+
+    def _removed(self, principal: Principal) -> None:
+        for call in self._listeners:
+            call(principal)
 
     def is_current(self, principal: Principal, now: float) -> bool:
         """

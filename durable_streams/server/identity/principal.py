@@ -18,7 +18,7 @@ SIGNED_URL: Final = "signed-url"
 _NO_CLAIMS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
-class Grant(Struct, frozen=True):
+class Grant(Struct, frozen=True, gc=False):
     """
     One item of the narrower list of rights that a credential carries.
 

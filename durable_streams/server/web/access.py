@@ -72,6 +72,7 @@ class Gate:
         self._remembered = self._decisions.principals
         self._cached = control.authentication.cached
         control.on_change(self._changed)
+        control.authentication.on_removal(self._decisions.forget)
 
     def limit(self, quotas: RequestQuotas | None) -> None:
         """Limit how much is done from now on; None for no limits."""

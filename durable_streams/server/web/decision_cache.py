@@ -67,6 +67,12 @@ class DecisionCache:
             table[request.path] = access
             self._count += 1
 
+    def forget(self, principal: Principal) -> None:
+        """Forget the decisions about a principal, which keep it and its claims in memory."""
+        decisions = self.principals.pop(principal, None)
+        if decisions is not None:
+            self._count -= 1 + len(decisions.appends) + len(decisions.reads)
+
     def clear(self) -> None:
         """Forget all decisions: tokens, keys or rules have changed."""
         self.principals.clear()
