@@ -49,7 +49,8 @@ def check_auth(config: SettingsWithSources) -> Iterator[BrokenRule]:
             yield BrokenRule("EmptyPath", name, f"{wanted}, or left out")
     auth = config.settings.auth
     if auth.rules_file is not None and any(map(str.strip, auth.rules)):
-        yield BrokenRule("RulesConflictWithRulesFile", _RULES_FILE, f"left out while {config.describe(_RULES)}")
+        wanted = f"left out while {config.describe(_RULES)}, or those rules removed there"
+        yield BrokenRule("RulesConflictWithRulesFile", _RULES_FILE, wanted)
     yield from _check_method_settings(config)
     if not auth.methods and not auth.allow_anonymous:
         yield BrokenRule(

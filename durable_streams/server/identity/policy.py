@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from ..errors import InvalidName
 from .conditions import ConditionIndex
 from .coverage import Comparison, PlainParts, TooManyComparisons
+from .doubtful import warnings_about_doubts
 from .grants import CompiledGrants, granted_targets
 from .matching import TargetIndex, patterns_for
 from .operations import ADMIN, expand
@@ -18,7 +19,6 @@ from .patterns import parse_parts, substituted
 from .principal import SIGNED_URL, Grant, Principal
 from .rules import MAX_CLAIMS, MAX_RULES, Rule, RuleError, claims_of, parse_rule
 from .unreachable import warnings_about
-from .value_lists import warnings_about_lists
 
 
 class Decision(Struct, frozen=True):
@@ -179,4 +179,4 @@ def parse_rules(lines: Iterable[str], source: str) -> Policy:
             raise RuleError(source, number, f"The rules name more than {MAX_CLAIMS} different claims. Use fewer.")
         if len(rules) > MAX_RULES:
             raise RuleError(source, number, f"There are more than {MAX_RULES} rules. Join some, by patterns or groups.")
-    return Policy(rules, warnings_about(rules) + warnings_about_lists(rules))
+    return Policy(rules, warnings_about(rules) + warnings_about_doubts(rules))
