@@ -56,7 +56,7 @@ _CLOSED: Final = b"Stream-Closed: true\r\n"
 _UP_TO_DATE: Final = b"Stream-Up-To-Date: true\r\n"
 
 #: The end of the head of a read, after the cached beginning: the position and the ETag.
-_PART: Final = b"%b%016d\r\nETag: %b\r\n"
+_PART: Final = b"%016d\r\nETag: %b\r\n"
 _WHOLE: Final = _PART + _UP_TO_DATE
 
 _BASE64: Final = b"Stream-SSE-Data-Encoding: base64\r\n"
@@ -233,7 +233,8 @@ class Answers:
         return Answer(201, head + b"Location: %b\r\n" % place)
 
     def appended(self, request: StreamRequest, appended: Appended) -> Answer:
-        head = b"%b%016d\r\n" % (self._face(request, appended.facts).appended, appended.tail)
+        # To format the long prefix, too, would take 0.1 us more than this.
+        head = self._face(request, appended.facts).appended + b"%016d\r\n" % appended.tail
         if appended.closed:
             head += _CLOSED
         writer = appended.writer
@@ -266,7 +267,7 @@ class Answers:
             beginning = face.passing
         else:
             beginning = face.found if access is None or access.public else face.own
-        head = (_PART if partial else _WHOLE) % (beginning, chunk.tail, tag)
+        head = beginning + (_PART if partial else _WHOLE) % (chunk.tail, tag)
         if chunk.closed:
             head += _CLOSED
         if cursor is not None:

@@ -13,10 +13,10 @@ from zope.interface import implementer
 from ..clocks import IClock
 from ..identity.quotas import RateQuota
 from ..identity.rates import Account
-from ..model import FileRange
 from ..run_queue import SLICE
 from ..streams import Streams
 from .answers import AnswerBody, FileSink, Sink
+from .file_taps import FileTap
 
 #: The shortest and the longest time between two looks at the bodies of one account that wait, in seconds.
 _PAUSE: Final = 0.01
@@ -154,7 +154,7 @@ class MeteredBody:
 
     def start(self, sink: Sink) -> None:
         self._sink = sink
-        self._body.start(_FileTap(self, sink) if isinstance(sink, FileSink) else self)
+        self._body.start(FileTap(self, sink, self.charge) if isinstance(sink, FileSink) else self)
 
     def pauseProducing(self) -> None:
         self._is_slow = True
@@ -221,22 +221,3 @@ class MeteredBody:
             self._over = True
             self._ended()
         return sink
-
-
-class _FileTap:
-    """The sink of a metered body that can send from files."""
-
-    __slots__ = ("_body", "_sink", "abort", "finish", "write")
-
-    def __init__(self, body: MeteredBody, sink: FileSink) -> None:
-        self._body = body
-        self._sink = sink
-        self.write = body.write
-        self.finish = body.finish
-        self.abort = body.abort
-
-    def send_file(self, part: FileRange) -> int:
-        sent = self._sink.send_file(part)
-        if sent:
-            self._body.charge(sent)
-        return sent

@@ -8,8 +8,8 @@ from typing import Final
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from ..model import FileRange
 from .answers import AnswerBody, FileSink, Sink
+from .file_taps import FileTap
 
 #: How a body ends: complete, or as a live read does; because the client has gone; or aborted by the server.
 FINISHED: Final = "finished"
@@ -38,7 +38,7 @@ class ObservedBody:
 
     def start(self, sink: Sink) -> None:
         self._sink = sink
-        self._body.start(_FileTap(self, sink) if isinstance(sink, FileSink) else self)
+        self._body.start(FileTap(self, sink, self.count) if isinstance(sink, FileSink) else self)
 
     def pauseProducing(self) -> None:
         self._body.pauseProducing()
@@ -78,21 +78,3 @@ class ObservedBody:
         if ended is not None:
             ended(self._sent, outcome)
         return sink
-
-
-class _FileTap:
-    """The sink of an observed body that can send from files."""
-
-    __slots__ = ("_body", "_sink", "abort", "finish", "write")
-
-    def __init__(self, body: ObservedBody, sink: FileSink) -> None:
-        self._body = body
-        self._sink = sink
-        self.write = body.write
-        self.finish = body.finish
-        self.abort = body.abort
-
-    def send_file(self, part: FileRange) -> int:
-        sent = self._sink.send_file(part)
-        self._body.count(sent)
-        return sent
