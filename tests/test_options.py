@@ -48,6 +48,15 @@ class OptionsTests(TestCase):
         self.assertEqual(("tcp:2:interface=127.0.0.1", "unix:/run/x"), options["settings"].server.listen)
         self.assertEqual(("tcp:1",), self.parsed()["settings"].server.listen)
 
+    def test_the_check_option_warns_of_doubtful_rules(self) -> None:
+        os.environ["DS_AUTH__RULES"] = "allow subject:alice,bob read **"
+        out, err = StringIO(), StringIO()
+        self.patch(sys, "stdout", out)
+        self.patch(sys, "stderr", err)
+        ended: SystemExit = self.assertRaises(SystemExit, self.parsed, "--check")
+        self.assertEqual(0, ended.code)
+        self.assertIn("Warning: auth.rules 1 is about one subject whose value is alice,bob", err.getvalue())
+
     def test_the_check_option_exits_after_the_check(self) -> None:
         del os.environ["DS_HTTP__ALLOW_WILDCARD_CORS"]
         out, err = StringIO(), StringIO()

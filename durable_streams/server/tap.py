@@ -121,9 +121,12 @@ class Options(usage.Options):
 
         try:
             self._check_logs()
-            places = concealed(Daemon(self["settings"], reactor).listeners.describe())
+            daemon = Daemon(self["settings"], reactor)
+            places = concealed(daemon.listeners.describe())
         except StartupError as error:
             raise refusal(error) from None
+        for warning in daemon.access.policy.warnings if daemon.access is not None else ():
+            sys.stderr.write(f"Warning: {warning}\n")
         workers = self["settings"].server.workers
         served = "" if workers == 1 else f" with {workers} workers"
         sys.stdout.write(f"Configuration OK. Would listen on {places}{served}.\n")
