@@ -270,6 +270,34 @@ class RulesFileTests(SynchronousTestCase):
         self.assertIn("auth.rules_file was not read again, its rules stay as they were. ", line)
         self.assertIn("line 1: ", line)
 
+    def test_a_file_that_may_be_incomplete_is_used_when_it_has_not_changed_for_some_time(self) -> None:
+        for text, is_wider in (("", False), ("deny anyone read b\nallow anyone read **", True)):
+            clock = Clock()
+            self.write("allow anyone read a\n")
+            clock.advance(os.stat(self.path).st_mtime + 10)
+            rules = RulesFile(self.path, clock)
+            self.write(text)
+            os.utime(self.path, (clock.seconds(), clock.seconds()))
+            before = self.logged()
+            self.assertFalse(self.successResultOf(rules.reload()))
+            self.assertTrue(rules.policy.decide(ANONYMOUS, "read", "a").allowed)
+            self.assertFalse(rules.policy.decide(ANONYMOUS, "read", "c").allowed)
+            self.assertFalse(rules.stale)
+            self.assertEqual(self.logged(), before)
+            clock.advance(2)
+            self.assertTrue(self.successResultOf(rules.reload()))
+            self.assertIs(rules.policy.decide(ANONYMOUS, "read", "c").allowed, is_wider)
+
+    def test_a_file_that_ends_with_a_line_break_is_used_at_once(self) -> None:
+        clock = Clock()
+        self.write("allow anyone read a")
+        clock.advance(os.stat(self.path).st_mtime)
+        rules = RulesFile(self.path, clock)
+        self.write("allow anyone read b\n")
+        os.utime(self.path, (clock.seconds(), clock.seconds()))
+        self.assertTrue(self.successResultOf(rules.reload()))
+        self.assertTrue(rules.policy.decide(ANONYMOUS, "read", "b").allowed)
+
     def test_a_missing_file_is_to_be_read_again_later(self) -> None:
         rules = self.file("allow anyone read a")
         os.unlink(self.path)

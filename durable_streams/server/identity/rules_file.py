@@ -12,12 +12,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..blocking_calls import BlockingCalls
+from ..clocks import clock_of
 from ..regular_files import NotAFileError, open_regular_file
 from .policy import Policy, parse_rules
 from .rules import RuleError
 
 #: The largest file, in bytes.
 MAX_SIZE: Final = 4_194_304
+
+#: How long after its last change a file that does not end with a line break may be incomplete, in seconds.
+SETTLED: Final = 2.0
 
 _log = Logger()
 
@@ -34,17 +38,30 @@ class RulesFileError(Exception):
         self.is_final = is_final
 
 
-def load_rules(path: str) -> Policy:
+class IncompleteFile(Exception):
+    """
+    The file has just changed, and is empty or ends within a line.
+
+    A program may be writing it: half of a line can be a wider rule, and without a rule everything is denied.
+    """
+
+
+def load_rules(path: str, now: float | None = None) -> Policy:
     """
     Read a file with a rule on each line. Empty lines and comments (``#``) are ignored.
 
+    :param now: the wall clock's time; None to accept a file that has just changed as it is.
     :raises RulesFileError: the file cannot be read, or a line is no rule.
+    :raises IncompleteFile: the file has just changed, and does not end with a line break.
     """
     try:
         with open_regular_file(path) as file:
-            if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
+            found = os.fstat(file.fileno())
+            if found.st_mode & stat.S_IWOTH:
                 raise RulesFileError(f"Every user of this machine may write {path}. Run: chmod o-w {path}")
             data = file.read(MAX_SIZE + 1)
+        if now is not None and not data.endswith(b"\n") and abs(now - found.st_mtime) < SETTLED:
+            raise IncompleteFile
         if len(data) > MAX_SIZE:
             raise RulesFileError(f"{path} is larger than {MAX_SIZE} bytes. Join rules, by patterns or groups.")
         # Not splitlines: a line separator of Unicode in a comment would begin a rule that editors do not show as one.
@@ -80,6 +97,7 @@ class RulesFile:
         self.policy = load_rules(self._path)
         self._failure = ""
         self._calls = BlockingCalls(reactor)
+        self._wall = clock_of(reactor).wall
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -104,7 +122,7 @@ class RulesFile:
 
         :returns: whether the file need not be read again before it changes.
         """
-        return self._calls.do(lambda: load_rules(self._path)).addCallbacks(self._use, self._keep)
+        return self._calls.do(lambda: load_rules(self._path, self._wall())).addCallbacks(self._use, self._keep)
 
     def _use(self, policy: Policy) -> bool:
         has_changed = [rule.text for rule in policy.rules] != [rule.text for rule in self.policy.rules]
@@ -120,6 +138,8 @@ class RulesFile:
 
     def _keep(self, failure: Failure) -> bool:
         error = failure.value
+        if isinstance(error, IncompleteFile):
+            return False
         assert isinstance(error, RulesFileError), failure
         if str(error) != self._failure:
             self._failure = str(error)
