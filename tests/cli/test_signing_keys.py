@@ -201,6 +201,7 @@ class SignUrlTests(KeyTestCase):
             (2, "not a duration", ["--expires-in", "0s", URL]),
             (2, "not a duration", ["--expires-in", "90", URL]),
             (2, "'admin' is not one of", ["--operation", "admin", URL]),
+            (2, "create,append is more than one: repeat the option", ["--operation", "create,append", URL]),
             (1, "printable", ["--subject", "a\nb", URL]),
         ):
             self.refuse(status, reason, "sign-url", *arguments)

@@ -226,6 +226,15 @@ class RevokeTests(TokenCase):
         self.assert_refused(self.token("revoke", known, "nobody"), 1, "no token of the id nobody", "token list")
         self.assertEqual([known], self.ids())
 
+    def test_a_token_stands_for_its_id_and_its_secret_is_in_no_message(self) -> None:
+        token = self.create("--subject", "alice").strip()
+        self.assertIn("of alice.", self.token("revoke", token).stdout)
+        self.assertEqual([], self.ids())
+        result = self.token("revoke", token)
+        token_id, _, secret = token.removeprefix("dst_").partition("_")
+        self.assert_refused(result, 1, f"no token of the id {token_id}.")
+        self.assertNotIn(secret, result.stderr)
+
     def test_an_id_is_required(self) -> None:
         self.assert_refused(self.token("revoke"), 2, "ID")
 

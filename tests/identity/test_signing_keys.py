@@ -83,7 +83,7 @@ class LoadTests(SynchronousTestCase):
         self.refused("its mode is 0640, so that other users can read the keys or change them. Run chmod 600")
 
     def test_missing_large_and_special_files_are_refused(self) -> None:
-        self.refused("No such file")
+        self.refused("No such file or directory. Make it with: durable-streams-server signing-key add --key-file")
         self.write(b"#" * (MAX_FILE_SIZE + 1))
         self.refused("larger than 65536 bytes")
         os.unlink(self.path)

@@ -29,13 +29,22 @@ class PrintedUrl(Struct):
     expires_at: int
 
 
+class _Operation(click.Choice[str]):
+    """One operation."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if "," in value:
+            self.fail(f"{value} is more than one: repeat the option for each.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.command("sign-url")
 @key_file_option
 @click.option(
     "--operation",
     "operations",
     multiple=True,
-    type=click.Choice(sorted(OPERATIONS)),
+    type=_Operation(sorted(OPERATIONS)),
     default=("read",),
     show_default=True,
     help="What the URL allows. May be repeated.",

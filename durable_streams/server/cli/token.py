@@ -16,7 +16,7 @@ from msgspec import UNSET, Struct, UnsetType
 from ..config.layers import read_layers
 from ..config.validation import ConfigError
 from ..identity.tokens.file import TokenFileError, add_token, read_tokens, remove_tokens
-from ..identity.tokens.records import RecordError, TokenRecord, new_token
+from ..identity.tokens.records import STATIC_PREFIX, RecordError, TokenRecord, new_token
 from .durations import duration_to
 from .errors import CommandError
 from .options import SettingsFiles, json_option, settings_files, settings_options
@@ -177,14 +177,22 @@ def revoke(ids: tuple[str, ...], path: str, as_json: bool) -> None:
     """
     Revoke tokens: running servers refuse them within a second, and end the reads that began with them.
 
-    If there is no token of one of the ids, no token is revoked.
+    A token itself stands for its ID, which is the part after dst_. If there is no token of one of the ids, no token is
+    revoked.
     """
-    removed = _change(lambda: remove_tokens(path, ids))
+    # A message must not have the secret of a token that was given instead of its id.
+    known = [_id_of(given) for given in ids]
+    removed = _change(lambda: remove_tokens(path, known))
     if as_json:
         print_json([_listed(record) for record in removed])
         return
     for record in removed:
         print_line(f"Revoked token {record.id} of {record.subject}.")
+
+
+def _id_of(given: str) -> str:
+    prefix = STATIC_PREFIX.decode()
+    return given.removeprefix(prefix).partition("_")[0] if given.startswith(prefix) else given
 
 
 def _path(file: str | None, files: SettingsFiles) -> str:

@@ -44,6 +44,10 @@ def load_signing_keys(path: str) -> tuple[SigningKey, ...]:
         ) from None
     except NotAFileError:
         raise SigningKeysError(f"{path}: not a regular file.") from None
+    except FileNotFoundError as error:
+        raise SigningKeysError(
+            f"{path}: {error.strerror}. Make it with: durable-streams-server signing-key add --key-file {path}"
+        ) from None
     except OSError as error:
         raise SigningKeysError(f"{path}: {error.strerror}.") from None
     if len(content) > MAX_FILE_SIZE:
