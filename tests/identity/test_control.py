@@ -246,14 +246,14 @@ class RulesFileTests(SynchronousTestCase):
         self.write("allow anyone read a")
         self.assertTrue(self.successResultOf(rules.reload()))
         self.assertEqual([True], heard)
-        self.assertEqual([f"Loaded auth.rules_file {self.path}; number of rules: 1."], self.logged())
+        self.assertEqual([f"Reloaded auth.rules_file {self.path}; number of rules: 1."], self.logged())
 
     def test_rules_that_never_decide_are_logged_when_they_are_read_again(self) -> None:
         rules = self.file("deny anyone read a")
         self.write("allow anyone read **\ndeny anyone read a")
         self.assertTrue(self.successResultOf(rules.reload()))
         self.assertEqual(2, len(self.logged()))
-        self.assertIn(f"{self.path} 2 never decides, since {self.path} 1 matches", self.logged()[1])
+        self.assertIn(f"{self.path} 2 never decides, since {self.path} 1 matches", self.logged()[0])
 
     def test_the_same_rules_are_no_change(self) -> None:
         rules = self.file("allow anyone read a")

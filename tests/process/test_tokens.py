@@ -156,7 +156,7 @@ class ChangeTests(TokensCase):
             self.assertIn(f"chmod 600 {self.path}", daemon.log())
             self.assertEqual(200, self.ask(daemon, "GET", self.alice))
             self.path.chmod(0o600)
-            wait_for(lambda: "can be used again" in daemon.log(), "the end of the error")
+            wait_for(lambda: "Reloaded auth.token_file" in daemon.log(), "the end of the error")
             remove_tokens(str(self.path), [self.alice_id])
             wait_for(lambda: self.ask(daemon, "GET", self.alice) == 401, "the revocation")
             self.assertNotIn("Traceback", daemon.log())

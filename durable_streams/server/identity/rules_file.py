@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from ..blocking_calls import BlockingCalls
 from ..clocks import clock_of
 from ..regular_files import NotAFileError, open_regular_file
 from .policy import Policy, parse_rules
+from .reloaded_file import IncompleteFile, ReloadedFile
 from .rules import RuleError
 
 #: The largest file, in bytes.
@@ -36,14 +33,6 @@ class RulesFileError(Exception):
     def __init__(self, message: str, is_final: bool = True) -> None:
         super().__init__(message)
         self.is_final = is_final
-
-
-class IncompleteFile(Exception):
-    """
-    The file has just changed, and is empty or ends within a line.
-
-    A program may be writing it: half of a line can be a wider rule, and without a rule everything is denied.
-    """
 
 
 def load_rules(path: str, now: float | None = None) -> Policy:
@@ -78,70 +67,36 @@ def load_rules(path: str, now: float | None = None) -> Policy:
         raise RulesFileError(f"{error.source}, line {error.line}: {error.sentence}") from None
 
 
-class RulesFile:
+class RulesFile(ReloadedFile[Policy]):
     """
     A source of rules, for :class:`.AccessControl`.
 
     :param path: the path of the file.
+    :param reactor: in whose thread the rules are used.
     :ivar policy: the rules that were read last.
-    :ivar files: the absolute path of the file.
     :raises RulesFileError: the file cannot be used.
     """
 
     setting = "auth.rules_file"
+    content = "rules"
+    errors = RulesFileError
 
     def __init__(self, path: str, reactor: Any) -> None:
-        # twistd changes the current directory later.
-        self._path = os.path.abspath(path)
-        self.files = (self._path,)
-        self.policy = load_rules(self._path)
-        self._failure = ""
-        self._calls = BlockingCalls(reactor)
+        super().__init__(path, reactor)
         self._wall = clock_of(reactor).wall
-        self._listeners: list[Callable[[], None]] = []
+        self.policy = load_rules(self.path)
 
-    @property
-    def stale(self) -> bool:
-        """Whether the file could not be used when it was read last, so that the rules are older."""
-        return bool(self._failure)
+    def _read(self) -> Policy:
+        return load_rules(self.path, self._wall())
 
-    def on_change(self, call: Callable[[], None]) -> None:
-        """Register a call for each change of :attr:`policy`."""
-        self._listeners.append(call)
-
-    def start(self) -> None:
-        """Do nothing: the file is read."""
-
-    def stop(self) -> None:
-        """End the thread that reads the file."""
-        self._calls.close()
-
-    def reload(self) -> Deferred[bool]:
-        """
-        Read and compile the file again, in a thread. If it cannot be used, log that and keep the rules.
-
-        :returns: whether the file need not be read again before it changes.
-        """
-        return self._calls.do(lambda: load_rules(self._path, self._wall())).addCallbacks(self._use, self._keep)
-
-    def _use(self, policy: Policy) -> bool:
-        has_changed = [rule.text for rule in policy.rules] != [rule.text for rule in self.policy.rules]
-        self.policy = policy
-        self._failure = ""
-        _log.info("Loaded auth.rules_file {path}; number of rules: {count}.", path=self._path, count=len(policy.rules))
-        for warning in policy.warnings:
+    def _use(self, found: Policy) -> bool:
+        before, self.policy = self.policy, found
+        for warning in found.warnings:
             _log.warn("{reason}", reason=warning)
-        if has_changed:
-            for call in self._listeners:
-                call()
-        return True
+        return [rule.text for rule in before.rules] != [rule.text for rule in found.rules]
 
-    def _keep(self, failure: Failure) -> bool:
-        error = failure.value
-        if isinstance(error, IncompleteFile):
-            return False
-        assert isinstance(error, RulesFileError), failure
-        if str(error) != self._failure:
-            self._failure = str(error)
-            _log.error("auth.rules_file was not read again, its rules stay as they were. {reason}", reason=error)
-        return error.is_final
+    def _count(self) -> int:
+        return len(self.policy.rules)
+
+    def _is_final(self, error: Exception) -> bool:
+        return isinstance(error, RulesFileError) and error.is_final

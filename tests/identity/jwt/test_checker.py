@@ -190,7 +190,7 @@ class RotationTests(CheckerCase):
         self.assertTrue(self.checker.stale)
         errors = [formatEvent(event) for event in events.all if event["log_level"] is LogLevel.error]
         self.assertEqual(1, len(errors), errors)
-        self.assertIn("Reload: the keys of JWTs stay as they were. auth.jwt.keys_file ", errors[0])
+        self.assertIn("The keys of JWTs were not read again, they stay as they were. auth.jwt.keys_file ", errors[0])
         self.path.write_bytes(FIRST)
         self.assertIsNot(False, self.checker.reload())
         self.assertFalse(self.checker.stale)

@@ -104,12 +104,17 @@ class FileKeys:
             # The file is read again each second until it can be used.
             if str(error) != self._failure:
                 self._failure = str(error)
-                _log.error("Reload: the keys of JWTs stay as they were. {reason}", reason=self._failure)
+                _log.error(
+                    "The keys of JWTs were not read again, they stay as they were. {reason}", reason=self._failure
+                )
             return False
-        self._failure = ""
+        failure, self._failure = self._failure, ""
         has_changed = not found.equals(self.keys)
         self.keys = found
-        _log.info("Loaded auth.jwt.keys_file {path}; number of keys: {count}.", path=self._path, count=len(found.keys))
+        if has_changed or failure:
+            _log.info(
+                "Reloaded auth.jwt.keys_file {path}; number of keys: {count}.", path=self._path, count=len(found.keys)
+            )
         if has_changed:
             self.changed()
         return True

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final
@@ -12,15 +11,13 @@ from typing import Any, Final
 from msgspec import Struct
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ...blocking_calls import BlockingCalls
 from ...interfaces import NowOrLater
 from ..challenges import invalid_token
 from ..credentials import BearerToken, IBearerToken
 from ..principal import Principal
+from ..reloaded_file import ReloadedFile
 from ..revocation import IRevocations
 from .file import TokenFileDamaged, TokenFileError, read_tokens
 from .hashes import DEFAULT_COST, ScryptCost, SecretHash, decoy_hash
@@ -31,8 +28,6 @@ from .records import LoadedRecord, TokenRecord, parse_token
 MAX_VERIFIED: Final = 20_000
 
 _KIND: Final = "token"
-
-_log = Logger()
 
 
 class _Token(Struct, frozen=True):
@@ -62,7 +57,7 @@ _NOTHING: Final = _Loaded({}, {}, (), {})
 
 
 @implementer(ICredentialsChecker, IRevocations)
-class StaticTokens:
+class StaticTokens(ReloadedFile[_Loaded]):
     """
     Checks static tokens against the hashes in a file.
 
@@ -73,8 +68,6 @@ class StaticTokens:
     :param path: of the file.
     :param reactor: in whose thread results arrive.
     :param queue: computes hashes; None for one with the default bounds.
-    :ivar path: the absolute path of the file.
-    :ivar files: the path, for what watches files.
     :raises TokenFileError: the file cannot be used.
     """
 
@@ -82,20 +75,16 @@ class StaticTokens:
     kinds = (_KIND,)
     setting = "auth.token_file"
     content = "tokens"
+    errors = TokenFileError
 
     def __init__(self, path: str, reactor: Any, queue: FairQueue | None = None) -> None:
-        # twistd changes the current directory later.
-        self.path = os.path.abspath(path)
-        self.files = (self.path,)
+        super().__init__(path, reactor)
         self._queue = FairQueue(reactor) if queue is None else queue
-        self._calls = BlockingCalls(reactor)
         self._digest_key = secrets.token_bytes(32)
         self._verified: dict[bytes, Principal] = {}
-        self._failure = ""
-        self._listeners: list[Callable[[], None]] = []
         self._loaded = _load(self.path, _NOTHING)
         # What the thread has read last, which may not be in use yet.
-        self._read = self._loaded
+        self._latest = self._loaded
         self._tokens = self._loaded.tokens
 
     @property
@@ -107,11 +96,6 @@ class StaticTokens:
     def listed(self) -> Mapping[str, TokenRecord]:
         """The record of each token, by its id."""
         return {record.id: record for record in self.records}
-
-    @property
-    def stale(self) -> bool:
-        """Whether the file could not be used when it was read last, so that the tokens are older."""
-        return bool(self._failure)
 
     @property
     def refused(self) -> int:
@@ -141,56 +125,26 @@ class StaticTokens:
 
     # The file
 
-    def on_change(self, call: Callable[[], None]) -> None:
-        """Register a call for each time that tokens were added, changed or revoked."""
-        self._listeners.append(call)
+    def _read(self) -> _Loaded:
+        self._latest = _load(self.path, self._latest)
+        return self._latest
 
-    def start(self) -> None:
-        """Do nothing: the file is read."""
+    def _use(self, found: _Loaded) -> bool:
+        has_changed = found.tokens != self._loaded.tokens
+        self._loaded = found
+        self._tokens = found.tokens
+        self._verified = {
+            digest: principal for digest, principal in self._verified.items() if self.is_current(principal)
+        }
+        return has_changed
 
-    def stop(self) -> None:
-        """End the thread that reads the file."""
-        self._calls.close()
+    def _count(self) -> int:
+        return len(self._tokens)
 
-    def reload(self) -> Deferred[bool]:
-        """
-        Read the file again, in a thread. If it cannot be used, the tokens stay, and the reason is logged, once.
+    def _is_final(self, error: Exception) -> bool:
+        return isinstance(error, TokenFileDamaged)
 
-        :returns: fires with False if it cannot be used, but may be without a change.
-        """
-        return self._calls.do(self._read_again).addCallbacks(self._use, self._keep)
-
-    def _read_again(self) -> _Loaded:
-        """Read the file; called in the thread."""
-        self._read = _load(self.path, self._read)
-        return self._read
-
-    def _use(self, loaded: _Loaded) -> bool:
-        count = len(loaded.tokens)
-        if self._failure:
-            self._failure = ""
-            _log.info("{path} can be used again; number of tokens: {count}.", path=self.path, count=count)
-        if self._set(loaded):
-            _log.info("Reloaded auth.token_file {path}; number of tokens: {count}.", path=self.path, count=count)
-            for call in self._listeners:
-                call()
-        return True
-
-    def _keep(self, failure: Failure) -> bool:
-        failure.trap(TokenFileError)
-        reason = str(failure.value)
-        if reason != self._failure:
-            self._failure = reason
-            _log.error("auth.token_file was not read again, its tokens stay as they were. {reason}", reason=reason)
-        return failure.check(TokenFileDamaged) is not None
-
-    def _set(self, loaded: _Loaded) -> bool:
-        """Use other tokens; return whether they differ."""
-        changed = loaded.tokens != self._loaded.tokens
-        self._loaded = loaded
-        self._tokens = loaded.tokens
-        self._verified = {digest: found for digest, found in self._verified.items() if self.is_current(found)}
-        return changed
+    # The hashes
 
     def _compute(self, token_id: str, secret: bytes, digest: bytes, address: str) -> NowOrLater[Principal]:
         token = self._tokens.get(token_id)
