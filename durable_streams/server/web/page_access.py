@@ -17,9 +17,11 @@ from .access import Gate, presented_by
 from .access_parts import Access
 from .accounting import AuditEntry
 from .answers import Answer, Perform
+from .live_access import ReadPermit
 from .pages import PageRequest
 from .refusals import not_allowed
 from .requests import StreamRequest
+from .revocable import perform_revocable
 
 
 class RequestRights:
@@ -31,7 +33,7 @@ class RequestRights:
     :ivar principal: who sends the request: anonymous until :meth:`authenticate` has found out.
     """
 
-    __slots__ = ("_entry", "_gate", "_noted", "_request", "principal")
+    __slots__ = ("_entry", "_gate", "_granted", "_noted", "_request", "principal")
 
     def __init__(self, gate: Gate, request: StreamRequest | PageRequest) -> None:
         self.principal = ANONYMOUS
@@ -39,6 +41,8 @@ class RequestRights:
         self._request = request
         self._entry: AuditEntry | None = None
         self._noted = False
+        # The last decision of the rules that has allowed something.
+        self._granted: Access | None = None
 
     async def authenticate(self) -> None:
         """
@@ -114,6 +118,7 @@ class RequestRights:
         if not decision.allowed or not self._noted:
             self._note(access)
         if decision.allowed:
+            self._granted = access
             return
         if self.principal.kind == NOBODY:
             raise self._gate.control.authentication.missing()
@@ -135,6 +140,16 @@ class RequestRights:
             self._request.access = access
         if self._gate.audit is not None:
             self._entry = self._gate.audit.decided(self._request, access)
+
+    async def perform(self, call: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+        """
+        Perform the request, which ends when its principal has lost the right by which it was allowed.
+
+        :raises NotAllowed: that was before there was an answer.
+        """
+        if self._granted is None:
+            return await call()
+        return await perform_revocable(call, ReadPermit(self._granted, self._gate.readers))
 
     def answered(self, answer: Answer) -> Answer:
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import encodings.idna  # noqa: F401 (werkzeug needs it with the first request, when the process may have no right to read it)
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -144,7 +145,7 @@ class Pages:
                 self.quotas.page_asked(request.caller)
             if guard is not None:
                 await guard.check(request, rights)
-            answer = await self._call(request)
+            answer = await (self._call(request) if rights is None else rights.perform(partial(self._call, request)))
             common = answers.cors if request.path in PROBES else answers.common
             answer = replace(answer, head=common(origin) + answer.head)
         except StreamsError as error:
