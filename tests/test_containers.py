@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
 
+import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.config.layers import load
@@ -139,11 +140,21 @@ class ComposeTests(SynchronousTestCase):
 
     def test_the_settings_are_valid(self) -> None:
         environment = dict(re.findall(r'(?m)^      (DS_[A-Z_]+): "?([^"\n]+)"?$', COMPOSE))
-        self.assertEqual(COMPOSE.count("DS_"), len(environment))
+        self.assertEqual(re.sub(r"(?m)^ *# .*\n", "", COMPOSE).count("DS_"), len(environment))
         settings = settings_of(variables() | environment)
         self.assertNotIn("*", settings.http.cors_origins)
         # The port is published on this machine only: that the server is open is meant, and explained there.
         self.assertEqual("true", environment["DS_AUTH__ALLOW_ANONYMOUS"])
+
+    def test_the_settings_for_tokens_are_valid_in_the_place_of_the_open_server(self) -> None:
+        text = COMPOSE.replace('      DS_AUTH__ALLOW_ANONYMOUS: "true"\n', "")
+        with_tokens = re.sub(r"(?m)^(      )# (DS_|  allow|- )", r"\1\2", text)
+        service = yaml.safe_load(with_tokens)["services"]["streams"]
+        with tempfile.TemporaryDirectory() as empty:
+            auth = load(None, None, variables() | service["environment"], empty).settings.auth
+        self.assertEqual((("token",), False), (auth.methods, auth.allow_anonymous))
+        self.assertEqual(("allow authenticated all **",), auth.rules)
+        self.assertIn(f"./secrets:{Path(str(auth.token_file)).parent}:ro", service["volumes"])
 
     def test_the_port_is_published_on_this_machine_only(self) -> None:
         self.assertEqual(f"127.0.0.1:4437:{last('EXPOSE')}", self.one(r'^      - "([0-9.:]+)"$'))
