@@ -17,16 +17,15 @@ from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, FileBodyProducer, ResponseDone
-from twisted.web.http import PotentialDataLoss
+from twisted.web.client import URI, Agent, FileBodyProducer
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
+from ..answer_bodies import BodyReader
 from ..guarded_endpoints import GuardedEndpoint
 from ..release import DISTRIBUTION, version_of_server
 from .addresses import Address, AddressPolicy, WebhookUrl, parse_webhook_url
@@ -293,7 +292,7 @@ class _Attempt:
             raise self._too_large()
 
     def _read(self, response: IResponse) -> Deferred[bytes]:
-        reader = _BodyReader(self._limits.max_body, self._too_large())
+        reader = BodyReader(self._limits.max_body, self._too_large)
         response.deliverBody(reader)
         return reader.done
 
@@ -344,36 +343,3 @@ class _OneEndpoint:
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
         """Return the endpoint."""
         return self._endpoint
-
-
-class _BodyReader(Protocol):
-    """
-    Collects the body of an answer.
-
-    A body without a length ends with its connection, as HTTP/1.0 has it: simple receivers answer so.
-
-    :ivar done: fires with the body.
-    """
-
-    def __init__(self, limit: int, error: AnswerTooLarge) -> None:
-        self._limit = limit
-        self._error = error
-        self._body = bytearray()
-        self.done: Deferred[bytes] = Deferred()
-
-    def dataReceived(self, data: bytes) -> None:
-        """Keep a part of the body."""
-        if self.done.called:
-            return
-        self._body += data
-        if len(self._body) > self._limit:
-            self.done.errback(self._error)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Note the end of the body."""
-        if self.done.called:
-            return
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self.done.callback(bytes(self._body))
-        else:
-            self.done.errback(reason)

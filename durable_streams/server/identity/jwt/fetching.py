@@ -15,16 +15,15 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, ResponseDone
-from twisted.web.http import PotentialDataLoss
+from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
+from ...answer_bodies import BodyReader
 from ...connection_failures import ConnectionFailure, classify, tls_reasons
 from ...guarded_endpoints import GuardedEndpoint
 from ...regular_files import NotAFileError, open_regular_file
@@ -194,7 +193,7 @@ class _Fetch:
             raise FetchFailed("was answered with a compressed body, which was not asked for")
         if response.length is not UNKNOWN_LENGTH and response.length > limit:
             raise FetchFailed(f"was answered with more than {limit} bytes")
-        reader = _BodyReader(limit)
+        reader = BodyReader(limit, lambda: FetchFailed(f"was answered with more than {limit} bytes"))
         response.deliverBody(reader)
         return await reader.done
 
@@ -266,33 +265,3 @@ class _Endpoints:
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
         """Return the endpoint of a URL."""
         return self._create(uri)
-
-
-class _BodyReader(Protocol):
-    """
-    Collects the body of an answer.
-
-    :ivar done: fires with the body.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._body = bytearray()
-        self.done: Deferred[bytes] = Deferred()
-
-    def dataReceived(self, data: bytes) -> None:
-        """Keep a part of the body."""
-        if self.done.called:
-            return
-        self._body += data
-        if len(self._body) > self._limit:
-            self.done.errback(FetchFailed(f"was answered with more than {self._limit} bytes"))
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Note the end of the body."""
-        if self.done.called:
-            return
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self.done.callback(bytes(self._body))
-        else:
-            self.done.errback(reason)
