@@ -79,6 +79,11 @@ class ConfigError(Exception):
         self.phase = phase
 
 
+def unusable(rule: str, message: str) -> ConfigError:
+    """Return the error of valid settings that cannot be used: what they name is missing, or its content is wrong."""
+    return ConfigError(message, rule=rule, phase="validate_config")
+
+
 def validate(
     settings: Sections, sources: Mapping[str, str], profile: str = "default", binds_addresses: bool = False
 ) -> None:

@@ -8,7 +8,7 @@ from twisted.cred.portal import Portal
 
 from ..clocks import clock_of
 from ..config.settings import Settings
-from ..config.validation import ConfigError
+from ..config.validation import unusable
 from ..identity.authentication import Authentication
 from ..identity.control import AccessControl
 from ..identity.policy import Policy, parse_rules
@@ -28,7 +28,7 @@ def restricting_control(settings: Settings, reactor: Any) -> AccessControl:
     auth = settings.auth
     rules, policy = _rules_from(settings, reactor)
     if settings.http.cache == "public" and not any(rule.public for rule in policy.rules):
-        raise _invalid(
+        raise unusable(
             "PublicCacheRequiresPublicRule",
             "http.cache is public, and no rule has cache:public: caches would keep for everybody what only some may "
             "read. Set http.cache to private, or say what is public by a rule such as: allow anyone read public/** "
@@ -50,13 +50,9 @@ def _rules_from(settings: Settings, reactor: Any) -> tuple[RulesFile | None, Pol
         try:
             return None, parse_rules(auth.rules, "auth.rules")
         except RuleError as error:
-            raise _invalid("InvalidRule", f"{error.source}, rule {error.line}: {error.sentence}") from None
+            raise unusable("InvalidRule", f"{error.source}, rule {error.line}: {error.sentence}") from None
     try:
         file = RulesFile(auth.rules_file, reactor)
     except RulesFileError as error:
-        raise _invalid("InvalidRulesFile", f"auth.rules_file: {error}") from None
+        raise unusable("InvalidRulesFile", f"auth.rules_file: {error}") from None
     return file, file.policy
-
-
-def _invalid(rule: str, message: str) -> ConfigError:
-    return ConfigError(message, rule=rule, phase="validate_config")

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..config.quota_sections import QuotaSettings
 from ..config.sections import TransportSettings
 from ..config.settings import Settings
-from ..config.validation import ConfigError
+from ..config.validation import unusable
 from ..listening.descriptors import DescriptorBudget
 from ..protocol.names import NameLimits
 from ..streams import Streams
@@ -150,7 +150,7 @@ def _admin_tokens(settings: Settings) -> TokenFile | None:
     try:
         return TokenFile(path)
     except TokenFileError as error:
-        raise ConfigError(f"admin.token_file: {error}", rule="InvalidTokenFile", phase="validate_config") from None
+        raise unusable("InvalidTokenFile", f"admin.token_file: {error}") from None
 
 
 def proxies_from(settings: Settings, clock: IReactorTime) -> Proxies:

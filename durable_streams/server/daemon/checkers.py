@@ -10,7 +10,7 @@ from twisted.cred.portal import Portal
 
 from ..clocks import clock_of
 from ..config.settings import Settings
-from ..config.validation import ConfigError
+from ..config.validation import unusable
 from ..identity.bearer import BearerChecker
 from ..identity.certificates import CertificateChecker
 from ..identity.control import Source
@@ -59,7 +59,7 @@ def _tokens_from(settings: Settings, reactor: Any) -> StaticTokens:
     try:
         return StaticTokens(path, reactor)
     except TokenFileError as error:
-        raise _invalid("InvalidTokenFile", f"auth.token_file: {error}") from None
+        raise unusable("InvalidTokenFile", f"auth.token_file: {error}") from None
 
 
 def _jwt_checker_from(settings: Settings, reactor: Any) -> JwtChecker:
@@ -73,7 +73,7 @@ def _jwt_checker_from(settings: Settings, reactor: Any) -> JwtChecker:
     try:
         return jwt_checker(JwtSettings(**values), reactor)
     except KeysUnusable as error:
-        raise _invalid("InvalidJwtSettings", str(error)) from None
+        raise unusable("InvalidJwtSettings", str(error)) from None
 
 
 def _register_signed_urls(portal: Portal, settings: Settings, reactor: Any) -> Source:
@@ -82,7 +82,7 @@ def _register_signed_urls(portal: Portal, settings: Settings, reactor: Any) -> S
     try:
         checker = SignedUrlChecker(clock_of(reactor).wall, path)
     except SigningKeysError as error:
-        raise _invalid("InvalidSigningKeysFile", f"auth.signing_keys_file: {error}") from None
+        raise unusable("InvalidSigningKeysFile", f"auth.signing_keys_file: {error}") from None
     portal.registerChecker(checker)
     return SigningKeysSource(checker, path, reactor)
 
@@ -90,7 +90,3 @@ def _register_signed_urls(portal: Portal, settings: Settings, reactor: Any) -> S
 def _absolute(path: str | None) -> str | None:
     # twistd changes the current directory later.
     return None if path is None else os.path.abspath(path)
-
-
-def _invalid(rule: str, message: str) -> ConfigError:
-    return ConfigError(message, rule=rule, phase="validate_config")

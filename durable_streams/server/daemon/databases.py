@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from ..config.settings import Settings
-from ..config.validation import ConfigError
+from ..config.validation import ConfigError, unusable
 from ..interfaces import IStorage
 from ..model import StorageLimits
 from ..regular_files import NotAFileError
@@ -67,7 +67,7 @@ def check_driver(settings: Settings) -> None:
         reason = "and it is not installed"
         if error.name != "psycopg":
             reason = f"and that cannot be imported ({' '.join(str(error).split())})"
-        raise _invalid(
+        raise unusable(
             "MissingPostgresExtra",
             f"storage.mode is {settings.storage.mode}, which needs psycopg, {reason}. Run: pip install "
             "'durable-streams-server[postgres]'",
@@ -100,8 +100,4 @@ def _dsn_in(path: str) -> str:
 
 
 def _invalid_file(reason: str) -> ConfigError:
-    return _invalid("InvalidDsnFile", f"{_DSN_FILE}: {reason}")
-
-
-def _invalid(rule: str, message: str) -> ConfigError:
-    return ConfigError(message, rule=rule, phase="validate_config")
+    return unusable("InvalidDsnFile", f"{_DSN_FILE}: {reason}")

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from ..config.auth_rules import has_access_control
 from ..config.settings import Settings
-from ..config.validation import ConfigError
+from ..config.validation import unusable
 from ..streams import Streams
 from ..web.operations import Operations
 from ..web.site.app import Routes
@@ -46,7 +46,7 @@ def subscriptions_from(
     try:
         authorities = Authorities(chosen.webhook_ca_file)
     except AuthoritiesFileError as error:
-        raise ConfigError(str(error), rule="InvalidWebhookCaFile", phase="validate_config") from None
+        raise unusable("InvalidWebhookCaFile", str(error)) from None
     policy = AddressPolicy(
         settings.http.allow_insecure_webhooks,
         parse_networks(chosen.webhook_networks),
