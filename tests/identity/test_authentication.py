@@ -462,7 +462,8 @@ class AttemptsTests(AuthenticationCase):
         self.failures.remove(address)
 
     def test_only_failed_verifications_are_counted(self) -> None:
-        authentication = self.make(attempts=self)
+        authentication = self.make()
+        authentication.limit_attempts(self)
         self.principal(authentication, authorization=b"Bearer abc", address="192.0.2.1")
         self.bearer.outcome = NotAuthenticated("The token is not known.")
         for _ in range(3):
@@ -473,7 +474,8 @@ class AttemptsTests(AuthenticationCase):
         self.assertEqual(["192.0.2.1"], self.failures)
 
     def test_a_blocked_address_may_use_what_is_in_the_cache(self) -> None:
-        authentication = self.make(attempts=self)
+        authentication = self.make()
+        authentication.limit_attempts(self)
         self.principal(authentication, authorization=b"Bearer abc", address="192.0.2.1")
         self.blocked.add("192.0.2.1")
         self.assertIs(ALICE, self.principal(authentication, authorization=b"Bearer abc", address="192.0.2.1"))

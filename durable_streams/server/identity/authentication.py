@@ -80,7 +80,6 @@ class Authentication:
     :param methods: names of :data:`.methods.METHODS`, in their order.
     :param allow_anonymous: whether a request without credentials becomes :data:`ANONYMOUS`, or is an error.
     :param clock: gives wall time and steady time.
-    :ivar attempts: the limit of failed attempts; None for no limit.
     :param limits: of the caches.
     :ivar challenge: the value of WWW-Authenticate for requests without credentials.
     :ivar cached: the hot path: ``cached(authorization)`` returns the principal of a value of Authorization that was
@@ -96,14 +95,13 @@ class Authentication:
         methods: Sequence[str],
         allow_anonymous: bool,
         clock: IClock,
-        attempts: FailedAttempts | None = None,
         limits: CacheLimits = CacheLimits(),  # noqa: B008 (it is frozen)
     ) -> None:
         self._methods = Methods(methods)
         self.challenge = self._methods.challenge
         self._portal = portal
         self._allow_anonymous = allow_anonymous
-        self.attempts = attempts
+        self._attempts: FailedAttempts | None = None
         self._listeners: list[Callable[[Principal], None]] = []
         self._cache = PrincipalCache(clock, limits.principals, limits.bytes, limits.seconds, self._removed)
         self._refusals = RefusalCache(clock, limits.refusals, limits.refusal_bytes, limits.refusal_seconds)
@@ -144,6 +142,10 @@ class Authentication:
         for call in self._listeners:
             call(principal)
 
+    def limit_attempts(self, attempts: FailedAttempts | None) -> None:
+        """Limit failed attempts from now on; None for no limit."""
+        self._attempts = attempts
+
     def is_current(self, principal: Principal, now: float) -> bool:
         """
         Return whether a principal is still valid: it has not expired, and its credential was not revoked.
@@ -180,7 +182,7 @@ class Authentication:
         running = self._verifications.get(key)
         if running is not None:
             return running.wait()
-        began = 0.0 if self.attempts is None else self.attempts.begin_attempt(presented.address)
+        began = 0.0 if self._attempts is None else self._attempts.begin_attempt(presented.address)
         attempt = _Attempt(key, presented.address, self._generation, self._methods.label(credential), began)
         login = self._portal.login(self._methods.read(credential, presented), None, IPrincipal)
         result: Deferred[Principal] = login.addCallbacks(self._accept, self._refuse, (attempt,), {}, (attempt,), {})
@@ -202,8 +204,8 @@ class Authentication:
         if not self.is_current(principal, self._wall()):
             return self._reject(self._invalid("The credentials have expired. Send new ones."), attempt)
         self.verifications[attempt.method, "accepted"] += 1
-        if self.attempts is not None:
-            self.attempts.succeeded(attempt.address, attempt.began)
+        if self._attempts is not None:
+            self._attempts.succeeded(attempt.address, attempt.began)
         if attempt.key is not None and attempt.generation == self._generation:
             self._cache.add(attempt.key, principal, has_lifetime=principal.kind not in self._current)
         return principal
@@ -218,8 +220,8 @@ class Authentication:
             return self._reject(self._invalid("The credentials are not valid."), attempt)
         if isinstance(error, Unavailable):
             self.verifications[attempt.method, "unavailable"] += 1
-            if self.attempts is not None:
-                self.attempts.succeeded(attempt.address, attempt.began)
+            if self._attempts is not None:
+                self._attempts.succeeded(attempt.address, attempt.began)
         if isinstance(error, StreamsError | CancelledError):
             raise error
         _log.failure("A credentials checker failed; the request was refused.", failure)

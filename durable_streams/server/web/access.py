@@ -20,8 +20,8 @@ from ..identity.principal import SIGNED_URL, Principal
 from ..interfaces import NowOrLater
 from ..protocol.names import is_reserved
 from .access_parts import PUBLIC, Access
-from .accounting import Audit, AuditEntry
 from .answers import Answer, Perform
+from .auditing import Audit, PendingRecord
 from .decision_cache import DecisionCache
 from .live import Live
 from .live_access import LiveAccess, ReadPermit
@@ -77,11 +77,8 @@ class Gate:
     def limit(self, quotas: RequestQuotas | None) -> None:
         """Limit how much is done from now on; None for no limits."""
         self.quotas = quotas
-        self._limit_attempts()
+        self.control.authentication.limit_attempts(None if quotas is None else quotas.quotas)
         self._counts = quotas is not None or (self.audit is not None and self.audit.records_allowed)
-
-    def _limit_attempts(self) -> None:
-        self.control.authentication.attempts = None if self.quotas is None else self.quotas.quotas
 
     def record(self, audit: Audit | None) -> None:
         """Record decisions in an audit log from now on; None to record nothing."""
@@ -216,8 +213,6 @@ class Gate:
 
     def _changed(self) -> None:
         """Forget all decisions and check the reads under way: tokens, keys or rules have changed."""
-        self._cached = self.control.authentication.cached
-        self._limit_attempts()
         self._decisions.clear()
         self.readers.check()
 
@@ -330,7 +325,7 @@ class Gate:
         return self._refusals.answers.error(request, InternalError())
 
 
-def _recorded(answer: NowOrLater[Answer], entry: AuditEntry | None) -> NowOrLater[Answer]:
+def _recorded(answer: NowOrLater[Answer], entry: PendingRecord | None) -> NowOrLater[Answer]:
     """Have an entry of the audit log written when the answer is known."""
     if entry is None:
         return answer
@@ -339,7 +334,7 @@ def _recorded(answer: NowOrLater[Answer], entry: AuditEntry | None) -> NowOrLate
     return entry.answered(answer)
 
 
-def _record_failure(failure: Failure, entry: AuditEntry) -> Failure:
+def _record_failure(failure: Failure, entry: PendingRecord) -> Failure:
     entry.failed()
     return failure
 

@@ -28,7 +28,7 @@ from .telemetry import Telemetry, request_name
 if TYPE_CHECKING:
     from ..identity.control import AccessControl
     from .access import Gate
-    from .accounting import Audit
+    from .auditing import Audit
     from .live_access import ReadPermit
     from .page_access import PageAccess
     from .quota_gate import QuotaGate

@@ -15,8 +15,8 @@ from ..identity.principal import ANONYMOUS, NOBODY, Principal
 from ..interfaces import NowOrLater
 from .access import Gate, presented_by
 from .access_parts import Access
-from .accounting import AuditEntry
 from .answers import Answer, Perform
+from .auditing import PendingRecord
 from .live_access import ReadPermit
 from .pages import PageRequest
 from .refusals import not_allowed
@@ -39,7 +39,7 @@ class RequestRights:
         self.principal = ANONYMOUS
         self._gate = gate
         self._request = request
-        self._entry: AuditEntry | None = None
+        self._entry: PendingRecord | None = None
         self._noted = False
         # The last decision of the rules that has allowed something.
         self._granted: Access | None = None

@@ -10,7 +10,7 @@ from .pages import PageRequest
 from .requests import StreamRequest
 
 
-class AuditEntry(Protocol):
+class PendingRecord(Protocol):
     """A request that the audit log records when its answer is known."""
 
     def answered(self, answer: Answer) -> Answer:
@@ -31,8 +31,8 @@ class Audit(Protocol):
     def records_allowed(self) -> bool:
         """Whether allowed requests may be recorded: False if :meth:`decided` returns None for all of them."""
 
-    def decided(self, request: StreamRequest | PageRequest, access: Access) -> AuditEntry | None:
+    def decided(self, request: StreamRequest | PageRequest, access: Access) -> PendingRecord | None:
         """Return the entry for a decision, or None if it is not recorded."""
 
-    def not_authenticated(self, request: StreamRequest | PageRequest, reason: str) -> AuditEntry | None:
+    def not_authenticated(self, request: StreamRequest | PageRequest, reason: str) -> PendingRecord | None:
         """Return the entry for a request whose credentials are missing or invalid, or None if it is not recorded."""
