@@ -234,6 +234,7 @@ class InvalidUseTests(ClientTestCase):
             ("http://me:secret@localhost/x", "Use a token"),
             (self.url("x?y=1"), "must not have a query"),
             (self.url("x#y"), "must not have a query or a fragment"),
+            (self.url("x?ds_key=k&ds_expires=1&ds_op=read&ds_sig=secret"), "is signed: it is for clients such as"),
         ):
             with self.assertRaises(InvalidUse, msg=url) as caught:
                 await self.client.head(url)

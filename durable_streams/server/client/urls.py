@@ -12,6 +12,9 @@ from .errors import InvalidUse
 #: The default ports of the schemes that the client speaks.
 _PORTS: Final = {"http": 80, "https": 443}
 
+#: The parameter of a signed URL that must not be shown.
+_SIGNATURE: Final = "ds_sig="
+
 
 def check_url(url: str) -> str:
     """
@@ -28,6 +31,12 @@ def check_url(url: str) -> str:
         raise InvalidUse(f"{url!r} is not a URL such as http://localhost:4437/v1/stream/NAME.")
     if parts.username is not None or parts.password is not None:
         raise InvalidUse("A URL must not have a user name or password. Use a token.")
+    if _SIGNATURE in parts.query:
+        # The message must not have the signature.
+        raise InvalidUse(
+            f"The URL of {parts.path!r} is signed: it is for clients such as browsers and curl. Use the URL without "
+            "its query, and a token."
+        )
     if parts.query or parts.fragment:
         raise InvalidUse(f"{url!r} must not have a query or a fragment. Write ? as %3F and # as %23 in a name.")
     try:
