@@ -9,12 +9,13 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import EventLoggingObserver
-from twisted.logger import formatEvent, globalLogPublisher
+from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.config.validation import ConfigError
 from durable_streams.server.daemon.access import access_control_from, check_access_files, log_access
+from durable_streams.server.daemon.subscribing import log_subscriptions
 from durable_streams.server.errors import NotAuthenticated
 from durable_streams.server.identity.control import AccessControl
 from durable_streams.server.identity.credentials import ClientCertificate, Presented
@@ -183,6 +184,19 @@ class LogTests(AccessCase):
         log_access(settings, access_control_from(settings, Clock()))
         self.assertEqual(2, len(events))
         self.assertIn("auth.rules 2 never decides, since auth.rules 1 matches", str(formatEvent(events[0])))
+
+    def test_the_log_has_who_may_use_subscriptions(self) -> None:
+        settings = Settings.from_mapping({"http.public_url": "https://streams.example.com"})
+        for is_open, whoever in (
+            (True, "Whoever can reach the streams"),
+            (False, "Clients whom a rule allows subscribe"),
+        ):
+            with capturedLogs() as events:
+                log_subscriptions(settings, is_open)
+            self.assertEqual(
+                [f"Subscriptions: /v1/stream/__ds/subscriptions/ID. {whoever} can create and claim them."],
+                [formatEvent(event) for event in events],
+            )
 
     def test_the_log_has_methods_rules_and_whether_anonymous_requests_are_accepted(self) -> None:
         rules = self.file(f"{ALL}\nallow anyone read a\n")

@@ -169,7 +169,7 @@ class Server(MultiService):
         :returns: fails with :exc:`StartupError`.
         """
         assert self.subscriptions is not None
-        log_subscriptions(self._settings)
+        log_subscriptions(self._settings, is_open=self.access is None)
         if not self._starts_subscriptions:
             return succeed(None)
         return self.subscriptions.start().addErrback(self._raise_not_loaded)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from ..config.auth_rules import has_access_control
 from ..config.settings import Settings
 from ..config.validation import unusable
 from ..streams import Streams
@@ -98,15 +97,17 @@ def subscription_pages(base_path: str, service: SubscriptionService) -> Callable
     return add
 
 
-def log_subscriptions(settings: Settings) -> None:
-    """Log that subscriptions are served, and to whom."""
+def log_subscriptions(settings: Settings, is_open: bool) -> None:
+    """
+    Log that subscriptions are served, and to whom.
+
+    :param is_open: whether everybody may do everything.
+    """
     base = settings.http.stream_base_path.rstrip("/")
     _log.info(
         "Subscriptions: {base}/__ds/subscriptions/ID. {whoever} can create and claim them.",
         base=base,
-        whoever="Clients whom a rule allows subscribe"
-        if has_access_control(settings)
-        else "Whoever can reach the streams",
+        whoever="Whoever can reach the streams" if is_open else "Clients whom a rule allows subscribe",
     )
     if settings.http.public_url is None:
         _log.info(
