@@ -18,7 +18,7 @@ from ..streams import Streams
 from ..telemetry import metrics_from, telemetry_from
 from ..web.negotiation import ChannelFactory
 from ..web.site.admin.access import AdminAuthorization
-from ..web.site.admin.tokens import TokenFileError
+from ..web.site.admin.tokens import TokenFile, TokenFileError
 from ..web.site.app import Pages, add_metrics, add_probes
 from ..web.site.tree import Tree
 from ..web.wire import below
@@ -85,24 +85,12 @@ class Fronts:
         if subscriptions is not None:
             # Behind the gate, if there is one.
             serve_subscriptions(operations, subscriptions)
-        answers = operations.answers
         base_path = settings.http.stream_base_path
         apart = settings.admin.bind_address is not None
-        self._for_all = for_all = Pages(answers, below(base_path))
-        for_all.quotas = operations.quotas
-        self._for_operators = for_operators = Pages(answers, None) if apart else for_all
-        for pages in {for_all, for_operators}:
-            pages.add(partial(add_probes, ready=obstacle))
-        if metrics is not None:
-            for_operators.add(partial(add_metrics, render=metrics.answer))
-        admin_path = settings.admin.base_path if settings.admin.enabled else None
-        if apart:
-            close_pages(for_all, operations)
-        self._tokens = guard_pages(for_operators, settings, operations, admin_path, authorize_admin)
-        if admin_path is not None:
-            add_pages_of_operators(for_operators, admin_path, operations, reactor, self._count_connections)
-            if subscriptions is not None:
-                for_operators.add(subscription_pages(admin_path, subscriptions))
+        self._for_all = for_all = Pages(operations.answers, below(base_path))
+        self._for_operators = for_operators = Pages(operations.answers, None) if apart else for_all
+        self._tokens = self._guard_pages(operations, authorize_admin)
+        self._add_pages(operations, reactor, obstacle, subscriptions)
         resource = resource_from(operations, settings, clock)
         stall_timeout = settings.transport.connection.stall_timeout_secs
         self.tree: IResource = Tree(resource, for_all, operations, base_path, clock, stall_timeout)
@@ -131,6 +119,34 @@ class Fronts:
         if self.metrics is not None:
             verifications = access.authentication.verifications
             self.metrics.watch_access(partial(access_metrics, verifications, audit, access.stale_files))
+
+    def _guard_pages(self, operations: Operations, authorize_admin: AdminAuthorization | None) -> TokenFile | None:
+        """Protect the pages, and return the file of tokens if they need one."""
+        self._for_all.quotas = operations.quotas
+        if self._for_operators is not self._for_all:
+            close_pages(self._for_all, operations)
+        admin = self._settings.admin
+        base_path = admin.base_path if admin.enabled else None
+        return guard_pages(self._for_operators, self._settings, operations, base_path, authorize_admin)
+
+    def _add_pages(
+        self,
+        operations: Operations,
+        reactor: Any,
+        obstacle: Callable[[], str | None],
+        subscriptions: SubscriptionService | None,
+    ) -> None:
+        """Add the probes, the metrics, and the pages for operators."""
+        for pages in {self._for_all, self._for_operators}:
+            pages.add(partial(add_probes, ready=obstacle))
+        if self.metrics is not None:
+            self._for_operators.add(partial(add_metrics, render=self.metrics.answer))
+        admin = self._settings.admin
+        if not admin.enabled:
+            return
+        add_pages_of_operators(self._for_operators, admin.base_path, operations, reactor, self._count_connections)
+        if subscriptions is not None:
+            self._for_operators.add(subscription_pages(admin.base_path, subscriptions))
 
     def open_audit_log(self) -> None:
         """

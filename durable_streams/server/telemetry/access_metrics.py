@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from .audit import AuditLog
+from .audit import AuditLog, AuditSink
 
 
 def access_metrics(
@@ -21,23 +21,9 @@ def access_metrics(
     :param verifications: (method, outcome) -> number.
     :param stale_files: returns whether each file or URL could not be used, by the name of its setting; None for none.
     """
-    verified = CounterMetricFamily(
-        "durable_streams_authentications",
-        "Verifications of credentials. Those that were verified lately are not verified again for each request.",
-        labels=("method", "outcome"),
-    )
-    for labels, count in sorted(verifications.items()):
-        verified.add_metric(labels, count)
-    yield verified
+    yield _verified(verifications)
     if stale_files is not None:
-        stale = GaugeMetricFamily(
-            "durable_streams_access_file_stale",
-            "1 while the file or URL of the setting cannot be used, so that its earlier content is in force.",
-            labels=("setting",),
-        )
-        for setting, is_stale in sorted(stale_files().items()):
-            stale.add_metric((setting,), is_stale)
-        yield stale
+        yield _stale(stale_files())
     denials = CounterMetricFamily(
         "durable_streams_denials",
         "Requests that were denied.",
@@ -46,16 +32,41 @@ def access_metrics(
     for labels, count in sorted(audit.counts.denials.items()):
         denials.add_metric(labels, count)
     yield denials
-    sink = audit.sink
-    if sink is not None:
-        yield CounterMetricFamily("durable_streams_audit_lines", "Lines written into the audit log.", value=sink.lines)
-        yield CounterMetricFamily(
-            "durable_streams_audit_lines_lost",
-            "Lines that the audit log lacks because its file could not be written.",
-            value=sink.lost,
-        )
-        yield GaugeMetricFamily(
-            "durable_streams_audit_failed",
-            "1 while the file of the audit log cannot be written.",
-            value=sink.obstacle is not None,
-        )
+    if audit.sink is not None:
+        yield from _written(audit.sink)
+
+
+def _verified(verifications: Mapping[tuple[str, str], int]) -> Metric:
+    verified = CounterMetricFamily(
+        "durable_streams_authentications",
+        "Verifications of credentials. Those that were verified lately are not verified again for each request.",
+        labels=("method", "outcome"),
+    )
+    for labels, count in sorted(verifications.items()):
+        verified.add_metric(labels, count)
+    return verified
+
+
+def _stale(files: Mapping[str, bool]) -> Metric:
+    stale = GaugeMetricFamily(
+        "durable_streams_access_file_stale",
+        "1 while the file or URL of the setting cannot be used, so that its earlier content is in force.",
+        labels=("setting",),
+    )
+    for setting, is_stale in sorted(files.items()):
+        stale.add_metric((setting,), is_stale)
+    return stale
+
+
+def _written(sink: AuditSink) -> Iterator[Metric]:
+    yield CounterMetricFamily("durable_streams_audit_lines", "Lines written into the audit log.", value=sink.lines)
+    yield CounterMetricFamily(
+        "durable_streams_audit_lines_lost",
+        "Lines that the audit log lacks because its file could not be written.",
+        value=sink.lost,
+    )
+    yield GaugeMetricFamily(
+        "durable_streams_audit_failed",
+        "1 while the file of the audit log cannot be written.",
+        value=sink.obstacle is not None,
+    )
