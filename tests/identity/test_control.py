@@ -260,6 +260,14 @@ class RulesFileTests(SynchronousTestCase):
         rules.on_change(lambda: self.fail("there is no change"))
         self.assertTrue(self.successResultOf(rules.reload()))
 
+    def test_rules_on_other_lines_are_named_by_these(self) -> None:
+        rules = self.file("allow anyone read a\n")
+        heard: list[str | None] = []
+        rules.on_change(lambda: heard.append(rules.policy.decide(ANONYMOUS, "read", "a").rule))
+        self.write("# who may read\nallow anyone read a\n")
+        self.assertTrue(self.successResultOf(rules.reload()))
+        self.assertEqual([f"{self.path} 2: allow anyone read a"], heard)
+
     def test_invalid_rules_are_logged_once_and_the_present_ones_stay(self) -> None:
         rules = self.file("allow anyone read a")
         self.write("allow me")

@@ -93,10 +93,15 @@ class RulesFile(ReloadedFile[Policy]):
         before, self.policy = self.policy, found
         for warning in found.warnings:
             _log.warn("{reason}", reason=warning)
-        return [rule.text for rule in before.rules] != [rule.text for rule in found.rules]
+        return _named(before) != _named(found)
 
     def _count(self) -> int:
         return len(self.policy.rules)
 
     def _is_final(self, error: Exception) -> bool:
         return isinstance(error, RulesFileError) and error.is_final
+
+
+def _named(policy: Policy) -> list[tuple[str, str]]:
+    """Return the rules as the audit log names them: a rule on another line is another one."""
+    return [(rule.where, rule.text) for rule in policy.rules]
