@@ -17,7 +17,7 @@ from durable_streams.server.web.callers import Caller
 from durable_streams.server.web.pages import PageRequest
 from durable_streams.server.web.problems import METHODS
 from durable_streams.server.web.site.app import Pages, Routes
-from durable_streams.server.web.subscriptions import ROUTES
+from durable_streams.server.web.subscription_paths import ROUTES
 from tests.support.cases import each_way
 from tests.support.fronts import BASE, ChannelFront
 from tests.support.gated_pages import GatedPagesCase

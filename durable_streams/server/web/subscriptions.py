@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Final
-from urllib.parse import unquote, unquote_to_bytes
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.http import parse_qs
 
-from ..errors import BodyTooLarge, NotAllowed, StreamNotFound, StreamsError, Unavailable
+from ..errors import BodyTooLarge, NotAllowed, StreamsError, Unavailable
 from ..interfaces import NowOrLater
 from ..subscriptions import (
     MAX_BODY_BYTES,
     InvalidOrigin,
-    InvalidSubscriptionId,
     SubscriptionError,
     SubscriptionNotFound,
     SubscriptionService,
@@ -27,7 +24,6 @@ from ..subscriptions import (
     TokenClaims,
     TokenInvalid,
     bearer_token,
-    check_id,
     normal_path,
     read_ack,
     read_added_streams,
@@ -37,10 +33,13 @@ from ..subscriptions import (
 from .access_parts import PUBLIC as PUBLIC_ACCESS
 from .answers import Answer, Answers, Perform
 from .origins import WritingOrigins
-from .page_access import PageAccess, RequestRights
-from .problems import ErrorReport, InternalError, MethodNotAllowed, problem
+from .problems import ErrorReport, InternalError, problem
 from .requests import StreamRequest
+from .subscription_paths import ROUTES, SUBSCRIBE, SubscriptionCall, call_of
 from .telemetry import request_name
+
+if TYPE_CHECKING:
+    from .page_access import PageAccess, RequestRights
 
 _JSON: Final = b"Content-Type: application/json\r\n"
 _NO_STORE: Final = b"Cache-Control: no-store\r\n"
@@ -48,54 +47,6 @@ _JWKS: Final = b"Content-Type: application/jwk-set+json\r\nCache-Control: public
 
 #: The name of the requests in logs and metrics.
 _OPERATION: Final = "subscription"
-
-#: What a route needs of a request, where requests are authenticated: nothing; the token of a claim in Authorization; or
-#: credentials that may ``subscribe`` on the name of the subscription.
-PUBLIC, CLAIM_TOKEN, SUBSCRIBE = "public", "claim-token", "subscribe"
-
-
-class Route(Struct, frozen=True):
-    """
-    A path below ``__ds``.
-
-    :ivar methods: its methods.
-    :ivar needs: :data:`PUBLIC`, :data:`CLAIM_TOKEN` or :data:`SUBSCRIBE`.
-    """
-
-    methods: tuple[bytes, ...]
-    needs: str
-
-
-_POST: Final = (b"POST",)
-
-#: Path -> route. A new route needs a decision here.
-ROUTES: Final = {
-    "jwks.json": Route((b"GET", b"HEAD"), PUBLIC),
-    "subscriptions/ID": Route((b"DELETE", b"GET", b"HEAD", b"PUT"), SUBSCRIBE),
-    "subscriptions/ID/streams": Route(_POST, SUBSCRIBE),
-    "subscriptions/ID/streams/NAME": Route((b"DELETE",), SUBSCRIBE),
-    "subscriptions/ID/claim": Route(_POST, SUBSCRIBE),
-    "subscriptions/ID/ack": Route(_POST, CLAIM_TOKEN),
-    "subscriptions/ID/callback": Route(_POST, CLAIM_TOKEN),
-    "subscriptions/ID/release": Route(_POST, CLAIM_TOKEN),
-}
-
-
-class _Call(Struct, frozen=True):
-    """
-    A request for a route.
-
-    :ivar subscription_id: empty for a path that has none.
-    :ivar path: the name of the stream in the path, as it was sent; empty for a path that has none.
-    :ivar rights: what its principal may do; None if requests are not authenticated, or the route asks for no principal.
-    """
-
-    request: StreamRequest
-    route: str
-    subscription_id: str = ""
-    path: str = ""
-    rights: RequestRights | None = None
-
 
 _log = Logger()
 
@@ -120,7 +71,7 @@ class SubscriptionRoutes:
         self._answers = answers
         self._origins = origins
         self._access = access
-        self._routes: dict[str, Callable[[_Call], Awaitable[Answer]]] = {
+        self._routes: dict[str, Callable[[SubscriptionCall], Awaitable[Answer]]] = {
             "jwks.json": self._jwks,
             "subscriptions/ID": self._subscription,
             "subscriptions/ID/streams": self._add_streams,
@@ -150,7 +101,7 @@ class SubscriptionRoutes:
             return None
         rights = self._access.rights(request)
         try:
-            call = _call_of(request)
+            call = call_of(request)
             if ROUTES[call.route].needs != SUBSCRIBE or not rights.authenticate_now():
                 return None
             _check_subscribe(call, rights, self._access)
@@ -164,7 +115,7 @@ class SubscriptionRoutes:
     async def _perform(self, request: StreamRequest) -> Answer:
         rights = None if self._access is None else self._access.rights(request)
         try:
-            call = _call_of(request)
+            call = call_of(request)
             if rights is not None and ROUTES[call.route].needs == SUBSCRIBE:
                 await rights.authenticate()
                 call = replace(call, rights=rights)
@@ -189,7 +140,7 @@ class SubscriptionRoutes:
             answer = self._error(request, InternalError())
         return answer if rights is None else rights.answered(answer)
 
-    async def _answer(self, call: _Call) -> Answer:
+    async def _answer(self, call: SubscriptionCall) -> Answer:
         request = call.request
         if call.rights is not None:
             _check_subscribe(call, call.rights, self._access)
@@ -199,12 +150,12 @@ class SubscriptionRoutes:
             raise BodyTooLarge(MAX_BODY_BYTES)
         return await self._routes[call.route](call)
 
-    async def _jwks(self, call: _Call) -> Answer:
+    async def _jwks(self, call: SubscriptionCall) -> Answer:
         return Answer(200, self._head(call.request) + _JWKS, await self._service.jwks())
 
     # One subscription
 
-    async def _subscription(self, call: _Call) -> Answer:
+    async def _subscription(self, call: SubscriptionCall) -> Answer:
         request, subscription_id = call.request, call.subscription_id
         if request.method == b"PUT":
             return await self._put(call)
@@ -214,7 +165,7 @@ class SubscriptionRoutes:
         after = parse_qs(request.query).get(b"after", [b""])[0].decode("utf-8", "replace")
         return self._json(request, 200, await self._service.describe(subscription_id, after))
 
-    async def _put(self, call: _Call) -> Answer:
+    async def _put(self, call: SubscriptionCall) -> Answer:
         request, subscription_id = call.request, call.subscription_id
         config = read_config(request.body, self._service.names)
         if call.rights is not None:
@@ -230,7 +181,7 @@ class SubscriptionRoutes:
         is_new = await self._service.create(subscription_id, config, base_url)
         return self._json(request, 201 if is_new else 200, await self._service.describe(subscription_id))
 
-    async def _add_streams(self, call: _Call) -> Answer:
+    async def _add_streams(self, call: SubscriptionCall) -> Answer:
         if call.rights is None:
             await self._service.check_exists(call.subscription_id)
         streams = read_added_streams(call.request.body, self._service.names)
@@ -239,27 +190,27 @@ class SubscriptionRoutes:
         await self._service.add_streams(call.subscription_id, streams)
         return self._nothing(call.request)
 
-    async def _remove_stream(self, call: _Call) -> Answer:
+    async def _remove_stream(self, call: SubscriptionCall) -> Answer:
         await self._service.check_exists(call.subscription_id)
         await self._service.remove_stream(call.subscription_id, normal_path(call.path, self._service.names))
         return self._nothing(call.request)
 
-    async def _claim(self, call: _Call) -> Answer:
+    async def _claim(self, call: SubscriptionCall) -> Answer:
         await self._service.check_action(call.subscription_id, "claim")
         worker = read_worker(call.request.body)
         return self._json(call.request, 200, await self._service.claim(call.subscription_id, worker))
 
-    async def _ack(self, call: _Call) -> Answer:
+    async def _ack(self, call: SubscriptionCall) -> Answer:
         claims = await self._claims(call)
         answer = await self._service.ack(call.subscription_id, claims, read_ack(call.request.body))
         return self._json(call.request, 200, answer)
 
-    async def _release(self, call: _Call) -> Answer:
+    async def _release(self, call: SubscriptionCall) -> Answer:
         claims = await self._claims(call)
         await self._service.release(call.subscription_id, claims, read_ack(call.request.body))
         return self._nothing(call.request)
 
-    async def _claims(self, call: _Call) -> TokenClaims:
+    async def _claims(self, call: SubscriptionCall) -> TokenClaims:
         """
         Return the claims of the token that a request has in Authorization.
 
@@ -307,55 +258,7 @@ class SubscriptionRoutes:
         return Answer(status, self._head(request) + _NO_STORE + _JSON + lines, body, report)
 
 
-class _NoSuchRoute(StreamNotFound):
-    """There is nothing at a path below ``__ds``."""
-
-    def __init__(self) -> None:
-        StreamsError.__init__(
-            self, "There is nothing at this path. Subscriptions are at __ds/subscriptions/ID, keys at __ds/jwks.json."
-        )
-
-
-def _call_of(request: StreamRequest) -> _Call:
-    """
-    Return what a request asks for.
-
-    :raises _NoSuchRoute: there is nothing at its path.
-    :raises MethodNotAllowed: the path does not have the method.
-    :raises SubscriptionNotFound: no subscription can have the id in the path.
-    :raises InvalidSubscriptionId: no subscription can be created with it.
-    """
-    # Segments are split before they are decoded, so that %2F separates none.
-    first, *rest = request.path.split(b"/")
-    segments = [unquote(segment, errors="surrogateescape") for segment in rest]
-    if unquote_to_bytes(first) != b"__ds":
-        raise _NoSuchRoute
-    match segments:
-        case ["jwks.json"]:
-            call = _Call(request, "jwks.json")
-        case ["subscriptions", subscription_id]:
-            call = _Call(request, "subscriptions/ID", subscription_id)
-        case ["subscriptions", subscription_id, action] if f"subscriptions/ID/{action}" in ROUTES:
-            call = _Call(request, f"subscriptions/ID/{action}", subscription_id)
-        case ["subscriptions", subscription_id, "streams", *path] if path != [""]:
-            call = _Call(request, "subscriptions/ID/streams/NAME", subscription_id, "/".join(path))
-        case _:
-            raise _NoSuchRoute
-    _check_method(request, ROUTES[call.route].methods)
-    if request.method == b"PUT":
-        check_id(call.subscription_id)
-    elif call.route != "jwks.json":
-        _check_known_id(call.subscription_id)
-    return call
-
-
-def _check_method(request: StreamRequest, methods: tuple[bytes, ...]) -> None:
-    if request.method not in methods:
-        allowed = b", ".join(methods)
-        raise MethodNotAllowed(f"This path supports {allowed.decode()}.", allowed)
-
-
-def _check_subscribe(call: _Call, rights: RequestRights, access: PageAccess | None) -> None:
+def _check_subscribe(call: SubscriptionCall, rights: RequestRights, access: PageAccess | None) -> None:
     """
     Check that a principal may use a subscription.
 
@@ -380,18 +283,6 @@ def _check_streams(rights: RequestRights, names: Iterable[str]) -> None:
     """
     for name in names:
         rights.require("subscribe", name)
-
-
-def _check_known_id(subscription_id: str) -> None:
-    """
-    Check that an id is one that a subscription may have.
-
-    :raises SubscriptionNotFound: it is not.
-    """
-    try:
-        check_id(subscription_id)
-    except InvalidSubscriptionId:
-        raise SubscriptionNotFound(ascii(subscription_id[:256])) from None
 
 
 def _bearer_token(request: StreamRequest) -> str:
