@@ -99,8 +99,8 @@ class PageTests(LoadTests):
         )
 
     def test_each_warning_of_the_page_is_given(self) -> None:
-        warned = section("What if the server does not start?").partition("Nine things only cause a warning")[2]
-        self.assertEqual(9, len(re.findall("^- ", warned, re.M)))
+        warned = section("What if the server does not start?").partition("Ten things only cause a warning")[2]
+        self.assertEqual(10, len(re.findall("^- ", warned, re.M)))
         loaded = self.loaded(
             None,
             self.file("admin.enabled = true\nadmin.token_file = 'tokens'\nlimits.max_storage_jobs = 64"),
@@ -116,7 +116,7 @@ class PageTests(LoadTests):
             None,
             self.file(
                 "auth.methods = ['token']\nauth.token_file = 'f'\nauth.rules = ['allow anyone all **']\n"
-                "auth.certificate_name = 'cn'"
+                "auth.certificate_name = 'cn'\naudit.file = 'audit.jsonl'\naudit.events = 'none'"
             ),
             {"DS_HTTP__CORS_ORIGINS": "https://a.example"},
         )
@@ -130,7 +130,7 @@ class PageTests(LoadTests):
             (
                 *("RUST_LOG ", "admin.token_file ", "http.cors_origins ", "limits.max_storage_jobs "),
                 *("server.bind_address ", "http.public_url ", "storage.data_dir "),
-                *("auth.methods ", "auth.certificate_name "),
+                *("auth.methods ", "auth.certificate_name ", "audit.file "),
             ),
             strict=True,
         ):
