@@ -698,6 +698,14 @@ class ContentEncodingTests(OperationTestCase):
 
 @each_way
 class ForkOffsetTests(OperationTestCase):
+    def test_the_source_of_a_fork_has_no_query(self) -> None:
+        self.put("a%3Fb")
+        for source in ("a?b", "/v1/stream/a?offset=-1"):
+            reply = self.put("f", {"Stream-Forked-From": source})
+            self.assert_problem(reply, 400, "BAD_REQUEST")
+            self.assertIn("%3F", reply.json()["detail"])
+        self.assertEqual(self.put("f", {"Stream-Forked-From": "a%3Fb"}).status, 201)
+
     def test_fork_offset_now_is_400(self) -> None:
         self.front.create("a", body=b"one")
         reply = self.put("b", {"Stream-Forked-From": "a", "Stream-Fork-Offset": "now"})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.web.pages import PageRequest
-from durable_streams.server.web.redaction import redacted_query
+from durable_streams.server.web.redaction import redacted_name, redacted_query
 from durable_streams.server.web.requests import stream_request
 
 SIGNATURE = b"oMtFrXkE1s0RzH6y7qUu5BvNwQdL8pJcTi3aKgVe2Z0"
@@ -59,3 +59,9 @@ class RedactionTests(SynchronousTestCase):
         target = b"/v1/stream/a?offset=-1&ds_sig=REDACTED"
         self.assertEqual(stream_request(b"GET", b"/v1/stream/", b"a", query, {}, b"").target, target)
         self.assertEqual(PageRequest(b"GET", b"/v1/stream/a?" + query, []).target, target)
+
+    def test_a_signature_in_the_name_of_a_stream_is_replaced(self) -> None:
+        name = f"a/ä?ds_key=k1&ds_sig={SIGNATURE.decode()}"
+        self.assertEqual("a/ä?ds_key=k1&ds_sig=REDACTED", redacted_name(name))
+        self.assertEqual("what?", redacted_name("what?"))
+        self.assertEqual("a/ds_sig", redacted_name("a/ds_sig"))

@@ -14,6 +14,7 @@ import msgspec
 from ..web.access_parts import Access
 from ..web.callers import RUN
 from ..web.pages import PageRequest
+from ..web.redaction import redacted_name
 from ..web.requests import READS, StreamRequest
 from ..web.telemetry import request_id
 
@@ -119,7 +120,7 @@ def _of_target(request: StreamRequest | PageRequest) -> dict[str, object]:
     name = unquote_to_bytes(request.path if is_stream else request.mount + request.path)
     return {
         "method": request.method.decode("latin-1"),
-        "stream" if is_stream else "page": name.decode("utf-8", "backslashreplace"),
+        "stream" if is_stream else "page": redacted_name(name.decode("utf-8", "backslashreplace")),
     }
 
 
@@ -132,8 +133,8 @@ def _of_access(access: Access, request: StreamRequest | PageRequest) -> dict[str
         "credential": principal.credential or None,
         "operation": access.operation or None,
         "operations": operations if len(operations) > 1 else None,
-        "source": access.source,
-        "on": None if access.name in ("", known) else access.name,
+        "source": None if access.source is None else redacted_name(access.source),
+        "on": None if access.name in ("", known) else redacted_name(access.name),
         "allowed": access.allowed,
         "rule": None if decision is None else decision.rule,
     }

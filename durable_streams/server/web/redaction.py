@@ -26,6 +26,18 @@ def redacted_query(query: bytes) -> bytes:
     return b"&".join(map(_redacted, query.split(b"&")))
 
 
+def redacted_name(name: str) -> str:
+    """
+    Return the name of a stream in which what looks like the signature of a signed URL is replaced.
+
+    A client that encodes the question mark of a URL makes its query a part of the name.
+    """
+    if "?" not in name:
+        return name
+    path, _, query = name.partition("?")
+    return f"{path}?{redacted_query(query.encode('utf-8', 'backslashreplace')).decode('utf-8', 'backslashreplace')}"
+
+
 def _redacted(pair: bytes) -> bytes:
     key, equals, value = pair.partition(b"=")
     # Every spelling: a client may have written a name that the server does not read, or have encoded a query twice.

@@ -437,6 +437,9 @@ def fork_source(request: StreamRequest, read_name: Callable[[bytes], str]) -> st
     if source is None:
         return None
     path = source.strip()
+    if b"?" in path:
+        # The query of a signed URL would become part of a name, and of logs.
+        raise InvalidRequest("Stream-Forked-From must have no query. Write a ? that belongs to a name as %3F.")
     if path.startswith(b"/"):
         if not path.startswith(request.mount):
             raise InvalidRequest("Stream-Forked-From must be the path of a stream of this server, or its name.")
