@@ -422,7 +422,8 @@ class ArrowTests(SynchronousTestCase):
 
     def test_a_start_imports_no_checker_of_credentials_before_the_settings_need_it(self) -> None:
         unwanted = ("jwt", f"{PACKAGE}.daemon.checkers", f"{PACKAGE}.identity.control", f"{PACKAGE}.web.access")
-        code = f"import sys; import {PACKAGE}.daemon.service; print({{*{unwanted!r}}} & {{*sys.modules}})"
+        parts = f"{PACKAGE}.daemon.service, {PACKAGE}.web.subscriptions"
+        code = f"import sys, {parts}; print({{*{unwanted!r}}} & {{*sys.modules}})"
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False, capture_output=True, text=True
         )

@@ -63,7 +63,7 @@ class SubscriptionCall(Struct, frozen=True):
     rights: RequestRights | None = None
 
 
-class NoSuchRoute(StreamNotFound):
+class _NoSuchRoute(StreamNotFound):
     """There is nothing at a path below ``__ds``."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ def call_of(request: StreamRequest) -> SubscriptionCall:
     """
     Return what a request asks for.
 
-    :raises NoSuchRoute: there is nothing at its path.
+    :raises _NoSuchRoute: there is nothing at its path.
     :raises MethodNotAllowed: the path does not have the method.
     :raises SubscriptionNotFound: no subscription can have the id in the path.
     :raises InvalidSubscriptionId: no subscription can be created with it.
@@ -85,7 +85,7 @@ def call_of(request: StreamRequest) -> SubscriptionCall:
     first, *rest = request.path.split(b"/")
     segments = [unquote(segment, errors="surrogateescape") for segment in rest]
     if unquote_to_bytes(first) != b"__ds":
-        raise NoSuchRoute
+        raise _NoSuchRoute
     match segments:
         case ["jwks.json"]:
             call = SubscriptionCall(request, "jwks.json")
@@ -96,7 +96,7 @@ def call_of(request: StreamRequest) -> SubscriptionCall:
         case ["subscriptions", subscription_id, "streams", *path] if path != [""]:
             call = SubscriptionCall(request, "subscriptions/ID/streams/NAME", subscription_id, "/".join(path))
         case _:
-            raise NoSuchRoute
+            raise _NoSuchRoute
     _check_method(request, ROUTES[call.route].methods)
     if request.method == b"PUT":
         check_id(call.subscription_id)
