@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from ...clocks import IClock
 from ...interfaces import NowOrLater
 from .claims import check_claims, groups_of, subject_of, token_id_of
-from .compact import MAX_TOKEN_BYTES, SignedToken, parse_compact
+from .compact import SignedToken, parse_compact
 from .errors import TokenRefused
 from .key_sources import KeySource
 from .keys import KeySet, VerificationKey
@@ -66,8 +66,6 @@ class TokenVerifier:
         :raises TokenRefused: it is not valid.
         :raises KeysUnavailable: its key cannot be fetched now.
         """
-        if len(token) > MAX_TOKEN_BYTES:
-            raise TokenRefused(f"The token is larger than {MAX_TOKEN_BYTES} bytes.")
         signed = parse_compact(token)
         if signed.algorithm not in self._accepted:
             raise TokenRefused("The alg of the token is not accepted.")
