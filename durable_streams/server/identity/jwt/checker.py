@@ -92,11 +92,11 @@ class JwtChecker:
         """
         try:
             found = self._verifier.verify(credentials.token)
+            if isinstance(found, Deferred):
+                return found.addCallback(self._principal).addErrback(_refused)
+            return self._principal(found)
         except (TokenRefused, KeysUnavailable) as error:
             raise _answer_of(error) from None
-        if isinstance(found, Deferred):
-            return found.addCallbacks(self._principal, _refused)
-        return self._principal(found)
 
     def is_current(self, principal: Principal) -> bool:
         """Return whether the key that signed the principal's token is still one of the issuer's."""
@@ -104,17 +104,13 @@ class JwtChecker:
         return key is None or self._keys.keys.has(key)
 
     def _principal(self, token: VerifiedToken) -> Principal:
-        try:
-            grants = grants_of(token.claims)
-        except TokenRefused as error:
-            raise _answer_of(error) from None
         principal = Principal(
             subject=token.subject,
             kind=_KIND,
             groups=token.groups,
             claims=token.claims,
             expires_at=token.expires_at,
-            grants=grants,
+            grants=grants_of(token.claims),
             credential=token.token_id,
         )
         self._signed_by[principal] = token.key
