@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from urllib.parse import urljoin, urlsplit
 
 from cryptography.x509 import load_pem_x509_certificates
@@ -127,30 +127,19 @@ class _Fetch:
         self._ca_file = fetcher.ca_file
         self._url = url
         self._endpoints: list[GuardedEndpoint] = []
-        self._running: Deferred[bytes] | None = None
-        self._is_late = False
 
     async def run(self) -> bytes:
-        timer = self._reactor.callLater(self._limits.total, self._expire)
-        self._running = Deferred.fromCoroutine(self._get())
+        running = Deferred.fromCoroutine(self._get())
+        running.addTimeout(self._limits.total, self._reactor, _expired)
         try:
-            return await self._running
+            return await running
         except FetchFailed:
             raise
         except Exception as error:
-            if self._is_late:
-                raise FetchFailed(f"took more than {self._limits.total:g} seconds") from None
             raise _explained(Failure(error)) from None
         finally:
-            if timer.active():
-                timer.cancel()
             for endpoint in self._endpoints:
                 endpoint.abort()
-
-    def _expire(self) -> None:
-        self._is_late = True
-        if self._running is not None:
-            self._running.cancel()
 
     async def _get(self) -> bytes:
         url = self._url
@@ -196,6 +185,10 @@ class _Fetch:
         reader = BodyReader(limit, lambda: FetchFailed(f"was answered with more than {limit} bytes"))
         response.deliverBody(reader)
         return await reader.done
+
+
+def _expired(_: object, seconds: float) -> NoReturn:
+    raise FetchFailed(f"took more than {seconds:g} seconds")
 
 
 def _redirected(url: str, response: IResponse) -> str:
