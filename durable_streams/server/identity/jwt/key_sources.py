@@ -77,7 +77,7 @@ class FileKeys:
         self._path = os.path.abspath(path)
         self._accepted = accepted
         self.keys = load_keys(self._path, accepted)
-        self.changed: Callable[[], None] = _nothing
+        self.changed: Callable[[], None] = lambda: None
         self._failure = ""
 
     @property
@@ -122,7 +122,3 @@ class FileKeys:
     def lookup(self, key_id: str | None) -> KeySet:
         """Return the keys, whatever the key id is."""
         return self.keys
-
-
-def _nothing() -> None:
-    """Do nothing."""

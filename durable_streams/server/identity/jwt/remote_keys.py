@@ -67,7 +67,7 @@ class RemoteKeys:
         self._waiting: dict[Deferred[KeySet], str | None] = {}
         self._ready: dict[Deferred[KeySet], str | None] = {}
         self._is_started = False
-        self.changed: Callable[[], None] = _nothing
+        self.changed: Callable[[], None] = lambda: None
 
     @property
     def keys(self) -> KeySet:
@@ -289,7 +289,3 @@ class RemoteKeys:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
-
-
-def _nothing() -> None:
-    """Do nothing."""
