@@ -122,8 +122,8 @@ class Gate:
                 return self._perform_reserved(request, perform)
             access = self._decide(request, name)
             if isinstance(access, Deferred):
-                arguments = request, perform
-                return access.addCallbacks(self._admit_later, self._failed, arguments, errbackArgs=(request,))
+                answered: Deferred[Answer] = access.addCallback(self._admit, request, perform)
+                return answered.addErrback(self._failed, request)
             return self._admit(access, request, perform)
         except StreamsError as error:
             return self._refuse(request, error)
@@ -235,9 +235,7 @@ class Gate:
                 return None if self.reserved_early is None else self.reserved_early(request)
             principal = self._cached(request.headers.get(b"authorization")) or self.authenticate(request)
             if isinstance(principal, Deferred):
-                return principal.addCallbacks(
-                    self._early_for, self._failed, (request, name, has_body), errbackArgs=(request,)
-                )
+                return principal.addCallback(self._early_for, request, name, has_body).addErrback(self._failed, request)
             return self._early_for(principal, request, name, has_body)
         except StreamsError as error:
             return self._refuse(request, error)
@@ -245,30 +243,21 @@ class Gate:
             return self._broken(Failure(), request)
 
     def _early_for(self, principal: Principal, request: StreamRequest, name: str, has_body: bool) -> Answer | None:
-        """Return the refusal of a principal's request whose body has not arrived; None if it is not refused."""
-        try:
-            access = self._access(principal, request, name, has_body)
-            if access.allowed:
-                if self.quotas is not None:
-                    self.quotas.check_principal(request, principal.subject, has_body)
-                return None
-            if self._refusals.hides(access, request, self.control):
-                # The body of a request for a stream that does not exist is read, too.
-                return None
-            answer = self._deny(access, request)
-            return answer if isinstance(answer, Answer) else None
-        except StreamsError as error:
-            return self._refuse(request, error)
-        except Exception:
-            return self._broken(Failure(), request)
+        """
+        Return the refusal of a principal's request whose body has not arrived; None if it is not refused.
 
-    def _admit_later(self, access: Access, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
-        try:
-            return self._admit(access, request, perform)
-        except StreamsError as error:
-            return self._refuse(request, error)
-        except Exception:
-            return self._broken(Failure(), request)
+        :raises RateLimited: a quota is used up.
+        """
+        access = self._access(principal, request, name, has_body)
+        if access.allowed:
+            if self.quotas is not None:
+                self.quotas.check_principal(request, principal.subject, has_body)
+            return None
+        if self._refusals.hides(access, request, self.control):
+            # The body of a request for a stream that does not exist is read, too.
+            return None
+        answer = self._deny(access, request)
+        return answer if isinstance(answer, Answer) else None
 
     def _admit(self, access: Access, request: StreamRequest, perform: Perform) -> NowOrLater[Answer]:
         """Perform a request if its decision allows it, and have it counted and recorded."""
@@ -305,7 +294,7 @@ class Gate:
         return answer
 
     def _failed(self, failure: Failure, request: StreamRequest) -> Answer:
-        """Answer a request whose authentication has failed, or was cancelled because its client has gone."""
+        """Answer a request after an asynchronous authentication: it, or what followed, has failed or was cancelled."""
         error = failure.value
         if isinstance(error, CancelledError):
             error = Unavailable("The request was cancelled, as its client has closed the connection. Send it again.")
