@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, Final
@@ -161,26 +162,13 @@ class Refusal(Protocol):
     def connectionMade(self) -> None:
         self._factory.refusals += 1
         if self._factory.refusals > self._factory.settings.refusals:
-            self._refuse_at_once()
+            self._told = True
+            _close_at_once(self.transport, self._answer)
             return
         self._end = self._factory.clock.callLater(_LINGER, self.transport.abortConnection)
         # After a handshake the client can read an answer in the negotiated protocol.
         if self._is_known or not ISSLTransport.providedBy(self.transport):
             self._tell()
-
-    def _refuse_at_once(self) -> None:
-        """Answer and close at once, without time for the client to read."""
-        transport: Any = self.transport
-        if not is_direct(transport):
-            transport.abortConnection()
-            return
-        # A socket that is closed with something unread is reset, and the answer may be lost with it.
-        with suppress(OSError):
-            transport.socket.recv(_AT_ONCE)
-        self._told = True
-        transport.writeSomeData(self._answer())
-        # Not in the reactor's next turn: as many as are accepted in this one would keep their descriptors until then.
-        transport.connectionLost(Failure(CONNECTION_DONE))
 
     def handshakeCompleted(self) -> None:
         self._tell()
@@ -231,15 +219,7 @@ class ClosedConnection(Protocol):
         self._error = error
 
     def connectionMade(self) -> None:
-        transport: Any = self.transport
-        if not is_direct(transport):
-            transport.abortConnection()
-            return
-        # A socket that is closed with something unread is reset, and the answer may be lost with it.
-        with suppress(OSError):
-            transport.socket.recv(_AT_ONCE)
-        transport.writeSomeData(self._answer())
-        transport.connectionLost(Failure(CONNECTION_DONE))
+        _close_at_once(self.transport, self._answer)
 
     def _answer(self) -> bytes:
         """Return an answer that is not passed to telemetry: a flood must not fill the log."""
@@ -247,6 +227,23 @@ class ClosedConnection(Protocol):
         assert isinstance(answer.body, bytes)
         head = STATUS_LINES[answer.status] + self._factory.framer.date_line + answer.head + CLOSE
         return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(answer.body), answer.body)
+
+
+def _close_at_once(transport: Any, answer: Callable[[], bytes]) -> None:
+    """
+    Write an answer to a socket and close it, without time for the client to read it. Abort any other transport.
+
+    :param answer: makes the answer; it is not called for a transport that is aborted.
+    """
+    if not is_direct(transport):
+        transport.abortConnection()
+        return
+    # A socket that is closed with something unread is reset, and the answer may be lost with it.
+    with suppress(OSError):
+        transport.socket.recv(_AT_ONCE)
+    transport.writeSomeData(answer())
+    # Not in the reactor's next turn: as many as are accepted in this one would keep their descriptors until then.
+    transport.connectionLost(Failure(CONNECTION_DONE))
 
 
 def _open_connection(factory: Connections, address: str) -> Account | None:
