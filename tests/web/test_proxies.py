@@ -26,7 +26,6 @@ from durable_streams.server.web.callers import (
     RequestWithCaller,
     caller_on,
     client_of,
-    identity_of,
 )
 from durable_streams.server.web.forwarded import read_forwarded, read_x_forwarded
 from durable_streams.server.web.pages import PageRequest
@@ -403,7 +402,7 @@ class UntrustedCases(FrontTestCase):
             self.assertNotEqual(reply.get("x-request-id"), "mine")
             self.front.delete("a")
         self.assertEqual({client_of(asked) for asked in told.asked}, {PROXY})
-        self.assertEqual({identity_of(asked) for asked in told.asked}, {None})
+        self.assertEqual({asked.caller.identity for asked in told.asked}, {None})
 
 
 @each_way
@@ -491,18 +490,14 @@ class IdentityTests(SynchronousTestCase):
         self.assertNotIn(b"x-user", reading.read | reading.dropped)
 
     def test_the_identity_is_from_the_header_or_else_the_certificate(self) -> None:
-        class Asked:
-            def __init__(self, caller: Caller) -> None:
-                self.caller = caller
-
         proxies = Proxies(Clock().seconds, "x-forwarded", [PROXY], "X-User")
         proxy = Caller(PROXY, True, True, "CN=proxy")
         said = proxies.client({b"x-user": b"alice"})
-        self.assertEqual(identity_of(Asked(proxy.forwarding(said))), "alice")
-        self.assertEqual(identity_of(Asked(proxy.forwarding(proxies.client({b"x-user": b""})))), "CN=proxy")
-        self.assertEqual(identity_of(Asked(proxy.forwarding(proxies.client({})))), "CN=proxy")
-        self.assertEqual(identity_of(Asked(Caller(CLIENT, True, False, "CN=client"))), "CN=client")
-        self.assertIsNone(identity_of(Asked(Caller(CLIENT))))
+        self.assertEqual(proxy.forwarding(said).identity, "alice")
+        self.assertEqual(proxy.forwarding(proxies.client({b"x-user": b""})).identity, "CN=proxy")
+        self.assertEqual(proxy.forwarding(proxies.client({})).identity, "CN=proxy")
+        self.assertEqual(Caller(CLIENT, True, False, "CN=client").identity, "CN=client")
+        self.assertIsNone(Caller(CLIENT).identity)
 
 
 class PeerTests(SynchronousTestCase):

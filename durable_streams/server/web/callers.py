@@ -174,8 +174,3 @@ class RequestWithCaller(Protocol):
 def client_of(request: RequestWithCaller) -> str:
     """Return the address of a request's client; see :attr:`Caller.client_address`."""
     return request.caller.client_address
-
-
-def identity_of(request: RequestWithCaller) -> str | None:
-    """Return the identity of a request's client; see :attr:`Caller.identity`."""
-    return request.caller.identity
