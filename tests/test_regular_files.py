@@ -1,4 +1,4 @@
-"""Tests of the opening of regular files."""
+"""Tests of the reading of regular files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from durable_streams.server.regular_files import NotAFileError, file_signature, open_regular_file
+from durable_streams.server.regular_files import NotAFileError, file_errors_as, file_signature, open_regular_file
 
 
 class OpenRegularFileTests(SynchronousTestCase):
@@ -27,6 +27,27 @@ class OpenRegularFileTests(SynchronousTestCase):
 
     def test_a_missing_file_is_an_oserror(self) -> None:
         self.assertIsInstance(self.assertRaises(OSError, open_regular_file, self.mktemp()), FileNotFoundError)
+
+
+class FileErrorsAsTests(SynchronousTestCase):
+    def refusal(self, path: str) -> str:
+        with self.assertRaises(ValueError) as caught, file_errors_as(ValueError, "setting 'path'", "a PEM file"):
+            open_regular_file(path)
+        self.assertIsNone(caught.exception.__cause__)
+        return str(caught.exception)
+
+    def test_each_error_becomes_a_sentence_with_the_cause_and_what_to_change(self) -> None:
+        name = "x" * 300
+        for path, sentence in (
+            (self.mktemp(), "no such file. Give the path of a PEM file."),
+            (os.getcwd(), "not a regular file. Give the path of a PEM file."),
+            (name, "cannot be read: File name too long. Give the server's user read permission."),
+        ):
+            self.assertEqual(f"setting 'path': {sentence}", self.refusal(path))
+
+    def test_other_errors_are_raised_as_they_are(self) -> None:
+        with self.assertRaises(KeyError), file_errors_as(ValueError, "where", "a file"):
+            raise KeyError
 
 
 class FileSignatureTests(SynchronousTestCase):

@@ -1,9 +1,11 @@
-"""Opening of regular files that a setting or an option names: a path may lead to a directory, a pipe or a device."""
+"""Reading of regular files that a setting or an option names: a path may lead to a directory, a pipe or a device."""
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 
@@ -23,6 +25,25 @@ def open_regular_file(path: str | os.PathLike[str]) -> BinaryIO:
         os.close(descriptor)
         raise NotAFileError(path)
     return open(descriptor, "rb")
+
+
+@contextmanager
+def file_errors_as(error: Callable[[str], Exception], where: str, needed: str) -> Iterator[None]:
+    """
+    Replace the errors of opening and reading a file in the block by one whose message says what to change.
+
+    :param error: makes the error from its message.
+    :param where: the setting and the path, with which the message begins.
+    :param needed: what the path must lead to, such as ``a PEM file``.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise error(f"{where}: no such file. Give the path of {needed}.") from None
+    except OSError as failure:
+        raise error(f"{where}: cannot be read: {failure.strerror}. Give the server's user read permission.") from None
+    except NotAFileError:
+        raise error(f"{where}: not a regular file. Give the path of {needed}.") from None
 
 
 def file_signature(path: str | os.PathLike[str]) -> tuple[int, ...] | None:

@@ -11,7 +11,7 @@ from cryptography import x509
 from OpenSSL.crypto import X509
 from twisted.logger import Logger
 
-from ..regular_files import NotAFileError, file_signature, open_regular_file
+from ..regular_files import file_errors_as, file_signature, open_regular_file
 
 #: The interval between two checks whether the file has changed, in seconds.
 CHECK_INTERVAL: Final = 5.0
@@ -117,21 +117,8 @@ def _certificates(path: str) -> list[X509]:
 
 
 def _read(path: str, where: str) -> bytes:
-    try:
-        opened = open_regular_file(path)
-    except FileNotFoundError:
-        raise AuthoritiesFileError(f"{where}: no such file. Give the path of a PEM file.") from None
-    except OSError as error:
-        raise AuthoritiesFileError(
-            f"{where}: cannot be read: {error.strerror}. Give the server's user read permission."
-        ) from None
-    except NotAFileError:
-        raise AuthoritiesFileError(f"{where}: not a regular file. Give the path of a PEM file.") from None
-    with opened:
-        try:
-            pem = opened.read(MAX_SIZE + 1)
-        except OSError as error:
-            raise AuthoritiesFileError(f"{where}: cannot be read: {error.strerror}.") from None
+    with file_errors_as(AuthoritiesFileError, where, "a PEM file"), open_regular_file(path) as file:
+        pem = file.read(MAX_SIZE + 1)
     if len(pem) > MAX_SIZE:
         raise AuthoritiesFileError(
             f"{where}: larger than {MAX_SIZE} bytes. Leave the system's authorities out: they are trusted in any case."

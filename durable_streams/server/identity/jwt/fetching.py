@@ -26,7 +26,7 @@ from zope.interface import implementer
 from ...answer_bodies import BodyReader
 from ...connection_failures import ConnectionFailure, classify, tls_reasons
 from ...guarded_endpoints import GuardedEndpoint
-from ...regular_files import NotAFileError, open_regular_file
+from ...regular_files import file_errors_as, open_regular_file
 from ...release import DISTRIBUTION, version_of_server
 from .errors import KeysUnusable
 
@@ -94,17 +94,8 @@ def load_authorities(path: str) -> Any:
     :raises KeysUnusable: the file cannot be read, or has no certificate or a damaged one.
     """
     where = f"auth.jwt.ca_file {path!r}"
-    try:
-        with open_regular_file(path) as file:
-            pem = file.read(_MAX_CA_BYTES + 1)
-    except FileNotFoundError:
-        raise KeysUnusable(f"{where}: no such file. Give the path of a PEM file.") from None
-    except OSError as error:
-        raise KeysUnusable(
-            f"{where}: cannot be read: {error.strerror}. Give the server's user read permission."
-        ) from None
-    except NotAFileError:
-        raise KeysUnusable(f"{where}: not a regular file. Give the path of a PEM file.") from None
+    with file_errors_as(KeysUnusable, where, "a PEM file"), open_regular_file(path) as file:
+        pem = file.read(_MAX_CA_BYTES + 1)
     count = pem.count(b"-----BEGIN CERTIFICATE-----")
     if len(pem) > _MAX_CA_BYTES or not count:
         raise KeysUnusable(f"{where}: must have PEM certificates, at most {_MAX_CA_BYTES} bytes.")

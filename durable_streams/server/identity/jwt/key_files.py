@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from cryptography.x509 import load_pem_x509_certificate
 
-from ...regular_files import NotAFileError, open_regular_file
+from ...regular_files import file_errors_as, open_regular_file
 from ...secret_files import is_shared
 from .errors import KeysUnusable
 from .jwk import ParsedKeys, parse_jwk_set
@@ -60,18 +60,9 @@ def load_keys(path: str, accepted: frozenset[str]) -> KeySet:
 
 def _read(path: str, where: str) -> tuple[bytes, os.stat_result]:
     """Return the file's data and status."""
-    try:
-        with open_regular_file(path) as file:
-            status = os.fstat(file.fileno())
-            data = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        raise KeysUnusable(f"{where}: no such file. Give the path of a JWK set or of PEM keys.") from None
-    except OSError as error:
-        raise KeysUnusable(
-            f"{where}: cannot be read: {error.strerror}. Give the server's user read permission."
-        ) from None
-    except NotAFileError:
-        raise KeysUnusable(f"{where}: not a regular file. Give the path of a JWK set or of PEM keys.") from None
+    with file_errors_as(KeysUnusable, where, "a JWK set or of PEM keys"), open_regular_file(path) as file:
+        status = os.fstat(file.fileno())
+        data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise KeysUnusable(f"{where}: larger than {MAX_FILE_BYTES} bytes. Remove what is not a key.")
     return data, status
