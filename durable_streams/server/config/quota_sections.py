@@ -5,9 +5,9 @@ from __future__ import annotations
 from .section import Section
 
 
-class AddressQuotaSettings(Section, frozen=True):
+class ScopeQuotaSettings(Section, frozen=True):
     """
-    What one address may use: an IPv4 address, or a network of 64 bits of IPv6 addresses.
+    What an address and a principal may both be limited to.
 
     :ivar request_burst: 0 for what the rate gives in ten seconds; so are the other bursts.
     """
@@ -19,6 +19,11 @@ class AddressQuotaSettings(Section, frozen=True):
     bytes_out_per_sec: int = 0
     bytes_out_burst: int = 0
     max_live_reads: int = 0
+
+
+class AddressQuotaSettings(ScopeQuotaSettings, frozen=True):
+    """What one address may use: an IPv4 address, or a network of 64 bits of IPv6 addresses."""
+
     failed_authentications_per_min: int = 0
     connections_per_sec: int = 0
     connection_burst: int = 0
@@ -26,20 +31,9 @@ class AddressQuotaSettings(Section, frozen=True):
     max_incoming_bytes: int = 0
 
 
-class PrincipalQuotaSettings(Section, frozen=True):
-    """
-    What one principal may use. An anonymous client is counted by its address.
+class PrincipalQuotaSettings(ScopeQuotaSettings, frozen=True):
+    """What one principal may use. An anonymous client is counted by its address."""
 
-    :ivar request_burst: 0 for what the rate gives in ten seconds; so are the other bursts.
-    """
-
-    requests_per_sec: int = 0
-    request_burst: int = 0
-    bytes_in_per_sec: int = 0
-    bytes_in_burst: int = 0
-    bytes_out_per_sec: int = 0
-    bytes_out_burst: int = 0
-    max_live_reads: int = 0
     creations_per_hour: int = 0
 
 

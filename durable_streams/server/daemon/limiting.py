@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from ..clocks import IClock
-from ..config.quota_sections import AddressQuotaSettings, PrincipalQuotaSettings
+from ..config.quota_sections import AddressQuotaSettings, PrincipalQuotaSettings, ScopeQuotaSettings
 from ..config.settings import Settings
 from ..identity.quotas import Quotas, ScopeQuotas
 from ..identity.rates import Rate
 from ..streams import Streams
 from ..web.quotas import RequestQuotas
 
-#: How many seconds' worth a burst has that is not set.
+#: A burst that is not set is what the rate gives in this time, in seconds.
 BURST_SECONDS = 10
 
 
@@ -24,25 +26,26 @@ def quotas_from(settings: Settings, streams: Streams, clock: IClock) -> RequestQ
 
 
 def _of_address(address: AddressQuotaSettings) -> ScopeQuotas:
-    return ScopeQuotas(
-        requests=_rate(address.requests_per_sec, address.request_burst),
-        bytes_in=_rate(address.bytes_in_per_sec, address.bytes_in_burst),
-        bytes_out=_rate(address.bytes_out_per_sec, address.bytes_out_burst),
+    return replace(
+        _of_scope(address),
         failures=_rate_over(address.failed_authentications_per_min, 60),
         connects=_rate(address.connections_per_sec, address.connection_burst),
-        live_reads=address.max_live_reads,
         connections=address.max_connections,
         incoming_bytes=address.max_incoming_bytes,
     )
 
 
 def _of_principal(principal: PrincipalQuotaSettings) -> ScopeQuotas:
+    return replace(_of_scope(principal), creations=_rate_over(principal.creations_per_hour, 3600))
+
+
+def _of_scope(scope: ScopeQuotaSettings) -> ScopeQuotas:
+    """Return the quotas that addresses and principals have."""
     return ScopeQuotas(
-        requests=_rate(principal.requests_per_sec, principal.request_burst),
-        bytes_in=_rate(principal.bytes_in_per_sec, principal.bytes_in_burst),
-        bytes_out=_rate(principal.bytes_out_per_sec, principal.bytes_out_burst),
-        creations=_rate_over(principal.creations_per_hour, 3600),
-        live_reads=principal.max_live_reads,
+        requests=_rate(scope.requests_per_sec, scope.request_burst),
+        bytes_in=_rate(scope.bytes_in_per_sec, scope.bytes_in_burst),
+        bytes_out=_rate(scope.bytes_out_per_sec, scope.bytes_out_burst),
+        live_reads=scope.max_live_reads,
     )
 
 

@@ -111,25 +111,25 @@ class Scope:
     """
     The quotas of one scope with their accounts; those that are not limited are None.
 
-    :param name: ``address`` or ``principal``.
-    :param setting: the section of the settings, for sentences.
+    :param name: ``address`` or ``principal``; sentences name the settings ``quotas.address`` or ``quotas.principal``.
+    :param width: the number of columns of the sketches.
     """
 
-    def __init__(self, name: str, setting: str, quotas: ScopeQuotas, now: Callable[[], float], width: int) -> None:
+    def __init__(self, name: str, quotas: ScopeQuotas, now: Callable[[], float], width: int) -> None:
         rates = (quotas.requests, quotas.bytes_in, quotas.bytes_out, quotas.creations, quotas.failures, quotas.connects)
         self.ledger: Ledger = Ledger(rates, now, width=width)
-        self.name = name
         self.settings = quotas
-        whose = "address" if name == "address" else "principal"
+
+        def sentence(what: str, key: str) -> str:
+            return f"This {name} {what} (quotas.{name}.{key})."
 
         def rate(place: int, kind: str, unit: str, what: str, key: str) -> RateQuota | None:
             meter = self.ledger.meters[place]
-            sentence = f"This {whose} {what} ({setting}.{key})."
-            return None if meter is None else RateQuota(kind, name, meter, unit, sentence)
+            return None if meter is None else RateQuota(kind, name, meter, unit, sentence(what, key))
 
         def count(limit: int, kind: str, unit: str, what: str, key: str) -> Quota | None:
             policy = f'q={limit};qu="{unit}"'
-            return Quota(kind, name, policy, f"This {whose} {what} ({setting}.{key}).") if limit else None
+            return Quota(kind, name, policy, sentence(what, key)) if limit else None
 
         content = 'qu="content-bytes";'
         self.requests = rate(0, "requests", "", "sends too many requests", "requests_per_sec")
@@ -177,8 +177,8 @@ class Quotas:
     def __init__(self, by_address: ScopeQuotas, by_principal: ScopeQuotas, seconds: Callable[[], float]) -> None:
         origin = seconds()
         self.now: Callable[[], float] = lambda: seconds() - origin
-        self.by_address = Scope("address", "quotas.address", by_address, self.now, WIDTH)
-        self.by_principal = Scope("principal", "quotas.principal", by_principal, self.now, _PRINCIPALS)
+        self.by_address = Scope("address", by_address, self.now, WIDTH)
+        self.by_principal = Scope("principal", by_principal, self.now, _PRINCIPALS)
 
     def all(self) -> list[Quota]:
         """Return all quotas that are limited, for metrics."""
