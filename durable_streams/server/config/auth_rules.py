@@ -38,7 +38,12 @@ _NEEDED: Final = {
 def has_access_control(settings: Sections) -> bool:
     """Return whether anything decides who may use the streams. Otherwise everybody may."""
     auth = settings.auth
-    return bool(auth.methods) or not auth.allow_anonymous or _has_rules(settings)
+    return bool(auth.methods) or not auth.allow_anonymous or has_rules(settings)
+
+
+def has_rules(settings: Sections) -> bool:
+    """Return whether the settings have rules, or a file of them, which may be empty."""
+    return settings.auth.rules_file is not None or any(map(str.strip, settings.auth.rules))
 
 
 def check_auth(config: SettingsWithSources) -> Iterator[BrokenRule]:
@@ -59,7 +64,7 @@ def check_auth(config: SettingsWithSources) -> Iterator[BrokenRule]:
             f"{_METHODS_WANTED} (docs/deploy.rst shows each step), or auth.allow_anonymous set to true if everybody "
             f"who can reach the server may use all streams, while {config.describe(_ANONYMOUS)}",
         )
-    if auth.methods and not _has_rules(config.settings):
+    if auth.methods and not has_rules(config.settings):
         yield BrokenRule(
             "MethodsRequireRules",
             _RULES,
@@ -186,7 +191,3 @@ def _unused(settings: Sections) -> Iterator[str]:
             "proxy.identity.mode is header, and auth.methods does not have header: the client's name that a proxy "
             "sends is in the access log, and no rule is about it. Add header to auth.methods, or remove proxy.identity."
         )
-
-
-def _has_rules(settings: Sections) -> bool:
-    return settings.auth.rules_file is not None or any(map(str.strip, settings.auth.rules))

@@ -8,6 +8,7 @@ from twisted.cred.credentials import IAnonymous, IUsernamePassword
 from twisted.cred.portal import Portal
 
 from ..clocks import clock_of
+from ..config.auth_rules import has_rules
 from ..config.settings import Settings
 from ..daemon.access import access_control_from
 from ..identity.authentication import Authentication
@@ -76,8 +77,7 @@ def access_from(
     """
     if portal is None and policy is None:
         return access or access_control_from(settings, reactor)
-    auth = settings.auth
-    if access is not None or auth.methods or any(map(str.strip, auth.rules)) or auth.rules_file is not None:
+    if access is not None or settings.auth.methods or has_rules(settings):
         raise ValueError(
             "There are two access controls. Give a portal and a policy, or access, or settings with auth.methods and "
             "auth.rules."
