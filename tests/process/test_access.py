@@ -83,10 +83,8 @@ class AccessTests(ProcessTestCase):
 
     def follow(self, query: str, token: str) -> socket.socket:
         """Begin a live read on a connection of its own."""
-        connection = self.daemon.dial()
+        connection = self.daemon.get(f"/v1/stream/chats/1?{query}", token=token)
         self.addCleanup(connection.close)
-        head = f"GET /v1/stream/chats/1?{query} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {token}\r\n\r\n"
-        connection.sendall(head.encode())
         return connection
 
     def end_of(self, tail: socket.socket, received: bytes) -> bytes:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import time
 from pathlib import Path
 from typing import Any, Final
 
+from tests.support.bearer_case import STREAM, BearerTestCase
 from tests.support.daemon import Daemon, read_until
 from tests.support.jwts import AUDIENCE, claims, jwk, jwk_set, private_key, signed
 from tests.support.oidc_issuer import IssuerProcess
-from tests.support.process_case import ProcessTestCase, wait_for
-
-STREAM: Final = "/v1/stream/reports/today"
+from tests.support.process_case import wait_for
 
 #: Clients of the issuer.
 CLIENTS: Final[dict[str, dict[str, Any]]] = {
@@ -38,7 +36,7 @@ allow authenticated read reports/**
 allow authenticated create,append,read inbox/{subject}/**"""
 
 
-class JwtCase(ProcessTestCase):
+class JwtCase(BearerTestCase):
     """An issuer, and daemons that trust it."""
 
     def setUp(self) -> None:
@@ -60,34 +58,6 @@ class JwtCase(ProcessTestCase):
             "auth__jwt__leeway_secs": 0,
         }
         return Daemon(None, **settings | changes)
-
-    def ask(self, daemon: Daemon, method: str, token: str | None, path: str = STREAM, body: bytes | None = None) -> int:
-        """Send a request and return the status."""
-        headers = {"content_type": "text/plain"}
-        if token is not None:
-            headers["authorization"] = f"Bearer {token}"
-        return daemon.request(method, path, body, **headers)[0]
-
-    def tail(self, daemon: Daemon, token: str) -> socket.socket:
-        """Begin to follow the stream by SSE, from its tail."""
-        connection = daemon.dial()
-        self.addCleanup(connection.close)
-        connection.sendall(
-            f"GET {STREAM}?offset=now&live=sse HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
-        )
-        read_until(connection, b"event: control")
-        return connection
-
-    def wait_for_end(self, connection: socket.socket, seconds: float) -> bytes:
-        """Return what arrives until the answer ends, which must be within some seconds."""
-        deadline = time.monotonic() + seconds
-        received = b""
-        while not received.endswith(b"0\r\n\r\n"):
-            connection.settimeout(max(deadline - time.monotonic(), 0.001))
-            data = connection.recv(65_536)
-            assert data, "the connection broke"
-            received += data
-        return received
 
 
 class TokenTests(JwtCase):
@@ -154,15 +124,7 @@ class RotationTests(JwtCase):
             self.ask(daemon, "PUT", self.issuer.token("backend"))
             self.issuer.control("add-key/ES256")
             self.issuer.control("use-newest")
-            waiting = []
-            for _ in range(50):
-                connection = daemon.dial()
-                self.addCleanup(connection.close)
-                token = self.issuer.token("backend")
-                connection.sendall(
-                    f"GET {STREAM} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
-                )
-                waiting.append(connection)
+            waiting = [self.get(daemon, self.issuer.token("backend")) for _ in range(50)]
             for connection in waiting:
                 self.assertIn(b"HTTP/1.1 200", read_until(connection, b"\r\n\r\n"))
             self.assertEqual(2, self.issuer.fetches())
@@ -213,11 +175,11 @@ class FailingIssuerTests(JwtCase):
             wait_for(lambda: self.ask(daemon, "POST", new, body=b"y") == 204, "the new key")
 
 
-class KeyFileTests(JwtCase):
-    """A daemon with keys of a file; the issuer signs nothing here."""
+class KeyFileTests(BearerTestCase):
+    """A daemon with keys of a file."""
 
     def setUp(self) -> None:
-        ProcessTestCase.setUp(self)
+        super().setUp()
         self.keys = self.folder / "keys.json"
 
     def daemon_of_file(self, algorithms: str = "ES256") -> Daemon:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import threading
 import time
-from typing import Any, Final
+from typing import Any
 
 from durable_streams.server.identity.tokens.file import add_token, remove_tokens
 from durable_streams.server.identity.tokens.queue import MAX_WAITING_OF_ADDRESS
 from durable_streams.server.identity.tokens.records import new_token
 from tests.process.test_workers import SharingDaemon
+from tests.support.bearer_case import STREAM, BearerTestCase
 from tests.support.commands import COMMAND, environment
 from tests.support.daemon import TWISTD, Daemon, read_until
-from tests.support.process_case import ProcessTestCase, wait_for
-
-STREAM: Final = "/v1/stream/reports/today"
+from tests.support.process_case import wait_for
 
 
-class TokensCase(ProcessTestCase):
+class TokensCase(BearerTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.path = self.folder / "tokens"
@@ -41,21 +39,6 @@ class TokensCase(ProcessTestCase):
 
     def daemon(self, **changes: object) -> Daemon:
         return Daemon(None, **self.settings(**changes))
-
-    def ask(self, daemon: Daemon, method: str, token: str, body: bytes | None = None) -> int:
-        """Send a request and return the status."""
-        headers = {"content_type": "text/plain", "authorization": f"Bearer {token}"}
-        return daemon.request(method, STREAM, body, **headers)[0]
-
-    def tail(self, daemon: Daemon, token: str) -> socket.socket:
-        """Begin to follow the stream by SSE, from its tail."""
-        connection = daemon.dial()
-        self.addCleanup(connection.close)
-        connection.sendall(
-            f"GET {STREAM}?offset=now&live=sse HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
-        )
-        read_until(connection, b"event: control")
-        return connection
 
 
 class StartTests(TokensCase):
@@ -96,7 +79,7 @@ class ChangeTests(TokensCase):
             self.assertLess(time.monotonic() - began, 5)
             self.assertIn(b"event: control", received)
             self.assertEqual(401, self.ask(daemon, "GET", bob))
-            self.assertEqual(204, self.ask(daemon, "POST", self.alice, b"one"))
+            self.assertEqual(204, self.ask(daemon, "POST", self.alice, body=b"one"))
             read_until(kept, b"one")
             for secret in (self.alice, bob):
                 self.assertNotIn(secret.split("_")[2], daemon.log())
@@ -123,12 +106,12 @@ class ChangeTests(TokensCase):
                 stderr=subprocess.PIPE,
             )
             try:
-                self.assertEqual(204, self.ask(daemon, "POST", self.alice, b"one"))
+                self.assertEqual(204, self.ask(daemon, "POST", self.alice, body=b"one"))
                 wait_for(lambda: printed.read_bytes() == b"one", "the first data")
                 file.write_text(self.add("bob")[0])
                 remove_tokens(str(self.path), [bob_id])
                 wait_for(lambda: self.ask(daemon, "GET", bob) == 401, "the revocation")
-                self.assertEqual(204, self.ask(daemon, "POST", self.alice, b"two"))
+                self.assertEqual(204, self.ask(daemon, "POST", self.alice, body=b"two"))
                 wait_for(lambda: printed.read_bytes() == b"onetwo", "the data after the revocation")
                 self.assertIs(None, tail.poll())
             finally:
@@ -205,15 +188,7 @@ class FloodTests(TokensCase):
 
     def test_an_overloaded_server_says_when_to_try_again(self) -> None:
         with self.daemon() as daemon:
-            connections = []
-            for number in range(MAX_WAITING_OF_ADDRESS + 50):
-                connection = daemon.dial()
-                self.addCleanup(connection.close)
-                connections.append(connection)
-                token = f"dst_x_{number:043d}"
-                connection.sendall(
-                    f"GET {STREAM} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
-                )
+            connections = [self.get(daemon, f"dst_x_{number:043d}") for number in range(MAX_WAITING_OF_ADDRESS + 50)]
             answers = [read_until(connection, b"\r\n\r\n") for connection in connections]
             refused = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503")]
             self.assertGreater(len(refused), 0)

@@ -136,10 +136,11 @@ class Daemon:
         connection.connect(("127.0.0.1", self.port))
         return connection
 
-    def get(self, path: str, receive_buffer: int | None = None) -> socket.socket:
+    def get(self, path: str, receive_buffer: int | None = None, token: str | None = None) -> socket.socket:
         """Ask for something on a connection of its own, and leave the answer to the test."""
         connection = self.dial(receive_buffer)
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        authorization = "" if token is None else f"Authorization: Bearer {token}\r\n"
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n{authorization}\r\n".encode())
         return connection
 
 
