@@ -137,7 +137,7 @@ class SignUrlTests(KeyTestCase):
         """Return the principal of a URL, as a server with the file has it."""
         parts = urlsplit(url)
         self.assertTrue(parts.path.startswith(base))
-        checker = SignedUrlChecker(time.time, str(self.path))
+        checker = SignedUrlChecker(time.time, load_signing_keys(str(self.path)))
         return checker.requestAvatarId(
             SignedUrlCredentials(parts.query.encode(), parts.path[len(base) :].encode(), b"GET")
         )

@@ -15,8 +15,6 @@ from durable_streams.server.daemon.access import access_control_from
 from durable_streams.server.daemon.auditing import audit_from, open_audit_log, record_access_changes
 from durable_streams.server.identity.control import AccessControl
 from durable_streams.server.identity.policy import parse_rules
-from durable_streams.server.identity.signed_urls import SigningKey
-from durable_streams.server.identity.signing_keys import render_signing_keys
 from durable_streams.server.identity.tokens.file import add_token, remove_tokens
 from durable_streams.server.identity.tokens.records import new_token
 from durable_streams.server.startup import StartupError
@@ -92,7 +90,7 @@ class ChangeTests(AuditingCase):
 
     def write_keys(self, *ids: str, secret: str = "0") -> None:
         self.keys.touch(0o600)
-        self.keys.write_bytes(render_signing_keys([SigningKey(key_id, secret.encode() * 32) for key_id in ids]))
+        self.keys.write_text("".join(f"{key_id} {secret * 32}\n" for key_id in ids))
 
     def changes(self) -> list[dict[str, Any]]:
         """Read all files again, and return the lines about it."""

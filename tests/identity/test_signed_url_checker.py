@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import Portal
 from twisted.internet.task import Clock
@@ -30,7 +27,6 @@ from durable_streams.server.identity.signed_urls import (
     is_signed_by,
     sign,
 )
-from durable_streams.server.identity.signing_keys import SigningKeysError, render_signing_keys
 
 NOW = 1_767_225_600
 OLD = SigningKey("old", b"0123456789abcdef0123456789abcdef")
@@ -196,33 +192,8 @@ class KeyTests(CheckerTestCase):
         self.checker.set_keys([SigningKey("newer", b"x" * 32), NEW, OLD])
         self.assertTrue(self.checker.is_current(principal))
 
-
-class FileTests(CheckerTestCase):
-    def test_the_file_is_read_at_the_start_and_at_each_reload(self) -> None:
-        path = Path(self.mktemp())
-        self.assertRaises(SigningKeysError, SignedUrlChecker, self.clock.wall, str(path))
-        path.touch(0o600)
-        path.write_bytes(render_signing_keys([OLD]))
-        self.checker = SignedUrlChecker(self.clock.wall, str(path))
-        self.refused(self.signed(NEW))
-        path.write_bytes(render_signing_keys([NEW, OLD]))
-        self.checker.reload()
-        self.check(self.signed(NEW))
-        self.assertEqual(2, self.checker.count)
-
-    def test_a_file_that_cannot_be_read_leaves_the_keys_as_they_were(self) -> None:
-        path = Path(self.mktemp())
-        path.touch(0o600)
-        path.write_bytes(render_signing_keys([OLD]))
-        self.checker = SignedUrlChecker(self.clock.wall, str(path))
-        os.chmod(path, 0o644)
-        self.assertRaises(SigningKeysError, self.checker.reload)
-        self.check(self.signed(OLD))
-
-    def test_a_file_without_keys_accepts_no_url(self) -> None:
-        path = Path(self.mktemp())
-        path.touch(0o600)
-        self.checker = SignedUrlChecker(self.clock.wall, str(path))
+    def test_without_keys_no_url_is_accepted(self) -> None:
+        self.checker = SignedUrlChecker(self.clock.wall)
         self.refused(self.signed(OLD))
 
 

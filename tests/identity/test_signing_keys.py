@@ -14,7 +14,8 @@ from durable_streams.server.identity.signing_keys import (
     load_signing_keys,
     new_signing_key,
     parse_signing_keys,
-    render_signing_keys,
+    with_key,
+    without_key,
 )
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -45,10 +46,11 @@ class ParseTests(SynchronousTestCase):
             self.assertIn(reason, str(error))
             self.assertNotIn(SECRET[:16], str(error))
 
-    def test_rendered_keys_are_parsed_again(self) -> None:
+    def test_added_keys_are_parsed_again_the_last_one_first(self) -> None:
         keys = (new_signing_key("k2"), SigningKey("k1", SECRET.encode()))
-        self.assertEqual(keys, parse_signing_keys(render_signing_keys(keys), "FILE"))
-        self.assertEqual((), parse_signing_keys(render_signing_keys(()), "FILE"))
+        content = with_key(with_key(b"", keys[1]), keys[0])
+        self.assertEqual(keys, parse_signing_keys(content, "FILE"))
+        self.assertEqual((), parse_signing_keys(without_key(without_key(content, "k1"), "k2"), "FILE"))
 
     def test_new_keys_have_secrets_of_256_random_bits(self) -> None:
         secrets = {new_signing_key("k").secret for _ in range(10)}

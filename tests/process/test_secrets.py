@@ -19,7 +19,7 @@ from unittest.mock import patch
 import jwt
 
 from durable_streams.server.identity.signed_urls import SigningKey, sign
-from durable_streams.server.identity.signing_keys import render_signing_keys
+from durable_streams.server.identity.signing_keys import with_key
 from tests.support.commands import command
 from tests.support.daemon import PATIENCE, Daemon, read_until
 from tests.support.process_case import ProcessTestCase, wait_for
@@ -95,7 +95,7 @@ class SecretTests(ProcessTestCase):
             "auth__methods": "token,jwt,signed-url",
             "auth__rules": RULES,
             "auth__token_file": self.folder / "tokens",
-            "auth__signing_keys_file": self.file("keys", render_signing_keys([KEY])),
+            "auth__signing_keys_file": self.file("keys", with_key(b"", KEY)),
             "auth__jwt__keys_file": self.file(
                 "jwk",
                 json.dumps({"keys": [{"kty": "oct", "k": _base64(JWT_SECRET), "alg": "HS256", "kid": "j1"}]}).encode(),

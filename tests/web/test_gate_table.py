@@ -141,7 +141,7 @@ class TableTestCase(FrontTestCase):
             BearerChecker(jwt=by_jwt, other=TokenBook({"anna": person("anna")})),
             CertificateChecker("subject"),
             ProxyIdentityChecker(),
-            SignedUrlChecker(clock.wall, self.secret_file(f"key1 {SECRET.decode()}\n")),
+            SignedUrlChecker(clock.wall, [SigningKey("key1", SECRET)]),
         ]
         authentication = Authentication(Portal(PrincipalRealm(), checkers), METHODS, True, clock)
         self.addCleanup(authentication.close)

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import asdict
 from twisted.cred.portal import Portal
 
-from ..clocks import clock_of
 from ..config.settings import Settings
 from ..config.validation import unusable
 from ..identity.bearer import BearerChecker
 from ..identity.certificates import CertificateChecker
 from ..identity.control import Source
 from ..identity.proxy_identity import ProxyIdentityChecker
-from ..identity.signed_url_checker import SignedUrlChecker
 from ..identity.signing_keys import SigningKeysError
 from ..identity.sources import SigningKeysSource
 from ..identity.tokens.checker import StaticTokens
@@ -49,12 +47,14 @@ def register_checkers(portal: Portal, settings: Settings, reactor: Any) -> list[
     if "header" in methods:
         portal.registerChecker(ProxyIdentityChecker())
     if "signed-url" in methods:
-        sources.append(_register_signed_urls(portal, settings, reactor))
+        keys = _signing_keys_from(settings, reactor)
+        portal.registerChecker(keys.checker)
+        sources.append(keys)
     return sources
 
 
 def _tokens_from(settings: Settings, reactor: Any) -> StaticTokens:
-    path = _absolute(settings.auth.token_file)
+    path = settings.auth.token_file
     assert path is not None, "the settings have a rule about it"
     try:
         return StaticTokens(path, reactor)
@@ -68,25 +68,19 @@ def _jwt_checker_from(settings: Settings, reactor: Any) -> JwtChecker:
     from ..identity.jwt.settings import JwtSettings  # noqa: PLC0415
 
     values = asdict(settings.auth.jwt)
-    for name in ("keys_file", "ca_file"):
-        values[name] = _absolute(values[name])
+    if values["ca_file"] is not None:
+        # An error names the absolute path.
+        values["ca_file"] = os.path.abspath(values["ca_file"])
     try:
         return jwt_checker(JwtSettings(**values), reactor)
     except KeysUnusable as error:
         raise unusable("InvalidJwtSettings", str(error)) from None
 
 
-def _register_signed_urls(portal: Portal, settings: Settings, reactor: Any) -> Source:
-    path = _absolute(settings.auth.signing_keys_file)
+def _signing_keys_from(settings: Settings, reactor: Any) -> SigningKeysSource:
+    path = settings.auth.signing_keys_file
     assert path is not None, "the settings have a rule about it"
     try:
-        checker = SignedUrlChecker(clock_of(reactor).wall, path)
+        return SigningKeysSource(path, reactor)
     except SigningKeysError as error:
         raise unusable("InvalidSigningKeysFile", f"auth.signing_keys_file: {error}") from None
-    portal.registerChecker(checker)
-    return SigningKeysSource(checker, path, reactor)
-
-
-def _absolute(path: str | None) -> str | None:
-    # twistd changes the current directory later.
-    return None if path is None else os.path.abspath(path)

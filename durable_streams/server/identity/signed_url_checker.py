@@ -22,7 +22,7 @@ from .signed_urls import (
     read_operations,
     read_signed_url,
 )
-from .signing_keys import fingerprint_of, load_signing_keys
+from .signing_keys import fingerprint_of
 
 #: The claim with the fingerprint of the key: a key whose secret was replaced is another one.
 _KEY_CLAIM: Final = "key"
@@ -37,57 +37,39 @@ _NO_KEY: Final = SigningKey("-", bytes(32))
 @implementer(ICredentialsChecker, IRevocations)
 class SignedUrlChecker:
     """
-    Checks signed URLs by the keys of a file, and returns principals of kind ``signed-url``.
+    Checks signed URLs by signing keys, and returns principals of kind ``signed-url``.
 
     The subject of such a principal is that of the URL, empty if it has none. Its one grant allows the operations of the
     URL on its stream.
 
     :param seconds: returns the wall-clock time, in UNIX seconds.
-    :param path: the path of the file; None for a checker whose keys :meth:`set_keys` sets.
-    :raises SigningKeysError: the file cannot be used.
+    :param keys: the keys, until :meth:`set_keys` replaces them.
     """
 
     credentialInterfaces = (ISignedUrl,)
     kinds = (SIGNED_URL,)
 
-    def __init__(self, seconds: Callable[[], float], path: str | None = None) -> None:
-        self.path = path
+    def __init__(self, seconds: Callable[[], float], keys: Iterable[SigningKey] = ()) -> None:
         self._seconds = seconds
-        self._keys: dict[str, SigningKey] = {}
-        self._fingerprints: dict[str, str] = {}
         self._principals: dict[SignedUrl, Principal] = {}
-        self.reload()
-
-    @property
-    def count(self) -> int:
-        """The number of keys."""
-        return len(self._keys)
+        self.set_keys(keys)
 
     @property
     def fingerprints(self) -> Mapping[str, str]:
         """The id of each key -> a text that differs for each secret."""
         return self._fingerprints
 
-    def reload(self) -> None:
-        """
-        Read the file of keys again.
-
-        :raises SigningKeysError: it cannot be used; the keys stay as they were.
-        """
-        if self.path is not None:
-            self.set_keys(load_signing_keys(self.path))
-
     def set_keys(self, keys: Iterable[SigningKey]) -> None:
         """Replace the keys."""
-        self._keys = {key.id: key for key in keys}
-        self._fingerprints = {key.id: fingerprint_of(key) for key in self._keys.values()}
+        self._keys: dict[str, SigningKey] = {key.id: key for key in keys}
+        self._fingerprints: dict[str, str] = {key.id: fingerprint_of(key) for key in self._keys.values()}
         self._principals.clear()
 
     def requestAvatarId(self, credentials: SignedUrlCredentials) -> Principal:  # type: ignore[override]
         """
         Return the principal of a signed URL.
 
-        :raises NotAuthenticated: the URL is malformed, expired, or not signed by a key of the file.
+        :raises NotAuthenticated: the URL is malformed, expired, or not signed by one of the keys.
         """
         try:
             url = read_signed_url(credentials.query, credentials.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable
 from typing import Final
 
 from ..regular_files import NotAFileError
@@ -84,11 +83,6 @@ def parse_signing_keys(content: bytes, path: str) -> tuple[SigningKey, ...]:
             raise SigningKeysError(f"{path}, line {number}: there is another key with the id {key_id}.")
         keys[key_id] = SigningKey(key_id, secret.encode())
     return tuple(keys.values())
-
-
-def render_signing_keys(keys: Iterable[SigningKey]) -> bytes:
-    """Return the content of a file of keys."""
-    return _HEADER + b"".join(_line(key) for key in keys)
 
 
 def with_key(content: bytes, key: SigningKey) -> bytes:

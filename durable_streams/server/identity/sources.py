@@ -1,10 +1,11 @@
-"""The files of credentials' checkers as sources of :class:`.AccessControl`."""
+"""The file of signing keys (``auth.signing_keys_file``) as a source of :class:`.AccessControl`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from ..clocks import clock_of
 from .reloaded_file import ReloadedFile
 from .signed_url_checker import SignedUrlChecker
 from .signed_urls import SigningKey
@@ -15,19 +16,19 @@ class SigningKeysSource(ReloadedFile[tuple[SigningKey, ...]]):
     """
     The file of the keys that sign URLs.
 
-    :param checker: verifies URLs by the keys.
-    :param path: the path of its file.
-    :param reactor: in whose thread the keys are used.
-    :ivar checker: the same checker.
+    :param path: the path of the file.
+    :param reactor: the time, and the thread in which the keys are used.
+    :ivar checker: verifies URLs by the keys that were read last.
+    :raises SigningKeysError: the file cannot be used.
     """
 
     setting = "auth.signing_keys_file"
     content = "keys"
     errors = SigningKeysError
 
-    def __init__(self, checker: SignedUrlChecker, path: str, reactor: Any) -> None:
+    def __init__(self, path: str, reactor: Any) -> None:
         super().__init__(path, reactor)
-        self.checker = checker
+        self.checker = SignedUrlChecker(clock_of(reactor).wall, self._read())
 
     @property
     def listed(self) -> Mapping[str, str]:
@@ -43,4 +44,4 @@ class SigningKeysSource(ReloadedFile[tuple[SigningKey, ...]]):
         return before != self.checker.fingerprints
 
     def _count(self) -> int:
-        return self.checker.count
+        return len(self.checker.fingerprints)
