@@ -16,8 +16,9 @@ from ..identity.policy import NO_RULE, NOT_GRANTED
 from ..identity.principal import NOBODY
 from ..web.access_parts import Access
 from ..web.answers import Answer
-from ..web.observed_bodies import DISCONNECTED, ObservedBody
+from ..web.observed_bodies import ObservedBody
 from ..web.pages import PageRequest
+from ..web.relayed_bodies import DISCONNECTED
 from ..web.requests import StreamRequest
 from .audit_file import AuditFile
 from .audit_lines import AuditLines, encoded

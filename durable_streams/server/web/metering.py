@@ -7,16 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from msgspec import Struct
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
-from zope.interface import implementer
+from twisted.internet.interfaces import IDelayedCall
 
 from ..clocks import IClock
 from ..identity.quotas import RateQuota
 from ..identity.rates import Account
 from ..run_queue import SLICE
 from ..streams import Streams
-from .answers import AnswerBody, FileSink, Sink
-from .file_taps import FileTap
+from .answers import AnswerBody
+from .relayed_bodies import RelayedBody
 
 #: The shortest and the longest time between two looks at the bodies of one account that wait, in seconds.
 _PAUSE: Final = 0.01
@@ -123,8 +122,7 @@ class _Queue:
         self.running = False
 
 
-@implementer(IPushProducer)
-class MeteredBody:
+class MeteredBody(RelayedBody):
     """
     The body of an answer, whose bytes are charged to accounts as they are sent.
 
@@ -133,66 +131,37 @@ class MeteredBody:
     the same bytes twice.
 
     :param charges: the quotas that limit it; none for a body that is only waited for.
-    :param ended: is called once, when the body has ended.
+    :param report_end: is called once, when the body has ended.
     """
 
-    __slots__ = ("_body", "_charges", "_ended", "_is_slow", "_over", "_pacer", "_sink", "_waits_for", "length")
+    __slots__ = ("_charges", "_is_slow", "_pacer", "_report_end", "_waits_for")
 
-    def __init__(self, body: AnswerBody, charges: Sequence[Charge], pacer: Pacer, ended: Callable[[], None]) -> None:
-        self.length = body.length
-        self._body = body
+    def __init__(
+        self, body: AnswerBody, charges: Sequence[Charge], pacer: Pacer, report_end: Callable[[], None]
+    ) -> None:
+        super().__init__(body)
         self._charges = charges
         self._pacer = pacer
-        self._ended = ended
-        self._sink: Sink | None = None
+        self._report_end = report_end
         # Whether the client has paused it, and the charge that it waits for.
         self._is_slow = False
         self._waits_for: Charge | None = None
-        self._over = False
-
-    # The front's producer
-
-    def start(self, sink: Sink) -> None:
-        self._sink = sink
-        self._body.start(FileTap(self, sink, self.charge) if isinstance(sink, FileSink) else self)
 
     def pauseProducing(self) -> None:
         self._is_slow = True
-        self._body.pauseProducing()
+        super().pauseProducing()
 
     def resumeProducing(self) -> None:
         self._is_slow = False
         if self._waits_for is None:
-            self._body.resumeProducing()
+            super().resumeProducing()
 
-    def stopProducing(self) -> None:
-        self._end()
-        self._body.stopProducing()
-
-    # The body's sink
-
-    def write(self, data: bytes) -> None:
-        """Send a piece of the body, and pause the body if an account has debts then."""
-        if self._sink is not None:
-            self._sink.write(data)
-            self.charge(len(data))
-
-    def finish(self) -> None:
-        sink = self._end()
-        if sink is not None:
-            sink.finish()
-
-    def abort(self) -> None:
-        sink = self._end()
-        if sink is not None:
-            sink.abort()
-
-    def charge(self, size: int) -> None:
-        """Charge bytes that were sent, and pause the body if an account has debts."""
+    def count(self, size: int) -> None:
+        """Charge bytes that are sent, and pause the body if an account has debts."""
         now = self._pacer.now()
         for charge in self._charges:
             charge.quota.meter.charge(charge.account, size, now)
-        if not self._over and self._waits_for is None:
+        if not self.is_over and self._waits_for is None:
             debt = self._pacer.debt(self._charges)
             if debt is not None:
                 debt.quota.delays += 1
@@ -205,19 +174,15 @@ class MeteredBody:
         if debt is not None:
             self._wait_for(debt)
         elif not self._is_slow:
-            self._body.resumeProducing()
+            self.body.resumeProducing()
 
-    def _wait_for(self, debt: Charge) -> None:
-        self._waits_for = debt
-        self._body.pauseProducing()
-        self._pacer.add(self, debt)
-
-    def _end(self) -> Sink | None:
-        sink, self._sink = self._sink, None
+    def ended(self, outcome: str) -> None:
         waits_for, self._waits_for = self._waits_for, None
         if waits_for is not None:
             self._pacer.discard(self, waits_for)
-        if not self._over:
-            self._over = True
-            self._ended()
-        return sink
+        self._report_end()
+
+    def _wait_for(self, debt: Charge) -> None:
+        self._waits_for = debt
+        self.body.pauseProducing()
+        self._pacer.add(self, debt)

@@ -7,12 +7,11 @@ from typing import Any
 
 from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IPushProducer
-from zope.interface import implementer
 
 from ..errors import NotAllowed
 from .answers import Answer, AnswerBody, Sink
 from .live_access import ReadPermit
+from .relayed_bodies import ABORTED, RelayedBody
 
 
 class _Running:
@@ -28,63 +27,32 @@ class _Running:
         self._performed.cancel()
 
 
-@implementer(IPushProducer)
-class RevocableBody:
+class RevocableBody(RelayedBody):
     """
     The body of an answer, which is aborted when its permit is revoked.
 
     :param permit: of the request.
     """
 
+    __slots__ = ("_permit",)
+
     def __init__(self, body: AnswerBody, permit: ReadPermit) -> None:
-        self.length = body.length
-        self._body = body
+        super().__init__(body)
         self._permit = permit
-        self._sink: Sink | None = None
 
     def start(self, sink: Sink) -> None:
-        self._sink = sink
         self._permit.begin(self)
-        self._body.start(self)
+        super().start(sink)
 
-    def pauseProducing(self) -> None:
-        self._body.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        self._body.resumeProducing()
-
-    def stopProducing(self) -> None:
-        self._end()
-        self._body.stopProducing()
+    def ended(self, outcome: str) -> None:
+        self._permit.end(self)
 
     def revoke(self) -> None:
         """Abort the answer: its principal may not use the page any more."""
-        sink = self._end()
-        self._body.stopProducing()
+        sink = self.end(ABORTED)
+        self.body.stopProducing()
         if sink is not None:
             sink.abort()
-
-    # The body's sink
-
-    def write(self, data: bytes) -> None:
-        """Send a piece of the body."""
-        if self._sink is not None:
-            self._sink.write(data)
-
-    def finish(self) -> None:
-        sink = self._end()
-        if sink is not None:
-            sink.finish()
-
-    def abort(self) -> None:
-        sink = self._end()
-        if sink is not None:
-            sink.abort()
-
-    def _end(self) -> Sink | None:
-        sink, self._sink = self._sink, None
-        self._permit.end(self)
-        return sink
 
 
 async def perform_revocable(call: Callable[[], Coroutine[Any, Any, Answer]], permit: ReadPermit) -> Answer:
