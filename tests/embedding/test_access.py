@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,30 @@ class ResourceTests(AccessCase):
             [(line["event"], line.get("subject")) for line in lines],
         )
         self.assertEqual([], [call for call in self.clock.getDelayedCalls() if "Audit" in repr(call)])
+
+    def check_one_line_of_a_change(self, path: Path, change: Callable[[], object]) -> None:
+        """Check that a change has one line in the audit log of a service with two resources."""
+        change()
+        self.clock.pump([0.1] * 15)
+        lines = [json.loads(line)["event"] for line in path.read_text().splitlines()]
+        self.assertEqual(["opened", "rules_changed"], lines)
+
+    def test_a_change_of_an_access_control_that_resources_share_is_recorded_once(self) -> None:
+        path = Path(self.mktemp()).absolute()
+        service = self.service(Settings.from_mapping({"audit": {"file": str(path)}}))
+        access = build_access_control(self.portal, rules(*RULES), self.clock)
+        for build in (build_resource, build_admin_resource):
+            build(service, access=access)
+        self.check_one_line_of_a_change(path, lambda: access.set_policy(rules("allow anyone read **")))
+
+    def test_resources_share_the_access_control_of_the_settings(self) -> None:
+        path, file = Path(self.mktemp()).absolute(), Path(self.mktemp()).absolute()
+        file.write_text("allow anyone read **\n")
+        settings = {"audit": {"file": str(path)}, "auth": {"rules_file": str(file)}}
+        service = self.service(Settings.from_mapping(settings))
+        for build in (build_resource, build_admin_resource):
+            build(service)
+        self.check_one_line_of_a_change(path, lambda: file.write_text("allow anyone all **\n"))
 
     def test_an_audit_log_that_cannot_be_opened_is_named(self) -> None:
         path = Path(self.mktemp()).absolute() / "audit.jsonl"

@@ -15,7 +15,6 @@ from ..clocks import IClock, clock_of
 from ..config.settings import Settings
 from ..config.validation import ConfigError
 from ..daemon.assembly import name_limits_from
-from ..daemon.auditing import audit_from, open_audit_log
 from ..daemon.subscribing import subscriptions_from
 from ..errors import Unavailable
 from ..interfaces import IStorage, settle
@@ -34,7 +33,7 @@ from ..protocol.content import JSON_TYPE
 from ..protocol.names import check_name
 from ..protocol.offsets import parse_expected, parse_offset
 from ..streams import Streams
-from ..telemetry.audit import AuditLog
+from .access import ServiceAccess
 from .checks import (
     Data,
     as_bytes,
@@ -52,7 +51,6 @@ from .tail import Tail
 from .writing import StreamWriter
 
 if TYPE_CHECKING:
-    from ..identity.control import AccessControl
     from ..subscriptions import SubscriptionService
     from .receivers import Receivers
     from .subscriptions import Subscriptions
@@ -123,33 +121,13 @@ class StreamService(Service):
         self._waiting: list[Deferred[Any]] = []
         self._stopped: Deferred[None] | None = None
         self._unusable: str | None = None
-        self._access: list[AccessControl] = []
-        self._audit: AuditLog | None = None
+        self.access = ServiceAccess(settings, reactor)
 
     # The service
 
-    def audit_log(self) -> AuditLog:
-        """
-        Return the audit log of the settings. It is opened at the first call, and closed when the service has stopped.
-
-        :raises StartupError: ``audit.file`` cannot be opened.
-        """
-        if self._audit is None:
-            audit = audit_from(self.settings, self.clock)
-            open_audit_log(audit, self.settings)
-            self._audit = audit
-        return self._audit
-
     def reopen_audit_log(self) -> None:
         """Go on in a new audit log of the same path, after the old one was renamed."""
-        if self._audit is not None:
-            self._audit.reopen()
-
-    def add_access(self, access: AccessControl) -> None:
-        """Start and stop an access control with the service."""
-        self._access.append(access)
-        if self.running:
-            access.start()
+        self.access.reopen_audit_log()
 
     def startService(self) -> None:
         """
@@ -178,8 +156,7 @@ class StreamService(Service):
             self._opening = None
             failures[0].raiseException()
         super().startService()
-        for access in self._access:
-            access.start()
+        self.access.start()
         opening.addCallback(lambda _: self._opened(failures))
 
     async def _start_subscriptions(self) -> None:
@@ -258,10 +235,7 @@ class StreamService(Service):
             await self.streams.stopService()
             await self.streams.abandoned()
         finally:
-            for access in self._access:
-                access.stop()
-            if self._audit is not None:
-                self._audit.close()
+            self.access.stop()
             release(self._storage, self)
 
     @property

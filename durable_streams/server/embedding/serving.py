@@ -17,7 +17,6 @@ from ..config.layers import THE_PROGRAM
 from ..config.settings import Settings
 from ..config.validation import ConfigError, validate, warnings_about
 from ..daemon.assembly import add_pages_of_operators, guard_pages, operations_from, resource_from
-from ..daemon.auditing import record_access_changes
 from ..daemon.server import Server
 from ..daemon.subscribing import serve_subscriptions
 from ..errors import StorageOwned
@@ -30,7 +29,7 @@ from ..web.site.admin.access import AdminAuthorization
 from ..web.site.app import Pages
 from ..web.site.pages_resource import PagesResource
 from ..web.wire import NO_STREAMS
-from .access import access_from
+from .access import given_access
 from .owning import release
 from .ports import EndpointPorts
 from .service import StreamService
@@ -67,23 +66,24 @@ def build_resource(
         service = StreamService(streams)
         service.startService()
     _warn(service.settings)
-    control = access_from(portal, policy, access, service.settings, service.reactor)
-    operations = _operations_of(service, control)
+    operations = _operations_of(service, portal, policy, access)
     if service.subscription_service is not None:
         serve_subscriptions(operations, service.subscription_service)
     return resource_from(operations, service.settings, service.clock)
 
 
-def _operations_of(service: StreamService, access: AccessControl | None) -> Operations:
-    operations = operations_from(service.streams, service.settings, service.clock)
-    if access is not None:
+def _operations_of(
+    service: StreamService, portal: Portal | None, policy: Policy | None, access: AccessControl | None
+) -> Operations:
+    settings = service.settings
+    control = given_access(portal, policy, access, settings, service.reactor) or service.access.of_settings
+    operations = operations_from(service.streams, settings, service.clock)
+    if control is not None:
         try:
-            audit = service.audit_log()
+            audit = service.access.add(control)
         except StartupError as error:
             raise ConfigError(error.cause, rule="AuditFileUnusable", phase=error.phase) from None
-        operations.guard(access, service.settings.auth.hide_forbidden, audit)
-        record_access_changes(audit, access)
-        service.add_access(access)
+        operations.guard(control, settings.auth.hide_forbidden, audit)
     return operations
 
 
@@ -109,7 +109,7 @@ def build_admin_resource(
     :raises ConfigError: the file of ``admin.token_file`` cannot be used.
     """
     settings = streams.settings
-    operations = _operations_of(streams, access_from(portal, policy, access, settings, streams.reactor))
+    operations = _operations_of(streams, portal, policy, access)
     pages = Pages(operations.answers, None)
     guard_pages(pages, settings, operations, "", authorize_admin)
     add_pages_of_operators(pages, "", operations, streams.reactor, lambda: None)
@@ -156,11 +156,11 @@ def build_service(
             raise StorageOwned(
                 "The StreamService is started, or has a parent service. Pass build_service one that is neither."
             )
-        control = access_from(portal, policy, access, chosen, streams.reactor)
+        control = given_access(portal, policy, access, chosen, streams.reactor)
         return StreamServer(streams, chosen, listeners, authorize_admin=authorize_admin, access=control)
     service = StreamService(streams, reactor, chosen)
     try:
-        control = access_from(portal, policy, access, chosen, service.reactor)
+        control = given_access(portal, policy, access, chosen, service.reactor)
         return StreamServer(service, chosen, listeners, authorize_admin=authorize_admin, access=control)
     except BaseException:
         release(streams, service)
