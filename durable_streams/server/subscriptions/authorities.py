@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from datetime import UTC, datetime
 from typing import Final
 
-from cryptography import x509
 from OpenSSL.crypto import X509
 from twisted.logger import Logger
 
+from ..pem_certificates import parse_certificates
 from ..regular_files import file_errors_as, file_signature, open_regular_file
 
 #: The interval between two checks whether the file has changed, in seconds.
@@ -20,7 +19,6 @@ CHECK_INTERVAL: Final = 5.0
 MAX_SIZE: Final = 1 << 20
 
 _SETTING: Final = "subscriptions.webhook_ca_file"
-_CERTIFICATE: Final = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----")
 
 _log = Logger()
 
@@ -90,20 +88,16 @@ def _certificates(path: str) -> list[X509]:
     """
     where = f"{_SETTING} {path!r}"
     pem = _read(path, where)
-    begun = len(_CERTIFICATE.findall(pem))
-    if not begun:
-        raise AuthoritiesFileError(
-            f"{where}: no certificate in the file. It must have PEM certificates, those of the receivers' authorities."
-        )
     try:
-        certificates = x509.load_pem_x509_certificates(pem)
+        certificates = parse_certificates(pem)
     except ValueError:
-        certificates = []
-    # The parser skips a certificate without an end, as in a file that is half written, if there is another one.
-    if len(certificates) != begun:
         raise AuthoritiesFileError(
             f"{where}: a certificate is damaged. The file must have PEM certificates, those of the receivers' "
             "authorities."
+        ) from None
+    if not certificates:
+        raise AuthoritiesFileError(
+            f"{where}: no certificate in the file. It must have PEM certificates, those of the receivers' authorities."
         )
     for certificate in certificates:
         if certificate.not_valid_after_utc <= datetime.now(UTC):

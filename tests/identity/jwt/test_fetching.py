@@ -273,6 +273,8 @@ class TlsTests(FetchingCase):
     def test_files_of_authorities_that_cannot_be_used_are_named(self) -> None:
         path = str(self.ca)
         self.assertIsNot(None, load_authorities(path))
+        self.ca.write_bytes(authority().certificate_pem.replace(b" CERTIFICATE-", b" X509 CERTIFICATE-"))
+        self.assertIsNot(None, load_authorities(path))
         for data, message in (
             (b"", "must have PEM certificates"),
             (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "a certificate is damaged"),

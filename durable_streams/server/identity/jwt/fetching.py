@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Final, NoReturn
 from urllib.parse import urljoin, urlsplit
 
-from cryptography.x509 import load_pem_x509_certificates
 from msgspec import Struct
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
@@ -26,6 +25,7 @@ from zope.interface import implementer
 from ...answer_bodies import BodyReader
 from ...connection_failures import ConnectionFailure, classify, tls_reasons
 from ...guarded_endpoints import GuardedEndpoint
+from ...pem_certificates import parse_certificates
 from ...regular_files import file_errors_as, open_regular_file
 from ...release import DISTRIBUTION, version_of_server
 from .errors import KeysUnusable
@@ -96,16 +96,12 @@ def load_authorities(path: str) -> Any:
     where = f"auth.jwt.ca_file {path!r}"
     with file_errors_as(KeysUnusable, where, "a PEM file"), open_regular_file(path) as file:
         pem = file.read(_MAX_CA_BYTES + 1)
-    count = pem.count(b"-----BEGIN CERTIFICATE-----")
-    if len(pem) > _MAX_CA_BYTES or not count:
-        raise KeysUnusable(f"{where}: must have PEM certificates, at most {_MAX_CA_BYTES} bytes.")
     try:
-        certificates = load_pem_x509_certificates(pem)
+        certificates = parse_certificates(pem) if len(pem) <= _MAX_CA_BYTES else []
     except ValueError:
-        certificates = []
-    # The parser skips a certificate without an end, as in a file that is half written, if there is another one.
-    if len(certificates) != count:
-        raise KeysUnusable(f"{where}: a certificate is damaged. Replace it.")
+        raise KeysUnusable(f"{where}: a certificate is damaged. Replace it.") from None
+    if not certificates:
+        raise KeysUnusable(f"{where}: must have PEM certificates, at most {_MAX_CA_BYTES} bytes.")
     return trustRootFromCertificates([Certificate(X509.from_cryptography(each)) for each in certificates])
 
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from msgspec import Struct
 from OpenSSL import SSL, crypto
 
+from ...pem_certificates import parse_certificates
 from .files import Contents, NamedFile, TLSFiles
 
 #: The supported versions of TLS, with OpenSSL's numbers.
@@ -24,7 +25,6 @@ TLS_VERSIONS: Final = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 _CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 
 _KEY: Final = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY)-----\s.*?-----END \1-----", re.DOTALL)
-_CERTIFICATE: Final = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----")
 
 #: Chooses one of the protocols that a client offers (RFC 7301). Empty: no protocol; None: refuse the handshake.
 ProtocolChoice = Callable[[SSL.Connection, Sequence[bytes]], bytes | None]
@@ -91,16 +91,14 @@ def read_identity(files: TLSFiles, contents: Contents) -> Identity:
 
 
 def _certificates(file: NamedFile, pem: bytes, which: str) -> tuple[x509.Certificate, ...]:
-    begun = len(_CERTIFICATE.findall(pem))
-    if not begun:
-        raise TLSContextError(f"{file}: no certificate in the file. It must have PEM certificates, {which}.")
     try:
-        certificates = tuple(x509.load_pem_x509_certificates(pem))
+        certificates = tuple(parse_certificates(pem))
     except ValueError:
-        certificates = ()
-    # The parser skips a certificate without an end, as in a file that is half written, if there is another one.
-    if len(certificates) != begun:
-        raise TLSContextError(f"{file}: a certificate is damaged. The file must have PEM certificates, {which}.")
+        raise TLSContextError(
+            f"{file}: a certificate is damaged. The file must have PEM certificates, {which}."
+        ) from None
+    if not certificates:
+        raise TLSContextError(f"{file}: no certificate in the file. It must have PEM certificates, {which}.")
     return certificates
 
 
