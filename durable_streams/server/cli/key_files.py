@@ -12,14 +12,12 @@ from typing import Any
 
 import click
 
-from ..config.layers import read_layers
-from ..config.sections import Sections
-from ..config.validation import ConfigError
 from ..identity.signed_urls import SigningKey
 from ..identity.signing_keys import SigningKeysError, load_signing_keys
 from .errors import CommandError
 from .files import replace_file
 from .options import SettingsFiles, settings_options
+from .settings import settings_in
 
 
 def key_file_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,18 +38,6 @@ def key_file_option(command: Callable[..., Any]) -> Callable[..., Any]:
         help="The file of keys. Default: auth.signing_keys_file of the settings.",
     )
     return option(settings_options(with_path))
-
-
-def settings_in(files: SettingsFiles) -> Sections:
-    """
-    Return the settings of a server, which need not be valid together.
-
-    :raises CommandError: they cannot be read.
-    """
-    try:
-        return read_layers(files.profile, files.config, os.environ, files.config_dir).settings
-    except ConfigError as error:
-        raise CommandError(f"[{error.phase}] {error}", label="") from None
 
 
 def _path(key_file: Path | None, files: SettingsFiles) -> Path:

@@ -13,9 +13,10 @@ from msgspec import Struct
 from ..identity.signed_urls import MAX_VALIDITY, OPERATIONS, InvalidSignedUrl, is_signed, sign
 from .durations import duration_to
 from .errors import CommandError
-from .key_files import key_file_option, load_keys, settings_in
+from .key_files import key_file_option, load_keys
 from .options import SettingsFiles, json_option
 from .output import print_json, print_line
+from .settings import settings_in
 
 _SCHEMES: Final = ("http", "https")
 

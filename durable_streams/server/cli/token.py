@@ -13,14 +13,13 @@ import click
 from click.shell_completion import CompletionItem
 from msgspec import UNSET, Struct, UnsetType
 
-from ..config.layers import read_layers
-from ..config.validation import ConfigError
 from ..identity.tokens.file import TokenFileError, add_token, read_tokens, remove_tokens
 from ..identity.tokens.records import STATIC_PREFIX, RecordError, TokenRecord, new_token
 from .durations import duration_to
 from .errors import CommandError
 from .options import SettingsFiles, json_option, settings_files, settings_options
 from .output import note, print_json, print_line, print_table
+from .settings import settings_in
 
 T = TypeVar("T")
 
@@ -204,10 +203,7 @@ def _path(file: str | None, files: SettingsFiles) -> str:
     """
     if file is not None:
         return file
-    try:
-        found = read_layers(files.profile, files.config, os.environ, files.config_dir).settings.auth.token_file
-    except ConfigError as error:
-        raise CommandError(f"[{error.phase}] {error}", label="") from None
+    found = settings_in(files).auth.token_file
     if not found:
         raise click.UsageError(
             "No file of tokens is given. Give --file FILE, or the settings of the server with auth.token_file: "
