@@ -17,6 +17,16 @@ from .tokens.records import STATIC_PREFIX
 _DOTS: Final = 2
 
 
+def has_static_form(token: bytes) -> bool:
+    """Return whether a token has the form of static tokens."""
+    return token.startswith(STATIC_PREFIX)
+
+
+def has_jwt_form(token: bytes) -> bool:
+    """Return whether a token has the form of JWTs."""
+    return token.count(b".") == _DOTS
+
+
 @implementer(ICredentialsChecker, IRevocations)
 class BearerChecker:
     """
@@ -49,9 +59,9 @@ class BearerChecker:
         """
         token = credentials.token
         checker = self._other
-        if self._static is not None and token.startswith(STATIC_PREFIX):
+        if self._static is not None and has_static_form(token):
             checker = self._static
-        elif self._jwt is not None and token.count(b".") == _DOTS:
+        elif self._jwt is not None and has_jwt_form(token):
             checker = self._jwt
         if checker is None:
             raise invalid_token(f"The bearer token is not {self._forms()}.")

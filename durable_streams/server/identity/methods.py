@@ -11,6 +11,7 @@ from typing import Final
 from msgspec import Struct
 from twisted.cred.credentials import ICredentials, UsernamePassword
 
+from .bearer import has_jwt_form, has_static_form
 from .challenges import BASIC, BEARER, invalid_request
 from .credentials import BearerToken, CertificateCredentials, Presented, ProxyIdentity, SignedUrlCredentials
 from .signed_urls import is_signed
@@ -116,9 +117,9 @@ class Methods:
             return "basic"
         bearer = _BEARER.fullmatch(credential.key)
         token = b"" if bearer is None else bearer[1]
-        if token.startswith(b"dst_"):
+        if has_static_form(token):
             return "token"
-        return "jwt" if token.count(b".") == 2 else "bearer"
+        return "jwt" if has_jwt_form(token) else "bearer"
 
     def read(self, credential: Credential, presented: Presented) -> ICredentials:
         """
