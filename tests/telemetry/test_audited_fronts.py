@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from durable_streams.server.clocks import clock_of
-from durable_streams.server.telemetry.audit import AccessCounts, AuditLog
+from durable_streams.server.telemetry.audit import AuditLog
 from tests.support.audit_lines import Lines
 from tests.support.cases import each_way
 from tests.support.fronts import BASE
@@ -17,11 +17,11 @@ class AuditedFrontTests(GateTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.sink = Lines()
-        self.counts = AccessCounts()
-        self.gate.record(self.audit("all"))
+        self.log = self.audit("all")
+        self.gate.record(self.log)
 
     def audit(self, events: str, required: bool = False) -> AuditLog:
-        audit = AuditLog(clock_of(self.front.clock), self.counts, self.sink, events, required)
+        audit = AuditLog(clock_of(self.front.clock), self.sink, events, required)
         self.addCleanup(audit.close)
         return audit
 
@@ -53,7 +53,7 @@ class AuditedFrontTests(GateTestCase):
         )
         self.assertEqual(
             {("default", "read"): 1, ("anonymous", "delete"): 1, ("credentials", "authenticate"): 1},
-            dict(self.counts.denials),
+            dict(self.log.denials),
         )
 
     def test_preflights_have_no_line(self) -> None:

@@ -27,7 +27,7 @@ from durable_streams.server.streams import Streams
 from durable_streams.server.subscriptions.counts import SubscriptionCounts, SubscriptionFigures
 from durable_streams.server.telemetry import counts, metrics_from, telemetry_from
 from durable_streams.server.telemetry.access_metrics import access_metrics
-from durable_streams.server.telemetry.audit import AccessCounts, AuditLog
+from durable_streams.server.telemetry.audit import AuditLog
 from durable_streams.server.telemetry.counts import DURATIONS, RequestCounts
 from durable_streams.server.telemetry.describing import OPERATIONS
 from durable_streams.server.telemetry.metrics import MAX_AGE, Metrics
@@ -338,8 +338,8 @@ class ScrapeTests(FrontTestCase):
         subscriptions = {("webhook", "active"): 1}
         figures = SubscriptionFigures(subscriptions, 1, 0, 0.0, 0, 0, happened, {"timeout": 2}, 32)
         front.metrics.watch_subscriptions(lambda: figures)
-        audit = AuditLog(clock_of(front.clock), AccessCounts(), Lines())
-        audit.counts.denials["rule", "append"] = 4
+        audit = AuditLog(clock_of(front.clock), Lines())
+        audit.denials["rule", "append"] = 4
         front.metrics.watch_access(
             lambda: access_metrics({("token", "refused"): 5}, audit, lambda: {"auth.rules_file": True})
         )

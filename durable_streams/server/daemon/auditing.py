@@ -8,14 +8,14 @@ from ..clocks import IClock
 from ..config.settings import Settings
 from ..identity.control import AccessControl, ListedSource
 from ..startup import StartupError
-from ..telemetry.audit import AccessCounts, AuditLog, audit_file
+from ..telemetry.audit import AuditLog, audit_file
 
 
 def audit_from(settings: Settings, clock: IClock) -> AuditLog:
     """Create the audit log, whose file is not open yet. Without ``audit.file``, it counts denials only."""
     audit = settings.audit
     file = None if audit.file is None else audit_file(audit.file, clock)
-    return AuditLog(clock, AccessCounts(), file, audit.events, audit.required)
+    return AuditLog(clock, file, audit.events, audit.required)
 
 
 def open_audit_log(audit: AuditLog, settings: Settings) -> None:

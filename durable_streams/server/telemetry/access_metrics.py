@@ -29,7 +29,7 @@ def access_metrics(
         "Requests that were denied.",
         labels=("reason", "operation"),
     )
-    for labels, count in sorted(audit.counts.denials.items()):
+    for labels, count in sorted(audit.denials.items()):
         denials.add_metric(labels, count)
     yield denials
     if audit.sink is not None:

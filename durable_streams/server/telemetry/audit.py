@@ -33,18 +33,6 @@ MAX_DENIALS_OF_ADDRESS: Final = 20
 MAX_DENIALS: Final = 200
 
 
-class AccessCounts:
-    """
-    Counters of decisions, as plain ints.
-
-    :ivar denials: (reason, operation) -> number. The reasons are ``credentials`` (missing or invalid), ``anonymous``
-        (nobody may do that without credentials), ``rule``, ``default`` (no rule allows it) and ``grants``.
-    """
-
-    def __init__(self) -> None:
-        self.denials: Counter[tuple[str, str]] = Counter()
-
-
 class AuditSink(Protocol):
     """Receives lines: an :class:`.AuditFile`."""
 
@@ -87,7 +75,8 @@ class AuditLog:
     :param sink: where lines are written; None to count only.
     :param events: ``none``, ``denied``, ``changes`` (denials and allowed changes) or ``all``.
     :param required: whether allowed requests that would be recorded are refused while lines cannot be written.
-    :ivar counts: the counters of denials.
+    :ivar denials: (reason, operation) -> number. The reasons are ``credentials`` (missing or invalid), ``anonymous``
+        (nobody may do that without credentials), ``rule``, ``default`` (no rule allows it) and ``grants``.
     :ivar sink: where lines are written; None to count only.
     :ivar seconds: the time for durations.
     """
@@ -95,18 +84,17 @@ class AuditLog:
     def __init__(
         self,
         clock: IClock,
-        counts: AccessCounts,
         sink: AuditSink | None = None,
         events: str = "none",
         required: bool = False,
     ) -> None:
-        self.counts = counts
+        self.denials: Counter[tuple[str, str]] = Counter()
         self.sink = sink
         self.seconds = clock.seconds
         self._clock = clock
         self._wall = clock.wall
         self._made = AuditLines()
-        self._denials = sink is not None and events != "none"
+        self._records_denials = sink is not None and events != "none"
         self._changes = sink is not None and events in ("changes", "all")
         self._all = sink is not None and events == "all"
         self.records_allowed = self._changes or self._all
@@ -130,8 +118,8 @@ class AuditLog:
                 raise Unavailable("The audit log cannot be written, and audit.required is true. Try again later.")
             return AuditEntry(self, self._made.decided(request, access))
         reason = reason_of(access)
-        self.counts.denials[reason, access.operation] += 1
-        if not self._denials or not self._has_room(request, reason):
+        self.denials[reason, access.operation] += 1
+        if not self._records_denials or not self._has_room(request, reason):
             return None
         return AuditEntry(self, b'%b,"reason":"%b"' % (self._made.decided(request, access), reason.encode()))
 
@@ -141,8 +129,8 @@ class AuditLog:
 
         :param reason: a sentence without secrets, as the client is sent it.
         """
-        self.counts.denials["credentials", "authenticate"] += 1
-        if not self._denials or not self._has_room(request, "credentials"):
+        self.denials["credentials", "authenticate"] += 1
+        if not self._records_denials or not self._has_room(request, "credentials"):
             return None
         why = encoded({"reason": "credentials", "detail": reason})
         return AuditEntry(self, b"%b,%b" % (self._made.not_authenticated(request), why))
@@ -264,7 +252,7 @@ def is_change(request: StreamRequest | PageRequest, operations: tuple[str, ...])
 
 
 def reason_of(access: Access) -> str:
-    """Return the reason of a denial, a word of :attr:`AccessCounts.denials`."""
+    """Return the reason of a denial, a word of :attr:`AuditLog.denials`."""
     if access.principal.kind == NOBODY:
         return "anonymous"
     decision = access.decision
