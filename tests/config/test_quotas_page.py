@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from durable_streams.server.clocks import clock_of
 from durable_streams.server.config.settings import Settings
 from durable_streams.server.daemon.limiting import quotas_from
-from durable_streams.server.identity.rates import DEPTH, RECENT, WIDTH
+from durable_streams.server.identity.rates import DEPTH, RECENT, WIDTH, Sketch
 from durable_streams.server.storage.memory import MemoryStorage
 from durable_streams.server.streams import Streams
 from durable_streams.server.web.problems import problem
@@ -58,3 +58,7 @@ class PageTests(SynchronousTestCase):
     def test_the_numbers_of_the_accuracy_are_those_of_the_code(self) -> None:
         self.assertIn(f"the {RECENT:,} addresses", PAGE)
         self.assertIn(rf"(N / {WIDTH:,})\ :sup:`{DEPTH}`", PAGE)
+        self.assertIn(f"the number is {self.quotas.by_principal.ledger._width:,} instead of {WIDTH:,}", PAGE)
+        ledgers = [scope.ledger for scope in (self.quotas.by_address, self.quotas.by_principal)]
+        sizes = [Sketch(ledger._width).size for ledger in ledgers for meter in ledger.meters if meter is not None]
+        self.assertIn(f"up to {sum(sizes) / 1_048_576:g} MiB together", PAGE)
