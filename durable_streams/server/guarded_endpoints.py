@@ -15,6 +15,8 @@ from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
+from twisted.web.client import URI
+from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 #: How long a connection may take to close before it is aborted, in seconds. Over TLS, closing waits for the server.
@@ -67,6 +69,22 @@ class GuardedEndpoint:
         """Abort the open connections."""
         for guard in list(self._guards):
             guard.abort()
+
+
+@implementer(IAgentEndpointFactory)
+class EndpointFactory:
+    """
+    The endpoints of an agent of twisted.web.
+
+    :param create: creates the endpoint of a URL.
+    """
+
+    def __init__(self, create: Callable[[URI], IStreamClientEndpoint]) -> None:
+        self._create = create
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
+        """Return the endpoint of a URL."""
+        return self._create(uri)
 
 
 class _HeadGuard(ProtocolWrapper):

@@ -16,17 +16,15 @@ import msgspec
 from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import DNSLookupError
-from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, FileBodyProducer
+from twisted.web.client import Agent, FileBodyProducer
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IAgentEndpointFactory, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from ..answer_bodies import BodyReader
-from ..guarded_endpoints import GuardedEndpoint
+from ..guarded_endpoints import EndpointFactory, GuardedEndpoint
 from ..release import DISTRIBUTION, version_of_server
 from .addresses import Address, AddressPolicy, WebhookUrl, parse_webhook_url
 from .authorities import Authorities
@@ -255,8 +253,9 @@ class _Attempt:
         addresses = await self._sender.checked_addresses(url)
         self._phase = "The connection, or the answer,"
         pinned = self._sender.endpoints.endpoint(url, addresses, self._limits.total)
-        self._endpoint = GuardedEndpoint(self._reactor, pinned, self._limits.max_head, AnswerTooLarge)
-        agent = Agent.usingEndpointFactory(self._reactor, _OneEndpoint(self._endpoint))
+        endpoint = GuardedEndpoint(self._reactor, pinned, self._limits.max_head, AnswerTooLarge)
+        self._endpoint = endpoint
+        agent = Agent.usingEndpointFactory(self._reactor, EndpointFactory(lambda _: endpoint))
         cooperator = Cooperator(scheduler=partial(self._reactor.callLater, 0))
         body = FileBodyProducer(BytesIO(self._request.body), cooperator)
         response: IResponse = await agent.request(b"POST", url.text.encode("ascii"), self._headers(), body)
@@ -331,15 +330,3 @@ def _is_done(body: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return isinstance(value, dict) and value.get("done") is True
-
-
-@implementer(IAgentEndpointFactory)
-class _OneEndpoint:
-    """The endpoint of one request."""
-
-    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
-        self._endpoint = endpoint
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
-        """Return the endpoint."""
-        return self._endpoint

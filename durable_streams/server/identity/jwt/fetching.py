@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any, Final, NoReturn
 from urllib.parse import urljoin, urlsplit
 
@@ -19,12 +18,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IAgentEndpointFactory, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from ...answer_bodies import BodyReader
 from ...connection_failures import ConnectionFailure, classify, tls_reasons
-from ...guarded_endpoints import GuardedEndpoint
+from ...guarded_endpoints import EndpointFactory, GuardedEndpoint
 from ...pem_certificates import parse_certificates
 from ...regular_files import file_errors_as, open_regular_file
 from ...release import DISTRIBUTION, version_of_server
@@ -139,7 +137,7 @@ class _Fetch:
 
     async def _answer(self, url: str) -> IResponse:
         """Send a request. Return the answer once its head has arrived."""
-        agent = Agent.usingEndpointFactory(self._reactor, _Endpoints(self._endpoint))
+        agent = Agent.usingEndpointFactory(self._reactor, EndpointFactory(self._endpoint))
         headers = Headers()
         headers.setRawHeaders("User-Agent", [_USER_AGENT])
         headers.setRawHeaders("Accept", ["application/json, application/jwk-set+json"])
@@ -233,15 +231,3 @@ def _explained(failure: Failure) -> FetchFailed:
 def _bad_head(sentence: str) -> FetchFailed:
     """Return the failure of an answer whose head is refused."""
     return FetchFailed(f"failed: {sentence[0].lower()}{sentence[1:].rstrip('.')}")
-
-
-@implementer(IAgentEndpointFactory)
-class _Endpoints:
-    """Creates the endpoints of one fetch."""
-
-    def __init__(self, create: Callable[[URI], IStreamClientEndpoint]) -> None:
-        self._create = create
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
-        """Return the endpoint of a URL."""
-        return self._create(uri)
