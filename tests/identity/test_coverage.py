@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.identity import coverage
-from durable_streams.server.identity.coverage import PlainParts, includes, overlaps
-from durable_streams.server.identity.patterns import Part, Star, joined
+from durable_streams.server.identity.coverage import includes, overlaps
+from durable_streams.server.identity.patterns import Part, PlainParts, Star, joined
 
 ONE, ANY = Star.ONE, Star.ANY
 

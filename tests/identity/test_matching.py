@@ -32,7 +32,7 @@ class CountedName(str):
 
 
 def index(*patterns: str) -> NameIndex:
-    return NameIndex((1 << n, parse_parts(pattern, substitutions=True)) for n, pattern in enumerate(patterns))
+    return NameIndex((1 << n, parse_parts(pattern)) for n, pattern in enumerate(patterns))
 
 
 PARTS = st.sampled_from(["a", "b", "alice", "*", "**", "**", "{subject}", "{claim.t}"])

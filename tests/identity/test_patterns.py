@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.errors import InvalidName
-from durable_streams.server.identity.patterns import Star, Substitution, joined, literal_parts, parse_parts, substituted
+from durable_streams.server.identity.patterns import (
+    Star,
+    Substitution,
+    joined,
+    literal_parts,
+    parse_parts,
+    parse_plain,
+    substituted,
+)
 from durable_streams.server.identity.principal import ANONYMOUS, Principal
 
 from .test_coverage import plain_matches
@@ -28,21 +36,21 @@ class ParseTests(SynchronousTestCase):
             ("%2A", ("%2A",)),
             ("__ds/subscriptions/*", ("__ds", "subscriptions", ONE)),
         ):
-            self.assertEqual(parts, parse_parts(text, substitutions=True), text)
+            self.assertEqual(parts, parse_parts(text), text)
 
     def test_a_segment_in_braces_is_a_substitution(self) -> None:
-        parts = parse_parts("chats/{subject}/{claim.org.id}", substitutions=True)
+        parts = parse_parts("chats/{subject}/{claim.org.id}")
         texts = [part.text for part in parts if isinstance(part, Substitution)]
         self.assertEqual(["{subject}", "{claim.org.id}"], texts)
 
     def test_the_path_of_a_claim_may_have_slashes(self) -> None:
-        [part, star] = parse_parts("{claim.https://id.example.com/org}/**", substitutions=True)
+        [part, star] = parse_parts("{claim.https://id.example.com/org}/**")
         assert isinstance(part, Substitution)
         principal = Principal("alice", "jwt", claims={"https://id.example.com/org": "acme"})
         self.assertEqual(("acme", ANY), (part.value(principal), star))
 
     def test_braces_are_plain_text_without_substitutions(self) -> None:
-        self.assertEqual(("{subject}", ANY), parse_parts("{subject}/**", substitutions=False))
+        self.assertEqual(("{subject}", ANY), parse_plain("{subject}/**"))
         self.assertEqual(("*", "{subject}", "**"), literal_parts("*/{subject}/**"))
 
     def test_an_invalid_pattern_is_refused_with_what_to_write(self) -> None:
@@ -66,7 +74,7 @@ class ParseTests(SynchronousTestCase):
             ("x" * 5000, "4096 bytes"),
             ("a/__ds/\x7f", "control characters"),
         ):
-            error = self.assertRaises(InvalidName, parse_parts, text, substitutions=True)
+            error = self.assertRaises(InvalidName, parse_parts, text)
             self.assertIn(why, str(error), text)
 
     @given(
@@ -81,7 +89,7 @@ class ParseTests(SynchronousTestCase):
 class SubstitutionTests(SynchronousTestCase):
     def substituted(self, text: str, **principal: object) -> object:
         given = {"subject": "alice", "kind": "jwt", **principal}
-        return substituted(parse_parts(text, substitutions=True), Principal(**given))  # type: ignore[arg-type]
+        return substituted(parse_parts(text), Principal(**given))  # type: ignore[arg-type]
 
     def test_a_value_is_one_segment_of_plain_text(self) -> None:
         self.assertEqual(("a", "alice", ANY), self.substituted("a/{subject}/**"))
@@ -93,7 +101,7 @@ class SubstitutionTests(SynchronousTestCase):
         for value in ("", "a/b", "/", None, 5, True, ["a"], {"a": "b"}, 1.5):
             self.assertIsNone(self.substituted("{claim.t}/**", claims={"t": value}), value)
         self.assertIsNone(self.substituted("a/{claim.t}"))
-        self.assertIsNone(substituted(parse_parts("a/{subject}", substitutions=True), ANONYMOUS))
+        self.assertIsNone(substituted(parse_parts("a/{subject}"), ANONYMOUS))
 
     def test_a_value_cannot_be_the_reserved_first_segment(self) -> None:
         self.assertIsNone(self.substituted("{subject}/subscriptions/*", subject="__ds"))

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.identity import coverage
-from durable_streams.server.identity.coverage import PlainParts, includes
+from durable_streams.server.identity.coverage import includes
 from durable_streams.server.identity.operations import OPERATIONS
+from durable_streams.server.identity.patterns import PlainParts
 from durable_streams.server.identity.policy import Decision, Policy, parse_rules
 from durable_streams.server.identity.principal import ANONYMOUS, Grant, Principal
 

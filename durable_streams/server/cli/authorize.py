@@ -165,13 +165,13 @@ def _claims(texts: tuple[str, ...]) -> dict[str, object]:
 def _grant(kind: str, operations: str, name: str) -> Grant:
     from ..errors import InvalidName  # noqa: PLC0415 (as above)
     from ..identity.operations import expand  # noqa: PLC0415 (as above)
-    from ..identity.patterns import parse_parts  # noqa: PLC0415 (as above)
+    from ..identity.patterns import parse_plain  # noqa: PLC0415 (as above)
     from ..identity.principal import Grant  # noqa: PLC0415 (as above)
 
     is_name = kind == _SIGNED_URL
     try:
         if not is_name:
-            parse_parts(name, substitutions=False)
+            parse_plain(name)
         return Grant(expand(operations.split(",")), name, literal=is_name)
     except (ValueError, InvalidName) as error:
         raise click.UsageError(f"--grant {operations} {name}: {error}") from None
@@ -180,7 +180,7 @@ def _grant(kind: str, operations: str, name: str) -> Grant:
 def _checked_name(operation: str, name: str | None, is_pattern: bool) -> str:
     """Return the name without slashes at its ends."""
     from ..errors import InvalidName  # noqa: PLC0415 (as above)
-    from ..identity.patterns import parse_parts  # noqa: PLC0415 (as above)
+    from ..identity.patterns import parse_plain  # noqa: PLC0415 (as above)
     from ..protocol.names import RESERVED_PREFIX, NameLimits, check_name  # noqa: PLC0415 (as above)
 
     if operation == ADMIN:
@@ -191,7 +191,7 @@ def _checked_name(operation: str, name: str | None, is_pattern: bool) -> str:
         raise click.UsageError("Give NAME, the name of a stream.")
     try:
         if is_pattern:
-            parse_parts(name, substitutions=False)
+            parse_plain(name)
         elif not (operation == SUBSCRIBE and name.startswith(RESERVED_PREFIX)):
             # The limits are those of the longest name that any settings allow.
             check_name(name, NameLimits(name_bytes=65_536, segments=1_024))

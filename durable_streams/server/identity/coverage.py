@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import takewhile
-from typing import Final, TypeAlias
+from typing import Final
 
 from ..protocol.names import RESERVED_SEGMENT
-from .patterns import Star
-
-#: A pattern without substitutions.
-PlainParts: TypeAlias = tuple[str | Star, ...]
+from .patterns import PlainParts, Star
 
 #: The maximum of alternatives that :func:`includes` follows at once.
 _MAX_ALTERNATIVES: Final = 256

@@ -10,7 +10,7 @@ from msgspec import Struct
 from ..errors import InvalidName
 from .matching import TargetIndex
 from .operations import expand
-from .patterns import Parts, literal_parts, parse_parts
+from .patterns import PlainParts, literal_parts, parse_plain
 from .principal import Grant, Principal
 
 #: The maximum of principals whose grants are kept compiled, and of the segments of all their patterns, which take about
@@ -19,13 +19,13 @@ _MAX_COMPILED: Final = 1024
 _MAX_SEGMENTS: Final = 16_384
 
 
-def granted_targets(grants: Iterable[Grant]) -> list[tuple[frozenset[str], tuple[Parts]]]:
+def granted_targets(grants: Iterable[Grant]) -> list[tuple[frozenset[str], tuple[PlainParts]]]:
     """Return the operations and the pattern of each grant, without the invalid ones: those grant nothing."""
     found = []
     for grant in grants:
         try:
             operations = expand(grant.operations)
-            parts = literal_parts(grant.pattern) if grant.literal else parse_parts(grant.pattern, substitutions=False)
+            parts = literal_parts(grant.pattern) if grant.literal else parse_plain(grant.pattern)
         except (InvalidName, ValueError):
             continue
         found.append((operations, (parts,)))

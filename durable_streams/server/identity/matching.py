@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..protocol.names import RESERVED_SEGMENT
-from .coverage import PlainParts
 from .operations import ADMIN, OPERATIONS, SUBSCRIBE
-from .patterns import EVERYTHING, SUBSCRIPTIONS, Part, Parts, Star, Substitution, substituted
+from .patterns import EVERYTHING, SUBSCRIPTIONS, Part, Parts, PlainParts, Star, Substitution, substituted
 from .principal import Principal
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from ..errors import InvalidName
 from ..protocol.names import RESERVED_SEGMENT, NameLimits, check_name
@@ -65,30 +65,37 @@ class Substitution:
 Part: TypeAlias = str | Star | Substitution
 Parts: TypeAlias = tuple[Part, ...]
 
+_P = TypeVar("_P", bound=Part)
+
+#: A pattern without substitutions.
+PlainParts: TypeAlias = tuple[str | Star, ...]
+
 #: The pattern ``**``.
 EVERYTHING: Final[Parts] = (Star.ANY,)
 
 #: The names that ``**`` matches beside those of streams, for the operation ``subscribe``.
-SUBSCRIPTIONS: Final[tuple[str | Star, ...]] = (RESERVED_SEGMENT, "subscriptions", Star.ONE)
+SUBSCRIPTIONS: Final[PlainParts] = (RESERVED_SEGMENT, "subscriptions", Star.ONE)
 
 
-def parse_parts(text: str, substitutions: bool) -> Parts:
+def parse_parts(text: str) -> Parts:
     """
-    Parse a pattern. Slashes at its ends are removed, and runs of ``**`` joined.
+    Parse a pattern of a rule. Slashes at its ends are removed, and runs of ``**`` joined.
 
-    :param substitutions: whether segments in braces are substitutions; otherwise they are plain text.
     :raises InvalidName: the pattern breaks a rule of stream names, or a star or brace is no whole segment.
     """
-    segments = _split(text.strip("/")) if substitutions else text.strip("/").split("/")
-    parts = [_part(segment, substitutions) for segment in segments]
-    plain = [part if isinstance(part, str) else "x" for part in parts]
-    if plain[0] == RESERVED_SEGMENT:
-        plain[0] = "x"
-    check_name("/".join(plain), _LIMITS)
-    return joined(parts)
+    return _checked([_part(segment) for segment in _split(text.strip("/"))])
 
 
-def literal_parts(name: str) -> Parts:
+def parse_plain(text: str) -> PlainParts:
+    """
+    Parse a pattern as of subscriptions: as :func:`parse_parts` does, but braces are plain text.
+
+    :raises InvalidName: the pattern breaks a rule of stream names, or a star is no whole segment.
+    """
+    return _checked([_plain_part(segment) for segment in text.strip("/").split("/")])
+
+
+def literal_parts(name: str) -> PlainParts:
     """Return the parts of a pattern that matches exactly one name."""
     return tuple(name.split("/"))
 
@@ -105,21 +112,39 @@ def _split(text: str) -> list[str]:
         text = rest
 
 
-def _part(segment: str, substitutions: bool) -> Part:
+def _checked(parts: Sequence[_P]) -> tuple[_P | Star, ...]:
+    """
+    Return the parts of a pattern with runs of ``**`` joined.
+
+    :raises InvalidName: the pattern breaks a rule of stream names.
+    """
+    plain = [part if isinstance(part, str) else "x" for part in parts]
+    if plain[0] == RESERVED_SEGMENT:
+        plain[0] = "x"
+    check_name("/".join(plain), _LIMITS)
+    return joined(parts)
+
+
+def _part(segment: str) -> Part:
+    part = _plain_part(segment)
+    if isinstance(part, str) and ("{" in segment or "}" in segment):
+        return Substitution(segment)
+    return part
+
+
+def _plain_part(segment: str) -> str | Star:
     if segment == ONE:
         return Star.ONE
     if segment == ANY:
         return Star.ANY
     if has_partial_star(segment):
         raise InvalidName(PARTIAL_STAR)
-    if substitutions and ("{" in segment or "}" in segment):
-        return Substitution(segment)
     return segment
 
 
-def joined(parts: Sequence[Part]) -> Parts:
+def joined(parts: Sequence[_P]) -> tuple[_P | Star, ...]:
     """Return the parts with each run of stars as so many ``*`` and then at most one ``**``, which match the same."""
-    found: list[Part] = []
+    found: list[_P | Star] = []
     many = False
     for part in parts:
         if part is Star.ANY:
@@ -134,7 +159,7 @@ def joined(parts: Sequence[Part]) -> Parts:
     return tuple(found)
 
 
-def substituted(parts: Parts, principal: Principal) -> tuple[str | Star, ...] | None:
+def substituted(parts: Parts, principal: Principal) -> PlainParts | None:
     """Return a pattern with the values of a principal as plain text, or None if it matches no name at all."""
     found: list[str | Star] = []
     for index, part in enumerate(parts):

@@ -10,12 +10,12 @@ from msgspec.structs import replace
 
 from ..errors import InvalidName
 from .conditions import ConditionIndex
-from .coverage import Comparison, PlainParts, TooManyComparisons
+from .coverage import Comparison, TooManyComparisons
 from .doubtful import warnings_about_doubts
 from .grants import CompiledGrants, granted_targets
 from .matching import TargetIndex, patterns_for
 from .operations import ADMIN, expand
-from .patterns import parse_parts, substituted
+from .patterns import PlainParts, parse_plain
 from .principal import SIGNED_URL, Grant, Principal
 from .rules import MAX_CLAIMS, MAX_RULES, Rule, RuleError, claims_of, parse_rule
 from .unreachable import warnings_about
@@ -95,10 +95,9 @@ class Policy:
         if operation == ADMIN:
             return self.decide(principal, operation, "")
         try:
-            inner = substituted(parse_parts(pattern, substitutions=False), principal)
+            inner = parse_plain(pattern)
         except InvalidName as error:
             return Decision(False, None, False, f"The pattern cannot be compared with the rules: {error}")
-        assert inner is not None, "only a substitution can match nothing"
         try:
             decision = self._first_covering(principal, operation, inner)
             if principal.grants is None:

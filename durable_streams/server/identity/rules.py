@@ -191,7 +191,7 @@ def _without_options(words: list[_Word]) -> tuple[list[_Word], list[_Word]]:
 
 def _pattern(text: str) -> Parts:
     try:
-        return parse_parts(text, substitutions=True)
+        return parse_parts(text)
     except InvalidName as error:
         raise ValueError(f"NAME {text!r}: {error}") from None
 

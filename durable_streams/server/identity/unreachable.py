@@ -7,9 +7,9 @@ from itertools import combinations, islice
 from typing import Final
 
 from .conditions import ANONYMOUS, AUTHENTICATED, Condition
-from .coverage import PlainParts, includes
+from .coverage import includes
 from .operations import ADMIN, SUBSCRIBE
-from .patterns import EVERYTHING, SUBSCRIPTIONS, Parts, Substitution
+from .patterns import EVERYTHING, SUBSCRIPTIONS, Parts, PlainParts, Substitution
 from .rules import Rule
 
 #: After so many comparisons of two rules, no more are looked for.

@@ -7,7 +7,7 @@ from typing import Final, NoReturn
 
 from ...errors import InvalidName
 from ..operations import expand
-from ..patterns import parse_parts
+from ..patterns import parse_plain
 from ..principal import Grant
 from .errors import TokenRefused
 
@@ -47,7 +47,7 @@ def _grant(item: object) -> Grant:
     except ValueError:
         _refuse("has an unknown operation")
     try:
-        parse_parts(pattern, substitutions=False)
+        parse_plain(pattern)
     except InvalidName:
         _refuse("has names that are not a pattern")
     return Grant(expanded, pattern)
