@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import InvalidName, NotAllowed, NotAuthenticated, RateLimited, StreamsError, Unavailable
+from ..errors import InvalidName, NotAllowed, NotAuthenticated, RateLimited, StreamsError
 from ..identity.control import AccessControl
 from ..identity.credentials import Presented
 from ..identity.policy import Decision
@@ -26,11 +26,11 @@ from .decision_cache import DecisionCache
 from .live import Live
 from .live_access import LiveAccess, ReadPermit
 from .needed_operations import ON_SOURCE, needed_operations
-from .problems import InternalError
+from .problems import InternalError, client_gone
 from .quotas import RequestQuotas
 from .refusals import Refusals
 from .requests import READS, StreamRequest
-from .telemetry import request_name
+from .telemetry import log_fields
 
 _log = Logger()
 
@@ -297,20 +297,14 @@ class Gate:
         """Answer a request after an asynchronous authentication: it, or what followed, has failed or was cancelled."""
         error = failure.value
         if isinstance(error, CancelledError):
-            error = Unavailable("The request was cancelled, as its client has closed the connection. Send it again.")
+            error = client_gone()
         if not isinstance(error, StreamsError):
             return self._broken(failure, request)
         failure.tb = None
         return self._refuse(request, error)
 
     def _broken(self, failure: Failure, request: StreamRequest) -> Answer:
-        _log.failure(
-            "Authorizing {method} {path} failed.",
-            failure=failure,
-            method=request.method.decode("latin-1"),
-            path=(request.mount + request.path).decode("latin-1"),
-            **request_name(request.number, request.caller),
-        )
+        _log.failure("Authorizing {method} {path} failed.", failure=failure, **log_fields(request))
         return self._refusals.answers.error(request, InternalError())
 
 

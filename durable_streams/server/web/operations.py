@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import EmptyName, InvalidName, StreamNotFound, StreamsError, Unavailable
+from ..errors import EmptyName, InvalidName, StreamNotFound, StreamsError
 from ..interfaces import NowOrLater, T
 from ..model import NOW, START, Appended, Chunk, Created, Offset, StreamFacts
 from ..protocol.names import NameLimits, is_reserved
@@ -20,10 +20,10 @@ from .answers import Answer, Answers
 from .bodies import PIECE, Replay
 from .live import EventTail, Live
 from .origins import WritingOrigins
-from .problems import InternalError, MethodNotAllowed, NoSuchPath
+from .problems import InternalError, MethodNotAllowed, NoSuchPath, client_gone
 from .proxies import Proxies
 from .requests import StreamRequest, name_reader, offset_of_reconnect, read_append, read_creation
-from .telemetry import Telemetry, request_name
+from .telemetry import Telemetry, log_fields
 
 if TYPE_CHECKING:
     from ..identity.control import AccessControl
@@ -322,18 +322,9 @@ class Operations:
             failure.tb = None
             return self.answers.error(request, error)
         if isinstance(error, CancelledError):
-            return self.answers.error(
-                request,
-                Unavailable("The request was cancelled, as its client has closed the connection. Send it again."),
-            )
+            return self.answers.error(request, client_gone())
         return self._broken(failure, request)
 
     def _broken(self, failure: Failure, request: StreamRequest) -> Answer:
-        _log.failure(
-            "{method} {path} failed.",
-            failure=failure,
-            method=request.method.decode("latin-1"),
-            path=(request.mount + request.path).decode("latin-1"),
-            **request_name(request.number, request.caller),
-        )
+        _log.failure("{method} {path} failed.", failure=failure, **log_fields(request))
         return self.answers.error(request, InternalError())

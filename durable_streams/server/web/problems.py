@@ -106,6 +106,11 @@ class InternalError(errors.StreamsError):
         super().__init__("Something is wrong with the server. Its log says what.")
 
 
+def client_gone() -> errors.Unavailable:
+    """Return the error of a request that was cancelled because its client has closed the connection."""
+    return errors.Unavailable("The request was cancelled, as its client has closed the connection. Send it again.")
+
+
 #: The HTTP form of each error: the status, the code for programs, the title for people.
 CATALOGUE: Final[dict[type[errors.StreamsError], tuple[int, str, str]]] = {
     BadFraming: (400, "BAD_REQUEST", "Bad Request"),

@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.http import parse_qs
 
-from ..errors import BodyTooLarge, NotAllowed, StreamsError, Unavailable
+from ..errors import BodyTooLarge, NotAllowed, StreamsError
 from ..interfaces import NowOrLater
 from ..subscriptions import (
     MAX_BODY_BYTES,
@@ -33,10 +33,10 @@ from ..subscriptions import (
 from .access_parts import PUBLIC as PUBLIC_ACCESS
 from .answers import Answer, Answers, Perform
 from .origins import WritingOrigins
-from .problems import ErrorReport, InternalError, problem
+from .problems import ErrorReport, InternalError, client_gone, problem
 from .requests import StreamRequest
 from .subscription_paths import ROUTES, SUBSCRIBE, SubscriptionCall, call_of
-from .telemetry import request_name
+from .telemetry import log_fields
 
 if TYPE_CHECKING:
     from .page_access import PageAccess, RequestRights
@@ -127,16 +127,9 @@ class SubscriptionRoutes:
         except StreamsError as error:
             answer = self._error(request, error)
         except CancelledError:
-            answer = self._error(
-                request, Unavailable("The request was cancelled, as its client has closed the connection.")
-            )
+            answer = self._error(request, client_gone())
         except Exception:
-            _log.failure(
-                "{method} {path} failed.",
-                method=request.method.decode("latin-1"),
-                path=(request.mount + request.path).decode("latin-1"),
-                **request_name(request.number, request.caller),
-            )
+            _log.failure("{method} {path} failed.", **log_fields(request))
             answer = self._error(request, InternalError())
         return answer if rights is None else rights.answered(answer)
 

@@ -55,6 +55,16 @@ def request_id(number: int, caller: Caller = NOBODY) -> bytes:
     return b"%b-%x" % (RUN, number)
 
 
+def log_fields(request: StreamRequest | PageRequest) -> dict[str, Any]:
+    """Return the method, the path and the id of a request as fields of a log event."""
+    path = request.mount + request.path if isinstance(request, StreamRequest) else request.path
+    return {
+        "method": request.method.decode("latin-1"),
+        "path": path.decode("latin-1"),
+        **request_name(request.number, request.caller),
+    }
+
+
 def request_name(number: int, caller: Caller = NOBODY) -> dict[str, Any]:
     """
     Return the id of a request as a field of a log event.

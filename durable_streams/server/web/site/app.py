@@ -17,8 +17,8 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from ...errors import StreamsError, Unavailable
 from ..answers import Answer, Answers
 from ..pages import PageRequest, public_page
-from ..problems import InternalError, MethodNotAllowed, NoSuchPath
-from ..telemetry import request_name
+from ..problems import InternalError, MethodNotAllowed, NoSuchPath, client_gone
+from ..telemetry import log_fields
 from ..wire import PROBES
 
 if TYPE_CHECKING:
@@ -151,16 +151,9 @@ class Pages:
         except StreamsError as error:
             answer = answers.error(request, error, origin)
         except CancelledError:
-            answer = answers.error(
-                request, Unavailable("The request was cancelled, as its client has closed the connection."), origin
-            )
+            answer = answers.error(request, client_gone(), origin)
         except Exception:
-            _log.failure(
-                "{method} {path} failed.",
-                method=request.method.decode("latin-1"),
-                path=request.path.decode("latin-1"),
-                **request_name(request.number, request.caller),
-            )
+            _log.failure("{method} {path} failed.", **log_fields(request))
             answer = answers.error(request, InternalError(), origin)
         return answer if rights is None else rights.answered(answer)
 
