@@ -27,6 +27,9 @@ from .site.app import Pages
 from .transports import Transport
 from .wire import NO_STREAMS, below
 
+#: The status of a request over a quota.
+RATE_LIMITED: Final = 429
+
 #: How many requests of a connection may be refused in one second because of a quota before it is closed.
 MAX_REFUSALS: Final = 100
 

@@ -20,7 +20,7 @@ from ...run_queue import SLICE
 from ..admission import AdmittedRequest, BodyPace
 from ..answers import Answer, AnswerBody
 from ..callers import Caller, caller_on
-from ..connections import Connections, RefusalCounter
+from ..connections import RATE_LIMITED, Connections, RefusalCounter
 from ..incoming import IncomingBody
 from ..pages import PageRequest
 from ..problems import BadFraming, RequestTimeout
@@ -35,9 +35,6 @@ _LARGE: Final = 16_384
 
 #: How much of a body is read, in bytes, while the answer to an earlier request is not sent.
 _AHEAD: Final = 65_536
-
-#: The status of a request over a quota.
-_RATE_LIMITED: Final = 429
 
 #: Requests that change nothing.
 _READS: Final = frozenset([b"GET", b"HEAD"])
@@ -403,7 +400,7 @@ class StreamChannel(Protocol):
 
     def _refuse(self, refusal: _Refusal) -> None:
         self._end_check()
-        if refusal.answer.status == _RATE_LIMITED:
+        if refusal.answer.status == RATE_LIMITED:
             # A client over its quota may not send as much in vain as others.
             self._discarded = MAX_DISCARDED_PLAIN - MAX_DISCARDED
         if self._busy or self._queue:
@@ -500,7 +497,7 @@ class StreamChannel(Protocol):
             self.transport.abortConnection()
 
     def _send(self, answer: Answer, asked: AdmittedRequest | Caller, old: bool, began_at: float) -> None:
-        if answer.status == _RATE_LIMITED and not self._caller.trusted:
+        if answer.status == RATE_LIMITED and not self._caller.trusted:
             refusals = self._refusals = self._refusals or RefusalCounter()
             if refusals.add(self.factory.tick):
                 # To serve a flood of refusals on one connection costs more than to have the client open others.

@@ -16,7 +16,7 @@ from ..admission import Admission, AdmittedRequest, BodyPace
 from ..answers import Answer, AnswerBody
 from ..bodies import PIECE
 from ..callers import Caller
-from ..connections import Connections
+from ..connections import RATE_LIMITED, Connections
 from ..incoming import IncomingBody
 from ..problems import RequestTimeout
 from ..requests import StreamRequest
@@ -33,9 +33,6 @@ _LINGER: Final = 2
 
 #: How much a client that has no room must make in the time it has for that, in bytes.
 _STRIDE: Final = 65_536
-
-#: The status of a request over a quota.
-_RATE_LIMITED: Final = 429
 
 #: An answer of no more than this is sent even if much waits already, in bytes.
 _SMALL: Final = 4096
@@ -484,7 +481,7 @@ class Exchange:
         identity, length = framer.identify(answer, self._asked or channel.caller, self._began_at)
         block = engine.encoder.encode(answer.status, answer.head, framer.date_line, identity, length)
         self._answering = True
-        if answer.status == _RATE_LIMITED:
+        if answer.status == RATE_LIMITED:
             channel.refused()
         # That of a body that a page still receives.
         self.deadline = 0
