@@ -55,8 +55,11 @@ class Delivery:
         answer.addCallbacks(self.answer, self._not_answered)
 
     def answer(self, answer: Answer) -> None:
-        """Write an answer."""
+        """Write an answer, or stop its body if the client has gone."""
+        body = answer.body
         if self._over:
+            if not isinstance(body, bytes):
+                body.stopProducing()
             return
         request = self._request
         request.setResponseCode(answer.status)
@@ -64,7 +67,6 @@ class Delivery:
             request.responseHeaders.removeHeader(name)
         for name, value in self._framer.fields(answer, self.asked, self._began_at):
             request.responseHeaders.addRawHeader(name, value)
-        body = answer.body
         if isinstance(body, bytes):
             request.write(body)
             self.finish()
