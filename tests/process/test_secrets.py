@@ -8,34 +8,24 @@ import signal
 import socket
 import threading
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
-import jwt
-
-from durable_streams.server.identity.signed_urls import SigningKey, sign
-from durable_streams.server.identity.signing_keys import with_key
-from tests.support.commands import command
+from durable_streams.server.identity.signed_urls import sign
 from tests.support.daemon import PATIENCE, Daemon, read_until
+from tests.support.planted_secrets import ADMIN_TOKEN, BASIC, OPAQUE_TOKEN, PASSWORD, PlantedSecrets
 from tests.support.process_case import ProcessTestCase, wait_for
 
 BASE: Final = "/v1/stream/"
-KEY: Final = SigningKey("k1", b"planted-signing-key-0123456789abcdef")
-JWT_SECRET: Final = "planted-jwt-secret-0123456789abcdef0123456789"
-ADMIN_TOKEN: Final = "planted-admin-token-0123456789"
-
 RULES: Final = """allow kind:token all **
 allow kind:jwt create,append,read jwt/**
 allow anyone read public/**"""
 
 #: What no credential is, but is sent with requests.
 COOKIE: Final = "planted-cookie-0123456789"
-PASSWORD: Final = "planted-password-0123456789"
 BODY: Final = "planted-body-0123456789"
 
 
@@ -72,43 +62,14 @@ class SecretTests(ProcessTestCase):
         self.collector = Collector()
         self.addCleanup(self.collector.stop)
         self.answers: list[bytes] = []
-        self.secrets: dict[str, str] = {
-            "signing key": KEY.secret.decode(),
-            "JWT key": JWT_SECRET,
-            "admin token": ADMIN_TOKEN,
-            "cookie": COOKIE,
-            "password": PASSWORD,
-            "encoded password": "cGxhbnRlZDpwbGFudGVkLXBhc3N3b3JkLTAxMjM0NTY3ODk",
-        }
-
-    def file(self, name: str, content: bytes) -> Path:
-        path = self.folder / name
-        path.touch(0o600)
-        path.write_bytes(content)
-        return path
+        self.secrets = PlantedSecrets(self.folder)
+        self.secrets.known["cookie"] = COOKIE
 
     def daemon(self) -> Daemon:
-        token = command("token", "create", "--subject", "backend", "--file", self.folder / "tokens").stdout.strip()
-        self.token = token
-        self.secrets |= {"token": token, "secret of the token": token.rpartition("_")[2]}
-        settings: dict[str, object] = {
-            "auth__methods": "token,jwt,signed-url",
+        settings = self.secrets.settings() | {
             "auth__rules": RULES,
-            "auth__token_file": self.folder / "tokens",
-            "auth__signing_keys_file": self.file("keys", with_key(b"", KEY)),
-            "auth__jwt__keys_file": self.file(
-                "jwk",
-                json.dumps({"keys": [{"kty": "oct", "k": _base64(JWT_SECRET), "alg": "HS256", "kid": "j1"}]}).encode(),
-            ),
-            "auth__jwt__algorithms": "HS256",
-            "admin__enabled": "true",
-            "admin__token_file": self.file("admin", ADMIN_TOKEN.encode() + b"\n"),
-            "audit__file": self.folder / "audit.jsonl",
-            "audit__events": "all",
-            "observability__log_level": "debug",
             "observability__log_format": "json",
             "observability__log_file": self.folder / "server.log",
-            "observability__access_log": "all",
             "observability__traces": "true",
         }
         with patch.dict(os.environ, {"OTEL_EXPORTER_OTLP_ENDPOINT": self.collector.url}):
@@ -117,32 +78,21 @@ class SecretTests(ProcessTestCase):
     def credentials(self) -> Iterator[tuple[str, dict[str, str]]]:
         """Yield what requests present: a query, and headers."""
         now = int(time.time())
-        claims = {"sub": "carol", "exp": now + 600}
-        good = jwt.encode(claims, JWT_SECRET, "HS256", {"kid": "j1"})
-        bad = jwt.encode(claims, "x" * 40, "HS256", {"kid": "j1"})
-        expired = jwt.encode({"sub": "carol", "exp": now - 600}, JWT_SECRET, "HS256", {"kid": "j1"})
-        wrong = f"{self.token.rpartition('_')[0]}_plantedWrongSecret0123456789plantedWrongSecret"
-        self.secrets |= {
-            "wrong token": "plantedWrongSecret0123456789",
-            "JWT": good.rpartition(".")[2],
-            "unsigned part of the JWT": good.split(".")[1],
-            "wrong JWT": bad.rpartition(".")[2],
-            "expired JWT": expired.rpartition(".")[2],
-        }
+        secrets, key = self.secrets, self.secrets.key
+        good, bad, expired = secrets.jwt(now + 600), secrets.jwt(now + 600, b"x" * 40), secrets.jwt(now - 600)
         yield "", {}
-        for value in (self.token, wrong, good, bad, expired, "planted-opaque-token-0123456789"):
+        for value in (secrets.token, secrets.wrong_token, good, bad, expired, OPAQUE_TOKEN):
             yield "", {"Authorization": f"Bearer {value}"}
-        self.secrets["opaque token"] = "planted-opaque-token-0123456789"
-        yield "", {"Authorization": f"Basic {self.secrets['encoded password']}="}
+        yield "", {"Authorization": f"Basic {BASIC}"}
         yield "", {"Authorization": f"Digest {PASSWORD}", "Cookie": f"session={COOKIE}", "X-Api-Key": PASSWORD}
         for operations in ("read", "append,close,create,delete,read"):
             for name in (b"public/a", b"jwt/a", b"a%20b"):
                 for expires in (now + 600, now - 600, now + 10**8):
-                    query = sign(KEY, operations, name, expires, "dora")
-                    self.secrets[f"signature {len(self.secrets)}"] = query[-43:]
+                    query = sign(key, operations, name, expires, "dora")
+                    secrets.known[f"signature {len(secrets.known)}"] = query[-43:]
                     yield query, {}
-        query = sign(KEY, "read", b"public/a", now + 600)
-        self.secrets["changed signature"] = query[-43:-8]
+        query = sign(key, "read", b"public/a", now + 600)
+        secrets.known["changed signature"] = query[-43:-8]
         yield query[:-8] + "AAAAAAAA", {}
         yield f"{query}&ds_sig={'B' * 43}", {}
         yield query.replace("ds_sig", "ds%5Fsig"), {}
@@ -202,8 +152,8 @@ class SecretTests(ProcessTestCase):
 
     def follow_until_the_end(self, daemon: Daemon) -> None:
         """Follow a stream by a URL that expires."""
-        query = sign(KEY, "read", b"public/b", int(time.time()) + 2)
-        self.secrets["signature of the tail"] = query[-43:]
+        query = sign(self.secrets.key, "read", b"public/b", int(time.time()) + 2)
+        self.secrets.known["signature of the tail"] = query[-43:]
         with closing(daemon.get(f"{BASE}public/b?offset=-1&live=sse&{query}")) as connection:
             self.answers.append(read_until(connection, b"\r\n0\r\n\r\n"))
 
@@ -217,7 +167,7 @@ class SecretTests(ProcessTestCase):
 
     def test_no_credential_is_shown_anywhere(self) -> None:
         with self.daemon() as daemon:
-            auth = {"Authorization": f"Bearer {self.token}", "Content-Type": "text/plain"}
+            auth = {"Authorization": f"Bearer {self.secrets.token}", "Content-Type": "text/plain"}
             for name in ("public/a", "jwt/a", "a%20b"):
                 self.ask(daemon, "PUT", BASE + name, auth, b"stored")
             self.ask_everything(daemon)
@@ -241,7 +191,7 @@ class SecretTests(ProcessTestCase):
         self.check_that_much_happened(everything)
         for where, text in everything.items():
             self.assertNotIn(b"Traceback", text, where)
-            for what, secret in self.secrets.items():
+            for what, secret in self.secrets.known.items():
                 self.assertGreater(len(secret), 12, what)
                 at = text.find(secret.encode())
                 self.assertEqual(-1, at, f"{where} has the {what}: {text[max(0, at - 300) : at + 60]!r}")
@@ -263,10 +213,6 @@ class SecretTests(ProcessTestCase):
             self.assertGreater(everything[text].count(b"public/a"), 100)
         for metric in (b"durable_streams_denials_total{", b'durable_streams_authentications_total{method="signed-url"'):
             self.assertIn(metric, everything["the metrics"])
-
-
-def _base64(text: str) -> str:
-    return urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
 def _read(connection: socket.socket) -> bytes:
