@@ -7,11 +7,13 @@ import stat
 import subprocess
 import time
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 from click.testing import Result
 from twisted.trial.unittest import SynchronousTestCase
 
+from durable_streams.server.identity import locked_file
 from durable_streams.server.identity.credentials import SignedUrlCredentials
 from durable_streams.server.identity.principal import Principal
 from durable_streams.server.identity.signed_url_checker import SignedUrlChecker
@@ -92,6 +94,12 @@ class SigningKeyTests(KeyTestCase):
         self.refuse(1, "Run chmod 600", "signing-key", "add")
         self.assertEqual(content, self.path.read_bytes())
         self.assertEqual([self.path], list(self.folder.iterdir()))
+
+    def test_a_file_that_another_command_has_locked_is_refused_after_the_timeout(self) -> None:
+        self.add("old")
+        with patch.object(locked_file, "LOCK_TIMEOUT", 0.05), locked_file.locked_file(str(self.path), create=False):
+            self.refuse(1, f"Another command has locked {self.path}", "signing-key", "add", "--id", "new")
+        self.assertEqual("old  signs and verifies", self.succeed("signing-key", "list"))
 
     def test_without_a_file_the_option_is_asked_for(self) -> None:
         result = command("signing-key", "list")

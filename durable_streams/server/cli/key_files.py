@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..identity.locked_file import FileNotChanged, locked_file
 from ..identity.signed_urls import SigningKey
-from ..identity.signing_keys import SigningKeysError, load_signing_keys
+from ..identity.signing_keys import SigningKeysError, load_signing_keys, parse_signing_keys, read_signing_keys
 from .errors import CommandError
-from .files import replace_file
 from .options import SettingsFiles, settings_options
 from .settings import settings_in
 
@@ -68,47 +65,21 @@ def load_keys(path: Path) -> tuple[SigningKey, ...]:
         raise CommandError(str(error)) from None
 
 
-def change_keys(path: Path, change: Callable[[bytes, tuple[SigningKey, ...]], bytes]) -> None:
+def change_keys(path: Path, change: Callable[[bytes, tuple[SigningKey, ...]], bytes], create: bool = False) -> None:
     """
     Change a file of keys in one step, while no other command does.
 
-    :param path: the file; if it is missing, it is created with the mode 0600.
+    :param path: the file.
     :param change: returns the new content, from the old one and its keys.
-    :raises CommandError: the file cannot be read or written.
+    :param create: whether to create it, with the mode 0600, if it is missing.
+    :raises CommandError: the file is missing, or cannot be read or written.
     """
-    with _locked(path):
-        keys = load_keys(path)
-        replace_file(path, change(path.read_bytes(), keys), sync=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Lock a file until the block ends; if it was created for that and is still empty then, remove it."""
-    created = not path.exists()
-    descriptor = _lock(path)
+    name = str(path)
     try:
-        yield
-    finally:
-        with suppress(OSError):
-            if created and os.fstat(descriptor).st_nlink and not os.fstat(descriptor).st_size:
-                path.unlink()
-        os.close(descriptor)
-
-
-def _lock(path: Path) -> int:
-    """
-    Open a file and lock it.
-
-    :raises CommandError: it cannot be opened.
-    """
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            raise CommandError(f"Cannot open {path}: {error.strerror}.") from None
-        # Another command may have replaced it meanwhile.
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(path), os.fstat(descriptor)):
-                return descriptor
-        os.close(descriptor)
+        with locked_file(name, create) as file:
+            content = read_signing_keys(name)
+            file.replace(change(content, parse_signing_keys(content, name)))
+    except FileNotFoundError as error:
+        raise CommandError(f"{path}: {error.strerror}.") from None
+    except (SigningKeysError, FileNotChanged) as error:
+        raise CommandError(str(error)) from None

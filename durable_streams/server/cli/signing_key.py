@@ -48,7 +48,7 @@ def add(key_file: Path, files: SettingsFiles, key_id: str | None, as_json: bool)
             raise CommandError(f"{key_file} has a key with the id {key.id}. Choose another id.")
         return with_key(content, key)
 
-    change_keys(key_file, change)
+    change_keys(key_file, change, create=True)
     if as_json:
         print_json({"id": key.id})
     else:
@@ -82,7 +82,5 @@ def remove(key_file: Path, files: SettingsFiles, key_id: str) -> None:
             raise CommandError(f"{key_file} has no key with the id {key_id}.")
         return without_key(content, key_id)
 
-    if not key_file.exists():
-        raise CommandError(f"{key_file}: No such file or directory.")
     change_keys(key_file, change)
     note("Servers that use this file refuse its URLs within a second.")

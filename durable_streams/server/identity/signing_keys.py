@@ -35,6 +35,15 @@ def load_signing_keys(path: str) -> tuple[SigningKey, ...]:
     :returns: the keys, the one that signs first. A file without a key is valid: no signed URL is accepted then.
     :raises SigningKeysError: the file cannot be read, other users may read it, or a line is malformed.
     """
+    return parse_signing_keys(read_signing_keys(path), path)
+
+
+def read_signing_keys(path: str) -> bytes:
+    """
+    Return the content of a file of keys, which only its owner may use (mode 0600).
+
+    :raises SigningKeysError: the file cannot be read, or other users may read it.
+    """
     try:
         content = read_secret_file(path, MAX_FILE_SIZE)
     except SharedFileError as error:
@@ -51,7 +60,7 @@ def load_signing_keys(path: str) -> tuple[SigningKey, ...]:
         raise SigningKeysError(f"{path}: {error.strerror}.") from None
     if len(content) > MAX_FILE_SIZE:
         raise SigningKeysError(f"{path}: larger than {MAX_FILE_SIZE} bytes.")
-    return parse_signing_keys(content, path)
+    return content
 
 
 def parse_signing_keys(content: bytes, path: str) -> tuple[SigningKey, ...]:

@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from durable_streams.server.identity import locked_file
 from durable_streams.server.identity.tokens import file as file_module
 from durable_streams.server.identity.tokens.file import (
     MAX_SIZE,
@@ -188,7 +189,7 @@ class ChangeTests(FileCase):
                 errors.append(error)
 
         threads = [threading.Thread(target=change, args=(number,)) for number in range(6)]
-        with patch.object(file_module, "_LOCK_INTERVAL", 0.001):
+        with patch.object(locked_file, "_LOCK_INTERVAL", 0.001):
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -199,7 +200,7 @@ class ChangeTests(FileCase):
 
     def test_a_lock_that_stays_is_an_error(self) -> None:
         self.write(render_record(record()))
-        with self.path.open("rb") as other, patch.object(file_module, "LOCK_TIMEOUT", 0.05):
+        with self.path.open("rb") as other, patch.object(locked_file, "LOCK_TIMEOUT", 0.05):
             fcntl.flock(other, fcntl.LOCK_EX)
             self.assertIn("Another command has locked", self.refusal(add_token, record()))
 

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
-import tempfile
-import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Final
 
 from ...regular_files import NotAFileError
 from ...secret_files import SharedFileError, read_secret_file
+from ..locked_file import FileNotChanged, LockedFile, locked_file
 from .records import LoadedRecord, RecordError, TokenRecord, parse_record, render_record
 
 #: The largest size of the file, in bytes; a token takes about 250.
 MAX_SIZE: Final = 4_194_304
-
-#: How long a command waits for another one that changes the file, in seconds.
-LOCK_TIMEOUT: Final = 10.0
-
-_LOCK_INTERVAL: Final = 0.05
 
 
 class TokenFileError(Exception):
@@ -99,7 +89,7 @@ def add_token(path: str, record: TokenRecord) -> None:
         data += render_record(record) + b"\n"
         if len(data) > MAX_SIZE:
             raise TokenFileError(_too_large(path))
-        _replace(path, data, file)
+        file.replace(data)
 
 
 def remove_tokens(path: str, ids: Collection[str]) -> list[TokenRecord]:
@@ -118,7 +108,7 @@ def remove_tokens(path: str, ids: Collection[str]) -> list[TokenRecord]:
         if missing:
             raise NoSuchTokens(path, missing)
         kept = [line for line in data.split(b"\n") if line.strip() not in removed]
-        _replace(path, b"\n".join(kept), file)
+        file.replace(b"\n".join(kept))
         return list(removed.values())
 
 
@@ -152,114 +142,17 @@ def _too_large(path: str) -> str:
 
 
 @contextmanager
-def _locked(path: str, create: bool) -> Iterator[int]:
+def _locked(path: str, create: bool) -> Iterator[LockedFile]:
     """
-    Lock the file against other commands; readers need no lock, since it is replaced in one step.
+    Lock the file against other commands.
 
     :param create: whether to create it if there is none. A file that was created is removed after an error.
-    :returns: the descriptor of the file.
-    :raises TokenFileError: it cannot be opened or locked.
+    :raises TokenFileError: it cannot be opened, locked or written.
     """
-    descriptor, created = _open_locked(path, create)
     try:
-        yield descriptor
-    except BaseException:
-        if created:
-            with suppress(OSError):
-                os.unlink(path)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def _open_locked(path: str, create: bool) -> tuple[int, bool]:
-    end = time.monotonic() + LOCK_TIMEOUT
-    while True:
-        descriptor, created = _open(path, create)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found = os.fstat(descriptor)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(found, os.stat(path)):
-                    return descriptor, created
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            os.close(descriptor)
-            raise TokenFileError(f"Cannot lock {path}: {error.strerror}.") from None
-        # Another command has the lock, or has replaced the file since it was opened.
-        os.close(descriptor)
-        if time.monotonic() > end:
-            raise TokenFileError(f"Another command has locked {path} for {LOCK_TIMEOUT:.0f} s. Try again.")
-        time.sleep(_LOCK_INTERVAL)
-
-
-def _open(path: str, create: bool) -> tuple[int, bool]:
-    """
-    Open the file, and return whether it was created.
-
-    :raises TokenFileError: it cannot be opened.
-    """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        try:
-            return os.open(path, flags), False
-        except FileNotFoundError:
-            if not create:
-                raise
-        try:
-            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), True
-        except FileExistsError:
-            # Another command was faster; or it is a link to a file that is missing.
-            return os.open(path, flags), False
-    except FileNotFoundError as error:
-        if create:
-            raise TokenFileError(f"Cannot create {path}: {error.strerror}. Create its folder first.") from None
+        with locked_file(path, create) as file:
+            yield file
+    except FileNotFoundError:
         raise TokenFileError(f"There is no file {path}. Name the file of tokens.") from None
-    except OSError as error:
-        raise TokenFileError(f"Cannot open {path}: {error.strerror}.") from None
-
-
-def _replace(path: str, data: bytes, replaced: int) -> None:
-    """
-    Replace the file by another content in one step, with the same owner; a symbolic link stays.
-
-    :param replaced: the descriptor of the file, for its owner.
-    :raises TokenFileError: it cannot be written; then it is as it was.
-    """
-    place = Path(os.path.realpath(path))
-    temporary = None
-    try:
-        descriptor, temporary = tempfile.mkstemp(".partial", f".{place.name[:100]}.", place.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            owner = os.fstat(replaced)
-            if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
-                _keep_owner(descriptor, owner)
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, place)
-        temporary = None
-        _sync_folder(place.parent)
-    except OSError as error:
-        raise TokenFileError(f"Cannot write {path}: {error.strerror}. It was not changed.") from None
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
-
-
-def _keep_owner(descriptor: int, owner: os.stat_result) -> None:
-    """Give a new file the owner of the old one: the server could not read a file of another user."""
-    os.fchown(descriptor, owner.st_uid, owner.st_gid)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)
+    except FileNotChanged as error:
+        raise TokenFileError(str(error)) from None
