@@ -6,15 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from durable_streams.server.identity.operations import OPERATIONS
 from durable_streams.server.identity.principal import Principal
-
-
-def pattern_matches(pattern: Sequence[str], name: Sequence[str]) -> bool:
-    """Match the segments of a pattern, with stars, with those of a name, reserved or not."""
-    if not pattern:
-        return not name
-    if pattern[0] == "**":
-        return any(pattern_matches(pattern[1:], name[skipped:]) for skipped in range(len(name) + 1))
-    return bool(name) and pattern[0] in ("*", name[0]) and pattern_matches(pattern[1:], name[1:])
+from tests.support.naive_patterns import pattern_matches
 
 
 class NaiveRule:

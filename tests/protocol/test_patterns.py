@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from durable_streams.server.protocol.patterns import matches
+from tests.support.naive_patterns import pattern_matches
 
 SEGMENTS = st.sampled_from(["a", "b", "done", "A", "é", "%2A"])
 NAME_SEGMENTS = SEGMENTS | st.sampled_from(["__ds", "*", "**"])
@@ -19,16 +18,7 @@ PATTERNS = st.lists(st.one_of(SEGMENTS, st.just("*"), st.just("**")), min_size=1
 def matched(pattern: str, name: str) -> bool:
     """Match by the definition."""
     segments = name.split("/")
-    return segments[0] != "__ds" and naive(pattern.split("/"), segments)
-
-
-def naive(pattern: Sequence[str], name: Sequence[str]) -> bool:
-    """Match segments by the definition: exponential, but plainly right."""
-    if not pattern:
-        return not name
-    if pattern[0] == "**":
-        return any(naive(pattern[1:], name[skipped:]) for skipped in range(len(name) + 1))
-    return bool(name) and pattern[0] in ("*", name[0]) and naive(pattern[1:], name[1:])
+    return segments[0] != "__ds" and pattern_matches(pattern.split("/"), segments)
 
 
 class MatchTests(SynchronousTestCase):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Final
 
 from .names import RESERVED_SEGMENT
@@ -22,15 +21,6 @@ def has_partial_star(segment: str) -> bool:
     return ONE in segment and segment not in (ONE, ANY)
 
 
-def without_repeats(segments: Iterable[str]) -> list[str]:
-    """Return the segments with each run of ``**`` as one."""
-    kept: list[str] = []
-    for segment in segments:
-        if segment != ANY or not kept or kept[-1] != ANY:
-            kept.append(segment)
-    return kept
-
-
 def matches(pattern: str, name: str) -> bool:
     """
     Return whether a pattern matches the name of a stream, in time by the product of their segments.
@@ -40,14 +30,9 @@ def matches(pattern: str, name: str) -> bool:
     segments = name.split("/")
     if segments[0] == RESERVED_SEGMENT:
         return False
-    return matches_segments(pattern.split("/"), segments)
-
-
-def matches_segments(pattern: Sequence[str], segments: Sequence[str]) -> bool:
-    """Return whether the segments of a pattern match those of a name, reserved or not."""
     # reached[i]: whether the pattern up to here matches the first i segments.
     reached = [True] + [False] * len(segments)
-    for part in pattern:
+    for part in pattern.split("/"):
         if part == ANY:
             for index in range(1, len(reached)):
                 reached[index] = reached[index] or reached[index - 1]

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from ..errors import InvalidName
 from ..protocol.names import RESERVED_SEGMENT, NameLimits, check_name
-from ..protocol.patterns import ANY, ONE, PARTIAL_STAR, has_partial_star, without_repeats
+from ..protocol.patterns import ANY, ONE, PARTIAL_STAR, has_partial_star
 from .errors import InvalidConfig, InvalidPath
 
 _T = TypeVar("_T")
@@ -25,11 +25,13 @@ def parse_pattern(text: str, limits: NameLimits) -> str:
         check_name(stripped, limits)
     except InvalidName as error:
         raise InvalidPath(f"pattern: {error}") from None
-    segments = stripped.split("/")
-    for segment in segments:
+    kept: list[str] = []
+    for segment in stripped.split("/"):
         if has_partial_star(segment):
             raise InvalidConfig("pattern", PARTIAL_STAR)
-    return "/".join(without_repeats(segments))
+        if segment != ANY or not kept or kept[-1] != ANY:
+            kept.append(segment)
+    return "/".join(kept)
 
 
 class _Node(Generic[_T]):
