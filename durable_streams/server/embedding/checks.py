@@ -12,7 +12,7 @@ from ..protocol.lifetimes import parse_lifetime
 from ..protocol.messages import wire_form
 from ..protocol.names import NameLimits, check_name
 from ..protocol.offsets import parse_offset
-from ..web.requests import MAX_CONTENT_TYPE, MAX_INTEGER, MAX_SEQUENCE, MAX_WRITER_ID
+from ..web.writes import MAX_CONTENT_TYPE, MAX_INTEGER, MAX_SEQUENCE, MAX_WRITER_ID
 
 #: One payload, or several that are appended in one step.
 Data: TypeAlias = "bytes | tuple[bytes, ...]"

@@ -8,7 +8,8 @@ from typing import Final
 from msgspec import Struct
 
 from ..errors import InvalidRequest
-from .requests import StreamRequest, fork_source, is_true
+from .requests import StreamRequest
+from .writes import fork_source, is_true
 
 _READ: Final = ("read",)
 

@@ -22,8 +22,9 @@ from .live import EventTail, Live
 from .origins import WritingOrigins
 from .problems import InternalError, MethodNotAllowed, NoSuchPath, client_gone
 from .proxies import Proxies
-from .requests import StreamRequest, name_reader, offset_of_reconnect, read_append, read_creation
+from .requests import StreamRequest, name_reader, offset_of_reconnect
 from .telemetry import Telemetry, log_fields
+from .writes import read_append, read_creation
 
 if TYPE_CHECKING:
     from ..identity.control import AccessControl
