@@ -73,7 +73,6 @@ class Methods:
         for name in names:
             if name not in METHODS:
                 raise ValueError(f"There is no authentication method {name!r}. There are: {', '.join(METHODS)}.")
-        self.names = tuple(names)
         self._places = tuple(dict.fromkeys(_PLACES[name] for name in names))
         self._basic = "basic" in names
         self._bearer = any(name in ("token", "jwt", "bearer") for name in names)

@@ -316,7 +316,8 @@ class FloodTests(CheckerCase):
         super().setUp()
         self.threads = Threads()
         self.patch(threading, "Thread", self.threads.Thread)
-        self.checker = StaticTokens(str(self.path), Clock(), FairQueue(self.threads, QueueLimits(2, 32, 8)))
+        self.queue = FairQueue(self.threads, QueueLimits(2, 32, 8))
+        self.checker = StaticTokens(str(self.path), Clock(), self.queue)
 
     def ask(self, token: str, address: str) -> Any:
         return self.checker.requestAvatarId(BearerToken(token.encode(), address))
@@ -352,4 +353,4 @@ class FloodTests(CheckerCase):
     def test_the_flood_computes_at_most_two_hashes_at_the_same_time(self) -> None:
         self.flood(100, 1_000)
         self.assertEqual(2, len(self.threads.started))
-        self.assertGreater(self.checker.refused, 900)
+        self.assertGreater(self.queue.refused, 900)

@@ -97,11 +97,6 @@ class StaticTokens(ReloadedFile[_Loaded]):
         """The record of each token, by its id."""
         return {record.id: record for record in self.records}
 
-    @property
-    def refused(self) -> int:
-        """How many verifications were refused because too many waited."""
-        return self._queue.refused
-
     def requestAvatarId(self, credentials: BearerToken) -> Any:
         """
         Return the principal of a token, or a Deferred of it.

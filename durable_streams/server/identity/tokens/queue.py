@@ -67,21 +67,17 @@ class FairQueue:
     idle queue has none.
 
     :param reactor: in whose thread the Deferreds fire. If it has no threads, such as a Clock, computations run at once.
-    :ivar refused: how many computations were refused because too many waited.
+    :ivar waiting: how many computations wait.
+    :ivar refused: how many were refused because too many waited.
     """
 
     def __init__(self, reactor: Any, limits: QueueLimits = QueueLimits()) -> None:  # noqa: B008 (it is frozen)
         self._reactor = reactor if IReactorFromThreads.providedBy(reactor) else None
         self._limits = limits
         self._waiting: OrderedDict[str, deque[_Job]] = OrderedDict()
-        self._count = 0
+        self.waiting = 0
         self._running = 0
         self.refused = 0
-
-    @property
-    def waiting(self) -> int:
-        """How many computations wait."""
-        return self._count
 
     def do(self, address: str, work: Callable[[], T]) -> Deferred[T]:
         """
@@ -98,14 +94,14 @@ class FairQueue:
         done: Deferred[T] = Deferred(lambda _: self._remove(key, job))
         job = _Job(work, done)
         self._waiting.setdefault(key, deque()).append(job)
-        self._count += 1
+        self.waiting += 1
         self._start()
         return done
 
     def _make_room(self, key: str) -> None:
         own = len(self._waiting.get(key, ()))
         if own < self._limits.waiting_of_address:
-            if self._count < self._limits.waiting:
+            if self.waiting < self._limits.waiting:
                 return
             longest = max(self._waiting, key=lambda other: len(self._waiting[other]))
             if len(self._waiting[longest]) > own + 1:
@@ -121,7 +117,7 @@ class FairQueue:
         jobs = self._waiting.get(key)
         if jobs is not None and job in jobs:
             jobs.remove(job)
-            self._count -= 1
+            self.waiting -= 1
             if not jobs:
                 del self._waiting[key]
 
@@ -130,7 +126,7 @@ class FairQueue:
         while self._waiting and self._running < self._limits.running:
             key, jobs = next(iter(self._waiting.items()))
             job = jobs.popleft()
-            self._count -= 1
+            self.waiting -= 1
             del self._waiting[key]
             if jobs:
                 # The address waits behind the others.
