@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import Portal
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from durable_streams.server.clocks import IClock
 from durable_streams.server.errors import NotAuthenticated
 from durable_streams.server.identity import signed_url_checker
 from durable_streams.server.identity.authentication import Authentication
@@ -27,21 +24,16 @@ from durable_streams.server.identity.signed_urls import (
     is_signed_by,
     sign,
 )
+from tests.support.clocks import SteppedClock
 
 NOW = 1_767_225_600
 OLD = SigningKey("old", b"0123456789abcdef0123456789abcdef")
 NEW = SigningKey("new", b"fedcba9876543210fedcba9876543210")
 
 
-@implementer(IClock)
-class WallClock(Clock):
-    def wall(self) -> float:
-        return self.seconds()
-
-
 class CheckerTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.clock = WallClock()
+        self.clock = SteppedClock()
         self.clock.advance(NOW)
         self.checker = SignedUrlChecker(self.clock.wall)
         self.checker.set_keys([NEW, OLD])

@@ -5,32 +5,24 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
-from durable_streams.server.clocks import IClock
 from durable_streams.server.errors import NotAuthenticated
 from durable_streams.server.identity.credentials import SignedUrlCredentials
 from durable_streams.server.identity.principal import Principal
 from durable_streams.server.identity.signed_urls import SigningKey, sign
 from durable_streams.server.identity.signing_keys import SigningKeysError, with_key
 from durable_streams.server.identity.sources import SigningKeysSource
+from tests.support.clocks import SteppedClock
 
 NOW = 1_767_225_600
 OLD = SigningKey("old", b"0123456789abcdef0123456789abcdef")
 NEW = SigningKey("new", b"fedcba9876543210fedcba9876543210")
 
 
-@implementer(IClock)
-class WallClock(Clock):
-    def wall(self) -> float:
-        return self.seconds()
-
-
 class SigningKeysSourceTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.clock = WallClock()
+        self.clock = SteppedClock()
         self.clock.advance(NOW)
         self.path = Path(self.mktemp())
         self.path.touch(0o600)
