@@ -1,27 +1,28 @@
-"""Live reads: the long-poll, and the tail by Server-Sent Events with its back-pressure (PROTOCOL 5.7 and 5.8)."""
+"""Live readers, and the tail by Server-Sent Events with its back-pressure (PROTOCOL section 5.8)."""
 
 from __future__ import annotations
 
 from random import randint, random
 
 from msgspec import Struct
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..clocks import clock_of
-from ..errors import DataDamaged, InvalidOffset, OffsetGone, StreamNotFound, StreamsError
+from ..errors import DataDamaged, StreamsError
 from ..interfaces import NowOrLater
 from ..model import Chunk, Offset, StreamFacts
 from ..protocol import cursors, sse
 from ..run_queue import SLICE
 from ..streams import Streams
 from .answers import Sink
-from .bodies import PIECE, ByteCounter
+from .bodies import ByteCounter
 from .events import Events, LargeEvent
 from .live_access import ReadPermit
+from .long_polls import LongPoll
 
 #: How much of a stream goes into one event at the most, in bytes. An append that is larger is an event of its own, sent
 #: in pieces of this size.
@@ -78,7 +79,7 @@ class Live:
         self.events = Events()
         self.sent = ByteCounter()
         self._tails: set[EventTail] = set()
-        self._polls: set[_Poll] = set()
+        self._polls: set[LongPoll] = set()
         # No LoopingCall: the last tail may leave, and another come, within a tick.
         self._next_tick: IDelayedCall | None = None
 
@@ -99,7 +100,7 @@ class Live:
         It looks at each of them, so that readers need not be counted while they come and go.
         """
         kinds = [type(getattr(watcher, "__self__", None)) for watcher in self.streams.watchers(name)]
-        tails, polls = kinds.count(EventTail), kinds.count(_Poll)
+        tails, polls = kinds.count(EventTail), kinds.count(LongPoll)
         return ReaderCounts(tails, polls, len(kinds) - tails - polls)
 
     def readers(self) -> ReaderCounts:
@@ -122,7 +123,8 @@ class Live:
         :param permit: the permit of the long-poll; None if everybody may read. When it is revoked, nothing was found.
         :returns: what a read finds then; a failure with :exc:`StreamNotFound` when the stream was deleted.
         """
-        return _Poll(self, empty, self._polls, permit).outcome
+        timeout = self.settings.long_poll_timeout
+        return LongPoll(self.streams, self.clock, timeout, empty, self._polls, permit).outcome
 
     def add(self, tail: EventTail) -> None:
         if self._next_tick is None:
@@ -144,78 +146,6 @@ class Live:
         self.events.forget()
         for tail in list(self._tails):
             tail.tick(now)
-
-
-class _Poll:
-    """A long-poll that waits for data."""
-
-    def __init__(self, live: Live, empty: Chunk, polls: set[_Poll], permit: ReadPermit | None) -> None:
-        self._streams = live.streams
-        self._polls = polls
-        self._permit = permit
-        polls.add(self)
-        self._empty = empty
-        self._place = Offset(empty.facts.incarnation, empty.tail)
-        self.outcome: Deferred[Chunk] = Deferred(self._cancel)
-        self._over = False
-        self._reading = False
-        self._woken = False
-        self._timeout = live.clock.callLater(live.settings.long_poll_timeout, self._time_out)
-        self._streams.watch(empty.facts.name, self._wake)
-        if permit is not None:
-            permit.begin(self)
-        # Something may have come between the read that found nothing and the watch.
-        self._wake()
-
-    def _time_out(self) -> None:
-        self._over = True
-        self._wake()
-
-    def _cancel(self, outcome: Deferred[Chunk]) -> None:
-        """Stop waiting; the outcome is the read that found nothing."""
-        self._leave()
-        outcome.callback(self._empty)
-
-    def revoke(self) -> None:
-        """Stop waiting: the reader may not read the stream any more."""
-        if not self.outcome.called:
-            self.outcome.cancel()
-
-    def _wake(self) -> None:
-        # A change during a read may have come too late for it.
-        self._woken = self._reading
-        if self._reading:
-            return
-        self._reading = True
-        found = maybeDeferred(self._streams.read, self._empty.facts.name, self._place, PIECE, renew=False)
-        found.addCallbacks(self._look, self._fail)
-
-    def _look(self, chunk: Chunk) -> None:
-        self._reading = False
-        if self.outcome.called:
-            return
-        if chunk.facts.id != self._empty.facts.id:
-            self._fail(Failure(StreamNotFound(chunk.facts.name)))
-        elif chunk.data or chunk.closed or self._over or self._streams.draining:
-            self._leave()
-            self.outcome.callback(chunk)
-        elif self._woken:
-            self._wake()
-
-    def _fail(self, failure: Failure) -> None:
-        if failure.check(OffsetGone, InvalidOffset):
-            failure = Failure(StreamNotFound(self._empty.facts.name))
-        if not self.outcome.called:
-            self._leave()
-            self.outcome.errback(failure)
-
-    def _leave(self) -> None:
-        self._polls.discard(self)
-        self._streams.unwatch(self._empty.facts.name, self._wake)
-        if self._permit is not None:
-            self._permit.end(self)
-        if self._timeout.active():
-            self._timeout.cancel()
 
 
 @implementer(IPushProducer)
