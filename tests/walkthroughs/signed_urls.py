@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.conformance.report import SuiteResult
 from tests.support.signed_urls_page import SignedUrlsPage
-from tests.walkthroughs.chromium import Browser, BrowserError, Page
-
-SECONDS = 60.0
+from tests.walkthroughs.chromium import Browser, Page
+from tests.walkthroughs.scenarios import SECONDS, Wrong, eventually, play
 
 #: How long the URLs of the application are valid, so that several expire within a scenario.
 VALID_SECONDS = 3
 
 #: How many URLs the page must have been given while it reads.
 URLS = 4
-
-
-class Wrong(Exception):
-    """The page did not do what the documentation says."""
-
-
-def eventually(condition: Callable[[], bool], failure: Callable[[], str]) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise Wrong(failure())
-        time.sleep(0.02)
 
 
 def shown(page: Page) -> list[str]:
@@ -142,19 +126,10 @@ SCENARIOS = (
 
 def run_signed_urls(place: Path) -> SuiteResult:
     """Follow the page in an empty folder."""
-    result = SuiteResult()
     followed = SignedUrlsPage(place / "page", VALID_SECONDS)
     try:
         followed.set_up()
         followed.shell.start(followed.serve_application)
-        with Browser(str(shutil.which("chromium"))) as browser:
-            for scenario in SCENARIOS:
-                try:
-                    scenario(followed, browser)
-                except (Wrong, BrowserError) as failure:
-                    result.problems.append(f"FAILED {scenario.__name__}: {failure}\n{followed.log()[-3000:]}")
-                else:
-                    result.passed += 1
+        return play(SCENARIOS, followed, followed.log)
     finally:
         followed.tear_down()
-    return result

@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -19,20 +19,16 @@ from tests.conformance.fronts import CHECKOUT, free_port
 from tests.conformance.processes import ProgramFailure
 from tests.conformance.report import SuiteResult
 from tests.support.pages import block_after
-from tests.walkthroughs.chromium import Browser, BrowserError, Page
+from tests.walkthroughs.chromium import Browser, Page
+from tests.walkthroughs.scenarios import SECONDS, Wrong, eventually, play
 
 PAGE = CHECKOUT / "docs" / "tutorial.rst"
 EXAMPLE = Path("docs", "examples", "tutorial")
 HTTP_PAGE = CHECKOUT / "docs" / "http.rst"
-SECONDS = 60.0
 RECONNECT_SECONDS = 2
 INSTALL_SECONDS = 300.0
 #: How many states of the growing text must be seen before the first reload.
 GROWTHS = 5
-
-
-class Wrong(Exception):
-    """The page did not do what the tutorial says."""
 
 
 def commands() -> list[str]:
@@ -129,7 +125,7 @@ class Tutorial:
         )
         try:
             if url is not None:
-                eventually(lambda: answers(url), f"{command}: no answer at {url}")
+                eventually(lambda: answers(url), lambda: f"{command}: no answer at {url}")
             yield process
         finally:
             if process.poll() is None:
@@ -161,15 +157,6 @@ def answers(url: str) -> bool:
         return False
 
 
-def eventually(condition: Callable[[], bool], failure: str) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise Wrong(failure)
-        time.sleep(0.02)
-
-
 def shown(page: Page, part: str = "answer") -> str:
     """Return the text of the answer, or of the state, empty while the page is loaded."""
     return str(page.evaluate(f"document.querySelector('#{part}')?.textContent ?? ''"))
@@ -177,12 +164,14 @@ def shown(page: Page, part: str = "answer") -> str:
 
 def wait_for_state(page: Page, state: str) -> None:
     """Wait until the page says something."""
-    eventually(lambda: shown(page, "state") == state, f"the page never said {state!r} but {shown(page, 'state')!r}")
+    eventually(
+        lambda: shown(page, "state") == state, lambda: f"the page never said {state!r} but {shown(page, 'state')!r}"
+    )
 
 
 def wait_for_value(page: Page, expression: str) -> None:
     """Wait until an expression in the page is true."""
-    eventually(lambda: page.evaluate(expression) is True, f"{expression} did not become true")
+    eventually(lambda: page.evaluate(expression) is True, lambda: f"{expression} did not become true")
 
 
 def watch_growth(page: Page, text: str, growths: int) -> None:
@@ -193,7 +182,7 @@ def watch_growth(page: Page, text: str, growths: int) -> None:
         seen.add(shown(page))
         return len(seen) > growths
 
-    eventually(grown, f"the text has not grown {growths} times")
+    eventually(grown, lambda: f"the text has not grown {growths} times")
     for state in seen:
         if not text.startswith(state):
             raise Wrong(f"the page showed {state!r}, which is not a beginning of the answer")
@@ -239,7 +228,7 @@ def survives_an_interrupted_producer(tutorial: Tutorial, browser: Browser) -> No
     page = browser.open(tutorial.url())
     wait_for_state(page, "waiting for the answer")
     with tutorial.written():
-        eventually(lambda: 0 < len(shown(page)) < len(tutorial.text), "the second answer never began")
+        eventually(lambda: 0 < len(shown(page)) < len(tutorial.text), lambda: "the second answer never began")
     interrupted = shown(page)
     with tutorial.written():
         expect_answer(page, tutorial.text)
@@ -300,16 +289,7 @@ SCENARIOS = (
 
 def run_tutorial(place: Path) -> SuiteResult:
     """Follow the tutorial in an empty folder."""
-    result = SuiteResult()
     tutorial = Tutorial(place)
     tutorial.install()
-    with tutorial.served(), Browser(str(shutil.which("chromium"))) as browser:
-        for scenario in SCENARIOS:
-            try:
-                scenario(tutorial, browser)
-            except (Wrong, BrowserError, ProgramFailure) as failure:
-                output = (place / "output").read_text(errors="replace")[-3000:]
-                result.problems.append(f"FAILED {scenario.__name__}: {failure}\n{output}")
-            else:
-                result.passed += 1
-    return result
+    with tutorial.served():
+        return play(SCENARIOS, tutorial, lambda: (place / "output").read_text(errors="replace"))
