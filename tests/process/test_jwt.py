@@ -219,7 +219,7 @@ class KeyFileTests(BearerTestCase):
             self.keys.write_bytes(b"{")
             time.sleep(1.5)
             self.assertEqual(204, self.ask(daemon, "POST", self.token(2), body=b"still"))
-            self.assertIn("The keys of JWTs were not read again, they stay as they were.", daemon.log())
+            self.assertIn("auth.jwt.keys_file was not read again, its keys stay as they were.", daemon.log())
 
     def test_a_secret_that_others_may_read_ends_the_start(self) -> None:
         self.write({"kty": "oct", "k": "c2VjcmV0" * 8, "kid": "k1"})

@@ -45,7 +45,8 @@ class CheckerCase(SynchronousTestCase):
         self.path = Path(self.mktemp())
         self.path.write_bytes(jwk_set(jwk("ES256", 1, "k1")))
         self.settings = JwtSettings(keys_file=str(self.path), issuer=ISSUER, audience=(AUDIENCE,))
-        self.use(JwtChecker(self.settings, FileKeys(str(self.path), frozenset({"ES256"})), clock_of(self.clock)))
+        keys = FileKeys(str(self.path), frozenset({"ES256"}), self.clock)
+        self.use(JwtChecker(self.settings, keys, clock_of(self.clock)))
 
     def use(self, checker: JwtChecker) -> None:
         self.checker = checker
@@ -53,6 +54,12 @@ class CheckerCase(SynchronousTestCase):
         self.authentication = Authentication(self.portal, ["jwt"], False, clock_of(self.clock))
         self.addCleanup(self.authentication.close)
         checker.on_change(self.authentication.forget)
+
+    def reload(self) -> object:
+        """Read the file again, and return whether it can be used."""
+        done = self.checker.reload()
+        assert isinstance(done, Deferred)
+        return self.successResultOf(done)
 
     def token(self, kid: str = "k1", number: int = 1, **changes: object) -> bytes:
         return signed(claims(**changes), "ES256", kid, private_key("ES256", number))
@@ -156,12 +163,12 @@ class RotationTests(CheckerCase):
         header = b"Bearer " + self.token()
         principal = self.principal(header[7:])
         self.path.write_bytes(BOTH)
-        self.checker.reload()
+        self.reload()
         self.assertTrue(self.authentication.is_current(principal, NOW))
         self.assertIs(None, self.authentication.cached(header))
         self.assertEqual("alice", self.principal(header[7:]).subject)
         self.path.write_bytes(SECOND)
-        self.checker.reload()
+        self.reload()
         self.assertFalse(self.authentication.is_current(principal, NOW))
         self.assertIs(None, self.authentication.cached(header))
         self.check_refused(header[7:], "The token names no key of its issuer, or its alg does not fit the key.")
@@ -169,14 +176,14 @@ class RotationTests(CheckerCase):
     def test_a_key_whose_id_is_used_for_another_ends_its_principals(self) -> None:
         principal = self.principal()
         self.path.write_bytes(jwk_set(jwk("ES256", 2, "k1")))
-        self.checker.reload()
+        self.reload()
         self.assertFalse(self.authentication.is_current(principal, NOW))
         self.check_refused(self.token(), "The signature of the token is wrong.")
 
     def test_a_file_that_cannot_be_used_leaves_the_keys(self) -> None:
         principal = self.principal()
         self.path.write_bytes(b"{")
-        self.checker.reload()
+        self.reload()
         self.assertTrue(self.authentication.is_current(principal, NOW))
         self.assertEqual("alice", self.principal(self.token(jti="2")).subject)
 
@@ -186,13 +193,15 @@ class RotationTests(CheckerCase):
         self.assertEqual(("auth.jwt.keys_file", False), (self.checker.setting, self.checker.stale))
         self.path.write_bytes(b"{")
         for _ in range(3):
-            self.assertIs(False, self.checker.reload())
+            self.assertIs(False, self.reload())
         self.assertTrue(self.checker.stale)
         errors = [formatEvent(event) for event in events.all if event["log_level"] is LogLevel.error]
         self.assertEqual(1, len(errors), errors)
-        self.assertIn("The keys of JWTs were not read again, they stay as they were. auth.jwt.keys_file ", errors[0])
+        self.assertIn(
+            "auth.jwt.keys_file was not read again, its keys stay as they were. auth.jwt.keys_file ", errors[0]
+        )
         self.path.write_bytes(FIRST)
-        self.assertIsNot(False, self.checker.reload())
+        self.assertIsNot(False, self.reload())
         self.assertFalse(self.checker.stale)
 
     def test_the_file_is_the_one_to_watch(self) -> None:

@@ -79,7 +79,7 @@ class RemoteKeysCase(SynchronousTestCase):
         self.fetches = Fetches()
         self.keys = remote_keys(self.fetches, self.clock)
         self.changes = 0
-        self.keys.changed = self.count_change
+        self.keys.on_change(self.count_change)
         self.events = Events(self)
 
     def count_change(self) -> None:
@@ -255,7 +255,7 @@ class UnknownKeyTests(RemoteKeysCase):
     def test_a_listener_may_look_up_keys(self) -> None:
         self.start()
         found = []
-        self.keys.changed = lambda: found.append(self.lookup("k2"))
+        self.keys.on_change(lambda: found.append(self.lookup("k2")))
         waiting = self.waiting("k2")
         self.fetches.answer(BOTH)
         self.assertEqual([self.successResultOf(waiting)], found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import jwt as pyjwt
@@ -47,28 +46,11 @@ ANY_MEMBER = st.one_of(
 
 
 class KeysInMemory:
-    """A source of keys for tests."""
-
-    setting = "auth.jwt.keys_file"
-    stale = False
+    """Keys that record each look-up."""
 
     def __init__(self, keys: KeySet) -> None:
         self.keys = keys
-        self.changed: Callable[[], None] = lambda: None
         self.asked: list[str | None] = []
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return ()
-
-    def start(self) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
-
-    def reload(self) -> None:
-        pass
 
     def lookup(self, key_id: str | None) -> KeySet:
         self.asked.append(key_id)
@@ -96,7 +78,7 @@ class VerifierCase(SynchronousTestCase):
         values["algorithms"] = ALL
         self.settings = JwtSettings(**values | changes)
         self.keys = KeysInMemory(key_set(*jwks, algorithms=self.settings.algorithms))
-        self.verifier = TokenVerifier(self.settings, self.keys, clock_of(self.clock))
+        self.verifier = TokenVerifier(self.settings, self.keys.lookup, clock_of(self.clock))
 
     def verify(self, token: bytes) -> VerifiedToken:
         found = self.verifier.verify(token)

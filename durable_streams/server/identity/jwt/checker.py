@@ -46,11 +46,9 @@ class JwtChecker:
     kinds = frozenset({_KIND})
 
     def __init__(self, settings: JwtSettings, keys: KeySource, clock: IClock) -> None:
-        self._verifier = TokenVerifier(settings, keys, clock)
+        self._verifier = TokenVerifier(settings, keys.lookup, clock)
         self._keys = keys
         self.setting = keys.setting
-        self._keys.changed = self._changed
-        self._listeners: list[Callable[[], None]] = []
         self._signed_by: WeakKeyDictionary[Principal, VerificationKey] = WeakKeyDictionary()
 
     @property
@@ -68,10 +66,10 @@ class JwtChecker:
         self._keys.start()
 
     def stop(self) -> None:
-        """Stop fetching keys. Requests that wait for a fetch get 503."""
+        """Stop fetching keys, or reading their file. Requests that wait for a fetch get 503."""
         self._keys.stop()
 
-    def reload(self) -> object:
+    def reload(self) -> NowOrLater[object]:
         """
         Load or fetch the keys again. If they cannot be used, the present ones stay, and the log has the reason.
 
@@ -81,7 +79,7 @@ class JwtChecker:
 
     def on_change(self, call: Callable[[], None]) -> None:
         """Call a function after each change of the keys: what was made of the old ones must be checked again."""
-        self._listeners.append(call)
+        self._keys.on_change(call)
 
     def requestAvatarId(self, credentials: BearerToken) -> NowOrLater[Principal]:  # type: ignore[override]
         """
@@ -116,10 +114,6 @@ class JwtChecker:
         self._signed_by[principal] = token.key
         return principal
 
-    def _changed(self) -> None:
-        for call in self._listeners:
-            call()
-
 
 def jwt_checker(settings: JwtSettings, reactor: Any) -> JwtChecker:
     """
@@ -133,7 +127,7 @@ def jwt_checker(settings: JwtSettings, reactor: Any) -> JwtChecker:
         raise KeysUnusable(problem)
     clock = clock_of(reactor)
     if settings.keys_file is not None:
-        return JwtChecker(settings, FileKeys(settings.keys_file, frozenset(settings.algorithms)), clock)
+        return JwtChecker(settings, FileKeys(settings.keys_file, frozenset(settings.algorithms), reactor), clock)
     if settings.ca_file is not None:
         load_authorities(settings.ca_file)
     fetcher = Fetcher(reactor, settings.ca_file)

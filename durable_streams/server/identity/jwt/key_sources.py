@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import Protocol
-
-from twisted.logger import Logger
+from typing import Any, Protocol
 
 from ...interfaces import NowOrLater
+from ..reloaded_file import ReloadedFile
 from .errors import KeysUnusable
 from .key_files import load_keys
 from .keys import KeySet
 
-_log = Logger()
-
 
 class KeySource(Protocol):
-    """
-    The keys of an issuer, which may change at any time.
+    """The keys of an issuer, which may change at any time."""
 
-    :ivar setting: the name of the setting that has the file or the URL.
-    :ivar changed: to be called after each change of the keys.
-    """
-
-    setting: str
-    changed: Callable[[], None]
+    @property
+    def setting(self) -> str:
+        """The name of the setting that has the file or the URL."""
 
     @property
     def keys(self) -> KeySet:
@@ -45,7 +37,10 @@ class KeySource(Protocol):
     def stop(self) -> None:
         """Stop fetching keys."""
 
-    def reload(self) -> object:
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Register a call for each change of the keys."""
+
+    def reload(self) -> NowOrLater[object]:
         """
         Load the keys again. If that fails, keep those that were there and log the reason.
 
@@ -61,64 +56,37 @@ class KeySource(Protocol):
         """
 
 
-class FileKeys:
+class FileKeys(ReloadedFile[KeySet]):
     """
     The keys of a file.
 
     :param path: of a JWK set or PEM keys.
     :param accepted: the algorithms of the settings.
+    :param reactor: in whose thread the keys are used.
+    :ivar keys: the keys that were read last.
     :raises KeysUnusable: see :func:`.load_keys`.
     """
 
     setting = "auth.jwt.keys_file"
+    content = "keys"
+    errors = KeysUnusable
 
-    def __init__(self, path: str, accepted: frozenset[str]) -> None:
-        # twistd changes the current directory later.
-        self._path = os.path.abspath(path)
+    def __init__(self, path: str, accepted: frozenset[str], reactor: Any) -> None:
+        super().__init__(path, reactor)
         self._accepted = accepted
-        self.keys = load_keys(self._path, accepted)
-        self.changed: Callable[[], None] = lambda: None
-        self._failure = ""
-
-    @property
-    def stale(self) -> bool:
-        """Whether the file could not be used when it was read last, so that the keys are older."""
-        return bool(self._failure)
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The file."""
-        return (self._path,)
-
-    def start(self) -> None:
-        """Do nothing: the keys are loaded."""
-
-    def stop(self) -> None:
-        """Do nothing: nothing runs."""
-
-    def reload(self) -> bool:
-        """Load the file again. If it cannot be used, log that, keep the keys that were there, and return False."""
-        try:
-            found = load_keys(self._path, self._accepted)
-        except KeysUnusable as error:
-            # The file is read again each second until it can be used.
-            if str(error) != self._failure:
-                self._failure = str(error)
-                _log.error(
-                    "The keys of JWTs were not read again, they stay as they were. {reason}", reason=self._failure
-                )
-            return False
-        failure, self._failure = self._failure, ""
-        has_changed = not found.equals(self.keys)
-        self.keys = found
-        if has_changed or failure:
-            _log.info(
-                "Reloaded auth.jwt.keys_file {path}; number of keys: {count}.", path=self._path, count=len(found.keys)
-            )
-        if has_changed:
-            self.changed()
-        return True
+        self.keys = self._read()
 
     def lookup(self, key_id: str | None) -> KeySet:
         """Return the keys, whatever the key id is."""
         return self.keys
+
+    def _read(self) -> KeySet:
+        return load_keys(self.path, self._accepted)
+
+    def _use(self, found: KeySet) -> bool:
+        has_changed = not found.equals(self.keys)
+        self.keys = found
+        return has_changed
+
+    def _count(self) -> int:
+        return len(self.keys.keys)

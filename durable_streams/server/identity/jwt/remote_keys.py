@@ -47,7 +47,6 @@ class RemoteKeys:
     known. While the URL fails, the keys stay in use for ``max_stale_secs``, and the fetch is repeated each 30 seconds.
 
     :param fetch: fetches a URL; fails with :class:`FetchFailed`.
-    :ivar changed: called after each change of the keys.
     """
 
     def __init__(self, settings: JwtSettings, fetch: Callable[[str], Deferred[bytes]], clock: IClock) -> None:
@@ -67,7 +66,7 @@ class RemoteKeys:
         self._waiting: dict[Deferred[KeySet], str | None] = {}
         self._ready: dict[Deferred[KeySet], str | None] = {}
         self._is_started = False
-        self.changed: Callable[[], None] = lambda: None
+        self._listeners: list[Callable[[], None]] = []
 
     @property
     def keys(self) -> KeySet:
@@ -86,6 +85,10 @@ class RemoteKeys:
     def files(self) -> tuple[str, ...]:
         """None: the file of authorities is read at each fetch."""
         return ()
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Register a call for each change of the keys."""
+        self._listeners.append(call)
 
     def start(self) -> None:
         """Begin to fetch the keys."""
@@ -231,7 +234,8 @@ class RemoteKeys:
         self._failures = 0
         self._schedule(self._settings.refresh_secs * random.uniform(0.9, 1.0))
         if has_changed:
-            self.changed()
+            for call in self._listeners:
+                call()
         self._answer()
 
     def _failed(self, failure: Failure) -> None:

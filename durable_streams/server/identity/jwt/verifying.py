@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Final
 
@@ -14,7 +14,6 @@ from ...interfaces import NowOrLater
 from .claims import check_claims, groups_of, subject_of, token_id_of
 from .compact import SignedToken, parse_compact
 from .errors import TokenRefused
-from .key_sources import KeySource
 from .keys import KeySet, VerificationKey
 from .settings import JwtSettings
 
@@ -48,13 +47,16 @@ class TokenVerifier:
     A bad token costs little: the size is compared first, the header is parsed once, the key is looked up before any
     signature is computed, and a token whose signature was wrong is known by its digest until the keys change.
 
+    :param lookup: returns the keys for a key id: :meth:`.KeySource.lookup`.
     :param clock: its wall clock is compared with the dates of tokens.
     """
 
-    def __init__(self, settings: JwtSettings, keys: KeySource, clock: IClock) -> None:
+    def __init__(
+        self, settings: JwtSettings, lookup: Callable[[str | None], NowOrLater[KeySet]], clock: IClock
+    ) -> None:
         self._settings = settings
         self._accepted = frozenset(settings.algorithms)
-        self._keys = keys
+        self._lookup = lookup
         self._clock = clock
         self._refused: dict[bytes, None] = {}
         self._refused_by: KeySet | None = None
@@ -69,7 +71,7 @@ class TokenVerifier:
         signed = parse_compact(token)
         if signed.algorithm not in self._accepted:
             raise TokenRefused("The alg of the token is not accepted.")
-        found = self._keys.lookup(signed.key_id)
+        found = self._lookup(signed.key_id)
         if isinstance(found, Deferred):
             return found.addCallback(lambda keys: self._verified(signed, keys))
         return self._verified(signed, found)
