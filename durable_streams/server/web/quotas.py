@@ -64,10 +64,7 @@ class RequestQuotas:
         account = scope.ledger.account(key)
         if quota is not None and account.connections >= scope.settings.connections:
             raise quota.refuse(UNDER_WAY)
-        if connects is not None:
-            wait = connects.meter.spend(account, 1, self._now())
-            if wait:
-                raise connects.refuse(wait)
+        _spend(connects, account, self._now())
         if quota is None:
             return None
         scope.ledger.hold(key)
@@ -133,12 +130,10 @@ class RequestQuotas:
 
         :raises RateLimited: the address has used up its requests.
         """
-        quota = self._by_address.requests
-        key = self._address(caller) if quota is not None else ""
-        if key and quota is not None:
-            wait = quota.meter.spend(self._by_address.ledger.account(key), 1, self._now())
-            if wait:
-                raise quota.refuse(wait)
+        scope = self._by_address
+        key = self._address(caller) if scope.requests is not None else ""
+        if key:
+            _spend(scope.requests, scope.ledger.account(key), self._now())
 
     # What the gate calls
 
@@ -298,6 +293,7 @@ def _enter(scope: Scope, account: Account, request: StreamRequest, now: float) -
     """
     quota = scope.requests
     if quota is not None:
+        # As _spend, without the call, which would cost 1 % of an append.
         wait = quota.meter.spend(account, 1, now)
         if wait:
             raise quota.refuse(wait)
@@ -310,10 +306,8 @@ def _enter(scope: Scope, account: Account, request: StreamRequest, now: float) -
     if request.body and scope.bytes_in is not None:
         _check_debts(scope.bytes_in, account, now)
         scope.bytes_in.meter.charge(account, len(request.body), now)
-    if operation == "create" and scope.creations is not None:
-        wait = scope.creations.meter.spend(account, 1, now)
-        if wait:
-            raise scope.creations.refuse(wait)
+    if operation == "create":
+        _spend(scope.creations, account, now)
 
 
 def _settle(scope: Scope, account: Account, answer: Answer, request: StreamRequest, took: float, now: float) -> bytes:
@@ -329,6 +323,18 @@ def _settle(scope: Scope, account: Account, answer: Answer, request: StreamReque
     if quota is not None and quota.meter.until_full(account, now) > quota.low:
         return _fields(quota, account, now)
     return b""
+
+
+def _spend(quota: RateQuota | None, account: Account, now: float) -> None:
+    """
+    Count one unit, if there is a quota.
+
+    :raises RateLimited: it is used up.
+    """
+    if quota is not None:
+        wait = quota.meter.spend(account, 1, now)
+        if wait:
+            raise quota.refuse(wait)
 
 
 def _check_debts(quota: RateQuota | None, account: Account, now: float) -> None:
