@@ -50,7 +50,9 @@ class FullDiskTests(AuditCase):
             self.assertEqual(0, self.metric(daemon, "audit_lines_total"))
             self.assertEqual(1, daemon.log().count("Cannot write the audit log /dev/full (audit.file): No space left"))
             self.assertEqual(0, daemon.stop())
-            self.assertIn("Lines that the audit log /dev/full lacks: 4.", daemon.log())
+            self.assertIn(
+                "Closed the audit log /dev/full (audit.file) without 4 lines, which could not be written.", daemon.log()
+            )
 
     def test_changes_are_refused_if_the_log_is_required(self) -> None:
         with self.daemon(audit__file="/dev/full", audit__required="true") as daemon:

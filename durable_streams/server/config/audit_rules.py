@@ -14,7 +14,7 @@ _OPEN: Final = "allow anyone create,append,close,read,delete,fork-from,subscribe
 
 
 def check_audit(config: SettingsWithSources) -> Iterator[BrokenRule]:
-    """Yield an empty path of the audit log, one that the log has already, and an audit log that is required in vain."""
+    """Yield an empty path, the path of the log file, and an audit log that is required but has no file or events."""
     settings = config.settings
     path = settings.audit.file
     if path is not None and not path.strip():
@@ -50,4 +50,4 @@ def check_audit_access(config: SettingsWithSources) -> Iterator[BrokenRule]:
 def audit_warnings(settings: Sections) -> Iterator[str]:
     """Yield a warning for an audit log that has no lines."""
     if settings.audit.file is not None and settings.audit.events == "none":
-        yield "audit.file is set, and audit.events is none: nothing is recorded. Set audit.events, or remove it."
+        yield "audit.file is set and audit.events is none: nothing is recorded. Set audit.events, or remove audit.file."

@@ -1,4 +1,4 @@
-"""What the addresses and endpoints of a server tell about who can reach it, and how."""
+"""Whether addresses and endpoints can be reached from other machines, use TLS, and require client certificates."""
 
 from __future__ import annotations
 

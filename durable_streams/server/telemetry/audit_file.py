@@ -110,7 +110,11 @@ class AuditFile:
         """Write the lines that wait, and close the file. Later lines are lost."""
         self._flush()
         if self._waiting:
-            _log.error("Lines that the audit log {path} lacks: {count}.", path=self.path, count=len(self._waiting))
+            _log.error(
+                "Closed the audit log {path} (audit.file) without {count} lines, which could not be written.",
+                path=self.path,
+                count=len(self._waiting),
+            )
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -189,6 +193,6 @@ class AuditFile:
             return
         self._obstacle = None
         lost, self._unreported = self._unreported, 0
-        _log.warn("The audit log {path} is written again; number of lost lines: {lost}.", path=self.path, lost=lost)
+        _log.warn("The audit log {path} can be written again; {lost} lines were lost.", path=self.path, lost=lost)
         if lost:
             self.write(self._note_loss(lost))

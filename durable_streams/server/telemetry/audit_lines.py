@@ -59,7 +59,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 class AuditLines:
-    """Makes lines. What depends only on the second, or only on a decision, is encoded once for it."""
+    """Encodes lines. What depends only on the second, or only on a decision, is encoded once for it."""
 
     def __init__(self) -> None:
         self._second = -1
