@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from hmac import compare_digest
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -198,13 +198,6 @@ class IssuerProcess:
         self._certificate = authority().issue().write(folder, "issuer")
         self._context = client_context(authority())
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start it with new keys, and wait until it answers."""
