@@ -106,7 +106,7 @@ class FetchTests(FetchingCase):
         with self.assertRaises(FetchFailed) as caught:
             await self.fetch("http://nobody.invalid/", total=2.0)
         # The second is of a machine without a name server.
-        self.assertIn(str(caught.exception), ("failed: the look-up of the host failed", "took more than 2 seconds"))
+        self.assertIn(str(caught.exception), ("failed: the DNS lookup of the host failed", "took more than 2 seconds"))
 
     async def test_a_cancelled_fetch_closes_its_connection(self) -> None:
         server = self.serve(lambda connection, head: None)
@@ -262,7 +262,11 @@ class TlsTests(FetchingCase):
         self.ca.unlink()
         with self.assertRaises(FetchFailed) as caught:
             await fetcher.fetch(server.url)
-        self.assertIn("no such file", str(caught.exception))
+        self.assertEqual(
+            f"cannot use the file of authorities: auth.jwt.ca_file {str(self.ca.absolute())!r}: no such file. "
+            "Give the path of a PEM file",
+            str(caught.exception),
+        )
 
     async def test_a_server_without_tls_is_a_failure(self) -> None:
         server = self.serve(say(answer("200 OK", BODY)))

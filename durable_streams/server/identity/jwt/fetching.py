@@ -152,7 +152,8 @@ class _Fetch:
             try:
                 trusted = platformTrust() if self._ca_file is None else load_authorities(self._ca_file)
             except KeysUnusable as error:
-                raise FetchFailed(f"needs another file of authorities: {error}") from None
+                reason = str(error).removesuffix(".")
+                raise FetchFailed(f"cannot use the file of authorities: {reason}") from None
             endpoint = wrapClientTLS(optionsForClientTLS(host, trustRoot=trusted), endpoint)
         guarded = GuardedEndpoint(self._reactor, endpoint, self._limits.max_head, _bad_head)
         self._endpoints.append(guarded)
@@ -217,7 +218,7 @@ def _explained(failure: Failure) -> FetchFailed:
     if isinstance(cause, _CANCELLED):
         return FetchFailed("was cancelled")
     if isinstance(cause, DNSLookupError):
-        return FetchFailed("failed: the look-up of the host failed")
+        return FetchFailed("failed: the DNS lookup of the host failed")
     if isinstance(cause, SSL.Error):
         text = tls_reasons(cause) or "the server ended it"
         advice = "; auth.jwt.ca_file names other authorities" if "certificate verify failed" in text else ""
