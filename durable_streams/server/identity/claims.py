@@ -10,7 +10,7 @@ import msgspec
 #: Claims nested deeper are not found. A path cannot have more dots than this.
 MAX_DEPTH: Final = 16
 
-#: Numbers that are not smaller than this, infinite or none equal nothing.
+#: Numbers of this magnitude or more, infinities and NaN equal no text.
 _LARGEST: Final = 10**300
 
 

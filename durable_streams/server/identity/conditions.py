@@ -1,4 +1,4 @@
-"""The conditions on a principal in rules, and their index."""
+"""The conditions of rules on the principal, and an index of rules by them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Conditions: TypeAlias = tuple[Condition, ...]
 
 class _Table:
     """
-    Which items have which value in their condition on one subject matter.
+    Index of items by the value that they require of one attribute of the principal, such as its subject.
 
     :ivar unconditional: the bits of the items that have no such condition.
     :ivar by_value: value -> the bits of the items that hold for it: those that require it, and the unconditional ones.

@@ -12,7 +12,7 @@ from .patterns import PlainParts, Star
 #: The maximum of alternatives that :func:`includes` follows at once.
 _MAX_ALTERNATIVES: Final = 256
 
-#: How many searches a :class:`Comparison` makes: about 50 ms. Patterns such as ``chats/alice/**`` need none.
+#: The maximum of searches of a :class:`Comparison`, about 50 ms. Patterns such as ``chats/alice/**`` need none.
 MAX_COMPARISONS: Final = 2048
 
 
@@ -22,7 +22,7 @@ def is_reserved(parts: PlainParts) -> bool:
 
 
 def _begin_differently(first: PlainParts, second: PlainParts) -> bool:
-    """Return whether the first segments tell that two patterns match no common name."""
+    """Return whether two patterns match no common name because of their first segments."""
     one, other = first[0], second[0]
     if one == other:
         return False

@@ -1,4 +1,4 @@
-"""Rules that are valid, and probably do not say what was meant: values that look like lists, names with a base path."""
+"""Warnings about valid rules that are probably mistakes: values that look like lists, names with a base path."""
 
 from __future__ import annotations
 

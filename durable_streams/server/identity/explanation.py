@@ -1,4 +1,4 @@
-"""Why rules match a request or not, for operators."""
+"""Explanation of a decision for operators: why each rule matches the request or does not."""
 
 from __future__ import annotations
 

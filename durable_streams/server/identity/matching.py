@@ -1,5 +1,5 @@
 """
-The index of what rules and grants concern: operations, and patterns of names as a trie by segment.
+Index of rules and grants by operation and by pattern of names; the patterns are a trie by segment.
 
 A set of rules is an int with a bit for each, so that sets of hundreds are joined and intersected at the cost of one.
 """
@@ -16,7 +16,7 @@ from .principal import Principal
 
 class _Node:
     """
-    The patterns that begin with the same segments.
+    A node of the trie: the patterns that begin with the same segments.
 
     :ivar ends: the bits of those that end here.
     :ivar rest: the bits of those that have only ``**`` after this.
@@ -152,7 +152,7 @@ def _reach(nodes: dict[_Node, None], node: _Node) -> None:
 
 class TargetIndex:
     """
-    What each item of a list concerns: operations and patterns of names.
+    Index of the items of a list, rules or grants, by their operations and patterns of names.
 
     :param targets: the operations and patterns of each item, in order. Item n has bit n. An item concerns ``admin`` if
         one of its patterns is ``**``, or it has no pattern; ``**`` includes the subscriptions for ``subscribe``.

@@ -20,7 +20,7 @@ _CLAIM: Final = "{claim."
 
 
 class Star(Enum):
-    """A segment of a pattern that is no text."""
+    """A wildcard segment of a pattern."""
 
     ONE = ONE
     ANY = ANY
@@ -143,7 +143,7 @@ def _plain_part(segment: str) -> str | Star:
 
 
 def joined(parts: Sequence[_P]) -> tuple[_P | Star, ...]:
-    """Return the parts with each run of stars as so many ``*`` and then at most one ``**``, which match the same."""
+    """Normalize each run of stars to its ``*`` segments and then at most one ``**``, which matches the same names."""
     found: list[_P | Star] = []
     many = False
     for part in parts:

@@ -1,4 +1,4 @@
-"""Rules that can never decide, since a rule before them matches whatever they match: usually two in the wrong order."""
+"""Warnings about unreachable rules: an earlier rule matches whatever they match, usually since two are swapped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ _MAX_CONDITIONS: Final = 6
 
 #: What stands for a substitution, before its text: no name has this character.
 _MARK: Final = "\0"
-
 
 #: The maximum of sentences about one list of rules.
 _MAX_WARNINGS: Final = 20

@@ -43,7 +43,8 @@ class DateTests(VerifierCase):
     def test_numbers_that_are_none_are_refused(self) -> None:
         for number in (b"NaN", b"Infinity", b"-Infinity"):
             self.check_refused(
-                signed(b'{"sub":"a","exp":' + number + b"}"), "The payload of the token has a number that is none."
+                signed(b'{"sub":"a","exp":' + number + b"}"),
+                "The payload of the token has NaN or Infinity, which is not JSON.",
             )
         self.check_refused(
             signed(b'{"sub":"a","exp":1e999}'),

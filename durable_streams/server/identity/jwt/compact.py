@@ -1,4 +1,4 @@
-"""The compact form of a signed token (RFC 7515 section 3.1), parsed strictly and once."""
+"""Strict parser of signed tokens in JWS compact serialization (RFC 7515 section 3.1)."""
 
 from __future__ import annotations
 

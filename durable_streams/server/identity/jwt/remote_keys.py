@@ -1,4 +1,4 @@
-"""The keys of a URL: fetched before they are old, and when a token names a key that is not known."""
+"""Cache of the keys of a JWKS URL, refreshed periodically and when a token names an unknown key."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MAX_ANSWERED: Final = 64
 #: The longest interval between two attempts while the URL fails, in seconds; the first is a second.
 _MAX_RETRY: Final = 30.0
 
-#: Not a key id.
+#: The default of a look-up among key ids, of which None is one.
 _GONE: Final = object()
 
 _log = Logger()

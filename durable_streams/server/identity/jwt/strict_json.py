@@ -1,4 +1,4 @@
-"""Parsing of JSON that may be hostile: duplicate names, numbers that are none, and deep nesting are refused."""
+"""Strict parser of untrusted JSON: duplicate names, NaN, Infinity and deep nesting are refused."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise StrictJsonError("has a number that is none")
+    raise StrictJsonError("has NaN or Infinity, which is not JSON")
 
 
 _decoder: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
