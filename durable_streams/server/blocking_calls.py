@@ -13,6 +13,8 @@ from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
+_Jobs = SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None]
+
 
 class BlockingCalls:
     """
@@ -27,28 +29,29 @@ class BlockingCalls:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor if IReactorFromThreads.providedBy(reactor) else None
-        self._jobs: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = SimpleQueue()
-        self._started = False
+        # The queue of the thread; None without one.
+        self._jobs: _Jobs | None = None
 
     def do(self, work: Callable[[], T]) -> Deferred[T]:
         """Run a call. To cancel the Deferred does not end the call; its result is dropped."""
         if self._reactor is None:
             return maybeDeferred(work)
-        if not self._started:
-            self._started = True
-            threading.Thread(target=self._work, name="blocking calls", daemon=True).start()
+        if self._jobs is None:
+            self._jobs = SimpleQueue()
+            threading.Thread(target=self._work, args=(self._jobs,), name="blocking calls", daemon=True).start()
         done: Deferred[T] = Deferred()
         self._jobs.put((work, done))
         return done
 
     def close(self) -> None:
-        """End the thread after the call in progress."""
-        if self._started:
+        """End the thread after the calls so far. A later call has a thread of its own."""
+        if self._jobs is not None:
             self._jobs.put(None)
+            self._jobs = None
 
-    def _work(self) -> None:
+    def _work(self, jobs: _Jobs) -> None:
         assert self._reactor is not None
-        while (job := self._jobs.get()) is not None:
+        while (job := jobs.get()) is not None:
             work, done = job
             outcome: Any
             try:

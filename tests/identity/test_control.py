@@ -330,18 +330,36 @@ class StaleFileTests(SynchronousTestCase):
 
 
 class ThreadTests(TestCase):
-    async def test_rules_that_change_on_disk_are_used_within_seconds(self) -> None:
-        path = Path(self.mktemp()).absolute()
-        path.write_text("deny anyone read a")
+    async def until_read_is_allowed(self, control: AccessControl) -> None:
+        for _ in range(100):
+            if control.policy.decide(ANONYMOUS, "read", "a").allowed:
+                break
+            await deferLater(reactor, 0.05)
+
+    def started(self, path: Path) -> AccessControl:
         rules = RulesFile(str(path), reactor)
         control = control_of(reactor, rules.policy)
         rules.on_change(lambda: control.set_policy(rules.policy))
         control.add_source(rules)
         control.start()
         self.addCleanup(control.stop)
+        return control
+
+    async def test_rules_that_change_on_disk_are_used_within_seconds(self) -> None:
+        path = Path(self.mktemp()).absolute()
+        path.write_text("deny anyone read a")
+        control = self.started(path)
         path.write_text("allow anyone read a")
-        for _ in range(100):
-            if control.policy.decide(ANONYMOUS, "read", "a").allowed:
-                break
-            await deferLater(reactor, 0.05)
+        await self.until_read_is_allowed(control)
+        self.assertEqual(1, control.generation)
+
+    async def test_files_are_checked_again_after_a_restart(self) -> None:
+        path = Path(self.mktemp()).absolute()
+        path.write_text("deny anyone read a")
+        control = self.started(path)
+        await control.reload()
+        control.stop()
+        control.start()
+        path.write_text("allow anyone read a\n")
+        await self.until_read_is_allowed(control)
         self.assertEqual(1, control.generation)

@@ -209,7 +209,8 @@ class AccessControl:
         return [[file_signature(path) for path in source.files] for source in self._sources]
 
     def _schedule(self) -> None:
-        if self.running:
+        # A check that ends after a restart finds the next one scheduled.
+        if self.running and self._next is None:
             self._next = self._clock.callLater(CHECK_INTERVAL, self._check)
 
     def _check(self) -> None:
