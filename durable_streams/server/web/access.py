@@ -43,11 +43,11 @@ class Gate:
     :param read_name: reads the name of a path, as the operations do.
     :param refusals: answers requests that are denied.
     :param live: the live readers.
-    :ivar quotas: limits how much is done; None for no limits.
+    :ivar quotas: the quotas of requests; None for no limits.
     :ivar audit: records decisions; None to record nothing.
     :ivar reserved: admits and performs requests for paths below the reserved segment. None to refuse all of them.
     :ivar reserved_early: returns the refusal of such a request whose body has not arrived; see :meth:`early`.
-    :ivar readers: the reads under way.
+    :ivar readers: the long-running reads, which are checked until they end.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Gate:
         control.authentication.on_removal(self._decisions.forget)
 
     def limit(self, quotas: RequestQuotas | None) -> None:
-        """Limit how much is done from now on; None for no limits."""
+        """Apply quotas to requests from now on; None for no limits."""
         self.quotas = quotas
         self.control.authentication.limit_attempts(None if quotas is None else quotas.quotas)
         self._counts = quotas is not None or (self.audit is not None and self.audit.records_allowed)
@@ -131,7 +131,7 @@ class Gate:
             return self._broken(Failure(), request)
 
     def permit(self, request: StreamRequest) -> ReadPermit | None:
-        """Return the permit of an admitted read that takes its time; None if it was not decided about."""
+        """Return the permit of a long-running read; None if the gate has not decided about it."""
         return None if request.access is None else ReadPermit(request.access, self.readers)
 
     @property
@@ -212,7 +212,7 @@ class Gate:
         return all(decide(access.principal, operation, access.name).allowed for operation in access.operations)
 
     def _changed(self) -> None:
-        """Forget all decisions and check the reads under way: tokens, keys or rules have changed."""
+        """Forget all decisions and check the long-running reads: tokens, keys or rules have changed."""
         self._decisions.clear()
         self.readers.check()
 
@@ -276,7 +276,7 @@ class Gate:
         """Pass on a request below the reserved segment, or refuse it if nothing decides about such requests."""
         if self.reserved is not None:
             return self.reserved(request, perform)
-        raise NotAllowed("The reserved paths are not open here: no rule can allow them.")
+        raise NotAllowed("This server does not serve the paths below __ds. No rule can allow them.")
 
     def _deny(self, access: Access, request: StreamRequest) -> NowOrLater[Answer]:
         """Answer a request that is not allowed."""

@@ -39,5 +39,5 @@ class Access(Struct, frozen=True):
 #: The decision about requests that need no operation, and are not authenticated: preflights, and unknown methods.
 PUBLIC: Final = Access(ANONYMOUS, (), "", None, True, "", None)
 
-#: The decision about every request where everybody may do everything.
+#: The decision about every request on a server without access control.
 OPEN: Final = Access(ANONYMOUS, (), "", None, True, "", None, True)

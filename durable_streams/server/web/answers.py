@@ -45,7 +45,7 @@ _CACHING: Final = {
     "public": b"Cache-Control: public, max-age=60, stale-while-revalidate=300\r\n",
 }
 
-#: Cache-Control of reads that not everybody may do.
+#: Cache-Control of reads that only some principals are allowed.
 _OWN_CACHING: Final = {
     "no-store": _NO_STORE,
     "private": _CACHING["private"] + b"Vary: Authorization\r\n",

@@ -46,7 +46,7 @@ class Replay:
 
     :param first: the first piece.
     :param sent: counts what is sent.
-    :param permit: the permit of the read; None if everybody may read. When it is revoked, the answer is aborted.
+    :param permit: the permit of the read; None without access control. If it is revoked, the answer is aborted.
     """
 
     def __init__(

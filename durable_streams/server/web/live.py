@@ -120,7 +120,8 @@ class Live:
         """
         Wait, after a read that found nothing, for data, the close or the deletion of the stream, or the time-out.
 
-        :param permit: the permit of the long-poll; None if everybody may read. When it is revoked, nothing was found.
+        :param permit: the permit of the long-poll; None without access control. If it is revoked, the wait ends with
+            ``empty``.
         :returns: what a read finds then; a failure with :exc:`StreamNotFound` when the stream was deleted.
         """
         timeout = self.settings.long_poll_timeout

@@ -24,7 +24,7 @@ _log = Logger()
 
 
 class AdmittedReader(Protocol):
-    """A read that takes its time."""
+    """A long-running read: a tail, a long-poll, a download, or a request for a page."""
 
     def revoke(self) -> None:
         """End the read: its principal may not read the stream any more."""
@@ -32,7 +32,7 @@ class AdmittedReader(Protocol):
 
 class LiveAccess:
     """
-    The reads under way, which are checked once a second, at the expiry of a principal, and after each change.
+    The long-running reads, which are checked once a second, at the expiry of a principal, and after each change.
 
     A check runs in slices of the run queue.
 
@@ -53,7 +53,7 @@ class LiveAccess:
         self._wait = INTERVAL
 
     def __len__(self) -> int:
-        """Return the number of reads under way."""
+        """Return the number of long-running reads."""
         return len(self._readers)
 
     def add(self, reader: AdmittedReader, access: Access) -> None:
@@ -100,12 +100,12 @@ class LiveAccess:
         try:
             reader.revoke()
         except Exception:
-            _log.failure("Ending a read whose principal may not read any more failed.")
+            _log.failure("Ending a read whose principal has lost its right failed.")
 
     def _checked(self, result: object) -> None:
         self._checking = False
         if isinstance(result, Failure):
-            _log.failure("Checking the rights of reads under way failed.", failure=result)
+            _log.failure("Checking the rights of long-running reads failed.", failure=result)
         if self._again:
             self._again = False
             self.check()
@@ -140,7 +140,7 @@ class LiveAccess:
 
 class ReadPermit(Struct, frozen=True):
     """
-    The permit of a read that takes its time.
+    The permit of a long-running read.
 
     :ivar access: the decision that has allowed it.
     """
@@ -149,9 +149,9 @@ class ReadPermit(Struct, frozen=True):
     readers: LiveAccess
 
     def begin(self, reader: AdmittedReader) -> None:
-        """Have a read checked from now on."""
+        """Register a read: its rights are checked from now on."""
         self.readers.add(reader, self.access)
 
     def end(self, reader: AdmittedReader) -> None:
-        """Have a read checked no more. May be called again."""
+        """Unregister a read: its rights are not checked any more. May be called again."""
         self.readers.discard(reader)

@@ -13,10 +13,10 @@ from .writes import fork_source, is_true
 
 _READ: Final = ("read",)
 
-#: Operation of a request -> what it needs, for those that need the same in every case.
+#: Operation of a request -> the operations that it needs to be allowed, whatever its headers and its body.
 _ALWAYS: Final = {"read": _READ, "poll": _READ, "subscribe": _READ, "head": ("head",), "delete": ("delete",)}
 
-#: Whether there is a body, and whether it closes the stream -> what a POST needs, and what a PUT needs.
+#: Whether there is a body, and whether it closes the stream -> the operations that a POST needs, and those of a PUT.
 _APPENDS: Final = {
     (False, False): ("append",),
     (True, False): ("append",),

@@ -70,9 +70,9 @@ class Operations:
     The operations of streams, as all fronts call them.
 
     :ivar reserved: answers requests for paths below the reserved segment; None if nothing is there.
-    :ivar quotas: limits how much is done; None for no limits.
-    :ivar gate: authenticates and authorizes requests, or only limits how much is done; None to perform every request.
-    :ivar page_access: does so for pages and reserved paths; None if everybody may do everything.
+    :ivar quotas: the quotas of requests; None for no limits.
+    :ivar gate: authenticates and authorizes requests, or only applies quotas; None to perform every request.
+    :ivar page_access: authenticates and authorizes requests for pages and reserved paths; None without access control.
     :ivar traced: is called with the stream's name and incarnation, the positions of the first byte and after the last
         byte, ``traceparent`` and ``tracestate``, for each write that has the former; None if nothing needs it.
     """
@@ -144,7 +144,7 @@ class Operations:
         return gate
 
     def limit(self, quotas: RequestQuotas) -> None:
-        """Limit how much is done from now on. Everybody may do everything, unless :meth:`guard` is called."""
+        """Apply quotas to requests from now on. It takes :meth:`guard` to have requests authenticated as well."""
         from .quota_gate import QuotaGate  # noqa: PLC0415 (only if it is used)
 
         self.quotas = quotas
@@ -264,7 +264,7 @@ class Operations:
         return Replay(self.streams, chunk, self.live.sent, self._permit(request))
 
     def _permit(self, request: StreamRequest) -> ReadPermit | None:
-        """Return the permit of a read that takes its time; None if everybody may read."""
+        """Return the permit of a long-running read; None without access control."""
         return None if self.gate is None else self.gate.permit(request)
 
     def _create(self, request: StreamRequest) -> NowOrLater[Answer]:

@@ -1,4 +1,4 @@
-"""Access to what is no stream: pages for operators, metrics, and the reserved paths of subscriptions."""
+"""Access control of pages for operators, metrics, and the reserved paths of subscriptions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .revocable import perform_revocable
 
 class RequestRights:
     """
-    What the principal of one request may do. The rules are those at the moment of each check.
+    The rights of the principal of one request, by the rules at the moment of each check.
 
     The audit log has one line for a request: about the operation that was denied, or else the first that was allowed.
 
@@ -173,7 +173,7 @@ class PageAccess:
 
     @property
     def hide_forbidden(self) -> bool:
-        """Whether what a principal may not use is answered as what does not exist."""
+        """Whether a subscription that a principal may not use is answered as one that does not exist."""
         return self._gate.hide_forbidden
 
     def serve_reserved(

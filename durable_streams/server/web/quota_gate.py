@@ -12,7 +12,7 @@ from .requests import StreamRequest
 
 class QuotaGate:
     """
-    The gate of a server that limits how much is done, and lets everybody do everything.
+    The gate of a server without access control: it applies quotas, and allows every request.
 
     It takes the place of :class:`.access.Gate`.
     """
@@ -34,11 +34,11 @@ class QuotaGate:
             return self._answers.error(request, error)
 
     def limit(self, quotas: RequestQuotas) -> None:
-        """Limit how much is done by other quotas from now on."""
+        """Apply other quotas to requests from now on."""
         self.quotas = quotas
 
     def permit(self, request: StreamRequest) -> None:
-        """Return None: everybody may read."""
+        """Return None: reads need no permit without access control."""
 
     def early(self, request: StreamRequest, has_body: bool) -> Answer | None:
         """Return the refusal of a request whose body has not arrived; None if it cannot be refused now."""

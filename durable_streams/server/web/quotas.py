@@ -1,4 +1,4 @@
-"""Quotas of requests: what an address or a principal has used up is refused before anything is done for it."""
+"""Quotas of requests: a request of an address or a principal over its quota is refused before it is performed."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class RequestQuotas:
 
     # What the pages call
 
-    def page_asked(self, caller: Caller) -> None:
+    def count_page(self, caller: Caller) -> None:
         """
         Count a request for a page.
 

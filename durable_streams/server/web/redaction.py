@@ -11,7 +11,7 @@ _SIGNATURE: Final = b"ds_sig"
 #: How many times a pair may have been percent-encoded.
 _ENCODINGS: Final = 3
 
-#: What stands in the place of a signature.
+#: The replacement of a signature.
 REDACTED: Final = b"REDACTED"
 
 

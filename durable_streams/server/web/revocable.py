@@ -75,7 +75,7 @@ async def perform_revocable(call: Callable[[], Coroutine[Any, Any, Answer]], per
                 raise
             raise NotAllowed(
                 "The right to use this page has ended during the request: the credentials have expired or were "
-                "revoked, or the rules have changed. What was complete until then is done."
+                "revoked, or the rules have changed. Changes that were complete before remain."
             ) from None
         finally:
             permit.end(running)

@@ -57,7 +57,7 @@ class SubscriptionRoutes:
 
     :param answers: renders what all answers have in common.
     :param origins: the origins whose pages may write.
-    :param access: authenticates requests; None if everybody may do everything.
+    :param access: authenticates and authorizes requests; None without access control.
     """
 
     def __init__(

@@ -142,7 +142,7 @@ class Pages:
         origin = request.header(b"origin")
         try:
             if self.quotas is not None and request.path not in PROBES:
-                self.quotas.page_asked(request.caller)
+                self.quotas.count_page(request.caller)
             if guard is not None:
                 await guard.check(request, rights)
             answer = await (self._call(request) if rights is None else rights.perform(partial(self._call, request)))
