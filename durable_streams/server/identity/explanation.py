@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from ..protocol.names import RESERVED_SEGMENT
 from .conditions import CLAIM, Condition
 from .coverage import includes, overlaps
-from .matching import TargetIndex, patterns_for
+from .matching import TargetIndex, concerned_operations, patterns_for
 from .operations import ADMIN
-from .patterns import EVERYTHING, Substitution, parse_plain, substituted
+from .patterns import Substitution, parse_plain, substituted
 from .policy import Policy
 from .principal import Principal
 from .rules import Rule
@@ -61,7 +61,7 @@ def _difference(rule: Rule, principal: Principal, operation: str) -> str | None:
     """Return why a rule does not concern an operation of a principal, or None if it does."""
     if operation not in rule.operations:
         return f"It is not about {operation}."
-    if operation == ADMIN and rule.names and EVERYTHING not in rule.names:
+    if operation not in concerned_operations(rule.operations, rule.names):
         return "Its names are not **, so it is not about admin."
     failing = [_text(condition) for condition in rule.conditions if not condition.holds(principal)]
     return f"WHO does not hold: {', '.join(failing)}." if failing else None

@@ -154,8 +154,8 @@ class TargetIndex:
     """
     Index of the items of a list, rules or grants, by their operations and patterns of names.
 
-    :param targets: the operations and patterns of each item, in order. Item n has bit n. An item concerns ``admin`` if
-        one of its patterns is ``**``, or it has no pattern; ``**`` includes the subscriptions for ``subscribe``.
+    :param targets: the operations and patterns of each item, in order. Item n has bit n. ``**`` includes the
+        subscriptions for ``subscribe``.
     """
 
     def __init__(self, targets: Sequence[tuple[frozenset[str], Sequence[Parts]]]) -> None:
@@ -164,12 +164,11 @@ class TargetIndex:
         patterns: list[tuple[int, Parts]] = []
         for number, (operations, names) in enumerate(targets):
             bit = 1 << number
-            for operation in operations:
+            for operation in concerned_operations(operations, names):
                 self._concerned[operation] |= bit
             if not names or EVERYTHING in names:
                 self._everything |= bit
             patterns += ((bit, parts) for parts in names)
-        self._concerned[ADMIN] &= self._everything
         self._names = NameIndex(patterns)
 
     def concerned(self, operation: str) -> int:
@@ -194,6 +193,11 @@ class TargetIndex:
         if operation == SUBSCRIBE and _is_subscription(name):
             found |= self._everything
         return candidates & found
+
+
+def concerned_operations(operations: frozenset[str], names: Sequence[Parts]) -> frozenset[str]:
+    """Return the operations that an item concerns: ``admin`` only if one of its patterns is ``**``, or it has none."""
+    return operations if not names or EVERYTHING in names else operations - {ADMIN}
 
 
 def patterns_for(names: Iterable[Parts], operation: str, principal: Principal) -> list[PlainParts]:

@@ -8,6 +8,7 @@ from typing import Final
 
 from .conditions import ANONYMOUS, AUTHENTICATED, Condition
 from .coverage import includes
+from .matching import concerned_operations
 from .operations import ADMIN, SUBSCRIBE
 from .patterns import EVERYTHING, SUBSCRIPTIONS, Parts, PlainParts, Substitution
 from .rules import Rule
@@ -73,16 +74,12 @@ def _subsets(conditions: frozenset[Condition]) -> Iterator[frozenset[Condition]]
 
 def _covers(first: Rule, second: Rule) -> bool:
     """Return whether a rule matches each operation and name that another does."""
-    if not _operations(second) <= _operations(first):
+    operations = concerned_operations(second.operations, second.names)
+    if not operations <= concerned_operations(first.operations, first.names):
         return False
     outer = [parts for names in first.names for parts in _plain(names, first)]
     inner = [parts for names in second.names for parts in _plain(names, second)]
-    return all(any(includes(each, parts) for each in outer) for parts in inner) or _operations(second) == {ADMIN}
-
-
-def _operations(rule: Rule) -> frozenset[str]:
-    """Return the operations that a rule concerns with its names."""
-    return rule.operations if not rule.names or EVERYTHING in rule.names else rule.operations - {ADMIN}
+    return all(any(includes(each, parts) for each in outer) for parts in inner) or operations == {ADMIN}
 
 
 def _plain(parts: Parts, rule: Rule) -> Iterator[PlainParts]:
