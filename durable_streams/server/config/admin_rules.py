@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from .places import is_local, is_mtls
-from .rules import BrokenRule, SettingsWithSources
+from .rules import BrokenRule, SettingsWithSources, check_path
 from .sections import Sections
 from .showing import shown
 
@@ -36,9 +36,8 @@ def remote_admin_place(settings: Sections) -> tuple[str, str] | None:
 def check_admin(config: SettingsWithSources) -> Iterator[BrokenRule]:
     """Yield an empty path of the file of tokens, or a file that nothing reads."""
     admin = config.settings.admin
-    if admin.token_file is not None and not admin.token_file.strip():
-        yield BrokenRule("EmptyPath", _FILE, "the path of a file with a bearer token on each line, or left out")
-    elif admin.token_file is not None and not admin.enabled and not _protects_metrics(config.settings):
+    yield from check_path(config, _FILE, "the path of a file with a bearer token on each line")
+    if admin.token_file is not None and not admin.enabled and not _protects_metrics(config.settings):
         yield BrokenRule(
             "AdminTokenFileRequiresAdmin",
             _FILE,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from .auth_rules import has_access_control
-from .rules import BrokenRule, SettingsWithSources
+from .rules import BrokenRule, SettingsWithSources, check_path
 from .sections import Sections
 
 #: A rule that allows everybody what an open server does, but not the pages for operators.
@@ -17,8 +17,7 @@ def check_audit(config: SettingsWithSources) -> Iterator[BrokenRule]:
     """Yield an empty path, the path of the log file, and an audit log that is required but has no file or events."""
     settings = config.settings
     path = settings.audit.file
-    if path is not None and not path.strip():
-        yield BrokenRule("EmptyPath", "audit.file", "the path of a file, or left out")
+    yield from check_path(config, "audit.file")
     if path is not None and path == settings.observability.log_file:
         yield BrokenRule(
             "AuditFileConflictsWithLogFile",

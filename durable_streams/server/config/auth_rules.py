@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from .places import is_local, is_mtls, is_plain, places_of_streams
-from .rules import BrokenRule, SettingsWithSources
+from .rules import BrokenRule, SettingsWithSources, check_path
 from .sections import JwtSection, Sections, value_of
 from .showing import shown
 
@@ -49,9 +49,7 @@ def has_rules(settings: Sections) -> bool:
 def check_auth(config: SettingsWithSources) -> Iterator[BrokenRule]:
     """Yield a server that would be open without that being chosen, and methods that nobody could use."""
     for name, wanted in _PATHS.items():
-        path = value_of(config.settings, name)
-        if path is not None and not path.strip():
-            yield BrokenRule("EmptyPath", name, f"{wanted}, or left out")
+        yield from check_path(config, name, wanted)
     auth = config.settings.auth
     if auth.rules_file is not None and any(map(str.strip, auth.rules)):
         wanted = f"left out while {config.describe(_RULES)}, or those rules removed there"

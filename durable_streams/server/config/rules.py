@@ -51,6 +51,13 @@ class SettingsWithSources(Struct, frozen=True):
         return f"{name} is {shown_setting(name, value_of(self.settings, name))} by {self.source(name)}"
 
 
+def check_path(config: SettingsWithSources, name: str, wanted: str = "the path of a file") -> Iterator[BrokenRule]:
+    """Yield a path that is set and empty."""
+    path = value_of(config.settings, name)
+    if path is not None and not path.strip():
+        yield BrokenRule("EmptyPath", name, f"{wanted}, or left out")
+
+
 #: The settings that must be at least 1.
 _POSITIVE: Final = (
     "server.workers",
@@ -268,6 +275,4 @@ def check_origins(config: SettingsWithSources) -> Iterator[BrokenRule]:
 
 def check_observability(config: SettingsWithSources) -> Iterator[BrokenRule]:
     """Yield an empty path of the log file."""
-    log_file = config.settings.observability.log_file
-    if log_file is not None and not log_file.strip():
-        yield BrokenRule("EmptyPath", "observability.log_file", "the path of a file, or left out")
+    yield from check_path(config, "observability.log_file")

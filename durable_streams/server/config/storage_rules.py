@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from .choices import STORAGE_MODES, has_directory
-from .rules import BrokenRule, SettingsWithSources
+from .rules import BrokenRule, SettingsWithSources, check_path
 from .sections import Sections, value_of
 
 _DSN: Final = "storage.postgres.dsn"
@@ -47,8 +47,7 @@ def check_postgres(config: SettingsWithSources) -> Iterator[BrokenRule]:
                     name,
                     f"left out, or storage.mode set to postgres, while {config.describe('storage.mode')}",
                 )
-    if postgres.dsn_file is not None and not postgres.dsn_file.strip():
-        yield BrokenRule("EmptyPath", _DSN_FILE, "the path of a file with a connection string, or left out")
+    yield from check_path(config, _DSN_FILE, "the path of a file with a connection string")
     if postgres.dsn and postgres.dsn_file is not None:
         yield BrokenRule("DsnConflictsWithDsnFile", _DSN_FILE, f"left out while {config.describe(_DSN)}")
     if _SCHEMA.fullmatch(postgres.schema) is None:

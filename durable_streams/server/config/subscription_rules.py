@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ipaddress import IPv6Network, ip_network
 from typing import Final
 
-from .rules import BrokenRule, SettingsWithSources
+from .rules import BrokenRule, SettingsWithSources, check_path
 from .sections import value_of
 
 _PUBLIC_URL: Final = re.compile(r"https?://[A-Za-z0-9._~\[\]:-]+(?:/(?![?#])[!-~]*)?")
@@ -19,9 +19,7 @@ _EMBEDDED: Final = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
 def check_subscriptions(config: SettingsWithSources) -> Iterator[BrokenRule]:
     """Yield violations of the rules for subscriptions and their webhooks."""
     for name in ("subscriptions.signing_key_file", "subscriptions.webhook_ca_file"):
-        path = value_of(config.settings, name)
-        if path is not None and not path.strip():
-            yield BrokenRule("EmptyPath", name, "the path of a file, or left out")
+        yield from check_path(config, name)
     url = config.settings.http.public_url
     if url is not None and (_PUBLIC_URL.fullmatch(url) is None or "?" in url or "#" in url):
         yield BrokenRule(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from typing import Final
 
-from .rules import BrokenRule, SettingsWithSources
+from .rules import BrokenRule, SettingsWithSources, check_path
 from .sections import value_of
 
 _CERTIFICATE: Final = "transport.tls.cert_path"
@@ -69,9 +69,8 @@ def check_tls_files(config: SettingsWithSources) -> Iterator[BrokenRule]:
     needed = _FILES.get(mode, ())
     for name in (_CERTIFICATE, _KEY, _CLIENT_CA):
         path = value_of(config.settings, name)
-        if path is not None and not path.strip():
-            yield BrokenRule("EmptyPath", name, "the path of a PEM file, or left out")
-        elif path is None and name in needed:
+        yield from check_path(config, name, "the path of a PEM file")
+        if path is None and name in needed:
             yield BrokenRule(
                 "MissingTlsField", name, f"the path of a PEM file while {config.describe('transport.mode')}"
             )
