@@ -24,8 +24,8 @@ def read_secret_file(path: str, max_size: int) -> bytes:
     """
     Read a file that only its owner may use, without waiting for the writer of a pipe.
 
-    The group of a file of root may read it, unless the process is root's: so do service managers and Kubernetes give
-    secrets to a user who does not own them.
+    If root owns the file and the process runs as another user, the file's group may read it, too: service managers and
+    Kubernetes provide secrets with that owner and mode (0440 or 0640).
 
     :param max_size: the largest size of the file, in bytes. Of a larger file, one byte more is returned.
     :raises OSError: the file cannot be read.
@@ -40,6 +40,6 @@ def read_secret_file(path: str, max_size: int) -> bytes:
 
 
 def is_shared(found: os.stat_result) -> bool:
-    """Return whether others than those whom :func:`read_secret_file` accepts may use a file."""
+    """Return whether a file may be used by more users than :func:`read_secret_file` accepts."""
     accepted = 0o740 if found.st_uid == 0 and os.geteuid() != 0 else 0o700
     return bool(stat.S_IMODE(found.st_mode) & 0o777 & ~accepted)

@@ -1,4 +1,4 @@
-"""What to do about the refusals of a server that has to do with access."""
+"""Advice about answers 401 and 403 of a server: which option gives a token or a certificate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Authentication: what a request presents becomes a principal, by the checkers of a twisted.cred portal."""
+"""Authentication of requests: the checkers of a twisted.cred portal turn credentials into principals."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class CacheLimits(Struct, frozen=True):
 
 class FailedAttempts(Protocol):
     """
-    A limit of failed attempts for each address. It is asked only about credentials that are in no cache.
+    A limit of failed attempts for each address. Only verifications of credentials that are in no cache are attempts.
 
-    An attempt is counted when it begins, and no more if it succeeds. So those that run at the same time are limited.
+    An attempt counts from its beginning, and is uncounted if it succeeds: so those that run at once are limited, too.
     """
 
     def begin_attempt(self, address: str) -> float:
@@ -66,12 +66,12 @@ class FailedAttempts(Protocol):
         """
 
     def succeeded(self, address: str, began: float) -> None:
-        """Count an attempt no more: it has not failed."""
+        """Uncount an attempt: it has not failed."""
 
 
 class Authentication:
     """
-    Makes a principal of what a request presents.
+    Authenticates requests: returns the principal of the credentials that a request has.
 
     The first method whose credential the request has decides, in the configured order. A credential that is present and
     not valid is an error, and never passed over for the next method or for anonymous.

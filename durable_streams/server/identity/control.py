@@ -1,4 +1,4 @@
-"""Access control: the authentication and the rules as they are now, and their files, which are read again."""
+"""Access control: the authentication and the rules in force, whose files are read again when they change."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _log = Logger()
 
 
 class Source(Protocol):
-    """What is read of files or fetched, and may change while the server runs: tokens, keys or rules."""
+    """A source of tokens, keys or rules: files, or a URL, whose content may change while the server runs."""
 
     @property
     def files(self) -> Sequence[str]:
         """The absolute paths of the files. A change of one of them asks for :meth:`reload`."""
 
     def start(self) -> None:
-        """Begin work in the background, such as fetching keys."""
+        """Start work in the background, such as fetching keys."""
 
     def stop(self) -> None:
         """Stop it, and leave no delayed call."""
@@ -85,7 +85,7 @@ class ListedSource(Protocol):
 
 class AccessControl:
     """
-    The authentication of requests and the rules about them, as they are now.
+    The authentication of requests and the rules about them that are in force.
 
     While it is started, the files of its sources are checked once a second, in a thread. A source whose files have
     changed is read again; so are all of them by :meth:`reload`.
@@ -93,7 +93,7 @@ class AccessControl:
     :param authentication: makes principals of requests.
     :param policy: the rules.
     :param reactor: the time, and the thread for files.
-    :param sources: what the authentication reads of files. A change empties its caches.
+    :param sources: the tokens and keys of the authentication. A change of one empties its caches.
     :ivar authentication: the authentication.
     :ivar policy: the present rules.
     :ivar generation: the number of changes so far.
@@ -122,7 +122,7 @@ class AccessControl:
 
     @property
     def sources(self) -> Sequence[Source]:
-        """What is read of files or fetched."""
+        """The sources of tokens, keys and rules."""
         return self._sources
 
     def add_source(self, source: Source) -> None:

@@ -31,7 +31,7 @@ class ClientCertificate(Struct, frozen=True):
 
 class Presented(Struct, frozen=True):
     """
-    What a request presents that may prove who sends it.
+    The credentials of a request, not verified yet, and the parts of it that their checkers need.
 
     :ivar authorization: the value of Authorization; None without one.
     :ivar query: the target's query, without the question mark.

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall
 from ..clocks import IClock
 from .principal import Principal
 
-#: The longest time between two looks for expired principals, in seconds: so soon a step of the wall clock is noticed.
+#: The maximum interval of the checks for expired principals, in seconds. It bounds the delay after a clock step.
 _INTERVAL: Final = 1.0
 
 #: Expiries of entries that are gone are dropped when there are more than the others and this.
@@ -158,7 +158,7 @@ class PrincipalCache:
             timer.reset(delay)
 
     def _expire(self) -> None:
-        """Remove the entries that have expired; look again at the next expiry, at latest after an interval."""
+        """Remove the entries that have expired, and schedule the next check: at an expiry, at most 1 s later."""
         self._timer = None
         wall, now = self._clock.wall(), self._clock.seconds()
         while self._expiries and self._expiries[0][0] <= wall:

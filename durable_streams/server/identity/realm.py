@@ -1,4 +1,4 @@
-"""The realm of the portal: what a checker has found becomes a principal."""
+"""The realm of the portal, which turns the avatar ids of checkers into principals."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class IncompleteFile(Exception):
     """
     The file has just changed, and is empty or ends within a line.
 
-    A program may be writing it: half of a line can be a wider rule, and without a rule everything is denied.
+    A program may still be writing it: half of a line can be a wider rule, and a file without rules denies everything.
     """
 
 

@@ -30,7 +30,7 @@ MAX_WAITING_OF_ADDRESS: Final = 256
 #: By how much the threads' priority is lower than the reactor's, so that a flood of tokens does not slow down streams.
 NICENESS: Final = 10
 
-#: Whole networks of IPv6 belong to one client: these are the bytes that tell them apart.
+#: The size of the network prefix of an IPv6 address, in bytes: all addresses of a /64 network belong to one client.
 _IPV6_NETWORK: Final = 8
 
 
@@ -165,7 +165,7 @@ def _overload() -> Unavailable:
 
 
 def _turn_of(address: str) -> str:
-    """Return what takes turns: an address of IPv4, or a network of IPv6."""
+    """Return the key by which clients take turns: an IPv4 address, or the /64 network of an IPv6 address."""
     if ":" not in address:
         return address
     try:
