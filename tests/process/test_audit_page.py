@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 from typing import Any, Final
 
 from tests.support.daemon import CHECKOUT, free_port
@@ -28,18 +26,12 @@ class PageTests(ProcessTestCase):
         )
         self.lookup = f'url=http://localhost:{port}/v1/stream backend="Authorization: Bearer $(cat backend.token)"\n'
 
-    def stop(self) -> None:
-        pid_file = self.place / "twistd.pid"
-        if pid_file.exists():
-            os.kill(int(pid_file.read_text()), signal.SIGTERM)
-            wait_for(lambda: not pid_file.exists(), "the end of the daemon")
-
     def lines(self, name: str = "audit.jsonl") -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.place / name).read_text().splitlines()]
 
     def test_every_command_of_the_page_works(self) -> None:
         start, requests, changes, denials, read, request, rotate = blocks_of(PAGE)
-        self.addCleanup(self.stop)
+        self.addCleanup(self.shell.stop_daemon)
         self.shell.run(start)
         log = self.place / "twistd.log"
         wait_for(lambda: log.exists() and "is ready" in log.read_text(), "the start")
@@ -58,7 +50,7 @@ class PageTests(ProcessTestCase):
         self.assertEqual(7, len(self.lines("audit.jsonl.1")))
         self.check_fields(self.lines("audit.jsonl.1"))
         self.assertNotIn("Traceback", log.read_text())
-        self.stop()
+        self.shell.stop_daemon()
         self.assertEqual(["closed"], [each["event"] for each in self.lines()])
 
     def check_fields(self, lines: list[dict[str, Any]]) -> None:

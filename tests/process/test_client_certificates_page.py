@@ -22,7 +22,7 @@ class CertificatesPageTests(test_tls_page.PageCase):
         self.shell.run(rules)
         told = self.shell.run(ask)
         self.assertIn("allow", told)
-        self.addCleanup(self.stop)
+        self.addCleanup(self.shell.stop_daemon)
         self.shell.run(start)
         self.wait_until_it_listens()
         answers = self.shell.run(use)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import time
 from typing import Any, Final
 
@@ -47,17 +45,11 @@ class PageTests(ProcessTestCase):
             },
         )
 
-    def stop(self) -> None:
-        pid_file = self.folder / "page" / "twistd.pid"
-        if pid_file.exists():
-            os.kill(int(pid_file.read_text()), signal.SIGTERM)
-            wait_for(lambda: not pid_file.exists(), "the end of the daemon")
-
     def test_every_command_of_the_page_works(self) -> None:
         settings, check, start, tokens, write, read, refused, explain, grants, keys, program_of_own = blocks_of(PAGE)
         self.shell.run(settings)
         self.assertIn("Would listen on", self.shell.run(check))
-        self.addCleanup(self.stop)
+        self.addCleanup(self.shell.stop_daemon)
         self.shell.run(start)
         log = self.folder / "page" / "twistd.log"
         wait_for(lambda: log.exists() and "Fetched the keys of the token issuer" in log.read_text(), "the keys")

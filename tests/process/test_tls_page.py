@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from pathlib import Path
 
@@ -29,15 +27,6 @@ class PageCase(SynchronousTestCase):
         )
         self.blocks = blocks_of(CHECKOUT / "docs" / "tls.rst")
 
-    def stop(self) -> None:
-        pid_file = self.folder / "twistd.pid"
-        if pid_file.exists():
-            os.kill(int(pid_file.read_text()), signal.SIGTERM)
-            deadline = time.monotonic() + PATIENCE
-            while pid_file.exists() and time.monotonic() < deadline:
-                time.sleep(0.05)
-            self.assertFalse(pid_file.exists())
-
     def wait_until_it_listens(self) -> None:
         deadline = time.monotonic() + PATIENCE
         while f":{self.port} (mtls" not in (self.folder / "twistd.log").read_text():
@@ -57,7 +46,7 @@ class PageTests(PageCase):
         told = self.shell.run(checks)
         self.assertIn("client_ca_path", told)
         self.assertIn(f"https://127.0.0.1:{self.port} (mtls, HTTP/1.1 and HTTP/2)", told)
-        self.addCleanup(self.stop)
+        self.addCleanup(self.shell.stop_daemon)
         self.shell.run(start)
         self.wait_until_it_listens()
         self.assertTrue(self.shell.run(use).endswith("all is well"))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import stat
 from typing import Final
 
@@ -30,19 +28,13 @@ class PageTests(ProcessTestCase):
             {"DS_SERVER__BIND_ADDRESS": f"127.0.0.1:{self.port}"},
         )
 
-    def stop(self) -> None:
-        pid_file = self.page / "twistd.pid"
-        if pid_file.exists():
-            os.kill(int(pid_file.read_text()), signal.SIGTERM)
-            wait_for(lambda: not pid_file.exists(), "the end of the daemon")
-
     def test_every_command_of_the_page_works(self) -> None:
         settings, create, start, write, read, refused, listed, revoke, line = blocks_of(PAGE)
         self.shell.run(settings)
         self.shell.run(create)
         for name in ("config/tokens", "backend.token", "dashboard.token"):
             self.assertEqual(0o600, stat.S_IMODE((self.page / name).stat().st_mode), name)
-        self.addCleanup(self.stop)
+        self.addCleanup(self.shell.stop_daemon)
         self.assertIn("Would listen on", self.shell.run(start))
         log = self.page / "twistd.log"
         wait_for(lambda: log.exists() and f":{self.port}" in log.read_text(), "the start of the daemon")

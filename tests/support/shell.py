@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from .daemon import CHECKOUT, PATIENCE
+from .process_case import wait_for
 
 #: The server's commands, as the environment of the tests has them, for a ``PATH``.
 _COMMANDS: Final = {
@@ -103,6 +104,13 @@ class Shell:
                 os.killpg(process.pid, signal.SIGTERM)
             process.wait(2 * PATIENCE)
         self._background.clear()
+
+    def stop_daemon(self) -> None:
+        """Stop the daemon that a block has started in the folder, if it runs."""
+        pid_file = self.folder / "twistd.pid"
+        if pid_file.exists():
+            os.kill(int(pid_file.read_text()), signal.SIGTERM)
+            wait_for(lambda: not pid_file.exists(), "the end of the daemon")
 
     def output(self) -> str:
         """Return what the blocks in the background have printed."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
 from pathlib import Path
 from typing import Final
 
@@ -71,7 +69,4 @@ class SignedUrlsPage:
     def tear_down(self) -> None:
         """Stop the application and the server."""
         self.shell.stop()
-        pid_file = self.place / "twistd.pid"
-        if pid_file.exists():
-            os.kill(int(pid_file.read_text()), signal.SIGTERM)
-            wait_for(lambda: not pid_file.exists(), "the end of the server")
+        self.shell.stop_daemon()
